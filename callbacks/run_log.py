@@ -1,0 +1,72 @@
+"""The line of each logged step, and the end of each step for metrics.jsonl."""
+
+import time
+from typing import Any
+
+import lightning as L
+
+from callbacks.metrics_file import MetricsFile
+from callbacks.step_callback import StepCallback, log_metrics
+from callbacks.terminal import Terminal
+
+
+class RunLog(StepCallback):
+    """Logs what LitGPT says of a step and prints a line for people; it must stand last among the callbacks.
+
+    Args:
+        every: steps between lines.
+        terminal: where the lines go.
+        metrics_file: where the rows go.
+    """
+
+    def __init__(self, *, every: int, terminal: Terminal, metrics_file: MetricsFile) -> None:
+        super().__init__(every=every)
+        self.terminal = terminal
+        self._metrics_file = metrics_file
+        self._began = (0.0, 0)  # seconds, step
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self._began = (time.perf_counter(), trainer.global_step)
+        self.terminal.start_progress(done=trainer.global_step, total=trainer.max_steps)
+
+    def on_step(self, trainer: L.Trainer, module: Any) -> None:
+        log_metrics(trainer, module.step_metrics())
+        row = self._metrics_file.row
+        if not row:  # another rank than the first keeps no file and prints nothing
+            return
+        seconds = (time.perf_counter() - self._began[0]) / (trainer.global_step - self._began[1])
+        left = seconds * (trainer.max_steps - trainer.global_step)
+        parts = [
+            f"step {trainer.global_step:6d} | loss {row['train/loss']:7.4f} | lr {row['train/lr']:.2e}",
+            *(f"{value:,.0f} tokens/s" for key, value in row.items() if key == "speed/tokens_per_s"),
+            *(f"{value:.1f} GB" for key, value in row.items() if key.startswith("memory/")),
+            f"{_duration(left)} left",
+        ]
+        self.terminal.metrics(" | ".join(parts))
+        self.terminal.advance_progress(trainer.global_step)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        row = self._metrics_file.row
+        perplexities = [
+            f"{key.removeprefix('val/perplexity/')} {value:.1f}" for key, value in row.items() if "/perplexity/" in key
+        ]
+        if perplexities:
+            self.terminal.note(f"  validation perplexity: {', '.join(perplexities)}", style="green")
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx % trainer.accumulate_grad_batches == 0:
+            self._metrics_file.end_step()
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self._metrics_file.end_step()
+        self.terminal.stop_progress()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
+        self.terminal.stop_progress()
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,80 @@
+"""What the model writes, every so many steps."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from callbacks.metrics_file import append_row
+from callbacks.step_callback import StepCallback
+from callbacks.terminal import Terminal
+from callbacks.throughput import Throughput
+from gpt_lightning.generation import generate
+from gpt_lightning.tokenizer import Message
+
+
+class Samples(StepCallback):
+    """Continues fixed prompts, with random numbers of their own: samples.jsonl, the terminal, TensorBoard's text tab.
+
+    Args:
+        every: steps between samples.
+        prompts: texts to continue.
+        chat_prompts: what a user asks; the model answers as the assistant.
+        max_new_tokens: length of a sample at most, in tokens.
+        temperature: 0 for the likeliest token each time.
+        top_k: only the k likeliest tokens are drawn from; None: all.
+    """
+
+    def __init__(
+        self,
+        *,
+        every: int,
+        prompts: list[str],
+        chat_prompts: list[str],
+        max_new_tokens: int,
+        temperature: float,
+        top_k: int | None,
+    ) -> None:
+        super().__init__(every=every)
+        self._prompts = prompts
+        self._chat_prompts = chat_prompts
+        self._options: dict[str, Any] = {
+            "max_new_tokens": max_new_tokens,
+            "temperature": temperature,
+            "top_k": top_k,
+        }
+
+    def on_step(self, trainer: L.Trainer, module: Any) -> None:
+        if not trainer.is_global_zero:
+            return
+        throughput = next(callback for callback in trainer.callbacks if isinstance(callback, Throughput))  # type: ignore[attr-defined]
+        with throughput.pause():
+            self._sample(trainer, module)
+
+    def _sample(self, trainer: L.Trainer, module: Any) -> None:
+        step, tokenizer = trainer.global_step, trainer.datamodule.tokenizer  # type: ignore[attr-defined]
+        ids = [[tokenizer.eot_id, *tokenizer.encode(prompt)] for prompt in self._prompts]
+        ids += [[tokenizer.eot_id, *tokenizer.encode_chat_prompt([_asked(question)])] for question in self._chat_prompts]
+        answers = generate(
+            module.model,
+            ids,
+            stop_ids=list(tokenizer.special_ids.values()),
+            vocab_size=tokenizer.vocab_size,
+            seed=step,
+            **self._options,
+        )
+        terminal = Terminal.of(trainer)
+        for prompt, answer in zip(self._prompts + self._chat_prompts, answers, strict=True):
+            response = tokenizer.decode(answer)
+            row = {"step": step, "prompt": prompt, "chat": prompt not in self._prompts, "response": response}
+            append_row(Path(trainer.default_root_dir) / "samples.jsonl", row)
+            terminal.sample(step, prompt, response)
+            for logger in trainer.loggers:
+                if isinstance(logger, TensorBoardLogger):
+                    text = f"{prompt}**→**{response}".replace("\n", "  \n    ")
+                    logger.experiment.add_text(f"samples/{prompt}", "    " + text, step)
+
+
+def _asked(question: str) -> Message:
+    return {"role": "user", "content": question}

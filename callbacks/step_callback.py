@@ -1,0 +1,32 @@
+"""Callbacks that count optimizer steps, where Lightning's hooks count micro-batches."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
+
+
+class StepCallback(L.Callback):
+    """Calls `on_step` after every `every` steps, never in the middle of an accumulation.
+
+    Raises:
+        ValueError: `every` is not a positive number of steps.
+    """
+
+    def __init__(self, *, every: int) -> None:
+        if not isinstance(every, int) or every < 1:
+            raise ValueError(f"callbacks: every is {every!r} for {type(self).__name__}: it must be a number of steps, 1 or more.")
+        self.every = every
+
+    def on_step(self, trainer: L.Trainer, module: Any) -> None:
+        """`trainer.global_step` steps are done, and it is one of every `every`."""
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and trainer.global_step % self.every == 0:
+            self.on_step(trainer, pl_module)
+
+
+def log_metrics(trainer: L.Trainer, metrics: Mapping[str, float]) -> None:
+    """Give metrics of the step just done to every logger, at that step (Lightning's own x-axis counts otherwise)."""
+    for logger in trainer.loggers:
+        logger.log_metrics(dict(metrics), step=trainer.global_step)

@@ -1,0 +1,60 @@
+"""What a run says: to a person at a terminal, and the same to its log file."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+
+class Terminal:
+    """Lines for the terminal and the run's log file; a progress bar below them when it really is a terminal.
+
+    Args:
+        log_file: every line is added to it, with the time.
+    """
+
+    def __init__(self, log_file: Path) -> None:
+        self._log_file = log_file
+        self._console = Console(highlight=False, soft_wrap=True)
+        self._progress: Progress | None = None
+        self._task = TaskID(0)
+
+    @classmethod
+    def of(cls, trainer: Any) -> "Terminal":
+        """The run's one terminal, held by its RunLog."""
+        return next(callback.terminal for callback in trainer.callbacks if hasattr(callback, "terminal"))
+
+    def note(self, text: str, *, style: str = "dim") -> None:
+        """A line of its own."""
+        with self._log_file.open("a", encoding="utf-8") as file:
+            file.write(f"[{time.strftime('%Y-%m-%d %H:%M:%S')}] {text}\n")
+        self._console.print(Text(text, style=style))
+
+    def metrics(self, text: str) -> None:
+        """The line of a logged step."""
+        self.note(text, style="")
+
+    def sample(self, step: int, prompt: str, response: str) -> None:
+        """A prompt and what the model made of it."""
+        self.note(f"  sample at step {step}: {prompt}→{response}".replace("\n", "\n    "), style="cyan")
+
+    def start_progress(self, *, done: int, total: int) -> None:
+        """Show a bar of steps and the time left, where someone can see it."""
+        if not self._console.is_terminal:
+            return
+        columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, TextColumn("left"), console=self._console, transient=True)
+        self._task = self._progress.add_task("", total=total, completed=done)
+        self._progress.start()
+
+    def advance_progress(self, done: int) -> None:
+        if self._progress is not None:
+            self._progress.update(self._task, completed=done)
+
+    def stop_progress(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None

@@ -1,0 +1,53 @@
+"""Validation, source by source."""
+
+import math
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from callbacks.step_callback import log_metrics
+
+
+class ValidationPerplexity(L.Callback):
+    """Logs loss, perplexity and bits per byte of each source's validation split, and their means.
+
+    `val/loss/<source>` is nats per loss-bearing token; `val/perplexity/<source>` its exponential;
+    `val/bits_per_byte/<source>` the same nats, in bits, over the UTF-8 bytes that those tokens spell, so that runs with
+    different tokenizers compare (the tokens that end a text cost bits and spell no byte). `…/mean` weighs every source
+    the same: the mean of losses, its exponential, and the mean of bits per byte.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}  # per source: (nats, loss-bearing tokens, bytes)
+        self._bytes_of_id: Tensor | None = None
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        self._sums = {name: torch.zeros(3, dtype=torch.float64) for name in data.sources}
+        if self._bytes_of_id is None:
+            self._bytes_of_id = torch.tensor(data.tokenizer.bytes_per_id())
+
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        assert self._bytes_of_id is not None
+        nats, tokens = outputs
+        spelled = self._bytes_of_id[batch.targets[batch.mask].cpu()].sum()
+        sums = torch.stack([nats.double().cpu(), tokens.double().cpu(), spelled.double()])
+        self._sums[list(self._sums)[dataloader_idx]] += sums
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        losses, bits = {}, {}
+        for source, sums in self._sums.items():
+            total = trainer.strategy.reduce(sums.to(pl_module.device), reduce_op="sum")
+            nats, tokens, n_bytes = total.tolist()
+            losses[source] = nats / tokens
+            bits[source] = nats / math.log(2) / n_bytes
+        losses["mean"] = sum(losses.values()) / len(losses)
+        bits["mean"] = sum(bits.values()) / len(bits)
+        metrics = {f"val/loss/{source}": loss for source, loss in losses.items()}
+        metrics |= {f"val/perplexity/{source}": math.exp(loss) for source, loss in losses.items()}
+        metrics |= {f"val/bits_per_byte/{source}": value for source, value in bits.items()}
+        log_metrics(trainer, metrics)

@@ -1,0 +1,16 @@
+"""The diet: from documents to batches.
+
+    corpora ──documents──> preparation ──shards──> MixedDataModule ──batches──> the model
+                                                        │
+                curriculum.weights(step) ──> order.locate(i) = (source, epoch, sequence)
+
+The shards are written once and read by many runs. Everything to the right of them is a pure function of the config and
+the seed, so a run's position is one integer, its completed steps, and nothing else is saved or restored.
+"""
+
+from data_modules.curriculum import Curriculum, ResolvedCurriculum
+from data_modules.mixed_data_module import Batch, MixedDataModule
+from data_modules.order import SampleOrder
+from data_modules.shards import SourceShards
+
+__all__ = ["Batch", "Curriculum", "MixedDataModule", "ResolvedCurriculum", "SampleOrder", "SourceShards"]

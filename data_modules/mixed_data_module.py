@@ -1,0 +1,164 @@
+"""The LightningDataModule: sequences in the order's order, cut into micro-batches for this rank; validation by source."""
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from data_modules.order import SampleOrder
+from data_modules.shards import SourceShards, TokenStream
+from gpt_lightning.tokenizer import Tokenizer
+
+_ENDLESS = 2**40  # micro-batches: the run's one epoch ends by its number of steps, never by its data
+
+
+class Batch(NamedTuple):
+    """Sequences of one micro-batch."""
+
+    token_ids: Tensor  # (batch, time) int64
+    targets: Tensor  # (batch, time) int64, the token after each
+    mask: Tensor | None  # (batch, time) bool: does the target bear loss? None: all of them do
+    sources: Tensor  # (batch,) int64, index into the order's sources
+
+
+class MixedDataModule(L.LightningDataModule):
+    """Batches of a weighted, scheduled mix of sources.
+
+    Args:
+        sources: the prepared sources of the curriculum, by name.
+        order: which sequence is trained on when.
+        tokenizer: the one the sources were prepared with; for those who read batches.
+        max_seq_len: tokens in a sequence.
+        micro_batch: sequences in one forward pass on one rank.
+        val_sequences: at most this many validation sequences of each source, evenly spaced over its split; None: all.
+        workers: processes that read ahead; 0 reads in the training process. The batches are the same.
+    """
+
+    def __init__(
+        self,
+        *,
+        sources: Mapping[str, SourceShards],
+        order: SampleOrder,
+        tokenizer: Tokenizer,
+        max_seq_len: int,
+        micro_batch: int,
+        val_sequences: int | None,
+        workers: int,
+    ) -> None:
+        super().__init__()
+        self.sources = {name: sources[name] for name in order.sources}
+        self.order = order
+        self.tokenizer = tokenizer
+        self.max_seq_len = max_seq_len
+        self.micro_batch = micro_batch
+        self.val_sequences = val_sequences
+        self.workers = workers
+
+    def train_dataloader(self) -> DataLoader:
+        assert self.trainer is not None
+        world_size, rank = self.trainer.world_size, self.trainer.global_rank
+        accumulation = self.order.global_batch // (self.micro_batch * world_size)
+        assert accumulation * self.micro_batch * world_size == self.order.global_batch
+        dataset = _TrainingBatches(self, accumulation=accumulation, rank=rank, world_size=world_size)
+        return self._loader(dataset, _From(self.trainer.global_step * accumulation))
+
+    def val_dataloader(self) -> list[DataLoader]:
+        """One loader per source, in the order's order of sources."""
+        assert self.trainer is not None
+        loaders = []
+        for k, source in enumerate(self.sources.values()):
+            dataset = _ValidationBatches(self, source.val, source_index=k)
+            mine = range(self.trainer.global_rank, len(dataset), self.trainer.world_size)
+            loaders.append(self._loader(dataset, mine, workers=0))
+        return loaders
+
+    def _loader(self, dataset: Dataset, sampler: Sampler | range, *, workers: int | None = None) -> DataLoader:
+        return DataLoader(
+            dataset,
+            sampler=sampler,
+            batch_size=None,  # the dataset's items are whole micro-batches
+            num_workers=self.workers if workers is None else workers,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+class _TrainingBatches(Dataset):
+    """Item b is this rank's b-th micro-batch of the whole run: step b // accumulation, micro-batch b % accumulation."""
+
+    def __init__(self, module: MixedDataModule, *, accumulation: int, rank: int, world_size: int) -> None:
+        self._order = module.order
+        self._streams = [source.train for source in module.sources.values()]
+        self._max_seq_len = module.max_seq_len
+        self._micro_batch = module.micro_batch
+        self._accumulation = accumulation
+        self._first_slot = rank * (module.order.global_batch // world_size)
+
+    def __getitem__(self, b: int) -> Batch:
+        step, micro = divmod(b, self._accumulation)
+        if step >= self._order.steps:  # read ahead by a worker, never trained on
+            step = self._order.steps - 1
+        start = step * self._order.global_batch + self._first_slot + micro * self._micro_batch
+        source, _, sequence = self._order.locate_many(np.arange(start, start + self._micro_batch))
+        return _assemble([self._streams[k] for k in source], sequence, source, self._max_seq_len, self._masked)
+
+    @property
+    def _masked(self) -> bool:
+        return any(stream.masked for stream in self._streams)
+
+
+class _ValidationBatches(Dataset):
+    """A source's validation sequences; the last one of the split is filled up with targets that bear no loss."""
+
+    def __init__(self, module: MixedDataModule, stream: TokenStream, *, source_index: int) -> None:
+        self._stream = stream
+        self._source_index = source_index
+        self._max_seq_len = module.max_seq_len
+        self._micro_batch = module.micro_batch
+        available = -(-len(stream) // module.max_seq_len)
+        wanted = min(available, module.val_sequences or available)
+        self._sequences = np.linspace(0, available - 1, wanted).round().astype(np.int64)
+
+    def __len__(self) -> int:
+        return -(-len(self._sequences) // self._micro_batch)
+
+    def __getitem__(self, b: int) -> Batch:
+        chosen = self._sequences[b * self._micro_batch : (b + 1) * self._micro_batch]
+        sources = np.full(len(chosen), self._source_index)
+        return _assemble([self._stream] * len(chosen), chosen, sources, self._max_seq_len, True)
+
+
+class _From(Sampler):
+    """first, first + 1, …: where a run goes on follows from its completed steps alone."""
+
+    def __init__(self, first: int) -> None:
+        self._first = first
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self._first, _ENDLESS))
+
+    def __len__(self) -> int:
+        return _ENDLESS  # the same wherever the run goes on, as Lightning counts micro-batches from the run's start
+
+
+def _assemble(
+    streams: list[TokenStream], sequences: np.ndarray, sources: np.ndarray, max_seq_len: int, masked: bool
+) -> Batch:
+    """Read one sequence from each stream; what lies past a stream's end is filled up and bears no loss."""
+    ids = np.zeros((len(streams), max_seq_len + 1), dtype=np.int64)  # the inputs and, shifted by one, the targets
+    mask = np.zeros((len(streams), max_seq_len), dtype=np.bool_)
+    for row, (stream, sequence) in enumerate(zip(streams, sequences.tolist(), strict=True)):
+        start = sequence * max_seq_len
+        stop = min(start + max_seq_len, len(stream))
+        ids[row, : stop - start + 1] = stream.read(start - 1, stop)
+        mask[row, : stop - start] = stream.read_mask(start, stop)
+    tensor = torch.from_numpy(ids)
+    return Batch(
+        token_ids=tensor[:, :-1].contiguous(),
+        targets=tensor[:, 1:].contiguous(),
+        mask=torch.from_numpy(mask) if masked else None,
+        sources=torch.from_numpy(sources),
+    )

@@ -1,0 +1,94 @@
+"""Prepared sources, read in place.
+
+    data/<tokenizer>/<source>/source.json
+    data/<tokenizer>/<source>/{train,val}/tokens_0000.npy …      1-D ids, each document ended by the end-of-text id
+    data/<tokenizer>/<source>/{train,val}/mask_0000.npy …        for a source with masked tokens: does the token bear loss?
+
+The shards of a split are one stream of tokens. Sequence j of it has the targets `stream[j·T : (j+1)·T]` and as inputs the
+token before each; the very first token is predicted from end-of-text. So every token is a target exactly once an epoch.
+"""
+
+import hashlib
+import json
+from bisect import bisect_right
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+class TokenStream:
+    """The shards of one split as one long array.
+
+    Raises:
+        ValueError: a shard is missing, or is not as long as source.json says.
+    """
+
+    def __init__(self, folder: Path, entry: dict[str, Any], *, eot_id: int) -> None:
+        self.masked: bool = entry["masked"]
+        self._eot_id = eot_id
+        self._tokens = [_open(folder / f"tokens_{n:04d}.npy", shard["tokens"]) for n, shard in enumerate(entry["shards"])]
+        self._masks = (
+            [_open(folder / f"mask_{n:04d}.npy", shard["tokens"]) for n, shard in enumerate(entry["shards"])]
+            if self.masked
+            else []
+        )
+        self._starts = [0, *accumulate(shard["tokens"] for shard in entry["shards"])]
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Ids `start` to `stop` of the stream; position -1 is an end-of-text before the first document."""
+        ids = self._read(self._tokens, max(start, 0), stop)
+        return ids if start >= 0 else np.concatenate([np.full(-start, self._eot_id, ids.dtype), ids])
+
+    def read_mask(self, start: int, stop: int) -> np.ndarray:
+        """Whether each of the tokens `start` to `stop` bears loss."""
+        return self._read(self._masks, start, stop) if self.masked else np.ones(stop - start, dtype=np.bool_)
+
+    def _read(self, shards: list[np.ndarray], start: int, stop: int) -> np.ndarray:
+        first = bisect_right(self._starts, start) - 1
+        pieces = []
+        while start < stop:
+            end = min(stop, self._starts[first + 1])
+            pieces.append(shards[first][start - self._starts[first] : end - self._starts[first]])
+            start, first = end, first + 1
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+
+class SourceShards:
+    """One prepared source: what its source.json says, and its two streams.
+
+    Raises:
+        ValueError: the folder holds no prepared source, or its shards do not fit its source.json.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / "source.json"
+        if not path.is_file():
+            raise ValueError(f"{folder} holds no prepared source: run python prepare.py source={folder.name}.")
+        self.information: dict[str, Any] = json.loads(path.read_text())
+        self.name: str = self.information["source"]
+        eot_id = self.information["tokenizer"]["eot_id"]
+        self.train, self.val = (
+            TokenStream(folder / split, self.information["splits"][split], eot_id=eot_id) for split in ("train", "val")
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 over the tokenizer and every shard: equal fingerprints mean equal tokens."""
+        hashes = [shard["sha256"] for entry in self.information["splits"].values() for shard in entry["shards"]]
+        content = json.dumps([self.information["tokenizer"]["fingerprint"], hashes], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _open(path: Path, n_tokens: int) -> np.ndarray:
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: delete its source's folder and prepare it again.")
+    values = np.load(path, mmap_mode="r")
+    if values.shape != (n_tokens,):
+        raise ValueError(f"{path} holds {values.shape} tokens where source.json says {n_tokens}: delete its source's folder and prepare it again.")
+    return values

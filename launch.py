@@ -1,0 +1,188 @@
+"""What the verbs share: the command line, allow-listed instantiation, errors in one sentence, jobs of a multirun.
+
+A verb is a file like train.py: a plain function of a dict, and a shell of @hydra.main around it. Hydra and OmegaConf end
+here; what goes on to the packages are dicts, dataclasses and objects.
+"""
+
+import difflib
+import os
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from hydra.utils import instantiate as hydra_instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+CONF = Path(__file__).resolve().parent / "conf"
+ALLOWED_TARGETS = (
+    "bitsandbytes.optim.",
+    "callbacks.",
+    "data_modules.",
+    "gpt_lightning.",
+    "lightning.pytorch.callbacks.",
+    "lightning.pytorch.loggers.",
+    "torch.optim.",
+)
+_failed_jobs: list[str] = []
+
+
+def start(hydra_main: Callable[[], None], config_name: str) -> None:
+    """Run a verb: check the command line first, so that a typo costs one sentence and not a page."""
+    try:
+        check_command_line(config_name, sys.argv[1:])
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    hydra_main()
+    if _failed_jobs:
+        sys.exit("error: " + f"{len(_failed_jobs)} of the jobs failed: {', '.join(_failed_jobs)}.")
+
+
+def run(verb: Callable[[dict[str, Any]], Any], config: DictConfig) -> None:
+    """Call a verb with its config as a plain dict; as a job of a multirun, in a process of its own.
+
+    A ValueError or OSError is an answer to the user and becomes one sentence; GPT_LIGHTNING_TRACEBACK=1 shows the rest.
+    """
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        _run_as_process(config)
+        return
+    try:
+        verb(to_dict(config))
+    except (ValueError, OSError) as error:
+        if os.environ.get("GPT_LIGHTNING_TRACEBACK"):
+            traceback.print_exc()
+        sys.exit(f"error: {error}")
+
+
+def compose_config(config_name: str, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """The config that a verb would get from this command line; for tests and notebooks.
+
+    Raises:
+        ValueError: an override names nothing, or cannot be read.
+    """
+    with initialize_config_dir(str(CONF), version_base=None):
+        try:
+            return to_dict(compose(config_name, list(overrides)))
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ValueError(_one_sentence(error, config_name)) from error
+
+
+def check_command_line(config_name: str, arguments: list[str]) -> None:
+    """Compose once what the arguments ask for; of a sweep, the first choice of each axis.
+
+    Raises:
+        ValueError: as `compose_config`.
+    """
+    overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("--")]
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+    except HydraException as error:
+        raise ValueError(str(error).splitlines()[0] + ".") from error
+    first = [
+        f"{o.get_key_element()}={next(iter(o.sweep_string_iterator()))}" if o.is_sweep_override() else str(o.input_line)
+        for o in parsed
+    ]
+    sweeps = any(o.is_sweep_override() for o in parsed)
+    if sweeps and not {"-m", "--multirun"} & set(arguments):
+        raise ValueError("a list of choices (a=1,2) needs a multirun: add -m after the file's name.")
+    compose_config(config_name, first)
+
+
+def group_choices(group: str) -> list[str]:
+    """The names of the configs in conf/<group>/."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def read_choice(group: str, name: str) -> dict[str, Any]:
+    """conf/<group>/<name>.yaml by itself, where a verb needs one that the command line did not choose."""
+    return to_dict(OmegaConf.load(CONF / group / f"{name}.yaml"))
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A resolved config as plain dicts and lists.
+
+    Raises:
+        ValueError: a value is missing, or refers to one that does not exist.
+    """
+    try:
+        content = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ValueError(f"the setting {error.full_key} has no value: {str(error).splitlines()[0]}.") from error
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}
+
+
+def instantiate(node: Mapping[str, Any], **kwargs: Any) -> Any:
+    """Build what a config node's `_target_` names, if it may.
+
+    Raises:
+        ValueError: a target, here or in a node below, is not in the allow-list, or does not take these arguments.
+    """
+    for target in _targets(node):
+        if not str(target).startswith(ALLOWED_TARGETS):
+            raise ValueError(f"_target_={target} may not be called from a config: allowed are {', '.join(ALLOWED_TARGETS)}.")
+    try:
+        return hydra_instantiate(OmegaConf.create(dict(node)), **kwargs, _convert_="all")
+    except HydraException as error:
+        cause = error.__cause__
+        if isinstance(cause, (ValueError, OSError)):
+            raise cause from error
+        raise ValueError(f"{node['_target_']} cannot be built: {cause or error}.") from error
+
+
+def _targets(node: Any) -> Iterator[Any]:
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield node["_target_"]
+        for value in node.values():
+            yield from _targets(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _targets(value)
+
+
+def _run_as_process(config: DictConfig) -> None:
+    """One job of a multirun. In a process of its own nothing of the job before it can linger."""
+    hydra = HydraConfig.get()
+    job = hydra.job.override_dirname.replace("/", "_") or f"{hydra.job.num}"
+    command = [sys.executable, sys.argv[0], *hydra.overrides.task]
+    if "run_dir" in config:
+        command.append(f"run_dir='{config.sweep_dir}/{job}'")
+    print(f"── job {hydra.job.num}: {job}", flush=True)
+    if subprocess.run(command, check=False).returncode:
+        _failed_jobs.append(job)
+
+
+def _one_sentence(error: Exception, config_name: str) -> str:
+    """What is wrong with the command line, with the nearest right spelling."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if lines[0].startswith("Could not override '"):
+        key = lines[0].split("'")[1]
+        near = difflib.get_close_matches(key, _all_keys(config_name), n=1)
+        return f"there is no setting {key}" + (f": did you mean {near[0]}?" if near else f" in conf/{config_name}.yaml.")
+    if lines[0].startswith("Could not find '"):
+        group, _, choice = lines[0].split("'")[1].rpartition("/")
+        return f"{group}={choice}: there is no such choice; conf/{group} has {', '.join(group_choices(group))}."
+    return " ".join(lines[:2]).rstrip(".") + "."
+
+
+def _all_keys(config_name: str) -> list[str]:
+    def flatten(node: Mapping[str, Any], prefix: str) -> Iterator[str]:
+        for key, value in node.items():
+            yield prefix + key
+            if isinstance(value, Mapping):
+                yield from flatten(value, f"{prefix}{key}.")
+
+    groups = [str(path.relative_to(CONF)) for path in CONF.iterdir() if path.is_dir()]
+    config = OmegaConf.to_container(compose(config_name)) if GlobalHydra.instance().is_initialized() else {}
+    assert isinstance(config, dict)
+    return [*groups, *flatten({str(k): v for k, v in config.items()}, "")]

@@ -1,0 +1,117 @@
+"""The one folder that holds everything a run wrote.
+
+    runs/<name>/config.yaml          resolved           environment.json    versions, git revision, device, data
+    runs/<name>/checkpoints/         the newest three   tensorboard/
+    runs/<name>/metrics.jsonl        one row a step     samples.jsonl       training_<time>.log     report/
+"""
+
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from data_modules import SourceShards
+from gpt_lightning.checkpoint import valid_checkpoints
+
+MAY_CHANGE = ("data_dir", "runs_dir", "run_dir", "sweep_dir", "data.workers", "trainer.")  # where a run runs, not what it is
+_PACKAGES = ("torch", "lightning", "numpy", "tokenizers", "tiktoken", "hydra-core", "bitsandbytes")
+
+
+class RunDirectory:
+    """A run's folder, new or begun before.
+
+    Args:
+        path: the folder; it need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.metrics = path / "metrics.jsonl"
+
+    def begin(self, config: Mapping[str, Any], sources: Mapping[str, SourceShards]) -> Path | None:
+        """Write down what the run is made of, or check that it is what was begun here; its newest valid checkpoint, if any.
+
+        Raises:
+            ValueError: the folder belongs to a run with other settings or other data, or all of its checkpoints are damaged.
+        """
+        data = {
+            name: {
+                "fingerprint": source.fingerprint,
+                "train_tokens": len(source.train),
+                "unigram_loss": source.information["unigram_loss"],
+            }
+            for name, source in sources.items()
+        }
+        if not (self.path / "environment.json").is_file():
+            self.path.mkdir(parents=True, exist_ok=True)
+            _write(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+            _write(self.path / "environment.json", json.dumps(_environment() | {"data": data}, indent=2) + "\n")
+        self._refuse_other_settings(config)
+        self._refuse_other_data(data)
+        checkpoints = valid_checkpoints(self.path / "checkpoints")
+        if not checkpoints and any((self.path / "checkpoints").glob("step_*.pt")):
+            raise ValueError(f"no checkpoint in {self.path / 'checkpoints'} is undamaged: choose another name to begin anew.")
+        return checkpoints[-1] if checkpoints else None
+
+    def final_metrics(self) -> dict[str, float]:
+        """The last value of every metric."""
+        metrics: dict[str, float] = {}
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            metrics |= json.loads(line)
+        return metrics
+
+    def log_file(self) -> Path:
+        """A log file for this start of the run."""
+        return self.path / f"training_{time.strftime('%Y%m%d_%H%M%S')}.log"
+
+    def _refuse_other_settings(self, config: Mapping[str, Any]) -> None:
+        then = dict(_flatten(OmegaConf.to_container(OmegaConf.load(self.path / "config.yaml"))))
+        now = dict(_flatten(config))
+        for key in [*then, *(key for key in now if key not in then)]:
+            if then.get(key) != now.get(key) and not key.startswith(MAY_CHANGE):
+                raise ValueError(
+                    f"{self.path} was begun with {key}={then.get(key)}, and now it is {now.get(key)}: choose another run with "
+                    "name=…, or set it back to go on with this one."
+                )
+
+    def _refuse_other_data(self, data: Mapping[str, Mapping[str, Any]]) -> None:
+        then = json.loads((self.path / "environment.json").read_text())["data"]
+        for name, entry in data.items():
+            if then[name]["fingerprint"] != entry["fingerprint"]:
+                raise ValueError(
+                    f"{self.path} was begun with other tokens of source {name} (fingerprint {then[name]['fingerprint'][:12]}, "
+                    f"now {entry['fingerprint'][:12]}): choose another run with name=…."
+                )
+
+
+def _environment() -> dict[str, Any]:
+    root = Path(__file__).resolve().parent
+    revision = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    changed = subprocess.run(["git", "-C", root, "status", "--porcelain"], capture_output=True, text=True, check=False)
+    return {
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
+        "git": {"revision": revision.stdout.strip() or None, "changed": bool(changed.stdout.strip())},
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores",
+    }
+
+
+def _flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from _flatten(value, f"{prefix}{key}.")
+    else:
+        yield prefix.removesuffix("."), list(node) if isinstance(node, (list, tuple)) else node
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)

@@ -1,0 +1,235 @@
+"""python train.py [experiment=…] [key=value …]: train a model, or go on with the run of the same name."""
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import hydra
+import lightning as L
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from omegaconf import DictConfig
+
+import launch
+from callbacks import MetricsFile, RunLog
+from callbacks.terminal import Terminal
+from data_modules import Curriculum, MixedDataModule, SampleOrder, SourceShards
+from gpt_lightning.checkpoint import VerifiedCheckpointIO
+from gpt_lightning.lit_gpt import LitGPT
+from gpt_lightning.model import GPT, GPTConfig
+from gpt_lightning.optim import cosine_schedule
+from gpt_lightning.precision import choose_precision
+from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
+from run_directory import RunDirectory
+
+
+def train(config: Mapping[str, Any]) -> dict[str, float]:
+    """Run or resume the training that a config describes; return its final metrics.
+
+    Everything that can be refused is refused before anything is built or written.
+
+    Raises:
+        ValueError: a setting is wrong, a source is not prepared, or the run directory belongs to another run.
+    """
+    device, devices = _devices(config["trainer"])
+    curriculum = Curriculum(**config["curriculum"])
+    tokenizer, sources = _open_sources(config, curriculum)
+    model_config = _model_config(config, tokenizer)
+    accumulation = _accumulation(config, devices * config["trainer"]["num_nodes"])
+    order = _order(config, curriculum, sources)
+    schedule = cosine_schedule(steps=config["max_steps"], **config["schedule"])
+    precision, why = choose_precision(config["trainer"]["precision"], device=device)
+    make_optimizer = _make_optimizer(config, precision)
+    watchers = [launch.instantiate(node) for node in config["callbacks"].values()]
+
+    run = RunDirectory(Path(config["run_dir"]))
+    checkpoint = run.begin(config, sources)
+    terminal = Terminal(run.log_file())
+    resumed = int(checkpoint.stem.removeprefix("step_")) if checkpoint else 0
+    if resumed == config["max_steps"]:
+        terminal.note(f"{run.path} is done: {resumed} steps, nothing to do.", style="")
+        return run.final_metrics()
+
+    torch.manual_seed(config["seed"])
+    lit = LitGPT(
+        GPT(model_config),
+        make_optimizer=make_optimizer,
+        schedule=schedule,
+        gradient_clip=config["gradient_clip"],
+        seed=config["seed"],
+    )
+    metrics_file = MetricsFile(run.metrics)
+    tensorboard = TensorBoardLogger(
+        run.path, name="", version="tensorboard", default_hp_metric=False, purge_step=resumed + 1 if resumed else None
+    )
+    terminal.note(_headline(config, lit.model, order, device, precision, why), style="")
+    if checkpoint:
+        terminal.note(f"going on after step {resumed}, from {checkpoint}", style="")
+    # samples come before the line of their step, the line before the checkpoint
+    *others, checkpoints = watchers
+    callbacks = [*others, RunLog(every=config["log_every"], terminal=terminal, metrics_file=metrics_file), checkpoints]
+    with _lightning_without_noise():
+        trainer = L.Trainer(
+            accelerator=device,
+            devices=devices,
+            num_nodes=config["trainer"]["num_nodes"],
+            strategy=config["trainer"]["strategy"],
+            precision=precision,  # type: ignore[arg-type]
+            max_steps=config["max_steps"],
+            max_epochs=-1,  # one endless epoch
+            accumulate_grad_batches=accumulation,
+            val_check_interval=config["val_every"] * accumulation,  # Lightning counts micro-batches
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,  # the data module slices by rank itself
+            logger=[tensorboard, metrics_file],
+            callbacks=callbacks,
+            plugins=[VerifiedCheckpointIO()],
+            default_root_dir=run.path,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        data = MixedDataModule(
+            sources=sources,
+            order=order,
+            tokenizer=tokenizer,
+            max_seq_len=model_config.max_seq_len,
+            micro_batch=config["micro_batch"],
+            **config["data"],
+        )
+        trainer.fit(lit, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    final = run.final_metrics()
+    tensorboard.log_hyperparams(dict(config), {key: value for key, value in final.items() if key.startswith("val/")})
+    tensorboard.finalize("success")
+    terminal.note(f"done: {trainer.global_step} steps in {run.path}", style="bold")
+    return final
+
+
+def _devices(trainer: Mapping[str, Any]) -> tuple[str, int]:
+    """("cpu" or "cuda", how many of them in this process's node)."""
+    device = trainer["accelerator"]
+    if device in ("auto", "gpu"):
+        device = "cuda" if torch.cuda.is_available() or device == "gpu" else "cpu"
+    devices = trainer["devices"]
+    if devices == "auto":
+        devices = torch.cuda.device_count() if device == "cuda" else 1
+    if not isinstance(devices, int) or devices < 1:
+        raise ValueError(f"trainer.devices is {devices!r}: it must be a number of devices, or auto.")
+    return device, devices
+
+
+def _open_sources(config: Mapping[str, Any], curriculum: Curriculum) -> tuple[Tokenizer, dict[str, SourceShards]]:
+    """The tokenizer, and each source of the curriculum as prepared with it."""
+    name = config["tokenizer"]["name"]
+    folder = Path(config["data_dir"]) / name
+    known = launch.group_choices("source")
+    missing = []
+    for source in curriculum.sources:
+        if not (folder / source / "source.json").is_file():
+            if source not in known:
+                keyframe = next(k for k, frame in config["curriculum"]["keyframes"].items() if source in frame["weights"])
+                raise ValueError(
+                    f"curriculum.keyframes.{keyframe}.weights.{source}: there is no source {source}; conf/source has "
+                    f"{', '.join(known)}, and {folder} has none of that name."
+                )
+            missing.append(source)
+    if missing:
+        where = "" if config["data_dir"] == "data" else f" data_dir={config['data_dir']}"
+        commands = "".join(f"\n    python prepare.py source={source} tokenizer={name}{where}" for source in missing)
+        raise ValueError(
+            f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not prepared with tokenizer {name} yet; first run{commands}\n"
+            "or train on the corpora that every machine has: python prepare.py && python train.py experiment=quickstart."
+        )
+    tokenizer = load_tokenizer(folder if "train_on" in config["tokenizer"] else name)
+    sources = {source: SourceShards(folder / source) for source in curriculum.sources}
+    for source, shards in sources.items():
+        if shards.information["tokenizer"]["fingerprint"] != tokenizer.fingerprint:
+            raise ValueError(f"{folder / source} was made with another tokenizer {name}: delete it and prepare it again.")
+    return tokenizer, sources
+
+
+def _model_config(config: Mapping[str, Any], tokenizer: Tokenizer) -> GPTConfig:
+    try:
+        model_config = GPTConfig(**config["model"])
+    except TypeError as error:  # an unknown or missing key
+        raise ValueError(f"model: {error}.") from error
+    if model_config.vocab_size < tokenizer.vocab_size:
+        raise ValueError(
+            f"model.vocab_size is {model_config.vocab_size}, less than the {tokenizer.vocab_size} ids of tokenizer {tokenizer.name}."
+        )
+    return model_config
+
+
+def _accumulation(config: Mapping[str, Any], world_size: int) -> int:
+    """Micro-batches in a step on each rank."""
+    for key in ("max_steps", "global_batch", "micro_batch", "log_every", "val_every"):
+        if not isinstance(config[key], int) or config[key] < 1:
+            raise ValueError(f"{key} is {config[key]!r}: it must be a whole number, 1 or more.")
+    accumulation, rest = divmod(config["global_batch"], config["micro_batch"] * world_size)
+    if rest or not accumulation:
+        ranks = f" on each of {world_size} ranks" if world_size > 1 else ""
+        raise ValueError(
+            f"global_batch={config['global_batch']} sequences cannot be divided into micro-batches of "
+            f"micro_batch={config['micro_batch']}{ranks}."
+        )
+    return accumulation
+
+
+def _order(config: Mapping[str, Any], curriculum: Curriculum, sources: Mapping[str, SourceShards]) -> SampleOrder:
+    max_seq_len = config["model"]["max_seq_len"]
+    resolved = curriculum.resolve(steps=config["max_steps"], tokens_per_step=config["global_batch"] * max_seq_len)
+    sequences = {name: len(source.train) // max_seq_len for name, source in sources.items()}
+    return SampleOrder(resolved, sequences=sequences, global_batch=config["global_batch"], seed=config["seed"])
+
+
+def _make_optimizer(config: Mapping[str, Any], precision: str) -> Any:
+    options = dict(config["optimizer"])
+    if options.get("fused") and precision == "16-mixed":
+        options["fused"] = False  # a fused step unscales by itself, after our clipping: it would clip scaled gradients
+    return launch.instantiate(options | {"_partial_": True})
+
+
+def _headline(
+    config: Mapping[str, Any], model: GPT, order: SampleOrder, device: str, precision: str, why: str
+) -> str:
+    tokens_per_step = config["global_batch"] * model.config.max_seq_len
+    epochs = (f"{s} {order.counts(order.steps)[s] / n:.2f}" for s, n in order.sequences.items())
+    return (
+        f"{config['name']}: {model.n_parameters():,} parameters on {device}, {precision} ({why})\n"
+        f"  {config['max_steps']:,} steps of {tokens_per_step:,} tokens, {config['max_steps'] * tokens_per_step / 1e6:,.1f} "
+        f"million in all; epochs planned: {', '.join(epochs)}"
+    )
+
+
+@contextmanager
+def _lightning_without_noise() -> Iterator[None]:
+    """Lightning's advice that does not hold here, each for its reason; everything else it says is heard."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)  # banners of hardware that is not there
+    try:
+        with warnings.catch_warnings():
+            # reading memory-mapped windows takes a hundredth of a step: workers are for slow disks
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            # our loader begins where the completed steps say
+            warnings.filterwarnings("ignore", message=".*ended before the epoch ended and your dataloader is.*")
+            # Lightning 2.6 calls a part of torch that is to change its name
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@hydra.main(version_base=None, config_path="conf", config_name="train")
+def main(config: DictConfig) -> None:
+    launch.run(train, config)
+
+
+if __name__ == "__main__":
+    launch.start(main, "train")
