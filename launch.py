@@ -6,6 +6,7 @@ here; what goes on to the packages are dicts, dataclasses and objects.
 
 import difflib
 import os
+import re
 import subprocess
 import sys
 import traceback
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -80,21 +80,31 @@ def check_command_line(config_name: str, arguments: list[str]) -> None:
     """Compose once what the arguments ask for; of a sweep, the first choice of each axis.
 
     Raises:
-        ValueError: as `compose_config`.
+        ValueError: as `compose_config`; or a text stands where a number belongs.
     """
-    overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("--")]
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        if "=" not in argument and not argument.startswith(("-", "~")) and not before.startswith("-"):
+            raise ValueError(f"'{argument}' says nothing: settings are written key=value.")
+    settings = [argument for argument in arguments if "=" in argument and not argument.startswith("--")]
     try:
-        parsed = OverridesParser.create().parse_overrides(overrides)
+        parsed = OverridesParser.create().parse_overrides(settings)
     except HydraException as error:
-        raise ValueError(str(error).splitlines()[0] + ".") from error
-    first = [
-        f"{o.get_key_element()}={next(iter(o.sweep_string_iterator()))}" if o.is_sweep_override() else str(o.input_line)
+        raise ValueError(f"the command line cannot be read: {str(error).splitlines()[0]}.") from error
+    if any(o.is_sweep_override() for o in parsed) and not {"-m", "--multirun"} & set(arguments):
+        raise ValueError("choices separated by commas (a=1,2) need a multirun: add -m after the file's name.")
+    overrides = {
+        str(o.key_or_group): f"{o.get_key_element()}={next(iter(o.sweep_string_iterator()))}"
+        if o.is_sweep_override()
+        else str(o.input_line)
         for o in parsed
-    ]
-    sweeps = any(o.is_sweep_override() for o in parsed)
-    if sweeps and not {"-m", "--multirun"} & set(arguments):
-        raise ValueError("a list of choices (a=1,2) needs a multirun: add -m after the file's name.")
-    compose_config(config_name, first)
+    }
+    config = compose_config(config_name, overrides.values())
+    choices = [override for key, override in overrides.items() if (CONF / key).is_dir()]
+    defaults = dict(_flatten(compose_config(config_name, choices)))
+    for key, value in _flatten(config):
+        default = defaults.get(key)
+        if isinstance(value, str) and isinstance(default, (int, float)):
+            raise ValueError(f"{key} is '{value}', and must be a number like {default}.")
 
 
 def group_choices(group: str) -> list[str]:
@@ -169,20 +179,22 @@ def _one_sentence(error: Exception, config_name: str) -> str:
         key = lines[0].split("'")[1]
         near = difflib.get_close_matches(key, _all_keys(config_name), n=1)
         return f"there is no setting {key}" + (f": did you mean {near[0]}?" if near else f" in conf/{config_name}.yaml.")
-    if lines[0].startswith("Could not find '"):
-        group, _, choice = lines[0].split("'")[1].rpartition("/")
+    if no_such_choice := re.search(r"Could not find '(.+)/(.+?)'", lines[0]):
+        group, choice = no_such_choice.groups()
         return f"{group}={choice}: there is no such choice; conf/{group} has {', '.join(group_choices(group))}."
     return " ".join(lines[:2]).rstrip(".") + "."
 
 
 def _all_keys(config_name: str) -> list[str]:
-    def flatten(node: Mapping[str, Any], prefix: str) -> Iterator[str]:
-        for key, value in node.items():
-            yield prefix + key
-            if isinstance(value, Mapping):
-                yield from flatten(value, f"{prefix}{key}.")
+    """Every setting and every group that a command line may name."""
+    keys = [key for key, _ in _flatten(OmegaConf.to_container(compose(config_name)))]
+    parents = {key.rpartition(".")[0] for key in keys}
+    return [*(path.name for path in CONF.iterdir() if path.is_dir()), *keys, *sorted(parents)]
 
-    groups = [str(path.relative_to(CONF)) for path in CONF.iterdir() if path.is_dir()]
-    config = OmegaConf.to_container(compose(config_name)) if GlobalHydra.instance().is_initialized() else {}
-    assert isinstance(config, dict)
-    return [*groups, *flatten({str(k): v for k, v in config.items()}, "")]
+
+def _flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from _flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, node

@@ -71,7 +71,7 @@ def train(config: Mapping[str, Any]) -> dict[str, float]:
     # samples come before the line of their step, the line before the checkpoint
     *others, checkpoints = watchers
     callbacks = [*others, RunLog(every=config["log_every"], terminal=terminal, metrics_file=metrics_file), checkpoints]
-    with _lightning_without_noise():
+    with lightning_without_noise():
         trainer = L.Trainer(
             accelerator=device,
             devices=devices,
@@ -101,9 +101,10 @@ def train(config: Mapping[str, Any]) -> dict[str, float]:
             micro_batch=config["micro_batch"],
             **config["data"],
         )
-        trainer.fit(lit, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+        try:
+            trainer.fit(lit, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        except (ValueError, OSError) as error:  # no refusal any more: a fault, which wants its traceback
+            raise RuntimeError(f"the training broke off after step {trainer.global_step}") from error
     final = run.final_metrics()
     tensorboard.log_hyperparams(dict(config), {key: value for key, value in final.items() if key.startswith("val/")})
     tensorboard.finalize("success")
@@ -192,7 +193,12 @@ def _make_optimizer(config: Mapping[str, Any], precision: str) -> Any:
     options = dict(config["optimizer"])
     if options.get("fused") and precision == "16-mixed":
         options["fused"] = False  # a fused step unscales by itself, after our clipping: it would clip scaled gradients
-    return launch.instantiate(options | {"_partial_": True})
+    make_optimizer = launch.instantiate(options | {"_partial_": True})
+    try:
+        make_optimizer([{"params": [torch.nn.Parameter(torch.zeros(1))]}])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"optimizer: {str(error).rstrip('.')}.") from error
+    return make_optimizer
 
 
 def _headline(
@@ -208,7 +214,7 @@ def _headline(
 
 
 @contextmanager
-def _lightning_without_noise() -> Iterator[None]:
+def lightning_without_noise() -> Iterator[None]:
     """Lightning's advice that does not hold here, each for its reason; everything else it says is heard."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level

@@ -40,6 +40,15 @@ class Checkpoints(StepCallback):
         if trainer.global_step > self._saved:
             self._save(trainer)
 
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Record the state between two micro-batches: the next one is announced to Lightning already, but not begun.
+
+        Left as it is, Lightning would take the run for one that broke off there, and validate the saved step again.
+        """
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        for scope in ("total", "current"):
+            progress[scope]["ready"] = progress[scope]["completed"]
+
     def _save(self, trainer: L.Trainer) -> None:
         throughput = next(callback for callback in trainer.callbacks if isinstance(callback, Throughput))  # type: ignore[attr-defined]
         with throughput.pause():

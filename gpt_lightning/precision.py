@@ -2,16 +2,26 @@
 
 import torch
 
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true")
+
 
 def choose_precision(wanted: str, *, device: str) -> tuple[str, str]:
     """(Lightning's precision, why). `auto` goes by the device's capability; anything else is taken as it is.
 
     `torch.cuda.is_bf16_supported()` is not asked: it says yes on a T4, which only emulates bf16.
+
+    Raises:
+        ValueError: there is no such precision.
     """
+    if wanted not in PRECISIONS:
+        raise ValueError(f"trainer.precision is {wanted!r}: it must be one of {', '.join(PRECISIONS)}.")
     if wanted != "auto":
         return wanted, "as configured"
     if device != "cuda":
-        return "32-true", "a CPU trains in fp32"
+        capabilities = torch.cpu.get_capabilities()
+        if capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"):
+            return "bf16-mixed", "this CPU multiplies bf16 faster than fp32"
+        return "32-true", "this CPU has no bf16 arithmetic"
     major, minor = torch.cuda.get_device_capability()
     if major >= 8:
         return "bf16-mixed", f"compute capability {major}.{minor} has bf16"

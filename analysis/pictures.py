@@ -1,0 +1,103 @@
+"""The pictures of one run. Each source keeps its colour, line style and place in every one of them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from analysis.run_record import RunRecord, smooth
+
+# From dark to light, so that they stay apart in greyscale too.
+COLOURS = ("#1b2a5c", "#b5361c", "#2f8f83", "#e0a526", "#8a6fc1", "#9cc7e8")
+STYLES: tuple[Any, ...] = ("-", (0, (6, 1.5)), (0, (2, 1)), (0, (6, 1.5, 1, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1, 1, 1)))
+
+
+def draw_curves(run: RunRecord, path: Path) -> None:
+    """Loss, learning rate, speed and memory over the steps."""
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    loss, rate, speed, memory = figure.subplots(2, 2, sharex=True).flat
+    steps, values = run.series("train/loss")
+    loss.plot(steps, values, color="#a9b7d1", linewidth=1, label="each logged step")
+    loss.plot(steps, smooth(values), color=COLOURS[0], linewidth=2, label="smoothed over 10 of them")
+    val_steps, val_values = run.series("val/loss/mean")
+    loss.plot(val_steps, val_values, "o", color=COLOURS[1], markersize=5, label="validation, mean of sources")
+    for n, step in enumerate(run.saved_steps):
+        loss.axvline(step, color="0.75", linewidth=0.8, zorder=0, label=None if n else "checkpoint saved")
+    loss.set(title="Training loss", ylabel="nats per loss-bearing token")
+    loss.legend(frameon=False)
+    rate.plot(*run.series("train/lr"), color=COLOURS[0], linewidth=2)
+    rate.set(title="Learning rate", ylabel="learning rate")
+    rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    speed.plot(*run.series("speed/tokens_per_s"), color=COLOURS[0], linewidth=1.5)
+    speed.set(title="Speed, without validation, sampling and saving", ylabel="tokens per second", xlabel="step")
+    speed.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    key = "memory/gpu_gb" if run.last("memory/gpu_gb") is not None else "memory/rss_gb"
+    memory.plot(*run.series(key), color=COLOURS[0], linewidth=1.5)
+    memory.set(title="Memory", ylabel="GPU memory, peak, GB" if "gpu" in key else "resident memory, GB", xlabel="step")
+    for axes in (speed, memory):
+        axes.set_ylim(bottom=0)
+    _finish(figure, run, path)
+
+
+def draw_mix(run: RunRecord, path: Path) -> None:
+    """The mix over the run: planned as areas, realised as lines on their borders; below, epochs of each source."""
+    figure = Figure(figsize=(11, 7.5), layout="constrained")
+    mix, epochs = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    steps = run.series(f"mix/planned/{run.sources[0]}")[0]
+    planned = np.array([run.series(f"mix/planned/{source}")[1] for source in run.sources])
+    realised = np.array([run.series(f"mix/realised/{source}")[1] for source in run.sources])
+    mix.stackplot(steps, planned * 100, colors=COLOURS, labels=run.sources, alpha=0.75)
+    borders = np.cumsum(realised, axis=0)[:-1] * 100
+    for n, border in enumerate(borders):
+        mix.plot(steps, border, color="black", linewidth=1, label=None if n else "realised, border to border")
+    mix.set(title="Mix: planned (areas) and realised (lines)", ylabel="% of the sequences", ylim=(0, 100))
+    mix.margins(x=0)
+    handles, labels = mix.get_legend_handles_labels()  # areas are stacked from below: list them from above
+    mix.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    for n, source in enumerate(run.sources):
+        epochs.plot(*run.series(f"mix/epochs/{source}"), color=COLOURS[n], linestyle=STYLES[n], linewidth=2, label=source)
+    epochs.set(title="Passes over each source", ylabel="epochs", xlabel="step")
+    epochs.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    _finish(figure, run, path)
+
+
+def draw_perplexity(run: RunRecord, path: Path) -> None:
+    """Validation perplexity of each source, and the unigram model's as the line to leave behind."""
+    figure = Figure(figsize=(11, 6.5), layout="constrained")
+    axes = figure.subplots()
+    right_end = run.rows[-1]["step"]
+    for n, source in enumerate(run.sources):
+        steps, values = run.series(f"val/perplexity/{source}")
+        axes.plot(steps, values, color=COLOURS[n], linestyle=STYLES[n], linewidth=2, marker="o", markersize=4)
+        axes.axhline(run.unigram_perplexity(source), color=COLOURS[n], linestyle=STYLES[n], linewidth=1, alpha=0.6)
+    names = {s: v for s in run.sources if (v := run.last(f"val/perplexity/{s}")) is not None}
+    _label_right(axes, right_end, {f"{source} {value:.1f}": value for source, value in names.items()})
+    _label_right(axes, right_end, {f"unigram {s} {run.unigram_perplexity(s):.0f}": run.unigram_perplexity(s) for s in names})
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.set(title="Validation perplexity by source", ylabel="perplexity per loss-bearing token", xlabel="step")
+    _finish(figure, run, path)
+
+
+def _label_right(axes: Axes, x: float, labels: dict[str, float]) -> None:
+    """Write labels at the right end of their lines (log scale), pushed apart where they would overlap."""
+    previous = 0.0
+    colours = dict(zip(labels, COLOURS, strict=False))
+    for label, value in sorted(labels.items(), key=lambda item: item[1]):
+        y = max(value, previous * 1.13)
+        previous = y
+        axes.annotate(label, (x, y), xytext=(8, 0), textcoords="offset points", va="center", color=colours[label])
+
+
+def _finish(figure: Figure, run: RunRecord, path: Path) -> None:
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="0.92")
+        axes.set_axisbelow(True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.suptitle(f"{run.path.name}: {run.rows[-1].get('tokens', 0) / 1e6:,.2f} million tokens", x=0.01, ha="left")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,71 @@
+"""What one run wrote, as arrays."""
+
+import json
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+class RunRecord:
+    """The records of a run directory, read once.
+
+    Raises:
+        ValueError: the folder holds no run, or one that has not logged a step yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not (path / "environment.json").is_file():
+            raise ValueError(f"{path} holds no run: train one with python train.py name={path.name}.")
+        self.path = path
+        self.environment: dict[str, Any] = json.loads((path / "environment.json").read_text())
+        self.rows = read_rows(path / "metrics.jsonl")
+        self.samples = read_rows(path / "samples.jsonl")
+        if not self.rows:
+            raise ValueError(f"{path} has not logged a step yet: wait, or start it again.")
+
+    @property
+    def sources(self) -> list[str]:
+        """In the order of the curriculum."""
+        return list(self.environment["data"])
+
+    def series(self, key: str) -> tuple[np.ndarray, np.ndarray]:
+        """(steps, values) of a metric, where it was logged; both empty if it never was."""
+        pairs = [(row["step"], row[key]) for row in self.rows if key in row]
+        steps, values = np.array(pairs, dtype=float).reshape(-1, 2).T
+        return steps, values
+
+    def last(self, key: str) -> float | None:
+        """The newest value of a metric; None if it was never logged."""
+        values = self.series(key)[1]
+        return float(values[-1]) if len(values) else None
+
+    def unigram_perplexity(self, source: str) -> float:
+        """Of the unigram model of the source's training tokens, on its whole validation split."""
+        return float(np.exp(self.environment["data"][source]["unigram_loss"]))
+
+    @cached_property
+    def saved_steps(self) -> list[int]:
+        """Steps at which a checkpoint was saved, as the logs of all starts of the run say."""
+        logs = "".join(path.read_text(encoding="utf-8") for path in sorted(self.path.glob("training_*.log")))
+        return sorted({int(step) for step in re.findall(r"saved checkpoints/step_(\d+)\.pt", logs)})
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSON-lines file that ends with a whole line, or less; none if there is no file."""
+    if not path.is_file():
+        return []
+    text = path.read_text(encoding="utf-8")
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+
+def smooth(values: np.ndarray, *, span: float = 10) -> np.ndarray:
+    """Exponential moving average over about `span` values, without the pull towards its first ones' zero start."""
+    weight, total, smoothed = 0.0, 0.0, np.empty_like(values)
+    for n, value in enumerate(values):
+        total = (1 - 1 / span) * total + value
+        weight = (1 - 1 / span) * weight + 1
+        smoothed[n] = total / weight
+    return smoothed

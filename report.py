@@ -1,0 +1,63 @@
+"""python report.py [run=runs/<name>]: a run's pictures, and its figures in short."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+import launch
+from analysis import RunRecord, draw_curves, draw_mix, draw_perplexity
+
+
+def report(config: Mapping[str, Any]) -> None:
+    """Draw a run into its folder report/ and print what became of it.
+
+    Raises:
+        ValueError: there is no such run, or it has not logged anything yet.
+    """
+    run = RunRecord(Path(config["run"]))
+    folder = run.path / "report"
+    pictures = {"curves.png": draw_curves, "mix.png": draw_mix, "perplexity.png": draw_perplexity}
+    for name, draw in pictures.items():
+        draw(run, folder / name)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"\n{run.path}: {run.rows[-1]['step']:,} steps")
+    if run.last("val/loss/mean") is not None:
+        console.print(_validation_table(run))
+    for sample in _two_samples(run):
+        console.print(Text(f"\nsample at step {sample['step']}, after «{sample['prompt'].strip()}»:", style="bold"))
+        console.print(Text("    " + sample["response"].strip().replace("\n", "\n    ")))
+    console.print(f"\nplots:       {', '.join(str(folder / name) for name in pictures)}")
+    console.print(f"TensorBoard: make tensorboard, or .venv/bin/tensorboard --logdir {run.path.parent}")
+
+
+def _validation_table(run: RunRecord) -> Table:
+    table = Table("validation", "perplexity", "of a unigram model", "bits per byte", box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for source in [*run.sources, "mean"]:
+        unigram = f"{run.unigram_perplexity(source):.0f}" if source != "mean" else ""
+        perplexity, bits = run.last(f"val/perplexity/{source}"), run.last(f"val/bits_per_byte/{source}")
+        table.add_row(source, f"{perplexity:.1f}", unigram, f"{bits:.3f}")
+    return table
+
+
+def _two_samples(run: RunRecord) -> list[dict[str, Any]]:
+    """Of the newest samples the last text and the last chat, or the last two."""
+    newest = [sample for sample in run.samples if sample["step"] == run.samples[-1]["step"]]
+    texts, chats = ([s for s in newest if s["chat"] == chat] for chat in (False, True))
+    return [*texts[-1:], *chats[-1:]] if texts and chats else newest[-2:]
+
+
+@hydra.main(version_base=None, config_path="conf", config_name="report")
+def main(config: DictConfig) -> None:
+    launch.run(report, config)
+
+
+if __name__ == "__main__":
+    launch.start(main, "report")

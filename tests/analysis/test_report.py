@@ -1,0 +1,60 @@
+"""A finished run's pictures and summary."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from analysis.run_record import RunRecord, read_rows, smooth
+from report import report
+from train import train
+
+
+def test_a_run_becomes_pictures_and_a_summary(
+    tiny_config: Callable[..., dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(tiny_config("name=reported"))
+    run = tmp_path / "runs" / "reported"
+    capsys.readouterr()
+    report({"run": str(run)})
+    said = capsys.readouterr().out
+    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    for source in ("readmes", "pydoc", "docstrings", "stdlib", "mean"):
+        assert f"{last[f'val/perplexity/{source}']:.1f}" in said
+        assert f"{last[f'val/bits_per_byte/{source}']:.3f}" in said
+    assert said.count("sample at step 12") == 2
+    assert "tensorboard --logdir" in said
+    for name in ("curves.png", "mix.png", "perplexity.png"):
+        assert str(run / "report" / name) in said
+        pixels = matplotlib.image.imread(run / "report" / name)
+        assert pixels.shape[0] > 500
+        assert len(np.unique(pixels.reshape(-1, pixels.shape[2]), axis=0)) > 100  # something is drawn
+    record = RunRecord(run)
+    assert record.saved_steps == [4, 8, 12]
+    assert record.sources == ["readmes", "stdlib", "pydoc", "docstrings"]
+    assert record.unigram_perplexity("stdlib") < 512
+
+
+def test_a_run_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nothing holds no run: train one with python train.py name=nothing"):
+        report({"run": str(tmp_path / "nothing")})
+    (tmp_path / "environment.json").write_text("{}")
+    with pytest.raises(ValueError, match="has not logged a step yet"):
+        report({"run": str(tmp_path)})
+
+
+def test_a_torn_line_is_left_for_later(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"ste')
+    assert read_rows(tmp_path / "metrics.jsonl") == [{"step": 1}, {"step": 2}]
+    assert read_rows(tmp_path / "absent.jsonl") == []
+
+
+def test_smoothing_keeps_a_constant_and_starts_at_the_first_value() -> None:
+    assert smooth(np.full(20, 3.0)) == pytest.approx(np.full(20, 3.0))
+    values = np.array([5.0, 1.0, 1.0, 1.0])
+    assert smooth(values)[0] == 5.0
+    assert np.all(np.diff(smooth(values)) < 0)

@@ -1,0 +1,87 @@
+"""What the tests share: real text in small, and a run small enough to train in seconds."""
+
+import os
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import launch
+from data_modules import corpora
+from data_modules.corpora.documents import text_of
+from data_modules.preparation import prepare_source
+from gpt_lightning.tokenizer import train_bpe
+
+ROOT = Path(__file__).resolve().parent.parent
+torch.set_num_threads(1)  # tiny matrices: more threads only cost time
+
+CORPORA = {
+    "readmes": lambda: islice(corpora.readmes(), 12),
+    "pydoc": lambda: islice(corpora.pydoc(), 60),
+    "docstrings": lambda: islice(corpora.docstrings(), 300),
+    "stdlib": lambda: islice(corpora.stdlib(), 12),
+}
+TINY = [
+    "tokenizer.name=bpe_512",
+    "tokenizer.model_vocab_size=512",
+    "model.max_seq_len=32",
+    "model.d_model=32",
+    "model.n_layers=2",
+    "model.n_heads=2",
+    "model.d_ff=64",
+    "model.dropout=0.2",
+    "global_batch=8",
+    "micro_batch=2",
+    "max_steps=12",
+    "schedule.warmup_steps=2",
+    "log_every=2",
+    "val_every=4",
+    "data.val_sequences=4",
+    "callbacks.samples.every=6",
+    "callbacks.samples.max_new_tokens=4",
+    "callbacks.checkpoints.every=4",
+]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real texts and logs that are too large or too little ours to ship; see CONTRIBUTING.md."""
+    path = Path(os.environ.get("GPT_LIGHTNING_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not path.is_dir():
+        pytest.skip(f"there is no test data at {path}; GPT_LIGHTNING_TEST_DATA names another place")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with a little of each embedded corpus, tokenized with a BPE of 512 ids."""
+    data_dir: Path = tmp_path_factory.mktemp("data")
+    texts = [text_of(document) for documents in CORPORA.values() for document in documents()]
+    tokenizer = train_bpe(texts, vocab_size=512, path=data_dir / "bpe_512" / "tokenizer.json")
+    for name, documents in CORPORA.items():
+        prepare_source(
+            documents,
+            name=name,
+            tokenizer=tokenizer,
+            folder=data_dir / "bpe_512" / name,
+            val_fraction=0.1,
+            origin={"corpus": name},
+            licence="test",
+            shard_tokens=20_000,
+        )
+    return data_dir
+
+
+@pytest.fixture
+def tiny_overrides(tiny_data: Path, tmp_path: Path) -> list[str]:
+    """The command line of a quickstart that takes two seconds, dropout and accumulation on."""
+    return [*TINY, f"data_dir={tiny_data}", f"runs_dir={tmp_path / 'runs'}"]
+
+
+@pytest.fixture
+def tiny_config(tiny_overrides: list[str]) -> Callable[..., dict[str, Any]]:
+    """`tiny_config("a=1", …)`: the config of that run with further settings."""
+    return lambda *more: launch.compose_config("train", [*tiny_overrides, *more])

@@ -1,0 +1,105 @@
+"""Batches: the order's sequences, whole and once, however they are cut."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from data_modules import Batch, Curriculum, MixedDataModule, SampleOrder, SourceShards
+from gpt_lightning.tokenizer import load_tokenizer
+
+T = 32
+WEIGHTS = {"readmes": 0.4, "docstrings": 0.4, "stdlib": 0.2}
+
+
+def make_module(data_dir: Path, *, micro_batch: int = 2, weights: dict[str, float] = WEIGHTS, **options: Any) -> MixedDataModule:
+    sources = {name: SourceShards(data_dir / "bpe_512" / name) for name in weights}
+    curriculum = Curriculum(keyframes={"all": {"at": 0, "weights": weights}}).resolve(steps=6, tokens_per_step=8 * T)
+    order = SampleOrder(
+        curriculum, sequences={n: len(s.train) // T for n, s in sources.items()}, global_batch=8, seed=5
+    )
+    tokenizer = load_tokenizer(data_dir / "bpe_512")
+    arguments: dict[str, Any] = {"val_sequences": None, "workers": 0}
+    return MixedDataModule(
+        sources=sources, order=order, tokenizer=tokenizer, max_seq_len=T, micro_batch=micro_batch, **arguments | options
+    )
+
+
+def training_batches(module: MixedDataModule, n: int, *, rank: int = 0, world_size: int = 1, step: int = 0) -> list[Batch]:
+    module.trainer = SimpleNamespace(world_size=world_size, global_rank=rank, global_step=step)  # type: ignore[assignment]
+    iterator = iter(module.train_dataloader())
+    return [next(iterator) for _ in range(n)]
+
+
+def joined(batches: list[Batch]) -> list[torch.Tensor]:
+    return [torch.cat(values) for values in zip(*batches, strict=True)]
+
+
+def test_batches_are_the_sequences_that_the_order_names(tiny_data: Path) -> None:
+    module = make_module(tiny_data)
+    token_ids, targets, mask, sources = joined(training_batches(module, 24))
+    for i in range(48):
+        name, _, sequence = module.order.locate(i)
+        stream = module.sources[name].train
+        start = sequence * T
+        assert targets[i].tolist() == stream.read(start, start + T).tolist()
+        assert token_ids[i].tolist() == stream.read(start - 1, start + T - 1).tolist()
+        assert mask[i].tolist() == stream.read_mask(start, start + T).tolist()
+        assert list(module.sources)[int(sources[i])] == name
+
+
+@pytest.mark.parametrize(("micro_batch", "world_size", "workers"), [(1, 1, 0), (8, 1, 0), (2, 2, 0), (4, 2, 0), (2, 1, 2)])
+def test_cutting_and_reading_ahead_change_nothing(tiny_data: Path, micro_batch: int, world_size: int, workers: int) -> None:
+    expected = joined(training_batches(make_module(tiny_data), 24))
+    module = make_module(tiny_data, micro_batch=micro_batch, workers=workers)
+    per_step = 8 // (micro_batch * world_size)
+    ranks = [training_batches(module, 6 * per_step, rank=rank, world_size=world_size) for rank in range(world_size)]
+    steps = [[batch for rank in ranks for batch in rank[s * per_step : (s + 1) * per_step]] for s in range(6)]
+    for ours, wanted in zip(joined([batch for step in steps for batch in step]), expected, strict=True):
+        assert torch.equal(ours, wanted)
+
+
+def test_a_run_goes_on_from_its_completed_steps(tiny_data: Path) -> None:
+    module = make_module(tiny_data)
+    straight = training_batches(module, 24)[12:]
+    resumed = training_batches(module, 12, step=3)
+    assert all(torch.equal(a, b) for x, y in zip(straight, resumed, strict=True) for a, b in zip(x, y, strict=True))
+
+
+def test_without_masked_sources_there_is_no_mask(tiny_data: Path) -> None:
+    module = make_module(tiny_data, weights={"readmes": 1.0, "stdlib": 1.0})
+    assert training_batches(module, 1)[0].mask is None
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_validation_covers_every_token_once(tiny_data: Path, world_size: int) -> None:
+    module = make_module(tiny_data, micro_batch=4)
+    per_source: dict[str, list[int]] = {name: [] for name in module.sources}
+    batches = 0
+    for rank in range(world_size):
+        module.trainer = SimpleNamespace(world_size=world_size, global_rank=rank)  # type: ignore[assignment]
+        for name, loader in zip(per_source, module.val_dataloader(), strict=True):
+            for batch in loader:
+                assert batch.mask is not None
+                batches += 1
+                per_source[name] += batch.targets[batch.mask].tolist()
+    for name, scored in per_source.items():
+        stream = module.sources[name].val
+        bearing = stream.read(0, len(stream))[stream.read_mask(0, len(stream))]
+        assert sorted(scored) == sorted(bearing.tolist())
+    assert batches == sum(-(-(-(-len(source.val) // T)) // 4) for source in module.sources.values())
+
+
+def test_validation_can_be_a_spread_out_part(tiny_data: Path) -> None:
+    module = make_module(tiny_data, val_sequences=3, micro_batch=2)
+    module.trainer = SimpleNamespace(world_size=1, global_rank=0)  # type: ignore[assignment]
+    stream = module.sources["stdlib"].val
+    targets = joined(list(module.val_dataloader()[2]))[1]
+    last = -(-len(stream) // T) - 1
+    for row, sequence in enumerate(np.linspace(0, last, 3).round().astype(int).tolist()):
+        stop = min((sequence + 1) * T, len(stream))
+        assert targets[row, : stop - sequence * T].tolist() == stream.read(sequence * T, stop).tolist()
+    assert len(targets) == 3

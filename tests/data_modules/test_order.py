@@ -1,0 +1,142 @@
+"""The laws of the order, for any number of sources and however their weights move."""
+
+from collections import Counter
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_modules import Curriculum, ResolvedCurriculum, SampleOrder
+from data_modules.permutation import permutation_key, permute
+
+
+@st.composite
+def orders(draw: st.DrawFn) -> SampleOrder:
+    names = [f"s{n}" for n in range(draw(st.integers(1, 12)))]
+    steps = draw(st.integers(1, 60))
+    points = sorted(draw(st.sets(st.integers(0, steps), min_size=1, max_size=8)))
+    weight = st.sampled_from([0.0, 0.0003, 0.01, 0.3, 1.0]) | st.floats(0, 1)
+    frames = {
+        f"k{at}": {"at": at, "weights": {name: draw(weight) for name in names} | {"s0": draw(st.floats(0.001, 1))}}
+        for at in points
+    }
+    curriculum = Curriculum(unit="steps", interpolation=draw(st.sampled_from(["step", "linear", "cosine"])), keyframes=frames)
+    return SampleOrder(
+        curriculum.resolve(steps=steps, tokens_per_step=1),
+        sequences={name: draw(st.integers(1, 40)) for name in names},
+        global_batch=draw(st.integers(1, 24)),
+        seed=draw(st.integers(0, 2**32)),
+    )
+
+
+def exact_shares(order: SampleOrder) -> list[list[Fraction]]:
+    """Sequences due to each source by the end of each step, in exact arithmetic."""
+    totals = [Fraction(0)] * len(order.sources)
+    rows = []
+    for step in range(order.steps):
+        shares = [Fraction(share) for share in order.curriculum.weights(step).values()]
+        totals = [total + order.global_batch * share / sum(shares) for total, share in zip(totals, shares, strict=True)]
+        rows.append(totals)
+    return rows
+
+
+@settings(deadline=None)
+@given(orders())
+def test_every_source_has_its_share_rounded_down_or_up_at_every_step(order: SampleOrder) -> None:
+    for step, due in enumerate(exact_shares(order), start=1):
+        counts = list(order.counts(step).values())
+        assert sum(counts) == step * order.global_batch
+        for count, share in zip(counts, due, strict=True):
+            assert abs(count - share) < 1 + 1e-6
+        assert all(now >= before for now, before in zip(counts, order.counts(step - 1).values(), strict=True))
+
+
+@settings(deadline=None)
+@given(orders())
+def test_every_sequence_of_an_epoch_comes_once_and_in_order_of_epochs(order: SampleOrder) -> None:
+    located = [order.locate(i) for i in range(order.steps * order.global_batch)]
+    drawn = Counter(source for source, _, _ in located)
+    assert drawn == Counter({s: n for s, n in order.counts(order.steps).items() if n})
+    for source, n in drawn.items():
+        length = order.sequences[source]
+        seen = Counter((epoch, sequence) for s, epoch, sequence in located if s == source)
+        assert set(seen.values()) == {1}
+        assert all(0 <= sequence < length for _, sequence in seen)
+        whole, rest = divmod(n, length)
+        assert Counter(epoch for epoch, _ in seen) == Counter({e: length for e in range(whole)} | ({whole: rest} if rest else {}))
+
+
+@settings(deadline=None)
+@given(orders(), st.data())
+def test_locating_many_is_locating_each_and_steps_hold_their_counts(order: SampleOrder, data: st.DataObject) -> None:
+    step = data.draw(st.integers(0, order.steps - 1))
+    indices = np.arange(step * order.global_batch, (step + 1) * order.global_batch)
+    many = list(zip(*(values.tolist() for values in order.locate_many(indices)), strict=True))
+    assert [(order.sources[k], epoch, sequence) for k, epoch, sequence in many] == [order.locate(i) for i in indices]
+    before, after = order.counts(step), order.counts(step + 1)
+    assert Counter(order.sources[k] for k, _, _ in many) == Counter({s: after[s] - before[s] for s in before if after[s] > before[s]})
+
+
+@settings(deadline=None)
+@given(st.integers(1, 3000), st.integers(0, 2**63))
+def test_a_keyed_permutation_is_one(n: int, seed: int) -> None:
+    keys = np.tile(permutation_key(seed, "a", 0), (n, 1))
+    assert sorted(permute(np.arange(n), np.full(n, n), keys)) == list(range(n))
+
+
+def resolved(weights: dict[str, float], steps: int = 50) -> ResolvedCurriculum:
+    curriculum = Curriculum(keyframes={"all": {"at": 0, "weights": weights}})
+    return curriculum.resolve(steps=steps, tokens_per_step=1)
+
+
+def located(order: SampleOrder) -> list[tuple[str, int, int]]:
+    return [order.locate(i) for i in range(order.steps * order.global_batch)]
+
+
+def test_epochs_and_seeds_differ_and_nothing_else_does() -> None:
+    sequences = {"a": 100, "b": 100}
+    order = SampleOrder(resolved({"a": 0.9, "b": 0.1}), sequences=sequences, global_batch=8, seed=1)
+    again = SampleOrder(resolved({"a": 9, "b": 1}), sequences=sequences, global_batch=8, seed=1)
+    other = SampleOrder(resolved({"a": 0.9, "b": 0.1}), sequences=sequences, global_batch=8, seed=2)
+    assert located(order) == located(again) != located(other)
+    first, second = ([s for name, e, s in located(order) if name == "a" and e == epoch] for epoch in (0, 1))
+    assert sorted(first) == sorted(second) == list(range(100))
+    moved = np.mean(np.array(first) != np.array(second))
+    assert moved > 0.9  # two epochs in different order
+    slots = [tuple(order.locate(8 * step + slot)[0] for slot in range(8)) for step in range(50)]
+    assert len(set(slots)) > 1  # a source has no fixed place in the step
+
+
+def test_a_rare_source_is_not_rounded_away() -> None:
+    order = SampleOrder(resolved({"a": 1, "rare": 0.0003}, 5000), sequences={"a": 9, "rare": 9}, global_batch=4, seed=0)
+    assert order.counts(5000)["rare"] in (5, 6)  # 5,000 steps x 4 x 0.0003 / 1.0003 = 5.998
+
+
+def test_a_longer_run_of_a_constant_mix_begins_as_the_shorter_one() -> None:
+    weights = {"a": 0.31, "b": 0.33, "c": 0.36}
+    sequences = dict.fromkeys(weights, 7)
+    short, long = (SampleOrder(resolved(weights, n), sequences=sequences, global_batch=2, seed=0) for n in (40, 400))
+    assert located(short) == located(long)[:80]
+
+
+def test_a_limit_of_epochs_is_exact() -> None:
+    frames = {"all": {"at": 0, "weights": {"a": 1, "b": 1}}}
+    sequences = {"a": 10, "b": 1000}
+    for on_exhausted, allowed in (("error", 2), ("repeat", 0.5)):
+        curriculum = Curriculum(keyframes=frames, max_epochs={"a": allowed}, on_exhausted=on_exhausted)
+        order = SampleOrder(curriculum.resolve(steps=5, tokens_per_step=1), sequences=sequences, global_batch=8, seed=0)
+        assert order.counts(5) == {"a": 20, "b": 20}  # exactly two epochs of a
+    curriculum = Curriculum(keyframes=frames, max_epochs={"a": 1.9})
+    with pytest.raises(ValueError, match=r"max_epochs\.a is 1\.9, and the plan draws 2\.00 epochs .* step 4 of 5"):
+        SampleOrder(curriculum.resolve(steps=5, tokens_per_step=1), sequences=sequences, global_batch=8, seed=0)
+
+
+def test_what_cannot_be_located_is_refused() -> None:
+    with pytest.raises(ValueError, match="source b has no training sequence of this length"):
+        SampleOrder(resolved({"a": 1, "b": 1}), sequences={"a": 1, "b": 0}, global_batch=1, seed=0)
+    order = SampleOrder(resolved({"a": 1}), sequences={"a": 1}, global_batch=1, seed=0)
+    for i in (-1, 50):
+        with pytest.raises(IndexError, match="lie outside the run's 50 steps"):
+            order.locate(i)

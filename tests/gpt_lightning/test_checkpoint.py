@@ -1,0 +1,70 @@
+"""Checkpoint files: whole, verified, pruned."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from gpt_lightning import load_model
+from gpt_lightning.checkpoint import VerifiedCheckpointIO, checkpoint_path, prune, read_checkpoint, valid_checkpoints
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Five checkpoints, of steps 10 to 50."""
+    for step in range(10, 60, 10):
+        content = {"global_step": step, "state_dict": {"weight": torch.full((300,), float(step))}}
+        VerifiedCheckpointIO().save_checkpoint(content, checkpoint_path(tmp_path, step))
+    return tmp_path
+
+
+def test_a_manifest_says_what_the_file_is(folder: Path) -> None:
+    path = checkpoint_path(folder, 50)
+    manifest = json.loads(path.with_suffix(".json").read_text())
+    assert manifest["step"] == 50
+    assert manifest["file"] == path.name
+    assert manifest["size"] == path.stat().st_size
+    assert read_checkpoint(path)["state_dict"]["weight"][0] == 50
+    assert not list(folder.glob(".*"))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_a_truncated_file_is_no_checkpoint(folder: Path, share: float) -> None:
+    path = checkpoint_path(folder, 50)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    assert valid_checkpoints(folder)[-1] == checkpoint_path(folder, 40)
+    with pytest.raises(ValueError, match="does not agree with its manifest"):
+        read_checkpoint(path)
+
+
+def test_a_flipped_byte_or_a_missing_manifest_is_noticed(folder: Path) -> None:
+    flipped = bytearray(checkpoint_path(folder, 50).read_bytes())
+    flipped[len(flipped) // 2] ^= 1
+    checkpoint_path(folder, 50).write_bytes(flipped)
+    checkpoint_path(folder, 40).with_suffix(".json").unlink()
+    assert valid_checkpoints(folder)[-1] == checkpoint_path(folder, 30)
+
+
+def test_pruning_goes_by_the_folder(folder: Path) -> None:
+    (folder / ".step_00000060.pt.tmp").write_bytes(b"left over")
+    prune(folder, keep=3)
+    steps = [f"step_{step:08d}" for step in (30, 40, 50)]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(f"{s}.{end}" for s in steps for end in ("pt", "json"))
+
+
+def test_code_in_a_file_never_runs(tmp_path: Path) -> None:
+    class Malicious:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (Path.touch, (tmp_path / "marker",))
+
+    path = checkpoint_path(tmp_path, 10)
+    VerifiedCheckpointIO().save_checkpoint({"global_step": 10, "state_dict": Malicious()}, path)
+    with pytest.raises(Exception, match="Weights only load failed"):
+        read_checkpoint(path)
+    assert not (tmp_path / "marker").exists()
+
+
+def test_a_folder_without_checkpoints_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds no valid checkpoint"):
+        load_model(tmp_path)

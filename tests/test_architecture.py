@@ -1,0 +1,88 @@
+"""The rules of the house, read from its imports."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+VERBS = {"launch", "prepare", "report", "run_directory", "train"}
+PACKAGES = ("analysis", "callbacks", "data_modules", "gpt_lightning")
+FILES = sorted(
+    [*(ROOT / f"{verb}.py" for verb in VERBS), *(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))]
+)
+OURS = {*VERBS, *PACKAGES}
+CALLED_BY_NOBODY = ("utils", "common", "helpers", "misc")
+# The longest prefix decides: what a part of the house may import of the house, and which heavy libraries.
+MAY_IMPORT = {
+    "callbacks": {"callbacks", "gpt_lightning", "data_modules", "torch", "lightning"},
+    "data_modules": {"data_modules", "gpt_lightning.tokenizer", "torch", "lightning"},
+    "data_modules.curriculum": {"data_modules"},
+    "data_modules.order": {"data_modules"},
+    "data_modules.permutation": {"data_modules"},
+    "gpt_lightning": {"gpt_lightning", "torch", "lightning"},
+    "gpt_lightning.lit_gpt": {"gpt_lightning.model", "gpt_lightning.optim", "torch", "lightning"},
+    "gpt_lightning.model": {"gpt_lightning.model", "torch"},
+    "gpt_lightning.optim": {"gpt_lightning.optim", "torch"},
+    "gpt_lightning.tokenizer": {"gpt_lightning.tokenizer"},
+    "analysis": {"analysis", "data_modules.curriculum"},
+}
+GUARDED = {*OURS, "torch", "lightning", "hydra", "omegaconf"}
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported_modules(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+def covered(name: str, allowed: set[str]) -> bool:
+    return any(name == entry or name.startswith(f"{entry}.") for entry in allowed)
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_imports_follow_the_directions(path: Path) -> None:
+    module = module_name(path)
+    if module in VERBS:
+        return
+    allowed = MAY_IMPORT[max((part for part in MAY_IMPORT if covered(module, {part})), key=len)]
+    guarded = {name for name in imported_modules(path) if name.split(".")[0] in GUARDED}
+    assert not {name for name in guarded if not covered(name, allowed)}
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_file_holds_one_idea(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 300
+    assert path.stem not in CALLED_BY_NOBODY
+
+
+def test_every_part_of_the_house_has_a_rule() -> None:
+    assert {module_name(path).split(".")[0] for path in FILES} <= {*MAY_IMPORT, *VERBS}
+
+
+def test_importing_does_no_work() -> None:
+    """No module touches the disk, the random state, the log handlers or the devices when it is imported."""
+    modules = [module_name(path) for path in FILES]
+    script = f"""
+import logging, os, random, sys
+before = set(os.listdir("."))
+import lightning, torch
+state, torch_state, handlers = random.getstate(), torch.random.get_rng_state(), list(logging.root.handlers)
+import importlib
+for module in {modules}:
+    importlib.import_module(module)
+assert random.getstate() == state and torch.equal(torch.random.get_rng_state(), torch_state)
+assert logging.root.handlers == handlers and not torch.cuda.is_initialized()
+assert set(os.listdir(".")) == before
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)

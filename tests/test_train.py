@@ -1,0 +1,303 @@
+"""Whole runs: repeated, killed and resumed, refused, swept."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import launch
+from data_modules import SourceShards
+from gpt_lightning import load_model
+from gpt_lightning.checkpoint import read_checkpoint, valid_checkpoints
+from gpt_lightning.tokenizer import load_tokenizer
+from train import train
+
+ROOT = Path(__file__).resolve().parent.parent
+Config = Callable[..., dict[str, Any]]
+TIMING = ("speed/", "memory/")
+
+
+def untimed(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl without what a clock measured."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [{key: value for key, value in row.items() if not key.startswith(TIMING)} for row in rows]
+
+
+def final_weights(run: Path) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = read_checkpoint(valid_checkpoints(run / "checkpoints")[-1])["state_dict"]
+    return state
+
+
+def command(overrides: list[str], *flags: str) -> list[str]:
+    return [sys.executable, "train.py", *flags, *overrides]
+
+
+def start(overrides: list[str], *flags: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command(overrides, *flags), cwd=ROOT, capture_output=True, text=True, check=False, env=environment
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nobody disturbed."""
+    from tests.conftest import TINY
+
+    runs = tmp_path_factory.mktemp("runs")
+    train(launch.compose_config("train", [*TINY, f"data_dir={tiny_data}", f"runs_dir={runs}", "name=straight"]))
+    return runs / "straight"
+
+
+def test_a_run_writes_what_the_design_says(finished: Path) -> None:
+    names = {path.name for path in finished.iterdir()}
+    assert {"config.yaml", "environment.json", "checkpoints", "metrics.jsonl", "samples.jsonl", "tensorboard"} <= names
+    assert len([name for name in names if name.startswith("training_") and name.endswith(".log")]) == 1
+    environment = json.loads((finished / "environment.json").read_text())
+    assert set(environment) == {"versions", "git", "device", "data"}
+    assert [row["step"] for row in untimed(finished / "metrics.jsonl")] == [2, 4, 6, 8, 10, 12]
+    assert [path.stem for path in valid_checkpoints(finished / "checkpoints")] == [f"step_{n:08d}" for n in (4, 8, 12)]
+    samples = [json.loads(line) for line in (finished / "samples.jsonl").read_text().splitlines()]
+    assert [sample["step"] for sample in samples] == [6] * 4 + [12] * 4
+    assert [sample["chat"] for sample in samples[:4]] == [False, False, False, True]
+
+
+def test_validation_is_exact(finished: Path, tiny_data: Path, tiny_config: Config, tmp_path: Path) -> None:
+    """Loss, perplexity and bits per byte of the whole split, worked out one window at a time."""
+    config = tiny_config("name=whole", "data.val_sequences=null", "max_steps=4", "micro_batch=8")
+    metrics = train(config)
+    model = load_model(tmp_path / "runs" / "whole")
+    tokenizer = load_tokenizer(tiny_data / "bpe_512")
+    losses = []
+    for name in ("readmes", "stdlib", "pydoc", "docstrings"):
+        stream = SourceShards(tiny_data / "bpe_512" / name).val
+        nats, bearing = 0.0, []
+        for start_at in range(0, len(stream), 32):
+            stop = min(start_at + 32, len(stream))
+            ids = torch.from_numpy(stream.read(start_at - 1, stop).astype("int64"))
+            mask = torch.from_numpy(stream.read_mask(start_at, stop))
+            log_probabilities = model(ids[None, :-1])[0].log_softmax(-1).gather(1, ids[1:, None])[:, 0]
+            nats -= log_probabilities[mask].sum().item()
+            bearing += ids[1:][mask].tolist()
+        text = tokenizer.decode([i for i in bearing if i not in tokenizer.special_ids.values()])
+        losses.append(nats / len(bearing))
+        assert metrics[f"val/loss/{name}"] == pytest.approx(losses[-1], rel=2e-3)  # the run's matrices may be bf16
+        assert metrics[f"val/perplexity/{name}"] == pytest.approx(math.exp(metrics[f"val/loss/{name}"]))
+        bits = metrics[f"val/loss/{name}"] * len(bearing) / math.log(2) / len(text.encode())
+        assert metrics[f"val/bits_per_byte/{name}"] == pytest.approx(bits, rel=1e-6)
+    assert metrics["val/loss/mean"] == pytest.approx(sum(losses) / 4, rel=2e-3)
+
+
+def test_the_ledger_says_what_was_trained_on(finished: Path) -> None:
+    rows = untimed(finished / "metrics.jsonl")
+    assert [row["tokens"] for row in rows] == [step * 8 * 32 for step in (2, 4, 6, 8, 10, 12)]
+    for row in rows:
+        realised = {key: value for key, value in row.items() if key.startswith("mix/realised/")}
+        planned = {key: value for key, value in row.items() if key.startswith("mix/planned/")}
+        assert sum(realised.values()) == pytest.approx(1)
+        assert sum(planned.values()) == pytest.approx(1)
+    trained = {name: sum(row[f"mix/realised/{name}"] * 16 for row in rows) for name in ("readmes", "stdlib", "pydoc")}
+    assert all(count == pytest.approx(round(count), abs=1e-9) for count in trained.values())
+
+
+def test_tensorboard_has_each_step_once(finished: Path) -> None:
+    events = EventAccumulator(str(finished / "tensorboard")).Reload()
+    logged = untimed(finished / "metrics.jsonl")
+    for key in ("train/loss", "val/perplexity/mean", "mix/epochs/readmes"):
+        expected = [(row["step"], row[key]) for row in logged if key in row]
+        assert [event.step for event in events.Scalars(key)] == [step for step, _ in expected]
+        assert [event.value for event in events.Scalars(key)] == pytest.approx([value for _, value in expected])
+    assert any(tag.startswith("samples/") for tag in events.Tags()["tensors"])
+    assert "_hparams_/session_start_info" in events.summary_metadata or "hparams" in str(events.Tags())
+
+
+def test_the_same_config_gives_the_same_bytes(finished: Path, tiny_config: Config, tmp_path: Path) -> None:
+    train(tiny_config("name=again", "data.workers=1"))
+    again = tmp_path / "runs" / "again"
+    assert untimed(again / "metrics.jsonl") == untimed(finished / "metrics.jsonl")
+    assert (again / "samples.jsonl").read_bytes() == (finished / "samples.jsonl").read_bytes()
+    assert all(map(torch.equal, final_weights(again).values(), final_weights(finished).values()))
+    train(tiny_config("name=other", "seed=1"))
+    assert untimed(tmp_path / "runs" / "other" / "metrics.jsonl") != untimed(finished / "metrics.jsonl")
+
+
+def test_watching_does_not_change_the_training(finished: Path, tiny_config: Config, tmp_path: Path) -> None:
+    train(tiny_config("name=watched", "val_every=1", "callbacks.samples.every=1", "callbacks.checkpoints.every=3", "log_every=1"))
+    assert all(map(torch.equal, final_weights(tmp_path / "runs" / "watched").values(), final_weights(finished).values()))
+
+
+@pytest.mark.parametrize("kill_after", [4, 8])
+def test_a_killed_run_ends_as_if_it_had_not_been(
+    finished: Path, tiny_overrides: list[str], tiny_config: Config, tmp_path: Path, kill_after: int
+) -> None:
+    """SIGKILL once a checkpoint lies there; the same command goes on, dropout on, and ends bit for bit the same."""
+    run = tmp_path / "runs" / "killed"
+    # a step that takes seconds, so that the kill falls into the middle of the run
+    slow = [*tiny_overrides, "name=killed"]
+    process = subprocess.Popen(
+        command(slow), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    checkpoint = run / "checkpoints" / f"step_{kill_after:08d}.pt"
+    while not checkpoint.exists():
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (run / "checkpoints" / "step_00000012.pt").exists()
+    train(tiny_config("name=killed"))
+    assert untimed(run / "metrics.jsonl") == untimed(finished / "metrics.jsonl")
+    assert (run / "samples.jsonl").read_bytes() == (finished / "samples.jsonl").read_bytes()
+    straight, resumed = (read_checkpoint(valid_checkpoints(r / "checkpoints")[-1]) for r in (finished, run))
+    assert all(map(torch.equal, straight["state_dict"].values(), resumed["state_dict"].values()))
+    for ours, theirs in zip(straight["optimizer_states"], resumed["optimizer_states"], strict=True):
+        for index, state in ours["state"].items():
+            assert all(torch.equal(value, theirs["state"][index][key]) for key, value in state.items())
+    assert straight["lr_schedulers"] == resumed["lr_schedulers"]
+    assert sorted(path.name for path in (run / "checkpoints").glob("*.pt")) == [f"step_{n:08d}.pt" for n in (4, 8, 12)]
+    steps = [event.step for event in EventAccumulator(str(run / "tensorboard")).Reload().Scalars("train/loss")]
+    assert steps == [2, 4, 6, 8, 10, 12]
+
+
+def test_a_done_run_says_so(finished: Path, tiny_overrides: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    before = (finished / "metrics.jsonl").read_bytes()
+    config = launch.compose_config("train", [*tiny_overrides, "name=straight", f"runs_dir={finished.parent}"])
+    metrics = train(config)
+    assert "is done: 12 steps, nothing to do" in capsys.readouterr().out
+    assert metrics["val/perplexity/mean"] > 1
+    assert (finished / "metrics.jsonl").read_bytes() == before
+
+
+def test_another_setting_is_not_mixed_in(finished: Path, tiny_overrides: list[str]) -> None:
+    config = launch.compose_config(
+        "train", [*tiny_overrides, "name=straight", f"runs_dir={finished.parent}", "optimizer.lr=0.5"]
+    )
+    with pytest.raises(ValueError, match=r"was begun with optimizer\.lr=0\.003, and now it is 0\.5: choose another run"):
+        train(config)
+
+
+def test_other_data_is_not_mixed_in(finished: Path, tiny_overrides: list[str]) -> None:
+    path = finished / "environment.json"
+    content = path.read_text()
+    environment = json.loads(content)
+    environment["data"]["stdlib"]["fingerprint"] = "0" * 64
+    path.write_text(json.dumps(environment))
+    try:
+        config = launch.compose_config("train", [*tiny_overrides, "name=straight", f"runs_dir={finished.parent}"])
+        with pytest.raises(ValueError, match="was begun with other tokens of source stdlib"):
+            train(config)
+    finally:
+        path.write_text(content)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("curriculum.keyframes.switch.weights.stdlib=-0.1", r"curriculum\.keyframes\.switch\.weights\.stdlib is -0\.1"),
+        ("curriculum.keyframes.start.weights={readmes:0,stdlib:0}", r"keyframes\.start\.weights are all zero"),
+        ("+curriculum.keyframes.start.weights.wiki=1", r"keyframes\.start\.weights\.wiki: there is no source wiki"),
+        ("micro_batch=3", r"global_batch=8 sequences cannot be divided into micro-batches of micro_batch=3"),
+        ("micro_batch=16", r"global_batch=8 sequences cannot be divided"),
+        ("max_steps=0", r"max_steps is 0"),
+        ("schedule.warmup_steps=12", r"schedule\.warmup_steps is 12"),
+        ("model.n_heads=3", r"model\.d_model is 32, which model\.n_heads=3 does not divide"),
+        ("model.vocab_size=500", r"model\.vocab_size is 500, less than the 512 ids of tokenizer bpe_512"),
+        ("optimizer.lr=-1", r"optimizer: Invalid learning rate: -1"),
+        ("optimizer._target_=os.system", r"_target_=os\.system may not be called from a config"),
+        ("callbacks.samples._target_=subprocess.run", r"_target_=subprocess\.run may not be called"),
+        ("callbacks.checkpoints.keep=0", r"callbacks\.checkpoints\.keep is 0"),
+        ("callbacks.samples.every=0", r"every is 0 for Samples"),
+        ("trainer.precision=half", r"trainer\.precision is 'half'"),
+        ("trainer.devices=0", r"trainer\.devices is 0"),
+        ("curriculum.max_epochs.readmes=0.001", r"curriculum\.max_epochs\.readmes is 0\.001, and the plan draws"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_written(
+    override: str, message: str, tiny_config: Config, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message) as refusal:
+        train(tiny_config("name=refused", override))
+    assert len(str(refusal.value).splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["optimizer.lrr=1"], "there is no setting optimizer.lrr: did you mean optimizer.lr?"),
+        (["experimnt=quickstart"], "there is no setting experimnt: did you mean experiment?"),
+        (["experiment=mixed"], "experiment=mixed: there is no such choice; conf/experiment has mixed_curriculum, quickstart."),
+        (["curriculum.keyframes.setled.at=0.9"], "did you mean curriculum.keyframes.settled.at?"),
+        (["optimizer.lr=fast"], "optimizer.lr is 'fast', and must be a number like 0.003."),
+        (["optimizer.lr=1,2"], "need a multirun: add -m after the file's name"),
+        (["max_steps"], "'max_steps' says nothing: settings are written key=value."),
+        (["-m", "optimizer.lr=1,2", "sed=3"], "there is no setting sed: did you mean seed?"),
+        (["max_steps=[1"], "the command line cannot be read"),
+    ],
+)
+def test_a_typo_costs_one_sentence(arguments: list[str], message: str) -> None:
+    with pytest.raises(ValueError) as refusal:  # noqa: PT011 - the sentence is compared below
+        launch.check_command_line("train", arguments)
+    assert message in str(refusal.value)
+    assert len(str(refusal.value).splitlines()) == 1
+
+
+def test_a_refusal_shows_no_traceback() -> None:
+    for overrides in (["optimizer.lrr=1"], ["model.n_heads=3", "data_dir=/nowhere"]):
+        answer = start(overrides)
+        assert answer.returncode == 1
+        assert answer.stderr.startswith("error: ")
+        assert "Traceback" not in answer.stderr
+
+
+def test_mixed_curriculum_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="are not prepared with tokenizer gpt2_chatml yet") as refusal:
+        train(launch.compose_config("train", ["experiment=mixed_curriculum", f"runs_dir={tmp_path}"]))
+    lines = [line.strip() for line in str(refusal.value).splitlines()]
+    for source in ("c4", "cosmopedia", "alpaca", "python"):
+        assert f"python prepare.py source={source} tokenizer=gpt2_chatml" in lines
+    assert "experiment=quickstart" in lines[-1]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_multirun_gives_each_job_a_directory_and_a_process(tiny_overrides: list[str], tmp_path: Path) -> None:
+    sweep = [*tiny_overrides, "experiment=quickstart", "max_steps=2", "schedule.warmup_steps=1", "optimizer.lr=1e-3,-1,3e-3"]
+    answer = start([o for o in sweep if o not in ("max_steps=12", "schedule.warmup_steps=2")], "-m")
+    assert answer.returncode == 1  # one of the jobs was refused; the others ran
+    assert "1 of the jobs failed" in answer.stderr
+    jobs = sorted(path for path in (tmp_path / "runs" / "quickstart_sweep").iterdir())
+    assert len(jobs) == 2
+    assert all("optimizer.lr=" in job.name for job in jobs)
+    rates = [json.loads((job / "metrics.jsonl").read_text().splitlines()[-1])["train/lr"] for job in jobs]
+    assert rates == pytest.approx([1e-3, 3e-3])
+    for job in jobs:
+        hyperparameters = EventAccumulator(str(job / "tensorboard")).Reload()
+        assert hyperparameters.Scalars("val/loss/mean")
+
+
+def test_8bit_adamw_resumes_too(tiny_config: Config, tmp_path: Path) -> None:
+    """The same run in one go and in two, through a checkpoint that loads with weights_only=True."""
+    options = ["optimizer=adamw_8bit", "+optimizer.min_8bit_size=64", "optimizer.lr=3e-3"]
+    train(tiny_config("name=straight", *options))
+    train(tiny_config("name=twice", *options))
+    run = tmp_path / "runs" / "twice"
+    for path in (run / "checkpoints").glob("step_00000012.*"):
+        path.unlink()
+    train(tiny_config("name=twice", *options))
+    assert all(map(torch.equal, final_weights(tmp_path / "runs" / "straight").values(), final_weights(run).values()))
+
+
+def test_load_model_gives_the_trained_model(finished: Path) -> None:
+    model = load_model(finished)
+    state = final_weights(finished)
+    assert not model.training
+    assert all(torch.equal(value, state[f"model.{key}"]) for key, value in model.state_dict().items())
