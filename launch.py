@@ -100,8 +100,8 @@ def check_command_line(config_name: str, arguments: list[str]) -> None:
     }
     config = compose_config(config_name, overrides.values())
     choices = [override for key, override in overrides.items() if (CONF / key).is_dir()]
-    defaults = dict(_flatten(compose_config(config_name, choices)))
-    for key, value in _flatten(config):
+    defaults = dict(flatten(compose_config(config_name, choices)))
+    for key, value in flatten(config):
         default = defaults.get(key)
         if isinstance(value, str) and isinstance(default, (int, float)):
             raise ValueError(f"{key} is '{value}', and must be a number like {default}.")
@@ -129,6 +129,15 @@ def to_dict(config: Any) -> dict[str, Any]:
         raise ValueError(f"the setting {error.full_key} has no value: {str(error).splitlines()[0]}.") from error
     assert isinstance(content, dict)
     return {str(key): value for key, value in content.items()}
+
+
+def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of every leaf of nested dicts; a list is a leaf."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, node
 
 
 def instantiate(node: Mapping[str, Any], **kwargs: Any) -> Any:
@@ -161,9 +170,12 @@ def _targets(node: Any) -> Iterator[Any]:
 
 
 def _run_as_process(config: DictConfig) -> None:
-    """One job of a multirun. In a process of its own nothing of the job before it can linger."""
+    """One job of a multirun, in a directory named by its place on the axes; nothing of the job before it can linger."""
     hydra = HydraConfig.get()
-    job = hydra.job.override_dirname.replace("/", "_") or f"{hydra.job.num}"
+    given = [argument for argument in sys.argv[1:] if "=" in argument]
+    swept = {o.key_or_group for o in OverridesParser.create().parse_overrides(given) if o.is_sweep_override()}
+    axes = [override for override in hydra.overrides.task if override.split("=")[0].lstrip("+") in swept]
+    job = ",".join(axes).replace("/", "_") or f"job={hydra.job.num}"
     command = [sys.executable, sys.argv[0], *hydra.overrides.task]
     if "run_dir" in config:
         command.append(f"run_dir='{config.sweep_dir}/{job}'")
@@ -187,14 +199,6 @@ def _one_sentence(error: Exception, config_name: str) -> str:
 
 def _all_keys(config_name: str) -> list[str]:
     """Every setting and every group that a command line may name."""
-    keys = [key for key, _ in _flatten(OmegaConf.to_container(compose(config_name)))]
+    keys = [key for key, _ in flatten(OmegaConf.to_container(compose(config_name)))]
     parents = {key.rpartition(".")[0] for key in keys}
     return [*(path.name for path in CONF.iterdir() if path.is_dir()), *keys, *sorted(parents)]
-
-
-def _flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield from _flatten(value, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, node

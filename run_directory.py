@@ -10,7 +10,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 
 from data_modules import SourceShards
 from gpt_lightning.checkpoint import valid_checkpoints
+from launch import flatten
 
 MAY_CHANGE = ("data_dir", "runs_dir", "run_dir", "sweep_dir", "data.workers", "trainer.")  # where a run runs, not what it is
 _PACKAGES = ("torch", "lightning", "numpy", "tokenizers", "tiktoken", "hydra-core", "bitsandbytes")
@@ -73,8 +74,8 @@ class RunDirectory:
         return self.path / f"training_{time.strftime('%Y%m%d_%H%M%S')}.log"
 
     def _refuse_other_settings(self, config: Mapping[str, Any]) -> None:
-        then = dict(_flatten(OmegaConf.to_container(OmegaConf.load(self.path / "config.yaml"))))
-        now = dict(_flatten(config))
+        then = dict(flatten(OmegaConf.to_container(OmegaConf.load(self.path / "config.yaml"))))
+        now = dict(flatten(config))
         for key in [*then, *(key for key in now if key not in then)]:
             if then.get(key) != now.get(key) and not key.startswith(MAY_CHANGE):
                 raise ValueError(
@@ -101,14 +102,6 @@ def _environment() -> dict[str, Any]:
         "git": {"revision": revision.stdout.strip() or None, "changed": bool(changed.stdout.strip())},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores",
     }
-
-
-def _flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield from _flatten(value, f"{prefix}{key}.")
-    else:
-        yield prefix.removesuffix("."), list(node) if isinstance(node, (list, tuple)) else node
 
 
 def _write(path: Path, text: str) -> None:

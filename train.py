@@ -11,7 +11,9 @@ import hydra
 import lightning as L
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
+from torch.utils.tensorboard.summary import hparams
 
 import launch
 from callbacks import MetricsFile, RunLog
@@ -66,7 +68,9 @@ def train(config: Mapping[str, Any]) -> dict[str, float]:
         run.path, name="", version="tensorboard", default_hp_metric=False, purge_step=resumed + 1 if resumed else None
     )
     terminal.note(_headline(config, lit.model, order, device, precision, why), style="")
-    if checkpoint:
+    if resumed == 0:
+        _log_hyperparameters(tensorboard, config, [*sources, "mean"])
+    else:
         terminal.note(f"going on after step {resumed}, from {checkpoint}", style="")
     # samples come before the line of their step, the line before the checkpoint
     *others, checkpoints = watchers
@@ -106,8 +110,6 @@ def train(config: Mapping[str, Any]) -> dict[str, float]:
         except (ValueError, OSError) as error:  # no refusal any more: a fault, which wants its traceback
             raise RuntimeError(f"the training broke off after step {trainer.global_step}") from error
     final = run.final_metrics()
-    tensorboard.log_hyperparams(dict(config), {key: value for key, value in final.items() if key.startswith("val/")})
-    tensorboard.finalize("success")
     terminal.note(f"done: {trainer.global_step} steps in {run.path}", style="bold")
     return final
 
@@ -211,6 +213,16 @@ def _headline(
         f"  {config['max_steps']:,} steps of {tokens_per_step:,} tokens, {config['max_steps'] * tokens_per_step / 1e6:,.1f} "
         f"million in all; epochs planned: {', '.join(epochs)}"
     )
+
+
+@rank_zero_only
+def _log_hyperparameters(tensorboard: TensorBoardLogger, config: Mapping[str, Any], sources: list[str]) -> None:
+    """Give the run a row in the HPARAMS tab, whose columns follow the validation curves (Lightning's would add points)."""
+    settings = {key: value for key, value in launch.flatten(config) if isinstance(value, (bool, int, float, str))}
+    columns = {f"val/{kind}/{source}": 0.0 for kind in ("loss", "bits_per_byte") for source in sources}
+    writer = tensorboard.experiment._get_file_writer()
+    for summary in hparams(settings, columns):
+        writer.add_summary(summary)
 
 
 @contextmanager

@@ -23,6 +23,10 @@ class ValidationPerplexity(L.Callback):
         self._sums: dict[str, Tensor] = {}  # per source: (nats, loss-bearing tokens, bytes)
         self._bytes_of_id: Tensor | None = None
 
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step >= trainer.max_steps:
+            trainer.should_stop = True  # makes Lightning validate at the last step, whether or not the interval meets it
+
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         self._sums = {name: torch.zeros(3, dtype=torch.float64) for name in data.sources}

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -85,7 +84,7 @@ def test_validation_is_exact(finished: Path, tiny_data: Path, tiny_config: Confi
         for start_at in range(0, len(stream), 32):
             stop = min(start_at + 32, len(stream))
             ids = torch.from_numpy(stream.read(start_at - 1, stop).astype("int64"))
-            mask = torch.from_numpy(stream.read_mask(start_at, stop))
+            mask = torch.from_numpy(stream.read_mask(start_at, stop).copy())
             log_probabilities = model(ids[None, :-1])[0].log_softmax(-1).gather(1, ids[1:, None])[:, 0]
             nats -= log_probabilities[mask].sum().item()
             bearing += ids[1:][mask].tolist()
@@ -118,7 +117,7 @@ def test_tensorboard_has_each_step_once(finished: Path) -> None:
         assert [event.step for event in events.Scalars(key)] == [step for step, _ in expected]
         assert [event.value for event in events.Scalars(key)] == pytest.approx([value for _, value in expected])
     assert any(tag.startswith("samples/") for tag in events.Tags()["tensors"])
-    assert "_hparams_/session_start_info" in events.summary_metadata or "hparams" in str(events.Tags())
+    assert "_hparams_/session_start_info" in events.summary_metadata
 
 
 def test_the_same_config_gives_the_same_bytes(finished: Path, tiny_config: Config, tmp_path: Path) -> None:
@@ -136,24 +135,35 @@ def test_watching_does_not_change_the_training(finished: Path, tiny_config: Conf
     assert all(map(torch.equal, final_weights(tmp_path / "runs" / "watched").values(), final_weights(finished).values()))
 
 
-@pytest.mark.parametrize("kill_after", [4, 8])
+KILL = """
+import os, signal, sys
+import launch, torch, train
+from gpt_lightning.lit_gpt import LitGPT
+
+at, *overrides = sys.argv[1:]
+training_step = LitGPT.training_step
+
+def killed_at(lit, batch, batch_idx):
+    if batch_idx == int(at):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return training_step(lit, batch, batch_idx)
+
+LitGPT.training_step = killed_at
+torch.set_num_threads(1)
+train.train(launch.compose_config("train", overrides))
+"""
+
+
+@pytest.mark.parametrize("micro_batches_done", [2, 16, 35])
 def test_a_killed_run_ends_as_if_it_had_not_been(
-    finished: Path, tiny_overrides: list[str], tiny_config: Config, tmp_path: Path, kill_after: int
+    finished: Path, tiny_overrides: list[str], tiny_config: Config, tmp_path: Path, micro_batches_done: int
 ) -> None:
-    """SIGKILL once a checkpoint lies there; the same command goes on, dropout on, and ends bit for bit the same."""
+    """SIGKILL in the first step, just after a checkpoint, and inside a step; then the same command again, dropout on."""
     run = tmp_path / "runs" / "killed"
-    # a step that takes seconds, so that the kill falls into the middle of the run
-    slow = [*tiny_overrides, "name=killed"]
-    process = subprocess.Popen(
-        command(slow), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
-    checkpoint = run / "checkpoints" / f"step_{kill_after:08d}.pt"
-    while not checkpoint.exists():
-        assert process.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (run / "checkpoints" / "step_00000012.pt").exists()
+    script = [sys.executable, "-c", KILL, str(micro_batches_done), *tiny_overrides, "name=killed"]
+    assert subprocess.run(script, cwd=ROOT, check=False, capture_output=True).returncode == -signal.SIGKILL
+    saved = [path.stem for path in sorted((run / "checkpoints").glob("*.pt"))]
+    assert saved == [f"step_{step:08d}" for step in (4, 8) if step * 4 <= micro_batches_done]
     train(tiny_config("name=killed"))
     assert untimed(run / "metrics.jsonl") == untimed(finished / "metrics.jsonl")
     assert (run / "samples.jsonl").read_bytes() == (finished / "samples.jsonl").read_bytes()
@@ -165,7 +175,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
     assert straight["lr_schedulers"] == resumed["lr_schedulers"]
     assert sorted(path.name for path in (run / "checkpoints").glob("*.pt")) == [f"step_{n:08d}.pt" for n in (4, 8, 12)]
     steps = [event.step for event in EventAccumulator(str(run / "tensorboard")).Reload().Scalars("train/loss")]
-    assert steps == [2, 4, 6, 8, 10, 12]
+    assert sorted(steps) == [2, 4, 6, 8, 10, 12]
 
 
 def test_a_done_run_says_so(finished: Path, tiny_overrides: list[str], capsys: pytest.CaptureFixture[str]) -> None:
