@@ -148,7 +148,9 @@ def instantiate(node: Mapping[str, Any], **kwargs: Any) -> Any:
     """
     for target in _targets(node):
         if not str(target).startswith(ALLOWED_TARGETS):
-            raise ValueError(f"_target_={target} may not be called from a config: allowed are {', '.join(ALLOWED_TARGETS)}.")
+            raise ValueError(
+                f"_target_={target} may not be called from a config: allowed are {', '.join(ALLOWED_TARGETS)}."
+            )
     try:
         return hydra_instantiate(OmegaConf.create(dict(node)), **kwargs, _convert_="all")
     except HydraException as error:
@@ -190,7 +192,9 @@ def _one_sentence(error: Exception, config_name: str) -> str:
     if lines[0].startswith("Could not override '"):
         key = lines[0].split("'")[1]
         near = difflib.get_close_matches(key, _all_keys(config_name), n=1)
-        return f"there is no setting {key}" + (f": did you mean {near[0]}?" if near else f" in conf/{config_name}.yaml.")
+        return f"there is no setting {key}" + (
+            f": did you mean {near[0]}?" if near else f" in conf/{config_name}.yaml."
+        )
     if no_such_choice := re.search(r"Could not find '(.+)/(.+?)'", lines[0]):
         group, choice = no_such_choice.groups()
         return f"{group}={choice}: there is no such choice; conf/{group} has {', '.join(group_choices(group))}."

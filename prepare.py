@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,28 +32,31 @@ def prepare(config: Mapping[str, Any]) -> None:
         if (folder / "source.json").is_file():
             information = json.loads((folder / "source.json").read_text())
             if information["tokenizer"]["fingerprint"] != tokenizer.fingerprint:
-                raise ValueError(f"{folder} was made with another tokenizer {tokenizer.name}: delete it and prepare it again.")
+                raise ValueError(
+                    f"{folder} was made with another tokenizer {tokenizer.name}: delete it and prepare it again."
+                )
             console.print(f"{name}: already in {folder}, {_summary(information)}")
-            continue
-        with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console) as progress:
-            task = progress.add_task(name)
+        else:
+            information = _prepare(name, source, tokenizer, folder, console)
+            console.print(f"{name}: prepared in {folder}, {_summary(information)}")
 
-            def advance(new: int, progress: Progress = progress, task: Any = task, name: str = name) -> None:
-                progress.advance(task, new)
-                progress.update(task, description=f"{name}: {progress.tasks[task].completed:,.0f} documents")
 
-            corpus = _corpus(name, source)
-            information = prepare_source(
-                lambda corpus=corpus: launch.instantiate(corpus),
-                name=name,
-                tokenizer=tokenizer,
-                folder=folder,
-                val_fraction=source["val_fraction"],
-                origin=corpus,
-                licence=source["licence"],
-                progress=advance,
-            )
-        console.print(f"{name}: prepared in {folder}, {_summary(information)}")
+def _prepare(
+    name: str, source: Mapping[str, Any], tokenizer: Tokenizer, folder: Path, console: Console
+) -> dict[str, Any]:
+    columns = SpinnerColumn(), TextColumn(name), TextColumn("{task.completed:,.0f} documents"), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True) as progress:
+        corpus = _corpus(name, source)
+        return prepare_source(
+            partial(launch.instantiate, corpus),
+            name=name,
+            tokenizer=tokenizer,
+            folder=folder,
+            val_fraction=source["val_fraction"],
+            origin=corpus,
+            licence=source["licence"],
+            progress=partial(progress.advance, progress.add_task(name)),
+        )
 
 
 def _tokenizer(config: Mapping[str, Any], data_dir: Path, console: Console) -> Tokenizer:

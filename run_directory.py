@@ -1,8 +1,8 @@
 """The one folder that holds everything a run wrote.
 
-    runs/<name>/config.yaml          resolved           environment.json    versions, git revision, device, data
-    runs/<name>/checkpoints/         the newest three   tensorboard/
-    runs/<name>/metrics.jsonl        one row a step     samples.jsonl       training_<time>.log     report/
+runs/<name>/config.yaml          resolved           environment.json    versions, git revision, device, data
+runs/<name>/checkpoints/         the newest three   tensorboard/
+runs/<name>/metrics.jsonl        one row a step     samples.jsonl       training_<time>.log     report/
 """
 
 import json
@@ -22,7 +22,14 @@ from data_modules import SourceShards
 from gpt_lightning.checkpoint import valid_checkpoints
 from launch import flatten
 
-MAY_CHANGE = ("data_dir", "runs_dir", "run_dir", "sweep_dir", "data.workers", "trainer.")  # where a run runs, not what it is
+MAY_CHANGE = (
+    "data_dir",
+    "runs_dir",
+    "run_dir",
+    "sweep_dir",
+    "data.workers",
+    "trainer.",
+)  # where a run runs, not what it is
 _PACKAGES = ("torch", "lightning", "numpy", "tokenizers", "tiktoken", "hydra-core", "bitsandbytes")
 
 
@@ -59,7 +66,9 @@ class RunDirectory:
         self._refuse_other_data(data)
         checkpoints = valid_checkpoints(self.path / "checkpoints")
         if not checkpoints and any((self.path / "checkpoints").glob("step_*.pt")):
-            raise ValueError(f"no checkpoint in {self.path / 'checkpoints'} is undamaged: choose another name to begin anew.")
+            raise ValueError(
+                f"no checkpoint in {self.path / 'checkpoints'} is undamaged: choose another name to begin anew."
+            )
         return checkpoints[-1] if checkpoints else None
 
     def final_metrics(self) -> dict[str, float]:
@@ -107,4 +116,4 @@ def _environment() -> dict[str, Any]:
 def _write(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    temporary.replace(path)

@@ -136,7 +136,9 @@ def _open_sources(config: Mapping[str, Any], curriculum: Curriculum) -> tuple[To
     for source in curriculum.sources:
         if not (folder / source / "source.json").is_file():
             if source not in known:
-                keyframe = next(k for k, frame in config["curriculum"]["keyframes"].items() if source in frame["weights"])
+                keyframe = next(
+                    k for k, frame in config["curriculum"]["keyframes"].items() if source in frame["weights"]
+                )
                 raise ValueError(
                     f"curriculum.keyframes.{keyframe}.weights.{source}: there is no source {source}; conf/source has "
                     f"{', '.join(known)}, and {folder} has none of that name."
@@ -153,7 +155,9 @@ def _open_sources(config: Mapping[str, Any], curriculum: Curriculum) -> tuple[To
     sources = {source: SourceShards(folder / source) for source in curriculum.sources}
     for source, shards in sources.items():
         if shards.information["tokenizer"]["fingerprint"] != tokenizer.fingerprint:
-            raise ValueError(f"{folder / source} was made with another tokenizer {name}: delete it and prepare it again.")
+            raise ValueError(
+                f"{folder / source} was made with another tokenizer {name}: delete it and prepare it again."
+            )
     return tokenizer, sources
 
 
@@ -203,9 +207,7 @@ def _make_optimizer(config: Mapping[str, Any], precision: str) -> Any:
     return make_optimizer
 
 
-def _headline(
-    config: Mapping[str, Any], model: GPT, order: SampleOrder, device: str, precision: str, why: str
-) -> str:
+def _headline(config: Mapping[str, Any], model: GPT, order: SampleOrder, device: str, precision: str, why: str) -> str:
     tokens_per_step = config["global_batch"] * model.config.max_seq_len
     epochs = (f"{s} {order.counts(order.steps)[s] / n:.2f}" for s, n in order.sequences.items())
     return (

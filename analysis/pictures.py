@@ -58,7 +58,9 @@ def draw_mix(run: RunRecord, path: Path) -> None:
     handles, labels = mix.get_legend_handles_labels()  # areas are stacked from below: list them from above
     mix.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     for n, source in enumerate(run.sources):
-        epochs.plot(*run.series(f"mix/epochs/{source}"), color=COLOURS[n], linestyle=STYLES[n], linewidth=2, label=source)
+        epochs.plot(
+            *run.series(f"mix/epochs/{source}"), color=COLOURS[n], linestyle=STYLES[n], linewidth=2, label=source
+        )
     epochs.set(title="Passes over each source", ylabel="epochs", xlabel="step")
     epochs.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     _finish(figure, run, path)
@@ -75,7 +77,9 @@ def draw_perplexity(run: RunRecord, path: Path) -> None:
         axes.axhline(run.unigram_perplexity(source), color=COLOURS[n], linestyle=STYLES[n], linewidth=1, alpha=0.6)
     names = {s: v for s in run.sources if (v := run.last(f"val/perplexity/{s}")) is not None}
     _label_right(axes, right_end, {f"{source} {value:.1f}": value for source, value in names.items()})
-    _label_right(axes, right_end, {f"unigram {s} {run.unigram_perplexity(s):.0f}": run.unigram_perplexity(s) for s in names})
+    _label_right(
+        axes, right_end, {f"unigram {s} {run.unigram_perplexity(s):.0f}": run.unigram_perplexity(s) for s in names}
+    )
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.set(title="Validation perplexity by source", ylabel="perplexity per loss-bearing token", xlabel="step")

@@ -31,7 +31,8 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        assert step is not None and self.row.get("step", step) == step, "the row of an earlier step was not written"
+        assert step is not None
+        assert self.row.get("step", step) == step, "the row of an earlier step was not written"
         self.row |= {"step": step} | metrics
 
     @rank_zero_only

@@ -55,7 +55,9 @@ class Samples(StepCallback):
     def _sample(self, trainer: L.Trainer, module: Any) -> None:
         step, tokenizer = trainer.global_step, trainer.datamodule.tokenizer  # type: ignore[attr-defined]
         ids = [[tokenizer.eot_id, *tokenizer.encode(prompt)] for prompt in self._prompts]
-        ids += [[tokenizer.eot_id, *tokenizer.encode_chat_prompt([_asked(question)])] for question in self._chat_prompts]
+        ids += [
+            [tokenizer.eot_id, *tokenizer.encode_chat_prompt([_asked(question)])] for question in self._chat_prompts
+        ]
         answers = generate(
             module.model,
             ids,

@@ -15,7 +15,9 @@ class StepCallback(L.Callback):
 
     def __init__(self, *, every: int) -> None:
         if not isinstance(every, int) or every < 1:
-            raise ValueError(f"callbacks: every is {every!r} for {type(self).__name__}: it must be a number of steps, 1 or more.")
+            raise ValueError(
+                f"callbacks: every is {every!r} for {type(self).__name__}: it must be a number of steps, 1 or more."
+            )
         self.every = every
 
     def on_step(self, trainer: L.Trainer, module: Any) -> None:

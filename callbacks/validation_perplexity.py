@@ -25,7 +25,9 @@ class ValidationPerplexity(L.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if trainer.global_step >= trainer.max_steps:
-            trainer.should_stop = True  # makes Lightning validate at the last step, whether or not the interval meets it
+            trainer.should_stop = (
+                True  # makes Lightning validate at the last step, whether or not the interval meets it
+            )
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
@@ -37,9 +39,8 @@ class ValidationPerplexity(L.Callback):
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         assert self._bytes_of_id is not None
-        nats, tokens = outputs
         spelled = self._bytes_of_id[batch.targets[batch.mask].cpu()].sum()
-        sums = torch.stack([nats.double().cpu(), tokens.double().cpu(), spelled.double()])
+        sums = torch.stack([outputs["nats"].double().cpu(), outputs["tokens"].double().cpu(), spelled.double()])
         self._sums[list(self._sums)[dataloader_idx]] += sums
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:

@@ -5,7 +5,7 @@ what share of the step's sequences comes from each source. Before the first keyf
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -16,7 +16,7 @@ Unit = Literal["fraction", "steps", "tokens"]
 Interpolation = Literal["step", "linear", "cosine"]
 OnExhausted = Literal["error", "repeat"]
 
-_EASINGS = {
+_EASINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "step": np.zeros_like,  # the earlier keyframe holds until the next
     "linear": lambda x: x,
     "cosine": lambda x: (1 - np.cos(np.pi * x)) / 2,
@@ -53,7 +53,9 @@ class Curriculum:
     def __post_init__(self) -> None:
         for key, kind in (("unit", Unit), ("interpolation", Interpolation), ("on_exhausted", OnExhausted)):
             if getattr(self, key) not in get_args(kind):
-                raise ValueError(f"curriculum.{key} is {getattr(self, key)!r}: it must be one of {', '.join(get_args(kind))}.")
+                raise ValueError(
+                    f"curriculum.{key} is {getattr(self, key)!r}: it must be one of {', '.join(get_args(kind))}."
+                )
         if not self.keyframes:
             raise ValueError("curriculum.keyframes is empty: a curriculum needs at least one keyframe.")
         object.__setattr__(self, "keyframes", {name: _keyframe(name, entry) for name, entry in self.keyframes.items()})
@@ -64,7 +66,9 @@ class Curriculum:
                     f"curriculum.keyframes.{name}.at is {keyframe.at}: it must come after the keyframe before it, at {previous}."
                 )
             if self.unit == "fraction" and keyframe.at > 1:
-                raise ValueError(f"curriculum.keyframes.{name}.at is {keyframe.at}: a fraction of the run is at most 1.")
+                raise ValueError(
+                    f"curriculum.keyframes.{name}.at is {keyframe.at}: a fraction of the run is at most 1."
+                )
             previous = keyframe.at
         for source in self.max_epochs:
             if source not in self.sources:

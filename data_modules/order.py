@@ -18,7 +18,9 @@ import numpy as np
 from data_modules.curriculum import ResolvedCurriculum
 from data_modules.permutation import permutation_key, permute
 
-_SHARE_BITS = 32  # shares are whole multiples of 2^-32, so that the schedule is integer arithmetic, equal on every machine
+_SHARE_BITS = (
+    32  # shares are whole multiples of 2^-32, so that the schedule is integer arithmetic, equal on every machine
+)
 
 
 class SampleOrder:
@@ -69,13 +71,17 @@ class SampleOrder:
             raise IndexError(f"sequences {indices.min()} to {indices.max()} lie outside the run's {self.steps} steps")
         slot_keys = np.stack([permutation_key(self.seed, "slots", s) for s in step.tolist()])
         drawn = permute(slot, np.full_like(slot, self.global_batch), slot_keys)
-        ends = np.cumsum(self._counts[step + 1] - self._counts[step], axis=1)  # (n, sources): where each one's slots end
+        ends = np.cumsum(
+            self._counts[step + 1] - self._counts[step], axis=1
+        )  # (n, sources): where each one's slots end
         source = (drawn[:, None] >= ends).sum(axis=1)
         row = np.arange(len(step))
         # how many of its source's sequences are drawn before it in the whole run
         number = self._counts[step + 1][row, source] - ends[row, source] + drawn
         epoch, place = np.divmod(number, self._lengths[source])
-        keys = [permutation_key(self.seed, self.sources[k], e) for k, e in zip(source.tolist(), epoch.tolist(), strict=True)]
+        keys = [
+            permutation_key(self.seed, self.sources[k], e) for k, e in zip(source.tolist(), epoch.tolist(), strict=True)
+        ]
         return source, epoch, permute(place, self._lengths[source], np.stack(keys))
 
     def _refuse_exhaustion(self) -> None:

@@ -29,7 +29,9 @@ class TokenStream:
     def __init__(self, folder: Path, entry: dict[str, Any], *, eot_id: int) -> None:
         self.masked: bool = entry["masked"]
         self._eot_id = eot_id
-        self._tokens = [_open(folder / f"tokens_{n:04d}.npy", shard["tokens"]) for n, shard in enumerate(entry["shards"])]
+        self._tokens = [
+            _open(folder / f"tokens_{n:04d}.npy", shard["tokens"]) for n, shard in enumerate(entry["shards"])
+        ]
         self._masks = (
             [_open(folder / f"mask_{n:04d}.npy", shard["tokens"]) for n, shard in enumerate(entry["shards"])]
             if self.masked
@@ -90,5 +92,7 @@ def _open(path: Path, n_tokens: int) -> np.ndarray:
         raise ValueError(f"{path} is missing: delete its source's folder and prepare it again.")
     values = np.load(path, mmap_mode="r")
     if values.shape != (n_tokens,):
-        raise ValueError(f"{path} holds {values.shape} tokens where source.json says {n_tokens}: delete its source's folder and prepare it again.")
+        raise ValueError(
+            f"{path} holds {values.shape} tokens where source.json says {n_tokens}: delete its source's folder and prepare it again."
+        )
     return values

@@ -44,7 +44,9 @@ def read_checkpoint(path: Path, *, map_location: Any = "cpu") -> dict[str, Any]:
         ValueError: the file disagrees with its manifest, or has none.
     """
     if not _verifies(path):
-        raise ValueError(f"{path} does not agree with its manifest {path.with_suffix('.json').name}: use an older checkpoint.")
+        raise ValueError(
+            f"{path} does not agree with its manifest {path.with_suffix('.json').name}: use an older checkpoint."
+        )
     return torch.load(path, map_location=map_location, weights_only=True)
 
 
@@ -75,15 +77,20 @@ class VerifiedCheckpointIO(CheckpointIO):
         temporary = path.with_name(f".{path.name}.tmp")
         with temporary.open("wb") as file:
             hashing = _HashingFile(file)
-            torch.save(checkpoint, hashing)
+            torch.save(checkpoint, hashing)  # type: ignore[arg-type]  # all it needs of a file is write
             _sync(file)
-        manifest = {"file": path.name, "sha256": hashing.sha256, "size": hashing.size, "step": checkpoint["global_step"]}
+        manifest = {
+            "file": path.name,
+            "sha256": hashing.sha256,
+            "size": hashing.size,
+            "step": checkpoint["global_step"],
+        }
         staged_manifest = path.with_name(f".{path.stem}.json.tmp")
         with staged_manifest.open("w") as text_file:
             json.dump(manifest, text_file, indent=2)
             _sync(text_file)
-        os.replace(staged_manifest, path.with_suffix(".json"))
-        os.replace(temporary, path)
+        staged_manifest.replace(path.with_suffix(".json"))
+        temporary.replace(path)
         folder = os.open(path.parent, os.O_RDONLY)
         os.fsync(folder)
         os.close(folder)

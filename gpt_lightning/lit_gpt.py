@@ -93,9 +93,12 @@ class LitGPT(L.LightningModule):
     def configure_gradient_clipping(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> None:
         self._gradient_norm = torch.nn.utils.clip_grad_norm_(self.parameters(), self._gradient_clip)
 
-    def validation_step(self, batch: Sequences, batch_idx: int, dataloader_idx: int = 0) -> tuple[Tensor, Tensor]:
-        """(sum of nats, loss-bearing tokens): sums, so that a shorter last batch weighs no more than it holds."""
-        return self.model.loss_sum(batch.token_ids, batch.targets, batch.mask), self._loss_bearing(batch)
+    def validation_step(self, batch: Sequences, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:  # type: ignore[override]
+        """Sum of nats, and loss-bearing tokens: sums, so that a shorter last batch weighs no more than it holds."""
+        return {
+            "nats": self.model.loss_sum(batch.token_ids, batch.targets, batch.mask),
+            "tokens": self._loss_bearing(batch),
+        }
 
     def step_metrics(self) -> dict[str, float]:
         """Of the step just done: loss over its global batch, gradient norm before clipping, learning rate it used."""

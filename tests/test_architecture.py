@@ -11,7 +11,10 @@ ROOT = Path(__file__).resolve().parent.parent
 VERBS = {"launch", "prepare", "report", "run_directory", "train"}
 PACKAGES = ("analysis", "callbacks", "data_modules", "gpt_lightning")
 FILES = sorted(
-    [*(ROOT / f"{verb}.py" for verb in VERBS), *(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))]
+    [
+        *(ROOT / f"{verb}.py" for verb in VERBS),
+        *(path for package in PACKAGES for path in (ROOT / package).rglob("*.py")),
+    ]
 )
 OURS = {*VERBS, *PACKAGES}
 CALLED_BY_NOBODY = ("utils", "common", "helpers", "misc")

@@ -10,7 +10,10 @@ from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.optim import cosine_schedule
 
 CHOICES = [
-    (group.name, path.stem) for group in sorted(launch.CONF.iterdir()) if group.is_dir() for path in sorted(group.glob("*.yaml"))
+    (group.name, path.stem)
+    for group in sorted(launch.CONF.iterdir())
+    if group.is_dir()
+    for path in sorted(group.glob("*.yaml"))
 ]
 VERB = {"source": "prepare"}  # the verb whose config has the group; train for all others
 

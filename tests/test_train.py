@@ -131,8 +131,14 @@ def test_the_same_config_gives_the_same_bytes(finished: Path, tiny_config: Confi
 
 
 def test_watching_does_not_change_the_training(finished: Path, tiny_config: Config, tmp_path: Path) -> None:
-    train(tiny_config("name=watched", "val_every=1", "callbacks.samples.every=1", "callbacks.checkpoints.every=3", "log_every=1"))
-    assert all(map(torch.equal, final_weights(tmp_path / "runs" / "watched").values(), final_weights(finished).values()))
+    train(
+        tiny_config(
+            "name=watched", "val_every=1", "callbacks.samples.every=1", "callbacks.checkpoints.every=3", "log_every=1"
+        )
+    )
+    assert all(
+        map(torch.equal, final_weights(tmp_path / "runs" / "watched").values(), final_weights(finished).values())
+    )
 
 
 KILL = """
@@ -191,7 +197,9 @@ def test_another_setting_is_not_mixed_in(finished: Path, tiny_overrides: list[st
     config = launch.compose_config(
         "train", [*tiny_overrides, "name=straight", f"runs_dir={finished.parent}", "optimizer.lr=0.5"]
     )
-    with pytest.raises(ValueError, match=r"was begun with optimizer\.lr=0\.003, and now it is 0\.5: choose another run"):
+    with pytest.raises(
+        ValueError, match=r"was begun with optimizer\.lr=0\.003, and now it is 0\.5: choose another run"
+    ):
         train(config)
 
 
@@ -245,7 +253,10 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
     [
         (["optimizer.lrr=1"], "there is no setting optimizer.lrr: did you mean optimizer.lr?"),
         (["experimnt=quickstart"], "there is no setting experimnt: did you mean experiment?"),
-        (["experiment=mixed"], "experiment=mixed: there is no such choice; conf/experiment has mixed_curriculum, quickstart."),
+        (
+            ["experiment=mixed"],
+            "experiment=mixed: there is no such choice; conf/experiment has mixed_curriculum, quickstart.",
+        ),
         (["curriculum.keyframes.setled.at=0.9"], "did you mean curriculum.keyframes.settled.at?"),
         (["optimizer.lr=fast"], "optimizer.lr is 'fast', and must be a number like 0.003."),
         (["optimizer.lr=1,2"], "need a multirun: add -m after the file's name"),
@@ -280,7 +291,13 @@ def test_mixed_curriculum_says_what_is_missing(tmp_path: Path) -> None:
 
 
 def test_a_multirun_gives_each_job_a_directory_and_a_process(tiny_overrides: list[str], tmp_path: Path) -> None:
-    sweep = [*tiny_overrides, "experiment=quickstart", "max_steps=2", "schedule.warmup_steps=1", "optimizer.lr=1e-3,-1,3e-3"]
+    sweep = [
+        *tiny_overrides,
+        "experiment=quickstart",
+        "max_steps=2",
+        "schedule.warmup_steps=1",
+        "optimizer.lr=1e-3,-1,3e-3",
+    ]
     answer = start([o for o in sweep if o not in ("max_steps=12", "schedule.warmup_steps=2")], "-m")
     assert answer.returncode == 1  # one of the jobs was refused; the others ran
     assert "1 of the jobs failed" in answer.stderr

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import platform
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -101,7 +100,7 @@ def prepare_source(
     }
     (partial / "source.json").write_text(json.dumps(information, indent=2) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
+    partial.replace(folder)
     return information
 
 

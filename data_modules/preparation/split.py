@@ -13,4 +13,3 @@ def position_of(text: str) -> float:
     """A number in [0, 1) that follows from the text alone, spread evenly over texts."""
     digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return (int.from_bytes(digest, "big") >> 11) / 2**53
-

@@ -91,7 +91,9 @@ class GPT(nn.Module):
             ValueError: there are more tokens than the model can see at once.
         """
         if token_ids.shape[1] > self.config.max_seq_len:
-            raise ValueError(f"{token_ids.shape[1]} tokens are more than the model's max_seq_len {self.config.max_seq_len}.")
+            raise ValueError(
+                f"{token_ids.shape[1]} tokens are more than the model's max_seq_len {self.config.max_seq_len}."
+            )
         x = self.dropout(self.positions.embed(self.embedding(token_ids)))
         for block in self.blocks:
             x = block(x)

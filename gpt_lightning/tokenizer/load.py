@@ -21,5 +21,7 @@ def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
     if path.is_dir():
         path = path / "tokenizer.json"
     if not path.is_file():
-        raise ValueError(f"there is no tokenizer '{name_or_path}': it is neither gpt2, gpt2_chatml nor a tokenizer.json.")
+        raise ValueError(
+            f"there is no tokenizer '{name_or_path}': it is neither gpt2, gpt2_chatml nor a tokenizer.json."
+        )
     return TrainedBPE(path)

@@ -1,7 +1,6 @@
 """A byte-level BPE trained here, kept in one JSON file that Hugging Face's `tokenizers` loads too."""
 
 import hashlib
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -48,8 +47,8 @@ class TrainedBPE(Tokenizer):
 
     def bytes_per_id(self) -> list[int]:
         special = set(self.special_ids.values())
-        tokens = (self._tokenizer.id_to_token(i) for i in range(self.vocab_size))
-        return [0 if i in special else len(token) for i, token in enumerate(tokens)]  # a character stands for a byte
+        lengths = {i: len(token) for token, i in self._tokenizer.get_vocab().items()}  # a character stands for a byte
+        return [0 if i in special else lengths[i] for i in range(self.vocab_size)]
 
 
 def train_bpe(texts: Iterable[str], *, vocab_size: int, path: Path) -> TrainedBPE:
@@ -78,5 +77,5 @@ def train_bpe(texts: Iterable[str], *, vocab_size: int, path: Path) -> TrainedBP
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     tokenizer.save(str(temporary), pretty=False)
-    os.replace(temporary, path)
+    temporary.replace(path)
     return TrainedBPE(path)

@@ -40,7 +40,7 @@ def test_a_run_becomes_pictures_and_a_summary(
 
 
 def test_a_run_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="nothing holds no run: train one with python train.py name=nothing"):
+    with pytest.raises(ValueError, match=r"nothing holds no run: train one with python train\.py name=nothing"):
         report({"run": str(tmp_path / "nothing")})
     (tmp_path / "environment.json").write_text("{}")
     with pytest.raises(ValueError, match="has not logged a step yet"):

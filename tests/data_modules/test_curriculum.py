@@ -13,7 +13,9 @@ FRAMES = {
     "switch": {"at": 0.6, "weights": {"c4": 0.9, "cosmopedia": 0.1}},
     "settled": {"at": 0.8, "weights": {"c4": 1, "cosmopedia": 3}},
 }
-weights = st.dictionaries(st.sampled_from("abcde"), st.floats(0, 1e6), min_size=1).filter(lambda w: sum(w.values()) > 1e-3)
+weights = st.dictionaries(st.sampled_from("abcde"), st.floats(0, 1e6), min_size=1).filter(
+    lambda w: sum(w.values()) > 1e-3
+)
 
 
 @st.composite
@@ -85,13 +87,19 @@ def changed(frame: str, key: str, value: Any) -> dict[str, Any]:
         ({"keyframes": FRAMES, "on_exhausted": "stop"}, "curriculum.on_exhausted is 'stop'"),
         ({"keyframes": FRAMES, "max_epochs": {"wiki": 4}}, "curriculum.max_epochs.wiki names a source"),
         ({"keyframes": changed("switch", "at", 0.9)}, "keyframes.settled.at is 0.8: it must come after"),
-        ({"keyframes": changed("settled", "at", 1.1)}, "keyframes.settled.at is 1.1: a fraction of the run is at most 1"),
+        (
+            {"keyframes": changed("settled", "at", 1.1)},
+            "keyframes.settled.at is 1.1: a fraction of the run is at most 1",
+        ),
         ({"keyframes": changed("start", "at", -1)}, "keyframes.start.at is -1"),
         ({"keyframes": changed("start", "weights", {"c4": -0.1})}, "keyframes.start.weights.c4 is -0.1"),
         ({"keyframes": changed("start", "weights", {"c4": 0})}, "keyframes.start.weights are all zero"),
         ({"keyframes": changed("start", "weights", {"c4": "much"})}, "keyframes.start.weights.c4 is 'much'"),
         ({"keyframes": changed("start", "weights", {"c4": float("nan")})}, "keyframes.start.weights.c4 is nan"),
-        ({"keyframes": {"start": {"weights": {"c4": 1}}}}, "keyframes.start has the keys weights: a keyframe has exactly"),
+        (
+            {"keyframes": {"start": {"weights": {"c4": 1}}}},
+            "keyframes.start has the keys weights: a keyframe has exactly",
+        ),
     ],
 )
 def test_a_curriculum_that_cannot_be_is_refused(options: dict[str, Any], message: str) -> None:

@@ -1,5 +1,6 @@
 """Batches: the order's sequences, whole and once, however they are cut."""
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,9 @@ T = 32
 WEIGHTS = {"readmes": 0.4, "docstrings": 0.4, "stdlib": 0.2}
 
 
-def make_module(data_dir: Path, *, micro_batch: int = 2, weights: dict[str, float] = WEIGHTS, **options: Any) -> MixedDataModule:
+def make_module(
+    data_dir: Path, *, micro_batch: int = 2, weights: dict[str, float] = WEIGHTS, **options: Any
+) -> MixedDataModule:
     sources = {name: SourceShards(data_dir / "bpe_512" / name) for name in weights}
     curriculum = Curriculum(keyframes={"all": {"at": 0, "weights": weights}}).resolve(steps=6, tokens_per_step=8 * T)
     order = SampleOrder(
@@ -28,7 +31,9 @@ def make_module(data_dir: Path, *, micro_batch: int = 2, weights: dict[str, floa
     )
 
 
-def training_batches(module: MixedDataModule, n: int, *, rank: int = 0, world_size: int = 1, step: int = 0) -> list[Batch]:
+def training_batches(
+    module: MixedDataModule, n: int, *, rank: int = 0, world_size: int = 1, step: int = 0
+) -> list[Batch]:
     module.trainer = SimpleNamespace(world_size=world_size, global_rank=rank, global_step=step)  # type: ignore[assignment]
     iterator = iter(module.train_dataloader())
     return [next(iterator) for _ in range(n)]
@@ -51,8 +56,12 @@ def test_batches_are_the_sequences_that_the_order_names(tiny_data: Path) -> None
         assert list(module.sources)[int(sources[i])] == name
 
 
-@pytest.mark.parametrize(("micro_batch", "world_size", "workers"), [(1, 1, 0), (8, 1, 0), (2, 2, 0), (4, 2, 0), (2, 1, 2)])
-def test_cutting_and_reading_ahead_change_nothing(tiny_data: Path, micro_batch: int, world_size: int, workers: int) -> None:
+@pytest.mark.parametrize(
+    ("micro_batch", "world_size", "workers"), [(1, 1, 0), (8, 1, 0), (2, 2, 0), (4, 2, 0), (2, 1, 2)]
+)
+def test_cutting_and_reading_ahead_change_nothing(
+    tiny_data: Path, micro_batch: int, world_size: int, workers: int
+) -> None:
     expected = joined(training_batches(make_module(tiny_data), 24))
     module = make_module(tiny_data, micro_batch=micro_batch, workers=workers)
     per_step = 8 // (micro_batch * world_size)
@@ -90,7 +99,7 @@ def test_validation_covers_every_token_once(tiny_data: Path, world_size: int) ->
         stream = module.sources[name].val
         bearing = stream.read(0, len(stream))[stream.read_mask(0, len(stream))]
         assert sorted(scored) == sorted(bearing.tolist())
-    assert batches == sum(-(-(-(-len(source.val) // T)) // 4) for source in module.sources.values())
+    assert batches == sum(math.ceil(len(source.val) / T / 4) for source in module.sources.values())
 
 
 def test_validation_can_be_a_spread_out_part(tiny_data: Path) -> None:

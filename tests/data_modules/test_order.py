@@ -22,7 +22,9 @@ def orders(draw: st.DrawFn) -> SampleOrder:
         f"k{at}": {"at": at, "weights": {name: draw(weight) for name in names} | {"s0": draw(st.floats(0.001, 1))}}
         for at in points
     }
-    curriculum = Curriculum(unit="steps", interpolation=draw(st.sampled_from(["step", "linear", "cosine"])), keyframes=frames)
+    curriculum = Curriculum(
+        unit="steps", interpolation=draw(st.sampled_from(["step", "linear", "cosine"])), keyframes=frames
+    )
     return SampleOrder(
         curriculum.resolve(steps=steps, tokens_per_step=1),
         sequences={name: draw(st.integers(1, 40)) for name in names},
@@ -65,7 +67,9 @@ def test_every_sequence_of_an_epoch_comes_once_and_in_order_of_epochs(order: Sam
         assert set(seen.values()) == {1}
         assert all(0 <= sequence < length for _, sequence in seen)
         whole, rest = divmod(n, length)
-        assert Counter(epoch for epoch, _ in seen) == Counter({e: length for e in range(whole)} | ({whole: rest} if rest else {}))
+        assert Counter(epoch for epoch, _ in seen) == Counter(
+            {e: length for e in range(whole)} | ({whole: rest} if rest else {})
+        )
 
 
 @settings(deadline=None)
@@ -76,7 +80,9 @@ def test_locating_many_is_locating_each_and_steps_hold_their_counts(order: Sampl
     many = list(zip(*(values.tolist() for values in order.locate_many(indices)), strict=True))
     assert [(order.sources[k], epoch, sequence) for k, epoch, sequence in many] == [order.locate(i) for i in indices]
     before, after = order.counts(step), order.counts(step + 1)
-    assert Counter(order.sources[k] for k, _, _ in many) == Counter({s: after[s] - before[s] for s in before if after[s] > before[s]})
+    assert Counter(order.sources[k] for k, _, _ in many) == Counter(
+        {s: after[s] - before[s] for s in before if after[s] > before[s]}
+    )
 
 
 @settings(deadline=None)

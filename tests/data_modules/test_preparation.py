@@ -47,7 +47,11 @@ def test_what_is_prepared_is_what_was_read(name: str, tiny_data: Path) -> None:
     documents = list(CORPORA[name]())
     for split, stream in (("train", source.train), ("val", source.val)):
         entry = source.information["splits"][split]
-        chosen = [d for d in documents if (position_of(text_of(d)) < source.information["split"]["val_fraction"]) == (split == "val")]
+        chosen = [
+            d
+            for d in documents
+            if (position_of(text_of(d)) < source.information["split"]["val_fraction"]) == (split == "val")
+        ]
         ids = stream.read(0, len(stream))
         encoded = [tokenizer.encode(d) if isinstance(d, str) else tokenizer.encode_chat(d)[0] for d in chosen]
         assert ids.tolist() == [i for document in encoded for i in [*document, tokenizer.eot_id]]
@@ -65,7 +69,9 @@ def test_what_is_prepared_is_what_was_read(name: str, tiny_data: Path) -> None:
             for file_name, sha256 in shard["sha256"].items():
                 assert hashlib.sha256((folder / split / file_name).read_bytes()).hexdigest() == sha256
             assert len(np.load(folder / split / f"tokens_{n:04d}.npy")) == shard["tokens"]
-    assert (len(source.information["splits"]["train"]["shards"]) > 1) == (source.train.read(0, 1).size and len(source.train) > 20_000)
+    assert (len(source.information["splits"]["train"]["shards"]) > 1) == (
+        source.train.read(0, 1).size and len(source.train) > 20_000
+    )
 
 
 def test_windows_may_cross_shards(tiny_data: Path) -> None:

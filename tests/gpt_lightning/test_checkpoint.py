@@ -50,7 +50,9 @@ def test_pruning_goes_by_the_folder(folder: Path) -> None:
     (folder / ".step_00000060.pt.tmp").write_bytes(b"left over")
     prune(folder, keep=3)
     steps = [f"step_{step:08d}" for step in (30, 40, 50)]
-    assert sorted(path.name for path in folder.iterdir()) == sorted(f"{s}.{end}" for s in steps for end in ("pt", "json"))
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        f"{s}.{end}" for s in steps for end in ("pt", "json")
+    )
 
 
 def test_code_in_a_file_never_runs(tmp_path: Path) -> None:

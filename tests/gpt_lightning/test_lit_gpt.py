@@ -108,7 +108,11 @@ def test_dropout_follows_from_seed_and_step_alone() -> None:
         fit(lit, cut(global_batch(masked=False), 3), steps=2)
         return [p.detach() for p in lit.model.parameters()]
 
-    straight, disturbed, other = trained(seed=0, disturb=False), trained(seed=0, disturb=True), trained(seed=1, disturb=False)
+    straight, disturbed, other = (
+        trained(seed=0, disturb=False),
+        trained(seed=0, disturb=True),
+        trained(seed=1, disturb=False),
+    )
     assert all(map(torch.equal, straight, disturbed))
     assert not all(map(torch.equal, straight, other))
 
@@ -134,5 +138,7 @@ def test_8bit_adamw_trains_on_a_cpu() -> None:
     before = lit.model.loss(batch.token_ids, batch.targets).item()
     trainer = fit(lit, [batch] * 30, steps=30)
     states = trainer.optimizers[0].state
-    assert any(value.dtype == torch.uint8 for state in states.values() for value in state.values() if torch.is_tensor(value))
+    assert any(
+        value.dtype == torch.uint8 for state in states.values() for value in state.values() if torch.is_tensor(value)
+    )
     assert lit.model.loss(batch.token_ids, batch.targets).item() < before - 1

@@ -87,7 +87,7 @@ def test_only_the_assistant_bears_loss(tokenizer: Tokenizer) -> None:
 
 @pytest.mark.parametrize("message", [{"role": "user"}, {"content": "hi"}, {"role": "", "content": "hi"}])
 def test_a_message_without_role_or_content_is_refused(message: Message) -> None:
-    with pytest.raises(ValueError, match="message 0 .* needs a role and a content"):
+    with pytest.raises(ValueError, match=r"message 0 .* needs a role and a content"):
         load_tokenizer("gpt2_chatml").encode_chat([message])
 
 
