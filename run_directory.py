@@ -114,6 +114,6 @@ def _environment() -> dict[str, Any]:
 
 
 def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # every rank writes the same
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)

@@ -148,7 +148,7 @@ def _open_sources(config: Mapping[str, Any], curriculum: Curriculum) -> tuple[To
         where = "" if config["data_dir"] == "data" else f" data_dir={config['data_dir']}"
         commands = "".join(f"\n    python prepare.py source={source} tokenizer={name}{where}" for source in missing)
         raise ValueError(
-            f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not prepared with tokenizer {name} yet; first run{commands}\n"
+            f"not prepared with tokenizer {name} yet: {', '.join(missing)}. First run{commands}\n"
             "or train on the corpora that every machine has: python prepare.py && python train.py experiment=quickstart."
         )
     tokenizer = load_tokenizer(folder if "train_on" in config["tokenizer"] else name)
@@ -168,7 +168,8 @@ def _model_config(config: Mapping[str, Any], tokenizer: Tokenizer) -> GPTConfig:
         raise ValueError(f"model: {error}.") from error
     if model_config.vocab_size < tokenizer.vocab_size:
         raise ValueError(
-            f"model.vocab_size is {model_config.vocab_size}, less than the {tokenizer.vocab_size} ids of tokenizer {tokenizer.name}."
+            f"model.vocab_size is {model_config.vocab_size}, less than the {tokenizer.vocab_size} ids of tokenizer "
+            f"{tokenizer.name}."
         )
     return model_config
 

@@ -41,13 +41,15 @@ class Checkpoints(StepCallback):
             self._save(trainer)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Record the state between two micro-batches: the next one is announced to Lightning already, but not begun.
+        """Add what decides the order of the tokens, and record the state as it is between two micro-batches.
 
-        Left as it is, Lightning would take the run for one that broke off there, and validate the saved step again.
+        The next micro-batch is announced to Lightning already, but not begun. Left so, Lightning would take the run for one
+        that broke off there, and validate the saved step again.
         """
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         for scope in ("total", "current"):
             progress[scope]["ready"] = progress[scope]["completed"]
+        checkpoint["diet"] = trainer.datamodule.identity()  # type: ignore[attr-defined]
 
     def _save(self, trainer: L.Trainer) -> None:
         throughput = next(callback for callback in trainer.callbacks if isinstance(callback, Throughput))  # type: ignore[attr-defined]

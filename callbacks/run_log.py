@@ -27,7 +27,8 @@ class RunLog(StepCallback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._began = (time.perf_counter(), trainer.global_step)
-        self.terminal.start_progress(done=trainer.global_step, total=trainer.max_steps)
+        if trainer.is_global_zero:
+            self.terminal.start_progress(done=trainer.global_step, total=trainer.max_steps)
 
     def on_step(self, trainer: L.Trainer, module: Any) -> None:
         log_metrics(trainer, module.step_metrics())

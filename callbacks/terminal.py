@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -35,6 +36,7 @@ class Terminal:
         """The run's one terminal, held by its RunLog."""
         return next(callback.terminal for callback in trainer.callbacks if hasattr(callback, "terminal"))
 
+    @rank_zero_only
     def note(self, text: str, *, style: str = "dim") -> None:
         """A line of its own."""
         with self._log_file.open("a", encoding="utf-8") as file:

@@ -1,7 +1,8 @@
 """The LightningDataModule: sequences in the order's order, cut into micro-batches for this rank; validation by source."""
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from dataclasses import asdict
+from typing import Any, NamedTuple
 
 import lightning as L
 import numpy as np
@@ -57,6 +58,18 @@ class MixedDataModule(L.LightningDataModule):
         self.micro_batch = micro_batch
         self.val_sequences = val_sequences
         self.workers = workers
+
+    def identity(self) -> dict[str, Any]:
+        """All that decides the order of the run's tokens, as plain values: what a checkpoint keeps of its diet."""
+        return {
+            "curriculum": asdict(self.order.curriculum.curriculum),
+            "steps": self.order.steps,
+            "global_batch": self.order.global_batch,
+            "max_seq_len": self.max_seq_len,
+            "seed": self.order.seed,
+            "tokenizer": self.tokenizer.fingerprint,
+            "sources": {name: source.fingerprint for name, source in self.sources.items()},
+        }
 
     def train_dataloader(self) -> DataLoader:
         assert self.trainer is not None

@@ -93,6 +93,7 @@ def _open(path: Path, n_tokens: int) -> np.ndarray:
     values = np.load(path, mmap_mode="r")
     if values.shape != (n_tokens,):
         raise ValueError(
-            f"{path} holds {values.shape} tokens where source.json says {n_tokens}: delete its source's folder and prepare it again."
+            f"{path} holds {values.shape} tokens where source.json says {n_tokens}: "
+            "delete its source's folder and prepare it again."
         )
     return values

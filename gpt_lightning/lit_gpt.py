@@ -93,7 +93,7 @@ class LitGPT(L.LightningModule):
     def configure_gradient_clipping(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> None:
         self._gradient_norm = torch.nn.utils.clip_grad_norm_(self.parameters(), self._gradient_clip)
 
-    def validation_step(self, batch: Sequences, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:  # type: ignore[override]
+    def validation_step(self, batch: Sequences, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Sum of nats, and loss-bearing tokens: sums, so that a shorter last batch weighs no more than it holds."""
         return {
             "nats": self.model.loss_sum(batch.token_ids, batch.targets, batch.mask),

@@ -179,6 +179,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
         for index, state in ours["state"].items():
             assert all(torch.equal(value, theirs["state"][index][key]) for key, value in state.items())
     assert straight["lr_schedulers"] == resumed["lr_schedulers"]
+    assert straight["diet"] == resumed["diet"]
     assert sorted(path.name for path in (run / "checkpoints").glob("*.pt")) == [f"step_{n:08d}.pt" for n in (4, 8, 12)]
     steps = [event.step for event in EventAccumulator(str(run / "tensorboard")).Reload().Scalars("train/loss")]
     assert sorted(steps) == [2, 4, 6, 8, 10, 12]
@@ -281,7 +282,9 @@ def test_a_refusal_shows_no_traceback() -> None:
 
 
 def test_mixed_curriculum_says_what_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="are not prepared with tokenizer gpt2_chatml yet") as refusal:
+    with pytest.raises(
+        ValueError, match=r"not prepared with tokenizer gpt2_chatml yet: c4, cosmopedia, alpaca, python\. First run"
+    ) as refusal:
         train(launch.compose_config("train", ["experiment=mixed_curriculum", f"runs_dir={tmp_path}"]))
     lines = [line.strip() for line in str(refusal.value).splitlines()]
     for source in ("c4", "cosmopedia", "alpaca", "python"):
