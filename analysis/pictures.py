@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from analysis.run_record import RunRecord, smooth
 
@@ -21,9 +21,11 @@ def draw_curves(run: RunRecord, path: Path) -> None:
     loss, rate, speed, memory = figure.subplots(2, 2, sharex=True).flat
     steps, values = run.series("train/loss")
     loss.plot(steps, values, color="#a9b7d1", linewidth=1, label="each logged step")
-    loss.plot(steps, smooth(values), color=COLOURS[0], linewidth=2, label="smoothed over 10 of them")
+    loss.plot(steps, smooth(values), color=COLOURS[0], linewidth=2, label="smoothed")
     val_steps, val_values = run.series("val/loss/mean")
-    loss.plot(val_steps, val_values, "o", color=COLOURS[1], markersize=5, label="validation, mean of sources")
+    loss.plot(
+        val_steps, val_values, "o", color=COLOURS[1], markersize=5, clip_on=False, label="validation, mean of sources"
+    )
     for n, step in enumerate(run.saved_steps):
         loss.axvline(step, color="0.75", linewidth=0.8, zorder=0, label=None if n else "checkpoint saved")
     loss.set(title="Training loss", ylabel="nats per loss-bearing token")
@@ -54,7 +56,6 @@ def draw_mix(run: RunRecord, path: Path) -> None:
     for n, border in enumerate(borders):
         mix.plot(steps, border, color="black", linewidth=1, label=None if n else "realised, border to border")
     mix.set(title="Mix: planned (areas) and realised (lines)", ylabel="% of the sequences", ylim=(0, 100))
-    mix.margins(x=0)
     handles, labels = mix.get_legend_handles_labels()  # areas are stacked from below: list them from above
     mix.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     for n, source in enumerate(run.sources):
@@ -73,15 +74,21 @@ def draw_perplexity(run: RunRecord, path: Path) -> None:
     right_end = run.rows[-1]["step"]
     for n, source in enumerate(run.sources):
         steps, values = run.series(f"val/perplexity/{source}")
-        axes.plot(steps, values, color=COLOURS[n], linestyle=STYLES[n], linewidth=2, marker="o", markersize=4)
-        axes.axhline(run.unigram_perplexity(source), color=COLOURS[n], linestyle=STYLES[n], linewidth=1, alpha=0.6)
+        axes.plot(
+            steps, values, color=COLOURS[n], linestyle=STYLES[n], linewidth=2, marker="o", markersize=4, clip_on=False
+        )
+        axes.hlines(
+            run.unigram_perplexity(source), 0, right_end, color=COLOURS[n], linestyle=STYLES[n], linewidth=1, alpha=0.6
+        )
     names = {s: v for s in run.sources if (v := run.last(f"val/perplexity/{s}")) is not None}
     _label_right(axes, right_end, {f"{source} {value:.1f}": value for source, value in names.items()})
     _label_right(
         axes, right_end, {f"unigram {s} {run.unigram_perplexity(s):.0f}": run.unigram_perplexity(s) for s in names}
     )
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set(title="Validation perplexity by source", ylabel="perplexity per loss-bearing token", xlabel="step")
     _finish(figure, run, path)
 
@@ -101,7 +108,8 @@ def _finish(figure: Figure, run: RunRecord, path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="0.92")
         axes.set_axisbelow(True)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+        axes.set_xlim(0, run.rows[-1]["step"])
     figure.suptitle(f"{run.path.name}: {run.rows[-1].get('tokens', 0) / 1e6:,.2f} million tokens", x=0.01, ha="left")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

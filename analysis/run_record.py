@@ -61,11 +61,9 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
-def smooth(values: np.ndarray, *, span: float = 10) -> np.ndarray:
-    """Exponential moving average over about `span` values, without the pull towards its first ones' zero start."""
-    weight, total, smoothed = 0.0, 0.0, np.empty_like(values)
-    for n, value in enumerate(values):
-        total = (1 - 1 / span) * total + value
-        weight = (1 - 1 / span) * weight + 1
-        smoothed[n] = total / weight
+def smooth(values: np.ndarray, *, width: float = 4) -> np.ndarray:
+    """A mean around each value, weighted by a Gaussian of `width` values; at the ends, over those that there are."""
+    distance = np.subtract.outer(np.arange(len(values)), np.arange(len(values)))
+    weights = np.exp(-0.5 * (distance / width) ** 2)
+    smoothed: np.ndarray = (weights @ values) / weights.sum(axis=1)
     return smoothed

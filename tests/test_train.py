@@ -185,6 +185,21 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
     assert sorted(steps) == [2, 4, 6, 8, 10, 12]
 
 
+def test_two_ranks_train_as_one(tiny_overrides: list[str], tmp_path: Path) -> None:
+    """The same global batch cut over two processes: the same losses and weights but for the order of additions."""
+    options = [*tiny_overrides, "model.dropout=0", "trainer.precision=32-true"]
+    train(launch.compose_config("train", [*options, "name=one"]))
+    answer = start([*options, "name=two", "trainer.devices=2", "trainer.strategy=ddp"])
+    assert answer.returncode == 0, answer.stderr
+    one, two = (untimed(tmp_path / "runs" / name / "metrics.jsonl") for name in ("one", "two"))
+    assert [row.keys() for row in one] == [row.keys() for row in two]
+    for ours, theirs in zip(one, two, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5)
+    weights = [final_weights(tmp_path / "runs" / name) for name in ("one", "two")]
+    for key, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][key], atol=1e-5, rtol=1e-4)
+
+
 def test_a_done_run_says_so(finished: Path, tiny_overrides: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     before = (finished / "metrics.jsonl").read_bytes()
     config = launch.compose_config("train", [*tiny_overrides, "name=straight", f"runs_dir={finished.parent}"])
@@ -199,7 +214,7 @@ def test_another_setting_is_not_mixed_in(finished: Path, tiny_overrides: list[st
         "train", [*tiny_overrides, "name=straight", f"runs_dir={finished.parent}", "optimizer.lr=0.5"]
     )
     with pytest.raises(
-        ValueError, match=r"was begun with optimizer\.lr=0\.003, and now it is 0\.5: choose another run"
+        ValueError, match=r"was begun with optimizer\.lr=0\.002, and now it is 0\.5: choose another run"
     ):
         train(config)
 
@@ -259,7 +274,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
             "experiment=mixed: there is no such choice; conf/experiment has mixed_curriculum, quickstart.",
         ),
         (["curriculum.keyframes.setled.at=0.9"], "did you mean curriculum.keyframes.settled.at?"),
-        (["optimizer.lr=fast"], "optimizer.lr is 'fast', and must be a number like 0.003."),
+        (["optimizer.lr=fast"], "optimizer.lr is 'fast', and must be a number like 0.002."),
         (["optimizer.lr=1,2"], "need a multirun: add -m after the file's name"),
         (["max_steps"], "'max_steps' says nothing: settings are written key=value."),
         (["-m", "optimizer.lr=1,2", "sed=3"], "there is no setting sed: did you mean seed?"),

@@ -1,0 +1,52 @@
+"""The README tells the truth: its commands compose, its tree exists, its words are the code's."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import launch
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```\w*\n(.*?)```", README, flags=re.DOTALL)
+COMMANDS = sorted(
+    {
+        line.split("#")[0].strip()
+        for text in [*BLOCKS, *re.findall(r"`(python .*?)`", README)]
+        for line in text.splitlines()
+    }
+)
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python ")])
+def test_a_command_composes(command: str) -> None:
+    _, script, *arguments = shlex.split(command)
+    assert (ROOT / script).is_file()
+    launch.check_command_line(Path(script).stem, arguments)
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make ")])
+def test_a_make_target_exists(command: str) -> None:
+    assert re.search(rf"^{command.split()[1]}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\((?!https?:)(.+?)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_tree_exists() -> None:
+    tree = next(block for block in BLOCKS if block.startswith("train.py"))
+    folder = ""
+    for line in tree.splitlines():
+        names = re.match(r"( *)([\w./ ]+?)(?:  |$)", line)
+        assert names, line
+        if names[1]:
+            entries = [folder + name for name in names[2].split()]
+        else:
+            entries = names[2].split()
+            folder = entries[0] if entries[0].endswith("/") else ""
+        for entry in entries:
+            assert entry == "runs/" or (ROOT / entry).exists(), entry
