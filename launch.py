@@ -19,6 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
+from hydra.utils import get_object
 from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -77,7 +78,7 @@ def compose_config(config_name: str, overrides: Iterable[str] = ()) -> dict[str,
 
 
 def check_command_line(config_name: str, arguments: list[str]) -> None:
-    """Compose once what the arguments ask for; of a sweep, the first choice of each axis.
+    """Compose once what the arguments ask for; of a sweep, each choice of each axis.
 
     Raises:
         ValueError: as `compose_config`; or a text stands where a number belongs.
@@ -92,19 +93,17 @@ def check_command_line(config_name: str, arguments: list[str]) -> None:
         raise ValueError(f"the command line cannot be read: {str(error).splitlines()[0]}.") from error
     if any(o.is_sweep_override() for o in parsed) and not {"-m", "--multirun"} & set(arguments):
         raise ValueError("choices separated by commas (a=1,2) need a multirun: add -m after the file's name.")
-    overrides = {
-        str(o.key_or_group): f"{o.get_key_element()}={next(iter(o.sweep_string_iterator()))}"
+    choices = [
+        [f"{o.get_key_element()}={choice}" for choice in o.sweep_string_iterator()]
         if o.is_sweep_override()
-        else str(o.input_line)
+        else [str(o.input_line)]
         for o in parsed
-    }
-    config = compose_config(config_name, overrides.values())
-    choices = [override for key, override in overrides.items() if (CONF / key).is_dir()]
-    defaults = dict(flatten(compose_config(config_name, choices)))
-    for key, value in flatten(config):
-        default = defaults.get(key)
-        if isinstance(value, str) and isinstance(default, (int, float)):
-            raise ValueError(f"{key} is '{value}', and must be a number like {default}.")
+    ]
+    first = [texts[0] for texts in choices]
+    others = ([*first[:n], text, *first[n + 1 :]] for n, texts in enumerate(choices) for text in texts[1:])
+    for job in [first, *others]:
+        groups = [text for text, o in zip(job, parsed, strict=True) if (CONF / o.key_or_group).is_dir()]
+        _refuse_texts_for_numbers(compose_config(config_name, job), defaults=compose_config(config_name, groups))
 
 
 def group_choices(group: str) -> list[str]:
@@ -147,7 +146,7 @@ def instantiate(node: Mapping[str, Any], **kwargs: Any) -> Any:
         ValueError: a target, here or in a node below, is not in the allow-list, or does not take these arguments.
     """
     for target in _targets(node):
-        if not str(target).startswith(ALLOWED_TARGETS):
+        if not _allowed(str(target)):
             raise ValueError(
                 f"_target_={target} may not be called from a config: allowed are {', '.join(ALLOWED_TARGETS)}."
             )
@@ -158,6 +157,16 @@ def instantiate(node: Mapping[str, Any], **kwargs: Any) -> Any:
         if isinstance(cause, (ValueError, OSError)):
             raise cause from error
         raise ValueError(f"{node['_target_']} cannot be built: {cause or error}.") from error
+
+
+def _allowed(target: str) -> bool:
+    """Whether a target lies in an allowed package AND was written there: a package's modules import others' code too."""
+    if not target.startswith(ALLOWED_TARGETS):
+        return False
+    try:
+        return f"{get_object(target).__module__}.".startswith(ALLOWED_TARGETS)
+    except (AttributeError, ImportError, ValueError):
+        return False
 
 
 def _targets(node: Any) -> Iterator[Any]:
@@ -171,13 +180,20 @@ def _targets(node: Any) -> Iterator[Any]:
             yield from _targets(value)
 
 
+def _refuse_texts_for_numbers(config: Mapping[str, Any], *, defaults: Mapping[str, Any]) -> None:
+    numbers = {key: value for key, value in flatten(defaults) if isinstance(value, (int, float))}
+    for key, value in flatten(config):
+        if key in numbers and isinstance(value, str):
+            raise ValueError(f"{key} is '{value}', and must be a number like {numbers[key]}.")
+
+
 def _run_as_process(config: DictConfig) -> None:
     """One job of a multirun, in a directory named by its place on the axes; nothing of the job before it can linger."""
     hydra = HydraConfig.get()
     given = [argument for argument in sys.argv[1:] if "=" in argument]
     swept = {o.key_or_group for o in OverridesParser.create().parse_overrides(given) if o.is_sweep_override()}
     axes = [override for override in hydra.overrides.task if override.split("=")[0].lstrip("+") in swept]
-    job = ",".join(axes).replace("/", "_") or f"job={hydra.job.num}"
+    job = re.sub(r"[^\w.,=+-]", "_", ",".join(axes)) or f"job={hydra.job.num}"
     command = [sys.executable, sys.argv[0], *hydra.overrides.task]
     if "run_dir" in config:
         command.append(f"run_dir='{config.sweep_dir}/{job}'")

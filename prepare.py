@@ -67,7 +67,13 @@ def _tokenizer(config: Mapping[str, Any], data_dir: Path, console: Console) -> T
         with console.status(f"training the tokenizer {config['name']} on {', '.join(config['train_on'])}"):
             train_bpe(_training_texts(config["train_on"]), vocab_size=config["model_vocab_size"], path=path)
         console.print(f"{config['name']}: trained, {path}")
-    return load_tokenizer(path)
+    tokenizer = load_tokenizer(path)
+    if tokenizer.vocab_size != config["model_vocab_size"]:
+        raise ValueError(
+            f"{path} has {tokenizer.vocab_size} ids, not tokenizer.model_vocab_size={config['model_vocab_size']}: "
+            "choose another tokenizer.name, or delete its folder and prepare again."
+        )
+    return tokenizer
 
 
 def _training_texts(names: list[str]) -> Iterator[str]:

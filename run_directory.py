@@ -19,17 +19,13 @@ import torch
 from omegaconf import OmegaConf
 
 from data_modules import SourceShards
-from gpt_lightning.checkpoint import valid_checkpoints
+from gpt_lightning.checkpoint import newest_valid_checkpoint
 from launch import flatten
 
-MAY_CHANGE = (
-    "data_dir",
-    "runs_dir",
-    "run_dir",
-    "sweep_dir",
-    "data.workers",
-    "trainer.",
-)  # where a run runs, not what it is
+# Where a run runs, not what it is.
+MAY_CHANGE = {"data_dir", "runs_dir", "run_dir", "sweep_dir", "data.workers"} | {
+    f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy")
+}
 _PACKAGES = ("torch", "lightning", "numpy", "tokenizers", "tiktoken", "hydra-core", "bitsandbytes")
 
 
@@ -44,12 +40,27 @@ class RunDirectory:
         self.path = path
         self.metrics = path / "metrics.jsonl"
 
-    def begin(self, config: Mapping[str, Any], sources: Mapping[str, SourceShards]) -> Path | None:
-        """Write down what the run is made of, or check that it is what was begun here; its newest valid checkpoint, if any.
+    def newest_checkpoint(self, config: Mapping[str, Any], sources: Mapping[str, SourceShards]) -> Path | None:
+        """The newest valid checkpoint of the run begun here, if it is this one; None if none is saved yet. Writes nothing.
 
         Raises:
-            ValueError: the folder belongs to a run with other settings or other data, or all of its checkpoints are damaged.
+            ValueError: the folder belongs to a run with other settings or data, or all of its checkpoints are damaged.
         """
+        if not (self.path / "environment.json").is_file():
+            return None
+        self._refuse_other_settings(config)
+        self._refuse_other_data(sources)
+        newest = newest_valid_checkpoint(self.path / "checkpoints")
+        if newest is None and any((self.path / "checkpoints").glob("step_*.pt")):
+            raise ValueError(
+                f"no checkpoint in {self.path / 'checkpoints'} is undamaged: choose another name to begin anew."
+            )
+        return newest
+
+    def begin(self, config: Mapping[str, Any], sources: Mapping[str, SourceShards]) -> None:
+        """Write down, once, what the run is made of."""
+        if (self.path / "environment.json").is_file():
+            return
         data = {
             name: {
                 "fingerprint": source.fingerprint,
@@ -58,23 +69,14 @@ class RunDirectory:
             }
             for name, source in sources.items()
         }
-        if not (self.path / "environment.json").is_file():
-            self.path.mkdir(parents=True, exist_ok=True)
-            _write(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
-            _write(self.path / "environment.json", json.dumps(_environment() | {"data": data}, indent=2) + "\n")
-        self._refuse_other_settings(config)
-        self._refuse_other_data(data)
-        checkpoints = valid_checkpoints(self.path / "checkpoints")
-        if not checkpoints and any((self.path / "checkpoints").glob("step_*.pt")):
-            raise ValueError(
-                f"no checkpoint in {self.path / 'checkpoints'} is undamaged: choose another name to begin anew."
-            )
-        return checkpoints[-1] if checkpoints else None
+        self.path.mkdir(parents=True, exist_ok=True)
+        _write(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+        _write(self.path / "environment.json", json.dumps(_environment() | {"data": data}, indent=2) + "\n")
 
     def final_metrics(self) -> dict[str, float]:
         """The last value of every metric."""
         metrics: dict[str, float] = {}
-        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+        for line in self.metrics.read_text(encoding="utf-8").split("\n")[:-1]:
             metrics |= json.loads(line)
         return metrics
 
@@ -86,19 +88,19 @@ class RunDirectory:
         then = dict(flatten(OmegaConf.to_container(OmegaConf.load(self.path / "config.yaml"))))
         now = dict(flatten(config))
         for key in [*then, *(key for key in now if key not in then)]:
-            if then.get(key) != now.get(key) and not key.startswith(MAY_CHANGE):
+            if then.get(key) != now.get(key) and key not in MAY_CHANGE:
                 raise ValueError(
                     f"{self.path} was begun with {key}={then.get(key)}, and now it is {now.get(key)}: choose another run with "
                     "name=…, or set it back to go on with this one."
                 )
 
-    def _refuse_other_data(self, data: Mapping[str, Mapping[str, Any]]) -> None:
+    def _refuse_other_data(self, sources: Mapping[str, SourceShards]) -> None:
         then = json.loads((self.path / "environment.json").read_text())["data"]
-        for name, entry in data.items():
-            if then[name]["fingerprint"] != entry["fingerprint"]:
+        for name, source in sources.items():
+            if then[name]["fingerprint"] != source.fingerprint:
                 raise ValueError(
                     f"{self.path} was begun with other tokens of source {name} (fingerprint {then[name]['fingerprint'][:12]}, "
-                    f"now {entry['fingerprint'][:12]}): choose another run with name=…."
+                    f"now {source.fingerprint[:12]}): choose another run with name=…."
                 )
 
 

@@ -1,8 +1,9 @@
 """python train.py [experiment=…] [key=value …]: train a model, or go on with the run of the same name."""
 
 import logging
+import shlex
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from omegaconf import DictConfig
 from torch.utils.tensorboard.summary import hparams
 
 import launch
-from callbacks import MetricsFile, RunLog
+from callbacks import Checkpoints, MetricsFile, RunLog
 from callbacks.terminal import Terminal
 from data_modules import Curriculum, MixedDataModule, SampleOrder, SourceShards
 from gpt_lightning.checkpoint import VerifiedCheckpointIO
@@ -37,22 +38,29 @@ def train(config: Mapping[str, Any]) -> dict[str, float]:
         ValueError: a setting is wrong, a source is not prepared, or the run directory belongs to another run.
     """
     device, devices = _devices(config["trainer"])
-    curriculum = Curriculum(**config["curriculum"])
+    curriculum = _from_config(Curriculum, "curriculum", config["curriculum"])
     tokenizer, sources = _open_sources(config, curriculum)
     model_config = _model_config(config, tokenizer)
     accumulation = _accumulation(config, devices * config["trainer"]["num_nodes"])
     order = _order(config, curriculum, sources)
-    schedule = cosine_schedule(steps=config["max_steps"], **config["schedule"])
+    schedule = _from_config(cosine_schedule, "schedule", config["schedule"], steps=config["max_steps"])
     precision, why = choose_precision(config["trainer"]["precision"], device=device)
+    config = {**config, "trainer": {**config["trainer"], "precision": precision}}  # it decides the run's bits
     make_optimizer = _make_optimizer(config, precision)
     watchers = [launch.instantiate(node) for node in config["callbacks"].values()]
-
+    data = MixedDataModule(
+        sources=sources,
+        order=order,
+        tokenizer=tokenizer,
+        max_seq_len=model_config.max_seq_len,
+        micro_batch=config["micro_batch"],
+        **config["data"],
+    )
     run = RunDirectory(Path(config["run_dir"]))
-    checkpoint = run.begin(config, sources)
-    terminal = Terminal(run.log_file())
+    checkpoint = run.newest_checkpoint(config, sources)
     resumed = int(checkpoint.stem.removeprefix("step_")) if checkpoint else 0
     if resumed == config["max_steps"]:
-        terminal.note(f"{run.path} is done: {resumed} steps, nothing to do.", style="")
+        print(f"{run.path} is done: {resumed} steps, nothing to do.")
         return run.final_metrics()
 
     torch.manual_seed(config["seed"])
@@ -63,18 +71,11 @@ def train(config: Mapping[str, Any]) -> dict[str, float]:
         gradient_clip=config["gradient_clip"],
         seed=config["seed"],
     )
+    terminal = Terminal(run.log_file())
     metrics_file = MetricsFile(run.metrics)
     tensorboard = TensorBoardLogger(
-        run.path, name="", version="tensorboard", default_hp_metric=False, purge_step=resumed + 1 if resumed else None
+        run.path, name="", version="tensorboard", default_hp_metric=False, purge_step=resumed + 1
     )
-    terminal.note(_headline(config, lit.model, order, device, precision, why), style="")
-    if resumed == 0:
-        _log_hyperparameters(tensorboard, config, [*sources, "mean"])
-    else:
-        terminal.note(f"going on after step {resumed}, from {checkpoint}", style="")
-    # samples come before the line of their step, the line before the checkpoint
-    *others, checkpoints = watchers
-    callbacks = [*others, RunLog(every=config["log_every"], terminal=terminal, metrics_file=metrics_file), checkpoints]
     with lightning_without_noise():
         trainer = L.Trainer(
             accelerator=device,
@@ -90,21 +91,21 @@ def train(config: Mapping[str, Any]) -> dict[str, float]:
             num_sanity_val_steps=0,
             use_distributed_sampler=False,  # the data module slices by rank itself
             logger=[tensorboard, metrics_file],
-            callbacks=callbacks,
+            callbacks=_in_order(
+                watchers, RunLog(every=config["log_every"], terminal=terminal, metrics_file=metrics_file)
+            ),
             plugins=[VerifiedCheckpointIO()],
             default_root_dir=run.path,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        data = MixedDataModule(
-            sources=sources,
-            order=order,
-            tokenizer=tokenizer,
-            max_seq_len=model_config.max_seq_len,
-            micro_batch=config["micro_batch"],
-            **config["data"],
-        )
+        run.begin(config, sources)
+        terminal.note(_headline(config, lit.model, order, device, precision, why), style="")
+        if checkpoint:
+            terminal.note(f"going on after step {resumed}, from {checkpoint}", style="")
+        else:
+            _log_hyperparameters(tensorboard, config, [*sources, "mean"])
         try:
             trainer.fit(lit, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         except (ValueError, OSError) as error:  # no refusal any more: a fault, which wants its traceback
@@ -114,17 +115,27 @@ def train(config: Mapping[str, Any]) -> dict[str, float]:
     return final
 
 
+def _from_config(build: Callable[..., Any], name: str, section: Mapping[str, Any], **more: Any) -> Any:
+    """`build(**section, **more)`, where a key that it does not know is the user's mistake."""
+    try:
+        return build(**section, **more)
+    except TypeError as error:
+        raise ValueError(f"{name}: {error}.") from error
+
+
 def _devices(trainer: Mapping[str, Any]) -> tuple[str, int]:
     """("cpu" or "cuda", how many of them in this process's node)."""
     device = trainer["accelerator"]
-    if device in ("auto", "gpu"):
-        device = "cuda" if torch.cuda.is_available() or device == "gpu" else "cpu"
-    devices = trainer["devices"]
-    if devices == "auto":
-        devices = torch.cuda.device_count() if device == "cuda" else 1
-    if not isinstance(devices, int) or devices < 1:
-        raise ValueError(f"trainer.devices is {devices!r}: it must be a number of devices, or auto.")
-    return device, devices
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"trainer.accelerator is {device!r}: it must be auto, cpu or cuda.")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("trainer.accelerator is cuda, and torch finds no CUDA device here: take auto or cpu.")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    for key in ("devices", "num_nodes"):
+        if not isinstance(trainer[key], int) or trainer[key] < 1:
+            raise ValueError(f"trainer.{key} is {trainer[key]!r}: it must be a whole number, 1 or more.")
+    return device, trainer["devices"]
 
 
 def _open_sources(config: Mapping[str, Any], curriculum: Curriculum) -> tuple[Tokenizer, dict[str, SourceShards]]:
@@ -145,8 +156,12 @@ def _open_sources(config: Mapping[str, Any], curriculum: Curriculum) -> tuple[To
                 )
             missing.append(source)
     if missing:
-        where = "" if config["data_dir"] == "data" else f" data_dir={config['data_dir']}"
-        commands = "".join(f"\n    python prepare.py source={source} tokenizer={name}{where}" for source in missing)
+        chosen = [f"tokenizer={name}"]
+        if name not in launch.group_choices("tokenizer"):
+            chosen = [f"tokenizer.name={name}", f"tokenizer.model_vocab_size={config['tokenizer']['model_vocab_size']}"]
+        if config["data_dir"] != "data":
+            chosen.append(f"data_dir={config['data_dir']}")
+        commands = "".join(f"\n    python prepare.py {shlex.join([f'source={s}', *chosen])}" for s in missing)
         raise ValueError(
             f"not prepared with tokenizer {name} yet: {', '.join(missing)}. First run{commands}\n"
             "or train on the corpora that every machine has: python prepare.py && python train.py experiment=quickstart."
@@ -162,10 +177,7 @@ def _open_sources(config: Mapping[str, Any], curriculum: Curriculum) -> tuple[To
 
 
 def _model_config(config: Mapping[str, Any], tokenizer: Tokenizer) -> GPTConfig:
-    try:
-        model_config = GPTConfig(**config["model"])
-    except TypeError as error:  # an unknown or missing key
-        raise ValueError(f"model: {error}.") from error
+    model_config: GPTConfig = _from_config(GPTConfig, "model", config["model"])
     if model_config.vocab_size < tokenizer.vocab_size:
         raise ValueError(
             f"model.vocab_size is {model_config.vocab_size}, less than the {tokenizer.vocab_size} ids of tokenizer "
@@ -179,6 +191,8 @@ def _accumulation(config: Mapping[str, Any], world_size: int) -> int:
     for key in ("max_steps", "global_batch", "micro_batch", "log_every", "val_every"):
         if not isinstance(config[key], int) or config[key] < 1:
             raise ValueError(f"{key} is {config[key]!r}: it must be a whole number, 1 or more.")
+    if not isinstance(config["seed"], int) or config["seed"] < 0:
+        raise ValueError(f"seed is {config['seed']!r}: it must be a whole number, 0 or more.")
     accumulation, rest = divmod(config["global_batch"], config["micro_batch"] * world_size)
     if rest or not accumulation:
         ranks = f" on each of {world_size} ranks" if world_size > 1 else ""
@@ -206,6 +220,14 @@ def _make_optimizer(config: Mapping[str, Any], precision: str) -> Any:
     except (TypeError, ValueError) as error:
         raise ValueError(f"optimizer: {str(error).rstrip('.')}.") from error
     return make_optimizer
+
+
+def _in_order(watchers: list[L.Callback], run_log: RunLog) -> list[L.Callback]:
+    """Samples come before the line of their step, the line before the checkpoint that says it is written."""
+    checkpoints = [watcher for watcher in watchers if isinstance(watcher, Checkpoints)]
+    if len(checkpoints) != 1:
+        raise ValueError("callbacks.checkpoints is missing: a run without checkpoints could not be continued.")
+    return [*(watcher for watcher in watchers if not isinstance(watcher, Checkpoints)), run_log, *checkpoints]
 
 
 def _headline(config: Mapping[str, Any], model: GPT, order: SampleOrder, device: str, precision: str, why: str) -> str:
@@ -236,7 +258,7 @@ def lightning_without_noise() -> Iterator[None]:
     logger.setLevel(logging.WARNING)  # banners of hardware that is not there
     try:
         with warnings.catch_warnings():
-            # reading memory-mapped windows takes a hundredth of a step: workers are for slow disks
+            # windows of memory-mapped shards are read in place: workers are for slow disks
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             # our loader begins where the completed steps say
             warnings.filterwarnings("ignore", message=".*ended before the epoch ended and your dataloader is.*")

@@ -1,5 +1,6 @@
 """The pictures of one run. Each source keeps its colour, line style and place in every one of them."""
 
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,11 @@ def draw_mix(run: RunRecord, path: Path) -> None:
     mix.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     for n, source in enumerate(run.sources):
         epochs.plot(
-            *run.series(f"mix/epochs/{source}"), color=COLOURS[n], linestyle=STYLES[n], linewidth=2, label=source
+            *run.series(f"mix/epochs/{source}"),
+            color=COLOURS[n % len(COLOURS)],
+            linestyle=STYLES[n % len(STYLES)],
+            linewidth=2,
+            label=source,
         )
     epochs.set(title="Passes over each source", ylabel="epochs", xlabel="step")
     epochs.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
@@ -75,10 +80,23 @@ def draw_perplexity(run: RunRecord, path: Path) -> None:
     for n, source in enumerate(run.sources):
         steps, values = run.series(f"val/perplexity/{source}")
         axes.plot(
-            steps, values, color=COLOURS[n], linestyle=STYLES[n], linewidth=2, marker="o", markersize=4, clip_on=False
+            steps,
+            values,
+            color=COLOURS[n % len(COLOURS)],
+            linestyle=STYLES[n % len(STYLES)],
+            linewidth=2,
+            marker="o",
+            markersize=4,
+            clip_on=False,
         )
         axes.hlines(
-            run.unigram_perplexity(source), 0, right_end, color=COLOURS[n], linestyle=STYLES[n], linewidth=1, alpha=0.6
+            run.unigram_perplexity(source),
+            0,
+            right_end,
+            color=COLOURS[n % len(COLOURS)],
+            linestyle=STYLES[n % len(STYLES)],
+            linewidth=1,
+            alpha=0.6,
         )
     names = {s: v for s in run.sources if (v := run.last(f"val/perplexity/{s}")) is not None}
     _label_right(axes, right_end, {f"{source} {value:.1f}": value for source, value in names.items()})
@@ -96,7 +114,7 @@ def draw_perplexity(run: RunRecord, path: Path) -> None:
 def _label_right(axes: Axes, x: float, labels: dict[str, float]) -> None:
     """Write labels at the right end of their lines (log scale), pushed apart where they would overlap."""
     previous = 0.0
-    colours = dict(zip(labels, COLOURS, strict=False))
+    colours = dict(zip(labels, cycle(COLOURS), strict=False))
     for label, value in sorted(labels.items(), key=lambda item: item[1]):
         y = max(value, previous * 1.13)
         previous = y

@@ -52,8 +52,7 @@ class Checkpoints(StepCallback):
         checkpoint["diet"] = trainer.datamodule.identity()  # type: ignore[attr-defined]
 
     def _save(self, trainer: L.Trainer) -> None:
-        throughput = next(callback for callback in trainer.callbacks if isinstance(callback, Throughput))  # type: ignore[attr-defined]
-        with throughput.pause():
+        with Throughput.paused(trainer):
             self._saved = trainer.global_step
             path = checkpoint_path(Path(trainer.default_root_dir) / "checkpoints", self._saved)
             trainer.save_checkpoint(path)

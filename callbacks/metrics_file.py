@@ -58,7 +58,7 @@ def cut_back(path: Path, *, step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8").split("\n"):  # splitlines would cut at U+2028 too, inside a row
         try:
             row = json.loads(line)
         except ValueError:
@@ -66,4 +66,6 @@ def cut_back(path: Path, *, step: int) -> None:
         if row["step"] > step:
             break
         kept.append(line + "\n")
-    path.write_text("".join(kept), encoding="utf-8")
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text("".join(kept), encoding="utf-8")
+    temporary.replace(path)

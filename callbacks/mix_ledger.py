@@ -19,21 +19,25 @@ class MixLedger(StepCallback):
 
     def __init__(self, *, every: int) -> None:
         super().__init__(every=every)
-        self._drawn = torch.zeros(0, dtype=torch.int64)  # (sources,), this rank's, since the run began
-        self._logged = torch.zeros(0, dtype=torch.int64)  # all ranks', when it was last logged
+        self._drawn = torch.zeros(0, dtype=torch.int64)  # (sources,), by this rank, on its device
+        self._logged = torch.zeros(0, dtype=torch.int64)  # (sources,), by all ranks, when it was last logged
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        if len(self._drawn) == 0:
-            self._drawn = torch.zeros(len(trainer.datamodule.order.sources), dtype=torch.int64)  # type: ignore[attr-defined]
-            self._logged = self._drawn.clone()
+        """What was drawn before a resume follows from the order; it is booked on the first rank."""
+        order: Any = trainer.datamodule.order  # type: ignore[attr-defined]
+        done = trainer.global_step
+        before = torch.tensor(list(order.counts(done).values()), device=pl_module.device)
+        self._drawn = before if trainer.is_global_zero else torch.zeros_like(before)
+        self._logged = torch.tensor(list(order.counts(done - done % self.every).values()))
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self._drawn += torch.bincount(batch.sources.cpu(), minlength=len(self._drawn))
+        indices = torch.arange(len(self._drawn), device=self._drawn.device)
+        self._drawn += (batch.sources[:, None] == indices).sum(dim=0)  # bincount would wait for a GPU
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_step(self, trainer: L.Trainer, module: Any) -> None:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        total: Tensor = trainer.strategy.reduce(self._drawn.clone().to(module.device), reduce_op="sum").cpu()
+        total: Tensor = trainer.strategy.reduce(self._drawn.clone(), reduce_op="sum").cpu()
         recent = total - self._logged
         self._logged = total
         planned = data.order.curriculum.weights(trainer.global_step - 1)
@@ -43,9 +47,3 @@ class MixLedger(StepCallback):
             metrics[f"mix/realised/{source}"] = recent[k].item() / recent.sum().item()
             metrics[f"mix/epochs/{source}"] = total[k].item() / data.order.sequences[source]
         log_metrics(trainer, metrics)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"drawn": self._drawn, "logged": self._logged}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._drawn, self._logged = state_dict["drawn"], state_dict["logged"]

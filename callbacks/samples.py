@@ -37,6 +37,14 @@ class Samples(StepCallback):
         top_k: int | None,
     ) -> None:
         super().__init__(every=every)
+        for name, texts in (("prompts", prompts), ("chat_prompts", chat_prompts)):
+            if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
+                raise ValueError(f"callbacks.samples.{name} is {texts!r}: it must be a list of texts.")
+        if max_new_tokens < 1 or temperature < 0 or (top_k is not None and top_k < 1):
+            raise ValueError(
+                f"callbacks.samples: max_new_tokens={max_new_tokens} and top_k={top_k} must be 1 or more, "
+                f"temperature={temperature} 0 or more."
+            )
         self._prompts = prompts
         self._chat_prompts = chat_prompts
         self._options: dict[str, Any] = {
@@ -48,8 +56,7 @@ class Samples(StepCallback):
     def on_step(self, trainer: L.Trainer, module: Any) -> None:
         if not trainer.is_global_zero:
             return
-        throughput = next(callback for callback in trainer.callbacks if isinstance(callback, Throughput))  # type: ignore[attr-defined]
-        with throughput.pause():
+        with Throughput.paused(trainer):
             self._sample(trainer, module)
 
     def _sample(self, trainer: L.Trainer, module: Any) -> None:
@@ -67,9 +74,9 @@ class Samples(StepCallback):
             **self._options,
         )
         terminal = Terminal.of(trainer)
-        for prompt, answer in zip(self._prompts + self._chat_prompts, answers, strict=True):
+        for n, (prompt, answer) in enumerate(zip(self._prompts + self._chat_prompts, answers, strict=True)):
             response = tokenizer.decode(answer)
-            row = {"step": step, "prompt": prompt, "chat": prompt not in self._prompts, "response": response}
+            row = {"step": step, "prompt": prompt, "chat": n >= len(self._prompts), "response": response}
             append_row(Path(trainer.default_root_dir) / "samples.jsonl", row)
             terminal.sample(step, prompt, response)
             for logger in trainer.loggers:

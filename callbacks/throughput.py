@@ -25,12 +25,16 @@ class Throughput(StepCallback):
         self._paused = 0.0
         self._pause_began = 0.0
 
+    @staticmethod
     @contextmanager
-    def pause(self) -> Iterator[None]:
-        """What happens inside does not count as training time."""
-        self._begin_pause()
+    def paused(trainer: L.Trainer) -> Iterator[None]:
+        """What happens inside does not count as training time, where the run has a Throughput."""
+        watching = [c for c in trainer.callbacks if isinstance(c, Throughput)]  # type: ignore[attr-defined]
+        for throughput in watching:
+            throughput._begin_pause()
         yield
-        self._end_pause()
+        for throughput in watching:
+            throughput._end_pause()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._since, self._tokens, self._paused = _now(), 0, 0.0

@@ -70,8 +70,11 @@ class Curriculum:
                     f"curriculum.keyframes.{name}.at is {keyframe.at}: a fraction of the run is at most 1."
                 )
             previous = keyframe.at
+        if not isinstance(self.max_epochs, Mapping):
+            raise ValueError(f"curriculum.max_epochs is {self.max_epochs!r}: it must map sources to numbers of epochs.")
+        named = {source for frame in self._frames.values() for source in frame.weights}
         for source in self.max_epochs:
-            if source not in self.sources:
+            if source not in named:
                 raise ValueError(f"curriculum.max_epochs.{source} names a source that no keyframe has.")
 
     @property
@@ -86,7 +89,8 @@ class Curriculum:
     def resolve(self, *, steps: int, tokens_per_step: int) -> "ResolvedCurriculum":
         """Pin the curriculum to a run of `steps` steps of `tokens_per_step` tokens each."""
         scale = {"fraction": float(steps), "steps": 1.0, "tokens": 1 / tokens_per_step}[self.unit]
-        return ResolvedCurriculum(self, steps=steps, at=[frame.at * scale for frame in self._frames.values()])
+        # rounded, as 0.55 x 100 is a little more than 55 in floating point and would begin a step late
+        return ResolvedCurriculum(self, steps=steps, at=[round(frame.at * scale, 6) for frame in self._frames.values()])
 
 
 class ResolvedCurriculum:
@@ -129,6 +133,8 @@ def _keyframe(name: str, entry: Keyframe | Mapping[str, Any]) -> Keyframe:
         entry = Keyframe(at=entry["at"], weights=entry["weights"])
     if not _is_number(entry.at) or entry.at < 0:
         raise ValueError(f"{where}.at is {entry.at!r}: it must be a number, 0 or more.")
+    if not isinstance(entry.weights, Mapping):
+        raise ValueError(f"{where}.weights is {entry.weights!r}: it must map sources to weights.")
     for source, weight in entry.weights.items():
         if not _is_number(weight) or weight < 0:
             raise ValueError(f"{where}.weights.{source} is {weight!r}: a weight is a number, 0 or more.")

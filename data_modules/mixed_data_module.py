@@ -37,6 +37,9 @@ class MixedDataModule(L.LightningDataModule):
         micro_batch: sequences in one forward pass on one rank.
         val_sequences: at most this many validation sequences of each source, evenly spaced over its split; None: all.
         workers: processes that read ahead; 0 reads in the training process. The batches are the same.
+
+    Raises:
+        ValueError: a number is out of range, or a source has nothing to validate with.
     """
 
     def __init__(
@@ -58,6 +61,24 @@ class MixedDataModule(L.LightningDataModule):
         self.micro_batch = micro_batch
         self.val_sequences = val_sequences
         self.workers = workers
+        if not isinstance(workers, int) or workers < 0:
+            raise ValueError(f"data.workers is {workers!r}: it must be a number of processes, 0 or more.")
+        if val_sequences is not None and (not isinstance(val_sequences, int) or val_sequences < 1):
+            raise ValueError(
+                f"data.val_sequences is {val_sequences!r}: it must be a number of sequences, 1 or more, or null."
+            )
+        for name, source in self.sources.items():
+            windows = (
+                source.val.read_mask(*window(source.val, j, max_seq_len)) for j in self.chosen_val_sequences(source.val)
+            )
+            if not any(mask.any() for mask in windows):
+                raise ValueError(f"source {name} has no loss-bearing token to validate with: prepare more of it.")
+
+    def chosen_val_sequences(self, stream: TokenStream) -> np.ndarray:
+        """The validation sequences of a source that are scored: all of them, or `val_sequences` spread evenly."""
+        available = -(-len(stream) // self.max_seq_len)
+        wanted = min(available, self.val_sequences or available)
+        return np.linspace(0, available - 1, wanted).round().astype(np.int64)
 
     def identity(self) -> dict[str, Any]:
         """All that decides the order of the run's tokens, as plain values: what a checkpoint keeps of its diet."""
@@ -84,9 +105,10 @@ class MixedDataModule(L.LightningDataModule):
         assert self.trainer is not None
         loaders = []
         for k, source in enumerate(self.sources.values()):
-            dataset = _ValidationBatches(self, source.val, source_index=k)
-            mine = range(self.trainer.global_rank, len(dataset), self.trainer.world_size)
-            loaders.append(self._loader(dataset, mine, workers=0))
+            dataset = _ValidationBatches(
+                self, source.val, source_index=k, rank=self.trainer.global_rank, world_size=self.trainer.world_size
+            )
+            loaders.append(self._loader(dataset, range(len(dataset)), workers=0))
         return loaders
 
     def _loader(self, dataset: Dataset, sampler: Sampler | range, *, workers: int | None = None) -> DataLoader:
@@ -124,24 +146,34 @@ class _TrainingBatches(Dataset):
 
 
 class _ValidationBatches(Dataset):
-    """A source's validation sequences; the last one of the split is filled up with targets that bear no loss."""
+    """This rank's share of a source's validation sequences: every rank has as many batches, if need be one without loss.
 
-    def __init__(self, module: MixedDataModule, stream: TokenStream, *, source_index: int) -> None:
+    The last sequence of the split is filled up with targets that bear no loss.
+    """
+
+    def __init__(
+        self, module: MixedDataModule, stream: TokenStream, *, source_index: int, rank: int, world_size: int
+    ) -> None:
         self._stream = stream
         self._source_index = source_index
         self._max_seq_len = module.max_seq_len
         self._micro_batch = module.micro_batch
-        available = -(-len(stream) // module.max_seq_len)
-        wanted = min(available, module.val_sequences or available)
-        self._sequences = np.linspace(0, available - 1, wanted).round().astype(np.int64)
+        self._rank = rank
+        self._world_size = world_size
+        self._sequences = module.chosen_val_sequences(stream)
 
     def __len__(self) -> int:
-        return -(-len(self._sequences) // self._micro_batch)
+        return -(-len(self._sequences) // (self._micro_batch * self._world_size))
 
     def __getitem__(self, b: int) -> Batch:
-        chosen = self._sequences[b * self._micro_batch : (b + 1) * self._micro_batch]
+        start = (b * self._world_size + self._rank) * self._micro_batch
+        chosen = self._sequences[start : start + self._micro_batch]
+        blank = len(chosen) == 0
+        if blank:
+            chosen = self._sequences[:1]
         sources = np.full(len(chosen), self._source_index)
-        return _assemble([self._stream] * len(chosen), chosen, sources, self._max_seq_len, True)
+        batch = _assemble([self._stream] * len(chosen), chosen, sources, self._max_seq_len, True)
+        return batch._replace(mask=torch.zeros_like(batch.targets, dtype=torch.bool)) if blank else batch
 
 
 class _From(Sampler):
@@ -157,6 +189,11 @@ class _From(Sampler):
         return _ENDLESS  # the same wherever the run goes on, as Lightning counts micro-batches from the run's start
 
 
+def window(stream: TokenStream, sequence: int, max_seq_len: int) -> tuple[int, int]:
+    """Where the targets of a sequence begin and end in its stream; the last one may be shorter."""
+    return sequence * max_seq_len, min((sequence + 1) * max_seq_len, len(stream))
+
+
 def _assemble(
     streams: list[TokenStream], sequences: np.ndarray, sources: np.ndarray, max_seq_len: int, masked: bool
 ) -> Batch:
@@ -164,8 +201,7 @@ def _assemble(
     ids = np.zeros((len(streams), max_seq_len + 1), dtype=np.int64)  # the inputs and, shifted by one, the targets
     mask = np.zeros((len(streams), max_seq_len), dtype=np.bool_)
     for row, (stream, sequence) in enumerate(zip(streams, sequences.tolist(), strict=True)):
-        start = sequence * max_seq_len
-        stop = min(start + max_seq_len, len(stream))
+        start, stop = window(stream, sequence, max_seq_len)
         ids[row, : stop - start + 1] = stream.read(start - 1, stop)
         mask[row, : stop - start] = stream.read_mask(start, stop)
     tensor = torch.from_numpy(ids)

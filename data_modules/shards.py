@@ -5,7 +5,8 @@
     data/<tokenizer>/<source>/{train,val}/mask_0000.npy …        for a source with masked tokens: does the token bear loss?
 
 The shards of a split are one stream of tokens. Sequence j of it has the targets `stream[j·T : (j+1)·T]` and as inputs the
-token before each; the very first token is predicted from end-of-text. So every token is a target exactly once an epoch.
+token before each; the very first token is predicted from end-of-text. So no token is a target twice in an
+epoch, and all are but those after the last whole sequence, which only validation reads.
 """
 
 import hashlib

@@ -24,9 +24,9 @@ def checkpoint_path(folder: Path, step: int) -> Path:
     return folder / f"step_{step:08d}.pt"
 
 
-def valid_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of `folder` that agree with their manifests, oldest first."""
-    return [path for path in sorted(folder.glob("step_*.pt")) if _verifies(path)]
+def newest_valid_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint of `folder` that agrees with its manifest; None if none does."""
+    return next((path for path in sorted(folder.glob("step_*.pt"), reverse=True) if _verifies(path)), None)
 
 
 def prune(folder: Path, *, keep: int) -> None:
@@ -41,8 +41,10 @@ def read_checkpoint(path: Path, *, map_location: Any = "cpu") -> dict[str, Any]:
     """What a checkpoint holds; no code in it can run.
 
     Raises:
-        ValueError: the file disagrees with its manifest, or has none.
+        ValueError: there is no such file, or it disagrees with its manifest, or has none.
     """
+    if not path.is_file():
+        raise ValueError(f"there is no checkpoint {path}.")
     if not _verifies(path):
         raise ValueError(
             f"{path} does not agree with its manifest {path.with_suffix('.json').name}: use an older checkpoint."
@@ -58,10 +60,10 @@ def load_model(path: str | Path) -> GPT:
     """
     path = Path(path)
     if path.is_dir():
-        valid = valid_checkpoints(path / "checkpoints")
-        if not valid:
+        newest = newest_valid_checkpoint(path / "checkpoints")
+        if newest is None:
             raise ValueError(f"{path} holds no valid checkpoint in its folder checkpoints.")
-        path = valid[-1]
+        path = newest
     checkpoint = read_checkpoint(path)
     model = GPT(GPTConfig(**checkpoint["model_config"]))
     model.load_state_dict({key.removeprefix("model."): value for key, value in checkpoint["state_dict"].items()})

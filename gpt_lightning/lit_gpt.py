@@ -51,6 +51,8 @@ class LitGPT(L.LightningModule):
         seed: int,
     ) -> None:
         super().__init__()
+        if not gradient_clip > 0:
+            raise ValueError(f"gradient_clip is {gradient_clip}: it must be above 0.")
         self.model = model
         self._make_optimizer = make_optimizer
         self._schedule = schedule

@@ -21,7 +21,7 @@ def choose_precision(wanted: str, *, device: str) -> tuple[str, str]:
         capabilities = torch.cpu.get_capabilities()
         if capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"):
             return "bf16-mixed", "this CPU multiplies bf16 faster than fp32"
-        return "32-true", "this CPU has no bf16 arithmetic"
+        return "32-true", "this CPU has no bf16 arithmetic known to be faster"
     major, minor = torch.cuda.get_device_capability()
     if major >= 8:
         return "bf16-mixed", f"compute capability {major}.{minor} has bf16"

@@ -1,4 +1,4 @@
-"""Every YAML that ships composes, and says nothing that no code reads."""
+"""Every YAML that ships composes, and what it describes can be built."""
 
 from pathlib import Path
 

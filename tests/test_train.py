@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,12 +13,13 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import launch
 from data_modules import SourceShards
 from gpt_lightning import load_model
-from gpt_lightning.checkpoint import read_checkpoint, valid_checkpoints
+from gpt_lightning.checkpoint import newest_valid_checkpoint, read_checkpoint
 from gpt_lightning.tokenizer import load_tokenizer
 from train import train
 
@@ -33,8 +35,14 @@ def untimed(path: Path) -> list[dict[str, Any]]:
 
 
 def final_weights(run: Path) -> dict[str, torch.Tensor]:
-    state: dict[str, torch.Tensor] = read_checkpoint(valid_checkpoints(run / "checkpoints")[-1])["state_dict"]
+    state: dict[str, torch.Tensor] = final_checkpoint(run)["state_dict"]
     return state
+
+
+def final_checkpoint(run: Path) -> dict[str, Any]:
+    path = newest_valid_checkpoint(run / "checkpoints")
+    assert path is not None
+    return read_checkpoint(path)
 
 
 def command(overrides: list[str], *flags: str) -> list[str]:
@@ -65,7 +73,9 @@ def test_a_run_writes_what_the_design_says(finished: Path) -> None:
     environment = json.loads((finished / "environment.json").read_text())
     assert set(environment) == {"versions", "git", "device", "data"}
     assert [row["step"] for row in untimed(finished / "metrics.jsonl")] == [2, 4, 6, 8, 10, 12]
-    assert [path.stem for path in valid_checkpoints(finished / "checkpoints")] == [f"step_{n:08d}" for n in (4, 8, 12)]
+    assert [path.stem for path in sorted((finished / "checkpoints").glob("*.pt"))] == [
+        f"step_{n:08d}" for n in (4, 8, 12)
+    ]
     samples = [json.loads(line) for line in (finished / "samples.jsonl").read_text().splitlines()]
     assert [sample["step"] for sample in samples] == [6] * 4 + [12] * 4
     assert [sample["chat"] for sample in samples[:4]] == [False, False, False, True]
@@ -160,11 +170,11 @@ train.train(launch.compose_config("train", overrides))
 """
 
 
-@pytest.mark.parametrize("micro_batches_done", [2, 16, 35])
+@pytest.mark.parametrize("micro_batches_done", [2, 14, 16, 35])
 def test_a_killed_run_ends_as_if_it_had_not_been(
     finished: Path, tiny_overrides: list[str], tiny_config: Config, tmp_path: Path, micro_batches_done: int
 ) -> None:
-    """SIGKILL in the first step, just after a checkpoint, and inside a step; then the same command again, dropout on."""
+    """SIGKILL in the first step, before and after a checkpoint, inside a step; then the same command again, dropout on."""
     run = tmp_path / "runs" / "killed"
     script = [sys.executable, "-c", KILL, str(micro_batches_done), *tiny_overrides, "name=killed"]
     assert subprocess.run(script, cwd=ROOT, check=False, capture_output=True).returncode == -signal.SIGKILL
@@ -173,7 +183,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
     train(tiny_config("name=killed"))
     assert untimed(run / "metrics.jsonl") == untimed(finished / "metrics.jsonl")
     assert (run / "samples.jsonl").read_bytes() == (finished / "samples.jsonl").read_bytes()
-    straight, resumed = (read_checkpoint(valid_checkpoints(r / "checkpoints")[-1]) for r in (finished, run))
+    straight, resumed = final_checkpoint(finished), final_checkpoint(run)
     assert all(map(torch.equal, straight["state_dict"].values(), resumed["state_dict"].values()))
     for ours, theirs in zip(straight["optimizer_states"], resumed["optimizer_states"], strict=True):
         for index, state in ours["state"].items():
@@ -195,6 +205,13 @@ def test_two_ranks_train_as_one(tiny_overrides: list[str], tmp_path: Path) -> No
     assert [row.keys() for row in one] == [row.keys() for row in two]
     for ours, theirs in zip(one, two, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-5)
+    for path in (tmp_path / "runs" / "two" / "checkpoints").glob("step_00000012.*"):
+        path.unlink()  # and once more from step 8, on both ranks
+    answer = start([*options, "name=two", "trainer.devices=2", "trainer.strategy=ddp"])
+    assert answer.returncode == 0, answer.stderr
+    again = untimed(tmp_path / "runs" / "two" / "metrics.jsonl")
+    for ours, theirs in zip(again, two, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-6)
     weights = [final_weights(tmp_path / "runs" / name) for name in ("one", "two")]
     for key, value in weights[0].items():
         torch.testing.assert_close(value, weights[1][key], atol=1e-5, rtol=1e-4)
@@ -217,6 +234,16 @@ def test_another_setting_is_not_mixed_in(finished: Path, tiny_overrides: list[st
         ValueError, match=r"was begun with optimizer\.lr=0\.002, and now it is 0\.5: choose another run"
     ):
         train(config)
+
+
+def test_another_precision_is_not_mixed_in(finished: Path, tiny_overrides: list[str]) -> None:
+    """It decides the bits, also where `auto` chose it: a run begun in one goes on in that one."""
+    chosen = OmegaConf.load(finished / "config.yaml").trainer.precision
+    other = next(precision for precision in ("32-true", "bf16-mixed") if precision != chosen)
+    options = [*tiny_overrides, "name=straight", f"runs_dir={finished.parent}"]
+    with pytest.raises(ValueError, match=f"was begun with trainer.precision={chosen}, and now it is {other}"):
+        train(launch.compose_config("train", [*options, f"trainer.precision={other}"]))
+    assert train(launch.compose_config("train", [*options, f"trainer.precision={chosen}"]))
 
 
 def test_other_data_is_not_mixed_in(finished: Path, tiny_overrides: list[str]) -> None:
@@ -248,7 +275,25 @@ def test_other_data_is_not_mixed_in(finished: Path, tiny_overrides: list[str]) -
         ("optimizer.lr=-1", r"optimizer: Invalid learning rate: -1"),
         ("optimizer._target_=os.system", r"_target_=os\.system may not be called from a config"),
         ("callbacks.samples._target_=subprocess.run", r"_target_=subprocess\.run may not be called"),
+        (
+            "optimizer._target_=gpt_lightning.checkpoint.os.getcwd",
+            r"_target_=gpt_lightning\.checkpoint\.os\.getcwd may not",
+        ),
         ("callbacks.checkpoints.keep=0", r"callbacks\.checkpoints\.keep is 0"),
+        ("~callbacks.checkpoints", r"callbacks\.checkpoints is missing"),
+        ("callbacks.samples.top_k=0", r"callbacks\.samples: .*top_k=0 must be 1 or more"),
+        ("callbacks.samples.prompts=hello", r"callbacks\.samples\.prompts is 'hello': it must be a list of texts"),
+        ("+curriculum.foo=1", r"curriculum: .*unexpected keyword argument 'foo'"),
+        ("+schedule.foo=1", r"schedule: .*unexpected keyword argument 'foo'"),
+        ("+model.foo=1", r"model: .*unexpected keyword argument 'foo'"),
+        ("curriculum.max_epochs=null", r"curriculum\.max_epochs is None: it must map sources"),
+        ("curriculum.keyframes.start.weights=0.5", r"keyframes\.start\.weights is 0\.5: it must map sources"),
+        ("seed=null", r"seed is None"),
+        ("gradient_clip=-1", r"gradient_clip is -1"),
+        ("data.workers=-1", r"data\.workers is -1"),
+        ("data.val_sequences=0", r"data\.val_sequences is 0"),
+        ("trainer.accelerator=tpu", r"trainer\.accelerator is 'tpu'"),
+        ("trainer.strategy=foo", r"foo"),
         ("callbacks.samples.every=0", r"every is 0 for Samples"),
         ("trainer.precision=half", r"trainer\.precision is 'half'"),
         ("trainer.devices=0", r"trainer\.devices is 0"),
@@ -278,6 +323,9 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
         (["optimizer.lr=1,2"], "need a multirun: add -m after the file's name"),
         (["max_steps"], "'max_steps' says nothing: settings are written key=value."),
         (["-m", "optimizer.lr=1,2", "sed=3"], "there is no setting sed: did you mean seed?"),
+        (["-m", "model=micro,macro"], "model=macro: there is no such choice; conf/model has gpt2_124m, micro."),
+        (["-m", "optimizer.lr=1,fast"], "optimizer.lr is 'fast', and must be a number like 0.002."),
+        (["trainer.devices=auto"], "trainer.devices is 'auto', and must be a number like 1."),
         (["max_steps=[1"], "the command line cannot be read"),
     ],
 )
@@ -300,10 +348,14 @@ def test_mixed_curriculum_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"not prepared with tokenizer gpt2_chatml yet: c4, cosmopedia, alpaca, python\. First run"
     ) as refusal:
-        train(launch.compose_config("train", ["experiment=mixed_curriculum", f"runs_dir={tmp_path}"]))
+        train(
+            launch.compose_config(
+                "train", ["experiment=mixed_curriculum", f"runs_dir={tmp_path}", f"data_dir={tmp_path}/d"]
+            )
+        )
     lines = [line.strip() for line in str(refusal.value).splitlines()]
     for source in ("c4", "cosmopedia", "alpaca", "python"):
-        assert f"python prepare.py source={source} tokenizer=gpt2_chatml" in lines
+        assert f"python prepare.py source={source} tokenizer=gpt2_chatml data_dir={tmp_path}/d" in lines
     assert "experiment=quickstart" in lines[-1]
     assert not list(tmp_path.iterdir())
 
@@ -319,11 +371,12 @@ def test_a_multirun_gives_each_job_a_directory_and_a_process(tiny_overrides: lis
     answer = start([o for o in sweep if o not in ("max_steps=12", "schedule.warmup_steps=2")], "-m")
     assert answer.returncode == 1  # one of the jobs was refused; the others ran
     assert "1 of the jobs failed" in answer.stderr
-    jobs = sorted(path for path in (tmp_path / "runs" / "quickstart_sweep").iterdir())
+    jobs = sorted(path for path in (tmp_path / "runs" / "quickstart_sweep").iterdir() if path.is_dir())
     assert len(jobs) == 2
     assert all("optimizer.lr=" in job.name for job in jobs)
     rates = [json.loads((job / "metrics.jsonl").read_text().splitlines()[-1])["train/lr"] for job in jobs]
     assert rates == pytest.approx([1e-3, 3e-3])
+    assert (tmp_path / "runs" / "quickstart_sweep" / "multirun.yaml").is_file()  # Hydra's own, and not in the project
     for job in jobs:
         hyperparameters = EventAccumulator(str(job / "tensorboard")).Reload()
         assert hyperparameters.Scalars("val/loss/mean")
@@ -346,3 +399,10 @@ def test_load_model_gives_the_trained_model(finished: Path) -> None:
     state = final_weights(finished)
     assert not model.training
     assert all(torch.equal(value, state[f"model.{key}"]) for key, value in model.state_dict().items())
+
+
+def test_the_readme_example_runs(finished: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    example = example.replace("runs/quickstart", str(finished)).replace("data/bpe_4096", str(tiny_data / "bpe_512"))
+    exec(compile(example, "README.md", "exec"), {})
+    assert capsys.readouterr().out.strip()

@@ -1,11 +1,11 @@
-"""Real text that is on every machine: the Python installation itself, about 13 MB in four sources.
+"""Real text that is on every machine: the Python installation itself, about 12 MB in four sources.
 
     readmes     long descriptions of the installed distributions            plays the web
     pydoc       Python's help topics, pages of modules and classes          plays the textbook
     docstrings  "what does this function do?" answered by its docstring     plays the chat
     stdlib      the standard library's source code                          plays the code
 
-Nothing is imported or executed: pages are built from syntax trees. The sources share no text (pages leave functions'
+No module is imported to be described: pages are built from syntax trees. The sources share no text (pages leave functions'
 docstrings to `docstrings`, and `stdlib` leaves out all three), so no source's training text holds another's validation
 text. For a given installation the documents and their order are always the same.
 """

@@ -42,7 +42,8 @@ def prepare_source(
         progress: called with the number of documents that were just written.
 
     Raises:
-        ValueError: the source has fewer than two different documents, or a conversation needs chat tokens.
+        ValueError: the source has fewer than two different documents, or conversations after texts, or its conversations
+            need chat tokens that the tokenizer lacks.
     """
     if not 0 < val_fraction < 1:
         raise ValueError(f"val_fraction of source {name} must lie between 0 and 1, not be {val_fraction}.")
@@ -62,6 +63,8 @@ def prepare_source(
     lowest, highest = 1.0, 0.0
     for batch in _batches(chain([first], iterator) if first is not None else iterator):
         for document, (ids, mask) in zip(batch, _encode(batch, tokenizer), strict=True):
+            if isinstance(document, list) and not isinstance(first, list):
+                raise ValueError(f"source {name} begins with a text and goes on with a conversation: split it in two.")
             text = text_of(document)
             position = position_of(text)
             lowest, highest = min(lowest, position), max(highest, position)

@@ -21,6 +21,8 @@ def cross_entropy_sum(x: Tensor, weight: Tensor, targets: Tensor, mask: Tensor |
         targets: (tokens,) int64.
         mask: (tokens,) bool, whether each target bears loss; None: all do.
     """
+    if not torch.is_grad_enabled():
+        x, weight = x.detach(), weight.detach()  # so that no gradient is formed for nobody
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight = x.to(dtype), weight.to(dtype)

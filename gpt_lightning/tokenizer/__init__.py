@@ -5,7 +5,7 @@
     ids      --decode-->       text
 
 Two makes of tokenizer stand behind one interface: GPT-2's BPE (through tiktoken) and a byte-level BPE trained here.
-Nothing in this package needs torch or the network.
+Nothing in this package uses torch or the network.
 """
 
 from gpt_lightning.tokenizer.base import Message, Tokenizer

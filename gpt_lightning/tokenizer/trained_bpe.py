@@ -72,7 +72,7 @@ def train_bpe(texts: Iterable[str], *, vocab_size: int, path: Path) -> TrainedBP
     if tokenizer.get_vocab_size() != vocab_size:
         raise ValueError(
             f"the texts give only {tokenizer.get_vocab_size()} of the {vocab_size} ids of {path.parent.name}: "
-            "train on more text or lower tokenizer.vocab_size."
+            "train on more text or lower tokenizer.model_vocab_size."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from analysis.run_record import RunRecord, read_rows, smooth
+from callbacks.metrics_file import append_row, cut_back
 from report import report
 from train import train
 
@@ -51,6 +52,17 @@ def test_a_torn_line_is_left_for_later(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"ste')
     assert read_rows(tmp_path / "metrics.jsonl") == [{"step": 1}, {"step": 2}]
     assert read_rows(tmp_path / "absent.jsonl") == []
+
+
+def test_rows_with_strange_line_breaks_stay_whole(tmp_path: Path) -> None:
+    """U+2028, U+2029 and U+0085 end a line for str.splitlines, and a model can write them."""
+    path = tmp_path / "samples.jsonl"
+    rows = [{"step": step, "response": "a\u2028b\u2029c\x85d\re\nf"} for step in (100, 200, 300)]
+    for row in rows:
+        append_row(path, row)
+    assert read_rows(path) == rows
+    cut_back(path, step=200)
+    assert read_rows(path) == rows[:2]
 
 
 def test_smoothing_keeps_what_is_smooth_and_does_not_lag() -> None:

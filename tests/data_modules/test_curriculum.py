@@ -74,6 +74,21 @@ def test_one_keyframe_is_a_constant_mix() -> None:
     assert resolved.weights(0) == resolved.weights(8) == {"a": 0.25, "b": 0.75}
 
 
+def test_a_keyframe_takes_effect_at_its_step() -> None:
+    """0.55 x 100 is 55.00000000000001 in floating point: still step 55."""
+    for percent in range(1, 100):
+        frames = {"a": {"at": 0, "weights": {"a": 1}}, "b": {"at": percent / 100, "weights": {"b": 1}}}
+        resolved = Curriculum(interpolation="step", keyframes=frames).resolve(steps=100, tokens_per_step=1)
+        assert resolved.weights(percent - 1) == {"a": 1, "b": 0}
+        assert resolved.weights(percent) == {"a": 0, "b": 1}
+
+
+def test_a_source_can_be_switched_off() -> None:
+    """The plainest ablation: its weights 0, and its limit of epochs left where it is."""
+    frames = {"all": {"at": 0, "weights": {"a": 1, "b": 0}}}
+    assert Curriculum(keyframes=frames, max_epochs={"b": 4}).sources == ("a",)
+
+
 def changed(frame: str, key: str, value: Any) -> dict[str, Any]:
     return {name: entry | ({key: value} if name == frame else {}) for name, entry in FRAMES.items()}
 

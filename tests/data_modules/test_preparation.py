@@ -127,6 +127,12 @@ def test_a_source_is_complete_or_absent(tmp_path: Path) -> None:
         SourceShards(tmp_path / "torn")
 
 
+def test_a_source_is_of_one_kind(tmp_path: Path) -> None:
+    chat: Document = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+    with pytest.raises(ValueError, match="mixed begins with a text and goes on with a conversation"):
+        prepare(["a text", "another", chat], tmp_path / "mixed")
+
+
 def test_the_unigram_line(tmp_path: Path) -> None:
     """The loss of guessing by frequency, worked out token by token."""
     source = prepare([f"{'a' * n} b {'c d' * (n % 3)}" for n in range(1, 80)], tmp_path / "letters")

@@ -7,7 +7,13 @@ import pytest
 import torch
 
 from gpt_lightning import load_model
-from gpt_lightning.checkpoint import VerifiedCheckpointIO, checkpoint_path, prune, read_checkpoint, valid_checkpoints
+from gpt_lightning.checkpoint import (
+    VerifiedCheckpointIO,
+    checkpoint_path,
+    newest_valid_checkpoint,
+    prune,
+    read_checkpoint,
+)
 
 
 @pytest.fixture
@@ -33,7 +39,7 @@ def test_a_manifest_says_what_the_file_is(folder: Path) -> None:
 def test_a_truncated_file_is_no_checkpoint(folder: Path, share: float) -> None:
     path = checkpoint_path(folder, 50)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
-    assert valid_checkpoints(folder)[-1] == checkpoint_path(folder, 40)
+    assert newest_valid_checkpoint(folder) == checkpoint_path(folder, 40)
     with pytest.raises(ValueError, match="does not agree with its manifest"):
         read_checkpoint(path)
 
@@ -43,7 +49,7 @@ def test_a_flipped_byte_or_a_missing_manifest_is_noticed(folder: Path) -> None:
     flipped[len(flipped) // 2] ^= 1
     checkpoint_path(folder, 50).write_bytes(flipped)
     checkpoint_path(folder, 40).with_suffix(".json").unlink()
-    assert valid_checkpoints(folder)[-1] == checkpoint_path(folder, 30)
+    assert newest_valid_checkpoint(folder) == checkpoint_path(folder, 30)
 
 
 def test_pruning_goes_by_the_folder(folder: Path) -> None:
