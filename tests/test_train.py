@@ -297,7 +297,7 @@ def test_other_data_is_not_mixed_in(finished: Path, tiny_overrides: list[str]) -
         ("callbacks.samples.every=0", r"every is 0 for Samples"),
         ("trainer.precision=half", r"trainer\.precision is 'half'"),
         ("trainer.devices=0", r"trainer\.devices is 0"),
-        ("curriculum.max_epochs.readmes=0.001", r"curriculum\.max_epochs\.readmes is 0\.001, and the plan draws"),
+        ("curriculum.max_epochs.pydoc=0.001", r"curriculum\.max_epochs\.pydoc is 0\.001, and the plan draws"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_written(
