@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import launch
+from gpt_lightning.model import GPT, GPTConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -50,3 +51,9 @@ def test_the_tree_exists() -> None:
             folder = entries[0] if entries[0].endswith("/") else ""
         for entry in entries:
             assert entry == "runs/" or (ROOT / entry).exists(), entry
+
+
+def test_the_size_of_the_quickstart_model_is_as_stated() -> None:
+    (millions,) = re.findall(r"a model of ([\d.]+) million parameters", README)
+    config = launch.compose_config("train", ["experiment=quickstart"])
+    assert f"{GPT(GPTConfig(**config['model'])).n_parameters() / 1e6:.1f}" == millions
