@@ -81,7 +81,7 @@ def check_command_line(config_name: str, arguments: list[str]) -> None:
     """Compose once what the arguments ask for; of a sweep, each choice of each axis.
 
     Raises:
-        ValueError: as `compose_config`; or a text stands where a number belongs.
+        ValueError: as `compose_config`; or a setting is none, or a text stands where a number belongs.
     """
     for before, argument in zip(["", *arguments], arguments, strict=False):
         if "=" not in argument and not argument.startswith(("-", "~")) and not before.startswith("-"):
@@ -103,7 +103,7 @@ def check_command_line(config_name: str, arguments: list[str]) -> None:
     others = ([*first[:n], text, *first[n + 1 :]] for n, texts in enumerate(choices) for text in texts[1:])
     for job in [first, *others]:
         groups = [text for text, o in zip(job, parsed, strict=True) if (CONF / o.key_or_group).is_dir()]
-        _refuse_texts_for_numbers(compose_config(config_name, job), defaults=compose_config(config_name, groups))
+        _refuse_strangers(compose_config(config_name, job), defaults=compose_config(config_name, groups))
 
 
 def group_choices(group: str) -> list[str]:
@@ -180,7 +180,11 @@ def _targets(node: Any) -> Iterator[Any]:
             yield from _targets(value)
 
 
-def _refuse_texts_for_numbers(config: Mapping[str, Any], *, defaults: Mapping[str, Any]) -> None:
+def _refuse_strangers(config: Mapping[str, Any], *, defaults: Mapping[str, Any]) -> None:
+    """Refuse settings that nothing reads, also behind a `+`, and texts where a number belongs."""
+    for key in set(config) - set(defaults):
+        near = difflib.get_close_matches(key, list(defaults), n=1)
+        raise ValueError(f"there is no setting {key}" + (f": did you mean {near[0]}?" if near else "."))
     numbers = {key: value for key, value in flatten(defaults) if isinstance(value, (int, float))}
     for key, value in flatten(config):
         if key in numbers and isinstance(value, str):

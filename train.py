@@ -164,7 +164,8 @@ def _open_sources(config: Mapping[str, Any], curriculum: Curriculum) -> tuple[To
         commands = "".join(f"\n    python prepare.py {shlex.join([f'source={s}', *chosen])}" for s in missing)
         raise ValueError(
             f"not prepared with tokenizer {name} yet: {', '.join(missing)}. First run{commands}\n"
-            "or train on the corpora that every machine has: python prepare.py && python train.py experiment=quickstart."
+            f"{_on_the_hub(missing)}or train on the corpora that every machine has: "
+            "python prepare.py && python train.py experiment=quickstart."
         )
     tokenizer = load_tokenizer(folder if "train_on" in config["tokenizer"] else name)
     sources = {source: SourceShards(folder / source) for source in curriculum.sources}
@@ -174,6 +175,12 @@ def _open_sources(config: Mapping[str, Any], curriculum: Curriculum) -> tuple[To
                 f"{folder / source} was made with another tokenizer {name}: delete it and prepare it again."
             )
     return tokenizer, sources
+
+
+def _on_the_hub(sources: list[str]) -> str:
+    """What is to be said of the sources among these that have no loader yet."""
+    unreadable = [name for name in sources if "corpus" not in launch.read_choice("source", name)]
+    return f"({', '.join(unreadable)} lie on the hub, which this version cannot read yet) " if unreadable else ""
 
 
 def _model_config(config: Mapping[str, Any], tokenizer: Tokenizer) -> GPTConfig:

@@ -30,6 +30,10 @@ class RunLog(StepCallback):
         if trainer.is_global_zero:
             self.terminal.start_progress(done=trainer.global_step, total=trainer.max_steps)
 
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.terminal.advance_progress(trainer.global_step)
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
     def on_step(self, trainer: L.Trainer, module: Any) -> None:
         log_metrics(trainer, module.step_metrics())
         row = self._metrics_file.row
@@ -44,7 +48,6 @@ class RunLog(StepCallback):
             f"{_duration(left)} left",
         ]
         self.terminal.metrics(" | ".join(parts))
-        self.terminal.advance_progress(trainer.global_step)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         row = self._metrics_file.row
@@ -64,6 +67,11 @@ class RunLog(StepCallback):
 
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
         self.terminal.stop_progress()
+        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:
+            self.terminal.note(
+                f"interrupted after step {trainer.global_step}: the same command goes on from the newest checkpoint.",
+                style="bold",
+            )
 
 
 def _duration(seconds: float) -> str:

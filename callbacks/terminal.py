@@ -12,7 +12,6 @@ from rich.progress import (
     Progress,
     TaskID,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.text import Text
@@ -55,7 +54,7 @@ class Terminal:
         """Show a bar of steps and the time left, where someone can see it."""
         if not self._console.is_terminal:
             return
-        columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
         self._progress = Progress(*columns, TextColumn("left"), console=self._console, transient=True)
         self._task = self._progress.add_task("", total=total, completed=done)
         self._progress.start()

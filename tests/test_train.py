@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
     assert subprocess.run(script, cwd=ROOT, check=False, capture_output=True).returncode == -signal.SIGKILL
     saved = [path.stem for path in sorted((run / "checkpoints").glob("*.pt"))]
     assert saved == [f"step_{step:08d}" for step in (4, 8) if step * 4 <= micro_batches_done]
+    time.sleep(1.1)  # TensorBoard reads event files in the order of the seconds in their names
     train(tiny_config("name=killed"))
     assert untimed(run / "metrics.jsonl") == untimed(finished / "metrics.jsonl")
     assert (run / "samples.jsonl").read_bytes() == (finished / "samples.jsonl").read_bytes()
@@ -325,6 +327,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
         (["-m", "optimizer.lr=1,2", "sed=3"], "there is no setting sed: did you mean seed?"),
         (["-m", "model=micro,macro"], "model=macro: there is no such choice; conf/model has gpt2_124m, micro."),
         (["-m", "optimizer.lr=1,fast"], "optimizer.lr is 'fast', and must be a number like 0.002."),
+        (["+maxsteps=10"], "there is no setting maxsteps: did you mean max_steps?"),
         (["trainer.devices=auto"], "trainer.devices is 'auto', and must be a number like 1."),
         (["max_steps=[1"], "the command line cannot be read"),
     ],
@@ -356,6 +359,7 @@ def test_mixed_curriculum_says_what_is_missing(tmp_path: Path) -> None:
     lines = [line.strip() for line in str(refusal.value).splitlines()]
     for source in ("c4", "cosmopedia", "alpaca", "python"):
         assert f"python prepare.py source={source} tokenizer=gpt2_chatml data_dir={tmp_path}/d" in lines
+    assert "c4, cosmopedia, alpaca, python lie on the hub, which this version cannot read yet" in lines[-1]
     assert "experiment=quickstart" in lines[-1]
     assert not list(tmp_path.iterdir())
 

@@ -16,6 +16,7 @@ from data_modules.corpora.documents import Document, text_of
 from data_modules.preparation.shard_writer import ShardWriter
 from data_modules.preparation.split import SPLITS, position_of
 from gpt_lightning.tokenizer import Tokenizer
+from gpt_lightning.tokenizer.base import CHAT_START
 
 DOCUMENTS_AT_ONCE = 256  # tokenized together, on all cores
 
@@ -51,6 +52,10 @@ def prepare_source(
     shutil.rmtree(partial, ignore_errors=True)
     iterator = iter(documents())
     first = next(iterator, None)
+    if isinstance(first, list) and CHAT_START not in tokenizer.special_ids:
+        raise ValueError(
+            f"source {name} is chat, and tokenizer {tokenizer.name} has no chat tokens: use gpt2_chatml or bpe_4096."
+        )
     writers = {
         split: ShardWriter(
             partial / split,

@@ -133,6 +133,20 @@ def test_a_source_is_of_one_kind(tmp_path: Path) -> None:
         prepare(["a text", "another", chat], tmp_path / "mixed")
 
 
+def test_chat_needs_chat_tokens(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="source chat is chat, and tokenizer gpt2 has no chat tokens"):
+        prepare_source(
+            CORPORA["docstrings"],
+            name="chat",
+            tokenizer=load_tokenizer("gpt2"),
+            folder=tmp_path / "chat",
+            val_fraction=0.1,
+            origin={},
+            licence="test",
+        )
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_unigram_line(tmp_path: Path) -> None:
     """The loss of guessing by frequency, worked out token by token."""
     source = prepare([f"{'a' * n} b {'c d' * (n % 3)}" for n in range(1, 80)], tmp_path / "letters")
