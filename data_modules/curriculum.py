@@ -119,9 +119,10 @@ class ResolvedCurriculum:
         if len(self._at) == 1:
             return np.repeat(self._pinned, len(steps), axis=0)
         left = np.clip(np.searchsorted(self._at, steps, side="right") - 1, 0, len(self._at) - 2)
-        x = np.clip((steps - self._at[left]) / (self._at[left + 1] - self._at[left]), 0, 1)
-        # past the last keyframe its own weights hold, whatever the interpolation
-        x = np.where(x >= 1, 1.0, _EASINGS[self.curriculum.interpolation](x))[:, None]
+        begin, end = self._at[left], self._at[left + 1]
+        x = np.clip((steps - begin) / np.maximum(end - begin, 1e-9), 0, 1)  # two keyframes may share a step
+        # from the later keyframe on its own weights hold, whatever the interpolation
+        x = np.where(steps >= end, 1.0, _EASINGS[self.curriculum.interpolation](x))[:, None]
         return (1 - x) * self._pinned[left] + x * self._pinned[left + 1]
 
 

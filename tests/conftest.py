@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 
@@ -16,6 +17,9 @@ from data_modules.preparation import prepare_source
 from gpt_lightning.tokenizer import train_bpe
 
 ROOT = Path(__file__).resolve().parent.parent
+hypothesis.settings.register_profile("ci", derandomize=True)  # CI repeats itself; a developer's run goes on searching
+if os.environ.get("CI"):
+    hypothesis.settings.load_profile("ci")
 torch.set_num_threads(1)  # tiny matrices: more threads only cost time
 
 CORPORA = {

@@ -83,6 +83,13 @@ def test_a_keyframe_takes_effect_at_its_step() -> None:
         assert resolved.weights(percent) == {"a": 0, "b": 1}
 
 
+def test_of_two_keyframes_at_one_step_the_later_holds() -> None:
+    frames = {"a": {"at": 0.0, "weights": {"a": 1}}, "b": {"at": 1e-18, "weights": {"b": 1}}}
+    for interpolation in ("step", "linear", "cosine"):
+        resolved = Curriculum(interpolation=interpolation, keyframes=frames).resolve(steps=9, tokens_per_step=1)  # type: ignore[arg-type]
+        assert resolved.weights(0) == resolved.weights(8) == {"a": 0, "b": 1}
+
+
 def test_a_source_can_be_switched_off() -> None:
     """The plainest ablation: its weights 0, and its limit of epochs left where it is."""
     frames = {"all": {"at": 0, "weights": {"a": 1, "b": 0}}}
