@@ -84,7 +84,9 @@ def test_a_run_writes_what_the_design_says(finished: Path) -> None:
 
 def test_validation_is_exact(finished: Path, tiny_data: Path, tiny_config: Config, tmp_path: Path) -> None:
     """Loss, perplexity and bits per byte of the whole split, worked out one window at a time."""
-    config = tiny_config("name=whole", "data.val_sequences=null", "max_steps=4", "micro_batch=8")
+    config = tiny_config(
+        "name=whole", "data.val_sequences=null", "max_steps=4", "micro_batch=8", "trainer.precision=32-true"
+    )
     metrics = train(config)
     model = load_model(tmp_path / "runs" / "whole")
     tokenizer = load_tokenizer(tiny_data / "bpe_512")
@@ -101,11 +103,11 @@ def test_validation_is_exact(finished: Path, tiny_data: Path, tiny_config: Confi
             bearing += ids[1:][mask].tolist()
         text = tokenizer.decode([i for i in bearing if i not in tokenizer.special_ids.values()])
         losses.append(nats / len(bearing))
-        assert metrics[f"val/loss/{name}"] == pytest.approx(losses[-1], rel=2e-3)  # the run's matrices may be bf16
+        assert metrics[f"val/loss/{name}"] == pytest.approx(losses[-1], rel=1e-5)
         assert metrics[f"val/perplexity/{name}"] == pytest.approx(math.exp(metrics[f"val/loss/{name}"]))
         bits = metrics[f"val/loss/{name}"] * len(bearing) / math.log(2) / len(text.encode())
         assert metrics[f"val/bits_per_byte/{name}"] == pytest.approx(bits, rel=1e-6)
-    assert metrics["val/loss/mean"] == pytest.approx(sum(losses) / 4, rel=2e-3)
+    assert metrics["val/loss/mean"] == pytest.approx(sum(losses) / 4, rel=1e-5)
 
 
 def test_the_ledger_says_what_was_trained_on(finished: Path) -> None:
