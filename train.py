@@ -71,6 +71,8 @@ def train(config: Mapping[str, Any]) -> dict[str, float]:
         gradient_clip=config["gradient_clip"],
         seed=config["seed"],
     )
+    if config["trainer"]["compile"]:
+        lit.model.compile_blocks()
     terminal = Terminal(run.log_file())
     metrics_file = MetricsFile(run.metrics)
     tensorboard = TensorBoardLogger(
@@ -184,7 +186,7 @@ def _on_the_hub(sources: list[str]) -> str:
 
 
 def _model_config(config: Mapping[str, Any], tokenizer: Tokenizer) -> GPTConfig:
-    model_config: GPTConfig = _from_config(GPTConfig, "model", config["model"])
+    model_config: GPTConfig = _from_config(GPTConfig, "model", config["model"], eot_id=tokenizer.eot_id)
     if model_config.vocab_size < tokenizer.vocab_size:
         raise ValueError(
             f"model.vocab_size is {model_config.vocab_size}, less than the {tokenizer.vocab_size} ids of tokenizer "

@@ -1,5 +1,6 @@
 """What the model writes, every so many steps."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from callbacks.metrics_file import append_row
 from callbacks.step_callback import StepCallback
 from callbacks.terminal import Terminal
 from callbacks.throughput import Throughput
-from gpt_lightning.generation import generate
+from gpt_lightning.generation import Sampling, generate
 from gpt_lightning.tokenizer import Message
 
 
@@ -40,18 +41,15 @@ class Samples(StepCallback):
         for name, texts in (("prompts", prompts), ("chat_prompts", chat_prompts)):
             if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
                 raise ValueError(f"callbacks.samples.{name} is {texts!r}: it must be a list of texts.")
-        if max_new_tokens < 1 or temperature < 0 or (top_k is not None and top_k < 1):
-            raise ValueError(
-                f"callbacks.samples: max_new_tokens={max_new_tokens} and top_k={top_k} must be 1 or more, "
-                f"temperature={temperature} 0 or more."
-            )
+        if max_new_tokens < 1:
+            raise ValueError(f"callbacks.samples.max_new_tokens is {max_new_tokens}: it must be 1 or more.")
         self._prompts = prompts
         self._chat_prompts = chat_prompts
-        self._options: dict[str, Any] = {
-            "max_new_tokens": max_new_tokens,
-            "temperature": temperature,
-            "top_k": top_k,
-        }
+        self._max_new_tokens = max_new_tokens
+        try:
+            self._sampling = Sampling(temperature=temperature, top_k=top_k)
+        except ValueError as error:
+            raise ValueError(f"callbacks.samples.{error}") from error
 
     def on_step(self, trainer: L.Trainer, module: Any) -> None:
         if not trainer.is_global_zero:
@@ -67,11 +65,11 @@ class Samples(StepCallback):
         ]
         answers = generate(
             module.model,
-            ids,
+            [prompt[-module.model.config.max_seq_len :] for prompt in ids],  # a watcher does not stop a run
             stop_ids=list(tokenizer.special_ids.values()),
             vocab_size=tokenizer.vocab_size,
-            seed=step,
-            **self._options,
+            max_new_tokens=self._max_new_tokens,
+            sampling=replace(self._sampling, seed=step),
         )
         terminal = Terminal.of(trainer)
         for n, (prompt, answer) in enumerate(zip(self._prompts + self._chat_prompts, answers, strict=True)):

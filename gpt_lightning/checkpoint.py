@@ -65,7 +65,9 @@ def load_model(path: str | Path) -> GPT:
             raise ValueError(f"{path} holds no valid checkpoint in its folder checkpoints.")
         path = newest
     checkpoint = read_checkpoint(path)
-    model = GPT(GPTConfig(**checkpoint["model_config"]))
+    model = GPT(
+        GPTConfig(**checkpoint["model_config"] | {"attention": "auto"})
+    )  # it may have trained on another device
     model.load_state_dict({key.removeprefix("model."): value for key, value in checkpoint["state_dict"].items()})
     return model.eval()
 

@@ -75,30 +75,32 @@ class LitGPT(L.LightningModule):
         accumulation = self.trainer.accumulate_grad_batches
         micro = batch_idx % accumulation
         self._seed_dropout(micro)
-        nats = self.model.loss_sum(batch.token_ids, batch.targets, batch.mask)
+        loss = self.model.loss_sum(batch.token_ids, batch.targets, batch.mask)
         tokens = self._loss_bearing(batch)
         if micro == 0:
-            self._nats, self._tokens = torch.zeros_like(nats.detach()), torch.zeros_like(tokens)
+            self._nats, self._tokens = torch.zeros_like(loss.nats), torch.zeros_like(tokens)
             self._global_batch_tokens = batch.targets.numel() * accumulation * self.trainer.world_size
-        self._nats += nats.detach()
+        self._nats += loss.nats
         self._tokens += tokens
-        return nats / batch.targets.numel()  # Lightning averages over the accumulation and the ranks
+        return loss.objective / batch.targets.numel()  # Lightning averages over the accumulation and the ranks
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         self._nats, self._tokens = (
             self.trainer.strategy.reduce(value, reduce_op="sum") for value in (self._nats, self._tokens)
         )
-        gradients = [p.grad for p in self.parameters() if p.grad is not None]
-        torch._foreach_mul_(gradients, self._global_batch_tokens / self._tokens.clamp(min=1))
         self._learning_rate = optimizer.param_groups[0]["lr"]
 
     def configure_gradient_clipping(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> None:
-        self._gradient_norm = torch.nn.utils.clip_grad_norm_(self.parameters(), self._gradient_clip)
+        """Scale to the mean over loss-bearing tokens and clip, in one pass over the gradients."""
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
+        to_mean = self._global_batch_tokens / self._tokens.clamp(min=1)
+        self._gradient_norm = torch.nn.utils.get_total_norm(gradients) * to_mean
+        torch._foreach_mul_(gradients, to_mean * (self._gradient_clip / (self._gradient_norm + 1e-6)).clamp(max=1))
 
     def validation_step(self, batch: Sequences, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Sum of nats, and loss-bearing tokens: sums, so that a shorter last batch weighs no more than it holds."""
         return {
-            "nats": self.model.loss_sum(batch.token_ids, batch.targets, batch.mask),
+            "nats": self.model.loss_sum(batch.token_ids, batch.targets, batch.mask).nats,
             "tokens": self._loss_bearing(batch),
         }
 

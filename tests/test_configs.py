@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 import launch
 from data_modules import Curriculum
@@ -26,7 +27,7 @@ def test_every_choice_composes(group: str, choice: str) -> None:
         assert {"licence", "val_fraction"} < set(source)
         assert ("corpus" in source) != ("hub" in source)
     else:
-        GPTConfig(**config["model"])
+        GPTConfig(**config["model"], eot_id=0)
         Curriculum(**config["curriculum"])
         cosine_schedule(steps=config["max_steps"], **config["schedule"])
         launch.instantiate(config["optimizer"] | {"_partial_": True})
@@ -46,12 +47,21 @@ def test_an_experiment_trains_on_sources_that_exist(experiment: str) -> None:
     assert config["name"] == experiment
 
 
-def test_gpt2_124m_is_exact() -> None:
-    import torch
-
-    config = launch.compose_config("train", ["model=gpt2_124m", "tokenizer=gpt2"])
+@pytest.mark.parametrize(
+    ("model", "n_parameters"),
+    [
+        ("gpt2_124m", 124_439_808),
+        ("gpt2_350m", 354_823_168),
+        ("gpt2_774m", 774_030_080),
+        ("gpt2_1558m", 1_557_611_200),
+        ("rangeflow_124m", 124_439_808),
+        ("gpt2_5_124m", 162_148_608),
+    ],
+)
+def test_published_models_are_exact(model: str, n_parameters: int) -> None:
+    config = launch.compose_config("train", [f"model={model}", "tokenizer=gpt2"])
     with torch.device("meta"):
-        assert GPT(GPTConfig(**config["model"])).n_parameters() == 124_439_808
+        assert GPT(GPTConfig(**config["model"])).n_parameters() == n_parameters
 
 
 def test_mixed_curriculum_keeps_alpaca_to_four_epochs() -> None:

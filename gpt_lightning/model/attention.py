@@ -1,56 +1,52 @@
-"""Causal self-attention, and the backends that compute it.
+"""Causal self-attention."""
 
-A backend takes queries, keys and values of shape (batch, heads, time, d_head) and the dropout rate of this pass, and gives
-(batch, heads, time, d_head). `manual` writes the mask out and is the oracle of the others.
-"""
+from typing import Any, NamedTuple
 
-import math
-from collections.abc import Callable
-
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gpt_lightning.model.positions import Positions
+from gpt_lightning.model.attention_backends import Backend
+from gpt_lightning.model.kv_cache import LayerCache
+from gpt_lightning.model.linear import Linear
+from gpt_lightning.model.positions import Rotation, rotate
 
 
-def manual_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
-    """Softmax over a (time, time) matrix of scores under a lower-triangular mask, all of it held in memory."""
-    time = q.shape[-2]
-    visible = torch.tril(torch.ones(time, time, dtype=torch.bool, device=q.device))
-    scores = (q @ k.transpose(-2, -1)) / math.sqrt(q.shape[-1])
-    weights = scores.masked_fill(~visible, float("-inf")).softmax(dim=-1)
-    return F.dropout(weights, p=dropout) @ v
+class Pass(NamedTuple):
+    """What all blocks share in one forward pass."""
 
-
-def sdpa_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
-    """torch's scaled_dot_product_attention, which picks the fastest kernel for the device."""
-    return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
-
-
-ATTENTION_BACKENDS: dict[str, Callable[[Tensor, Tensor, Tensor, float], Tensor]] = {
-    "manual": manual_attention,
-    "sdpa": sdpa_attention,
-}
+    backend: Backend
+    plan: Any
+    """The backend's own, from what each query may see."""
+    rotation: Rotation | None
 
 
 class CausalSelfAttention(nn.Module):
-    """Multi-head attention of each token to itself and those before it."""
+    """Attention of each token to itself and to those before it, with n_heads queries and n_kv_heads keys and values."""
 
     def __init__(
-        self, *, d_model: int, n_heads: int, bias: bool, dropout: float, backend: str, positions: Positions
+        self, *, d_model: int, n_heads: int, n_kv_heads: int, bias: bool, dropout: float, qk_norm: bool
     ) -> None:
         super().__init__()
-        self.n_heads = n_heads
+        self.n_heads, self.n_kv_heads = n_heads, n_kv_heads
         self.dropout = dropout
-        self.attend = ATTENTION_BACKENDS[backend]
-        self.rotate = positions.rotate  # the model's own positions, shared by its blocks
-        self.qkv = nn.Linear(d_model, 3 * d_model, bias=bias)  # rows: queries, keys, values, each head by head
-        self.out = nn.Linear(d_model, d_model, bias=bias)
+        # RMS norm without gains: a head's queries and keys keep their directions, and scores stay below sqrt(d_head)
+        self.qk_norm = _rms_norm if qk_norm else nn.Identity()
+        d_head = d_model // n_heads
+        self.qkv = Linear(
+            d_model, (n_heads + 2 * n_kv_heads) * d_head, bias=bias
+        )  # rows: q, k, v, each head by head
+        self.out = Linear(d_model, d_model, bias=bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, shared: Pass, cache: LayerCache | None = None) -> Tensor:
         batch, time, d_model = x.shape
-        qkv = self.qkv(x).view(batch, time, 3, self.n_heads, d_model // self.n_heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (batch, heads, time, d_head)
-        y = self.attend(self.rotate(q), self.rotate(k), v, self.dropout if self.training else 0.0)
-        return self.out(y.transpose(1, 2).reshape(batch, time, d_model))
+        qkv = self.qkv(x).view(batch, time, self.n_heads + 2 * self.n_kv_heads, d_model // self.n_heads)
+        qk, v = qkv.split([self.n_heads + self.n_kv_heads, self.n_kv_heads], dim=2)  # (batch, time, heads, d_head)
+        q, k = rotate(self.qk_norm(qk), shared.rotation).split([self.n_heads, self.n_kv_heads], dim=2)
+        if cache is not None:
+            k, v = cache.append(k, v)
+        y = shared.backend.attend(q, k, v, shared.plan, self.dropout if self.training else 0.0)
+        return self.out(y.reshape(batch, time, d_model))
+
+
+def _rms_norm(x: Tensor) -> Tensor:
+    return F.rms_norm(x, (x.shape[-1],))

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
-from gpt_lightning.model.attention import ATTENTION_BACKENDS
+from gpt_lightning.model.attention_backends import ATTENTION_CHOICES
 from gpt_lightning.model.feed_forward import FEED_FORWARDS
 from gpt_lightning.model.norms import NORMS
 from gpt_lightning.model.positions import POSITIONS
+
+RESIDUAL_INITS = ("scaled", "plain", "zero")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +15,7 @@ class GPTConfig:
     """Everything that decides a GPT's parameters and arithmetic.
 
     Raises:
-        ValueError: a size is not positive, n_heads does not divide d_model, or a choice is unknown.
+        ValueError: a size is not positive or does not fit another, or a choice is unknown.
     """
 
     vocab_size: int
@@ -25,30 +27,70 @@ class GPTConfig:
     n_heads: int
     d_ff: int
     """Width inside the feed-forward."""
+    n_kv_heads: int | None = None
+    """Heads of keys and values, each serving n_heads / n_kv_heads heads of queries (grouped-query attention,
+    arXiv:2305.13245); None: n_heads."""
     norm: str = "layernorm"
     feed_forward: str = "gelu"
     position: str = "learned"
     bias: bool = True
     """Whether linear layers and norms have biases."""
+    qk_norm: bool = False
+    """Whether queries and keys are RMS-normalised, head by head and without gains (arXiv:2010.04245)."""
     tie_embeddings: bool = True
     """Whether the head is the transposed embedding."""
+    residual_init: str = "scaled"
+    """How projections into the residual stream start: `scaled` as N(0, 0.02 / sqrt(2 n_layers)), GPT-2's scheme; `plain` as
+    N(0, 0.02) like all other weights; `zero`, so that each block starts as the identity (arXiv:2203.03466)."""
+    logit_soft_cap: float | None = None
+    """Logits are squeezed into (-cap, cap) by a tanh (arXiv:2408.00118); None: they are not."""
+    z_loss: float = 0.0
+    """Weight of logsumexp(logits)^2 in the training objective (arXiv:2204.02311)."""
+    attend_across_documents: bool = True
+    """Whether a token sees the documents before its own in the same sequence."""
+    eot_id: int | None = None
+    """The tokenizer's end-of-text id, which stands before each document; needed where documents do not see each other."""
     dropout: float = 0.0
-    attention: str = "sdpa"
+    attention: str = "auto"
+    """The backend; it decides no parameter."""
 
     def __post_init__(self) -> None:
-        for size in ("vocab_size", "max_seq_len", "d_model", "n_layers", "n_heads", "d_ff"):
+        sizes = ["vocab_size", "max_seq_len", "d_model", "n_layers", "n_heads", "d_ff"]
+        for size in [*sizes, *(["n_kv_heads"] if self.n_kv_heads is not None else [])]:
             value = getattr(self, size)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"model.{size} is {value!r}: it must be a whole number, 1 or more.")
         if self.d_model % self.n_heads:
             raise ValueError(f"model.d_model is {self.d_model}, which model.n_heads={self.n_heads} does not divide.")
+        if self.n_heads % self.kv_heads:
+            raise ValueError(
+                f"model.n_heads is {self.n_heads}, which model.n_kv_heads={self.n_kv_heads} does not divide."
+            )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"model.dropout is {self.dropout}: it must be at least 0 and below 1.")
+        if self.logit_soft_cap is not None and not self.logit_soft_cap > 0:
+            raise ValueError(f"model.logit_soft_cap is {self.logit_soft_cap}: it must be above 0, or null.")
+        if not self.z_loss >= 0:
+            raise ValueError(f"model.z_loss is {self.z_loss}: it must be 0 or more.")
         for choice, known in (
             ("norm", NORMS),
             ("feed_forward", FEED_FORWARDS),
             ("position", POSITIONS),
-            ("attention", ATTENTION_BACKENDS),
+            ("residual_init", RESIDUAL_INITS),
+            ("attention", ATTENTION_CHOICES),
         ):
             if getattr(self, choice) not in known:
                 raise ValueError(f"model.{choice} is {getattr(self, choice)!r}: it must be one of {', '.join(known)}.")
+        if not self.attend_across_documents and self.eot_id is None:
+            raise ValueError(
+                "model.attend_across_documents=false needs model.eot_id, the id that stands before each document."
+            )
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads of keys and values."""
+        return self.n_kv_heads or self.n_heads
+
+    @property
+    def d_head(self) -> int:
+        return self.d_model // self.n_heads

@@ -1,11 +1,13 @@
 """A GPT in one page. Its decisions:
 
 * Pre-norm residual blocks, and one more norm before the head, as in GPT-2.
-* Norm, feed-forward, positions and attention backend are chosen at construction, by name; `forward` has no `if`.
+* Norm, feed-forward and positions are chosen at construction, by name; `forward` has no `if` about them.
 * The head has no bias. It is the transposed embedding unless `tie_embeddings` is off.
-* Weights start as N(0, 0.02); the projections back into the residual stream as N(0, 0.02 / sqrt(2 n_layers)), so that the
-  stream's variance does not grow with depth (GPT-2's scheme). Biases start at 0, norms as the identity.
+* Weights start as N(0, 0.02); the projections back into the residual stream by `residual_init`, by default smaller by
+  sqrt(2 n_layers), so that the stream's variance does not grow with depth. Biases start at 0, norms as the identity.
+* Where documents do not see each other, the end-of-text id before each is what separates them. Positions run on.
 * The loss never holds the logits of a whole batch (`loss_head.py`).
+* With a `KVCache` the tokens given are those that follow the cached ones; everything else is the same code.
 """
 
 import math
@@ -13,12 +15,15 @@ import math
 import torch
 from torch import Tensor, nn
 
-from gpt_lightning.model.attention import CausalSelfAttention
+from gpt_lightning.model.attention import CausalSelfAttention, Pass
+from gpt_lightning.model.attention_backends import View, choose_backend
 from gpt_lightning.model.config import GPTConfig
 from gpt_lightning.model.feed_forward import FEED_FORWARDS
-from gpt_lightning.model.loss_head import cross_entropy_sum
+from gpt_lightning.model.kv_cache import KVCache, LayerCache, document_starts
+from gpt_lightning.model.linear import Linear
+from gpt_lightning.model.loss_head import LossSum, cross_entropy_sum
 from gpt_lightning.model.norms import NORMS
-from gpt_lightning.model.positions import POSITIONS, Positions
+from gpt_lightning.model.positions import POSITIONS
 
 INIT_STD = 0.02
 
@@ -26,23 +31,23 @@ INIT_STD = 0.02
 class Block(nn.Module):
     """x + attention(norm(x)), then x + feed_forward(norm(x))."""
 
-    def __init__(self, config: GPTConfig, positions: Positions) -> None:
+    def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.norm_attention = NORMS[config.norm](config.d_model, bias=config.bias)
         self.attention = CausalSelfAttention(
             d_model=config.d_model,
             n_heads=config.n_heads,
+            n_kv_heads=config.kv_heads,
             bias=config.bias,
             dropout=config.dropout,
-            backend=config.attention,
-            positions=positions,
+            qk_norm=config.qk_norm,
         )
         self.norm_feed_forward = NORMS[config.norm](config.d_model, bias=config.bias)
         self.feed_forward = FEED_FORWARDS[config.feed_forward](config.d_model, config.d_ff, bias=config.bias)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.dropout(self.attention(self.norm_attention(x)))
+    def forward(self, x: Tensor, shared: Pass, cache: LayerCache | None = None) -> Tensor:
+        x = x + self.dropout(self.attention(self.norm_attention(x), shared, cache))
         return x + self.dropout(self.feed_forward(self.norm_feed_forward(x)))
 
 
@@ -54,60 +59,105 @@ class GPT(nn.Module):
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.d_model)
         self.positions = POSITIONS[config.position](
-            max_seq_len=config.max_seq_len, d_model=config.d_model, d_head=config.d_model // config.n_heads
+            max_seq_len=config.max_seq_len, d_model=config.d_model, d_head=config.d_head
         )
         self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config, self.positions) for _ in range(config.n_layers))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.norm = NORMS[config.norm](config.d_model, bias=config.bias)
-        self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.head = Linear(config.d_model, config.vocab_size, bias=False)
         if config.tie_embeddings:
             self.head.weight = self.embedding.weight
+        self._eot_id = None if config.attend_across_documents else config.eot_id
         self._initialise()
 
-    def forward(self, token_ids: Tensor) -> Tensor:
+    def forward(self, token_ids: Tensor, cache: KVCache | None = None) -> Tensor:
         """(batch, time) int64 -> logits (batch, time, vocab)."""
-        return self.head(self.hidden(token_ids))
+        return self.logits(self.hidden(token_ids, cache))
 
     def loss(self, token_ids: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Mean nats per loss-bearing token, a scalar; shapes as in `loss_sum`."""
+        """Mean nats per loss-bearing token, and the z-loss where there is one, a scalar; shapes as in `loss_sum`."""
         n_tokens = targets.numel() if mask is None else mask.sum().clamp(min=1)
-        return self.loss_sum(token_ids, targets, mask) / n_tokens
+        return self.loss_sum(token_ids, targets, mask).objective / n_tokens
 
-    def loss_sum(self, token_ids: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Nats summed over the loss-bearing tokens, a scalar.
+    def loss_sum(self, token_ids: Tensor, targets: Tensor, mask: Tensor | None = None) -> LossSum:
+        """Sums over the loss-bearing tokens: the training objective, and the nats alone.
 
         Args:
             token_ids: (batch, time) int64.
             targets: (batch, time) int64, the token after each.
             mask: (batch, time) bool, whether a target bears loss; None: all do.
         """
-        x = self.hidden(token_ids).flatten(0, 1)
-        return cross_entropy_sum(x, self.head.weight, targets.flatten(), None if mask is None else mask.flatten())
+        return cross_entropy_sum(
+            self.hidden(token_ids).flatten(0, 1),
+            self.head.weight,
+            targets.flatten(),
+            None if mask is None else mask.flatten(),
+            soft_cap=self.config.logit_soft_cap,
+            z_loss=self.config.z_loss,
+        )
 
-    def hidden(self, token_ids: Tensor) -> Tensor:
+    def hidden(self, token_ids: Tensor, cache: KVCache | None = None) -> Tensor:
         """(batch, time) int64 -> what the head reads, (batch, time, d_model).
 
         Raises:
-            ValueError: there are more tokens than the model can see at once.
+            ValueError: with those in the cache there are more tokens than the model can see at once.
         """
-        if token_ids.shape[1] > self.config.max_seq_len:
+        n_cached = 0 if cache is None else int(cache.lengths.max())
+        if n_cached + token_ids.shape[1] > self.config.max_seq_len:
             raise ValueError(
-                f"{token_ids.shape[1]} tokens are more than the model's max_seq_len {self.config.max_seq_len}."
+                f"{n_cached + token_ids.shape[1]} tokens are more than the model's max_seq_len {self.config.max_seq_len}."
             )
-        x = self.dropout(self.positions.embed(self.embedding(token_ids)))
-        for block in self.blocks:
-            x = block(x)
+        at, view = self._place(token_ids) if cache is None else cache.place(token_ids, self._eot_id)
+        x = self.dropout(self.positions.embed(self.embedding(token_ids), at))
+        backend = choose_backend(self.config.attention, x.device, self._working_dtype(x))
+        shared = Pass(backend, backend.plan(view, x.device), self.positions.rotation(at))
+        for number, block in enumerate(self.blocks):
+            x = block(x, shared, None if cache is None else cache.layer(number, at, view.n_keys))
         return self.norm(x)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """What `hidden` gives -> logits, soft-capped where the model says so."""
+        cap = self.config.logit_soft_cap
+        return self.head(x) if cap is None else cap * torch.tanh(self.head(x) / cap)
+
+    def empty_cache(self, *, batch: int, room: int) -> KVCache:
+        """A cache of `batch` sequences of up to `room` tokens, in the model's own dtype and on its device."""
+        config, weight = self.config, self.head.weight
+        shape = (config.n_layers, batch, room, config.kv_heads, config.d_head)
+        return KVCache(*(torch.zeros(shape, dtype=weight.dtype, device=weight.device) for _ in range(2)))
+
+    def compile_blocks(self) -> None:
+        """Compile the blocks in place by torch.compile; names of parameters stay, so checkpoints are interchangeable.
+
+        Block by block, because all blocks share one compilation; the loss head is loops of matrix products already.
+        """
+        for block in self.blocks:
+            block.compile()
 
     def n_parameters(self) -> int:
         """Parameters, a tied one counted once."""
         return sum(p.numel() for p in self.parameters())
 
+    def _place(self, token_ids: Tensor) -> tuple[slice, View]:
+        """Positions of whole sequences, and what their tokens see."""
+        time = token_ids.shape[1]
+        if self._eot_id is None:
+            return slice(0, time), View(time, time)
+        positions = torch.arange(time, device=token_ids.device)
+        first = document_starts(token_ids, positions, self._eot_id, torch.zeros_like(token_ids[:, :1]))
+        return slice(0, time), View(time, time, first=first)
+
+    @staticmethod
+    def _working_dtype(x: Tensor) -> torch.dtype:
+        device = x.device.type
+        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+
     @torch.no_grad()
     def _initialise(self) -> None:
-        residual_std = INIT_STD / math.sqrt(2 * self.config.n_layers)
+        residual_std = {"scaled": INIT_STD / math.sqrt(2 * self.config.n_layers), "plain": INIT_STD, "zero": 0.0}
         for name, parameter in self.named_parameters():
             if parameter.dim() >= 2:
-                parameter.normal_(0.0, residual_std if name.endswith(".out.weight") else INIT_STD)
+                is_residual = name.endswith(".out.weight")
+                parameter.normal_(0.0, residual_std[self.config.residual_init] if is_residual else INIT_STD)
             elif name.endswith("bias"):
                 parameter.zero_()

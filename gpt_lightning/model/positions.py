@@ -1,9 +1,23 @@
-"""How a token learns where it stands: one choice acts on the embeddings, the other on queries and keys."""
+"""How a token learns where it stands: one choice acts on the embeddings, the other on queries and keys.
+
+`at` names the positions of the tokens at hand: a slice when they are the same for every sequence of the batch, else
+(batch, time) int64.
+"""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+ROPE_THETA = 10_000.0
+
+
+class Rotation(NamedTuple):
+    """Cosines and sines of the angles of each token, broadcast over heads: (time or batch x time, 1, d_head / 2)."""
+
+    cos: Tensor
+    sin: Tensor
 
 
 class LearnedPositions(nn.Module):
@@ -13,13 +27,12 @@ class LearnedPositions(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(max_seq_len, d_model))
 
-    def embed(self, x: Tensor) -> Tensor:
+    def embed(self, x: Tensor, at: slice | Tensor) -> Tensor:
         """(batch, time, d_model) -> the same."""
-        return x + self.weight[: x.shape[1]]
+        return x + self.weight[at]
 
-    def rotate(self, x: Tensor) -> Tensor:
-        """(batch, heads, time, d_head) -> the same."""
-        return x
+    def rotation(self, at: slice | Tensor) -> None:
+        """There is nothing to turn."""
 
 
 class RotaryPositions(nn.Module):
@@ -35,20 +48,27 @@ class RotaryPositions(nn.Module):
         super().__init__()
         if d_head % 2:
             raise ValueError(f"model.position=rope needs an even number of dimensions a head, not {d_head}.")
-        frequencies = 10_000.0 ** (-torch.arange(0, d_head, 2) / d_head)
-        angles = torch.outer(torch.arange(max_seq_len), frequencies)  # (max_seq_len, d_head / 2)
-        self.register_buffer("cos", angles.cos(), persistent=False)
-        self.register_buffer("sin", angles.sin(), persistent=False)
+        frequencies = ROPE_THETA ** (-torch.arange(0, d_head, 2, dtype=torch.float64) / d_head)
+        angles = torch.outer(torch.arange(max_seq_len, dtype=torch.float64), frequencies)[:, None]
+        self.register_buffer("cos", angles.cos().float(), persistent=False)  # (max_seq_len, 1, d_head / 2)
+        self.register_buffer("sin", angles.sin().float(), persistent=False)
 
-    def embed(self, x: Tensor) -> Tensor:
+    def embed(self, x: Tensor, at: slice | Tensor) -> Tensor:
         """(batch, time, d_model) -> the same."""
         return x
 
-    def rotate(self, x: Tensor) -> Tensor:
-        """(batch, heads, time, d_head) -> the same."""
-        cos, sin = self.cos[: x.shape[2]], self.sin[: x.shape[2]]
-        first, second = x.float().chunk(2, dim=-1)
-        return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
+    def rotation(self, at: slice | Tensor) -> Rotation:
+        """What `rotate` needs of these positions."""
+        return Rotation(self.cos[at], self.sin[at])
+
+
+def rotate(x: Tensor, rotation: Rotation | None) -> Tensor:
+    """Turn (batch, time, heads, d_head) by the positions' angles, computed in fp32."""
+    if rotation is None:
+        return x
+    cos, sin = rotation
+    first, second = x.float().chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
 
 
 Positions = LearnedPositions | RotaryPositions

@@ -36,8 +36,12 @@ class Tokenizer(ABC):
         """`encode` of each text, on all cores."""
 
     @abstractmethod
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        """The bytes of `ids`, special tokens spelled out; they may begin or end inside a UTF-8 character."""
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`, special tokens spelled out; bytes that are no UTF-8 become U+FFFD."""
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     @abstractmethod
     def bytes_per_id(self) -> list[int]:

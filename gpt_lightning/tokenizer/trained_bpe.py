@@ -8,6 +8,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from gpt_lightning.tokenizer.base import CHAT_END, CHAT_START, END_OF_TEXT, Tokenizer
+from gpt_lightning.tokenizer.byte_level import written_to_bytes
 
 _SPECIAL_TOKENS = [END_OF_TEXT, CHAT_START, CHAT_END]
 
@@ -16,7 +17,7 @@ class TrainedBPE(Tokenizer):
     """A `tokenizer.json`; its folder's name is the tokenizer's name.
 
     Raises:
-        ValueError: the file is no tokenizer, or lacks the end-of-text or the ChatML tokens.
+        ValueError: the file is no byte-level BPE, or lacks the end-of-text token.
     """
 
     def __init__(self, path: Path) -> None:
@@ -31,9 +32,14 @@ class TrainedBPE(Tokenizer):
         self.special_ids = {}
         for token in _SPECIAL_TOKENS:
             token_id = self._tokenizer.token_to_id(token)
-            if token_id is None:
-                raise ValueError(f"{path} has no token {token}: train it with python prepare.py.")
-            self.special_ids[token] = token_id
+            if token_id is not None:
+                self.special_ids[token] = token_id
+        if END_OF_TEXT not in self.special_ids:
+            raise ValueError(f"{path} has no token {END_OF_TEXT}, which stands between documents.")
+        try:
+            self._bytes_of = self._read_bytes()
+        except KeyError as error:
+            raise ValueError(f"{path} is no byte-level BPE: no byte is written {error}.") from error
         self.fingerprint = hashlib.sha256(content.encode()).hexdigest()
 
     def encode(self, text: str) -> list[int]:
@@ -42,13 +48,20 @@ class TrainedBPE(Tokenizer):
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
-    def decode(self, ids: Sequence[int]) -> str:
-        return self._tokenizer.decode(list(ids), skip_special_tokens=False)
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        return b"".join(self._bytes_of[i] for i in ids)
 
     def bytes_per_id(self) -> list[int]:
         special = set(self.special_ids.values())
-        lengths = {i: len(token) for token, i in self._tokenizer.get_vocab().items()}  # a character stands for a byte
-        return [0 if i in special else lengths[i] for i in range(self.vocab_size)]
+        return [0 if i in special else len(token) for i, token in enumerate(self._bytes_of)]
+
+    def _read_bytes(self) -> list[bytes]:
+        """What each id spells; a special token spells itself."""
+        special = {i: token.content for i, token in self._tokenizer.get_added_tokens_decoder().items()}
+        written = {i: token for token, i in self._tokenizer.get_vocab().items()}
+        return [
+            special[i].encode() if i in special else written_to_bytes(written[i]) for i in range(self.vocab_size)
+        ]
 
 
 def train_bpe(texts: Iterable[str], *, vocab_size: int, path: Path) -> TrainedBPE:

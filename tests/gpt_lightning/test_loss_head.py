@@ -1,0 +1,102 @@
+"""The loss head against cross-entropy written out in fp64."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gpt_lightning.model import loss_head
+from gpt_lightning.model.loss_head import cross_entropy_sum
+
+TOKENS, VOCAB, WIDTH = 48, 97, 16
+
+
+def plain(
+    x: Tensor, weight: Tensor, targets: Tensor, mask: Tensor | None, soft_cap: float | None, z_loss: float
+) -> tuple[Tensor, Tensor]:
+    logits = x @ weight.T
+    if soft_cap is not None:
+        logits = soft_cap * torch.tanh(logits / soft_cap)
+    nats = F.cross_entropy(logits, targets, reduction="none")
+    objective = nats + z_loss * logits.logsumexp(dim=-1) ** 2
+    bears_loss = torch.ones_like(targets, dtype=torch.bool) if mask is None else mask
+    return objective[bears_loss].sum(), nats[bears_loss].sum().detach()
+
+
+def inputs(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    x, weight = (torch.randn(n, WIDTH, dtype=torch.float64, generator=generator) for n in (TOKENS, VOCAB))
+    targets = torch.randint(0, VOCAB, (TOKENS,), generator=generator)
+    return x.to(dtype), weight.to(dtype), targets, torch.rand(TOKENS, generator=generator) < 0.3
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(("soft_cap", "z_loss"), [(None, 0.0), (3.0, 0.0), (None, 1e-2), (3.0, 1e-2)])
+@pytest.mark.parametrize("rows_at_once", [1, 5, 1000])
+def test_equals_cross_entropy(
+    masked: bool, soft_cap: float | None, z_loss: float, rows_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loss_head, "CHUNK_LOGITS", rows_at_once * VOCAB)
+    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-6)):
+        x, weight, targets, mask = inputs(dtype)
+        exact = [value.double().clone().requires_grad_() for value in (x, weight)]
+        objective, nats = plain(*exact, targets, mask if masked else None, soft_cap, z_loss)
+        (objective * 0.37).backward()  # an upstream factor, as accumulation and loss scaling make
+        ours = x.clone().requires_grad_(), weight.clone().requires_grad_()
+        loss = cross_entropy_sum(*ours, targets, mask if masked else None, soft_cap=soft_cap, z_loss=z_loss)
+        (loss.objective * 0.37).backward()
+        got_values = (*loss, *(value.grad for value in ours))
+        expected_values = (objective, nats, *(value.grad for value in exact))
+        for got, expected in zip(got_values, expected_values, strict=True):
+            assert got is not None
+            assert expected is not None
+            assert got.dtype == dtype
+            assert (got.double() - expected).norm() <= tolerance * expected.norm()
+
+
+def test_no_gradient_is_formed_for_nobody() -> None:
+    x, weight, targets, _ = inputs(torch.float32)
+    with torch.no_grad():
+        assert not cross_entropy_sum(x.requires_grad_(), weight, targets, None).objective.requires_grad
+    cross_entropy_sum(x, weight, targets, None).objective.backward()  # the head may be frozen
+    assert x.grad is not None
+    assert weight.grad is None
+
+
+def test_a_wide_range_of_logits_stays_finite() -> None:
+    x, weight, targets, _ = inputs(torch.float32)
+    x = (1000 * x).requires_grad_()
+    loss = cross_entropy_sum(x, weight, targets, None)
+    loss.objective.backward()
+    torch.testing.assert_close(loss.nats, F.cross_entropy(x.detach() @ weight.T, targets, reduction="sum"))
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+
+
+def test_a_second_backward_pass_fails_rather_than_scales_twice() -> None:
+    x, weight, targets, _ = inputs(torch.float32)
+    loss = cross_entropy_sum(x.requires_grad_(), weight, targets, None).objective
+    loss.backward(retain_graph=True)
+    with pytest.raises(AttributeError):
+        loss.backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_under_autocast_errors_are_those_of_the_precision(dtype: torch.dtype) -> None:
+    """Against fp64 with inputs rounded as autocast rounds them; the weight's gradient is summed in fp32."""
+    x, weight, targets, mask = inputs(torch.float32)
+    exact = x.to(dtype).double().requires_grad_(), weight.to(dtype).double().requires_grad_()
+    objective, _ = plain(*exact, targets, mask, None, 0.0)
+    objective.backward()
+    ours = x.clone().requires_grad_(), weight.clone().requires_grad_()
+    with torch.autocast("cpu", dtype=dtype):
+        loss = cross_entropy_sum(*ours, targets, mask)
+    loss.objective.backward()
+    assert loss.nats.dtype == torch.float32
+    epsilon = torch.finfo(dtype).eps
+    assert abs(loss.nats.double() - objective) <= epsilon * objective
+    for got, expected in zip(ours, exact, strict=True):
+        assert got.grad is not None
+        assert expected.grad is not None
+        assert got.grad.dtype == torch.float32
+        assert (got.grad.double() - expected.grad).norm() <= 2 * epsilon * expected.grad.norm()

@@ -1,0 +1,53 @@
+"""torch.compile changes speed and rounding, nothing else."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gpt_lightning.checkpoint import read_checkpoint
+from tests.gpt_lightning.models import FAMILIES, build, sequences
+from train import train
+
+pytestmark = [
+    pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU"),
+    # torch's compiler warns of what it does itself
+    pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),
+]
+
+
+def test_a_run_goes_on_compiled_from_its_plain_checkpoint(
+    tiny_config: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    settings = ("name=run", "model.dropout=0", "trainer.precision=32-true")
+    train(tiny_config(*settings))
+    run = tmp_path / "runs" / "run"
+    last = run / "checkpoints" / "step_00000012.pt"
+    plain = read_checkpoint(last)
+    for step in (8, 12):  # as if it had been stopped after step 4
+        for path in run.glob(f"checkpoints/step_{step:08d}.*"):
+            path.unlink()
+    train(tiny_config(*settings, "trainer.compile=true"))
+    compiled = read_checkpoint(last)
+    assert list(compiled["state_dict"]) == list(plain["state_dict"])
+    for key, value in plain["state_dict"].items():
+        torch.testing.assert_close(compiled["state_dict"][key], value, atol=1e-4, rtol=1e-4)
+
+
+def test_all_blocks_share_one_compilation() -> None:
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    token_ids, targets, _ = sequences()
+    plain, compiled = (build(n_layers=3, **FAMILIES["modern"]) for _ in range(2))
+    compiled.compile_blocks()
+    for _ in range(2):
+        for model in (plain, compiled):
+            model.zero_grad()
+            model.loss(token_ids, targets).backward()
+    assert torch._dynamo.utils.counters["frames"]["ok"] == 1
+    for eager, other in zip(plain.parameters(), compiled.parameters(), strict=True):
+        torch.testing.assert_close(eager.grad, other.grad, atol=1e-6, rtol=1e-5)
