@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 CONF = Path(__file__).resolve().parent / "conf"
-ALLOWED_TARGETS = (
+ALLOWED_TARGETS: tuple[str, ...] = (
     "bitsandbytes.optim.",
     "callbacks.",
     "data_modules.",

@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 
 from data_modules import SourceShards
 from gpt_lightning.checkpoint import newest_valid_checkpoint
+from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
 from launch import flatten
 
 # Where a run runs, not what it is.
@@ -102,6 +103,28 @@ class RunDirectory:
                     f"{self.path} was begun with other tokens of source {name} (fingerprint {then[name]['fingerprint'][:12]}, "
                     f"now {source.fingerprint[:12]}): choose another run with name=…."
                 )
+
+
+def tokenizer_of(path: Path, name: str | None) -> Tokenizer:
+    """The tokenizer called `name`; without a name the one that goes with the model at `path`.
+
+    A run names it in its config.yaml, a converted folder holds it.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not path.exists():
+        raise ValueError(f"there is no run or model {path}.")
+    if name is not None:
+        return load_tokenizer(name)
+    run = path.parent.parent if path.is_file() else path
+    if (run / "config.yaml").is_file():
+        config = OmegaConf.load(run / "config.yaml")
+        trained = "train_on" in config.tokenizer
+        return load_tokenizer(Path(config.data_dir) / config.tokenizer.name if trained else config.tokenizer.name)
+    if (path / "tokenizer.json").is_file():
+        return load_tokenizer(path)
+    raise ValueError(f"{path} does not say which tokenizer its model was trained with: name it with tokenizer.name=….")
 
 
 def _environment() -> dict[str, Any]:

@@ -21,6 +21,7 @@ from callbacks import Checkpoints, MetricsFile, RunLog
 from callbacks.terminal import Terminal
 from data_modules import Curriculum, MixedDataModule, SampleOrder, SourceShards
 from gpt_lightning.checkpoint import VerifiedCheckpointIO
+from gpt_lightning.convert import start_from
 from gpt_lightning.lit_gpt import LitGPT
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.optim import cosine_schedule
@@ -64,8 +65,10 @@ def train(config: Mapping[str, Any]) -> dict[str, float]:
         return run.final_metrics()
 
     torch.manual_seed(config["seed"])
+    initialised = config["init_from"] is not None and checkpoint is None
+    model = start_from(config["init_from"], model_config) if initialised else GPT(model_config)
     lit = LitGPT(
-        GPT(model_config),
+        model,
         make_optimizer=make_optimizer,
         schedule=schedule,
         gradient_clip=config["gradient_clip"],
@@ -107,6 +110,8 @@ def train(config: Mapping[str, Any]) -> dict[str, float]:
         if checkpoint:
             terminal.note(f"going on after step {resumed}, from {checkpoint}", style="")
         else:
+            if initialised:
+                terminal.note(f"starting from the weights of {config['init_from']}", style="")
             _log_hyperparameters(tensorboard, config, [*sources, "mean"])
         try:
             trainer.fit(lit, datamodule=data, ckpt_path=checkpoint, weights_only=True)

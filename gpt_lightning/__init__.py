@@ -1,5 +1,5 @@
-"""The learner: model, tokenizer, optimisation, generation, checkpoints. No Hydra anywhere below."""
+"""The learner: model, tokenizer, optimisation, generation, checkpoints, conversion. No Hydra anywhere below."""
 
-from gpt_lightning.checkpoint import load_model
+from gpt_lightning.convert import load_model
 
 __all__ = ["load_model"]

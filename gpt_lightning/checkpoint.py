@@ -52,7 +52,7 @@ def read_checkpoint(path: Path, *, map_location: Any = "cpu") -> dict[str, Any]:
     return torch.load(path, map_location=map_location, weights_only=True)
 
 
-def load_model(path: str | Path) -> GPT:
+def load_trained(path: str | Path) -> GPT:
     """The GPT of a run directory (its newest valid checkpoint) or of one checkpoint, in eval mode, on the CPU.
 
     Raises:

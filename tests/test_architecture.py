@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-VERBS = {"launch", "prepare", "report", "run_directory", "train"}
+VERBS = {"convert", "generate", "launch", "prepare", "report", "run_directory", "train"}
 PACKAGES = ("analysis", "callbacks", "data_modules", "gpt_lightning")
 FILES = sorted(
     [
@@ -26,13 +26,20 @@ MAY_IMPORT = {
     "data_modules.order": {"data_modules"},
     "data_modules.permutation": {"data_modules"},
     "gpt_lightning": {"gpt_lightning", "torch", "lightning"},
+    "gpt_lightning.convert": {
+        "gpt_lightning.convert",
+        "gpt_lightning.checkpoint",
+        "gpt_lightning.model",
+        "gpt_lightning.tokenizer",
+        "torch",
+    },
     "gpt_lightning.lit_gpt": {"gpt_lightning.model", "gpt_lightning.optim", "torch", "lightning"},
     "gpt_lightning.model": {"gpt_lightning.model", "torch"},
     "gpt_lightning.optim": {"gpt_lightning.optim", "torch"},
     "gpt_lightning.tokenizer": {"gpt_lightning.tokenizer"},
     "analysis": {"analysis", "data_modules.curriculum"},
 }
-GUARDED = {*OURS, "torch", "lightning", "hydra", "omegaconf"}
+GUARDED = {*OURS, "torch", "lightning", "hydra", "omegaconf", "transformers"}
 
 
 def module_name(path: Path) -> str:

@@ -32,9 +32,7 @@ class CausalSelfAttention(nn.Module):
         # RMS norm without gains: a head's queries and keys keep their directions, and scores stay below sqrt(d_head)
         self.qk_norm = _rms_norm if qk_norm else nn.Identity()
         d_head = d_model // n_heads
-        self.qkv = Linear(
-            d_model, (n_heads + 2 * n_kv_heads) * d_head, bias=bias
-        )  # rows: q, k, v, each head by head
+        self.qkv = Linear(d_model, (n_heads + 2 * n_kv_heads) * d_head, bias=bias)  # rows: q, k, v, each head by head
         self.out = Linear(d_model, d_model, bias=bias)
 
     def forward(self, x: Tensor, shared: Pass, cache: LayerCache | None = None) -> Tensor:

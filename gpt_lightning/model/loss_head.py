@@ -11,7 +11,8 @@ from torch import Tensor
 
 from gpt_lightning.model.linear import fast_linear
 
-CHUNK_LOGITS = 2**23  # logits held at a time: 32 MB in fp32
+CHUNK_BYTES = 2**25  # of the logits held at a time
+BLOCK_LOGITS = 2**20  # of these on a CPU, how many are worked on at a time, so that they stay in its cache
 
 
 class LossSum(NamedTuple):
@@ -65,54 +66,29 @@ class _CrossEntropySum(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         wants_x, wants_weight = ctx.needs_input_grad[:2]
         exact = torch.promote_types(dtype, torch.float32)
-        objective, nats_sum = torch.zeros(2, dtype=exact, device=x.device)
+        sums = torch.zeros(2, dtype=exact, device=x.device)  # objective, nats
         grad_x = torch.empty_like(x) if wants_x else None
-        grad_weight = torch.zeros_like(weight, dtype=exact) if wants_weight else None
-        product = torch.empty_like(weight, dtype=exact) if wants_weight and dtype != exact else None
-        low_weight = weight.to(dtype)
-        rows = max(1, CHUNK_LOGITS // len(weight))
         with torch.autocast(x.device.type, enabled=False):
-            for start in range(0, len(x), rows):
-                chunk = slice(start, start + rows)
-                low_x, target = x[chunk].to(dtype), targets[chunk, None]
-                logits = fast_linear(low_x, low_weight).to(exact)  # (rows, vocab)
-                if soft_cap is not None:
-                    logits.div_(soft_cap).tanh_()
-                    slope = 1 - logits.square()
-                    logits.mul_(soft_cap)
-                target_logits, highest = logits.gather(1, target), logits.amax(dim=-1, keepdim=True)
-                # from here on the chunk holds probabilities; the likeliest is at least 1/vocab, so its log is safe
-                probabilities = torch.softmax(logits, dim=-1, out=logits)
-                normaliser = highest - probabilities.amax(dim=-1, keepdim=True).log()
-                nats = normaliser - target_logits
-                loss = nats + z_loss * normaliser.square()
-                bears_loss = None if mask is None else mask[chunk, None]
-                if bears_loss is not None:
-                    nats, loss = nats * bears_loss, loss * bears_loss
-                nats_sum += nats.sum()
-                objective += loss.sum()
-                if not (wants_x or wants_weight):
-                    continue
-                grad_logits = probabilities
-                if z_loss:
-                    grad_logits *= 1 + 2 * z_loss * normaliser
-                grad_logits.scatter_add_(1, target, torch.full_like(normaliser, -1.0))
-                if soft_cap is not None:
-                    grad_logits *= slope
-                if bears_loss is not None:
-                    grad_logits *= bears_loss
-                low_grad = grad_logits.to(dtype)
+            head = _Products(weight, dtype, exact)
+            for chunk in _slices(len(x), CHUNK_BYTES // (len(weight) * dtype.itemsize)):
+                low_x = x[chunk].to(dtype)
+                logits = head.logits(low_x)
+                block_rows = BLOCK_LOGITS // len(weight) if x.device.type == "cpu" else len(logits)
+                for block in _slices(len(logits), block_rows):
+                    rows = slice(chunk.start + block.start, chunk.start + block.stop)
+                    bears_loss = None if mask is None else mask[rows, None]
+                    sums += _loss_of_block(
+                        logits[block], targets[rows, None], bears_loss, soft_cap, z_loss, wants_x or wants_weight
+                    )
                 if grad_x is not None:
-                    grad_x[chunk] = low_grad @ low_weight
-                if grad_weight is not None:
-                    if product is None:
-                        grad_weight.addmm_(low_grad.T, low_x)
-                    else:  # converting first: torch adds tensors of unequal types many times more slowly
-                        grad_weight += product.copy_(low_grad.T @ low_x)
-        ctx.gradients = grad_x, grad_weight
+                    grad_x[chunk] = head.gradient_of_x(logits)
+                if wants_weight:
+                    head.add_to_gradient_of_weight(logits, low_x)
+        ctx.gradients = grad_x, head.gradient_of_weight
         ctx.weight_dtype = weight.dtype
-        ctx.mark_non_differentiable(nats_sum)
-        return objective, nats_sum
+        objective, nats = sums.unbind()
+        ctx.mark_non_differentiable(nats)
+        return objective, nats
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
@@ -124,3 +100,86 @@ class _CrossEntropySum(torch.autograd.Function):
             None if grad_weight is None else grad_weight.mul_(scale).to(ctx.weight_dtype),
             *[None] * 5,
         )
+
+
+class _Products:
+    """The three matrix products of the head. Tensors as large as these cost more to allocate than to fill, so they are kept."""
+
+    def __init__(self, weight: Tensor, dtype: torch.dtype, exact: torch.dtype) -> None:
+        self.weight, self.exact = weight.to(dtype), exact
+        self.gradient_of_weight: Tensor | None = None
+        self._logits: Tensor | None = None
+        self._product: Tensor | None = None
+        self._converted: Tensor | None = None
+
+    def logits(self, x: Tensor) -> Tensor:
+        """(rows, vocab), until the next call."""
+        if x.dtype == self.exact:
+            return fast_linear(x, self.weight)
+        if self._logits is None:
+            self._logits = x.new_empty(len(x), len(self.weight))
+        return torch.mm(x, self.weight.T, out=self._logits[: len(x)])
+
+    def gradient_of_x(self, grad_logits: Tensor) -> Tensor:
+        """(rows, d_model)"""
+        return grad_logits @ self.weight
+
+    def add_to_gradient_of_weight(self, grad_logits: Tensor, x: Tensor) -> None:
+        """Sum (vocab, d_model) up in fp32 or better."""
+        if self.gradient_of_weight is None:
+            self._product = grad_logits.T @ x
+            self.gradient_of_weight = self._product.to(self.exact)
+        elif x.dtype == self.exact:
+            self.gradient_of_weight.addmm_(grad_logits.T, x)
+        else:
+            product = torch.mm(grad_logits.T, x, out=self._product)
+            if self._converted is None:
+                self._converted = torch.empty_like(self.gradient_of_weight)
+            # converted first: torch adds tensors of unequal types many times more slowly
+            self.gradient_of_weight += self._converted.copy_(product)
+
+
+def _loss_of_block(
+    low_logits: Tensor,
+    targets: Tensor,
+    bears_loss: Tensor | None,
+    soft_cap: float | None,
+    z_loss: float,
+    wants_gradient: bool,
+) -> Tensor:
+    """(objective, nats) of some tokens; their logits are replaced by the gradient of the objective if it is wanted.
+
+    Args:
+        low_logits: (rows, vocab) in the dtype of the matrix products.
+        targets, bears_loss: (rows, 1).
+    """
+    logits = low_logits.to(torch.promote_types(low_logits.dtype, torch.float32))
+    if soft_cap is not None:
+        logits.div_(soft_cap).tanh_()
+        slope = 1 - logits.square()
+        logits.mul_(soft_cap)
+    target_logits, highest = logits.gather(1, targets), logits.amax(dim=-1, keepdim=True)
+    # from here on the block holds probabilities; the likeliest is at least 1/vocab, so its log is safe
+    probabilities = torch.softmax(logits, dim=-1, out=logits)
+    normaliser = highest - probabilities.amax(dim=-1, keepdim=True).log()
+    nats = normaliser - target_logits
+    loss = nats + z_loss * normaliser.square()
+    if bears_loss is not None:
+        nats, loss = nats * bears_loss, loss * bears_loss
+    if wants_gradient:
+        gradient = probabilities
+        if z_loss:
+            gradient *= 1 + 2 * z_loss * normaliser
+        gradient.scatter_add_(1, targets, torch.full_like(normaliser, -1.0))
+        if soft_cap is not None:
+            gradient *= slope
+        if bears_loss is not None:
+            gradient *= bears_loss
+        if gradient.dtype != low_logits.dtype:
+            low_logits.copy_(gradient)
+    return torch.stack([loss.sum(), nats.sum()])
+
+
+def _slices(length: int, step: int) -> list[slice]:
+    step = max(1, step)
+    return [slice(start, min(start + step, length)) for start in range(0, length, step)]

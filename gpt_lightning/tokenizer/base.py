@@ -47,6 +47,10 @@ class Tokenizer(ABC):
     def bytes_per_id(self) -> list[int]:
         """How many UTF-8 bytes of text each id spells, by id; a special token spells none."""
 
+    @abstractmethod
+    def to_hf_json(self) -> str:
+        """The text of a `tokenizer.json`, with which Hugging Face's libraries and `load_tokenizer` give the same ids."""
+
     @property
     def eot_id(self) -> int:
         """The id that ends a document."""

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import tiktoken
+import tokenizers
+from tokenizers import AddedToken, decoders, models, pre_tokenizers
 
 from gpt_lightning.tokenizer.base import CHAT_END, CHAT_START, END_OF_TEXT, Tokenizer
 from gpt_lightning.tokenizer.byte_level import OTHERS, PRINTABLE, written_to_bytes
@@ -52,12 +54,25 @@ class GPT2Tokenizer(Tokenizer):
         special = set(self.special_ids.values())
         return [0 if i in special else len(self._encoding.decode_single_token_bytes(i)) for i in range(self.vocab_size)]
 
+    def to_hf_json(self) -> str:
+        vocabulary = json.loads(_read_data_file("encoder.json"))  # it has the end-of-text id, and not the chat's
+        merges = [(left, right) for left, right in map(str.split, _read_merges())]
+        tokenizer = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)  # GPT-2's pattern
+        tokenizer.decoder = decoders.ByteLevel()
+        tokenizer.add_special_tokens([AddedToken(token, special=True) for token in self.special_ids])  # in order of ids
+        return tokenizer.to_str()
+
+
+def _read_merges() -> list[str]:
+    return _read_data_file("vocab.bpe").decode().splitlines()[1:]  # the first line is a version header
+
 
 def _read_ranks() -> dict[bytes, int]:
     """Token bytes -> rank, in rank order: the 256 bytes first, then one token for each merge."""
-    merges, vocabulary = _read_data_file("vocab.bpe"), _read_data_file("encoder.json")
+    merges, vocabulary = _read_merges(), _read_data_file("encoder.json")
     ranks = {bytes([b]): rank for rank, b in enumerate(PRINTABLE + OTHERS)}
-    for line in merges.decode().splitlines()[1:]:  # the first line is a version header
+    for line in merges:
         left, right = line.split()
         ranks[written_to_bytes(left) + written_to_bytes(right)] = len(ranks)
     ids = {written_to_bytes(token): i for token, i in json.loads(vocabulary).items() if token != END_OF_TEXT}

@@ -1,4 +1,4 @@
-"""A byte-level BPE trained here, kept in one JSON file that Hugging Face's `tokenizers` loads too."""
+"""A byte-level BPE in one JSON file that Hugging Face's `tokenizers` loads too: one trained here, or any that was exported."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -40,6 +40,7 @@ class TrainedBPE(Tokenizer):
             self._bytes_of = self._read_bytes()
         except KeyError as error:
             raise ValueError(f"{path} is no byte-level BPE: no byte is written {error}.") from error
+        self._content = content
         self.fingerprint = hashlib.sha256(content.encode()).hexdigest()
 
     def encode(self, text: str) -> list[int]:
@@ -55,13 +56,14 @@ class TrainedBPE(Tokenizer):
         special = set(self.special_ids.values())
         return [0 if i in special else len(token) for i, token in enumerate(self._bytes_of)]
 
+    def to_hf_json(self) -> str:
+        return self._content
+
     def _read_bytes(self) -> list[bytes]:
         """What each id spells; a special token spells itself."""
         special = {i: token.content for i, token in self._tokenizer.get_added_tokens_decoder().items()}
         written = {i: token for token, i in self._tokenizer.get_vocab().items()}
-        return [
-            special[i].encode() if i in special else written_to_bytes(written[i]) for i in range(self.vocab_size)
-        ]
+        return [special[i].encode() if i in special else written_to_bytes(written[i]) for i in range(self.vocab_size)]
 
 
 def train_bpe(texts: Iterable[str], *, vocab_size: int, path: Path) -> TrainedBPE:

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from gpt_lightning import load_model
 from gpt_lightning.checkpoint import (
     VerifiedCheckpointIO,
     checkpoint_path,
+    load_trained,
     newest_valid_checkpoint,
     prune,
     read_checkpoint,
@@ -75,4 +75,4 @@ def test_code_in_a_file_never_runs(tmp_path: Path) -> None:
 
 def test_a_folder_without_checkpoints_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no valid checkpoint"):
-        load_model(tmp_path)
+        load_trained(tmp_path)

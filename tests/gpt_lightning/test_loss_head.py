@@ -36,8 +36,9 @@ def inputs(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def test_equals_cross_entropy(
     masked: bool, soft_cap: float | None, z_loss: float, rows_at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loss_head, "CHUNK_LOGITS", rows_at_once * VOCAB)
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-6)):
+        monkeypatch.setattr(loss_head, "CHUNK_BYTES", rows_at_once * VOCAB * dtype.itemsize)
+        monkeypatch.setattr(loss_head, "BLOCK_LOGITS", 2 * VOCAB)
         x, weight, targets, mask = inputs(dtype)
         exact = [value.double().clone().requires_grad_() for value in (x, weight)]
         objective, nats = plain(*exact, targets, mask if masked else None, soft_cap, z_loss)

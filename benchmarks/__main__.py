@@ -1,0 +1,117 @@
+"""python -m benchmarks [training] [loss_head] [generation]: measure, print tables, write benchmarks/results/.
+
+Each figure comes from a process of its own. The contestants of a row take turns, round after round, so that a machine that
+slows down slows all of them down; what counts is the median over the rounds, and the ratio of medians.
+"""
+
+import importlib
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import describe
+from benchmarks.report import print_tables
+
+RESULTS = Path(__file__).parent / "results"
+ROUNDS = 3
+
+
+def _shape(n_layers: int, d_model: int, n_heads: int, vocab_size: int, max_seq_len: int, batch: int) -> dict[str, int]:
+    return {
+        "n_layers": n_layers,
+        "d_model": d_model,
+        "n_heads": n_heads,
+        "vocab_size": vocab_size,
+        "max_seq_len": max_seq_len,
+        "batch": batch,
+    }
+
+
+TRAINING = {
+    "L4 d256 V4096 T256 B16": (_shape(4, 256, 4, 4096, 256, 16), 20),
+    "L4 d256 V50257 T256 B8": (_shape(4, 256, 4, 50257, 256, 8), 12),
+    "124M T512 B1": (_shape(12, 768, 12, 50257, 512, 1), 8),
+}
+GENERATION = {
+    "micro, batch 1": {"model": "micro", "batch": 1, "new_tokens": 200},
+    "124M, batch 1": {"model": "gpt2_124m", "batch": 1, "new_tokens": 64},
+    "124M, batch 8": {"model": "gpt2_124m", "batch": 8, "new_tokens": 64},
+}
+PRECISIONS = ("32-true", "bf16-mixed")
+
+
+def rows(benchmark: str) -> Iterator[tuple[str, list[str], dict[str, Any]]]:
+    """(name of the row, contestants, arguments) of a benchmark."""
+    if benchmark == "training":
+        for name, (shape, steps) in TRAINING.items():
+            for precision in PRECISIONS:
+                arguments = {"shape": shape, "precision": precision, "steps": steps}
+                yield f"{name}, {precision}", ["ours", "transformers", "litgpt"], arguments
+    elif benchmark == "loss_head":
+        for precision in PRECISIONS:
+            arguments = {"vocab_size": 50257, "d_model": 256, "tokens": 4096, "precision": precision}
+            yield f"V50257 d256, 4,096 tokens, {precision}", ["ours", "torch"], arguments
+    else:
+        for name, arguments in GENERATION.items():
+            yield name, ["ours", "transformers"], arguments
+
+
+def run(benchmark: str) -> list[dict[str, Any]]:
+    """Measure every row of a benchmark."""
+    table = []
+    for name, contestants, arguments in rows(benchmark):
+        measured: dict[str, list[dict[str, Any]]] = {who: [] for who in contestants}
+        for number in range(ROUNDS):
+            for who in contestants:
+                print(f"{benchmark}: {name}, round {number + 1} of {ROUNDS}: {who}      ", end="\r", flush=True)
+                measured[who].append(_in_a_process(benchmark, who, arguments))
+        row: dict[str, Any] = {"row": name} | {who: _median(results) for who, results in measured.items()}
+        if "ids" in row["ours"]:
+            row["same_ids"] = row["ours"].pop("ids") == row["transformers"].pop("ids")
+        table.append(row)
+        print_tables({benchmark: table[-1:]})
+    return table
+
+
+def _in_a_process(benchmark: str, who: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks", "measure", benchmark, who, json.dumps(arguments)]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    if finished.returncode:
+        sys.exit(f"{benchmark} of {who} failed:\n{finished.stderr}")
+    answer: dict[str, Any] = json.loads(finished.stdout.splitlines()[-1])
+    return answer
+
+
+def _median(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of numbers the median; of ids, which every round must repeat, the first."""
+    assert all(result.get("ids") == results[0].get("ids") for result in results)
+    first = results[0]
+    return {
+        key: statistics.median(result[key] for result in results) if isinstance(value, int | float) else value
+        for key, value in first.items()
+    }
+
+
+def main(arguments: list[str]) -> None:
+    if arguments[:1] == ["measure"]:
+        benchmark, who, given = arguments[1:]
+        measure = importlib.import_module(f"benchmarks.{benchmark}").measure
+        print("\n" + json.dumps(measure(who, **json.loads(given))))
+        return
+    chosen = arguments or ["loss_head", "training", "generation"]
+    tables = {benchmark: run(benchmark) for benchmark in chosen}
+    print_tables(tables)
+    results = {benchmark: {"machine": describe(), "rows": table} for benchmark, table in tables.items()}
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / "cpu.json"
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps(known | results, indent=1) + "\n")
+    print(f"written to {path}; python -m benchmarks.report puts it into the README")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

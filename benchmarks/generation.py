@@ -1,0 +1,78 @@
+"""Greedy generation of one contestant from the same weights: tokens per second, and which tokens."""
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import launch
+from benchmarks.machine import memory_bandwidth, peak_mb, resident_mb
+from gpt_lightning.convert import to_hf
+from gpt_lightning.generation import Sampling, generate
+from gpt_lightning.model import GPT, GPTConfig
+
+PROMPT_TOKENS = 32
+
+
+def measure(who: str, *, model: str, batch: int, new_tokens: int) -> dict[str, Any]:
+    """Tokens per second of the whole batch in fp32, prompts included in the time, the better of two.
+
+    Args:
+        who: ours or transformers.
+        model: a choice of conf/model; its weights are random, and the same for both.
+        batch: prompts of 32 tokens each.
+
+    Returns:
+        tokens_per_second, mb; the ids of the first prompt; of ours also the share of what memory allows: every weight is
+        read once for each token of the batch.
+    """
+    torch.manual_seed(0)
+    config = launch.compose_config("train", [f"model={model}", "model.dropout=0"])["model"]
+    ours = GPT(GPTConfig(**config)).eval()
+    prompts = torch.randint(0, config["vocab_size"], (batch, PROMPT_TOKENS)).tolist()
+    if who == "ours":
+        before = resident_mb()
+        answers, seconds = _timed(lambda: generate(ours, prompts, new_tokens, sampling=Sampling(temperature=0)))
+        result = {"share_of_bandwidth": _bytes_per_token(ours) * new_tokens / seconds / memory_bandwidth()}
+    else:
+        from transformers import AutoModelForCausalLM
+
+        with tempfile.TemporaryDirectory() as folder:
+            format = "gpt2" if config["position"] == "learned" else "llama"
+            to_hf(ours, Path(folder) / "model", format=format)
+            del ours
+            before = resident_mb()
+            theirs = AutoModelForCausalLM.from_pretrained(Path(folder) / "model").eval()
+        ids = torch.tensor(prompts)
+        options = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens, "do_sample": False, "pad_token_id": 0}
+        mask = torch.ones_like(ids)
+        with torch.no_grad():
+            answers, seconds = _timed(
+                lambda: theirs.generate(ids, attention_mask=mask, **options)[:, PROMPT_TOKENS:].tolist()
+            )
+        result = {}
+    return result | {
+        "tokens_per_second": batch * new_tokens / seconds,
+        "mb": peak_mb() - before,
+        "ids": answers[0],
+    }
+
+
+def _timed(call: Any) -> tuple[Any, float]:
+    call()  # warm up
+    seconds = []
+    for _ in range(2):
+        begin = time.perf_counter()
+        answer = call()
+        seconds.append(time.perf_counter() - begin)
+    return answer, min(seconds)
+
+
+def _bytes_per_token(model: GPT) -> int:
+    """All matrices that a token passes; of the embeddings it reads single rows, unless they are the head."""
+    weights = sum(
+        p.numel() for name, p in model.named_parameters() if not name.startswith(("embedding.", "positions."))
+    )
+    return 4 * (weights + (model.head.weight.numel() if model.config.tie_embeddings else 0))

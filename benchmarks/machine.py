@@ -1,0 +1,74 @@
+"""What the figures were made on."""
+
+import platform
+import resource
+import statistics
+import subprocess
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+PACKAGES = ("torch", "lightning", "transformers", "litgpt", "numpy")
+
+
+def describe() -> dict[str, Any]:
+    """Device, versions, and the commit of the working tree."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=False)
+    return {
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else _cpu(),
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "commit": commit.stdout.strip() + (" and changes" if changed.stdout.strip() else ""),
+    }
+
+
+def memory_bandwidth() -> float:
+    """Bytes per second at which this machine reads memory: the sum of a gigabyte, the best of several."""
+    x = torch.ones(2**28)
+    seconds = []
+    for _ in range(7):
+        begin = time.perf_counter()
+        x.sum()
+        seconds.append(time.perf_counter() - begin)
+    return x.numel() * x.element_size() / min(seconds)
+
+
+def resident_mb() -> float:
+    """Megabytes that the process occupies now."""
+    return float(psutil.Process().memory_info().rss / 1e6)
+
+
+def peak_mb() -> float:
+    """Megabytes that the process occupied at its peak."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+def median_seconds(call: Any, *, times: int) -> float:
+    """Median duration of a call, after one that is not counted."""
+    call()
+    seconds = []
+    for _ in range(times):
+        begin = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - begin)
+    return statistics.median(seconds)
+
+
+def _cpu() -> str:
+    name = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        platform.machine(),
+    )
+    return f"{name}, {psutil.cpu_count()} cores"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

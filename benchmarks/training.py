@@ -1,0 +1,152 @@
+"""A training step of one contestant: milliseconds and peak memory.
+
+Ours is `train.train`, through Lightning's Trainer with every callback of the shipped config at its usual cadence, on prepared
+shards. The peers are what a user would write by hand, and without a loader, a log or a checkpoint: autocast, backward, clip,
+fused AdamW, on tokens that lie in memory.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+import launch
+from benchmarks.machine import peak_mb, resident_mb
+from train import train
+
+WARM_UP = 3  # steps that are not counted
+
+
+def measure(who: str, *, shape: dict[str, int], precision: str, steps: int) -> dict[str, float]:
+    """Mean milliseconds of `steps` steps after the warm-up, and the megabytes that training added at its peak.
+
+    Args:
+        who: ours, transformers or litgpt.
+        shape: n_layers, d_model, n_heads, vocab_size, max_seq_len and batch.
+        precision: 32-true or bf16-mixed.
+    """
+    if who == "ours":
+        return _ours(shape, precision, steps)
+    model, loss = {"transformers": _transformers, "litgpt": _litgpt}[who](shape)
+    return _bare_loop(model, loss, shape, precision, steps)
+
+
+class Clock(L.Callback):
+    """Notes when the warm-up ended and when the last step did."""
+
+    ends: list[float]
+
+    def __init__(self) -> None:
+        Clock.ends = []
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        Clock.ends.append(time.perf_counter())
+
+
+def _ours(shape: dict[str, int], precision: str, steps: int) -> dict[str, float]:
+    launch.ALLOWED_TARGETS = (*launch.ALLOWED_TARGETS, "benchmarks.")
+    tokenizer = "bpe_4096" if shape["vocab_size"] == 4096 else "gpt2"
+    sizes = {key: shape[key] for key in ("n_layers", "d_model", "n_heads", "vocab_size", "max_seq_len")}
+    with tempfile.TemporaryDirectory() as folder:
+        config = launch.compose_config(
+            "train",
+            [
+                *("experiment=quickstart", "model=gpt2_124m", f"tokenizer={tokenizer}", f"runs_dir={folder}"),
+                *(f"model.{key}={value}" for key, value in sizes.items()),
+                *(f"model.d_ff={4 * shape['d_model']}", "model.dropout=0", f"trainer.precision={precision}"),
+                *(f"global_batch={shape['batch']}", f"micro_batch={shape['batch']}"),
+                *(f"max_steps={WARM_UP + steps}", "schedule.warmup_steps=1"),
+            ],
+        )
+        config["curriculum"] = {
+            "unit": "fraction",
+            "interpolation": "linear",
+            "max_epochs": {},
+            "on_exhausted": "repeat",
+        }
+        config["curriculum"]["keyframes"] = {"start": {"at": 0.0, "weights": {"stdlib": 1.0}}}
+        config["callbacks"] = {"clock": {"_target_": "benchmarks.training.Clock"}} | config["callbacks"]
+        before = resident_mb()
+        train(config)
+        return _result(Clock.ends[WARM_UP - 1], Clock.ends[-1], steps, before)
+
+
+def _bare_loop(
+    model: Callable[[], nn.Module],
+    loss: Callable[[nn.Module, Tensor, Tensor], Tensor],
+    shape: dict[str, int],
+    precision: str,
+    steps: int,
+) -> dict[str, float]:
+    torch.manual_seed(0)
+    before = resident_mb()
+    net = model().train()
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, fused=True)
+    for step in range(WARM_UP + steps):
+        if step == WARM_UP:
+            begin = time.perf_counter()
+        ids = torch.randint(0, shape["vocab_size"], (shape["batch"], shape["max_seq_len"] + 1))
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16-mixed"):
+            value = loss(net, ids[:, :-1].contiguous(), ids[:, 1:].contiguous())
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    return _result(begin, time.perf_counter(), steps, before)
+
+
+def _result(begin: float, end: float, steps: int, resident_before: float) -> dict[str, float]:
+    return {"ms": 1e3 * (end - begin) / steps, "mb": peak_mb() - resident_before}
+
+
+def _transformers(shape: dict[str, int]) -> tuple[Any, Any]:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(
+        vocab_size=shape["vocab_size"],
+        n_positions=shape["max_seq_len"],
+        n_embd=shape["d_model"],
+        n_layer=shape["n_layers"],
+        n_head=shape["n_heads"],
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        use_cache=False,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    # its own loss shifts the labels, and so predicts one token fewer
+    return lambda: GPT2LMHeadModel(config), lambda model, ids, targets: model(input_ids=ids, labels=ids).loss
+
+
+def _litgpt(shape: dict[str, int]) -> tuple[Any, Any]:
+    from litgpt.config import Config
+    from litgpt.model import GPT
+    from litgpt.utils import chunked_cross_entropy
+
+    config = Config(  # GPT-2's blocks, as near as its options come: it has rotary positions alone
+        block_size=shape["max_seq_len"],
+        n_layer=shape["n_layers"],
+        n_embd=shape["d_model"],
+        n_head=shape["n_heads"],
+        vocab_size=shape["vocab_size"],
+        padded_vocab_size=shape["vocab_size"],
+        intermediate_size=4 * shape["d_model"],
+        bias=True,
+        norm_class_name="LayerNorm",
+        mlp_class_name="GptNeoxMLP",
+        gelu_approximate="tanh",
+        parallel_residual=False,
+        rotary_percentage=1.0,
+    )
+
+    def build() -> nn.Module:
+        model = GPT(config)
+        model.lm_head.weight = model.transformer.wte.weight  # as GPT-2
+        return model
+
+    return build, lambda model, ids, targets: chunked_cross_entropy(model(ids), targets)

@@ -1,0 +1,133 @@
+"""python generate.py run=runs/<name> [prompt="…"] [mode=chat]: let a model write, to the terminal as it thinks."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from omegaconf import DictConfig
+
+import launch
+from gpt_lightning.convert import load_model
+from gpt_lightning.generation import Sampling, stream
+from gpt_lightning.model import GPT
+from gpt_lightning.tokenizer import Message, Tokenizer
+from run_directory import tokenizer_of
+
+
+class Writer:
+    """A model, its tokenizer, and how it shall write.
+
+    Raises:
+        ValueError: the model cannot be read, is of another vocabulary, or a setting is wrong.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        if config["mode"] not in ("text", "chat"):
+            raise ValueError(f"mode is {config['mode']!r}: it must be text or chat.")
+        if not isinstance(config["max_new_tokens"], int) or config["max_new_tokens"] < 1:
+            raise ValueError(f"max_new_tokens is {config['max_new_tokens']!r}: it must be a whole number, 1 or more.")
+        self.sampling = Sampling(
+            **{key: config[key] for key in ("temperature", "top_k", "top_p", "repetition_penalty", "seed")}
+        )
+        self.max_new_tokens = config["max_new_tokens"]
+        self.tokenizer: Tokenizer = tokenizer_of(Path(config["run"]), config["tokenizer"]["name"])
+        self.stop_ids = _stop_ids(self.tokenizer, config["stop"])
+        self.model: GPT = load_model(config["run"])
+        if self.model.config.vocab_size < self.tokenizer.vocab_size:
+            raise ValueError(
+                f"{config['run']} has a vocabulary of {self.model.config.vocab_size}, less than the "
+                f"{self.tokenizer.vocab_size} ids of tokenizer {self.tokenizer.name}: name its own with tokenizer.name=…."
+            )
+        self.model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+    def continue_text(self, prompt: str) -> Iterator[str]:
+        """What follows `prompt`, piece by piece."""
+        yield from self._stream([self.tokenizer.eot_id, *self.tokenizer.encode(prompt)])
+
+    def answer(self, conversation: list[Message]) -> Iterator[str]:
+        """What the assistant says next, piece by piece; the oldest turns are forgotten once the context is full."""
+        ids = self._chat_ids(conversation)
+        while len(ids) > self.model.config.max_seq_len and len(conversation) > 1:
+            del conversation[:2]  # a question and its answer
+            ids = self._chat_ids(conversation)
+        yield from self._stream(ids)
+
+    def _chat_ids(self, conversation: list[Message]) -> list[int]:
+        return [self.tokenizer.eot_id, *self.tokenizer.encode_chat_prompt(conversation)]
+
+    def _stream(self, ids: list[int]) -> Iterator[str]:
+        return stream(
+            self.model, self.tokenizer, ids, self.max_new_tokens, sampling=self.sampling, stop_ids=self.stop_ids
+        )
+
+
+def generate(config: Mapping[str, Any]) -> str | None:
+    """Continue one prompt and return what was written; without a prompt, hold a session until its input ends.
+
+    Raises:
+        ValueError: as `Writer`, or the prompt is longer than the model's context.
+    """
+    writer = Writer(config)
+    if config["prompt"] is not None:
+        return _write(writer, str(config["prompt"]), [], chat=config["mode"] == "chat")
+    print(f"{config['run']}: {config['mode']}. An empty line or Ctrl-D ends the session, Ctrl-C an answer.")
+    conversation: list[Message] = []
+    while prompt := _ask():
+        try:
+            _write(writer, prompt, conversation, chat=config["mode"] == "chat")
+        except ValueError as refusal:
+            print(f"error: {refusal}")
+        except KeyboardInterrupt:
+            print()
+    return None
+
+
+def _write(writer: Writer, prompt: str, conversation: list[Message], *, chat: bool) -> str:
+    """Print what the model makes of the prompt, and return it; a chat grows by both turns."""
+    if chat:
+        conversation.append({"role": "user", "content": prompt})
+        pieces = writer.answer(conversation)
+    else:
+        print(prompt, end="", flush=True)
+        pieces = writer.continue_text(prompt)
+    written = ""
+    try:
+        for piece in pieces:
+            print(piece, end="", flush=True)
+            written += piece
+    finally:
+        if chat:
+            conversation.append({"role": "assistant", "content": written})
+    print()
+    return written
+
+
+def _ask() -> str:
+    try:
+        return input("\n> ")
+    except (EOFError, KeyboardInterrupt):
+        return ""
+
+
+def _stop_ids(tokenizer: Tokenizer, further: list[str]) -> list[int]:
+    ids = list(tokenizer.special_ids.values())
+    for text in further:
+        spelled = [tokenizer.special_ids[text]] if text in tokenizer.special_ids else tokenizer.encode(text)
+        if len(spelled) != 1:
+            raise ValueError(
+                f"stop: '{text}' is no token of tokenizer {tokenizer.name}; its special ones are "
+                f"{', '.join(tokenizer.special_ids)}."
+            )
+        ids += spelled
+    return ids
+
+
+@hydra.main(version_base=None, config_path="conf", config_name="generate")
+def main(config: DictConfig) -> None:
+    launch.run(generate, config)
+
+
+if __name__ == "__main__":
+    launch.start(main, "generate")

@@ -1,0 +1,80 @@
+"""Folders that `transformers` reads and writes."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from gpt_lightning.convert.folders import read_json, read_weights, refuse_occupied, to_json, write_folder
+from gpt_lightning.convert.hf_architecture import completed, refuse_inexpressible
+from gpt_lightning.convert.hf_gpt2 import GPT2
+from gpt_lightning.convert.hf_llama import LLAMA
+from gpt_lightning.convert.tables import DTYPES, assemble, disassemble, without_prefix
+from gpt_lightning.convert.tokenizer_files import refuse_too_many_ids, tokenizer_files
+from gpt_lightning.model import GPT
+from gpt_lightning.tokenizer import Tokenizer
+
+ARCHITECTURES = {"gpt2": GPT2, "llama": LLAMA}
+
+
+def from_hf(folder: str | Path) -> GPT:
+    """The GPT of a folder with a GPT-2 or Llama in safetensors, whole or in shards.
+
+    Options that decide only the training are GPTConfig's own, but for GPT-2's dropout.
+
+    Raises:
+        ValueError: the folder is none of these, config.json asks for what no GPT of ours computes, or a weight is missing,
+            strange or of another shape or dtype.
+    """
+    folder = Path(folder)
+    path = folder / "config.json"
+    options = read_json(path)
+    architecture = ARCHITECTURES.get(str(options.get("model_type")))
+    if architecture is None:
+        raise ValueError(
+            f"{path}: model_type is {options.get('model_type')!r}, and must be one of {', '.join(ARCHITECTURES)}."
+        )
+    try:
+        options = completed(architecture, options)
+        config = architecture.read(options)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {str(error).rstrip('.')}.") from error
+    eot_id = options["eos_token_id"]
+    if isinstance(eot_id, int) and 0 <= eot_id < config.vocab_size:
+        config = replace(config, eot_id=eot_id)
+    weights = {key: w for key, w in read_weights(folder).items() if not architecture.derived.fullmatch(key)}
+    is_bare = not any(key.startswith(architecture.prefix) for key in weights)
+    table = without_prefix(architecture.table, architecture.prefix) if is_bare else architecture.table
+    return assemble(config, weights, table, where=folder)
+
+
+def to_hf(model: GPT, folder: str | Path, *, tokenizer: Tokenizer | None = None, format: str) -> None:
+    """Write a model as a new folder for `transformers.AutoModelForCausalLM`, and `AutoTokenizer` if there is a tokenizer.
+
+    What is written computes the same for one document. Over several in one sequence it lets each token see all before it,
+    also where the model was trained with attend_across_documents=False. Dropout is written for gpt2; the other options that
+    decide only the training (residual_init, z_loss, attention) are not.
+
+    Args:
+        format: `gpt2` or `llama`; the latter also with fewer heads of keys and values than of queries.
+
+    Raises:
+        ValueError: the format cannot express the model, the folder exists and is not empty, or the tokenizer has more ids
+            than the model.
+    """
+    if format not in ARCHITECTURES:
+        raise ValueError(f"format is {format!r}: it must be one of {', '.join(ARCHITECTURES)}.")
+    architecture, config = ARCHITECTURES[format], model.config
+    refuse_inexpressible(architecture, config, name=format)
+    refuse_too_many_ids(tokenizer, model)
+    refuse_occupied(Path(folder))  # before the weights are copied
+    eot_id = config.eot_id if tokenizer is None else tokenizer.eot_id
+    options = architecture.write(config) | {
+        "vocab_size": config.vocab_size,
+        "tie_word_embeddings": config.tie_embeddings,
+        "bos_token_id": eot_id,  # the end-of-text id stands before each document
+        "eos_token_id": eot_id,
+        "torch_dtype": DTYPES[model.head.weight.dtype],  # the name that transformers 4 knows and 5 still reads
+    }
+    texts = {"config.json": to_json(options)}
+    if tokenizer is not None:
+        texts |= tokenizer_files(tokenizer, max_seq_len=config.max_seq_len)
+    write_folder(Path(folder), weights=disassemble(model, architecture.table), texts=texts)

@@ -1,0 +1,84 @@
+"""Checkpoints of RangeFlow-GPT: GPT-2 with the exact GELU."""
+
+from pathlib import Path
+from typing import Any
+
+from gpt_lightning.convert.tables import EMBEDDING, HEAD, Line, assemble, count_blocks, shape_of
+from gpt_lightning.convert.torch_files import read_torch_file, weights_in
+from gpt_lightning.model import GPT, GPTConfig
+
+STATE = "model_state_dict"
+_D_HEAD = 64
+_GPT2_EOT_ID = 50256
+_TABLE = (
+    Line(EMBEDDING, ("token_embed.weight",)),
+    Line("positions.weight", ("pos_embed.weight",)),
+    Line("blocks.N.norm_attention.weight", ("blocks.N.ln1.weight",)),
+    Line("blocks.N.norm_attention.bias", ("blocks.N.ln1.bias",)),
+    Line("blocks.N.attention.qkv.weight", ("blocks.N.attn.qkv_proj.weight",)),
+    Line("blocks.N.attention.qkv.bias", ("blocks.N.attn.qkv_proj.bias",)),
+    Line("blocks.N.attention.out.weight", ("blocks.N.attn.out_proj.weight",)),
+    Line("blocks.N.attention.out.bias", ("blocks.N.attn.out_proj.bias",)),
+    Line("blocks.N.norm_feed_forward.weight", ("blocks.N.ln2.weight",)),
+    Line("blocks.N.norm_feed_forward.bias", ("blocks.N.ln2.bias",)),
+    Line("blocks.N.feed_forward.up.weight", ("blocks.N.ff.linear1.weight",)),
+    Line("blocks.N.feed_forward.up.bias", ("blocks.N.ff.linear1.bias",)),
+    Line("blocks.N.feed_forward.out.weight", ("blocks.N.ff.linear2.weight",)),
+    Line("blocks.N.feed_forward.out.bias", ("blocks.N.ff.linear2.bias",)),
+    Line("norm.weight", ("ln_final.weight",)),
+    Line("norm.bias", ("ln_final.bias",)),
+    Line(HEAD, ("head.weight",)),
+)
+
+
+def from_rangeflow(path: str | Path) -> GPT:
+    """The GPT of a RangeFlow-GPT checkpoint (.pt).
+
+    Sizes follow from the weights; the number of heads, which does not, is `n_heads` or `num_heads` of the file's `config` if
+    that says, else d_model / 64 as RangeFlow-GPT defines it.
+
+    Raises:
+        ValueError: the file is no such checkpoint, or a weight is missing, strange or of another shape or dtype.
+    """
+    path = Path(path)
+    return read_rangeflow(read_torch_file(path), path)
+
+
+def read_rangeflow(content: dict[str, Any], path: Path) -> GPT:
+    """`from_rangeflow` for a file that has been read."""
+    weights = weights_in(content, STATE, where=path)
+    vocab_size, d_model = shape_of(weights, "token_embed.weight", where=path)
+    max_seq_len, _ = shape_of(weights, "pos_embed.weight", where=path)
+    d_ff, _ = shape_of(weights, "blocks.0.ff.linear1.weight", where=path)
+    try:
+        config = GPTConfig(
+            vocab_size=vocab_size,
+            max_seq_len=max_seq_len,
+            d_model=d_model,
+            n_layers=count_blocks(weights, "blocks."),
+            n_heads=_n_heads(content.get("config"), d_model),
+            d_ff=d_ff,
+            norm="layernorm",
+            feed_forward="gelu",
+            position="learned",
+            bias=True,
+            tie_embeddings=True,
+            residual_init="plain",
+            eot_id=_GPT2_EOT_ID if vocab_size > _GPT2_EOT_ID else None,
+            dropout=0.1,
+        )
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return assemble(config, weights, _TABLE, where=path)
+
+
+def _n_heads(config: Any, d_model: int) -> Any:
+    said = config if isinstance(config, dict) else {}
+    for key in ("n_heads", "num_heads"):
+        if key in said:
+            return said[key]
+    if d_model % _D_HEAD:
+        raise ValueError(
+            f"d_model is {d_model}, no multiple of {_D_HEAD}, and config says neither n_heads nor num_heads."
+        )
+    return d_model // _D_HEAD

@@ -1,0 +1,45 @@
+"""A model to be trained on from weights that exist."""
+
+import json
+from dataclasses import fields
+from pathlib import Path
+
+from gpt_lightning.convert.load import load_model
+from gpt_lightning.convert.vocabulary import grow_vocabulary
+from gpt_lightning.model import GPT, GPTConfig
+
+# What a training may choose anew; everything else is what the weights mean.
+FREE = {"vocab_size", "dropout", "attention", "residual_init", "z_loss", "attend_across_documents", "eot_id"}
+
+
+def start_from(path: str | Path, config: GPTConfig) -> GPT:
+    """A GPT of `config` in training mode, in fp32, with the weights that `path` holds.
+
+    Where the config has more ids than the weights, the new rows start as the mean of the old ones.
+
+    Raises:
+        ValueError: as `load_model`; or the weights are of other sizes or choices than the config, which are named.
+    """
+    loaded = load_model(path)
+    names = [field.name for field in fields(GPTConfig) if field.name not in FREE]
+    other = [name for name in names if _meant(loaded.config, name) != _meant(config, name)]
+    if other:
+        settings = " ".join(f"model.{name}={_spelled(getattr(loaded.config, name))}" for name in other)
+        raise ValueError(f"init_from={path} is another model: its weights go with {settings}.")
+    if config.vocab_size < loaded.config.vocab_size:
+        raise ValueError(
+            f"init_from={path} has a vocabulary of {loaded.config.vocab_size}, more than model.vocab_size="
+            f"{config.vocab_size}: set model.vocab_size={loaded.config.vocab_size} or more."
+        )
+    model = GPT(config)
+    model.load_state_dict(grow_vocabulary(loaded, config.vocab_size).state_dict())
+    return model
+
+
+def _meant(config: GPTConfig, name: str) -> object:
+    return config.n_heads // config.kv_heads if name == "n_kv_heads" else getattr(config, name)
+
+
+def _spelled(value: object) -> str:
+    """As the command line wants it."""
+    return json.dumps(value).strip('"')

@@ -1,0 +1,172 @@
+"""Weights under other names.
+
+A table has one line for each of our tensors: its name, its name elsewhere, and whether it is stored transposed there. Where
+ours is one fused matrix, theirs are several, which stand in it one below the other. `N` is the number of a block.
+`assemble` reads a table from right to left, `disassemble` from left to right.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gpt_lightning.model import GPT, GPTConfig
+from gpt_lightning.model.positions import POSITIONS
+
+EMBEDDING, HEAD = "embedding.weight", "head.weight"
+DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
+
+
+class Line(NamedTuple):
+    """One tensor of ours and what it is elsewhere."""
+
+    ours: str
+    theirs: tuple[str, ...]
+    transposed: bool = False
+
+    def of_block(self, number: int) -> "Line":
+        """The line for one block."""
+        theirs = tuple(key.replace(".N.", f".{number}.") for key in self.theirs)
+        return Line(self.ours.replace(".N.", f".{number}."), theirs, self.transposed)
+
+
+Table = tuple[Line, ...]
+
+
+def without_prefix(table: Table, prefix: str) -> Table:
+    """The table for files whose keys lack a prefix."""
+    return tuple(line._replace(theirs=tuple(key.removeprefix(prefix) for key in line.theirs)) for line in table)
+
+
+def assemble(config: GPTConfig, weights: Mapping[str, Tensor], table: Table, *, where: Path) -> GPT:
+    """The GPT of `config` with these weights, in eval mode and in their dtype; it shares no memory with them.
+
+    Args:
+        weights: their tensors by their names, on the CPU. A tied head may be among them if it equals the embedding.
+        where: the file or folder they come from, for errors.
+
+    Raises:
+        ValueError: a weight is missing, is one too many, or has another shape or dtype than the model's; it is named.
+    """
+    with torch.device("meta"):  # no time and no random numbers for weights that are replaced
+        model = GPT(config)
+    shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    lines = _lines(table, config)
+    assert {line.ours for line in lines} == shapes.keys() - ({HEAD} if config.tie_embeddings else set())
+    copies = _copies(table) if config.tie_embeddings else {}
+    wanted = [key for line in lines for key in line.theirs]
+    _refuse_other_keys(weights, wanted, {*wanted, *copies}, where)
+    ours = {}
+    for line in lines:
+        parts = []
+        for key, n_rows in zip(line.theirs, _rows(line, shapes[line.ours], config), strict=True):
+            shape = (n_rows, *shapes[line.ours][1:])
+            _check(weights, key, shape[::-1] if line.transposed else shape, where, same_dtype_as=wanted[0])
+            parts.append(weights[key].T if line.transposed else weights[key])
+        ours[line.ours] = torch.cat(parts)
+    for copy, original in copies.items():
+        if copy in weights:
+            _check(weights, copy, shapes[EMBEDDING], where, same_dtype_as=original)
+            if not torch.equal(weights[copy], weights[original]):
+                raise ValueError(
+                    f"{where}: {copy} is not {original}, although the model ties its head to its embedding."
+                )
+    if config.tie_embeddings:
+        ours[HEAD] = ours[EMBEDDING]
+    # RoPE's angles are derived, so no file has them
+    model.positions = POSITIONS[config.position](
+        max_seq_len=config.max_seq_len, d_model=config.d_model, d_head=config.d_head
+    )
+    model.load_state_dict(ours, assign=True)
+    if config.tie_embeddings:
+        model.head.weight = model.embedding.weight
+    return model.eval()
+
+
+def disassemble(model: GPT, table: Table) -> dict[str, Tensor]:
+    """Copies of the model's weights under their names, on the CPU; a tied head is left out."""
+    weights = model.state_dict()
+    theirs = {}
+    for line in _lines(table, model.config):
+        weight = weights[line.ours]
+        parts = weight.split(_rows(line, tuple(weight.shape), model.config))
+        for key, part in zip(line.theirs, parts, strict=True):
+            theirs[key] = (part.T if line.transposed else part).cpu().clone(memory_format=torch.contiguous_format)
+    return theirs
+
+
+def shape_of(weights: Mapping[str, Tensor], key: str, *, where: Path) -> tuple[int, int]:
+    """Rows and columns of a matrix that says how large the model is.
+
+    Raises:
+        ValueError: there is none of this name, or it is no matrix.
+    """
+    if key not in weights:
+        raise ValueError(f"{where} lacks {key}: it is not the whole model, or another architecture.")
+    if weights[key].dim() != 2:
+        raise ValueError(f"{where}: {key} has shape {tuple(weights[key].shape)}, and must be a matrix.")
+    rows, columns = weights[key].shape
+    return rows, columns
+
+
+def count_blocks(weights: Iterable[str], prefix: str) -> int:
+    """How many numbers follow `prefix` in these names: "blocks." in "blocks.7.ln1.bias"."""
+    after = {key.removeprefix(prefix).split(".")[0] for key in weights if key.startswith(prefix)}
+    return sum(part.isdigit() for part in after)
+
+
+def _lines(table: Table, config: GPTConfig) -> list[Line]:
+    """The table spelled out for a model; a tied head has no line."""
+    lines: list[Line] = []
+    for line in table:
+        if ".N." in line.ours:
+            lines += [line.of_block(number) for number in range(config.n_layers)]
+        elif line.ours != HEAD or not config.tie_embeddings:
+            lines.append(line)
+    return lines
+
+
+def _copies(table: Table) -> dict[str, str]:
+    """Their name of a tied head -> their name of the embedding."""
+    theirs = {line.ours: line.theirs[0] for line in table}
+    return {theirs[HEAD]: theirs[EMBEDDING]}
+
+
+def _rows(line: Line, shape: tuple[int, ...], config: GPTConfig) -> tuple[int, ...]:
+    """How many rows of our tensor each of theirs fills."""
+    if len(line.theirs) == 1:
+        return shape[:1]
+    d_kv = config.kv_heads * config.d_head
+    fused = {"qkv": (config.d_model, d_kv, d_kv), "gate_up": (config.d_ff, config.d_ff)}
+    return fused[line.ours.split(".")[-2]]
+
+
+def _refuse_other_keys(weights: Mapping[str, Tensor], wanted: list[str], known: set[str], where: Path) -> None:
+    if missing := [key for key in wanted if key not in weights]:
+        raise ValueError(f"{where} lacks {_some(missing)}: it is not the whole model, or not one of these sizes.")
+    if strange := [key for key in weights if key not in known]:
+        raise ValueError(f"{where} has {_some(strange)}, which the model has no place for: is it another architecture?")
+
+
+def _check(weights: Mapping[str, Tensor], key: str, shape: tuple[int, ...], where: Path, *, same_dtype_as: str) -> None:
+    weight = weights[key]
+    if tuple(weight.shape) != shape:
+        raise ValueError(f"{where}: {key} has shape {tuple(weight.shape)}, and the model's sizes ask for {shape}.")
+    if weight.dtype not in DTYPES:
+        raise ValueError(f"{where}: {key} is {_name(weight)}, and must be one of {', '.join(DTYPES.values())}.")
+    if weight.dtype != weights[same_dtype_as].dtype:
+        raise ValueError(
+            f"{where}: {key} is {_name(weight)} and {same_dtype_as} is {_name(weights[same_dtype_as])}: save all weights in "
+            "one dtype."
+        )
+
+
+def _name(weight: Tensor) -> str:
+    return str(weight.dtype).removeprefix("torch.")
+
+
+def _some(keys: list[str]) -> str:
+    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+    return ", ".join(keys[:3]) + more

@@ -1,0 +1,87 @@
+"""The verb that converts: from a run to what other libraries load, and back."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import launch
+from convert import convert
+from gpt_lightning import load_model
+from gpt_lightning.convert import from_hf, from_native, to_hf
+from gpt_lightning.tokenizer import load_tokenizer
+from tests.gpt_lightning.models import GPT2, build
+from train import train
+
+SHORT = ["max_steps=2", "schedule.warmup_steps=1", "val_every=1", "callbacks.samples.every=1"]
+
+
+def compose(*arguments: str) -> dict[str, Any]:
+    launch.check_command_line("convert", list(arguments))
+    return launch.compose_config("convert", arguments)
+
+
+def same_weights(one: torch.nn.Module, other: torch.nn.Module) -> bool:
+    ours, theirs = one.state_dict(), other.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_a_run_is_exported_with_its_tokenizer(
+    tiny_config: Callable[..., dict[str, Any]],
+    tiny_data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = tiny_config("name=run", *SHORT)
+    train(config)
+    capsys.readouterr()
+    run = Path(config["run_dir"])
+    model, tokenizer = load_model(run), load_tokenizer(tiny_data / "bpe_512")
+    checkpoint = next((run / "checkpoints").glob("*.pt"))
+    for source in (run, checkpoint):
+        output = tmp_path / f"llama of {source.name}"
+        convert(compose(f"input={source}", f"output='{output}'", "format=llama"))
+        said = capsys.readouterr().out.splitlines()
+        assert said[0].startswith(
+            f"{output}: {source} as llama, {model.n_parameters():,} parameters in float32, 2 layers"
+        )
+        assert said[1] == "tokenizer bpe_512, 512 ids"
+        assert same_weights(from_hf(output), model)
+        assert load_tokenizer(output).fingerprint == tokenizer.fingerprint
+    convert(compose(f"input='{output}'", f"output={tmp_path}/own", "format=gpt_lightning", "vocab_size=576"))
+    grown = from_native(tmp_path / "own")
+    assert grown.config.vocab_size == 576
+    assert torch.equal(grown.embedding.weight[:512], model.embedding.weight)
+    assert load_tokenizer(tmp_path / "own").fingerprint == tokenizer.fingerprint
+    with pytest.raises(ValueError, match=r"model\.norm is rmsnorm, which the format gpt2 cannot express"):
+        convert(compose(f"input={run}", f"output={tmp_path}/gpt2", "format=gpt2"))
+    assert not (tmp_path / "gpt2").exists()
+
+
+def test_what_is_said_where_no_tokenizer_is_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    to_hf(build(**GPT2), tmp_path / "gpt2", format="gpt2")
+    convert(compose(f"input={tmp_path}/gpt2", f"output={tmp_path}/own", "format=gpt_lightning"))
+    assert "no tokenizer was written: " in capsys.readouterr().out
+    assert not (tmp_path / "own" / "tokenizer.json").exists()
+    (tmp_path / "gpt2" / "tokenizer.json").write_text("{}")
+    convert(compose(f"input={tmp_path}/gpt2", f"output={tmp_path}/another", "format=gpt_lightning"))
+    assert "tokenizer.json is not a tokenizer.json" in capsys.readouterr().out
+
+
+def test_a_tokenizer_can_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    to_hf(build(**GPT2, vocab_size=50257), tmp_path / "gpt2", format="gpt2")
+    arguments = [f"input={tmp_path}/gpt2", f"output={tmp_path}/chat", "format=gpt2", "tokenizer.name=gpt2_chatml"]
+    with pytest.raises(ValueError, match="has 50259 ids, more than the model's vocab_size 50257"):
+        convert(compose(*arguments))
+    convert(compose(*arguments, "vocab_size=50304"))
+    assert "tokenizer gpt2_chatml, 50,259 ids" in capsys.readouterr().out
+    assert load_tokenizer(tmp_path / "chat").vocab_size == 50259
+
+
+def test_mistakes_cost_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="format is 'onnx': it must be one of gpt2, llama, gpt_lightning"):
+        convert(compose("format=onnx"))
+    with pytest.raises(ValueError, match=r"there is no .*nowhere"):
+        convert(compose(f"input={tmp_path}/nowhere"))

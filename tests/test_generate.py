@@ -1,0 +1,93 @@
+"""The verb that lets a model write: one prompt, a session, a chat, and what it refuses."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import generate as verb
+import launch
+from gpt_lightning import load_model
+from gpt_lightning.convert import to_native
+from gpt_lightning.generation import Sampling
+from gpt_lightning.generation import generate as generate_ids
+from gpt_lightning.tokenizer import load_tokenizer
+from train import train
+
+
+@pytest.fixture
+def run(tiny_config: Callable[..., dict[str, Any]], tmp_path: Path) -> Path:
+    train(tiny_config("name=run", "max_steps=4", "val_every=4", "model.max_seq_len=64"))
+    return tmp_path / "runs" / "run"
+
+
+def settings(run: Path, *more: str) -> dict[str, Any]:
+    return launch.compose_config("generate", [f"run={run}", "max_new_tokens=8", *more])
+
+
+def typed(lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: Iterator[str] = iter(lines)
+
+    def ask(prompt: str) -> str:
+        try:
+            return next(answers)
+        except StopIteration:
+            raise EOFError from None
+
+    monkeypatch.setattr("builtins.input", ask)
+
+
+def test_writing(
+    run: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = load_tokenizer(tiny_data / "bpe_512")
+    model = load_model(run)
+
+    def expected(prompt: list[int]) -> str:
+        sampling, stop = Sampling(temperature=0.8, top_p=0.95), list(tokenizer.special_ids.values())
+        (ids,) = generate_ids(model, [prompt], 8, sampling=sampling, stop_ids=stop, vocab_size=tokenizer.vocab_size)
+        return tokenizer.decode(ids)
+
+    text = expected([tokenizer.eot_id, *tokenizer.encode("class ")])
+    assert verb.generate(settings(run, "prompt='class '")) == text
+    assert capsys.readouterr().out == f"class {text}\n"
+    to_native(model, run / "exported", tokenizer)  # a folder knows its tokenizer, as a run and its checkpoints do
+    for place in ("exported", "checkpoints/step_00000004.pt"):
+        assert verb.generate(settings(run / place, "prompt='class '")) == text
+    capsys.readouterr()
+
+    typed(["class "], monkeypatch)
+    verb.generate(settings(run))
+    assert f"class {text}\n" in capsys.readouterr().out
+
+    chat = expected([tokenizer.eot_id, *tokenizer.encode_chat_prompt([{"role": "user", "content": "Why?"}])])
+    assert verb.generate(settings(run, "prompt=Why?", "mode=chat")) == chat
+    capsys.readouterr()
+    typed(
+        ["Why?", "And then?", "And " * 9, "x" * 900, "Well?"], monkeypatch
+    )  # longer than the context, in turns and at once
+    verb.generate(settings(run, "mode=chat"))
+    said = capsys.readouterr().out
+    assert said.split("\n")[1] == chat.split("\n")[0]
+    assert said.count("error: prompt 0 has ") == 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("mode=song", "mode is 'song': it must be text or chat"),
+        ("max_new_tokens=0", "max_new_tokens is 0"),
+        ("top_p=2", "top_p is 2"),
+        (
+            "stop=['<|stop|>']",
+            r"stop: '<\|stop\|>' is no token of tokenizer bpe_512; its special ones are <\|endoftext\|>",
+        ),
+        ("run=nowhere", "there is no run or model nowhere"),
+        ("tokenizer.name=gpt2", "has a vocabulary of 512, less than the 50257 ids of tokenizer gpt2"),
+        (f"prompt={'x' * 500}", r"prompt 0 has \d+ tokens, more than the model's max_seq_len 64: shorten it"),
+    ],
+)
+def test_refusals(run: Path, setting: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        verb.generate(settings(run, "prompt=x", setting))
