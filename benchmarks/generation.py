@@ -35,6 +35,7 @@ def measure(who: str, *, model: str, batch: int, new_tokens: int) -> dict[str, A
     if who == "ours":
         before = resident_mb()
         answers, seconds = _timed(lambda: generate(ours, prompts, new_tokens, sampling=Sampling(temperature=0)))
+        peak = peak_mb()
         result = {"share_of_bandwidth": _bytes_per_token(ours) * new_tokens / seconds / memory_bandwidth()}
     else:
         from transformers import AutoModelForCausalLM
@@ -52,10 +53,10 @@ def measure(who: str, *, model: str, batch: int, new_tokens: int) -> dict[str, A
             answers, seconds = _timed(
                 lambda: theirs.generate(ids, attention_mask=mask, **options)[:, PROMPT_TOKENS:].tolist()
             )
-        result = {}
+        peak, result = peak_mb(), {}
     return result | {
         "tokens_per_second": batch * new_tokens / seconds,
-        "mb": peak_mb() - before,
+        "mb": peak - before,
         "ids": answers[0],
     }
 

@@ -224,7 +224,7 @@ def _generated(
     try:
         for step in range(max_new_tokens):
             # compiled blocks would be compiled anew for each length; and nothing is yielded inside of a context
-            with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+            with torch.inference_mode(), torch.compiler.set_stance("force_eager"):
                 logits = decoding.read_newest() if step else decoding.read_prompts()
                 chosen = drawing.draw(logits[:, :vocab_size])
             going = [n for n, token_id in enumerate(chosen) if token_id not in stop_ids]

@@ -9,6 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+SMALL = 2**18  # weights below which calls cost more than arithmetic, and the plainest call is best
+_HAS_ONEDNN = torch.backends.mkldnn.is_available()
+
 
 class Linear(nn.Linear):
     """torch's linear layer; where nobody records, casts or compiles the product, it computes by `fast_linear`."""
@@ -21,12 +24,13 @@ class Linear(nn.Linear):
 
 def fast_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`F.linear(x, weight, bias)`, no gradient recorded: (…, d_in) x (d_out, d_in) -> (…, d_out)."""
-    if x.device.type != "cpu" or x.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
+    if x.device.type != "cpu" or x.dtype != torch.float32 or weight.numel() < SMALL or not _HAS_ONEDNN:
         return F.linear(x, weight, bias)
     d_out, d_in = weight.shape
     parts = torch.get_num_threads()
     if x.numel() == d_in and d_out % parts == 0:
-        column = x.reshape(1, d_in, 1).expand(parts, d_in, 1)
-        y = torch.bmm(weight.view(parts, d_out // parts, d_in), column).view(*x.shape[:-1], d_out)
-        return y if bias is None else y.add_(bias)
+        column = x.reshape(1, d_in).T.expand(parts, d_in, 1)  # a transposed row: BLAS takes other strides of it slowly
+        blocks = weight.view(parts, d_out // parts, d_in)
+        zero = x.new_zeros(1, 1, 1) if bias is None else bias.view(parts, d_out // parts, 1)
+        return torch.baddbmm(zero, blocks, column).view(*x.shape[:-1], d_out)
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")

@@ -68,7 +68,8 @@ def rotate(x: Tensor, rotation: Rotation | None) -> Tensor:
         return x
     cos, sin = rotation
     first, second = x.float().chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
+    turned = torch.addcmul(first * cos, second, sin, value=-1), torch.addcmul(second * cos, first, sin)
+    return torch.cat(turned, dim=-1).to(x.dtype)
 
 
 Positions = LearnedPositions | RotaryPositions
