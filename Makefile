@@ -1,12 +1,13 @@
 # make quickstart   environment, data, training, samples, plots
 # make test         environment and the whole test suite
 # make check        lint, types and tests: what CI runs
+# make bench        speed and memory beside other libraries; puts the table into the README
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup quickstart test lint types check tensorboard
+.PHONY: setup quickstart test lint types check tensorboard bench
 
 setup: $(READY)
 
@@ -29,6 +30,15 @@ check: lint types test
 
 tensorboard: $(READY)
 	$(BIN)/tensorboard --logdir runs
+
+# litgpt without its dependencies: it asks for a huggingface-hub older than transformers', and its model needs none
+bench: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'litgpt==0.5.13'
+	$(BIN)/python prepare.py source=stdlib tokenizer=bpe_4096
+	$(BIN)/python prepare.py source=stdlib tokenizer=gpt2
+	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.report
 
 # torch first and exactly, so that pip takes the build for this machine; then the rest at the versions that are tested
 $(READY): pyproject.toml constraints.txt

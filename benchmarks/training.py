@@ -31,7 +31,7 @@ def measure(who: str, *, shape: dict[str, int], precision: str, steps: int) -> d
     """
     if who == "ours":
         return _ours(shape, precision, steps)
-    model, loss = {"transformers": _transformers, "litgpt": _litgpt}[who](shape)
+    model, loss = {"transformers": transformers_model, "litgpt": litgpt_model}[who](shape)
     return _bare_loop(model, loss, shape, precision, steps)
 
 
@@ -103,7 +103,8 @@ def _result(begin: float, end: float, steps: int, resident_before: float) -> dic
     return {"ms": 1e3 * (end - begin) / steps, "mb": peak_mb() - resident_before}
 
 
-def _transformers(shape: dict[str, int]) -> tuple[Any, Any]:
+def transformers_model(shape: dict[str, int]) -> tuple[Any, Any]:
+    """How transformers' GPT-2 of this shape is built, and its loss."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     config = GPT2Config(
@@ -123,7 +124,8 @@ def _transformers(shape: dict[str, int]) -> tuple[Any, Any]:
     return lambda: GPT2LMHeadModel(config), lambda model, ids, targets: model(input_ids=ids, labels=ids).loss
 
 
-def _litgpt(shape: dict[str, int]) -> tuple[Any, Any]:
+def litgpt_model(shape: dict[str, int]) -> tuple[Any, Any]:
+    """How litgpt's GPT of this shape is built, and its loss."""
     from litgpt.config import Config
     from litgpt.model import GPT
     from litgpt.utils import chunked_cross_entropy

@@ -56,12 +56,13 @@ def test_an_experiment_trains_on_sources_that_exist(experiment: str) -> None:
         ("gpt2_1558m", 1_557_611_200),
         ("rangeflow_124m", 124_439_808),
         ("gpt2_5_124m", 162_148_608),
+        ("modern_124m", 162_148_608),
     ],
 )
 def test_published_models_are_exact(model: str, n_parameters: int) -> None:
     config = launch.compose_config("train", [f"model={model}", "tokenizer=gpt2"])
     with torch.device("meta"):
-        assert GPT(GPTConfig(**config["model"])).n_parameters() == n_parameters
+        assert GPT(GPTConfig(**config["model"], eot_id=0)).n_parameters() == n_parameters
 
 
 def test_mixed_curriculum_keeps_alpaca_to_four_epochs() -> None:

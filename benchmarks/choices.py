@@ -1,0 +1,92 @@
+"""python -m benchmarks.choices: what each choice of model=modern_124m is worth, measured on model=micro.
+
+Trains the quickstart's diet for fewer steps, one choice changed at a time and all of them together, several seeds each; all
+models have as many parameters as the plain one, or as near as whole numbers come. What is finished is left alone, so it can
+be stopped and started again. Writes the table of docs/model.md.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import describe
+
+ROOT = Path(__file__).resolve().parent.parent
+RUNS = ROOT / "runs" / "choices"
+STEPS, SEEDS = 500, (1, 2, 3)
+BEGIN, END = "<!-- made by python -m benchmarks.choices -->\n", "<!-- end -->\n"
+QUERIES = ["n_kv_heads=1", "d_ff=426"]
+RELU2 = ["feed_forward=relu2", "d_ff=576"]
+CHOICES: dict[str, list[str]] = {
+    "micro: RMSNorm, SwiGLU, RoPE, scaled residual initialisation": [],
+    "QK-norm": ["qk_norm=true"],
+    "ReLU² for SwiGLU": RELU2,
+    "zero for scaled residual initialisation": ["residual_init=zero"],
+    "plain for scaled residual initialisation": ["residual_init=plain"],
+    "logits soft-capped at 15": ["logit_soft_cap=15"],
+    "z-loss 1e-4": ["z_loss=1e-4"],
+    "one head of keys and values for two of queries": QUERIES,
+    "documents apart": ["attend_across_documents=false"],
+    "all of modern_124m": [
+        *("qk_norm=true", "residual_init=zero", "logit_soft_cap=15", "z_loss=1e-4", "attend_across_documents=false"),
+        *("feed_forward=relu2", "n_kv_heads=1", "d_ff=640"),
+    ],
+    "GPT-2's: LayerNorm, GELU, learned positions, biases": [
+        *("norm=layernorm", "feed_forward=gelu_tanh", "d_ff=576", "position=learned", "bias=true"),
+    ],
+}
+
+
+def measure(choice: str, seed: int) -> dict[str, float]:
+    """Mean validation loss in nats and tokens per second of one run, trained now or before."""
+    number = list(CHOICES).index(choice)
+    name = f"{number:02d}_seed{seed}"
+    settings = [f"model.{setting}" for setting in CHOICES[choice]]
+    command = [
+        *(sys.executable, "train.py", "experiment=quickstart", f"name={name}", f"runs_dir={RUNS}", f"seed={seed}"),
+        *(f"max_steps={STEPS}", f"val_every={STEPS}", f"callbacks.samples.every={STEPS}", *settings),
+    ]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if finished.returncode:
+        sys.exit(f"{choice}: {finished.stderr}")
+    rows = [json.loads(line) for line in (RUNS / name / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    speeds = [row["speed/tokens_per_s"] for row in rows if "speed/tokens_per_s" in row]
+    losses = [row["val/loss/mean"] for row in rows if "val/loss/mean" in row]
+    return {"loss": losses[-1], "tokens_per_second": statistics.median(speeds)}
+
+
+def main() -> None:
+    """Measure every choice with every seed, and write the table."""
+    results: dict[str, list[dict[str, Any]]] = {choice: [] for choice in CHOICES}
+    for seed in SEEDS:
+        for choice in CHOICES:
+            results[choice].append(measure(choice, seed))
+            print(f"seed {seed}, {choice}: {results[choice][-1]['loss']:.4f}", flush=True)
+    path = ROOT / "benchmarks" / "results" / "choices.json"
+    path.write_text(json.dumps({"machine": describe(), "steps": STEPS, "results": results}, indent=1) + "\n")
+    page = ROOT / "docs" / "model.md"
+    before, rest = page.read_text(encoding="utf-8").split(BEGIN)
+    page.write_text(before + BEGIN + "\n" + _table(results) + "\n" + END + rest.split(END)[1], encoding="utf-8")
+
+
+def _table(results: dict[str, list[dict[str, Any]]]) -> str:
+    plain, *_ = results.values()
+    lines = [
+        "| choice | validation loss | against the first line, seed by seed | tokens/s |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for choice, runs in results.items():
+        differences = [run["loss"] - other["loss"] for run, other in zip(runs, plain, strict=True)]
+        spread = statistics.stdev(differences) / len(differences) ** 0.5
+        effect = "" if runs is plain else f"{statistics.mean(differences):+.4f} ± {spread:.4f}"
+        loss = statistics.mean(run["loss"] for run in runs)
+        speed = statistics.median(run["tokens_per_second"] for run in runs)
+        lines.append(f"| {choice} | {loss:.4f} | {effect} | {speed:,.0f} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
