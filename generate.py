@@ -1,5 +1,7 @@
 """python generate.py run=runs/<name> [prompt="…"] [mode=chat]: let a model write, to the terminal as it thinks."""
 
+import io
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,8 @@ class Writer:
         self.max_new_tokens = config["max_new_tokens"]
         self.tokenizer: Tokenizer = tokenizer_of(Path(config["run"]), config["tokenizer"]["name"])
         self.stop_ids = _stop_ids(self.tokenizer, config["stop"])
+        if config["mode"] == "chat":
+            self.tokenizer.encode_chat_prompt([])  # refuses a tokenizer without chat tokens
         self.model: GPT = load_model(config["run"])
         if self.model.config.vocab_size < self.tokenizer.vocab_size:
             raise ValueError(
@@ -44,15 +48,16 @@ class Writer:
 
     def continue_text(self, prompt: str) -> Iterator[str]:
         """What follows `prompt`, piece by piece."""
-        yield from self._stream([self.tokenizer.eot_id, *self.tokenizer.encode(prompt)])
+        return self._stream([self.tokenizer.eot_id, *self.tokenizer.encode(prompt)])
 
     def answer(self, conversation: list[Message]) -> Iterator[str]:
         """What the assistant says next, piece by piece; the oldest turns are forgotten once the context is full."""
-        ids = self._chat_ids(conversation)
-        while len(ids) > self.model.config.max_seq_len and len(conversation) > 1:
-            del conversation[:2]  # a question and its answer
-            ids = self._chat_ids(conversation)
-        yield from self._stream(ids)
+        max_seq_len = self.model.config.max_seq_len
+        room = max_seq_len - min(self.max_new_tokens, max_seq_len // 2)
+        recent = conversation
+        while len(recent) > 1 and len(self._chat_ids(recent)) > room:
+            recent = recent[2:]  # without the oldest question and its answer
+        return self._stream(self._chat_ids(recent))
 
     def _chat_ids(self, conversation: list[Message]) -> list[int]:
         return [self.tokenizer.eot_id, *self.tokenizer.encode_chat_prompt(conversation)]
@@ -70,8 +75,14 @@ def generate(config: Mapping[str, Any]) -> str | None:
         ValueError: as `Writer`, or the prompt is longer than the model's context.
     """
     writer = Writer(config)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal may lack characters that the model knows
     if config["prompt"] is not None:
-        return _write(writer, str(config["prompt"]), [], chat=config["mode"] == "chat")
+        try:
+            return _write(writer, str(config["prompt"]), [], chat=config["mode"] == "chat")
+        except KeyboardInterrupt:
+            print()
+            sys.exit(130)
     print(f"{config['run']}: {config['mode']}. An empty line or Ctrl-D ends the session, Ctrl-C an answer.")
     conversation: list[Message] = []
     while prompt := _ask():
@@ -87,11 +98,11 @@ def generate(config: Mapping[str, Any]) -> str | None:
 def _write(writer: Writer, prompt: str, conversation: list[Message], *, chat: bool) -> str:
     """Print what the model makes of the prompt, and return it; a chat grows by both turns."""
     if chat:
+        pieces = writer.answer([*conversation, {"role": "user", "content": prompt}])
         conversation.append({"role": "user", "content": prompt})
-        pieces = writer.answer(conversation)
     else:
-        print(prompt, end="", flush=True)
         pieces = writer.continue_text(prompt)
+        print(prompt, end="", flush=True)
     written = ""
     try:
         for piece in pieces:
@@ -111,7 +122,9 @@ def _ask() -> str:
         return ""
 
 
-def _stop_ids(tokenizer: Tokenizer, further: list[str]) -> list[int]:
+def _stop_ids(tokenizer: Tokenizer, further: Any) -> list[int]:
+    if not isinstance(further, list) or not all(isinstance(text, str) for text in further):
+        raise ValueError(f"stop is {further!r}: it must be a list of tokens, such as stop=['<|im_end|>'].")
     ids = list(tokenizer.special_ids.values())
     for text in further:
         spelled = [tokenizer.special_ids[text]] if text in tokenizer.special_ids else tokenizer.encode(text)

@@ -34,11 +34,13 @@ ALLOWED_TARGETS: tuple[str, ...] = (
     "lightning.pytorch.loggers.",
     "torch.optim.",
 )
+TEXTS = {"prompt"}  # settings that hold ordinary text
 _failed_jobs: list[str] = []
 
 
 def start(hydra_main: Callable[[], None], config_name: str) -> None:
     """Run a verb: check the command line first, so that a typo costs one sentence and not a page."""
+    sys.argv[1:] = quote_texts(sys.argv[1:])
     try:
         check_command_line(config_name, sys.argv[1:])
     except ValueError as error:
@@ -62,6 +64,18 @@ def run(verb: Callable[[dict[str, Any]], Any], config: DictConfig) -> None:
         if os.environ.get("GPT_LIGHTNING_TRACEBACK"):
             traceback.print_exc()
         sys.exit(f"error: {error}")
+
+
+def quote_texts(arguments: list[str]) -> list[str]:
+    """The same arguments, with ordinary text as it is typed made fit for Hydra, which reads commas, brackets and quotes."""
+    quoted = []
+    for argument in arguments:
+        key, equals, text = argument.partition("=")
+        if equals and key in TEXTS:
+            escaped = re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + ('\\"' if m[2] else ""), text.replace("${", "\\${"))
+            argument = f'{key}="{escaped}"'
+        quoted.append(argument)
+    return quoted
 
 
 def compose_config(config_name: str, overrides: Iterable[str] = ()) -> dict[str, Any]:

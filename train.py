@@ -24,8 +24,9 @@ from gpt_lightning.checkpoint import VerifiedCheckpointIO
 from gpt_lightning.convert import start_from
 from gpt_lightning.lit_gpt import LitGPT
 from gpt_lightning.model import GPT, GPTConfig
+from gpt_lightning.model.attention_backends import choose_backend
 from gpt_lightning.optim import cosine_schedule
-from gpt_lightning.precision import choose_precision
+from gpt_lightning.precision import choose_precision, working_dtype
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
 from run_directory import RunDirectory
 
@@ -46,6 +47,7 @@ def train(config: Mapping[str, Any]) -> dict[str, float]:
     order = _order(config, curriculum, sources)
     schedule = _from_config(cosine_schedule, "schedule", config["schedule"], steps=config["max_steps"])
     precision, why = choose_precision(config["trainer"]["precision"], device=device)
+    attention, because = choose_backend(model_config.attention, torch.device(device), working_dtype(precision))
     config = {**config, "trainer": {**config["trainer"], "precision": precision}}  # it decides the run's bits
     make_optimizer = _make_optimizer(config, precision)
     watchers = [launch.instantiate(node) for node in config["callbacks"].values()]
@@ -106,7 +108,10 @@ def train(config: Mapping[str, Any]) -> dict[str, float]:
             enable_model_summary=False,
         )
         run.begin(config, sources)
-        terminal.note(_headline(config, lit.model, order, device, precision, why), style="")
+        terminal.note(
+            _headline(config, lit.model, order, f"{device}, {precision} ({why}), attention {attention} ({because})"),
+            style="",
+        )
         if checkpoint:
             terminal.note(f"going on after step {resumed}, from {checkpoint}", style="")
         else:
@@ -244,11 +249,11 @@ def _in_order(watchers: list[L.Callback], run_log: RunLog) -> list[L.Callback]:
     return [*(watcher for watcher in watchers if not isinstance(watcher, Checkpoints)), run_log, *checkpoints]
 
 
-def _headline(config: Mapping[str, Any], model: GPT, order: SampleOrder, device: str, precision: str, why: str) -> str:
+def _headline(config: Mapping[str, Any], model: GPT, order: SampleOrder, arithmetic: str) -> str:
     tokens_per_step = config["global_batch"] * model.config.max_seq_len
     epochs = (f"{s} {order.counts(order.steps)[s] / n:.2f}" for s, n in order.sequences.items())
     return (
-        f"{config['name']}: {model.n_parameters():,} parameters on {device}, {precision} ({why})\n"
+        f"{config['name']}: {model.n_parameters():,} parameters on {arithmetic}\n"
         f"  {config['max_steps']:,} steps of {tokens_per_step:,} tokens, {config['max_steps'] * tokens_per_step / 1e6:,.1f} "
         f"million in all; epochs planned: {', '.join(epochs)}"
     )

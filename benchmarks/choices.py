@@ -66,6 +66,7 @@ def main() -> None:
             results[choice].append(measure(choice, seed))
             print(f"seed {seed}, {choice}: {results[choice][-1]['loss']:.4f}", flush=True)
     path = ROOT / "benchmarks" / "results" / "choices.json"
+    path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps({"machine": describe(), "steps": STEPS, "results": results}, indent=1) + "\n")
     page = ROOT / "docs" / "model.md"
     before, rest = page.read_text(encoding="utf-8").split(BEGIN)

@@ -24,6 +24,7 @@ from gpt_lightning.model import GPT, GPTConfig
 SHAPE = {"n_layers": 12, "d_model": 768, "n_heads": 12, "vocab_size": 50304, "max_seq_len": 1024, "batch": 32}
 # Dense bf16 FLOP/s by the makers' data sheets; a device that is not here has no MFU.
 PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10G": 70e12}
+RESULTS = Path(__file__).parent / "results"
 ROWS: list[dict[str, Any]] = [
     *(
         {"who": "ours", "attention": attention, "compile": compiled}
@@ -77,6 +78,8 @@ def flops_per_token(shape: dict[str, int]) -> float:
 def peak_flops(device_name: str) -> float | None:
     """The device's dense peak in half precision; None: not known."""
     words = re.split(r"[\s-]", device_name)
+    if {"PCIe", "NVL"} & set(words):  # slower variants of the same name
+        return None
     return next((flops for name, flops in PEAK_FLOPS.items() if name in words), None)
 
 
@@ -114,6 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=20)
     steps = parser.parse_args().steps
+    RESULTS.mkdir(exist_ok=True)  # now rather than after the measurements
     if not torch.cuda.is_available():
         raise SystemExit("error: torch finds no CUDA device here, so there is nothing to measure.")
     name = torch.cuda.get_device_name()
@@ -135,7 +139,7 @@ def main() -> None:
             table.add_row(label, f"{speed:,.0f}", mfu, f"{result['mb']:,.0f}")
         results.append(row | result)
     Console(width=140).print(table)
-    path = Path(__file__).parent / "results" / f"{name.replace(' ', '_').lower()}.json"
+    path = RESULTS / f"{name.replace(' ', '_').lower()}.json"
     path.write_text(json.dumps({"machine": describe(), "shape": SHAPE, "rows": results}, indent=1) + "\n")
 
 

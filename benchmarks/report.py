@@ -21,7 +21,15 @@ TITLES = {
 def cells(benchmark: str, rows: Iterable[dict[str, Any]]) -> list[list[str]]:
     """A benchmark's table as text, its head first."""
     if benchmark == "generation":
-        head = ["ours", "transformers", "ratio", "of the memory's bandwidth", "same tokens"]
+        head = [
+            "ours",
+            "transformers",
+            "ratio",
+            "of the memory's bandwidth",
+            "peak memory",
+            "of transformers",
+            "same tokens",
+        ]
         return [
             [TITLES[benchmark], *head],
             *(
@@ -31,7 +39,9 @@ def cells(benchmark: str, rows: Iterable[dict[str, Any]]) -> list[list[str]]:
                     f"{row['transformers']['tokens_per_second']:.1f}",
                     f"{row['ours']['tokens_per_second'] / row['transformers']['tokens_per_second']:.2f} x",
                     f"{row['ours']['share_of_bandwidth']:.2f}",
-                    "yes" if row.get("same_ids", True) else "no",
+                    f"{row['ours']['mb']:,.0f} MB",
+                    f"{row['transformers']['mb']:,.0f} MB",
+                    "yes" if row["same_ids"] else "no",
                 ]
                 for row in rows
             ),

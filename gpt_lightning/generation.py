@@ -8,7 +8,8 @@ the cache gives what reading the window without a cache would give (`window_star
 
 import codecs
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -42,8 +43,8 @@ class Sampling:
     def __post_init__(self) -> None:
         if not self.temperature >= 0:
             raise ValueError(f"temperature is {self.temperature}: it must be 0 or more.")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k is {self.top_k}: it must be 1 or more, or null for all.")
+        if self.top_k is not None and (not isinstance(self.top_k, int) or self.top_k < 1):
+            raise ValueError(f"top_k is {self.top_k}: it must be a whole number, 1 or more, or null for all.")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}: it must be above 0 and at most 1, or null for all.")
         if not self.repetition_penalty > 0:
@@ -71,6 +72,7 @@ def generate(
     Raises:
         ValueError: a prompt is empty, longer than the model's context, or holds an id that the model does not have.
     """
+    _refuse_prompts(model, prompts)
     answers: list[list[int]] = [[] for _ in prompts]
     for row, token_id in _generated(model, prompts, max_new_tokens, sampling or Sampling(), stop_ids, vocab_size):
         answers[row].append(token_id)
@@ -90,9 +92,14 @@ def stream(
 
     A character of several bytes comes whole, with the token that completes it. Raises as `generate`.
     """
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    _refuse_prompts(model, [prompt])  # now, not when the first piece is asked for
     tokens = _generated(model, [prompt], max_new_tokens, sampling or Sampling(), stop_ids, tokenizer.vocab_size)
-    for _, token_id in tokens:
+    return _pieces(tokenizer, (token_id for _, token_id in tokens))
+
+
+def _pieces(tokenizer: Tokenizer, ids: Iterable[int]) -> Iterator[str]:
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    for token_id in ids:
         if piece := decoder.decode(tokenizer.decode_bytes([token_id])):
             yield piece
     if rest := decoder.decode(b"", final=True):
@@ -194,6 +201,7 @@ class _Drawing:
             logits, ids = logits.topk(top_k)
         elif top_p is not None:
             logits, ids = logits.sort(dim=-1, descending=True)
+        logits = logits - logits.amax(dim=-1, keepdim=True)  # so that no temperature makes infinities of them
         sums = (logits / self.sampling.temperature).softmax(dim=-1).cumsum(dim=-1, dtype=torch.float64)
         total = sums[:, -1:]
         if top_p is not None:  # up to and including the id that reaches top_p
@@ -201,6 +209,7 @@ class _Drawing:
             total = sums.gather(1, last)
         uniform = torch.tensor([[random.getrandbits(24) / 2**24] for random in self.randoms], dtype=torch.float64)
         place = torch.searchsorted(sums, uniform.to(sums.device) * total, right=True)
+        place = place.clamp(max=sums.shape[-1] - 1)  # a model that has diverged, to NaN, says anything
         return (place if ids is None else ids.gather(1, place)).squeeze(1)
 
 
@@ -213,32 +222,40 @@ def _generated(
     vocab_size: int | None,
 ) -> Iterator[tuple[int, int]]:
     """(prompt's number, its next id), as they arise."""
-    _refuse_prompts(model, prompts)
-    if not prompts or max_new_tokens < 1:
+    if not prompts:
         return
-    was_training = model.training
-    model.eval()
+    vocab_size = min(vocab_size or model.config.vocab_size, model.config.vocab_size)
     decoding = _Decoding(model, prompts, max_new_tokens)
-    drawing = _Drawing(sampling, prompts, vocab_size or model.config.vocab_size, decoding.device)
+    drawing = _Drawing(sampling, prompts, vocab_size, decoding.device)
     rows = list(range(len(prompts)))
+    for number in range(max_new_tokens):
+        with _generating(model):  # and nothing is yielded inside
+            logits = decoding.read_newest() if number else decoding.read_prompts()
+            chosen = drawing.draw(logits[:, :vocab_size])
+        going = [n for n, token_id in enumerate(chosen) if token_id not in stop_ids]
+        for n in going:
+            decoding.texts[n].append(chosen[n])
+            yield rows[n], chosen[n]
+        if not going:
+            return
+        if len(going) < len(rows):
+            decoding.keep(going)
+            drawing.keep(going)
+            rows = [rows[n] for n in going]
+
+
+@contextmanager
+def _generating(model: GPT) -> Iterator[None]:
+    """Without dropout or gradients, and uncompiled: compiled blocks would be compiled anew for each length."""
+    was_training = model.training
+    if was_training:
+        model.eval()
     try:
-        for step in range(max_new_tokens):
-            # compiled blocks would be compiled anew for each length; and nothing is yielded inside of a context
-            with torch.inference_mode(), torch.compiler.set_stance("force_eager"):
-                logits = decoding.read_newest() if step else decoding.read_prompts()
-                chosen = drawing.draw(logits[:, :vocab_size])
-            going = [n for n, token_id in enumerate(chosen) if token_id not in stop_ids]
-            for n in going:
-                decoding.texts[n].append(chosen[n])
-                yield rows[n], chosen[n]
-            if not going:
-                return
-            if len(going) < len(rows):
-                decoding.keep(going)
-                drawing.keep(going)
-                rows = [rows[n] for n in going]
+        with torch.inference_mode(), torch.compiler.set_stance("force_eager"):
+            yield
     finally:
-        model.train(was_training)
+        if was_training:
+            model.train()
 
 
 def _refuse_prompts(model: GPT, prompts: Sequence[Sequence[int]]) -> None:
@@ -250,8 +267,8 @@ def _refuse_prompts(model: GPT, prompts: Sequence[Sequence[int]]) -> None:
                 f"prompt {number} has {len(prompt)} tokens, more than the model's max_seq_len {model.config.max_seq_len}: "
                 "shorten it."
             )
-        if not 0 <= min(prompt) <= max(prompt) < model.config.vocab_size:
+        if strange := [token_id for token_id in prompt if not 0 <= token_id < model.config.vocab_size]:
             raise ValueError(
-                f"prompt {number} holds the id {max(prompt)}, and the model's vocabulary has {model.config.vocab_size}: "
+                f"prompt {number} holds the id {strange[0]}, and the model's vocabulary has {model.config.vocab_size}: "
                 "it was made with another tokenizer."
             )

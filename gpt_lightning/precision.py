@@ -5,6 +5,11 @@ import torch
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true")
 
 
+def working_dtype(precision: str) -> torch.dtype:
+    """The number format that matrices are multiplied in under one of Lightning's precisions."""
+    return {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}[precision.split("-")[0]]
+
+
 def choose_precision(wanted: str, *, device: str) -> tuple[str, str]:
     """(Lightning's precision, why). `auto` goes by the device's capability; anything else is taken as it is.
 

@@ -31,7 +31,10 @@ def test_a_run_goes_on_compiled_from_its_plain_checkpoint(
     for step in (8, 12):  # as if it had been stopped after step 4
         for path in run.glob(f"checkpoints/step_{step:08d}.*"):
             path.unlink()
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     train(tiny_config(*settings, "trainer.compile=true"))
+    assert torch._dynamo.utils.counters["frames"]["ok"] > 0
     compiled = read_checkpoint(last)
     assert list(compiled["state_dict"]) == list(plain["state_dict"])
     for key, value in plain["state_dict"].items():

@@ -5,6 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 import generate as verb
 import launch
@@ -73,6 +76,16 @@ def test_writing(
     assert said.count("error: prompt 0 has ") == 1
 
 
+@hypothesis_settings(max_examples=30, deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00")))
+@example("Once upon a time,")
+@example('It\'s f(x) = [1, {2: "3"}] # ${run} \\\\"')
+@example("a\\\\")
+def test_a_prompt_is_taken_as_it_is_typed(text: str) -> None:
+    (argument,) = launch.quote_texts([f"prompt={text}"])
+    assert launch.compose_config("generate", [argument])["prompt"] == text
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
@@ -83,6 +96,7 @@ def test_writing(
             "stop=['<|stop|>']",
             r"stop: '<\|stop\|>' is no token of tokenizer bpe_512; its special ones are <\|endoftext\|>",
         ),
+        ("stop=the", "stop is 'the': it must be a list of tokens"),
         ("run=nowhere", "there is no run or model nowhere"),
         ("tokenizer.name=gpt2", "has a vocabulary of 512, less than the 50257 ids of tokenizer gpt2"),
         (f"prompt={'x' * 500}", r"prompt 0 has \d+ tokens, more than the model's max_seq_len 64: shorten it"),

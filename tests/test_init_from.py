@@ -44,5 +44,8 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
         ValueError, match=r"vocabulary of 97, more than model.vocab_size=90: set model.vocab_size=97 or more"
     ):
         start_from(tmp_path / "hf", replace(config, vocab_size=90))
+    to_hf(build(**GPT2, eot_id=3), tmp_path / "other", format="gpt2")
+    with pytest.raises(ValueError, match="its end-of-text id is 3, and here it is 90"):
+        start_from(tmp_path / "other", replace(config, eot_id=90))
     with pytest.raises(ValueError, match="there is no"):
         start_from(tmp_path / "nowhere", config)

@@ -49,8 +49,8 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
             )
         raise ValueError(f"{folder} has no {WEIGHTS}.")
     names = read_json(index).get("weight_map")
-    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-        raise ValueError(f"{index} has no weight_map from keys to files.")
+    if not isinstance(names, dict) or not all(isinstance(n, str) and Path(n).name == n for n in names.values()):
+        raise ValueError(f"{index} has no weight_map from keys to files beside it.")
     weights: dict[str, Tensor] = {}
     for name in sorted(set(names.values())):
         if not (folder / name).is_file():

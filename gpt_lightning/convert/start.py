@@ -26,6 +26,11 @@ def start_from(path: str | Path, config: GPTConfig) -> GPT:
     if other:
         settings = " ".join(f"model.{name}={_spelled(getattr(loaded.config, name))}" for name in other)
         raise ValueError(f"init_from={path} is another model: its weights go with {settings}.")
+    ends = loaded.config.eot_id, config.eot_id
+    if None not in ends and ends[0] != ends[1]:
+        raise ValueError(
+            f"init_from={path} was trained with another tokenizer: its end-of-text id is {ends[0]}, and here it is {ends[1]}."
+        )
     if config.vocab_size < loaded.config.vocab_size:
         raise ValueError(
             f"init_from={path} has a vocabulary of {loaded.config.vocab_size}, more than model.vocab_size="

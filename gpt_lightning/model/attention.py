@@ -47,4 +47,4 @@ class CausalSelfAttention(nn.Module):
 
 
 def _rms_norm(x: Tensor) -> Tensor:
-    return F.rms_norm(x, (x.shape[-1],))
+    return F.rms_norm(x, (x.shape[-1],)).to(x.dtype)  # CUDA's autocast would leave it in fp32, unlike the values

@@ -47,19 +47,22 @@ class Backend(NamedTuple):
     attend: Callable[[Tensor, Tensor, Tensor, Any, float], Tensor]
 
 
-def choose_backend(name: str, device: torch.device, dtype: torch.dtype) -> Backend:
-    """The backend called `name` for queries of this device and dtype; `auto` takes flash where it can run, else sdpa.
+def choose_backend(wanted: str, device: torch.device, dtype: torch.dtype) -> tuple[str, str]:
+    """(name of the backend for queries of this device and dtype, why); `auto` takes flash where it can run, else sdpa.
 
     Raises:
         ValueError: flash is asked for by name and cannot run.
     """
-    if name == "auto":
-        obstacle = flash_obstacle(device, dtype)
-        _say_once(f"attention: {'sdpa, as ' + obstacle if obstacle else 'flash'}")
-        name = "sdpa" if obstacle else "flash"
-    elif name == "flash" and (obstacle := flash_obstacle(device, dtype)):
-        raise ValueError(f"model.attention=flash cannot run: {obstacle}. Take model.attention=auto or sdpa.")
-    return BACKENDS[name]
+    if wanted not in ("auto", "flash"):
+        return wanted, "as configured"
+    obstacle = flash_obstacle(device, dtype)
+    if wanted == "flash":
+        if obstacle:
+            raise ValueError(f"model.attention=flash cannot run: {obstacle}. Take model.attention=auto or sdpa.")
+        return wanted, "as configured"
+    chosen = ("sdpa", obstacle) if obstacle else ("flash", "flash-attn is installed")
+    _say_once("attention: {} ({})".format(*chosen))
+    return chosen
 
 
 def flash_obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
@@ -107,6 +110,10 @@ def _plan_sdpa(view: View, device: torch.device) -> tuple[Tensor | None, bool]:
 def _sdpa(q: Tensor, k: Tensor, v: Tensor, plan: tuple[Tensor | None, bool], dropout: float) -> Tensor:
     """torch's scaled_dot_product_attention, which picks the fastest kernel for the device."""
     mask, is_causal = plan
+    if (
+        mask is not None or q.dtype == torch.float32
+    ):  # torch's fast kernels group queries in half precision without a mask
+        k, v = _for_each_head(k, q), _for_each_head(v, q)
     return F.scaled_dot_product_attention(
         q.transpose(1, 2),
         k.transpose(1, 2),

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from gpt_lightning.model.attention import CausalSelfAttention, Pass
-from gpt_lightning.model.attention_backends import View, choose_backend
+from gpt_lightning.model.attention_backends import BACKENDS, View, choose_backend
 from gpt_lightning.model.config import GPTConfig
 from gpt_lightning.model.feed_forward import FEED_FORWARDS
 from gpt_lightning.model.kv_cache import KVCache, LayerCache, document_starts
@@ -109,7 +109,7 @@ class GPT(nn.Module):
             )
         at, view = self._place(token_ids) if cache is None else cache.place(token_ids, self._eot_id)
         x = self.dropout(self.positions.embed(self.embedding(token_ids), at))
-        backend = choose_backend(self.config.attention, x.device, self._working_dtype(x))
+        backend = BACKENDS[choose_backend(self.config.attention, x.device, self._working_dtype(x))[0]]
         shared = Pass(backend, backend.plan(view, x.device), self.positions.rotation(at))
         for number, block in enumerate(self.blocks):
             x = block(x, shared, None if cache is None else cache.layer(number, at, view.n_keys))

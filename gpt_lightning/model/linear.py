@@ -2,7 +2,7 @@
 
 torch multiplies fp32 matrices with MKL, which leaves half of the vector width of AMD's CPUs unused, and a single row on one
 core alone. oneDNN, which torch carries for bf16, does better with several rows, and one product per core with a single row.
-Measured by `benchmarks/linear.py`.
+It shows in `benchmarks/generation.py` and `benchmarks/loss_head.py`.
 """
 
 import torch
@@ -26,11 +26,22 @@ def fast_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     """`F.linear(x, weight, bias)`, no gradient recorded: (…, d_in) x (d_out, d_in) -> (…, d_out)."""
     if x.device.type != "cpu" or x.dtype != torch.float32 or weight.numel() < SMALL or not _HAS_ONEDNN:
         return F.linear(x, weight, bias)
-    d_out, d_in = weight.shape
-    parts = torch.get_num_threads()
-    if x.numel() == d_in and d_out % parts == 0:
-        column = x.reshape(1, d_in).T.expand(parts, d_in, 1)  # a transposed row: BLAS takes other strides of it slowly
-        blocks = weight.view(parts, d_out // parts, d_in)
-        zero = x.new_zeros(1, 1, 1) if bias is None else bias.view(parts, d_out // parts, 1)
-        return torch.baddbmm(zero, blocks, column).view(*x.shape[:-1], d_out)
+    if x.numel() == weight.shape[1]:
+        return _of_one_row(x, weight, bias)
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+def _of_one_row(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Each core multiplies its share of the weight's rows; the few that cannot be shared out follow."""
+    d_out, d_in = weight.shape
+    cores = torch.get_num_threads()
+    share = d_out // cores
+    row = x.reshape(1, d_in)
+    column = row.T.expand(cores, d_in, 1)  # a transposed row: BLAS takes other strides of it slowly
+    blocks = weight[: cores * share].view(cores, share, d_in)
+    summand = x.new_zeros(1, 1, 1) if bias is None else bias[: cores * share].view(cores, share, 1)
+    y = torch.baddbmm(summand, blocks, column).view(cores * share)
+    if cores * share < d_out:
+        rest = F.linear(row, weight[cores * share :], None if bias is None else bias[cores * share :])
+        y = torch.cat([y, rest[0]])
+    return y.view(*x.shape[:-1], d_out)

@@ -12,6 +12,7 @@ from torch import Tensor
 from gpt_lightning.model.linear import fast_linear
 
 CHUNK_BYTES = 2**25  # of the logits held at a time
+CHUNK_TOKENS = 1024  # at most, so that their sum does not leave the range of fp16
 BLOCK_LOGITS = 2**20  # of these on a CPU, how many are worked on at a time, so that they stay in its cache
 
 
@@ -70,7 +71,7 @@ class _CrossEntropySum(torch.autograd.Function):
         grad_x = torch.empty_like(x) if wants_x else None
         with torch.autocast(x.device.type, enabled=False):
             head = _Products(weight, dtype, exact)
-            for chunk in _slices(len(x), CHUNK_BYTES // (len(weight) * dtype.itemsize)):
+            for chunk in _slices(len(x), min(CHUNK_BYTES // (len(weight) * dtype.itemsize), CHUNK_TOKENS)):
                 low_x = x[chunk].to(dtype)
                 logits = head.logits(low_x)
                 block_rows = BLOCK_LOGITS // len(weight) if x.device.type == "cpu" else len(logits)

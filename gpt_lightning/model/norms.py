@@ -15,7 +15,8 @@ class RMSNorm(nn.RMSNorm):
         super().__init__(width, eps=EPS)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.dtype != torch.float32 or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        is_plain = x.dtype == torch.float32 and not torch.is_autocast_enabled(x.device.type)
+        if not is_plain or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return super().forward(x)
         # the same in half as many calls, which is what a single token's time is made of
         scale = torch.linalg.vecdot(x, x).div_(x.shape[-1]).add_(EPS).rsqrt_()

@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -48,14 +48,27 @@ class RotaryPositions(nn.Module):
         super().__init__()
         if d_head % 2:
             raise ValueError(f"model.position=rope needs an even number of dimensions a head, not {d_head}.")
-        frequencies = ROPE_THETA ** (-torch.arange(0, d_head, 2, dtype=torch.float64) / d_head)
-        angles = torch.outer(torch.arange(max_seq_len, dtype=torch.float64), frequencies)[:, None]
-        self.register_buffer("cos", angles.cos().float(), persistent=False)  # (max_seq_len, 1, d_head / 2)
-        self.register_buffer("sin", angles.sin().float(), persistent=False)
+        self._shape = max_seq_len, d_head
+        cos, sin = self._tables(None)
+        self.register_buffer("cos", cos, persistent=False)  # (max_seq_len, 1, d_head / 2)
+        self.register_buffer("sin", sin, persistent=False)
 
     def embed(self, x: Tensor, at: slice | Tensor) -> Tensor:
         """(batch, time, d_model) -> the same."""
         return x
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """Moved to another device as all modules are, but never rounded to the model's dtype."""
+        super()._apply(fn, recurse)
+        if self.cos.dtype != torch.float32:
+            self.cos, self.sin = self._tables(self.cos.device)
+        return self
+
+    def _tables(self, device: torch.device | None) -> tuple[Tensor, Tensor]:
+        max_seq_len, d_head = self._shape
+        frequencies = ROPE_THETA ** (-torch.arange(0, d_head, 2, dtype=torch.float64) / d_head)
+        angles = torch.outer(torch.arange(max_seq_len, dtype=torch.float64), frequencies)[:, None]
+        return angles.cos().float().to(device), angles.sin().float().to(device)
 
     def rotation(self, at: slice | Tensor) -> Rotation:
         """What `rotate` needs of these positions."""

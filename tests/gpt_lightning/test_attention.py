@@ -188,7 +188,8 @@ def test_flash_says_why_it_cannot_run() -> None:
         ValueError, match=r"model.attention=flash cannot run: flash-attn needs a CUDA device and this is cpu"
     ):
         choose_backend("flash", cpu, torch.bfloat16)
-    assert choose_backend("auto", cpu, torch.float32) is BACKENDS["sdpa"]
+    assert choose_backend("auto", cpu, torch.float32) == ("sdpa", "flash-attn needs a CUDA device and this is cpu")
+    assert choose_backend("manual", cpu, torch.float32) == ("manual", "as configured")
     assert "fp16 or bf16 and this is float32" in str(
         attention_backends.flash_obstacle(torch.device("cuda"), torch.float32)
     )

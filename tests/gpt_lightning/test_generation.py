@@ -135,12 +135,32 @@ def recite(model: GPT, text: list[int]) -> None:
         model.positions.weight[: len(text) - 1] = 10 * codes[text[1:]]
 
 
+def test_two_streams_at_once_leave_the_model_as_it_was() -> None:
+    tokenizer = load_tokenizer("gpt2")
+    model = build(vocab_size=tokenizer.vocab_size, dropout=0.5)
+    first, second = (stream(model, tokenizer, [5, 6], 12, sampling=GREEDY) for _ in range(2))
+    pieces = [(next(first, ""), next(second, "")) for _ in range(13)]
+    assert "".join(a for a, _ in pieces) == "".join(b for _, b in pieces)
+    assert model.training
+
+
+def test_no_temperature_and_no_divergence_breaks_a_draw() -> None:
+    model = spread(build())
+    greedy = generate(model, [[1, 2]], 5, sampling=GREEDY)
+    assert generate(model, [[1, 2]], 5, sampling=Sampling(temperature=1e-40)) == greedy
+    with torch.no_grad():
+        model.norm.weight.fill_(float("nan"))
+    for sampling in (GREEDY, Sampling(), Sampling(top_k=5), Sampling(top_p=0.5)):
+        assert len(generate(model, [[1, 2]], 5, sampling=sampling, vocab_size=500)[0]) == 5
+
+
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [
         ([], "a prompt needs at least one token"),
         ([1] * 17, "prompt 0 has 17 tokens, more than the model's max_seq_len 16: shorten it"),
         ([97], "prompt 0 holds the id 97, and the model's vocabulary has 97"),
+        ([-1, 5], "prompt 0 holds the id -1"),
     ],
 )
 def test_a_prompt_that_cannot_be_read_is_refused(prompt: list[int], message: str) -> None:
@@ -153,6 +173,7 @@ def test_a_prompt_that_cannot_be_read_is_refused(prompt: list[int], message: str
     [
         ({"temperature": -1}, "temperature is -1: it must be 0 or more"),
         ({"top_k": 0}, "top_k is 0"),
+        ({"top_k": 2.5}, "top_k is 2.5: it must be a whole number"),
         ({"top_p": 0}, "top_p is 0"),
         ({"top_p": 1.1}, "top_p is 1.1"),
         ({"repetition_penalty": 0}, "repetition_penalty is 0"),

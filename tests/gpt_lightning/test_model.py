@@ -7,6 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from gpt_lightning.model import linear
+from gpt_lightning.model.linear import Linear
 from gpt_lightning.model.positions import rotate
 from tests.gpt_lightning.models import FAMILIES, LLAMA, build, sequences
 
@@ -107,3 +109,43 @@ def test_a_model_that_cannot_be_is_refused(choices: dict[str, object], message: 
 def test_more_tokens_than_the_model_sees_are_refused() -> None:
     with pytest.raises(ValueError, match="17 tokens are more than the model's max_seq_len 16"):
         build()(torch.zeros(1, 17, dtype=torch.long))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 600), (1, 600), (600,), (2, 3, 600), (5, 600)])
+@pytest.mark.parametrize("d_out", [500, 501, 503])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("cores", [1, 2, 3])
+def test_fast_products_are_those_of_torch(
+    shape: tuple[int, ...], d_out: int, bias: bool, cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
+    layer, x = Linear(600, d_out, bias=bias), torch.randn(shape)
+    assert layer.weight.numel() > linear.SMALL
+    expected = F.linear(x, layer.weight, layer.bias)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), expected.detach(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(layer(x), expected, atol=0, rtol=0)  # with gradients, torch's own
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_reading_without_gradients_changes_no_number(family: str, dtype: torch.dtype | None) -> None:
+    """The fast paths outside of autograd keep the precision of the plain ones, also where activations are large."""
+    model = build(**FAMILIES[family]).eval()
+    with torch.no_grad():
+        model.embedding.weight.mul_(1000)
+    token_ids, _, _ = sequences()
+    with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
+        expected = model(token_ids)
+        with torch.no_grad():
+            got = model(token_ids)
+    tolerance = 1e-5 if dtype is None else torch.finfo(dtype).eps
+    assert expected.isfinite().all()
+    assert (got - expected).float().norm() <= tolerance * expected.float().norm()
+
+
+def test_rope_is_never_rounded() -> None:
+    model = build(**LLAMA)
+    exact = model.positions.rotation(slice(0, 16))
+    for cast in (model.bfloat16, model.half, model.float):
+        assert all(torch.equal(a, b) for a, b in zip(cast().positions.rotation(slice(0, 16)), exact, strict=True))

@@ -1,0 +1,36 @@
+"""The benchmarks measure what they say, and the README says what they measured."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import gpu, report
+from gpt_lightning.model import GPT, GPTConfig
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = {"n_layers": 2, "d_model": 32, "n_heads": 2, "vocab_size": 64, "max_seq_len": 16, "batch": 2}
+
+
+def test_the_readme_shows_the_results() -> None:
+    assert report.markdown() in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_flops_of_a_token_count_every_matrix() -> None:
+    sizes = {key: value for key, value in gpu.SHAPE.items() if key != "batch"}
+    with torch.device("meta"):
+        model = GPT(GPTConfig(**sizes, d_ff=3072))
+    n_parameters = model.n_parameters() - model.positions.weight.numel()
+    expected = 6 * n_parameters + 12 * 12 * 768 * 1024
+    assert gpu.flops_per_token(gpu.SHAPE) == pytest.approx(expected, rel=2e-3)  # all but biases and norms
+
+
+def test_an_unknown_device_has_no_peak() -> None:
+    assert gpu.peak_flops("NVIDIA H200") == gpu.peak_flops("NVIDIA H100 80GB HBM3") == 989e12
+    assert gpu.peak_flops("NVIDIA A100-SXM4-40GB") == 312e12
+    assert gpu.peak_flops("NVIDIA L40") is None
+
+
+@pytest.mark.parametrize("row", [gpu.ROWS[0], {"who": "transformers", "compile": False}], ids=["ours", "transformers"])
+def test_a_row_of_the_gpu_table_runs(row: dict[str, object]) -> None:
+    assert gpu.measure(row, SMALL, device="cpu", steps=2)["tokens_per_second"] > 0
