@@ -286,7 +286,7 @@ def test_other_data_is_not_mixed_in(finished: Path, tiny_overrides: list[str]) -
         ("callbacks.checkpoints.keep=0", r"callbacks\.checkpoints\.keep is 0"),
         ("~callbacks.checkpoints", r"callbacks\.checkpoints is missing"),
         ("model.attention=flash", r"model\.attention=flash cannot run: flash-attn needs a CUDA device and this is cpu"),
-        ("callbacks.samples.top_k=0", r"callbacks\.samples\.top_k is 0: it must be 1 or more"),
+        ("callbacks.samples.top_k=0", r"callbacks\.samples\.top_k is 0: it must be a whole number, 1 or more"),
         ("callbacks.samples.prompts=hello", r"callbacks\.samples\.prompts is 'hello': it must be a list of texts"),
         ("+curriculum.foo=1", r"curriculum: .*unexpected keyword argument 'foo'"),
         ("+schedule.foo=1", r"schedule: .*unexpected keyword argument 'foo'"),
