@@ -48,8 +48,10 @@ def measure(who: str, *, model: str, batch: int, new_tokens: int) -> dict[str, A
             format = "gpt2" if config["position"] == "learned" else "llama"
             to_hf(ours, Path(folder) / "model", format=format)
             del ours
-            before = resident_mb()
             theirs = AutoModelForCausalLM.from_pretrained(Path(folder) / "model").eval()
+            for parameter in theirs.parameters():
+                parameter.data = parameter.data.clone()  # out of the mapped file, as ours are
+        before = resident_mb()
         ids = torch.tensor(prompts)
         options = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens, "do_sample": False, "pad_token_id": 0}
         mask = torch.ones_like(ids)
