@@ -1,6 +1,8 @@
 """What the tests share: real text in small, and a run small enough to train in seconds."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -89,3 +91,10 @@ def tiny_overrides(tiny_data: Path, tmp_path: Path) -> list[str]:
 def tiny_config(tiny_overrides: list[str]) -> Callable[..., dict[str, Any]]:
     """`tiny_config("a=1", …)`: the config of that run with further settings."""
     return lambda *more: launch.compose_config("train", [*tiny_overrides, *more])
+
+
+def start(overrides: list[str], *flags: str) -> subprocess.CompletedProcess[str]:
+    """Run train.py as a user does."""
+    command = [sys.executable, "train.py", *flags, *overrides]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)

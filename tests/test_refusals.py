@@ -1,0 +1,116 @@
+"""Whoever asks for what cannot be gets one sentence, before anything is written."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import launch
+from tests.conftest import start
+from train import train
+
+Config = Callable[..., dict[str, Any]]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("curriculum.keyframes.switch.weights.stdlib=-0.1", r"curriculum\.keyframes\.switch\.weights\.stdlib is -0\.1"),
+        ("curriculum.keyframes.start.weights={readmes:0,stdlib:0}", r"keyframes\.start\.weights are all zero"),
+        ("+curriculum.keyframes.start.weights.wiki=1", r"keyframes\.start\.weights\.wiki: there is no source wiki"),
+        ("micro_batch=3", r"global_batch=8 sequences cannot be divided into micro-batches of micro_batch=3"),
+        ("micro_batch=16", r"global_batch=8 sequences cannot be divided"),
+        ("max_steps=0", r"max_steps is 0"),
+        ("schedule.warmup_steps=12", r"schedule\.warmup_steps is 12"),
+        ("model.n_heads=3", r"model\.d_model is 32, which model\.n_heads=3 does not divide"),
+        ("model.vocab_size=500", r"model\.vocab_size is 500, less than the 512 ids of tokenizer bpe_512"),
+        ("optimizer.lr=-1", r"optimizer: Invalid learning rate: -1"),
+        ("optimizer._target_=os.system", r"_target_=os\.system may not be called from a config"),
+        ("callbacks.samples._target_=subprocess.run", r"_target_=subprocess\.run may not be called"),
+        (
+            "optimizer._target_=gpt_lightning.checkpoint.os.getcwd",
+            r"_target_=gpt_lightning\.checkpoint\.os\.getcwd may not",
+        ),
+        ("callbacks.checkpoints.keep=0", r"callbacks\.checkpoints\.keep is 0"),
+        ("~callbacks.checkpoints", r"callbacks\.checkpoints is missing"),
+        ("model.attention=flash", r"model\.attention=flash cannot run: flash-attn needs a CUDA device and this is cpu"),
+        ("callbacks.samples.top_k=0", r"callbacks\.samples\.top_k is 0: it must be a whole number, 1 or more"),
+        ("callbacks.samples.prompts=hello", r"callbacks\.samples\.prompts is 'hello': it must be a list of texts"),
+        ("+curriculum.foo=1", r"curriculum: .*unexpected keyword argument 'foo'"),
+        ("+schedule.foo=1", r"schedule: .*unexpected keyword argument 'foo'"),
+        ("+model.foo=1", r"model: .*unexpected keyword argument 'foo'"),
+        ("curriculum.max_epochs=null", r"curriculum\.max_epochs is None: it must map sources"),
+        ("curriculum.keyframes.start.weights=0.5", r"keyframes\.start\.weights is 0\.5: it must map sources"),
+        ("seed=null", r"seed is None"),
+        ("gradient_clip=-1", r"gradient_clip is -1"),
+        ("data.workers=-1", r"data\.workers is -1"),
+        ("data.val_sequences=0", r"data\.val_sequences is 0"),
+        ("trainer.accelerator=tpu", r"trainer\.accelerator is 'tpu'"),
+        ("trainer.strategy=foo", r"foo"),
+        ("callbacks.samples.every=0", r"every is 0 for Samples"),
+        ("trainer.precision=half", r"trainer\.precision is 'half'"),
+        ("trainer.devices=0", r"trainer\.devices is 0"),
+        ("curriculum.max_epochs.pydoc=0.001", r"curriculum\.max_epochs\.pydoc is 0\.001, and the plan draws"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_written(
+    override: str, message: str, tiny_config: Config, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message) as refusal:
+        train(tiny_config("name=refused", override))
+    assert len(str(refusal.value).splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["optimizer.lrr=1"], "there is no setting optimizer.lrr: did you mean optimizer.lr?"),
+        (["experimnt=quickstart"], "there is no setting experimnt: did you mean experiment?"),
+        (
+            ["experiment=mixed"],
+            "experiment=mixed: there is no such choice; conf/experiment has mixed_curriculum, quickstart.",
+        ),
+        (["curriculum.keyframes.setled.at=0.9"], "did you mean curriculum.keyframes.settled.at?"),
+        (["optimizer.lr=fast"], "optimizer.lr is 'fast', and must be a number like 0.002."),
+        (["optimizer.lr=1,2"], "need a multirun: add -m after the file's name"),
+        (["max_steps"], "'max_steps' says nothing: settings are written key=value."),
+        (["-m", "optimizer.lr=1,2", "sed=3"], "there is no setting sed: did you mean seed?"),
+        (["-m", "model=micro,macro"], "model=macro: there is no such choice; conf/model has gpt2_124m, "),
+        (["-m", "optimizer.lr=1,fast"], "optimizer.lr is 'fast', and must be a number like 0.002."),
+        (["+maxsteps=10"], "there is no setting maxsteps: did you mean max_steps?"),
+        (["trainer.devices=auto"], "trainer.devices is 'auto', and must be a number like 1."),
+        (["max_steps=[1"], "the command line cannot be read"),
+    ],
+)
+def test_a_typo_costs_one_sentence(arguments: list[str], message: str) -> None:
+    with pytest.raises(ValueError) as refusal:  # noqa: PT011 - the sentence is compared below
+        launch.check_command_line("train", arguments)
+    assert message in str(refusal.value)
+    assert len(str(refusal.value).splitlines()) == 1
+
+
+def test_a_refusal_shows_no_traceback() -> None:
+    for overrides in (["optimizer.lrr=1"], ["model.n_heads=3", "data_dir=/nowhere"]):
+        answer = start(overrides)
+        assert answer.returncode == 1
+        assert answer.stderr.startswith("error: ")
+        assert "Traceback" not in answer.stderr
+
+
+def test_mixed_curriculum_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"not prepared with tokenizer gpt2_chatml yet: c4, cosmopedia, alpaca, python\. First run"
+    ) as refusal:
+        train(
+            launch.compose_config(
+                "train", ["experiment=mixed_curriculum", f"runs_dir={tmp_path}", f"data_dir={tmp_path}/d"]
+            )
+        )
+    lines = [line.strip() for line in str(refusal.value).splitlines()]
+    for source in ("c4", "cosmopedia", "alpaca", "python"):
+        assert f"python prepare.py source={source} tokenizer=gpt2_chatml data_dir={tmp_path}/d" in lines
+    assert "c4, cosmopedia, alpaca, python lie on the hub, which this version cannot read yet" in lines[-1]
+    assert "experiment=quickstart" in lines[-1]
+    assert not list(tmp_path.iterdir())
