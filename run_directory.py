@@ -70,9 +70,11 @@ class RunDirectory:
             }
             for name, source in sources.items()
         }
+        tokenizer = next(iter(sources.values())).information["tokenizer"]["fingerprint"]  # of all sources the same
+        environment = _environment() | {"tokenizer": tokenizer, "data": data}
         self.path.mkdir(parents=True, exist_ok=True)
         _write(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
-        _write(self.path / "environment.json", json.dumps(_environment() | {"data": data}, indent=2) + "\n")
+        _write(self.path / "environment.json", json.dumps(environment, indent=2) + "\n")
 
     def final_metrics(self) -> dict[str, float]:
         """The last value of every metric."""
@@ -111,7 +113,7 @@ def tokenizer_of(path: Path, name: str | None) -> Tokenizer:
     A run names it in its config.yaml, a converted folder holds it.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or the run was trained with another one of that name.
     """
     if not path.exists():
         raise ValueError(f"there is no run or model {path}.")
@@ -121,7 +123,13 @@ def tokenizer_of(path: Path, name: str | None) -> Tokenizer:
     if (run / "config.yaml").is_file():
         config = OmegaConf.load(run / "config.yaml")
         trained = "train_on" in config.tokenizer
-        return load_tokenizer(Path(config.data_dir) / config.tokenizer.name if trained else config.tokenizer.name)
+        tokenizer = load_tokenizer(Path(config.data_dir) / config.tokenizer.name if trained else config.tokenizer.name)
+        if tokenizer.fingerprint != json.loads((run / "environment.json").read_text())["tokenizer"]:
+            raise ValueError(
+                f"{run} was trained with another tokenizer {tokenizer.name} than the one in {config.data_dir}, which was made "
+                "anew since: name the right one with tokenizer.name=…."
+            )
+        return tokenizer
     if (path / "tokenizer.json").is_file():
         return load_tokenizer(path)
     raise ValueError(f"{path} does not say which tokenizer its model was trained with: name it with tokenizer.name=….")

@@ -22,11 +22,11 @@ from callbacks.terminal import Terminal
 from data_modules import Curriculum, MixedDataModule, SampleOrder, SourceShards
 from gpt_lightning.checkpoint import VerifiedCheckpointIO
 from gpt_lightning.convert import start_from
+from gpt_lightning.hardware import choose_device, choose_precision, working_dtype
 from gpt_lightning.lit_gpt import LitGPT
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.model.attention_backends import choose_backend
 from gpt_lightning.optim import cosine_schedule
-from gpt_lightning.precision import choose_precision, working_dtype
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
 from run_directory import RunDirectory
 
@@ -39,15 +39,17 @@ def train(config: Mapping[str, Any]) -> dict[str, float]:
     Raises:
         ValueError: a setting is wrong, a source is not prepared, or the run directory belongs to another run.
     """
-    device, devices = _devices(config["trainer"])
+    device = choose_device(config["trainer"]["accelerator"])
     curriculum = _from_config(Curriculum, "curriculum", config["curriculum"])
     tokenizer, sources = _open_sources(config, curriculum)
     model_config = _model_config(config, tokenizer)
-    accumulation = _accumulation(config, devices * config["trainer"]["num_nodes"])
+    accumulation = _accumulation(config)
     order = _order(config, curriculum, sources)
     schedule = _from_config(cosine_schedule, "schedule", config["schedule"], steps=config["max_steps"])
     precision, why = choose_precision(config["trainer"]["precision"], device=device)
-    attention, because = choose_backend(model_config.attention, torch.device(device), working_dtype(precision))
+    attention, because = choose_backend(
+        model_config.attention, torch.device(device), working_dtype(precision), model_config.d_head
+    )
     config = {**config, "trainer": {**config["trainer"], "precision": precision}}  # it decides the run's bits
     make_optimizer = _make_optimizer(config, precision)
     watchers = [launch.instantiate(node) for node in config["callbacks"].values()]
@@ -86,7 +88,7 @@ def train(config: Mapping[str, Any]) -> dict[str, float]:
     with lightning_without_noise():
         trainer = L.Trainer(
             accelerator=device,
-            devices=devices,
+            devices=config["trainer"]["devices"],
             num_nodes=config["trainer"]["num_nodes"],
             strategy=config["trainer"]["strategy"],
             precision=precision,  # type: ignore[arg-type]
@@ -133,21 +135,6 @@ def _from_config(build: Callable[..., Any], name: str, section: Mapping[str, Any
         return build(**section, **more)
     except TypeError as error:
         raise ValueError(f"{name}: {error}.") from error
-
-
-def _devices(trainer: Mapping[str, Any]) -> tuple[str, int]:
-    """("cpu" or "cuda", how many of them in this process's node)."""
-    device = trainer["accelerator"]
-    if device not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"trainer.accelerator is {device!r}: it must be auto, cpu or cuda.")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("trainer.accelerator is cuda, and torch finds no CUDA device here: take auto or cpu.")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    for key in ("devices", "num_nodes"):
-        if not isinstance(trainer[key], int) or trainer[key] < 1:
-            raise ValueError(f"trainer.{key} is {trainer[key]!r}: it must be a whole number, 1 or more.")
-    return device, trainer["devices"]
 
 
 def _open_sources(config: Mapping[str, Any], curriculum: Curriculum) -> tuple[Tokenizer, dict[str, SourceShards]]:
@@ -205,13 +192,18 @@ def _model_config(config: Mapping[str, Any], tokenizer: Tokenizer) -> GPTConfig:
     return model_config
 
 
-def _accumulation(config: Mapping[str, Any], world_size: int) -> int:
+def _accumulation(config: Mapping[str, Any]) -> int:
     """Micro-batches in a step on each rank."""
-    for key in ("max_steps", "global_batch", "micro_batch", "log_every", "val_every"):
-        if not isinstance(config[key], int) or config[key] < 1:
-            raise ValueError(f"{key} is {config[key]!r}: it must be a whole number, 1 or more.")
+    trainer = config["trainer"]
+    counts = {key: config[key] for key in ("max_steps", "global_batch", "micro_batch", "log_every", "val_every")}
+    for key, value in (counts | {f"trainer.{key}": trainer[key] for key in ("devices", "num_nodes")}).items():
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{key} is {value!r}: it must be a whole number, 1 or more.")
+    if not isinstance(trainer["compile"], bool):
+        raise ValueError(f"trainer.compile is {trainer['compile']!r}: it must be true or false.")
     if not isinstance(config["seed"], int) or config["seed"] < 0:
         raise ValueError(f"seed is {config['seed']!r}: it must be a whole number, 0 or more.")
+    world_size = trainer["devices"] * trainer["num_nodes"]
     accumulation, rest = divmod(config["global_batch"], config["micro_batch"] * world_size)
     if rest or not accumulation:
         ranks = f" on each of {world_size} ranks" if world_size > 1 else ""

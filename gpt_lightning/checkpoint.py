@@ -16,8 +16,6 @@ from typing import IO, Any
 import torch
 from lightning.fabric.plugins import CheckpointIO
 
-from gpt_lightning.model import GPT, GPTConfig
-
 
 def checkpoint_path(folder: Path, step: int) -> Path:
     """Where the checkpoint of `step` completed steps lies."""
@@ -45,31 +43,21 @@ def read_checkpoint(path: Path, *, map_location: Any = "cpu") -> dict[str, Any]:
     """
     if not path.is_file():
         raise ValueError(f"there is no checkpoint {path}.")
-    if not _verifies(path):
-        raise ValueError(
-            f"{path} does not agree with its manifest {path.with_suffix('.json').name}: use an older checkpoint."
-        )
+    verify(path)
     return torch.load(path, map_location=map_location, weights_only=True)
 
 
-def load_trained(path: str | Path) -> GPT:
-    """The GPT of a run directory (its newest valid checkpoint) or of one checkpoint, in eval mode, on the CPU.
+def verify(path: Path) -> None:
+    """Compare a checkpoint with its manifest.
 
     Raises:
-        ValueError: there is no valid checkpoint.
+        ValueError: they disagree, or there is no manifest.
     """
-    path = Path(path)
-    if path.is_dir():
-        newest = newest_valid_checkpoint(path / "checkpoints")
-        if newest is None:
-            raise ValueError(f"{path} holds no valid checkpoint in its folder checkpoints.")
-        path = newest
-    checkpoint = read_checkpoint(path)
-    model = GPT(
-        GPTConfig(**checkpoint["model_config"] | {"attention": "auto"})
-    )  # it may have trained on another device
-    model.load_state_dict({key.removeprefix("model."): value for key, value in checkpoint["state_dict"].items()})
-    return model.eval()
+    manifest = path.with_suffix(".json")
+    if not manifest.is_file():
+        raise ValueError(f"{path} lacks its manifest {manifest.name}, against which it is verified: copy both.")
+    if not _verifies(path):
+        raise ValueError(f"{path} does not agree with its manifest {manifest.name}: use an older checkpoint.")
 
 
 class VerifiedCheckpointIO(CheckpointIO):

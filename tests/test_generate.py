@@ -1,5 +1,6 @@
 """The verb that lets a model write: one prompt, a session, a chat, and what it refuses."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -105,3 +106,10 @@ def test_a_prompt_is_taken_as_it_is_typed(text: str) -> None:
 def test_refusals(run: Path, setting: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         verb.generate(settings(run, "prompt=x", setting))
+
+
+def test_a_tokenizer_that_was_made_anew_is_noticed(run: Path) -> None:
+    environment = json.loads((run / "environment.json").read_text())
+    (run / "environment.json").write_text(json.dumps(environment | {"tokenizer": "0" * 64}))
+    with pytest.raises(ValueError, match="was trained with another tokenizer bpe_512 than the one in"):
+        verb.generate(settings(run, "prompt=x"))

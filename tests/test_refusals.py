@@ -51,6 +51,7 @@ Config = Callable[..., dict[str, Any]]
         ("callbacks.samples.every=0", r"every is 0 for Samples"),
         ("trainer.precision=half", r"trainer\.precision is 'half'"),
         ("trainer.devices=0", r"trainer\.devices is 0"),
+        ("trainer.compile=max", r"trainer\.compile is 'max': it must be true or false"),
         ("curriculum.max_epochs.pydoc=0.001", r"curriculum\.max_epochs\.pydoc is 0\.001, and the plan draws"),
     ],
 )
@@ -60,6 +61,15 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
     with pytest.raises(ValueError, match=message) as refusal:
         train(tiny_config("name=refused", override))
     assert len(str(refusal.value).splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_compiling_without_a_compiler_is_refused_before_anything_is_written(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "no_such_compiler")
+    with pytest.raises(ValueError, match=r"needs a C\+\+ compiler on a CPU, and there is no no_such_compiler"):
+        train(tiny_config("name=refused", "trainer.compile=true"))
     assert not (tmp_path / "runs").exists()
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -59,7 +60,7 @@ def test_a_run_writes_what_the_design_says(finished: Path) -> None:
     assert {"config.yaml", "environment.json", "checkpoints", "metrics.jsonl", "samples.jsonl", "tensorboard"} <= names
     assert len([name for name in names if name.startswith("training_") and name.endswith(".log")]) == 1
     environment = json.loads((finished / "environment.json").read_text())
-    assert set(environment) == {"versions", "git", "device", "data"}
+    assert set(environment) == {"versions", "git", "device", "tokenizer", "data"}
     assert [row["step"] for row in untimed(finished / "metrics.jsonl")] == [2, 4, 6, 8, 10, 12]
     assert [path.stem for path in sorted((finished / "checkpoints").glob("*.pt"))] == [
         f"step_{n:08d}" for n in (4, 8, 12)
@@ -290,6 +291,17 @@ def test_load_model_gives_the_trained_model(finished: Path) -> None:
     state = final_weights(finished)
     assert not model.training
     assert all(torch.equal(value, state[f"model.{key}"]) for key, value in model.state_dict().items())
+
+
+def test_load_model_refuses_checkpoints_that_do_not_verify(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "copy")
+    checkpoints = tmp_path / "copy" / "checkpoints"
+    for manifest in checkpoints.glob("*.json"):
+        manifest.unlink()
+    with pytest.raises(ValueError, match="copy holds no valid checkpoint in its folder checkpoints"):
+        load_model(tmp_path / "copy")
+    with pytest.raises(ValueError, match=r"lacks its manifest step_00000012\.json"):
+        load_model(checkpoints / "step_00000012.pt")
 
 
 def test_the_readme_example_runs(finished: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -89,6 +89,9 @@ def write_folder(folder: Path, *, weights: Mapping[str, Tensor], texts: Mapping[
             with path.open("rb") as file:
                 os.fsync(file.fileno())
         temporary.replace(folder)
+    except SafetensorError as error:  # what a full disk is to safetensors
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise OSError(f"{folder} could not be written: {error}.") from error
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise

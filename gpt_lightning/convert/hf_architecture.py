@@ -37,8 +37,9 @@ def completed(architecture: Architecture, options: Mapping[str, Any]) -> dict[st
     options = dict(architecture.silent) | dict(options)
     for key in ("rope_parameters", "rope_scaling"):  # transformers 5 and 4
         rope = options.pop(key, None) or {}
-        if not isinstance(rope, dict) or rope.get("rope_type", rope.get("type", "default")) != "default":
-            raise ValueError(f"{key} is {rope}, and no GPT of this project scales its positions")
+        kind = rope.get("rope_type", rope.get("type", "default")) if isinstance(rope, dict) else None
+        if kind != "default" or any(isinstance(value, dict) for value in rope.values()):
+            raise ValueError(f"{key} is {rope}, and every GPT of this project turns its positions in one way, unscaled")
         options |= {name: rope[name] for name in ("rope_theta", "partial_rotary_factor") if name in rope}
     for key, value in architecture.only.items():
         if options.get(key, value) != value:

@@ -7,7 +7,7 @@ from gpt_lightning.convert.folders import read_json, read_weights, refuse_occupi
 from gpt_lightning.convert.hf_architecture import completed, refuse_inexpressible
 from gpt_lightning.convert.hf_gpt2 import GPT2
 from gpt_lightning.convert.hf_llama import LLAMA
-from gpt_lightning.convert.tables import DTYPES, assemble, disassemble, without_prefix
+from gpt_lightning.convert.tables import assemble, disassemble, dtype_name, without_prefix
 from gpt_lightning.convert.tokenizer_files import refuse_too_many_ids, tokenizer_files
 from gpt_lightning.model import GPT
 from gpt_lightning.tokenizer import Tokenizer
@@ -72,7 +72,7 @@ def to_hf(model: GPT, folder: str | Path, *, tokenizer: Tokenizer | None = None,
         "tie_word_embeddings": config.tie_embeddings,
         "bos_token_id": eot_id,  # the end-of-text id stands before each document
         "eos_token_id": eot_id,
-        "torch_dtype": DTYPES[model.head.weight.dtype],  # the name that transformers 4 knows and 5 still reads
+        "torch_dtype": dtype_name(model.head.weight),  # the name that transformers 4 knows and 5 still reads
     }
     texts = {"config.json": to_json(options)}
     if tokenizer is not None:

@@ -1,13 +1,14 @@
 """One door to every model on disk."""
 
 from pathlib import Path
+from typing import Any
 
-from gpt_lightning.checkpoint import load_trained
+from gpt_lightning.checkpoint import newest_valid_checkpoint, verify
 from gpt_lightning.convert.folders import read_json
 from gpt_lightning.convert.gpt2_5 import STATE as GPT2_5_STATE
 from gpt_lightning.convert.gpt2_5 import read_gpt2_5
 from gpt_lightning.convert.hugging_face import from_hf
-from gpt_lightning.convert.native import MODEL_TYPE, from_native
+from gpt_lightning.convert.native import MODEL_TYPE, config_of, from_native, with_weights
 from gpt_lightning.convert.rangeflow import STATE as RANGEFLOW_STATE
 from gpt_lightning.convert.rangeflow import read_rangeflow
 from gpt_lightning.convert.torch_files import read_torch_file
@@ -30,7 +31,10 @@ def load_model(path: str | Path) -> GPT:
     if not path.is_dir():
         return _from_file(path)
     if (path / "checkpoints").is_dir():
-        return load_trained(path)
+        newest = newest_valid_checkpoint(path / "checkpoints")
+        if newest is None:
+            raise ValueError(f"{path} holds no valid checkpoint in its folder checkpoints.")
+        return _from_checkpoint(read_torch_file(newest), newest)
     if not (path / "config.json").is_file():
         raise ValueError(
             f"{path} is no model: it has neither checkpoints, as a run has, nor a config.json, as an export has."
@@ -42,7 +46,8 @@ def load_model(path: str | Path) -> GPT:
 def _from_file(path: Path) -> GPT:
     content = read_torch_file(path)
     if "model_config" in content:
-        return load_trained(path)  # which reads it again, this time against its manifest
+        verify(path)
+        return _from_checkpoint(content, path)
     if RANGEFLOW_STATE in content:
         return read_rangeflow(content, path)
     if GPT2_5_STATE in content:
@@ -51,3 +56,8 @@ def _from_file(path: Path) -> GPT:
         f"{path} is no checkpoint that this project knows: it has neither model_config (ours), {RANGEFLOW_STATE} "
         f"(RangeFlow-GPT) nor {GPT2_5_STATE} (GPT-2.5). Of an exported model give the folder."
     )
+
+
+def _from_checkpoint(content: dict[str, Any], path: Path) -> GPT:
+    weights = {key.removeprefix("model."): value for key, value in content["state_dict"].items()}
+    return with_weights(config_of(content["model_config"], where=path), weights, where=path)

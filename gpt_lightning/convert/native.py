@@ -8,6 +8,7 @@ tokenizer.json       where the tokenizer is known
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,11 +33,7 @@ def from_native(folder: str | Path) -> GPT:
     fields = read_json(path)
     if fields.pop("model_type", None) != MODEL_TYPE:
         raise ValueError(f"{path} has no model_type {MODEL_TYPE}: it is another project's model, for from_hf.")
-    try:
-        config = GPTConfig(**fields | {"attention": "auto"})  # it may have trained on another device
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {str(error).rstrip('.')}.") from error
-    return with_weights(config, read_weights(folder), where=folder)
+    return with_weights(config_of(fields, where=path), read_weights(folder), where=folder)
 
 
 def to_native(model: GPT, folder: str | Path, tokenizer: Tokenizer | None = None) -> None:
@@ -50,6 +47,18 @@ def to_native(model: GPT, folder: str | Path, tokenizer: Tokenizer | None = None
     if tokenizer is not None:
         texts["tokenizer.json"] = tokenizer.to_hf_json()
     write_folder(Path(folder), weights=disassemble(model, _own_names(model.config)), texts=texts)
+
+
+def config_of(fields: Mapping[str, Any], *, where: Path) -> GPTConfig:
+    """The config of a trained model; on the device at hand another attention backend may be the right one.
+
+    Raises:
+        ValueError: a field is unknown, missing, or out of its range.
+    """
+    try:
+        return GPTConfig(**{**fields, "attention": "auto"})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {str(error).rstrip('.')}.") from error
 
 
 def with_weights(config: GPTConfig, weights: Mapping[str, Tensor], *, where: Path) -> GPT:

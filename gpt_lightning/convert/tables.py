@@ -86,8 +86,17 @@ def assemble(config: GPTConfig, weights: Mapping[str, Tensor], table: Table, *, 
 
 
 def disassemble(model: GPT, table: Table) -> dict[str, Tensor]:
-    """Copies of the model's weights under their names, on the CPU; a tied head is left out."""
+    """Copies of the model's weights under their names, on the CPU; a tied head is left out.
+
+    Raises:
+        ValueError: a weight has a dtype that is not written, because it would not be read again.
+    """
     weights = model.state_dict()
+    for key, weight in weights.items():
+        if weight.dtype not in DTYPES:
+            raise ValueError(
+                f"{key} is {dtype_name(weight)}, and a model is written in {' or '.join(DTYPES.values())}."
+            )
     theirs = {}
     for line in _lines(table, model.config):
         weight = weights[line.ours]
@@ -155,15 +164,16 @@ def _check(weights: Mapping[str, Tensor], key: str, shape: tuple[int, ...], wher
     if tuple(weight.shape) != shape:
         raise ValueError(f"{where}: {key} has shape {tuple(weight.shape)}, and the model's sizes ask for {shape}.")
     if weight.dtype not in DTYPES:
-        raise ValueError(f"{where}: {key} is {_name(weight)}, and must be one of {', '.join(DTYPES.values())}.")
+        raise ValueError(f"{where}: {key} is {dtype_name(weight)}, and must be one of {', '.join(DTYPES.values())}.")
     if weight.dtype != weights[same_dtype_as].dtype:
         raise ValueError(
-            f"{where}: {key} is {_name(weight)} and {same_dtype_as} is {_name(weights[same_dtype_as])}: save all weights in "
-            "one dtype."
+            f"{where}: {key} is {dtype_name(weight)} and {same_dtype_as} is {dtype_name(weights[same_dtype_as])}: save all "
+            "weights in one dtype."
         )
 
 
-def _name(weight: Tensor) -> str:
+def dtype_name(weight: Tensor) -> str:
+    """As JSON files and error messages have it: float32."""
     return str(weight.dtype).removeprefix("torch.")
 
 

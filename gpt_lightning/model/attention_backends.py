@@ -47,15 +47,15 @@ class Backend(NamedTuple):
     attend: Callable[[Tensor, Tensor, Tensor, Any, float], Tensor]
 
 
-def choose_backend(wanted: str, device: torch.device, dtype: torch.dtype) -> tuple[str, str]:
-    """(name of the backend for queries of this device and dtype, why); `auto` takes flash where it can run, else sdpa.
+def choose_backend(wanted: str, device: torch.device, dtype: torch.dtype, d_head: int) -> tuple[str, str]:
+    """(name of the backend for such queries, why); `auto` takes flash where it can run, else sdpa.
 
     Raises:
         ValueError: flash is asked for by name and cannot run.
     """
     if wanted not in ("auto", "flash"):
         return wanted, "as configured"
-    obstacle = flash_obstacle(device, dtype)
+    obstacle = flash_obstacle(device, dtype, d_head)
     if wanted == "flash":
         if obstacle:
             raise ValueError(f"model.attention=flash cannot run: {obstacle}. Take model.attention=auto or sdpa.")
@@ -65,17 +65,24 @@ def choose_backend(wanted: str, device: torch.device, dtype: torch.dtype) -> tup
     return chosen
 
 
-def flash_obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
+def flash_obstacle(device: torch.device, dtype: torch.dtype, d_head: int) -> str | None:
     """Why the package flash-attn cannot be used here; None: it can."""
     if device.type != "cuda":
         return f"flash-attn needs a CUDA device and this is {device.type}"
     if dtype not in (torch.float16, torch.bfloat16):
         return f"flash-attn computes in fp16 or bf16 and this is {str(dtype).removeprefix('torch.')}"
+    if d_head > 256:
+        return f"flash-attn takes heads of up to 256 dimensions and these have {d_head}"
     if torch.cuda.get_device_capability(device) < (8, 0):
         return "flash-attn needs compute capability 8.0 or newer"
-    if importlib.util.find_spec("flash_attn") is None:
+    if not _is_installed("flash_attn"):
         return "the package flash-attn is not installed (pip install flash-attn)"
     return None
+
+
+@cache  # asked in every forward pass
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
 
 
 @cache

@@ -11,6 +11,8 @@
 """
 
 import math
+import os
+import shutil
 
 import torch
 from torch import Tensor, nn
@@ -109,7 +111,8 @@ class GPT(nn.Module):
             )
         at, view = self._place(token_ids) if cache is None else cache.place(token_ids, self._eot_id)
         x = self.dropout(self.positions.embed(self.embedding(token_ids), at))
-        backend = BACKENDS[choose_backend(self.config.attention, x.device, self._working_dtype(x))[0]]
+        name, _ = choose_backend(self.config.attention, x.device, self._working_dtype(x), self.config.d_head)
+        backend = BACKENDS[name]
         shared = Pass(backend, backend.plan(view, x.device), self.positions.rotation(at))
         for number, block in enumerate(self.blocks):
             x = block(x, shared, None if cache is None else cache.layer(number, at, view.n_keys))
@@ -130,7 +133,15 @@ class GPT(nn.Module):
         """Compile the blocks in place by torch.compile; names of parameters stay, so checkpoints are interchangeable.
 
         Block by block, because all blocks share one compilation; the loss head is loops of matrix products already.
+
+        Raises:
+            ValueError: the model is on a CPU, for which torch.compile writes C++, and there is no compiler for it.
         """
+        compiler = os.environ.get("CXX", "g++")  # as torch looks for it
+        if self.head.weight.device.type == "cpu" and shutil.which(compiler) is None:
+            raise ValueError(
+                f"torch.compile needs a C++ compiler on a CPU, and there is no {compiler}: install one, or train without."
+            )
         for block in self.blocks:
             block.compile()
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from gpt_lightning.model.linear import fast_linear
 
@@ -92,6 +93,7 @@ class _CrossEntropySum(torch.autograd.Function):
         return objective, nats
 
     @staticmethod
+    @once_differentiable  # the gradients are tensors by now, not functions of x
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         scale = grad_outputs[0]
         grad_x, grad_weight = ctx.gradients

@@ -81,7 +81,7 @@ def flash_attn(monkeypatch: pytest.MonkeyPatch) -> None:
     for function in (flash_attn_func, flash_attn_varlen_func, flash_attn_with_kvcache):
         setattr(module, function.__name__, function)
     monkeypatch.setitem(sys.modules, "flash_attn", module)
-    monkeypatch.setattr(attention_backends, "flash_obstacle", lambda device, dtype: None)
+    monkeypatch.setattr(attention_backends, "flash_obstacle", lambda *queries: None)
 
 
 def documents(batch: int = 3, time: int = 16) -> tuple[Tensor, Tensor]:
@@ -187,12 +187,13 @@ def test_flash_says_why_it_cannot_run() -> None:
     with pytest.raises(
         ValueError, match=r"model.attention=flash cannot run: flash-attn needs a CUDA device and this is cpu"
     ):
-        choose_backend("flash", cpu, torch.bfloat16)
-    assert choose_backend("auto", cpu, torch.float32) == ("sdpa", "flash-attn needs a CUDA device and this is cpu")
-    assert choose_backend("manual", cpu, torch.float32) == ("manual", "as configured")
+        choose_backend("flash", cpu, torch.bfloat16, 64)
+    assert choose_backend("auto", cpu, torch.float32, 64) == ("sdpa", "flash-attn needs a CUDA device and this is cpu")
+    assert choose_backend("manual", cpu, torch.float32, 64) == ("manual", "as configured")
     assert "fp16 or bf16 and this is float32" in str(
-        attention_backends.flash_obstacle(torch.device("cuda"), torch.float32)
+        attention_backends.flash_obstacle(torch.device("cuda"), torch.float32, 64)
     )
+    assert "up to 256 dimensions" in str(attention_backends.flash_obstacle(torch.device("cuda"), torch.float16, 512))
 
 
 @pytest.mark.parametrize("backend", ["manual", "sdpa"])

@@ -9,7 +9,6 @@ import torch
 from gpt_lightning.checkpoint import (
     VerifiedCheckpointIO,
     checkpoint_path,
-    load_trained,
     newest_valid_checkpoint,
     prune,
     read_checkpoint,
@@ -50,6 +49,8 @@ def test_a_flipped_byte_or_a_missing_manifest_is_noticed(folder: Path) -> None:
     checkpoint_path(folder, 50).write_bytes(flipped)
     checkpoint_path(folder, 40).with_suffix(".json").unlink()
     assert newest_valid_checkpoint(folder) == checkpoint_path(folder, 30)
+    with pytest.raises(ValueError, match=r"lacks its manifest step_00000040\.json"):
+        read_checkpoint(checkpoint_path(folder, 40))
 
 
 def test_pruning_goes_by_the_folder(folder: Path) -> None:
@@ -71,8 +72,3 @@ def test_code_in_a_file_never_runs(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="Weights only load failed"):
         read_checkpoint(path)
     assert not (tmp_path / "marker").exists()
-
-
-def test_a_folder_without_checkpoints_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds no valid checkpoint"):
-        load_trained(tmp_path)

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from gpt_lightning.convert import (
     folders,
@@ -43,11 +44,17 @@ def test_an_empty_folder_and_an_interrupted_export_are_no_obstacle(tmp_path: Pat
     assert len(modes) == 1  # whoever may read one file may read the other
 
 
-def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("function", "error"),
+    [("os.fsync", OSError), ("gpt_lightning.convert.folders.save_file", SafetensorError)],
+)
+def test_a_write_that_fails_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, error: type[Exception]
+) -> None:
     def fail(*args: Any, **kwargs: Any) -> None:
-        raise OSError("no space left on device")
+        raise error("no space left on device")
 
-    monkeypatch.setattr("os.fsync", fail)  # the last thing before the folder takes its name
+    monkeypatch.setattr(function, fail)
     with pytest.raises(OSError, match="no space left"):
         to_hf(build(**GPT2), tmp_path / "out", format="gpt2")
     assert not list(tmp_path.iterdir())

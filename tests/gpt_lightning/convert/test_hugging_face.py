@@ -124,6 +124,7 @@ def test_older_llama_files_say_rope_theta(tmp_path: Path) -> None:
         ("llama", {"rope_parameters": None, "rope_theta": 500000.0}, "rope_theta is 500000.0"),
         ("llama", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling is"),
         ("llama", {"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}, "rope_parameters is"),
+        ("llama", {"rope_parameters": {"full_attention": {"rope_theta": 1e6}}}, "rope_parameters is"),
         (
             "llama",
             {"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}},
@@ -217,6 +218,16 @@ def test_what_a_format_cannot_express_is_refused(
     assert not list(tmp_path.iterdir())
     to_native(model, tmp_path / "out")
     assert from_native(tmp_path / "out").config.d_model == 32
+
+
+def test_a_dtype_that_would_not_be_read_again_is_not_written(tmp_path: Path) -> None:
+    model = build(**GPT2).double()
+    for write in (to_native, lambda model, folder: to_hf(model, folder, format="gpt2")):
+        with pytest.raises(
+            ValueError, match=r"embedding\.weight is float64, and a model is written in float32 or bfloat16"
+        ):
+            write(model, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
 
 
 def test_options_that_decide_only_the_training_are_no_obstacle(tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
-"""Which precision a device gets."""
+"""Which device is taken, and which precision it gets."""
 
 from typing import Any
 
 import pytest
 import torch
 
-from gpt_lightning.precision import choose_precision
+from gpt_lightning.hardware import choose_device, choose_precision
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,12 @@ def test_what_is_asked_for_is_taken_or_refused() -> None:
     assert choose_precision("32-true", device="cuda") == ("32-true", "as configured")
     with pytest.raises(ValueError, match=r"trainer\.precision is 'fp8': it must be one of auto, 32-true"):
         choose_precision("fp8", device="cpu")
+
+
+def test_cuda_is_taken_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert (choose_device("auto"), choose_device("cpu")) == ("cuda", "cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto") == "cpu"
+    with pytest.raises(ValueError, match="torch finds no CUDA device here"):
+        choose_device("cuda")

@@ -1,13 +1,22 @@
-"""Which number format a device trains in."""
+"""Which device a training runs on, and in which number format."""
 
 import torch
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true")
 
 
-def working_dtype(precision: str) -> torch.dtype:
-    """The number format that matrices are multiplied in under one of Lightning's precisions."""
-    return {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}[precision.split("-")[0]]
+def choose_device(wanted: str) -> str:
+    """ "cpu" or "cuda"; `auto` takes cuda where there is one.
+
+    Raises:
+        ValueError: there is no such device, or not here.
+    """
+    if wanted not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"trainer.accelerator is {wanted!r}: it must be auto, cpu or cuda.")
+    is_there = torch.cuda.is_available()
+    if wanted == "cuda" and not is_there:
+        raise ValueError("trainer.accelerator is cuda, and torch finds no CUDA device here: take auto or cpu.")
+    return wanted if wanted != "auto" else "cuda" if is_there else "cpu"
 
 
 def choose_precision(wanted: str, *, device: str) -> tuple[str, str]:
@@ -31,3 +40,8 @@ def choose_precision(wanted: str, *, device: str) -> tuple[str, str]:
     if major >= 8:
         return "bf16-mixed", f"compute capability {major}.{minor} has bf16"
     return "16-mixed", f"compute capability {major}.{minor} has no bf16: fp16 with a gradient scaler"
+
+
+def working_dtype(precision: str) -> torch.dtype:
+    """The number format that matrices are multiplied in under one of Lightning's precisions."""
+    return {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}[precision.split("-")[0]]
