@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import describe
-from benchmarks.report import print_tables
+from benchmarks.report import lines
+from benchmarks.tables import print_table
 
 RESULTS = Path(__file__).parent / "results"
 ROUNDS = 3
@@ -73,7 +74,7 @@ def run(benchmark: str) -> list[dict[str, Any]]:
         if "ids" in row["ours"]:
             row["same_ids"] = row["ours"].pop("ids") == row["transformers"].pop("ids")
         table.append(row)
-        print_tables({benchmark: table[-1:]})
+        print_table(lines(benchmark, table[-1:]))
     return table
 
 
@@ -104,7 +105,8 @@ def main(arguments: list[str]) -> None:
         return
     chosen = arguments or ["loss_head", "training", "generation"]
     tables = {benchmark: run(benchmark) for benchmark in chosen}
-    print_tables(tables)
+    for benchmark, table in tables.items():
+        print_table(lines(benchmark, table))
     results = {benchmark: {"machine": describe(), "rows": table} for benchmark, table in tables.items()}
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / "cpu.json"

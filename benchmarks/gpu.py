@@ -1,4 +1,4 @@
-"""python -m benchmarks.gpu: what only a GPU can show. Prints a table and writes benchmarks/results/<device>.json.
+"""python -m benchmarks.gpu: what only a GPU can show. Prints a table and writes benchmarks/results/gpu_<device>.json.
 
 GPT-2 124M over sequences of 1,024 tokens, a bare loop for all: each attention backend, plain and compiled, bf16 and fp16, 8-bit
 AdamW, and the peers. Tokens per second, MFU, and peak memory; a row that cannot run says why.
@@ -7,17 +7,17 @@ AdamW, and the peers. Tokens per second, MFU, and peak memory; a row that cannot
 import argparse
 import json
 import re
+import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 
 from benchmarks.machine import describe
+from benchmarks.tables import Lines, print_table
 from benchmarks.training import litgpt_model, transformers_model
 from gpt_lightning.model import GPT, GPTConfig
 
@@ -40,18 +40,20 @@ ROWS: list[dict[str, Any]] = [
 ]
 
 
+NOT_MEASURED = [row | {"error": "not measured"} for row in ROWS]
+SEGMENTS = 5  # a row's time is the median of these
+
+
 def measure(row: dict[str, Any], shape: dict[str, int], *, device: str, steps: int) -> dict[str, float]:
-    """Tokens per second over `steps` steps after three that are not counted, and peak megabytes."""
+    """Tokens per second, the median of five segments of `steps` steps after three that are not counted; peak megabytes."""
     torch.manual_seed(0)
     model, loss = _contestant(row, shape)
     model.to(device).train()
     dtype = getattr(torch, row.get("dtype", "bfloat16"))
     scaler = torch.amp.GradScaler(device, enabled=dtype == torch.float16)
     optimizer = _optimizer(row.get("optimizer", "AdamW"), model)
-    for step in range(3 + steps):
-        if step == 3:
-            _synchronise(device)
-            begin = time.perf_counter()
+
+    def step() -> None:
         ids = torch.randint(0, shape["vocab_size"], (shape["batch"], shape["max_seq_len"] + 1), device=device)
         with torch.autocast(device, dtype=dtype):
             value = loss(model, ids[:, :-1].contiguous(), ids[:, 1:].contiguous())
@@ -61,11 +63,43 @@ def measure(row: dict[str, Any], shape: dict[str, int], *, device: str, steps: i
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad()
-    _synchronise(device)
-    seconds = time.perf_counter() - begin
-    tokens_per_second = steps * shape["batch"] * shape["max_seq_len"] / seconds
+
+    def seconds_of(steps: int) -> float:
+        begin = time.perf_counter()
+        for _ in range(steps):
+            step()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - begin
+
+    seconds_of(3)
+    seconds = statistics.median(seconds_of(steps) for _ in range(SEGMENTS))
     peak = torch.cuda.max_memory_allocated() / 1e6 if device == "cuda" else 0.0
-    return {"tokens_per_second": tokens_per_second, "mb": peak}
+    return {"tokens_per_second": steps * shape["batch"] * shape["max_seq_len"] / seconds, "mb": peak}
+
+
+def lines(rows: list[dict[str, Any]]) -> Lines:
+    """The table: each row beside the fastest peer that is compiled if it is; a row that did not run says why."""
+    table = [["GPU: 124M, T 1,024, batch 32", "tokens/s", "against the faster peer", "MFU", "peak memory"]]
+    for row in rows:
+        label = ", ".join(
+            [*(str(row[key]) for key in ("who", "attention") if key in row), row.get("dtype", "bfloat16")]
+        )
+        label += ", 8-bit AdamW" if row.get("optimizer") == "AdamW8bit" else ""
+        label += ", compiled" if row["compile"] else ""
+        if "error" in row:
+            table.append([label, row["error"], "", "", ""])
+            continue
+        speed = row["tokens_per_second"]
+        peers = [
+            other["tokens_per_second"]
+            for other in rows
+            if other["who"] != "ours" and other["compile"] == row["compile"] and "error" not in other
+        ]
+        ratio = f"{speed / max(peers):.2f} x" if row["who"] == "ours" and peers else ""
+        mfu = "not known" if row["mfu"] is None else f"{row['mfu']:.1%}"
+        table.append([label, f"{speed:,.0f}", ratio, mfu, f"{row['mb']:,.0f} MB"])
+    return table
 
 
 def flops_per_token(shape: dict[str, int]) -> float:
@@ -85,10 +119,8 @@ def peak_flops(device_name: str) -> float | None:
 
 def _contestant(row: dict[str, Any], shape: dict[str, int]) -> tuple[nn.Module, Callable[..., Tensor]]:
     if row["who"] == "ours":
-        sizes = {key: value for key, value in shape.items() if key != "batch"}
-        ours = GPT(
-            GPTConfig(**sizes, d_ff=4 * shape["d_model"], feed_forward="gelu_tanh", attention=row["attention"])  # type: ignore[arg-type]
-        )
+        sizes: dict[str, Any] = {key: value for key, value in shape.items() if key != "batch"}
+        ours = GPT(GPTConfig(**sizes, d_ff=4 * shape["d_model"], feed_forward="gelu_tanh", attention=row["attention"]))
         if row["compile"]:
             ours.compile_blocks()
         return ours, lambda model, ids, targets: model.loss(ids, targets)
@@ -107,40 +139,31 @@ def _optimizer(name: str, model: nn.Module) -> Any:
     return torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 
 
-def _synchronise(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
 def main() -> None:
     """Measure every row on this machine's GPU."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=4)
     steps = parser.parse_args().steps
     RESULTS.mkdir(exist_ok=True)  # now rather than after the measurements
     if not torch.cuda.is_available():
         raise SystemExit("error: torch finds no CUDA device here, so there is nothing to measure.")
     name = torch.cuda.get_device_name()
-    peak, results = peak_flops(name), []
-    table = Table("124M, T 1,024", "tokens/s", "MFU", "peak MB", title=name)
+    peak, rows = peak_flops(name), []
     for row in ROWS:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         torch._dynamo.reset()
-        label = ", ".join(f"{key} {value}" if key == "compile" else str(value) for key, value in row.items())
         try:
             result: dict[str, Any] = measure(row, SHAPE, device="cuda", steps=steps)
         except Exception as error:  # one row that cannot run must not lose the others
             result = {"error": str(error).splitlines()[0]}
-            table.add_row(label, result["error"], "", "")
         else:
-            speed = result["tokens_per_second"]
-            mfu = f"{speed * flops_per_token(SHAPE) / peak:.1%}" if peak else "device unknown"
-            table.add_row(label, f"{speed:,.0f}", mfu, f"{result['mb']:,.0f}")
-        results.append(row | result)
-    Console(width=140).print(table)
-    path = RESULTS / f"{name.replace(' ', '_').lower()}.json"
-    path.write_text(json.dumps({"machine": describe(), "shape": SHAPE, "rows": results}, indent=1) + "\n")
+            result["mfu"] = result["tokens_per_second"] * flops_per_token(SHAPE) / peak if peak else None
+        rows.append(row | result)
+        print_table(lines(rows[-1:]))
+    print_table(lines(rows))
+    path = RESULTS / f"gpu_{name.replace(' ', '_').lower()}.json"
+    path.write_text(json.dumps({"machine": describe(), "shape": SHAPE, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
