@@ -26,9 +26,9 @@ def convert(config: Mapping[str, Any]) -> None:
     Raises:
         ValueError: the input is no model, the format cannot express it, or the output exists; nothing is written then.
     """
-    if config["format"] not in FORMATS:
+    if config["format"] not in list(FORMATS):
         raise ValueError(f"format is {config['format']!r}: it must be one of {', '.join(FORMATS)}.")
-    source, target = Path(config["input"]), Path(config["output"])
+    source, target = launch.path_of(config, "input"), launch.path_of(config, "output")
     model = load_model(source)
     if config["vocab_size"] is not None:
         model = grow_vocabulary(model, config["vocab_size"])

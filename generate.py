@@ -3,16 +3,15 @@
 import io
 import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import hydra
-import torch
 from omegaconf import DictConfig
 
 import launch
 from gpt_lightning.convert import load_model
 from gpt_lightning.generation import Sampling, stream
+from gpt_lightning.hardware import choose_device
 from gpt_lightning.model import GPT
 from gpt_lightning.tokenizer import Message, Tokenizer
 from run_directory import tokenizer_of
@@ -34,17 +33,18 @@ class Writer:
             **{key: config[key] for key in ("temperature", "top_k", "top_p", "repetition_penalty", "seed")}
         )
         self.max_new_tokens = config["max_new_tokens"]
-        self.tokenizer: Tokenizer = tokenizer_of(Path(config["run"]), config["tokenizer"]["name"])
+        run = launch.path_of(config, "run")
+        self.model: GPT = load_model(run)
+        self.tokenizer: Tokenizer = tokenizer_of(run, config["tokenizer"]["name"])
         self.stop_ids = _stop_ids(self.tokenizer, config["stop"])
         if config["mode"] == "chat":
             self.tokenizer.encode_chat_prompt([])  # refuses a tokenizer without chat tokens
-        self.model: GPT = load_model(config["run"])
         if self.model.config.vocab_size < self.tokenizer.vocab_size:
             raise ValueError(
-                f"{config['run']} has a vocabulary of {self.model.config.vocab_size}, less than the "
+                f"{run} has a vocabulary of {self.model.config.vocab_size}, less than the "
                 f"{self.tokenizer.vocab_size} ids of tokenizer {self.tokenizer.name}: name its own with tokenizer.name=…."
             )
-        self.model.to("cuda" if torch.cuda.is_available() else "cpu")
+        self.model.to(choose_device("auto"))
 
     def continue_text(self, prompt: str) -> Iterator[str]:
         """What follows `prompt`, piece by piece."""

@@ -35,6 +35,7 @@ ALLOWED_TARGETS: tuple[str, ...] = (
     "torch.optim.",
 )
 TEXTS = {"prompt"}  # settings that hold ordinary text
+PATHS = {"run", "input", "output", "init_from"}  # the folders of a sweep's runs have = and , in their names
 _failed_jobs: list[str] = []
 
 
@@ -71,7 +72,7 @@ def quote_texts(arguments: list[str]) -> list[str]:
     quoted = []
     for argument in arguments:
         key, equals, text = argument.partition("=")
-        if equals and key in TEXTS:
+        if equals and (key in TEXTS or (key in PATHS and "=" in text and text[0] not in "\"'")):
             escaped = re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + ('\\"' if m[2] else ""), text.replace("${", "\\${"))
             argument = f'{key}="{escaped}"'
         quoted.append(argument)
@@ -118,6 +119,17 @@ def check_command_line(config_name: str, arguments: list[str]) -> None:
     for job in [first, *others]:
         groups = [text for text, o in zip(job, parsed, strict=True) if (CONF / o.key_or_group).is_dir()]
         _refuse_strangers(compose_config(config_name, job), defaults=compose_config(config_name, groups))
+
+
+def path_of(config: Mapping[str, Any], key: str) -> Path:
+    """A setting that says where something lies.
+
+    Raises:
+        ValueError: it is null, a list, or a number.
+    """
+    if not isinstance(config[key], str):
+        raise ValueError(f"{key} is {config[key]!r}: it must be a path.")
+    return Path(config[key])
 
 
 def group_choices(group: str) -> list[str]:

@@ -58,9 +58,24 @@ class RunDirectory:
             )
         return newest
 
-    def begin(self, config: Mapping[str, Any], sources: Mapping[str, SourceShards]) -> None:
-        """Write down, once, what the run is made of."""
+    def begin(
+        self, config: Mapping[str, Any], sources: Mapping[str, SourceShards], initial_weights: str | None = None
+    ) -> None:
+        """Write down, once, what the run is made of; a second beginning must be of the same.
+
+        Args:
+            initial_weights: fingerprint of those that `init_from` gave; None: it gave none, or a checkpoint goes before them.
+
+        Raises:
+            ValueError: they are others than when the run was begun.
+        """
         if (self.path / "environment.json").is_file():
+            then = json.loads((self.path / "environment.json").read_text())["initial_weights"]
+            if initial_weights not in (None, then):
+                raise ValueError(
+                    f"{self.path} was begun with other weights than init_from={config['init_from']} holds by now: choose "
+                    "another run with name=…."
+                )
             return
         data = {
             name: {
@@ -71,7 +86,7 @@ class RunDirectory:
             for name, source in sources.items()
         }
         tokenizer = next(iter(sources.values())).information["tokenizer"]["fingerprint"]  # of all sources the same
-        environment = _environment() | {"tokenizer": tokenizer, "data": data}
+        environment = _environment() | {"tokenizer": tokenizer, "initial_weights": initial_weights, "data": data}
         self.path.mkdir(parents=True, exist_ok=True)
         _write(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
         _write(self.path / "environment.json", json.dumps(environment, indent=2) + "\n")
@@ -121,18 +136,47 @@ def tokenizer_of(path: Path, name: str | None) -> Tokenizer:
         return load_tokenizer(name)
     run = path.parent.parent if path.is_file() else path
     if (run / "config.yaml").is_file():
-        config = OmegaConf.load(run / "config.yaml")
-        trained = "train_on" in config.tokenizer
-        tokenizer = load_tokenizer(Path(config.data_dir) / config.tokenizer.name if trained else config.tokenizer.name)
-        if tokenizer.fingerprint != json.loads((run / "environment.json").read_text())["tokenizer"]:
-            raise ValueError(
-                f"{run} was trained with another tokenizer {tokenizer.name} than the one in {config.data_dir}, which was made "
-                "anew since: name the right one with tokenizer.name=…."
-            )
-        return tokenizer
+        return _tokenizer_of_run(run)
     if (path / "tokenizer.json").is_file():
         return load_tokenizer(path)
     raise ValueError(f"{path} does not say which tokenizer its model was trained with: name it with tokenizer.name=….")
+
+
+def refuse_other_tokenizer(path: Path, tokenizer: Tokenizer) -> None:
+    """Weights that are trained on must have been trained with the same tokens, or with some of them, if it is known.
+
+    Raises:
+        ValueError: an id is another token with the tokenizer of the model at `path`.
+    """
+    try:
+        theirs = tokenizer_of(path, None)
+    except ValueError:
+        return
+    if not tokenizer.extends(theirs):
+        raise ValueError(
+            f"init_from={path} was trained with a tokenizer {theirs.name} whose ids are other tokens than those of "
+            f"{tokenizer.name} here."
+        )
+
+
+def _tokenizer_of_run(run: Path) -> Tokenizer:
+    try:
+        config: Any = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))
+        name = config["tokenizer"]["name"]
+        folder = Path(config["data_dir"]) if "train_on" in config["tokenizer"] else None
+        fingerprint = json.loads((run / "environment.json").read_text())["tokenizer"]
+    except Exception as error:  # what is no YAML or no config of ours makes OmegaConf raise almost anything
+        raise ValueError(
+            f"{run} does not say which tokenizer it was trained with: its config.yaml and environment.json are not those of "
+            f"a run ({type(error).__name__}). Name it with tokenizer.name=…."
+        ) from error
+    tokenizer = load_tokenizer(name if folder is None else folder / name)
+    if tokenizer.fingerprint != fingerprint:
+        raise ValueError(
+            f"{run} was trained with another tokenizer {tokenizer.name} than {folder or 'this version'} has now: name the right "
+            "one with tokenizer.name=…."
+        )
+    return tokenizer
 
 
 def _environment() -> dict[str, Any]:

@@ -20,15 +20,15 @@ import launch
 from callbacks import Checkpoints, MetricsFile, RunLog
 from callbacks.terminal import Terminal
 from data_modules import Curriculum, MixedDataModule, SampleOrder, SourceShards
-from gpt_lightning.checkpoint import VerifiedCheckpointIO
+from gpt_lightning.checkpoint import VerifiedCheckpointIO, fingerprint
 from gpt_lightning.convert import start_from
-from gpt_lightning.hardware import choose_device, choose_precision, working_dtype
+from gpt_lightning.hardware import choose_device, choose_precision, precision_dtype, refuse_without_compiler
 from gpt_lightning.lit_gpt import LitGPT
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.model.attention_backends import choose_backend
 from gpt_lightning.optim import cosine_schedule
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
-from run_directory import RunDirectory
+from run_directory import RunDirectory, refuse_other_tokenizer
 
 
 def train(config: Mapping[str, Any]) -> dict[str, float]:
@@ -48,9 +48,13 @@ def train(config: Mapping[str, Any]) -> dict[str, float]:
     schedule = _from_config(cosine_schedule, "schedule", config["schedule"], steps=config["max_steps"])
     precision, why = choose_precision(config["trainer"]["precision"], device=device)
     attention, because = choose_backend(
-        model_config.attention, torch.device(device), working_dtype(precision), model_config.d_head
+        model_config.attention, torch.device(device), precision_dtype(precision), model_config.d_head
     )
+    if model_config.attention == "flash" != attention:
+        raise ValueError(f"model.attention=flash cannot run: {because}. Take model.attention=auto or sdpa.")
     config = {**config, "trainer": {**config["trainer"], "precision": precision}}  # it decides the run's bits
+    if config["trainer"]["compile"]:
+        refuse_without_compiler(device)
     make_optimizer = _make_optimizer(config, precision)
     watchers = [launch.instantiate(node) for node in config["callbacks"].values()]
     data = MixedDataModule(
@@ -70,6 +74,8 @@ def train(config: Mapping[str, Any]) -> dict[str, float]:
 
     torch.manual_seed(config["seed"])
     initialised = config["init_from"] is not None and checkpoint is None
+    if initialised:
+        refuse_other_tokenizer(Path(config["init_from"]), tokenizer)
     model = start_from(config["init_from"], model_config) if initialised else GPT(model_config)
     lit = LitGPT(
         model,
@@ -109,7 +115,7 @@ def train(config: Mapping[str, Any]) -> dict[str, float]:
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        run.begin(config, sources)
+        run.begin(config, sources, fingerprint(model.state_dict()) if initialised else None)
         terminal.note(
             _headline(config, lit.model, order, f"{device}, {precision} ({why}), attention {attention} ({because})"),
             style="",

@@ -72,7 +72,9 @@ def run(benchmark: str) -> list[dict[str, Any]]:
                 measured[who].append(_in_a_process(benchmark, who, arguments))
         row: dict[str, Any] = {"row": name} | {who: _median(results) for who, results in measured.items()}
         if "ids" in row["ours"]:
-            row["same_ids"] = row["ours"].pop("ids") == row["transformers"].pop("ids")
+            ids = row["ours"].pop("ids")
+            row["different_ids"] = len({token_id for answer in ids for token_id in answer})
+            row["same_ids"] = ids == row["transformers"].pop("ids")
         table.append(row)
         print_table(lines(benchmark, table[-1:]))
     return table
@@ -107,7 +109,7 @@ def main(arguments: list[str]) -> None:
     tables = {benchmark: run(benchmark) for benchmark in chosen}
     for benchmark, table in tables.items():
         print_table(lines(benchmark, table))
-    results = {benchmark: {"machine": describe(), "rows": table} for benchmark, table in tables.items()}
+    results = {benchmark: {"machine": describe("cpu"), "rows": table} for benchmark, table in tables.items()}
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / "cpu.json"
     known = json.loads(path.read_text()) if path.is_file() else {}

@@ -34,13 +34,17 @@ CHOICES: dict[str, list[str]] = {
         *("qk_norm=true", "residual_init=zero", "logit_soft_cap=15", "z_loss=1e-4", "attend_across_documents=false"),
         *("feed_forward=relu2", "n_kv_heads=1", "d_ff=640"),
     ],
+    "all of them, but scaled residual initialisation": [
+        *("qk_norm=true", "logit_soft_cap=15", "z_loss=1e-4", "attend_across_documents=false"),
+        *("feed_forward=relu2", "n_kv_heads=1", "d_ff=640"),
+    ],
     "GPT-2's: LayerNorm, GELU, learned positions, biases": [
-        *("norm=layernorm", "feed_forward=gelu_tanh", "d_ff=576", "position=learned", "bias=true"),
+        *("norm=layernorm", "feed_forward=gelu_tanh", "d_ff=538", "position=learned", "bias=true"),
     ],
 }
 
 
-def measure(choice: str, seed: int) -> dict[str, float]:
+def measure(choice: str, seed: int) -> dict[str, Any]:
     """Mean validation loss in nats and tokens per second of one run, trained now or before."""
     number = list(CHOICES).index(choice)
     name = f"{number:02d}_seed{seed}"
@@ -55,7 +59,9 @@ def measure(choice: str, seed: int) -> dict[str, float]:
     rows = [json.loads(line) for line in (RUNS / name / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     speeds = [row["speed/tokens_per_s"] for row in rows if "speed/tokens_per_s" in row]
     losses = [row["val/loss/mean"] for row in rows if "val/loss/mean" in row]
-    return {"loss": losses[-1], "tokens_per_second": statistics.median(speeds)}
+    environment = json.loads((RUNS / name / "environment.json").read_text(encoding="utf-8"))
+    revision = environment["git"]["revision"][:7]  # it may have been trained before today
+    return {"loss": losses[-1], "tokens_per_second": statistics.median(speeds), "commit": revision}
 
 
 def main() -> None:
@@ -67,7 +73,7 @@ def main() -> None:
             print(f"seed {seed}, {choice}: {results[choice][-1]['loss']:.4f}", flush=True)
     path = ROOT / "benchmarks" / "results" / "choices.json"
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"machine": describe(), "steps": STEPS, "results": results}, indent=1) + "\n")
+    path.write_text(json.dumps({"machine": describe("cpu"), "steps": STEPS, "results": results}, indent=1) + "\n")
     page = ROOT / "docs" / "model.md"
     before, rest = page.read_text(encoding="utf-8").split(BEGIN)
     page.write_text(before + BEGIN + "\n" + _table(results) + "\n" + END + rest.split(END)[1], encoding="utf-8")

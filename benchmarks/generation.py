@@ -2,18 +2,21 @@
 
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import launch
-from benchmarks.machine import memory_bandwidth, peak_mb, resident_mb
+from benchmarks.machine import AddedMemory, memory_bandwidth
 from gpt_lightning.convert import to_hf
 from gpt_lightning.generation import Sampling, generate
 from gpt_lightning.model import GPT, GPTConfig
 
 PROMPT_TOKENS = 32
+BLOCK_SCALE = 4.0
 
 
 def measure(who: str, *, model: str, batch: int, new_tokens: int) -> dict[str, Any]:
@@ -25,46 +28,56 @@ def measure(who: str, *, model: str, batch: int, new_tokens: int) -> dict[str, A
         batch: prompts of 32 tokens each.
 
     Returns:
-        tokens_per_second, mb; the ids of the first prompt; of ours also the share of what memory allows, once the prompt
-        is read: every weight is read once for each token of the batch.
+        tokens_per_second; mb, what generating added at its peak; the ids of every answer; of ours also the share of what
+        memory allows, once the prompt is read: every weight is read once for each token of the batch.
     """
-    torch.manual_seed(0)
-    tokenizer = "bpe_4096" if model == "micro" else "gpt2"
-    config = launch.compose_config("train", [f"model={model}", "model.dropout=0", f"tokenizer={tokenizer}"])["model"]
-    ours = GPT(GPTConfig(**config)).eval()
-    prompts = torch.randint(0, config["vocab_size"], (batch, PROMPT_TOKENS)).tolist()
-    if who == "ours":
-        before = resident_mb()
-        greedy = Sampling(temperature=0)
-        answers, seconds = _timed(lambda: generate(ours, prompts, new_tokens, sampling=greedy))
-        peak = peak_mb()
-        _, seconds_of_first = _timed(lambda: generate(ours, prompts, 1, sampling=greedy))
-        tokens_per_second = (new_tokens - 1) / (seconds - seconds_of_first)
-        result = {"share_of_bandwidth": _bytes_per_token(ours) * tokens_per_second / memory_bandwidth()}
+    ours = _model(model)
+    prompts = torch.randint(0, ours.config.vocab_size, (batch, PROMPT_TOKENS)).tolist()
+    if who == "transformers":
+        call = _transformers(ours, prompts, new_tokens)
     else:
-        from transformers import AutoModelForCausalLM
+        call = partial(generate, ours, prompts, new_tokens, sampling=Sampling(temperature=0))
+    memory = AddedMemory()
+    answers, seconds = _timed(call)
+    result = {"tokens_per_second": batch * new_tokens / seconds, "mb": memory.mb(), "ids": answers}
+    if who == "ours":
+        _, seconds_of_first = _timed(partial(generate, ours, prompts, 1, sampling=Sampling(temperature=0)))
+        bytes_per_second = _bytes_per_token(ours) * (new_tokens - 1) / (seconds - seconds_of_first)
+        result["share_of_bandwidth"] = bytes_per_second / memory_bandwidth()
+    return result
 
-        with tempfile.TemporaryDirectory() as folder:
-            format = "gpt2" if config["position"] == "learned" else "llama"
-            to_hf(ours, Path(folder) / "model", format=format)
-            del ours
-            theirs = AutoModelForCausalLM.from_pretrained(Path(folder) / "model").eval()
-            for parameter in theirs.parameters():
-                parameter.data = parameter.data.clone()  # out of the mapped file, as ours are
-        before = resident_mb()
-        ids = torch.tensor(prompts)
-        options = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens, "do_sample": False, "pad_token_id": 0}
-        mask = torch.ones_like(ids)
-        with torch.no_grad():
-            answers, seconds = _timed(
-                lambda: theirs.generate(ids, attention_mask=mask, **options)[:, PROMPT_TOKENS:].tolist()
-            )
-        peak, result = peak_mb(), {}
-    return result | {
-        "tokens_per_second": batch * new_tokens / seconds,
-        "mb": peak - before,
-        "ids": answers[0],
-    }
+
+def _model(name: str) -> GPT:
+    """Random weights, large enough that the likeliest token is not the last one once more."""
+    torch.manual_seed(0)
+    tokenizer = "bpe_4096" if name == "micro" else "gpt2"
+    config = launch.compose_config("train", [f"model={name}", "model.dropout=0", f"tokenizer={tokenizer}"])["model"]
+    model = GPT(GPTConfig(**config)).eval()
+    with torch.no_grad():
+        for block in model.blocks:
+            for parameter in block.parameters():
+                parameter.mul_(BLOCK_SCALE if parameter.dim() > 1 else 1.0)
+    return model
+
+
+def _transformers(ours: GPT, prompts: list[list[int]], new_tokens: int) -> Callable[[], list[list[int]]]:
+    """What generates with the same weights in transformers."""
+    from transformers import AutoModelForCausalLM
+
+    with tempfile.TemporaryDirectory() as folder:
+        to_hf(ours, Path(folder) / "model", format="gpt2" if ours.config.position == "learned" else "llama")
+        theirs = AutoModelForCausalLM.from_pretrained(Path(folder) / "model").eval()
+    for parameter in theirs.parameters():
+        parameter.data = parameter.data.clone()  # out of the mapped file, as ours are
+    ids = torch.tensor(prompts)
+    options = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens, "do_sample": False, "pad_token_id": 0}
+
+    @torch.no_grad()
+    def call() -> list[list[int]]:
+        answers = theirs.generate(ids, attention_mask=torch.ones_like(ids), **options)
+        return [answer[PROMPT_TOKENS:] for answer in answers.tolist()]
+
+    return call
 
 
 def _timed(call: Any) -> tuple[Any, float]:

@@ -5,6 +5,7 @@ AdamW, and the peers. Tokens per second, MFU, and peak memory; a row that cannot
 """
 
 import argparse
+import gc
 import json
 import re
 import statistics
@@ -150,6 +151,7 @@ def main() -> None:
     name = torch.cuda.get_device_name()
     peak, rows = peak_flops(name), []
     for row in ROWS:
+        gc.collect()  # the row before
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         torch._dynamo.reset()
@@ -163,7 +165,7 @@ def main() -> None:
         print_table(lines(rows[-1:]))
     print_table(lines(rows))
     path = RESULTS / f"gpu_{name.replace(' ', '_').lower()}.json"
-    path.write_text(json.dumps({"machine": describe(), "shape": SHAPE, "rows": rows}, indent=1) + "\n")
+    path.write_text(json.dumps({"machine": describe("cuda"), "shape": SHAPE, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from benchmarks.machine import median_seconds, peak_mb, resident_mb
+from benchmarks.machine import AddedMemory, median_seconds
 from gpt_lightning.model.loss_head import cross_entropy_sum
 
 
@@ -28,6 +28,6 @@ def measure(who: str, *, vocab_size: int, d_model: int, tokens: int, precision: 
                 loss = F.cross_entropy(x @ weight.T, targets)
         loss.backward()
 
-    before = resident_mb()
+    memory = AddedMemory()
     seconds = median_seconds(call, times=5)
-    return {"ms": 1e3 * seconds, "mb": peak_mb() - before}
+    return {"ms": 1e3 * seconds, "mb": memory.mb()}

@@ -1,7 +1,6 @@
 """What the figures were made on."""
 
 import platform
-import resource
 import statistics
 import subprocess
 import time
@@ -15,13 +14,13 @@ import torch
 PACKAGES = ("torch", "lightning", "transformers", "litgpt", "numpy")
 
 
-def describe() -> dict[str, Any]:
-    """Device, versions, and the commit of the working tree."""
+def describe(device: str) -> dict[str, Any]:
+    """Versions, the commit of the working tree, and the name of the device: cpu or cuda."""
     git = ["git", "-C", str(Path(__file__).parent)]
     commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=False)
     return {
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else _cpu(),
+        "device": torch.cuda.get_device_name() if device == "cuda" else _cpu(),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "commit": commit.stdout.strip() + (" and changes" if changed.stdout.strip() else ""),
     }
@@ -38,14 +37,20 @@ def memory_bandwidth() -> float:
     return x.numel() * x.element_size() / min(seconds)
 
 
-def resident_mb() -> float:
-    """Megabytes that the process occupies now."""
-    return float(psutil.Process().memory_info().rss / 1e6)
+class AddedMemory:
+    """Megabytes that the process comes to occupy at its peak from here on, above what it occupies now."""
 
+    def __init__(self) -> None:
+        Path("/proc/self/clear_refs").write_text("5")  # Linux forgets the peak so far
+        self._before = self._kilobytes("VmRSS")
 
-def peak_mb() -> float:
-    """Megabytes that the process occupied at its peak."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    def mb(self) -> float:
+        return (self._kilobytes("VmHWM") - self._before) * 1024 / 1e6
+
+    @staticmethod
+    def _kilobytes(field: str) -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
 
 
 def median_seconds(call: Any, *, times: int) -> float:

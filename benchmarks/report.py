@@ -46,7 +46,7 @@ def _generation(rows: list[dict[str, Any]]) -> Lines:
                 ),
                 f"{row['ours']['tokens_per_second'] / row['transformers']['tokens_per_second']:.2f} x",
                 f"{row['ours']['share_of_bandwidth']:.2f}",
-                "yes" if row["same_ids"] else "no",
+                f"{'yes' if row['same_ids'] else 'no'}, {row['different_ids']} different",
             ]
             for row in rows
         ),

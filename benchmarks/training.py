@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import launch
-from benchmarks.machine import peak_mb, resident_mb
+from benchmarks.machine import AddedMemory
 from train import train
 
 WARM_UP = 3  # steps that are not counted
@@ -59,7 +59,7 @@ def _ours(shape: dict[str, int], precision: str, steps: int) -> dict[str, float]
                 *(f"model.{key}={value}" for key, value in sizes.items()),
                 *(f"model.d_ff={4 * shape['d_model']}", "model.dropout=0", f"trainer.precision={precision}"),
                 *(f"global_batch={shape['batch']}", f"micro_batch={shape['batch']}"),
-                *(f"max_steps={WARM_UP + steps}", "schedule.warmup_steps=1"),
+                *(f"max_steps={WARM_UP + steps}", "schedule.warmup_steps=1", "trainer.accelerator=cpu"),
             ],
         )
         config["curriculum"] = {
@@ -70,9 +70,9 @@ def _ours(shape: dict[str, int], precision: str, steps: int) -> dict[str, float]
         }
         config["curriculum"]["keyframes"] = {"start": {"at": 0.0, "weights": {"stdlib": 1.0}}}
         config["callbacks"] = {"clock": {"_target_": "benchmarks.training.Clock"}} | config["callbacks"]
-        before = resident_mb()
+        memory = AddedMemory()
         train(config)
-        return _result(Clock.ends[WARM_UP - 1], Clock.ends[-1], steps, before)
+        return _result(Clock.ends[WARM_UP - 1], Clock.ends[-1], steps, memory)
 
 
 def _bare_loop(
@@ -83,7 +83,7 @@ def _bare_loop(
     steps: int,
 ) -> dict[str, float]:
     torch.manual_seed(0)
-    before = resident_mb()
+    memory = AddedMemory()
     net = model().train()
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, fused=True)
     for step in range(WARM_UP + steps):
@@ -96,11 +96,11 @@ def _bare_loop(
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-    return _result(begin, time.perf_counter(), steps, before)
+    return _result(begin, time.perf_counter(), steps, memory)
 
 
-def _result(begin: float, end: float, steps: int, resident_before: float) -> dict[str, float]:
-    return {"ms": 1e3 * (end - begin) / steps, "mb": peak_mb() - resident_before}
+def _result(begin: float, end: float, steps: int, memory: AddedMemory) -> dict[str, float]:
+    return {"ms": 1e3 * (end - begin) / steps, "mb": memory.mb()}
 
 
 def transformers_model(shape: dict[str, int]) -> tuple[Any, Any]:

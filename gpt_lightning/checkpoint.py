@@ -10,11 +10,13 @@ checkpoint exists; a crash before it leaves at most hidden leftovers and a manif
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
+from torch import Tensor
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -58,6 +60,15 @@ def verify(path: Path) -> None:
         raise ValueError(f"{path} lacks its manifest {manifest.name}, against which it is verified: copy both.")
     if not _verifies(path):
         raise ValueError(f"{path} does not agree with its manifest {manifest.name}: use an older checkpoint.")
+
+
+def fingerprint(weights: Mapping[str, Tensor]) -> str:
+    """sha256 over names and bits."""
+    digest = hashlib.sha256()
+    for name, weight in weights.items():
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 class VerifiedCheckpointIO(CheckpointIO):

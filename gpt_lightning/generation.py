@@ -3,7 +3,7 @@
 A text may outgrow the model's context. When a window of max_seq_len tokens is full and another must be read, the window
 begins anew with the last half of it, which is read again from position 0: rows of learned positions were never trained
 beyond max_seq_len, and RoPE's were not either. So a new token depends on at least the last max_seq_len / 2 tokens, and
-the cache gives what reading the window without a cache would give (`window_start`).
+the cache gives what reading the window without a cache would give (`window_start`), up to rounding.
 """
 
 import codecs
@@ -38,12 +38,17 @@ class Sampling:
     repetition_penalty: float = 1.0
     """Logits of ids that the text holds already are divided by it where positive, else multiplied (arXiv:1909.05858)."""
     seed: int = 0
-    """Each prompt draws from (seed, its number): its answer does not depend on the prompts beside it."""
+    """Each prompt draws from (seed, its number): its answer does not depend on the prompts beside it, in fp32; half precision
+    rounds a batch's products otherwise than a row's."""
 
     def __post_init__(self) -> None:
+        for name in ("temperature", "top_p", "repetition_penalty"):
+            value = getattr(self, name)
+            if not (isinstance(value, int | float) or (name == "top_p" and value is None)):
+                raise ValueError(f"{name} is {value!r}: it must be a number.")
         if not self.temperature >= 0:
             raise ValueError(f"temperature is {self.temperature}: it must be 0 or more.")
-        if self.top_k is not None and (not isinstance(self.top_k, int) or self.top_k < 1):
+        if self.top_k is not None and (type(self.top_k) is not int or self.top_k < 1):
             raise ValueError(f"top_k is {self.top_k}: it must be a whole number, 1 or more, or null for all.")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}: it must be above 0 and at most 1, or null for all.")
@@ -72,7 +77,7 @@ def generate(
     Raises:
         ValueError: a prompt is empty, longer than the model's context, or holds an id that the model does not have.
     """
-    _refuse_prompts(model, prompts)
+    _refuse_prompts(model, prompts, max_new_tokens)
     answers: list[list[int]] = [[] for _ in prompts]
     for row, token_id in _generated(model, prompts, max_new_tokens, sampling or Sampling(), stop_ids, vocab_size):
         answers[row].append(token_id)
@@ -92,7 +97,7 @@ def stream(
 
     A character of several bytes comes whole, with the token that completes it. Raises as `generate`.
     """
-    _refuse_prompts(model, [prompt])  # now, not when the first piece is asked for
+    _refuse_prompts(model, [prompt], max_new_tokens)  # now, not when the first piece is asked for
     tokens = _generated(model, [prompt], max_new_tokens, sampling or Sampling(), stop_ids, tokenizer.vocab_size)
     return _pieces(tokenizer, (token_id for _, token_id in tokens))
 
@@ -181,7 +186,7 @@ class _Drawing:
             penalty = sampling.repetition_penalty
             penalised = torch.where(logits > 0, logits / penalty, logits * penalty)
             logits = torch.where(self.seen, penalised, logits)
-        chosen = logits.argmax(dim=-1) if sampling.temperature == 0 else self._sample(logits)
+        chosen = logits.max(dim=-1).indices if sampling.temperature == 0 else self._sample(logits)
         if self.seen is not None:
             self.seen[torch.arange(len(chosen)), chosen] = True
         ids: list[int] = chosen.tolist()
@@ -201,13 +206,13 @@ class _Drawing:
             logits, ids = logits.topk(top_k)
         elif top_p is not None:
             logits, ids = logits.sort(dim=-1, descending=True)
-        logits = logits - logits.amax(dim=-1, keepdim=True)  # so that no temperature makes infinities of them
-        sums = (logits / self.sampling.temperature).softmax(dim=-1).cumsum(dim=-1, dtype=torch.float64)
+        logits = logits.double()  # in which no temperature is too low to divide by
+        sums = (logits / self.sampling.temperature).softmax(dim=-1).cumsum(dim=-1)
         total = sums[:, -1:]
         if top_p is not None:  # up to and including the id that reaches top_p
             last = torch.searchsorted(sums, top_p * total).clamp(max=sums.shape[-1] - 1)
             total = sums.gather(1, last)
-        uniform = torch.tensor([[random.getrandbits(24) / 2**24] for random in self.randoms], dtype=torch.float64)
+        uniform = torch.tensor([[random.random()] for random in self.randoms], dtype=torch.float64)
         place = torch.searchsorted(sums, uniform.to(sums.device) * total, right=True)
         place = place.clamp(max=sums.shape[-1] - 1)  # a model that has diverged, to NaN, says anything
         return (place if ids is None else ids.gather(1, place)).squeeze(1)
@@ -224,7 +229,7 @@ def _generated(
     """(prompt's number, its next id), as they arise."""
     if not prompts:
         return
-    vocab_size = min(vocab_size or model.config.vocab_size, model.config.vocab_size)
+    vocab_size = model.config.vocab_size if vocab_size is None else min(vocab_size, model.config.vocab_size)
     decoding = _Decoding(model, prompts, max_new_tokens)
     drawing = _Drawing(sampling, prompts, vocab_size, decoding.device)
     rows = list(range(len(prompts)))
@@ -258,7 +263,9 @@ def _generating(model: GPT) -> Iterator[None]:
             model.train()
 
 
-def _refuse_prompts(model: GPT, prompts: Sequence[Sequence[int]]) -> None:
+def _refuse_prompts(model: GPT, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+    if max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens is {max_new_tokens}: it must be 0 or more.")
     for number, prompt in enumerate(prompts):
         if not prompt:
             raise ValueError("a prompt needs at least one token: begin with the end-of-text id.")

@@ -1,5 +1,9 @@
 """Which device a training runs on, and in which number format."""
 
+import os
+import shlex
+import shutil
+
 import torch
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true")
@@ -17,6 +21,19 @@ def choose_device(wanted: str) -> str:
     if wanted == "cuda" and not is_there:
         raise ValueError("trainer.accelerator is cuda, and torch finds no CUDA device here: take auto or cpu.")
     return wanted if wanted != "auto" else "cuda" if is_there else "cpu"
+
+
+def refuse_without_compiler(device: str) -> None:
+    """For a CPU torch.compile writes C++.
+
+    Raises:
+        ValueError: there is no compiler for it.
+    """
+    compiler = shlex.split(os.environ.get("CXX", "g++"))[0]  # as torch looks for it
+    if device == "cpu" and shutil.which(compiler) is None:
+        raise ValueError(
+            f"trainer.compile=true needs a C++ compiler on a CPU, and there is no {compiler}: install it, or train without."
+        )
 
 
 def choose_precision(wanted: str, *, device: str) -> tuple[str, str]:
@@ -42,6 +59,6 @@ def choose_precision(wanted: str, *, device: str) -> tuple[str, str]:
     return "16-mixed", f"compute capability {major}.{minor} has no bf16: fp16 with a gradient scaler"
 
 
-def working_dtype(precision: str) -> torch.dtype:
+def precision_dtype(precision: str) -> torch.dtype:
     """The number format that matrices are multiplied in under one of Lightning's precisions."""
     return {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}[precision.split("-")[0]]

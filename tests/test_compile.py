@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from gpt_lightning.checkpoint import read_checkpoint
+from gpt_lightning.generation import Sampling, generate
 from tests.gpt_lightning.models import FAMILIES, build, sequences
 from train import train
 
@@ -54,3 +55,26 @@ def test_all_blocks_share_one_compilation() -> None:
     assert torch._dynamo.utils.counters["frames"]["ok"] == 1
     for eager, other in zip(plain.parameters(), compiled.parameters(), strict=True):
         torch.testing.assert_close(eager.grad, other.grad, atol=1e-6, rtol=1e-5)
+
+
+def test_documents_that_move_do_not_compile_again() -> None:
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    apart = {"attend_across_documents": False, "eot_id": 7}
+    plain, compiled = (build(**FAMILIES["modern"] | apart) for _ in range(2))
+    compiled.compile_blocks()
+    token_ids, targets, _ = sequences()
+    for place in (0, 5, 11):
+        moved = torch.where(token_ids == 7, 8, token_ids).index_fill(1, torch.tensor([place]), 7)
+        torch.testing.assert_close(compiled.loss(moved, targets), plain.loss(moved, targets), atol=1e-6, rtol=1e-5)
+    assert torch._dynamo.utils.counters["frames"]["ok"] == 1
+
+
+def test_a_compiled_model_generates_without_compiling() -> None:
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    plain, compiled = (build(**FAMILIES["llama"]) for _ in range(2))
+    compiled.compile_blocks()
+    prompts, greedy = [[1, 2, 3], [4]], Sampling(temperature=0)
+    assert generate(compiled, prompts, 20, sampling=greedy) == generate(plain, prompts, 20, sampling=greedy)
+    assert torch._dynamo.utils.counters["frames"]["total"] == 0

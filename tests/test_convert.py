@@ -60,6 +60,19 @@ def test_a_run_is_exported_with_its_tokenizer(
     assert not (tmp_path / "gpt2").exists()
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("input=null", "input is None: it must be a path"),
+        ("output=[a]", r"output is \['a'\]: it must be a path"),
+        ("format=[llama]", r"format is \['llama'\]: it must be one of gpt2, llama, gpt_lightning"),
+    ],
+)
+def test_what_is_no_path_or_format_is_refused(override: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        convert(compose("input=nowhere", override))
+
+
 def test_what_is_said_where_no_tokenizer_is_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     to_hf(build(**GPT2), tmp_path / "gpt2", format="gpt2")
     convert(compose(f"input={tmp_path}/gpt2", f"output={tmp_path}/own", "format=gpt_lightning"))

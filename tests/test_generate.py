@@ -98,7 +98,12 @@ def test_a_prompt_is_taken_as_it_is_typed(text: str) -> None:
             r"stop: '<\|stop\|>' is no token of tokenizer bpe_512; its special ones are <\|endoftext\|>",
         ),
         ("stop=the", "stop is 'the': it must be a list of tokens"),
-        ("run=nowhere", "there is no run or model nowhere"),
+        ("run=nowhere", "there is no nowhere"),
+        ("run=null", "run is None: it must be a path"),
+        ("run=README.md", r"README\.md cannot be read: it must be a file of torch\.save"),
+        ("run=conf", "conf is no model: it has neither checkpoints, as a run has, nor a config.json"),
+        ("temperature=null", "temperature is None: it must be a number"),
+        ("top_k=true", "top_k is True: it must be a whole number"),
         ("tokenizer.name=gpt2", "has a vocabulary of 512, less than the 50257 ids of tokenizer gpt2"),
         (f"prompt={'x' * 500}", r"prompt 0 has \d+ tokens, more than the model's max_seq_len 64: shorten it"),
     ],
@@ -111,5 +116,19 @@ def test_refusals(run: Path, setting: str, message: str) -> None:
 def test_a_tokenizer_that_was_made_anew_is_noticed(run: Path) -> None:
     environment = json.loads((run / "environment.json").read_text())
     (run / "environment.json").write_text(json.dumps(environment | {"tokenizer": "0" * 64}))
-    with pytest.raises(ValueError, match="was trained with another tokenizer bpe_512 than the one in"):
+    with pytest.raises(ValueError, match="was trained with another tokenizer bpe_512 than "):
         verb.generate(settings(run, "prompt=x"))
+
+
+@pytest.mark.parametrize("content", ["{", "tokenizer: 3"])
+def test_a_config_that_is_not_of_a_run_is_named(run: Path, content: str) -> None:
+    (run / "config.yaml").write_text(content)
+    with pytest.raises(ValueError, match=r"its config\.yaml and environment\.json are not those of a run"):
+        verb.generate(settings(run, "prompt=x"))
+
+
+def test_the_folder_of_a_sweeps_run_can_be_typed(run: Path) -> None:
+    folder = run.rename(run.with_name("optimizer.lr=1e-3,model=micro"))
+    (argument,) = launch.quote_texts([f"run={folder}"])
+    launch.check_command_line("generate", [argument, "prompt=x"])
+    assert launch.compose_config("generate", [argument])["run"] == str(folder)

@@ -1,5 +1,6 @@
 """Training that begins with weights from elsewhere."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,12 @@ import pytest
 import torch
 
 from gpt_lightning import load_model
-from gpt_lightning.convert import start_from, to_hf
+from gpt_lightning.convert import start_from, to_hf, to_native
+from gpt_lightning.tokenizer import load_tokenizer, train_bpe
 from tests.gpt_lightning.models import GPT2, VOCAB_SIZE, build
 from train import train
+
+SHORT = ["max_steps=4", "val_every=4", "callbacks.samples.every=4"]
 
 
 def test_a_run_begins_with_exported_weights_and_a_larger_vocabulary(
@@ -49,3 +53,36 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
         start_from(tmp_path / "other", replace(config, eot_id=90))
     with pytest.raises(ValueError, match="there is no"):
         start_from(tmp_path / "nowhere", config)
+
+
+def test_weights_of_other_tokens_are_refused(
+    tiny_config: Callable[..., dict[str, Any]], tiny_data: Path, tmp_path: Path
+) -> None:
+    train(tiny_config("name=first", *SHORT))
+    model = load_model(tmp_path / "runs" / "first")
+    (tmp_path / "other").mkdir()
+    texts = ["other words make other tokens"] * 3
+    train_bpe(texts, vocab_size=270, path=tmp_path / "other" / "tokenizer.json")
+    for name, folder in (("same", tiny_data / "bpe_512"), ("strange", tmp_path / "other")):
+        to_native(model, tmp_path / name, load_tokenizer(folder))
+    train(tiny_config("name=second", f"init_from={tmp_path / 'same'}", *SHORT))
+    with pytest.raises(ValueError, match="was trained with a tokenizer strange whose ids are other tokens"):
+        train(tiny_config("name=third", f"init_from={tmp_path / 'strange'}", *SHORT))
+    assert not (tmp_path / "runs" / "third").exists()
+
+
+def test_a_run_begins_again_only_with_the_same_weights(
+    tiny_config: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    """As if it had been killed before its first checkpoint."""
+    first, continued = tmp_path / "runs" / "first", tmp_path / "runs" / "continued"
+    train(tiny_config("name=first", *SHORT))
+    config = tiny_config("name=continued", f"init_from={first}", *SHORT)
+    train(config)
+    shutil.rmtree(continued / "checkpoints")
+    train(config)
+    shutil.rmtree(continued / "checkpoints")
+    shutil.rmtree(first)
+    train(tiny_config("name=first", "seed=7", *SHORT))
+    with pytest.raises(ValueError, match="was begun with other weights than"):
+        train(config)

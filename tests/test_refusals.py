@@ -67,8 +67,10 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
 def test_compiling_without_a_compiler_is_refused_before_anything_is_written(
     tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CXX", "no_such_compiler")
-    with pytest.raises(ValueError, match=r"needs a C\+\+ compiler on a CPU, and there is no no_such_compiler"):
+    monkeypatch.setenv("CXX", "no_such_compiler --fast")
+    with pytest.raises(
+        ValueError, match=r"trainer\.compile=true needs a C\+\+ compiler on a CPU, and there is no no_such_compiler"
+    ):
         train(tiny_config("name=refused", "trainer.compile=true"))
     assert not (tmp_path / "runs").exists()
 

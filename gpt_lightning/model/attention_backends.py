@@ -47,19 +47,19 @@ class Backend(NamedTuple):
     attend: Callable[[Tensor, Tensor, Tensor, Any, float], Tensor]
 
 
-def choose_backend(wanted: str, device: torch.device, dtype: torch.dtype, d_head: int) -> tuple[str, str]:
-    """(name of the backend for such queries, why); `auto` takes flash where it can run, else sdpa.
+def choose_backend(
+    wanted: str, device: torch.device, dtype: torch.dtype, d_head: int, view: View | None = None
+) -> tuple[str, str]:
+    """(name of the backend for such queries, why).
 
-    Raises:
-        ValueError: flash is asked for by name and cannot run.
+    `auto` and `flash` take flash where it can run, else sdpa: a model that trains in bf16 under autocast also writes samples,
+    outside of it and in fp32.
     """
     if wanted not in ("auto", "flash"):
         return wanted, "as configured"
     obstacle = flash_obstacle(device, dtype, d_head)
-    if wanted == "flash":
-        if obstacle:
-            raise ValueError(f"model.attention=flash cannot run: {obstacle}. Take model.attention=auto or sdpa.")
-        return wanted, "as configured"
+    if view is not None and view.first is not None and 1 < view.n_queries < view.n_keys:
+        obstacle = obstacle or "flash-attn cannot mask documents where several tokens follow cached ones"
     chosen = ("sdpa", obstacle) if obstacle else ("flash", "flash-attn is installed")
     _say_once("attention: {} ({})".format(*chosen))
     return chosen
@@ -119,7 +119,7 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor, plan: tuple[Tensor | None, bool], dro
     mask, is_causal = plan
     if (
         mask is not None or q.dtype == torch.float32
-    ):  # torch's fast kernels group queries in half precision without a mask
+    ):  # only in half precision without a mask can fast kernels group queries
         k, v = _for_each_head(k, q), _for_each_head(v, q)
     return F.scaled_dot_product_attention(
         q.transpose(1, 2),
@@ -151,10 +151,6 @@ def _plan_flash(view: View, device: torch.device) -> _FlashPlan:
     key_counts = None if view.last is None else (view.last[:, -1] + 1).int()
     if view.first is None:
         return _FlashPlan(key_counts=key_counts)
-    if view.n_queries > 1:
-        raise ValueError(
-            "flash-attn cannot mask documents where several tokens follow cached ones: read them one by one, or all at once."
-        )
     if key_counts is None:
         key_counts = torch.full((len(view.first),), view.n_keys, dtype=torch.int32, device=device)
     return _FlashPlan(key_counts=key_counts, key_starts=view.first[:, 0].int())

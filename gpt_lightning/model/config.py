@@ -66,6 +66,12 @@ class GPTConfig:
             raise ValueError(
                 f"model.n_heads is {self.n_heads}, which model.n_kv_heads={self.n_kv_heads} does not divide."
             )
+        for switch in ("bias", "qk_norm", "tie_embeddings", "attend_across_documents"):
+            if not isinstance(getattr(self, switch), bool):
+                raise ValueError(f"model.{switch} is {getattr(self, switch)!r}: it must be true or false.")
+        for number in ("dropout", "z_loss", *(["logit_soft_cap"] if self.logit_soft_cap is not None else [])):
+            if not isinstance(getattr(self, number), int | float):
+                raise ValueError(f"model.{number} is {getattr(self, number)!r}: it must be a number.")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"model.dropout is {self.dropout}: it must be at least 0 and below 1.")
         if self.logit_soft_cap is not None and not self.logit_soft_cap > 0:

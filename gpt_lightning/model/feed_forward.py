@@ -1,6 +1,7 @@
 """The position-wise feed-forward. In each, `out` is the projection back into the residual stream."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -8,17 +9,17 @@ from torch import Tensor, nn
 from gpt_lightning.model.linear import Linear
 
 
-class GELUFeedForward(nn.Module):
-    """out(gelu(up(x))); `approximate` is "none" for the exact GELU, "tanh" for the one GPT-2 was trained with."""
+class FeedForward(nn.Module):
+    """out(activation(up(x)))."""
 
-    def __init__(self, d_model: int, d_ff: int, *, bias: bool, approximate: str) -> None:
+    def __init__(self, d_model: int, d_ff: int, *, bias: bool, activation: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.up = Linear(d_model, d_ff, bias=bias)
         self.out = Linear(d_ff, d_model, bias=bias)
-        self.approximate = approximate
+        self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out(F.gelu(self.up(x), approximate=self.approximate))
+        return self.out(self.activation(self.up(x)))
 
 
 class SwiGLUFeedForward(nn.Module):
@@ -34,21 +35,14 @@ class SwiGLUFeedForward(nn.Module):
         return self.out(F.silu(gate) * up)
 
 
-class ReLU2FeedForward(nn.Module):
-    """out(relu(up(x))^2) (So et al., Primer, arXiv:2109.08668)."""
-
-    def __init__(self, d_model: int, d_ff: int, *, bias: bool) -> None:
-        super().__init__()
-        self.up = Linear(d_model, d_ff, bias=bias)
-        self.out = Linear(d_ff, d_model, bias=bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.out(F.relu(self.up(x)).square())
+def relu2(x: Tensor) -> Tensor:
+    """relu(x)^2 (So et al., Primer, arXiv:2109.08668)."""
+    return F.relu(x).square()
 
 
 FEED_FORWARDS: dict[str, Callable[..., nn.Module]] = {
-    "gelu": lambda d_model, d_ff, *, bias: GELUFeedForward(d_model, d_ff, bias=bias, approximate="none"),
-    "gelu_tanh": lambda d_model, d_ff, *, bias: GELUFeedForward(d_model, d_ff, bias=bias, approximate="tanh"),
+    "gelu": partial(FeedForward, activation=F.gelu),
+    "gelu_tanh": partial(FeedForward, activation=partial(F.gelu, approximate="tanh")),  # as GPT-2 was trained
     "swiglu": SwiGLUFeedForward,
-    "relu2": ReLU2FeedForward,
+    "relu2": partial(FeedForward, activation=relu2),
 }

@@ -11,8 +11,6 @@
 """
 
 import math
-import os
-import shutil
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +20,7 @@ from gpt_lightning.model.attention_backends import BACKENDS, View, choose_backen
 from gpt_lightning.model.config import GPTConfig
 from gpt_lightning.model.feed_forward import FEED_FORWARDS
 from gpt_lightning.model.kv_cache import KVCache, LayerCache, document_starts
-from gpt_lightning.model.linear import Linear
+from gpt_lightning.model.linear import Linear, working_dtype
 from gpt_lightning.model.loss_head import LossSum, cross_entropy_sum
 from gpt_lightning.model.norms import NORMS
 from gpt_lightning.model.positions import POSITIONS
@@ -111,7 +109,7 @@ class GPT(nn.Module):
             )
         at, view = self._place(token_ids) if cache is None else cache.place(token_ids, self._eot_id)
         x = self.dropout(self.positions.embed(self.embedding(token_ids), at))
-        name, _ = choose_backend(self.config.attention, x.device, self._working_dtype(x), self.config.d_head)
+        name, _ = choose_backend(self.config.attention, x.device, working_dtype(x), self.config.d_head, view)
         backend = BACKENDS[name]
         shared = Pass(backend, backend.plan(view, x.device), self.positions.rotation(at))
         for number, block in enumerate(self.blocks):
@@ -133,15 +131,7 @@ class GPT(nn.Module):
         """Compile the blocks in place by torch.compile; names of parameters stay, so checkpoints are interchangeable.
 
         Block by block, because all blocks share one compilation; the loss head is loops of matrix products already.
-
-        Raises:
-            ValueError: the model is on a CPU, for which torch.compile writes C++, and there is no compiler for it.
         """
-        compiler = os.environ.get("CXX", "g++")  # as torch looks for it
-        if self.head.weight.device.type == "cpu" and shutil.which(compiler) is None:
-            raise ValueError(
-                f"torch.compile needs a C++ compiler on a CPU, and there is no {compiler}: install one, or train without."
-            )
         for block in self.blocks:
             block.compile()
 
@@ -157,11 +147,6 @@ class GPT(nn.Module):
         positions = torch.arange(time, device=token_ids.device)
         first = document_starts(token_ids, positions, self._eot_id, torch.zeros_like(token_ids[:, :1]))
         return slice(0, time), View(time, time, first=first)
-
-    @staticmethod
-    def _working_dtype(x: Tensor) -> torch.dtype:
-        device = x.device.type
-        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
     @torch.no_grad()
     def _initialise(self) -> None:

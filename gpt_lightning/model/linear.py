@@ -1,9 +1,12 @@
 """Matrix products that are faster than torch's own where no gradient is recorded and the device is a CPU.
 
-torch multiplies fp32 matrices with MKL, which leaves half of the vector width of AMD's CPUs unused, and a single row on one
-core alone. oneDNN, which torch carries for bf16, does better with several rows, and one product per core with a single row.
-It shows in `benchmarks/generation.py` and `benchmarks/loss_head.py`.
+torch multiplies fp32 matrices with MKL. With several rows, oneDNN, which torch carries for bf16, is as fast or up to twice as
+fast. A single row is read at the speed of memory by MKL on Intel's CPUs, but on AMD's by one core alone.
+`python -m benchmarks linear` shows it.
 """
+
+from functools import cache
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -27,12 +30,24 @@ def fast_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     if x.device.type != "cpu" or x.dtype != torch.float32 or weight.numel() < SMALL or not _HAS_ONEDNN:
         return F.linear(x, weight, bias)
     if x.numel() == weight.shape[1]:
-        return _of_one_row(x, weight, bias)
+        return _shared_out(x, weight, bias) if _is_amd() else F.linear(x, weight, bias)
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
-def _of_one_row(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Each core multiplies its share of the weight's rows; the few that cannot be shared out follow."""
+def working_dtype(x: Tensor) -> torch.dtype:
+    """The dtype in which matrices are multiplied with x: autocast's where it is on."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+
+
+@cache
+def _is_amd() -> bool:
+    cpu = Path("/proc/cpuinfo")
+    return cpu.is_file() and "AuthenticAMD" in cpu.read_text()
+
+
+def _shared_out(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A single row: each core multiplies its share of the weight's rows; the few that cannot be shared out follow."""
     d_out, d_in = weight.shape
     cores = torch.get_num_threads()
     share = d_out // cores

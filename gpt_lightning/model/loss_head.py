@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gpt_lightning.model.linear import fast_linear
+from gpt_lightning.model.linear import fast_linear, working_dtype
 
 CHUNK_BYTES = 2**25  # of the logits held at a time
 CHUNK_TOKENS = 1024  # at most, so that their sum does not leave the range of fp16
-BLOCK_LOGITS = 2**20  # of these on a CPU, how many are worked on at a time, so that they stay in its cache
+BLOCK = 2**20  # numbers that are worked on at a time on a CPU, so that they stay in its cache
 
 
 class LossSum(NamedTuple):
@@ -47,9 +47,7 @@ def cross_entropy_sum(
     """
     if not torch.is_grad_enabled():
         x, weight = x.detach(), weight.detach()  # so that no gradient is formed for nobody
-    device = x.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-    return LossSum(*_CrossEntropySum.apply(x, weight, targets, mask, soft_cap, z_loss, dtype))
+    return LossSum(*_CrossEntropySum.apply(x, weight, targets, mask, soft_cap, z_loss, working_dtype(x)))
 
 
 class _CrossEntropySum(torch.autograd.Function):
@@ -75,7 +73,7 @@ class _CrossEntropySum(torch.autograd.Function):
             for chunk in _slices(len(x), min(CHUNK_BYTES // (len(weight) * dtype.itemsize), CHUNK_TOKENS)):
                 low_x = x[chunk].to(dtype)
                 logits = head.logits(low_x)
-                block_rows = BLOCK_LOGITS // len(weight) if x.device.type == "cpu" else len(logits)
+                block_rows = BLOCK // len(weight) if x.device.type == "cpu" else len(logits)
                 for block in _slices(len(logits), block_rows):
                     rows = slice(chunk.start + block.start, chunk.start + block.stop)
                     bears_loss = None if mask is None else mask[rows, None]
@@ -113,7 +111,6 @@ class _Products:
         self.gradient_of_weight: Tensor | None = None
         self._logits: Tensor | None = None
         self._product: Tensor | None = None
-        self._converted: Tensor | None = None
 
     def logits(self, x: Tensor) -> Tensor:
         """(rows, vocab), until the next call."""
@@ -136,10 +133,10 @@ class _Products:
             self.gradient_of_weight.addmm_(grad_logits.T, x)
         else:
             product = torch.mm(grad_logits.T, x, out=self._product)
-            if self._converted is None:
-                self._converted = torch.empty_like(self.gradient_of_weight)
-            # converted first: torch adds tensors of unequal types many times more slowly
-            self.gradient_of_weight += self._converted.copy_(product)
+            block_rows = BLOCK // x.shape[1] if x.device.type == "cpu" else len(product)
+            for rows in _slices(len(product), block_rows):
+                # converted first: torch adds tensors of unequal types many times more slowly on a CPU
+                self.gradient_of_weight[rows] += product[rows].to(self.exact)
 
 
 def _loss_of_block(
@@ -168,7 +165,7 @@ def _loss_of_block(
     nats = normaliser - target_logits
     loss = nats + z_loss * normaliser.square()
     if bears_loss is not None:
-        nats, loss = nats * bears_loss, loss * bears_loss
+        nats, loss = nats.where(bears_loss, 0.0), loss.where(bears_loss, 0.0)
     if wants_gradient:
         gradient = probabilities
         if z_loss:
@@ -177,7 +174,7 @@ def _loss_of_block(
         if soft_cap is not None:
             gradient *= slope
         if bears_loss is not None:
-            gradient *= bears_loss
+            gradient.masked_fill_(~bears_loss, 0.0)
         if gradient.dtype != low_logits.dtype:
             low_logits.copy_(gradient)
     return torch.stack([loss.sum(), nats.sum()])

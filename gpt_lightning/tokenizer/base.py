@@ -51,6 +51,12 @@ class Tokenizer(ABC):
     def to_hf_json(self) -> str:
         """The text of a `tokenizer.json`, with which Hugging Face's libraries and `load_tokenizer` give the same ids."""
 
+    def extends(self, other: "Tokenizer") -> bool:
+        """Whether every id of the other's spells the same here."""
+        return other.vocab_size <= self.vocab_size and all(
+            self.decode_bytes([token_id]) == other.decode_bytes([token_id]) for token_id in range(other.vocab_size)
+        )
+
     @property
     def eot_id(self) -> int:
         """The id that ends a document."""

@@ -134,7 +134,13 @@ def test_kernels_are_as_exact_as_their_precision(backend: str, dtype: torch.dtyp
 @pytest.mark.parametrize("apart", [False, True], ids=["across", "apart"])
 @pytest.mark.parametrize(
     ("backend", "chunks"),
-    [("manual", [1, 4, 2, 8, 1]), ("sdpa", [1, 4, 2, 8, 1]), ("sdpa", [7] + [1] * 9), ("flash", [7] + [1] * 9)],
+    [
+        ("manual", [1, 4, 2, 8, 1]),
+        ("sdpa", [1, 4, 2, 8, 1]),
+        ("sdpa", [7] + [1] * 9),
+        ("flash", [7] + [1] * 9),
+        ("flash", [1, 4, 2, 8, 1]),
+    ],
 )
 @pytest.mark.usefixtures("flash_attn")
 def test_cached_chunks_equal_the_whole(family: str, apart: bool, backend: str, chunks: list[int]) -> None:
@@ -182,13 +188,35 @@ def test_borders_of_documents_keep_their_shape() -> None:
     assert borders(many).tolist()[:257] == list(range(257))  # exact in the extreme, in another shape
 
 
+@pytest.mark.usefixtures("flash_attn")
+def test_a_model_that_trains_with_flash_writes_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Samples are written outside of autocast; flash-attn knows half precision alone."""
+
+    def obstacle(device: torch.device, dtype: torch.dtype, d_head: int) -> str | None:
+        return "only in half precision" if dtype == torch.float32 else None
+
+    monkeypatch.setattr(attention_backends, "flash_obstacle", obstacle)
+    calls = []
+    kernel = sys.modules["flash_attn"].flash_attn_func
+    monkeypatch.setattr(
+        sys.modules["flash_attn"], "flash_attn_func", lambda *a, **k: (calls.append(1), kernel(*a, **k))[1]
+    )
+    token_ids, _ = documents()
+    model = build(attention="flash")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model(token_ids)
+    assert len(calls) == 2  # one for each layer
+    torch.testing.assert_close(model(token_ids), build(attention="sdpa")(token_ids))
+    assert len(calls) == 2
+
+
 def test_flash_says_why_it_cannot_run() -> None:
     cpu = torch.device("cpu")
-    with pytest.raises(
-        ValueError, match=r"model.attention=flash cannot run: flash-attn needs a CUDA device and this is cpu"
-    ):
-        choose_backend("flash", cpu, torch.bfloat16, 64)
-    assert choose_backend("auto", cpu, torch.float32, 64) == ("sdpa", "flash-attn needs a CUDA device and this is cpu")
+    for wanted in ("flash", "auto"):
+        assert choose_backend(wanted, cpu, torch.bfloat16, 64) == (
+            "sdpa",
+            "flash-attn needs a CUDA device and this is cpu",
+        )
     assert choose_backend("manual", cpu, torch.float32, 64) == ("manual", "as configured")
     assert "fp16 or bf16 and this is float32" in str(
         attention_backends.flash_obstacle(torch.device("cuda"), torch.float32, 64)

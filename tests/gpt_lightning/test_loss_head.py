@@ -1,9 +1,12 @@
 """The loss head against cross-entropy written out in fp64."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gpt_lightning.model import loss_head
 from gpt_lightning.model.loss_head import cross_entropy_sum
@@ -38,7 +41,7 @@ def test_equals_cross_entropy(
 ) -> None:
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-6)):
         monkeypatch.setattr(loss_head, "CHUNK_BYTES", rows_at_once * VOCAB * dtype.itemsize)
-        monkeypatch.setattr(loss_head, "BLOCK_LOGITS", 2 * VOCAB)
+        monkeypatch.setattr(loss_head, "BLOCK", 2 * VOCAB)
         x, weight, targets, mask = inputs(dtype)
         exact = [value.double().clone().requires_grad_() for value in (x, weight)]
         objective, nats = plain(*exact, targets, mask if masked else None, soft_cap, z_loss)
@@ -53,6 +56,47 @@ def test_equals_cross_entropy(
             assert expected is not None
             assert got.dtype == dtype
             assert (got.double() - expected).norm() <= tolerance * expected.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_logits_of_a_batch_are_never_held(dtype: torch.dtype) -> None:
+    """Nothing that is made is larger than a chunk's logits, or than the weight."""
+    tokens, vocab, width = 4096, 20_011, 8
+    x = torch.randn(tokens, width, requires_grad=True)
+    weight = torch.randn(vocab, width, requires_grad=True)
+    sizes: list[int] = []
+
+    class Record(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out = func(*args, **(kwargs or {}))
+            sizes.extend(
+                t.numel() * t.itemsize for t in (out if isinstance(out, tuple) else [out]) if isinstance(t, Tensor)
+            )
+            return out
+
+    with Record(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+        cross_entropy_sum(x, weight, torch.randint(vocab, (tokens,)), None).objective.backward()
+    assert max(sizes) <= loss_head.CHUNK_BYTES
+    assert max(sizes) * 4 < tokens * vocab * dtype.itemsize
+
+
+def test_a_masked_token_may_have_any_logits() -> None:
+    x = torch.tensor([[1.0], [1e30]], requires_grad=True)
+    weight = torch.tensor([[1.0], [-1.0], [1e10]], requires_grad=True)
+    loss = cross_entropy_sum(x, weight, torch.tensor([2, 1]), torch.tensor([True, False]))
+    loss.objective.backward()
+    for value in (*loss, x.grad, weight.grad):
+        assert value is not None
+        assert value.isfinite().all()
+
+
+def test_the_gradient_of_many_tokens_stays_in_the_range_of_fp16() -> None:
+    x = torch.full((4096, 1), 60.0)
+    weight = torch.zeros(2, 1, requires_grad=True)
+    with torch.autocast("cpu", dtype=torch.float16):
+        cross_entropy_sum(x, weight, torch.zeros(4096, dtype=torch.long), None).objective.backward()
+    assert weight.grad is not None
+    assert weight.grad.flatten().tolist() == [-4096 * 30, 4096 * 30]
 
 
 def test_no_gradient_is_formed_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
