@@ -4,6 +4,10 @@ __main__.py      what is measured, and in which order: each figure in a process 
 training.py      a training step: ours through the Trainer with all callbacks, the peers in a bare loop
 generation.py    tokens per second, and the greedy tokens compared
 loss_head.py     the head alone against cross-entropy on whole logits
+linear.py        matrix products without gradients against torch's own
 gpu.py           what only a GPU can show: backends, precisions, compilation, MFU
-report.py        results/*.json as tables, and the table in the README
+choices.py       what each choice of model=modern_124m is worth: the table of docs/model.md
+machine.py       what the figures were made on, and how memory is measured
+tables.py        tables for a terminal and for the README
+report.py        results/*.json as tables, and the tables in the README
 """

@@ -1,4 +1,4 @@
-"""python -m benchmarks [training] [loss_head] [generation]: measure, print tables, write benchmarks/results/.
+"""python -m benchmarks [linear] [loss_head] [generation] [training]: measure, print tables, write benchmarks/results/.
 
 Each figure comes from a process of its own. The contestants of a row take turns, round after round, so that a machine that
 slows down slows all of them down; what counts is the median over the rounds, and the ratio of medians.
@@ -10,14 +10,12 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import describe
 from benchmarks.report import lines
-from benchmarks.tables import print_table
+from benchmarks.tables import print_table, read_results, write_results
 
-RESULTS = Path(__file__).parent / "results"
 ROUNDS = 3
 
 
@@ -42,6 +40,7 @@ GENERATION = {
     "124M, batch 1": {"model": "gpt2_124m", "batch": 1, "new_tokens": 64},
     "124M, batch 8": {"model": "gpt2_124m", "batch": 8, "new_tokens": 64},
 }
+LINEAR = ((1, 768, 3072), (1, 768, 50257), (8, 768, 3072), (8, 768, 50257), (166, 256, 50257))
 PRECISIONS = ("32-true", "bf16-mixed")
 
 
@@ -56,6 +55,10 @@ def rows(benchmark: str) -> Iterator[tuple[str, list[str], dict[str, Any]]]:
         for precision in PRECISIONS:
             arguments = {"vocab_size": 50257, "d_model": 256, "tokens": 4096, "precision": precision}
             yield f"V50257 d256, 4,096 tokens, {precision}", ["ours", "torch"], arguments
+    elif benchmark == "linear":
+        for tokens, d_in, d_out in LINEAR:
+            arguments = {"tokens": tokens, "d_in": d_in, "d_out": d_out}
+            yield f"{tokens} tokens, {d_in} to {d_out}", ["ours", "torch"], arguments
     else:
         for name, arguments in GENERATION.items():
             yield name, ["ours", "transformers"], arguments
@@ -105,15 +108,12 @@ def main(arguments: list[str]) -> None:
         measure = importlib.import_module(f"benchmarks.{benchmark}").measure
         print("\n" + json.dumps(measure(who, **json.loads(given))))
         return
-    chosen = arguments or ["loss_head", "training", "generation"]
+    chosen = arguments or ["linear", "loss_head", "generation", "training"]
     tables = {benchmark: run(benchmark) for benchmark in chosen}
     for benchmark, table in tables.items():
         print_table(lines(benchmark, table))
     results = {benchmark: {"machine": describe("cpu"), "rows": table} for benchmark, table in tables.items()}
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / "cpu.json"
-    known = json.loads(path.read_text()) if path.is_file() else {}
-    path.write_text(json.dumps(known | results, indent=1) + "\n")
+    path = write_results("cpu", read_results("cpu") | results)
     print(f"written to {path}; python -m benchmarks.report puts it into the README")
 
 

@@ -9,12 +9,11 @@ import json
 import statistics
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import describe
+from benchmarks.tables import ROOT, Lines, markdown_table, put_into, read_results, write_results
 
-ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs" / "choices"
 STEPS, SEEDS = 500, (1, 2, 3)
 BEGIN, END = "<!-- made by python -m benchmarks.choices -->\n", "<!-- end -->\n"
@@ -71,28 +70,29 @@ def main() -> None:
         for choice in CHOICES:
             results[choice].append(measure(choice, seed))
             print(f"seed {seed}, {choice}: {results[choice][-1]['loss']:.4f}", flush=True)
-    path = ROOT / "benchmarks" / "results" / "choices.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"machine": describe("cpu"), "steps": STEPS, "results": results}, indent=1) + "\n")
-    page = ROOT / "docs" / "model.md"
-    before, rest = page.read_text(encoding="utf-8").split(BEGIN)
-    page.write_text(before + BEGIN + "\n" + _table(results) + "\n" + END + rest.split(END)[1], encoding="utf-8")
+    machine = describe("cpu")
+    machine["commit"] = ", ".join(sorted({run["commit"] for runs in results.values() for run in runs}))
+    write_results("choices", {"machine": machine, "steps": STEPS, "results": results})
+    put_into(ROOT / "docs" / "model.md", BEGIN, END, markdown())
 
 
-def _table(results: dict[str, list[dict[str, Any]]]) -> str:
+def markdown() -> str:
+    """The table of docs/model.md."""
+    content = read_results("choices")
+    return markdown_table(_lines(content["results"]), content["machine"])
+
+
+def _lines(results: dict[str, list[dict[str, Any]]]) -> Lines:
     plain, *_ = results.values()
-    lines = [
-        "| choice | validation loss | against the first line, seed by seed | tokens/s |",
-        "| --- | ---: | ---: | ---: |",
-    ]
+    lines = [["choice", "validation loss", "against the first line, seed by seed", "tokens/s"]]
     for choice, runs in results.items():
         differences = [run["loss"] - other["loss"] for run, other in zip(runs, plain, strict=True)]
         spread = statistics.stdev(differences) / len(differences) ** 0.5
         effect = "" if runs is plain else f"{statistics.mean(differences):+.4f} ± {spread:.4f}"
         loss = statistics.mean(run["loss"] for run in runs)
         speed = statistics.median(run["tokens_per_second"] for run in runs)
-        lines.append(f"| {choice} | {loss:.4f} | {effect} | {speed:,.0f} |")
-    return "\n".join(lines) + "\n"
+        lines.append([choice, f"{loss:.4f}", effect, f"{speed:,.0f}"])
+    return lines
 
 
 if __name__ == "__main__":

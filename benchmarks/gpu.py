@@ -6,26 +6,23 @@ AdamW, and the peers. Tokens per second, MFU, and peak memory; a row that cannot
 
 import argparse
 import gc
-import json
 import re
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.machine import describe
-from benchmarks.tables import Lines, print_table
+from benchmarks.tables import Lines, print_table, write_results
 from benchmarks.training import litgpt_model, transformers_model
 from gpt_lightning.model import GPT, GPTConfig
 
 SHAPE = {"n_layers": 12, "d_model": 768, "n_heads": 12, "vocab_size": 50304, "max_seq_len": 1024, "batch": 32}
 # Dense bf16 FLOP/s by the makers' data sheets; a device that is not here has no MFU.
 PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10G": 70e12}
-RESULTS = Path(__file__).parent / "results"
 ROWS: list[dict[str, Any]] = [
     *(
         {"who": "ours", "attention": attention, "compile": compiled}
@@ -145,7 +142,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=4)
     steps = parser.parse_args().steps
-    RESULTS.mkdir(exist_ok=True)  # now rather than after the measurements
     if not torch.cuda.is_available():
         raise SystemExit("error: torch finds no CUDA device here, so there is nothing to measure.")
     name = torch.cuda.get_device_name()
@@ -164,8 +160,7 @@ def main() -> None:
         rows.append(row | result)
         print_table(lines(rows[-1:]))
     print_table(lines(rows))
-    path = RESULTS / f"gpu_{name.replace(' ', '_').lower()}.json"
-    path.write_text(json.dumps({"machine": describe("cuda"), "shape": SHAPE, "rows": rows}, indent=1) + "\n")
+    write_results(f"gpu_{name.replace(' ', '_').lower()}", {"machine": describe("cuda"), "shape": SHAPE, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
 """python -m benchmarks.report: the results as the tables of the README."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 from benchmarks import gpu
-from benchmarks.tables import Lines, markdown_table
+from benchmarks.tables import RESULTS, ROOT, Lines, markdown_table, put_into, read_results
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
 BEGIN, END = "<!-- benchmarks: made by python -m benchmarks.report -->\n", "<!-- end of benchmarks -->\n"
-TITLES = {"training": "training step", "loss_head": "loss head, forward and backward"}
+TITLES = {
+    "linear": "a product without gradients, fp32",
+    "loss_head": "loss head, forward and backward",
+    "training": "training step",
+}
 
 
 def lines(benchmark: str, rows: list[dict[str, Any]]) -> Lines:
@@ -25,13 +25,17 @@ def _time_and_memory(title: str, rows: list[dict[str, Any]]) -> Lines:
         *(
             [
                 row["row"],
-                *(f"{row[who]['ms']:,.0f} ms, {row[who]['mb']:,.0f} MB" for who in (ours, *peers)),
+                *(f"{_significant(row[who]['ms'])} ms, {row[who]['mb']:,.0f} MB" for who in (ours, *peers)),
                 f"{min(row[who]['ms'] for who in peers) / row[ours]['ms']:.2f} x",
                 f"{row[ours]['mb'] / min(row[who]['mb'] for who in peers):.2f} x",
             ]
             for row in rows
         ),
     ]
+
+
+def _significant(ms: float) -> str:
+    return f"{ms:,.0f}" if ms >= 100 else f"{ms:.3g}"
 
 
 def _generation(rows: list[dict[str, Any]]) -> Lines:
@@ -55,23 +59,16 @@ def _generation(rows: list[dict[str, Any]]) -> Lines:
 
 def markdown() -> str:
     """All results, for the README."""
-    on_cpu = _read(RESULTS / "cpu.json")
+    on_cpu = read_results("cpu")
     parts = [markdown_table(lines(name, result["rows"]), result["machine"]) for name, result in on_cpu.items()]
-    on_gpus = [_read(path) for path in sorted(RESULTS.glob("gpu_*.json"))]
+    on_gpus = [read_results(path.stem) for path in sorted(RESULTS.glob("gpu_*.json"))]
     parts += [markdown_table(gpu.lines(result["rows"]), result["machine"]) for result in on_gpus]
     return "\n".join(parts if on_gpus else [*parts, markdown_table(gpu.lines(gpu.NOT_MEASURED), None)])
 
 
-def _read(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
-
-
 def main() -> None:
     """Replace what stands between the two marks in the README."""
-    path = ROOT / "README.md"
-    before, rest = path.read_text(encoding="utf-8").split(BEGIN)
-    path.write_text(before + BEGIN + "\n" + markdown() + "\n" + END + rest.split(END)[1], encoding="utf-8")
+    put_into(ROOT / "README.md", BEGIN, END, markdown())
 
 
 if __name__ == "__main__":

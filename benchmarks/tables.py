@@ -1,10 +1,14 @@
-"""Tables, for a terminal and for the README. A table is its lines, each a list of cells; the first is the head."""
+"""Results as tables, for a terminal and for the docs. A table is its lines, each a list of cells; the first is the head."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
 Lines = list[list[str]]
 
 
@@ -28,3 +32,24 @@ def markdown_table(lines: Lines, machine: dict[str, Any] | None) -> str:
         versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
         text += f"\n{machine['device']}; {versions}; commit {machine['commit']}.\n"
     return text
+
+
+def put_into(page: Path, begin: str, end: str, text: str) -> None:
+    """Replace what stands between two lines of a page."""
+    before, rest = page.read_text(encoding="utf-8").split(begin)
+    page.write_text(f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}", encoding="utf-8")
+
+
+def write_results(name: str, content: dict[str, Any]) -> Path:
+    """benchmarks/results/<name>.json"""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def read_results(name: str) -> dict[str, Any]:
+    """What `write_results` wrote; nothing if it never did."""
+    path = RESULTS / f"{name}.json"
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return content

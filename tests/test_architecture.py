@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 VERBS = {"convert", "generate", "launch", "prepare", "report", "run_directory", "train"}
-PACKAGES = ("analysis", "callbacks", "data_modules", "gpt_lightning")
+PACKAGES = ("analysis", "benchmarks", "callbacks", "data_modules", "gpt_lightning")
 FILES = sorted(
     [
         *(ROOT / f"{verb}.py" for verb in VERBS),
@@ -20,6 +20,7 @@ OURS = {*VERBS, *PACKAGES}
 CALLED_BY_NOBODY = ("utils", "common", "helpers", "misc")
 # The longest prefix decides: what a part of the house may import of the house, and which heavy libraries.
 MAY_IMPORT = {
+    "benchmarks": {"benchmarks", "gpt_lightning", "launch", "train", "torch", "lightning", "transformers"},
     "callbacks": {"callbacks", "gpt_lightning", "data_modules", "torch", "lightning"},
     "data_modules": {"data_modules", "gpt_lightning.tokenizer", "torch", "lightning"},
     "data_modules.curriculum": {"data_modules"},

@@ -1,0 +1,22 @@
+"""Matrix products without gradients on a CPU: `fast_linear` against torch's own."""
+
+import torch
+import torch.nn.functional as F
+
+from benchmarks.machine import AddedMemory, median_seconds
+from gpt_lightning.model.linear import fast_linear
+
+
+def measure(who: str, *, tokens: int, d_in: int, d_out: int) -> dict[str, float]:
+    """Median milliseconds of one product in fp32, and the megabytes that it added at its peak.
+
+    Args:
+        who: ours or torch.
+    """
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(tokens, d_in), torch.randn(d_out, d_in), torch.randn(d_out)
+    multiply = {"ours": fast_linear, "torch": F.linear}[who]
+    memory = AddedMemory()
+    with torch.inference_mode():
+        seconds = median_seconds(lambda: multiply(x, weight, bias), times=50)
+    return {"ms": 1e3 * seconds, "mb": memory.mb()}
