@@ -58,7 +58,7 @@ def rows(benchmark: str) -> Iterator[tuple[str, list[str], dict[str, Any]]]:
     elif benchmark == "linear":
         for tokens, d_in, d_out in LINEAR:
             arguments = {"tokens": tokens, "d_in": d_in, "d_out": d_out}
-            yield f"{tokens} tokens, {d_in} to {d_out}", ["ours", "torch"], arguments
+            yield f"{tokens} x {d_in} by {d_in} x {d_out}", ["ours", "torch"], arguments
     else:
         for name, arguments in GENERATION.items():
             yield name, ["ours", "transformers"], arguments

@@ -1,8 +1,8 @@
 """Matrix products that are faster than torch's own where no gradient is recorded and the device is a CPU.
 
-torch multiplies fp32 matrices with MKL. With several rows, oneDNN, which torch carries for bf16, is as fast or up to twice as
-fast. A single row is read at the speed of memory by MKL on Intel's CPUs, but on AMD's by one core alone.
-`python -m benchmarks linear` shows it.
+torch multiplies fp32 matrices with MKL, which leaves half of the vector width of AMD's CPUs unused, and multiplies a single row
+there on one core alone. oneDNN, which torch carries for bf16, does better there; and with a few rows, as in generating for a
+batch, everywhere. `python -m benchmarks linear` shows it.
 """
 
 from functools import cache
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SMALL = 2**18  # weights below which calls cost more than arithmetic, and the plainest call is best
+FEW = range(4, 17)  # rows with which oneDNN is faster than MKL on Intel's CPUs too
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()
 
 
@@ -29,9 +30,12 @@ def fast_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     """`F.linear(x, weight, bias)`, no gradient recorded: (…, d_in) x (d_out, d_in) -> (…, d_out)."""
     if x.device.type != "cpu" or x.dtype != torch.float32 or weight.numel() < SMALL or not _HAS_ONEDNN:
         return F.linear(x, weight, bias)
-    if x.numel() == weight.shape[1]:
-        return _shared_out(x, weight, bias) if _is_amd() else F.linear(x, weight, bias)
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    rows = x.numel() // weight.shape[1]
+    if _is_amd() and rows == 1:
+        return _shared_out(x, weight, bias)
+    if _is_amd() or rows in FEW:
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return F.linear(x, weight, bias)
 
 
 def working_dtype(x: Tensor) -> torch.dtype:
