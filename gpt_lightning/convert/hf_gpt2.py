@@ -7,6 +7,7 @@ from typing import Any
 from gpt_lightning.convert.hf_architecture import Architecture
 from gpt_lightning.convert.tables import EMBEDDING, HEAD, Line
 from gpt_lightning.model import GPTConfig
+from gpt_lightning.model.norms import EPS
 
 _TABLE = (
     Line(EMBEDDING, ("transformer.wte.weight",)),
@@ -77,7 +78,7 @@ def _write(config: GPTConfig) -> dict[str, Any]:
         "n_head": config.n_heads,
         "n_inner": config.d_ff,
         "activation_function": _ACTIVATIONS[config.feed_forward],
-        "layer_norm_epsilon": 1e-5,
+        "layer_norm_epsilon": EPS,
     } | dict.fromkeys(_DROPOUTS, config.dropout)
 
 
@@ -98,7 +99,7 @@ GPT2 = Architecture(
     }
     | dict.fromkeys(_DROPOUTS, 0.1),
     only={
-        "layer_norm_epsilon": 1e-5,
+        "layer_norm_epsilon": EPS,
         "scale_attn_weights": True,
         "scale_attn_by_inverse_layer_idx": False,
         "add_cross_attention": False,

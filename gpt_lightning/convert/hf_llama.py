@@ -7,6 +7,7 @@ from typing import Any
 from gpt_lightning.convert.hf_architecture import Architecture
 from gpt_lightning.convert.tables import EMBEDDING, HEAD, Line
 from gpt_lightning.model import GPTConfig
+from gpt_lightning.model.norms import EPS
 from gpt_lightning.model.positions import ROPE_THETA
 
 _ATTENTION, _MLP = "model.layers.N.self_attn", "model.layers.N.mlp"
@@ -69,7 +70,7 @@ def _write(config: GPTConfig) -> dict[str, Any]:
         "head_dim": config.d_head,
         "intermediate_size": config.d_ff,
         "hidden_act": "silu",
-        "rms_norm_eps": 1e-5,
+        "rms_norm_eps": EPS,
         "rope_theta": ROPE_THETA,  # transformers 4 reads this, and 5 the next
         "rope_parameters": {"rope_type": "default", "rope_theta": ROPE_THETA},
         "attention_bias": False,
@@ -96,7 +97,7 @@ LLAMA = Architecture(
     },
     only={
         "hidden_act": "silu",
-        "rms_norm_eps": 1e-5,
+        "rms_norm_eps": EPS,
         "rope_theta": ROPE_THETA,
         "partial_rotary_factor": 1.0,
         "attention_bias": False,

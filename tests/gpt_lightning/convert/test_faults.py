@@ -26,8 +26,6 @@ from tests.gpt_lightning.convert.oracles import (
 )
 from tests.gpt_lightning.models import LLAMA, build
 
-# Faults are named
-
 
 def save_hf(weights: dict[str, Tensor], folder: Path) -> Path:
     to_hf(build(**LLAMA), folder / "model", format="llama")

@@ -19,8 +19,6 @@ from tests.gpt_lightning.convert.foreign_models import GPT25, RangeFlow
 from tests.gpt_lightning.convert.oracles import foreign, same, same_bits, shaken
 from tests.gpt_lightning.models import GPT2, LLAMA, VOCAB_SIZE, build
 
-# Folders are written whole or not at all
-
 
 def test_a_folder_that_is_taken_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()

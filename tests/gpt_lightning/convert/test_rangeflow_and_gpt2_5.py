@@ -13,8 +13,6 @@ from tests.gpt_lightning.convert.foreign_models import GPT25, RangeFlow
 from tests.gpt_lightning.convert.oracles import foreign, same
 from tests.gpt_lightning.models import LLAMA, build
 
-# RangeFlow-GPT and GPT-2.5
-
 
 @pytest.mark.parametrize("prefix", ["", "_orig_mod."])
 @pytest.mark.parametrize("config", [None, {"n_heads": 4}, {"num_heads": 4}])

@@ -16,8 +16,6 @@ from tests.gpt_lightning.convert.oracles import (
 )
 from tests.gpt_lightning.models import GPT2, LLAMA, build
 
-# Tokenizers
-
 
 @pytest.fixture(scope="module")
 def texts() -> list[str]:
