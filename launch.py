@@ -105,7 +105,10 @@ def check_command_line(config_name: str, arguments: list[str]) -> None:
     try:
         parsed = OverridesParser.create().parse_overrides(settings)
     except HydraException as error:
-        raise ValueError(f"the command line cannot be read: {str(error).splitlines()[0]}.") from error
+        raise ValueError(
+            f"the command line cannot be read: {str(error).splitlines()[0]}. Signs such as <|[]=, need quotes inside quotes: "
+            "'stop=[\"<|im_end|>\"]'."
+        ) from error
     if any(o.is_sweep_override() for o in parsed) and not {"-m", "--multirun"} & set(arguments):
         raise ValueError("choices separated by commas (a=1,2) need a multirun: add -m after the file's name.")
     choices = [

@@ -267,15 +267,16 @@ def _refuse_prompts(model: GPT, prompts: Sequence[Sequence[int]], max_new_tokens
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens is {max_new_tokens}: it must be 0 or more.")
     for number, prompt in enumerate(prompts):
+        name = "the prompt" if len(prompts) == 1 else f"prompt {number}"
         if not prompt:
             raise ValueError("a prompt needs at least one token: begin with the end-of-text id.")
         if len(prompt) > model.config.max_seq_len:
             raise ValueError(
-                f"prompt {number} has {len(prompt)} tokens, more than the model's max_seq_len {model.config.max_seq_len}: "
+                f"{name} has {len(prompt)} tokens, more than the model's max_seq_len {model.config.max_seq_len}: "
                 "shorten it."
             )
         if strange := [token_id for token_id in prompt if not 0 <= token_id < model.config.vocab_size]:
             raise ValueError(
-                f"prompt {number} holds the id {strange[0]}, and the model's vocabulary has {model.config.vocab_size}: "
+                f"{name} holds the id {strange[0]}, and the model's vocabulary has {model.config.vocab_size}: "
                 "it was made with another tokenizer."
             )

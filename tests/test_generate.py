@@ -74,7 +74,7 @@ def test_writing(
     verb.generate(settings(run, "mode=chat"))
     said = capsys.readouterr().out
     assert said.split("\n")[1] == chat.split("\n")[0]
-    assert said.count("error: prompt 0 has ") == 1
+    assert said.count("error: the prompt has ") == 1
 
 
 @hypothesis_settings(max_examples=30, deadline=None)
@@ -105,7 +105,7 @@ def test_a_prompt_is_taken_as_it_is_typed(text: str) -> None:
         ("temperature=null", "temperature is None: it must be a number"),
         ("top_k=true", "top_k is True: it must be a whole number"),
         ("tokenizer.name=gpt2", "has a vocabulary of 512, less than the 50257 ids of tokenizer gpt2"),
-        (f"prompt={'x' * 500}", r"prompt 0 has \d+ tokens, more than the model's max_seq_len 64: shorten it"),
+        (f"prompt={'x' * 500}", r"the prompt has \d+ tokens, more than the model's max_seq_len 64: shorten it"),
     ],
 )
 def test_refusals(run: Path, setting: str, message: str) -> None:

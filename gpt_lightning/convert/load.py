@@ -27,7 +27,7 @@ def load_model(path: str | Path) -> GPT:
     """
     path = Path(path)
     if not path.exists():
-        raise ValueError(f"there is no {path}.")
+        raise ValueError(f"there is no {path}: give a run, a checkpoint, or the folder of an exported model.")
     if not path.is_dir():
         return _from_file(path)
     if (path / "checkpoints").is_dir():

@@ -13,7 +13,10 @@ def cosine_schedule(*, warmup_steps: int, steps: int, final_ratio: float) -> Cal
         ValueError: the warm-up is negative or not shorter than the run, or `final_ratio` is no share.
     """
     if not 0 <= warmup_steps < steps:
-        raise ValueError(f"schedule.warmup_steps is {warmup_steps}: it must be 0 or more and below max_steps={steps}.")
+        raise ValueError(
+            f"schedule.warmup_steps is {warmup_steps}: it must be 0 or more and below max_steps={steps}, for example "
+            f"schedule.warmup_steps={steps // 10}."
+        )
     if not 0 <= final_ratio <= 1:
         raise ValueError(f"schedule.final_ratio is {final_ratio}: it must lie between 0 and 1.")
 

@@ -158,9 +158,9 @@ def test_no_temperature_and_no_divergence_breaks_a_draw() -> None:
     ("prompt", "message"),
     [
         ([], "a prompt needs at least one token"),
-        ([1] * 17, "prompt 0 has 17 tokens, more than the model's max_seq_len 16: shorten it"),
-        ([97], "prompt 0 holds the id 97, and the model's vocabulary has 97"),
-        ([-1, 5], "prompt 0 holds the id -1"),
+        ([1] * 17, "the prompt has 17 tokens, more than the model's max_seq_len 16: shorten it"),
+        ([97], "the prompt holds the id 97, and the model's vocabulary has 97"),
+        ([-1, 5], "the prompt holds the id -1"),
     ],
 )
 def test_a_prompt_that_cannot_be_read_is_refused(prompt: list[int], message: str) -> None:
