@@ -206,7 +206,7 @@ class _Drawing:
             logits, ids = logits.topk(top_k)
         elif top_p is not None:
             logits, ids = logits.sort(dim=-1, descending=True)
-        logits = logits.double()  # in which no temperature is too low to divide by
+        logits = (logits - logits.amax(dim=-1, keepdim=True)).double()  # so that no temperature is too low to divide by
         sums = (logits / self.sampling.temperature).softmax(dim=-1).cumsum(dim=-1)
         total = sums[:, -1:]
         if top_p is not None:  # up to and including the id that reaches top_p

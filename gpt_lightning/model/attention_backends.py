@@ -117,9 +117,8 @@ def _plan_sdpa(view: View, device: torch.device) -> tuple[Tensor | None, bool]:
 def _sdpa(q: Tensor, k: Tensor, v: Tensor, plan: tuple[Tensor | None, bool], dropout: float) -> Tensor:
     """torch's scaled_dot_product_attention, which picks the fastest kernel for the device."""
     mask, is_causal = plan
-    if (
-        mask is not None or q.dtype == torch.float32
-    ):  # only in half precision without a mask can fast kernels group queries
+    # only in half precision and without a mask can torch's fast kernels group queries
+    if mask is not None or q.dtype == torch.float32:
         k, v = _for_each_head(k, q), _for_each_head(v, q)
     return F.scaled_dot_product_attention(
         q.transpose(1, 2),

@@ -147,7 +147,8 @@ def test_two_streams_at_once_leave_the_model_as_it_was() -> None:
 def test_no_temperature_and_no_divergence_breaks_a_draw() -> None:
     model = spread(build())
     greedy = generate(model, [[1, 2]], 5, sampling=GREEDY)
-    assert generate(model, [[1, 2]], 5, sampling=Sampling(temperature=1e-40)) == greedy
+    for temperature in (1e-40, 1e-46, 1e-320):  # below the range of fp32, and at the end of fp64's
+        assert generate(model, [[1, 2]], 5, sampling=Sampling(temperature=temperature)) == greedy
     with torch.no_grad():
         model.norm.weight.fill_(float("nan"))
     for sampling in (GREEDY, Sampling(), Sampling(top_k=5), Sampling(top_p=0.5)):

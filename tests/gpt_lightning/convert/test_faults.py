@@ -1,6 +1,7 @@
 """Whatever is wrong with a file is named."""
 
 import pickle
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -90,14 +91,13 @@ def test_a_fault_is_named_by_its_key(tmp_path: Path, kind: str, key: str) -> Non
     for name, fault in faults.items():
         (tmp_path / name).mkdir()
         path = save(fault, tmp_path / name)
-        with pytest.raises(ValueError) as refusal:  # noqa: PT011  # which key it names is what counts
+        with pytest.raises(ValueError, match=re.escape(str(path))) as refusal:
             load_model(path)
         # a matrix that says how large the model is: a smaller one makes another weight too large
         decides_sizes = name == "shape" and key.endswith(
             ("0.ff.linear1.weight", "0.mhsa.rope.cos", "token_embed.weight")
         )
         assert key in str(refusal.value) or decides_sizes, (name, str(refusal.value))
-        assert str(path) in str(refusal.value)
         assert str(refusal.value).count("\n") == 0
 
 
@@ -140,9 +140,8 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
         path = tmp_path / f"{name}.pt"
         make(path)
         for read in (load_model, from_rangeflow, from_gpt2_5):
-            with pytest.raises(ValueError) as refusal:  # noqa: PT011
+            with pytest.raises(ValueError, match=re.escape(str(path))) as refusal:
                 read(path)
-            assert str(path) in str(refusal.value)
             assert "\n" not in str(refusal.value)
     assert not (tmp_path / "marker").exists()
 
