@@ -35,7 +35,7 @@ ALLOWED_TARGETS: tuple[str, ...] = (
     "torch.optim.",
 )
 TEXTS = {"prompt"}  # settings that hold ordinary text
-PATHS = {"run", "input", "output", "init_from"}  # the folders of a sweep's runs have = and , in their names
+PATHS = {"run", "input", "output", "init_from", "path"}  # the folders of a sweep's runs have = and , in their names
 _failed_jobs: list[str] = []
 
 

@@ -1,106 +1,288 @@
-"""python prepare.py [source=…] [tokenizer=…]: documents to shards, once; what is complete is left alone."""
+"""python prepare.py [source=…] [tokenizer=…] [mode=…]: documents to shards, once; what is complete is left alone."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import hydra
+import numpy as np
 from omegaconf import DictConfig
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
 
 import launch
-from data_modules.corpora.documents import Document, text_of
-from data_modules.preparation import prepare_source
-from data_modules.preparation.split import position_of
+from analysis.source_picture import draw_document_lengths
+from data_modules import SourceShards
+from data_modules.corpora import Corpus, DocumentCorpus, FileCorpus, HubUnreachable, hub_files, local_files
+from data_modules.inspection import document_lengths, padding, pieces, random_sequences
+from data_modules.preparation import Recipe, SourceParts, adopt_shards, damages, shown
+from data_modules.tokenizer_training import bytes_per_token, texts_of
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer, train_bpe
+
+_REPORT_MB = 5.0  # of each source's validation documents, for the report on a new tokenizer
+
+
+class _Job(NamedTuple):
+    """One source to be seen to."""
+
+    config: Mapping[str, Any]
+    name: str
+    source: Mapping[str, Any]  # its config
+    tokenizer: Tokenizer
+    folder: Path
+    console: Console
 
 
 def prepare(config: Mapping[str, Any]) -> None:
-    """Prepare each source of the config with its tokenizer, training the tokenizer first if it is one of ours.
+    """Do what `mode` says with each source of the config, training the tokenizer first if it is one of ours.
 
     Raises:
         ValueError: a source or the tokenizer cannot be made; sources that were complete before stay as they are.
     """
+    modes = {"prepare": _prepare, "join": _join, "inspect": _inspect, "verify": _verify}
+    if config["mode"] not in modes:
+        raise ValueError(f"mode={config['mode']}: there is no such mode; there are {', '.join(modes)}.")
+    for key in ("name", "path", "format", "revision"):
+        if config[key] is not None and len(config["sources"]) > 1:
+            raise ValueError(f"{key}={config[key]} is of one source: name it with source=….")
+    sources = {key: dict(source) for key, source in config["sources"].items()}
+    for source in sources.values():
+        source["path"] = config["path"] or source.get("path")
+    config = {**config, "sources": sources}
     console = Console(highlight=False, soft_wrap=True)
-    data_dir = Path(config["data_dir"])
-    tokenizer = _tokenizer(config["tokenizer"], data_dir, console)
-    for name, source in config["sources"].items():
-        folder = data_dir / tokenizer.name / name
-        if (folder / "source.json").is_file():
-            information = json.loads((folder / "source.json").read_text())
-            if information["tokenizer"]["fingerprint"] != tokenizer.fingerprint:
-                raise ValueError(
-                    f"{folder} was made with another tokenizer {tokenizer.name}: delete it and prepare it again."
-                )
-            console.print(f"{name}: already in {folder}, {_summary(information)}")
-        else:
-            information = _prepare(name, source, tokenizer, folder, console)
-            console.print(f"{name}: prepared in {folder}, {_summary(information)}")
+    tokenizer = _tokenizer(config, console)
+    for key, source in sources.items():
+        name = config["name"] or key
+        folder = Path(config["data_dir"]) / tokenizer.name / name
+        modes[config["mode"]](_Job(config, name, source, tokenizer, folder, console))
 
 
-def _prepare(
-    name: str, source: Mapping[str, Any], tokenizer: Tokenizer, folder: Path, console: Console
-) -> dict[str, Any]:
-    columns = SpinnerColumn(), TextColumn(name), TextColumn("{task.completed:,.0f} documents"), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True) as progress:
-        corpus = _corpus(name, source)
-        return prepare_source(
-            partial(launch.instantiate, corpus),
+def _prepare(job: _Job) -> None:
+    config, name, folder = job.config, job.name, job.folder
+    if (folder / "source.json").is_file():
+        information = json.loads((folder / "source.json").read_text(encoding="utf-8"))
+        _refuse_another(job, information)
+        job.console.print(f"{name}: already in {folder}, {_summary(information)}")
+        return
+    if config["format"] is not None:
+        information = adopt_shards(
+            launch.path_of(job.source, "path"),
+            format=config["format"],
             name=name,
-            tokenizer=tokenizer,
+            tokenizer=job.tokenizer,
             folder=folder,
-            val_fraction=source["val_fraction"],
-            origin=corpus,
-            licence=source["licence"],
-            progress=partial(progress.advance, progress.add_task(name)),
+            licence=job.source["licence"],
+            val_fraction=job.source["val_fraction"],
         )
+        job.console.print(f"{name}: {folder}/source.json reads them where they lie, {_summary(information)}")
+        return
+    number, of = _part(config["part"])
+    parts = _parts(job, of)
+    workers = config["workers"] or len(os.sched_getaffinity(0))
+    with shown(name, job.console) as progress:
+        if config["part"] is not None:
+            parts.prepare(number, workers=workers, progress=progress)
+            job.console.print(f"{name}: part {number}/{of} is prepared; mode=join makes a source of all {of}")
+            return
+        information = parts.prepare_all(workers=workers, progress=progress)
+    job.console.print(f"{name}: prepared in {folder}, {_summary(information)}")
 
 
-def _tokenizer(config: Mapping[str, Any], data_dir: Path, console: Console) -> Tokenizer:
-    if "train_on" not in config:
-        return load_tokenizer(config["name"])
-    path = data_dir / config["name"] / "tokenizer.json"
+def _join(job: _Job) -> None:
+    _, of = _part(job.config["part"])
+    information = _parts(job, of).join()
+    job.console.print(f"{job.name}: joined in {job.folder}, {_summary(information)}")
+
+
+def _verify(job: _Job) -> None:
+    found = damages(job.folder, SourceShards(job.folder).information)
+    if found:
+        raise ValueError(f"{'; '.join(found)}. Delete {job.folder} and prepare it again.")
+    job.console.print(f"{job.name}: every shard in {job.folder} is what it was when it was made")
+
+
+def _inspect(job: _Job) -> None:
+    """Counts, a histogram, and random sequences with what bears no loss between marks."""
+    max_seq_len, n_sequences = job.config["inspect"]["max_seq_len"], job.config["inspect"]["sequences"]
+    source = SourceShards(job.folder)
+    information = source.information
+    lengths = document_lengths(source.train)
+    picture = job.folder / "document_lengths.png"
+    draw_document_lengths(lengths, picture, name=job.name, max_seq_len=max_seq_len)
+    print_ = job.console.print
+    print_(f"{job.name}: {_summary(information)}")
+    print_(f"  licence    {information['licence']}")
+    print_(f"  from       {json.dumps(information['origin'], ensure_ascii=False)}")
+    print_(f"  split      {information['split']['rule']}, val_fraction {information['split']['val_fraction']}")
+    for split, entry in information["splits"].items():
+        print_(f"  {split:<10} {entry['loss_bearing_tokens']:,} of {entry['tokens']:,} tokens bear loss")
+    print_(f"  documents  {int(lengths.min()):,} to {int(lengths.max()):,} tokens, median {int(np.median(lengths)):,}")
+    print_(f"  padding    {padding(source.train, max_seq_len):.1%} of sequences of {max_seq_len:,} tokens")
+    print_(f"  bad        {information.get('bad_records', {}).get('count', 0):,} records left out")
+    print_(f"  picture    {picture}")
+    for start, stop in random_sequences(source.train, max_seq_len, n_sequences, seed=0):
+        print_(Text(f"\ntokens {start:,} to {stop:,}; ⟦what bears no loss⟧", style="bold"))
+        for text, bears_loss in pieces(source.train, start, stop, job.tokenizer):
+            print_(Text(text) if bears_loss else Text(f"⟦{text}⟧", style="dim"), end="")
+        print_()
+
+
+def _parts(job: _Job, of: int) -> SourceParts:
+    return SourceParts(
+        _corpus(job.config, job.name, job.source, begun_in=job.folder.with_name(f".{job.name}.unfinished")),
+        name=job.name,
+        tokenizer=job.tokenizer,
+        folder=job.folder,
+        licence=job.source["licence"],
+        recipe=_recipe(job.config, job.source),
+        of=of,
+        group_mb=job.config["group_mb"],
+    )
+
+
+def _part(part: str | None) -> tuple[int, int]:
+    """(number, of how many) that part= says."""
+    if part is None:
+        return 0, 1
+    number, slash, of = str(part).partition("/")
+    if not (slash and number.isdigit() and of.isdigit() and int(number) < int(of)):
+        raise ValueError(f"part={part}: it must be k/n, the k-th of n parts, counted from 0.")
+    return int(number), int(of)
+
+
+def _recipe(config: Mapping[str, Any], source: Mapping[str, Any]) -> Recipe:
+    limit = source["limit_tokens"] if config["limit_tokens"] is None else config["limit_tokens"]
+    return Recipe(
+        val_fraction=source["val_fraction"],
+        split=source["split"],
+        limit_tokens=None if limit in (None, "all") else int(limit),
+        on_bad_record=config["on_bad_record"],
+        deduplicate=config["deduplicate"],
+    )
+
+
+def _corpus(config: Mapping[str, Any], name: str, source: Mapping[str, Any], *, begun_in: Path | None = None) -> Corpus:
+    """Where a source's documents come from: the Python installation, path=, or the hub.
+
+    Args:
+        begun_in: what was begun there with a commit of the hub goes on with it.
+    """
+    if "corpus" in source:
+        if source["path"] is not None:
+            raise ValueError(
+                f"source {name} is made from the Python installation: path= reads other sources, as source=local."
+            )
+        return DocumentCorpus(partial(launch.instantiate, source["corpus"]), origin=source["corpus"])
+    if source["path"] is not None:
+        urls, origin = local_files(str(source["path"])), {"path": str(source["path"])}
+    elif source["hub"] is None:
+        raise ValueError(f"source {name} needs path=…: a file, a folder or a pattern.")
+    else:
+        revision = config["revision"] or _begun_revision(begun_in)
+        try:
+            urls, commit = hub_files(**source["hub"], revision=revision)
+        except HubUnreachable as error:
+            if "fallback" not in source:
+                raise
+            print(f"{error}\n{name}: {source['fallback']} stands in for it.")
+            instead = launch.read_choice("source", source["fallback"])
+            return _corpus(config, name, instead | {"instead_of": source["hub"]}, begun_in=begun_in)
+        origin = source["hub"] | {"revision": commit}
+    if "instead_of" in source:
+        origin |= {"instead_of": source["instead_of"]}
+    chosen = dict(list(urls.items())[: config["limit_files"]])
+    return FileCorpus(chosen, fields=source["fields"], origin=origin, max_record_mb=config["max_record_mb"])
+
+
+def _begun_revision(work: Path | None) -> str | None:
+    for record in work.glob("*/part.json") if work else []:
+        revision: str | None = json.loads(record.read_text(encoding="utf-8"))["request"]["origin"].get("revision")
+        return revision
+    return None
+
+
+def _tokenizer(config: Mapping[str, Any], console: Console) -> Tokenizer:
+    """The tokenizer of the config; one of ours is trained first if it is not there yet."""
+    name, vocab_size = config["tokenizer"]["name"], config["tokenizer"]["model_vocab_size"]
+    if "train_on" not in config["tokenizer"]:
+        return load_tokenizer(name)
+    path = Path(config["data_dir"]) / name / "tokenizer.json"
     if not path.is_file():
-        with console.status(f"training the tokenizer {config['name']} on {', '.join(config['train_on'])}"):
-            train_bpe(_training_texts(config["train_on"]), vocab_size=config["model_vocab_size"], path=path)
-        console.print(f"{config['name']}: trained, {path}")
+        console.print(f"{name}: training {vocab_size:,} ids on {', '.join(config['tokenizer']['train_on'])}")
+        tokenizer: Tokenizer = train_bpe(_training_texts(config), vocab_size=vocab_size, path=path)
+        console.print(f"{name}: trained, {path}")
+        _report_fit(config, tokenizer, path.with_name("tokenizer_report.json"), console)
     tokenizer = load_tokenizer(path)
-    if tokenizer.vocab_size != config["model_vocab_size"]:
+    if tokenizer.vocab_size != vocab_size:
         raise ValueError(
-            f"{path} has {tokenizer.vocab_size} ids, not tokenizer.model_vocab_size={config['model_vocab_size']}: "
-            "choose another tokenizer.name, or delete its folder and prepare again."
+            f"{path} has {tokenizer.vocab_size} ids, not tokenizer.model_vocab_size={vocab_size}: choose another tokenizer.name, "
+            "or delete its folder and prepare again."
         )
     return tokenizer
 
 
-def _training_texts(names: list[str]) -> Iterator[str]:
-    """The training documents of these sources: a tokenizer must not have seen the validation documents either."""
-    for name in names:
-        source = launch.read_choice("source", name)
-        documents: Iterator[Document] = launch.instantiate(_corpus(name, source))
-        yield from (text for text in map(text_of, documents) if position_of(text) >= source["val_fraction"])
+def _trained_on(config: Mapping[str, Any]) -> Iterator[tuple[str, Corpus, float]]:
+    """(name, corpus, val_fraction) of each source that the tokenizer is trained on."""
+    for name in config["tokenizer"]["train_on"]:
+        source = config["sources"].get(name) or {"path": None, **launch.read_choice("source", name)}
+        yield name, _corpus(config, name, source), source["val_fraction"]
 
 
-def _corpus(name: str, source: Mapping[str, Any]) -> Mapping[str, Any]:
-    if "corpus" not in source:
+def _training_texts(config: Mapping[str, Any]) -> Iterator[str]:
+    for _, corpus, val_fraction in _trained_on(config):
+        yield from texts_of(corpus, val_fraction=val_fraction, for_val=False, mb=config["tokenizer"]["train_mb"])
+
+
+def _report_fit(config: Mapping[str, Any], tokenizer: Tokenizer, path: Path, console: Console) -> None:
+    """Bytes per token of the new tokenizer and of GPT-2's on validation documents of each source: printed, and a file."""
+    gpt2 = load_tokenizer("gpt2")
+    report = {}
+    table = Table(
+        "validation documents of", "MB", tokenizer.name, "gpt2", box=None, pad_edge=False, title="bytes a token"
+    )
+    for name, corpus, val_fraction in _trained_on(config):
+        texts = list(texts_of(corpus, val_fraction=val_fraction, for_val=True, mb=_REPORT_MB))
+        mb = sum(len(text.encode()) for text in texts) / 1e6
+        report[name] = {"mb": mb} | {t.name: bytes_per_token(texts, t) for t in (tokenizer, gpt2)}
+        table.add_row(name, f"{mb:.2f}", f"{report[name][tokenizer.name]:.3f}", f"{report[name]['gpt2']:.3f}")
+    path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    console.print(table)
+
+
+def _refuse_another(job: _Job, information: Mapping[str, Any]) -> None:
+    """A source that is complete was made with the same tokenizer and of what is asked for now."""
+    if information["tokenizer"]["fingerprint"] != job.tokenizer.fingerprint:
         raise ValueError(
-            f"source {name} lies on the Hugging Face hub ({source['hub']['id']}), which this version cannot read yet: "
-            "python prepare.py without source= prepares the embedded corpora."
+            f"{job.folder} was made with another tokenizer {job.tokenizer.name}: delete it and prepare it again."
         )
-    corpus: Mapping[str, Any] = source["corpus"]
-    return corpus
+    then, now = information.get("request", {}), asdict(_recipe(job.config, job.source))
+    for key, value in now.items():
+        if key in then and then[key] != value:
+            raise ValueError(
+                f"{job.folder} was made with {key}={then[key]}, and now it is {value}: delete it to prepare it again, or call "
+                "this one otherwise with name=…."
+            )
 
 
 def _summary(information: Mapping[str, Any]) -> str:
     train, val = information["splits"]["train"], information["splits"]["val"]
     n_bytes = train["bytes"] + val["bytes"]
-    return (
+    text = (
         f"{train['documents'] + val['documents']:,} documents, {n_bytes / 1e6:.1f} MB, {train['tokens']:,} tokens to train "
         f"on and {val['tokens']:,} to validate with, {n_bytes / (train['tokens'] + val['tokens']):.2f} bytes a token"
     )
+    duplicates = information.get("duplicates", {"count": 0})
+    if duplicates["count"]:
+        text += f"; {duplicates['count']:,} exact duplicates {'left out' if duplicates['removed'] else 'among them'}"
+    bad = information.get("bad_records", {"count": 0})
+    if bad["count"]:
+        text += f"; {bad['count']:,} bad records left out, the first: {bad['first'][0]}"
+    return text
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="prepare")

@@ -19,7 +19,8 @@ from torch.utils.tensorboard.summary import hparams
 import launch
 from callbacks import Checkpoints, MetricsFile, RunLog
 from callbacks.terminal import Terminal
-from data_modules import Curriculum, MixedDataModule, SampleOrder, SourceShards
+from data_modules import Curriculum, SampleOrder, SourceShards
+from data_modules.mixed_data_module import MixedDataModule
 from gpt_lightning.checkpoint import VerifiedCheckpointIO, fingerprint
 from gpt_lightning.convert import start_from
 from gpt_lightning.hardware import choose_device, choose_precision, precision_dtype, refuse_without_compiler
@@ -223,7 +224,7 @@ def _accumulation(config: Mapping[str, Any]) -> int:
 def _order(config: Mapping[str, Any], curriculum: Curriculum, sources: Mapping[str, SourceShards]) -> SampleOrder:
     max_seq_len = config["model"]["max_seq_len"]
     resolved = curriculum.resolve(steps=config["max_steps"], tokens_per_step=config["global_batch"] * max_seq_len)
-    sequences = {name: len(source.train) // max_seq_len for name, source in sources.items()}
+    sequences = {name: len(source.train.sequences(max_seq_len, whole=True)) - 1 for name, source in sources.items()}
     return SampleOrder(resolved, sequences=sequences, global_batch=config["global_batch"], seed=config["seed"])
 
 

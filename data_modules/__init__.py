@@ -6,11 +6,12 @@
 
 The shards are written once and read by many runs. Everything to the right of them is a pure function of the config and
 the seed, so a run's position is one integer, its completed steps, and nothing else is saved or restored.
+
+`data_modules.mixed_data_module` is imported by its own name: it alone needs torch, which workers that prepare do not load.
 """
 
 from data_modules.curriculum import Curriculum, ResolvedCurriculum
-from data_modules.mixed_data_module import Batch, MixedDataModule
 from data_modules.order import SampleOrder
 from data_modules.shards import SourceShards
 
-__all__ = ["Batch", "Curriculum", "MixedDataModule", "ResolvedCurriculum", "SampleOrder", "SourceShards"]
+__all__ = ["Curriculum", "ResolvedCurriculum", "SampleOrder", "SourceShards"]

@@ -68,17 +68,17 @@ class MixedDataModule(L.LightningDataModule):
                 f"data.val_sequences is {val_sequences!r}: it must be a number of sequences, 1 or more, or null."
             )
         for name, source in self.sources.items():
-            windows = (
-                source.val.read_mask(*window(source.val, j, max_seq_len)) for j in self.chosen_val_sequences(source.val)
-            )
-            if not any(mask.any() for mask in windows):
+            windows = self.chosen_val_windows(source.val)
+            if not any(source.val.read_mask(start, stop).any() for start, stop in windows.tolist()):
                 raise ValueError(f"source {name} has no loss-bearing token to validate with: prepare more of it.")
 
-    def chosen_val_sequences(self, stream: TokenStream) -> np.ndarray:
-        """The validation sequences of a source that are scored: all of them, or `val_sequences` spread evenly."""
-        available = -(-len(stream) // self.max_seq_len)
+    def chosen_val_windows(self, stream: TokenStream) -> np.ndarray:
+        """Where the sequences begin and end that are scored: all, or `val_sequences` spread evenly; (sequences, 2) int64."""
+        borders = stream.sequences(self.max_seq_len, whole=False)
+        available = len(borders) - 1
         wanted = min(available, self.val_sequences or available)
-        return np.linspace(0, available - 1, wanted).round().astype(np.int64)
+        chosen = np.linspace(0, available - 1, wanted).round().astype(np.int64)
+        return np.stack([borders[chosen], borders[chosen + 1]], axis=1)
 
     def identity(self) -> dict[str, Any]:
         """All that decides the order of the run's tokens, as plain values: what a checkpoint keeps of its diet."""
@@ -127,6 +127,7 @@ class _TrainingBatches(Dataset):
     def __init__(self, module: MixedDataModule, *, accumulation: int, rank: int, world_size: int) -> None:
         self._order = module.order
         self._streams = [source.train for source in module.sources.values()]
+        self._borders = [stream.sequences(module.max_seq_len, whole=True) for stream in self._streams]
         self._max_seq_len = module.max_seq_len
         self._micro_batch = module.micro_batch
         self._accumulation = accumulation
@@ -138,7 +139,8 @@ class _TrainingBatches(Dataset):
             step = self._order.steps - 1
         start = step * self._order.global_batch + self._first_slot + micro * self._micro_batch
         source, _, sequence = self._order.locate_many(np.arange(start, start + self._micro_batch))
-        return _assemble([self._streams[k] for k in source], sequence, source, self._max_seq_len, self._masked)
+        windows = np.array([self._borders[k][j : j + 2] for k, j in zip(source, sequence, strict=True)])
+        return _assemble([self._streams[k] for k in source], windows, source, self._max_seq_len, self._masked)
 
     @property
     def _masked(self) -> bool:
@@ -148,7 +150,7 @@ class _TrainingBatches(Dataset):
 class _ValidationBatches(Dataset):
     """This rank's share of a source's validation sequences: every rank has as many batches, if need be one without loss.
 
-    The last sequence of the split is filled up with targets that bear no loss.
+    Sequences that are too short are filled up with targets that bear no loss.
     """
 
     def __init__(
@@ -160,17 +162,17 @@ class _ValidationBatches(Dataset):
         self._micro_batch = module.micro_batch
         self._rank = rank
         self._world_size = world_size
-        self._sequences = module.chosen_val_sequences(stream)
+        self._windows = module.chosen_val_windows(stream)
 
     def __len__(self) -> int:
-        return -(-len(self._sequences) // (self._micro_batch * self._world_size))
+        return -(-len(self._windows) // (self._micro_batch * self._world_size))
 
     def __getitem__(self, b: int) -> Batch:
         start = (b * self._world_size + self._rank) * self._micro_batch
-        chosen = self._sequences[start : start + self._micro_batch]
+        chosen = self._windows[start : start + self._micro_batch]
         blank = len(chosen) == 0
         if blank:
-            chosen = self._sequences[:1]
+            chosen = self._windows[:1]
         sources = np.full(len(chosen), self._source_index)
         batch = _assemble([self._stream] * len(chosen), chosen, sources, self._max_seq_len, True)
         return batch._replace(mask=torch.zeros_like(batch.targets, dtype=torch.bool)) if blank else batch
@@ -189,19 +191,13 @@ class _From(Sampler):
         return _ENDLESS  # the same wherever the run goes on, as Lightning counts micro-batches from the run's start
 
 
-def window(stream: TokenStream, sequence: int, max_seq_len: int) -> tuple[int, int]:
-    """Where the targets of a sequence begin and end in its stream; the last one may be shorter."""
-    return sequence * max_seq_len, min((sequence + 1) * max_seq_len, len(stream))
-
-
 def _assemble(
-    streams: list[TokenStream], sequences: np.ndarray, sources: np.ndarray, max_seq_len: int, masked: bool
+    streams: list[TokenStream], windows: np.ndarray, sources: np.ndarray, max_seq_len: int, masked: bool
 ) -> Batch:
-    """Read one sequence from each stream; what lies past a stream's end is filled up and bears no loss."""
+    """Read one sequence from each stream; windows (batch, 2). What they lack to `max_seq_len` is padding and bears no loss."""
     ids = np.zeros((len(streams), max_seq_len + 1), dtype=np.int64)  # the inputs and, shifted by one, the targets
     mask = np.zeros((len(streams), max_seq_len), dtype=np.bool_)
-    for row, (stream, sequence) in enumerate(zip(streams, sequences.tolist(), strict=True)):
-        start, stop = window(stream, sequence, max_seq_len)
+    for row, (stream, (start, stop)) in enumerate(zip(streams, windows.tolist(), strict=True)):
         ids[row, : stop - start + 1] = stream.read(start - 1, stop)
         mask[row, : stop - start] = stream.read_mask(start, stop)
     tensor = torch.from_numpy(ids)

@@ -4,9 +4,9 @@
     data/<tokenizer>/<source>/{train,val}/tokens_0000.npy …      1-D ids, each document ended by the end-of-text id
     data/<tokenizer>/<source>/{train,val}/mask_0000.npy …        for a source with masked tokens: does the token bear loss?
 
-The shards of a split are one stream of tokens. Sequence j of it has the targets `stream[j·T : (j+1)·T]` and as inputs the
-token before each; the very first token is predicted from end-of-text. So no token is a target twice in an
-epoch, and all are but those after the last whole sequence, which only validation reads.
+The shards of a split are one stream of tokens, cut into sequences as data_modules/sequences.py says. The inputs of a sequence are
+the tokens before its targets; the very first token is predicted from end-of-text. Shards that others made lie elsewhere, and
+source.json says where.
 """
 
 import hashlib
@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from data_modules.sequences import sequence_borders
+
 
 class TokenStream:
     """The shards of one split as one long array.
@@ -30,14 +32,8 @@ class TokenStream:
     def __init__(self, folder: Path, entry: dict[str, Any], *, eot_id: int) -> None:
         self.masked: bool = entry["masked"]
         self._eot_id = eot_id
-        self._tokens = [
-            _open(folder / f"tokens_{n:04d}.npy", shard["tokens"]) for n, shard in enumerate(entry["shards"])
-        ]
-        self._masks = (
-            [_open(folder / f"mask_{n:04d}.npy", shard["tokens"]) for n, shard in enumerate(entry["shards"])]
-            if self.masked
-            else []
-        )
+        self._tokens = [_open(folder, "tokens", n, shard) for n, shard in enumerate(entry["shards"])]
+        self._masks = [_open(folder, "mask", n, shard) for n, shard in enumerate(entry["shards"]) if self.masked]
         self._starts = [0, *accumulate(shard["tokens"] for shard in entry["shards"])]
 
     def __len__(self) -> int:
@@ -51,6 +47,19 @@ class TokenStream:
     def read_mask(self, start: int, stop: int) -> np.ndarray:
         """Whether each of the tokens `start` to `stop` bears loss."""
         return self._read(self._masks, start, stop) if self.masked else np.ones(stop - start, dtype=np.bool_)
+
+    @cached_property
+    def document_ends(self) -> np.ndarray:
+        """Positions after each end-of-text id, (documents,) int64. Reads the whole stream."""
+        pairs = zip(self._starts, self._tokens, strict=False)
+        return np.concatenate([np.flatnonzero(ids == self._eot_id) + start + 1 for start, ids in pairs] or [[]]).astype(
+            int
+        )
+
+    def sequences(self, max_seq_len: int, *, whole: bool) -> np.ndarray:
+        """The borders of its sequences, see `sequence_borders`."""
+        ends = self.document_ends.tolist() if self.masked else None
+        return sequence_borders(len(self), max_seq_len, document_ends=ends, whole=whole)
 
     def _read(self, shards: list[np.ndarray], start: int, stop: int) -> np.ndarray:
         first = bisect_right(self._starts, start) - 1
@@ -88,9 +97,13 @@ class SourceShards:
         return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _open(path: Path, n_tokens: int) -> np.ndarray:
+def _open(folder: Path, kind: str, number: int, shard: dict[str, Any]) -> np.ndarray:
+    n_tokens = shard["tokens"]
+    path = Path(shard["file"]) if "file" in shard else folder / f"{kind}_{number:04d}.npy"
     if not path.is_file():
         raise ValueError(f"{path} is missing: delete its source's folder and prepare it again.")
+    if "file" in shard:  # made by others; where its tokens begin and end was checked when it became a source
+        return np.memmap(path, dtype=shard["dtype"], mode="r", offset=shard["offset"], shape=(n_tokens,))
     values = np.load(path, mmap_mode="r")
     if values.shape != (n_tokens,):
         raise ValueError(

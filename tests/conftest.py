@@ -14,8 +14,9 @@ import torch
 
 import launch
 from data_modules import corpora
+from data_modules.corpora import DocumentCorpus
 from data_modules.corpora.documents import text_of
-from data_modules.preparation import prepare_source
+from data_modules.preparation import Recipe, prepare_source
 from gpt_lightning.tokenizer import train_bpe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,14 +70,12 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = train_bpe(texts, vocab_size=512, path=data_dir / "bpe_512" / "tokenizer.json")
     for name, documents in CORPORA.items():
         prepare_source(
-            documents,
+            DocumentCorpus(documents, origin={"corpus": name}),
             name=name,
             tokenizer=tokenizer,
             folder=data_dir / "bpe_512" / name,
-            val_fraction=0.1,
-            origin={"corpus": name},
             licence="test",
-            shard_tokens=20_000,
+            recipe=Recipe(val_fraction=0.1, shard_tokens=20_000),
         )
     return data_dir
 

@@ -37,10 +37,3 @@ def test_a_tokenizer_is_trained_first_and_kept(tmp_path: Path, capsys: pytest.Ca
     options[1] = "tokenizer.model_vocab_size=500"
     with pytest.raises(ValueError, match="was made with another tokenizer small: delete it and prepare it again"):
         prepare(launch.compose_config("prepare", ["source=readmes", *options, f"data_dir={tmp_path}"]))
-
-
-def test_a_source_of_the_hub_says_that_its_loader_is_missing(tmp_path: Path) -> None:
-    config = launch.compose_config("prepare", ["source=c4", "tokenizer=gpt2_chatml", f"data_dir={tmp_path}"])
-    with pytest.raises(ValueError, match=r"source c4 lies on the Hugging Face hub \(allenai/c4\)"):
-        prepare(config)
-    assert not list(tmp_path.rglob("*.npy"))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +83,7 @@ def test_validation_is_exact(finished: Path, tiny_data: Path, tiny_config: Confi
     for name in ("readmes", "stdlib", "pydoc", "docstrings"):
         stream = SourceShards(tiny_data / "bpe_512" / name).val
         nats, bearing = 0.0, []
-        for start_at in range(0, len(stream), 32):
-            stop = min(start_at + 32, len(stream))
+        for start_at, stop in pairwise(stream.sequences(32, whole=False).tolist()):
             ids = torch.from_numpy(stream.read(start_at - 1, stop).astype("int64"))
             mask = torch.from_numpy(stream.read_mask(start_at, stop).copy())
             log_probabilities = model(ids[None, :-1])[0].log_softmax(-1).gather(1, ids[1:, None])[:, 0]

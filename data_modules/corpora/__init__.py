@@ -1,9 +1,28 @@
-"""Where documents come from. Each corpus is a function that returns an iterator of documents.
+"""Where documents come from.
 
-A document is a text, or a conversation (a list of messages) whose assistant turns alone bear loss.
+    hub_files, local_files ──files──> FileCorpus ──┐
+    a function of ours ────────> DocumentCorpus ───┴─chunks──> (workers) ──> documents
+
+A document is a text, or a conversation (a list of messages) whose assistant turns alone bear loss. Chunks can be read from any
+record of any file on, so whoever stopped there goes on there.
 """
 
-from data_modules.corpora.documents import Document
+from data_modules.corpora.documents import BadRecord, Corpus, Document, DocumentCorpus
+from data_modules.corpora.file_corpus import FileCorpus, local_files
+from data_modules.corpora.hub import HubUnreachable, hub_files
 from data_modules.corpora.python_installation import docstrings, pydoc, readmes, stdlib
 
-__all__ = ["Document", "docstrings", "pydoc", "readmes", "stdlib"]
+__all__ = [
+    "BadRecord",
+    "Corpus",
+    "Document",
+    "DocumentCorpus",
+    "FileCorpus",
+    "HubUnreachable",
+    "docstrings",
+    "hub_files",
+    "local_files",
+    "pydoc",
+    "readmes",
+    "stdlib",
+]

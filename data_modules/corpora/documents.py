@@ -1,8 +1,68 @@
-"""What a corpus yields."""
+"""What a corpus yields, and how it yields it: piece by piece, so that a reader can go on where another stopped."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, NamedTuple, Protocol
 
 from gpt_lightning.tokenizer import Message
 
 Document = str | list[Message]
+
+
+class BadRecord(ValueError):
+    """Why a record is no document; a value that stands in the record's place until somebody decides what to do."""
+
+
+class Chunk(NamedTuple):
+    """Some records of one input file in a row, still as they lie there, small enough to be handed to a worker."""
+
+    payload: Any
+    first: int  # its first record's number in the file, from 0
+    stop: int  # the number of the record after its last: where reading goes on
+    read: int  # bytes of the file that were read so far
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """One of the files that a corpus is read from."""
+
+    name: str
+    n_bytes: int  # as it lies there, compressed or not; 0: not known
+
+
+class Corpus(Protocol):
+    """Documents in a fixed order, in files that can be read from any record on. It can be pickled: workers hold a copy."""
+
+    files: list[InputFile]
+    origin: dict[str, Any]
+    """Where the text comes from, as source.json shall say it."""
+
+    def chunks(self, file: int, first: int) -> Iterator[Chunk]:
+        """The records of `files[file]` from number `first` on. Raises ValueError if the file cannot be read."""
+
+    def documents(self, file: int, chunk: Chunk) -> Iterator[tuple[str, Document | BadRecord]]:
+        """(where it stands, what it is) of each record of a chunk: all that costs time, done by workers."""
+
+
+class DocumentCorpus:
+    """A corpus of documents that a function gives anew, in the same order, at each call."""
+
+    CHUNK = 256  # documents
+
+    def __init__(self, documents: Callable[[], Iterable[Document]], *, origin: dict[str, Any] | None = None) -> None:
+        self._documents = documents
+        self.origin = origin or {}
+        self.files = [InputFile("documents", 0)]
+
+    def chunks(self, file: int, first: int) -> Iterator[Chunk]:
+        iterator = islice(self._documents(), first, None)
+        while documents := list(islice(iterator, self.CHUNK)):
+            yield Chunk(documents, first, first + len(documents), 0)
+            first += len(documents)
+
+    def documents(self, file: int, chunk: Chunk) -> Iterator[tuple[str, Document | BadRecord]]:
+        return ((f"document {chunk.first + n + 1}", document) for n, document in enumerate(chunk.payload))
 
 
 def text_of(document: Document) -> str:

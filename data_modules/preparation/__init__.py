@@ -1,10 +1,14 @@
 """Documents to shards.
 
-    documents ──split by a hash of their text──> train │ val ──tokenizer──> shards + source.json
+    chunks ──(workers) split by a hash of the text, tokenize──> in order ──ShardWriter──> parts ──join──> shards + source.json
 
-Written beside their place and renamed as a whole: a prepared source is complete or absent.
+A part is committed every few seconds, and who is interrupted goes on after the last commit: the bytes are the same. The source
+appears under its name when it is complete, never before.
 """
 
-from data_modules.preparation.prepare_source import prepare_source
+from data_modules.preparation.prepare_source import SourceParts, adopt_shards, prepare_source
+from data_modules.preparation.progress import Progress, shown
+from data_modules.preparation.recipe import Recipe
+from data_modules.preparation.verify import damages
 
-__all__ = ["prepare_source"]
+__all__ = ["Progress", "Recipe", "SourceParts", "adopt_shards", "damages", "prepare_source", "shown"]

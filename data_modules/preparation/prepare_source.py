@@ -1,97 +1,233 @@
 """One source, from its documents to the folder that training reads."""
 
-import json
 import math
 import platform
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.metadata import version
-from itertools import chain, islice
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from data_modules.corpora.documents import Document, text_of
-from data_modules.preparation.shard_writer import ShardWriter
-from data_modules.preparation.split import SPLITS, position_of
+from data_modules.corpora.documents import Corpus
+from data_modules.corpora.foreign_shards import foreign_splits
+from data_modules.preparation.join import join_parts, unigram_loss
+from data_modules.preparation.part import Part, locked, write_durably
+from data_modules.preparation.progress import Progress
+from data_modules.preparation.recipe import Recipe
 from gpt_lightning.tokenizer import Tokenizer
-from gpt_lightning.tokenizer.base import CHAT_START
 
-DOCUMENTS_AT_ONCE = 256  # tokenized together, on all cores
+GROUP_MB = 64.0
 
 
 def prepare_source(
-    documents: Callable[[], Iterable[Document]],
+    corpus: Corpus,
     *,
     name: str,
     tokenizer: Tokenizer,
     folder: Path,
-    val_fraction: float,
-    origin: Mapping[str, Any],
     licence: str,
-    shard_tokens: int = 10_000_000,
-    progress: Callable[[int], None] = lambda new_documents: None,
+    recipe: Recipe,
+    workers: int = 1,
+    progress: Callable[[Progress], None] = lambda progress: None,
 ) -> dict[str, Any]:
-    """Tokenize every document of a source into `folder`, and return what its `source.json` says.
-
-    Args:
-        documents: gives the documents anew at each call.
-        val_fraction: share of the documents set aside for validation; at least one document always is.
-        origin: where the text comes from, as it shall be recorded.
-        shard_tokens: a shard ends with the document that reaches this many tokens.
-        progress: called with the number of documents that were just written.
+    """Tokenize a whole corpus into `folder`, or go on with it, and return what its `source.json` says.
 
     Raises:
-        ValueError: the source has fewer than two different documents, or conversations after texts, or its conversations
-            need chat tokens that the tokenizer lacks.
+        ValueError: a record is bad, a file cannot be read, the source has fewer than two different documents, or another
+            process is at work.
+        OSError: the disk is full or fails. Whatever is raised, the same call goes on from there.
     """
-    if not 0 < val_fraction < 1:
-        raise ValueError(f"val_fraction of source {name} must lie between 0 and 1, not be {val_fraction}.")
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    iterator = iter(documents())
-    first = next(iterator, None)
-    if isinstance(first, list) and CHAT_START not in tokenizer.special_ids:
-        raise ValueError(
-            f"source {name} is chat, and tokenizer {tokenizer.name} has no chat tokens: use gpt2_chatml or bpe_4096."
-        )
-    writers = {
-        split: ShardWriter(
-            partial / split,
-            vocab_size=tokenizer.vocab_size,
-            masked=isinstance(first, list),
-            shard_tokens=shard_tokens,
-        )
-        for split in SPLITS
-    }
-    lowest, highest = 1.0, 0.0
-    for batch in _batches(chain([first], iterator) if first is not None else iterator):
-        for document, (ids, mask) in zip(batch, _encode(batch, tokenizer), strict=True):
-            if isinstance(document, list) and not isinstance(first, list):
-                raise ValueError(f"source {name} begins with a text and goes on with a conversation: split it in two.")
-            text = text_of(document)
-            position = position_of(text)
-            lowest, highest = min(lowest, position), max(highest, position)
-            writers["val" if position < val_fraction else "train"].add(
-                ids, mask, n_bytes=len(text.encode("utf-8", "replace"))
-            )
-        progress(len(batch))
-    if lowest >= highest:
-        shutil.rmtree(partial)
-        raise ValueError(f"source {name} needs at least two different documents, one of them for validation.")
-    if lowest >= val_fraction:  # a small source without a validation document: the first by hash becomes one
-        return prepare_source(
-            documents,
-            name=name,
-            tokenizer=tokenizer,
-            folder=folder,
-            val_fraction=math.nextafter(lowest, 1),
-            origin=origin,
-            licence=licence,
-            shard_tokens=shard_tokens,
-        )
+    parts = SourceParts(corpus, name=name, tokenizer=tokenizer, folder=folder, licence=licence, recipe=recipe)
+    return parts.prepare_all(workers=workers, progress=progress)
+
+
+def adopt_shards(
+    path: Path, *, format: str, name: str, tokenizer: Tokenizer, folder: Path, licence: str, val_fraction: float
+) -> dict[str, Any]:
+    """Make a source of another project's shards where they lie, and return what its `source.json` says.
+
+    Raises:
+        ValueError: a file is damaged, or was made with another tokenizer.
+    """
+    splits = foreign_splits(path, format, tokenizer, val_fraction)
     information = {
+        **_common(name, tokenizer, {"path": str(path.resolve()), "format": format}, licence),
+        "split": {"rule": "files with val in their names, or else the last documents", "val_fraction": val_fraction},
+        "splits": {split: entry for split, (entry, _) in splits.items()},
+        "unigram_loss": unigram_loss(splits["train"][1], splits["val"][1]),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    write_durably(folder / "source.json", information)
+    return information
+
+
+class SourceParts:
+    """A source whose input files are shared out among several parts, to be prepared anywhere and joined.
+
+    Args:
+        of: how many parts.
+        group_mb: input files are taken together in groups of at least so many megabytes (as they lie there). A part is made
+            of whole groups and a shard never holds documents of two, so the shards do not depend on the number of parts.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        *,
+        name: str,
+        tokenizer: Tokenizer,
+        folder: Path,
+        licence: str,
+        recipe: Recipe,
+        of: int = 1,
+        group_mb: float = GROUP_MB,
+    ) -> None:
+        self.folder = folder
+        self.of = of
+        self._corpus = corpus
+        self._name = name
+        self._tokenizer = tokenizer
+        self._licence = licence
+        self._recipe = recipe
+        self._group_of = groups([file.n_bytes for file in corpus.files], group_mb)
+        self._work = folder.with_name(f".{folder.name}.unfinished")
+        if of > 1 and recipe.limit_tokens is not None:
+            raise ValueError(
+                "limit_tokens counts from a source's beginning, which a part cannot know: limit_tokens=all with limit_files=… "
+                "takes a number of files instead."
+            )
+        if of > 1 and recipe.deduplicate is not None:
+            raise ValueError(
+                "deduplicate=exact has to see every document: prepare the source in one part. (Without it, joined parts count "
+                "their duplicates.)"
+            )
+        if of > 1 and recipe.split == "tail":
+            raise ValueError("split=tail is for a few long texts: prepare the source in one part.")
+
+    def prepare(self, part: int, *, workers: int, progress: Callable[[Progress], None]) -> None:
+        """Prepare one part, numbered from 0, or go on with it."""
+        with _left_clean(self._work), locked(self._folder_of(part)):
+            self._part(part).prepare(workers=workers, progress=progress)
+
+    def join(self) -> dict[str, Any]:
+        """Make the source of its parts.
+
+        Raises:
+            ValueError: a part is missing or not done, or they hold too little for a validation split.
+        """
+        with locked(self._work):
+            parts = [self._part(part) for part in range(self.of)]
+            missing = [f"{n}/{self.of}" for n, part in enumerate(parts) if not part.state["done"]]
+            if missing:
+                raise ValueError(
+                    f"{self._name} cannot be joined: part {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing "
+                    "or not done. Run " + ", ".join(f"part={part}" for part in missing) + " first."
+                )
+            return self._join(parts)
+
+    def prepare_all(self, *, workers: int, progress: Callable[[Progress], None]) -> dict[str, Any]:
+        """Prepare all parts here and join them."""
+        with _left_clean(self._work), locked(self._work):
+            parts: list[Part] = []
+            for number in range(self.of):
+                part = self._part(number)
+                part.prepare(workers=workers, progress=progress)
+                parts.append(part)
+            lowest, highest = self._positions(parts)
+            if self._recipe.split == "hash" and lowest >= parts[0].state["val_fraction"] and lowest < highest:
+                # a small source without a validation document: the first by hash becomes one
+                shutil.rmtree(parts[0].folder)
+                parts = [self._part(0, val_fraction=math.nextafter(lowest, 1))]
+                parts[0].prepare(workers=workers, progress=progress)
+            return self._join(parts)
+
+    def _part(self, number: int, *, val_fraction: float | None = None) -> Part:
+        files = [file for file, group in enumerate(self._group_of) if self._part_of(group) == number]
+        part = Part(
+            self._folder_of(number),
+            corpus=self._corpus,
+            files=range(files[0], files[-1] + 1) if files else range(0),
+            group_of=self._group_of,
+            tokenizer=self._tokenizer,
+            recipe=self._recipe,
+            request=self._request(files),
+        )
+        part.folder.mkdir(parents=True, exist_ok=True)
+        if val_fraction is not None:
+            part.state["val_fraction"] = val_fraction
+        return part
+
+    def _part_of(self, group: int) -> int:
+        """Parts are runs of groups, as equal in number as can be."""
+        return group * self.of // (self._group_of[-1] + 1)
+
+    def _folder_of(self, part: int) -> Path:
+        return self._work / f"{part}_of_{self.of}"
+
+    def _request(self, files: list[int]) -> dict[str, Any]:
+        """What decides the bytes of a part."""
+        return {
+            "source": self._name,
+            "tokenizer": self._tokenizer.fingerprint,
+            "origin": self._corpus.origin,
+            "files": [[self._corpus.files[n].name, self._corpus.files[n].n_bytes] for n in files],
+            **{key: value for key, value in asdict(self._recipe).items() if key != "on_bad_record"},
+        }
+
+    @staticmethod
+    def _positions(parts: list[Part]) -> tuple[float, float]:
+        return min(part.state["positions"][0] for part in parts), max(part.state["positions"][1] for part in parts)
+
+    def _join(self, parts: list[Part]) -> dict[str, Any]:
+        lowest, highest = self._positions(parts)
+        val_fraction = parts[0].state["val_fraction"]
+        if lowest >= highest:
+            shutil.rmtree(self._work)
+            raise ValueError(f"source {self._name} needs at least two different documents, one of them for validation.")
+        if self._recipe.split == "hash" and not lowest < val_fraction:
+            raise ValueError(
+                f"source {self._name} has no document for validation at val_fraction={val_fraction}: prepare it in one part."
+            )
+        rules = {"hash": "blake2b of the document's text", "tail": "the last characters of each document"}
+        information = {
+            **_common(self._name, self._tokenizer, self._corpus.origin, self._licence),
+            "split": {"rule": rules[self._recipe.split], "val_fraction": val_fraction},
+            "request": asdict(self._recipe),
+            "files": self._files_read(parts),
+        }
+        states = [part.state for part in parts]
+        return join_parts(states, [part.folder for part in parts], self.folder, information=information)
+
+    def _files_read(self, parts: list[Part]) -> list[dict[str, Any]]:
+        """Name and size of the files that were read; a limit may have been reached before the last ones."""
+        last = len(self._corpus.files) - 1 if len(parts) > 1 else parts[0].state["file"]
+        return [{"name": f.name, "bytes": f.n_bytes} for f in self._corpus.files[: last + 1] if f.n_bytes]
+
+
+@contextmanager
+def _left_clean(work: Path) -> Iterator[None]:
+    """Where nothing was committed before it failed, nothing stays."""
+    try:
+        yield
+    except BaseException:
+        if not any(work.glob("*/part.json")):
+            shutil.rmtree(work, ignore_errors=True)
+        raise
+
+
+def groups(sizes: list[int], group_mb: float) -> list[int]:
+    """The group of each file: a group ends with the file that makes it at least so many megabytes."""
+    filled = list(accumulate(sizes, lambda total, size: (total if total < group_mb * 1e6 else 0) + size))
+    ends = [total >= group_mb * 1e6 for total in filled]
+    return [0, *accumulate(ends)][: len(sizes)]
+
+
+def _common(name: str, tokenizer: Tokenizer, origin: Mapping[str, Any], licence: str) -> dict[str, Any]:
+    """What source.json says of every source."""
+    return {
         "source": name,
         "tokenizer": {
             "name": tokenizer.name,
@@ -99,39 +235,8 @@ def prepare_source(
             "vocab_size": tokenizer.vocab_size,
             "eot_id": tokenizer.eot_id,
         },
-        "splits": {split: writers[split].close() for split in SPLITS},
-        "split": {"rule": "blake2b of the document's text", "val_fraction": val_fraction},
-        "unigram_loss": _unigram_loss(writers["train"].counts, writers["val"].counts),
         "origin": dict(origin),
         "licence": licence,
-        "versions": {"python": platform.python_version(), "numpy": np.__version__, "tokenizers": version("tokenizers")},
+        "versions": {"python": platform.python_version()}
+        | {package: version(package) for package in ("numpy", "tiktoken", "tokenizers", "datasets", "pyarrow")},
     }
-    (partial / "source.json").write_text(json.dumps(information, indent=2) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.replace(folder)
-    return information
-
-
-def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
-    while batch := list(islice(documents, DOCUMENTS_AT_ONCE)):
-        yield batch
-
-
-def _encode(documents: list[Document], tokenizer: Tokenizer) -> Iterator[tuple[list[int], list[int] | None]]:
-    """Ids and loss mask of each document, with the end-of-text id that ends it; None: every token bears loss."""
-    encoded = iter(tokenizer.encode_batch([document for document in documents if isinstance(document, str)]))
-    for document in documents:
-        if isinstance(document, str):
-            yield [*next(encoded), tokenizer.eot_id], None
-        else:
-            ids, mask = tokenizer.encode_chat(document)
-            yield [*ids, tokenizer.eot_id], [*mask, 0]
-
-
-def _unigram_loss(train_counts: np.ndarray, val_counts: np.ndarray) -> float:
-    """Nats per loss-bearing validation token of the unigram model of the training tokens, add-one smoothed.
-
-    What a model reaches that knows how often each token occurs and nothing else: the line that a run must leave behind.
-    """
-    log_probabilities = np.log(train_counts + 1) - np.log(train_counts.sum() + len(train_counts))
-    return float(-(val_counts * log_probabilities).sum() / max(1, val_counts.sum()))

@@ -1,55 +1,125 @@
-"""Token ids to numbered .npy files, with everything that source.json says of them."""
+"""Token ids to numbered .npy files, appended to in place, so that whoever stopped goes on after the last commit."""
 
 import hashlib
-from array import array
+import io
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+_HEADER_BYTES = 128  # what numpy writes before a one-dimensional array
+
 
 class ShardWriter:
-    """Writes `tokens_0000.npy`, … (and `mask_0000.npy`, … for a masked source) of one split into one folder."""
+    """Writes `tokens_0000.npy`, … (and `mask_0000.npy`, … for a masked source) of one split into one folder.
 
-    def __init__(self, folder: Path, *, vocab_size: int, masked: bool, shard_tokens: int) -> None:
-        folder.mkdir(parents=True)
-        self.counts = np.zeros(vocab_size, dtype=np.int64)
-        """How often each id occurs among the loss-bearing tokens."""
+    Args:
+        state: what `commit` returned; everything that was written after it is taken back. None: begin.
+    """
+
+    def __init__(
+        self, folder: Path, *, dtype: np.dtype, masked: bool, shard_tokens: int, state: dict[str, Any] | None
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._dtype = np.dtype(np.uint16 if vocab_size <= 2**16 else np.uint32)
-        self._masked = masked
+        self._dtypes = {"tokens": dtype} | ({"mask": np.dtype(np.bool_)} if masked else {})
         self._shard_tokens = shard_tokens
-        self._ids = array("I")
-        self._mask = bytearray()
-        self._shards: list[dict[str, Any]] = []
-        self._totals = {"documents": 0, "tokens": 0, "loss_bearing_tokens": 0, "bytes": 0}
+        self._state = state or {"documents": 0, "bytes": 0, "shards": [], "open_tokens": 0}
+        self._files: dict[str, io.BufferedRandom] = {}
+        self._take_back()
 
-    def add(self, ids: list[int], mask: list[int] | None, *, n_bytes: int) -> None:
-        """Append one document; `mask` None means that all its tokens bear loss."""
-        self._ids.extend(ids)
-        self._mask.extend(mask if mask is not None else b"\1" * len(ids))
-        self._totals["documents"] += 1
-        self._totals["bytes"] += n_bytes
-        if len(self._ids) >= self._shard_tokens:
-            self._write_shard()
+    @property
+    def tokens(self) -> int:
+        """How many are written."""
+        return sum(shard["tokens"] for shard in self._state["shards"]) + int(self._state["open_tokens"])
 
-    def close(self) -> dict[str, Any]:
-        """Write what is left and return the split's entry in source.json."""
-        if self._ids:
-            self._write_shard()
-        return {**self._totals, "dtype": self._dtype.name, "masked": self._masked, "shards": self._shards}
+    def add(self, ids: np.ndarray, mask: np.ndarray | None, *, lengths: np.ndarray, n_bytes: int) -> None:
+        """Append documents of these lengths, in tokens; `n_bytes` is that of their text."""
+        self._state["documents"] += len(lengths)
+        self._state["bytes"] += n_bytes
+        ends = np.cumsum(lengths)
+        start = 0
+        while start < len(ids):
+            room = self._shard_tokens - self._state["open_tokens"]
+            last = np.searchsorted(ends, start + room)  # the document that reaches the shard's size
+            stop = int(ends[last]) if last < len(ends) else len(ids)
+            self._append("tokens", ids[start:stop])
+            if mask is not None:
+                self._append("mask", mask[start:stop])
+            self._state["open_tokens"] += stop - start
+            if last < len(ends):
+                self.end_shard()
+            start = stop
 
-    def _write_shard(self) -> None:
-        number = len(self._shards)
-        ids = np.array(self._ids, dtype=self._dtype)
-        mask = np.frombuffer(bytes(self._mask), dtype=np.bool_)
-        files = {f"tokens_{number:04d}.npy": ids} | ({f"mask_{number:04d}.npy": mask} if self._masked else {})
+    def end_shard(self) -> None:
+        """Let the next document begin a new file."""
+        n_tokens = self._state["open_tokens"]
+        if not n_tokens:
+            return
         hashes = {}
-        for file_name, values in files.items():
-            np.save(self._folder / file_name, values)
-            hashes[file_name] = hashlib.sha256((self._folder / file_name).read_bytes()).hexdigest()
-        self._shards.append({"tokens": len(ids), "sha256": hashes})
-        self.counts += np.bincount(ids[mask], minlength=len(self.counts))
-        self._totals["tokens"] += len(ids)
-        self._totals["loss_bearing_tokens"] += int(mask.sum())
-        self._ids, self._mask = array("I"), bytearray()
+        for kind, file in self._files.items():
+            file.seek(0)
+            header = {
+                "descr": np.lib.format.dtype_to_descr(self._dtypes[kind]),
+                "fortran_order": False,
+                "shape": (n_tokens,),
+            }
+            np.lib.format.write_array_header_1_0(file, header)
+            assert file.tell() == _HEADER_BYTES
+            self._sync(file)
+            file.seek(0)
+            path = self._path(kind)
+            hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+            file.close()
+            self._unfinished(kind).replace(path)
+        self._files.clear()
+        self._state["shards"].append({"tokens": n_tokens, "sha256": hashes})
+        self._state["open_tokens"] = 0
+
+    def commit(self) -> dict[str, Any]:
+        """Everything so far is on the disk; the state from which another writer goes on."""
+        for file in self._files.values():
+            self._sync(file)
+        return {**self._state, "shards": list(self._state["shards"])}
+
+    def close(self) -> None:
+        """Let go of the files; what was not committed is lost."""
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+
+    def _append(self, kind: str, values: np.ndarray) -> None:
+        if kind not in self._files:
+            file = self._unfinished(kind).open("w+b")
+            file.write(bytes(_HEADER_BYTES))
+            self._files[kind] = file
+        self._files[kind].write(values.astype(self._dtypes[kind], copy=False).tobytes())
+
+    def _take_back(self) -> None:
+        """Make the folder what it was at the commit: cut the open shard, remove later ones."""
+        finished = len(self._state["shards"])
+        for kind, dtype in self._dtypes.items():
+            path = self._path(kind)
+            if path.exists():  # the shard that was open then has been finished since
+                path.replace(self._unfinished(kind))
+            if self._state["open_tokens"]:
+                file = self._unfinished(kind).open("r+b")
+                file.truncate(_HEADER_BYTES + self._state["open_tokens"] * dtype.itemsize)
+                file.seek(0, os.SEEK_END)
+                self._files[kind] = file
+        for path in self._folder.iterdir():
+            number = int(path.name.split("_")[1].split(".")[0])
+            if number > finished or (number == finished and not self._files):
+                path.unlink()
+
+    def _path(self, kind: str) -> Path:
+        return self._folder / f"{kind}_{len(self._state['shards']):04d}.npy"
+
+    def _unfinished(self, kind: str) -> Path:
+        return self._path(kind).with_suffix(".unfinished")
+
+    @staticmethod
+    def _sync(file: io.BufferedRandom) -> None:
+        file.flush()
+        os.fsync(file.fileno())

@@ -4,6 +4,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TypedDict
 
+import numpy as np
+
 END_OF_TEXT = "<|endoftext|>"
 CHAT_START = "<|im_start|>"
 CHAT_END = "<|im_end|>"
@@ -32,8 +34,8 @@ class Tokenizer(ABC):
         """Ids of ordinary text. A text that spells a special token is encoded as the characters it is."""
 
     @abstractmethod
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` of each text, on all cores."""
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """`encode` of each text, as a (n,) uint32 array."""
 
     @abstractmethod
     def decode_bytes(self, ids: Sequence[int]) -> bytes:

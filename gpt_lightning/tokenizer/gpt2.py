@@ -8,8 +8,11 @@ import hashlib
 import importlib.util
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import tiktoken
 import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
@@ -41,11 +44,16 @@ class GPT2Tokenizer(Tokenizer):
         digest.update(json.dumps(self.special_ids, sort_keys=True).encode())
         self.fingerprint = digest.hexdigest()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(GPT2Tokenizer, chat=CHAT_START in self.special_ids), ()
+
     def encode(self, text: str) -> list[int]:
         return self._encoding.encode_ordinary(text)
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        return self._encoding.encode_ordinary_batch(list(texts))
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        return [
+            self._encoding.encode_to_numpy(text, disallowed_special=()) for text in texts
+        ]  # no list of ints between
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
         return self._encoding.decode_bytes(list(ids))

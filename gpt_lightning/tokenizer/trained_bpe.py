@@ -3,7 +3,9 @@
 import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
@@ -40,14 +42,19 @@ class TrainedBPE(Tokenizer):
             self._bytes_of = self._read_bytes()
         except KeyError as error:
             raise ValueError(f"{path} is no byte-level BPE: no byte is written {error}.") from error
+        self._path = path
         self._content = content
         self.fingerprint = hashlib.sha256(content.encode()).hexdigest()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TrainedBPE, (self._path,)  # the library's own pickle forgets that special tokens are text
 
     def encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.array(encoding.ids, dtype=np.uint32) for encoding in encodings]
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
         return b"".join(self._bytes_of[i] for i in ids)

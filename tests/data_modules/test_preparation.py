@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,30 @@ import numpy as np
 import pytest
 
 from data_modules import SourceShards, corpora
-from data_modules.corpora.documents import Document, text_of
-from data_modules.preparation import prepare_source
+from data_modules.corpora import Document, DocumentCorpus
+from data_modules.corpora.documents import text_of
+from data_modules.preparation import Recipe, prepare_source
 from data_modules.preparation.split import position_of
 from gpt_lightning.tokenizer import load_tokenizer
 from tests.conftest import CORPORA
 
 
-def prepare(documents: list[Document], folder: Path, **options: Any) -> SourceShards:
-    arguments: dict[str, Any] = {"name": folder.name, "val_fraction": 0.1, "origin": {}, "licence": "test"}
-    tokenizer = load_tokenizer("gpt2_chatml")
-    prepare_source(lambda: documents, tokenizer=tokenizer, folder=folder, **arguments | options)
+def prepare(
+    documents: Iterable[Document],
+    folder: Path,
+    *,
+    name: str | None = None,
+    tokenizer: str = "gpt2_chatml",
+    **recipe: Any,
+) -> SourceShards:
+    prepare_source(
+        DocumentCorpus(lambda: documents),
+        name=name or folder.name,
+        tokenizer=load_tokenizer(tokenizer),
+        folder=folder,
+        licence="test",
+        recipe=Recipe(**{"val_fraction": 0.1} | recipe),
+    )
     return SourceShards(folder)
 
 
@@ -113,37 +127,21 @@ def test_a_source_is_complete_or_absent(tmp_path: Path) -> None:
         raise OSError("the disk is gone")
 
     with pytest.raises(OSError, match="the disk is gone"):
-        prepare_source(
-            failing,
-            name="torn",
-            tokenizer=load_tokenizer("gpt2"),
-            folder=tmp_path / "torn",
-            val_fraction=0.1,
-            origin={},
-            licence="test",
-        )
-    assert not (tmp_path / "torn").exists()
+        prepare(failing(), tmp_path / "torn")
+    assert not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match=r"torn holds no prepared source: run python prepare.py source=torn"):
         SourceShards(tmp_path / "torn")
 
 
 def test_a_source_is_of_one_kind(tmp_path: Path) -> None:
     chat: Document = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
-    with pytest.raises(ValueError, match="mixed begins with a text and goes on with a conversation"):
+    with pytest.raises(ValueError, match="the source holds texts and conversations: split it in two"):
         prepare(["a text", "another", chat], tmp_path / "mixed")
 
 
 def test_chat_needs_chat_tokens(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="source chat is chat, and tokenizer gpt2 has no chat tokens"):
-        prepare_source(
-            CORPORA["docstrings"],
-            name="chat",
-            tokenizer=load_tokenizer("gpt2"),
-            folder=tmp_path / "chat",
-            val_fraction=0.1,
-            origin={},
-            licence="test",
-        )
+    with pytest.raises(ValueError, match="the source is chat, and tokenizer gpt2 has no chat tokens"):
+        prepare(CORPORA["docstrings"](), tmp_path / "chat", tokenizer="gpt2")
     assert not list(tmp_path.iterdir())
 
 

@@ -55,7 +55,7 @@ def test_auto_tokenizer_gives_our_ids(
         assert theirs.convert_tokens_to_ids(token) == token_id
         assert theirs.decode([token_id, *ours.encode("x")], skip_special_tokens=True) == "x"
     back = load_tokenizer(folder)
-    assert back.encode_batch(texts) == ours.encode_batch(texts)
+    assert [ids.tolist() for ids in back.encode_batch(texts)] == [ours.encode(text) for text in texts]
     assert back.special_ids == ours.special_ids
 
 
@@ -67,7 +67,7 @@ def test_auto_tokenizer_gives_our_ids_on_real_corpora(transformers: Any, shared_
     texts += [
         text for text, _ in json.loads((shared_data / "gpt2_bpe" / "gpt2_bpe_vectors_third_party.json").read_text())
     ]
-    assert theirs(texts).input_ids == ours.encode_batch(texts)
+    assert theirs(texts).input_ids == [ids.tolist() for ids in ours.encode_batch(texts)]
 
 
 @pytest.mark.parametrize("name", ["gpt2_chatml", "bpe_512"])

@@ -1,0 +1,139 @@
+"""A corpus in files, here or on the hub, read record by record."""
+
+import io
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from shutil import copyfileobj
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+
+from data_modules.corpora.documents import BadRecord, Chunk, Document, InputFile
+from data_modules.corpora.fields import Fields
+from data_modules.corpora.formats import COMPRESSIONS, FORMATS, SEEKING, Format, Opened
+
+
+class FileCorpus:
+    """Records in files of one of the formats, in the order of the files.
+
+    Args:
+        urls: name of each file -> where it lies: a path, or an address that fsspec opens.
+        fields: see `Fields`.
+        origin: where the files come from, as it shall be recorded.
+        max_record_mb: a longer record is a bad one.
+
+    Raises:
+        ValueError: a file is of no known format, or does not exist.
+    """
+
+    def __init__(
+        self, urls: Mapping[str, str], *, fields: Mapping[str, str], origin: Mapping[str, Any], max_record_mb: float
+    ) -> None:
+        self._fields = Fields(fields)
+        self._limit = int(max_record_mb * 1e6)
+        self._urls = list(urls.values())
+        self.origin = dict(origin) | {"fields": dict(fields)}
+        self.files = [InputFile(name, _size(url)) for name, url in urls.items()]
+        for name in urls:
+            format_of(name)
+
+    def chunks(self, file: int, first: int) -> Iterator[Chunk]:
+        name = self.files[file].name
+        try:
+            with self._open(file) as opened:
+                if not opened.stream.peek(1):  # type: ignore[attr-defined]
+                    chunks = iter([] if first else [Chunk(BadRecord("the file is empty"), 0, 1, 0)])
+                else:
+                    chunks = format_of(name).chunks(opened, first)
+                yield from chunks
+        except BadRecord as error:
+            raise ValueError(
+                f"{name}, {error}: nothing can be read after it, so it cannot be skipped either."
+            ) from error
+        except (OSError, EOFError, pa.ArrowInvalid) as error:
+            raise ValueError(f"{name} cannot be read to its end: {error}.") from error
+
+    def documents(self, file: int, chunk: Chunk) -> Iterator[tuple[str, Document | BadRecord]]:
+        name = self.files[file].name
+        if isinstance(chunk.payload, BadRecord):
+            yield name, chunk.payload
+            return
+        form = format_of(name)
+        for number, row in form.rows(chunk):
+            document = self._fields.document(row)
+            yield f"{name}, {form.place}{number}", document
+
+    @contextmanager
+    def _open(self, file: int) -> Iterator[Opened]:
+        suffix, compression = _suffixes(self.files[file].name)
+        with fsspec.open(self._urls[file], "rb") as raw, tempfile.TemporaryFile() as spool:
+            stream: Any = raw
+            if compression:
+                stream = pa.CompressedInputStream(raw, COMPRESSIONS[compression])
+                if suffix in SEEKING:
+                    copyfileobj(stream, spool)
+                    spool.seek(0)
+                    stream = spool
+            buffered = stream if hasattr(stream, "peek") else io.BufferedReader(stream, 1 << 20)
+            text = io.TextIOWrapper(buffered, encoding="utf-8-sig", newline="")
+            yield Opened(buffered, raw.tell, self._limit, self._fields.columns, text)
+
+
+def local_files(path: str) -> dict[str, str]:
+    """The files that a path means: itself, those below a folder, or those that match a pattern; by name, in order.
+
+    Raises:
+        ValueError: there are none.
+    """
+    pattern = str(Path(path).expanduser())
+    root = Path(pattern)
+    if root.is_file():
+        return {root.name: pattern}
+    if root.is_dir():
+        found = sorted(f for f in root.rglob("*") if f.is_file() and not f.name.startswith(".") and _is_known(f.name))
+        if not found:
+            raise ValueError(f"path={path} holds no file of a known format ({_known()}).")
+        return {f.relative_to(root).as_posix(): str(f) for f in found}
+    found = sorted(f for f in Path(root.anchor).glob(str(root.relative_to(root.anchor))) if f.is_file())
+    if not found:
+        raise ValueError(f"path={path}: there is no such file, folder or pattern.")
+    return {f.as_posix() if len({g.name for g in found}) < len(found) else f.name: str(f) for f in found}
+
+
+def format_of(name: str) -> Format:
+    """The format of a file, from its name.
+
+    Raises:
+        ValueError: it is none of ours.
+    """
+    suffix, _ = _suffixes(name)
+    if suffix not in FORMATS:
+        raise ValueError(f"{name} is of no known format ({_known()}).")
+    return FORMATS[suffix]
+
+
+def _suffixes(name: str) -> tuple[str, str]:
+    """(format, compression) as a file's name ends, in small letters; the compression may be none."""
+    path = PurePosixPath(name.lower())
+    if path.suffix in COMPRESSIONS:
+        return PurePosixPath(path.stem).suffix, path.suffix
+    return path.suffix, ""
+
+
+def _is_known(name: str) -> bool:
+    return _suffixes(name)[0] in FORMATS
+
+
+def _known() -> str:
+    return f"{' '.join(FORMATS)}, each also with {' or '.join(COMPRESSIONS)}"
+
+
+def _size(url: str) -> int:
+    filesystem, path = fsspec.url_to_fs(url)
+    try:
+        return int(filesystem.info(path)["size"] or 0)
+    except FileNotFoundError as error:
+        raise ValueError(f"{url}: there is no such file.") from error

@@ -1,0 +1,151 @@
+"""Shards that other projects made, read where they lie: nothing is copied, source.json names the files.
+
+    nanogpt    flat .bin of uint16 ids, train.bin and val.bin
+    llmc       .bin with a header of 256 int32: 20240520, 1, number of tokens; then uint16 ids
+    gpt2_5     one flat .bin of uint16 ids
+    rangeflow  a folder of one-dimensional uint16 .npy
+
+Files with "val" in their names are for validation; where there are none, it is the last documents.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpt_lightning.tokenizer import Tokenizer
+
+_AT_ONCE = 1 << 24  # tokens
+_DTYPE = np.dtype("<u2")
+
+
+class ForeignFile(NamedTuple):
+    """The ids in one file."""
+
+    path: Path
+    offset: int  # bytes before the first id
+    tokens: int
+
+
+def _flat(path: Path) -> ForeignFile:
+    size = path.stat().st_size
+    if size % _DTYPE.itemsize or not size:
+        raise ValueError(f"{path} has {size:,} bytes, which is no whole number of uint16 ids.")
+    return ForeignFile(path, 0, size // _DTYPE.itemsize)
+
+
+def _llmc(path: Path) -> ForeignFile:
+    header = np.fromfile(path, dtype="<i4", count=256)
+    if len(header) < 256 or header[0] != 20240520 or header[1] != 1:
+        raise ValueError(f"{path} does not begin with llm.c's header (256 int32: 20240520, 1, number of tokens, …).")
+    tokens, there = int(header[2]), (path.stat().st_size - header.nbytes) / _DTYPE.itemsize
+    if tokens != there:
+        raise ValueError(
+            f"{path} has {tokens:,} tokens by its header and {there:,.1f} by its size: it is cut off or damaged."
+        )
+    return ForeignFile(path, header.nbytes, tokens)
+
+
+def _npy(path: Path) -> ForeignFile:
+    try:
+        values = np.load(path, mmap_mode="r")
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as .npy: {error}.") from error
+    if values.ndim != 1 or values.dtype != _DTYPE:
+        raise ValueError(f"{path} holds {values.ndim}-dimensional {values.dtype}, not one-dimensional uint16 ids.")
+    return ForeignFile(path, values.offset, len(values))
+
+
+_FORMATS: dict[str, tuple[str, Callable[[Path], ForeignFile]]] = {
+    "nanogpt": ("*.bin", _flat),
+    "llmc": ("*.bin", _llmc),
+    "gpt2_5": ("*.bin", _flat),
+    "rangeflow": ("*.npy", _npy),
+}
+
+
+def foreign_splits(
+    path: Path, format: str, tokenizer: Tokenizer, val_fraction: float
+) -> dict[str, tuple[dict[str, Any], np.ndarray]]:
+    """Of each split of another project's shards, its entry in source.json and how often each id occurs, (vocab_size,) int64.
+
+    Reads all of them once, to check and count.
+
+    Raises:
+        ValueError: there is no such format or file, a file is damaged, or an id is not one of the tokenizer's.
+    """
+    if format not in _FORMATS:
+        raise ValueError(f"format={format}: there is no such format; there are {', '.join(_FORMATS)}.")
+    pattern, read = _FORMATS[format]
+    paths = [path] if path.is_file() else sorted(path.glob(pattern))
+    if not paths:
+        raise ValueError(f"{path} holds no {pattern} of format={format}.")
+    files = [read(file.resolve()) for file in paths]
+    val = [file for file in files if re.search(r"(^|[_.-])val(id|idation)?([_.-]|$)", file.path.stem)]
+    train = [file for file in files if file not in val]
+    if not val:
+        train, val = _cut_tail(train, val_fraction, tokenizer.eot_id)
+    if not train or not val:
+        raise ValueError(f"{path} holds nothing to train on: all its files are for validation.")
+    return {"train": _entry(train, tokenizer), "val": _entry(val, tokenizer)}
+
+
+def _cut_tail(
+    files: list[ForeignFile], val_fraction: float, eot_id: int
+) -> tuple[list[ForeignFile], list[ForeignFile]]:
+    """All but the last `val_fraction` of the tokens, and these; cut behind a document's end where there is one after the cut."""
+    cut = int(sum(file.tokens for file in files) * (1 - val_fraction))
+    train, val = [], []
+    for file in files:
+        if cut >= file.tokens:
+            train.append(file)
+        elif cut <= 0:
+            val.append(file)
+        else:
+            ends = np.flatnonzero(_ids(file, cut, file.tokens) == eot_id)
+            here = cut + int(ends[0]) + 1 if len(ends) and cut + ends[0] + 1 < file.tokens else cut
+            train.append(file._replace(tokens=here))
+            val.append(ForeignFile(file.path, file.offset + here * _DTYPE.itemsize, file.tokens - here))
+        cut -= file.tokens
+    return train, val
+
+
+def _entry(files: list[ForeignFile], tokenizer: Tokenizer) -> tuple[dict[str, Any], np.ndarray]:
+    counts = np.zeros(tokenizer.vocab_size, dtype=np.int64)
+    shards = []
+    for file in files:
+        digest = hashlib.sha256()
+        for start, ids in _pieces(file):
+            if ids.max() >= tokenizer.vocab_size:
+                first = start + int(np.argmax(ids >= tokenizer.vocab_size))
+                raise ValueError(
+                    f"{file.path} holds the id {_ids(file, first, first + 1)[0]} at token {first:,} (byte "
+                    f"{file.offset + first * _DTYPE.itemsize:,}), and tokenizer {tokenizer.name} has {tokenizer.vocab_size:,} "
+                    "ids: name the tokenizer that the file was made with."
+                )
+            counts += np.bincount(ids, minlength=tokenizer.vocab_size)
+            digest.update(ids.tobytes())
+        place = {"file": str(file.path), "offset": file.offset, "dtype": _DTYPE.name}
+        shards.append({"tokens": file.tokens, **place, "sha256": {"ids": digest.hexdigest()}})
+    entry = {
+        "documents": int(counts[tokenizer.eot_id]),
+        "tokens": int(counts.sum()),
+        "loss_bearing_tokens": int(counts.sum()),
+        "bytes": int(counts @ np.array(tokenizer.bytes_per_id())),
+        "dtype": _DTYPE.name,
+        "masked": False,
+        "shards": shards,
+    }
+    return entry, counts
+
+
+def _pieces(file: ForeignFile) -> Iterator[tuple[int, np.ndarray]]:
+    for start in range(0, file.tokens, _AT_ONCE):
+        yield start, _ids(file, start, min(start + _AT_ONCE, file.tokens))
+
+
+def _ids(file: ForeignFile, start: int, stop: int) -> np.ndarray:
+    return np.fromfile(file.path, _DTYPE, count=stop - start, offset=file.offset + start * _DTYPE.itemsize)

@@ -1,0 +1,39 @@
+"""What is in a prepared source: lengths of its documents, and sequences as a model gets them, decoded."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+
+from data_modules.shards import TokenStream
+from gpt_lightning.tokenizer import Tokenizer
+
+
+def document_lengths(stream: TokenStream) -> np.ndarray:
+    """Tokens of each document, end-of-text included, (documents,) int64."""
+    ends = stream.document_ends
+    if not len(ends) or ends[-1] < len(stream):
+        ends = np.append(ends, len(stream))  # the last one does not end
+    return np.diff(ends, prepend=0)
+
+
+def random_sequences(stream: TokenStream, max_seq_len: int, n: int, *, seed: int) -> list[tuple[int, int]]:
+    """Where `n` sequences drawn at random begin and end."""
+    borders = stream.sequences(max_seq_len, whole=False)
+    chosen = np.random.default_rng(seed).permutation(len(borders) - 1)[:n]
+    return [(int(borders[j]), int(borders[j + 1])) for j in sorted(chosen.tolist())]
+
+
+def pieces(stream: TokenStream, start: int, stop: int, tokenizer: Tokenizer) -> Iterator[tuple[str, bool]]:
+    """The text of the tokens `start` to `stop`, cut where the mask changes: (text, does it bear loss?)."""
+    ids, mask = stream.read(start, stop), stream.read_mask(start, stop)
+    borders = [0, *(np.flatnonzero(np.diff(mask)) + 1).tolist(), len(ids)]
+    for first, last in pairwise(borders):
+        yield tokenizer.decode(ids[first:last].tolist()), bool(mask[first])
+
+
+def padding(stream: TokenStream, max_seq_len: int) -> float:
+    """Share of the training sequences' places that no token fills."""
+    borders = stream.sequences(max_seq_len, whole=True)
+    n_sequences = len(borders) - 1
+    return 1 - int(borders[-1]) / (n_sequences * max_seq_len) if n_sequences else 0.0

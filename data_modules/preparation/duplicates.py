@@ -1,0 +1,50 @@
+"""Has this text been seen before? Answered from a file, so that memory does not grow with the corpus."""
+
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path
+
+_CACHE_KB = 64 * 1024
+
+
+class SeenTexts:
+    """The texts of a source so far, as digests with the number of the document that had each first.
+
+    Args:
+        path: a SQLite file.
+        documents: how many were seen at the last commit; what is there of later ones is forgotten.
+    """
+
+    def __init__(self, path: Path, documents: int) -> None:
+        self._connection = sqlite3.connect(path)
+        self._connection.execute(f"PRAGMA cache_size = -{_CACHE_KB}")
+        self._connection.execute(
+            "CREATE TABLE IF NOT EXISTS seen (digest BLOB PRIMARY KEY, document INTEGER) WITHOUT ROWID"
+        )
+        self._connection.execute("DELETE FROM seen WHERE document >= ?", (documents,))
+
+    def add(self, digest: bytes, document: int) -> bool:
+        """Whether the text is new."""
+        cursor = self._connection.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (digest, document))
+        return cursor.rowcount == 1
+
+    def commit(self) -> None:
+        self._connection.commit()
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def n_different(paths: Iterable[Path]) -> int:
+    """How many different texts are in these files together; the first file comes to hold them all."""
+    first, *others = paths
+    connection = sqlite3.connect(first)
+    connection.execute(f"PRAGMA cache_size = -{_CACHE_KB}")
+    for other in others:
+        connection.execute("ATTACH ? AS other", (str(other),))
+        connection.execute("INSERT OR IGNORE INTO seen SELECT * FROM other.seen")
+        connection.commit()
+        connection.execute("DETACH other")
+    (count,) = connection.execute("SELECT count(*) FROM seen").fetchone()
+    connection.close()
+    return int(count)

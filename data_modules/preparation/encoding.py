@@ -1,0 +1,168 @@
+"""Chunks to tokens, in as many processes as there are cores, in order.
+
+The processes are started anew ("spawn"), so they inherit no lock and no open file, and they end with the one that started them.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+from typing import NamedTuple
+
+import numpy as np
+
+from data_modules.corpora.documents import BadRecord, Chunk, Corpus, Document, text_of
+from data_modules.preparation.recipe import Recipe
+from data_modules.preparation.split import cut_tail, digest_of, position_of
+from gpt_lightning.tokenizer import Tokenizer
+from gpt_lightning.tokenizer.base import CHAT_START
+
+
+class Encoded(NamedTuple):
+    """The documents of a chunk as tokens. (n,) arrays go by document, or by part of one where the split cuts them."""
+
+    ids: np.ndarray  # (tokens,) uint16 or uint32, with the end-of-text ids: behind each document; `tail`: before each
+    mask: np.ndarray | None  # (tokens,) bool: does the token bear loss? None: all of them do
+    lengths: np.ndarray  # (n,) int64, tokens
+    for_val: np.ndarray  # (n,) bool
+    n_bytes: np.ndarray  # (n,) int64, UTF-8 bytes of text
+    digests: list[bytes]  # (n,)
+    positions: np.ndarray  # (n,) float64, see `position_of`
+    bad: list[tuple[int, str]]  # (how many documents stand before it, what is wrong and where) of each bad record
+
+
+class Encoder:
+    """Turns chunks of one corpus into tokens. It can be pickled."""
+
+    def __init__(self, corpus: Corpus, tokenizer: Tokenizer, recipe: Recipe, val_fraction: float) -> None:
+        self._corpus = corpus
+        self._tokenizer = tokenizer
+        self._recipe = recipe
+        self._val_fraction = val_fraction
+
+    def encode(self, file: int, chunk: Chunk) -> Encoded:
+        """Raises ValueError: texts and conversations are mixed, or conversations meet a tokenizer without chat tokens."""
+        documents: list[Document] = []
+        bad: list[tuple[int, str]] = []
+        for where, document in self._corpus.documents(file, chunk):
+            if isinstance(document, BadRecord):
+                bad.append((len(documents), f"{where}: {document}"))
+            else:
+                documents.append(document)
+        is_chat = any(isinstance(document, list) for document in documents)
+        if is_chat:
+            self._refuse_mixtures(documents)
+        if self._recipe.split == "tail":
+            pieces = [piece for document in documents for piece in cut_tail(text_of(document), self._val_fraction)]
+            for_val = np.arange(len(pieces)) % 2 == 1
+            bad = [(2 * before, reason) for before, reason in bad]
+            documents = list(pieces)
+        texts = [text_of(document) for document in documents]
+        positions = np.array([position_of(text) for text in texts])
+        if self._recipe.split == "hash":
+            for_val = positions < self._val_fraction
+        encoded, masks = self._tokens(documents, is_chat)
+        return Encoded(
+            ids=np.concatenate(encoded) if encoded else np.zeros(0, self._dtype),
+            mask=np.concatenate(masks) if masks else None,
+            lengths=np.array([len(ids) for ids in encoded], dtype=np.int64),
+            for_val=for_val,
+            n_bytes=np.array([len(text.encode()) for text in texts], dtype=np.int64),
+            digests=[digest_of(text) for text in texts],
+            positions=positions,
+            bad=bad,
+        )
+
+    @property
+    def _dtype(self) -> np.dtype:
+        return np.dtype(np.uint16 if self._tokenizer.vocab_size <= 2**16 else np.uint32)
+
+    def _tokens(self, documents: list[Document], is_chat: bool) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Ids of each document with its end-of-text id, and of conversations the loss mask, which leaves that id out."""
+        end = np.array([self._tokenizer.eot_id], dtype=self._dtype)
+        if is_chat:
+            pairs = [self._tokenizer.encode_chat(document) for document in documents if not isinstance(document, str)]
+            ids = [np.array([*ids, self._tokenizer.eot_id], dtype=self._dtype) for ids, _ in pairs]
+            return ids, [np.array([*mask, 0], dtype=np.bool_) for _, mask in pairs]
+        encoded = self._tokenizer.encode_batch([document for document in documents if isinstance(document, str)])
+        if self._recipe.split == "tail":
+            return [np.concatenate([end, ids.astype(self._dtype)]) for ids in encoded], []
+        return [np.concatenate([ids.astype(self._dtype), end]) for ids in encoded], []
+
+    def _refuse_mixtures(self, documents: list[Document]) -> None:
+        if not all(isinstance(document, list) for document in documents):
+            raise ValueError("the source holds texts and conversations: split it in two.")
+        if CHAT_START not in self._tokenizer.special_ids:
+            raise ValueError(
+                f"the source is chat, and tokenizer {self._tokenizer.name} has no chat tokens: use gpt2_chatml or bpe_4096."
+            )
+        if self._recipe.split == "tail":
+            raise ValueError("the source is chat, and split=tail cuts texts: use split=hash.")
+
+
+def encode_in_order(
+    encoder: Encoder, chunks: Iterable[tuple[int, Chunk]], *, workers: int
+) -> Iterator[tuple[int, Chunk, Encoded]]:
+    """(file, chunk without its payload, tokens) of each (file, chunk), in their order.
+
+    At most two chunks a worker are under way, so memory does not depend on how much there is to do.
+
+    Args:
+        workers: processes; 1: this one alone.
+
+    Raises:
+        ValueError: a worker raised it, or died.
+    """
+    if workers == 1:
+        for file, chunk in chunks:
+            yield file, chunk._replace(payload=None), encoder.encode(file, chunk)
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker, initargs=(encoder,))
+    under_way: deque[tuple[int, Chunk, Future[Encoded]]] = deque()
+    try:
+        for file, chunk in chunks:
+            under_way.append((file, chunk._replace(payload=None), pool.submit(_encode, file, chunk)))
+            if len(under_way) > 2 * workers:
+                yield _finished(under_way)
+        while under_way:
+            yield _finished(under_way)
+    except BrokenProcessPool as error:
+        raise ValueError(
+            f"one of the {workers} workers was killed, perhaps for want of memory: start the same command with fewer workers; it "
+            "goes on where it stopped."
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _finished(under_way: deque[tuple[int, Chunk, Future[Encoded]]]) -> tuple[int, Chunk, Encoded]:
+    file, chunk, future = under_way.popleft()
+    return file, chunk, future.result()
+
+
+_ENCODER: Encoder  # of a worker, one for its whole life
+
+
+def _begin_worker(encoder: Encoder) -> None:
+    global _ENCODER
+    _ENCODER = encoder
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the cores are taken by the other workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one sees to the others
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
+
+
+def _encode(file: int, chunk: Chunk) -> Encoded:
+    return _ENCODER.encode(file, chunk)

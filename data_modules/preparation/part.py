@@ -1,0 +1,270 @@
+"""A part of a source: some of its input files, as shards, in a folder from which anybody can go on who is interrupted.
+
+    <part>/part.json               what was asked for, how far it is, what it holds; "done" when nothing is missing
+    <part>/{train,val}/            shards; the one being written ends in .unfinished
+    <part>/seen.sqlite             digests of the documents
+    <part>/lock, owner             held by the process that is at work
+
+Every few seconds everything is brought to the disk and then part.json replaced: whatever was written after that is taken back
+by whoever goes on, so the bytes are the same however often it was interrupted.
+"""
+
+import json
+import os
+import socket
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from data_modules.corpora.documents import Chunk, Corpus
+from data_modules.preparation.duplicates import SeenTexts
+from data_modules.preparation.encoding import Encoded, Encoder, encode_in_order
+from data_modules.preparation.progress import Progress
+from data_modules.preparation.recipe import Recipe
+from data_modules.preparation.shard_writer import ShardWriter
+from data_modules.preparation.split import SPLITS
+from gpt_lightning.tokenizer import Tokenizer
+
+COMMIT_SECONDS = 2.0
+BAD_SHARE = 0.001  # more bad records than this are no accident
+_BAD_NAMED = 10
+
+
+class Part:
+    """The work on one part.
+
+    Args:
+        files: which of the corpus's files, in order.
+        group_of: a number for each of the corpus's files; a shard never holds documents of two groups.
+        request: all that was asked for, which decides the bytes; a part that was begun with another one is refused.
+
+    Raises:
+        ValueError: the folder holds a part with another request.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        corpus: Corpus,
+        files: range,
+        group_of: Sequence[int],
+        tokenizer: Tokenizer,
+        recipe: Recipe,
+        request: dict[str, Any],
+    ) -> None:
+        self.folder = folder
+        self._corpus = corpus
+        self._files = files
+        self._group_of = group_of
+        self._tokenizer = tokenizer
+        self._recipe = recipe
+        self._record = folder / "part.json"
+        self.state: dict[str, Any] = {
+            "request": request,
+            "val_fraction": recipe.val_fraction,
+            "done": False,
+            "file": files.start,
+            "record": 0,
+            "masked": None,
+            "documents": 0,
+            "records": 0,
+            "duplicates": 0,
+            "bad": {"count": 0, "first": []},
+            "positions": [1.0, 0.0],
+            "splits": {split: None for split in SPLITS},
+        }
+        if self._record.is_file():
+            state = json.loads(self._record.read_text(encoding="utf-8"))
+            _refuse_other_request(state["request"], json.loads(json.dumps(request)), folder)
+            self.state = state
+            self._note_bad(state["bad"]["first"][:1] if recipe.on_bad_record == "error" else [])
+
+    def prepare(self, *, workers: int, progress: Callable[[Progress], None]) -> dict[str, Any]:
+        """Do what is missing; return the final state.
+
+        Raises:
+            ValueError: a record is bad, a file cannot be read, or another process is at work here.
+            OSError: the disk is full or fails; what was committed stays.
+        """
+        if self.state["done"]:
+            return self.state
+        state = self.state
+        seen = SeenTexts(self.folder / "seen.sqlite", state["documents"])
+        writers = self._writers() if state["masked"] is not None else {}
+        encoder = Encoder(self._corpus, self._tokenizer, self._recipe, state["val_fraction"])
+        committed = time.monotonic()
+        encoded_chunks = encode_in_order(encoder, self._chunks(), workers=workers)
+        try:
+            for file, chunk, encoded in encoded_chunks:
+                if self._group_of[file] != self._group_of[state["file"]]:
+                    self._end_shards(writers)
+                if not writers and len(encoded.lengths):
+                    state["masked"] = encoded.mask is not None
+                    writers = self._writers()
+                reached = self._take(encoded, writers, seen)
+                state["records"] += chunk.stop - chunk.first
+                state["file"], state["record"] = file, chunk.stop
+                self._refuse_many_bad(at_least=100_000)
+                tokens = sum(writer.tokens for writer in writers.values())
+                progress(Progress(state["documents"], tokens, self._share(file, chunk, tokens)))
+                if reached:
+                    break
+                if time.monotonic() - committed > COMMIT_SECONDS:
+                    self._commit(writers, seen)
+                    committed = time.monotonic()
+            self._refuse_many_bad(at_least=0)
+            self._end_shards(writers)
+            state["done"] = True
+            self._commit(writers, seen)
+        except sqlite3.OperationalError as error:
+            raise OSError(f"{self.folder / 'seen.sqlite'}: {error}") from error
+        finally:
+            encoded_chunks.close()  # type: ignore[attr-defined]
+            seen.close()
+            for writer in writers.values():
+                writer.close()
+        return state
+
+    def _chunks(self) -> Iterator[tuple[int, Chunk]]:
+        for file in range(self.state["file"], self._files.stop):
+            first = self.state["record"] if file == self.state["file"] else 0
+            for chunk in self._corpus.chunks(file, first):
+                yield file, chunk
+
+    def _take(self, encoded: Encoded, writers: dict[str, ShardWriter], seen: SeenTexts) -> bool:
+        """Write the documents of a chunk; whether the amount that was asked for is reached."""
+        state, limit = self.state, self._recipe.limit_tokens
+        tokens = sum(writer.tokens for writer in writers.values())
+        keep = np.ones(len(encoded.lengths), dtype=np.bool_)
+        taken = 0
+        reached = False
+        for digest, length in zip(encoded.digests, encoded.lengths.tolist(), strict=True):
+            if not seen.add(digest, state["documents"]):
+                state["duplicates"] += 1
+                keep[taken] = self._recipe.deduplicate is None
+            tokens += length if keep[taken] else 0
+            taken += 1
+            state["documents"] += 1
+            if limit is not None and tokens >= limit:
+                reached = True
+                break
+        self._note_bad([reason for before, reason in encoded.bad if not reached or before < taken])
+        if taken:
+            positions = encoded.positions[:taken]
+            low, high = state["positions"]
+            state["positions"] = [min(low, float(positions.min())), max(high, float(positions.max()))]
+        lengths = encoded.lengths[:taken]
+        for split, writer in writers.items():
+            chosen = keep[:taken] & (encoded.for_val[:taken] == (split == "val"))
+            if not chosen.any():
+                continue
+            of_tokens = np.repeat(chosen, lengths)
+            ids, mask = encoded.ids[: len(of_tokens)][of_tokens], None
+            if encoded.mask is not None:
+                mask = encoded.mask[: len(of_tokens)][of_tokens]
+            n_bytes = int(encoded.n_bytes[:taken][chosen].sum())
+            chosen_lengths = lengths[chosen]
+            if self._recipe.split == "tail" and not writer.tokens:  # nothing stands before it that would have to end
+                ids, chosen_lengths = ids[1:], chosen_lengths - (np.arange(len(chosen_lengths)) == 0)
+            writer.add(ids, mask, lengths=chosen_lengths, n_bytes=n_bytes)
+        return reached
+
+    def _note_bad(self, reasons: list[str]) -> None:
+        if reasons and self._recipe.on_bad_record == "error":
+            raise ValueError(f"{reasons[0]}. on_bad_record=skip leaves out such records, and counts them.")
+        bad = self.state["bad"]
+        bad["count"] += len(reasons)
+        bad["first"] = [*bad["first"], *reasons][:_BAD_NAMED]
+
+    def _refuse_many_bad(self, *, at_least: int) -> None:
+        """Give up early only where so many are bad that the rest could hardly make up for them."""
+        bad, records = self.state["bad"], self.state["records"]
+        if bad["count"] > BAD_SHARE * max(records, at_least):
+            raise ValueError(
+                f"{bad['count']:,} of {records:,} records are bad, more than one in a thousand; the first is {bad['first'][0]}."
+            )
+
+    def _share(self, file: int, chunk: Chunk, tokens: int) -> float | None:
+        sizes = [self._corpus.files[n].n_bytes for n in self._files]
+        shares = [tokens / self._recipe.limit_tokens] if self._recipe.limit_tokens else []
+        if sum(sizes):
+            shares.append((sum(sizes[: file - self._files.start]) + chunk.read) / sum(sizes))
+        return min(1.0, max(shares)) if shares else None
+
+    def _writers(self) -> dict[str, ShardWriter]:
+        return {
+            split: ShardWriter(
+                self.folder / split,
+                dtype=np.dtype(np.uint16 if self._tokenizer.vocab_size <= 2**16 else np.uint32),
+                masked=self.state["masked"],
+                shard_tokens=self._recipe.shard_tokens,
+                state=self.state["splits"][split],
+            )
+            for split in SPLITS
+        }
+
+    @staticmethod
+    def _end_shards(writers: dict[str, ShardWriter]) -> None:
+        for writer in writers.values():
+            writer.end_shard()
+
+    def _commit(self, writers: dict[str, ShardWriter], seen: SeenTexts) -> None:
+        self.state["splits"] = {split: writer.commit() for split, writer in writers.items()} or self.state["splits"]
+        seen.commit()
+        write_durably(self._record, self.state)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Be the only one at work in a folder, which is made if need be.
+
+    Raises:
+        ValueError: another process is, and which one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    owner = folder / "owner"
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        who = owner.read_text(encoding="utf-8") if owner.is_file() else "another process"
+        raise ValueError(f"{folder} is being prepared by {who}: wait for it, or stop it.") from error
+    try:
+        owner.write_text(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+        yield
+    finally:
+        lock.release()
+
+
+def write_durably(path: Path, content: dict[str, Any]) -> None:
+    """Replace a JSON file as a whole, so that it survives a loss of power."""
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(content, indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
+
+
+def _refuse_other_request(then: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+    for key in {**then, **now}:
+        if then.get(key) != now.get(key):
+            raise ValueError(
+                f"{folder} was begun with {key}={_short(then.get(key))}, and now it is {_short(now.get(key))}: set it back to go "
+                "on, or delete the folder to begin anew."
+            )
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) < 200 else f"{text[:200]}…"

@@ -1,0 +1,31 @@
+"""What a tokenizer is trained on, and how well it fits: the texts of corpora, on their sides of the split."""
+
+from collections.abc import Iterator
+
+from data_modules.corpora.documents import BadRecord, Corpus, text_of
+from data_modules.preparation.split import position_of
+from gpt_lightning.tokenizer import Tokenizer
+
+
+def texts_of(corpus: Corpus, *, val_fraction: float, for_val: bool, mb: float | None) -> Iterator[str]:
+    """The texts of a corpus's training or validation documents, until they are `mb` megabytes; None: all.
+
+    A tokenizer must not have seen what a model is validated with. Bad records are left to those who prepare the source.
+    """
+    n_bytes = 0
+    for file in range(len(corpus.files)):
+        for chunk in corpus.chunks(file, 0):
+            for _, document in corpus.documents(file, chunk):
+                if isinstance(document, BadRecord):
+                    continue
+                text = text_of(document)
+                if (position_of(text) < val_fraction) == for_val:
+                    n_bytes += len(text.encode())
+                    yield text
+            if mb is not None and n_bytes >= mb * 1e6:
+                return
+
+
+def bytes_per_token(texts: list[str], tokenizer: Tokenizer) -> float:
+    """UTF-8 bytes of text for each token."""
+    return sum(len(text.encode()) for text in texts) / max(1, sum(len(ids) for ids in tokenizer.encode_batch(texts)))
