@@ -36,16 +36,20 @@ ALLOWED_TARGETS: tuple[str, ...] = (
 )
 TEXTS = {"prompt"}  # settings that hold ordinary text
 PATHS = {"run", "input", "output", "init_from", "path"}  # the folders of a sweep's runs have = and , in their names
-_failed_jobs: list[str] = []
+_failed_jobs: list[str] | None = None  # of the multirun that this process started
 
 
 def start(hydra_main: Callable[[], None], config_name: str) -> None:
     """Run a verb: check the command line first, so that a typo costs one sentence and not a page."""
+    global _failed_jobs
+    _failed_jobs = []
     sys.argv[1:] = quote_texts(sys.argv[1:])
     try:
         check_command_line(config_name, sys.argv[1:])
     except ValueError as error:
         sys.exit(f"error: {error}")
+    if {"-m", "--multirun"} & set(sys.argv):
+        sys.argv.append(_not_swept(sys.argv[1:]))
     hydra_main()
     if _failed_jobs:
         sys.exit("error: " + f"{len(_failed_jobs)} of the jobs failed: {', '.join(_failed_jobs)}.")
@@ -223,16 +227,24 @@ def _refuse_strangers(config: Mapping[str, Any], *, defaults: Mapping[str, Any])
 def _run_as_process(config: DictConfig) -> None:
     """One job of a multirun, in a directory named by its place on the axes; nothing of the job before it can linger."""
     hydra = HydraConfig.get()
-    given = [argument for argument in sys.argv[1:] if "=" in argument]
-    swept = {o.key_or_group for o in OverridesParser.create().parse_overrides(given) if o.is_sweep_override()}
-    axes = [override for override in hydra.overrides.task if override.split("=")[0].lstrip("+") in swept]
+    fixed = hydra.job.config.override_dirname.exclude_keys
+    axes = [override for override in hydra.overrides.task if override.split("=")[0].lstrip("+") not in fixed]
     job = re.sub(r"[^\w.,=+-]", "_", ",".join(axes)) or f"job={hydra.job.num}"
-    command = [sys.executable, sys.argv[0], *hydra.overrides.task]
+    command = [sys.executable, str(CONF.parent / f"{hydra.job.name}.py"), *hydra.overrides.task]
     if "run_dir" in config:
         command.append(f"run_dir='{config.sweep_dir}/{job}'")
     print(f"── job {hydra.job.num}: {job}", flush=True)
     if subprocess.run(command, check=False).returncode:
+        if _failed_jobs is None:  # a launcher of Hydra runs the job elsewhere, and waits to be told
+            raise RuntimeError(f"job {job} failed")
         _failed_jobs.append(job)
+
+
+def _not_swept(arguments: list[str]) -> str:
+    """Tells Hydra which settings are no axes of a multirun, wherever its launcher runs the jobs."""
+    parsed = OverridesParser.create().parse_overrides([a for a in arguments if "=" in a and not a.startswith("--")])
+    fixed = ",".join(f"'{o.key_or_group}'" for o in parsed if not o.is_sweep_override())
+    return f"hydra.job.config.override_dirname.exclude_keys=[{fixed}]"
 
 
 def _one_sentence(error: Exception, config_name: str) -> str:

@@ -54,6 +54,8 @@ def prepare(config: Mapping[str, Any]) -> None:
     for source in sources.values():
         source["path"] = config["path"] or source.get("path")
     config = {**config, "sources": sources}
+    if config["workers"] is not None and (not isinstance(config["workers"], int) or config["workers"] < 1):
+        raise ValueError(f"workers is {config['workers']!r}: it must be a number of processes, 1 or more.")
     console = Console(highlight=False, soft_wrap=True)
     tokenizer = _tokenizer(config, console)
     for key, source in sources.items():
@@ -94,8 +96,13 @@ def _prepare(job: _Job) -> None:
 
 
 def _join(job: _Job) -> None:
-    _, of = _part(job.config["part"])
-    information = _parts(job, of).join()
+    begun = {folder.name.rpartition("_")[2] for folder in job.folder.parent.glob(f".{job.name}.unfinished/*_of_*")}
+    if len(begun) != 1:
+        raise ValueError(
+            f"{job.name}: there are {'parts of ' + ' and of '.join(sorted(begun)) if begun else 'no parts'} to be joined: "
+            "prepare part=0/n to part=n-1/n, of one n, and delete what is left of others."
+        )
+    information = _parts(job, int(begun.pop())).join()
     job.console.print(f"{job.name}: joined in {job.folder}, {_summary(information)}")
 
 
@@ -157,6 +164,8 @@ def _part(part: str | None) -> tuple[int, int]:
 
 def _recipe(config: Mapping[str, Any], source: Mapping[str, Any]) -> Recipe:
     limit = source["limit_tokens"] if config["limit_tokens"] is None else config["limit_tokens"]
+    if limit not in (None, "all") and not isinstance(limit, (int, float)):
+        raise ValueError(f"limit_tokens is {limit}: it must be a number of tokens, or all.")
     return Recipe(
         val_fraction=source["val_fraction"],
         split=source["split"],

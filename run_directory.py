@@ -24,7 +24,7 @@ from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
 from launch import flatten
 
 # Where a run runs, not what it is.
-MAY_CHANGE = {"data_dir", "runs_dir", "run_dir", "sweep_dir", "data.workers"} | {
+MAY_CHANGE = {"data_dir", "runs_dir", "run_dir", "sweep_dir", "data.prepare", "data.workers"} | {
     f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy", "compile")
 }
 _PACKAGES = ("torch", "lightning", "numpy", "tokenizers", "tiktoken", "hydra-core", "bitsandbytes")

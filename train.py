@@ -1,7 +1,6 @@
 """python train.py [experiment=…] [key=value …]: train a model, or go on with the run of the same name."""
 
 import logging
-import shlex
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from torch.utils.tensorboard.summary import hparams
 import launch
 from callbacks import Checkpoints, MetricsFile, RunLog
 from callbacks.terminal import Terminal
+from data_folder import open_sources
 from data_modules import Curriculum, SampleOrder, SourceShards
 from data_modules.mixed_data_module import MixedDataModule
 from gpt_lightning.checkpoint import VerifiedCheckpointIO, fingerprint
@@ -28,7 +28,7 @@ from gpt_lightning.lit_gpt import LitGPT
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.model.attention_backends import choose_backend
 from gpt_lightning.optim import cosine_schedule
-from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
+from gpt_lightning.tokenizer import Tokenizer
 from run_directory import RunDirectory, refuse_other_tokenizer
 
 
@@ -42,7 +42,7 @@ def train(config: Mapping[str, Any]) -> dict[str, float]:
     """
     device = choose_device(config["trainer"]["accelerator"])
     curriculum = _from_config(Curriculum, "curriculum", config["curriculum"])
-    tokenizer, sources = _open_sources(config, curriculum)
+    tokenizer, sources = open_sources(config, curriculum)
     model_config = _model_config(config, tokenizer)
     accumulation = _accumulation(config)
     order = _order(config, curriculum, sources)
@@ -64,7 +64,8 @@ def train(config: Mapping[str, Any]) -> dict[str, float]:
         tokenizer=tokenizer,
         max_seq_len=model_config.max_seq_len,
         micro_batch=config["micro_batch"],
-        **config["data"],
+        val_sequences=config["data"]["val_sequences"],
+        workers=config["data"]["workers"],
     )
     run = RunDirectory(Path(config["run_dir"]))
     checkpoint = run.newest_checkpoint(config, sources)
@@ -142,51 +143,6 @@ def _from_config(build: Callable[..., Any], name: str, section: Mapping[str, Any
         return build(**section, **more)
     except TypeError as error:
         raise ValueError(f"{name}: {error}.") from error
-
-
-def _open_sources(config: Mapping[str, Any], curriculum: Curriculum) -> tuple[Tokenizer, dict[str, SourceShards]]:
-    """The tokenizer, and each source of the curriculum as prepared with it."""
-    name = config["tokenizer"]["name"]
-    folder = Path(config["data_dir"]) / name
-    known = launch.group_choices("source")
-    missing = []
-    for source in curriculum.sources:
-        if not (folder / source / "source.json").is_file():
-            if source not in known:
-                keyframe = next(
-                    k for k, frame in config["curriculum"]["keyframes"].items() if source in frame["weights"]
-                )
-                raise ValueError(
-                    f"curriculum.keyframes.{keyframe}.weights.{source}: there is no source {source}; conf/source has "
-                    f"{', '.join(known)}, and {folder} has none of that name."
-                )
-            missing.append(source)
-    if missing:
-        chosen = [f"tokenizer={name}"]
-        if name not in launch.group_choices("tokenizer"):
-            chosen = [f"tokenizer.name={name}", f"tokenizer.model_vocab_size={config['tokenizer']['model_vocab_size']}"]
-        if config["data_dir"] != "data":
-            chosen.append(f"data_dir={config['data_dir']}")
-        commands = "".join(f"\n    python prepare.py {shlex.join([f'source={s}', *chosen])}" for s in missing)
-        raise ValueError(
-            f"not prepared with tokenizer {name} yet: {', '.join(missing)}. First run{commands}\n"
-            f"{_on_the_hub(missing)}or train on the corpora that every machine has: "
-            "python prepare.py && python train.py experiment=quickstart."
-        )
-    tokenizer = load_tokenizer(folder if "train_on" in config["tokenizer"] else name)
-    sources = {source: SourceShards(folder / source) for source in curriculum.sources}
-    for source, shards in sources.items():
-        if shards.information["tokenizer"]["fingerprint"] != tokenizer.fingerprint:
-            raise ValueError(
-                f"{folder / source} was made with another tokenizer {name}: delete it and prepare it again."
-            )
-    return tokenizer, sources
-
-
-def _on_the_hub(sources: list[str]) -> str:
-    """What is to be said of the sources among these that have no loader yet."""
-    unreadable = [name for name in sources if "corpus" not in launch.read_choice("source", name)]
-    return f"({', '.join(unreadable)} lie on the hub, which this version cannot read yet) " if unreadable else ""
 
 
 def _model_config(config: Mapping[str, Any], tokenizer: Tokenizer) -> GPTConfig:

@@ -1,0 +1,81 @@
+"""The folder that holds what runs read, data/<tokenizer>/<source>/: opened for a run, and what it lacks prepared first."""
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import launch
+from data_modules import Curriculum, SourceShards
+from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
+
+_LOOK_EVERY = 2.0  # seconds between two looks of a rank that waits for rank 0
+
+
+def open_sources(config: Mapping[str, Any], curriculum: Curriculum) -> tuple[Tokenizer, dict[str, SourceShards]]:
+    """The tokenizer of a run, and each source of its curriculum as prepared with it; `data.prepare` says what is done first.
+
+    Raises:
+        ValueError: a source is unknown, not prepared, or was prepared with another tokenizer.
+    """
+    if config["data"]["prepare"] not in ("never", "missing"):
+        raise ValueError(f"data.prepare is {config['data']['prepare']}: it must be never or missing.")
+    name = config["tokenizer"]["name"]
+    folder = Path(config["data_dir"]) / name
+    missing = _missing(config, curriculum, folder)
+    if missing and config["data"]["prepare"] == "missing":
+        _prepare(config, missing, folder)
+    elif missing:
+        commands = "".join(f"\n    python {shlex.join(_command(config, source))}" for source in missing)
+        raise ValueError(
+            f"not prepared with tokenizer {name} yet: {', '.join(missing)}. Either data.prepare=missing, or first run{commands}\n"
+            "or train on the corpora that every machine has: python prepare.py && python train.py experiment=quickstart."
+        )
+    tokenizer = load_tokenizer(folder if "train_on" in config["tokenizer"] else name)
+    sources = {source: SourceShards(folder / source) for source in curriculum.sources}
+    for source, shards in sources.items():
+        if shards.information["tokenizer"]["fingerprint"] != tokenizer.fingerprint:
+            raise ValueError(
+                f"{folder / source} was made with another tokenizer {name}: delete it and prepare it again."
+            )
+    return tokenizer, sources
+
+
+def _missing(config: Mapping[str, Any], curriculum: Curriculum, folder: Path) -> list[str]:
+    known = launch.group_choices("source")
+    missing = [source for source in curriculum.sources if not (folder / source / "source.json").is_file()]
+    for source in missing:
+        if source not in known:
+            keyframe = next(k for k, frame in config["curriculum"]["keyframes"].items() if source in frame["weights"])
+            raise ValueError(
+                f"curriculum.keyframes.{keyframe}.weights.{source}: there is no source {source}; conf/source has "
+                f"{', '.join(known)}, and {folder} has none of that name."
+            )
+    return missing
+
+
+def _prepare(config: Mapping[str, Any], missing: Sequence[str], folder: Path) -> None:
+    """Prepare sources, one after the other, each in a process of its own; only rank 0 does, the others wait."""
+    if int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) > 0:
+        while not all((folder / source / "source.json").is_file() for source in missing):
+            time.sleep(_LOOK_EVERY)
+        return
+    for source in missing:
+        command = [sys.executable, str(launch.CONF.parent / "prepare.py"), *_command(config, source)[1:]]
+        if subprocess.run(command, check=False).returncode:
+            raise ValueError(f"{source} could not be prepared (see above): {shlex.join(command[1:])}")
+
+
+def _command(config: Mapping[str, Any], source: str) -> list[str]:
+    """The command line that prepares a source for this run."""
+    tokenizer = config["tokenizer"]
+    chosen = [f"tokenizer={tokenizer['name']}"]
+    if tokenizer["name"] not in launch.group_choices("tokenizer"):
+        chosen = [f"tokenizer.name={tokenizer['name']}", f"tokenizer.model_vocab_size={tokenizer['model_vocab_size']}"]
+    if config["data_dir"] != "data":
+        chosen.append(f"data_dir={config['data_dir']}")
+    return ["prepare.py", f"source={source}", *chosen]
