@@ -31,10 +31,12 @@ check: lint types test
 tensorboard: $(READY)
 	$(BIN)/tensorboard --logdir runs
 
-# litgpt without its dependencies: it asks for a huggingface-hub older than transformers', and its model needs none
+# litgpt without its dependencies: it asks for a huggingface-hub older than transformers', and its model needs none;
+# litdata with those alone that it imports: its others ask for an urllib3 older than ours
 bench: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'litgpt==0.5.13'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'litgpt==0.5.13' 'litdata==0.2.76' \
+		boto3 botocore s3transfer jmespath
 	$(BIN)/python prepare.py source=stdlib tokenizer=bpe_4096
 	$(BIN)/python prepare.py source=stdlib tokenizer=gpt2
 	$(BIN)/python -m benchmarks

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import hydra
-import numpy as np
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
@@ -19,7 +18,7 @@ import launch
 from analysis.source_picture import draw_document_lengths
 from data_modules import SourceShards
 from data_modules.corpora import Corpus, DocumentCorpus, FileCorpus, HubUnreachable, hub_files, local_files
-from data_modules.inspection import document_lengths, padding, pieces, random_sequences
+from data_modules.inspection import describe, document_lengths, pieces, random_sequences
 from data_modules.preparation import Recipe, SourceParts, adopt_shards, damages, shown
 from data_modules.tokenizer_training import bytes_per_token, texts_of
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer, train_bpe
@@ -117,20 +116,12 @@ def _inspect(job: _Job) -> None:
     """Counts, a histogram, and random sequences with what bears no loss between marks."""
     max_seq_len, n_sequences = job.config["inspect"]["max_seq_len"], job.config["inspect"]["sequences"]
     source = SourceShards(job.folder)
-    information = source.information
-    lengths = document_lengths(source.train)
     picture = job.folder / "document_lengths.png"
-    draw_document_lengths(lengths, picture, name=job.name, max_seq_len=max_seq_len)
+    draw_document_lengths(document_lengths(source.train), picture, name=job.name, max_seq_len=max_seq_len)
     print_ = job.console.print
-    print_(f"{job.name}: {_summary(information)}")
-    print_(f"  licence    {information['licence']}")
-    print_(f"  from       {json.dumps(information['origin'], ensure_ascii=False)}")
-    print_(f"  split      {information['split']['rule']}, val_fraction {information['split']['val_fraction']}")
-    for split, entry in information["splits"].items():
-        print_(f"  {split:<10} {entry['loss_bearing_tokens']:,} of {entry['tokens']:,} tokens bear loss")
-    print_(f"  documents  {int(lengths.min()):,} to {int(lengths.max()):,} tokens, median {int(np.median(lengths)):,}")
-    print_(f"  padding    {padding(source.train, max_seq_len):.1%} of sequences of {max_seq_len:,} tokens")
-    print_(f"  bad        {information.get('bad_records', {}).get('count', 0):,} records left out")
+    print_(f"{job.name}: {_summary(source.information)}")
+    for what, said in describe(source, max_seq_len).items():
+        print_(f"  {what:<10} {said}")
     print_(f"  picture    {picture}")
     for start, stop in random_sequences(source.train, max_seq_len, n_sequences, seed=0):
         print_(Text(f"\ntokens {start:,} to {stop:,}; ⟦what bears no loss⟧", style="bold"))

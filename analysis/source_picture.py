@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from analysis.pictures import COLOURS
 
@@ -26,9 +26,12 @@ def draw_document_lengths(lengths: np.ndarray, path: Path, *, name: str, max_seq
         linewidth=1.5,
         label=f"a sequence, {max_seq_len:,} tokens: {share:.1%} are longer",
     )
-    axes.set(xscale="log", title=f"Documents of {name}", xlabel="tokens, end-of-text included", ylabel="documents")
+    axes.set(xscale="log", xlabel="tokens, end-of-text included", ylabel="documents")
+    figure.suptitle(f"Documents of {name}")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     figure.savefig(path, dpi=130)

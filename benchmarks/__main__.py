@@ -1,4 +1,4 @@
-"""python -m benchmarks [linear] [loss_head] [generation] [training]: measure, print tables, write benchmarks/results/.
+"""python -m benchmarks [preparation] [linear] [loss_head] [generation] [training]: measure, print, write benchmarks/results/.
 
 Each figure comes from a process of its own. The contestants of a row take turns, round after round, so that a machine that
 slows down slows all of them down; what counts is the median over the rounds, and the ratio of medians.
@@ -6,6 +6,7 @@ slows down slows all of them down; what counts is the median over the rounds, an
 
 import importlib
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -42,6 +43,7 @@ GENERATION = {
 }
 LINEAR = ((1, 768, 3072), (1, 768, 50257), (8, 768, 3072), (8, 768, 50257), (166, 256, 50257))
 PRECISIONS = ("32-true", "bf16-mixed")
+PREPARATION = (48, 192)  # megabytes of text
 
 
 def rows(benchmark: str) -> Iterator[tuple[str, list[str], dict[str, Any]]]:
@@ -55,6 +57,10 @@ def rows(benchmark: str) -> Iterator[tuple[str, list[str], dict[str, Any]]]:
         for precision in PRECISIONS:
             arguments = {"vocab_size": 50257, "d_model": 256, "tokens": 4096, "precision": precision}
             yield f"V50257 d256, 4,096 tokens, {precision}", ["ours", "torch"], arguments
+    elif benchmark == "preparation":
+        workers = len(os.sched_getaffinity(0))
+        for mb in PREPARATION:
+            yield f"{mb} MB of text, {workers} cores", ["ours", "tiktoken", "litdata"], {"mb": mb, "workers": workers}
     elif benchmark == "linear":
         for tokens, d_in, d_out in LINEAR:
             arguments = {"tokens": tokens, "d_in": d_in, "d_out": d_out}
@@ -108,7 +114,7 @@ def main(arguments: list[str]) -> None:
         measure = importlib.import_module(f"benchmarks.{benchmark}").measure
         print("\n" + json.dumps(measure(who, **json.loads(given))))
         return
-    chosen = arguments or ["linear", "loss_head", "generation", "training"]
+    chosen = arguments or ["preparation", "linear", "loss_head", "generation", "training"]
     tables = {benchmark: run(benchmark) for benchmark in chosen}
     for benchmark, table in tables.items():
         print_table(lines(benchmark, table))

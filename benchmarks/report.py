@@ -15,7 +15,8 @@ TITLES = {
 
 def lines(benchmark: str, rows: list[dict[str, Any]]) -> Lines:
     """The table of a benchmark on a CPU."""
-    return _generation(rows) if benchmark == "generation" else _time_and_memory(TITLES[benchmark], rows)
+    tables = {"generation": _generation, "preparation": _preparation}
+    return tables[benchmark](rows) if benchmark in tables else _time_and_memory(TITLES[benchmark], rows)
 
 
 def _time_and_memory(title: str, rows: list[dict[str, Any]]) -> Lines:
@@ -51,6 +52,27 @@ def _generation(rows: list[dict[str, Any]]) -> Lines:
                 f"{row['ours']['tokens_per_second'] / row['transformers']['tokens_per_second']:.2f} x",
                 f"{row['ours']['share_of_bandwidth']:.2f}",
                 f"{'yes' if row['same_ids'] else 'no'}, {row['different_ids']} different",
+            ]
+            for row in rows
+        ),
+    ]
+
+
+def _preparation(rows: list[dict[str, Any]]) -> Lines:
+    contestants = ("ours", "tiktoken", "litdata")
+    return [
+        ["preparation", "ours", "tiktoken, in memory", "litdata", "against tiktoken", "against litdata"],
+        *(
+            [
+                row["row"],
+                *(
+                    f"{row[who]['tokens_per_second'] / 1e6:,.2f} M tokens/s, {row[who]['mb']:,.0f} MB"
+                    for who in contestants
+                ),
+                *(
+                    f"{row['ours']['tokens_per_second'] / row[who]['tokens_per_second']:.2f} x"
+                    for who in contestants[1:]
+                ),
             ]
             for row in rows
         ),

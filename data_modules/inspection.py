@@ -1,12 +1,33 @@
 """What is in a prepared source: lengths of its documents, and sequences as a model gets them, decoded."""
 
+import json
 from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
 
-from data_modules.shards import TokenStream
+from data_modules.shards import SourceShards, TokenStream
 from gpt_lightning.tokenizer import Tokenizer
+
+
+def describe(source: SourceShards, max_seq_len: int) -> dict[str, str]:
+    """What there is to say of a source beside its counts, each with a word before it."""
+    information = source.information
+    lengths = document_lengths(source.train)
+    of_splits = (
+        f"{entry['loss_bearing_tokens']:,} of {entry['tokens']:,} tokens of {split}"
+        for split, entry in information["splits"].items()
+    )
+    low, median, high = (int(quantile) for quantile in np.quantile(lengths, (0, 0.5, 1)))
+    return {
+        "licence": information["licence"],
+        "from": json.dumps(information["origin"], ensure_ascii=False),
+        "split": f"{information['split']['rule']}, val_fraction {information['split']['val_fraction']}",
+        "loss": " and ".join(of_splits) + " bear it",
+        "documents": f"{low:,} to {high:,} tokens, median {median:,}",
+        "padding": f"{padding(source.train, max_seq_len):.1%} of sequences of {max_seq_len:,} tokens",
+        "bad": f"{information.get('bad_records', {}).get('count', 0):,} records left out",
+    }
 
 
 def document_lengths(stream: TokenStream) -> np.ndarray:

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def hub_data(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
         [{"role": "user", "content": r["instruction"]}, {"role": "assistant", "content": r["output"]}] for r in alpaca
     ]
     paths["smol_smoltalk"] = files / "train-00000.jsonl"
-    conversations = [{"messages": a + b, "source": "made here"} for a, b in zip(turns, turns[1:], strict=False)]
+    conversations = [{"messages": a + b, "source": "made here"} for a, b in pairwise(turns)]
     paths["smol_smoltalk"].write_text("".join(json.dumps(record) + "\n" for record in conversations))
     for name, path in paths.items():
         run(f"source={name}", f"path={path}", "tokenizer=gpt2_chatml", f"data_dir={data_dir}", "workers=1")
@@ -192,8 +193,8 @@ def test_parts_are_prepared_side_by_side_and_joined(shared_data: Path, tmp_path:
 def test_a_run_prepares_what_it_lacks(tmp_path: Path) -> None:
     tiny = [o for o in TINY if not o.startswith("tokenizer.")]
     options = ["tokenizer=gpt2_chatml", "data.prepare=missing", f"data_dir={tmp_path}/d", f"runs_dir={tmp_path}/runs"]
-    config = launch.compose_config("train", [*tiny, *options, "max_steps=2", "val_every=2"])
-    assert train(config)["step"] == 2
+    config = launch.compose_config("train", [*tiny, *options, "max_steps=3", "val_every=3"])
+    assert train(config)["step"] == 3
     assert sorted(path.name for path in (tmp_path / "d" / "gpt2_chatml").iterdir()) == sorted(
         ["docstrings", "pydoc", "readmes", "stdlib"]
     )

@@ -12,11 +12,16 @@ from gpt_lightning.model import GPT, GPTConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CORPORA = (ROOT / "docs" / "corpora.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```\w*\n(.*?)```", README, flags=re.DOTALL)
 COMMANDS = sorted(
     {
         line.split("#")[0].strip()
-        for text in [*BLOCKS, *re.findall(r"`(python .*?)`", README)]
+        for text in [
+            *BLOCKS,
+            *re.findall(r"```\w*\n(.*?)```", CORPORA, flags=re.DOTALL),
+            *re.findall(r"`(python .*?)`", README + CORPORA),
+        ]
         for line in text.splitlines()
     }
 )
