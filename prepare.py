@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
@@ -18,7 +19,7 @@ import launch
 from analysis.source_picture import draw_document_lengths
 from data_modules import SourceShards
 from data_modules.corpora import Corpus, DocumentCorpus, FileCorpus, HubUnreachable, hub_files, local_files
-from data_modules.inspection import describe, document_lengths, pieces, random_sequences
+from data_modules.inspection import describe, document_lengths, pieces, random_sequences, summary
 from data_modules.preparation import Recipe, SourceParts, adopt_shards, damages, shown
 from data_modules.tokenizer_training import bytes_per_token, texts_of
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer, train_bpe
@@ -68,7 +69,7 @@ def _prepare(job: _Job) -> None:
     if (folder / "source.json").is_file():
         information = json.loads((folder / "source.json").read_text(encoding="utf-8"))
         _refuse_another(job, information)
-        job.console.print(f"{name}: already in {folder}, {_summary(information)}")
+        job.console.print(f"{name}: already in {folder}, {summary(information)}")
         return
     if config["format"] is not None:
         information = adopt_shards(
@@ -80,7 +81,7 @@ def _prepare(job: _Job) -> None:
             licence=job.source["licence"],
             val_fraction=job.source["val_fraction"],
         )
-        job.console.print(f"{name}: {folder}/source.json reads them where they lie, {_summary(information)}")
+        job.console.print(f"{name}: {folder}/source.json reads them where they lie, {summary(information)}")
         return
     number, of = _part(config["part"])
     parts = _parts(job, of)
@@ -91,7 +92,7 @@ def _prepare(job: _Job) -> None:
             job.console.print(f"{name}: part {number}/{of} is prepared; mode=join makes a source of all {of}")
             return
         information = parts.prepare_all(workers=workers, progress=progress)
-    job.console.print(f"{name}: prepared in {folder}, {_summary(information)}")
+    job.console.print(f"{name}: prepared in {folder}, {summary(information)}")
 
 
 def _join(job: _Job) -> None:
@@ -102,7 +103,7 @@ def _join(job: _Job) -> None:
             "prepare part=0/n to part=n-1/n, of one n, and delete what is left of others."
         )
     information = _parts(job, int(begun.pop())).join()
-    job.console.print(f"{job.name}: joined in {job.folder}, {_summary(information)}")
+    job.console.print(f"{job.name}: joined in {job.folder}, {summary(information)}")
 
 
 def _verify(job: _Job) -> None:
@@ -119,7 +120,7 @@ def _inspect(job: _Job) -> None:
     picture = job.folder / "document_lengths.png"
     draw_document_lengths(document_lengths(source.train), picture, name=job.name, max_seq_len=max_seq_len)
     print_ = job.console.print
-    print_(f"{job.name}: {_summary(source.information)}")
+    print_(f"{job.name}: {summary(source.information)}")
     for what, said in describe(source, max_seq_len).items():
         print_(f"  {what:<10} {said}")
     print_(f"  picture    {picture}")
@@ -179,7 +180,12 @@ def _corpus(config: Mapping[str, Any], name: str, source: Mapping[str, Any], *, 
             )
         return DocumentCorpus(partial(launch.instantiate, source["corpus"]), origin=source["corpus"])
     if source["path"] is not None:
-        urls, origin = local_files(str(source["path"])), {"path": str(source["path"])}
+        path = str(source["path"])
+        origin = {"path": path}
+        if source["hub"] is not None and (Path(path) / "README.md").is_file():  # a copy of the repository as a whole
+            urls, _ = hub_files(**source["hub"] | {"id": path})
+        else:
+            urls = local_files(path)
     elif source["hub"] is None:
         raise ValueError(f"source {name} needs path=…: a file, a folder or a pattern.")
     else:
@@ -269,25 +275,13 @@ def _refuse_another(job: _Job, information: Mapping[str, Any]) -> None:
             )
 
 
-def _summary(information: Mapping[str, Any]) -> str:
-    train, val = information["splits"]["train"], information["splits"]["val"]
-    n_bytes = train["bytes"] + val["bytes"]
-    text = (
-        f"{train['documents'] + val['documents']:,} documents, {n_bytes / 1e6:.1f} MB, {train['tokens']:,} tokens to train "
-        f"on and {val['tokens']:,} to validate with, {n_bytes / (train['tokens'] + val['tokens']):.2f} bytes a token"
-    )
-    duplicates = information.get("duplicates", {"count": 0})
-    if duplicates["count"]:
-        text += f"; {duplicates['count']:,} exact duplicates {'left out' if duplicates['removed'] else 'among them'}"
-    bad = information.get("bad_records", {"count": 0})
-    if bad["count"]:
-        text += f"; {bad['count']:,} bad records left out, the first: {bad['first'][0]}"
-    return text
-
-
 @hydra.main(version_base=None, config_path="conf", config_name="prepare")
 def main(config: DictConfig) -> None:
-    launch.run(prepare, config)
+    try:
+        launch.run(prepare, config)
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on where this one stopped", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,31 @@
 """What is in a prepared source: lengths of its documents, and sequences as a model gets them, decoded."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from data_modules.shards import SourceShards, TokenStream
 from gpt_lightning.tokenizer import Tokenizer
+
+
+def summary(information: Mapping[str, Any]) -> str:
+    """What a source.json counts, in a line."""
+    train, val = information["splits"]["train"], information["splits"]["val"]
+    n_bytes = train["bytes"] + val["bytes"]
+    text = (
+        f"{train['documents'] + val['documents']:,} documents, {n_bytes / 1e6:.1f} MB, {train['tokens']:,} tokens to train "
+        f"on and {val['tokens']:,} to validate with, {n_bytes / (train['tokens'] + val['tokens']):.2f} bytes a token"
+    )
+    duplicates = information.get("duplicates", {"count": 0})
+    if duplicates["count"]:
+        text += f"; {duplicates['count']:,} exact duplicates {'left out' if duplicates['removed'] else 'among them'}"
+    bad = information.get("bad_records", {"count": 0})
+    if bad["count"]:
+        text += f"; {bad['count']:,} bad records left out, the first: {bad['first'][0]}"
+    return text
 
 
 def describe(source: SourceShards, max_seq_len: int) -> dict[str, str]:

@@ -20,7 +20,16 @@ OURS = {*VERBS, *PACKAGES}
 CALLED_BY_NOBODY = ("utils", "common", "helpers", "misc")
 # The longest prefix decides: what a part of the house may import of the house, and which heavy libraries.
 MAY_IMPORT = {
-    "benchmarks": {"benchmarks", "data_modules", "gpt_lightning", "launch", "train", "torch", "lightning", "transformers"},
+    "benchmarks": {
+        "benchmarks",
+        "data_modules",
+        "gpt_lightning",
+        "launch",
+        "train",
+        "torch",
+        "lightning",
+        "transformers",
+    },
     "callbacks": {"callbacks", "gpt_lightning", "data_modules", "torch", "lightning"},
     "data_modules": {"data_modules", "gpt_lightning.tokenizer", "torch", "lightning"},
     "data_modules.curriculum": {"data_modules"},

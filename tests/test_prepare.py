@@ -83,6 +83,22 @@ def test_every_source_trains_from_files_of_its_schema(hub_data: Path, tmp_path: 
     assert all(np.isfinite(final[f"val/loss/{name}"]) for name in names)
 
 
+def test_of_a_copy_of_the_repository_one_configuration_is_read(shared_data: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "c4"
+    for config, split, name in (("en", "train", "01"), ("en", "validation", "02"), ("noclean", "train", "03")):
+        (copy / config).mkdir(parents=True, exist_ok=True)
+        shutil.copy(shared_data / "c4" / f"olmo_c4-sample.{name}.json.gz", copy / config / f"c4-{split}.0.json.gz")
+    data_files = "\n".join(
+        f"- config_name: {config}\n  data_files:\n  - {{split: train, path: {config}/c4-train.*.json.gz}}"
+        for config in ("en", "noclean")
+    )
+    (copy / "README.md").write_text(f"---\nconfigs:\n{data_files}\n---\n# C4\n")
+    run("source=c4", f"path={copy}", "tokenizer=gpt2", f"data_dir={tmp_path}", "sources.c4.val_fraction=0.3")
+    information = source_json(tmp_path / "gpt2" / "c4")
+    assert [file["name"] for file in information["files"]] == ["en/c4-train.0.json.gz"]
+    assert information["records"] == 10
+
+
 def test_sources_say_where_they_come_from(hub_data: Path) -> None:
     for folder in hub_data.iterdir():
         information = source_json(folder)

@@ -14,6 +14,10 @@ class BadRecord(ValueError):
     """Why a record is no document; a value that stands in the record's place until somebody decides what to do."""
 
 
+class Unreadable(ValueError):
+    """Why a file cannot be read any further: where its next record begins is not known."""
+
+
 class Chunk(NamedTuple):
     """Some records of one input file in a row, still as they lie there, small enough to be handed to a worker."""
 

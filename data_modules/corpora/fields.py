@@ -48,10 +48,10 @@ class Fields:
         try:
             if isinstance(row, BadRecord):
                 return row
-            if isinstance(row, str):
+            if isinstance(row, str) and "text" in self._names:
                 return _checked(row, "the text")
             if not isinstance(row, Mapping):
-                raise BadRecord(f"is no record with fields, but a {type(row).__name__}")
+                raise BadRecord(f"is no record with the fields {', '.join(self.columns)}, but a {type(row).__name__}")
             return self._make(row)
         except BadRecord as error:
             return error
@@ -104,9 +104,12 @@ def _checked(text: str, what: str) -> str:
 
 
 def _unicode(text: str, what: str) -> str:
-    """JSON can spell halves of characters, which no encoding of text can."""
+    """JSON can spell halves of characters, which no encoding of text can; bytes that are no UTF-8 are read as some of them."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise BadRecord(f"{what} holds half a character, {text[error.start]!a}") from error
+        sign = text[error.start]
+        if "\udc80" <= sign <= "\udcff":
+            raise BadRecord(f"{what} is not UTF-8: it holds the byte {ord(sign) - 0xDC00:#04x}") from error
+        raise BadRecord(f"{what} holds half a character, {sign!a}") from error
     return text

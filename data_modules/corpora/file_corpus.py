@@ -11,9 +11,9 @@ from typing import Any
 import fsspec
 import pyarrow as pa
 
-from data_modules.corpora.documents import BadRecord, Chunk, Document, InputFile
+from data_modules.corpora.documents import BadRecord, Chunk, Document, InputFile, Unreadable, text_of
 from data_modules.corpora.fields import Fields
-from data_modules.corpora.formats import COMPRESSIONS, FORMATS, SEEKING, Format, Opened
+from data_modules.corpora.formats import COMPRESSIONS, FORMATS, SEEKING, Format, Opened, too_long
 
 
 class FileCorpus:
@@ -49,12 +49,15 @@ class FileCorpus:
                 else:
                     chunks = format_of(name).chunks(opened, first)
                 yield from chunks
-        except BadRecord as error:
+        except Unreadable as error:
             raise ValueError(
                 f"{name}, {error}: nothing can be read after it, so it cannot be skipped either."
             ) from error
-        except (OSError, EOFError, pa.ArrowInvalid) as error:
-            raise ValueError(f"{name} cannot be read to its end: {error}.") from error
+        except BadRecord as error:  # of all records
+            raise ValueError(f"{name}: {error}.") from error
+        except (OSError, EOFError, pa.ArrowException) as error:
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise ValueError(f"{name} cannot be read to its end: {reason}.") from error
 
     def documents(self, file: int, chunk: Chunk) -> Iterator[tuple[str, Document | BadRecord]]:
         name = self.files[file].name
@@ -64,6 +67,8 @@ class FileCorpus:
         form = format_of(name)
         for number, row in form.rows(chunk):
             document = self._fields.document(row)
+            if not isinstance(document, BadRecord) and len(text_of(document)) > self._limit:
+                document = too_long(len(text_of(document)), self._limit)
             yield f"{name}, {form.place}{number}", document
 
     @contextmanager
@@ -72,13 +77,13 @@ class FileCorpus:
         with fsspec.open(self._urls[file], "rb") as raw, tempfile.TemporaryFile() as spool:
             stream: Any = raw
             if compression:
-                stream = pa.CompressedInputStream(raw, COMPRESSIONS[compression])
+                stream = decompressed = pa.CompressedInputStream(raw, COMPRESSIONS[compression])
                 if suffix in SEEKING:
-                    copyfileobj(stream, spool)
+                    copyfileobj(decompressed, spool)  # which closes `raw` as soon as nothing names it any more
                     spool.seek(0)
                     stream = spool
             buffered = stream if hasattr(stream, "peek") else io.BufferedReader(stream, 1 << 20)
-            text = io.TextIOWrapper(buffered, encoding="utf-8-sig", newline="")
+            text = io.TextIOWrapper(buffered, encoding="utf-8-sig", errors="surrogateescape", newline="")
             yield Opened(buffered, raw.tell, self._limit, self._fields.columns, text)
 
 

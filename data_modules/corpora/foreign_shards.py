@@ -52,8 +52,8 @@ def _llmc(path: Path) -> ForeignFile:
 def _npy(path: Path) -> ForeignFile:
     try:
         values = np.load(path, mmap_mode="r")
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read as .npy: {error}.") from error
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} is no .npy file of numbers, or is cut off.") from error
     if values.ndim != 1 or values.dtype != _DTYPE:
         raise ValueError(f"{path} holds {values.ndim}-dimensional {values.dtype}, not one-dimensional uint16 ids.")
     return ForeignFile(path, values.offset, len(values))
@@ -84,12 +84,18 @@ def foreign_splits(
     if not paths:
         raise ValueError(f"{path} holds no {pattern} of format={format}.")
     files = [read(file.resolve()) for file in paths]
+    for file in files:
+        if not file.tokens:
+            raise ValueError(f"{file.path} holds no ids.")
     val = [file for file in files if re.search(r"(^|[_.-])val(id|idation)?([_.-]|$)", file.path.stem)]
     train = [file for file in files if file not in val]
     if not val:
         train, val = _cut_tail(train, val_fraction, tokenizer.eot_id)
     if not train or not val:
-        raise ValueError(f"{path} holds nothing to train on: all its files are for validation.")
+        raise ValueError(
+            f"{path} holds nothing to train on beside what is for validation: files with val in their names, or where there are "
+            f"none, the last val_fraction={val_fraction} of all ids."
+        )
     return {"train": _entry(train, tokenizer), "val": _entry(val, tokenizer)}
 
 
@@ -106,9 +112,12 @@ def _cut_tail(
             val.append(file)
         else:
             ends = np.flatnonzero(_ids(file, cut, file.tokens) == eot_id)
-            here = cut + int(ends[0]) + 1 if len(ends) and cut + ends[0] + 1 < file.tokens else cut
+            here = cut + int(ends[0]) + 1 if len(ends) else cut
+            if here == file.tokens and file is files[-1]:
+                here = cut
             train.append(file._replace(tokens=here))
-            val.append(ForeignFile(file.path, file.offset + here * _DTYPE.itemsize, file.tokens - here))
+            if here < file.tokens:
+                val.append(ForeignFile(file.path, file.offset + here * _DTYPE.itemsize, file.tokens - here))
         cut -= file.tokens
     return train, val
 

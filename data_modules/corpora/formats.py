@@ -5,7 +5,9 @@
     .parquet .arrow  one row a record
     .txt .md         the whole file is one text
 
-A row is what lies there: a dict of fields, a text, or a BadRecord. No record longer than the limit is ever held.
+A row is what lies there: a dict of fields, a text, or a BadRecord. A record longer than the limit is a bad one, of which no more
+than that is read; it ends an array or a .csv, whose next record cannot be found without it, and rows of .parquet and .arrow are
+measured only when they were read.
 """
 
 import csv
@@ -17,10 +19,12 @@ from typing import Any, BinaryIO, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_modules.corpora.documents import BadRecord, Chunk
+from data_modules.corpora.documents import BadRecord, Chunk, Unreadable
+from data_modules.corpora.json_array import array_elements
 
+_BOM = "\ufeff"
 CHUNK_BYTES = 1 << 20  # about half a megabyte of tokens: enough to keep a worker busy for a quarter of a second
-Row = tuple[int, Any]  # number of the line or row in the file, from 1, and what stands there
+Row = tuple[int | str, Any]  # number of the line or row in the file, from 1, and what stands there
 
 
 class Opened(NamedTuple):
@@ -81,75 +85,26 @@ def _json_rows(chunk: Chunk) -> Iterator[Row]:
 
 def _parse(line: bytes) -> Any:
     try:
-        return json.loads(line)
+        return json.loads(line.decode().removeprefix(_BOM))
     except UnicodeDecodeError as error:
         return BadRecord(f"is not UTF-8 (byte {error.start + 1} of the line is {line[error.start]:#04x})")
+    except json.JSONDecodeError as error:
+        return BadRecord(f"is not JSON ({error.msg} at character {error.pos + 1} of the line)")
     except (ValueError, RecursionError) as error:
-        return BadRecord(f"is not JSON ({str(error) or 'nested too deeply'})")
+        return BadRecord(f"is not JSON ({error})")
 
 
 def _json_chunks(file: Opened, first: int) -> Iterator[Chunk]:
     """Lines or an array: the first sign decides."""
     head = file.stream.peek(1 << 16)  # type: ignore[attr-defined]
-    is_array = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
+    is_array = head.removeprefix(_BOM.encode()).lstrip()[:1] == b"["
     return _rows_in_chunks(_array_rows(file), file, first) if is_array else _line_chunks(file, first)
 
 
 def _array_rows(file: Opened) -> Iterator[tuple[Row, int]]:
-    """(row, its characters) of each element of a JSON array, of which one element at a time is held.
-
-    Raises:
-        BadRecord: the array is malformed; what comes after cannot be found any more.
-    """
-    text = file.text
-    decoder = json.JSONDecoder()
-    buffer, position, line = "", 0, 1
-
-    def skip(signs: str) -> str:
-        """Move past these signs, reading on where the buffer ends; the sign after them."""
-        nonlocal buffer, position, line
-        while True:
-            start = position
-            while position < len(buffer) and buffer[position] in signs:
-                position += 1
-            line += buffer.count("\n", start, position)
-            if position < len(buffer):
-                return buffer[position]
-            buffer, position = _read_text(text, line), 0
-            if not buffer:
-                raise BadRecord(f"line {line}: the file ends inside its array")
-
-    skip(" \t\r\n")
-    position += 1  # the opening bracket
-    first = True
-    while (sign := skip(" \t\r\n")) != "]":
-        if not first:
-            if sign != ",":
-                raise BadRecord(f"line {line}: a comma is missing between two records")
-            position += 1
-            skip(" \t\r\n")
-        while True:
-            try:
-                value, end = decoder.raw_decode(buffer, position)
-                break
-            except (json.JSONDecodeError, RecursionError) as error:
-                buffer, position = buffer[position:], 0
-                more = _read_text(text, line, max(CHUNK_BYTES, len(buffer)))  # twice as much each time
-                if not more or len(buffer) > file.limit:
-                    raise BadRecord(f"line {line}: the record that begins here is not JSON ({error})") from error
-                buffer += more
-        if end - position > file.limit:
-            value = too_long(end - position, file.limit)
-        yield (line, value), end - position
-        line += buffer.count("\n", position, end)
-        position, first = end, False
-
-
-def _read_text(text: io.TextIOBase, line: int, size: int = CHUNK_BYTES) -> str:
-    try:
-        return text.read(size)
-    except UnicodeDecodeError as error:
-        raise BadRecord(f"line {line} or some lines after it: the text is not UTF-8 ({error.reason})") from error
+    elements = array_elements(file.text, limit=file.limit, at_once=CHUNK_BYTES)
+    for number, (line, value, size) in enumerate(elements, start=1):  # many may stand in one line
+        yield (f"{line} (record {number})", value if size <= file.limit else too_long(size, file.limit)), size
 
 
 def _csv_chunks(file: Opened, first: int) -> Iterator[Chunk]:
@@ -157,20 +112,32 @@ def _csv_chunks(file: Opened, first: int) -> Iterator[Chunk]:
 
 
 def _csv_rows(file: Opened) -> Iterator[tuple[Row, int]]:
+    """(row, its characters) of each record after the header line; one that is longer than the limit cannot be skipped."""
     csv.field_size_limit(file.limit)
-    reader = csv.DictReader(file.text, strict=True)
+    reader = csv.reader(_csv_lines(file), strict=True)
+    header: list[str] = []
     while True:
+        line = reader.line_num + 1
         try:
-            fields = next(reader)
-        except StopIteration:
+            values = next(reader, None)
+        except csv.Error as error:
+            raise Unreadable(f"line {line}: no CSV record can be read here ({error})") from error
+        if values is None:
             return
-        except (csv.Error, UnicodeDecodeError) as error:  # where the next record begins is not known any more
-            raise BadRecord(f"line {reader.line_num + 1}: no CSV record can be read here ({error})") from error
-        size = sum(len(value) for value in fields.values() if isinstance(value, str))
-        if None in fields:
-            yield (reader.line_num, BadRecord("has more fields than the header line")), size
-        else:
-            yield (reader.line_num, fields), size
+        if not header:
+            header = values
+            _refuse_missing_columns(header, file.fields)
+        elif values:  # no empty line
+            there = f"{len(values)} fields and the header line {len(header)}"
+            row = dict(zip(header, values, strict=True)) if len(values) == len(header) else BadRecord(f"has {there}")
+            yield (line, row), sum(map(len, values))
+
+
+def _csv_lines(file: Opened) -> Iterator[str]:
+    while line := file.text.readline(file.limit + 2):
+        if len(line) > file.limit and not line.endswith(("\n", "\r")):
+            raise csv.Error(f"a line longer than {file.limit / 1e6:,.1f} MB")
+        yield line
 
 
 def _rows_in_chunks(rows: Iterator[tuple[Row, int]], file: Opened, first: int) -> Iterator[Chunk]:
@@ -195,7 +162,7 @@ def _rows_as_they_are(chunk: Chunk) -> Iterator[Row]:
 
 def _parquet_chunks(file: Opened, first: int) -> Iterator[Chunk]:
     parquet = pq.ParquetFile(file.stream)
-    _refuse_missing_columns(parquet.schema_arrow, file.fields)
+    _refuse_missing_columns(parquet.schema_arrow.names, file.fields)
     start = 0
     for group in range(parquet.num_row_groups):
         metadata = parquet.metadata.row_group(group)
@@ -212,7 +179,7 @@ def _arrow_chunks(file: Opened, first: int) -> Iterator[Chunk]:
         batches: Iterable[pa.RecordBatch] = (reader.get_batch(n) for n in range(reader.num_record_batches))
     else:
         reader = batches = pa.ipc.open_stream(file.stream)
-    _refuse_missing_columns(reader.schema, file.fields)
+    _refuse_missing_columns(reader.schema.names, file.fields)
     yield from _batches_from((batch.select(list(file.fields)) for batch in batches), file, 0, first)
 
 
@@ -222,18 +189,34 @@ def _batches_from(batches: Iterable[pa.RecordBatch], file: Opened, start: int, f
         at_once = max(1, CHUNK_BYTES * batch.num_rows // max(1, batch.nbytes))
         for offset in range(max(0, first - start), batch.num_rows, at_once):
             part = batch.slice(offset, at_once)
-            yield Chunk(part, start + offset, start + offset + part.num_rows, file.tell())
+            n_rows = part.num_rows
+            try:
+                part.validate(full=True)  # reading a damaged one could end the process
+                if n_rows < batch.num_rows:  # a copy: a slice goes to a worker with all that it was cut from
+                    part = part.take(pa.array(range(n_rows)))
+            except pa.ArrowInvalid:
+                part = [_sound_row(part.slice(n, 1)) for n in range(n_rows)]
+            yield Chunk(part, start + offset, start + offset + n_rows, file.tell())
         start += batch.num_rows
 
 
+def _sound_row(batch: pa.RecordBatch) -> Any:
+    try:
+        batch.validate(full=True)
+        return batch.to_pylist()[0]
+    except pa.ArrowInvalid as error:
+        return BadRecord(f"is damaged or not UTF-8 ({error})")
+
+
 def _batch_rows(chunk: Chunk) -> Iterator[Row]:
-    return iter(enumerate(chunk.payload.to_pylist(), start=chunk.first + 1))
+    rows = chunk.payload if isinstance(chunk.payload, list) else chunk.payload.to_pylist()
+    return iter(enumerate(rows, start=chunk.first + 1))
 
 
-def _refuse_missing_columns(schema: pa.Schema, fields: Sequence[str]) -> None:
+def _refuse_missing_columns(columns: Sequence[str], fields: Sequence[str]) -> None:
     for field in fields:
-        if field not in schema.names:
-            raise BadRecord(f"there is no column '{field}'; the file has {', '.join(schema.names)}")
+        if field not in columns:
+            raise BadRecord(f"there is no column '{field}'; the file has {', '.join(columns) or 'none'}")
 
 
 def _text_chunks(file: Opened, first: int) -> Iterator[Chunk]:
@@ -248,7 +231,7 @@ def _text_chunks(file: Opened, first: int) -> Iterator[Chunk]:
 
 def _text_rows(chunk: Chunk) -> Iterator[Row]:
     try:
-        yield 1, chunk.payload.decode("utf-8-sig")
+        yield 1, chunk.payload.decode().removeprefix(_BOM)
     except UnicodeDecodeError as error:
         line = chunk.payload.count(b"\n", 0, error.start) + 1
         yield line, BadRecord(f"is not UTF-8 (byte {error.start + 1} of the file is {chunk.payload[error.start]:#04x})")

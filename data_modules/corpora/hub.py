@@ -36,6 +36,9 @@ def hub_files(
             f"{id} cannot be reached on the Hugging Face hub ({' '.join(str(error).split()).rstrip('.')}). Of a dataset that "
             "asks for a login: hf auth login. Without a connection: path=… reads a copy of its files."
         ) from error
+    except ValueError as error:  # it says which configurations there are, and how its own function would be called
+        what = " ".join(str(error).split("Example of usage")[0].split()).rstrip(".")
+        raise ValueError(f"{id}, config {config}: {what}.") from error
     data_files = builder.config.data_files or {}
     if split not in data_files:
         raise ValueError(f"{id} has no split {split}; it has {', '.join(map(str, data_files)) or 'none'}.")

@@ -1,7 +1,8 @@
 """Has this text been seen before? Answered from a file, so that memory does not grow with the corpus."""
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 _CACHE_KB = 64 * 1024
@@ -13,38 +14,61 @@ class SeenTexts:
     Args:
         path: a SQLite file.
         documents: how many were seen at the last commit; what is there of later ones is forgotten.
+
+    Raises:
+        OSError: the disk is full or fails; so do the methods.
     """
 
     def __init__(self, path: Path, documents: int) -> None:
-        self._connection = sqlite3.connect(path)
-        self._connection.execute(f"PRAGMA cache_size = -{_CACHE_KB}")
-        self._connection.execute(
-            "CREATE TABLE IF NOT EXISTS seen (digest BLOB PRIMARY KEY, document INTEGER) WITHOUT ROWID"
-        )
-        self._connection.execute("DELETE FROM seen WHERE document >= ?", (documents,))
+        self._path = path
+        with _failing_as_files_do(path), ExitStack() as undone:
+            self._connection = undone.enter_context(closing(_opened(path)))
+            self._connection.execute(
+                "CREATE TABLE IF NOT EXISTS seen (digest BLOB PRIMARY KEY, document INTEGER) WITHOUT ROWID"
+            )
+            self._connection.execute("DELETE FROM seen WHERE document >= ?", (documents,))
+            undone.pop_all()
 
     def add(self, digest: bytes, document: int) -> bool:
         """Whether the text is new."""
-        cursor = self._connection.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (digest, document))
+        with _failing_as_files_do(self._path):
+            cursor = self._connection.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (digest, document))
         return cursor.rowcount == 1
 
     def commit(self) -> None:
-        self._connection.commit()
+        with _failing_as_files_do(self._path):
+            self._connection.commit()
 
     def close(self) -> None:
         self._connection.close()
 
 
 def n_different(paths: Iterable[Path]) -> int:
-    """How many different texts are in these files together; the first file comes to hold them all."""
+    """How many different texts are in these files together; the first file comes to hold them all.
+
+    Raises:
+        OSError: the disk is full or fails.
+    """
     first, *others = paths
-    connection = sqlite3.connect(first)
-    connection.execute(f"PRAGMA cache_size = -{_CACHE_KB}")
-    for other in others:
-        connection.execute("ATTACH ? AS other", (str(other),))
-        connection.execute("INSERT OR IGNORE INTO seen SELECT * FROM other.seen")
-        connection.commit()
-        connection.execute("DETACH other")
-    (count,) = connection.execute("SELECT count(*) FROM seen").fetchone()
-    connection.close()
+    with _failing_as_files_do(first), closing(_opened(first)) as connection:
+        for other in others:
+            connection.execute("ATTACH ? AS other", (str(other),))
+            connection.execute("INSERT OR IGNORE INTO seen SELECT * FROM other.seen")
+            connection.commit()
+            connection.execute("DETACH other")
+        (count,) = connection.execute("SELECT count(*) FROM seen").fetchone()
     return int(count)
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path)
+    connection.execute(f"PRAGMA cache_size = -{_CACHE_KB}")
+    return connection
+
+
+@contextmanager
+def _failing_as_files_do(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise OSError(f"{path}: {error}") from error

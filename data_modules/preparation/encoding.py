@@ -8,9 +8,10 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.connection import wait
 from typing import NamedTuple
 
@@ -21,6 +22,8 @@ from data_modules.preparation.recipe import Recipe
 from data_modules.preparation.split import cut_tail, digest_of, position_of
 from gpt_lightning.tokenizer import Tokenizer
 from gpt_lightning.tokenizer.base import CHAT_START
+
+MIXED = "the source holds texts and conversations: split it in two."
 
 
 class Encoded(NamedTuple):
@@ -96,7 +99,7 @@ class Encoder:
 
     def _refuse_mixtures(self, documents: list[Document]) -> None:
         if not all(isinstance(document, list) for document in documents):
-            raise ValueError("the source holds texts and conversations: split it in two.")
+            raise ValueError(MIXED)
         if CHAT_START not in self._tokenizer.special_ids:
             raise ValueError(
                 f"the source is chat, and tokenizer {self._tokenizer.name} has no chat tokens: use gpt2_chatml or bpe_4096."
@@ -107,7 +110,7 @@ class Encoder:
 
 def encode_in_order(
     encoder: Encoder, chunks: Iterable[tuple[int, Chunk]], *, workers: int
-) -> Iterator[tuple[int, Chunk, Encoded]]:
+) -> Generator[tuple[int, Chunk, Encoded], None, None]:
     """(file, chunk without its payload, tokens) of each (file, chunk), in their order.
 
     At most two chunks a worker are under way, so memory does not depend on how much there is to do.
@@ -125,6 +128,8 @@ def encode_in_order(
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker, initargs=(encoder,))
     under_way: deque[tuple[int, Chunk, Future[Encoded]]] = deque()
+    with _without_interrupts():
+        pool.submit(int)  # starts all workers: they inherit that Ctrl-C, which reaches every process, is not for them
     try:
         for file, chunk in chunks:
             under_way.append((file, chunk._replace(payload=None), pool.submit(_encode, file, chunk)))
@@ -132,7 +137,11 @@ def encode_in_order(
                 yield _finished(under_way)
         while under_way:
             yield _finished(under_way)
-    except BrokenProcessPool as error:
+    except BaseException as error:
+        for worker in multiprocessing.active_children():
+            worker.kill()  # it may be waiting for the rest of a message that nobody sends any more
+        if not isinstance(error, BrokenProcessPool):
+            raise
         raise ValueError(
             f"one of the {workers} workers was killed, perhaps for want of memory: start the same command with fewer workers; it "
             "goes on where it stopped."
@@ -146,6 +155,18 @@ def _finished(under_way: deque[tuple[int, Chunk, Future[Encoded]]]) -> tuple[int
     return file, chunk, future.result()
 
 
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # there are none elsewhere
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 _ENCODER: Encoder  # of a worker, one for its whole life
 
 
@@ -153,7 +174,6 @@ def _begin_worker(encoder: Encoder) -> None:
     global _ENCODER
     _ENCODER = encoder
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the cores are taken by the other workers
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one sees to the others
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

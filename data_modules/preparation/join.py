@@ -9,8 +9,12 @@ from typing import Any
 import numpy as np
 
 from data_modules.preparation.duplicates import n_different
-from data_modules.preparation.part import write_durably
+from data_modules.preparation.encoding import MIXED
+from data_modules.preparation.on_disk import sync_folder, write_durably
+from data_modules.preparation.part import BAD_NAMED
 from data_modules.preparation.split import SPLITS
+
+_AT_ONCE = 1 << 20  # tokens
 
 
 def join_parts(
@@ -28,7 +32,7 @@ def join_parts(
     """
     kinds = {state["masked"] for state in states} - {None}
     if len(kinds) > 1:
-        raise ValueError("some parts of the source are chat and others are not: split it in two.")
+        raise ValueError(MIXED)
     masked = True in kinds
     joined = folders[0].parent / "joined"
     splits = {}
@@ -45,6 +49,7 @@ def join_parts(
                     if old.exists():
                         old.replace(new)
                     entries[-1]["sha256"][name] = shard["sha256"][old.name]
+        sync_folder(joined / split)
         totals = [state["splits"][split] or {"documents": 0, "bytes": 0} for state in states]
         counts[split], bearing = _count_ids(
             joined / split, len(entries), masked, information["tokenizer"]["vocab_size"]
@@ -65,7 +70,7 @@ def join_parts(
         "records": sum(state["records"] for state in states),
         "bad_records": {
             "count": sum(state["bad"]["count"] for state in states),
-            "first": list(chain.from_iterable(state["bad"]["first"] for state in states))[:10],
+            "first": list(chain.from_iterable(state["bad"]["first"] for state in states))[:BAD_NAMED],
         },
         "duplicates": {
             "count": documents - n_different(folder / "seen.sqlite" for folder in folders),
@@ -75,6 +80,7 @@ def join_parts(
     }
     write_durably(joined / "source.json", content)
     joined.replace(target)
+    sync_folder(target.parent)
     shutil.rmtree(folders[0].parent)
     return content
 
@@ -95,5 +101,6 @@ def _count_ids(folder: Path, n_shards: int, masked: bool, vocab_size: int) -> tu
         ids = np.load(folder / f"tokens_{number:04d}.npy")
         if masked:
             ids = ids[np.load(folder / f"mask_{number:04d}.npy")]
-        counts += np.bincount(ids, minlength=vocab_size)
+        for start in range(0, len(ids), _AT_ONCE):  # eight bytes a token are taken for them
+            counts += np.bincount(ids[start : start + _AT_ONCE], minlength=vocab_size)
     return counts, int(counts.sum())

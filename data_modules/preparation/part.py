@@ -10,21 +10,19 @@ by whoever goes on, so the bytes are the same however often it was interrupted.
 """
 
 import json
-import os
-import socket
-import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from data_modules.corpora.documents import Chunk, Corpus
 from data_modules.preparation.duplicates import SeenTexts
-from data_modules.preparation.encoding import Encoded, Encoder, encode_in_order
+from data_modules.preparation.encoding import MIXED, Encoded, Encoder, encode_in_order
+from data_modules.preparation.on_disk import write_durably
 from data_modules.preparation.progress import Progress
 from data_modules.preparation.recipe import Recipe
 from data_modules.preparation.shard_writer import ShardWriter
@@ -33,7 +31,8 @@ from gpt_lightning.tokenizer import Tokenizer
 
 COMMIT_SECONDS = 2.0
 BAD_SHARE = 0.001  # more bad records than this are no accident
-_BAD_NAMED = 10
+BAD_NAMED = 10
+_MANY_RECORDS = 100_000
 
 
 class Part:
@@ -80,38 +79,48 @@ class Part:
             "positions": [1.0, 0.0],
             "splits": {split: None for split in SPLITS},
         }
-        if self._record.is_file():
+        if self.is_begun:
             state = json.loads(self._record.read_text(encoding="utf-8"))
             _refuse_other_request(state["request"], json.loads(json.dumps(request)), folder)
             self.state = state
             self._note_bad(state["bad"]["first"][:1] if recipe.on_bad_record == "error" else [])
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether anything of it is committed."""
+        return self._record.is_file()
+
     def prepare(self, *, workers: int, progress: Callable[[Progress], None]) -> dict[str, Any]:
         """Do what is missing; return the final state.
 
         Raises:
-            ValueError: a record is bad, a file cannot be read, or another process is at work here.
+            ValueError: a record is bad, or a file cannot be read.
             OSError: the disk is full or fails; what was committed stays.
         """
         if self.state["done"]:
             return self.state
         state = self.state
-        seen = SeenTexts(self.folder / "seen.sqlite", state["documents"])
-        writers = self._writers() if state["masked"] is not None else {}
         encoder = Encoder(self._corpus, self._tokenizer, self._recipe, state["val_fraction"])
-        committed = time.monotonic()
-        encoded_chunks = encode_in_order(encoder, self._chunks(), workers=workers)
-        try:
+        with ExitStack() as opened:
+            seen = opened.enter_context(closing(SeenTexts(self.folder / "seen.sqlite", state["documents"])))
+            writers = self._writers(opened) if state["masked"] is not None else {}
+            encoded_chunks = encode_in_order(encoder, self._chunks(), workers=workers)
+            opened.enter_context(closing(encoded_chunks))
+            committed = time.monotonic()
             for file, chunk, encoded in encoded_chunks:
                 if self._group_of[file] != self._group_of[state["file"]]:
                     self._end_shards(writers)
-                if not writers and len(encoded.lengths):
-                    state["masked"] = encoded.mask is not None
-                    writers = self._writers()
+                if len(encoded.lengths):
+                    masked = encoded.mask is not None
+                    if state["masked"] is None:
+                        state["masked"] = masked
+                        writers = self._writers(opened)
+                    if state["masked"] != masked:
+                        raise ValueError(MIXED)
                 reached = self._take(encoded, writers, seen)
                 state["records"] += chunk.stop - chunk.first
                 state["file"], state["record"] = file, chunk.stop
-                self._refuse_many_bad(at_least=100_000)
+                refuse_many_bad([state], at_least=_MANY_RECORDS)
                 tokens = sum(writer.tokens for writer in writers.values())
                 progress(Progress(state["documents"], tokens, self._share(file, chunk, tokens)))
                 if reached:
@@ -119,17 +128,11 @@ class Part:
                 if time.monotonic() - committed > COMMIT_SECONDS:
                     self._commit(writers, seen)
                     committed = time.monotonic()
-            self._refuse_many_bad(at_least=0)
+            # of one part among others only the join can say, which knows them all
+            refuse_many_bad([state], at_least=0 if len(self._files) == len(self._corpus.files) else _MANY_RECORDS)
             self._end_shards(writers)
             state["done"] = True
             self._commit(writers, seen)
-        except sqlite3.OperationalError as error:
-            raise OSError(f"{self.folder / 'seen.sqlite'}: {error}") from error
-        finally:
-            encoded_chunks.close()  # type: ignore[attr-defined]
-            seen.close()
-            for writer in writers.values():
-                writer.close()
         return state
 
     def _chunks(self) -> Iterator[tuple[int, Chunk]]:
@@ -143,6 +146,7 @@ class Part:
         state, limit = self.state, self._recipe.limit_tokens
         tokens = sum(writer.tokens for writer in writers.values())
         keep = np.ones(len(encoded.lengths), dtype=np.bool_)
+        pieces = 2 if self._recipe.split == "tail" else 1  # of each document
         taken = 0
         reached = False
         for digest, length in zip(encoded.digests, encoded.lengths.tolist(), strict=True):
@@ -152,7 +156,7 @@ class Part:
             tokens += length if keep[taken] else 0
             taken += 1
             state["documents"] += 1
-            if limit is not None and tokens >= limit:
+            if limit is not None and tokens >= limit and taken % pieces == 0:
                 reached = True
                 break
         self._note_bad([reason for before, reason in encoded.bad if not reached or before < taken])
@@ -181,15 +185,7 @@ class Part:
             raise ValueError(f"{reasons[0]}. on_bad_record=skip leaves out such records, and counts them.")
         bad = self.state["bad"]
         bad["count"] += len(reasons)
-        bad["first"] = [*bad["first"], *reasons][:_BAD_NAMED]
-
-    def _refuse_many_bad(self, *, at_least: int) -> None:
-        """Give up early only where so many are bad that the rest could hardly make up for them."""
-        bad, records = self.state["bad"], self.state["records"]
-        if bad["count"] > BAD_SHARE * max(records, at_least):
-            raise ValueError(
-                f"{bad['count']:,} of {records:,} records are bad, more than one in a thousand; the first is {bad['first'][0]}."
-            )
+        bad["first"] = [*bad["first"], *reasons][:BAD_NAMED]
 
     def _share(self, file: int, chunk: Chunk, tokens: int) -> float | None:
         sizes = [self._corpus.files[n].n_bytes for n in self._files]
@@ -198,17 +194,19 @@ class Part:
             shares.append((sum(sizes[: file - self._files.start]) + chunk.read) / sum(sizes))
         return min(1.0, max(shares)) if shares else None
 
-    def _writers(self) -> dict[str, ShardWriter]:
-        return {
-            split: ShardWriter(
+    def _writers(self, opened: ExitStack) -> dict[str, ShardWriter]:
+        """A writer for each split, to be closed with `opened`."""
+        writers = {}
+        for split in SPLITS:
+            writers[split] = ShardWriter(
                 self.folder / split,
                 dtype=np.dtype(np.uint16 if self._tokenizer.vocab_size <= 2**16 else np.uint32),
                 masked=self.state["masked"],
                 shard_tokens=self._recipe.shard_tokens,
                 state=self.state["splits"][split],
             )
-            for split in SPLITS
-        }
+            opened.callback(writers[split].close)
+        return writers
 
     @staticmethod
     def _end_shards(writers: dict[str, ShardWriter]) -> None:
@@ -221,39 +219,18 @@ class Part:
         write_durably(self._record, self.state)
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Be the only one at work in a folder, which is made if need be.
+def refuse_many_bad(states: Sequence[Mapping[str, Any]], *, at_least: int = 0) -> None:
+    """Give up on parts with too many bad records among them.
 
-    Raises:
-        ValueError: another process is, and which one.
+    Args:
+        at_least: as if there were so many records: those that are still to come could make up for a few.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    owner = folder / "owner"
-    lock = FileLock(folder / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        who = owner.read_text(encoding="utf-8") if owner.is_file() else "another process"
-        raise ValueError(f"{folder} is being prepared by {who}: wait for it, or stop it.") from error
-    try:
-        owner.write_text(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
-        yield
-    finally:
-        lock.release()
-
-
-def write_durably(path: Path, content: dict[str, Any]) -> None:
-    """Replace a JSON file as a whole, so that it survives a loss of power."""
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(content, indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
+    count, records = sum(state["bad"]["count"] for state in states), sum(state["records"] for state in states)
+    if count > BAD_SHARE * max(records, at_least):
+        first = list(chain.from_iterable(state["bad"]["first"] for state in states))[:3]
+        raise ValueError(
+            f"{count:,} of {records:,} records are bad, more than one in a thousand; the first: {'; '.join(first)}."
+        )
 
 
 def _refuse_other_request(then: dict[str, Any], now: dict[str, Any], folder: Path) -> None:

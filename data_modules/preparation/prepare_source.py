@@ -1,10 +1,11 @@
 """One source, from its documents to the folder that training reads."""
 
+import json
 import math
 import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from itertools import accumulate
@@ -14,7 +15,8 @@ from typing import Any
 from data_modules.corpora.documents import Corpus
 from data_modules.corpora.foreign_shards import foreign_splits
 from data_modules.preparation.join import join_parts, unigram_loss
-from data_modules.preparation.part import Part, locked, write_durably
+from data_modules.preparation.on_disk import locked, write_durably
+from data_modules.preparation.part import Part, refuse_many_bad
 from data_modules.preparation.progress import Progress
 from data_modules.preparation.recipe import Recipe
 from gpt_lightning.tokenizer import Tokenizer
@@ -36,8 +38,8 @@ def prepare_source(
     """Tokenize a whole corpus into `folder`, or go on with it, and return what its `source.json` says.
 
     Raises:
-        ValueError: a record is bad, a file cannot be read, the source has fewer than two different documents, or another
-            process is at work.
+        ValueError: a record is bad, a file cannot be read, the source has fewer than two different documents, it is there
+            already, or another process is at work.
         OSError: the disk is full or fails. Whatever is raised, the same call goes on from there.
     """
     parts = SourceParts(corpus, name=name, tokenizer=tokenizer, folder=folder, licence=licence, recipe=recipe)
@@ -92,6 +94,7 @@ class SourceParts:
         self._tokenizer = tokenizer
         self._licence = licence
         self._recipe = recipe
+        self._group_mb = group_mb
         self._group_of = groups([file.n_bytes for file in corpus.files], group_mb)
         self._work = folder.with_name(f".{folder.name}.unfinished")
         if of > 1 and recipe.limit_tokens is not None:
@@ -109,8 +112,8 @@ class SourceParts:
 
     def prepare(self, part: int, *, workers: int, progress: Callable[[Progress], None]) -> None:
         """Prepare one part, numbered from 0, or go on with it."""
-        with _left_clean(self._work), locked(self._folder_of(part)):
-            self._part(part).prepare(workers=workers, progress=progress)
+        with self._in_order():
+            self._prepare(part, workers=workers, progress=progress)
 
     def join(self) -> dict[str, Any]:
         """Make the source of its parts.
@@ -118,35 +121,61 @@ class SourceParts:
         Raises:
             ValueError: a part is missing or not done, or they hold too little for a validation split.
         """
-        with locked(self._work):
-            parts = [self._part(part) for part in range(self.of)]
-            missing = [f"{n}/{self.of}" for n, part in enumerate(parts) if not part.state["done"]]
-            if missing:
-                raise ValueError(
-                    f"{self._name} cannot be joined: part {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing "
-                    "or not done. Run " + ", ".join(f"part={part}" for part in missing) + " first."
-                )
-            return self._join(parts)
+        with self._in_order(), locked(self._work):
+            return self._join()
 
     def prepare_all(self, *, workers: int, progress: Callable[[Progress], None]) -> dict[str, Any]:
         """Prepare all parts here and join them."""
-        with _left_clean(self._work), locked(self._work):
-            parts: list[Part] = []
+        with self._in_order(), locked(self._work):
             for number in range(self.of):
-                part = self._part(number)
-                part.prepare(workers=workers, progress=progress)
-                parts.append(part)
-            lowest, highest = self._positions(parts)
-            if self._recipe.split == "hash" and lowest >= parts[0].state["val_fraction"] and lowest < highest:
+                self._prepare(number, workers=workers, progress=progress)
+            state = self._part(0).state
+            lowest, highest = state["positions"]
+            if self.of == 1 and self._recipe.split == "hash" and state["val_fraction"] <= lowest < highest:
                 # a small source without a validation document: the first by hash becomes one
-                shutil.rmtree(parts[0].folder)
-                parts = [self._part(0, val_fraction=math.nextafter(lowest, 1))]
-                parts[0].prepare(workers=workers, progress=progress)
-            return self._join(parts)
+                shutil.rmtree(self._folder_of(0))
+                self._prepare(0, workers=workers, progress=progress, val_fraction=math.nextafter(lowest, 1))
+            return self._join()
 
-    def _part(self, number: int, *, val_fraction: float | None = None) -> Part:
+    def _prepare(
+        self,
+        number: int,
+        *,
+        workers: int,
+        progress: Callable[[Progress], None],
+        val_fraction: float | None = None,
+    ) -> None:
+        folder = self._folder_of(number)
+        with locked(folder):
+            part = self._part(number)
+            part.state["val_fraction"] = val_fraction or part.state["val_fraction"]
+            try:
+                part.prepare(workers=workers, progress=progress)
+            except BaseException:
+                if not part.is_begun:
+                    shutil.rmtree(folder, ignore_errors=True)
+                raise
+
+    @contextmanager
+    def _in_order(self) -> Iterator[None]:
+        """Begin only what is not there yet; where nothing was committed before it failed, nothing stays."""
+        if self.folder.is_dir() and not self._work.is_dir():
+            raise ValueError(f"{self.folder} is there already: delete it to prepare it again.")
+        try:
+            yield
+        except OSError as error:
+            if not any(self._work.glob("*/part.json")):
+                raise
+            raise OSError(
+                f"{error}. What was prepared until then stays in {self._work}, and the same command goes on from there."
+            ) from error
+        finally:
+            with suppress(OSError):
+                self._work.rmdir()
+
+    def _part(self, number: int) -> Part:
         files = [file for file, group in enumerate(self._group_of) if self._part_of(group) == number]
-        part = Part(
+        return Part(
             self._folder_of(number),
             corpus=self._corpus,
             files=range(files[0], files[-1] + 1) if files else range(0),
@@ -155,10 +184,6 @@ class SourceParts:
             recipe=self._recipe,
             request=self._request(files),
         )
-        part.folder.mkdir(parents=True, exist_ok=True)
-        if val_fraction is not None:
-            part.state["val_fraction"] = val_fraction
-        return part
 
     def _part_of(self, group: int) -> int:
         """Parts are runs of groups, as equal in number as can be."""
@@ -173,17 +198,27 @@ class SourceParts:
             "source": self._name,
             "tokenizer": self._tokenizer.fingerprint,
             "origin": self._corpus.origin,
+            "group_mb": self._group_mb,
             "files": [[self._corpus.files[n].name, self._corpus.files[n].n_bytes] for n in files],
             **{key: value for key, value in asdict(self._recipe).items() if key != "on_bad_record"},
         }
 
-    @staticmethod
-    def _positions(parts: list[Part]) -> tuple[float, float]:
-        return min(part.state["positions"][0] for part in parts), max(part.state["positions"][1] for part in parts)
-
-    def _join(self, parts: list[Part]) -> dict[str, Any]:
-        lowest, highest = self._positions(parts)
-        val_fraction = parts[0].state["val_fraction"]
+    def _join(self) -> dict[str, Any]:
+        parts = [self._part(number) for number in range(self.of)]
+        if (self.folder / "source.json").is_file():  # it was stopped when only its parts had to be removed yet
+            shutil.rmtree(self._work)
+            return dict(json.loads((self.folder / "source.json").read_text(encoding="utf-8")))
+        missing = [f"{n}/{self.of}" for n, part in enumerate(parts) if not part.state["done"]]
+        if missing:
+            raise ValueError(
+                f"{self._name} cannot be joined: part {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing "
+                "or not done. Run " + ", ".join(f"part={part}" for part in missing) + " first."
+            )
+        states = [part.state for part in parts]
+        refuse_many_bad(states)
+        lowest = min(state["positions"][0] for state in states)
+        highest = max(state["positions"][1] for state in states)
+        val_fraction = states[0]["val_fraction"]
         if lowest >= highest:
             shutil.rmtree(self._work)
             raise ValueError(f"source {self._name} needs at least two different documents, one of them for validation.")
@@ -196,26 +231,14 @@ class SourceParts:
             **_common(self._name, self._tokenizer, self._corpus.origin, self._licence),
             "split": {"rule": rules[self._recipe.split], "val_fraction": val_fraction},
             "request": asdict(self._recipe),
-            "files": self._files_read(parts),
+            "files": self._files_read(states),
         }
-        states = [part.state for part in parts]
         return join_parts(states, [part.folder for part in parts], self.folder, information=information)
 
-    def _files_read(self, parts: list[Part]) -> list[dict[str, Any]]:
+    def _files_read(self, states: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Name and size of the files that were read; a limit may have been reached before the last ones."""
-        last = len(self._corpus.files) - 1 if len(parts) > 1 else parts[0].state["file"]
+        last = len(self._corpus.files) - 1 if self._recipe.limit_tokens is None else states[0]["file"]
         return [{"name": f.name, "bytes": f.n_bytes} for f in self._corpus.files[: last + 1] if f.n_bytes]
-
-
-@contextmanager
-def _left_clean(work: Path) -> Iterator[None]:
-    """Where nothing was committed before it failed, nothing stays."""
-    try:
-        yield
-    except BaseException:
-        if not any(work.glob("*/part.json")):
-            shutil.rmtree(work, ignore_errors=True)
-        raise
 
 
 def groups(sizes: list[int], group_mb: float) -> list[int]:

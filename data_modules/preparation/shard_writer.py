@@ -3,10 +3,13 @@
 import hashlib
 import io
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from data_modules.preparation.on_disk import sync_folder
 
 _HEADER_BYTES = 128  # what numpy writes before a one-dimensional array
 
@@ -81,12 +84,14 @@ class ShardWriter:
         """Everything so far is on the disk; the state from which another writer goes on."""
         for file in self._files.values():
             self._sync(file)
+        sync_folder(self._folder)
         return {**self._state, "shards": list(self._state["shards"])}
 
     def close(self) -> None:
         """Let go of the files; what was not committed is lost."""
         for file in self._files.values():
-            file.close()
+            with suppress(OSError):  # what is still in memory does not fit on the disk
+                file.close()
         self._files.clear()
 
     def _append(self, kind: str, values: np.ndarray) -> None:

@@ -1,0 +1,59 @@
+"""What keeps a folder whole: one process at a time is at work in it, and files come to be as a whole or not at all."""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Be the only one at work in a folder, which is made if need be, and removed if nothing is in it at the end.
+
+    Raises:
+        ValueError: another process is, and which one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    owner, lock = folder / "owner", FileLock(folder / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        who = "another process"
+        with suppress(OSError):
+            who = owner.read_text(encoding="utf-8") or who
+        raise ValueError(f"{folder} is being prepared by {who}: wait for it, or stop it.") from error
+    try:
+        owner.write_text(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+        yield
+    finally:
+        for path in (owner, folder / "lock"):
+            path.unlink(missing_ok=True)
+        lock.release()
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def write_durably(path: Path, content: dict[str, Any]) -> None:
+    """Replace a JSON file as a whole, so that it survives a loss of power."""
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(content, indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring to the disk which files are in a folder, and what they are called."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

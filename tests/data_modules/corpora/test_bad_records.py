@@ -1,0 +1,293 @@
+"""What is wrong in a file is said in one sentence that names the place, and hurts no record beside it."""
+
+import gzip
+import io
+import json
+import re
+import struct
+import tracemalloc
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data_modules.corpora import BadRecord, FileCorpus, formats, local_files
+
+GOOD = b'{"text": "good"}\n'
+LIMIT = "longer than the 1.0 MB of max_record_mb"
+
+
+def corpus_of(path: Path, *, field: str = "text") -> FileCorpus:
+    return FileCorpus(local_files(str(path)), fields={"text": field}, origin={}, max_record_mb=1)
+
+
+def read(corpus: FileCorpus, *, good: list[str] | None = None) -> list[str]:
+    """What is said of the bad records; the others are added to `good`."""
+    said = []
+    for chunk in corpus.chunks(0, 0):
+        for where, document in corpus.documents(0, chunk):
+            if isinstance(document, BadRecord):
+                said.append(f"{where}: {document}")
+            elif good is not None:
+                assert isinstance(document, str)
+                good.append(document)
+    return said
+
+
+def parquet(values: list[Any] | pa.Array, *, column: str = "text", row_group_size: int = 2) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.table({column: values}), sink, row_group_size=row_group_size)
+    return sink.getvalue()
+
+
+def arrow(values: list[Any] | pa.Array) -> bytes:
+    sink = io.BytesIO()
+    batch = pa.record_batch({"text": values})
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return sink.getvalue()
+
+
+def array(*records: bytes) -> bytes:
+    return b"[\n" + b",\n".join(records) + b"\n]\n"
+
+
+NOT_UTF8 = pa.Array.from_buffers(  # good, caf\xe9, good
+    pa.string(), 3, [None, pa.py_buffer(b"\0\0\0\0\4\0\0\0\10\0\0\0\14\0\0\0"), pa.py_buffer(b"goodcaf\xe9good")]
+)
+DAMAGED = "row 2: is damaged or not UTF-8 (In column 0: Invalid: Invalid UTF8 sequence at string index 0)"
+BAD = {  # of each file the second record is bad, and the two beside it are good
+    "malformed.jsonl": (
+        GOOD + b'{"text": "a" "b"}\n' + GOOD,
+        "line 2: is not JSON (Expecting ',' delimiter at character 14 of the line)",
+    ),
+    "cut.json": (
+        GOOD + b'{"text": "a\n' + GOOD,
+        "line 2: is not JSON (Invalid control character at at character 12 of the line)",
+    ),
+    "lacking.jsonl": (
+        GOOD + b'{"url": 1, "body": 2}\n' + GOOD,
+        "line 2: there is no field 'text'; the record has url, body",
+    ),
+    "nothing.jsonl": (GOOD + b"{}\n" + GOOD, "line 2: there is no field 'text'; the record has none"),
+    "null.jsonl": (GOOD + b'{"text": null}\n' + GOOD, "line 2: the field 'text' is null"),
+    "number.jsonl": (GOOD + b'{"text": 3}\n' + GOOD, "line 2: the field 'text' is no text, but a int"),
+    "list.jsonl": (GOOD + b"[1]\n" + GOOD, "line 2: is no record with the fields text, but a list"),
+    "empty.jsonl": (GOOD + b'\n{"text": ""}\n' + GOOD, "line 3: the field 'text' is empty"),
+    "bytes.jsonl": (
+        GOOD + b'{"text": "caf\xe9"}\n' + GOOD,
+        "line 2: is not UTF-8 (byte 14 of the line is 0xe9)",
+    ),
+    "half.jsonl": (
+        GOOD + b'{"text": "\\ud83d."}\n' + GOOD,
+        r"line 2: the field 'text' holds half a character, '\ud83d'",
+    ),
+    "deep.jsonl": (
+        GOOD + b"[" * 200_000 + b"\n" + GOOD,
+        "line 2: is not JSON (maximum recursion depth exceeded",
+    ),
+    "digits.jsonl": (
+        GOOD + b"1" * 5000 + b"\n" + GOOD,
+        "line 2: is not JSON (Exceeds the limit (4300 digits) for integer string conversion",
+    ),
+    "bytes.json": (
+        array(GOOD, b'{"text":\n"caf\xe9"}', GOOD),
+        "line 4 (record 2): the field 'text' is not UTF-8: it holds the byte 0xe9",
+    ),
+    "null.json": (array(GOOD, b'{"text": null}', GOOD), "line 4 (record 2): the field 'text' is null"),
+    "long.json": (
+        array(GOOD, json.dumps({"text": "x" * 1_000_000}).encode(), GOOD),
+        f"line 4 (record 2): is a record of 1.0 MB, {LIMIT}",
+    ),
+    "bytes.csv": (
+        b"n,text\n1,good\n2,caf\xe9\n3,good\n",
+        "line 3: the field 'text' is not UTF-8: it holds the byte 0xe9",
+    ),
+    "more.csv": (
+        b'n,text\n1,good\n2,"a\nb",c\n3,good\n',
+        "line 3: has 3 fields and the header line 2",
+    ),
+    "fewer.csv": (b"n,text\n1,good\n2\n3,good\n", "line 3: has 1 fields and the header line 2"),
+    "empty.csv": (b"n,text\n1,good\n2,\n3,good\n", "line 3: the field 'text' is empty"),
+    "null.parquet": (parquet(["good", None, "good"]), "row 2: the field 'text' is null"),
+    "bytes.parquet": (
+        parquet(NOT_UTF8),
+        DAMAGED,
+    ),
+    "empty.arrow": (arrow(["good", "", "good"]), "row 2: the field 'text' is empty"),
+    "bytes.arrow": (
+        arrow(NOT_UTF8),
+        DAMAGED,
+    ),
+    "long.arrow": (arrow(["good", "x" * 1_000_001, "good"]), f"row 2: is a record of 1.0 MB, {LIMIT}"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_record_stands_alone(name: str, tmp_path: Path) -> None:
+    content, said = BAD[name]
+    (tmp_path / name).write_bytes(content)
+    good: list[str] = []
+    found = read(corpus_of(tmp_path / name), good=good)
+    assert [sentence[: len(name) + 2 + len(said)] for sentence in found] == [f"{name}, {said}"]
+    assert good == ["good", "good"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("numbers.parquet", parquet([1.5]), "numbers.parquet, row 1: the field 'text' is no text, but a float"),
+        ("raw.parquet", parquet([b"raw"]), "raw.parquet, row 1: the field 'text' is no text, but a bytes"),
+        ("a.txt", b"\xef\xbb\xbfone\ntwo \xff", "a.txt, line 2: is not UTF-8 (byte 12 of the file is 0xff)"),
+        ("bom.md", b"\xef\xbb\xbf", "bom.md, line 1: the text is empty"),
+        ("one_record.json", b'{\n "text": "a"}', "one_record.json, line 1: is not JSON (Expecting property name "),
+        *((f"void{suffix}", b"", f"void{suffix}: the file is empty") for suffix in formats.FORMATS),
+        *((f"void{suffix}.gz", gzip.compress(b""), f"void{suffix}.gz: the file is ") for suffix in formats.FORMATS),
+    ],
+)
+def test_a_file_may_be_bad_from_its_beginning(name: str, content: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert read(corpus_of(tmp_path / name))[0].startswith(said)
+
+
+def test_damaged_offsets_do_not_end_the_process(tmp_path: Path) -> None:
+    offsets = struct.pack("<5i", 0, 4, 2**31 - 1, 8, 12)
+    damaged = pa.Array.from_buffers(pa.string(), 4, [None, pa.py_buffer(offsets), pa.py_buffer(b"good" * 3)])
+    (tmp_path / "damaged.arrow").write_bytes(arrow(damaged))
+    good: list[str] = []
+    said = read(corpus_of(tmp_path / "damaged.arrow"), good=good)
+    assert [sentence.split(" (")[0] for sentence in said] == [
+        f"damaged.arrow, row {n}: is damaged or not UTF-8" for n in (2, 3)
+    ]
+    assert good == ["good", "good"]
+
+
+TAIL = ": nothing can be read after it, so it cannot be skipped either."
+CUT = " cannot be read to its end: Truncated compressed stream."
+LINES = b"".join(b'{"text": "good %s"}\n' % sha256(b"%d" % n).hexdigest().encode() for n in range(30_000))
+
+
+def compressed(kind: str) -> bytes:
+    with pa.BufferOutputStream() as sink:
+        with pa.CompressedOutputStream(sink, kind) as file:
+            file.write(LINES)
+        return bytes(sink.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "n_good", "said"),
+    [
+        ("cut.jsonl.gz", compressed("gzip")[:-5000], 10_000, CUT),
+        ("tail.jsonl.gz", compressed("gzip")[:-1], 10_000, CUT),
+        ("cut.jsonl.zst", compressed("zstd")[:-1], 10_000, CUT),
+        ("cut.parquet.gz", compressed("gzip")[:-5000], 0, CUT),
+        ("plain.jsonl.gz", GOOD, 0, " cannot be read to its end: zlib inflate failed: incorrect header check."),
+        ("plain.jsonl.zst", GOOD, 0, " cannot be read to its end: ZSTD decompress failed: Unknown frame descriptor."),
+        ("comma.json", array(GOOD, GOOD + GOOD), 2, ", line 5: a comma is missing after record 2" + TAIL),
+        ("open.json", b"[" + GOOD + b"\n", 1, ", line 3: the file ends inside its array, after record 1" + TAIL),
+        (
+            "quotes.json",
+            array(GOOD, b'{"text":\n\n"a" "b"}', GOOD),
+            1,
+            ", line 4 (record 2): is not JSON (Expecting ',' delimiter)" + TAIL,
+        ),
+        (
+            "digits.json",
+            array(GOOD, b'{"n":' + b"1" * 5000 + b"}"),
+            1,
+            ", line 4 (record 2): is not JSON (Exceeds the limit (4300 digits) ",
+        ),
+        (
+            "last_comma.json",
+            b"[" + GOOD + b", ]",
+            1,
+            ", line 2 (record 2): is not JSON (Expecting value)" + TAIL,
+        ),
+        ("two.json", array(GOOD) + array(GOOD), 1, ", line 5: there is more after the array's end" + TAIL),
+        (
+            "open.csv",
+            b'text\ngood\n"a\nb\n',
+            1,
+            ", line 3: no CSV record can be read here (unexpected end of data)" + TAIL,
+        ),
+        (
+            "quotes.csv",
+            b'text\ngood\n"a"b\n',
+            1,
+            """, line 3: no CSV record can be read here (',' expected after '"')""" + TAIL,
+        ),
+        ("other.csv", b"a,b\n1,2\n", 0, ": there is no column 'text'; the file has a, b."),
+        ("other.parquet", parquet(["a"], column="body"), 0, ": there is no column 'text'; the file has body."),
+        (
+            "no.parquet",
+            b"no parquet at all",
+            0,
+            " cannot be read to its end: Parquet magic bytes not found in footer. ",
+        ),
+        ("cut.parquet", parquet(["a"])[:-9], 0, " cannot be read to its end: "),
+        ("no.arrow", b"no arrow at all", 0, " cannot be read to its end: "),
+    ],
+)
+def test_a_file_that_cannot_be_read_on(
+    name: str, content: bytes, n_good: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands before is read all the same, so that it was not in vain when the rest is repaired."""
+    monkeypatch.setattr(formats, "CHUNK_BYTES", 1)
+    (tmp_path / name).write_bytes(content)
+    good: list[str] = []
+    with pytest.raises(ValueError, match=re.escape(name + said)) as refused:
+        read(corpus_of(tmp_path / name), good=good)
+    assert str(refused.value).count("\n") == 0
+    assert n_good <= len(good) <= (n_good if n_good < 10_000 else 30_000)
+    assert all(text.startswith("good") for text in good)
+
+
+@pytest.mark.parametrize(
+    "name", ["long.jsonl", "long.json", "long.jsonl.zst", "long.txt", "array.json", "wide.csv", "tall.csv"]
+)
+def test_a_record_of_50_mb_is_not_held(name: str, tmp_path: Path) -> None:
+    """The limit is 1 MB, and so much and its copies are what memory grows by."""
+    piece = b"many words " * 1000 + (b"\n" if name in ("long.txt", "tall.csv") else b"")
+    with pa.output_stream(str(tmp_path / name), compression="zstd" if name.endswith("zst") else None) as file:
+        begin = {"array.json": b'[\n{"text": "', "wide.csv": b'text\n"', "tall.csv": b'text\n"', "long.txt": b""}
+        file.write(begin.get(name, b'{"text": "'))
+        for _ in range(50_000_000 // len(piece)):
+            file.write(piece)
+        end = {"array.json": b'"}]', "wide.csv": b'"\n', "tall.csv": b'"\n', "long.txt": b""}
+        file.write(end.get(name, b'"}\n' + GOOD))
+    good: list[str] = []
+    tracemalloc.start()
+    try:
+        said = read(corpus_of(tmp_path / name), good=good)
+    except ValueError as error:
+        said = [str(error)]
+    finally:
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert peak < 20e6
+    expected = {
+        "array.json": f"{name}, line 2 (record 1): is longer than 1.0 MB, or not JSON (Unterminated string ",
+        "wide.csv": f"{name}, line 2: no CSV record can be read here (a line longer than 1.0 MB){TAIL}",
+        "tall.csv": f"{name}, line 2: no CSV record can be read here (field larger than field limit (1000000)){TAIL}",
+    }
+    where = "" if name == "long.txt" else ", line 1"
+    assert said[0].startswith(expected.get(name, f"{name}{where}: is a record of 50.0 MB, {LIMIT}"))
+    assert len(said) == 1
+    assert good == (["good"] if name.startswith("long.j") else [])
+
+
+def test_what_is_no_file_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    known = ".jsonl .json .csv .parquet .arrow .txt .md, each also with .gz or .zst"
+    (tmp_path / "a.pdf.gz").write_bytes(b"x")
+    with pytest.raises(ValueError, match=re.escape(f"a.pdf.gz is of no known format ({known}).")):
+        corpus_of(tmp_path / "a.pdf.gz")
+    with pytest.raises(ValueError, match=re.escape(f"path={tmp_path} holds no file of a known format ({known}).")):
+        local_files(str(tmp_path))
+    for missing in (tmp_path / "b.txt", tmp_path / "*.txt", tmp_path / "none" / "**"):
+        with pytest.raises(ValueError, match=re.escape(f"path={missing}: there is no such file, folder or pattern.")):
+            local_files(str(missing))
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path}/b.txt: there is no such file.")):
+        FileCorpus({"b.txt": f"{tmp_path}/b.txt"}, fields={"text": "text"}, origin={}, max_record_mb=1)

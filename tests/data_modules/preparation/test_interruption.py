@@ -1,0 +1,189 @@
+"""Killed, starved or shared among workers: the bytes are the same."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from data_modules import SourceShards
+from data_modules.preparation import Progress
+from tests.conftest import ROOT
+from tests.data_modules.preparation.alone import Job, alone, command, contents, is_whole_or_absent
+from tests.data_modules.preparation.conftest import FIELDS
+
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "texts": ("texts", {}),
+    "texts without duplicates": ("texts", {"deduplicate": "exact"}),
+    "chat": ("chat", {}),
+}
+
+
+def job(corpora: Path, name: str, folder: Path, **recipe: Any) -> Job:
+    """Two groups of files, several shards in each."""
+    path, fields = corpora / name, FIELDS[name.removeprefix("few_")]
+    half = sum(file.stat().st_size for file in path.glob("[ab].*")) / 1e6
+    shard_tokens = 250 if name.startswith("few_") else 10_000
+    return Job(str(path), str(folder), fields, recipe={"shard_tokens": shard_tokens} | recipe, group_mb=half)
+
+
+@contextmanager
+def begun(job: Job) -> Iterator[psutil.Process]:
+    """A process that is at work on a job and has committed something of it."""
+    process = subprocess.Popen(command("prepared", job), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 30
+        while not job.records:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        yield psutil.Process(process.pid)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def prepared_in_one_go(job: Job) -> dict[str, str]:
+    """The files of several shards of each split and group, as nobody disturbed them."""
+    information = job.prepare()
+    splits = information["splits"]
+    assert len(splits["train"]["shards"]) >= 3
+    assert splits["val"]["shards"]
+    assert splits["train"]["masked"] == ("messages" in job.fields)
+    assert information["duplicates"] == {"count": 12, "removed": job.recipe.get("deduplicate") == "exact"}
+    assert len(information["files"]) == 4
+    return contents(Path(job.folder))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_at_random_moments(kind: str, corpora_in_files: Path, tmp_path: Path) -> None:
+    name, recipe = KINDS[kind]
+    killed = replace(job(corpora_in_files, name, tmp_path / "killed" / "source", **recipe), pause=0.01)
+    in_one_go = prepared_in_one_go(replace(killed, folder=str(tmp_path / "source"), pause=0))
+    starts = alone("killed_at_random", killed)
+    assert sum(start["killed"] for start in starts) >= 6
+    assert sum(start["began_at"] > 0 for start in starts) >= 3
+    assert [start["began_at"] for start in starts] == sorted(start["began_at"] for start in starts)
+    assert all(start["whole_or_absent"] for start in starts)
+    assert contents(Path(killed.folder)) == in_one_go
+    assert {path.name for path in (tmp_path / "killed").iterdir()} == {"source", "source_uninterrupted"}
+    assert SourceShards(Path(killed.folder)).fingerprint == SourceShards(tmp_path / "source").fingerprint
+
+
+def test_stopped_before_any_operation_on_a_file(corpora_in_files: Path, tmp_path: Path) -> None:
+    """There is no moment at which a kill or a full disk could do harm, not in the join either."""
+    stopped = job(corpora_in_files, "few_chat", tmp_path / "stopped", deduplicate="exact")
+    prepared_in_one_go(replace(stopped, folder=str(tmp_path / "one" / "source")))
+    stops = alone("stopped_at_each", stopped)
+    assert len(stops) > 50
+    assert {stop["status"] for stop in stops} == {signal.SIGKILL, 1 << 8, 0}  # 0: only something to be tidied up failed
+    for number, stop in enumerate(stops):
+        assert stop["whole_or_absent"], number
+        assert stop["contents"] == contents(tmp_path / "one"), number
+
+
+def test_any_number_of_workers(corpora_in_files: Path, tmp_path: Path) -> None:
+    one = job(corpora_in_files, "chat", tmp_path / "1" / "source")
+    in_one_go = prepared_in_one_go(one)
+    for workers in (2, 4):
+        folder = tmp_path / str(workers) / "source"
+        replace(one, folder=str(folder), workers=workers).prepare()
+        assert contents(folder) == in_one_go
+
+
+def test_a_killed_worker_is_reported(corpora_in_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = job(corpora_in_files, "chat", tmp_path / "one" / "source")
+    two = replace(one, folder=str(tmp_path / "two" / "source"), workers=2)
+    one.prepare()
+    monkeypatch.setattr("data_modules.preparation.part.COMMIT_SECONDS", -1.0)
+    monkeypatch.setattr("data_modules.corpora.formats.CHUNK_BYTES", 1 << 12)
+
+    def kill_one(progress: Progress) -> None:
+        workers = [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+        workers[0].kill()
+
+    with pytest.raises(ValueError, match="one of the 2 workers was killed, perhaps for want of memory: start the same"):
+        two.parts().prepare_all(workers=2, progress=kill_one)
+    assert two.records > 0
+    two.prepare()
+    assert contents(Path(two.folder)) == contents(Path(one.folder))
+
+
+def test_who_is_killed_leaves_neither_workers_nor_a_lock(corpora_in_files: Path, tmp_path: Path) -> None:
+    """And while it lives, nobody else is let in. Who goes on may have another number of workers."""
+    slow = replace(job(corpora_in_files, "texts", tmp_path / "slow" / "source"), workers=2, pause=0.2)
+    refused = replace(slow, workers=1, pause=0)
+    in_one_go = prepared_in_one_go(replace(refused, folder=str(tmp_path / "source")))
+    with begun(slow) as process:
+        workers = process.children(recursive=True)
+        assert len(workers) >= 2
+        for enter in (refused.prepare, refused.parts().join):
+            with pytest.raises(
+                ValueError, match=f"is being prepared by process {process.pid} on .* since .*: wait for it"
+            ):
+                enter()
+        with pytest.raises(ValueError, match=f"0_of_1 is being prepared by process {process.pid} on"):
+            refused.parts().prepare(0, workers=1, progress=print)
+        assert process.is_running()
+        process.kill()
+        _, alive = psutil.wait_procs(workers, timeout=10)
+        assert not alive
+    assert refused.records > 0
+    assert not Path(slow.folder).exists()
+    refused.prepare()
+    assert contents(Path(slow.folder)) == in_one_go
+
+
+def test_who_is_refused_takes_nothing_away(corpora_in_files: Path, tmp_path: Path) -> None:
+    """Not even from one that has nothing committed yet; nor does a part that fails from the other parts."""
+    first = job(corpora_in_files, "few_chat", tmp_path / "source")
+
+    def interrupt(progress: Any) -> None:
+        with pytest.raises(ValueError, match=f"is being prepared by process {os.getpid()}"):
+            first.prepare()
+        with pytest.raises(RuntimeError, match="the second part fails"):
+            replace(first, of=2).parts().prepare(1, workers=1, progress=fail)
+        assert not (first.work / "1_of_2").exists()
+
+    def fail(progress: Any) -> None:
+        raise RuntimeError("the second part fails")
+
+    first.parts().prepare_all(workers=1, progress=interrupt)
+    assert is_whole_or_absent(tmp_path / "source")
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_a_source_appears_at_once(corpora_in_files: Path, tmp_path: Path) -> None:
+    watched = replace(job(corpora_in_files, "texts", tmp_path / "source"), pause=0.02)
+    looks = 0
+    with begun(watched) as process:
+        while process.status() != psutil.STATUS_ZOMBIE:
+            assert is_whole_or_absent(tmp_path / "source")
+            looks += not (tmp_path / "source").exists()
+    assert looks > 10
+    assert (tmp_path / "source").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("most_bytes", "shard_tokens", "what"),
+    [
+        (20_000, 30_000, r"\[Errno 27\] File too large"),  # a shard
+        (12_300, 3_000, r".*seen\.sqlite: disk I/O error"),
+    ],
+)
+def test_a_full_disk(most_bytes: int, shard_tokens: int, what: str, corpora_in_files: Path, tmp_path: Path) -> None:
+    """What it says, and that the same command goes on when there is room again."""
+    starved = job(corpora_in_files, "texts", tmp_path / "starved" / "source", shard_tokens=shard_tokens)
+    in_one_go = prepared_in_one_go(replace(starved, folder=str(tmp_path / "source")))
+    said = alone("starved", starved, most_bytes)
+    stays = f"What was prepared until then stays in {starved.work}, and the same command goes on from there."
+    assert re.fullmatch(rf"{what}\. {re.escape(stays)}", said), said
+    assert contents(Path(starved.folder)) == in_one_go
