@@ -43,7 +43,7 @@ GENERATION = {
 }
 LINEAR = ((1, 768, 3072), (1, 768, 50257), (8, 768, 3072), (8, 768, 50257), (166, 256, 50257))
 PRECISIONS = ("32-true", "bf16-mixed")
-PREPARATION = (48, 192)  # megabytes of text
+PREPARATION = (32, 128)  # megabytes of text
 
 
 def rows(benchmark: str) -> Iterator[tuple[str, list[str], dict[str, Any]]]:
