@@ -7,12 +7,14 @@ import multiprocessing
 import os
 import signal
 import threading
+import traceback
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from multiprocessing.connection import wait
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from queue import SimpleQueue
 from typing import NamedTuple
 
 import numpy as np
@@ -125,29 +127,17 @@ def encode_in_order(
         for file, chunk in chunks:
             yield file, chunk._replace(payload=None), encoder.encode(file, chunk)
         return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker, initargs=(encoder,))
+    pool = _Workers(encoder, workers)
     under_way: deque[tuple[int, Chunk, Future[Encoded]]] = deque()
-    with _without_interrupts():
-        pool.submit(int)  # starts all workers: they inherit that Ctrl-C, which reaches every process, is not for them
     try:
         for file, chunk in chunks:
-            under_way.append((file, chunk._replace(payload=None), pool.submit(_encode, file, chunk)))
+            under_way.append((file, chunk._replace(payload=None), pool.submit(file, chunk)))
             if len(under_way) > 2 * workers:
                 yield _finished(under_way)
         while under_way:
             yield _finished(under_way)
-    except BaseException as error:
-        for worker in multiprocessing.active_children():
-            worker.kill()  # it may be waiting for the rest of a message that nobody sends any more
-        if not isinstance(error, BrokenProcessPool):
-            raise
-        raise ValueError(
-            f"one of the {workers} workers was killed, perhaps for want of memory: start the same command with fewer workers; it "
-            "goes on where it stopped."
-        ) from error
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.end()
 
 
 def _finished(under_way: deque[tuple[int, Chunk, Future[Encoded]]]) -> tuple[int, Chunk, Encoded]:
@@ -155,26 +145,79 @@ def _finished(under_way: deque[tuple[int, Chunk, Future[Encoded]]]) -> tuple[int
     return file, chunk, future.result()
 
 
+class _Workers:
+    """Processes, each with a pipe of its own and a thread here that waits for its answers.
+
+    They share no lock and no queue, so any of them can be killed at any moment and nobody waits for what does not come.
+    """
+
+    def __init__(self, encoder: Encoder, number: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._threads = ThreadPoolExecutor(number)
+        self._processes: list[SpawnProcess] = []
+        self._idle: SimpleQueue[Connection] = SimpleQueue()
+        with _interrupts_wait():  # they inherit it: Ctrl-C reaches every process, and is not for them
+            for _ in range(number):
+                ours, theirs = context.Pipe()
+                self._processes.append(context.Process(target=_work, args=(encoder, theirs), daemon=True))
+                self._processes[-1].start()
+                theirs.close()
+                self._idle.put(ours)
+
+    def submit(self, file: int, chunk: Chunk) -> Future[Encoded]:
+        return self._threads.submit(self._ask, file, chunk)
+
+    def _ask(self, file: int, chunk: Chunk) -> Encoded:
+        connection = self._idle.get()
+        try:
+            connection.send((file, chunk))
+            answer: Encoded | Exception = connection.recv()
+        except (EOFError, OSError) as error:
+            raise ValueError(
+                f"one of the {len(self._processes)} workers was killed, perhaps for want of memory: start the same command with "
+                "fewer workers; it goes on where it stopped."
+            ) from error
+        finally:
+            self._idle.put(connection)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def end(self) -> None:
+        """Leave nothing of them, whatever they are doing."""
+        for process in self._processes:
+            process.kill()
+            process.join()
+        self._threads.shutdown(cancel_futures=True)
+        while not self._idle.empty():
+            self._idle.get().close()
+
+
 @contextmanager
-def _without_interrupts() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # there are none elsewhere
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _interrupts_wait() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-_ENCODER: Encoder  # of a worker, one for its whole life
-
-
-def _begin_worker(encoder: Encoder) -> None:
-    global _ENCODER
-    _ENCODER = encoder
+def _work(encoder: Encoder, connection: Connection) -> None:
+    """A worker's whole life."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the cores are taken by the other workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    with suppress(EOFError, OSError):  # nobody is left to be answered
+        while True:
+            file, chunk = connection.recv()
+            connection.send(_answer(encoder, file, chunk))
+
+
+def _answer(encoder: Encoder, file: int, chunk: Chunk) -> Encoded | Exception:
+    try:
+        return encoder.encode(file, chunk)
+    except Exception as error:
+        error.add_note(traceback.format_exc())
+        return error
 
 
 def _end_with_parent() -> None:
@@ -182,7 +225,3 @@ def _end_with_parent() -> None:
     assert parent is not None
     wait([parent.sentinel])
     os._exit(1)
-
-
-def _encode(file: int, chunk: Chunk) -> Encoded:
-    return _ENCODER.encode(file, chunk)

@@ -21,7 +21,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from data_modules.corpora import FileCorpus, formats, local_files
+from data_modules.corpora.documents import Chunk
 from data_modules.preparation import Recipe, SourceParts, damages, part
 from gpt_lightning.tokenizer import load_tokenizer
 
@@ -73,6 +76,13 @@ class Job:
         return int(json.loads(path.read_text())["records"]) if path.is_file() else 0
 
 
+class LongAnswers:
+    """An encoder that does nothing but answer at length."""
+
+    def encode(self, file: int, chunk: Chunk) -> np.ndarray:
+        return np.zeros(3_000_000, np.uint8)
+
+
 def contents(folder: Path) -> dict[str, str]:
     """sha256 of every file, by its name."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -110,18 +120,18 @@ def prepared(job: Job) -> None:
     job.prepare()
 
 
-def killed_at_random(job: Job) -> list[dict[str, Any]]:
-    """Ten times begun or gone on with, and killed at a random moment; then finished."""
-    commit_eagerly(1 << 14)
+def killed_at_random(job: Job, records: int) -> list[dict[str, Any]]:
+    """Ten times begun or gone on with, and killed after some of the records, at a random moment; then finished."""
+    commit_eagerly(sum(file.stat().st_size for file in Path(job.path).iterdir()) // 100)
     chance = random.Random(0)
-    begin = time.monotonic()
-    replace(job, folder=f"{job.folder}_uninterrupted").prepare()
-    longest = (time.monotonic() - begin) / 6
     starts = []
     for _ in range(10):
         began_at = job.records
+        enough = began_at + chance.randrange(records // 10)
         child = in_fork(job.prepare)
-        time.sleep(chance.uniform(0, longest))
+        while job.records < enough and not Path(job.folder).exists():
+            time.sleep(0.001)
+        time.sleep(chance.uniform(0, 0.02))
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         whole = is_whole_or_absent(Path(job.folder))
@@ -137,7 +147,7 @@ def stopped_at_each(job: Job) -> list[dict[str, Any]]:
     """Anew for every operation on a file that the preparation comes to: killed just before it, or, at every other one, the
     operation fails as on a full disk. Then finished.
     """
-    commit_eagerly(1 << 11)
+    commit_eagerly(1 << 12)
     os.fsync = lambda fd: None  # a kill takes nothing from the system's memory
     stops: list[dict[str, Any]] = []
     while True:

@@ -50,10 +50,10 @@ def write_four_files(folder: Path, documents: Sequence[Document]) -> Path:
 
 @pytest.fixture(scope="session")
 def corpora_in_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`texts` and `chat`, 300 documents each, and `few_chat`."""
+    """`texts`, `chat` and `few_chat`."""
     root: Path = tmp_path_factory.mktemp("corpora")
     chat = list(CORPORA["docstrings"]())
-    write_four_files(root / "texts", pieces_of_code(300))
+    write_four_files(root / "texts", pieces_of_code(200))
     write_four_files(root / "chat", chat)
     write_four_files(root / "few_chat", chat[:16])
     return root

@@ -1,5 +1,6 @@
 """Killed, starved or shared among workers: the bytes are the same."""
 
+import multiprocessing
 import os
 import re
 import signal
@@ -15,9 +16,11 @@ import psutil
 import pytest
 
 from data_modules import SourceShards
+from data_modules.corpora.documents import Chunk
 from data_modules.preparation import Progress
+from data_modules.preparation.encoding import encode_in_order
 from tests.conftest import ROOT
-from tests.data_modules.preparation.alone import Job, alone, command, contents, is_whole_or_absent
+from tests.data_modules.preparation.alone import Job, LongAnswers, alone, command, contents, is_whole_or_absent
 from tests.data_modules.preparation.conftest import FIELDS
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -68,13 +71,13 @@ def test_killed_at_random_moments(kind: str, corpora_in_files: Path, tmp_path: P
     name, recipe = KINDS[kind]
     killed = replace(job(corpora_in_files, name, tmp_path / "killed" / "source", **recipe), pause=0.01)
     in_one_go = prepared_in_one_go(replace(killed, folder=str(tmp_path / "source"), pause=0))
-    starts = alone("killed_at_random", killed)
+    starts = alone("killed_at_random", killed, SourceShards(tmp_path / "source").information["records"])
     assert sum(start["killed"] for start in starts) >= 6
     assert sum(start["began_at"] > 0 for start in starts) >= 3
     assert [start["began_at"] for start in starts] == sorted(start["began_at"] for start in starts)
     assert all(start["whole_or_absent"] for start in starts)
     assert contents(Path(killed.folder)) == in_one_go
-    assert {path.name for path in (tmp_path / "killed").iterdir()} == {"source", "source_uninterrupted"}
+    assert [path.name for path in (tmp_path / "killed").iterdir()] == ["source"]
     assert SourceShards(Path(killed.folder)).fingerprint == SourceShards(tmp_path / "source").fingerprint
 
 
@@ -99,6 +102,20 @@ def test_any_number_of_workers(corpora_in_files: Path, tmp_path: Path) -> None:
         assert contents(folder) == in_one_go
 
 
+def test_workers_are_stopped_whatever_they_do() -> None:
+    """Even in the middle of a long answer, which nobody is left to read."""
+    numbers = iter(range(1000))
+    chunks = ((0, Chunk(bytes(1 << 20), number, number + 1, 0)) for number in numbers)
+    answers = encode_in_order(LongAnswers(), chunks, workers=2)  # type: ignore[arg-type]
+    assert [next(answers)[1].first for _ in range(8)] == list(range(8))
+    assert next(numbers) <= 8 + 2 * 2  # no more are under way
+    assert len(multiprocessing.active_children()) == 2
+    begin = time.monotonic()
+    answers.close()
+    assert time.monotonic() - begin < 5
+    assert not multiprocessing.active_children()
+
+
 def test_a_killed_worker_is_reported(corpora_in_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = job(corpora_in_files, "chat", tmp_path / "one" / "source")
     two = replace(one, folder=str(tmp_path / "two" / "source"), workers=2)
@@ -107,8 +124,8 @@ def test_a_killed_worker_is_reported(corpora_in_files: Path, tmp_path: Path, mon
     monkeypatch.setattr("data_modules.corpora.formats.CHUNK_BYTES", 1 << 12)
 
     def kill_one(progress: Progress) -> None:
-        workers = [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
-        workers[0].kill()
+        for worker in multiprocessing.active_children()[:1]:
+            worker.kill()
 
     with pytest.raises(ValueError, match="one of the 2 workers was killed, perhaps for want of memory: start the same"):
         two.parts().prepare_all(workers=2, progress=kill_one)
