@@ -15,9 +15,10 @@ def summary(information: Mapping[str, Any]) -> str:
     """What a source.json counts, in a line."""
     train, val = information["splits"]["train"], information["splits"]["val"]
     n_bytes = train["bytes"] + val["bytes"]
+    documents = information.get("documents", train["documents"] + val["documents"])
     text = (
-        f"{train['documents'] + val['documents']:,} documents, {n_bytes / 1e6:.1f} MB, {train['tokens']:,} tokens to train "
-        f"on and {val['tokens']:,} to validate with, {n_bytes / (train['tokens'] + val['tokens']):.2f} bytes a token"
+        f"{documents:,} documents, {n_bytes / 1e6:.1f} MB, {train['tokens']:,} tokens to train on and {val['tokens']:,} to "
+        f"validate with, {n_bytes / (train['tokens'] + val['tokens']):.2f} bytes a token"
     )
     duplicates = information.get("duplicates", {"count": 0})
     if duplicates["count"]:

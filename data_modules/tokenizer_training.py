@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from data_modules.corpora.documents import BadRecord, Corpus, text_of
-from data_modules.preparation.split import position_of
+from data_modules.preparation.split import first_position, for_validation, position_of
 from gpt_lightning.tokenizer import Tokenizer
 
 
@@ -13,13 +15,14 @@ def texts_of(corpus: Corpus, *, val_fraction: float, for_val: bool, mb: float | 
     A tokenizer must not have seen what a model is validated with. Bad records are left to those who prepare the source.
     """
     n_bytes = 0
+    first = first_position(corpus)
     for file in range(len(corpus.files)):
         for chunk in corpus.chunks(file, 0):
             for _, document in corpus.documents(file, chunk):
                 if isinstance(document, BadRecord):
                     continue
                 text = text_of(document)
-                if (position_of(text) < val_fraction) == for_val:
+                if for_validation(np.array(position_of(text)), val_fraction, first) == for_val:
                     n_bytes += len(text.encode())
                     yield text
             if mb is not None and n_bytes >= mb * 1e6:

@@ -1,5 +1,6 @@
 """What a corpus yields, and how it yields it: piece by piece, so that a reader can go on where another stopped."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -67,6 +68,21 @@ class DocumentCorpus:
 
     def documents(self, file: int, chunk: Chunk) -> Iterator[tuple[str, Document | BadRecord]]:
         return ((f"document {chunk.first + n + 1}", document) for n, document in enumerate(chunk.payload))
+
+
+def first_document(corpus: Corpus) -> Document | None:
+    """The first record of a corpus that is a document; None: none is."""
+    for file in range(len(corpus.files)):
+        for chunk in corpus.chunks(file, 0):
+            for _, document in corpus.documents(file, chunk):
+                if not isinstance(document, BadRecord):
+                    return document
+    return None
+
+
+def identity_of(document: Document) -> str:
+    """A text that is equal for equal documents alone; of conversations it tells who said what."""
+    return document if isinstance(document, str) else json.dumps(document)
 
 
 def text_of(document: Document) -> str:

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from queue import SimpleQueue
@@ -19,9 +20,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_modules.corpora.documents import BadRecord, Chunk, Corpus, Document, text_of
+from data_modules.corpora.documents import BadRecord, Chunk, Corpus, Document, identity_of, text_of
 from data_modules.preparation.recipe import Recipe
-from data_modules.preparation.split import cut_tail, digest_of, position_of
+from data_modules.preparation.split import cut_tail, digest_of, first_position, for_validation, position_of
 from gpt_lightning.tokenizer import Tokenizer
 from gpt_lightning.tokenizer.base import CHAT_START
 
@@ -29,26 +30,25 @@ MIXED = "the source holds texts and conversations: split it in two."
 
 
 class Encoded(NamedTuple):
-    """The documents of a chunk as tokens. (n,) arrays go by document, or by part of one where the split cuts them."""
+    """The documents of a chunk as tokens. (n,) arrays go by document, or by half of one where the split cuts them."""
 
     ids: np.ndarray  # (tokens,) uint16 or uint32, with the end-of-text ids: behind each document; `tail`: before each
     mask: np.ndarray | None  # (tokens,) bool: does the token bear loss? None: all of them do
     lengths: np.ndarray  # (n,) int64, tokens
     for_val: np.ndarray  # (n,) bool
     n_bytes: np.ndarray  # (n,) int64, UTF-8 bytes of text
-    digests: list[bytes]  # (n,)
-    positions: np.ndarray  # (n,) float64, see `position_of`
+    digests: list[bytes]  # of each document
     bad: list[tuple[int, str]]  # (how many documents stand before it, what is wrong and where) of each bad record
 
 
 class Encoder:
     """Turns chunks of one corpus into tokens. It can be pickled."""
 
-    def __init__(self, corpus: Corpus, tokenizer: Tokenizer, recipe: Recipe, val_fraction: float) -> None:
+    def __init__(self, corpus: Corpus, tokenizer: Tokenizer, recipe: Recipe) -> None:
         self._corpus = corpus
         self._tokenizer = tokenizer
         self._recipe = recipe
-        self._val_fraction = val_fraction
+        self._first_position = first_position(corpus)
 
     def encode(self, file: int, chunk: Chunk) -> Encoded:
         """Raises ValueError: texts and conversations are mixed, or conversations meet a tokenizer without chat tokens."""
@@ -62,15 +62,17 @@ class Encoder:
         is_chat = any(isinstance(document, list) for document in documents)
         if is_chat:
             self._refuse_mixtures(documents)
+        digests = [digest_of(identity_of(document)) for document in documents]
         if self._recipe.split == "tail":
-            pieces = [piece for document in documents for piece in cut_tail(text_of(document), self._val_fraction)]
-            for_val = np.arange(len(pieces)) % 2 == 1
-            bad = [(2 * before, reason) for before, reason in bad]
-            documents = list(pieces)
-        texts = [text_of(document) for document in documents]
-        positions = np.array([position_of(text) for text in texts])
-        if self._recipe.split == "hash":
-            for_val = positions < self._val_fraction
+            texts = [
+                piece for document in documents for piece in cut_tail(text_of(document), self._recipe.val_fraction)
+            ]
+            for_val = np.arange(len(texts)) % 2 == 1
+            documents = list(texts)
+        else:
+            texts = [text_of(document) for document in documents]
+            positions = np.array([position_of(text) for text in texts])
+            for_val = for_validation(positions, self._recipe.val_fraction, self._first_position)
         encoded, masks = self._tokens(documents, is_chat)
         return Encoded(
             ids=np.concatenate(encoded) if encoded else np.zeros(0, self._dtype),
@@ -78,8 +80,7 @@ class Encoder:
             lengths=np.array([len(ids) for ids in encoded], dtype=np.int64),
             for_val=for_val,
             n_bytes=np.array([len(text.encode()) for text in texts], dtype=np.int64),
-            digests=[digest_of(text) for text in texts],
-            positions=positions,
+            digests=digests,
             bad=bad,
         )
 
@@ -156,6 +157,7 @@ class _Workers:
         self._threads = ThreadPoolExecutor(number)
         self._processes: list[SpawnProcess] = []
         self._idle: SimpleQueue[Connection] = SimpleQueue()
+        resource_tracker.ensure_running()  # as the first of them would do, and let interrupts through again
         with _interrupts_wait():  # they inherit it: Ctrl-C reaches every process, and is not for them
             for _ in range(number):
                 ours, theirs = context.Pipe()

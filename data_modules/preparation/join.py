@@ -67,6 +67,8 @@ def join_parts(
     content = {
         **information,
         "splits": splits,
+        "documents": documents
+        - sum(state["duplicates"] for state in states) * (states[0]["request"]["deduplicate"] is not None),
         "records": sum(state["records"] for state in states),
         "bad_records": {
             "count": sum(state["bad"]["count"] for state in states),

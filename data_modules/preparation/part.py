@@ -67,7 +67,6 @@ class Part:
         self._record = folder / "part.json"
         self.state: dict[str, Any] = {
             "request": request,
-            "val_fraction": recipe.val_fraction,
             "done": False,
             "file": files.start,
             "record": 0,
@@ -76,7 +75,6 @@ class Part:
             "records": 0,
             "duplicates": 0,
             "bad": {"count": 0, "first": []},
-            "positions": [1.0, 0.0],
             "splits": {split: None for split in SPLITS},
         }
         if self.is_begun:
@@ -100,7 +98,7 @@ class Part:
         if self.state["done"]:
             return self.state
         state = self.state
-        encoder = Encoder(self._corpus, self._tokenizer, self._recipe, state["val_fraction"])
+        encoder = Encoder(self._corpus, self._tokenizer, self._recipe)
         with ExitStack() as opened:
             seen = opened.enter_context(closing(SeenTexts(self.folder / "seen.sqlite", state["documents"])))
             writers = self._writers(opened) if state["masked"] is not None else {}
@@ -118,7 +116,6 @@ class Part:
                     if state["masked"] != masked:
                         raise ValueError(MIXED)
                 reached = self._take(encoded, writers, seen)
-                state["records"] += chunk.stop - chunk.first
                 state["file"], state["record"] = file, chunk.stop
                 refuse_many_bad([state], at_least=_MANY_RECORDS)
                 tokens = sum(writer.tokens for writer in writers.values())
@@ -147,23 +144,24 @@ class Part:
         tokens = sum(writer.tokens for writer in writers.values())
         keep = np.ones(len(encoded.lengths), dtype=np.bool_)
         pieces = 2 if self._recipe.split == "tail" else 1  # of each document
-        taken = 0
+        documents = 0
         reached = False
-        for digest, length in zip(encoded.digests, encoded.lengths.tolist(), strict=True):
+        for length, digest in zip(
+            encoded.lengths.reshape(-1, pieces).sum(axis=1).tolist(), encoded.digests, strict=True
+        ):
             if not seen.add(digest, state["documents"]):
                 state["duplicates"] += 1
-                keep[taken] = self._recipe.deduplicate is None
-            tokens += length if keep[taken] else 0
-            taken += 1
+                keep[documents * pieces : (documents + 1) * pieces] = self._recipe.deduplicate is None
+            tokens += length if keep[documents * pieces] else 0
+            documents += 1
             state["documents"] += 1
-            if limit is not None and tokens >= limit and taken % pieces == 0:
+            if limit is not None and tokens >= limit:
                 reached = True
                 break
-        self._note_bad([reason for before, reason in encoded.bad if not reached or before < taken])
-        if taken:
-            positions = encoded.positions[:taken]
-            low, high = state["positions"]
-            state["positions"] = [min(low, float(positions.min())), max(high, float(positions.max()))]
+        bad = [reason for before, reason in encoded.bad if not reached or before < documents]
+        self._note_bad(bad)
+        state["records"] += documents + len(bad)
+        taken = documents * pieces
         lengths = encoded.lengths[:taken]
         for split, writer in writers.items():
             chosen = keep[:taken] & (encoded.for_val[:taken] == (split == "val"))

@@ -1,7 +1,6 @@
 """One source, from its documents to the folder that training reads."""
 
 import json
-import math
 import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +18,7 @@ from data_modules.preparation.on_disk import locked, write_durably
 from data_modules.preparation.part import Part, refuse_many_bad
 from data_modules.preparation.progress import Progress
 from data_modules.preparation.recipe import Recipe
+from data_modules.preparation.split import SPLITS
 from gpt_lightning.tokenizer import Tokenizer
 
 GROUP_MB = 64.0
@@ -57,7 +57,10 @@ def adopt_shards(
     splits = foreign_splits(path, format, tokenizer, val_fraction)
     information = {
         **_common(name, tokenizer, {"path": str(path.resolve()), "format": format}, licence),
-        "split": {"rule": "files with val in their names, or else the last documents", "val_fraction": val_fraction},
+        "split": {
+            "rule": "files with val in their names, or else the last documents",
+            "val_fraction": val_fraction,
+        },
         "splits": {split: entry for split, (entry, _) in splits.items()},
         "unigram_loss": unigram_loss(splits["train"][1], splits["val"][1]),
     }
@@ -129,26 +132,12 @@ class SourceParts:
         with self._in_order(), locked(self._work):
             for number in range(self.of):
                 self._prepare(number, workers=workers, progress=progress)
-            state = self._part(0).state
-            lowest, highest = state["positions"]
-            if self.of == 1 and self._recipe.split == "hash" and state["val_fraction"] <= lowest < highest:
-                # a small source without a validation document: the first by hash becomes one
-                shutil.rmtree(self._folder_of(0))
-                self._prepare(0, workers=workers, progress=progress, val_fraction=math.nextafter(lowest, 1))
             return self._join()
 
-    def _prepare(
-        self,
-        number: int,
-        *,
-        workers: int,
-        progress: Callable[[Progress], None],
-        val_fraction: float | None = None,
-    ) -> None:
+    def _prepare(self, number: int, *, workers: int, progress: Callable[[Progress], None]) -> None:
         folder = self._folder_of(number)
         with locked(folder):
             part = self._part(number)
-            part.state["val_fraction"] = val_fraction or part.state["val_fraction"]
             try:
                 part.prepare(workers=workers, progress=progress)
             except BaseException:
@@ -161,6 +150,11 @@ class SourceParts:
         """Begin only what is not there yet; where nothing was committed before it failed, nothing stays."""
         if self.folder.is_dir() and not self._work.is_dir():
             raise ValueError(f"{self.folder} is there already: delete it to prepare it again.")
+        others = sorted({f.name for f in self._work.glob("*_of_*") if not f.name.endswith(f"_of_{self.of}")})
+        if others and not (self.folder / "source.json").is_file():
+            raise ValueError(
+                f"{self._work} holds parts of another number ({', '.join(others)}): join them with mode=join, or delete it."
+            )
         try:
             yield
         except OSError as error:
@@ -216,20 +210,19 @@ class SourceParts:
             )
         states = [part.state for part in parts]
         refuse_many_bad(states)
-        lowest = min(state["positions"][0] for state in states)
-        highest = max(state["positions"][1] for state in states)
-        val_fraction = states[0]["val_fraction"]
-        if lowest >= highest:
+        documents = [
+            sum(state["splits"][split]["documents"] for state in states if state["splits"][split]) for split in SPLITS
+        ]
+        if not all(documents):
             shutil.rmtree(self._work)
             raise ValueError(f"source {self._name} needs at least two different documents, one of them for validation.")
-        if self._recipe.split == "hash" and not lowest < val_fraction:
-            raise ValueError(
-                f"source {self._name} has no document for validation at val_fraction={val_fraction}: prepare it in one part."
-            )
-        rules = {"hash": "blake2b of the document's text", "tail": "the last characters of each document"}
+        rules = {
+            "hash": "blake2b of the document's text, and the first document",
+            "tail": "the last characters of each document",
+        }
         information = {
             **_common(self._name, self._tokenizer, self._corpus.origin, self._licence),
-            "split": {"rule": rules[self._recipe.split], "val_fraction": val_fraction},
+            "split": {"rule": rules[self._recipe.split], "val_fraction": self._recipe.val_fraction},
             "request": asdict(self._recipe),
             "files": self._files_read(states),
         }

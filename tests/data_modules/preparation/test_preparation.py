@@ -27,7 +27,7 @@ def prepare(
     **recipe: Any,
 ) -> SourceShards:
     prepare_source(
-        DocumentCorpus(lambda: documents),
+        DocumentCorpus(documents if callable(documents) else lambda: documents),
         name=name or folder.name,
         tokenizer=load_tokenizer(tokenizer),
         folder=folder,
@@ -64,7 +64,8 @@ def test_what_is_prepared_is_what_was_read(name: str, tiny_data: Path) -> None:
         chosen = [
             d
             for d in documents
-            if (position_of(text_of(d)) < source.information["split"]["val_fraction"]) == (split == "val")
+            if (d == documents[0] or position_of(text_of(d)) < source.information["split"]["val_fraction"])
+            == (split == "val")
         ]
         ids = stream.read(0, len(stream))
         encoded = [tokenizer.encode(d) if isinstance(d, str) else tokenizer.encode_chat(d)[0] for d in chosen]
@@ -106,7 +107,9 @@ def test_the_split_depends_on_the_text_alone(tmp_path: Path) -> None:
         stream = getattr(source, split)
         return set(tokenizer.decode(stream.read(0, len(stream)).tolist()).split("<|endoftext|>")) - {""}
 
-    assert texts(few, "val") == texts(all_reversed, "val") & set(documents[:200])
+    assert texts(few, "val") - {documents[0]} == (texts(all_reversed, "val") & set(documents[:200])) - {documents[0]}
+    assert documents[0] in texts(few, "val")  # a corpus's first document always is
+    assert documents[-1] in texts(all_reversed, "val")
     assert not texts(all_reversed, "val") & texts(all_reversed, "train")
     assert 20 < len(texts(all_reversed, "val")) < 65  # 10 % of 400
 
@@ -127,7 +130,7 @@ def test_a_source_is_complete_or_absent(tmp_path: Path) -> None:
         raise OSError("the disk is gone")
 
     with pytest.raises(OSError, match="the disk is gone"):
-        prepare(failing(), tmp_path / "torn")
+        prepare(failing, tmp_path / "torn")
     assert not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match=r"torn holds no prepared source: run python prepare.py source=torn"):
         SourceShards(tmp_path / "torn")
