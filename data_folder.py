@@ -27,15 +27,17 @@ def open_sources(config: Mapping[str, Any], curriculum: Curriculum) -> tuple[Tok
     name = config["tokenizer"]["name"]
     folder = Path(config["data_dir"]) / name
     missing = _missing(config, curriculum, folder)
-    if missing and config["data"]["prepare"] == "missing":
+    unreadable = [source for source in missing if _is_local(source)]
+    if missing and config["data"]["prepare"] == "missing" and not unreadable:
         _prepare(config, missing, folder)
     elif missing:
         commands = "".join(f"\n    python {shlex.join(_command(config, source))}" for source in missing)
+        either = "First" if unreadable else "Either data.prepare=missing, or first"
         raise ValueError(
-            f"not prepared with tokenizer {name} yet: {', '.join(missing)}. Either data.prepare=missing, or first run{commands}\n"
+            f"not prepared with tokenizer {name} yet: {', '.join(missing)}. {either} run{commands}\n"
             "or train on the corpora that every machine has: python prepare.py && python train.py experiment=quickstart."
         )
-    tokenizer = load_tokenizer(folder if "train_on" in config["tokenizer"] else name)
+    tokenizer = load_tokenizer(folder if (folder / "tokenizer.json").is_file() else name)
     sources = {source: SourceShards(folder / source) for source in curriculum.sources}
     for source, shards in sources.items():
         if shards.information["tokenizer"]["fingerprint"] != tokenizer.fingerprint:
@@ -70,12 +72,24 @@ def _prepare(config: Mapping[str, Any], missing: Sequence[str], folder: Path) ->
             raise ValueError(f"{source} could not be prepared (see above): {shlex.join(command[1:])}")
 
 
+def _is_local(source: str) -> bool:
+    """Whether only the user knows where the source's files are."""
+    return launch.read_choice("source", source).get("hub", "") is None
+
+
 def _command(config: Mapping[str, Any], source: str) -> list[str]:
     """The command line that prepares a source for this run."""
     tokenizer = config["tokenizer"]
-    chosen = [f"tokenizer={tokenizer['name']}"]
-    if tokenizer["name"] not in launch.group_choices("tokenizer"):
-        chosen = [f"tokenizer.name={tokenizer['name']}", f"tokenizer.model_vocab_size={tokenizer['model_vocab_size']}"]
+    name = tokenizer["name"]
+    known = name in launch.group_choices("tokenizer")
+    shipped = launch.read_choice("tokenizer", name if known else "bpe_4096")  # what is trained has the same settings
+    chosen = [f"tokenizer={name}"] if known else []
+    for key, value in tokenizer.items():
+        if value != shipped.get(key):
+            said = "null" if value is None else f"[{','.join(value)}]" if isinstance(value, list) else value
+            chosen.append(f"tokenizer.{key}={said}")
+    if _is_local(source):
+        chosen.append("path=…")
     if config["data_dir"] != "data":
         chosen.append(f"data_dir={config['data_dir']}")
     return ["prepare.py", f"source={source}", *chosen]

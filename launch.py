@@ -35,7 +35,14 @@ ALLOWED_TARGETS: tuple[str, ...] = (
     "torch.optim.",
 )
 TEXTS = {"prompt"}  # settings that hold ordinary text
-PATHS = {"run", "input", "output", "init_from", "path"}  # the folders of a sweep's runs have = and , in their names
+PATHS = {
+    "run",
+    "input",
+    "output",
+    "init_from",
+    "data_dir",
+    "runs_dir",
+}  # a sweep's runs have = and , in their names
 _failed_jobs: list[str] | None = None  # of the multirun that this process started
 
 
@@ -76,7 +83,8 @@ def quote_texts(arguments: list[str]) -> list[str]:
     quoted = []
     for argument in arguments:
         key, equals, text = argument.partition("=")
-        if equals and (key in TEXTS or (key in PATHS and "=" in text and text[0] not in "\"'")):
+        is_text = key in TEXTS or (key.rpartition(".")[2] == "path" and text[:1] not in ("", '"', "'"))
+        if equals and (is_text or (key in PATHS and "=" in text and text[0] not in "\"'")):
             escaped = re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + ('\\"' if m[2] else ""), text.replace("${", "\\${"))
             argument = f'{key}="{escaped}"'
         quoted.append(argument)

@@ -2,10 +2,10 @@
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,12 +18,14 @@ from rich.text import Text
 import launch
 from analysis.source_picture import draw_document_lengths
 from data_modules import SourceShards
-from data_modules.corpora import Corpus, DocumentCorpus, FileCorpus, HubUnreachable, hub_files, local_files
+from data_modules.corpora import Corpus
 from data_modules.inspection import describe, document_lengths, pieces, random_sequences, summary
-from data_modules.preparation import Recipe, SourceParts, adopt_shards, damages, shown
+from data_modules.preparation import SourceParts, adopt_shards, damages, shown
 from data_modules.tokenizer_training import bytes_per_token, texts_of
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer, train_bpe
+from source_config import chosen_sources, open_corpus, path_corpus, recipe_of, sources_to_train_on
 
+_FEW_TOKENS = 10_000
 _REPORT_MB = 5.0  # of each source's validation documents, for the report on a new tokenizer
 
 
@@ -31,6 +33,7 @@ class _Job(NamedTuple):
     """One source to be seen to."""
 
     config: Mapping[str, Any]
+    key: str  # of its config
     name: str
     source: Mapping[str, Any]  # its config
     tokenizer: Tokenizer
@@ -47,21 +50,14 @@ def prepare(config: Mapping[str, Any]) -> None:
     modes = {"prepare": _prepare, "join": _join, "inspect": _inspect, "verify": _verify}
     if config["mode"] not in modes:
         raise ValueError(f"mode={config['mode']}: there is no such mode; there are {', '.join(modes)}.")
-    for key in ("name", "path", "format", "revision"):
-        if config[key] is not None and len(config["sources"]) > 1:
-            raise ValueError(f"{key}={config[key]} is of one source: name it with source=….")
-    sources = {key: dict(source) for key, source in config["sources"].items()}
-    for source in sources.values():
-        source["path"] = config["path"] or source.get("path")
+    sources = chosen_sources(config)
     config = {**config, "sources": sources}
-    if config["workers"] is not None and (not isinstance(config["workers"], int) or config["workers"] < 1):
-        raise ValueError(f"workers is {config['workers']!r}: it must be a number of processes, 1 or more.")
     console = Console(highlight=False, soft_wrap=True)
     tokenizer = _tokenizer(config, console)
     for key, source in sources.items():
         name = config["name"] or key
         folder = Path(config["data_dir"]) / tokenizer.name / name
-        modes[config["mode"]](_Job(config, name, source, tokenizer, folder, console))
+        modes[config["mode"]](_Job(config, key, name, source, tokenizer, folder, console))
 
 
 def _prepare(job: _Job) -> None:
@@ -69,9 +65,13 @@ def _prepare(job: _Job) -> None:
     if (folder / "source.json").is_file():
         information = json.loads((folder / "source.json").read_text(encoding="utf-8"))
         _refuse_another(job, information)
+        shutil.rmtree(
+            folder.with_name(f".{name}.unfinished"), ignore_errors=True
+        )  # stopped when only that was left to do
         job.console.print(f"{name}: already in {folder}, {summary(information)}")
         return
     if config["format"] is not None:
+        _refuse_more_than_format(config)
         information = adopt_shards(
             launch.path_of(job.source, "path"),
             format=config["format"],
@@ -85,7 +85,9 @@ def _prepare(job: _Job) -> None:
         return
     number, of = _part(config["part"])
     parts = _parts(job, of)
-    workers = config["workers"] or len(os.sched_getaffinity(0))
+    workers = config["workers"] or (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     with shown(name, job.console) as progress:
         if config["part"] is not None:
             parts.prepare(number, workers=workers, progress=progress)
@@ -93,6 +95,11 @@ def _prepare(job: _Job) -> None:
             return
         information = parts.prepare_all(workers=workers, progress=progress)
     job.console.print(f"{name}: prepared in {folder}, {summary(information)}")
+    if information["splits"]["val"]["tokens"] < _FEW_TOKENS:
+        job.console.print(
+            f"{name}: that is little to validate with; a larger sources.{job.key}.val_fraction gives more, or "
+            f"sources.{job.key}.split=tail where there are a few long texts"
+        )
 
 
 def _join(job: _Job) -> None:
@@ -132,13 +139,15 @@ def _inspect(job: _Job) -> None:
 
 
 def _parts(job: _Job, of: int) -> SourceParts:
+    begun_in = job.folder.with_name(f".{job.name}.unfinished")
+    corpus, source = open_corpus(job.config, job.name, job.source, begun_in=begun_in)
     return SourceParts(
-        _corpus(job.config, job.name, job.source, begun_in=job.folder.with_name(f".{job.name}.unfinished")),
+        corpus,
         name=job.name,
         tokenizer=job.tokenizer,
         folder=job.folder,
-        licence=job.source["licence"],
-        recipe=_recipe(job.config, job.source),
+        licence=source["licence"],
+        recipe=recipe_of(job.config, source),
         of=of,
         group_mb=job.config["group_mb"],
     )
@@ -154,64 +163,6 @@ def _part(part: str | None) -> tuple[int, int]:
     return int(number), int(of)
 
 
-def _recipe(config: Mapping[str, Any], source: Mapping[str, Any]) -> Recipe:
-    limit = source["limit_tokens"] if config["limit_tokens"] is None else config["limit_tokens"]
-    if limit not in (None, "all") and not isinstance(limit, (int, float)):
-        raise ValueError(f"limit_tokens is {limit}: it must be a number of tokens, or all.")
-    return Recipe(
-        val_fraction=source["val_fraction"],
-        split=source["split"],
-        limit_tokens=None if limit in (None, "all") else int(limit),
-        on_bad_record=config["on_bad_record"],
-        deduplicate=config["deduplicate"],
-    )
-
-
-def _corpus(config: Mapping[str, Any], name: str, source: Mapping[str, Any], *, begun_in: Path | None = None) -> Corpus:
-    """Where a source's documents come from: the Python installation, path=, or the hub.
-
-    Args:
-        begun_in: what was begun there with a commit of the hub goes on with it.
-    """
-    if "corpus" in source:
-        if source["path"] is not None:
-            raise ValueError(
-                f"source {name} is made from the Python installation: path= reads other sources, as source=local."
-            )
-        return DocumentCorpus(partial(launch.instantiate, source["corpus"]), origin=source["corpus"])
-    if source["path"] is not None:
-        path = str(source["path"])
-        origin = {"path": path}
-        if source["hub"] is not None and (Path(path) / "README.md").is_file():  # a copy of the repository as a whole
-            urls, _ = hub_files(**source["hub"] | {"id": path})
-        else:
-            urls = local_files(path)
-    elif source["hub"] is None:
-        raise ValueError(f"source {name} needs path=…: a file, a folder or a pattern.")
-    else:
-        revision = config["revision"] or _begun_revision(begun_in)
-        try:
-            urls, commit = hub_files(**source["hub"], revision=revision)
-        except HubUnreachable as error:
-            if "fallback" not in source:
-                raise
-            print(f"{error}\n{name}: {source['fallback']} stands in for it.")
-            instead = launch.read_choice("source", source["fallback"])
-            return _corpus(config, name, instead | {"instead_of": source["hub"]}, begun_in=begun_in)
-        origin = source["hub"] | {"revision": commit}
-    if "instead_of" in source:
-        origin |= {"instead_of": source["instead_of"]}
-    chosen = dict(list(urls.items())[: config["limit_files"]])
-    return FileCorpus(chosen, fields=source["fields"], origin=origin, max_record_mb=config["max_record_mb"])
-
-
-def _begun_revision(work: Path | None) -> str | None:
-    for record in work.glob("*/part.json") if work else []:
-        revision: str | None = json.loads(record.read_text(encoding="utf-8"))["request"]["origin"].get("revision")
-        return revision
-    return None
-
-
 def _tokenizer(config: Mapping[str, Any], console: Console) -> Tokenizer:
     """The tokenizer of the config; one of ours is trained first if it is not there yet."""
     name, vocab_size = config["tokenizer"]["name"], config["tokenizer"]["model_vocab_size"]
@@ -219,6 +170,8 @@ def _tokenizer(config: Mapping[str, Any], console: Console) -> Tokenizer:
         return load_tokenizer(name)
     path = Path(config["data_dir"]) / name / "tokenizer.json"
     if not path.is_file():
+        if config["mode"] != "prepare":
+            raise ValueError(f"{path} is not there: mode=prepare trains the tokenizer first.")
         console.print(f"{name}: training {vocab_size:,} ids on {', '.join(config['tokenizer']['train_on'])}")
         tokenizer: Tokenizer = train_bpe(_training_texts(config), vocab_size=vocab_size, path=path)
         console.print(f"{name}: trained, {path}")
@@ -234,9 +187,8 @@ def _tokenizer(config: Mapping[str, Any], console: Console) -> Tokenizer:
 
 def _trained_on(config: Mapping[str, Any]) -> Iterator[tuple[str, Corpus, float]]:
     """(name, corpus, val_fraction) of each source that the tokenizer is trained on."""
-    for name in config["tokenizer"]["train_on"]:
-        source = config["sources"].get(name) or {"path": None, **launch.read_choice("source", name)}
-        yield name, _corpus(config, name, source), source["val_fraction"]
+    for name, source in sources_to_train_on(config, config["tokenizer"]["train_on"]).items():
+        yield name, open_corpus(config, name, source)[0], source["val_fraction"]
 
 
 def _training_texts(config: Mapping[str, Any]) -> Iterator[str]:
@@ -260,13 +212,30 @@ def _report_fit(config: Mapping[str, Any], tokenizer: Tokenizer, path: Path, con
     console.print(table)
 
 
+def _refuse_more_than_format(config: Mapping[str, Any]) -> None:
+    for key, unsaid in (("limit_tokens", None), ("limit_files", None), ("deduplicate", None), ("part", None)):
+        if config[key] != unsaid:
+            raise ValueError(
+                f"format={config['format']} reads shards as they are: {key}={config[key]} does not go with it."
+            )
+
+
 def _refuse_another(job: _Job, information: Mapping[str, Any]) -> None:
     """A source that is complete was made with the same tokenizer and of what is asked for now."""
     if information["tokenizer"]["fingerprint"] != job.tokenizer.fingerprint:
         raise ValueError(
             f"{job.folder} was made with another tokenizer {job.tokenizer.name}: delete it and prepare it again."
         )
-    then, now = information.get("request", {}), asdict(_recipe(job.config, job.source))
+    then = information.get("request", {}) | information["origin"]
+    now = {key: value for key, value in asdict(recipe_of(job.config, job.source)).items() if key != "on_bad_record"}
+    now |= {key: job.config[key] for key in ("format", "revision") if job.config[key] is not None}
+    if job.source["path"] is not None and job.config["format"] is None and "path" in then:
+        files = [{"name": file.name, "bytes": file.n_bytes} for file in path_corpus(job.config, job.source).files]
+        now |= {"path": str(job.source["path"])}
+        if now["path"] == then["path"] and files[: len(information["files"])] != information["files"]:
+            raise ValueError(
+                f"{job.folder} was made of files in {now['path']} that have changed: delete it to prepare it again."
+            )
     for key, value in now.items():
         if key in then and then[key] != value:
             raise ValueError(

@@ -102,7 +102,11 @@ def _open(folder: Path, kind: str, number: int, shard: dict[str, Any]) -> np.nda
     path = Path(shard["file"]) if "file" in shard else folder / f"{kind}_{number:04d}.npy"
     if not path.is_file():
         raise ValueError(f"{path} is missing: delete its source's folder and prepare it again.")
-    if "file" in shard:  # made by others; where its tokens begin and end was checked when it became a source
+    if "file" in shard:  # made by others
+        if path.stat().st_size < shard["offset"] + n_tokens * np.dtype(shard["dtype"]).itemsize:
+            raise ValueError(
+                f"{path} is shorter than when it became a source: delete the source's folder and prepare it again."
+            )
         return np.memmap(path, dtype=shard["dtype"], mode="r", offset=shard["offset"], shape=(n_tokens,))
     values = np.load(path, mmap_mode="r")
     if values.shape != (n_tokens,):

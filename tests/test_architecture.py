@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-VERBS = {"convert", "data_folder", "generate", "launch", "prepare", "report", "run_directory", "train"}
+VERBS = {"convert", "data_folder", "generate", "launch", "prepare", "report", "run_directory", "source_config", "train"}
 PACKAGES = ("analysis", "benchmarks", "callbacks", "data_modules", "gpt_lightning")
 FILES = sorted(
     [

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -142,6 +143,30 @@ def test_a_source_is_prepared_once(tmp_path: Path, capsys: pytest.CaptureFixture
         run("source=readmes", "tokenizer=gpt2_chatml", f"data_dir={tmp_path}", "limit_tokens=1000")
 
 
+def test_a_source_of_another_path_is_another_source(shared_data: Path, tmp_path: Path) -> None:
+    texts = tmp_path / "texts"
+    shutil.copytree(shared_data / "books", texts)
+    options = ["source=local", "tokenizer=gpt2", f"data_dir={tmp_path / 'data'}"]
+    run(*options, f"path={texts}")
+    run(*options, f"path={texts}", "on_bad_record=skip")  # there was none
+    with pytest.raises(ValueError, match=r"was made with path=.*, and now it is"):
+        run(*options, f"path={texts / '11-0.txt'}")
+    with pytest.raises(ValueError, match=re.escape("nowhere: there is no such file, folder or pattern")):
+        run(*options, f"path={tmp_path / 'nowhere'}")
+    (texts / "more.txt").write_text("a further text")
+    with pytest.raises(ValueError, match=r"was made of files in .* that have changed: delete it"):
+        run(*options, f"path={texts}")
+
+
+def test_what_a_kill_left_behind_is_cleared_away(tmp_path: Path) -> None:
+    """Of a join that was stopped when only its parts had to be removed yet."""
+    options = ["source=readmes", "tokenizer=gpt2", f"data_dir={tmp_path}"]
+    run(*options)
+    (tmp_path / "gpt2" / ".readmes.unfinished" / "0_of_1").mkdir(parents=True)
+    run(*options)
+    assert [path.name for path in (tmp_path / "gpt2").iterdir()] == ["readmes"]
+
+
 def test_a_tokenizer_is_trained_first_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["tokenizer.name=small", "tokenizer.model_vocab_size=600", "tokenizer.train_on=[readmes]"]
     run("source=readmes", *options, f"data_dir={tmp_path}")
@@ -245,10 +270,17 @@ def test_inspect_and_verify(hub_data: Path, capsys: pytest.CaptureFixture[str]) 
         (["source=readmes", "part=3/3"], "part=3/3: it must be k/n, the k-th of n parts, counted from 0."),
         (["source=readmes", "on_bad_record=ignore"], "on_bad_record is ignore: it must be error or skip."),
         (["source=readmes", "limit_tokens=many"], "limit_tokens is many: it must be a number of tokens, or all."),
-        (["source=readmes", "workers=0"], "workers is 0: it must be a number of processes, 1 or more."),
+        (["source=readmes", "workers=0"], "workers is 0: it must be a whole number above 0."),
+        (["source=readmes", "limit_files=-1"], "limit_files is -1: it must be a whole number above 0."),
+        (["source=readmes", "limit_tokens=.inf"], "limit_tokens is .inf: it must be a number of tokens, or all."),
+        (["source=readmes", "name=a/b"], "name=a/b names a folder: letters, digits and _ . - only."),
+        (["source=[]"], "there is no source to prepare: name one with source=…."),
+        (["source=local", "path=x", "format=nanogpt", "part=0/2"], "format=nanogpt reads shards as they are: part=0/2"),
+        (["source=readmes", "tokenizer=bpe_4096", "mode=verify"], "tokenizer.json is not there: mode=prepare trains"),
+        (["source=readmes", "tokenizer=bpe_4096", "tokenizer.train_on=[no]"], "train_on=['no']: it must be a list of"),
     ],
 )
 def test_a_wrong_setting_is_one_sentence(overrides: list[str], sentence: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=sentence.replace(".", r"\.").replace("/", r"\/")):
-        run(*overrides, "tokenizer=gpt2", f"data_dir={tmp_path}")
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        run("tokenizer=gpt2", *overrides, f"data_dir={tmp_path}")
     assert not list(tmp_path.rglob("*"))

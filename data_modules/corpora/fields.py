@@ -85,7 +85,9 @@ class Fields:
     def _value(self, row: Mapping[str, Any], key: str) -> Any:
         name = self._names[key]
         if name not in row:
-            raise BadRecord(f"there is no field '{name}'; the record has {', '.join(map(str, row)) or 'none'}")
+            raise BadRecord(
+                f"there is no field '{name}'; the record has {', '.join(map(str, row)) or 'none'} (another one: fields.{key}=…)"
+            )
         if row[name] is None:
             raise BadRecord(f"the field '{name}' is null")
         return row[name]

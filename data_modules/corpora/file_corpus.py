@@ -55,7 +55,9 @@ class FileCorpus:
             ) from error
         except BadRecord as error:  # of all records
             raise ValueError(f"{name}: {error}.") from error
-        except (OSError, EOFError, pa.ArrowException) as error:
+        except Exception as error:
+            if not isinstance(error, (OSError, EOFError, pa.ArrowException)) and "://" not in self._urls[file]:
+                raise  # from afar, any library's idea of a lost connection may come
             reason = " ".join(str(error).split()).rstrip(".")
             raise ValueError(f"{name} cannot be read to its end: {reason}.") from error
 

@@ -89,7 +89,7 @@ def _parse(line: bytes) -> Any:
     except UnicodeDecodeError as error:
         return BadRecord(f"is not UTF-8 (byte {error.start + 1} of the line is {line[error.start]:#04x})")
     except json.JSONDecodeError as error:
-        return BadRecord(f"is not JSON ({error.msg} at character {error.pos + 1} of the line)")
+        return BadRecord(f"is not JSON ({error.msg.removesuffix(' at')} at character {error.pos + 1} of the line)")
     except (ValueError, RecursionError) as error:
         return BadRecord(f"is not JSON ({error})")
 

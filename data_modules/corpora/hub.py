@@ -9,7 +9,7 @@ class HubUnreachable(ValueError):
 
 
 def hub_files(
-    id: str, *, config: str | None, split: str, revision: str | None = None, data_dir: str | None = None
+    id: str, *, config: str | None, split: str, revision: str | None = None
 ) -> tuple[dict[str, str], str | None]:
     """The files of one split of one configuration of a dataset.
 
@@ -17,7 +17,6 @@ def hub_files(
         id: of the repository on the hub; or a folder that is laid out like one.
         config: as the repository names it; None: it has but one.
         revision: a commit, branch or tag; None: the newest commit.
-        data_dir: only the files below this folder of the repository.
 
     Returns:
         name of each file in the repository -> its address; and the commit that the addresses are pinned to.
@@ -30,7 +29,7 @@ def hub_files(
     from datasets.exceptions import DatasetsError
 
     try:
-        builder = load_dataset_builder(id, name=config, revision=revision, data_dir=data_dir)
+        builder = load_dataset_builder(id, name=config, revision=revision)
     except (OSError, DatasetsError) as error:
         raise HubUnreachable(
             f"{id} cannot be reached on the Hugging Face hub ({' '.join(str(error).split()).rstrip('.')}). Of a dataset that "

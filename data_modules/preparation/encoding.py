@@ -105,7 +105,8 @@ class Encoder:
             raise ValueError(MIXED)
         if CHAT_START not in self._tokenizer.special_ids:
             raise ValueError(
-                f"the source is chat, and tokenizer {self._tokenizer.name} has no chat tokens: use gpt2_chatml or bpe_4096."
+                f"the source is chat, and tokenizer {self._tokenizer.name} has no chat tokens: use gpt2_chatml or one trained "
+                "here."
             )
         if self._recipe.split == "tail":
             raise ValueError("the source is chat, and split=tail cuts texts: use split=hash.")

@@ -83,6 +83,8 @@ def join_parts(
     write_durably(joined / "source.json", content)
     joined.replace(target)
     sync_folder(target.parent)
+    for folder in folders:
+        (folder / "part.json").unlink(missing_ok=True)  # so that nobody who finds the rest takes it for a part
     shutil.rmtree(folders[0].parent)
     return content
 

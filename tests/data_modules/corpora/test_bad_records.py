@@ -66,7 +66,7 @@ BAD = {  # of each file the second record is bad, and the two beside it are good
     ),
     "cut.json": (
         GOOD + b'{"text": "a\n' + GOOD,
-        "line 2: is not JSON (Invalid control character at at character 12 of the line)",
+        "line 2: is not JSON (Invalid control character at character 12 of the line)",
     ),
     "lacking.jsonl": (
         GOOD + b'{"url": 1, "body": 2}\n' + GOOD,

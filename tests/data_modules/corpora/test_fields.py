@@ -81,7 +81,11 @@ ROLES = "has no role of system, user, assistant"
 @pytest.mark.parametrize(
     ("fields", "row", "said"),
     [
-        (ALPACA, {"question": "q", "answer": "a"}, "there is no field 'given'; the record has question, answer"),
+        (
+            ALPACA,
+            {"question": "q", "answer": "a"},
+            "there is no field 'given'; the record has question, answer (another one: fields.input=…)",
+        ),
         (ALPACA, {"question": "q", "given": None, "answer": "a"}, "the field 'given' is null"),
         (ALPACA, {"question": "q", "given": "", "answer": ["a"]}, "the field 'answer' is no text, but a list"),
         (ALPACA, "a text", "is no record with the fields question, given, answer, but a str"),

@@ -72,10 +72,7 @@ def test_a_split_is_its_files_in_order(config: str, split: str, repository: Path
 
 
 def test_a_folder_of_a_repository(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """data_dir narrows it; a relative path is the same repository."""
-    files, _ = hub_files(str(repository), config=None, split="train", data_dir="en")
-    assert next(iter(files)) == "en/c4-train.00000-of-00012.json.gz"
-    assert len(files) == 12
+    """A relative path is the same repository."""
     monkeypatch.chdir(repository.parent)
     assert hub_files("./c4", config="en", split="train")[0] == hub_files(str(repository), config="en", split="train")[0]
 
@@ -154,8 +151,8 @@ def test_addresses_are_pinned_to_a_commit(monkeypatch: pytest.MonkeyPatch) -> No
         return SimpleNamespace(config=SimpleNamespace(data_files={"train": addresses(COMMIT, 3), "validation": []}))
 
     monkeypatch.setattr(datasets, "load_dataset_builder", load_dataset_builder)
-    files, commit = hub_files("allenai/c4", config="en", split="train", revision="main", data_dir="en")
-    assert asked == {"path": "allenai/c4", "name": "en", "revision": "main", "data_dir": "en"}
+    files, commit = hub_files("allenai/c4", config="en", split="train", revision="main")
+    assert asked == {"path": "allenai/c4", "name": "en", "revision": "main"}
     assert commit == COMMIT
     assert list(files) == [f"en/c4-train.{i:05d}-of-01024.json.gz" for i in range(3)]
     assert list(files.values()) == addresses(COMMIT, 3)

@@ -122,7 +122,7 @@ def prepared(job: Job) -> None:
 
 def killed_at_random(job: Job, records: int) -> list[dict[str, Any]]:
     """Ten times begun or gone on with, and killed after some of the records, at a random moment; then finished."""
-    commit_eagerly(sum(file.stat().st_size for file in Path(job.path).iterdir()) // 100)
+    commit_eagerly(sum(file.stat().st_size for file in Path(job.path).iterdir()) // 60)
     chance = random.Random(0)
     starts = []
     for _ in range(10):

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,19 +39,20 @@ def job(corpora: Path, name: str, folder: Path, **recipe: Any) -> Job:
 
 
 @contextmanager
-def begun(job: Job) -> Iterator[psutil.Process]:
-    """A process that is at work on a job and has committed something of it."""
-    process = subprocess.Popen(command("prepared", job), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 30
-        while not job.records:
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        yield psutil.Process(process.pid)
-    finally:
-        process.kill()
-        process.wait()
+def begun(job: Job) -> Iterator[psutil.Popen]:
+    """A process that is at work on a job, in a group of its own, and has committed something of it."""
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    with psutil.Popen(command("prepared", job), cwd=ROOT, start_new_session=True, **streams) as process:
+        try:
+            deadline = time.monotonic() + 30
+            while not job.records:
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            yield process
+        finally:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def prepared_in_one_go(job: Job) -> dict[str, str]:
@@ -69,7 +70,7 @@ def prepared_in_one_go(job: Job) -> dict[str, str]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_at_random_moments(kind: str, corpora_in_files: Path, tmp_path: Path) -> None:
     name, recipe = KINDS[kind]
-    killed = replace(job(corpora_in_files, name, tmp_path / "killed" / "source", **recipe), pause=0.01)
+    killed = replace(job(corpora_in_files, name, tmp_path / "killed" / "source", **recipe), pause=0.005)
     in_one_go = prepared_in_one_go(replace(killed, folder=str(tmp_path / "source"), pause=0))
     starts = alone("killed_at_random", killed, SourceShards(tmp_path / "source").information["records"])
     assert sum(start["killed"] for start in starts) >= 6
@@ -157,6 +158,19 @@ def test_who_is_killed_leaves_neither_workers_nor_a_lock(corpora_in_files: Path,
     assert not Path(slow.folder).exists()
     refused.prepare()
     assert contents(Path(slow.folder)) == in_one_go
+
+
+def test_an_interrupt_ends_all_at_once(corpora_in_files: Path, tmp_path: Path) -> None:
+    """Ctrl-C reaches every process of the terminal; only the first says so."""
+    slow = replace(job(corpora_in_files, "texts", tmp_path / "source"), workers=2, pause=0.2)
+    with begun(slow) as process:
+        workers = process.children(recursive=True)
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=10)
+        _, alive = psutil.wait_procs(workers, timeout=10)
+    assert not alive
+    assert process.returncode == -signal.SIGINT
+    assert said.decode().count("Traceback") == 1
 
 
 def test_who_is_refused_takes_nothing_away(corpora_in_files: Path, tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def test_a_source_is_of_one_kind(tmp_path: Path) -> None:
 
 
 def test_chat_needs_chat_tokens(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="the source is chat, and tokenizer gpt2 has no chat tokens"):
+    with pytest.raises(ValueError, match="the source is chat, and tokenizer gpt2 has no chat tokens: use gpt2_chatml"):
         prepare(CORPORA["docstrings"](), tmp_path / "chat", tokenizer="gpt2")
     assert not list(tmp_path.iterdir())
 
