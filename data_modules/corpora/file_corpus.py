@@ -35,7 +35,7 @@ class FileCorpus:
         self._fields = Fields(fields)
         self._limit = int(max_record_mb * 1e6)
         self._urls = list(urls.values())
-        self.origin = dict(origin) | {"fields": dict(fields)}
+        self.origin = dict(origin) | {"fields": dict(fields), "max_record_mb": max_record_mb}
         self.files = [InputFile(name, _size(url)) for name, url in urls.items()]
         for name in urls:
             format_of(name)
