@@ -230,5 +230,6 @@ def command(what: str, job: Job, *more: Any) -> list[str]:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs inherit as ignored
     done = globals()[sys.argv[1]](Job(**json.loads(sys.argv[2])), *map(json.loads, sys.argv[3:]))
     print(json.dumps(done))
