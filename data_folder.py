@@ -37,7 +37,7 @@ def open_sources(config: Mapping[str, Any], curriculum: Curriculum) -> tuple[Tok
             f"not prepared with tokenizer {name} yet: {', '.join(missing)}. {either} run{commands}\n"
             "or train on the corpora that every machine has: python prepare.py && python train.py experiment=quickstart."
         )
-    tokenizer = load_tokenizer(folder if (folder / "tokenizer.json").is_file() else name)
+    tokenizer = tokenizer_called(name, Path(config["data_dir"]))
     sources = {source: SourceShards(folder / source) for source in curriculum.sources}
     for source, shards in sources.items():
         if shards.information["tokenizer"]["fingerprint"] != tokenizer.fingerprint:
@@ -45,6 +45,11 @@ def open_sources(config: Mapping[str, Any], curriculum: Curriculum) -> tuple[Tok
                 f"{folder / source} was made with another tokenizer {name}: delete it and prepare it again."
             )
     return tokenizer, sources
+
+
+def tokenizer_called(name: str, data_dir: Path) -> Tokenizer:
+    """The tokenizer of that name in a data folder, where one was trained; else the one that `load_tokenizer` knows."""
+    return load_tokenizer(data_dir / name if (data_dir / name / "tokenizer.json").is_file() else name)
 
 
 def _missing(config: Mapping[str, Any], curriculum: Curriculum, folder: Path) -> list[str]:
@@ -86,7 +91,7 @@ def _command(config: Mapping[str, Any], source: str) -> list[str]:
     chosen = [f"tokenizer={name}"] if known else []
     for key, value in tokenizer.items():
         if value != shipped.get(key):
-            said = "null" if value is None else f"[{','.join(value)}]" if isinstance(value, list) else value
+            said = f"[{','.join(value)}]" if isinstance(value, list) else "null" if value is None else value
             chosen.append(f"tokenizer.{key}={said}")
     if _is_local(source):
         chosen.append("path=…")

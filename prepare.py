@@ -23,7 +23,7 @@ from data_modules.inspection import describe, document_lengths, pieces, random_s
 from data_modules.preparation import SourceParts, adopt_shards, damages, shown
 from data_modules.tokenizer_training import bytes_per_token, texts_of
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer, train_bpe
-from source_config import chosen_sources, open_corpus, path_corpus, recipe_of, sources_to_train_on
+from source_config import chosen_sources, is_commit, open_corpus, path_corpus, recipe_of, sources_to_train_on
 
 _FEW_TOKENS = 2_000
 _REPORT_MB = 5.0  # of each source's validation documents, for the report on a new tokenizer
@@ -65,9 +65,8 @@ def _prepare(job: _Job) -> None:
     if (folder / "source.json").is_file():
         information = json.loads((folder / "source.json").read_text(encoding="utf-8"))
         _refuse_another(job, information)
-        shutil.rmtree(
-            folder.with_name(f".{name}.unfinished"), ignore_errors=True
-        )  # stopped when only that was left to do
+        # a join that was stopped may have left its parts behind
+        shutil.rmtree(folder.with_name(f".{name}.unfinished"), ignore_errors=True)
         job.console.print(f"{name}: already in {folder}, {summary(information)}")
         return
     if config["format"] is not None:
@@ -213,8 +212,8 @@ def _report_fit(config: Mapping[str, Any], tokenizer: Tokenizer, path: Path, con
 
 
 def _refuse_more_than_format(config: Mapping[str, Any]) -> None:
-    for key, unsaid in (("limit_tokens", None), ("limit_files", None), ("deduplicate", None), ("part", None)):
-        if config[key] != unsaid:
+    for key in ("limit_tokens", "limit_files", "deduplicate", "part"):
+        if config[key] is not None:
             raise ValueError(
                 f"format={config['format']} reads shards as they are: {key}={config[key]} does not go with it."
             )
@@ -226,16 +225,22 @@ def _refuse_another(job: _Job, information: Mapping[str, Any]) -> None:
         raise ValueError(
             f"{job.folder} was made with another tokenizer {job.tokenizer.name}: delete it and prepare it again."
         )
-    then = information.get("request", {}) | information["origin"]
-    now = {key: value for key, value in asdict(recipe_of(job.config, job.source)).items() if key != "on_bad_record"}
-    now |= {key: job.config[key] for key in ("format", "revision") if job.config[key] is not None}
-    if job.source["path"] is not None and job.config["format"] is None and "path" in then:
-        files = [{"name": file.name, "bytes": file.n_bytes} for file in path_corpus(job.config, job.source).files]
-        now |= {"path": str(job.source["path"])}
-        if now["path"] == then["path"] and files[: len(information["files"])] != information["files"]:
-            raise ValueError(
-                f"{job.folder} was made of files in {now['path']} that have changed: delete it to prepare it again."
-            )
+    then: dict[str, Any] = {"format": None} | information.get("request", {}) | information["origin"]
+    source = launch.read_choice("source", job.source["fallback"]) if "instead_of" in then else job.source
+    now = asdict(recipe_of(job.config, source)) | {"format": job.config["format"]}
+    del now["on_bad_record"]  # it decides whether the source is made, not what it is
+    if is_commit(job.config["revision"]):
+        now["revision"] = job.config["revision"]
+    if job.source["path"] is not None and "path" in then:
+        path = str(job.source["path"])
+        now["path"] = path if now["format"] is None else str(Path(path).resolve())
+        if now["format"] is None:
+            corpus = path_corpus(job.config, job.source)
+            files = [{"name": file.name, "bytes": file.n_bytes} for file in corpus.files]
+            read = len(information["files"])  # a limit may have been reached before the others
+            same = information["files"] == (files if then["limit_tokens"] is None else files[:read])
+            if path == then["path"] and not same:
+                raise ValueError(f"{job.folder} was made of other files in {path}: delete it to prepare it again.")
     for key, value in now.items():
         if key in then and then[key] != value:
             raise ValueError(

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
+from data_folder import tokenizer_called
 from data_modules import SourceShards
 from gpt_lightning.checkpoint import newest_valid_checkpoint
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
@@ -163,17 +164,17 @@ def _tokenizer_of_run(run: Path) -> Tokenizer:
     try:
         config: Any = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))
         name = config["tokenizer"]["name"]
-        folder = Path(config["data_dir"]) if "train_on" in config["tokenizer"] else None
+        data_dir = Path(config["data_dir"])
         fingerprint = json.loads((run / "environment.json").read_text())["tokenizer"]
     except Exception as error:  # what is no YAML or no config of ours makes OmegaConf raise almost anything
         raise ValueError(
             f"{run} does not say which tokenizer it was trained with: its config.yaml and environment.json are not those of "
             f"a run ({type(error).__name__}). Name it with tokenizer.name=…."
         ) from error
-    tokenizer = load_tokenizer(name if folder is None else folder / name)
+    tokenizer = tokenizer_called(name, data_dir)
     if tokenizer.fingerprint != fingerprint:
         raise ValueError(
-            f"{run} was trained with another tokenizer {tokenizer.name} than {folder or 'this version'} has now: name the right "
+            f"{run} was trained with another tokenizer {tokenizer.name} than {data_dir} or this version has now: name the right "
             "one with tokenizer.name=…."
         )
     return tokenizer

@@ -112,6 +112,11 @@ def path_corpus(config: Mapping[str, Any], source: Mapping[str, Any]) -> Corpus:
     return _file_corpus(config, source, urls, {"path": path})
 
 
+def is_commit(revision: str | None) -> bool:
+    """Whether a revision can name one state of a repository only; branches and tags move."""
+    return revision is not None and re.fullmatch("[0-9a-f]{40}", revision) is not None
+
+
 def sources_to_train_on(config: Mapping[str, Any], names: Iterable[str]) -> dict[str, Mapping[str, Any]]:
     """The configs of the sources that a tokenizer is trained on: those of the command line, or those that ship.
 

@@ -51,10 +51,9 @@ class TokenStream:
     @cached_property
     def document_ends(self) -> np.ndarray:
         """Positions after each end-of-text id, (documents,) int64. Reads the whole stream."""
-        pairs = zip(self._starts, self._tokens, strict=False)
-        return np.concatenate([np.flatnonzero(ids == self._eot_id) + start + 1 for start, ids in pairs] or [[]]).astype(
-            int
-        )
+        shards = zip(self._starts[:-1], self._tokens, strict=True)
+        ends = [np.flatnonzero(ids == self._eot_id) + start + 1 for start, ids in shards]
+        return np.concatenate([np.zeros(0, dtype=np.int64), *ends])
 
     def sequences(self, max_seq_len: int, *, whole: bool) -> np.ndarray:
         """The borders of its sequences, see `sequence_borders`."""

@@ -153,8 +153,10 @@ def test_a_source_of_another_path_is_another_source(shared_data: Path, tmp_path:
         run(*options, f"path={texts / '11-0.txt'}")
     with pytest.raises(ValueError, match=re.escape("nowhere: there is no such file, folder or pattern")):
         run(*options, f"path={tmp_path / 'nowhere'}")
-    (texts / "more.txt").write_text("a further text")
-    with pytest.raises(ValueError, match=r"was made of files in .* that have changed: delete it"):
+    with pytest.raises(ValueError, match="was made with format=None, and now it is nanogpt"):
+        run(*options, f"path={texts}", "format=nanogpt")
+    (texts / "zz.txt").write_text("a further text, after all the others")
+    with pytest.raises(ValueError, match=r"was made of other files in .*: delete it"):
         run(*options, f"path={texts}")
 
 

@@ -44,7 +44,7 @@ class FileCorpus:
         name = self.files[file].name
         try:
             with self._open(file) as opened:
-                if not opened.stream.peek(1):  # type: ignore[attr-defined]
+                if not opened.stream.peek(1):
                     chunks = iter([] if first else [Chunk(BadRecord("the file is empty"), 0, 1, 0)])
                 else:
                     chunks = format_of(name).chunks(opened, first)

@@ -14,7 +14,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,7 +30,7 @@ Row = tuple[int | str, Any]  # number of the line or row in the file, from 1, an
 class Opened(NamedTuple):
     """An input file, open."""
 
-    stream: BinaryIO  # decompressed
+    stream: io.BufferedReader  # decompressed
     tell: Callable[[], int]  # bytes of the file itself that were read so far
     limit: int  # bytes, or characters of a text that is decoded as a whole: what is longer is a bad record
     fields: Sequence[str]  # the fields that are wanted of a record
@@ -96,7 +96,7 @@ def _parse(line: bytes) -> Any:
 
 def _json_chunks(file: Opened, first: int) -> Iterator[Chunk]:
     """Lines or an array: the first sign decides."""
-    head = file.stream.peek(1 << 16)  # type: ignore[attr-defined]
+    head = file.stream.peek(1 << 16)
     is_array = head.removeprefix(_BOM.encode()).lstrip()[:1] == b"["
     return _rows_in_chunks(_array_rows(file), file, first) if is_array else _line_chunks(file, first)
 
@@ -174,7 +174,7 @@ def _parquet_chunks(file: Opened, first: int) -> Iterator[Chunk]:
 
 
 def _arrow_chunks(file: Opened, first: int) -> Iterator[Chunk]:
-    if file.stream.peek(6)[:6] == b"ARROW1":  # type: ignore[attr-defined]  # the file format, else the stream format
+    if file.stream.peek(6)[:6] == b"ARROW1":  # the file format, else the stream format
         reader = pa.ipc.open_file(file.stream)
         batches: Iterable[pa.RecordBatch] = (reader.get_batch(n) for n in range(reader.num_record_batches))
     else:

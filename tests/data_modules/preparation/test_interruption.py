@@ -107,7 +107,7 @@ def test_workers_are_stopped_whatever_they_do() -> None:
     """Even in the middle of a long answer, which nobody is left to read."""
     numbers = iter(range(1000))
     chunks = ((0, Chunk(bytes(1 << 20), number, number + 1, 0)) for number in numbers)
-    answers = encode_in_order(LongAnswers(), chunks, workers=2)  # type: ignore[arg-type]
+    answers = encode_in_order(LongAnswers(), chunks, workers=2)
     assert [next(answers)[1].first for _ in range(8)] == list(range(8))
     assert next(numbers) <= 8 + 2 * 2  # no more are under way
     assert len(multiprocessing.active_children()) == 2

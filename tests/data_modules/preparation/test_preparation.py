@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from tests.conftest import CORPORA
 
 
 def prepare(
-    documents: Iterable[Document],
+    documents: Iterable[Document] | Callable[[], Iterable[Document]],
     folder: Path,
     *,
     name: str | None = None,

@@ -28,7 +28,7 @@ def tokenizer() -> Tokenizer:
 
 def prepare(documents: Iterable[Document | BadRecord] | Callable[[], Any], folder: Path, **recipe: Any) -> SourceShards:
     prepare_source(
-        DocumentCorpus(documents if callable(documents) else lambda: documents),  # type: ignore[arg-type, return-value]
+        DocumentCorpus(documents if callable(documents) else lambda: documents),
         name=folder.name,
         tokenizer=tokenizer(),
         folder=folder,
@@ -88,7 +88,7 @@ def test_only_the_first_bad_records_are_named(tmp_path: Path) -> None:
     bad_lines = range(5, 5 + 11 * 900, 900)
     bad = write_with_bad(tmp_path / "texts.jsonl", good=11_000, bad_lines=bad_lines).prepare()["bad_records"]
     assert bad["count"] == 11
-    assert [int(re.search(r"line (\d+)", reason)[1]) for reason in bad["first"]] == list(bad_lines)[:10]  # type: ignore[index]
+    assert [int(re.search(r"line (\d+)", reason)[1]) for reason in bad["first"]] == list(bad_lines)[:10]
 
 
 def test_a_corpus_that_is_hopeless_is_given_up_early(tmp_path: Path) -> None:
