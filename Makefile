@@ -32,11 +32,12 @@ tensorboard: $(READY)
 	$(BIN)/tensorboard --logdir runs
 
 # litgpt without its dependencies: it asks for a huggingface-hub older than transformers', and its model needs none;
-# litdata with those alone that it imports: its others ask for an urllib3 older than ours
+# litdata and mosaicml-streaming with those alone that they import: their others ask for an urllib3, a numpy and a
+# transformers older than ours
 bench: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'litgpt==0.5.13' 'litdata==0.2.76' \
-		boto3 botocore s3transfer jmespath
+		boto3 botocore s3transfer jmespath 'mosaicml-streaming==0.13.0' brotli catalogue cramjam python-snappy zstd
 	$(BIN)/python prepare.py source=stdlib tokenizer=bpe_4096
 	$(BIN)/python prepare.py source=stdlib tokenizer=gpt2
 	$(BIN)/python -m benchmarks

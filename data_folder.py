@@ -5,7 +5,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,15 @@ from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
 _LOOK_EVERY = 2.0  # seconds between two looks of a rank that waits for rank 0
 
 
-def open_sources(config: Mapping[str, Any], curriculum: Curriculum) -> tuple[Tokenizer, dict[str, SourceShards]]:
+def open_sources(
+    config: Mapping[str, Any], curriculum: Curriculum, *, earlier: Iterable[str] = ()
+) -> tuple[Tokenizer, dict[str, SourceShards]]:
     """The tokenizer of a run, and each source of its curriculum as prepared with it; `data.prepare` says what is done first.
+
+    Args:
+        config: the run's.
+        curriculum: what it says of the mix.
+        earlier: sources that the run was trained on before, if any.
 
     Raises:
         ValueError: a source is unknown, not prepared, or was prepared with another tokenizer.
@@ -38,7 +45,7 @@ def open_sources(config: Mapping[str, Any], curriculum: Curriculum) -> tuple[Tok
             "or train on the corpora that every machine has: python prepare.py && python train.py experiment=quickstart."
         )
     tokenizer = tokenizer_called(name, Path(config["data_dir"]))
-    sources = {source: SourceShards(folder / source) for source in curriculum.sources}
+    sources = {source: SourceShards(folder / source) for source in dict.fromkeys((*earlier, *curriculum.sources))}
     for source, shards in sources.items():
         if shards.information["tokenizer"]["fingerprint"] != tokenizer.fingerprint:
             raise ValueError(
@@ -57,10 +64,10 @@ def _missing(config: Mapping[str, Any], curriculum: Curriculum, folder: Path) ->
     missing = [source for source in curriculum.sources if not (folder / source / "source.json").is_file()]
     for source in missing:
         if source not in known:
-            keyframe = next(k for k, frame in config["curriculum"]["keyframes"].items() if source in frame["weights"])
+            mixes = ", ".join(curriculum.mixes)
             raise ValueError(
-                f"curriculum.keyframes.{keyframe}.weights.{source}: there is no source {source}; conf/source has "
-                f"{', '.join(known)}, and {folder} has none of that name."
+                f"{curriculum.setting_of(source)}: there is no source {source}; conf/source has {', '.join(known)}, and {folder} "
+                f"has none of that name{f'; mixes are {mixes}' if mixes else ''}."
             )
     return missing
 

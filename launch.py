@@ -40,6 +40,7 @@ PATHS = {
     "input",
     "output",
     "init_from",
+    "branch.run",
     "data_dir",
     "runs_dir",
 }  # a sweep's runs have = and , in their names

@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,15 @@ import launch
 from callbacks import Checkpoints, MetricsFile, RunLog
 from callbacks.terminal import Terminal
 from data_folder import open_sources
-from data_modules import Curriculum, SampleOrder, SourceShards
+from data_modules import SampleOrder
 from data_modules.mixed_data_module import MixedDataModule
 from gpt_lightning.checkpoint import VerifiedCheckpointIO, fingerprint
 from gpt_lightning.convert import start_from
 from gpt_lightning.hardware import choose_device, choose_precision, precision_dtype, refuse_without_compiler
 from gpt_lightning.lit_gpt import LitGPT
-from gpt_lightning.model import GPT, GPTConfig
+from gpt_lightning.model import GPT
 from gpt_lightning.model.attention_backends import choose_backend
-from gpt_lightning.optim import cosine_schedule
-from gpt_lightning.tokenizer import Tokenizer
+from run_config import accumulation_of, curriculum_of, model_config_of, optimizer_of, order_of, schedule_of
 from run_directory import RunDirectory, refuse_other_tokenizer
 
 
@@ -41,22 +40,26 @@ def train(config: Mapping[str, Any]) -> dict[str, float]:
         ValueError: a setting is wrong, a source is not prepared, or the run directory belongs to another run.
     """
     device = choose_device(config["trainer"]["accelerator"])
-    curriculum = _from_config(Curriculum, "curriculum", config["curriculum"])
-    tokenizer, sources = open_sources(config, curriculum)
-    model_config = _model_config(config, tokenizer)
-    accumulation = _accumulation(config)
-    order = _order(config, curriculum, sources)
-    schedule = _from_config(cosine_schedule, "schedule", config["schedule"], steps=config["max_steps"])
+    curriculum = curriculum_of(config)
+    accumulation = accumulation_of(config)
     precision, why = choose_precision(config["trainer"]["precision"], device=device)
+    config = {**config, "trainer": {**config["trainer"], "precision": precision}}  # it decides the run's bits
+    run = RunDirectory(Path(config["run_dir"]))
+    beginning = run.beginning(config)
+    tokenizer, sources = open_sources(config, curriculum, earlier=beginning.sources)
+    run.refuse_other_data(beginning, sources)
+    model_config = model_config_of(config, tokenizer)
+    sequences = {name: source.train.n_sequences(model_config.max_seq_len) for name, source in sources.items()}
+    order = order_of(config, curriculum, sequences, beginning)
+    schedule = schedule_of(config)
     attention, because = choose_backend(
         model_config.attention, torch.device(device), precision_dtype(precision), model_config.d_head
     )
     if model_config.attention == "flash" != attention:
         raise ValueError(f"model.attention=flash cannot run: {because}. Take model.attention=auto or sdpa.")
-    config = {**config, "trainer": {**config["trainer"], "precision": precision}}  # it decides the run's bits
     if config["trainer"]["compile"]:
         refuse_without_compiler(device)
-    make_optimizer = _make_optimizer(config, precision)
+    make_optimizer = optimizer_of(config, precision)
     watchers = [launch.instantiate(node) for node in config["callbacks"].values()]
     data = MixedDataModule(
         sources=sources,
@@ -67,15 +70,12 @@ def train(config: Mapping[str, Any]) -> dict[str, float]:
         val_sequences=config["data"]["val_sequences"],
         workers=config["data"]["workers"],
     )
-    run = RunDirectory(Path(config["run_dir"]))
-    checkpoint = run.newest_checkpoint(config, sources)
-    resumed = int(checkpoint.stem.removeprefix("step_")) if checkpoint else 0
-    if resumed == config["max_steps"]:
-        print(f"{run.path} is done: {resumed} steps, nothing to do.")
+    if beginning.step == config["max_steps"]:
+        print(f"{run.path} is done: {beginning.step} steps, nothing to do.")
         return run.final_metrics()
 
     torch.manual_seed(config["seed"])
-    initialised = config["init_from"] is not None and checkpoint is None
+    initialised = config["init_from"] is not None and beginning.checkpoint is None
     if initialised:
         refuse_other_tokenizer(Path(config["init_from"]), tokenizer)
     model = start_from(config["init_from"], model_config) if initialised else GPT(model_config)
@@ -91,7 +91,7 @@ def train(config: Mapping[str, Any]) -> dict[str, float]:
     terminal = Terminal(run.log_file())
     metrics_file = MetricsFile(run.metrics)
     tensorboard = TensorBoardLogger(
-        run.path, name="", version="tensorboard", default_hp_metric=False, purge_step=resumed + 1
+        run.path, name="", version="tensorboard", default_hp_metric=False, purge_step=beginning.step + 1
     )
     with lightning_without_noise():
         trainer = L.Trainer(
@@ -117,83 +117,24 @@ def train(config: Mapping[str, Any]) -> dict[str, float]:
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        run.begin(config, sources, fingerprint(model.state_dict()) if initialised else None)
+        run.begin(config, sources, beginning, fingerprint(model.state_dict()) if initialised else None)
         terminal.note(
             _headline(config, lit.model, order, f"{device}, {precision} ({why}), attention {attention} ({because})"),
             style="",
         )
-        if checkpoint:
-            terminal.note(f"going on after step {resumed}, from {checkpoint}", style="")
-        else:
-            if initialised:
-                terminal.note(f"starting from the weights of {config['init_from']}", style="")
+        if beginning.checkpoint:
+            terminal.note(f"going on after step {beginning.step}, from {beginning.checkpoint}", style="")
+        if initialised:
+            terminal.note(f"starting from the weights of {config['init_from']}", style="")
+        if beginning.branching or not beginning.checkpoint:
             _log_hyperparameters(tensorboard, config, [*sources, "mean"])
         try:
-            trainer.fit(lit, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+            trainer.fit(lit, datamodule=data, ckpt_path=beginning.checkpoint, weights_only=True)
         except (ValueError, OSError) as error:  # no refusal any more: a fault, which wants its traceback
             raise RuntimeError(f"the training broke off after step {trainer.global_step}") from error
     final = run.final_metrics()
     terminal.note(f"done: {trainer.global_step} steps in {run.path}", style="bold")
     return final
-
-
-def _from_config(build: Callable[..., Any], name: str, section: Mapping[str, Any], **more: Any) -> Any:
-    """`build(**section, **more)`, where a key that it does not know is the user's mistake."""
-    try:
-        return build(**section, **more)
-    except TypeError as error:
-        raise ValueError(f"{name}: {error}.") from error
-
-
-def _model_config(config: Mapping[str, Any], tokenizer: Tokenizer) -> GPTConfig:
-    model_config: GPTConfig = _from_config(GPTConfig, "model", config["model"], eot_id=tokenizer.eot_id)
-    if model_config.vocab_size < tokenizer.vocab_size:
-        raise ValueError(
-            f"model.vocab_size is {model_config.vocab_size}, less than the {tokenizer.vocab_size} ids of tokenizer "
-            f"{tokenizer.name}."
-        )
-    return model_config
-
-
-def _accumulation(config: Mapping[str, Any]) -> int:
-    """Micro-batches in a step on each rank."""
-    trainer = config["trainer"]
-    counts = {key: config[key] for key in ("max_steps", "global_batch", "micro_batch", "log_every", "val_every")}
-    for key, value in (counts | {f"trainer.{key}": trainer[key] for key in ("devices", "num_nodes")}).items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{key} is {value!r}: it must be a whole number, 1 or more.")
-    if not isinstance(trainer["compile"], bool):
-        raise ValueError(f"trainer.compile is {trainer['compile']!r}: it must be true or false.")
-    if not isinstance(config["seed"], int) or config["seed"] < 0:
-        raise ValueError(f"seed is {config['seed']!r}: it must be a whole number, 0 or more.")
-    world_size = trainer["devices"] * trainer["num_nodes"]
-    accumulation, rest = divmod(config["global_batch"], config["micro_batch"] * world_size)
-    if rest or not accumulation:
-        ranks = f" on each of {world_size} ranks" if world_size > 1 else ""
-        raise ValueError(
-            f"global_batch={config['global_batch']} sequences cannot be divided into micro-batches of "
-            f"micro_batch={config['micro_batch']}{ranks}."
-        )
-    return accumulation
-
-
-def _order(config: Mapping[str, Any], curriculum: Curriculum, sources: Mapping[str, SourceShards]) -> SampleOrder:
-    max_seq_len = config["model"]["max_seq_len"]
-    resolved = curriculum.resolve(steps=config["max_steps"], tokens_per_step=config["global_batch"] * max_seq_len)
-    sequences = {name: len(source.train.sequences(max_seq_len, whole=True)) - 1 for name, source in sources.items()}
-    return SampleOrder(resolved, sequences=sequences, global_batch=config["global_batch"], seed=config["seed"])
-
-
-def _make_optimizer(config: Mapping[str, Any], precision: str) -> Any:
-    options = dict(config["optimizer"])
-    if options.get("fused") and precision == "16-mixed":
-        options["fused"] = False  # a fused step unscales by itself, after our clipping: it would clip scaled gradients
-    make_optimizer = launch.instantiate(options | {"_partial_": True})
-    try:
-        make_optimizer([{"params": [torch.nn.Parameter(torch.zeros(1))]}])
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"optimizer: {str(error).rstrip('.')}.") from error
-    return make_optimizer
 
 
 def _in_order(watchers: list[L.Callback], run_log: RunLog) -> list[L.Callback]:

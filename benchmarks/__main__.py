@@ -1,4 +1,4 @@
-"""python -m benchmarks [preparation] [linear] [loss_head] [generation] [training]: measure, print, write benchmarks/results/.
+"""python -m benchmarks [preparation] [loading] [linear] [loss_head] [generation] [training]: measure, print, write results/.
 
 Each figure comes from a process of its own. The contestants of a row take turns, round after round, so that a machine that
 slows down slows all of them down; what counts is the median over the rounds, and the ratio of medians.
@@ -44,6 +44,7 @@ GENERATION = {
 LINEAR = ((1, 768, 3072), (1, 768, 50257), (8, 768, 3072), (8, 768, 50257), (166, 256, 50257))
 PRECISIONS = ("32-true", "bf16-mixed")
 PREPARATION = (32, 128)  # megabytes of text
+LOADING = {"tokens": 40_000_000, "max_seq_len": 1024, "batch": 32, "steps": 1_000_001, "seconds": 4}
 
 
 def rows(benchmark: str) -> Iterator[tuple[str, list[str], dict[str, Any]]]:
@@ -61,6 +62,9 @@ def rows(benchmark: str) -> Iterator[tuple[str, list[str], dict[str, Any]]]:
         workers = len(os.sched_getaffinity(0))
         for mb in PREPARATION:
             yield f"{mb} MB of text, {workers} cores", ["ours", "tiktoken", "litdata"], {"mb": mb, "workers": workers}
+    elif benchmark == "loading":
+        name = "2 x 40 M tokens, T 1,024, batch 32, 1,000,001 steps"
+        yield name, ["ours", "bare", "litdata", "mosaicml-streaming"], LOADING
     elif benchmark == "linear":
         for tokens, d_in, d_out in LINEAR:
             arguments = {"tokens": tokens, "d_in": d_in, "d_out": d_out}
@@ -114,7 +118,7 @@ def main(arguments: list[str]) -> None:
         measure = importlib.import_module(f"benchmarks.{benchmark}").measure
         print("\n" + json.dumps(measure(who, **json.loads(given))))
         return
-    chosen = arguments or ["preparation", "linear", "loss_head", "generation", "training"]
+    chosen = arguments or ["preparation", "loading", "linear", "loss_head", "generation", "training"]
     tables = {benchmark: run(benchmark) for benchmark in chosen}
     for benchmark, table in tables.items():
         print_table(lines(benchmark, table))

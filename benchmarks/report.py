@@ -15,7 +15,7 @@ TITLES = {
 
 def lines(benchmark: str, rows: list[dict[str, Any]]) -> Lines:
     """The table of a benchmark on a CPU."""
-    tables = {"generation": _generation, "preparation": _preparation}
+    tables = {"generation": _generation, "loading": _loading, "preparation": _preparation}
     return tables[benchmark](rows) if benchmark in tables else _time_and_memory(TITLES[benchmark], rows)
 
 
@@ -73,6 +73,29 @@ def _preparation(rows: list[dict[str, Any]]) -> Lines:
                     f"{row['ours']['tokens_per_second'] / row[who]['tokens_per_second']:.2f} x"
                     for who in contestants[1:]
                 ),
+            ]
+            for row in rows
+        ),
+    ]
+
+
+def _loading(rows: list[dict[str, Any]]) -> Lines:
+    peers = ("bare", "litdata", "mosaicml-streaming")
+    return [
+        [
+            "loading, M tokens/s",
+            "ours",
+            *peers,
+            *(f"against {who}" for who in peers),
+            "first batch",
+            "resumed at the last step",
+        ],
+        *(
+            [
+                row["row"],
+                *(f"{row[who]['tokens_per_second'] / 1e6:,.1f}" for who in ("ours", *peers)),
+                *(f"{row['ours']['tokens_per_second'] / row[who]['tokens_per_second']:.2f} x" for who in peers),
+                *(f"{_significant(row['ours'][key])} ms" for key in ("first_batch_ms", "resumed_batch_ms")),
             ]
             for row in rows
         ),

@@ -1,14 +1,16 @@
 """The watchers of a run. None of them can change the training.
 
-    Throughput             speed/…, memory/…             MixLedger     mix/planned/…, mix/realised/…, mix/epochs/…
+    Throughput             speed/…, memory/…             MixLedger     mix/…: planned, realised, epochs, drift
     ValidationPerplexity   val/…                         Samples       samples.jsonl
     RunLog                 train/…, terminal, log file    Checkpoints   checkpoints/, and the cut of the logs at a resume
+    DietLog                diet/: every sequence, for verify.py
 
 Whatever happens at a step is on disk before the checkpoint of that step: metrics and samples are written at the end of the
 step, validation included, and the checkpoint is saved when the next step begins.
 """
 
 from callbacks.checkpoints import Checkpoints
+from callbacks.diet_log import DietLog
 from callbacks.metrics_file import MetricsFile
 from callbacks.mix_ledger import MixLedger
 from callbacks.run_log import RunLog
@@ -16,4 +18,13 @@ from callbacks.samples import Samples
 from callbacks.throughput import Throughput
 from callbacks.validation_perplexity import ValidationPerplexity
 
-__all__ = ["Checkpoints", "MetricsFile", "MixLedger", "RunLog", "Samples", "Throughput", "ValidationPerplexity"]
+__all__ = [
+    "Checkpoints",
+    "DietLog",
+    "MetricsFile",
+    "MixLedger",
+    "RunLog",
+    "Samples",
+    "Throughput",
+    "ValidationPerplexity",
+]

@@ -41,15 +41,19 @@ class Checkpoints(StepCallback):
             self._save(trainer)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Add what decides the order of the tokens, and record the state as it is between two micro-batches.
+        """Add what decides the order of the tokens."""
+        checkpoint["diet"] = trainer.datamodule.identity()  # type: ignore[attr-defined]
 
-        The next micro-batch is announced to Lightning already, but not begun. Left so, Lightning would take the run for one
-        that broke off there, and validate the saved step again.
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Count the micro-batches of the completed steps as this start of the run cuts them.
+
+        Lightning counts on with those of the run that saved, which may have had other ranks or another micro-batch; and with one
+        that was announced when the checkpoint was written and not begun, after which it would validate the saved step again.
         """
+        done = checkpoint["global_step"] * trainer.accumulate_grad_batches
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         for scope in ("total", "current"):
-            progress[scope]["ready"] = progress[scope]["completed"]
-        checkpoint["diet"] = trainer.datamodule.identity()  # type: ignore[attr-defined]
+            progress[scope] |= dict.fromkeys(("ready", "started", "processed", "completed"), done)
 
     def _save(self, trainer: L.Trainer) -> None:
         with Throughput.paused(trainer):

@@ -8,42 +8,88 @@ from torch import Tensor
 
 from callbacks.step_callback import StepCallback, log_metrics
 
+_MOST_DRIFT = 2  # sequences; see data_modules/order.py
+
 
 class MixLedger(StepCallback):
-    """Counts the sequences of each source in the batches that the model was given, on all ranks.
+    """Counts the sequences and the loss-bearing tokens of each source in the batches that the model was given, on all ranks.
 
-    `mix/planned/<source>` is the curriculum's share at the step just done; `mix/realised/<source>` the share among the
-    sequences since the last time it was logged; `mix/epochs/<source>` the passes over the source so far; `tokens` all
-    tokens so far.
+    Of each source it logs `mix/planned/…`, its exact share of the step just done; `mix/realised/…`, its share of the sequences
+    since the last time it was logged; the same two of loss-bearing tokens, `mix/planned_loss_bearing/…` (by the mean of its
+    training sequences) and `mix/realised_loss_bearing/…`; `mix/epochs/…`, its passes so far; `mix/drift/…`, how many sequences
+    it is ahead of its exact share of the run; and `mix/tokens/…`, its tokens so far, padding included. `tokens` is their sum.
+
+    The totals are kept in the checkpoint. A run that trains on something else than its order says is broken off.
     """
 
     def __init__(self, *, every: int) -> None:
         super().__init__(every=every)
-        self._drawn = torch.zeros(0, dtype=torch.int64)  # (sources,), by this rank, on its device
-        self._logged = torch.zeros(0, dtype=torch.int64)  # (sources,), by all ranks, when it was last logged
+        self._seen = torch.zeros(2, 0, dtype=torch.int64)  # (sequences and loss-bearing tokens, sources) by this rank
+        self._logged = torch.zeros(2, 0, dtype=torch.int64)  # by all ranks, when it was last logged
+        self._saved: dict[str, dict[str, list[int]]] = {}
+        self._per_sequence: dict[str, float] = {}
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        self._saved = checkpoint["ledger"]
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Every rank takes part in saving, so that the totals are of all of them."""
+        names = trainer.datamodule.order.sources  # type: ignore[attr-defined]
+        checkpoint["ledger"] = {
+            key: dict(zip(names, totals.T.tolist(), strict=True))
+            for key, totals in (("seen", self._total(trainer)), ("logged", self._logged))
+        }
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """What was drawn before a resume follows from the order; it is booked on the first rank."""
-        order: Any = trainer.datamodule.order  # type: ignore[attr-defined]
-        done = trainer.global_step
-        before = torch.tensor(list(order.counts(done).values()), device=pl_module.device)
-        self._drawn = before if trainer.is_global_zero else torch.zeros_like(before)
-        self._logged = torch.tensor(list(order.counts(done - done % self.every).values()))
+        """What was seen before a resume is booked on the first rank."""
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        self._per_sequence = data.loss_bearing_per_sequence()
+        seen, self._logged = (
+            torch.tensor([self._saved.get(key, {}).get(source, [0, 0]) for source in data.order.sources]).T.contiguous()
+            for key in ("seen", "logged")
+        )
+        self._seen = (seen if trainer.is_global_zero else torch.zeros_like(seen)).to(pl_module.device)
+        self._refuse_another_order(trainer, seen[0].tolist())
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        indices = torch.arange(len(self._drawn), device=self._drawn.device)
-        self._drawn += (batch.sources[:, None] == indices).sum(dim=0)  # bincount would wait for a GPU
+        bearing = (
+            torch.full_like(batch.sources, batch.targets.shape[1]) if batch.mask is None else batch.mask.sum(dim=1)
+        )
+        self._seen.index_add_(1, batch.sources, torch.stack([torch.ones_like(bearing), bearing]))
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_step(self, trainer: L.Trainer, module: Any) -> None:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        total: Tensor = trainer.strategy.reduce(self._drawn.clone(), reduce_op="sum").cpu()
-        recent = total - self._logged
+        order, step = data.order, trainer.global_step
+        total = self._total(trainer)
+        sequences, bearing = (total - self._logged).tolist()
         self._logged = total
-        planned = data.order.curriculum.weights(trainer.global_step - 1)
-        metrics = {"tokens": int(total.sum()) * data.max_seq_len}
-        for k, source in enumerate(data.order.sources):
+        due, before = order.due(step), order.due(step - 1)
+        planned = {source: (due[source] - before[source]) / order.global_batch for source in order.sources}
+        planned_bearing = {source: share * self._per_sequence[source] for source, share in planned.items()}
+        metrics: dict[str, float] = {"tokens": int(total[0].sum()) * data.max_seq_len}
+        for k, (source, drawn) in enumerate(zip(order.sources, total[0].tolist(), strict=True)):
             metrics[f"mix/planned/{source}"] = planned[source]
-            metrics[f"mix/realised/{source}"] = recent[k].item() / recent.sum().item()
-            metrics[f"mix/epochs/{source}"] = total[k].item() / data.order.sequences[source]
+            metrics[f"mix/realised/{source}"] = sequences[k] / sum(sequences)
+            metrics[f"mix/planned_loss_bearing/{source}"] = planned_bearing[source] / sum(planned_bearing.values())
+            metrics[f"mix/realised_loss_bearing/{source}"] = bearing[k] / max(1, sum(bearing))
+            metrics[f"mix/epochs/{source}"] = drawn / order.sequences[source]
+            metrics[f"mix/drift/{source}"] = drawn - due[source]
+            metrics[f"mix/tokens/{source}"] = drawn * data.max_seq_len
         log_metrics(trainer, metrics)
+        self._refuse_another_order(trainer, total[0].tolist())
+
+    def _total(self, trainer: L.Trainer) -> Tensor:
+        total: Tensor = trainer.strategy.reduce(self._seen.clone(), reduce_op="sum")
+        return total.cpu()
+
+    @staticmethod
+    def _refuse_another_order(trainer: L.Trainer, sequences: list[int]) -> None:
+        order: Any = trainer.datamodule.order  # type: ignore[attr-defined]
+        planned, due = order.counts(trainer.global_step), order.due(trainer.global_step)
+        for source, drawn in zip(order.sources, sequences, strict=True):
+            if drawn != planned[source] or abs(drawn - due[source]) >= _MOST_DRIFT:
+                raise RuntimeError(
+                    f"the ledger of step {trainer.global_step} has {drawn:,} sequences of {source}, and the order "
+                    f"{planned[source]:,} of {due[source]:,.2f} that are due: this is a fault of gpt-lightning."
+                )

@@ -2,6 +2,9 @@
 
 A curriculum pins weights at named points of the run, its keyframes. Resolved to a run's length it answers, for every step,
 what share of the step's sequences comes from each source. Before the first keyframe and after the last the weights stay.
+
+A keyframe's weights name sources, or mixes of sources that have a name themselves. So one shape of a run, say `gradual`,
+serves every experiment that says what its `base` and its `target` are.
 """
 
 import math
@@ -14,12 +17,23 @@ import numpy as np
 
 Unit = Literal["fraction", "steps", "tokens"]
 Interpolation = Literal["step", "linear", "cosine"]
-OnExhausted = Literal["error", "repeat"]
+OnExhausted = Literal["error", "repeat", "redistribute", "spread"]
+
+
+def _cosine(x: np.ndarray) -> np.ndarray:
+    """(1 - cos(pi x)) / 2 on 0 .. 1, by its series: unlike np.cos it is the same number on every machine."""
+    half = np.pi * (x - 0.5)  # the curve is (1 + sin(half)) / 2
+    term, total = half, half
+    for n in range(3, 25, 2):
+        term = term * (half * half) * (-1 / (n * (n - 1)))
+        total = total + term
+    return np.clip((1 + total) / 2, 0.0, 1.0)
+
 
 _EASINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "step": np.zeros_like,  # the earlier keyframe holds until the next
     "linear": lambda x: x,
-    "cosine": lambda x: (1 - np.cos(np.pi * x)) / 2,
+    "cosine": _cosine,
 }
 
 
@@ -30,7 +44,7 @@ class Keyframe:
     at: float
     """In the curriculum's unit: fraction of the run, steps or tokens."""
     weights: Mapping[str, float]
-    """Relative weight by source, not negative; a source that is not named has weight 0."""
+    """Relative weight by source or mix, not negative; what is not named has weight 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +57,18 @@ class Curriculum:
 
     keyframes: Mapping[str, Keyframe | Mapping[str, Any]]
     """In the order of the run; a constant mix is one keyframe."""
+    mixes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Weights of sources under a name that stands for them wherever a source may; `all` is every source they name, equally."""
     unit: Unit = "fraction"
     interpolation: Interpolation = "linear"
+    replay: Mapping[str, float] = field(default_factory=dict)
+    """The least share of a source, or of a mix as a whole, from the first keyframe on in which it has weight."""
     max_epochs: Mapping[str, float] = field(default_factory=dict)
-    """The most passes over a source's training sequences; a source that is not named has no limit."""
+    """The most passes over the training sequences of a source, or of each source of a mix; who is not named has no limit."""
     on_exhausted: OnExhausted = "error"
-    """What happens where the plan exceeds `max_epochs`: refuse to start, or go on repeating."""
+    """What happens where the weights ask for more than `max_epochs`: refuse to start; go on repeating; redistribute, from the
+    step on in which a source reaches its limit, its share to the others by their weights; or spread the limit, scaling the
+    source's weights down over the whole run so that it lasts to the end."""
 
     def __post_init__(self) -> None:
         for key, kind in (("unit", Unit), ("interpolation", Interpolation), ("on_exhausted", OnExhausted)):
@@ -56,8 +76,13 @@ class Curriculum:
                 raise ValueError(
                     f"curriculum.{key} is {getattr(self, key)!r}: it must be one of {', '.join(get_args(kind))}."
                 )
+        for key in ("keyframes", "mixes", "replay", "max_epochs"):
+            if not isinstance(getattr(self, key), Mapping):
+                raise ValueError(f"curriculum.{key} is {getattr(self, key)!r}: it must map sources to numbers.")
         if not self.keyframes:
             raise ValueError("curriculum.keyframes is empty: a curriculum needs at least one keyframe.")
+        for name, mix in self.mixes.items():
+            _check_weights(f"curriculum.mixes.{name}", mix)
         object.__setattr__(self, "keyframes", {name: _keyframe(name, entry) for name, entry in self.keyframes.items()})
         previous = -math.inf
         for name, keyframe in self._frames.items():
@@ -70,21 +95,60 @@ class Curriculum:
                     f"curriculum.keyframes.{name}.at is {keyframe.at}: a fraction of the run is at most 1."
                 )
             previous = keyframe.at
-        if not isinstance(self.max_epochs, Mapping):
-            raise ValueError(f"curriculum.max_epochs is {self.max_epochs!r}: it must map sources to numbers of epochs.")
-        named = {source for frame in self._frames.values() for source in frame.weights}
-        for source in self.max_epochs:
-            if source not in named:
-                raise ValueError(f"curriculum.max_epochs.{source} names a source that no keyframe has.")
+        named = {*self._blends, *(source for frame in self._frames.values() for source in frame.weights)}
+        named |= {source for mix in self.mixes.values() for source in mix}
+        for key in ("replay", "max_epochs"):
+            for name, value in getattr(self, key).items():
+                if name not in named:
+                    raise ValueError(f"curriculum.{key}.{name} names a source that no keyframe and no mix has.")
+                if not _is_number(value) or value < 0 or (key == "max_epochs" and value == 0):
+                    raise ValueError(f"curriculum.{key}.{name} is {value!r}: it must be a number above 0.")
+        if sum(self.replay.values()) >= 1:
+            raise ValueError(
+                f"curriculum.replay adds up to {sum(self.replay.values()):g}: it must leave some of each step."
+            )
 
     @property
     def _frames(self) -> dict[str, Keyframe]:
         return self.keyframes  # type: ignore[return-value]  # __post_init__ made every entry a Keyframe
 
     @cached_property
+    def _blends(self) -> dict[str, dict[str, float]]:
+        """Shares of the sources of each mix."""
+        everyone = dict.fromkeys((source for mix in self.mixes.values() for source in mix), 1.0)
+        return {name: _shares(mix) for name, mix in ({"all": everyone} | dict(self.mixes)).items() if mix}
+
+    def by_source(self, weights: Mapping[str, float]) -> dict[str, float]:
+        """The same weights with every mix taken apart into its sources."""
+        parts: dict[str, float] = {}
+        for name, weight in weights.items():
+            for source, share in self._blends.get(name, {name: 1.0}).items():
+                parts[source] = parts.get(source, 0.0) + weight * share
+        return parts
+
+    @cached_property
     def sources(self) -> tuple[str, ...]:
         """Every source that has weight somewhere, in the order of first mention."""
-        return tuple(dict.fromkeys(s for frame in self._frames.values() for s, w in frame.weights.items() if w > 0))
+        frames = [self.by_source(frame.weights) for frame in self._frames.values()]
+        return tuple(dict.fromkeys(s for weights in frames for s, w in weights.items() if w > 0))
+
+    @cached_property
+    def limits(self) -> dict[str, float]:
+        """The most epochs of each source that has a limit, by its own name or by a mix."""
+        by_mix = {s: value for name, value in self.max_epochs.items() for s in self._blends.get(name, ())}
+        limits = by_mix | {name: value for name, value in self.max_epochs.items() if name not in self._blends}
+        return {source: limits[source] for source in self.sources if source in limits}
+
+    def setting_of(self, source: str) -> str:
+        """The setting that first names a source."""
+        for name, frame in self._frames.items():
+            for key in frame.weights:
+                if key == source:
+                    return f"curriculum.keyframes.{name}.weights.{source}"
+                if source in self._blends.get(key, {}):
+                    mix = next((mix for mix, weights in self.mixes.items() if source in weights), key)
+                    return f"curriculum.mixes.{mix}.{source} (keyframe {name})"
+        raise KeyError(source)
 
     def resolve(self, *, steps: int, tokens_per_step: int) -> "ResolvedCurriculum":
         """Pin the curriculum to a run of `steps` steps of `tokens_per_step` tokens each."""
@@ -106,9 +170,9 @@ class ResolvedCurriculum:
         self.curriculum = curriculum
         self.sources = curriculum.sources
         self.steps = steps
+        self._names = list(curriculum.keyframes)
         self._at = np.array(at)
-        rows = [[frame.weights.get(source, 0.0) for source in self.sources] for frame in curriculum._frames.values()]
-        self._pinned = np.array(rows) / np.sum(rows, axis=1, keepdims=True)  # (keyframes, sources), each row sums to 1
+        self._pinned = np.array(_pinned(curriculum))  # (keyframes, sources), each row sums to 1
 
     def weights(self, step: int) -> dict[str, float]:
         """The share of each source in the sequences of step `step` (0 is the first), summing to 1."""
@@ -125,6 +189,46 @@ class ResolvedCurriculum:
         x = np.where(steps >= end, 1.0, _EASINGS[self.curriculum.interpolation](x))[:, None]
         return (1 - x) * self._pinned[left] + x * self._pinned[left + 1]
 
+    def place(self, step: int) -> str:
+        """The keyframe that decides a step's weights, or the two between which it lies, for messages."""
+        at = int(np.searchsorted(self._at, step, side="right")) - 1
+        if at < 0 or at == len(self._at) - 1 or self.curriculum.interpolation == "step":
+            return f"keyframe {self._names[max(at, 0)]}"
+        return f"keyframes {self._names[at]} to {self._names[at + 1]}"
+
+
+def _pinned(curriculum: Curriculum) -> list[list[float]]:
+    """The shares of each source at each keyframe, none below its replay once it has been trained on.
+
+    What holds at two keyframes holds between them, as interpolated shares lie between theirs.
+    """
+    floors = curriculum.by_source(curriculum.replay)
+    seen: set[str] = set()
+    rows = []
+    for frame in curriculum._frames.values():
+        shares = _shares(curriculum.by_source(frame.weights))
+        seen |= {source for source, share in shares.items() if share > 0}
+        shares = _raised(shares, {source: floor for source, floor in floors.items() if source in seen})
+        rows.append([shares.get(source, 0.0) for source in curriculum.sources])
+    return rows
+
+
+def _raised(shares: dict[str, float], floors: Mapping[str, float]) -> dict[str, float]:
+    """The shares with those below their floor raised to it, at the expense of all others by weight."""
+    raised: dict[str, float] = {}
+    while True:
+        free = {source: share for source, share in shares.items() if source not in raised}
+        scale = (1 - math.fsum(raised.values())) / math.fsum(free.values()) if raised else 1.0
+        short = [s for s, floor in floors.items() if s not in raised and free.get(s, 0.0) * scale < floor]
+        if not short:
+            return raised | {source: share * scale for source, share in free.items()}
+        raised |= {source: floors[source] for source in short}
+
+
+def _shares(weights: Mapping[str, float]) -> dict[str, float]:
+    total = math.fsum(weights.values())
+    return {source: weight / total for source, weight in weights.items()}
+
 
 def _keyframe(name: str, entry: Keyframe | Mapping[str, Any]) -> Keyframe:
     where = f"curriculum.keyframes.{name}"
@@ -134,14 +238,18 @@ def _keyframe(name: str, entry: Keyframe | Mapping[str, Any]) -> Keyframe:
         entry = Keyframe(at=entry["at"], weights=entry["weights"])
     if not _is_number(entry.at) or entry.at < 0:
         raise ValueError(f"{where}.at is {entry.at!r}: it must be a number, 0 or more.")
-    if not isinstance(entry.weights, Mapping):
-        raise ValueError(f"{where}.weights is {entry.weights!r}: it must map sources to weights.")
-    for source, weight in entry.weights.items():
-        if not _is_number(weight) or weight < 0:
-            raise ValueError(f"{where}.weights.{source} is {weight!r}: a weight is a number, 0 or more.")
-    if not sum(entry.weights.values()) > 0:
-        raise ValueError(f"{where}.weights are all zero: at least one source needs a weight above 0.")
+    _check_weights(f"{where}.weights", entry.weights)
     return entry
+
+
+def _check_weights(where: str, weights: object) -> None:
+    if not isinstance(weights, Mapping):
+        raise ValueError(f"{where} is {weights!r}: it must map sources to weights.")
+    for source, weight in weights.items():
+        if not _is_number(weight) or weight < 0:
+            raise ValueError(f"{where}.{source} is {weight!r}: a weight is a number, 0 or more.")
+    if not sum(weights.values()) > 0:
+        raise ValueError(f"{where} are all zero: at least one source needs a weight above 0.")
 
 
 def _is_number(value: object) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import lightning as L
@@ -14,6 +15,7 @@ from data_modules.order import SampleOrder
 from data_modules.shards import SourceShards, TokenStream
 from gpt_lightning.tokenizer import Tokenizer
 
+_LOCATED_AT_ONCE = 4096  # sequences: looking up a few at a time would cost as much as reading them
 _ENDLESS = 2**40  # micro-batches: the run's one epoch ends by its number of steps, never by its data
 
 
@@ -24,6 +26,7 @@ class Batch(NamedTuple):
     targets: Tensor  # (batch, time) int64, the token after each
     mask: Tensor | None  # (batch, time) bool: does the target bear loss? None: all of them do
     sources: Tensor  # (batch,) int64, index into the order's sources
+    starts: Tensor  # (batch,) int64, where the targets begin in the source's stream
 
 
 class MixedDataModule(L.LightningDataModule):
@@ -72,6 +75,18 @@ class MixedDataModule(L.LightningDataModule):
             if not any(source.val.read_mask(start, stop).any() for start, stop in windows.tolist()):
                 raise ValueError(f"source {name} has no loss-bearing token to validate with: prepare more of it.")
 
+    @cached_property
+    def train_borders(self) -> dict[str, np.ndarray]:
+        """Where the training sequences of each source begin and end."""
+        return {name: source.train.sequences(self.max_seq_len, whole=True) for name, source in self.sources.items()}
+
+    def loss_bearing_per_sequence(self) -> dict[str, float]:
+        """The mean number of loss-bearing targets in a training sequence of each source."""
+        return {
+            name: float(source.train.loss_bearing(self.train_borders[name]).mean())
+            for name, source in self.sources.items()
+        }
+
     def chosen_val_windows(self, stream: TokenStream) -> np.ndarray:
         """Where the sequences begin and end that are scored: all, or `val_sequences` spread evenly; (sequences, 2) int64."""
         borders = stream.sequences(self.max_seq_len, whole=False)
@@ -83,8 +98,10 @@ class MixedDataModule(L.LightningDataModule):
     def identity(self) -> dict[str, Any]:
         """All that decides the order of the run's tokens, as plain values: what a checkpoint keeps of its diet."""
         return {
-            "curriculum": asdict(self.order.curriculum.curriculum),
-            "steps": self.order.steps,
+            "curricula": [
+                {"from_step": order.first_step, "steps": order.steps, "curriculum": asdict(order.curriculum.curriculum)}
+                for order in self.order.history
+            ],
             "global_batch": self.order.global_batch,
             "max_seq_len": self.max_seq_len,
             "seed": self.order.seed,
@@ -127,22 +144,41 @@ class _TrainingBatches(Dataset):
     def __init__(self, module: MixedDataModule, *, accumulation: int, rank: int, world_size: int) -> None:
         self._order = module.order
         self._streams = [source.train for source in module.sources.values()]
-        self._borders = [stream.sequences(module.max_seq_len, whole=True) for stream in self._streams]
+        self._borders = [module.train_borders[name] for name in module.sources]
         self._max_seq_len = module.max_seq_len
         self._micro_batch = module.micro_batch
         self._accumulation = accumulation
-        self._first_slot = rank * (module.order.global_batch // world_size)
+        self._of_rank = module.order.global_batch // world_size
+        self._first_slot = rank * self._of_rank
+        self._located: tuple[int, np.ndarray, np.ndarray] | None = None
 
     def __getitem__(self, b: int) -> Batch:
         step, micro = divmod(b, self._accumulation)
         if step >= self._order.steps:  # read ahead by a worker, never trained on
             step = self._order.steps - 1
-        start = step * self._order.global_batch + self._first_slot + micro * self._micro_batch
-        source, _, sequence = self._order.locate_many(np.arange(start, start + self._micro_batch))
-        windows = np.array([self._borders[k][j : j + 2] for k, j in zip(source, sequence, strict=True)])
-        return _assemble([self._streams[k] for k in source], windows, source, self._max_seq_len, self._masked)
+        first, sources, windows = self._of_steps(step)
+        start = (step - first) * self._of_rank + micro * self._micro_batch
+        rows = slice(start, start + self._micro_batch)
+        streams = [self._streams[k] for k in sources[rows].tolist()]
+        return _assemble(streams, windows[rows], sources[rows], self._max_seq_len, self._masked)
 
-    @property
+    def _of_steps(self, step: int) -> tuple[int, np.ndarray, np.ndarray]:
+        """The first of some steps around this one, and this rank's sources (sequences,) and windows (sequences, 2) in them."""
+        n_steps = max(1, _LOCATED_AT_ONCE // self._of_rank)
+        first = step - step % n_steps
+        if self._located is None or self._located[0] != first:
+            steps = np.arange(first, min(first + n_steps, self._order.steps))
+            slots = np.arange(self._first_slot, self._first_slot + self._of_rank)
+            located = self._order.locate_many((steps[:, None] * self._order.global_batch + slots).ravel())
+            windows = np.empty((len(located.source), 2), dtype=np.int64)
+            for k, borders in enumerate(self._borders):
+                chosen = np.flatnonzero(located.source == k)
+                sequence = located.sequence[chosen]
+                windows[chosen, 0], windows[chosen, 1] = borders[sequence], borders[sequence + 1]
+            self._located = first, located.source, windows
+        return self._located
+
+    @cached_property
     def _masked(self) -> bool:
         return any(stream.masked for stream in self._streams)
 
@@ -195,15 +231,18 @@ def _assemble(
     streams: list[TokenStream], windows: np.ndarray, sources: np.ndarray, max_seq_len: int, masked: bool
 ) -> Batch:
     """Read one sequence from each stream; windows (batch, 2). What they lack to `max_seq_len` is padding and bears no loss."""
-    ids = np.zeros((len(streams), max_seq_len + 1), dtype=np.int64)  # the inputs and, shifted by one, the targets
-    mask = np.zeros((len(streams), max_seq_len), dtype=np.bool_)
+    n = len(streams)
+    ids = np.zeros((n, max_seq_len + 1), dtype=np.int64)  # the inputs and, shifted by one, the targets
+    mask = np.zeros((n, max_seq_len), dtype=np.bool_) if masked else None
     for row, (stream, (start, stop)) in enumerate(zip(streams, windows.tolist(), strict=True)):
-        ids[row, : stop - start + 1] = stream.read(start - 1, stop)
-        mask[row, : stop - start] = stream.read_mask(start, stop)
+        stream.read_into(ids[row, : stop - start + 1], start - 1)
+        if mask is not None:
+            stream.read_mask_into(mask[row, : stop - start], start)
     tensor = torch.from_numpy(ids)
     return Batch(
-        token_ids=tensor[:, :-1].contiguous(),
-        targets=tensor[:, 1:].contiguous(),
-        mask=torch.from_numpy(mask) if masked else None,
+        token_ids=tensor[:, :-1],
+        targets=tensor[:, 1:],
+        mask=None if mask is None else torch.from_numpy(mask),
         sources=torch.from_numpy(sources),
+        starts=torch.from_numpy(windows[:, 0]),
     )

@@ -39,14 +39,43 @@ class TokenStream:
     def __len__(self) -> int:
         return self._starts[-1]
 
+    def n_sequences(self, max_seq_len: int) -> int:
+        """How many sequences there are to train on."""
+        return len(self.sequences(max_seq_len, whole=True)) - 1 if self.masked else len(self) // max_seq_len
+
     def read(self, start: int, stop: int) -> np.ndarray:
         """Ids `start` to `stop` of the stream; position -1 is an end-of-text before the first document."""
-        ids = self._read(self._tokens, max(start, 0), stop)
-        return ids if start >= 0 else np.concatenate([np.full(-start, self._eot_id, ids.dtype), ids])
+        ids = np.empty(stop - start, dtype=self._tokens[0].dtype)
+        self.read_into(ids, start)
+        return ids
+
+    def read_into(self, ids: np.ndarray, start: int) -> None:
+        """Fill `ids`, (n,) of any integer type, with the n ids from `start` on."""
+        if start < 0:
+            ids[:-start] = self._eot_id
+            ids, start = ids[-start:], 0
+        _copy(self._tokens, self._starts, ids, start)
 
     def read_mask(self, start: int, stop: int) -> np.ndarray:
         """Whether each of the tokens `start` to `stop` bears loss."""
-        return self._read(self._masks, start, stop) if self.masked else np.ones(stop - start, dtype=np.bool_)
+        mask = np.ones(stop - start, dtype=np.bool_)
+        self.read_mask_into(mask, start)
+        return mask
+
+    def read_mask_into(self, mask: np.ndarray, start: int) -> None:
+        """Fill `mask`, (n,) bool, with whether each of the n tokens from `start` on bears loss."""
+        if self.masked:
+            _copy(self._masks, self._starts, mask, start)
+        else:
+            mask[:] = True
+
+    def loss_bearing(self, borders: np.ndarray) -> np.ndarray:
+        """How many loss-bearing targets each sequence has: borders (n + 1,) -> (n,) int64. Reads the masks whole."""
+        if not self.masked:
+            return np.diff(borders)
+        sums = np.concatenate([[0], np.cumsum(np.concatenate(self._masks), dtype=np.int64)])
+        counts: np.ndarray = sums[borders[1:]] - sums[borders[:-1]]
+        return counts
 
     @cached_property
     def document_ends(self) -> np.ndarray:
@@ -60,14 +89,17 @@ class TokenStream:
         ends = self.document_ends.tolist() if self.masked else None
         return sequence_borders(len(self), max_seq_len, document_ends=ends, whole=whole)
 
-    def _read(self, shards: list[np.ndarray], start: int, stop: int) -> np.ndarray:
-        first = bisect_right(self._starts, start) - 1
-        pieces = []
-        while start < stop:
-            end = min(stop, self._starts[first + 1])
-            pieces.append(shards[first][start - self._starts[first] : end - self._starts[first]])
-            start, first = end, first + 1
-        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+def _copy(shards: list[np.ndarray], starts: list[int], target: np.ndarray, start: int) -> None:
+    """Fill `target` with what lies from `start` on in the shards, whose first positions are `starts`."""
+    shard = bisect_right(starts, start) - 1
+    offset = start - starts[shard]
+    done = 0
+    while done < len(target):
+        piece = shards[shard][offset : offset + len(target) - done]
+        target[done : done + len(piece)] = piece
+        done += len(piece)
+        shard, offset = shard + 1, 0
 
 
 class SourceShards:
@@ -106,8 +138,9 @@ def _open(folder: Path, kind: str, number: int, shard: dict[str, Any]) -> np.nda
             raise ValueError(
                 f"{path} is shorter than when it became a source: delete the source's folder and prepare it again."
             )
-        return np.memmap(path, dtype=shard["dtype"], mode="r", offset=shard["offset"], shape=(n_tokens,))
-    values = np.load(path, mmap_mode="r")
+        foreign = np.memmap(path, dtype=shard["dtype"], mode="r", offset=shard["offset"], shape=(n_tokens,))
+        return foreign.view(np.ndarray)  # as it is a memmap no longer, a slice of it costs a tenth
+    values = np.load(path, mmap_mode="r").view(np.ndarray)
     if values.shape != (n_tokens,):
         raise ValueError(
             f"{path} holds {values.shape} tokens where source.json says {n_tokens}: "

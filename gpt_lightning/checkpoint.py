@@ -49,6 +49,13 @@ def read_checkpoint(path: Path, *, map_location: Any = "cpu") -> dict[str, Any]:
     return torch.load(path, map_location=map_location, weights_only=True)
 
 
+def read_diet(path: Path) -> dict[str, Any]:
+    """What decided the order of a run's tokens, from a checkpoint that was verified; see `MixedDataModule.identity`."""
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # the tensors stay on the disk
+    diet: dict[str, Any] = checkpoint["diet"]
+    return diet
+
+
 def verify(path: Path) -> None:
     """Compare a checkpoint with its manifest.
 

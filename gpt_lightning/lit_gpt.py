@@ -71,6 +71,11 @@ class LitGPT(L.LightningModule):
             "lr_scheduler": {"scheduler": LambdaLR(optimizer, self._schedule), "interval": "step"},
         }
 
+    def on_train_start(self) -> None:
+        """The learning rate of the first step is the schedule's own, though the optimizer's state may come from another run."""
+        for group in self.optimizers().param_groups:  # type: ignore[union-attr]
+            group["lr"] = group["initial_lr"] * self._schedule(self.trainer.global_step)
+
     def training_step(self, batch: Sequences, batch_idx: int) -> Tensor:
         accumulation = self.trainer.accumulate_grad_batches
         micro = batch_idx % accumulation

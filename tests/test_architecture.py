@@ -8,7 +8,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-VERBS = {"convert", "data_folder", "generate", "launch", "prepare", "report", "run_directory", "source_config", "train"}
+VERBS = {
+    "convert",
+    "data_folder",
+    "generate",
+    "launch",
+    "prepare",
+    "report",
+    "run_config",
+    "run_directory",
+    "source_config",
+    "train",
+}
 PACKAGES = ("analysis", "benchmarks", "callbacks", "data_modules", "gpt_lightning")
 FILES = sorted(
     [

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import choices, gpu, report
+from benchmarks import choices, gpu, loading, report
 from gpt_lightning.model import GPT, GPTConfig
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,3 +38,10 @@ def test_an_unknown_device_has_no_peak() -> None:
 @pytest.mark.parametrize("row", [gpu.ROWS[0], {"who": "transformers", "compile": False}], ids=["ours", "transformers"])
 def test_a_row_of_the_gpu_table_runs(row: dict[str, object]) -> None:
     assert gpu.measure(row, SMALL, device="cpu", steps=2)["tokens_per_second"] > 0
+
+
+@pytest.mark.parametrize("who", ["ours", "bare"])
+def test_batches_are_served_and_counted(who: str) -> None:
+    result = loading.measure(who, tokens=5_000, max_seq_len=16, batch=4, steps=50, seconds=0.01)
+    assert all(value > 0 for value in result.values())
+    assert len(result) == (3 if who == "ours" else 1)  # ours is also started and resumed

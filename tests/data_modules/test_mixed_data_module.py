@@ -45,12 +45,13 @@ def joined(batches: list[Batch]) -> list[torch.Tensor]:
 
 def test_batches_are_the_sequences_that_the_order_names(tiny_data: Path) -> None:
     module = make_module(tiny_data)
-    token_ids, targets, mask, sources = joined(training_batches(module, 24))
+    token_ids, targets, mask, sources, starts = joined(training_batches(module, 24))
     for i in range(48):
         name, _, sequence = module.order.locate(i)
         stream = module.sources[name].train
         start, stop = stream.sequences(T, whole=True)[sequence : sequence + 2].tolist()
         length = stop - start
+        assert starts[i] == start
         assert targets[i][:length].tolist() == stream.read(start, stop).tolist()
         assert token_ids[i][:length].tolist() == stream.read(start - 1, stop - 1).tolist()
         assert mask[i].tolist() == stream.read_mask(start, stop).tolist() + [False] * (

@@ -29,7 +29,7 @@ def global_batch(*, masked: bool) -> Batch:
     generator = torch.Generator().manual_seed(1)
     ids = torch.randint(0, 61, (12, 9), generator=generator)
     mask = torch.rand(12, 8, generator=generator) < torch.linspace(0.05, 0.9, 12)[:, None]
-    return Batch(ids[:, :-1], ids[:, 1:], mask if masked else None, torch.zeros(12, dtype=torch.long))
+    return Batch(ids[:, :-1], ids[:, 1:], mask if masked else None, *torch.zeros(2, 12, dtype=torch.long))
 
 
 def cut(batch: Batch, size: int) -> list[Batch]:

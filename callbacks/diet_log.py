@@ -1,0 +1,39 @@
+"""A line for every sequence that the model was given: the evidence that two runs were trained on the same."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import lightning as L
+import numpy as np
+
+
+class DietLog(L.Callback):
+    """Writes `diet/<time>_rank<n>.jsonl` into the run directory, a file for each start of the run and each rank.
+
+    A line is [place, source, start, crc32]: the place of the sequence in the run as its step, rank and micro-batch say; where its
+    targets begin in the source's stream; and the checksum of its inputs, targets and mask as they came to the model.
+    """
+
+    def __init__(self) -> None:
+        self._path = Path()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        folder = Path(trainer.default_root_dir) / "diet"
+        folder.mkdir(exist_ok=True)
+        self._path = folder / f"{time.time_ns()}_rank{trainer.global_rank}.jsonl"
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        order = trainer.datamodule.order  # type: ignore[attr-defined]
+        micro = batch_idx % trainer.accumulate_grad_batches
+        n = len(batch.sources)
+        first = trainer.global_step * order.global_batch
+        first += (trainer.global_rank * trainer.accumulate_grad_batches + micro) * n
+        ids, targets = (values.cpu().numpy() for values in (batch.token_ids, batch.targets))
+        mask = np.ones_like(targets, dtype=np.bool_) if batch.mask is None else batch.mask.cpu().numpy()
+        with self._path.open("a", encoding="utf-8") as file:
+            for row, (k, start) in enumerate(zip(batch.sources.tolist(), batch.starts.tolist(), strict=True)):
+                checksum = crc32(ids[row].tobytes() + targets[row].tobytes() + mask[row].tobytes())
+                file.write(json.dumps([first + row, order.sources[k], start, checksum]) + "\n")

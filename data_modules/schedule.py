@@ -1,0 +1,78 @@
+"""Whole sequences out of exact shares.
+
+Think of the n-th sequence of a source as a job that may be done from one interval on and must be done by the end of another.
+Drawing fractions of sequences, as the weights say, meets all these windows, so whole sequences can meet them too (the transport
+polytope is integral), and "earliest deadline first" is known to find such a schedule for jobs of equal length. (Taking the
+largest deficit first, without deadlines, can fall behind by the logarithm of the number of sources.)
+
+A long run is scheduled twice. First from block to block of steps: at their borders each source has its exact share rounded down
+or up. Then, wherever it is wanted, inside a block: each count lies between those at the block's borders and less than two from
+the exact share. That such windows can always be met follows from the two borders' being less than one away from it.
+"""
+
+import numpy as np
+
+from data_modules.shares import ONE, SHARE_BITS, ExactShares
+
+_NEVER = np.iinfo(np.int64).max
+
+
+def at_borders(shares: ExactShares) -> np.ndarray:
+    """Sequences drawn before each border of the blocks: (borders, sources) int64, each share rounded down or up."""
+    ends = shares.at_borders[1:]
+    lower, upper = ends >> SHARE_BITS, -(-ends >> SHARE_BITS)
+    rates = shares.last_rates() * shares.block
+    missing = (lower[-1] + 1) * ONE - ends[-1]
+    # when the next sequence would be due, in blocks, if the last weights went on for ever
+    beyond = np.where(rates > 0, len(ends) - 1 + -(-missing // np.maximum(rates, 1)), _NEVER)
+    counts = _earliest_deadline_first(lower, upper, totals=ends.sum(axis=1) >> SHARE_BITS, beyond=beyond)
+    return np.concatenate([np.zeros_like(counts[:1]), counts])
+
+
+def in_block(ends: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Sequences drawn by the end of each step of a block, (steps, sources) int64.
+
+    Args:
+        ends: exact shares by the end of each step.
+        before: (sources,) counts at the block's beginning.
+        after: those at its end.
+    """
+    lower = np.maximum(before, (ends >> SHARE_BITS) - 1)
+    upper = np.minimum(after, -(-ends >> SHARE_BITS) + 1)
+    lower[-1] = after
+    beyond = np.full_like(after, _NEVER)
+    return _earliest_deadline_first(lower, upper, totals=ends.sum(axis=1) >> SHARE_BITS, beyond=beyond)
+
+
+def _earliest_deadline_first(
+    lower: np.ndarray, upper: np.ndarray, *, totals: np.ndarray, beyond: np.ndarray
+) -> np.ndarray:
+    """Counts by the end of each interval, (intervals, sources), never falling.
+
+    Args:
+        lower: what must be drawn by the end of each interval, (intervals, sources), never falling.
+        upper: what may be drawn by then, likewise.
+        totals: what is drawn of all sources together, (intervals,).
+        beyond: (sources,) the interval after the last in which the next sequence of a source would be due.
+    """
+    most_ahead = int((upper - lower).max(initial=0))
+    deadlines = np.empty((len(lower), most_ahead, lower.shape[1]), dtype=np.int64)  # of the sequences after `lower`
+    for k, column in enumerate(lower.T):
+        for ahead in range(most_ahead):
+            interval = np.searchsorted(column, column + ahead + 1)
+            deadlines[:, ahead, k] = np.where(interval < len(column), interval, beyond[k])
+    counts = np.empty_like(lower)
+    drawn = np.zeros_like(lower[0])
+    numbers = np.arange(most_ahead)[:, None]
+    n_sources = lower.shape[1]
+    for interval, (least, most, total) in enumerate(zip(lower, upper, totals.tolist(), strict=True)):
+        drawn = np.maximum(drawn, least)
+        missing = total - int(drawn.sum())
+        assert missing >= 0, "earliest deadline first missed a deadline"
+        if missing:
+            candidates = np.flatnonzero((numbers >= drawn - least) & (numbers < most - least))
+            first = candidates[np.argsort(deadlines[interval].ravel()[candidates], kind="stable")[:missing]]
+            assert len(first) == missing, "earliest deadline first ran out of sequences"
+            drawn = drawn + np.bincount(first % n_sources, minlength=n_sources)
+        counts[interval] = drawn
+    return counts

@@ -1,0 +1,155 @@
+"""How many sequences of each source are due by every step: exact, in whole multiples of 2^-32 sequence.
+
+Integers, so that the schedule made from them is the same on every machine. Only the shares at the borders of blocks of steps
+are kept; those between are worked out again where they are wanted, which costs the same anywhere in a run.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from data_modules.curriculum import ResolvedCurriculum
+
+SHARE_BITS = 32
+ONE = 1 << SHARE_BITS
+_NO_LIMIT = np.iinfo(np.int64).max
+_AT_ONCE = 16_384  # steps
+_BLOCKS = 4096  # at most: runs that are no longer are blocks of one step
+
+
+class RanOut(ValueError):
+    """At some step no source that has weight has any sequence left."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"at step {step:,} no source that has weight has sequences left")
+        self.step = step
+
+
+class ExactShares:
+    """The shares due by the end of each step, from `first_step` to the end of the run.
+
+    Args:
+        curriculum: resolved to the run's length.
+        global_batch: sequences in one step.
+        first_step: where counting begins.
+        limits: sequences that may be drawn from then on, of the sources that have a limit; who reaches it leaves the rest of
+            its share to the others, by their weights.
+        factors: what the weights of some sources are multiplied with, throughout.
+
+    Raises:
+        RanOut: nothing is left to be drawn at some step.
+        ValueError: the run has more sequences than can be counted.
+    """
+
+    def __init__(
+        self,
+        curriculum: ResolvedCurriculum,
+        *,
+        global_batch: int,
+        first_step: int = 0,
+        limits: Mapping[str, int],
+        factors: Mapping[str, float],
+    ) -> None:
+        if curriculum.steps * global_batch >= 1 << (63 - SHARE_BITS):
+            raise ValueError(
+                f"a run of {curriculum.steps:,} steps of {global_batch:,} sequences is too long: at most 2^31 sequences."
+            )
+        self.first_step = first_step
+        self.steps = curriculum.steps
+        self._curriculum = curriculum
+        self._global_batch = global_batch
+        self._limits = np.array([limits[s] << SHARE_BITS if s in limits else _NO_LIMIT for s in curriculum.sources])
+        self._factors = np.array([factors.get(source, 1.0) for source in curriculum.sources])
+        self.block = max(1, -(-(self.steps - first_step) // _BLOCKS))  # steps
+        self.borders = np.append(np.arange(first_step, self.steps, self.block), self.steps)
+        """Steps at which blocks begin and end."""
+        self.at_borders = np.zeros((len(self.borders), len(curriculum.sources)), dtype=np.int64)
+        """(borders, sources): due before that step."""
+        per_piece = max(1, _AT_ONCE // self.block)  # blocks
+        for begin in range(0, len(self.borders) - 1, per_piece):
+            end = min(begin + per_piece, len(self.borders) - 1)
+            rows = self._advance(self.at_borders[begin], self.borders[begin], self.borders[end])
+            self.at_borders[begin + 1 : end + 1] = rows[self.borders[begin + 1 : end + 1] - self.borders[begin] - 1]
+
+    def in_block(self, block: int) -> np.ndarray:
+        """Due by the end of each step of a block: (steps, sources) int64."""
+        if self.block == 1:
+            return self.at_borders[block + 1 : block + 2]
+        return self._advance(self.at_borders[block], self.borders[block], self.borders[block + 1])
+
+    def last_rates(self) -> np.ndarray:
+        """What each source is due in the last step, (sources,) int64."""
+        ends = np.concatenate([self.at_borders[-2:-1], self.in_block(len(self.borders) - 2)])
+        rates: np.ndarray = ends[-1] - ends[-2]
+        return rates
+
+    def _advance(self, due: np.ndarray, begin: int, end: int) -> np.ndarray:
+        """Due by the end of steps `begin` to `end` - 1, after `due` before them."""
+        weights = self._curriculum.weights_at(np.arange(begin, end))
+        rows = np.empty(weights.shape, dtype=np.int64)
+        done = 0
+        while done < len(rows):
+            has_left = due < self._limits
+            units = self._units(weights[done:], has_left, begin + done)
+            rows[done:] = due + np.cumsum(units * self._global_batch, axis=0)
+            beyond = np.flatnonzero((rows[done:] > self._limits).any(axis=1))
+            if not len(beyond):
+                break
+            done += int(beyond[0])
+            due = self._across_a_limit(rows[done - 1] if beyond[0] else due, weights[done], begin + done)
+            rows[done] = due
+            done += 1
+        return rows
+
+    def _units(self, weights: np.ndarray, has_left: np.ndarray, step: int) -> np.ndarray:
+        """(steps, sources) weights as whole multiples of 2^-32, each row adding up to 1; those that are left count alone."""
+        if not has_left.all() or (self._factors != 1).any():
+            weights = np.where(has_left, weights * self._factors, 0.0)
+            total = sum(weights.T)  # one source after the other: the same sum on every machine
+            if not np.all(total > 0):
+                raise RanOut(step + int(np.argmin(total > 0)))
+            weights = weights / np.asarray(total)[:, None]
+        units = np.rint(weights * ONE).astype(np.int64)
+        largest = units.argmax(axis=1)
+        units[np.arange(len(units)), largest] += ONE - units.sum(axis=1)  # rounding is the largest one's
+        return units
+
+    def _across_a_limit(self, due: np.ndarray, weights: np.ndarray, step: int) -> np.ndarray:
+        """The step in which a source reaches its limit: what it lacks for a whole share is the others', by weight."""
+        due = due.copy()
+        missing = self._global_batch * ONE
+        while missing:
+            units = [int(unit) for unit in self._units(weights[None], due < self._limits, step)[0]]
+            parts = [missing * unit >> SHARE_BITS for unit in units]
+            parts[int(np.argmax(units))] += missing - sum(parts)
+            for k, part in enumerate(parts):
+                part = min(part, int(self._limits[k] - due[k]))
+                due[k] += part
+                missing -= part
+        return due
+
+
+def spread(
+    curriculum: ResolvedCurriculum, *, global_batch: int, first_step: int, limits: Mapping[str, int]
+) -> dict[str, float]:
+    """Factors of the weights by which every source with a limit lasts to the end of the run (UniMax, arXiv:2304.09151).
+
+    Found on a grid of steps and rounded down to 24 bits, so that they are the same on every machine; what the grid
+    misses, a source reaches its limit a little before the end or not quite, is settled as in `ExactShares`.
+    """
+    steps = np.unique(np.linspace(first_step, curriculum.steps - 1, 2048).astype(np.int64))
+    weights = curriculum.weights_at(steps)
+    room = np.array([limits.get(s, np.inf) for s in curriculum.sources]) / (
+        global_batch * (curriculum.steps - first_step)
+    )
+    factors = np.ones(len(room))
+    for _ in range(200):
+        scaled = weights * factors
+        total = scaled.sum(axis=1, keepdims=True)
+        shares = np.divide(scaled, total, out=np.zeros_like(scaled), where=total > 0).mean(axis=0)  # of the run
+        with np.errstate(over="ignore"):  # of a share next to nothing
+            factors = np.minimum(1.0, factors * np.divide(room, shares, out=np.ones_like(room), where=shares > 0))
+        factors /= factors.max() or 1.0
+    fraction, exponent = np.frexp(factors)
+    factors = np.ldexp(np.floor(fraction * 2.0**24) / 2.0**24, exponent)
+    return dict(zip(curriculum.sources, factors.tolist(), strict=True))

@@ -1,0 +1,158 @@
+"""What a config says of a run, checked and made into objects: the same for train.py, plan.py and verify.py."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+import launch
+from data_modules import Curriculum, ResolvedCurriculum, SampleOrder
+from gpt_lightning.model import GPTConfig
+from gpt_lightning.optim import cosine_schedule
+from gpt_lightning.tokenizer import Tokenizer
+from run_directory import Beginning
+
+_AT_ONCE = 100_000  # steps
+
+
+def curriculum_of(config: Mapping[str, Any]) -> Curriculum:
+    """The curriculum, not yet pinned to the run's length.
+
+    Raises:
+        ValueError: it cannot be; the message names the keyframe.
+    """
+    curriculum: Curriculum = _build(Curriculum, "curriculum", config["curriculum"])
+    return curriculum
+
+
+def schedule_of(config: Mapping[str, Any]) -> Callable[[int], float]:
+    """The share of the peak learning rate at each step.
+
+    Raises:
+        ValueError: the warm-up does not fit into the run.
+    """
+    schedule: Callable[[int], float] = _build(
+        cosine_schedule, "schedule", config["schedule"], steps=config["max_steps"]
+    )
+    return schedule
+
+
+def model_config_of(config: Mapping[str, Any], tokenizer: Tokenizer) -> GPTConfig:
+    """The model's sizes and choices.
+
+    Raises:
+        ValueError: they do not go together, or the tokenizer has more ids than the model.
+    """
+    model_config: GPTConfig = _build(GPTConfig, "model", config["model"], eot_id=tokenizer.eot_id)
+    if model_config.vocab_size < tokenizer.vocab_size:
+        raise ValueError(
+            f"model.vocab_size is {model_config.vocab_size}, less than the {tokenizer.vocab_size} ids of tokenizer "
+            f"{tokenizer.name}."
+        )
+    return model_config
+
+
+def accumulation_of(config: Mapping[str, Any]) -> int:
+    """Micro-batches in a step on each rank.
+
+    Raises:
+        ValueError: a number is out of range, or the global batch cannot be divided.
+    """
+    trainer = config["trainer"]
+    counts = {key: config[key] for key in ("max_steps", "global_batch", "micro_batch", "log_every", "val_every")}
+    for key, value in (counts | {f"trainer.{key}": trainer[key] for key in ("devices", "num_nodes")}).items():
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{key} is {value!r}: it must be a whole number, 1 or more.")
+    if not isinstance(trainer["compile"], bool):
+        raise ValueError(f"trainer.compile is {trainer['compile']!r}: it must be true or false.")
+    if not isinstance(config["seed"], int) or config["seed"] < 0:
+        raise ValueError(f"seed is {config['seed']!r}: it must be a whole number, 0 or more.")
+    world_size = trainer["devices"] * trainer["num_nodes"]
+    accumulation, rest = divmod(config["global_batch"], config["micro_batch"] * world_size)
+    if rest or not accumulation:
+        ranks = f" on each of {world_size} ranks" if world_size > 1 else ""
+        raise ValueError(
+            f"global_batch={config['global_batch']} sequences cannot be divided into micro-batches of "
+            f"micro_batch={config['micro_batch']}{ranks}."
+        )
+    return accumulation
+
+
+def order_of(
+    config: Mapping[str, Any], curriculum: Curriculum, sequences: Mapping[str, int], beginning: Beginning
+) -> SampleOrder:
+    """The order of the run's sequences; of one that goes on or branches off, with the past that its checkpoint tells.
+
+    Args:
+        config: the run's.
+        curriculum: what it says of the mix.
+        sequences: training sequences of each source.
+        beginning: where this start of the run begins.
+
+    Raises:
+        ValueError: the curriculum asks for more of a source than it may have, or changes what is done already.
+    """
+    tokens_per_step = config["global_batch"] * config["model"]["max_seq_len"]
+    units: dict[str, Any] = {
+        "sequences": sequences,
+        "global_batch": config["global_batch"],
+        "seed": config["seed"],
+    }
+    order: SampleOrder | None = None
+    for entry in beginning.diet["curricula"] if beginning.diet else ():
+        then = Curriculum(**entry["curriculum"]).resolve(steps=entry["steps"], tokens_per_step=tokens_per_step)
+        order = SampleOrder(then, **units, after=(order, entry["from_step"]) if order else None)
+    if order and (order.curriculum.curriculum, order.steps) == (curriculum, config["max_steps"]):
+        return order
+    resolved = curriculum.resolve(steps=config["max_steps"], tokens_per_step=tokens_per_step)
+    if order and not beginning.branching:
+        _refuse_other_past(order.curriculum, resolved, beginning.step)
+    return SampleOrder(resolved, **units, after=(order, beginning.step) if order else None)
+
+
+def _refuse_other_past(then: ResolvedCurriculum, now: ResolvedCurriculum, done: int) -> None:
+    names = tuple(dict.fromkeys(then.sources + now.sources))
+    for begin in range(0, done, _AT_ONCE):
+        steps = np.arange(begin, min(begin + _AT_ONCE, done))
+        old, new = (_columns(curriculum, names, steps) for curriculum in (then, now))
+        changed = np.argwhere(~np.isclose(old, new, rtol=0, atol=1e-9))
+        if len(changed):
+            step, k = changed[0].tolist()
+            raise ValueError(
+                f"curriculum: {done:,} steps are done, and at step {begin + step:,} ({now.place(begin + step)}) the weight of "
+                f"{names[k]} would be {new[step, k]:.4g} and was {old[step, k]:.4g}: only later weights may change; or begin a "
+                "new run with name=…."
+            )
+
+
+def _columns(curriculum: ResolvedCurriculum, names: tuple[str, ...], steps: np.ndarray) -> np.ndarray:
+    """The weights of the named sources, (steps, names)."""
+    columns = np.zeros((len(steps), len(names)))
+    columns[:, [names.index(source) for source in curriculum.sources]] = curriculum.weights_at(steps)
+    return columns
+
+
+def _build(build: Callable[..., Any], name: str, section: Mapping[str, Any], **more: Any) -> Any:
+    """`build(**section, **more)`, where a key that it does not know is the user's mistake."""
+    try:
+        return build(**section, **more)
+    except TypeError as error:
+        raise ValueError(f"{name}: {error}.") from error
+
+
+def optimizer_of(config: Mapping[str, Any], precision: str) -> Any:
+    """Parameter groups -> the optimizer.
+
+    Raises:
+        ValueError: a setting is not for this optimizer.
+    """
+    options = dict(config["optimizer"])
+    if options.get("fused") and precision == "16-mixed":
+        options["fused"] = False  # a fused step unscales by itself, after our clipping: it would clip scaled gradients
+    make_optimizer = launch.instantiate(options | {"_partial_": True})
+    try:
+        make_optimizer([{"params": [torch.nn.Parameter(torch.zeros(1))]}])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"optimizer: {str(error).rstrip('.')}.") from error
+    return make_optimizer
