@@ -44,6 +44,9 @@ PATHS = {
     "data_dir",
     "runs_dir",
 }  # a sweep's runs have = and , in their names
+_WHOLE_CONFIG = """defaults: [override hydra/hydra_logging: disabled, override hydra/job_logging: disabled, _self_]
+hydra: {output_subdir: null, run: {dir: .}}
+"""
 _failed_jobs: list[str] | None = None  # of the multirun that this process started
 
 
@@ -135,6 +138,11 @@ def check_command_line(config_name: str, arguments: list[str]) -> None:
     for job in [first, *others]:
         groups = [text for text, o in zip(job, parsed, strict=True) if (CONF / o.key_or_group).is_dir()]
         _refuse_strangers(compose_config(config_name, job), defaults=compose_config(config_name, groups))
+
+
+def write_config(path: Path, config: Mapping[str, Any]) -> None:
+    """Write a config that a verb takes whole: `train.py --config-path <folder> --config-name <stem>`."""
+    path.write_text(_WHOLE_CONFIG + OmegaConf.to_yaml(OmegaConf.create(dict(config))), encoding="utf-8")
 
 
 def path_of(config: Mapping[str, Any], key: str) -> Path:

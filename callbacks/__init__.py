@@ -3,20 +3,20 @@
     Throughput             speed/…, memory/…             MixLedger     mix/…: planned, realised, epochs, drift
     ValidationPerplexity   val/…                         Samples       samples.jsonl
     RunLog                 train/…, terminal, log file    Checkpoints   checkpoints/, and the cut of the logs at a resume
-    DietLog                diet/: every sequence, for verify.py
+    DietLog, SuddenEnd     of verify.py: every sequence in diet/, and a kill
 
 Whatever happens at a step is on disk before the checkpoint of that step: metrics and samples are written at the end of the
 step, validation included, and the checkpoint is saved when the next step begins.
 """
 
 from callbacks.checkpoints import Checkpoints
-from callbacks.diet_log import DietLog
 from callbacks.metrics_file import MetricsFile
 from callbacks.mix_ledger import MixLedger
 from callbacks.run_log import RunLog
 from callbacks.samples import Samples
 from callbacks.throughput import Throughput
 from callbacks.validation_perplexity import ValidationPerplexity
+from callbacks.verification import DietLog, SuddenEnd
 
 __all__ = [
     "Checkpoints",
@@ -25,6 +25,7 @@ __all__ = [
     "MixLedger",
     "RunLog",
     "Samples",
+    "SuddenEnd",
     "Throughput",
     "ValidationPerplexity",
 ]

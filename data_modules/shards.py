@@ -84,6 +84,11 @@ class TokenStream:
         ends = [np.flatnonzero(ids == self._eot_id) + start + 1 for start, ids in shards]
         return np.concatenate([np.zeros(0, dtype=np.int64), *ends])
 
+    def locate(self, position: int) -> tuple[int, int]:
+        """(document, offset in it) of a position of the stream."""
+        document = int(np.searchsorted(self.document_ends, position, side="right"))
+        return document, position - (int(self.document_ends[document - 1]) if document else 0)
+
     def sequences(self, max_seq_len: int, *, whole: bool) -> np.ndarray:
         """The borders of its sequences, see `sequence_borders`."""
         ends = self.document_ends.tolist() if self.masked else None

@@ -1,6 +1,8 @@
-"""A line for every sequence that the model was given: the evidence that two runs were trained on the same."""
+"""What verify.py watches a run with, and how it ends one."""
 
 import json
+import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import numpy as np
 
 
 class DietLog(L.Callback):
-    """Writes `diet/<time>_rank<n>.jsonl` into the run directory, a file for each start of the run and each rank.
+    """Writes a line for every sequence that the model is given: `diet/<time>_rank<n>.jsonl` for each start and each rank.
 
     A line is [place, source, start, crc32]: the place of the sequence in the run as its step, rank and micro-batch say; where its
     targets begin in the source's stream; and the checksum of its inputs, targets and mask as they came to the model.
@@ -37,3 +39,18 @@ class DietLog(L.Callback):
             for row, (k, start) in enumerate(zip(batch.sources.tolist(), batch.starts.tolist(), strict=True)):
                 checksum = crc32(ids[row].tobytes() + targets[row].tobytes() + mask[row].tobytes())
                 file.write(json.dumps([first + row, order.sources[k], start, checksum]) + "\n")
+
+
+class SuddenEnd(L.Callback):
+    """Kills the process of a run's first start, as if the power failed, when step `at` (0 is the first) is on its way."""
+
+    def __init__(self, *, at: int) -> None:
+        self._at = at
+        self._first_start = False
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self._first_start = trainer.global_step == 0
+
+    def on_before_zero_grad(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
+        if self._first_start and trainer.global_step == self._at:
+            os.kill(os.getpid(), signal.SIGKILL)
