@@ -7,12 +7,15 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 import launch
 from data_modules import Curriculum, SourceShards
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
 
+_FILLED = 0.94  # of a sequence of whole conversations is no padding: measured on Alpaca at 1,024 tokens
 _LOOK_EVERY = 2.0  # seconds between two looks of a rank that waits for rank 0
 
 
@@ -52,6 +55,40 @@ def open_sources(
                 f"{folder / source} was made with another tokenizer {name}: delete it and prepare it again."
             )
     return tokenizer, sources
+
+
+class SourceSize(NamedTuple):
+    """What a plan needs to know of a source."""
+
+    sequences: int
+    loss_bearing: np.ndarray | float  # targets of each training sequence, (sequences,); or their expected mean
+    is_expected: bool  # the source is not prepared: this is what its config says
+
+
+def source_size(config: Mapping[str, Any], curriculum: Curriculum, source: str) -> SourceSize:
+    """How much there is of a source to train on: as it is prepared, else as conf/source says that it will be.
+
+    Raises:
+        ValueError: it is neither prepared nor is its size known.
+    """
+    max_seq_len = config["model"]["max_seq_len"]
+    folder = Path(config["data_dir"]) / config["tokenizer"]["name"]
+    if source not in _missing(config, curriculum, folder):
+        stream = SourceShards(folder / source).train
+        borders = stream.sequences(max_seq_len, whole=True)
+        bearing = stream.loss_bearing(borders) if stream.masked else float(max_seq_len)
+        return SourceSize(len(borders) - 1, bearing, False)
+    said = launch.read_choice("source", source)
+    expected = {"tokens": said.get("limit_tokens"), "loss_bearing": 1.0} | said.get("expected", {})
+    tokens = config["data"]["limit_tokens"].get(source, expected["tokens"])
+    if tokens is None:
+        raise ValueError(
+            f"how much there is of source {source} is known only when it is prepared: "
+            f"python {shlex.join(_command(config, source))}."
+        )
+    filled = 1.0 if expected["loss_bearing"] == 1 else _FILLED
+    n_sequences = int(tokens * (1 - said["val_fraction"]) / (max_seq_len * filled))
+    return SourceSize(n_sequences, expected["loss_bearing"] * max_seq_len * filled, True)
 
 
 def tokenizer_called(name: str, data_dir: Path) -> Tokenizer:
@@ -102,6 +139,8 @@ def _command(config: Mapping[str, Any], source: str) -> list[str]:
             chosen.append(f"tokenizer.{key}={said}")
     if _is_local(source):
         chosen.append("path=…")
+    if source in config["data"]["limit_tokens"]:
+        chosen.append(f"limit_tokens={config['data']['limit_tokens'][source]:g}")
     if config["data_dir"] != "data":
         chosen.append(f"data_dir={config['data_dir']}")
     return ["prepare.py", f"source={source}", *chosen]

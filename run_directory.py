@@ -159,7 +159,7 @@ class RunDirectory:
 
     def _refuse_other_settings(self, config: Mapping[str, Any]) -> None:
         for key, (then, now) in self._changes(config).items():
-            if key not in MAY_CHANGE and not key.startswith("curriculum."):
+            if key not in MAY_CHANGE and not key.startswith(("curriculum.", "data.limit_tokens.")):
                 raise ValueError(
                     f"{self.path} was begun with {key}={then}, and now it is {now}: choose another run with name=…, or set it "
                     "back to go on with this one."

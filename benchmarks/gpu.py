@@ -6,23 +6,23 @@ AdamW, and the peers. Tokens per second, MFU, and peak memory; a row that cannot
 
 import argparse
 import gc
-import re
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+import analysis.budget
+from analysis.budget import peak_flops
 from benchmarks.machine import describe
 from benchmarks.tables import Lines, print_table, write_results
 from benchmarks.training import litgpt_model, transformers_model
 from gpt_lightning.model import GPT, GPTConfig
 
 SHAPE = {"n_layers": 12, "d_model": 768, "n_heads": 12, "vocab_size": 50304, "max_seq_len": 1024, "batch": 32}
-# Dense bf16 FLOP/s by the makers' data sheets; a device that is not here has no MFU.
-PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10G": 70e12}
 ROWS: list[dict[str, Any]] = [
     *(
         {"who": "ours", "attention": attention, "compile": compiled}
@@ -100,25 +100,19 @@ def lines(rows: list[dict[str, Any]]) -> Lines:
     return table
 
 
-def flops_per_token(shape: dict[str, int]) -> float:
-    """6 N + 12 n_layers d_model T, N without the table of positions."""
-    d_model, n_layers = shape["d_model"], shape["n_layers"]
-    n_parameters = 12 * n_layers * d_model**2 + shape["vocab_size"] * d_model
-    return 6 * n_parameters + 12 * n_layers * d_model * shape["max_seq_len"]
+def flops_per_token(shape: dict[str, int]) -> int:
+    """As `analysis.budget` counts them, for every contestant alike."""
+    return analysis.budget.flops_per_token(asdict(_gpt2(shape, "sdpa")))
 
 
-def peak_flops(device_name: str) -> float | None:
-    """The device's dense peak in half precision; None: not known."""
-    words = re.split(r"[\s-]", device_name)
-    if {"PCIe", "NVL"} & set(words):  # slower variants of the same name
-        return None
-    return next((flops for name, flops in PEAK_FLOPS.items() if name in words), None)
+def _gpt2(shape: dict[str, int], attention: str) -> GPTConfig:
+    sizes: dict[str, Any] = {key: value for key, value in shape.items() if key != "batch"}
+    return GPTConfig(**sizes, d_ff=4 * shape["d_model"], feed_forward="gelu_tanh", attention=attention)
 
 
 def _contestant(row: dict[str, Any], shape: dict[str, int]) -> tuple[nn.Module, Callable[..., Tensor]]:
     if row["who"] == "ours":
-        sizes: dict[str, Any] = {key: value for key, value in shape.items() if key != "batch"}
-        ours = GPT(GPTConfig(**sizes, d_ff=4 * shape["d_model"], feed_forward="gelu_tanh", attention=row["attention"]))
+        ours = GPT(_gpt2(shape, row["attention"]))
         if row["compile"]:
             ours.compile_blocks()
         return ours, lambda model, ids, targets: model.loss(ids, targets)
@@ -145,7 +139,7 @@ def main() -> None:
     if not torch.cuda.is_available():
         raise SystemExit("error: torch finds no CUDA device here, so there is nothing to measure.")
     name = torch.cuda.get_device_name()
-    peak, rows = peak_flops(name), []
+    rows = []
     for row in ROWS:
         gc.collect()  # the row before
         torch.cuda.empty_cache()
@@ -156,6 +150,7 @@ def main() -> None:
         except Exception as error:  # one row that cannot run must not lose the others
             result = {"error": str(error).splitlines()[0]}
         else:
+            peak = peak_flops(name, {"bfloat16": "bf16", "float16": "fp16"}[row.get("dtype", "bfloat16")])
             result["mfu"] = result["tokens_per_second"] * flops_per_token(SHAPE) / peak if peak else None
         rows.append(row | result)
         print_table(lines(rows[-1:]))

@@ -32,6 +32,7 @@ CALLED_BY_NOBODY = ("utils", "common", "helpers", "misc")
 # The longest prefix decides: what a part of the house may import of the house, and which heavy libraries.
 MAY_IMPORT = {
     "benchmarks": {
+        "analysis.budget",
         "benchmarks",
         "data_modules",
         "gpt_lightning",

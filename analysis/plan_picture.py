@@ -1,0 +1,66 @@
+"""The picture of a run that is still to come."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from analysis.pictures import COLOURS, STYLES
+
+
+def draw_plan(
+    path: Path,
+    *,
+    title: str,
+    steps: np.ndarray,
+    shares: Mapping[str, np.ndarray],
+    epochs: Mapping[str, np.ndarray],
+    max_epochs: Mapping[str, float],
+    learning_rates: np.ndarray,
+) -> None:
+    """The mix, the epochs of each source and the learning rate over the run, one above the other.
+
+    Args:
+        path: the picture.
+        title: its heading.
+        steps: (n,) where the curves are known.
+        shares: of each source, (n,), its share of the sequences up to the next of them.
+        epochs: of each source, (n,), passes before that step.
+        max_epochs: of each source that has a limit.
+        learning_rates: (n,).
+    """
+    figure = Figure(figsize=(11, 9), layout="constrained")
+    mix, passes, rate = figure.subplots(3, 1, sharex=True, height_ratios=(4, 4, 2))
+    names = list(shares)
+    colours = [COLOURS[k % len(COLOURS)] for k in range(len(names))]
+    mix.stackplot(
+        steps, np.array(list(shares.values())) * 100, colors=colours, labels=names, alpha=0.85, step="post", linewidth=0
+    )
+    mix.set(title="Mix", ylabel="% of the sequences", ylim=(0, 100))
+    handles, labels = mix.get_legend_handles_labels()  # areas are stacked from below: list them from above
+    mix.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    for k, (name, values) in enumerate(epochs.items()):
+        passes.plot(steps, values, color=colours[k], linestyle=STYLES[k % len(STYLES)], linewidth=2, label=name)
+        if name in max_epochs:
+            passes.axhline(max_epochs[name], color=colours[k], linewidth=1, alpha=0.5)
+            passes.annotate(
+                f"limit of {name}", (0, max_epochs[name]), xytext=(4, 3), textcoords="offset points", color=colours[k]
+            )
+    passes.set(title="Passes over each source", ylabel="epochs")
+    passes.set_ylim(bottom=0)
+    passes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    rate.plot(steps, learning_rates, color=COLOURS[0], linewidth=2)
+    rate.set(title="Learning rate", ylabel="learning rate", xlabel="step")
+    rate.set_ylim(bottom=0)
+    rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="0.92")
+        axes.set_axisbelow(True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+        axes.set_xlim(0, steps[-1])
+    figure.suptitle(title, x=0.01, ha="left")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,253 @@
+"""python plan.py experiment=…: what a run would draw, cost and reach, before it costs anything; plan.png and plan.json."""
+
+import json
+import math
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+import launch
+from analysis import budget
+from analysis.plan_picture import draw_plan
+from data_folder import source_size
+from data_modules import Curriculum, SampleOrder
+from data_modules.diet_plan import SourcePlan, plan_diet
+from data_modules.mending import smallest_change
+from data_modules.order import Exhausted
+from gpt_lightning.model import GPTConfig
+from run_config import accumulation_of, curriculum_of, order_of, schedule_of
+from run_directory import Beginning, RunDirectory
+
+_POINTS = 200  # of the curves
+_WIDTH = 110  # characters, of tables that go into a file
+
+
+def plan(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Compose what train.py would, print what it means, and draw it; no model is built and no data is read but its sizes.
+
+    Raises:
+        ValueError: the run cannot be, as train.py would say; or the plan exceeds a limit, a source or the disk, after all of it
+            is printed, with the smallest change that mends it.
+    """
+    settings = config["plan"]
+    config = {key: value for key, value in config.items() if key != "plan"}
+    curriculum, schedule = curriculum_of(config), schedule_of(config)
+    accumulation_of(config)
+    GPTConfig(**config["model"], eot_id=0)  # refuses what does not go together
+    run = RunDirectory(Path(config["run_dir"]))
+    beginning = run.beginning(config)
+    names = dict.fromkeys((*beginning.sources, *curriculum.sources))
+    sizes = {name: source_size(config, curriculum, name) for name in names}
+    sequences = {name: size.sequences for name, size in sizes.items()}
+
+    def order_by(changed: Curriculum) -> SampleOrder:
+        return order_of(config, changed, sequences, beginning)
+
+    problems = []
+    try:
+        order = order_by(curriculum)
+    except Exhausted as error:
+        order = order_by(replace(curriculum, on_exhausted="repeat"))
+        settings_for_it = smallest_change(config["curriculum"], error, order_by)
+        change = " ".join(settings_for_it) or "no weight of it is small enough: prepare more of it or train less"
+        problems.append(f"{error} The smallest change: {change}.")
+    sources = plan_diet(order, {name: size.loss_bearing for name, size in sizes.items()})
+    costs = _costs(config, settings, order, beginning)
+    problems += _disk_problems(config, run.path, costs)
+    expected = [name for name, size in sizes.items() if size.is_expected]
+    _print(config, settings, sources, costs, expected)
+    run.path.mkdir(parents=True, exist_ok=True)
+    rates = [config["optimizer"]["lr"] * schedule(step) for step in _curve_steps(order)[:-1].tolist()]
+    _draw(run.path / "plan.png", config, order, [*rates, config["optimizer"]["lr"] * schedule(order.steps - 1)])
+    content = {
+        "name": config["name"],
+        "steps": order.steps,
+        "from_step": beginning.step,
+        "tokens_per_step": config["global_batch"] * config["model"]["max_seq_len"],
+        "sources": {name: asdict(source) for name, source in sources.items()},
+        "not_prepared": expected,
+        **costs,
+        "problems": problems,
+    }
+    (run.path / "plan.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    print(f"\n{run.path / 'plan.png'}, {run.path / 'plan.json'}")
+    if problems:
+        raise ValueError("the plan does not hold: " + " ".join(problems))
+    return content
+
+
+def _costs(
+    config: Mapping[str, Any], settings: Mapping[str, Any], order: SampleOrder, beginning: Beginning
+) -> dict[str, Any]:
+    """What the run takes and what it may reach, in plain numbers."""
+    model, trainer = config["model"], config["trainer"]
+    device = budget.find_device(settings["device"])
+    if device is None:
+        raise ValueError(f"plan.device={settings['device']} is not known: {', '.join(budget.DEVICES)} are.")
+    best = "bf16-mixed" if device.has_bf16 else "16-mixed"
+    precision = best if trainer["precision"] == "auto" else trainer["precision"]
+    optimizer = config["optimizer"]["_target_"].rpartition(".")[2]
+    n_parameters = budget.n_parameters(model)
+    tokens = order.steps * order.global_batch * model["max_seq_len"]
+    left = (order.steps - beginning.step) * order.global_batch * model["max_seq_len"]
+    flops = budget.flops_per_token(model) * left
+    drawn = {source: order.counts(order.steps)[source] / n for source, n in order.sequences.items()}
+    forecast = budget.chinchilla_loss(
+        n_parameters, {source: (n * model["max_seq_len"], drawn[source]) for source, n in order.sequences.items()}
+    )
+    n_devices = trainer["devices"] * trainer["num_nodes"]
+    memory = budget.peak_memory_bytes(
+        model, micro_batch=config["micro_batch"], optimizer=optimizer, precision=precision
+    )
+    checkpoint = budget.checkpoint_bytes(model, optimizer=optimizer, precision=precision)
+    kept = config["callbacks"]["checkpoints"]["keep"]
+    return {
+        "parameters": n_parameters,
+        "tokens": tokens,
+        "tokens_per_parameter": budget.tokens_per_parameter(n_parameters, tokens),
+        "flops": flops,
+        "loss": asdict(forecast),
+        "precision": precision,
+        "hours": budget.hours(flops, settings["device"], precision=precision, mfu=settings["mfu"], n_devices=n_devices),
+        "devices": n_devices,
+        "peak_memory_bytes": memory,
+        "device_memory_bytes": device.memory,
+        "checkpoints": -(-order.steps // config["callbacks"]["checkpoints"]["every"]),
+        "checkpoint_bytes": checkpoint,
+        "disk_bytes": checkpoint * (kept + 1),
+    }
+
+
+def _disk_problems(config: Mapping[str, Any], run: Path, costs: Mapping[str, Any]) -> list[str]:
+    """While a checkpoint is written, there is one more than are kept."""
+    exists = next(folder for folder in (run, *run.resolve().parents) if folder.is_dir())
+    ours = sum(path.stat().st_size for path in (run / "checkpoints").glob("step_*.pt"))
+    free, needed = shutil.disk_usage(exists).free + ours, costs["disk_bytes"]
+    if free >= needed:
+        return []
+    kept = config["callbacks"]["checkpoints"]["keep"]
+    fits = free // costs["checkpoint_bytes"] - 1
+    fewer = f"callbacks.checkpoints.keep={fits}, or " if fits >= 1 else ""
+    return [
+        f"{run} needs {_bytes(needed)} for {kept + 1} checkpoints and {_bytes(free)} are free. The smallest change: {fewer}"
+        f"{_bytes(needed - free)} more, or runs_dir=… on another disk."
+    ]
+
+
+def _print(
+    config: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    sources: Mapping[str, SourcePlan],
+    costs: Mapping[str, Any],
+    expected: list[str],
+) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = _WIDTH
+    max_seq_len = config["model"]["max_seq_len"]
+    console.print(
+        f"{config['name']}: {config['max_steps']:,} steps of {config['global_batch'] * max_seq_len:,} tokens "
+        f"({config['global_batch']} sequences of {max_seq_len:,}), {_count(costs['tokens'])} in all\n"
+    )
+    table = Table("source", *_HEAD, box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+        column.no_wrap = True
+    for name, source in sources.items():
+        table.add_row(
+            name + " *" * (name in expected),
+            _count(source.sequences * max_seq_len),
+            _count(source.unique_sequences * max_seq_len),
+            f"{source.epochs:.2f}" + (f" of {source.max_epochs:g}" if source.max_epochs else ""),
+            "" if source.repeats_after is None else f"{source.repeats_after:,}",
+            "" if source.limit_reached_after is None else f"{source.limit_reached_after:,}",
+            f"{source.loss_bearing:.2%}",
+            f"{source.loss_bearing_last_tenth:.2%}",
+        )
+    console.print(table)
+    if expected:
+        console.print("* not prepared yet: its size is what is expected of it")
+    console.print()
+    tenths = Table("% of the sequences in tenth", *map(str, range(1, 11)), box=None, pad_edge=False)
+    for name, source in sources.items():
+        tenths.add_row(name, *(f"{share:.1%}".rstrip("%") for share in source.tenths))
+    for column in tenths.columns[1:]:
+        column.justify = "right"
+    console.print(tenths)
+    for name, text in _lines(config, settings, costs):
+        console.print(f"{name:14}{text}")
+
+
+def _lines(
+    config: Mapping[str, Any], settings: Mapping[str, Any], costs: Mapping[str, Any]
+) -> Iterator[tuple[str, str]]:
+    loss, memory, there = costs["loss"], costs["peak_memory_bytes"], costs["device_memory_bytes"]
+    yield "", ""
+    yield "parameters", f"{costs['parameters']:,}; {costs['tokens_per_parameter']:.1f} tokens for each (Chinchilla: 20)"
+    expected = f"{loss['loss']:.2f} nats a token expected, {loss['low']:.2f} to {loss['high']:.2f}"
+    sensible = loss["loss"] < math.log(config["model"]["vocab_size"])
+    yield "loss", "; ".join([expected if sensible else "no forecast", *filter(None, [loss["note"]])])
+    where = f"{costs['devices']} {settings['device']} at {settings['mfu']:.0%} MFU in {costs['precision']}"
+    yield "compute", f"{costs['flops']:.3g} FLOPs: {_duration(costs['hours'])} on {where}"
+    fits = "" if memory < there else "; that does not fit: take a smaller micro_batch"
+    yield "memory", f"about {_bytes(memory)} of {_bytes(there)} at micro-batch {config['micro_batch']}{fits}"
+    most = f"{_bytes(costs['disk_bytes'])} at most at one time"
+    yield "disk", f"{costs['checkpoints']:,} checkpoints of {_bytes(costs['checkpoint_bytes'])}, {most}"
+
+
+_HEAD = ("tokens", "unique", "epochs", "all seen at", "limit at", "of the loss", "in the last tenth")
+
+
+def _curve_steps(order: SampleOrder) -> np.ndarray:
+    return np.unique(np.linspace(0, order.steps, min(_POINTS, order.steps) + 1).round().astype(np.int64))
+
+
+def _draw(path: Path, config: Mapping[str, Any], order: SampleOrder, rates: list[float]) -> None:
+    steps = _curve_steps(order)
+    due = {source: np.array([order.due(step)[source] for step in steps.tolist()]) for source in order.sources}
+    per_step = {source: np.diff(values) / np.diff(steps) / order.global_batch for source, values in due.items()}
+    draw_plan(
+        path,
+        title=f"Plan of {config['name']}: {_count(order.steps * order.global_batch * config['model']['max_seq_len'])} tokens",
+        steps=steps,
+        shares={source: np.append(shares, shares[-1]) for source, shares in per_step.items()},
+        epochs={source: values / order.sequences[source] for source, values in due.items()},
+        max_epochs=order.curriculum.curriculum.limits,
+        learning_rates=np.array(rates),
+    )
+
+
+def _count(n: float) -> str:
+    """A number of tokens as people say it."""
+    for unit, name in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if n >= unit:
+            return f"{n / unit:.3g} {name}"
+    return f"{n:g}"
+
+
+def _duration(hours: float) -> str:
+    for unit, name in ((1, "hours"), (1 / 60, "minutes")):
+        if hours >= unit:
+            return f"{hours / unit:.3g} {name}"
+    return f"{hours * 3600:.2g} seconds"
+
+
+def _bytes(n: float) -> str:
+    return f"{n / 1e9:.3g} GB" if n >= 1e8 else f"{n / 1e6:.3g} MB"
+
+
+@hydra.main(version_base=None, config_path="conf", config_name="plan")
+def main(config: DictConfig) -> None:
+    launch.run(plan, config)
+
+
+if __name__ == "__main__":
+    launch.start(main, "plan")
