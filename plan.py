@@ -10,7 +10,7 @@ from typing import Any
 
 import hydra
 import numpy as np
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
@@ -39,10 +39,11 @@ def plan(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     settings = config["plan"]
     config = {key: value for key, value in config.items() if key != "plan"}
+    run = RunDirectory(Path(config["run_dir"]))
+    config = _as_begun(config, run.path)
     curriculum, schedule = curriculum_of(config), schedule_of(config)
     accumulation_of(config)
-    GPTConfig(**config["model"], eot_id=0)  # refuses what does not go together
-    run = RunDirectory(Path(config["run_dir"]))
+    _refuse_what_cannot_be(config)
     beginning = run.beginning(config)
     names = dict.fromkeys((*beginning.sources, *curriculum.sources))
     sizes = {name: source_size(config, curriculum, name) for name in names}
@@ -84,14 +85,35 @@ def plan(config: Mapping[str, Any]) -> dict[str, Any]:
     return content
 
 
+def _as_begun(config: Mapping[str, Any], run: Path) -> Mapping[str, Any]:
+    """A run that is begun goes on in the precision that `auto` was where it began."""
+    if config["trainer"]["precision"] != "auto" or not (run / "config.yaml").is_file():
+        return config
+    begun = OmegaConf.load(run / "config.yaml")
+    return {**config, "trainer": {**config["trainer"], "precision": begun.trainer.precision}}
+
+
+def _refuse_what_cannot_be(config: Mapping[str, Any]) -> None:
+    try:
+        GPTConfig(**config["model"], eot_id=0)
+    except TypeError as error:  # a key that it does not know
+        raise ValueError(f"model: {error}.") from error
+    for callback in config["callbacks"].values():
+        launch.instantiate(callback)
+    if "checkpoints" not in config["callbacks"]:
+        raise ValueError("callbacks.checkpoints is missing: a run without checkpoints could not be continued.")
+
+
 def _costs(
     config: Mapping[str, Any], settings: Mapping[str, Any], order: SampleOrder, beginning: Beginning
 ) -> dict[str, Any]:
     """What the run takes and what it may reach, in plain numbers."""
     model, trainer = config["model"], config["trainer"]
-    device = budget.find_device(settings["device"])
+    device = budget.find_device(str(settings["device"]))
     if device is None:
         raise ValueError(f"plan.device={settings['device']} is not known: {', '.join(budget.DEVICES)} are.")
+    if not isinstance(settings["mfu"], (int, float)) or not 0 < settings["mfu"] <= 1:
+        raise ValueError(f"plan.mfu is {settings['mfu']!r}: it is a share of the device's peak, above 0 and at most 1.")
     best = "bf16-mixed" if device.has_bf16 else "16-mixed"
     precision = best if trainer["precision"] == "auto" else trainer["precision"]
     optimizer = config["optimizer"]["_target_"].rpartition(".")[2]
@@ -108,7 +130,7 @@ def _costs(
         model, micro_batch=config["micro_batch"], optimizer=optimizer, precision=precision
     )
     checkpoint = budget.checkpoint_bytes(model, optimizer=optimizer, precision=precision)
-    kept = config["callbacks"]["checkpoints"]["keep"]
+    written = -(-order.steps // config["callbacks"]["checkpoints"]["every"])
     return {
         "parameters": n_parameters,
         "tokens": tokens,
@@ -120,9 +142,9 @@ def _costs(
         "devices": n_devices,
         "peak_memory_bytes": memory,
         "device_memory_bytes": device.memory,
-        "checkpoints": -(-order.steps // config["callbacks"]["checkpoints"]["every"]),
+        "checkpoints": written,
         "checkpoint_bytes": checkpoint,
-        "disk_bytes": checkpoint * (kept + 1),
+        "disk_bytes": checkpoint * min(written, config["callbacks"]["checkpoints"]["keep"] + 1),
     }
 
 
@@ -133,12 +155,11 @@ def _disk_problems(config: Mapping[str, Any], run: Path, costs: Mapping[str, Any
     free, needed = shutil.disk_usage(exists).free + ours, costs["disk_bytes"]
     if free >= needed:
         return []
-    kept = config["callbacks"]["checkpoints"]["keep"]
     fits = free // costs["checkpoint_bytes"] - 1
     fewer = f"callbacks.checkpoints.keep={fits}, or " if fits >= 1 else ""
     return [
-        f"{run} needs {_bytes(needed)} for {kept + 1} checkpoints and {_bytes(free)} are free. The smallest change: {fewer}"
-        f"{_bytes(needed - free)} more, or runs_dir=… on another disk."
+        f"{run} needs {_bytes(needed)} for {needed // costs['checkpoint_bytes']} checkpoints and {_bytes(free)} are free. "
+        f"The smallest change: {fewer}{_bytes(needed - free)} more, or runs_dir=… on another disk."
     ]
 
 

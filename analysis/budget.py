@@ -10,12 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 Model = Mapping[str, Any]  # the `model:` section of a config, or `asdict` of a GPTConfig: all its keys, already checked
-NUMBER_FORMATS = {
-    "32-true": "fp32",
-    "bf16-mixed": "bf16",
-    "16-mixed": "fp16",
-    "bf16-true": "bf16",
-}  # of matrix products
+# what matrices are multiplied in, by precision
+NUMBER_FORMATS = {"32-true": "fp32", "bf16-mixed": "bf16", "16-mixed": "fp16", "bf16-true": "bf16"}
 OPTIMIZERS = ("AdamW", "AdamW8bit")
 CHINCHILLA_TOKENS_PER_PARAMETER = 20  # of the model that is best for its FLOPs (Hoffmann et al., arXiv:2203.15556)
 CPU_PROCESS = 40e6  # bytes that libraries and loggers add to a process
@@ -34,15 +30,14 @@ def parameter_shapes(model: Model) -> dict[str, tuple[int, ...]]:
         "feed_forward.out": (d_model, d_ff),
     }
     biases = {name: shape[:1] for name, shape in linear.items()} if model["bias"] else {}
-    norms = [f"blocks.{n}.norm_{part}" for n in range(model["n_layers"]) for part in ("attention", "feed_forward")]
-    norms.append("norm")
+    in_blocks = [f"blocks.{n}.norm_{part}" for n in range(model["n_layers"]) for part in ("attention", "feed_forward")]
     return {
         "embedding.weight": (vocab_size, d_model),
         **({"positions.weight": (model["max_seq_len"], d_model)} if model["position"] == "learned" else {}),
         **{f"blocks.{n}.{name}.weight": shape for n in range(model["n_layers"]) for name, shape in linear.items()},
         **{f"blocks.{n}.{name}.bias": shape for n in range(model["n_layers"]) for name, shape in biases.items()},
-        **{f"{name}.weight": (d_model,) for name in norms},
-        **({f"{name}.bias": (d_model,) for name in norms} if norm_bias else {}),
+        **{f"{name}.weight": (d_model,) for name in (*in_blocks, "norm")},
+        **({f"{name}.bias": (d_model,) for name in (*in_blocks, "norm")} if norm_bias else {}),
         **({} if model["tie_embeddings"] else {"head.weight": (vocab_size, d_model)}),
     }
 
@@ -108,18 +103,14 @@ def peak_flops(device: str, number_format: str = "bf16") -> float | None:
 
 
 def hours(flops: float, device: str, *, precision: str, mfu: float, n_devices: int = 1) -> float:
-    """Hours for `flops` on `n_devices` devices, each of which reaches the share `mfu` of its peak.
-
-    Raises:
-        ValueError: the device is not known or has no such arithmetic, or `mfu` is no share.
-    """
-    if find_device(device) is None or precision not in NUMBER_FORMATS:
-        raise ValueError(f"{device} in {precision}: known are {', '.join(DEVICES)}, in {', '.join(NUMBER_FORMATS)}.")
-    peak = peak_flops(device, NUMBER_FORMATS[precision])
+    """Hours for `flops` on `n_devices` devices, each at the share `mfu` of its peak; a ValueError where it has none."""
+    if find_device(device) is None:
+        raise ValueError(f"device {device} is not known: take one of {', '.join(DEVICES)}.")
+    peak = peak_flops(device, _number_format(precision))
     if peak is None:
         raise ValueError(f"device {device} has no bf16 arithmetic: take trainer.precision=16-mixed.")
-    if not 0 < mfu <= 1 or n_devices < 1:
-        raise ValueError(f"an MFU of {mfu} on {n_devices} devices: it must be above 0 and at most 1, on 1 or more.")
+    if not 0 < mfu <= 1:
+        raise ValueError(f"mfu is {mfu}: it is a share of the device's peak, above 0 and at most 1.")
     return flops / (peak * mfu * n_devices) / 3600
 
 
@@ -147,22 +138,18 @@ def effective_tokens(unique_tokens: float, epochs: float) -> float:
 def chinchilla_loss(n_parameters: float, sources: Mapping[str, tuple[float, float]]) -> LossForecast:
     """The final loss by Chinchilla's law as refitted by Besiroglu et al. (arXiv:2404.10102).
 
-    L = 1.8172 + 482.01 / N^0.3478 + 2085.43 / D^0.3658: N all parameters, D the `effective_tokens` of all sources. It was fitted
-    on another corpus and tokenizer, so each needs an offset: +0.26 on FineWeb in GPT-2's tokens, where llm.c's 124M came to
-    3.272 after 10 B. With AdamW, 124M runs there ended 0.13 (RoPE, tuned learning rate: 3.28 after 5 B) to 0.36 (GPT-2.5: 3.304
-    after 10.5 B) above the law. So `low` is the law itself, `loss` lies 0.26 and `high` 0.5 above it.
-
-    Args:
-        n_parameters: embeddings included.
-        sources: (unique tokens, epochs over them) of each source.
+    L = 1.8172 + 482.01 / N^0.3478 + 2085.43 / D^0.3658: N parameters, embeddings included, and D `effective_tokens`, the sum over
+    the sources' (unique tokens, epochs). It was fitted on another corpus and tokenizer, so each needs an offset: +0.26 on FineWeb
+    in GPT-2's tokens, where llm.c's 124M came to 3.272 after 10 B. With AdamW, others ended 0.13 (RoPE, tuned rate: 3.28 after
+    5 B) to 0.36 (GPT-2.5: 3.304 after 10.5 B) above the law. So `low` is the law, `loss` lies 0.26 above it and `high` 0.5.
     """
     tokens = sum(effective_tokens(unique, epochs) for unique, epochs in sources.values())
     if n_parameters <= 0 or tokens <= 0:
         raise ValueError(f"{n_parameters} parameters, {tokens} tokens: for a loss there must be some of each.")
     law = 1.8172 + 482.01 / n_parameters**0.3478 + 2085.43 / tokens**0.3658
-    outside = [] if 44e6 <= n_parameters <= 16e9 else [f"{n_parameters:,.0f} parameters (44 million to 16 billion)"]
-    outside += [] if 5e9 <= tokens <= 500e9 else [f"{tokens:,.0f} tokens (5 to 500 billion)"]
-    note = f"the law was not fitted on {' or '.join(outside)}: expect other losses" if outside else None
+    outside = [] if 44e6 <= n_parameters <= 16e9 else [f"{n_parameters:,.0f} parameters (but 44 million to 16 billion)"]
+    outside += [] if 5e9 <= tokens <= 500e9 else [f"{tokens:,.0f} effective tokens (but 5 to 500 billion)"]
+    note = f"the law was not fitted on {' or '.join(outside)}: expect another loss" if outside else None
     return LossForecast(law + 0.26, law, law + 0.5, note)
 
 
@@ -183,13 +170,12 @@ def peak_memory_bytes(
     """Bytes that training takes on each device at its peak; without compiling (which takes less) or sharding.
 
     The peak is the end of a forward pass: the blocks keep what their backward pass needs, the gradients of the step before are
-    still there, and the head is at work. For "cuda" it is what torch allocates, not measured yet; for "cpu" what the process grows
-    by, within 5 % on the six rows of benchmarks/results/cpu.json and 15 % on fifteen other runs of all kinds of options.
+    still there, and the head is at work. For "cpu" it is what the process grows by, within 5 % on the six rows of
+    benchmarks/results/cpu.json and 15 % on fifteen other runs; for "cuda" what torch allocates, compared with no GPU yet.
     """
     weights, moments = _state_bytes(model, optimizer, precision)
-    states = (
-        weights * (2 if n_devices == 1 else 3) + moments
-    )  # gradients are as large; DDP's buckets hold them once more
+    # gradients are as large as weights, and DDP's buckets hold them once more
+    states = weights * (2 if n_devices == 1 else 3) + moments
     tokens = micro_batch * model["max_seq_len"]
     kept = tokens * activation_bytes_per_token(model, precision=precision, device_type=device_type)
     if precision.endswith("mixed"):  # autocast's copies of the matrices, for the backward pass too
@@ -201,10 +187,9 @@ def peak_memory_bytes(
 
 def _state_bytes(model: Model, optimizer: str, precision: str) -> tuple[int, int]:
     """(weights, both moments) in bytes."""
-    if optimizer not in OPTIMIZERS or precision not in NUMBER_FORMATS:
-        raise ValueError(
-            f"optimizer {optimizer} in precision {precision}: known are {', '.join(OPTIMIZERS)} in {', '.join(NUMBER_FORMATS)}."
-        )
+    _number_format(precision)
+    if optimizer not in OPTIMIZERS:
+        raise ValueError(f"the size of optimizer {optimizer} is not known: that of {' and '.join(OPTIMIZERS)} is.")
     sizes = [math.prod(shape) for shape in parameter_shapes(model).values()]
     weights = sum(sizes) * (2 if precision == "bf16-true" else 4)
     if optimizer == "AdamW":
@@ -216,7 +201,7 @@ def _state_bytes(model: Model, optimizer: str, precision: str) -> tuple[int, int
 def activation_bytes_per_token(model: Model, *, precision: str, device_type: str) -> float:
     """Bytes that the forward pass keeps of a token for the backward pass; on a CPU within 10 % of what torch saves."""
     d_model, keys, cpu = model["d_model"], _kv_width(model), device_type == "cpu"
-    number = 4 if precision == "32-true" else 2  # bytes of what goes into matrix products
+    number = 4 if _number_format(precision) == "fp32" else 2  # bytes of what goes into matrix products
     stream = 2 if precision == "bf16-true" else 4  # and of the residual stream
     mask = 0 if model["dropout"] == 0 else number if cpu else 1  # of a dropout
     # a norm keeps its input; where RMS norm is not fused, in fp32 and divided as well
@@ -233,16 +218,14 @@ def activation_bytes_per_token(model: Model, *, precision: str, device_type: str
     else:
         attention = qkv + 4 * model["n_heads"] + (number * model["max_seq_len"] if masked else 0)
         attention += number * (d_model + keys) if turned else 0  # queries and keys
-        attention += (
-            2 * number * d_model if keys < d_model and (masked or number == 4) else 0
-        )  # repeated for each query
+        repeated = keys < d_model and (masked or number == 4)  # keys and values, for each query that they serve
+        attention += 2 * number * d_model if repeated else 0
     attention += 4 * (d_model + keys) if model["qk_norm"] and number == 2 else 0  # queries and keys in fp32
     attention += rows * model["n_heads"] * model["max_seq_len"] + number * d_model  # what comes out
     feed_forward = number * model["d_ff"] * (4 if model["feed_forward"] == "swiglu" else 2)
-    block = 2 * (norm + number + mask) * d_model + attention + feed_forward
-    return (
-        model["n_layers"] * block + (norm + 2 * stream + mask) * d_model
-    )  # the last norm's input, output, its gradient
+    block = 2 * (norm + number + mask) * d_model + attention + feed_forward  # each half: norm in and out, dropout
+    ends = (norm + 2 * stream + mask) * d_model  # the last norm's input and output, and the gradient of that
+    return model["n_layers"] * block + ends
 
 
 def _head_bytes(model: Model, tokens: int, precision: str, device_type: str) -> float:
@@ -258,5 +241,10 @@ def _head_bytes(model: Model, tokens: int, precision: str, device_type: str) -> 
 
 
 def _kv_width(model: Model) -> int:
-    width: int = model["d_model"] // model["n_heads"] * (model["n_kv_heads"] or model["n_heads"])
-    return width
+    return int(model["d_model"] // model["n_heads"] * (model["n_kv_heads"] or model["n_heads"]))
+
+
+def _number_format(precision: str) -> str:
+    if precision not in NUMBER_FORMATS:
+        raise ValueError(f"precision {precision} is not known: it must be one of {', '.join(NUMBER_FORMATS)}.")
+    return NUMBER_FORMATS[precision]

@@ -46,30 +46,38 @@ def draw_curves(run: RunRecord, path: Path) -> None:
 
 
 def draw_mix(run: RunRecord, path: Path) -> None:
-    """The mix over the run: planned as areas, realised as lines on their borders; below, epochs of each source."""
-    figure = Figure(figsize=(11, 7.5), layout="constrained")
-    mix, epochs = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    steps = run.series(f"mix/planned/{run.sources[0]}")[0]
-    planned = np.array([run.series(f"mix/planned/{source}")[1] for source in run.sources])
-    realised = np.array([run.series(f"mix/realised/{source}")[1] for source in run.sources])
-    mix.stackplot(steps, planned * 100, colors=COLOURS, labels=run.sources, alpha=0.75)
-    borders = np.cumsum(realised, axis=0)[:-1] * 100
-    for n, border in enumerate(borders):
-        mix.plot(steps, border, color="black", linewidth=1, label=None if n else "realised, border to border")
-    mix.set(title="Mix: planned (areas) and realised (lines)", ylabel="% of the sequences", ylim=(0, 100))
-    handles, labels = mix.get_legend_handles_labels()  # areas are stacked from below: list them from above
-    mix.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    """The mix of sequences and of loss-bearing tokens, planned as areas, realised as lines on their borders; the epochs of each
+    source, and by how much it was ahead of its exact share."""
+    figure = Figure(figsize=(13, 8), layout="constrained")
+    (mix, bearing), (epochs, drift) = figure.subplots(2, 2, sharex=True)
+    _draw_shares(mix, run, "mix/planned", "mix/realised")
+    mix.set(title="Mix: planned (areas) and realised (lines)", ylabel="% of the sequences")
+    _draw_shares(bearing, run, "mix/planned_loss_bearing", "mix/realised_loss_bearing")
+    bearing.set(title="What bears the loss", ylabel="% of the loss-bearing tokens")
     for n, source in enumerate(run.sources):
-        epochs.plot(
-            *run.series(f"mix/epochs/{source}"),
-            color=COLOURS[n % len(COLOURS)],
-            linestyle=STYLES[n % len(STYLES)],
-            linewidth=2,
-            label=source,
-        )
+        look = {"color": COLOURS[n % len(COLOURS)], "linestyle": STYLES[n % len(STYLES)]}
+        epochs.plot(*run.series(f"mix/epochs/{source}"), **look, linewidth=2)
+        drift.plot(*run.series(f"mix/drift/{source}"), **look, linewidth=1, alpha=0.8)
     epochs.set(title="Passes over each source", ylabel="epochs", xlabel="step")
-    epochs.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    epochs.set_ylim(bottom=0)
+    drift.set(title="Drift from the exact share: it stays under two", ylabel="sequences", xlabel="step", ylim=(-2, 2))
+    handles, labels = mix.get_legend_handles_labels()  # areas are stacked from below: list them from above
+    figure.legend(handles[::-1], labels[::-1], loc="outside right upper", frameon=False)
+    lines = {source: line for source, line in zip(run.sources, epochs.lines, strict=True)}
+    figure.legend(list(lines.values()), list(lines), loc="outside right lower", frameon=False)
     _finish(figure, run, path)
+
+
+def _draw_shares(axes: Axes, run: RunRecord, planned_key: str, realised_key: str) -> None:
+    steps = run.series(f"{planned_key}/{run.sources[0]}")[0]
+    planned, realised = (
+        np.array([run.series(f"{key}/{source}")[1] for source in run.sources]) * 100
+        for key in (planned_key, realised_key)
+    )
+    axes.stackplot(steps, planned, colors=COLOURS, labels=run.sources, alpha=0.75)
+    for n, border in enumerate(np.cumsum(realised, axis=0)[:-1]):
+        axes.plot(steps, border, color="black", linewidth=1, label=None if n else "realised, border to border")
+    axes.set_ylim(0, 100)
 
 
 def draw_perplexity(run: RunRecord, path: Path) -> None:

@@ -14,8 +14,8 @@ _MOST_DRIFT = 2  # sequences; see data_modules/order.py
 class MixLedger(StepCallback):
     """Counts the sequences and the loss-bearing tokens of each source in the batches that the model was given, on all ranks.
 
-    Of each source it logs `mix/planned/…`, its exact share of the step just done; `mix/realised/…`, its share of the sequences
-    since the last time it was logged; the same two of loss-bearing tokens, `mix/planned_loss_bearing/…` (by the mean of its
+    Of each source it logs `mix/planned/…`, its exact share of the steps since the last time it was logged; `mix/realised/…`, its
+    share of their sequences; the same two of loss-bearing tokens, `mix/planned_loss_bearing/…` (by the mean of its
     training sequences) and `mix/realised_loss_bearing/…`; `mix/epochs/…`, its passes so far; `mix/drift/…`, how many sequences
     it is ahead of its exact share of the run; and `mix/tokens/…`, its tokens so far, padding included. `tokens` is their sum.
 
@@ -63,9 +63,9 @@ class MixLedger(StepCallback):
         order, step = data.order, trainer.global_step
         total = self._total(trainer)
         sequences, bearing = (total - self._logged).tolist()
+        due, before = order.due(step), order.due(int(self._logged[0].sum()) // order.global_batch)
         self._logged = total
-        due, before = order.due(step), order.due(step - 1)
-        planned = {source: (due[source] - before[source]) / order.global_batch for source in order.sources}
+        planned = {source: (due[source] - before[source]) / sum(sequences) for source in order.sources}
         planned_bearing = {source: share * self._per_sequence[source] for source, share in planned.items()}
         metrics: dict[str, float] = {"tokens": int(total[0].sum()) * data.max_seq_len}
         for k, (source, drawn) in enumerate(zip(order.sources, total[0].tolist(), strict=True)):

@@ -3,68 +3,104 @@
 import copy
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from data_modules.curriculum import Curriculum
 from data_modules.order import Exhausted
 
-_Change = tuple[dict[str, Any], list[str]]  # the section `curriculum` as it would be, and what to type for it
+_Section = Mapping[str, Any]  # `curriculum` of the config
+_Change = tuple[_Section, dict[str, float]]  # the section as it would be, and what to type for it
 _HALVINGS = 12
+_ROUNDS = 20
 
 
-def smallest_change(
-    curriculum: Mapping[str, Any], refused: Exhausted, plan: Callable[[Curriculum], object]
-) -> list[str]:
+def smallest_change(curriculum: _Section, refused: Exhausted, plan: Callable[[Curriculum], object]) -> list[str]:
     """The settings of the changed curriculum, as they are typed, found by planning again and again.
 
-    Where a source exceeds its limit, it is its weight that is lowered, in every keyframe and mix alike; where all that have
-    weight have ended, limits are raised. Numbers are rounded to three digits, to the side on which the plan holds.
+    Where a source exceeds its limit, it is its weight that is lowered, in every keyframe and mix alike, or, of a run that is
+    begun, in the later keyframes; where all that have weight have ended, limits are raised. Numbers are rounded to three
+    digits, to the side on which the plan holds.
 
     Args:
         curriculum: the section of the config.
         refused: what was said of it.
-        plan: makes an order of a curriculum, or raises Exhausted.
+        plan: makes an order of a curriculum, or raises Exhausted; another ValueError, where it would change what is done.
 
     Returns:
         settings like `curriculum.mixes.target.alpaca=0.0113`; none, if no such change is enough.
     """
-    source = refused.source
-
-    def changed(amount: float) -> _Change:
-        return _limits_raised(curriculum, amount) if source is None else _weights_lowered(curriculum, source, amount)
-
-    def holds(amount: float) -> bool:
+    settings: dict[str, float] = {}
+    for _ in range(_ROUNDS):  # lowering the weight of one source raises the shares of the others
+        found = _mended(curriculum, refused.source, plan)
+        if found is None:
+            return []
+        curriculum, changes = found
+        settings |= changes
         try:
-            plan(Curriculum(**changed(amount)[0]))
+            plan(Curriculum(**curriculum))
+        except Exhausted as another:
+            refused = another
+        else:
+            return [f"curriculum.{name}={value:g}" for name, value in settings.items()]
+    return []
+
+
+def _mended(curriculum: _Section, source: str | None, plan: Callable[[Curriculum], object]) -> _Change | None:
+    """The smallest change after which it is not this source that is refused."""
+    if source is None:
+        return _first_that_holds(partial(_limits_raised, curriculum), 1000.0, source, plan)
+    for n in range(len(curriculum["keyframes"])):
+        lowered = partial(_weights_lowered, curriculum, source, n)
+        if found := _first_that_holds(lowered, 0.001, source, plan):
+            return found
+    return None
+
+
+def _first_that_holds(
+    changed: Callable[[float], _Change], enough: float, source: str | None, plan: Callable[[Curriculum], object]
+) -> _Change | None:
+    """The change by the factor that is nearest to 1, if one up to `enough` does it."""
+
+    def holds(factor: float) -> bool:
+        try:
+            plan(Curriculum(**changed(factor)[0]))
         except Exhausted as other:
-            return other.source != source  # that one is another problem
+            return other.source != source
+        except ValueError:
+            return False
         return True
 
-    too_little, enough = (1.0, 1000.0) if source is None else (1.0, 0.001)  # factors
     if not holds(enough):
-        return []
+        return None
+    too_little = 1.0
     for _ in range(_HALVINGS):
         middle = math.sqrt(too_little * enough)
         if holds(middle):
             enough = middle
         else:
             too_little = middle
-    return changed(enough)[1]
+    return changed(enough)
 
 
-def _weights_lowered(curriculum: Mapping[str, Any], source: str, factor: float) -> _Change:
-    changed, settings = copy.deepcopy(dict(curriculum)), []
-    places = {f"keyframes.{name}.weights": frame["weights"] for name, frame in changed["keyframes"].items()}
-    for where, weights in (places | {f"mixes.{name}": mix for name, mix in changed["mixes"].items()}).items():
+def _weights_lowered(curriculum: _Section, source: str, from_keyframe: int, factor: float) -> _Change:
+    changed = copy.deepcopy(dict(curriculum))
+    frames = {f"keyframes.{name}.weights": frame["weights"] for name, frame in changed["keyframes"].items()}
+    places = dict(list(frames.items())[from_keyframe:])
+    if from_keyframe == 0:  # these count from the beginning of the run
+        places["replay"] = changed["replay"]
+        named = {name for weights in places.values() for name, weight in weights.items() if weight > 0}
+        places |= {f"mixes.{name}": mix for name, mix in changed["mixes"].items() if name in named}
+    settings = {}
+    for where, weights in places.items():
         if weights.get(source, 0) > 0:
-            weights[source] = _rounded(weights[source] * factor, math.floor)
-            settings.append(f"curriculum.{where}.{source}={weights[source]:g}")
+            weights[source] = settings[f"{where}.{source}"] = _rounded(weights[source] * factor, math.floor)
     return changed, settings
 
 
-def _limits_raised(curriculum: Mapping[str, Any], factor: float) -> _Change:
+def _limits_raised(curriculum: _Section, factor: float) -> _Change:
     limits = {name: _rounded(most * factor, math.ceil) for name, most in curriculum["max_epochs"].items()}
-    return {**curriculum, "max_epochs": limits}, [f"curriculum.max_epochs.{name}={n:g}" for name, n in limits.items()]
+    return {**curriculum, "max_epochs": limits}, {f"max_epochs.{name}": n for name, n in limits.items()}
 
 
 def _rounded(value: float, direction: Callable[[float], int]) -> float:

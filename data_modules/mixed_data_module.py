@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data_modules.order import SampleOrder
 from data_modules.shards import SourceShards, TokenStream
+from data_modules.windows import Windows
 from gpt_lightning.tokenizer import Tokenizer
 
 _LOCATED_AT_ONCE = 4096  # sequences: looking up a few at a time would cost as much as reading them
@@ -150,23 +151,21 @@ class _TrainingBatches(Dataset):
         self._accumulation = accumulation
         self._of_rank = module.order.global_batch // world_size
         self._first_slot = rank * self._of_rank
-        self._located: tuple[int, np.ndarray, np.ndarray] | None = None
+        self._found: tuple[int, _Sequences] | None = None
 
     def __getitem__(self, b: int) -> Batch:
         step, micro = divmod(b, self._accumulation)
         if step >= self._order.steps:  # read ahead by a worker, never trained on
             step = self._order.steps - 1
-        first, sources, windows = self._of_steps(step)
+        first, found = self._of_steps(step)
         start = (step - first) * self._of_rank + micro * self._micro_batch
-        rows = slice(start, start + self._micro_batch)
-        streams = [self._streams[k] for k in sources[rows].tolist()]
-        return _assemble(streams, windows[rows], sources[rows], self._max_seq_len, self._masked)
+        return found.batch(slice(start, start + self._micro_batch))
 
-    def _of_steps(self, step: int) -> tuple[int, np.ndarray, np.ndarray]:
-        """The first of some steps around this one, and this rank's sources (sequences,) and windows (sequences, 2) in them."""
+    def _of_steps(self, step: int) -> "tuple[int, _Sequences]":
+        """The first of some steps around this one, and what this rank is trained on in them."""
         n_steps = max(1, _LOCATED_AT_ONCE // self._of_rank)
         first = step - step % n_steps
-        if self._located is None or self._located[0] != first:
+        if self._found is None or self._found[0] != first:
             steps = np.arange(first, min(first + n_steps, self._order.steps))
             slots = np.arange(self._first_slot, self._first_slot + self._of_rank)
             located = self._order.locate_many((steps[:, None] * self._order.global_batch + slots).ravel())
@@ -175,8 +174,11 @@ class _TrainingBatches(Dataset):
                 chosen = np.flatnonzero(located.source == k)
                 sequence = located.sequence[chosen]
                 windows[chosen, 0], windows[chosen, 1] = borders[sequence], borders[sequence + 1]
-            self._located = first, located.source, windows
-        return self._located
+            self._found = (
+                first,
+                _Sequences(self._streams, located.source, windows, self._max_seq_len, masked=self._masked),
+            )
+        return self._found
 
     @cached_property
     def _masked(self) -> bool:
@@ -209,8 +211,9 @@ class _ValidationBatches(Dataset):
         blank = len(chosen) == 0
         if blank:
             chosen = self._windows[:1]
-        sources = np.full(len(chosen), self._source_index)
-        batch = _assemble([self._stream] * len(chosen), chosen, sources, self._max_seq_len, True)
+        of_the_one = np.zeros(len(chosen), dtype=np.int64)
+        batch = _Sequences([self._stream], of_the_one, chosen, self._max_seq_len, masked=True).batch(slice(None))
+        batch = batch._replace(sources=torch.full_like(batch.sources, self._source_index))
         return batch._replace(mask=torch.zeros_like(batch.targets, dtype=torch.bool)) if blank else batch
 
 
@@ -227,22 +230,36 @@ class _From(Sampler):
         return _ENDLESS  # the same wherever the run goes on, as Lightning counts micro-batches from the run's start
 
 
-def _assemble(
-    streams: list[TokenStream], windows: np.ndarray, sources: np.ndarray, max_seq_len: int, masked: bool
-) -> Batch:
-    """Read one sequence from each stream; windows (batch, 2). What they lack to `max_seq_len` is padding and bears no loss."""
-    n = len(streams)
-    ids = np.zeros((n, max_seq_len + 1), dtype=np.int64)  # the inputs and, shifted by one, the targets
-    mask = np.zeros((n, max_seq_len), dtype=np.bool_) if masked else None
-    for row, (stream, (start, stop)) in enumerate(zip(streams, windows.tolist(), strict=True)):
-        stream.read_into(ids[row, : stop - start + 1], start - 1)
-        if mask is not None:
-            stream.read_mask_into(mask[row, : stop - start], start)
-    tensor = torch.from_numpy(ids)
-    return Batch(
-        token_ids=tensor[:, :-1],
-        targets=tensor[:, 1:],
-        mask=None if mask is None else torch.from_numpy(mask),
-        sources=torch.from_numpy(sources),
-        starts=torch.from_numpy(windows[:, 0]),
-    )
+class _Sequences:
+    """Sequences that are looked up already, so that a batch of them is one copy.
+
+    Args:
+        streams: the sources' streams.
+        sources: (sequences,) index of each one's stream.
+        windows: (sequences, 2) where its targets begin and end in it; what they lack to `max_seq_len` is padding.
+        max_seq_len: tokens in a sequence.
+        masked: whether batches have a mask.
+    """
+
+    def __init__(
+        self, streams: list[TokenStream], sources: np.ndarray, windows: np.ndarray, max_seq_len: int, *, masked: bool
+    ) -> None:
+        self._sources = sources
+        self._starts, stops = np.ascontiguousarray(windows.T)
+        self._length = max_seq_len + 1  # the inputs and, shifted by one, the targets
+        ids = [stream.ids for stream in streams]
+        self._ids = Windows(ids, sources, self._starts, stops + 1, self._length)  # ids begin one position earlier
+        masks = [stream.mask for stream in streams]
+        self._mask = Windows(masks, sources, self._starts, stops, max_seq_len) if masked else None
+
+    def batch(self, rows: slice) -> Batch:
+        """Some of the sequences."""
+        ids = torch.from_numpy(self._ids.join(rows, np.int64).reshape(-1, self._length))
+        mask = None if self._mask is None else torch.from_numpy(self._mask.join(rows).reshape(-1, self._length - 1))
+        return Batch(
+            token_ids=ids[:, :-1],
+            targets=ids[:, 1:],
+            mask=mask,
+            sources=torch.from_numpy(self._sources[rows]),
+            starts=torch.from_numpy(self._starts[rows]),
+        )

@@ -61,18 +61,22 @@ def _earliest_deadline_first(
         for ahead in range(most_ahead):
             interval = np.searchsorted(column, column + ahead + 1)
             deadlines[:, ahead, k] = np.where(interval < len(column), interval, beyond[k])
-    counts = np.empty_like(lower)
-    drawn = np.zeros_like(lower[0])
-    numbers = np.arange(most_ahead)[:, None]
-    n_sources = lower.shape[1]
-    for interval, (least, most, total) in enumerate(zip(lower, upper, totals.tolist(), strict=True)):
-        drawn = np.maximum(drawn, least)
-        missing = total - int(drawn.sum())
-        assert missing >= 0, "earliest deadline first missed a deadline"
+    counts = []
+    drawn = [0] * lower.shape[1]
+    # plain lists: these rows are too short for numpy to be fast
+    rows = zip(lower.tolist(), upper.tolist(), totals.tolist(), deadlines.tolist(), strict=True)
+    for interval, (least, most, total, due) in enumerate(rows):
+        drawn = list(map(max, drawn, least))
+        missing = total - sum(drawn)
+        assert missing >= 0, f"earliest deadline first missed a deadline in interval {interval}"
         if missing:
-            candidates = np.flatnonzero((numbers >= drawn - least) & (numbers < most - least))
-            first = candidates[np.argsort(deadlines[interval].ravel()[candidates], kind="stable")[:missing]]
-            assert len(first) == missing, "earliest deadline first ran out of sequences"
-            drawn = drawn + np.bincount(first % n_sources, minlength=n_sources)
-        counts[interval] = drawn
-    return counts
+            next_ones = [
+                (due[ahead][k], ahead, k)
+                for k in range(len(drawn))
+                for ahead in range(drawn[k] - least[k], most[k] - least[k])
+            ]
+            assert len(next_ones) >= missing, f"earliest deadline first ran out of sequences in interval {interval}"
+            for _, _, k in sorted(next_ones)[:missing]:
+                drawn[k] += 1
+        counts.append(drawn.copy())
+    return np.array(counts, dtype=np.int64).reshape(lower.shape)

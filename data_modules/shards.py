@@ -11,15 +11,14 @@ source.json says where.
 
 import hashlib
 import json
-from bisect import bisect_right
 from functools import cached_property
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data_modules.sequences import sequence_borders
+from data_modules.windows import Parts
 
 
 class TokenStream:
@@ -32,12 +31,16 @@ class TokenStream:
     def __init__(self, folder: Path, entry: dict[str, Any], *, eot_id: int) -> None:
         self.masked: bool = entry["masked"]
         self._eot_id = eot_id
-        self._tokens = [_open(folder, "tokens", n, shard) for n, shard in enumerate(entry["shards"])]
-        self._masks = [_open(folder, "mask", n, shard) for n, shard in enumerate(entry["shards"]) if self.masked]
-        self._starts = [0, *accumulate(shard["tokens"] for shard in entry["shards"])]
+        tokens = [_open(folder, "tokens", n, shard) for n, shard in enumerate(entry["shards"])]
+        masks = [_open(folder, "mask", n, shard) for n, shard in enumerate(entry["shards"]) if self.masked]
+        self._n_tokens = sum(map(len, tokens))
+        self.ids = Parts([np.array([eot_id], dtype=tokens[0].dtype if tokens else np.uint16), *tokens])
+        """The stream's ids behind one end-of-text: position p of the stream is its p + 1."""
+        self.mask = Parts(masks if self.masked else [np.broadcast_to(np.True_, self._n_tokens)])
+        """Whether each token of the stream bears loss."""
 
     def __len__(self) -> int:
-        return self._starts[-1]
+        return self._n_tokens
 
     def n_sequences(self, max_seq_len: int) -> int:
         """How many sequences there are to train on."""
@@ -45,43 +48,25 @@ class TokenStream:
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Ids `start` to `stop` of the stream; position -1 is an end-of-text before the first document."""
-        ids = np.empty(stop - start, dtype=self._tokens[0].dtype)
-        self.read_into(ids, start)
-        return ids
-
-    def read_into(self, ids: np.ndarray, start: int) -> None:
-        """Fill `ids`, (n,) of any integer type, with the n ids from `start` on."""
-        if start < 0:
-            ids[:-start] = self._eot_id
-            ids, start = ids[-start:], 0
-        _copy(self._tokens, self._starts, ids, start)
+        return self.ids.read(start + 1, stop + 1)
 
     def read_mask(self, start: int, stop: int) -> np.ndarray:
         """Whether each of the tokens `start` to `stop` bears loss."""
-        mask = np.ones(stop - start, dtype=np.bool_)
-        self.read_mask_into(mask, start)
-        return mask
-
-    def read_mask_into(self, mask: np.ndarray, start: int) -> None:
-        """Fill `mask`, (n,) bool, with whether each of the n tokens from `start` on bears loss."""
-        if self.masked:
-            _copy(self._masks, self._starts, mask, start)
-        else:
-            mask[:] = True
+        return self.mask.read(start, stop)
 
     def loss_bearing(self, borders: np.ndarray) -> np.ndarray:
         """How many loss-bearing targets each sequence has: borders (n + 1,) -> (n,) int64. Reads the masks whole."""
         if not self.masked:
             return np.diff(borders)
-        sums = np.concatenate([[0], np.cumsum(np.concatenate(self._masks), dtype=np.int64)])
+        sums = np.concatenate([[0], np.cumsum(np.concatenate(self.mask.parts), dtype=np.int64)])
         counts: np.ndarray = sums[borders[1:]] - sums[borders[:-1]]
         return counts
 
     @cached_property
     def document_ends(self) -> np.ndarray:
         """Positions after each end-of-text id, (documents,) int64. Reads the whole stream."""
-        shards = zip(self._starts[:-1], self._tokens, strict=True)
-        ends = [np.flatnonzero(ids == self._eot_id) + start + 1 for start, ids in shards]
+        shards = zip(self.ids.starts[1:-1], self.ids.parts[1:], strict=True)
+        ends = [np.flatnonzero(ids == self._eot_id) + start for start, ids in shards]
         return np.concatenate([np.zeros(0, dtype=np.int64), *ends])
 
     def locate(self, position: int) -> tuple[int, int]:
@@ -93,18 +78,6 @@ class TokenStream:
         """The borders of its sequences, see `sequence_borders`."""
         ends = self.document_ends.tolist() if self.masked else None
         return sequence_borders(len(self), max_seq_len, document_ends=ends, whole=whole)
-
-
-def _copy(shards: list[np.ndarray], starts: list[int], target: np.ndarray, start: int) -> None:
-    """Fill `target` with what lies from `start` on in the shards, whose first positions are `starts`."""
-    shard = bisect_right(starts, start) - 1
-    offset = start - starts[shard]
-    done = 0
-    while done < len(target):
-        piece = shards[shard][offset : offset + len(target) - done]
-        target[done : done + len(piece)] = piece
-        done += len(piece)
-        shard, offset = shard + 1, 0
 
 
 class SourceShards:

@@ -47,6 +47,7 @@ MAY_IMPORT = {
     "data_modules.curriculum": {"data_modules"},
     "data_modules.order": {"data_modules"},
     "data_modules.permutation": {"data_modules"},
+    "data_modules.windows": {"data_modules"},
     "gpt_lightning": {"gpt_lightning", "torch", "lightning"},
     "gpt_lightning.convert": {
         "gpt_lightning.convert",

@@ -1,7 +1,5 @@
 """Costs and forecasts, held against the models themselves, real files, measured memory and published figures."""
 
-import json
-import math
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +14,8 @@ import launch
 from analysis.budget import (
     CHINCHILLA_TOKENS_PER_PARAMETER,
     DEVICES,
+    NUMBER_FORMATS,
+    activation_bytes_per_token,
     checkpoint_bytes,
     chinchilla_loss,
     effective_tokens,
@@ -145,8 +145,7 @@ def test_only_what_computes_in_bf16_has_a_peak_in_it() -> None:
         ({"device": "H2OO"}, ", ".join(DEVICES)),
         ({"precision": "bf16"}, "32-true, bf16-mixed, 16-mixed, bf16-true"),
         ({"device": "T4"}, "precision=16-mixed"),
-        ({"mfu": 40}, "MFU of 40"),
-        ({"n_devices": 0}, "0 devices"),
+        ({"mfu": 40}, "mfu is 40"),
     ],
 )
 def test_what_has_no_hours(arguments: dict[str, Any], said: str) -> None:
@@ -169,7 +168,7 @@ def test_published_losses_lie_in_the_forecast() -> None:
 
 def test_a_forecast_outside_of_the_fit_says_so() -> None:
     assert "1,377,408 parameters" in (chinchilla_loss(1_377_408, {"stdlib": (10e9, 1)}).note or "")
-    assert "1,000,000 tokens" in (chinchilla_loss(124e6, {"stdlib": (1e6, 1)}).note or "")
+    assert "1,000,000 effective tokens" in (chinchilla_loss(124e6, {"stdlib": (1e6, 1)}).note or "")
 
 
 COUNTS = st.floats(1e3, 1e13)
@@ -206,7 +205,7 @@ def test_more_of_anything_never_raises_the_loss(n: float, unique: float, epochs:
 
 @pytest.mark.parametrize("arguments", [(0, {"a": (1e9, 1)}), (1e8, {}), (1e8, {"a": (-1, 1)}), (1e8, {"a": (1, -1)})])
 def test_no_loss_of_nothing(arguments: tuple[float, dict[str, tuple[float, float]]]) -> None:
-    with pytest.raises(ValueError, match="parameters|epochs"):
+    with pytest.raises(ValueError, match=r"parameters|epochs"):
         chinchilla_loss(*arguments)
 
 
@@ -227,7 +226,7 @@ def test_checkpoints_are_as_large_as_foretold(
             "model.d_model=96",
             "max_steps=3",
         ),
-        *("val_every=100", "data.val_sequences=1", "callbacks.samples.every=100", "global_batch=2"),
+        *("val_every=100", "callbacks.samples.every=100", "global_batch=2"),
     )
     train(config)
     written = (tmp_path / "runs" / "weighed" / "checkpoints" / "step_00000003.pt").stat().st_size
@@ -244,7 +243,7 @@ def test_memory_is_near_what_was_measured(row: dict[str, Any]) -> None:
     foretold = peak_memory_bytes(
         model, micro_batch=micro_batch, optimizer="AdamW", precision=precision, device_type="cpu"
     )
-    assert foretold / 1e6 == pytest.approx(row["ours"]["mb"], rel=0.1)
+    assert foretold / 1e6 == pytest.approx(row["ours"]["mb"], rel=0.15)
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
@@ -265,24 +264,57 @@ def test_memory_is_near_what_was_measured(row: dict[str, Any]) -> None:
     ],
     ids=str,
 )
-def test_memory_grows_with_the_batch_as_what_torch_saves(options: dict[str, Any], precision: str) -> None:
+def test_activations_are_what_torch_saves(options: dict[str, Any], precision: str) -> None:
     model = SMALL | options
-    foretold = [
-        peak_memory_bytes(
-            model | {"n_layers": layers}, micro_batch=n, optimizer="AdamW", precision=precision, device_type="cpu"
-        )
-        for n, layers in ((256, 12), (512, 12), (256, 24), (512, 24))
-    ]
-    from analysis.budget import CPU_HEAP
+    one, two = (
+        activation_bytes_per_token(model | {"n_layers": n}, precision=precision, device_type="cpu") for n in (1, 2)
+    )
+    # two blocks less one, and a large batch less a small one: only what each token leaves in a block
+    (a, b), (c, d) = (
+        [saved_bytes(model | {"n_layers": n}, micro_batch=batch, precision=precision) for n in (1, 2)]
+        for batch in (2, 4)
+    )
+    assert two - one == pytest.approx((d - c - b + a) / (2 * model["max_seq_len"]), rel=0.1)
 
-    a_block_and_sequence = (foretold[3] - foretold[2] - foretold[1] + foretold[0]) / 256 / 12 / CPU_HEAP
-    saved = {
-        (n, layers): saved_bytes(model | {"n_layers": layers}, micro_batch=n, precision=precision)
-        for n in (2, 4)
-        for layers in (1, 2)
-    }
-    really = (saved[4, 2] - saved[4, 1] - saved[2, 2] + saved[2, 1]) / 2
-    assert a_block_and_sequence == pytest.approx(really, rel=0.1)
+
+@given(
+    st.integers(1, 64), st.integers(1, 64), st.sampled_from(sorted(NUMBER_FORMATS)), st.sampled_from(["cpu", "cuda"])
+)
+def test_more_sequences_need_more_memory(one: int, other: int, precision: str, device_type: str) -> None:
+    def memory(micro_batch: int, optimizer: str = "AdamW", n_devices: int = 1, **options: Any) -> int:
+        return peak_memory_bytes(
+            SMALL | options,
+            micro_batch=micro_batch,
+            optimizer=optimizer,
+            precision=precision,
+            device_type=device_type,
+            n_devices=n_devices,
+        )
+
+    fewer, more = sorted((one, other))
+    assert memory(fewer) <= memory(more) < memory(more, n_devices=2)
+    assert memory(more, "AdamW8bit") < memory(more) < memory(more, attention="manual")
+
+
+def test_large_pictures_of_memory() -> None:
+    """GPT-2 124M on a GPU: 2 GB of states; the head never holds the logits of a batch, which would be 6.6 GB here."""
+    sizes = {"optimizer": "AdamW", "precision": "bf16-mixed"}
+    model = shipped("gpt2_124m") | {"dropout": 0.0}
+    alone, batch = (peak_memory_bytes(model, micro_batch=n, **sizes) for n in (1, 32))
+    assert 16 * 124_439_808 < alone < 3.5e9
+    activations = activation_bytes_per_token(model, precision="bf16-mixed", device_type="cuda") * 1024
+    assert 1 < (batch - alone) / (31 * activations) < 1.1  # and what passes, in the last block's backward pass
+    compared = peak_memory_bytes(model | {"attention": "manual"}, micro_batch=32, **sizes)
+    assert compared - batch > 32 * 12 * 12 * 1024**2 * 6  # T x T scores of every head, in fp32 and in bf16
+
+
+@pytest.mark.parametrize("arguments", [{"optimizer": "Muon"}, {"precision": "auto"}])
+def test_unknown_state_has_no_size(arguments: dict[str, str]) -> None:
+    known = {"optimizer": "AdamW", "precision": "32-true"} | arguments
+    with pytest.raises(ValueError, match="not known"):
+        checkpoint_bytes(SMALL, **known)
+    with pytest.raises(ValueError, match="not known"):
+        peak_memory_bytes(SMALL, micro_batch=1, **known)
 
 
 def saved_bytes(model: dict[str, Any], *, micro_batch: int, precision: str) -> int:
