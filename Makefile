@@ -1,4 +1,4 @@
-# make quickstart   environment, data, training, samples, plots
+# make quickstart   environment, data, plan, training, samples, plots
 # make test         environment and the whole test suite
 # make check        lint, types and tests: what CI runs
 # make bench        speed and memory beside other libraries; puts the table into the README
@@ -13,6 +13,7 @@ setup: $(READY)
 
 quickstart: $(READY)
 	$(BIN)/python prepare.py
+	$(BIN)/python plan.py experiment=quickstart
 	$(BIN)/python train.py experiment=quickstart
 	$(BIN)/python report.py
 

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import torch
 
-PACKAGES = ("torch", "lightning", "transformers", "litgpt", "litdata", "tiktoken", "numpy")
+PACKAGES = ("torch", "lightning", "transformers", "litgpt", "litdata", "mosaicml-streaming", "tiktoken", "numpy")
 
 
 def describe(device: str) -> dict[str, Any]:

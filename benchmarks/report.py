@@ -15,7 +15,7 @@ TITLES = {
 
 def lines(benchmark: str, rows: list[dict[str, Any]]) -> Lines:
     """The table of a benchmark on a CPU."""
-    tables = {"generation": _generation, "loading": _loading, "preparation": _preparation}
+    tables = {"generation": _generation, "loading": _loading, "planning": _planning, "preparation": _preparation}
     return tables[benchmark](rows) if benchmark in tables else _time_and_memory(TITLES[benchmark], rows)
 
 
@@ -99,6 +99,13 @@ def _loading(rows: list[dict[str, Any]]) -> Lines:
             ]
             for row in rows
         ),
+    ]
+
+
+def _planning(rows: list[dict[str, Any]]) -> Lines:
+    return [
+        ["planning a run", "seconds", "memory"],
+        *([row["row"], f"{row['ours']['seconds']:.2f} s", f"{row['ours']['mb']:,.0f} MB"] for row in rows),
     ]
 
 

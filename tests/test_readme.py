@@ -12,15 +12,15 @@ from gpt_lightning.model import GPT, GPTConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-CORPORA = (ROOT / "docs" / "corpora.md").read_text(encoding="utf-8")
+GUIDES = "".join((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("corpora", "curriculum"))
 BLOCKS = re.findall(r"```\w*\n(.*?)```", README, flags=re.DOTALL)
 COMMANDS = sorted(
     {
         line.split("#")[0].strip()
         for text in [
             *BLOCKS,
-            *re.findall(r"```\w*\n(.*?)```", CORPORA, flags=re.DOTALL),
-            *re.findall(r"`(python .*?)`", README + CORPORA),
+            *re.findall(r"```\w*\n(.*?)```", GUIDES, flags=re.DOTALL),
+            *re.findall(r"`(python .*?)`", README + GUIDES),
         ]
         for line in text.splitlines()
     }
