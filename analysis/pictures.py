@@ -69,13 +69,10 @@ def draw_mix(run: RunRecord, path: Path) -> None:
 
 
 def _draw_shares(axes: Axes, run: RunRecord, planned_key: str, realised_key: str) -> None:
-    steps = run.series(f"{planned_key}/{run.sources[0]}")[0]
-    planned, realised = (
-        np.array([run.series(f"{key}/{source}")[1] for source in run.sources]) * 100
-        for key in (planned_key, realised_key)
-    )
-    axes.stackplot(steps, planned, colors=COLOURS, labels=run.sources, alpha=0.75)
-    for n, border in enumerate(np.cumsum(realised, axis=0)[:-1]):
+    steps, planned = run.by_source(planned_key)
+    realised = run.by_source(realised_key)[1]
+    axes.stackplot(steps, planned * 100, colors=COLOURS, labels=run.sources, alpha=0.75)
+    for n, border in enumerate(np.cumsum(realised * 100, axis=0)[:-1]):
         axes.plot(steps, border, color="black", linewidth=1, label=None if n else "realised, border to border")
     axes.set_ylim(0, 100)
 

@@ -37,6 +37,12 @@ class RunRecord:
         steps, values = np.array(pairs, dtype=float).reshape(-1, 2).T
         return steps, values
 
+    def by_source(self, prefix: str) -> tuple[np.ndarray, np.ndarray]:
+        """(steps, values) of a metric that every source has, values (sources, steps); 0 where a source did not take part yet."""
+        rows = [row for row in self.rows if any(f"{prefix}/{source}" in row for source in self.sources)]
+        values = [[row.get(f"{prefix}/{source}", 0.0) for row in rows] for source in self.sources]
+        return np.array([row["step"] for row in rows], dtype=float), np.array(values, dtype=float)
+
     def last(self, key: str) -> float | None:
         """The newest value of a metric; None if it was never logged."""
         values = self.series(key)[1]

@@ -4,10 +4,19 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from callbacks.step_callback import StepCallback, log_metrics
 
+_CHARTS = {
+    "mix/planned": "planned share of the sequences",
+    "mix/realised": "realised share of the sequences",
+    "mix/planned_loss_bearing": "planned share of the loss-bearing tokens",
+    "mix/realised_loss_bearing": "realised share of the loss-bearing tokens",
+    "mix/epochs": "passes over each source",
+    "mix/drift": "sequences ahead of the exact share",
+}
 _MOST_DRIFT = 2  # sequences; see data_modules/order.py
 
 
@@ -50,6 +59,10 @@ class MixLedger(StepCallback):
         )
         self._seen = (seen if trainer.is_global_zero else torch.zeros_like(seen)).to(pl_module.device)
         self._refuse_another_order(trainer, seen[0].tolist())
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):  # all sources in one chart each, in the tab CUSTOM SCALARS
+                charts = {title: ["Multiline", [f"^{key}/"]] for key, title in _CHARTS.items()}
+                logger.experiment.add_custom_scalars({"mix": charts})
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         bearing = (
@@ -63,9 +76,10 @@ class MixLedger(StepCallback):
         order, step = data.order, trainer.global_step
         total = self._total(trainer)
         sequences, bearing = (total - self._logged).tolist()
-        due, before = order.due(step), order.due(int(self._logged[0].sum()) // order.global_batch)
+        due = order.due(step)
+        recent = order.due_between(int(self._logged[0].sum()) // order.global_batch, step)
         self._logged = total
-        planned = {source: (due[source] - before[source]) / sum(sequences) for source in order.sources}
+        planned = {source: n / sum(sequences) for source, n in recent.items()}
         planned_bearing = {source: share * self._per_sequence[source] for source, share in planned.items()}
         metrics: dict[str, float] = {"tokens": int(total[0].sum()) * data.max_seq_len}
         for k, (source, drawn) in enumerate(zip(order.sources, total[0].tolist(), strict=True)):
