@@ -107,18 +107,21 @@ def order_of(
         return order
     resolved = curriculum.resolve(steps=config["max_steps"], tokens_per_step=tokens_per_step)
     if order and not beginning.branching:
-        _refuse_other_past(order.curriculum, resolved, beginning.step)
+        _refuse_other_past(order.curriculum, resolved, config["branch"]["step"] or 0, beginning.step)
     return SampleOrder(resolved, **units, after=(order, beginning.step) if order else None)
 
 
-def _refuse_other_past(then: ResolvedCurriculum, now: ResolvedCurriculum, done: int) -> None:
+def _refuse_other_past(then: ResolvedCurriculum, now: ResolvedCurriculum, first_step: int, done: int) -> None:
+    """The run's own past: before its first step a branch was its trunk, with the trunk's weights."""
     names = tuple(dict.fromkeys(then.sources + now.sources))
-    for begin in range(0, done, _AT_ONCE):
+    for begin in range(first_step, done, _AT_ONCE):
         steps = np.arange(begin, min(begin + _AT_ONCE, done))
         old, new = (_columns(curriculum, names, steps) for curriculum in (then, now))
-        changed = np.argwhere(~np.isclose(old, new, rtol=0, atol=1e-9))
+        difference = np.abs(new - old)
+        changed = np.flatnonzero((difference > 1e-9).any(axis=1))
         if len(changed):
-            step, k = changed[0].tolist()
+            step = int(changed[0])
+            k = int(difference[step].argmax())
             raise ValueError(
                 f"curriculum: {done:,} steps are done, and at step {begin + step:,} ({now.place(begin + step)}) the weight of "
                 f"{names[k]} would be {new[step, k]:.4g} and was {old[step, k]:.4g}: only later weights may change; or begin a "

@@ -65,7 +65,10 @@ class RunDirectory:
                 off where `branch` says.
         """
         newest = self._newest_checkpoint(config) if (self.path / "environment.json").is_file() else None
-        branching = newest is None and config["branch"]["run"] is not None
+        trunk, step = config["branch"]["run"], config["branch"]["step"]
+        if trunk is None and step is not None:
+            raise ValueError(f"branch.step is {step}, and branch.run names no run: set both of them or neither.")
+        branching = newest is None and trunk is not None
         checkpoint = branch_point(config) if branching else newest
         if checkpoint is None:
             return Beginning(None, 0, None, False)
@@ -110,6 +113,11 @@ class RunDirectory:
                     f"{self.path} was begun with other weights than init_from={config['init_from']} holds by now: choose "
                     "another run with name=…."
                 )
+            if beginning.branching and _branched_from(beginning)["sha256"] != environment["branched_from"]["sha256"]:
+                raise ValueError(
+                    f"{self.path} branched off from another checkpoint than {beginning.checkpoint} is by now: choose another "
+                    "run with name=…."
+                )
             self._record_change(config, beginning.step)
             if not set(data) <= set(environment["data"]):
                 environment["data"] |= data
@@ -118,13 +126,7 @@ class RunDirectory:
         tokenizer = next(iter(sources.values())).information["tokenizer"]["fingerprint"]  # of all sources the same
         environment = _environment() | {"tokenizer": tokenizer, "initial_weights": initial_weights, "data": data}
         if beginning.branching:
-            assert beginning.checkpoint is not None
-            manifest = json.loads(beginning.checkpoint.with_suffix(".json").read_text())
-            environment["branched_from"] = {
-                "checkpoint": str(beginning.checkpoint),
-                "step": beginning.step,
-                "sha256": manifest["sha256"],
-            }
+            environment["branched_from"] = _branched_from(beginning)
         self.path.mkdir(parents=True, exist_ok=True)
         _write(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
         _write(self.path / "environment.json", json.dumps(environment, indent=2) + "\n")
@@ -184,6 +186,12 @@ class RunDirectory:
         return {key: (then.get(key), now.get(key)) for key in then | now if then.get(key) != now.get(key)}
 
 
+def _branched_from(beginning: Beginning) -> dict[str, Any]:
+    assert beginning.checkpoint is not None
+    manifest = json.loads(beginning.checkpoint.with_suffix(".json").read_text())
+    return {"checkpoint": str(beginning.checkpoint), "step": beginning.step, "sha256": manifest["sha256"]}
+
+
 def branch_point(config: Mapping[str, Any]) -> Path:
     """The checkpoint of another run, its trunk, that a run branches off from.
 
@@ -197,7 +205,7 @@ def branch_point(config: Mapping[str, Any]) -> Path:
         raise ValueError("init_from and branch.run both say which weights to begin with: set only one of them.")
     folder = trunk / "checkpoints"
     steps = [int(path.stem.removeprefix("step_")) for path in sorted(folder.glob("step_*.pt"))]
-    if step not in steps:
+    if not isinstance(step, int) or step not in steps:
         raise ValueError(
             f"branch.step is {step}, and {folder} has checkpoints of the steps {', '.join(map(str, steps)) or 'none'}: "
             "choose one of them, or train the trunk with another callbacks.checkpoints.every or keep."

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ import launch
 from data_folder import open_sources
 from data_modules import SourceShards
 from gpt_lightning.checkpoint import newest_valid_checkpoint, read_checkpoint
-from run_config import curriculum_of, schedule_of
+from gpt_lightning.hardware import choose_device
+from run_config import accumulation_of, curriculum_of, schedule_of
 
 LOSS_TOLERANCE = 1e-5  # relative, between runs whose global batch is cut otherwise
 
@@ -52,7 +53,8 @@ def verify(config: Mapping[str, Any]) -> dict[str, Any]:
     folder = Path(base["runs_dir"]) / f"{base['name']}_verify"
     shutil.rmtree(folder, ignore_errors=True)
     half = base["max_steps"] // 2
-    straight = _evidence(folder / "straight", base, sources, console)
+    _train(folder / "straight", base, console)
+    straight = _evidence(folder / "straight", sources)
     end = {"callbacks": base["callbacks"] | {"end": {"_target_": "callbacks.SuddenEnd", "at": half + 1}}}
     results: dict[str, Any] = {}
     for name, later in (
@@ -61,7 +63,8 @@ def verify(config: Mapping[str, Any]) -> dict[str, Any]:
     ):
         run = folder / name.replace(" ", "_").replace(",", "")
         _train(run, base | end, console, dies=True)
-        results[name] = _compared(straight, _evidence(run, later | end, sources, console))
+        _train(run, later | end, console)
+        results[name] = _compared(straight, _evidence(run, sources))
     _print(results, base, other, console)
     for name, result in results.items():
         same = result["weights"] == 0 if name == "other workers" else result["losses"] <= LOSS_TOLERANCE
@@ -78,9 +81,20 @@ def _runs(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
             raise ValueError(f"verify.{key} is {wanted[key]!r}: it must be a whole number, 1 or more.")
     if wanted["steps"] < 4:
         raise ValueError(f"verify.steps is {wanted['steps']}: it must be 4 or more, to be killed half-way.")
+    if not isinstance(wanted["workers"], int) or wanted["workers"] < 0:
+        raise ValueError(f"verify.workers is {wanted['workers']!r}: it must be a number of processes, 0 or more.")
+    n_gpus = torch.cuda.device_count()
+    if choose_device(config["trainer"]["accelerator"]) == "cuda" and wanted["devices"] > n_gpus:
+        raise ValueError(
+            f"verify.devices is {wanted['devices']}, and the GPUs here are {n_gpus}: set verify.devices={n_gpus}, or "
+            "trainer.accelerator=cpu."
+        )
+    if config["branch"]["run"] is not None:
+        raise ValueError("verify.py trains from the first step on: leave branch.run and branch.step out.")
     steps, per_rank = wanted["steps"], config["global_batch"] // wanted["devices"]
     base = {key: value for key, value in config.items() if key != "verify"}
     base |= {"max_steps": steps, "log_every": 1, "val_every": steps}
+    base["trainer"] = config["trainer"] | {"devices": 1, "num_nodes": 1, "strategy": "auto"}
     base["schedule"] = config["schedule"] | {"warmup_steps": min(config["schedule"]["warmup_steps"], steps // 5)}
     base["callbacks"] = {
         "diet_log": {"_target_": "callbacks.DietLog"},
@@ -91,10 +105,12 @@ def _runs(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     micro_batch = wanted["micro_batch"] or (per_rank if per_rank != config["micro_batch"] else 1)
     other = base | {
         "micro_batch": micro_batch,
-        "trainer": config["trainer"]
+        "trainer": base["trainer"]
         | {"devices": wanted["devices"], "strategy": "ddp" if wanted["devices"] > 1 else "auto"},
         "data": config["data"] | {"workers": wanted["workers"]},
     }
+    for run in (base, other):
+        accumulation_of(run)
     return base, other
 
 
@@ -124,8 +140,7 @@ def _train(run: Path, config: Mapping[str, Any], console: Console, *, dies: bool
         raise ValueError(f"{run} failed:\n{answer.stdout[-2000:]}{answer.stderr[-4000:]}")
 
 
-def _evidence(run: Path, config: Mapping[str, Any], sources: Mapping[str, SourceShards], console: Console) -> Evidence:
-    _train(run, config, console)
+def _evidence(run: Path, sources: Mapping[str, SourceShards]) -> Evidence:
     checkpoint = newest_valid_checkpoint(run / "checkpoints")
     assert checkpoint is not None
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -151,8 +166,8 @@ def _compared(straight: Evidence, other: Evidence) -> dict[str, Any]:
     first = next((place for place, (ours, theirs) in pairs if ours != theirs), None)
     if first is None and len(straight.diet) != len(other.diet):
         first = min(len(straight.diet), len(other.diet))
-    losses = max(abs(a - b) / abs(a) for a, b in zip(straight.losses, other.losses, strict=True))
-    weights = max(
+    losses = _largest(abs(a - b) / abs(a) for a, b in zip(straight.losses, other.losses, strict=True))
+    weights = _largest(
         float((ours - other.weights[name]).norm() / ours.norm().clamp(min=1e-30))
         for name, ours in straight.weights.items()
     )
@@ -160,9 +175,14 @@ def _compared(straight: Evidence, other: Evidence) -> dict[str, Any]:
     return {
         "diet": first,
         "sequences": len(other.diet),
-        "losses": losses if math.isfinite(losses) else math.inf,
+        "losses": losses,
         "weights": 0.0 if identical else max(weights, sys.float_info.min),
     }
+
+
+def _largest(differences: Iterable[float]) -> float:
+    """Infinite where one is not a number, which `max` would overlook."""
+    return max(difference if math.isfinite(difference) else math.inf for difference in differences)
 
 
 def _print(results: Mapping[str, Any], base: Mapping[str, Any], other: Mapping[str, Any], console: Console) -> None:

@@ -146,7 +146,7 @@ class Curriculum:
                 if key == source:
                     return f"curriculum.keyframes.{name}.weights.{source}"
                 if source in self._blends.get(key, {}):
-                    mix = next((mix for mix, weights in self.mixes.items() if source in weights), key)
+                    mix = key if key in self.mixes else next(mix for mix in self.mixes if source in self.mixes[mix])
                     return f"curriculum.mixes.{mix}.{source} (keyframe {name})"
         raise KeyError(source)
 

@@ -49,24 +49,23 @@ def smallest_change(curriculum: _Section, refused: Exhausted, plan: Callable[[Cu
 def _mended(curriculum: _Section, source: str | None, plan: Callable[[Curriculum], object]) -> _Change | None:
     """The smallest change after which it is not this source that is refused."""
     if source is None:
-        return _first_that_holds(partial(_limits_raised, curriculum), 1000.0, source, plan)
+        return _first_that_holds(partial(_limits_raised, curriculum), 1000.0, plan)
+    limits = curriculum["max_epochs"]
+    alone = {**curriculum, "max_epochs": {source: Curriculum(**curriculum).limits[source]}}
     for n in range(len(curriculum["keyframes"])):
-        lowered = partial(_weights_lowered, curriculum, source, n)
-        if found := _first_that_holds(lowered, 0.001, source, plan):
-            return found
+        if found := _first_that_holds(partial(_weights_lowered, alone, source, n), 0.001, plan):
+            return {**found[0], "max_epochs": limits}, found[1]
     return None
 
 
 def _first_that_holds(
-    changed: Callable[[float], _Change], enough: float, source: str | None, plan: Callable[[Curriculum], object]
+    changed: Callable[[float], _Change], enough: float, plan: Callable[[Curriculum], object]
 ) -> _Change | None:
     """The change by the factor that is nearest to 1, if one up to `enough` does it."""
 
     def holds(factor: float) -> bool:
         try:
             plan(Curriculum(**changed(factor)[0]))
-        except Exhausted as other:
-            return other.source != source
         except ValueError:
             return False
         return True

@@ -133,6 +133,16 @@ class SampleOrder:
         total[self._columns] += shares / ONE
         return dict(zip(self.sources, total.tolist(), strict=True))
 
+    def due_between(self, begin: int, end: int) -> dict[str, float]:
+        """The exact share of each source in the steps `begin` to `end` - 1, in sequences, whatever curricula were in force."""
+        if self._before and begin < self.first_step:
+            then = self._before.due_between(begin, min(end, self.first_step))
+            if end <= self.first_step:
+                return dict.fromkeys(self.sources, 0.0) | then
+            return {s: n + then.get(s, 0.0) for s, n in self.due_between(self.first_step, end).items()}
+        before = self.due(begin)
+        return {source: n - before[source] for source, n in self.due(end).items()}
+
     def reached(self, source: str, n: int) -> int | None:
         """The number of steps after which `n` sequences of a source are drawn; None: the run draws fewer."""
         k = self.sources.index(source)

@@ -21,31 +21,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import launch
 from data_modules import SourceShards
 from gpt_lightning import load_model
-from gpt_lightning.checkpoint import newest_valid_checkpoint, read_checkpoint
 from gpt_lightning.tokenizer import load_tokenizer
 from tests.conftest import TINY, start
+from tests.runs import final_checkpoint, final_weights, untimed
 from train import train
 
 ROOT = Path(__file__).resolve().parent.parent
 Config = Callable[..., dict[str, Any]]
-TIMING = ("speed/", "memory/")
-
-
-def untimed(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl without what a clock measured."""
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return [{key: value for key, value in row.items() if not key.startswith(TIMING)} for row in rows]
-
-
-def final_weights(run: Path) -> dict[str, torch.Tensor]:
-    state: dict[str, torch.Tensor] = final_checkpoint(run)["state_dict"]
-    return state
-
-
-def final_checkpoint(run: Path) -> dict[str, Any]:
-    path = newest_valid_checkpoint(run / "checkpoints")
-    assert path is not None
-    return read_checkpoint(path)
 
 
 @pytest.fixture(scope="module")

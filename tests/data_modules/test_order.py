@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from functools import lru_cache
 from unittest import mock
 
 import numpy as np
@@ -95,6 +96,7 @@ def located(order: SampleOrder) -> list[tuple[str, int, int]]:
     return [(order.sources[k], e, s) for k, e, s in zip(*(column.tolist() for column in columns), strict=True)]
 
 
+@lru_cache(maxsize=1000)
 def shuffled(n: int, *key: object) -> list[int]:
     return permute(np.arange(n), np.full(n, n), np.tile(permutation_key(*key), (n, 1))).tolist()
 
