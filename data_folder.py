@@ -79,8 +79,9 @@ def source_size(config: Mapping[str, Any], curriculum: Curriculum, source: str) 
         bearing = stream.loss_bearing(borders) if stream.masked else float(max_seq_len)
         return SourceSize(len(borders) - 1, bearing, False)
     said = launch.read_choice("source", source)
-    expected = {"tokens": said.get("limit_tokens"), "loss_bearing": 1.0} | said.get("expected", {})
-    tokens = config["data"]["limit_tokens"].get(source, expected["tokens"])
+    expected = {"tokens": None, "loss_bearing": 1.0} | said.get("expected", {})
+    limit = config["data"]["limit_tokens"].get(source, said.get("limit_tokens"))
+    tokens = min(filter(None, (expected["tokens"], limit)), default=None)
     if tokens is None:
         raise ValueError(
             f"how much there is of source {source} is known only when it is prepared: "

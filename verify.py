@@ -89,6 +89,11 @@ def _runs(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
             f"verify.devices is {wanted['devices']}, and the GPUs here are {n_gpus}: set verify.devices={n_gpus}, or "
             "trainer.accelerator=cpu."
         )
+    if config["model"]["dropout"]:
+        raise ValueError(
+            f"model.dropout is {config['model']['dropout']}: its random numbers follow the split of the global batch, so that no "
+            "other ranks repeat them; set model.dropout=0."
+        )
     if config["branch"]["run"] is not None:
         raise ValueError("verify.py trains from the first step on: leave branch.run and branch.step out.")
     steps, per_rank = wanted["steps"], config["global_batch"] // wanted["devices"]

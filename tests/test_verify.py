@@ -25,7 +25,9 @@ Read = Callable[[str], Evidence]
 
 def config_of(data_dir: Path, runs: Path, *more: str) -> dict[str, Any]:
     options = ["name=tiny", "verify.steps=4", "verify.workers=1", "trainer.accelerator=cpu"]
-    return launch.compose_config("verify", [*TINY, *options, f"data_dir={data_dir}", f"runs_dir={runs}", *more])
+    return launch.compose_config(
+        "verify", [*TINY, "model.dropout=0", *options, f"data_dir={data_dir}", f"runs_dir={runs}", *more]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +158,7 @@ def test_a_run_that_is_another_fails(
         ("verify.devices=3", r"global_batch=8 sequences cannot be divided .* on each of 3 ranks"),
         ("verify.micro_batch=3", r"global_batch=8 sequences cannot be divided into micro-batches of micro_batch=3"),
         ("verify.workers=-1", r"verify\.workers is -1: it must be a number of processes, 0 or more"),
+        ("model.dropout=0.2", r"model\.dropout is 0\.2: its random numbers follow the split of the global batch"),
         ("branch.run=somewhere", r"verify\.py trains from the first step on"),
         ("micro_batch=3", r"global_batch=8 sequences cannot be divided"),
     ],
