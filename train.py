@@ -18,7 +18,7 @@ from torch.utils.tensorboard.summary import hparams
 import launch
 from callbacks import Checkpoints, MetricsFile, RunLog
 from callbacks.terminal import Terminal
-from data_folder import open_sources
+from data_folder import open_sources, refuse_other_tokenizer
 from data_modules import SampleOrder
 from data_modules.mixed_data_module import MixedDataModule
 from gpt_lightning.checkpoint import VerifiedCheckpointIO, fingerprint
@@ -28,7 +28,7 @@ from gpt_lightning.lit_gpt import LitGPT
 from gpt_lightning.model import GPT
 from gpt_lightning.model.attention_backends import choose_backend
 from run_config import accumulation_of, curriculum_of, model_config_of, optimizer_of, order_of, schedule_of
-from run_directory import RunDirectory, refuse_other_tokenizer
+from run_directory import RunDirectory
 
 
 def train(config: Mapping[str, Any]) -> dict[str, float]:

@@ -39,14 +39,18 @@ class MixLedger(StepCallback):
         self._per_sequence: dict[str, float] = {}
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        if "ledger" not in checkpoint:
+            raise RuntimeError("the checkpoint was saved without callbacks.mix_ledger: train on without it too.")
         self._saved = checkpoint["ledger"]
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Every rank takes part in saving, so that the totals are of all of them."""
         names = trainer.datamodule.order.sources  # type: ignore[attr-defined]
+        total = self._total(trainer)
+        self._refuse_another_order(trainer, total[0].tolist())
         checkpoint["ledger"] = {
             key: dict(zip(names, totals.T.tolist(), strict=True))
-            for key, totals in (("seen", self._total(trainer)), ("logged", self._logged))
+            for key, totals in (("seen", total), ("logged", self._logged))
         }
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:

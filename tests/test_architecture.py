@@ -13,12 +13,14 @@ VERBS = {
     "data_folder",
     "generate",
     "launch",
+    "plan",
     "prepare",
     "report",
     "run_config",
     "run_directory",
     "source_config",
     "train",
+    "verify",
 }
 PACKAGES = ("analysis", "benchmarks", "callbacks", "data_modules", "gpt_lightning")
 FILES = sorted(
