@@ -47,6 +47,8 @@ PATHS = {
 _WHOLE_CONFIG = """defaults: [override hydra/hydra_logging: disabled, override hydra/job_logging: disabled, _self_]
 hydra: {output_subdir: null, run: {dir: .}}
 """
+# sections whose keys are names of the user's
+_OPEN = r"curriculum\.(keyframes|keyframes\.\w+\.weights|mixes|mixes\.\w+|max_epochs|replay)|data\.limit_tokens"
 _failed_jobs: list[str] | None = None  # of the multirun that this process started
 
 
@@ -269,6 +271,17 @@ def _one_sentence(error: Exception, config_name: str) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if lines[0].startswith("Could not override '"):
         key = lines[0].split("'")[1]
+        parent, _, name = key.rpartition(".")
+        if re.fullmatch(_OPEN, key):
+            return f"{key} has not all of these names yet: add new ones one by one, +{key}.<name>=…."
+        if re.fullmatch(_OPEN, parent):
+            siblings = [sibling for sibling in _all_keys(config_name) if sibling.rpartition(".")[0] == parent]
+            meant = difflib.get_close_matches(key, siblings, n=1, cutoff=0.95)
+            return (
+                f"{parent} has no {name} yet: "
+                + (f"did you mean {meant[0]}, or " if meant else "")
+                + f"add it with +{key}=…."
+            )
         near = difflib.get_close_matches(key, _all_keys(config_name), n=1)
         return f"there is no setting {key}" + (
             f": did you mean {near[0]}?" if near else f" in conf/{config_name}.yaml."

@@ -87,6 +87,18 @@ def test_compiling_without_a_compiler_is_refused_before_anything_is_written(
             "quickstart, rangeflow.",
         ),
         (["curriculum.keyframes.setled.at=0.9"], "did you mean curriculum.keyframes.settled.at?"),
+        (
+            ["curriculum.keyframes.settled.weights.pydocs=1"],
+            "yet: did you mean curriculum.keyframes.settled.weights.pydoc, or",
+        ),
+        (
+            ["curriculum.max_epochs.stdlib=1"],
+            "curriculum.max_epochs has no stdlib yet: add it with +curriculum.max_epochs.stdlib=….",
+        ),
+        (
+            ["curriculum.mixes.base={c4: 1}"],
+            "curriculum.mixes.base has not all of these names yet: add new ones one by one",
+        ),
         (["optimizer.lr=fast"], "optimizer.lr is 'fast', and must be a number like 0.002."),
         (["optimizer.lr=1,2"], "need a multirun: add -m after the file's name"),
         (["max_steps"], "'max_steps' says nothing: settings are written key=value."),
