@@ -13,7 +13,7 @@ setup: $(READY)
 
 quickstart: $(READY)
 	$(BIN)/python prepare.py
-	$(BIN)/python plan.py experiment=quickstart
+	$(BIN)/python plan.py experiment=quickstart plan.device=cpu
 	$(BIN)/python train.py experiment=quickstart
 	$(BIN)/python report.py
 

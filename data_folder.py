@@ -1,7 +1,6 @@
 """What runs read, data/<tokenizer>/<source>/: opened for a run, what it lacks prepared first; and the tokenizer of a run."""
 
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from omegaconf import OmegaConf
 import launch
 from data_modules import Curriculum, SourceShards
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
+from run_directory import is_first_rank
 
 _FILLED = 0.94  # of a sequence of whole conversations is no padding: measured on Alpaca at 1,024 tokens
 _LOOK_EVERY = 2.0  # seconds between two looks of a rank that waits for rank 0
@@ -67,28 +67,38 @@ class SourceSize(NamedTuple):
     is_expected: bool  # the source is not prepared: this is what its config says
 
 
-def source_size(config: Mapping[str, Any], curriculum: Curriculum, source: str) -> SourceSize:
-    """How much there is of a source to train on: as it is prepared, else as conf/source says that it will be.
+def source_sizes(config: Mapping[str, Any], curriculum: Curriculum, names: Iterable[str]) -> dict[str, SourceSize]:
+    """How much there is of each source to train on: as it is prepared, else as conf/source says that it will be.
 
     Raises:
-        ValueError: it is neither prepared nor is its size known.
+        ValueError: one is unknown, or is neither prepared nor is its size known.
     """
-    max_seq_len = config["model"]["max_seq_len"]
     folder = Path(config["data_dir"]) / config["tokenizer"]["name"]
-    if source not in _missing(config, curriculum, folder):
-        stream = SourceShards(folder / source).train
-        borders = stream.sequences(max_seq_len, whole=True)
-        bearing = stream.loss_bearing(borders) if stream.masked else float(max_seq_len)
-        return SourceSize(len(borders) - 1, bearing, False)
-    said = launch.read_choice("source", source)
+    missing = _missing(config, curriculum, folder)
+    sizes = {name: _expected_size(config, name) if name in missing else _size(config, folder / name) for name in names}
+    if unknown := [name for name, size in sizes.items() if size is None]:
+        command = _command(config, unknown[0] if len(unknown) == 1 else f"[{','.join(unknown)}]")
+        raise ValueError(
+            f"how much there is of {', '.join(unknown)} is known only when prepared: python {shlex.join(command)}"
+        )
+    return {name: size for name, size in sizes.items() if size is not None}
+
+
+def _size(config: Mapping[str, Any], folder: Path) -> SourceSize:
+    max_seq_len = config["model"]["max_seq_len"]
+    stream = SourceShards(folder).train
+    borders = stream.sequences(max_seq_len, whole=True)
+    bearing = stream.loss_bearing(borders) if stream.masked else float(max_seq_len)
+    return SourceSize(len(borders) - 1, bearing, False)
+
+
+def _expected_size(config: Mapping[str, Any], source: str) -> SourceSize | None:
+    max_seq_len, said = config["model"]["max_seq_len"], launch.read_choice("source", source)
     expected = {"tokens": None, "loss_bearing": 1.0} | said.get("expected", {})
     limit = config["data"]["limit_tokens"].get(source, said.get("limit_tokens"))
     tokens = min(filter(None, (expected["tokens"], limit)), default=None)
     if tokens is None:
-        raise ValueError(
-            f"how much there is of source {source} is known only when it is prepared: "
-            f"python {shlex.join(_command(config, source))}."
-        )
+        return None
     filled = 1.0 if expected["loss_bearing"] == 1 else _FILLED
     n_sequences = int(tokens * (1 - said["val_fraction"]) / (max_seq_len * filled))
     return SourceSize(n_sequences, expected["loss_bearing"] * max_seq_len * filled, True)
@@ -171,7 +181,7 @@ def _missing(config: Mapping[str, Any], curriculum: Curriculum, folder: Path) ->
 
 def _prepare(config: Mapping[str, Any], missing: Sequence[str], folder: Path) -> None:
     """Prepare sources, one after the other, each in a process of its own; only rank 0 does, the others wait."""
-    if int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) > 0:
+    if not is_first_rank():
         while not all((folder / source / "source.json").is_file() for source in missing):
             time.sleep(_LOOK_EVERY)
         return
@@ -197,7 +207,7 @@ def _command(config: Mapping[str, Any], source: str) -> list[str]:
         if value != shipped.get(key):
             said = f"[{','.join(value)}]" if isinstance(value, list) else "null" if value is None else value
             chosen.append(f"tokenizer.{key}={said}")
-    if _is_local(source):
+    if not source.startswith("[") and _is_local(source):
         chosen.append("path=…")
     if source in config["data"]["limit_tokens"]:
         chosen.append(f"limit_tokens={config['data']['limit_tokens'][source]:g}")

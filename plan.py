@@ -3,13 +3,14 @@
 import json
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import hydra
 import numpy as np
+import psutil
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
@@ -17,13 +18,14 @@ from rich.table import Table
 import launch
 from analysis import budget
 from analysis.plan_picture import draw_plan
-from data_folder import source_size
+from data_folder import source_sizes
 from data_modules import Curriculum, SampleOrder
 from data_modules.diet_plan import SourcePlan, plan_diet
 from data_modules.mending import smallest_change
 from data_modules.order import Exhausted
+from gpt_lightning.hardware import choose_precision
 from gpt_lightning.model import GPTConfig
-from run_config import accumulation_of, curriculum_of, order_of, schedule_of
+from run_config import accumulation_of, curriculum_of, order_of, schedule_of, watchers_of
 from run_directory import Beginning, RunDirectory
 
 _POINTS = 200  # of the curves
@@ -46,7 +48,7 @@ def plan(config: Mapping[str, Any]) -> dict[str, Any]:
     _refuse_what_cannot_be(config)
     beginning = run.beginning(config)
     names = dict.fromkeys((*beginning.sources, *curriculum.sources))
-    sizes = {name: source_size(config, curriculum, name) for name in names}
+    sizes = source_sizes(config, curriculum, names)
     sequences = {name: size.sequences for name, size in sizes.items()}
 
     def order_by(changed: Curriculum) -> SampleOrder:
@@ -57,21 +59,18 @@ def plan(config: Mapping[str, Any]) -> dict[str, Any]:
         order = order_by(curriculum)
     except Exhausted as error:
         order = order_by(replace(curriculum, on_exhausted="repeat"))
-        settings_for_it = smallest_change(config["curriculum"], error, order_by)
-        change = " ".join(settings_for_it) or "no weight of it is small enough: prepare more of it or train less"
-        problems.append(f"{error} The smallest change: {change}.")
+        change = " ".join(smallest_change(config["curriculum"], error, order_by)) or "curriculum.on_exhausted=repeat"
+        problems.append(f"{error.fact}. The smallest change: {change}.")
     sources = plan_diet(order, {name: size.loss_bearing for name, size in sizes.items()})
     costs = _costs(config, settings, order, beginning)
     problems += _disk_problems(config, run.path, costs)
     expected = [name for name, size in sizes.items() if size.is_expected]
     _print(config, settings, sources, costs, expected)
     run.path.mkdir(parents=True, exist_ok=True)
-    rates = [config["optimizer"]["lr"] * schedule(step) for step in _curve_steps(order)[:-1].tolist()]
-    _draw(run.path / "plan.png", config, order, [*rates, config["optimizer"]["lr"] * schedule(order.steps - 1)])
+    _draw(run.path / "plan.png", config, order, schedule, beginning.step)
     content = {
         "name": config["name"],
         "steps": order.steps,
-        "from_step": beginning.step,
         "tokens_per_step": config["global_batch"] * config["model"]["max_seq_len"],
         "sources": {name: asdict(source) for name, source in sources.items()},
         "not_prepared": expected,
@@ -98,10 +97,7 @@ def _refuse_what_cannot_be(config: Mapping[str, Any]) -> None:
         GPTConfig(**config["model"], eot_id=0)
     except TypeError as error:  # a key that it does not know
         raise ValueError(f"model: {error}.") from error
-    for callback in config["callbacks"].values():
-        launch.instantiate(callback)
-    if "checkpoints" not in config["callbacks"]:
-        raise ValueError("callbacks.checkpoints is missing: a run without checkpoints could not be continued.")
+    watchers_of(config)
 
 
 def _costs(
@@ -109,13 +105,15 @@ def _costs(
 ) -> dict[str, Any]:
     """What the run takes and what it may reach, in plain numbers."""
     model, trainer = config["model"], config["trainer"]
-    device = budget.find_device(str(settings["device"]))
-    if device is None:
-        raise ValueError(f"plan.device={settings['device']} is not known: {', '.join(budget.DEVICES)} are.")
+    on_cpu, device = settings["device"] == "cpu", budget.find_device(str(settings["device"]))
+    if device is None and not on_cpu:
+        raise ValueError(f"plan.device={settings['device']} is not known: cpu, {', '.join(budget.DEVICES)} are.")
     if not isinstance(settings["mfu"], (int, float)) or not 0 < settings["mfu"] <= 1:
         raise ValueError(f"plan.mfu is {settings['mfu']!r}: it is a share of the device's peak, above 0 and at most 1.")
-    best = "bf16-mixed" if device.has_bf16 else "16-mixed"
-    precision = best if trainer["precision"] == "auto" else trainer["precision"]
+    precision = trainer["precision"]
+    if precision == "auto":
+        half = "bf16-mixed" if device and device.has_bf16 else "16-mixed"
+        precision = choose_precision("auto", device="cpu")[0] if on_cpu else half
     optimizer = config["optimizer"]["_target_"].rpartition(".")[2]
     n_parameters = budget.n_parameters(model)
     tokens = order.steps * order.global_batch * model["max_seq_len"]
@@ -127,21 +125,30 @@ def _costs(
     )
     n_devices = trainer["devices"] * trainer["num_nodes"]
     memory = budget.peak_memory_bytes(
-        model, micro_batch=config["micro_batch"], optimizer=optimizer, precision=precision
+        model,
+        micro_batch=config["micro_batch"],
+        optimizer=optimizer,
+        precision=precision,
+        device_type="cpu" if on_cpu else "cuda",
+        n_devices=n_devices,
     )
+    hours = {"precision": precision, "mfu": settings["mfu"], "n_devices": n_devices}
     checkpoint = budget.checkpoint_bytes(model, optimizer=optimizer, precision=precision)
     written = -(-order.steps // config["callbacks"]["checkpoints"]["every"])
     return {
+        "from_step": beginning.step,
         "parameters": n_parameters,
         "tokens": tokens,
-        "tokens_per_parameter": budget.tokens_per_parameter(n_parameters, tokens),
+        "tokens_per_parameter": tokens / n_parameters,
         "flops": flops,
         "loss": asdict(forecast),
         "precision": precision,
-        "hours": budget.hours(flops, settings["device"], precision=precision, mfu=settings["mfu"], n_devices=n_devices),
+        "hours": None
+        if on_cpu
+        else budget.hours(flops, settings["device"], **hours),  # a CPU has no peak that is known
         "devices": n_devices,
         "peak_memory_bytes": memory,
-        "device_memory_bytes": device.memory,
+        "device_memory_bytes": device.memory if device else psutil.virtual_memory().total,
         "checkpoints": written,
         "checkpoint_bytes": checkpoint,
         "disk_bytes": checkpoint * min(written, config["callbacks"]["checkpoints"]["keep"] + 1),
@@ -174,6 +181,8 @@ def _print(
     if not console.is_terminal:
         console.width = _WIDTH
     max_seq_len = config["model"]["max_seq_len"]
+    if costs["from_step"]:
+        console.print(f"going on after step {costs['from_step']:,}: FLOPs and hours are those of what is left")
     console.print(
         f"{config['name']}: {config['max_steps']:,} steps of {config['global_batch'] * max_seq_len:,} tokens "
         f"({config['global_batch']} sequences of {max_seq_len:,}), {_count(costs['tokens'])} in all\n"
@@ -196,6 +205,8 @@ def _print(
     console.print(table)
     if expected:
         console.print("* not prepared yet: its size is what is expected of it")
+    if beyond := [name for name, source in sources.items() if source.max_epochs and source.epochs > source.max_epochs]:
+        console.print(f"beyond its limit, as with on_exhausted=repeat: {', '.join(beyond)}")
     console.print()
     tenths = Table("% of the sequences in tenth", *map(str, range(1, 11)), box=None, pad_edge=False)
     for name, source in sources.items():
@@ -203,6 +214,7 @@ def _print(
     for column in tenths.columns[1:]:
         column.justify = "right"
     console.print(tenths)
+    console.print()
     for name, text in _lines(config, settings, costs):
         console.print(f"{name:14}{text}")
 
@@ -211,13 +223,17 @@ def _lines(
     config: Mapping[str, Any], settings: Mapping[str, Any], costs: Mapping[str, Any]
 ) -> Iterator[tuple[str, str]]:
     loss, memory, there = costs["loss"], costs["peak_memory_bytes"], costs["device_memory_bytes"]
-    yield "", ""
-    yield "parameters", f"{costs['parameters']:,}; {costs['tokens_per_parameter']:.1f} tokens for each (Chinchilla: 20)"
+    best = budget.CHINCHILLA_TOKENS_PER_PARAMETER
+    yield (
+        "parameters",
+        f"{costs['parameters']:,}; {costs['tokens_per_parameter']:.1f} tokens for each (Chinchilla: {best})",
+    )
     expected = f"{loss['loss']:.2f} nats a token expected, {loss['low']:.2f} to {loss['high']:.2f}"
     sensible = loss["loss"] < math.log(config["model"]["vocab_size"])
     yield "loss", "; ".join([expected if sensible else "no forecast", *filter(None, [loss["note"]])])
-    where = f"{costs['devices']} {settings['device']} at {settings['mfu']:.0%} MFU in {costs['precision']}"
-    yield "compute", f"{costs['flops']:.3g} FLOPs: {_duration(costs['hours'])} on {where}"
+    where = f"on {costs['devices']} {settings['device']} at {settings['mfu']:.0%} MFU in {costs['precision']}"
+    time = "plan.device= says on what, for hours" if costs["hours"] is None else f"{_duration(costs['hours'])} {where}"
+    yield "compute", f"{costs['flops']:.3g} FLOPs: {time}"
     fits = "" if memory < there else "; that does not fit: take a smaller micro_batch"
     yield "memory", f"about {_bytes(memory)} of {_bytes(there)} at micro-batch {config['micro_batch']}{fits}"
     most = f"{_bytes(costs['disk_bytes'])} at most at one time"
@@ -227,22 +243,24 @@ def _lines(
 _HEAD = ("tokens", "unique", "epochs", "all seen at", "limit at", "of the loss", "in the last tenth")
 
 
-def _curve_steps(order: SampleOrder) -> np.ndarray:
-    return np.unique(np.linspace(0, order.steps, min(_POINTS, order.steps) + 1).round().astype(np.int64))
-
-
-def _draw(path: Path, config: Mapping[str, Any], order: SampleOrder, rates: list[float]) -> None:
-    steps = _curve_steps(order)
-    due = {source: np.array([order.due(step)[source] for step in steps.tolist()]) for source in order.sources}
-    per_step = {source: np.diff(values) / np.diff(steps) / order.global_batch for source, values in due.items()}
+def _draw(
+    path: Path, config: Mapping[str, Any], order: SampleOrder, schedule: Callable[[int], float], from_step: int
+) -> None:
+    steps = np.unique(np.linspace(0, order.steps, min(_POINTS, order.steps) + 1).round().astype(np.int64))
+    begins, ends = steps[:-1].tolist(), steps[1:].tolist()
+    drawn = np.array([list(order.due_between(begin, end).values()) for begin, end in zip(begins, ends, strict=True)])
+    shares = drawn / drawn.sum(axis=1, keepdims=True)  # (intervals, sources)
+    passes = order.drawn_before(steps) / np.array(list(order.sequences.values()))
+    rates = [config["optimizer"]["lr"] * schedule(min(step, order.steps - 1)) for step in steps.tolist()]
     draw_plan(
         path,
         title=f"Plan of {config['name']}: {_count(order.steps * order.global_batch * config['model']['max_seq_len'])} tokens",
         steps=steps,
-        shares={source: np.append(shares, shares[-1]) for source, shares in per_step.items()},
-        epochs={source: values / order.sequences[source] for source, values in due.items()},
+        shares=dict(zip(order.sources, np.concatenate([shares, shares[-1:]]).T, strict=True)),
+        epochs=dict(zip(order.sources, passes.T, strict=True)),
         max_epochs=order.curriculum.curriculum.limits,
         learning_rates=np.array(rates),
+        from_step=from_step,
     )
 
 

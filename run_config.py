@@ -3,10 +3,12 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import lightning as L
 import numpy as np
 import torch
 
 import launch
+from callbacks import Checkpoints
 from data_modules import Curriculum, ResolvedCurriculum, SampleOrder
 from gpt_lightning.model import GPTConfig
 from gpt_lightning.optim import cosine_schedule
@@ -23,6 +25,9 @@ def curriculum_of(config: Mapping[str, Any]) -> Curriculum:
         ValueError: it cannot be; the message names the keyframe.
     """
     curriculum: Curriculum = _build(Curriculum, "curriculum", config["curriculum"])
+    for mix in curriculum.mixes:
+        if mix in launch.group_choices("source"):
+            raise ValueError(f"curriculum.mixes.{mix}: {mix} is a source, and a mix needs a name of its own.")
     return curriculum
 
 
@@ -79,6 +84,18 @@ def accumulation_of(config: Mapping[str, Any]) -> int:
     return accumulation
 
 
+def watchers_of(config: Mapping[str, Any]) -> list[L.Callback]:
+    """The callbacks of the config.
+
+    Raises:
+        ValueError: one cannot be built, or there is none that saves.
+    """
+    watchers = [launch.instantiate(node) for node in config["callbacks"].values()]
+    if sum(isinstance(watcher, Checkpoints) for watcher in watchers) != 1:
+        raise ValueError("callbacks.checkpoints is missing: a run without checkpoints could not be continued.")
+    return watchers
+
+
 def order_of(
     config: Mapping[str, Any], curriculum: Curriculum, sequences: Mapping[str, int], beginning: Beginning
 ) -> SampleOrder:
@@ -105,6 +122,11 @@ def order_of(
         order = SampleOrder(then, **units, after=(order, entry["from_step"]) if order else None)
     if order and (order.curriculum.curriculum, order.steps) == (curriculum, config["max_steps"]):
         return order
+    if order and beginning.step == config["max_steps"]:
+        raise ValueError(
+            f"{config['run_dir']} is done: {beginning.step} steps, and nothing is left for another curriculum: choose another "
+            "run with name=…."
+        )
     resolved = curriculum.resolve(steps=config["max_steps"], tokens_per_step=tokens_per_step)
     if order and not beginning.branching:
         _refuse_other_past(order.curriculum, resolved, config["branch"]["step"] or 0, beginning.step)

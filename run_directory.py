@@ -2,7 +2,8 @@
 
 runs/<name>/config.yaml          resolved           environment.json    versions, git revision, device, data
 runs/<name>/checkpoints/         the newest three   tensorboard/
-runs/<name>/metrics.jsonl        one row a step     samples.jsonl       training_<time>.log     report/     plan.json
+runs/<name>/metrics.jsonl        one row a step     samples.jsonl       training_<time>.log     report/
+runs/<name>/plan.json plan.png   what was planned   curriculum_changes.jsonl   what was changed under way, if anything was
 """
 
 import json
@@ -87,11 +88,14 @@ class RunDirectory:
         sources: Mapping[str, SourceShards],
         beginning: Beginning,
         initial_weights: str | None = None,
-    ) -> None:
+    ) -> dict[str, tuple[Any, Any]]:
         """Write down, once, what the run is made of; a second beginning must be of the same, but for its curriculum to come.
 
         Args:
             initial_weights: fingerprint of those that `init_from` gave; None: it gave none, or a checkpoint goes before them.
+
+        Returns:
+            the settings of the curriculum that have changed since, as (then, now).
 
         Raises:
             ValueError: they are others than when the run was begun.
@@ -116,11 +120,11 @@ class RunDirectory:
                     f"{self.path} branched off from another checkpoint than {beginning.checkpoint} is by now: choose another "
                     "run with name=…."
                 )
-            self._record_change(config, beginning.step)
+            changes = self._record_change(config, beginning.step)
             if not set(data) <= set(environment["data"]):
                 environment["data"] |= data
                 _write(self.path / "environment.json", json.dumps(environment, indent=2) + "\n")
-            return
+            return changes
         tokenizer = next(iter(sources.values())).information["tokenizer"]["fingerprint"]  # of all sources the same
         environment = _environment() | {"tokenizer": tokenizer, "initial_weights": initial_weights, "data": data}
         if beginning.branching:
@@ -128,6 +132,7 @@ class RunDirectory:
         self.path.mkdir(parents=True, exist_ok=True)
         _write(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
         _write(self.path / "environment.json", json.dumps(environment, indent=2) + "\n")
+        return {}
 
     def final_metrics(self) -> dict[str, float]:
         """The last value of every metric."""
@@ -165,10 +170,10 @@ class RunDirectory:
                     "back to go on with this one."
                 )
 
-    def _record_change(self, config: Mapping[str, Any], step: int) -> None:
+    def _record_change(self, config: Mapping[str, Any], step: int) -> dict[str, tuple[Any, Any]]:
         """A curriculum may change from a step on; config.yaml then says the new one, curriculum_changes.jsonl what it was."""
         changes = {key: pair for key, pair in self._changes(config).items() if key.startswith("curriculum.")}
-        if changes and int(os.environ.get("LOCAL_RANK", "0")) == 0:
+        if changes and is_first_rank():
             with (self.path / "curriculum_changes.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"after_step": step, "changes": changes}) + "\n")
             begun: Any = OmegaConf.to_container(OmegaConf.load(self.path / "config.yaml"))
@@ -176,12 +181,18 @@ class RunDirectory:
                 self.path / "config.yaml",
                 OmegaConf.to_yaml(OmegaConf.create(begun | {"curriculum": config["curriculum"]})),
             )
+        return changes
 
     def _changes(self, config: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         """(then, now) of every setting that is not as in config.yaml."""
         then = dict(flatten(OmegaConf.to_container(OmegaConf.load(self.path / "config.yaml"))))
         now = dict(flatten(config))
         return {key: (then.get(key), now.get(key)) for key in then | now if then.get(key) != now.get(key)}
+
+
+def is_first_rank() -> bool:
+    """Whether this process, of those that torchrun or Slurm started, is the one that writes."""
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", os.environ.get("LOCAL_RANK", "0")))) == 0
 
 
 def _branched_from(beginning: Beginning) -> dict[str, Any]:
@@ -198,14 +209,15 @@ def branch_point(config: Mapping[str, Any]) -> Path:
     """
     trunk, step = Path(str(config["branch"]["run"])), config["branch"]["step"]
     if not (trunk / "config.yaml").is_file():
-        raise ValueError(f"branch.run={trunk}: there is no run.")
+        raise ValueError(f"branch.run={trunk} is no run: name the folder of one.")
     if config["init_from"] is not None:
         raise ValueError("init_from and branch.run both say which weights to begin with: set only one of them.")
     folder = trunk / "checkpoints"
     steps = [int(path.stem.removeprefix("step_")) for path in sorted(folder.glob("step_*.pt"))]
     if not isinstance(step, int) or step not in steps:
         raise ValueError(
-            f"branch.step is {step}, and {folder} has checkpoints of the steps {', '.join(map(str, steps)) or 'none'}: "
+            f"branch.step is {'not given' if step is None else step}, and {folder} has checkpoints of the steps "
+            f"{', '.join(map(str, steps)) or 'none'}: "
             "choose one of them, or train the trunk with another callbacks.checkpoints.every or keep."
         )
     if step >= config["max_steps"]:
@@ -218,6 +230,8 @@ def branch_point(config: Mapping[str, Any]) -> Path:
                 f"branch.run={trunk} was trained with {key}={then.get(key)}, and now it is {now.get(key)}: a branch keeps the "
                 "model, the tokenizer, the optimizer, the global batch and the seed of its trunk."
             )
+    if "callbacks.mix_ledger._target_" in set(now) - set(then):
+        raise ValueError(f"branch.run={trunk} was trained without callbacks.mix_ledger: leave it out here too.")
     checkpoint = checkpoint_path(folder, step)
     verify(checkpoint)
     return checkpoint

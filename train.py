@@ -27,7 +27,7 @@ from gpt_lightning.hardware import choose_device, choose_precision, precision_dt
 from gpt_lightning.lit_gpt import LitGPT
 from gpt_lightning.model import GPT
 from gpt_lightning.model.attention_backends import choose_backend
-from run_config import accumulation_of, curriculum_of, model_config_of, optimizer_of, order_of, schedule_of
+from run_config import accumulation_of, curriculum_of, model_config_of, optimizer_of, order_of, schedule_of, watchers_of
 from run_directory import RunDirectory
 
 
@@ -60,7 +60,7 @@ def train(config: Mapping[str, Any]) -> dict[str, float]:
     if config["trainer"]["compile"]:
         refuse_without_compiler(device)
     make_optimizer = optimizer_of(config, precision)
-    watchers = [launch.instantiate(node) for node in config["callbacks"].values()]
+    watchers = watchers_of(config)
     data = MixedDataModule(
         sources=sources,
         order=order,
@@ -117,13 +117,20 @@ def train(config: Mapping[str, Any]) -> dict[str, float]:
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        run.begin(config, sources, beginning, fingerprint(model.state_dict()) if initialised else None)
+        changes = run.begin(config, sources, beginning, fingerprint(model.state_dict()) if initialised else None)
         terminal.note(
             _headline(config, lit.model, order, f"{device}, {precision} ({why}), attention {attention} ({because})"),
             style="",
         )
         if beginning.checkpoint:
             terminal.note(f"going on after step {beginning.step}, from {beginning.checkpoint}", style="")
+        if beginning.branching and beginning.diet:
+            was = beginning.diet["curricula"][-1]["steps"]
+            terminal.note(
+                f"a branch: its trunk was to have {was:,} steps, and this run {config['max_steps']:,}", style=""
+            )
+        for key, (then, now) in changes.items():
+            terminal.note(f"changed from here on: {key}={now}, was {then}", style="")
         if initialised:
             terminal.note(f"starting from the weights of {config['init_from']}", style="")
         if beginning.branching or not beginning.checkpoint:
@@ -140,8 +147,6 @@ def train(config: Mapping[str, Any]) -> dict[str, float]:
 def _in_order(watchers: list[L.Callback], run_log: RunLog) -> list[L.Callback]:
     """Samples come before the line of their step, the line before the checkpoint that says it is written."""
     checkpoints = [watcher for watcher in watchers if isinstance(watcher, Checkpoints)]
-    if len(checkpoints) != 1:
-        raise ValueError("callbacks.checkpoints is missing: a run without checkpoints could not be continued.")
     return [*(watcher for watcher in watchers if not isinstance(watcher, Checkpoints)), run_log, *checkpoints]
 
 

@@ -27,7 +27,7 @@ from run_config import accumulation_of, curriculum_of, schedule_of
 
 LOSS_TOLERANCE = 1e-5  # relative, between runs whose global batch is cut otherwise
 
-Sequence = tuple[
+Served = tuple[
     str, int, int, int
 ]  # source, document, offset of the first target in it, checksum of what the model was given
 
@@ -36,7 +36,7 @@ Sequence = tuple[
 class Evidence:
     """What a run leaves behind to be compared."""
 
-    diet: list[Sequence]
+    diet: list[Served]
     losses: list[float]
     weights: dict[str, torch.Tensor]
 
@@ -48,9 +48,13 @@ def verify(config: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: the run cannot be as it is asked for, or what should be the same is not.
     """
     console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = 120
     base, other = _runs(config)
     _, sources = open_sources(base, curriculum_of(base))
     folder = Path(base["runs_dir"]) / f"{base['name']}_verify"
+    if folder.exists() and not (folder / "straight.yaml").is_file():
+        raise ValueError(f"{folder} is in the way, and no folder of verify.py: choose another name with name=….")
     shutil.rmtree(folder, ignore_errors=True)
     half = base["max_steps"] // 2
     _train(folder / "straight", base, console)
@@ -70,6 +74,7 @@ def verify(config: Mapping[str, Any]) -> dict[str, Any]:
         same = result["weights"] == 0 if name == "other workers" else result["losses"] <= LOSS_TOLERANCE
         if not same or result["diet"] is not None:
             raise ValueError(f"a run that goes on with {name} is not the run it would have been: see the table.")
+    console.print("verified: it is the run it would have been.")
     return results
 
 
@@ -107,7 +112,8 @@ def _runs(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         "checkpoints": {"_target_": "callbacks.Checkpoints", "every": steps // 2, "keep": 3},
     }
     schedule_of(base)
-    micro_batch = wanted["micro_batch"] or (per_rank if per_rank != config["micro_batch"] else 1)
+    smaller = (n for n in range(config["micro_batch"] - 1, 0, -1) if per_rank % n == 0)
+    micro_batch = wanted["micro_batch"] or next(smaller, 1)
     other = base | {
         "micro_batch": micro_batch,
         "trainer": base["trainer"]
@@ -152,9 +158,9 @@ def _evidence(run: Path, sources: Mapping[str, SourceShards]) -> Evidence:
     return Evidence(_diet(run, sources), [row["train/loss"] for row in rows], read_checkpoint(checkpoint)["state_dict"])
 
 
-def _diet(run: Path, sources: Mapping[str, SourceShards]) -> list[Sequence]:
+def _diet(run: Path, sources: Mapping[str, SourceShards]) -> list[Served]:
     """What was trained on, in the order of the run; what a killed start did beyond its checkpoint was done again."""
-    at: dict[int, Sequence] = {}
+    at: dict[int, Served] = {}
     for path in sorted((run / "diet").iterdir()):
         for line in path.read_text(encoding="utf-8").splitlines():
             place, source, start, checksum = json.loads(line)
@@ -205,9 +211,9 @@ def _print(results: Mapping[str, Any], base: Mapping[str, Any], other: Mapping[s
         table.add_row(name, diet, *exact)
     console.print(table)
     console.print(
-        f"({base['max_steps']} steps of {base['global_batch']} sequences; from 1 rank, micro-batch {base['micro_batch']}, "
-        f"{base['data']['workers']} workers to {other['trainer']['devices']} ranks, {other['micro_batch']} and "
-        f"{other['data']['workers']}; relative differences, of losses at most {LOSS_TOLERANCE:g} may be.)"
+        f"{base['max_steps']} steps of {base['global_batch']} sequences. From 1 rank, micro-batch {base['micro_batch']} and "
+        f"{base['data']['workers']} workers to {other['trainer']['devices']}, {other['micro_batch']} and "
+        f"{other['data']['workers']}. Losses may differ by {LOSS_TOLERANCE:g} where the batch is cut otherwise, else nothing may."
     )
 
 

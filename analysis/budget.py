@@ -147,15 +147,9 @@ def chinchilla_loss(n_parameters: float, sources: Mapping[str, tuple[float, floa
     if n_parameters <= 0 or tokens <= 0:
         raise ValueError(f"{n_parameters} parameters, {tokens} tokens: for a loss there must be some of each.")
     law = 1.8172 + 482.01 / n_parameters**0.3478 + 2085.43 / tokens**0.3658
-    outside = [] if 44e6 <= n_parameters <= 16e9 else [f"{n_parameters:,.0f} parameters (but 44 million to 16 billion)"]
-    outside += [] if 5e9 <= tokens <= 500e9 else [f"{tokens:,.0f} effective tokens (but 5 to 500 billion)"]
-    note = f"the law was not fitted on {' or '.join(outside)}: expect another loss" if outside else None
+    inside = 44e6 <= n_parameters <= 16e9 and 5e9 <= tokens <= 500e9
+    note = None if inside else "beyond what the law was fitted on, 44 M to 16 B parameters and 5 to 500 B tokens"
     return LossForecast(law + 0.26, law, law + 0.5, note)
-
-
-def tokens_per_parameter(n_parameters: float, tokens: float) -> float:
-    """Tokens trained on for each parameter, to be held against CHINCHILLA_TOKENS_PER_PARAMETER."""
-    return tokens / n_parameters
 
 
 def checkpoint_bytes(model: Model, *, optimizer: str, precision: str) -> int:

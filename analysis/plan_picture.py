@@ -19,6 +19,7 @@ def draw_plan(
     epochs: Mapping[str, np.ndarray],
     max_epochs: Mapping[str, float],
     learning_rates: np.ndarray,
+    from_step: int,
 ) -> None:
     """The mix, the epochs of each source and the learning rate over the run, one above the other.
 
@@ -30,6 +31,7 @@ def draw_plan(
         epochs: of each source, (n,), passes before that step.
         max_epochs: of each source that has a limit.
         learning_rates: (n,).
+        from_step: where the run goes on, or branches off from another.
     """
     figure = Figure(figsize=(11, 9), layout="constrained")
     mix, passes, rate = figure.subplots(3, 1, sharex=True, height_ratios=(4, 4, 2))
@@ -43,11 +45,13 @@ def draw_plan(
     mix.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     for k, (name, values) in enumerate(epochs.items()):
         passes.plot(steps, values, color=colours[k], linestyle=STYLES[k % len(STYLES)], linewidth=2, label=name)
-        if name in max_epochs:
-            passes.axhline(max_epochs[name], color=colours[k], linewidth=1, alpha=0.5)
-            passes.annotate(
-                f"limit of {name}", (0, max_epochs[name]), xytext=(4, 3), textcoords="offset points", color=colours[k]
-            )
+    highest = max(float(values[-1]) for values in epochs.values())
+    for most in sorted(
+        most for most in set(max_epochs.values()) if most <= 4 * highest
+    ):  # else it would only flatten the curves
+        limited = ", ".join(name for name in epochs if max_epochs.get(name) == most)
+        passes.axhline(most, color="0.4", linewidth=1)
+        passes.annotate(f"limit of {limited}", (0, most), xytext=(4, 3), textcoords="offset points", color="0.3")
     passes.set(title="Passes over each source", ylabel="epochs")
     passes.set_ylim(bottom=0)
     passes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
@@ -61,6 +65,8 @@ def draw_plan(
         axes.set_axisbelow(True)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         axes.set_xlim(0, steps[-1])
+        if from_step:
+            axes.axvline(from_step, color="black", linestyle=":", linewidth=1.5)
     figure.suptitle(title, x=0.01, ha="left")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

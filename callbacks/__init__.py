@@ -1,4 +1,4 @@
-"""The watchers of a run. None of them can change the training.
+"""The watchers of a run. None of them can change the training, but for SuddenEnd, which kills it.
 
     Throughput             speed/…, memory/…             MixLedger     mix/…: planned, realised, epochs, drift
     ValidationPerplexity   val/…                         Samples       samples.jsonl

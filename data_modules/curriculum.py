@@ -78,7 +78,8 @@ class Curriculum:
                 )
         for key in ("keyframes", "mixes", "replay", "max_epochs"):
             if not isinstance(getattr(self, key), Mapping):
-                raise ValueError(f"curriculum.{key} is {getattr(self, key)!r}: it must map sources to numbers.")
+                what = "names to at and weights" if key == "keyframes" else "sources to numbers"
+                raise ValueError(f"curriculum.{key} is {getattr(self, key)!r}: it must map {what}.")
         if not self.keyframes:
             raise ValueError("curriculum.keyframes is empty: a curriculum needs at least one keyframe.")
         for name, mix in self.mixes.items():
@@ -90,19 +91,26 @@ class Curriculum:
                 raise ValueError(
                     f"curriculum.keyframes.{name}.at is {keyframe.at}: it must come after the keyframe before it, at {previous}."
                 )
+            if self.unit != "fraction" and keyframe.at != int(keyframe.at):
+                raise ValueError(
+                    f"curriculum.keyframes.{name}.at is {keyframe.at}: with unit={self.unit} it is a whole number of {self.unit}."
+                )
             if self.unit == "fraction" and keyframe.at > 1:
                 raise ValueError(
                     f"curriculum.keyframes.{name}.at is {keyframe.at}: a fraction of the run is at most 1."
                 )
             previous = keyframe.at
-        named = {*self._blends, *(source for frame in self._frames.values() for source in frame.weights)}
-        named |= {source for mix in self.mixes.values() for source in mix}
+        weights = [*(frame.weights for frame in self._frames.values()), *self.mixes.values()]
+        named = dict.fromkeys([*self._blends, *(source for each in weights for source in each)])
         for key in ("replay", "max_epochs"):
             for name, value in getattr(self, key).items():
                 if name not in named:
-                    raise ValueError(f"curriculum.{key}.{name} names a source that no keyframe and no mix has.")
+                    raise ValueError(
+                        f"curriculum.{key}.{name} names a source that no keyframe and no mix has: they have {', '.join(named)}."
+                    )
                 if not _is_number(value) or value < 0 or (key == "max_epochs" and value == 0):
-                    raise ValueError(f"curriculum.{key}.{name} is {value!r}: it must be a number above 0.")
+                    least = "above 0" if key == "max_epochs" else "0 or more"
+                    raise ValueError(f"curriculum.{key}.{name} is {value!r}: it must be a number, {least}.")
         if sum(self.replay.values()) >= 1:
             raise ValueError(
                 f"curriculum.replay adds up to {sum(self.replay.values()):g}: it must leave some of each step."
@@ -233,6 +241,8 @@ def _shares(weights: Mapping[str, float]) -> dict[str, float]:
 def _keyframe(name: str, entry: Keyframe | Mapping[str, Any]) -> Keyframe:
     where = f"curriculum.keyframes.{name}"
     if not isinstance(entry, Keyframe):
+        if not isinstance(entry, Mapping):
+            raise ValueError(f"{where} is {entry!r}: a keyframe has exactly at and weights.")
         if set(entry) != {"at", "weights"}:
             raise ValueError(f"{where} has the keys {', '.join(entry)}: a keyframe has exactly at and weights.")
         entry = Keyframe(at=entry["at"], weights=entry["weights"])

@@ -20,7 +20,7 @@ def smallest_change(curriculum: _Section, refused: Exhausted, plan: Callable[[Cu
 
     Where a source exceeds its limit, it is its weight that is lowered, in every keyframe and mix alike, or, of a run that is
     begun, in the later keyframes; where all that have weight have ended, limits are raised. Numbers are rounded to three
-    digits, to the side on which the plan holds.
+    digits, to the side on which the plan holds. Where no weight is low enough, limits are raised too.
 
     Args:
         curriculum: the section of the config.
@@ -55,7 +55,7 @@ def _mended(curriculum: _Section, source: str | None, plan: Callable[[Curriculum
     for n in range(len(curriculum["keyframes"])):
         if found := _first_that_holds(partial(_weights_lowered, alone, source, n), 0.001, plan):
             return {**found[0], "max_epochs": limits}, found[1]
-    return None
+    return _first_that_holds(partial(_limits_raised, curriculum), 1000.0, plan)
 
 
 def _first_that_holds(

@@ -40,8 +40,10 @@ class Located(NamedTuple):
 class Exhausted(ValueError):
     """The plan asks for more of a source than it may give."""
 
-    def __init__(self, message: str, *, source: str | None) -> None:
-        super().__init__(message)
+    def __init__(self, fact: str, *, source: str | None) -> None:
+        super().__init__(f"{fact}: lower its weights or prepare more of it; plan.py finds the smallest change.")
+        self.fact = fact
+        """What is asked for, and where."""
         self.source = source
         """The one whose limit is exceeded; None: all that have weight have ended."""
 
@@ -210,16 +212,14 @@ class SampleOrder:
         try:
             return ExactShares(self.curriculum, **common, limits=binding, factors=factors)
         except RanOut as error:
-            raise Exhausted(
-                f"{error} ({self.curriculum.place(error.step)}): raise curriculum.max_epochs, prepare more or train less.",
-                source=None,
-            ) from error
+            raise Exhausted(f"{error} ({self.curriculum.place(error.step)})", source=None) from error
 
     @cached_property
     def limits(self) -> dict[str, int]:
         """The most sequences of each source that has a limit of epochs, over the whole run."""
         epochs = self.curriculum.curriculum.limits
-        return {source: math.floor(most * self.sequences[source]) for source, most in epochs.items()}
+        # 0.29 x 100 is a little less than 29 in floating point
+        return {source: math.floor(round(most * self.sequences[source], 6)) for source, most in epochs.items()}
 
     def _refuse_exhaustion(self) -> None:
         rules = self.curriculum.curriculum
@@ -228,12 +228,11 @@ class SampleOrder:
         drawn = self.counts(self.steps)
         for source, most in self.limits.items():
             if drawn[source] > most:
-                step = self.reached(source, most + 1)
+                step = self.reached(source, most)
                 assert step is not None
                 raise Exhausted(
                     f"curriculum.max_epochs.{source} is {rules.limits[source]:g}, and the plan draws "
-                    f"{drawn[source] / self.sequences[source]:.2f} epochs of it (the limit is reached at step {step - 1:,} of "
-                    f"{self.steps:,}, {self.curriculum.place(step - 1)}): lower its weights, prepare more of it, or set "
-                    "curriculum.on_exhausted=redistribute.",
+                    f"{drawn[source] / self.sequences[source]:.2f} epochs of it (the limit is reached after step {step:,} of "
+                    f"{self.steps:,}, {self.curriculum.place(step - 1)})",
                     source=source,
                 )

@@ -58,7 +58,9 @@ class ExactShares:
         self.steps = curriculum.steps
         self._curriculum = curriculum
         self._global_batch = global_batch
-        self._limits = np.array([limits[s] << SHARE_BITS if s in limits else _NO_LIMIT for s in curriculum.sources])
+        most = curriculum.steps * global_batch
+        bounds = [limits.get(source, most) for source in curriculum.sources]
+        self._limits = np.array([_NO_LIMIT if n >= most else n << SHARE_BITS for n in bounds], dtype=np.int64)
         self._factors = np.array([factors.get(source, 1.0) for source in curriculum.sources])
         self.block = max(1, -(-(self.steps - first_step) // _BLOCKS))  # steps
         self.borders = np.append(np.arange(first_step, self.steps, self.block), self.steps)
@@ -134,7 +136,7 @@ def spread(
 ) -> dict[str, float]:
     """Factors of the weights by which every source with a limit lasts to the end of the run (UniMax, arXiv:2304.09151).
 
-    Found on a grid of steps and rounded down to 24 bits, so that they are the same on every machine; what the grid
+    Found on a grid of steps and rounded to 24 bits, so that they are the same on every machine; what the grid
     misses, a source reaches its limit a little before the end or not quite, is settled as in `ExactShares`.
     """
     steps = np.unique(np.linspace(first_step, curriculum.steps - 1, 2048).astype(np.int64))
@@ -145,11 +147,11 @@ def spread(
     factors = np.ones(len(room))
     for _ in range(200):
         scaled = weights * factors
-        total = scaled.sum(axis=1, keepdims=True)
+        total = np.asarray(sum(scaled.T))[:, None]  # one source after the other: the same sum on every machine
         shares = np.divide(scaled, total, out=np.zeros_like(scaled), where=total > 0).mean(axis=0)  # of the run
         with np.errstate(over="ignore"):  # of a share next to nothing
             factors = np.minimum(1.0, factors * np.divide(room, shares, out=np.ones_like(room), where=shares > 0))
         factors /= factors.max() or 1.0
     fraction, exponent = np.frexp(factors)
-    factors = np.ldexp(np.floor(fraction * 2.0**24) / 2.0**24, exponent)
+    factors = np.ldexp(np.rint(fraction * 2.0**24) / 2.0**24, exponent)
     return dict(zip(curriculum.sources, factors.tolist(), strict=True))

@@ -50,6 +50,10 @@ MAY_IMPORT = {
     "data_modules.order": {"data_modules"},
     "data_modules.permutation": {"data_modules"},
     "data_modules.windows": {"data_modules"},
+    "data_modules.shares": {"data_modules"},
+    "data_modules.schedule": {"data_modules"},
+    "data_modules.diet_plan": {"data_modules"},
+    "data_modules.mending": {"data_modules"},
     "gpt_lightning": {"gpt_lightning", "torch", "lightning"},
     "gpt_lightning.convert": {
         "gpt_lightning.convert",

@@ -224,10 +224,10 @@ def test_a_limit_of_epochs_counts_what_the_trunk_has_drawn(trunk: Path, branch: 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["branch.run=nowhere"], r"branch\.run=nowhere: there is no run\."),
+        (["branch.run=nowhere"], r"branch\.run=nowhere is no run: name the folder"),
         (["branch.step=7"], r"branch\.step is 7, and .*checkpoints has checkpoints of the steps 4, 8, 12: choose one"),
         (["branch.step=8.0"], r"branch\.step is 8\.0, and .* of the steps 4, 8, 12"),
-        (["branch.step=null"], r"branch\.step is None, and .* of the steps 4, 8, 12"),
+        (["branch.step=null"], r"branch\.step is not given, and .* of the steps 4, 8, 12"),
         (["branch.run=null"], r"branch\.step is 8, and branch\.run names no run"),
         (["max_steps=8"], r"branch\.step is 8: it must be below max_steps=8"),
         (["init_from=anywhere"], r"init_from and branch\.run both say which weights to begin with"),

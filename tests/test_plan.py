@@ -13,7 +13,7 @@ import pytest
 from omegaconf import OmegaConf
 
 import launch
-from data_folder import source_size
+from data_folder import source_sizes
 from data_modules import Curriculum, corpora
 from data_modules.corpora import DocumentCorpus
 from data_modules.preparation import Recipe, prepare_source
@@ -203,8 +203,8 @@ def test_what_is_expected_of_alpaca_is_what_there_is(shared_data: Path, unprepar
     prepare(launch.compose_config("prepare", [*options, f"data_dir={made}", "workers=1"]))
     config = launch.compose_config("train", ["experiment=mixed_curriculum", *unprepared])
     curriculum = Curriculum(**config["curriculum"])
-    expected = source_size(config, curriculum, "alpaca")
-    measured = source_size(config | {"data_dir": str(made)}, curriculum, "alpaca")
+    expected = source_sizes(config, curriculum, ["alpaca"])["alpaca"]
+    measured = source_sizes(config | {"data_dir": str(made)}, curriculum, ["alpaca"])["alpaca"]
     assert (expected.is_expected, measured.is_expected) == (True, False)
     assert expected.sequences == pytest.approx(measured.sequences * 52_002 / 5_000, rel=0.03)
     assert expected.loss_bearing == pytest.approx(np.mean(measured.loss_bearing), rel=0.03)

@@ -140,6 +140,11 @@ def test_the_old_command_takes_a_change_back_as_long_as_nothing_was_trained_by_i
     assert contents(late) == before
 
 
+def test_a_run_that_is_done_has_no_other_curriculum(straight: Path, scarce_data: Path) -> None:
+    with pytest.raises(ValueError, match="is done: 12 steps, and nothing is left for another curriculum"):
+        train(config_of(scarce_data, straight.parent, "curriculum.max_epochs.pydoc=8"))
+
+
 @pytest.mark.parametrize(
     ("after", "override", "where"),
     [
@@ -163,7 +168,7 @@ def test_the_old_command_takes_a_change_back_as_long_as_nothing_was_trained_by_i
         ),
         (4, "curriculum=constant", r"at step 0|at step 1"),
         (4, "+curriculum.replay.stdlib=0.9", r"at step 0 .* the weight of readmes would be 0\.1 and was 0\.5"),
-        (12, f"{SETTLED}stdlib=2", r"12 steps are done, and at step 5"),
+        (12, f"{SETTLED}stdlib=2", r"is done: 12 steps, and nothing is left for another curriculum"),
     ],
 )
 def test_a_change_of_what_is_done_is_refused_in_one_sentence(

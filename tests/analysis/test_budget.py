@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 import launch
 from analysis.budget import (
-    CHINCHILLA_TOKENS_PER_PARAMETER,
     DEVICES,
     NUMBER_FORMATS,
     activation_bytes_per_token,
@@ -26,7 +25,6 @@ from analysis.budget import (
     parameter_shapes,
     peak_flops,
     peak_memory_bytes,
-    tokens_per_parameter,
 )
 from benchmarks.__main__ import TRAINING
 from benchmarks.tables import read_results
@@ -167,8 +165,8 @@ def test_published_losses_lie_in_the_forecast() -> None:
 
 
 def test_a_forecast_outside_of_the_fit_says_so() -> None:
-    assert "1,377,408 parameters" in (chinchilla_loss(1_377_408, {"stdlib": (10e9, 1)}).note or "")
-    assert "1,000,000 effective tokens" in (chinchilla_loss(124e6, {"stdlib": (1e6, 1)}).note or "")
+    assert "beyond what the law was fitted on" in (chinchilla_loss(1_377_408, {"stdlib": (10e9, 1)}).note or "")
+    assert "beyond what the law was fitted on" in (chinchilla_loss(124e6, {"stdlib": (1e6, 1)}).note or "")
 
 
 COUNTS = st.floats(1e3, 1e13)
@@ -207,10 +205,6 @@ def test_more_of_anything_never_raises_the_loss(n: float, unique: float, epochs:
 def test_no_loss_of_nothing(arguments: tuple[float, dict[str, tuple[float, float]]]) -> None:
     with pytest.raises(ValueError, match=r"parameters|epochs"):
         chinchilla_loss(*arguments)
-
-
-def test_chinchilla_itself_is_at_its_ratio() -> None:
-    assert tokens_per_parameter(70e9, 1.4e12) == CHINCHILLA_TOKENS_PER_PARAMETER
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adamw_8bit"])

@@ -1,13 +1,14 @@
 """Sources that reach their limit of epochs, and orders that go on from another."""
 
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
-from data_modules import Curriculum, SampleOrder
+from data_modules import Curriculum, SampleOrder, shares
 from data_modules.order import Exhausted
 from tests.data_modules.test_order import blocks, located, orders, resolved_curricula
 
@@ -70,6 +71,36 @@ def test_spread_is_unimax() -> None:
     order = SampleOrder(curriculum, sequences={"a": 90_000, "b": 100, "c": 300, "d": 90_000}, global_batch=10, seed=0)
     assert order.counts(1000) == pytest.approx({"a": 4200, "b": 400, "c": 1200, "d": 4200}, abs=1)
     assert order.counts(500) == pytest.approx({"a": 2100, "b": 200, "c": 600, "d": 2100}, abs=2)
+
+
+def test_factors_that_spread_do_not_hang_on_the_last_bit() -> None:
+    """A machine that adds up otherwise must come to the same factors, also for halves and thirds."""
+    for share in (1 / 2, 1 / 3, 1 / 4, 0.29):
+        found = set()
+        for nudge in (-1, 0, 1):
+            weight = 1.0 + nudge * 2**-52
+            frames = {"all": {"at": 0, "weights": {"a": weight, "b": 1, "c": 1}}}
+            curriculum = Curriculum(keyframes=frames, on_exhausted="spread").resolve(steps=300, tokens_per_step=1)
+            factors = shares.spread(curriculum, global_batch=8, first_step=0, limits={"a": round(800 * share)})
+            found.add(tuple(factors.items()))
+        assert len(found) == 1
+
+
+@pytest.mark.parametrize("on_exhausted", ["redistribute", "spread"])
+def test_a_limit_beyond_the_run_is_none(on_exhausted: Any) -> None:
+    options = {"keyframes": {"all": {"at": 0, "weights": {"a": 1, "b": 2}}}, "on_exhausted": on_exhausted}
+    counts = []
+    for limits in ({}, {"a": 1e9, "b": 3e8}):
+        curriculum = Curriculum(**options, max_epochs=limits).resolve(steps=50, tokens_per_step=1)  # type: ignore[arg-type]
+        order = SampleOrder(curriculum, sequences={"a": 10, "b": 10}, global_batch=8, seed=0)
+        counts.append([order.counts(step) for step in range(51)])
+    assert counts[0] == counts[1]
+
+
+def test_a_limit_in_decimals_is_whole_where_it_looks_whole() -> None:
+    curriculum = Curriculum(keyframes={"all": {"at": 0, "weights": {"a": 1}}}, max_epochs={"a": 0.29})
+    resolved = curriculum.resolve(steps=29, tokens_per_step=1)
+    assert SampleOrder(resolved, sequences={"a": 100}, global_batch=1, seed=0).limits == {"a": 29}
 
 
 def test_nothing_left_is_refused() -> None:

@@ -157,13 +157,17 @@ def test_where_everything_ends_the_limits_are_raised_just_enough(
     assert refusal(typed(section, change, times=0.98)).source is None
 
 
-def test_what_no_weight_can_mend_has_no_change() -> None:
+def test_what_no_weight_can_mend_needs_a_higher_limit() -> None:
     """A source that is alone, and one that is a part of `all`, which asks for no weights."""
     rest: Section = {"replay": {}, "max_epochs": {"a": 2}, "mixes": {}}
     alone = rest | {"keyframes": {"start": {"at": 0, "weights": {"a": 1}}}}
-    assert smallest_change(alone, refusal(alone), plan) == []
+    (change,) = smallest_change(alone, refusal(alone), plan)
+    plan(Curriculum(**typed(alone, [change])))
+    assert change.startswith("curriculum.max_epochs.a=")
     of_all = rest | {"keyframes": {"start": {"at": 0, "weights": {"all": 1}}}, "mixes": {"base": {"a": 1, "b": 9}}}
-    assert smallest_change(of_all, refusal(of_all), plan) == []
+    (change,) = smallest_change(of_all, refusal(of_all), plan)
+    plan(Curriculum(**typed(of_all, [change])))
+    assert refusal(typed(of_all, [change], times=0.98)).source == "a"
 
 
 @pytest.mark.parametrize("kind", ["step", "linear"])

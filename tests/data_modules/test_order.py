@@ -199,7 +199,7 @@ def test_a_limit_of_epochs_is_exact() -> None:
         assert order.counts(5) == {"a": 20, "b": 20}  # exactly two epochs of a
     curriculum = Curriculum(keyframes=frames, max_epochs={"a": 1.9})
     with pytest.raises(
-        ValueError, match=r"max_epochs\.a is 1\.9, and the plan draws 2\.00 epochs .* step 4 of 5, keyframe all"
+        ValueError, match=r"max_epochs\.a is 1\.9, and the plan draws 2\.00 epochs .* after step 5 of 5, keyframe all"
     ):
         SampleOrder(curriculum.resolve(steps=5, tokens_per_step=1), sequences=sequences, global_batch=8, seed=0)
 
