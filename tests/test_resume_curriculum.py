@@ -168,7 +168,6 @@ def test_a_run_that_is_done_has_no_other_curriculum(straight: Path, scarce_data:
         ),
         (4, "curriculum=constant", r"at step 0|at step 1"),
         (4, "+curriculum.replay.stdlib=0.9", r"at step 0 .* the weight of readmes would be 0\.1 and was 0\.5"),
-        (12, f"{SETTLED}stdlib=2", r"is done: 12 steps, and nothing is left for another curriculum"),
     ],
 )
 def test_a_change_of_what_is_done_is_refused_in_one_sentence(
