@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from functools import cached_property
+from multiprocessing import get_all_start_methods
 from typing import Any, NamedTuple
 
 import lightning as L
@@ -16,6 +17,8 @@ from data_modules.shards import SourceShards, TokenStream
 from data_modules.windows import Windows
 from gpt_lightning.tokenizer import Tokenizer
 
+# Forked from a process with threads (gloo's, TensorBoard's) a worker can be born with a lock that nobody will ever release.
+_START_METHOD = "forkserver" if "forkserver" in get_all_start_methods() else "spawn"
 _LOCATED_AT_ONCE = 4096  # sequences: looking up a few at a time would cost as much as reading them
 _ENDLESS = 2**40  # micro-batches: the run's one epoch ends by its number of steps, never by its data
 
@@ -130,11 +133,13 @@ class MixedDataModule(L.LightningDataModule):
         return loaders
 
     def _loader(self, dataset: Dataset, sampler: Sampler | range, *, workers: int | None = None) -> DataLoader:
+        n_workers = self.workers if workers is None else workers
         return DataLoader(
             dataset,
             sampler=sampler,
             batch_size=None,  # the dataset's items are whole micro-batches
-            num_workers=self.workers if workers is None else workers,
+            num_workers=n_workers,
+            multiprocessing_context=_START_METHOD if n_workers else None,
             pin_memory=torch.cuda.is_available(),
         )
 

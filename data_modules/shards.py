@@ -11,7 +11,7 @@ source.json says where.
 
 import hashlib
 import json
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ class TokenStream:
     """
 
     def __init__(self, folder: Path, entry: dict[str, Any], *, eot_id: int) -> None:
+        self._made_of = partial(TokenStream, folder, entry, eot_id=eot_id)
         self.masked: bool = entry["masked"]
         self._eot_id = eot_id
         tokens = [_open(folder, "tokens", n, shard) for n, shard in enumerate(entry["shards"])]
@@ -38,6 +39,10 @@ class TokenStream:
         """The stream's ids behind one end-of-text: position p of the stream is its p + 1."""
         self.mask = Parts(masks if self.masked else [np.broadcast_to(np.True_, self._n_tokens)])
         """Whether each token of the stream bears loss."""
+
+    def __reduce__(self) -> tuple[Any, tuple[()]]:
+        """A worker opens the shards anew; pickled, they would be copied whole."""
+        return self._made_of, ()
 
     def __len__(self) -> int:
         return self._n_tokens
