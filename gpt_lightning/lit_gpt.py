@@ -73,7 +73,7 @@ class LitGPT(L.LightningModule):
 
     def on_train_start(self) -> None:
         """The learning rate of the first step is the schedule's own, though the optimizer's state may come from another run."""
-        for group in self.optimizers().param_groups:  # type: ignore[union-attr]
+        for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = group["initial_lr"] * self._schedule(self.trainer.global_step)
 
     def training_step(self, batch: Sequences, batch_idx: int) -> Tensor:

@@ -88,7 +88,7 @@ def test_a_keyframe_takes_effect_at_its_step() -> None:
 def test_of_two_keyframes_at_one_step_the_later_holds() -> None:
     frames = {"a": {"at": 0.0, "weights": {"a": 1}}, "b": {"at": 1e-18, "weights": {"b": 1}}}
     for interpolation in ("step", "linear", "cosine"):
-        resolved = Curriculum(interpolation=interpolation, keyframes=frames).resolve(steps=9, tokens_per_step=1)  # type: ignore[arg-type]
+        resolved = Curriculum(interpolation=interpolation, keyframes=frames).resolve(steps=9, tokens_per_step=1)
         assert resolved.weights(0) == resolved.weights(8) == {"a": 0, "b": 1}
 
 
@@ -191,7 +191,7 @@ def test_a_source_is_traced_to_the_setting_that_names_it() -> None:
 def test_a_step_lies_at_a_keyframe_or_between_two() -> None:
     frames = {name: frame | {"at": frame["at"] * 100 + 10} for name, frame in FRAMES.items()}  # 10, 70, 90
     linear, step = (
-        Curriculum(unit="steps", interpolation=kind, keyframes=frames).resolve(steps=200, tokens_per_step=1)  # type: ignore[arg-type]
+        Curriculum(unit="steps", interpolation=kind, keyframes=frames).resolve(steps=200, tokens_per_step=1)
         for kind in ("linear", "step")
     )
     first, second = "keyframes start to switch", "keyframes switch to settled"

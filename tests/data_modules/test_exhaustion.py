@@ -91,7 +91,7 @@ def test_a_limit_beyond_the_run_is_none(on_exhausted: Any) -> None:
     options = {"keyframes": {"all": {"at": 0, "weights": {"a": 1, "b": 2}}}, "on_exhausted": on_exhausted}
     counts = []
     for limits in ({}, {"a": 1e9, "b": 3e8}):
-        curriculum = Curriculum(**options, max_epochs=limits).resolve(steps=50, tokens_per_step=1)  # type: ignore[arg-type]
+        curriculum = Curriculum(**options, max_epochs=limits).resolve(steps=50, tokens_per_step=1)
         order = SampleOrder(curriculum, sequences={"a": 10, "b": 10}, global_batch=8, seed=0)
         counts.append([order.counts(step) for step in range(51)])
     assert counts[0] == counts[1]
@@ -106,7 +106,7 @@ def test_a_limit_in_decimals_is_whole_where_it_looks_whole() -> None:
 def test_nothing_left_is_refused() -> None:
     frames = {"start": {"at": 0, "weights": {"a": 1, "b": 1}}, "late": {"at": 0.5, "weights": {"a": 1}}}
     for how in ("redistribute", "spread"):
-        curriculum = Curriculum(keyframes=frames, max_epochs={"a": 2, "b": 2}, on_exhausted=how, interpolation="step")  # type: ignore[arg-type]
+        curriculum = Curriculum(keyframes=frames, max_epochs={"a": 2, "b": 2}, on_exhausted=how, interpolation="step")
         with pytest.raises(
             Exhausted, match=r"at step \d+ no source that has weight has sequences left \(keyframe late\)"
         ):
@@ -155,7 +155,7 @@ def test_an_order_goes_on_only_with_the_same_units() -> None:
     trunk = SampleOrder(curriculum, sequences={"a": 5}, global_batch=4, seed=0)
     for other in ({"seed": 1}, {"global_batch": 2}, {"sequences": {"a": 6}}):
         with pytest.raises(ValueError, match="the same global batch, seed and sequences"):
-            SampleOrder(curriculum, **{"sequences": {"a": 5}, "global_batch": 4, "seed": 0} | other, after=(trunk, 3))  # type: ignore[arg-type]
+            SampleOrder(curriculum, **{"sequences": {"a": 5}, "global_batch": 4, "seed": 0} | other, after=(trunk, 3))
 
 
 def test_when_a_count_is_reached_and_what_an_epoch_begins_with() -> None:

@@ -20,7 +20,7 @@ def long_run() -> tuple[SampleOrder, int]:
         f"k{n}": {"at": n / 8, "weights": dict(zip(NAMES, random.random(20).tolist(), strict=True))} for n in range(8)
     }
     for frame in frames.values():
-        frame["weights"]["s0"] = 0.0003  # type: ignore[index]
+        frame["weights"]["s0"] = 0.0003
     curriculum = Curriculum(
         keyframes=frames, interpolation="cosine", max_epochs=dict.fromkeys(NAMES[:10], 4), on_exhausted="redistribute"
     )

@@ -40,7 +40,7 @@ def resolved_curricula(draw: st.DrawFn, *, steps: int | None = None, **options: 
         interpolation=draw(st.sampled_from(["step", "linear", "cosine"])),
         keyframes=frames,
         max_epochs=caps,
-        **options,  # type: ignore[arg-type]
+        **options,
     )
     return curriculum.resolve(steps=steps, tokens_per_step=1)
 
