@@ -22,6 +22,7 @@ from omegaconf import OmegaConf
 from data_modules import SourceShards
 from gpt_lightning.checkpoint import checkpoint_path, newest_valid_checkpoint, read_diet, verify
 from launch import flatten
+from ranks import is_first_rank
 
 # Where a run runs, not what it is.
 MAY_CHANGE = {"data_dir", "runs_dir", "run_dir", "sweep_dir", "micro_batch", "data.prepare", "data.workers"} | {
@@ -188,11 +189,6 @@ class RunDirectory:
         then = dict(flatten(OmegaConf.to_container(OmegaConf.load(self.path / "config.yaml"))))
         now = dict(flatten(config))
         return {key: (then.get(key), now.get(key)) for key in then | now if then.get(key) != now.get(key)}
-
-
-def is_first_rank() -> bool:
-    """Whether this process, of those that torchrun or Slurm started, is the one that writes."""
-    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", os.environ.get("LOCAL_RANK", "0")))) == 0
 
 
 def _branched_from(beginning: Beginning) -> dict[str, Any]:

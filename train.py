@@ -27,6 +27,7 @@ from gpt_lightning.hardware import choose_device, choose_precision, precision_dt
 from gpt_lightning.lit_gpt import LitGPT
 from gpt_lightning.model import GPT
 from gpt_lightning.model.attention_backends import choose_backend
+from ranks import environment_of_ranks, refuse_other_ranks, strategy_of, together
 from run_config import accumulation_of, curriculum_of, model_config_of, optimizer_of, order_of, schedule_of, watchers_of
 from run_directory import RunDirectory
 
@@ -44,6 +45,7 @@ def train(config: Mapping[str, Any]) -> dict[str, float]:
     accumulation = accumulation_of(config)
     precision, why = choose_precision(config["trainer"]["precision"], device=device)
     config = {**config, "trainer": {**config["trainer"], "precision": precision}}  # it decides the run's bits
+    refuse_other_ranks(config, device, precision)
     run = RunDirectory(Path(config["run_dir"]))
     beginning = run.beginning(config)
     tokenizer, sources = open_sources(config, curriculum, earlier=beginning.sources)
@@ -93,12 +95,12 @@ def train(config: Mapping[str, Any]) -> dict[str, float]:
     tensorboard = TensorBoardLogger(
         run.path, name="", version="tensorboard", default_hp_metric=False, purge_step=beginning.step + 1
     )
-    with lightning_without_noise():
+    with lightning_without_noise(), together(config):
         trainer = L.Trainer(
             accelerator=device,
             devices=config["trainer"]["devices"],
             num_nodes=config["trainer"]["num_nodes"],
-            strategy=config["trainer"]["strategy"],
+            strategy=strategy_of(config),
             precision=precision,  # type: ignore[arg-type]
             max_steps=config["max_steps"],
             max_epochs=-1,  # one endless epoch
@@ -111,7 +113,7 @@ def train(config: Mapping[str, Any]) -> dict[str, float]:
             callbacks=_in_order(
                 watchers, RunLog(every=config["log_every"], terminal=terminal, metrics_file=metrics_file)
             ),
-            plugins=[VerifiedCheckpointIO()],
+            plugins=[VerifiedCheckpointIO(), environment_of_ranks()],
             default_root_dir=run.path,
             enable_checkpointing=False,
             enable_progress_bar=False,

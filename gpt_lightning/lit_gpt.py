@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from gpt_lightning.model import GPT
 from gpt_lightning.optim import parameter_groups
+from gpt_lightning.sharding import own_parts, shard, total_norm
 
 
 class Sequences(Protocol):
@@ -64,6 +65,11 @@ class LitGPT(L.LightningModule):
         self._learning_rate = 0.0
         self._gradient_norm = torch.zeros(())
 
+    def configure_model(self) -> None:
+        """Cut the weights up where the strategy shards: it then has a mesh."""
+        if self.device_mesh is not None:
+            shard(self.model, self.device_mesh["data_parallel"])
+
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         optimizer = self._make_optimizer(parameter_groups(self.model))
         return {
@@ -99,8 +105,8 @@ class LitGPT(L.LightningModule):
         """Scale to the mean over loss-bearing tokens and clip, in one pass over the gradients."""
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         to_mean = self._global_batch_tokens / self._tokens.clamp(min=1)
-        self._gradient_norm = torch.nn.utils.get_total_norm(gradients) * to_mean
-        torch._foreach_mul_(gradients, to_mean * (self._gradient_clip / (self._gradient_norm + 1e-6)).clamp(max=1))
+        self._gradient_norm = total_norm(gradients) * to_mean
+        torch._foreach_mul_(own_parts(gradients), to_mean * (self._gradient_clip / (self._gradient_norm + 1e-6)).clamp(max=1))
 
     def validation_step(self, batch: Sequences, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Sum of nats, and loss-bearing tokens: sums, so that a shorter last batch weighs no more than it holds."""
