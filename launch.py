@@ -24,6 +24,8 @@ from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+import ranks
+
 CONF = Path(__file__).resolve().parent / "conf"
 ALLOWED_TARGETS: tuple[str, ...] = (
     "bitsandbytes.optim.",
@@ -59,9 +61,11 @@ def start(hydra_main: Callable[[], None], config_name: str) -> None:
     sys.argv[1:] = quote_texts(sys.argv[1:])
     try:
         check_command_line(config_name, sys.argv[1:])
+        if is_multirun := bool({"-m", "--multirun"} & set(sys.argv)):
+            ranks.refuse_multirun()
     except ValueError as error:
         sys.exit(f"error: {error}")
-    if {"-m", "--multirun"} & set(sys.argv):
+    if is_multirun:
         sys.argv.append(_not_swept(sys.argv[1:]))
     hydra_main()
     if _failed_jobs:
@@ -80,7 +84,7 @@ def run(verb: Callable[[dict[str, Any]], Any], config: DictConfig) -> None:
         verb(to_dict(config))
     except Exception as error:
         if code := getattr(error, "exit_code", None):  # an end in good order, of which the run has said all
-            sys.exit(code)
+            ranks.leave(code)
         if not isinstance(error, (ValueError, OSError)):
             raise
         if os.environ.get("GPT_LIGHTNING_TRACEBACK"):

@@ -45,6 +45,19 @@ def is_first_rank() -> bool:
     return variable is None or os.environ[variable] == "0"
 
 
+def refuse_multirun() -> None:
+    """A multirun starts its jobs by itself, one after the other, and they their ranks.
+
+    Raises:
+        ValueError: this process is one of several, each of which would run all of the jobs.
+    """
+    if starter := started_by():
+        raise ValueError(
+            f"a multirun is one process, and {starter} has started several: start it by python; trainer.devices says how many "
+            "ranks each of its jobs has."
+        )
+
+
 @contextmanager
 def together(*, devices: int, num_nodes: int) -> Iterator[None]:
     """Inside, a run has all its ranks: where nobody has started them, this process starts the others and becomes rank 0.

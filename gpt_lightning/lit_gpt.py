@@ -108,7 +108,16 @@ class LitGPT(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_train_start(self) -> None:
-        """What the config says of the optimizer holds, though its state may come from a run that was told otherwise."""
+        """What the config says of the optimizer holds, though its state may come from a run that was told otherwise.
+
+        Raises:
+            RuntimeError: the ranks do not begin at the same step.
+        """
+        steps: Any = self.all_gather(torch.tensor(self.trainer.global_step, device=self.device))
+        if len(set(steps.flatten().tolist())) > 1:
+            raise RuntimeError(
+                f"the ranks go on after the steps {steps.tolist()}: they do not see the same run directory."
+            )
         scheduler: Any = self.lr_schedulers()
         share = self._schedule(scheduler.last_epoch)
         for group, options in zip(self.trainer.optimizers[0].param_groups, self._options, strict=True):

@@ -5,7 +5,9 @@ last norm, head) stays gathered from one to the other. A checkpoint knows nothin
 run writes, so that a run goes on sharded or not, on any number of ranks.
 """
 
+import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,9 +16,10 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 from torch.utils._pytree import tree_map
 
+from gpt_lightning.checkpoint import read_checkpoint
 from gpt_lightning.model import GPT
 
 
@@ -93,10 +96,10 @@ def whole_model(model: GPT, *, keep: bool) -> GPT | None:
 
 
 class ShardedStrategy(ModelParallelStrategy):
-    """Lightning's strategy, but that its checkpoints are those of any other, read and written through the CheckpointIO.
+    """Lightning's strategy, but that its checkpoints are those of any other.
 
-    Lightning's own read a file without verifying it, and number the optimizer's parameters in the order of the model, where the
-    optimizers themselves number them in the order of their groups: a state would come to another parameter.
+    Lightning's own reads a file without verifying it, and takes the numbers of the optimizer's parameters for their order in
+    the model, where an optimizer numbers them in the order of its groups: a state would come to another parameter.
 
     Args:
         n_ranks: on all machines.
@@ -125,8 +128,15 @@ class ShardedStrategy(ModelParallelStrategy):
         state = whole(optimizer.state_dict(), keep=self.is_global_zero)
         return state if self.is_global_zero else {}
 
+    def setup_environment(self) -> None:
+        """As Lightning does it for DDP: on a CPU the ranks share the cores."""
+        super().setup_environment()
+        if "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(max(1, torch.get_num_threads() // self.num_processes))
+
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        return self.checkpoint_io.load_checkpoint(checkpoint_path, weights_only=True)
+        """Its tensors stay on the disk until each rank takes its rows of them."""
+        return read_checkpoint(Path(checkpoint_path), mmap=True)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         module = self.lightning_module
@@ -149,7 +159,11 @@ class ShardedStrategy(ModelParallelStrategy):
 
 
 def _cut(value: Any, *, like: Tensor | None) -> Any:
-    """This rank's part of a whole tensor, cut up as another of its shape is; anything else as it is."""
+    """This rank's rows of a whole tensor, cut up as another of its shape is, in memory of their own; anything else as it is."""
     if not isinstance(like, DTensor) or not isinstance(value, Tensor) or value.shape != like.shape:
         return value
-    return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
+    part: Any = torch.empty_like(like, dtype=value.dtype, requires_grad=False)
+    n_rows = -(-len(value) // like.device_mesh.size())
+    first = n_rows * like.device_mesh.get_local_rank()
+    part.to_local().copy_(value[first : first + n_rows])
+    return part
