@@ -75,13 +75,16 @@ def together(*, devices: int, num_nodes: int) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        if _says_lost(error):  # the watch goes on: torch may wait for the others once more as this process ends
+            patience = _OWN_WORDS / 2
+            raise ConnectionError(f"{_who_is_gone(others, wait=_LOOK_EVERY)}: {_GOES_ON}.") from error
         if not hasattr(error, "exit_code"):  # this rank ends alone
             patience = _OWN_WORDS
-        if not _says_lost(error):
-            raise
-        raise ConnectionError(f"{_who_is_gone(others, wait=_LOOK_EVERY)}: {_GOES_ON}.") from error
-    finally:
         over.set()
+        raise
+    else:
+        over.set()
+    finally:
         _await(others, patience)
 
 
@@ -117,9 +120,8 @@ def _watch(others: Sequence[Process], over: threading.Event) -> None:
         failed = [other.returncode for other in others if other.poll()]
         if not failed and starter in (None, os.getppid()):
             continue
-        by_agreement = (
-            failed and min(failed) > 1
-        )  # an exit code of the run's own, which this rank may be about to give too
+        # an exit code of the run's own, which this rank may be about to give too
+        by_agreement = failed and min(failed) > 1
         if not over.wait(_AGREED if by_agreement else _OWN_WORDS):
             print(f"error: {_who_is_gone(others)}: {_GOES_ON}.", file=sys.stderr, flush=True)
             _await(others, 0.0)
@@ -136,7 +138,7 @@ def _who_is_gone(others: Sequence[Process], *, wait: float = 0.0) -> str:
                 return f"rank {rank} {how}"
         if _RANK_0 in os.environ and os.getppid() != int(os.environ[_RANK_0]):
             return "rank 0 is gone"
-        if time.monotonic() >= until:
+        if time.monotonic() >= until or (started_by() != "rank 0" and not others):
             return "another rank is gone"
         time.sleep(0.05)
 

@@ -181,9 +181,10 @@ def _headline(config: Mapping[str, Any], model: GPT, order: SampleOrder, arithme
 @contextmanager
 def lightning_without_noise() -> Iterator[None]:
     """Lightning's advice that does not hold here, each for its reason; everything else it says is heard."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.WARNING)  # banners of hardware that is not there
+    loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)  # banners: of hardware that is not there, of ranks
     try:
         with warnings.catch_warnings():
             # windows of memory-mapped shards are read in place: workers are for slow disks
@@ -194,4 +195,5 @@ def lightning_without_noise() -> Iterator[None]:
             warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -113,10 +113,11 @@ class LitGPT(L.LightningModule):
         Raises:
             RuntimeError: the ranks do not begin at the same step.
         """
-        steps: Any = self.all_gather(torch.tensor(self.trainer.global_step, device=self.device))
-        if len(set(steps.flatten().tolist())) > 1:
+        step = torch.tensor(self.trainer.global_step, device=self.device)
+        first, last = (int(self.trainer.strategy.reduce(step.clone(), reduce_op=op)) for op in ("min", "max"))
+        if first != last:
             raise RuntimeError(
-                f"the ranks go on after the steps {steps.tolist()}: they do not see the same run directory."
+                f"some ranks go on after step {first}, others after step {last}: they do not see the same run directory."
             )
         scheduler: Any = self.lr_schedulers()
         share = self._schedule(scheduler.last_epoch)
