@@ -12,7 +12,7 @@ import torch
 
 import launch
 from beginning import beginning_of
-from callbacks import Checkpoints, Faults, MetricsFile, NotSaved, RunLog, Stopped, Stopping, TensorBoard
+from callbacks import Checkpoints, Faults, MetricsFile, NotSaved, RunLog, SameBeginning, Stopped, Stopping, TensorBoard
 from callbacks.terminal import Terminal
 from data_folder import open_sources, refuse_other_tokenizer
 from data_modules import SampleOrder
@@ -114,6 +114,7 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
             use_distributed_sampler=False,  # the data module slices by rank itself
             logger=[tensorboard, metrics_file],
             callbacks=[
+                SameBeginning(beginning.step),
                 stopping,
                 *_in_order(watchers, RunLog(every=config["log_every"], terminal=terminal, metrics_file=metrics_file)),
             ],

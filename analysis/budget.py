@@ -177,7 +177,9 @@ def peak_memory_bytes(
     weights, moments = _state_bytes(model, optimizer, precision)
     # gradients are as large as weights
     states: float = 2 * weights + moments
-    if n_devices > 1 and sharded:  # whole are what lies around the blocks, one block, and the next, with their gradients
+    if (
+        n_devices > 1 and sharded
+    ):  # whole are what lies around the blocks, one block, and the next, with their gradients
         inside = sum(math.prod(shape) for name, shape in parameter_shapes(model).items() if "blocks" in name)
         share = inside * (2 if precision == "bf16-true" else 4) / weights
         states = states / n_devices + 2 * weights * (1 - share + 2 * share / model["n_layers"])

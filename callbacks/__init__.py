@@ -15,6 +15,7 @@ from callbacks.faults import Faults
 from callbacks.metrics_file import MetricsFile
 from callbacks.mix_ledger import MixLedger
 from callbacks.run_log import RunLog
+from callbacks.same_beginning import SameBeginning
 from callbacks.samples import Samples
 from callbacks.stopping import Stopped, Stopping
 from callbacks.tensorboard import TensorBoard
@@ -30,6 +31,7 @@ __all__ = [
     "MixLedger",
     "NotSaved",
     "RunLog",
+    "SameBeginning",
     "Samples",
     "Stopped",
     "Stopping",

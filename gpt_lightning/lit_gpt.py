@@ -108,17 +108,7 @@ class LitGPT(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_train_start(self) -> None:
-        """What the config says of the optimizer holds, though its state may come from a run that was told otherwise.
-
-        Raises:
-            RuntimeError: the ranks do not begin at the same step.
-        """
-        step = torch.tensor(self.trainer.global_step, device=self.device)
-        first, last = (int(self.trainer.strategy.reduce(step.clone(), reduce_op=op)) for op in ("min", "max"))
-        if first != last:
-            raise RuntimeError(
-                f"some ranks go on after step {first}, others after step {last}: they do not see the same run directory."
-            )
+        """What the config says of the optimizer holds, though its state may come from a run that was told otherwise."""
         scheduler: Any = self.lr_schedulers()
         share = self._schedule(scheduler.last_epoch)
         for group, options in zip(self.trainer.optimizers[0].param_groups, self._options, strict=True):

@@ -47,4 +47,8 @@ def by_srun(*overrides: Sequence[str]) -> list[Answer]:
         begin([*of_task, "trainer.devices=1", "trainer.num_nodes=2"], **of_job, SLURM_PROCID=n, SLURM_NODEID=n)
         for n, of_task in zip("01", overrides, strict=True)
     ]
-    return [end(task) for task in tasks]
+    try:
+        return [end(task) for task in tasks]
+    finally:
+        for task in tasks:
+            task.kill()
