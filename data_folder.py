@@ -1,6 +1,7 @@
 """What runs read, data/<tokenizer>/<source>/: opened for a run, what it lacks prepared first; and the tokenizer of a run."""
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from omegaconf import OmegaConf
 
 import launch
 from data_modules import Curriculum, SourceShards
+from data_modules.integrity import damages, refusal
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
 from run_directory import is_first_rank
 
@@ -57,6 +59,21 @@ def open_sources(
                 f"{folder / source} was made with another tokenizer {name}: delete it and prepare it again."
             )
     return tokenizer, sources
+
+
+def refuse_damaged(config: Mapping[str, Any], sources: Mapping[str, SourceShards]) -> None:
+    """Read every shard of the sources, unless `data.verify` is false; of the ranks of a node only the first does.
+
+    Raises:
+        ValueError: a shard is damaged, was added, or holds an id that the tokenizer has not; the message says where.
+    """
+    if not isinstance(config["data"]["verify"], bool):
+        raise ValueError(f"data.verify is {config['data']['verify']!r}: it must be true or false.")
+    if not config["data"]["verify"] or os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) != "0":
+        return
+    for source in sources.values():
+        if found := damages(source.folder, source.information, with_sha256=False):
+            raise ValueError(f"{refusal(source.folder, found)}; data.verify=false trains on what is there.")
 
 
 class SourceSize(NamedTuple):

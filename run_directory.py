@@ -24,9 +24,11 @@ from gpt_lightning.checkpoint import checkpoint_path, newest_valid_checkpoint, r
 from launch import flatten
 
 # Where a run runs, not what it is.
-MAY_CHANGE = {"data_dir", "runs_dir", "run_dir", "sweep_dir", "micro_batch", "data.prepare", "data.workers"} | {
-    f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy", "compile")
-}
+MAY_CHANGE = (
+    {"data_dir", "runs_dir", "run_dir", "sweep_dir", "micro_batch"}
+    | {f"data.{key}" for key in ("prepare", "verify", "workers")}
+    | {f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy", "compile")}
+)
 _OF_THE_TRUNK = {"model", "tokenizer", "optimizer", "global_batch", "seed"}
 _PACKAGES = ("torch", "lightning", "numpy", "tokenizers", "tiktoken", "hydra-core", "bitsandbytes")
 
@@ -129,7 +131,6 @@ class RunDirectory:
         environment = _environment() | {"tokenizer": tokenizer, "initial_weights": initial_weights, "data": data}
         if beginning.branching:
             environment["branched_from"] = _branched_from(beginning)
-        self.path.mkdir(parents=True, exist_ok=True)
         _write(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
         _write(self.path / "environment.json", json.dumps(environment, indent=2) + "\n")
         return {}
@@ -249,6 +250,10 @@ def _environment() -> dict[str, Any]:
 
 
 def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # every rank writes the same
+    """Replace a file as a whole; only the first rank does, which may yet refuse what the others have not looked at."""
+    if not is_first_rank():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
