@@ -16,10 +16,12 @@ from omegaconf import OmegaConf
 import launch
 from data_modules import Curriculum, SourceShards
 from data_modules.integrity import damages, refusal
+from data_modules.shard_files import files_of_source
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
 from run_directory import is_first_rank
 
 _FILLED = 0.94  # of a sequence of whole conversations is no padding: measured on Alpaca at 1,024 tokens
+_MANY_BYTES = 2e9  # to be verified: a slow disk takes its time over them
 _LOOK_EVERY = 2.0  # seconds between two looks of a rank that waits for rank 0
 
 
@@ -71,6 +73,9 @@ def refuse_damaged(config: Mapping[str, Any], sources: Mapping[str, SourceShards
         raise ValueError(f"data.verify is {config['data']['verify']!r}: it must be true or false.")
     if not config["data"]["verify"] or os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) != "0":
         return
+    files = (file for source in sources.values() for file in files_of_source(source.folder, source.information))
+    if (n_bytes := sum(file.end - file.first_byte for file in files)) >= _MANY_BYTES:
+        print(f"verifying {n_bytes / 1e9:,.1f} GB of shards; data.verify=false leaves it out", flush=True)
     for source in sources.values():
         if found := damages(source.folder, source.information, with_sha256=False):
             raise ValueError(f"{refusal(source.folder, found)}; data.verify=false trains on what is there.")

@@ -223,6 +223,24 @@ def test_a_shard_that_was_replaced_together_with_its_source_json_is_other_data(
     assert contents(tmp_path / "runs") == before
 
 
+def test_who_has_to_wait_is_told(
+    data_dir: Path,
+    config: Callable[..., dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _, sources = open_sources(config(), curriculum_of(config()))
+    refuse_damaged(config(), sources)
+    assert capsys.readouterr().out == ""
+    n_bytes = sum(path.stat().st_size for path in data_dir.rglob("*.npy"))
+    monkeypatch.setattr("data_folder._MANY_BYTES", n_bytes)
+    refuse_damaged(config(), sources)
+    assert capsys.readouterr().out == "verifying 0.0 GB of shards; data.verify=false leaves it out\n"
+    monkeypatch.setattr("data_folder._MANY_BYTES", n_bytes + 1)
+    refuse_damaged(config(), sources)
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.parametrize("variable", ["LOCAL_RANK", "SLURM_LOCALID"])
 def test_of_the_ranks_of_a_node_the_first_looks(
     variable: str, data_dir: Path, config: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch

@@ -196,6 +196,32 @@ def test_ranges_are_named_together_where_they_touch(tmp_path: Path) -> None:
     ]
 
 
+def test_large_files_are_compared_piece_by_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So are they adopted: neither changes what is noted or found."""
+    folder = of_others(tmp_path / "others")
+    monkeypatch.setattr("data_modules.integrity._AT_ONCE", MIB)
+    monkeypatch.setattr("data_modules.corpora.foreign_shards._AT_ONCE", MIB // 2)
+    path = tmp_path / "others" / "all.bin"
+    again = adopted(path, tmp_path / "again", format="gpt2_5")
+    assert read_information(again) == read_information(folder)
+    assert found_in(folder) == []
+    for at in (0, MIB):
+        flip(path, at)
+    assert found_in(folder) == [f"{path} differs from source.json between bytes 0 and {2 * MIB:,}"]
+
+
+def test_only_sha256_finds_what_somebody_made_fit(tmp_path: Path) -> None:
+    """A shard and its crc32, but not the hash that the fingerprint is made of."""
+    folder = of_others(tmp_path / "others")
+    rewrite(folder, lambda information: information["splits"]["val"]["shards"][0]["sha256"].update(ids="0" * 64))
+    assert found_in(folder) == []
+    shard = read_information(folder)["splits"]["val"]["shards"][0]
+    (said,) = found_in(folder, with_sha256=True)
+    assert said.endswith(
+        f"all.bin differs from source.json between bytes {shard['offset']:,} and {RANDOM_IDS.nbytes:,}"
+    )
+
+
 def test_headers_and_later_additions_of_others_do_not_count(tmp_path: Path) -> None:
     """But half an id does, and a file that was not there when the others became a source."""
     (tmp_path / "theirs").mkdir()
