@@ -14,7 +14,7 @@ import launch
 from beginning import beginning_of
 from callbacks import Checkpoints, Faults, MetricsFile, NotSaved, RunLog, Stopped, Stopping, TensorBoard
 from callbacks.terminal import Terminal
-from data_folder import open_sources, refuse_other_tokenizer
+from data_folder import open_sources, refuse_damaged, refuse_other_tokenizer
 from data_modules import SampleOrder
 from data_modules.mixed_data_module import MixedDataModule
 from gpt_lightning import random_states
@@ -40,6 +40,8 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
     tokenizer, sources = open_sources(config, curriculum, earlier=beginning.sources)
     run.refuse_other_data(beginning, sources)
     model_config = model_config_of(config, tokenizer)
+    if beginning.step < config["max_steps"]:
+        refuse_damaged(config, sources)
     sequences = {name: source.train.n_sequences(model_config.max_seq_len) for name, source in sources.items()}
     order = order_of(config, curriculum, sequences, beginning)
     schedule = schedule_of(config)
