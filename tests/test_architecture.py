@@ -9,10 +9,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 VERBS = {
+    "allowed_targets",
+    "composing",
     "convert",
     "data_folder",
     "generate",
     "launch",
+    "multirun",
     "plan",
     "prepare",
     "report",
@@ -35,6 +38,7 @@ CALLED_BY_NOBODY = ("utils", "common", "helpers", "misc")
 MAY_IMPORT = {
     "benchmarks": {
         "analysis.budget",
+        "allowed_targets",
         "benchmarks",
         "data_modules",
         "gpt_lightning",
