@@ -6,7 +6,7 @@ needs, given plain values; and what Hydra itself does (its callbacks, log handle
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -74,25 +74,27 @@ def refuse_search_path(config_file: Path) -> None:
         raise _of_the_command_line("hydra.searchpath")
 
 
-def refuse_hydra_of_files(composed: Mapping[str, Any], ours: Mapping[str, Any], said: Mapping[str, Any]) -> None:
+def refuse_hydra_of_files(
+    composed: Mapping[str, Any], trusted: Sequence[Mapping[str, Any]], said: Mapping[str, Any]
+) -> None:
     """Let only the command line decide what Hydra does.
 
     Args:
         composed: all that was composed under `hydra`, interpolations unresolved, as dotted key -> value.
-        ours: the same of the verb's own config, with what the command line says of `hydra`.
+        trusted: the same of the verb's own config, and of none, each with what the command line says of `hydra`.
         said: what Hydra must repeat of the command line, under the keys where it does.
 
     Raises:
         ValueError: another config says something else, or a target is no launcher or sweeper of Hydra's.
     """
-    ours = {**ours, **said}
+    trusted = [{**known, **said} for known in trusted]
     silent = tuple(f"{log}." for log in ("hydra_logging", "job_logging") if composed.get(f"{log}.root", "") is None)
     for key, value in composed.items():
         is_plugin = key in ("launcher._target_", "sweeper._target_") and str(value).startswith(_PLUGINS)
         if (key.rpartition(".")[2] == "_target_" and not is_plugin) or any(_targets(value)):
             raise ValueError(f"hydra.{key}={value} may not be called: only Hydra's own launchers and sweepers may.")
         free = key in _OF_FILES or key.startswith((*_BY_HYDRA, *silent))
-        if not free and (key not in ours or ours[key] != value):
+        if not free and not any(key in known and known[key] == value for known in trusted):
             raise _of_the_command_line(f"hydra.{key}")
 
 
@@ -147,6 +149,6 @@ def _targets(node: Any) -> Iterator[Any]:
 
 def _of_the_command_line(key: str) -> ValueError:
     return ValueError(
-        f"{key} is set by a config file: what Hydra itself does is decided on the command line alone; take it out of the file, "
-        "or write it there if you mean it."
+        f"{key} is set by a config file: what Hydra itself does is decided on the command line alone. Take it out of the file, "
+        "and type it if you mean it."
     )
