@@ -1,13 +1,14 @@
 # make quickstart   environment, data, plan, training, samples, plots
 # make test         environment and the whole test suite
 # make check        lint, types and tests: what CI runs
+# make audit        known vulnerabilities of the installed packages, where a network serves
 # make bench        speed and memory beside other libraries; puts the table into the README
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup quickstart test lint types check tensorboard bench
+.PHONY: setup quickstart test lint types check audit tensorboard bench
 
 setup: $(READY)
 
@@ -28,6 +29,9 @@ types: $(READY)
 	$(BIN)/mypy
 
 check: lint types test
+
+audit: $(READY)
+	$(BIN)/python .ci/audit.py
 
 tensorboard: $(READY)
 	$(BIN)/tensorboard --logdir runs
