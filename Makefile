@@ -1,13 +1,14 @@
 # make quickstart   environment, data, plan, training, samples, plots
 # make test         environment and the whole test suite
 # make check        lint, types and tests: what CI runs
+# make soak         every fault of docs/reliability.md, and its table: half an hour; soak-hour: an hour of preemption, its last row
 # make bench        speed and memory beside other libraries; puts the table into the README
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup quickstart test lint types check tensorboard bench
+.PHONY: setup quickstart test lint types check tensorboard bench soak soak-hour
 
 setup: $(READY)
 
@@ -28,6 +29,13 @@ types: $(READY)
 	$(BIN)/mypy
 
 check: lint types test
+
+# what ran, with the commit, is written into docs/reliability.md: leave the checkout alone meanwhile
+soak: $(READY)
+	GPT_LIGHTNING_SOAK=all $(BIN)/python -m pytest tests/faults
+
+soak-hour: $(READY)
+	GPT_LIGHTNING_SOAK=hour $(BIN)/python -m pytest tests/faults/test_preemption.py
 
 tensorboard: $(READY)
 	$(BIN)/tensorboard --logdir runs
