@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 import launch
 from data_modules import Curriculum, SourceShards
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
-from run_directory import is_first_rank
+from ranks import is_first_rank
 
 _FILLED = 0.94  # of a sequence of whole conversations is no padding: measured on Alpaca at 1,024 tokens
 _LOOK_EVERY = 2.0  # seconds between two looks of a rank that waits for rank 0

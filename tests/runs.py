@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from gpt_lightning.checkpoint import newest_valid_checkpoint, read_checkpoint
+from gpt_lightning.checkpoint import read_checkpoint
+from gpt_lightning.checkpoint_folder import newest_valid_checkpoint
 
 WITH_DIET = "+callbacks.diet_log._target_=callbacks.DietLog"
 _TIMING = ("speed/", "memory/")

@@ -10,9 +10,9 @@ import numpy as np
 
 from data_modules.preparation.duplicates import n_different
 from data_modules.preparation.encoding import MIXED
-from data_modules.preparation.on_disk import sync_folder, write_durably
 from data_modules.preparation.part import BAD_NAMED
 from data_modules.preparation.split import SPLITS
+from gpt_lightning.on_disk import sync_folder, write_durably
 
 _AT_ONCE = 1 << 20  # tokens
 

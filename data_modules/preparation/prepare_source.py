@@ -14,11 +14,11 @@ from typing import Any
 from data_modules.corpora.documents import Corpus
 from data_modules.corpora.foreign_shards import foreign_splits
 from data_modules.preparation.join import join_parts, unigram_loss
-from data_modules.preparation.on_disk import locked, write_durably
 from data_modules.preparation.part import Part, refuse_many_bad
 from data_modules.preparation.progress import Progress
 from data_modules.preparation.recipe import Recipe
 from data_modules.preparation.split import SPLITS
+from gpt_lightning.on_disk import locked, write_durably
 from gpt_lightning.tokenizer import Tokenizer
 
 GROUP_MB = 64.0

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from data_modules.preparation.on_disk import sync_folder
+from gpt_lightning.on_disk import sync_folder
 
 _HEADER_BYTES = 128  # what numpy writes before a one-dimensional array
 
