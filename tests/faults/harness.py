@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from gpt_lightning.checkpoint import newest_valid_checkpoint
+from gpt_lightning.checkpoint_folder import newest_valid_checkpoint
 from tests.conftest import ROOT, TINY
 from tests.runs import WITH_DIET
 
@@ -133,9 +133,9 @@ class Victim:
             pytest.fail(f"it still lived after {timeout:g} s:\n{self.output[-6000:]}")
         return code
 
-    def wait_until(self, happened: Callable[[], Any], *, every: float = 0.002) -> None:
+    def wait_until(self, happened: Callable[[], Any], *, every: float = 0.002, patience: float = PATIENCE) -> None:
         """Until something is so, or it has ended."""
-        stop = time.monotonic() + PATIENCE
+        stop = time.monotonic() + patience
         while not happened() and self.lives() and time.monotonic() < stop:
             time.sleep(every)
 

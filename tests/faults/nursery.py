@@ -10,12 +10,16 @@ exit code. It only skips six seconds of imports. Requests and answers are lines 
 import faulthandler
 import json
 import os
+import random
 import runpy
 import select
 import signal
 import sys
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import torch
 
 from tests.faults import injected
 
@@ -71,6 +75,9 @@ def become(request: dict[str, Any]) -> None:
         os.close(opened)
     os.environ.update(request["environment"])
     sys.argv = [str(ROOT / "train.py"), *request["arguments"]]
+    random.seed()  # each process begins with other random numbers of its own
+    np.random.seed()  # noqa: NPY002
+    torch.seed()
     faulthandler.register(signal.SIGUSR2)  # where it hangs, if it does
     for name, options in request["faults"]:
         getattr(injected, name)(**options)
@@ -81,7 +88,8 @@ def _say(answer: dict[str, int]) -> None:
 
 
 if __name__ == "__main__":
-    import train  # noqa: F401  # what it imports stays imported in the victims
+    import train  # noqa: F401  # what these import stays imported in the victims
+    import training  # noqa: F401
 
     _say({"born": os.getpid()})
     become(serve())
