@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ SMALL_RUN = [
 ]
 TWO_RANKS = ["trainer.devices=2", "trainer.strategy=ddp", f"micro_batch={GLOBAL_BATCH // ACCUMULATION // 2}"]
 SOAK = os.environ.get("GPT_LIGHTNING_SOAK", "")  # "": the fast selection of make test; all; hour
-PATIENCE = 60.0  # seconds for a victim to end; the longest run here takes five
+PATIENCE = 120.0  # seconds for a victim to end; most take three where nothing else runs
 
 
 def some(cases: Sequence[Any], *, fast: int) -> list[Any]:
@@ -67,6 +67,8 @@ class Nursery:
     ) -> "Victim":
         """Start `python train.py <arguments>`; its output goes into a folder."""
         folder.mkdir(parents=True, exist_ok=True)
+        for stream in ("stdout", "stderr"):
+            (folder / stream).touch()
         request = {"arguments": list(arguments), "folder": str(folder), "environment": environment or {}}
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(request | {"faults": list(faults)}) + "\n")
@@ -150,6 +152,10 @@ class Life:
     saved: int  # the step of the newest valid checkpoint that it left
     seconds: float
 
+    def leaving(self, saved: int) -> "Life":
+        """The same, but that only the checkpoint of an earlier step is still there."""
+        return replace(self, saved=saved)
+
 
 class Run:
     """A run in a folder of its own, that is started as often as a test wants."""
@@ -211,6 +217,12 @@ class Run:
         life = self.live(*more, **how)
         assert life.codes == [0] * self.ranks, life.output[-4000:]
         return life
+
+
+def leftovers(run: Run) -> list[str]:
+    """What only an interrupted save leaves: temporary files, and manifests without their files."""
+    orphans = [path.name for path in run.checkpoints.glob("*.json") if not path.with_suffix(".pt").exists()]
+    return [path.name for path in run.checkpoints.glob(".*")] + orphans
 
 
 def newest(checkpoints: Path) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from gpt_lightning.lit_gpt import LitGPT
+from gpt_lightning.model.loss_head import LossSum
 
 _CHANGES = {
     "os.rename": 2,
@@ -35,6 +36,36 @@ def send(*, signal_name: str, micro_batch: int) -> None:
         return training_step(lit, batch, batch_idx)
 
     LitGPT.training_step = interrupted  # type: ignore[method-assign]
+
+
+def spoil_loss(*, micro_batch: int, factor: str) -> None:
+    """Multiply the loss of one micro-batch (0 is the run's first), as training sees and descends it: nan, inf, or a number."""
+    training_step = LitGPT.training_step
+
+    def spoiled(lit: LitGPT, batch: Any, batch_idx: int) -> torch.Tensor:
+        if batch_idx != micro_batch:
+            return training_step(lit, batch, batch_idx)
+        loss_sum = lit.model.loss_sum
+        lit.model.loss_sum = lambda *args: LossSum(*(value * float(factor) for value in loss_sum(*args)))  # type: ignore[method-assign]
+        try:
+            return training_step(lit, batch, batch_idx)
+        finally:
+            del lit.model.loss_sum
+
+    LitGPT.training_step = spoiled  # type: ignore[method-assign]
+
+
+def spoil_gradient(*, micro_batch: int, factor: str) -> None:
+    """Multiply one number of one gradient, as one micro-batch adds it; the losses stay as they are."""
+    training_step = LitGPT.training_step
+
+    def spoiled(lit: LitGPT, batch: Any, batch_idx: int) -> torch.Tensor:
+        if batch_idx == micro_batch:
+            last = [*lit.model.parameters()][-1]
+            hook = last.register_hook(lambda gradient: hook.remove() or gradient * float(factor))
+        return training_step(lit, batch, batch_idx)
+
+    LitGPT.training_step = spoiled  # type: ignore[method-assign]
 
 
 def slow(*, seconds: float) -> None:

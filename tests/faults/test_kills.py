@@ -9,18 +9,16 @@ from typing import Any
 import pytest
 
 from tests.faults.comparing import assert_equal, micro_batches_lost
-from tests.faults.harness import ACCUMULATION, SAVED_EVERY, Run, Victim, some
+from tests.faults.harness import ACCUMULATION, SAVED_EVERY, Run, Victim, leftovers, some
 from tests.runs import saved_steps
 
 Runs = Callable[..., Run]
 Record = Callable[[str, Any], None]
 
 
-def leftovers(run: Run) -> list[str]:
-    """What only an interrupted save leaves: temporary files, a manifest without its file, one checkpoint too many."""
-    hidden = [path.name for path in run.checkpoints.glob(".*")]
-    orphans = [path.name for path in run.checkpoints.glob("*.json") if not path.with_suffix(".pt").exists()]
-    return hidden + orphans + [str(step) for step in saved_steps(run.path)[3:]]
+def in_a_save(run: Run) -> bool:
+    """Whether what lies there is of a save that has begun and not ended."""
+    return bool(leftovers(run) or saved_steps(run.path)[3:])
 
 
 def goes_on_as_if_nothing_had_been(run: Run, straight: Run) -> None:
@@ -42,7 +40,7 @@ def test_killed_at_a_random_moment(new_run: Runs, straight: Runs, record_propert
 
     life = run.live(meanwhile=kill)
     assert life.codes in ([-signal.SIGKILL], [0])
-    record_property("inside a save", int(bool(leftovers(run))))
+    record_property("inside a save", int(in_a_save(run)))
     goes_on_as_if_nothing_had_been(run, undisturbed)
     assert 0 <= micro_batches_lost(life) <= (SAVED_EVERY + 1) * ACCUMULATION
 
@@ -61,5 +59,5 @@ def test_killed_while_a_save_is_seen_from_outside(
         victims[0].send(signal.SIGKILL)
 
     assert run.live(meanwhile=kill).codes == [-signal.SIGKILL]
-    record_property("inside a save", int(bool(leftovers(run))))
+    record_property("inside a save", int(in_a_save(run)))
     goes_on_as_if_nothing_had_been(run, straight())
