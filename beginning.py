@@ -80,8 +80,8 @@ def beginning_of(run: Path, config: Mapping[str, Any]) -> Beginning:
     for key, (then, now) in changes.items():
         if beginning.step == config["max_steps"] and not key.startswith(_WHERE_IT_RUNS):
             raise ValueError(
-                f"{run} is done: {beginning.step} steps with {key}={then}, and nothing is left for {key}={now}: choose another run "
-                "with name=…, or a larger max_steps."
+                f"{run} is done: {beginning.step} steps with {key}={then}, and nothing is left for {key}={now}: choose another "
+                "run with name=…, or a larger max_steps."
             )
     return beginning
 

@@ -17,6 +17,7 @@ from callbacks.terminal import Terminal
 from data_folder import open_sources, refuse_other_tokenizer
 from data_modules import SampleOrder
 from data_modules.mixed_data_module import MixedDataModule
+from gpt_lightning import random_states
 from gpt_lightning.checkpoint import VerifiedCheckpointIO, fingerprint
 from gpt_lightning.convert import start_from
 from gpt_lightning.hardware import choose_device, choose_precision, precision_dtype, refuse_without_compiler
@@ -65,7 +66,7 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
         print(f"{run.path} is done: {beginning.step} steps, nothing to do.")
         return run.final_metrics()
 
-    torch.manual_seed(config["seed"])
+    random_states.seed(config["seed"])
     initialised = config["init_from"] is not None and beginning.checkpoint is None
     if initialised:
         refuse_other_tokenizer(Path(config["init_from"]), tokenizer)

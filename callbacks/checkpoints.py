@@ -64,6 +64,9 @@ class Checkpoints(StepCallback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._done = trainer.global_step
+        trainer.fit_loop.epoch_loop._batches_that_stepped = (
+            self._done
+        )  # Lightning's count may be one ahead after a resume
         if trainer.is_global_zero:
             for lines in _logs(trainer):
                 lines.cut_back(step=self._done)

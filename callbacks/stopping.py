@@ -34,7 +34,8 @@ class Stopping(L.Callback):
     the process at once.
 
     Args:
-        max_hours: since the process began; it stops so that the longest step so far, saving included, would still fit.
+        max_hours: since the process began; it stops while what is left to do of this step, and another one as long as the longest
+            so far (validation, samples and saving included), would still fit.
 
     Raises:
         ValueError: `max_hours` is not above 0.
@@ -81,7 +82,7 @@ class Stopping(L.Callback):
     def _is_time_up(self) -> bool:
         if self._max_seconds is None:
             return False
-        return time.time() - psutil.Process().create_time() + self._longest_step >= self._max_seconds
+        return time.time() - psutil.Process().create_time() + 2 * self._longest_step >= self._max_seconds
 
     def _received(self, number: int, frame: FrameType | None) -> None:
         if not self._signal:

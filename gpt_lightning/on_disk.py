@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 @contextmanager
 def locked(folder: Path, *, doing: str = "prepared") -> Iterator[None]:
-    """Be the only process at work in a folder, which is made if need be, and removed if nothing is in it at the end.
+    """Be the only process at work in a folder, which is made if need be, and unmade if nothing is in it at the end.
 
     The kernel holds the lock, so that it ends with its owner, however that dies; the file `owner` says who it is.
 
@@ -25,6 +25,7 @@ def locked(folder: Path, *, doing: str = "prepared") -> Iterator[None]:
     Raises:
         ValueError: another process is at work there, and which one.
     """
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     owner, lock = folder / "owner", FileLock(folder / "lock")
     try:
@@ -44,7 +45,8 @@ def locked(folder: Path, *, doing: str = "prepared") -> Iterator[None]:
             path.unlink(missing_ok=True)
         lock.release()
         with suppress(OSError):
-            folder.rmdir()
+            for path in (folder, *new[1:]):
+                path.rmdir()
 
 
 def write_durably(path: Path, content: dict[str, Any]) -> None:

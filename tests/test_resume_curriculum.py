@@ -141,7 +141,9 @@ def test_the_old_command_takes_a_change_back_as_long_as_nothing_was_trained_by_i
 
 
 def test_a_run_that_is_done_has_no_other_curriculum(straight: Path, scarce_data: Path) -> None:
-    with pytest.raises(ValueError, match=r"is done: 12 steps with curriculum\.max_epochs\.pydoc=9, and nothing is left for curriculum"):
+    with pytest.raises(
+        ValueError, match=r"is done: 12 steps with curriculum\.max_epochs\.pydoc=9, and nothing is left"
+    ):
         train(config_of(scarce_data, straight.parent, "curriculum.max_epochs.pydoc=8"))
 
 
