@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import SMALL_RUN, SOAK, Nursery, Run
+from tests.faults.harness import SMALL_RUN, SOAK, Run
 from tests.faults.tally import PAGE, Tally, rewritten
+from tests.faults.victims import Nursery
 
 pytest.register_assert_rewrite("tests.faults.comparing")
 _tally = pytest.StashKey[Tally]()

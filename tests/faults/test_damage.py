@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.faults.comparing import assert_equal
-from tests.faults.harness import ACCUMULATION, Run, some
+from tests.faults.harness import ACCUMULATION, SMALL_RUN, SOAK, Run, some
 from tests.runs import contents, saved_steps
 
 Runs = Callable[..., Run]
@@ -63,8 +63,6 @@ OF_THE_FAST = ("truncated to 0 %", "one byte flipped", "manifest missing")
 @pytest.fixture(scope="module")
 def begun(nursery: Any, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run that was stopped in step 23, with checkpoints of the steps 15, 20 and 23."""
-    from tests.faults.harness import SMALL_RUN
-
     run = Run(nursery, tmp_path_factory.mktemp("begun"), [*SMALL_RUN, f"data_dir={tiny_data}"])
     life = run.live(faults=[("send", {"signal_name": "SIGTERM", "micro_batch": 22 * ACCUMULATION})])
     assert life.codes == [143], life.output
@@ -79,9 +77,7 @@ def copied(begun: Run, run: Run, *, saved: int) -> Run:
     return run
 
 
-@pytest.mark.parametrize(
-    "damage", [name for name in DAMAGES if name in OF_THE_FAST] if not some([0, 0], fast=1)[1:] else [*DAMAGES]
-)
+@pytest.mark.parametrize("damage", DAMAGES if SOAK else OF_THE_FAST)
 def test_the_newest_is_damaged(begun: Run, new_run: Runs, straight: Runs, damage: str) -> None:
     run = copied(begun, new_run(), saved=20)
     newest = run.checkpoints / "step_00000023.pt"
@@ -112,8 +108,8 @@ def test_all_three_are_damaged(begun: Run, new_run: Runs, damage: str) -> None:
     for path in run.checkpoints.glob("*.pt"):
         DAMAGES[damage](path)
     before = contents(run.path)
-    for _ in range(2):
-        life = run.live()
+    for plain in (False, True):
+        life = run.live(plain=plain)
         assert life.codes == [1]
         assert "no checkpoint in" in life.output
         assert all(f"step_{step:08d}.pt" in life.output for step in (15, 20, 23))

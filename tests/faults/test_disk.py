@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults.comparing import assert_equal
-from tests.faults.harness import Nursery, Run, Victim, leftovers, newest, some
+from tests.faults.harness import Run, leftovers, newest, some
+from tests.faults.victims import Nursery, Victim
 from tests.runs import contents, saved_steps
 
 Runs = Callable[..., Run]
@@ -153,7 +154,7 @@ def test_it_is_full_from_the_first_step_on(on_small_disk: Run) -> None:
 def test_it_is_full_before_the_run_begins(on_small_disk: Run) -> None:
     """Nothing is trained that could not be kept."""
     fill(on_small_disk)
-    life = on_small_disk.live()
+    life = on_small_disk.live(plain=True)
     assert life.codes == [1]
     assert "error: " in life.output
     assert "No space left on device" in life.output

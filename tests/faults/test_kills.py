@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tests.faults.comparing import assert_equal, micro_batches_lost
-from tests.faults.harness import ACCUMULATION, SAVED_EVERY, Run, Victim, leftovers, some
+from tests.faults.harness import ACCUMULATION, SAVED_EVERY, Run, leftovers, some
+from tests.faults.victims import Victim
 from tests.runs import saved_steps
 
 Runs = Callable[..., Run]
@@ -48,16 +49,14 @@ def test_killed_at_a_random_moment(new_run: Runs, straight: Runs, record_propert
 @pytest.mark.parametrize(
     "step", some([step for step in (5, 10, 15, 20, 25, 30, 35, 40) for _ in range(2)][:12], fast=1)
 )
-def test_killed_while_a_save_is_seen_from_outside(
-    new_run: Runs, straight: Runs, record_property: Record, step: int
-) -> None:
-    run = new_run()
+def test_killed_while_a_save_is_seen(new_run: Runs, straight: Runs, record_property: Record, step: int) -> None:
+    run, plain = new_run(), step == 5  # the one of make test
     temporary = run.checkpoints / f".step_{step:08d}.pt.tmp"
 
     def kill(victims: list[Victim]) -> None:
         victims[0].wait_until(temporary.exists, every=0.0005)
         victims[0].send(signal.SIGKILL)
 
-    assert run.live(meanwhile=kill).codes == [-signal.SIGKILL]
+    assert run.live(meanwhile=kill, plain=plain).codes == [-signal.SIGKILL]
     record_property("inside a save", int(in_a_save(run)))
     goes_on_as_if_nothing_had_been(run, straight())

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from tests.faults.comparing import assert_equal, differences
-from tests.faults.harness import ACCUMULATION, GLOBAL_BATCH, Fault, Run, some
+from tests.faults.harness import ACCUMULATION, GLOBAL_BATCH, Run, some
+from tests.faults.victims import Fault
 from tests.runs import final_checkpoint, saved_steps, untimed
 
 Runs = Callable[..., Run]
@@ -80,6 +81,15 @@ def test_the_very_first_step(new_run: Runs, straight: Runs) -> None:
     assert saved_steps(run.path) == []
     run.finish()
     assert_equal(run, straight())
+
+
+def test_a_learning_rate_beyond_reason(new_run: Runs) -> None:
+    """The program itself, and a loss that nobody injected."""
+    run = new_run("optimizer.lr=1e30")
+    life = run.live(plain=True)
+    assert life.codes == [65], life.output[-4000:]
+    assert "was not made: its loss is" in life.output
+    assert "Traceback" not in life.output
 
 
 def test_a_spike_is_left_out(new_run: Runs, straight: Runs) -> None:

@@ -1,18 +1,15 @@
 """Two processes and one run directory: the second is refused, the first does not notice."""
 
-import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
-from tests.conftest import ROOT
 from tests.faults.comparing import assert_equal
-from tests.faults.harness import ACCUMULATION, Run, Victim, newest
+from tests.faults.harness import ACCUMULATION, Run, newest
+from tests.faults.victims import Shell, Victim
 from tests.runs import contents
 
 Runs = Callable[..., Run]
@@ -22,12 +19,9 @@ AT_MOST = 2.0  # seconds, from typing the command to the refusal
 def refusal(run: Run) -> tuple[str, float]:
     """What a second start of the same command is told, and after how many seconds."""
     began = time.monotonic()
-    command = [sys.executable, "train.py", *run.overrides]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment, timeout=60)
-    assert answer.returncode == 1, answer.stderr
-    assert answer.stdout == ""
-    return answer.stderr, time.monotonic() - began
+    second = Shell().bear(run.overrides, folder=run.folder / f"second{time.time_ns()}")
+    assert second.wait() == 1, second.output
+    return second.output, time.monotonic() - began
 
 
 def names_the_owner(said: str, run: Run, pid: int) -> bool:

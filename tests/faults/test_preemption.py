@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tests.faults.comparing import assert_equal, micro_batches_lost
-from tests.faults.harness import ACCUMULATION, GLOBAL_BATCH, SAVED_EVERY, SOAK, Run, Victim
+from tests.faults.harness import ACCUMULATION, GLOBAL_BATCH, SAVED_EVERY, SOAK, Run
+from tests.faults.victims import Victim
 
 CODES = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 143, signal.SIGINT: 130}
 Runs = Callable[..., Run]

@@ -1,21 +1,16 @@
 """SIGTERM and its kin: one checkpoint at the end of the step, an exit code that says so, and nothing is done twice."""
 
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT
 from tests.faults.comparing import assert_equal, micro_batches_lost
-from tests.faults.harness import ACCUMULATION, MICRO_BATCHES, STEPS, Life, Run, Victim, newest, some
-from tests.runs import saved_steps
+from tests.faults.harness import ACCUMULATION, MICRO_BATCHES, STEPS, Life, Run, newest, some
+from tests.faults.victims import Victim
 
 Runs = Callable[..., Run]
 SOON = 30.0  # seconds from the signal to the end
@@ -122,29 +117,32 @@ def test_max_hours_stops_it_before_they_are_over(new_run: Runs, straight: Runs) 
     assert_equal(run, straight())
 
 
-def test_the_program_as_a_user_starts_it_stops_at_a_signal(new_run: Runs, straight: Runs, tmp_path: Path) -> None:
-    """Without the nursery, and not in the first process group."""
+def test_the_program_as_a_user_starts_it_stops_at_a_signal(new_run: Runs, straight: Runs) -> None:
     run = new_run()
-    with (tmp_path / "output").open("w") as output:
-        started = subprocess.Popen(
-            [sys.executable, "train.py", *run.overrides], cwd=ROOT, stdout=output, stderr=output, env=ENVIRONMENT
-        )
-        deadline = time.monotonic() + 60
-        while newest(run.checkpoints) < 5 and started.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        started.send_signal(signal.SIGTERM)
-        code = started.wait(timeout=SOON)
-    said = (tmp_path / "output").read_text()
-    assert code == 143, said
-    step = saved_steps(run.path)[-1]
-    assert f"stopped by SIGTERM after step {step}: the same command goes on there." in said
-    assert "Traceback" not in said
-    answer = subprocess.run(
-        [sys.executable, "train.py", *run.overrides], cwd=ROOT, capture_output=True, text=True, env=ENVIRONMENT
-    )
-    assert answer.returncode == 0, answer.stderr
-    assert f"going on after step {step}" in answer.stdout
-    assert_equal(run, straight(), diet=False)
+
+    def stop(victims: list[Victim]) -> None:
+        victims[0].wait_until(lambda: newest(run.checkpoints) >= 5)
+        victims[0].send(signal.SIGTERM)
+
+    life = run.live(meanwhile=stop, plain=True, timeout=SOON)
+    assert life.codes == [143], life.output
+    assert f"stopped by SIGTERM after step {life.saved}: the same command goes on there." in life.output
+    assert "Traceback" not in life.output
+    assert micro_batches_lost(life) == 1
+    assert f"going on after step {life.saved}" in run.finish(plain=True).output
+    assert_equal(run, straight())
 
 
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+def test_two_ranks_as_a_user_starts_them_stop_at_a_signal_to_the_first(new_run: Runs, straight: Runs) -> None:
+    """Lightning starts the second rank, which no signal reaches."""
+    run = new_run("trainer.devices=2", "trainer.strategy=ddp", "micro_batch=1")
+
+    def stop(victims: list[Victim]) -> None:
+        victims[0].wait_until(lambda: newest(run.checkpoints) >= 5)
+        victims[0].send(signal.SIGTERM)
+
+    life = run.live(meanwhile=stop, plain=True, timeout=SOON)
+    assert life.codes == [143], life.output
+    assert micro_batches_lost(life) == 1
+    run.finish(plain=True)
+    assert_equal(run, straight(ranks=2))
