@@ -1,6 +1,7 @@
 """What runs read, data/<tokenizer>/<source>/: opened for a run, what it lacks prepared first; and the tokenizer of a run."""
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -14,10 +15,13 @@ from omegaconf import OmegaConf
 
 import launch
 from data_modules import Curriculum, SourceShards
+from data_modules.integrity import damages, refusal
+from data_modules.shard_files import files_of_source
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
-from run_directory import is_first_rank
+from ranks import is_first_rank
 
 _FILLED = 0.94  # of a sequence of whole conversations is no padding: measured on Alpaca at 1,024 tokens
+_MANY_BYTES = 2e9  # to be verified: a slow disk takes its time over them
 _LOOK_EVERY = 2.0  # seconds between two looks of a rank that waits for rank 0
 
 
@@ -57,6 +61,24 @@ def open_sources(
                 f"{folder / source} was made with another tokenizer {name}: delete it and prepare it again."
             )
     return tokenizer, sources
+
+
+def refuse_damaged(config: Mapping[str, Any], sources: Mapping[str, SourceShards]) -> None:
+    """Read every shard of the sources, unless `data.verify` is false; of the ranks of a node only the first does.
+
+    Raises:
+        ValueError: a shard is damaged, was added, or holds an id that the tokenizer has not; the message says where.
+    """
+    if not isinstance(config["data"]["verify"], bool):
+        raise ValueError(f"data.verify is {config['data']['verify']!r}: it must be true or false.")
+    if not config["data"]["verify"] or os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) != "0":
+        return
+    files = (file for source in sources.values() for file in files_of_source(source.folder, source.information))
+    if (n_bytes := sum(file.end - file.first_byte for file in files)) >= _MANY_BYTES:
+        print(f"verifying {n_bytes / 1e9:,.1f} GB of shards; data.verify=false leaves it out", flush=True)
+    for source in sources.values():
+        if found := damages(source.folder, source.information, with_sha256=False):
+            raise ValueError(f"{refusal(source.folder, found)}; data.verify=false trains on what is there.")
 
 
 class SourceSize(NamedTuple):

@@ -91,7 +91,11 @@ def run(verb: Callable[[dict[str, Any]], Any], config: DictConfig) -> None:
         return
     try:
         verb(to_dict(config))
-    except (ValueError, OSError) as error:
+    except Exception as error:
+        if code := getattr(error, "exit_code", None):  # an end in good order, of which the run has said all
+            sys.exit(code)
+        if not isinstance(error, (ValueError, OSError)):
+            raise
         if os.environ.get("GPT_LIGHTNING_TRACEBACK"):
             traceback.print_exc()
         sys.exit(f"error: {error}")

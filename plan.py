@@ -18,6 +18,7 @@ from rich.table import Table
 import launch
 from analysis import budget
 from analysis.plan_picture import draw_plan
+from beginning import Beginning, beginning_of
 from data_folder import source_sizes
 from data_modules import Curriculum, SampleOrder
 from data_modules.diet_plan import SourcePlan, plan_diet
@@ -26,7 +27,7 @@ from data_modules.order import Exhausted
 from gpt_lightning.hardware import choose_precision
 from gpt_lightning.model import GPTConfig
 from run_config import accumulation_of, curriculum_of, order_of, schedule_of, watchers_of
-from run_directory import Beginning, RunDirectory
+from run_directory import RunDirectory
 
 _POINTS = 200  # of the curves
 _WIDTH = 110  # characters, of tables that go into a file
@@ -46,7 +47,7 @@ def plan(config: Mapping[str, Any]) -> dict[str, Any]:
     curriculum, schedule = curriculum_of(config), schedule_of(config)
     accumulation_of(config)
     _refuse_what_cannot_be(config)
-    beginning = run.beginning(config)
+    beginning = beginning_of(run.path, config)
     names = dict.fromkeys((*beginning.sources, *curriculum.sources))
     sizes = source_sizes(config, curriculum, names)
     sequences = {name: size.sequences for name, size in sizes.items()}

@@ -9,12 +9,12 @@ import torch
 
 import allowed_targets
 import launch
+from beginning import Beginning
 from callbacks import Checkpoints
 from data_modules import Curriculum, ResolvedCurriculum, SampleOrder
 from gpt_lightning.model import GPTConfig
 from gpt_lightning.optim import cosine_schedule
 from gpt_lightning.tokenizer import Tokenizer
-from run_directory import Beginning
 
 _AT_ONCE = 100_000  # steps
 
@@ -72,6 +72,8 @@ def accumulation_of(config: Mapping[str, Any]) -> int:
             raise ValueError(f"{key} is {value!r}: it must be a whole number, 1 or more.")
     if not isinstance(trainer["compile"], bool):
         raise ValueError(f"trainer.compile is {trainer['compile']!r}: it must be true or false.")
+    if config["on_spike"] not in ("train", "skip"):
+        raise ValueError(f"on_spike is {config['on_spike']!r}: it must be train or skip.")
     if not isinstance(config["seed"], int) or config["seed"] < 0:
         raise ValueError(f"seed is {config['seed']!r}: it must be a whole number, 0 or more.")
     world_size = trainer["devices"] * trainer["num_nodes"]
@@ -123,11 +125,6 @@ def order_of(
         order = SampleOrder(then, **units, after=(order, entry["from_step"]) if order else None)
     if order and (order.curriculum.curriculum, order.steps) == (curriculum, config["max_steps"]):
         return order
-    if order and beginning.step == config["max_steps"]:
-        raise ValueError(
-            f"{config['run_dir']} is done: {beginning.step} steps, and nothing is left for another curriculum: choose another "
-            "run with name=…."
-        )
     resolved = curriculum.resolve(steps=config["max_steps"], tokens_per_step=tokens_per_step)
     if order and not beginning.branching:
         _refuse_other_past(order.curriculum, resolved, config["branch"]["step"] or 0, beginning.step)

@@ -1,34 +1,15 @@
 """python train.py [experiment=…] [key=value …]: train a model, or go on with the run of the same name."""
 
-import logging
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import hydra
-import lightning as L
-import torch
-from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
-from torch.utils.tensorboard.summary import hparams
 
 import launch
-from callbacks import Checkpoints, MetricsFile, RunLog
-from callbacks.terminal import Terminal
-from data_folder import open_sources, refuse_other_tokenizer
-from data_modules import SampleOrder
-from data_modules.mixed_data_module import MixedDataModule
-from gpt_lightning.checkpoint import VerifiedCheckpointIO, fingerprint
-from gpt_lightning.convert import start_from
-from gpt_lightning.hardware import choose_device, choose_precision, precision_dtype, refuse_without_compiler
-from gpt_lightning.lit_gpt import LitGPT
-from gpt_lightning.model import GPT
-from gpt_lightning.model.attention_backends import choose_backend
-from run_config import accumulation_of, curriculum_of, model_config_of, optimizer_of, order_of, schedule_of, watchers_of
-from run_directory import RunDirectory
+from gpt_lightning.on_disk import locked
+from ranks import is_first_rank
 
 
 def train(config: Mapping[str, Any]) -> dict[str, float]:
@@ -37,156 +18,14 @@ def train(config: Mapping[str, Any]) -> dict[str, float]:
     Everything that can be refused is refused before anything is built or written.
 
     Raises:
-        ValueError: a setting is wrong, a source is not prepared, or the run directory belongs to another run.
+        ValueError: a setting is wrong, a source is not prepared, or the run directory belongs to another run or process.
+        Stopped, NotFinite, NotSaved: it ended before its last step; their `exit_code` says so to the shell.
     """
-    device = choose_device(config["trainer"]["accelerator"])
-    curriculum = curriculum_of(config)
-    accumulation = accumulation_of(config)
-    precision, why = choose_precision(config["trainer"]["precision"], device=device)
-    config = {**config, "trainer": {**config["trainer"], "precision": precision}}  # it decides the run's bits
-    run = RunDirectory(Path(config["run_dir"]))
-    beginning = run.beginning(config)
-    tokenizer, sources = open_sources(config, curriculum, earlier=beginning.sources)
-    run.refuse_other_data(beginning, sources)
-    model_config = model_config_of(config, tokenizer)
-    sequences = {name: source.train.n_sequences(model_config.max_seq_len) for name, source in sources.items()}
-    order = order_of(config, curriculum, sequences, beginning)
-    schedule = schedule_of(config)
-    attention, because = choose_backend(
-        model_config.attention, torch.device(device), precision_dtype(precision), model_config.d_head
-    )
-    if model_config.attention == "flash" != attention:
-        raise ValueError(f"model.attention=flash cannot run: {because}. Take model.attention=auto or sdpa.")
-    if config["trainer"]["compile"]:
-        refuse_without_compiler(device)
-    make_optimizer = optimizer_of(config, precision)
-    watchers = watchers_of(config)
-    data = MixedDataModule(
-        sources=sources,
-        order=order,
-        tokenizer=tokenizer,
-        max_seq_len=model_config.max_seq_len,
-        micro_batch=config["micro_batch"],
-        val_sequences=config["data"]["val_sequences"],
-        workers=config["data"]["workers"],
-    )
-    if beginning.step == config["max_steps"]:
-        print(f"{run.path} is done: {beginning.step} steps, nothing to do.")
-        return run.final_metrics()
+    run = launch.path_of(config, "run_dir")
+    with locked(run, doing="trained") if is_first_rank() else nullcontext():
+        from training import run_training  # seconds of imports, which a second process need not wait for
 
-    torch.manual_seed(config["seed"])
-    initialised = config["init_from"] is not None and beginning.checkpoint is None
-    if initialised:
-        refuse_other_tokenizer(Path(config["init_from"]), tokenizer)
-    model = start_from(config["init_from"], model_config) if initialised else GPT(model_config)
-    lit = LitGPT(
-        model,
-        make_optimizer=make_optimizer,
-        schedule=schedule,
-        gradient_clip=config["gradient_clip"],
-        seed=config["seed"],
-    )
-    if config["trainer"]["compile"]:
-        lit.model.compile_blocks()
-    terminal = Terminal(run.log_file())
-    metrics_file = MetricsFile(run.metrics)
-    tensorboard = TensorBoardLogger(
-        run.path, name="", version="tensorboard", default_hp_metric=False, purge_step=beginning.step + 1
-    )
-    with lightning_without_noise():
-        trainer = L.Trainer(
-            accelerator=device,
-            devices=config["trainer"]["devices"],
-            num_nodes=config["trainer"]["num_nodes"],
-            strategy=config["trainer"]["strategy"],
-            precision=precision,  # type: ignore[arg-type]
-            max_steps=config["max_steps"],
-            max_epochs=-1,  # one endless epoch
-            accumulate_grad_batches=accumulation,
-            val_check_interval=config["val_every"] * accumulation,  # Lightning counts micro-batches
-            check_val_every_n_epoch=None,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,  # the data module slices by rank itself
-            logger=[tensorboard, metrics_file],
-            callbacks=_in_order(
-                watchers, RunLog(every=config["log_every"], terminal=terminal, metrics_file=metrics_file)
-            ),
-            plugins=[VerifiedCheckpointIO()],
-            default_root_dir=run.path,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        changes = run.begin(config, sources, beginning, fingerprint(model.state_dict()) if initialised else None)
-        terminal.note(
-            _headline(config, lit.model, order, f"{device}, {precision} ({why}), attention {attention} ({because})"),
-            style="",
-        )
-        if beginning.checkpoint:
-            terminal.note(f"going on after step {beginning.step}, from {beginning.checkpoint}", style="")
-        if beginning.branching and beginning.diet:
-            was = beginning.diet["curricula"][-1]["steps"]
-            terminal.note(
-                f"a branch: its trunk was to have {was:,} steps, and this run {config['max_steps']:,}", style=""
-            )
-        for key, (then, now) in changes.items():
-            terminal.note(f"changed from here on: {key}={now}, was {then}", style="")
-        if initialised:
-            terminal.note(f"starting from the weights of {config['init_from']}", style="")
-        if beginning.branching or not beginning.checkpoint:
-            _log_hyperparameters(tensorboard, config, [*sources, "mean"])
-        try:
-            trainer.fit(lit, datamodule=data, ckpt_path=beginning.checkpoint, weights_only=True)
-        except (ValueError, OSError) as error:  # no refusal any more: a fault, which wants its traceback
-            raise RuntimeError(f"the training broke off after step {trainer.global_step}") from error
-    final = run.final_metrics()
-    terminal.note(f"done: {trainer.global_step} steps in {run.path}", style="bold")
-    return final
-
-
-def _in_order(watchers: list[L.Callback], run_log: RunLog) -> list[L.Callback]:
-    """Samples come before the line of their step, the line before the checkpoint that says it is written."""
-    checkpoints = [watcher for watcher in watchers if isinstance(watcher, Checkpoints)]
-    return [*(watcher for watcher in watchers if not isinstance(watcher, Checkpoints)), run_log, *checkpoints]
-
-
-def _headline(config: Mapping[str, Any], model: GPT, order: SampleOrder, arithmetic: str) -> str:
-    tokens_per_step = config["global_batch"] * model.config.max_seq_len
-    epochs = (f"{s} {order.counts(order.steps)[s] / n:.2f}" for s, n in order.sequences.items())
-    return (
-        f"{config['name']}: {model.n_parameters():,} parameters on {arithmetic}\n"
-        f"  {config['max_steps']:,} steps of {tokens_per_step:,} tokens, {config['max_steps'] * tokens_per_step / 1e6:,.1f} "
-        f"million in all; epochs planned: {', '.join(epochs)}"
-    )
-
-
-@rank_zero_only
-def _log_hyperparameters(tensorboard: TensorBoardLogger, config: Mapping[str, Any], sources: list[str]) -> None:
-    """Give the run a row in the HPARAMS tab, whose columns follow the validation curves (Lightning's would add points)."""
-    settings = {key: value for key, value in launch.flatten(config) if isinstance(value, (bool, int, float, str))}
-    columns = {f"val/{kind}/{source}": 0.0 for kind in ("loss", "bits_per_byte") for source in sources}
-    writer = tensorboard.experiment._get_file_writer()
-    for summary in hparams(settings, columns):
-        writer.add_summary(summary)
-
-
-@contextmanager
-def lightning_without_noise() -> Iterator[None]:
-    """Lightning's advice that does not hold here, each for its reason; everything else it says is heard."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.WARNING)  # banners of hardware that is not there
-    try:
-        with warnings.catch_warnings():
-            # windows of memory-mapped shards are read in place: workers are for slow disks
-            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-            # our loader begins where the completed steps say
-            warnings.filterwarnings("ignore", message=".*ended before the epoch ended and your dataloader is.*")
-            # Lightning 2.6 calls a part of torch that is to change its name
-            warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
-            yield
-    finally:
-        logger.setLevel(level)
+        return run_training(config)
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="train")

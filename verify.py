@@ -21,7 +21,8 @@ from rich.table import Table
 import launch
 from data_folder import open_sources
 from data_modules import SourceShards
-from gpt_lightning.checkpoint import newest_valid_checkpoint, read_checkpoint
+from gpt_lightning.checkpoint import read_checkpoint
+from gpt_lightning.checkpoint_folder import newest_valid_checkpoint
 from gpt_lightning.hardware import choose_device
 from run_config import accumulation_of, curriculum_of, schedule_of
 

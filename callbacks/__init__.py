@@ -3,17 +3,21 @@
     Throughput             speed/…, memory/…             MixLedger     mix/…: planned, realised, epochs, drift
     ValidationPerplexity   val/…                         Samples       samples.jsonl
     RunLog                 train/…, terminal, log file    Checkpoints   checkpoints/, and the cut of the logs at a resume
+    Stopping               signals and max_hours          Faults        faults.jsonl: steps left out, losses that are not finite
     DietLog, SuddenEnd     of verify.py: every sequence in diet/, and a kill
 
 Whatever happens at a step is on disk before the checkpoint of that step: metrics and samples are written at the end of the
 step, validation included, and the checkpoint is saved when the next step begins.
 """
 
-from callbacks.checkpoints import Checkpoints
+from callbacks.checkpoints import Checkpoints, NotSaved
+from callbacks.faults import Faults
 from callbacks.metrics_file import MetricsFile
 from callbacks.mix_ledger import MixLedger
 from callbacks.run_log import RunLog
 from callbacks.samples import Samples
+from callbacks.stopping import Stopped, Stopping
+from callbacks.tensorboard import TensorBoard
 from callbacks.throughput import Throughput
 from callbacks.validation_perplexity import ValidationPerplexity
 from callbacks.verification import DietLog, SuddenEnd
@@ -21,11 +25,16 @@ from callbacks.verification import DietLog, SuddenEnd
 __all__ = [
     "Checkpoints",
     "DietLog",
+    "Faults",
     "MetricsFile",
     "MixLedger",
+    "NotSaved",
     "RunLog",
     "Samples",
+    "Stopped",
+    "Stopping",
     "SuddenEnd",
+    "TensorBoard",
     "Throughput",
     "ValidationPerplexity",
 ]

@@ -1,15 +1,32 @@
 """Saving, retention, and taking the logs back to where a resumed run goes on."""
 
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch.distributed
 
-from callbacks.metrics_file import cut_back
+from callbacks.faults import Faults
+from callbacks.line_file import LineFile
+from callbacks.metrics_file import MetricsFile
+from callbacks.samples import Samples
 from callbacks.step_callback import StepCallback
+from callbacks.stopping import Stopped, Stopping
 from callbacks.terminal import Terminal
 from callbacks.throughput import Throughput
-from gpt_lightning.checkpoint import checkpoint_path, prune
+from callbacks.validation_perplexity import ValidationPerplexity
+from gpt_lightning import random_states
+from gpt_lightning.checkpoint_folder import checkpoint_path, keep_in, newest_valid_checkpoint, prune, remove_all_but
+
+_FAILURES = 3  # in a row
+
+
+class NotSaved(Exception):
+    """Checkpoints cannot be saved any more, so that all that is still trained would be lost."""
+
+    exit_code = os.EX_IOERR
 
 
 class Checkpoints(StepCallback):
@@ -17,32 +34,67 @@ class Checkpoints(StepCallback):
 
     It is saved as the next step begins, when the metrics, samples and validation of its own step are already on disk. So it
     is never inside an accumulation, and what a resumed run finds in its logs is complete up to its checkpoint.
+
+    Args:
+        every: steps between checkpoints.
+        keep: how many of them stay.
+        best: keep besides, in best/, that of the validated step with the least mean loss.
+        permanent_every: keep besides, in permanent/, those of every so many steps for good; None: none.
+
+    Raises:
+        NotSaved: while training, three times in a row, or at the end.
+        Stopped: while training, when a signal or max_hours ends it, after a checkpoint was saved.
     """
 
-    def __init__(self, *, every: int, keep: int) -> None:
+    def __init__(self, *, every: int, keep: int, best: bool = False, permanent_every: int | None = None) -> None:
         super().__init__(every=every)
         if not isinstance(keep, int) or keep < 1:
             raise ValueError(f"callbacks.checkpoints.keep is {keep!r}: at least 1 checkpoint has to be kept.")
+        if permanent_every is not None and (not isinstance(permanent_every, int) or permanent_every < 1):
+            raise ValueError(
+                f"callbacks.checkpoints.permanent_every is {permanent_every!r}: it must be a number of steps, 1 or more, or null."
+            )
         self._keep = keep
-        self._saved = 0
+        self._best = best
+        self._permanent_every = permanent_every
+        self._done = 0  # the step that was saved, or could not be
+        self._least: float | None = None  # mean validation loss so far
+        self._failures = 0
+        self._random_states: list[dict[str, Any]] = []
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self._saved = trainer.global_step
+        self._done = trainer.global_step
+        trainer.fit_loop.epoch_loop._batches_that_stepped = (
+            self._done
+        )  # Lightning's count may be one ahead after a resume
         if trainer.is_global_zero:
-            for file_name in ("metrics.jsonl", "samples.jsonl"):
-                cut_back(Path(trainer.default_root_dir) / file_name, step=self._saved)
+            for lines in _logs(trainer):
+                lines.cut_back(step=self._done)
+        if trainer.global_rank < len(self._random_states):
+            random_states.restore(self._random_states[trainer.global_rank])
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        if trainer.global_step > self._saved and trainer.global_step % self.every == 0:
-            self._save(trainer)
+        if batch_idx % trainer.accumulate_grad_batches:
+            return
+        step, reason = trainer.global_step, Stopping.of(trainer).reason
+        if step > self._done:
+            self._save_if_due(trainer, at_once=bool(reason))
+        if reason:
+            raise Stopped(reason, step, saved=self._failures == 0)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        if trainer.global_step > self._saved:
-            self._save(trainer)
+        if trainer.global_step > self._done:
+            self._save_if_due(trainer, at_once=True)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Add what decides the order of the tokens."""
+        """Add what decides the order of the tokens, and the random states of all ranks."""
         checkpoint["diet"] = trainer.datamodule.identity()  # type: ignore[attr-defined]
+        checkpoint["least_validation_loss"] = self._least
+        checkpoint["random_states"] = [random_states.collect()]
+        if trainer.world_size > 1:
+            states: list[Any] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(states, checkpoint["random_states"][0])
+            checkpoint["random_states"] = states
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Count the micro-batches of the completed steps as this start of the run cuts them.
@@ -54,12 +106,75 @@ class Checkpoints(StepCallback):
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         for scope in ("total", "current"):
             progress[scope] |= dict.fromkeys(("ready", "started", "processed", "completed"), done)
+        self._least = checkpoint.get("least_validation_loss")
+        self._random_states = checkpoint.get("random_states", [])
 
-    def _save(self, trainer: L.Trainer) -> None:
+    def _save_if_due(self, trainer: L.Trainer, *, at_once: bool) -> None:
+        """Save what the step asks for: one file, which may lie in several places."""
+        step, folder = trainer.global_step, Path(trainer.default_root_dir) / "checkpoints"
+        best = self._is_best(trainer)
+        permanent = self._permanent_every is not None and step % self._permanent_every == 0
+        if not (at_once or best or permanent or step % self.every == 0):
+            return
+        self._done = step
         with Throughput.paused(trainer):
-            self._saved = trainer.global_step
-            path = checkpoint_path(Path(trainer.default_root_dir) / "checkpoints", self._saved)
-            trainer.save_checkpoint(path)
-            if trainer.is_global_zero:
-                prune(path.parent, keep=self._keep)
-                Terminal.of(trainer).note(f"saved {path.relative_to(trainer.default_root_dir)}")
+            regular = at_once or step % self.every == 0
+            places = [folder / name for name in ["."] * regular + ["permanent"] * permanent + ["best"] * best]
+            failure = self._write(trainer, [checkpoint_path(place, step) for place in places])
+            failed = trainer.strategy.reduce_boolean_decision(failure is not None, all=False)
+        self._failures = self._failures + 1 if failed else 0
+        if not failed:
+            Terminal.of(trainer).note(f"saved {checkpoint_path(places[0], step).relative_to(trainer.default_root_dir)}")
+            return
+        why = failure.strerror or failure if failure else "rank 0 says why"
+        newest = newest_valid_checkpoint(folder)
+        rests = f"; the newest checkpoint is {newest.name}" if newest else "; there is no checkpoint yet"
+        Terminal.of(trainer).note(f"the checkpoint of step {step} could not be saved: {why}{rests}", style="bold red")
+        if self._failures == _FAILURES or step == trainer.max_steps:
+            raise NotSaved(
+                f"stopped after step {step}, as {self._failures} checkpoint{'s' * (self._failures > 1)} in a row could not be "
+                f"saved: {why}{rests}. Make room, and start the same command again."
+            )
+
+    def _write(self, trainer: L.Trainer, paths: list[Path]) -> OSError | None:
+        """Save to the first of the paths and let the file lie at the others too; on rank 0, why that failed, if it did."""
+        if trainer.is_global_zero:
+            for lines in _logs(trainer):
+                with suppress(OSError):  # of lines that wait the run has complained; weights are worth more
+                    lines.sync()
+        trainer.save_checkpoint(paths[0])
+        if not trainer.is_global_zero:
+            return None
+        io: Any = trainer.strategy.checkpoint_io
+        if io.failure:
+            failure: OSError = io.failure
+            return failure
+        try:
+            for path in paths[1:]:
+                keep_in(paths[0], path.parent)
+            for path in paths:
+                if path.parent.name == "best":
+                    remove_all_but(path)
+            prune(Path(trainer.default_root_dir) / "checkpoints", keep=self._keep)
+        except OSError as error:
+            return error
+        return None
+
+    def _is_best(self, trainer: L.Trainer) -> bool:
+        """Whether the step just done was validated, with a loss below all before."""
+        if not self._best:
+            return False
+        watchers: Any = trainer.callbacks  # type: ignore[attr-defined]
+        losses = [
+            w.mean_loss for w in watchers if isinstance(w, ValidationPerplexity) and w.step == trainer.global_step
+        ]
+        if not losses or (self._least is not None and losses[0] >= self._least):
+            return False
+        self._least = losses[0]
+        return True
+
+
+def _logs(trainer: L.Trainer) -> list[LineFile]:
+    """The files that have a row a step."""
+    watchers: list[Any] = [*trainer.loggers, *trainer.callbacks]  # type: ignore[attr-defined]
+    return [watcher.lines for watcher in watchers if isinstance(watcher, (MetricsFile, Samples, Faults))]

@@ -4,10 +4,10 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from callbacks.step_callback import StepCallback, log_metrics
+from callbacks.tensorboard import TensorBoard
 
 _CHARTS = {
     "mix/planned": "planned share of the sequences",
@@ -64,9 +64,9 @@ class MixLedger(StepCallback):
         self._seen = (seen if trainer.is_global_zero else torch.zeros_like(seen)).to(pl_module.device)
         self._refuse_another_order(trainer, seen[0].tolist())
         for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):  # all sources in one chart each, in the tab CUSTOM SCALARS
+            if isinstance(logger, TensorBoard):  # all sources in one chart each, in the tab CUSTOM SCALARS
                 charts = {title: ["Multiline", [f"^{key}/"]] for key, title in _CHARTS.items()}
-                logger.experiment.add_custom_scalars({"mix": charts})
+                logger.write("add_custom_scalars", {"mix": charts})
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         bearing = (

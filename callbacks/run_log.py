@@ -59,19 +59,17 @@ class RunLog(StepCallback):
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if batch_idx % trainer.accumulate_grad_batches == 0:
-            self._metrics_file.end_step()
+            self._end_step()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self._metrics_file.end_step()
+        self._end_step()
         self.terminal.stop_progress()
 
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
         self.terminal.stop_progress()
-        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:
-            self.terminal.note(
-                f"interrupted after step {trainer.global_step}: the same command goes on from the newest checkpoint.",
-                style="bold",
-            )
+
+    def _end_step(self) -> None:
+        self.terminal.complain("metrics.jsonl", self._metrics_file.end_step())
 
 
 def _duration(seconds: float) -> str:

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.loggers import TensorBoardLogger
 
-from callbacks.metrics_file import append_row
+from callbacks.line_file import LineFile
 from callbacks.step_callback import StepCallback
+from callbacks.tensorboard import TensorBoard
 from callbacks.terminal import Terminal
 from callbacks.throughput import Throughput
 from gpt_lightning.generation import Sampling, generate
@@ -50,6 +50,10 @@ class Samples(StepCallback):
             self._sampling = Sampling(temperature=temperature, top_k=top_k)
         except ValueError as error:
             raise ValueError(f"callbacks.samples.{error}") from error
+        self.lines = LineFile(Path())
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.lines = LineFile(Path(trainer.default_root_dir) / "samples.jsonl")
 
     def on_step(self, trainer: L.Trainer, module: Any) -> None:
         if not trainer.is_global_zero:
@@ -75,12 +79,12 @@ class Samples(StepCallback):
         for n, (prompt, answer) in enumerate(zip(self._prompts + self._chat_prompts, answers, strict=True)):
             response = tokenizer.decode(answer)
             row = {"step": step, "prompt": prompt, "chat": n >= len(self._prompts), "response": response}
-            append_row(Path(trainer.default_root_dir) / "samples.jsonl", row)
+            terminal.complain("samples.jsonl", self.lines.append_row(row))
             terminal.sample(step, prompt, response)
+            text = "    " + f"{prompt}**→**{response}".replace("\n", "  \n    ")
             for logger in trainer.loggers:
-                if isinstance(logger, TensorBoardLogger):
-                    text = f"{prompt}**→**{response}".replace("\n", "  \n    ")
-                    logger.experiment.add_text(f"samples/{prompt}", "    " + text, step)
+                if isinstance(logger, TensorBoard):
+                    logger.write("add_text", f"samples/{prompt}", text, step)
 
 
 def _asked(question: str) -> Message:

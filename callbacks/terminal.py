@@ -1,6 +1,7 @@
 """What a run says: to a person at a terminal, and the same to its log file."""
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from callbacks.line_file import LineFile
+
 
 class Terminal:
     """Lines for the terminal and the run's log file; a progress bar below them when it really is a terminal.
@@ -25,10 +28,11 @@ class Terminal:
     """
 
     def __init__(self, log_file: Path) -> None:
-        self._log_file = log_file
+        self._log_file = LineFile(log_file)
         self._console = Console(highlight=False, soft_wrap=True)
         self._progress: Progress | None = None
         self._task = TaskID(0)
+        self._cannot_write: dict[str, str | None] = {}
 
     @classmethod
     def of(cls, trainer: Any) -> "Terminal":
@@ -37,10 +41,21 @@ class Terminal:
 
     @rank_zero_only
     def note(self, text: str, *, style: str = "dim") -> None:
-        """A line of its own."""
-        with self._log_file.open("a", encoding="utf-8") as file:
-            file.write(f"[{time.strftime('%Y-%m-%d %H:%M:%S')}] {text}\n")
-        self._console.print(Text(text, style=style))
+        """A line of its own. Neither a full disk nor a terminal that has gone stops a run."""
+        self._log_file.append(f"[{time.strftime('%Y-%m-%d %H:%M:%S')}] {text}")
+        with suppress(OSError):
+            self._console.print(Text(text, style=style))
+
+    def complain(self, what: str, failure: OSError | None) -> None:
+        """Say, once, that something cannot be written, and why; and once that it can again."""
+        before = self._cannot_write.get(what)
+        now = str(failure.strerror or failure) if failure else None
+        if now != before:
+            self._cannot_write[what] = now
+            self.note(
+                f"{what} cannot be written: {now}; its lines wait" if now else f"{what} is written again",
+                style="bold red",
+            )
 
     def metrics(self, text: str) -> None:
         """The line of a logged step."""

@@ -32,9 +32,11 @@ class Throughput(StepCallback):
         watching = [c for c in trainer.callbacks if isinstance(c, Throughput)]  # type: ignore[attr-defined]
         for throughput in watching:
             throughput._begin_pause()
-        yield
-        for throughput in watching:
-            throughput._end_pause()
+        try:
+            yield
+        finally:
+            for throughput in watching:
+                throughput._end_pause()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._since, self._tokens, self._paused = _now(), 0, 0.0

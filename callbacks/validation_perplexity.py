@@ -22,6 +22,8 @@ class ValidationPerplexity(L.Callback):
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}  # per source: (nats, loss-bearing tokens, bytes)
         self._bytes_of_id: Tensor | None = None
+        self.step, self.mean_loss = -1, math.inf
+        """The last validation: after which step, and the mean of its losses; on all ranks the same."""
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if trainer.global_step >= trainer.max_steps:
@@ -51,6 +53,7 @@ class ValidationPerplexity(L.Callback):
             losses[source] = nats / tokens
             bits[source] = nats / math.log(2) / n_bytes
         losses["mean"] = sum(losses.values()) / len(losses)
+        self.step, self.mean_loss = trainer.global_step, losses["mean"]
         bits["mean"] = sum(bits.values()) / len(bits)
         metrics = {f"val/loss/{source}": loss for source, loss in losses.items()}
         metrics |= {f"val/perplexity/{source}": math.exp(loss) for source, loss in losses.items()}

@@ -1,9 +1,10 @@
 """The LightningDataModule: sequences in the order's order, cut into micro-batches for this rank; validation by source."""
 
+import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from functools import cached_property
-from multiprocessing import get_all_start_methods
+from multiprocessing import forkserver, get_all_start_methods, resource_tracker
 from typing import Any, NamedTuple
 
 import lightning as L
@@ -19,6 +20,8 @@ from gpt_lightning.tokenizer import Tokenizer
 
 # Forked from a process with threads (gloo's, TensorBoard's) a worker can be born with a lock that nobody will ever release.
 _START_METHOD = "forkserver" if "forkserver" in get_all_start_methods() else "spawn"
+# A terminal and Slurm send them to every process of a run; which step is the last is the training process's to say.
+_NOT_FOR_WORKERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _LOCATED_AT_ONCE = 4096  # sequences: looking up a few at a time would cost as much as reading them
 _ENDLESS = 2**40  # micro-batches: the run's one epoch ends by its number of steps, never by its data
 
@@ -134,6 +137,8 @@ class MixedDataModule(L.LightningDataModule):
 
     def _loader(self, dataset: Dataset, sampler: Sampler | range, *, workers: int | None = None) -> DataLoader:
         n_workers = self.workers if workers is None else workers
+        if n_workers:
+            _start_forkserver()
         return DataLoader(
             dataset,
             sampler=sampler,
@@ -141,7 +146,19 @@ class MixedDataModule(L.LightningDataModule):
             num_workers=n_workers,
             multiprocessing_context=_START_METHOD if n_workers else None,
             pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # of its own: PyTorch draws a number at each start, also of a validation
         )
+
+
+def _start_forkserver() -> None:
+    """Start the process that starts the workers, deaf as they will be to what ends a run."""
+    if _START_METHOD == "forkserver":
+        resource_tracker.ensure_running()  # which would unblock signals when it starts
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_FOR_WORKERS)
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _TrainingBatches(Dataset):

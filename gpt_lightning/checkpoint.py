@@ -9,51 +9,47 @@ checkpoint exists; a crash before it leaves at most hidden leftovers and a manif
 
 import hashlib
 import json
-import os
+import pickle
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
 from torch import Tensor
 
-
-def checkpoint_path(folder: Path, step: int) -> Path:
-    """Where the checkpoint of `step` completed steps lies."""
-    return folder / f"step_{step:08d}.pt"
-
-
-def newest_valid_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint of `folder` that agrees with its manifest; None if none does."""
-    return next((path for path in sorted(folder.glob("step_*.pt"), reverse=True) if _verifies(path)), None)
-
-
-def prune(folder: Path, *, keep: int) -> None:
-    """Remove all but the `keep` newest checkpoints, and what interrupted writes have left behind."""
-    for path in sorted(folder.glob("step_*.pt"))[:-keep]:
-        path.unlink()
-    for path in [*folder.glob(".*.tmp"), *(m for m in folder.glob("step_*.json") if not m.with_suffix(".pt").exists())]:
-        path.unlink()
+from gpt_lightning.on_disk import sync, sync_folder
 
 
 def read_checkpoint(path: Path, *, map_location: Any = "cpu") -> dict[str, Any]:
     """What a checkpoint holds; no code in it can run.
 
     Raises:
-        ValueError: there is no such file, or it disagrees with its manifest, or has none.
+        ValueError: there is no such file, or it disagrees with its manifest, has none, or holds something to be executed.
     """
     if not path.is_file():
         raise ValueError(f"there is no checkpoint {path}.")
     verify(path)
-    return torch.load(path, map_location=map_location, weights_only=True)
+    return _load(path, map_location=map_location)
 
 
-def read_diet(path: Path) -> dict[str, Any]:
-    """What decided the order of a run's tokens, from a checkpoint that was verified; see `MixedDataModule.identity`."""
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # the tensors stay on the disk
-    diet: dict[str, Any] = checkpoint["diet"]
-    return diet
+class Passport(NamedTuple):
+    """What a checkpoint says of the run that it belongs to."""
+
+    step: int  # steps that are completed
+    diet: dict[str, Any]  # what decided the order of its tokens, see `MixedDataModule.identity`
+    config: dict[str, Any]  # its settings
+
+
+def read_passport(path: Path) -> Passport:
+    """What a checkpoint that was verified says of its run; the tensors stay on the disk.
+
+    Raises:
+        ValueError: it holds something to be executed.
+    """
+    checkpoint = _load(path, map_location="cpu", mmap=True)
+    return Passport(checkpoint["global_step"], checkpoint["diet"], checkpoint.get("config", {}))
 
 
 def verify(path: Path) -> None:
@@ -65,8 +61,20 @@ def verify(path: Path) -> None:
     manifest = path.with_suffix(".json")
     if not manifest.is_file():
         raise ValueError(f"{path} lacks its manifest {manifest.name}, against which it is verified: copy both.")
-    if not _verifies(path):
+    if not verifies(path):
         raise ValueError(f"{path} does not agree with its manifest {manifest.name}: use an older checkpoint.")
+
+
+def verifies(path: Path) -> bool:
+    """Whether a checkpoint agrees with its manifest."""
+    try:
+        manifest = json.loads(path.with_suffix(".json").read_text())
+        if path.stat().st_size != manifest["size"]:
+            return False
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == manifest["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def fingerprint(weights: Mapping[str, Tensor]) -> str:
@@ -81,29 +89,42 @@ def fingerprint(weights: Mapping[str, Tensor]) -> str:
 class VerifiedCheckpointIO(CheckpointIO):
     """Lightning's door to the files above; Lightning's own stages in $TMPDIR and can destroy the file it replaces."""
 
+    def __init__(self) -> None:
+        self.failure: OSError | None = None
+        """Why the last save failed; None: it did not."""
+
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write a checkpoint and its manifest; where that fails for want of space or a disk, `failure` says so.
+
+        It does not raise: Lightning's ranks wait for each other after a save, and the others would wait for ever.
+        """
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.tmp")
-        with temporary.open("wb") as file:
-            hashing = _HashingFile(file)
-            torch.save(checkpoint, hashing)  # type: ignore[arg-type]  # all it needs of a file is write
-            _sync(file)
-        manifest = {
-            "file": path.name,
-            "sha256": hashing.sha256,
-            "size": hashing.size,
-            "step": checkpoint["global_step"],
-        }
         staged_manifest = path.with_name(f".{path.stem}.json.tmp")
-        with staged_manifest.open("w") as text_file:
-            json.dump(manifest, text_file, indent=2)
-            _sync(text_file)
-        staged_manifest.replace(path.with_suffix(".json"))
-        temporary.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
+        self.failure = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                hashing = _HashingFile(file)
+                hashing.save(checkpoint)
+                sync(file)
+            manifest = {
+                "file": path.name,
+                "sha256": hashing.sha256,
+                "size": hashing.size,
+                "step": checkpoint["global_step"],
+            }
+            with staged_manifest.open("w") as text_file:
+                json.dump(manifest, text_file, indent=2)
+                sync(text_file)
+            staged_manifest.replace(path.with_suffix(".json"))
+            temporary.replace(path)
+            sync_folder(path.parent)
+        except OSError as error:
+            self.failure = error
+            for leftover in (temporary, staged_manifest):
+                with suppress(OSError):
+                    leftover.unlink(missing_ok=True)
 
     def load_checkpoint(
         self, path: Any, map_location: Any | None = None, weights_only: bool | None = None
@@ -121,12 +142,28 @@ class _HashingFile:
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self._digest = hashlib.sha256()
+        self._failure: OSError | None = None
         self.size = 0
+
+    def save(self, checkpoint: Mapping[str, Any]) -> None:
+        """torch.save, whose own account of a failed write hides the reason.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        try:
+            torch.save(checkpoint, self)  # type: ignore[arg-type]  # all it needs of a file is write
+        except RuntimeError as error:
+            raise self._failure or error from error
 
     def write(self, content: bytes) -> int:
         self._digest.update(content)
         self.size += len(content)
-        return self._file.write(content)
+        try:
+            return self._file.write(content)
+        except OSError as error:
+            self._failure = self._failure or error
+            raise
 
     def flush(self) -> None:
         self._file.flush()
@@ -136,17 +173,12 @@ class _HashingFile:
         return self._digest.hexdigest()
 
 
-def _sync(file: IO[Any]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _verifies(path: Path) -> bool:
+def _load(path: Path, **options: Any) -> dict[str, Any]:
     try:
-        manifest = json.loads(path.with_suffix(".json").read_text())
-        if path.stat().st_size != manifest["size"]:
-            return False
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == manifest["sha256"]
-    except (OSError, ValueError, KeyError):
-        return False
+        content: dict[str, Any] = torch.load(path, weights_only=True, **options)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} holds something else than tensors, numbers and texts, which would have to be executed: it is no checkpoint "
+            "of gpt-lightning, do not use it."
+        ) from error
+    return content

@@ -1,6 +1,7 @@
 """The LightningModule: what a training step is. It reads and writes nothing."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from hashlib import blake2b
 from typing import Any, Protocol
@@ -12,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from gpt_lightning.model import GPT
-from gpt_lightning.optim import parameter_groups
+from gpt_lightning.optim import Spikes, parameter_groups
 
 
 class Sequences(Protocol):
@@ -21,6 +22,22 @@ class Sequences(Protocol):
     token_ids: Tensor
     targets: Tensor
     mask: Tensor | None
+
+
+class NotFinite(FloatingPointError):
+    """The loss or the gradient of a step is infinite or not a number; the step was not made, on no rank.
+
+    Attributes:
+        step: its number, the first is 0.
+        loss, norm: over its global batch; the norm before clipping.
+        micro_batches: (rank, micro-batch) of those with such a loss; none if it is only the gradient.
+    """
+
+    exit_code = 65
+
+    def __init__(self, step: int, loss: float, norm: float, micro_batches: list[tuple[int, int]]) -> None:
+        super().__init__(f"step {step + 1} was not made: its loss is {loss:.4g} and its gradient norm {norm:.4g}.")
+        self.step, self.loss, self.norm, self.micro_batches = step, loss, norm, micro_batches
 
 
 class LitGPT(L.LightningModule):
@@ -39,6 +56,11 @@ class LitGPT(L.LightningModule):
         schedule: step -> share of the peak learning rate.
         gradient_clip: the largest global gradient norm.
         seed: the run's.
+        skip_spikes: leave the weights as they are in steps whose loss or gradient norm stands out; see `Spikes`.
+        settings: the run's, as its checkpoints keep them.
+
+    Raises:
+        NotFinite: while training.
     """
 
     def __init__(
@@ -49,6 +71,8 @@ class LitGPT(L.LightningModule):
         schedule: Callable[[int], float],
         gradient_clip: float,
         seed: int,
+        skip_spikes: bool = False,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if not gradient_clip > 0:
@@ -58,23 +82,33 @@ class LitGPT(L.LightningModule):
         self._schedule = schedule
         self._gradient_clip = gradient_clip
         self._seed = seed
-        self._nats = torch.zeros(())  # of the step so far, on this rank
+        self._settings = settings or {}
+        self._options: list[dict[str, Any]] = []  # of the optimizer's groups
+        self._spikes = Spikes() if skip_spikes else None
+        self.left_out: str | None = None
+        """Why the step just done changed no weight; None: it did."""
+        self._micro_nats: list[Tensor] = []  # of the step so far, on this rank
+        self._nats = torch.zeros(())  # their sum; when the step is done, over all ranks
         self._tokens = torch.zeros(())  # loss-bearing ones, likewise
         self._global_batch_tokens = 0
         self._learning_rate = 0.0
-        self._gradient_norm = torch.zeros(())
+        self._loss = 0.0
+        self._gradient_norm = 0.0
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         optimizer = self._make_optimizer(parameter_groups(self.model))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": LambdaLR(optimizer, self._schedule), "interval": "step"},
-        }
+        scheduler = LambdaLR(optimizer, self._schedule)
+        self._options = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_train_start(self) -> None:
-        """The learning rate of the first step is the schedule's own, though the optimizer's state may come from another run."""
-        for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = group["initial_lr"] * self._schedule(self.trainer.global_step)
+        """What the config says of the optimizer holds, though its state may come from a run that was told otherwise."""
+        scheduler: Any = self.lr_schedulers()
+        share = self._schedule(scheduler.last_epoch)
+        for group, options in zip(self.trainer.optimizers[0].param_groups, self._options, strict=True):
+            group |= options
+            group["lr"] = group["initial_lr"] * share
+        scheduler.base_lrs = [options["initial_lr"] for options in self._options]
 
     def training_step(self, batch: Sequences, batch_idx: int) -> Tensor:
         accumulation = self.trainer.accumulate_grad_batches
@@ -83,24 +117,37 @@ class LitGPT(L.LightningModule):
         loss = self.model.loss_sum(batch.token_ids, batch.targets, batch.mask)
         tokens = self._loss_bearing(batch)
         if micro == 0:
-            self._nats, self._tokens = torch.zeros_like(loss.nats), torch.zeros_like(tokens)
+            self._micro_nats, self._tokens = [], torch.zeros_like(tokens)
             self._global_batch_tokens = batch.targets.numel() * accumulation * self.trainer.world_size
-        self._nats += loss.nats
+        self._micro_nats.append(loss.nats.detach())
         self._tokens += tokens
         return loss.objective / batch.targets.numel()  # Lightning averages over the accumulation and the ranks
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         self._nats, self._tokens = (
-            self.trainer.strategy.reduce(value, reduce_op="sum") for value in (self._nats, self._tokens)
+            self.trainer.strategy.reduce(value, reduce_op="sum")
+            for value in (torch.stack(self._micro_nats).sum(), self._tokens)
         )
         self._learning_rate = optimizer.param_groups[0]["lr"]
 
     def configure_gradient_clipping(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> None:
-        """Scale to the mean over loss-bearing tokens and clip, in one pass over the gradients."""
+        """Scale to the mean over loss-bearing tokens and clip, in one pass over the gradients; unless the step is left out."""
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         to_mean = self._global_batch_tokens / self._tokens.clamp(min=1)
-        self._gradient_norm = torch.nn.utils.get_total_norm(gradients) * to_mean
-        torch._foreach_mul_(gradients, to_mean * (self._gradient_clip / (self._gradient_norm + 1e-6)).clamp(max=1))
+        norm = torch.nn.utils.get_total_norm(gradients) * to_mean
+        loss = self._nats / self._tokens.clamp(min=1)
+        self._loss, self._gradient_norm = torch.stack([loss, norm]).tolist()  # the step's one wait for the device
+        self.left_out = self._why_left_out()
+        if self.left_out is None:
+            torch._foreach_mul_(gradients, to_mean * (self._gradient_clip / (norm + 1e-6)).clamp(max=1))
+        else:
+            for parameter in self.parameters():
+                parameter.grad = None  # for the optimizer, moments and weight decay included, there is nothing to do
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """The schedule counts the steps that changed weights."""
+        if self.left_out is None:
+            scheduler.step()
 
     def validation_step(self, batch: Sequences, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Sum of nats, and loss-bearing tokens: sums, so that a shorter last batch weighs no more than it holds."""
@@ -111,14 +158,34 @@ class LitGPT(L.LightningModule):
 
     def step_metrics(self) -> dict[str, float]:
         """Of the step just done: loss over its global batch, gradient norm before clipping, learning rate it used."""
-        return {
-            "train/loss": (self._nats / self._tokens.clamp(min=1)).item(),
-            "train/grad_norm": float(self._gradient_norm),
-            "train/lr": self._learning_rate,
-        }
+        metrics = {"train/loss": self._loss, "train/grad_norm": self._gradient_norm, "train/lr": self._learning_rate}
+        return {key: value for key, value in metrics.items() if math.isfinite(value)}  # what fp16 left out has no norm
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["model_config"] = asdict(self.model.config)
+        checkpoint["config"] = dict(self._settings)
+        if self._spikes:
+            checkpoint["spikes"] = self._spikes.state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self._spikes and "spikes" in checkpoint:
+            self._spikes.remember(checkpoint["spikes"])
+
+    def _why_left_out(self) -> str | None:
+        """Why the step must not change the weights; None: it may.
+
+        Raises:
+            NotFinite: nor may any step after it.
+        """
+        if math.isfinite(self._loss) and math.isfinite(self._gradient_norm):
+            return self._spikes.judge(self._loss, self._gradient_norm) if self._spikes else None
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if math.isfinite(self._loss) and scaler is not None and scaler.get_scale() > 1:
+            return f"its gradient does not fit into fp16 at a scale of {scaler.get_scale():g}, which is halved"
+        nats: Any = self.all_gather(torch.stack(self._micro_nats))
+        finite = nats.reshape(self.trainer.world_size, -1).isfinite()
+        where = [(rank, micro) for rank, micro in (~finite).nonzero().tolist()]
+        raise NotFinite(self.trainer.global_step, self._loss, self._gradient_norm, where)
 
     def _seed_dropout(self, micro: int) -> None:
         place = f"{self._seed}/{self.trainer.global_step}/{micro}/{self.trainer.global_rank}"

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from gpt_lightning.checkpoint import newest_valid_checkpoint, read_checkpoint
+from gpt_lightning.checkpoint import read_checkpoint
+from gpt_lightning.checkpoint_folder import newest_valid_checkpoint
 
 WITH_DIET = "+callbacks.diet_log._target_=callbacks.DietLog"
 _TIMING = ("speed/", "memory/")
@@ -54,6 +55,23 @@ def final_weights(run: Path) -> dict[str, torch.Tensor]:
 
 def same_bits(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(value, theirs[key]) for key, value in ours.items())
+
+
+def identical(ours: Any, theirs: Any) -> bool:
+    """Equal to the last bit, whatever is nested in what."""
+    if isinstance(ours, torch.Tensor):
+        return isinstance(theirs, torch.Tensor) and ours.dtype == theirs.dtype and torch.equal(ours, theirs)
+    if isinstance(ours, dict):
+        return ours.keys() == theirs.keys() and all(identical(value, theirs[key]) for key, value in ours.items())
+    if isinstance(ours, (list, tuple)):
+        return len(ours) == len(theirs) and all(map(identical, ours, theirs))
+    return bool(ours == theirs)
+
+
+def assert_same_state(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    """Of two checkpoints: weights, optimizer, schedule, random states, ledger and diet, bit for bit."""
+    keys = ("global_step", "state_dict", "optimizer_states", "lr_schedulers", "random_states", "ledger", "diet")
+    assert [key for key in keys if not identical(ours[key], theirs[key])] == []
 
 
 def saved_steps(run: Path) -> list[int]:

@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 VERBS = {
     "allowed_targets",
+    "beginning",
     "composing",
     "convert",
     "data_folder",
@@ -18,11 +19,13 @@ VERBS = {
     "multirun",
     "plan",
     "prepare",
+    "ranks",
     "report",
     "run_config",
     "run_directory",
     "source_config",
     "train",
+    "training",
     "verify",
 }
 PACKAGES = ("analysis", "benchmarks", "callbacks", "data_modules", "gpt_lightning")
@@ -49,7 +52,7 @@ MAY_IMPORT = {
         "transformers",
     },
     "callbacks": {"callbacks", "gpt_lightning", "data_modules", "torch", "lightning"},
-    "data_modules": {"data_modules", "gpt_lightning.tokenizer", "torch", "lightning"},
+    "data_modules": {"data_modules", "gpt_lightning.on_disk", "gpt_lightning.tokenizer", "torch", "lightning"},
     "data_modules.curriculum": {"data_modules"},
     "data_modules.order": {"data_modules"},
     "data_modules.permutation": {"data_modules"},
@@ -62,12 +65,14 @@ MAY_IMPORT = {
     "gpt_lightning.convert": {
         "gpt_lightning.convert",
         "gpt_lightning.checkpoint",
+        "gpt_lightning.checkpoint_folder",
         "gpt_lightning.model",
         "gpt_lightning.tokenizer",
         "torch",
     },
     "gpt_lightning.lit_gpt": {"gpt_lightning.model", "gpt_lightning.optim", "torch", "lightning"},
     "gpt_lightning.model": {"gpt_lightning.model", "torch"},
+    "gpt_lightning.on_disk": set(),
     "gpt_lightning.optim": {"gpt_lightning.optim", "torch"},
     "gpt_lightning.tokenizer": {"gpt_lightning.tokenizer"},
     "analysis": {"analysis", "data_modules.curriculum"},

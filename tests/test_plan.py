@@ -17,7 +17,7 @@ from data_folder import source_sizes
 from data_modules import Curriculum, corpora
 from data_modules.corpora import DocumentCorpus
 from data_modules.preparation import Recipe, prepare_source
-from gpt_lightning.checkpoint import checkpoint_path
+from gpt_lightning.checkpoint_folder import checkpoint_path
 from gpt_lightning.model import GPT
 from gpt_lightning.tokenizer import load_tokenizer
 from plan import plan

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import launch
@@ -198,26 +197,6 @@ def test_a_done_run_says_so(finished: Path, tiny_overrides: list[str], capsys: p
     assert "is done: 12 steps, nothing to do" in capsys.readouterr().out
     assert metrics["val/perplexity/mean"] > 1
     assert (finished / "metrics.jsonl").read_bytes() == before
-
-
-def test_another_setting_is_not_mixed_in(finished: Path, tiny_overrides: list[str]) -> None:
-    config = launch.compose_config(
-        "train", [*tiny_overrides, "name=straight", f"runs_dir={finished.parent}", "optimizer.lr=0.5"]
-    )
-    with pytest.raises(
-        ValueError, match=r"was begun with optimizer\.lr=0\.002, and now it is 0\.5: choose another run"
-    ):
-        train(config)
-
-
-def test_another_precision_is_not_mixed_in(finished: Path, tiny_overrides: list[str]) -> None:
-    """It decides the bits, also where `auto` chose it: a run begun in one goes on in that one."""
-    chosen = OmegaConf.load(finished / "config.yaml").trainer.precision
-    other = next(precision for precision in ("32-true", "bf16-mixed") if precision != chosen)
-    options = [*tiny_overrides, "name=straight", f"runs_dir={finished.parent}"]
-    with pytest.raises(ValueError, match=f"was begun with trainer.precision={chosen}, and now it is {other}"):
-        train(launch.compose_config("train", [*options, f"trainer.precision={other}"]))
-    assert train(launch.compose_config("train", [*options, f"trainer.precision={chosen}"]))
 
 
 def test_other_data_is_not_mixed_in(finished: Path, tiny_overrides: list[str]) -> None:

@@ -22,11 +22,11 @@ import numpy as np
 from data_modules.corpora.documents import Chunk, Corpus
 from data_modules.preparation.duplicates import SeenTexts
 from data_modules.preparation.encoding import MIXED, Encoded, Encoder, encode_in_order
-from data_modules.preparation.on_disk import write_durably
 from data_modules.preparation.progress import Progress
 from data_modules.preparation.recipe import Recipe
 from data_modules.preparation.shard_writer import ShardWriter
 from data_modules.preparation.split import SPLITS
+from gpt_lightning.on_disk import write_durably
 from gpt_lightning.tokenizer import Tokenizer
 
 COMMIT_SECONDS = 2.0

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from gpt_lightning.checkpoint import newest_valid_checkpoint, verify
+from gpt_lightning.checkpoint import verify
+from gpt_lightning.checkpoint_folder import newest_valid_checkpoint
 from gpt_lightning.convert.folders import read_json
 from gpt_lightning.convert.gpt2_5 import STATE as GPT2_5_STATE
 from gpt_lightning.convert.gpt2_5 import read_gpt2_5

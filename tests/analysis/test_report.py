@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from analysis.run_record import RunRecord, read_rows, smooth
-from callbacks.metrics_file import append_row, cut_back
+from callbacks.line_file import LineFile
 from report import report
 from train import train
 
@@ -58,10 +58,11 @@ def test_rows_with_strange_line_breaks_stay_whole(tmp_path: Path) -> None:
     """U+2028, U+2029 and U+0085 end a line for str.splitlines, and a model can write them."""
     path = tmp_path / "samples.jsonl"
     rows = [{"step": step, "response": "a\u2028b\u2029c\x85d\re\nf"} for step in (100, 200, 300)]
+    lines = LineFile(path)
     for row in rows:
-        append_row(path, row)
+        lines.append_row(row)
     assert read_rows(path) == rows
-    cut_back(path, step=200)
+    lines.cut_back(step=200)
     assert read_rows(path) == rows[:2]
 
 

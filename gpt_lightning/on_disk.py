@@ -7,18 +7,25 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Be the only one at work in a folder, which is made if need be, and removed if nothing is in it at the end.
+def locked(folder: Path, *, doing: str = "prepared") -> Iterator[None]:
+    """Be the only process at work in a folder, which is made if need be, and unmade if nothing is in it at the end.
+
+    The kernel holds the lock, so that it ends with its owner, however that dies; the file `owner` says who it is.
+
+    Args:
+        folder: where to work.
+        doing: what is done to it, for the process that comes second.
 
     Raises:
-        ValueError: another process is, and which one.
+        ValueError: another process is at work there, and which one.
     """
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     owner, lock = folder / "owner", FileLock(folder / "lock")
     try:
@@ -27,16 +34,19 @@ def locked(folder: Path) -> Iterator[None]:
         who = "another process"
         with suppress(OSError):
             who = owner.read_text(encoding="utf-8") or who
-        raise ValueError(f"{folder} is being prepared by {who}: wait for it, or stop it.") from error
+        raise ValueError(f"{folder} is being {doing} by {who}: wait for it, or stop it.") from error
     try:
-        owner.write_text(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+        with suppress(OSError):  # who cannot sign, as the disk is full, is the owner all the same
+            since = time.strftime("%Y-%m-%d %H:%M:%S")
+            owner.write_text(f"process {os.getpid()} on {socket.gethostname()} since {since}")
         yield
     finally:
         for path in (owner, folder / "lock"):
             path.unlink(missing_ok=True)
         lock.release()
         with suppress(OSError):
-            folder.rmdir()
+            for path in (folder, *new[1:]):
+                path.rmdir()
 
 
 def write_durably(path: Path, content: dict[str, Any]) -> None:
@@ -44,10 +54,15 @@ def write_durably(path: Path, content: dict[str, Any]) -> None:
     temporary = path.with_suffix(".tmp")
     with temporary.open("w", encoding="utf-8") as file:
         file.write(json.dumps(content, indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+        sync(file)
     temporary.replace(path)
     sync_folder(path.parent)
+
+
+def sync(file: IO[Any]) -> None:
+    """Bring to the disk what was written into a file."""
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,0 +1,116 @@
+"""A run's folder of checkpoints: which of them to go on from, and which of them stay.
+
+checkpoints/step_00000200.pt .json     the newest few: see gpt_lightning/checkpoint.py
+checkpoints/best/                      that of the least mean validation loss, if it is asked for
+checkpoints/permanent/                 those of every so many steps, if they are: no number of newer ones removes them
+checkpoints/given_up/                  those that came after one that `resume` named
+checkpoints/step_00000100.damaged      one that did not agree with its manifest
+"""
+
+import os
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+from gpt_lightning.checkpoint import verifies
+from gpt_lightning.on_disk import sync, sync_folder
+
+_UNPRUNED = ("best", "permanent")
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Where the checkpoint of `step` completed steps lies."""
+    return folder / f"step_{step:08d}.pt"
+
+
+def step_of(path: Path) -> int:
+    """The completed steps that a checkpoint's name says."""
+    return int(path.stem.removeprefix("step_"))
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """All of a run's checkpoints, verified or not, the newest first; of equal ones that which lies in `folder` itself."""
+    found = [path for place in (".", *_UNPRUNED) for path in (folder / place).glob("step_*.pt")]
+    return sorted(found, key=step_of, reverse=True)
+
+
+class Search(NamedTuple):
+    """What a folder of checkpoints has."""
+
+    newest_valid: Path | None
+    damaged: list[Path]  # newer ones, which do not agree with their manifests
+
+
+def search(folder: Path) -> Search:
+    """The newest checkpoint of `folder` that agrees with its manifest, and those that had to be passed over."""
+    damaged: list[Path] = []
+    for path in checkpoints_in(folder):
+        if verifies(path):
+            return Search(path, damaged)
+        damaged.append(path)
+    return Search(None, damaged)
+
+
+def newest_valid_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint of `folder` that agrees with its manifest; None if none does."""
+    return search(folder).newest_valid
+
+
+def prune(folder: Path, *, keep: int) -> None:
+    """Remove all but the `keep` newest checkpoints, and what interrupted writes have left behind."""
+    for path in sorted(folder.glob("step_*.pt"))[:-keep]:
+        remove(path)
+    sweep(folder)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what interrupted writes have left behind."""
+    for place in (folder, *(folder / name for name in _UNPRUNED)):
+        orphans = (path for path in place.glob("step_*.json") if not path.with_suffix(".pt").exists())
+        for path in [*place.glob(".*.tmp"), *orphans]:
+            path.unlink()
+
+
+def remove(path: Path) -> None:
+    """Remove a checkpoint; a kill in between leaves a manifest, which says that there was one and is swept."""
+    path.unlink()
+    path.with_suffix(".json").unlink(missing_ok=True)
+
+
+def remove_all_but(path: Path) -> None:
+    """Remove the other checkpoints of a folder."""
+    for other in path.parent.glob("step_*.pt"):
+        if other != path:
+            remove(other)
+
+
+def set_aside(path: Path) -> None:
+    """Take a damaged checkpoint out of the way, and leave it to be looked at."""
+    path.with_suffix(".json").unlink(missing_ok=True)
+    path.replace(path.with_suffix(".damaged"))
+
+
+def give_up(path: Path) -> None:
+    """Take a checkpoint out of the way that is not to be gone on from any more."""
+    folder = path.parent / "given_up"
+    folder.mkdir(exist_ok=True)
+    path.replace(folder / path.name)  # first: without its file a manifest is nothing
+    manifest = path.with_suffix(".json")
+    if manifest.exists():
+        manifest.replace(folder / manifest.name)
+
+
+def keep_in(path: Path, folder: Path) -> None:
+    """Let a checkpoint lie in another folder too, without a second copy where the file system knows links."""
+    folder.mkdir(exist_ok=True)
+    for source in (path.with_suffix(".json"), path):
+        temporary = folder / f".{source.name}.tmp"
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(source, temporary)
+        except OSError:
+            with temporary.open("wb") as copy, source.open("rb") as file:
+                shutil.copyfileobj(file, copy)
+                sync(copy)
+        temporary.replace(folder / source.name)
+    sync_folder(folder)

@@ -1,0 +1,42 @@
+"""Lines that cannot be written wait; none is lost, torn or written twice."""
+
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from callbacks.line_file import LineFile
+
+
+@contextmanager
+def files_at_most(size: int) -> Iterator[None]:
+    """The kernel refuses to let a file grow beyond so many bytes, in the middle of a write if need be."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_what_cannot_be_written_waits_and_comes_in_order(tmp_path: Path) -> None:
+    lines = LineFile(tmp_path / "metrics.jsonl")
+    rows = [f"row {n:02d}" for n in range(20)]
+    with files_at_most(40):
+        failures = [lines.append(row) for row in rows[:15]]
+        assert [failure is None for failure in failures] == [True] * 5 + [False] * 10
+        assert lines.path.read_text() == "".join(f"{row}\n" for row in rows[:5])
+    for row in rows[15:]:
+        assert lines.append(row) is None
+    assert lines.path.read_text().splitlines() == rows
+    assert not lines.waiting
+
+
+def test_a_row_half_written_is_taken_back(tmp_path: Path) -> None:
+    lines = LineFile(tmp_path / "metrics.jsonl")
+    lines.append("short")
+    with files_at_most(50):
+        assert lines.append("x" * 200) is not None  # the kernel takes 44 bytes of it
+        assert lines.path.read_text() == "short\n"
+    lines.sync()
+    assert lines.path.read_text() == "short\n" + "x" * 200 + "\n"

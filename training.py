@@ -1,0 +1,194 @@
+"""A training, from its config to its last step: what train.py does once it is the only process at work in the run directory."""
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+import launch
+from beginning import beginning_of
+from callbacks import Checkpoints, Faults, MetricsFile, NotSaved, RunLog, Stopped, Stopping, TensorBoard
+from callbacks.terminal import Terminal
+from data_folder import open_sources, refuse_damaged, refuse_other_tokenizer
+from data_modules import SampleOrder
+from data_modules.mixed_data_module import MixedDataModule
+from gpt_lightning import random_states
+from gpt_lightning.checkpoint import VerifiedCheckpointIO, fingerprint
+from gpt_lightning.convert import start_from
+from gpt_lightning.hardware import choose_device, choose_precision, precision_dtype, refuse_without_compiler
+from gpt_lightning.lit_gpt import LitGPT, NotFinite
+from gpt_lightning.model import GPT
+from gpt_lightning.model.attention_backends import choose_backend
+from run_config import accumulation_of, curriculum_of, model_config_of, optimizer_of, order_of, schedule_of, watchers_of
+from run_directory import RunDirectory
+
+
+def run_training(config: Mapping[str, Any]) -> dict[str, float]:
+    """See `train.train`, which holds the run directory's lock meanwhile."""
+    device = choose_device(config["trainer"]["accelerator"])
+    curriculum = curriculum_of(config)
+    accumulation = accumulation_of(config)
+    precision, why = choose_precision(config["trainer"]["precision"], device=device)
+    config = {**config, "trainer": {**config["trainer"], "precision": precision}}  # it decides the run's bits
+    run = RunDirectory(Path(config["run_dir"]))
+    beginning = beginning_of(run.path, config)
+    tokenizer, sources = open_sources(config, curriculum, earlier=beginning.sources)
+    run.refuse_other_data(beginning, sources)
+    model_config = model_config_of(config, tokenizer)
+    if beginning.step < config["max_steps"]:
+        refuse_damaged(config, sources)
+    sequences = {name: source.train.n_sequences(model_config.max_seq_len) for name, source in sources.items()}
+    order = order_of(config, curriculum, sequences, beginning)
+    schedule = schedule_of(config)
+    attention, because = choose_backend(
+        model_config.attention, torch.device(device), precision_dtype(precision), model_config.d_head
+    )
+    if model_config.attention == "flash" != attention:
+        raise ValueError(f"model.attention=flash cannot run: {because}. Take model.attention=auto or sdpa.")
+    if config["trainer"]["compile"]:
+        refuse_without_compiler(device)
+    make_optimizer = optimizer_of(config, precision)
+    watchers = watchers_of(config)
+    stopping = Stopping(max_hours=config["max_hours"])
+    data = MixedDataModule(
+        sources=sources,
+        order=order,
+        tokenizer=tokenizer,
+        max_seq_len=model_config.max_seq_len,
+        micro_batch=config["micro_batch"],
+        val_sequences=config["data"]["val_sequences"],
+        workers=config["data"]["workers"],
+    )
+    if beginning.step == config["max_steps"]:
+        print(f"{run.path} is done: {beginning.step} steps, nothing to do.")
+        return run.final_metrics()
+
+    random_states.seed(config["seed"])
+    initialised = config["init_from"] is not None and beginning.checkpoint is None
+    if initialised:
+        refuse_other_tokenizer(Path(config["init_from"]), tokenizer)
+    model = start_from(config["init_from"], model_config) if initialised else GPT(model_config)
+    lit = LitGPT(
+        model,
+        make_optimizer=make_optimizer,
+        schedule=schedule,
+        gradient_clip=config["gradient_clip"],
+        seed=config["seed"],
+        skip_spikes=config["on_spike"] == "skip",
+        settings=config,
+    )
+    if config["trainer"]["compile"]:
+        lit.model.compile_blocks()
+    terminal = Terminal(run.log_file())
+    metrics_file = MetricsFile(run.metrics)
+    tensorboard = TensorBoard(
+        run.path,
+        terminal=terminal,
+        name="",
+        version="tensorboard",
+        default_hp_metric=False,
+        purge_step=beginning.step + 1,
+    )
+    with lightning_without_noise():
+        trainer = L.Trainer(
+            accelerator=device,
+            devices=config["trainer"]["devices"],
+            num_nodes=config["trainer"]["num_nodes"],
+            strategy=config["trainer"]["strategy"],
+            precision=precision,  # type: ignore[arg-type]
+            max_steps=config["max_steps"],
+            max_epochs=-1,  # one endless epoch
+            accumulate_grad_batches=accumulation,
+            val_check_interval=config["val_every"] * accumulation,  # Lightning counts micro-batches
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,  # the data module slices by rank itself
+            logger=[tensorboard, metrics_file],
+            callbacks=[
+                stopping,
+                *_in_order(watchers, RunLog(every=config["log_every"], terminal=terminal, metrics_file=metrics_file)),
+            ],
+            plugins=[VerifiedCheckpointIO()],
+            default_root_dir=run.path,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        run.begin(config, sources, beginning, fingerprint(model.state_dict()) if initialised else None)
+        terminal.note(
+            _headline(config, lit.model, order, f"{device}, {precision} ({why}), attention {attention} ({because})"),
+            style="",
+        )
+        for path in beginning.damaged:
+            terminal.note(f"{path} is damaged: passed over, and set aside as {path.stem}.damaged", style="bold red")
+        for path in beginning.given_up:
+            terminal.note(f"{path} is given up, and lies in given_up/ now", style="")
+        if beginning.checkpoint:
+            terminal.note(f"going on after step {beginning.step}, from {beginning.checkpoint}", style="")
+        if beginning.branching and beginning.diet:
+            was = beginning.diet["curricula"][-1]["steps"]
+            terminal.note(
+                f"a branch: its trunk was to have {was:,} steps, and this run {config['max_steps']:,}", style=""
+            )
+        for key, (then, now) in beginning.changes.items():
+            terminal.note(f"changed from here on: {key}={now}, was {then}", style="")
+        if initialised:
+            terminal.note(f"starting from the weights of {config['init_from']}", style="")
+        if beginning.branching or not beginning.checkpoint:
+            settings = {
+                key: value for key, value in launch.flatten(config) if isinstance(value, (bool, int, float, str))
+            }
+            columns = [f"val/{kind}/{source}" for kind in ("loss", "bits_per_byte") for source in [*sources, "mean"]]
+            tensorboard.add_run(settings, columns)
+        try:
+            with stopping.listening(trainer):
+                trainer.fit(lit, datamodule=data, ckpt_path=beginning.checkpoint, weights_only=True)
+        except (Stopped, NotFinite, NotSaved) as end:
+            terminal.note(str(end), style="bold")
+            raise
+        except (ValueError, OSError) as error:  # no refusal any more: a fault, which wants its traceback
+            raise RuntimeError(f"the training broke off after step {trainer.global_step}") from error
+    final = run.final_metrics()
+    terminal.note(f"done: {trainer.global_step} steps in {run.path}", style="bold")
+    return final
+
+
+def _in_order(watchers: list[L.Callback], run_log: RunLog) -> list[L.Callback]:
+    """Samples come before the line of their step, the line before the checkpoint that says it is written."""
+    checkpoints = [watcher for watcher in watchers if isinstance(watcher, Checkpoints)]
+    others = [watcher for watcher in watchers if not isinstance(watcher, Checkpoints)]
+    return [*others, Faults(), run_log, *checkpoints]
+
+
+def _headline(config: Mapping[str, Any], model: GPT, order: SampleOrder, arithmetic: str) -> str:
+    tokens_per_step = config["global_batch"] * model.config.max_seq_len
+    epochs = (f"{s} {order.counts(order.steps)[s] / n:.2f}" for s, n in order.sequences.items())
+    return (
+        f"{config['name']}: {model.n_parameters():,} parameters on {arithmetic}\n"
+        f"  {config['max_steps']:,} steps of {tokens_per_step:,} tokens, {config['max_steps'] * tokens_per_step / 1e6:,.1f} "
+        f"million in all; epochs planned: {', '.join(epochs)}"
+    )
+
+
+@contextmanager
+def lightning_without_noise() -> Iterator[None]:
+    """Lightning's advice that does not hold here, each for its reason; everything else it says is heard."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)  # banners of hardware that is not there
+    try:
+        with warnings.catch_warnings():
+            # windows of memory-mapped shards are read in place: workers are for slow disks
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            # our loader begins where the completed steps say
+            warnings.filterwarnings("ignore", message=".*ended before the epoch ended and your dataloader is.*")
+            # Lightning 2.6 calls a part of torch that is to change its name
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)
