@@ -35,6 +35,7 @@ from composing import (
     group_choices,
     path_of,
     read_choice,
+    read_config,
     to_dict,
     write_config,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "path_of",
     "quote_texts",
     "read_choice",
+    "read_config",
     "run",
     "start",
     "to_dict",
