@@ -21,7 +21,9 @@ from ranks import is_first_rank
 
 _FILLED = 0.94  # of a sequence of whole conversations is no padding: measured on Alpaca at 1,024 tokens
 _MANY_BYTES = 2e9  # to be verified: a slow disk takes its time over them
-_LOOK_EVERY = 2.0  # seconds between two looks of a rank that waits for rank 0
+_LOOK_EVERY = 2.0  # seconds between two signs of rank 0, and two looks for it
+_SILENCE = 45.0  # seconds without a sign
+_AT_WORK = ".being_prepared"  # the file that is the sign
 
 
 def open_sources(
@@ -202,14 +204,49 @@ def _missing(config: Mapping[str, Any], curriculum: Curriculum, folder: Path) ->
 
 def _prepare(config: Mapping[str, Any], missing: Sequence[str], folder: Path) -> None:
     """Prepare sources, one after the other, each in a process of its own; only rank 0 does, the others wait."""
+    sign = folder / _AT_WORK
     if not is_first_rank():
-        while not all((folder / source / "source.json").is_file() for source in missing):
-            time.sleep(_LOOK_EVERY)
+        _wait(sign, [folder / source / "source.json" for source in missing])
         return
-    for source in missing:
-        command = [sys.executable, str(launch.CONF.parent / "prepare.py"), *_command(config, source)[1:]]
-        if subprocess.run(command, check=False).returncode:
-            raise ValueError(f"{source} could not be prepared (see above): {shlex.join(command[1:])}")
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        for source in missing:
+            command = [sys.executable, str(launch.CONF.parent / "prepare.py"), *_command(config, source)[1:]]
+            with subprocess.Popen(command) as process:
+                while _is_running(process):
+                    sign.touch()
+            if process.returncode:
+                raise ValueError(f"{source} could not be prepared (see above): {shlex.join(command[1:])}")
+    finally:
+        sign.unlink(missing_ok=True)
+
+
+def _is_running(process: subprocess.Popen[bytes]) -> bool:
+    """Whether it still is, in a while."""
+    try:
+        process.wait(_LOOK_EVERY)
+    except subprocess.TimeoutExpired:
+        return True
+    return False
+
+
+def _wait(sign: Path, files: Sequence[Path]) -> None:
+    """Wait until rank 0 has made some files; as long as it is at work it touches a sign. Only that it changes counts, as the
+    clocks of two machines may differ.
+
+    Raises:
+        ValueError: it has not done so for too long.
+    """
+    touched, since = 0, time.monotonic()
+    while not all(file.is_file() for file in files):
+        time.sleep(_LOOK_EVERY)
+        last = sign.stat().st_mtime_ns if sign.is_file() else 0
+        if last not in (0, touched):
+            touched, since = last, time.monotonic()
+        elif time.monotonic() - since > _SILENCE:
+            raise ValueError(
+                f"rank 0 does not prepare {files[0].parent} any more: see what it says, and start the same command again."
+            )
 
 
 def _is_local(source: str) -> bool:

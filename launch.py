@@ -26,6 +26,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 import multirun
+import ranks
 from allowed_targets import refuse_hydra_of_files, refuse_search_path
 from composing import (
     CONF,
@@ -62,6 +63,7 @@ PATHS = {
     "output",
     "init_from",
     "branch.run",
+    "resume",
     "data_dir",
     "runs_dir",
 }  # a sweep's runs have = and , in their names
@@ -72,9 +74,11 @@ def start(hydra_main: Callable[[], None], verb: str) -> None:
     arguments = quote_texts(sys.argv[1:])
     try:
         check_command_line(verb, arguments)
+        given = get_args_parser().parse_args(arguments)
+        if given.multirun:
+            ranks.refuse_multirun()
     except ValueError as error:
         sys.exit(f"error: {error}")
-    given = get_args_parser().parse_args(arguments)
     if given.info is None:
         arguments = _settings_last(arguments, given.overrides)
     sys.argv[1:] = [*arguments, *([_not_swept(given.overrides)] if given.multirun else [])]
@@ -95,7 +99,7 @@ def run(verb: Callable[[dict[str, Any]], Any], config: DictConfig) -> None:
         verb(to_dict(config))
     except Exception as error:
         if code := getattr(error, "exit_code", None):  # an end in good order, of which the run has said all
-            sys.exit(code)
+            ranks.leave(code)
         if not isinstance(error, (ValueError, OSError)):
             raise
         if os.environ.get("GPT_LIGHTNING_TRACEBACK"):

@@ -31,8 +31,11 @@ _OF_A_RUN = {
 """What a checkpoint must hold to be gone on from, and of which types: one that a stranger made may hold anything."""
 
 
-def read_checkpoint(path: Path, *, map_location: Any = "cpu") -> dict[str, Any]:
+def read_checkpoint(path: Path, *, map_location: Any = "cpu", mmap: bool = False) -> dict[str, Any]:
     """What a checkpoint holds; no code in it can run.
+
+    Args:
+        mmap: leave the tensors on the disk until they are used.
 
     Raises:
         ValueError: there is no such file, or it disagrees with its manifest, has none, or holds something to be executed.
@@ -40,7 +43,7 @@ def read_checkpoint(path: Path, *, map_location: Any = "cpu") -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"there is no checkpoint {path}.")
     verify(path)
-    return _load(path, map_location=map_location)
+    return _load(path, map_location=map_location, mmap=mmap)
 
 
 class Passport(NamedTuple):

@@ -95,11 +95,16 @@ def stream_of(folder: Path, documents: list[list[int]], *, masked: bool, n_shard
     for n, shard in enumerate(shards):
         np.save(folder / f"tokens_{n:04d}.npy", shard)
         np.save(folder / f"mask_{n:04d}.npy", shard % 2 == 0)
-    kinds = ["tokens", "mask"] if masked else ["tokens"]
-    files = [{f"{kind}_{n:04d}.npy": "" for kind in kinds} for n in range(n_shards)]
-    entries = [{"tokens": len(shard), "sha256": names} for shard, names in zip(shards, files, strict=True)]
-    entry = {"masked": masked, "dtype": "uint16", "shards": entries}
-    return TokenStream(folder, entry, eot_id=0)
+    return opened(folder, [len(shard) for shard in shards], masked=masked)
+
+
+def opened(folder: Path, lengths: list[int], *, masked: bool) -> TokenStream:
+    """Shards of so many ids that nobody verifies."""
+    kinds = ("tokens", "mask") if masked else ("tokens",)
+    shards = [
+        {"tokens": length, "sha256": {f"{kind}_{n:04d}.npy": "" for kind in kinds}} for n, length in enumerate(lengths)
+    ]
+    return TokenStream(folder, {"masked": masked, "dtype": "uint16", "shards": shards}, eot_id=0)
 
 
 DOCUMENTS = [
@@ -138,8 +143,7 @@ def test_lengths_of_a_stream_that_does_not_end(tmp_path: Path) -> None:
     stream = stream_of(tmp_path / "open", DOCUMENTS, masked=False)
     shard = np.load(tmp_path / "open" / "tokens_0000.npy")[:-1]
     np.save(tmp_path / "open" / "tokens_0000.npy", shard)
-    entry = {"masked": False, "dtype": "uint16", "shards": [{"tokens": len(shard), "sha256": {"tokens_0000.npy": ""}}]}
-    stream = TokenStream(tmp_path / "open", entry, eot_id=0)
+    stream = opened(tmp_path / "open", [len(shard)], masked=False)
     assert inspection.document_lengths(stream).tolist() == [4, 2, 8, 3, 4]
 
 
