@@ -36,6 +36,7 @@ from composing import (
     group_choices,
     path_of,
     read_choice,
+    read_config,
     to_dict,
     write_config,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "path_of",
     "quote_texts",
     "read_choice",
+    "read_config",
     "run",
     "start",
     "to_dict",
