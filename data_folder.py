@@ -1,6 +1,7 @@
 """What runs read, data/<tokenizer>/<source>/: opened for a run, what it lacks prepared first; and the tokenizer of a run."""
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -14,11 +15,16 @@ from omegaconf import OmegaConf
 
 import launch
 from data_modules import Curriculum, SourceShards
+from data_modules.integrity import damages, refusal
+from data_modules.shard_files import files_of_source
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
 from ranks import is_first_rank
 
 _FILLED = 0.94  # of a sequence of whole conversations is no padding: measured on Alpaca at 1,024 tokens
-_LOOK_EVERY = 2.0  # seconds between two looks of a rank that waits for rank 0
+_MANY_BYTES = 2e9  # to be verified: a slow disk takes its time over them
+_LOOK_EVERY = 2.0  # seconds between two signs of rank 0, and two looks for it
+_SILENCE = 45.0  # seconds without a sign
+_AT_WORK = ".being_prepared"  # the file that is the sign
 
 
 def open_sources(
@@ -57,6 +63,24 @@ def open_sources(
                 f"{folder / source} was made with another tokenizer {name}: delete it and prepare it again."
             )
     return tokenizer, sources
+
+
+def refuse_damaged(config: Mapping[str, Any], sources: Mapping[str, SourceShards]) -> None:
+    """Read every shard of the sources, unless `data.verify` is false; of the ranks of a node only the first does.
+
+    Raises:
+        ValueError: a shard is damaged, was added, or holds an id that the tokenizer has not; the message says where.
+    """
+    if not isinstance(config["data"]["verify"], bool):
+        raise ValueError(f"data.verify is {config['data']['verify']!r}: it must be true or false.")
+    if not config["data"]["verify"] or os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) != "0":
+        return
+    files = (file for source in sources.values() for file in files_of_source(source.folder, source.information))
+    if (n_bytes := sum(file.end - file.first_byte for file in files)) >= _MANY_BYTES:
+        print(f"verifying {n_bytes / 1e9:,.1f} GB of shards; data.verify=false leaves it out", flush=True)
+    for source in sources.values():
+        if found := damages(source.folder, source.information, with_sha256=False):
+            raise ValueError(f"{refusal(source.folder, found)}; data.verify=false trains on what is there.")
 
 
 class SourceSize(NamedTuple):
@@ -181,14 +205,49 @@ def _missing(config: Mapping[str, Any], curriculum: Curriculum, folder: Path) ->
 
 def _prepare(config: Mapping[str, Any], missing: Sequence[str], folder: Path) -> None:
     """Prepare sources, one after the other, each in a process of its own; only rank 0 does, the others wait."""
+    sign = folder / _AT_WORK
     if not is_first_rank():
-        while not all((folder / source / "source.json").is_file() for source in missing):
-            time.sleep(_LOOK_EVERY)
+        _wait(sign, [folder / source / "source.json" for source in missing])
         return
-    for source in missing:
-        command = [sys.executable, str(launch.CONF.parent / "prepare.py"), *_command(config, source)[1:]]
-        if subprocess.run(command, check=False).returncode:
-            raise ValueError(f"{source} could not be prepared (see above): {shlex.join(command[1:])}")
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        for source in missing:
+            command = [sys.executable, str(launch.CONF.parent / "prepare.py"), *_command(config, source)[1:]]
+            with subprocess.Popen(command) as process:
+                while _is_running(process):
+                    sign.touch()
+            if process.returncode:
+                raise ValueError(f"{source} could not be prepared (see above): {shlex.join(command[1:])}")
+    finally:
+        sign.unlink(missing_ok=True)
+
+
+def _is_running(process: subprocess.Popen[bytes]) -> bool:
+    """Whether it still is, in a while."""
+    try:
+        process.wait(_LOOK_EVERY)
+    except subprocess.TimeoutExpired:
+        return True
+    return False
+
+
+def _wait(sign: Path, files: Sequence[Path]) -> None:
+    """Wait until rank 0 has made some files; as long as it is at work it touches a sign. Only that it changes counts, as the
+    clocks of two machines may differ.
+
+    Raises:
+        ValueError: it has not done so for too long.
+    """
+    touched, since = 0, time.monotonic()
+    while not all(file.is_file() for file in files):
+        time.sleep(_LOOK_EVERY)
+        last = sign.stat().st_mtime_ns if sign.is_file() else 0
+        if last not in (0, touched):
+            touched, since = last, time.monotonic()
+        elif time.monotonic() - since > _SILENCE:
+            raise ValueError(
+                f"rank 0 does not prepare {files[0].parent} any more: see what it says, and start the same command again."
+            )
 
 
 def _is_local(source: str) -> bool:

@@ -132,6 +132,7 @@ def _costs(
         precision=precision,
         device_type="cpu" if on_cpu else "cuda",
         n_devices=n_devices,
+        sharded=trainer["strategy"] == "fsdp",
     )
     hours = {"precision": precision, "mfu": settings["mfu"], "n_devices": n_devices}
     checkpoint = budget.checkpoint_bytes(model, optimizer=optimizer, precision=precision)

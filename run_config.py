@@ -7,6 +7,7 @@ import lightning as L
 import numpy as np
 import torch
 
+import allowed_targets
 import launch
 from beginning import Beginning
 from callbacks import Checkpoints
@@ -92,7 +93,7 @@ def watchers_of(config: Mapping[str, Any]) -> list[L.Callback]:
     Raises:
         ValueError: one cannot be built, or there is none that saves.
     """
-    watchers = [launch.instantiate(node) for node in config["callbacks"].values()]
+    watchers = [allowed_targets.callback(node) for node in config["callbacks"].values()]
     if sum(isinstance(watcher, Checkpoints) for watcher in watchers) != 1:
         raise ValueError("callbacks.checkpoints is missing: a run without checkpoints could not be continued.")
     return watchers
@@ -172,7 +173,7 @@ def optimizer_of(config: Mapping[str, Any], precision: str) -> Any:
     options = dict(config["optimizer"])
     if options.get("fused") and precision == "16-mixed":
         options["fused"] = False  # a fused step unscales by itself, after our clipping: it would clip scaled gradients
-    make_optimizer = launch.instantiate(options | {"_partial_": True})
+    make_optimizer = allowed_targets.optimizer(options)
     try:
         make_optimizer([{"params": [torch.nn.Parameter(torch.zeros(1))]}])
     except (TypeError, ValueError) as error:

@@ -14,7 +14,7 @@ import launch
 from beginning import beginning_of
 from callbacks import Checkpoints, Faults, MetricsFile, NotSaved, RunLog, Stopped, Stopping, TensorBoard
 from callbacks.terminal import Terminal
-from data_folder import open_sources, refuse_other_tokenizer
+from data_folder import open_sources, refuse_damaged, refuse_other_tokenizer
 from data_modules import SampleOrder
 from data_modules.mixed_data_module import MixedDataModule
 from gpt_lightning import random_states
@@ -24,8 +24,10 @@ from gpt_lightning.hardware import choose_device, choose_precision, precision_dt
 from gpt_lightning.lit_gpt import LitGPT, NotFinite
 from gpt_lightning.model import GPT
 from gpt_lightning.model.attention_backends import choose_backend
+from ranks import together
 from run_config import accumulation_of, curriculum_of, model_config_of, optimizer_of, order_of, schedule_of, watchers_of
 from run_directory import RunDirectory
+from strategies import environment_of_ranks, refuse_other_ranks, strategy_of
 
 
 def run_training(config: Mapping[str, Any]) -> dict[str, float]:
@@ -35,11 +37,14 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
     accumulation = accumulation_of(config)
     precision, why = choose_precision(config["trainer"]["precision"], device=device)
     config = {**config, "trainer": {**config["trainer"], "precision": precision}}  # it decides the run's bits
+    refuse_other_ranks(config, device, precision)
     run = RunDirectory(Path(config["run_dir"]))
     beginning = beginning_of(run.path, config)
     tokenizer, sources = open_sources(config, curriculum, earlier=beginning.sources)
     run.refuse_other_data(beginning, sources)
     model_config = model_config_of(config, tokenizer)
+    if beginning.step < config["max_steps"]:
+        refuse_damaged(config, sources)
     sequences = {name: source.train.n_sequences(model_config.max_seq_len) for name, source in sources.items()}
     order = order_of(config, curriculum, sequences, beginning)
     schedule = schedule_of(config)
@@ -92,12 +97,15 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
         default_hp_metric=False,
         purge_step=beginning.step + 1,
     )
-    with lightning_without_noise():
+    with (
+        lightning_without_noise(),
+        together(devices=config["trainer"]["devices"], num_nodes=config["trainer"]["num_nodes"]),
+    ):
         trainer = L.Trainer(
             accelerator=device,
             devices=config["trainer"]["devices"],
             num_nodes=config["trainer"]["num_nodes"],
-            strategy=config["trainer"]["strategy"],
+            strategy=strategy_of(config),
             precision=precision,  # type: ignore[arg-type]
             max_steps=config["max_steps"],
             max_epochs=-1,  # one endless epoch
@@ -111,7 +119,7 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
                 stopping,
                 *_in_order(watchers, RunLog(every=config["log_every"], terminal=terminal, metrics_file=metrics_file)),
             ],
-            plugins=[VerifiedCheckpointIO()],
+            plugins=[VerifiedCheckpointIO(), environment_of_ranks()],
             default_root_dir=run.path,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -176,9 +184,10 @@ def _headline(config: Mapping[str, Any], model: GPT, order: SampleOrder, arithme
 @contextmanager
 def lightning_without_noise() -> Iterator[None]:
     """Lightning's advice that does not hold here, each for its reason; everything else it says is heard."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.WARNING)  # banners of hardware that is not there
+    loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)  # banners: of hardware that is not there, of ranks
     try:
         with warnings.catch_warnings():
             # windows of memory-mapped shards are read in place: workers are for slow disks
@@ -189,4 +198,5 @@ def lightning_without_noise() -> Iterator[None]:
             warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

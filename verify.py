@@ -117,8 +117,7 @@ def _runs(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     micro_batch = wanted["micro_batch"] or next(smaller, 1)
     other = base | {
         "micro_batch": micro_batch,
-        "trainer": base["trainer"]
-        | {"devices": wanted["devices"], "strategy": "ddp" if wanted["devices"] > 1 else "auto"},
+        "trainer": config["trainer"] | {"devices": wanted["devices"], "num_nodes": 1},
         "data": config["data"] | {"workers": wanted["workers"]},
     }
     for run in (base, other):

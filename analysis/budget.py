@@ -159,17 +159,32 @@ def checkpoint_bytes(model: Model, *, optimizer: str, precision: str) -> int:
 
 
 def peak_memory_bytes(
-    model: Model, *, micro_batch: int, optimizer: str, precision: str, device_type: str = "cuda", n_devices: int = 1
+    model: Model,
+    *,
+    micro_batch: int,
+    optimizer: str,
+    precision: str,
+    device_type: str = "cuda",
+    n_devices: int = 1,
+    sharded: bool = False,
 ) -> int:
-    """Bytes that training takes on each device at its peak; without compiling (which takes less) or sharding.
+    """Bytes that training takes on each device at its peak; without compiling, which takes less.
 
     The peak is the end of a forward pass: the blocks keep what their backward pass needs, the gradients of the step before are
     still there, and the head is at work. For "cpu" it is what the process grows by, within 5 % on the six rows of
     benchmarks/results/cpu.json and 15 % on fifteen other runs; for "cuda" what torch allocates, compared with no GPU yet.
     """
     weights, moments = _state_bytes(model, optimizer, precision)
-    # gradients are as large as weights, and DDP's buckets hold them once more
-    states = weights * (2 if n_devices == 1 else 3) + moments
+    # gradients are as large as weights
+    states: float = 2 * weights + moments
+    if (
+        n_devices > 1 and sharded
+    ):  # whole are what lies around the blocks, one block, and the next, with their gradients
+        inside = sum(math.prod(shape) for name, shape in parameter_shapes(model).items() if "blocks" in name)
+        share = inside * (2 if precision == "bf16-true" else 4) / weights
+        states = states / n_devices + 2 * weights * (1 - share + 2 * share / model["n_layers"])
+    elif n_devices > 1:  # DDP's buckets hold the gradients once more
+        states += weights
     tokens = micro_batch * model["max_seq_len"]
     kept = tokens * activation_bytes_per_token(model, precision=precision, device_type=device_type)
     if precision.endswith("mixed"):  # autocast's copies of the matrices, for the backward pass too

@@ -12,6 +12,8 @@ from callbacks.tensorboard import TensorBoard
 from callbacks.terminal import Terminal
 from callbacks.throughput import Throughput
 from gpt_lightning.generation import Sampling, generate
+from gpt_lightning.model import GPT
+from gpt_lightning.sharding import whole_model
 from gpt_lightning.tokenizer import Message
 
 
@@ -56,20 +58,20 @@ class Samples(StepCallback):
         self.lines = LineFile(Path(trainer.default_root_dir) / "samples.jsonl")
 
     def on_step(self, trainer: L.Trainer, module: Any) -> None:
-        if not trainer.is_global_zero:
-            return
         with Throughput.paused(trainer):
-            self._sample(trainer, module)
+            model = whole_model(module.model, keep=trainer.is_global_zero)
+            if model is not None:
+                self._sample(trainer, model)
 
-    def _sample(self, trainer: L.Trainer, module: Any) -> None:
+    def _sample(self, trainer: L.Trainer, model: GPT) -> None:
         step, tokenizer = trainer.global_step, trainer.datamodule.tokenizer  # type: ignore[attr-defined]
         ids = [[tokenizer.eot_id, *tokenizer.encode(prompt)] for prompt in self._prompts]
         ids += [
             [tokenizer.eot_id, *tokenizer.encode_chat_prompt([_asked(question)])] for question in self._chat_prompts
         ]
         answers = generate(
-            module.model,
-            [prompt[-module.model.config.max_seq_len :] for prompt in ids],  # a watcher does not stop a run
+            model,
+            [prompt[-model.config.max_seq_len :] for prompt in ids],  # a watcher does not stop a run
             stop_ids=list(tokenizer.special_ids.values()),
             vocab_size=tokenizer.vocab_size,
             max_new_tokens=self._max_new_tokens,

@@ -22,8 +22,11 @@ from torch import Tensor
 from gpt_lightning.on_disk import sync, sync_folder
 
 
-def read_checkpoint(path: Path, *, map_location: Any = "cpu") -> dict[str, Any]:
+def read_checkpoint(path: Path, *, map_location: Any = "cpu", mmap: bool = False) -> dict[str, Any]:
     """What a checkpoint holds; no code in it can run.
+
+    Args:
+        mmap: leave the tensors on the disk until they are used.
 
     Raises:
         ValueError: there is no such file, or it disagrees with its manifest, has none, or holds something to be executed.
@@ -31,7 +34,7 @@ def read_checkpoint(path: Path, *, map_location: Any = "cpu") -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"there is no checkpoint {path}.")
     verify(path)
-    return _load(path, map_location=map_location)
+    return _load(path, map_location=map_location, mmap=mmap)
 
 
 class Passport(NamedTuple):

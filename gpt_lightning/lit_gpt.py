@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from gpt_lightning.model import GPT
 from gpt_lightning.optim import Spikes, parameter_groups
+from gpt_lightning.sharding import own_parts, shard, total_norm
 
 
 class Sequences(Protocol):
@@ -95,6 +96,11 @@ class LitGPT(L.LightningModule):
         self._loss = 0.0
         self._gradient_norm = 0.0
 
+    def configure_model(self) -> None:
+        """Cut the weights up where the strategy shards: it then has a mesh."""
+        if self.device_mesh is not None:
+            shard(self.model, self.device_mesh["data_parallel"])
+
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         optimizer = self._make_optimizer(parameter_groups(self.model))
         scheduler = LambdaLR(optimizer, self._schedule)
@@ -102,7 +108,17 @@ class LitGPT(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_train_start(self) -> None:
-        """What the config says of the optimizer holds, though its state may come from a run that was told otherwise."""
+        """What the config says of the optimizer holds, though its state may come from a run that was told otherwise.
+
+        Raises:
+            RuntimeError: the ranks do not begin at the same step.
+        """
+        step = torch.tensor(self.trainer.global_step, device=self.device)
+        first, last = (int(self.trainer.strategy.reduce(step.clone(), reduce_op=op)) for op in ("min", "max"))
+        if first != last:
+            raise RuntimeError(
+                f"some ranks go on after step {first}, others after step {last}: they do not see the same run directory."
+            )
         scheduler: Any = self.lr_schedulers()
         share = self._schedule(scheduler.last_epoch)
         for group, options in zip(self.trainer.optimizers[0].param_groups, self._options, strict=True):
@@ -134,12 +150,13 @@ class LitGPT(L.LightningModule):
         """Scale to the mean over loss-bearing tokens and clip, in one pass over the gradients; unless the step is left out."""
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         to_mean = self._global_batch_tokens / self._tokens.clamp(min=1)
-        norm = torch.nn.utils.get_total_norm(gradients) * to_mean
+        norm = total_norm(gradients) * to_mean
         loss = self._nats / self._tokens.clamp(min=1)
         self._loss, self._gradient_norm = torch.stack([loss, norm]).tolist()  # the step's one wait for the device
         self.left_out = self._why_left_out()
         if self.left_out is None:
-            torch._foreach_mul_(gradients, to_mean * (self._gradient_clip / (norm + 1e-6)).clamp(max=1))
+            scale = to_mean * (self._gradient_clip / (norm + 1e-6)).clamp(max=1)
+            torch._foreach_mul_(own_parts(gradients), scale)
         else:
             for parameter in self.parameters():
                 parameter.grad = None  # for the optimizer, moments and weight decay included, there is nothing to do

@@ -9,11 +9,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 VERBS = {
+    "allowed_targets",
     "beginning",
+    "composing",
     "convert",
     "data_folder",
     "generate",
     "launch",
+    "multirun",
     "plan",
     "prepare",
     "ranks",
@@ -21,6 +24,7 @@ VERBS = {
     "run_config",
     "run_directory",
     "source_config",
+    "strategies",
     "train",
     "training",
     "verify",
@@ -38,6 +42,7 @@ CALLED_BY_NOBODY = ("utils", "common", "helpers", "misc")
 MAY_IMPORT = {
     "benchmarks": {
         "analysis.budget",
+        "allowed_targets",
         "benchmarks",
         "data_modules",
         "gpt_lightning",
@@ -66,7 +71,13 @@ MAY_IMPORT = {
         "gpt_lightning.tokenizer",
         "torch",
     },
-    "gpt_lightning.lit_gpt": {"gpt_lightning.model", "gpt_lightning.optim", "torch", "lightning"},
+    "gpt_lightning.lit_gpt": {
+        "gpt_lightning.model",
+        "gpt_lightning.optim",
+        "gpt_lightning.sharding",
+        "torch",
+        "lightning",
+    },
     "gpt_lightning.model": {"gpt_lightning.model", "torch"},
     "gpt_lightning.on_disk": set(),
     "gpt_lightning.optim": {"gpt_lightning.optim", "torch"},

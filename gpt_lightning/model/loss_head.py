@@ -86,7 +86,10 @@ class _CrossEntropySum(torch.autograd.Function):
                     head.add_to_gradient_of_weight(logits, low_x)
         ctx.gradients = grad_x, head.gradient_of_weight
         ctx.weight_dtype = weight.dtype
-        objective, nats = sums.unbind()
+        objective, nats = (
+            sums[0].clone(),
+            sums[1],
+        )  # no view: FSDP's hook is on it, and an operation in place would lose it
         ctx.mark_non_differentiable(nats)
         return objective, nats
 

@@ -108,6 +108,17 @@ def test_more_sequences_need_more_memory(one: int, other: int, precision: str, d
     assert memory(more, "AdamW8bit") < memory(more) < memory(more, attention="manual")
 
 
+def test_sharded_states_grow_smaller_with_the_ranks() -> None:
+    """Down to what is gathered at a time, of GPT-2 1558M much less than what every rank holds without."""
+    sizes: dict[str, Any] = {"micro_batch": 1, "optimizer": "AdamW", "precision": "32-true"}
+    model = shipped("gpt2_1558m")
+    one, *several = (peak_memory_bytes(model, **sizes, n_devices=n, sharded=True) for n in (1, 2, 4, 64))
+    assert one == peak_memory_bytes(model, **sizes) > several[0] > several[1] > several[2]
+    whole = 16 * 1_557_611_200
+    assert one - several[0] == pytest.approx(0.45 * whole, rel=0.02)
+    assert one - several[2] == pytest.approx(0.93 * whole, rel=0.02)
+
+
 def test_large_pictures_of_memory() -> None:
     """GPT-2 124M on a GPU: 2 GB of states; the head never holds the logits of a batch, which would be 6.6 GB here."""
     sizes = {"optimizer": "AdamW", "precision": "bf16-mixed"}
