@@ -30,7 +30,6 @@ SMALL_RUN = [
     # three sources, whose weights change from step 16 to step 28
     *(f"~curriculum.keyframes.{keyframe}.weights.stdlib" for keyframe in ("start", "switch", "settled")),
 ]
-TWO_RANKS = ["trainer.devices=2", "trainer.strategy=ddp", f"micro_batch={GLOBAL_BATCH // ACCUMULATION // 2}"]
 SOAK = os.environ.get("GPT_LIGHTNING_SOAK", "")  # "": the fast selection of make test; all; hour
 
 
@@ -58,9 +57,13 @@ class Run:
     """A run in a folder of its own, that is started as often as a test wants."""
 
     def __init__(self, nursery: Nursery, folder: Path, overrides: Sequence[str], *, ranks: int = 1) -> None:
-        self.nursery, self.folder, self.ranks = nursery, folder, ranks
+        self.nursery, self.folder = nursery, folder
         self.path = folder / "runs" / "run"
-        self.overrides = [*overrides, *(TWO_RANKS if ranks == 2 else ()), "name=run", f"runs_dir={folder / 'runs'}"]
+        self.overrides = [*overrides, "name=run", f"runs_dir={folder / 'runs'}"]
+        self.ranks = ranks
+        """Of its next life."""
+        self.strategy = "ddp"
+        """Of several ranks: ddp or fsdp."""
         self.lives: list[Life] = []
 
     @property
@@ -85,10 +88,11 @@ class Run:
             plain: start the program itself and not a fork of the nursery.
         """
         launched = _launched(self.ranks)
+        parallel = [f"trainer={self.strategy}", f"micro_batch={GLOBAL_BATCH // ACCUMULATION // self.ranks}"]
         afflicted = range(self.ranks) if on_ranks is None else on_ranks
         return [
             (Shell() if plain else self.nursery).bear(
-                [*self.overrides, *more],
+                [*self.overrides, *(parallel if self.ranks > 1 else ()), *more],
                 folder=self.folder / f"life{len(self.lives)}_rank{rank}",
                 faults=faults if rank in afflicted else (),
                 environment=launched[rank] | (environment or {}),

@@ -135,7 +135,7 @@ def test_the_program_as_a_user_starts_it_stops_at_a_signal(new_run: Runs, straig
 
 def test_two_ranks_as_a_user_starts_them_stop_at_a_signal_to_the_first(new_run: Runs, straight: Runs) -> None:
     """Lightning starts the second rank, which no signal reaches."""
-    run = new_run("trainer.devices=2", "trainer.strategy=ddp", "micro_batch=1")
+    run = new_run("trainer=ddp", "micro_batch=1")
 
     def stop(victims: list[Victim]) -> None:
         victims[0].wait_until(lambda: newest(run.checkpoints) >= 5)
