@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from gpt_lightning.checkpoint_folder import newest_valid_checkpoint
 from tests.conftest import TINY
 from tests.faults.victims import PATIENCE, Fault, Nursery, Shell, Victim
@@ -31,6 +33,9 @@ SMALL_RUN = [
     *(f"~curriculum.keyframes.{keyframe}.weights.stdlib" for keyframe in ("start", "switch", "settled")),
 ]
 SOAK = os.environ.get("GPT_LIGHTNING_SOAK", "")  # "": the fast selection of make test; all; hour
+
+
+soak_only = pytest.mark.skipif(not SOAK, reason="make soak runs it, and more cases of what runs here")
 
 
 def some(cases: Sequence[Any], *, fast: int) -> list[Any]:

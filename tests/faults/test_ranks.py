@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.faults.comparing import assert_equal, assert_same_diet, micro_batches_lost
-from tests.faults.harness import ACCUMULATION, MICRO_BATCHES, Run, some
+from tests.faults.harness import ACCUMULATION, MICRO_BATCHES, Run, soak_only, some
 from tests.runs import assert_same_rows, final_checkpoint, final_weights, untimed
 
 Runs = Callable[..., Run]
@@ -29,6 +29,7 @@ def is_the_same_run_but_for_rounding(run: Run, straight: Run) -> None:
         assert (ours - theirs[name]).norm() <= 1e-3 * theirs[name].norm().clamp(min=1e-3), name
 
 
+@soak_only
 @pytest.mark.parametrize(
     "lives",
     some(
@@ -55,6 +56,7 @@ def test_killed_it_goes_on_with_another_number_of_ranks(
     is_the_same_run_but_for_rounding(run, straight(*MOVABLE))
 
 
+@soak_only
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_on_equally_many_ranks_it_goes_on_with_the_same_bits(new_run: Runs, straight: Runs, strategy: str) -> None:
     """Dropout and all."""
@@ -65,6 +67,7 @@ def test_on_equally_many_ranks_it_goes_on_with_the_same_bits(new_run: Runs, stra
     assert_equal(run, undisturbed)
 
 
+@soak_only
 @pytest.mark.parametrize("rank", some([1, 0], fast=1))
 def test_a_sharded_run_stops_at_a_signal_to_one_rank(new_run: Runs, straight: Runs, rank: int) -> None:
     run = new_run(ranks=2)
@@ -79,8 +82,8 @@ def test_a_sharded_run_stops_at_a_signal_to_one_rank(new_run: Runs, straight: Ru
     assert_equal(run, straight(ranks=2, strategy="fsdp"))
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-@pytest.mark.parametrize("rank", [1, 0])
+@pytest.mark.parametrize("strategy", some(["ddp", "fsdp"], fast=1))
+@pytest.mark.parametrize("rank", some([1, 0], fast=1))
 def test_a_rank_that_dies_takes_the_other_down(new_run: Runs, straight: Runs, rank: int, strategy: str) -> None:
     """Within a minute; and the run goes on from its newest checkpoint."""
     run = new_run(ranks=2)
