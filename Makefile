@@ -2,7 +2,7 @@
 # make test         environment and the whole test suite
 # make check        lint, types and tests: what CI runs
 # make audit        known vulnerabilities of the installed packages, where a network serves
-# make soak         every fault of docs/reliability.md, and its table: half an hour; soak-hour: an hour of preemption, its last row
+# make soak         every fault of docs/reliability.md, and its table: an hour at most; make soak-hour: its hour of preemption
 # make bench        speed and memory beside other libraries; puts the table into the README
 PYTHON ?= python3
 VENV := .venv
@@ -33,9 +33,10 @@ check: lint types test
 
 audit: $(READY)
 	$(BIN)/python .ci/audit.py
+
 # what ran, with the commit, is written into docs/reliability.md: leave the checkout alone meanwhile
 soak: $(READY)
-	GPT_LIGHTNING_SOAK=all $(BIN)/python -m pytest tests/faults
+	GPT_LIGHTNING_SOAK=all $(BIN)/python -m pytest $$($(BIN)/python -m tests.faults.tally)
 
 soak-hour: $(READY)
 	GPT_LIGHTNING_SOAK=hour $(BIN)/python -m pytest tests/faults/test_preemption.py

@@ -56,13 +56,14 @@ def new_run(nursery: Nursery, tiny_data: Path, tmp_path: Path) -> Callable[..., 
 @pytest.fixture(scope="session")
 def straight(nursery: Nursery, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
     """`straight("a=1", …, ranks=2)`: the same run in one go; each is run once a session."""
-    done: dict[tuple[int, tuple[str, ...]], Run] = {}
+    done: dict[tuple[tuple[str, ...], int, str], Run] = {}
 
-    def undisturbed(*overrides: str, ranks: int = 1) -> Run:
-        key = (ranks, overrides)
+    def undisturbed(*overrides: str, ranks: int = 1, strategy: str = "ddp") -> Run:
+        key = (overrides, ranks, strategy)
         if key not in done:
             folder = tmp_path_factory.mktemp("straight")
             done[key] = Run(nursery, folder, [*SMALL_RUN, f"data_dir={tiny_data}", *overrides], ranks=ranks)
+            done[key].strategy = strategy
             done[key].finish(timeout=600)
         return done[key]
 

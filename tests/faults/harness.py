@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from gpt_lightning.checkpoint_folder import newest_valid_checkpoint
 from tests.conftest import TINY
 from tests.faults.victims import PATIENCE, Fault, Nursery, Shell, Victim
@@ -30,8 +32,10 @@ SMALL_RUN = [
     # three sources, whose weights change from step 16 to step 28
     *(f"~curriculum.keyframes.{keyframe}.weights.stdlib" for keyframe in ("start", "switch", "settled")),
 ]
-TWO_RANKS = ["trainer.devices=2", "trainer.strategy=ddp", f"micro_batch={GLOBAL_BATCH // ACCUMULATION // 2}"]
 SOAK = os.environ.get("GPT_LIGHTNING_SOAK", "")  # "": the fast selection of make test; all; hour
+
+
+soak_only = pytest.mark.skipif(not SOAK, reason="make soak runs it, and more cases of what runs here")
 
 
 def some(cases: Sequence[Any], *, fast: int) -> list[Any]:
@@ -58,9 +62,13 @@ class Run:
     """A run in a folder of its own, that is started as often as a test wants."""
 
     def __init__(self, nursery: Nursery, folder: Path, overrides: Sequence[str], *, ranks: int = 1) -> None:
-        self.nursery, self.folder, self.ranks = nursery, folder, ranks
+        self.nursery, self.folder = nursery, folder
         self.path = folder / "runs" / "run"
-        self.overrides = [*overrides, *(TWO_RANKS if ranks == 2 else ()), "name=run", f"runs_dir={folder / 'runs'}"]
+        self.overrides = [*overrides, "name=run", f"runs_dir={folder / 'runs'}"]
+        self.ranks = ranks
+        """Of its next life."""
+        self.strategy = "ddp"
+        """Of several ranks: ddp or fsdp."""
         self.lives: list[Life] = []
 
     @property
@@ -85,10 +93,11 @@ class Run:
             plain: start the program itself and not a fork of the nursery.
         """
         launched = _launched(self.ranks)
+        parallel = [f"trainer={self.strategy}", f"micro_batch={GLOBAL_BATCH // ACCUMULATION // self.ranks}"]
         afflicted = range(self.ranks) if on_ranks is None else on_ranks
         return [
             (Shell() if plain else self.nursery).bear(
-                [*self.overrides, *more],
+                [*self.overrides, *(parallel if self.ranks > 1 else ()), *more],
                 folder=self.folder / f"life{len(self.lives)}_rank{rank}",
                 faults=faults if rank in afflicted else (),
                 environment=launched[rank] | (environment or {}),

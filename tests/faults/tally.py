@@ -5,10 +5,10 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
-from tests.conftest import ROOT
-
+ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- written by make soak -->", "<!-- end of what make soak writes -->"
 HEAD = "| fault | must hold | ran | held | when |\n| --- | --- | ---: | ---: | --- |\n"
@@ -25,14 +25,104 @@ class Row(NamedTuple):
 
 ROWS = (
     Row(
+        "stopped at each step of a 40-step run; three stops in one run",
+        "equal: weights, optimizer, random states, learning rate, data log, bit for bit",
+        ("tests/faults/test_stops.py::test_stopped_",),
+    ),
+    Row(
         "SIGKILL at 50 random moments, at least 10 of them inside a save",
-        "it resumes, repeats nothing but the steps since the last save, and its final state is equal",
-        ("tests/faults/test_kills.py::test_killed",),
+        "it resumes, nothing but the steps since the last save is repeated, final state equal",
+        ("tests/faults/test_kills.py::",),
+    ),
+    Row(
+        "SIGKILL before each change that a save makes, in the middle of a write, with `TMPDIR` on another file system; "
+        "renames undone as by a loss of power",
+        "a valid checkpoint always exists, leftovers are swept at the next start, final state equal",
+        ("tests/faults/test_saves.py::",),
+    ),
+    Row(
+        "SIGTERM at 20 random micro-batches on one rank, and 20 on two, to either or both",
+        "exit 143 within 30 s on every rank, nothing is repeated, final state equal",
+        ("tests/faults/test_stops.py::test_sigterm_",),
+    ),
+    Row(
+        "SIGINT, SIGUSR1, a signal to the whole process group with workers, a second signal, `max_hours`",
+        "exit 130, 143, 143, at once, 75; final state equal",
+        (
+            "tests/faults/test_stops.py::test_other_signals_",
+            "tests/faults/test_stops.py::test_a_",
+            "tests/faults/test_stops.py::test_max_hours_",
+            "tests/faults/test_stops.py::test_the_program_",
+            "tests/faults/test_stops.py::test_two_ranks_",
+        ),
+    ),
+    Row(
+        "newest checkpoint truncated to 0, 1, 50, 99 %, a byte flipped or too many, manifest missing, empty or of another "
+        "file; the two newest; all three",
+        "it falls back and says so; with none left it is refused, and never begins at step 0",
+        ("tests/faults/test_damage.py::",),
+    ),
+    Row(
+        "disk full while saving, sampling, logging, at the start, on two ranks; a quota on file sizes",
+        "older checkpoints unchanged, the run goes on, exit 74 after 3 failed saves, final state equal once there is room",
+        ("tests/faults/test_disk.py::",),
+    ),
+    Row(
+        "1,000 steps, and resumed from the oldest checkpoint kept",
+        "exactly 3 valid checkpoints and no other file, final state equal",
+        ("tests/faults/test_long_runs.py::test_the_oldest_", "tests/faults/test_long_runs.py::test_a_run_"),
+    ),
+    Row(
+        "token shard with a flipped byte, truncated, of odd length, an id beyond the vocabulary; a shard added, renamed or "
+        "replaced since the checkpoint",
+        "refused before step 0 with file and offset; `data.verify=false` to opt out",
+        ("tests/test_damaged_data.py::", "tests/data_modules/test_integrity.py::"),
+    ),
+    Row(
+        "NaN or infinity in a loss or a gradient at step 17, also on one of two ranks; a spike with `on_spike=skip`",
+        "all ranks stop before the update with exit 65, the sequences are named, final state equal without the fault; "
+        "the spike's step changes nothing",
+        ("tests/faults/test_not_finite.py::",),
+    ),
+    Row(
+        "killed on 2 ranks, going on with 1 and 2 again; FSDP 2 to 1, and to DDP and back",
+        "data log identical, losses within 1e-5, weights within rounding; the same bits on equally many ranks",
+        (
+            "tests/faults/test_ranks.py::test_killed_",
+            "tests/faults/test_ranks.py::test_on_equally_many_",
+            "tests/faults/test_ranks.py::test_a_sharded_",
+            "tests/test_elastic.py::",
+            "tests/test_fsdp.py::",
+        ),
+    ),
+    Row(
+        "one of two ranks is killed",
+        "the other ends within 60 s and not with 0, the run goes on, final state equal",
+        ("tests/faults/test_ranks.py::test_a_rank_that_dies_",),
+    ),
+    Row(
+        "two and eight processes in one directory; an owner that is stopped or killed",
+        "the second is refused within 2 s and told host and process, the first is unharmed; a dead owner's lock is taken over",
+        ("tests/faults/test_owners.py::",),
+    ),
+    Row(
+        "validation, sampling and logging on, off, or at each step",
+        "weights, optimizer, schedule, random states and data equal, bit for bit",
+        ("tests/faults/test_long_runs.py::test_watchers_",),
+    ),
+    Row(
+        "malicious checkpoint, malicious config",
+        "refused, and the marker file is absent",
+        (
+            "tests/faults/test_malice.py::",
+            "tests/test_security.py::",
+            "tests/gpt_lightning/test_checkpoint.py::test_code_in_a_file_never_runs",
+        ),
     ),
     Row(
         "an hour of preemption on a micro run: a SIGKILL, SIGTERM or SIGINT every 20 to 60 s",
         "final state equal to the undisturbed run",
-        ("tests/faults/test_preemption.py::test_an_hour",),
+        ("tests/faults/test_preemption.py::test_an_hour_",),
     ),
 )
 
@@ -90,3 +180,8 @@ def revision() -> str:
         check=False,
     )
     return (commit.stdout.strip() or "no commit") + (" with edits" if edited.stdout.strip() else "")
+
+
+if __name__ == "__main__":  # what make soak runs
+    files = dict.fromkeys(test.partition("::")[0] for row in ROWS for test in row.tests)
+    print("tests/faults", *(file for file in files if not file.startswith("tests/faults/")))

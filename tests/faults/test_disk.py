@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.comparing import assert_equal
-from tests.faults.harness import Run, leftovers, newest, some
+from tests.faults.harness import Run, leftovers, newest, soak_only, some
 from tests.faults.victims import Nursery, Victim
 from tests.runs import contents, saved_steps
 
@@ -107,6 +107,7 @@ def test_it_is_full_for_some_time(on_small_disk: Run, straight: Runs, full_after
     assert saved_steps(run.path) == [30, 35, 40]
 
 
+@soak_only
 def test_it_is_full_between_two_saves(on_small_disk: Run, straight: Runs) -> None:
     """While it samples and logs: no save fails, and no row is lost."""
     run = on_small_disk
@@ -123,6 +124,7 @@ def test_it_is_full_between_two_saves(on_small_disk: Run, straight: Runs) -> Non
     assert_equal(run, straight())
 
 
+@soak_only
 def test_it_is_full_while_it_samples(on_small_disk: Run, straight: Runs) -> None:
     run = on_small_disk
 
@@ -138,6 +140,7 @@ def test_it_is_full_while_it_samples(on_small_disk: Run, straight: Runs) -> None
     assert_equal(run, straight())
 
 
+@soak_only
 def test_it_is_full_from_the_first_step_on(on_small_disk: Run) -> None:
     run = on_small_disk
 
@@ -162,6 +165,7 @@ def test_it_is_full_before_the_run_begins(on_small_disk: Run) -> None:
     assert life.diet == []
 
 
+@soak_only
 def test_it_is_full_when_a_run_goes_on(on_small_disk: Run, straight: Runs) -> None:
     """It begins, as far as it gets; the checkpoints that there were are still there."""
     run = on_small_disk
@@ -178,6 +182,7 @@ def test_it_is_full_when_a_run_goes_on(on_small_disk: Run, straight: Runs) -> No
     assert_equal(run, straight())
 
 
+@soak_only
 def test_two_ranks_stop_together(nursery: Nursery, new_run: Runs, straight: Runs) -> None:
     """The disk is that of the first rank; the second would wait for it for ever."""
     run = new_run(ranks=2)

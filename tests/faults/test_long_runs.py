@@ -6,7 +6,7 @@ import pytest
 
 from gpt_lightning.checkpoint import verify
 from tests.faults.comparing import assert_equal, differences
-from tests.faults.harness import SOAK, Run, leftovers
+from tests.faults.harness import SOAK, Run, leftovers, soak_only
 from tests.runs import final_checkpoint, saved_steps
 
 Runs = Callable[..., Run]
@@ -35,6 +35,7 @@ def test_the_oldest_that_is_kept_is_gone_on_from(new_run: Runs, straight: Runs) 
     assert_equal(run, straight(*LONG))
 
 
+@soak_only
 def test_a_run_goes_on_from_its_oldest_and_is_killed(new_run: Runs, straight: Runs) -> None:
     """Started again with the very same words, it goes on and does not go back once more."""
     run, kept = new_run(*LONG), [STEPS - 20, STEPS - 10, STEPS]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.faults.comparing import assert_equal, differences
-from tests.faults.harness import ACCUMULATION, GLOBAL_BATCH, Run, some
+from tests.faults.harness import ACCUMULATION, GLOBAL_BATCH, Run, soak_only, some
 from tests.faults.victims import Fault
 from tests.runs import final_checkpoint, saved_steps, untimed
 
@@ -57,6 +57,7 @@ def test_a_loss_that_is_no_number(new_run: Runs, straight: Runs, micro: int, fac
     ]
 
 
+@soak_only
 @pytest.mark.parametrize("factor", some(["inf", "nan"], fast=1))
 def test_a_gradient_that_is_no_number(new_run: Runs, straight: Runs, factor: str) -> None:
     """Of which micro-batch it is nobody can say any more: all sequences of the step are named."""
@@ -74,6 +75,7 @@ def test_on_one_of_two_ranks(new_run: Runs, straight: Runs, of: str, rank: int) 
     assert row["micro_batches"] == ([[rank, 1]] if of == "loss" else [])
 
 
+@soak_only
 def test_the_very_first_step(new_run: Runs, straight: Runs) -> None:
     run = new_run()
     life = run.live(faults=in_step(1, 0, of="loss", factor="nan"))
@@ -83,6 +85,7 @@ def test_the_very_first_step(new_run: Runs, straight: Runs) -> None:
     assert_equal(run, straight())
 
 
+@soak_only
 def test_a_learning_rate_beyond_reason(new_run: Runs) -> None:
     """The program itself, and a loss that nobody injected."""
     run = new_run("optimizer.lr=1e30")
@@ -92,6 +95,7 @@ def test_a_learning_rate_beyond_reason(new_run: Runs) -> None:
     assert "Traceback" not in life.output
 
 
+@soak_only
 def test_a_spike_is_left_out(new_run: Runs, straight: Runs) -> None:
     """The step changes no weight and no moment, the schedule does not advance, and a line and faults.jsonl say so."""
     run, undisturbed = new_run("on_spike=skip", *LONG), straight("on_spike=skip", *LONG)
@@ -116,6 +120,7 @@ def test_a_spike_is_left_out(new_run: Runs, straight: Runs) -> None:
     assert rates[150:] == usual[149:-1]
 
 
+@soak_only
 @pytest.mark.parametrize("killed_at", some([151 * 4 + 1, 140 * 4, 159 * 4], fast=1))
 def test_a_run_with_a_spike_is_killed(new_run: Runs, killed_at: int) -> None:
     """What the spikes are measured against is in the checkpoint: the resumed run leaves out what the other one does."""
@@ -130,6 +135,7 @@ def test_a_run_with_a_spike_is_killed(new_run: Runs, killed_at: int) -> None:
     assert rows(run) == rows(straight)
 
 
+@soak_only
 def test_without_a_spike_skipping_them_changes_nothing(straight: Runs) -> None:
     skipping, training = (final_checkpoint(straight(*on_spike, *LONG).path) for on_spike in (["on_spike=skip"], []))
     for key in ("state_dict", "optimizer_states", "lr_schedulers", "random_states", "ledger"):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.comparing import assert_equal
-from tests.faults.harness import ACCUMULATION, Run, leftovers, newest, some
+from tests.faults.harness import ACCUMULATION, Run, leftovers, newest, soak_only, some
 from tests.runs import saved_steps
 
 Runs = Callable[..., Run]
@@ -29,7 +29,7 @@ CHANGES = [
 EXISTS_FROM = CHANGES.index(("rename", f"{STEP}.pt")) + 1
 
 
-@pytest.fixture(params=["", "/dev/shm"], ids=["", "other file system"])
+@pytest.fixture(params=some(["/dev/shm", ""], fast=1), ids=lambda place: place or "the same")
 def temporary_files(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, str]]:
     """The environment of a run whose TMPDIR is that of the tests, or on another file system than its checkpoints."""
     if not request.param:
@@ -79,6 +79,7 @@ def test_killed_before_each_change_of_a_save(
     goes_on(run, straight(), temporary_files)
 
 
+@soak_only
 @pytest.mark.parametrize("byte", some([0, 1, 64, 4096, 100_000, 400_000], fast=1))
 def test_killed_in_the_middle_of_a_write(new_run: Runs, straight: Runs, byte: int) -> None:
     """By the kernel, as the file grows beyond a limit."""
@@ -90,6 +91,7 @@ def test_killed_in_the_middle_of_a_write(new_run: Runs, straight: Runs, byte: in
     goes_on(run, straight(), {})
 
 
+@soak_only
 @pytest.mark.parametrize("lost", some([["pt"], ["json"], ["pt", "json"]], fast=1))
 def test_a_loss_of_power_undoes_renames_that_were_not_yet_on_the_disk(
     new_run: Runs, straight: Runs, lost: list[str]
@@ -106,6 +108,7 @@ def test_a_loss_of_power_undoes_renames_that_were_not_yet_on_the_disk(
     goes_on(run, straight(), {})
 
 
+@soak_only
 @pytest.mark.parametrize("change", some(range(len(CHANGES)), fast=1))
 def test_a_signal_in_a_save_stops_it_at_the_next_step(new_run: Runs, straight: Runs, change: int) -> None:
     run = new_run()

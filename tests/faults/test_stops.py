@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.faults.comparing import assert_equal, micro_batches_lost
-from tests.faults.harness import ACCUMULATION, MICRO_BATCHES, STEPS, Life, Run, newest, some
+from tests.faults.harness import ACCUMULATION, MICRO_BATCHES, STEPS, Life, Run, newest, soak_only, some
 from tests.faults.victims import Victim
 
 Runs = Callable[..., Run]
@@ -26,7 +26,7 @@ def stop_in(run: Run, micro_batch: int, *, name: str = "SIGTERM", code: int = 14
     return life
 
 
-@pytest.mark.parametrize("step", some(range(STEPS), fast=3))
+@pytest.mark.parametrize("step", some(range(STEPS), fast=1))
 def test_stopped_at_each_step(new_run: Runs, straight: Runs, step: int) -> None:
     run = new_run()
     stop_in(run, step * ACCUMULATION + random.Random(step).randrange(ACCUMULATION))
@@ -44,6 +44,7 @@ def test_stopped_three_times(new_run: Runs, straight: Runs, seed: int) -> None:
     assert_equal(run, straight())
 
 
+@soak_only
 @pytest.mark.parametrize("seed", some(range(20), fast=1))
 def test_sigterm_at_a_random_micro_batch_of_one_rank(new_run: Runs, straight: Runs, seed: int) -> None:
     run = new_run()
@@ -53,7 +54,7 @@ def test_sigterm_at_a_random_micro_batch_of_one_rank(new_run: Runs, straight: Ru
 
 
 @pytest.mark.parametrize(
-    ("seed", "on_ranks"), some([(seed, ([0], [1], [0, 1])[seed % 3]) for seed in range(20)], fast=2)
+    ("seed", "on_ranks"), some([(seed, ([0], [1], [0, 1])[seed % 3]) for seed in range(20)], fast=1)
 )
 def test_sigterm_at_a_random_micro_batch_of_two_ranks(
     new_run: Runs, straight: Runs, seed: int, on_ranks: Iterable[int]
@@ -65,6 +66,7 @@ def test_sigterm_at_a_random_micro_batch_of_two_ranks(
     assert_equal(run, straight(ranks=2))
 
 
+@soak_only
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGUSR1", 143)])
 def test_other_signals_stop_it_as_well(new_run: Runs, straight: Runs, name: str, code: int) -> None:
     run = new_run()
@@ -73,6 +75,7 @@ def test_other_signals_stop_it_as_well(new_run: Runs, straight: Runs, name: str,
     assert_equal(run, straight())
 
 
+@soak_only
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_signal_to_the_whole_process_group_stops_it_as_well(new_run: Runs, straight: Runs, workers: int) -> None:
     """As Ctrl-C in a terminal and a batch system do it: the processes that read ahead get it too."""
@@ -89,7 +92,7 @@ def test_a_signal_to_the_whole_process_group_stops_it_as_well(new_run: Runs, str
     assert_equal(run, straight())
 
 
-@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("second", some([signal.SIGINT, signal.SIGTERM], fast=1))
 def test_a_second_signal_ends_it_at_once_and_harms_nothing(new_run: Runs, straight: Runs, second: int) -> None:
     run = new_run()
 
@@ -105,6 +108,7 @@ def test_a_second_signal_ends_it_at_once_and_harms_nothing(new_run: Runs, straig
     assert_equal(run, straight())
 
 
+@soak_only
 def test_max_hours_stops_it_before_they_are_over(new_run: Runs, straight: Runs) -> None:
     """Each step takes a second, of six that there are since the process began."""
     run = new_run()
@@ -133,9 +137,10 @@ def test_the_program_as_a_user_starts_it_stops_at_a_signal(new_run: Runs, straig
     assert_equal(run, straight())
 
 
+@soak_only
 def test_two_ranks_as_a_user_starts_them_stop_at_a_signal_to_the_first(new_run: Runs, straight: Runs) -> None:
     """Lightning starts the second rank, which no signal reaches."""
-    run = new_run("trainer.devices=2", "trainer.strategy=ddp", "micro_batch=1")
+    run = new_run("trainer=ddp", "micro_batch=1")
 
     def stop(victims: list[Victim]) -> None:
         victims[0].wait_until(lambda: newest(run.checkpoints) >= 5)
