@@ -104,7 +104,7 @@ def run(verb: Callable[[dict[str, Any]], Any], config: DictConfig) -> None:
             raise
         if os.environ.get("GPT_LIGHTNING_TRACEBACK"):
             traceback.print_exc()
-        sys.exit(f"error: {error}")
+        ranks.leave(f"error: {error}")
 
 
 def quote_texts(arguments: list[str]) -> list[str]:
