@@ -1,6 +1,7 @@
 """What runs read, data/<tokenizer>/<source>/: opened for a run, what it lacks prepared first; and the tokenizer of a run."""
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -10,14 +11,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from omegaconf import OmegaConf
 
 import launch
 from data_modules import Curriculum, SourceShards
+from data_modules.integrity import damages, refusal
+from data_modules.shard_files import files_of_source
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
 from ranks import is_first_rank
 
 _FILLED = 0.94  # of a sequence of whole conversations is no padding: measured on Alpaca at 1,024 tokens
+_MANY_BYTES = 2e9  # to be verified: a slow disk takes its time over them
 _LOOK_EVERY = 2.0  # seconds between two signs of rank 0, and two looks for it
 _SILENCE = 45.0  # seconds without a sign
 _AT_WORK = ".being_prepared"  # the file that is the sign
@@ -59,6 +62,24 @@ def open_sources(
                 f"{folder / source} was made with another tokenizer {name}: delete it and prepare it again."
             )
     return tokenizer, sources
+
+
+def refuse_damaged(config: Mapping[str, Any], sources: Mapping[str, SourceShards]) -> None:
+    """Read every shard of the sources, unless `data.verify` is false; of the ranks of a node only the first does.
+
+    Raises:
+        ValueError: a shard is damaged, was added, or holds an id that the tokenizer has not; the message says where.
+    """
+    if not isinstance(config["data"]["verify"], bool):
+        raise ValueError(f"data.verify is {config['data']['verify']!r}: it must be true or false.")
+    if not config["data"]["verify"] or os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) != "0":
+        return
+    files = (file for source in sources.values() for file in files_of_source(source.folder, source.information))
+    if (n_bytes := sum(file.end - file.first_byte for file in files)) >= _MANY_BYTES:
+        print(f"verifying {n_bytes / 1e9:,.1f} GB of shards; data.verify=false leaves it out", flush=True)
+    for source in sources.values():
+        if found := damages(source.folder, source.information, with_sha256=False):
+            raise ValueError(f"{refusal(source.folder, found)}; data.verify=false trains on what is there.")
 
 
 class SourceSize(NamedTuple):
@@ -150,7 +171,7 @@ def refuse_other_tokenizer(path: Path, tokenizer: Tokenizer) -> None:
 
 def _tokenizer_of_run(run: Path) -> Tokenizer:
     try:
-        config: Any = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))
+        config = launch.read_config(run / "config.yaml")
         name = config["tokenizer"]["name"]
         data_dir = Path(config["data_dir"])
         fingerprint = json.loads((run / "environment.json").read_text())["tokenizer"]

@@ -20,7 +20,9 @@ from analysis.source_picture import draw_document_lengths
 from data_modules import SourceShards
 from data_modules.corpora import Corpus
 from data_modules.inspection import describe, document_lengths, pieces, random_sequences, summary
-from data_modules.preparation import SourceParts, adopt_shards, damages, shown
+from data_modules.integrity import damages, refusal
+from data_modules.preparation import SourceParts, adopt_shards, shown
+from data_modules.shard_files import read_information
 from data_modules.tokenizer_training import bytes_per_token, texts_of
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer, train_bpe
 from source_config import chosen_sources, is_commit, open_corpus, path_corpus, recipe_of, sources_to_train_on
@@ -63,7 +65,7 @@ def prepare(config: Mapping[str, Any]) -> None:
 def _prepare(job: _Job) -> None:
     config, name, folder = job.config, job.name, job.folder
     if (folder / "source.json").is_file():
-        information = json.loads((folder / "source.json").read_text(encoding="utf-8"))
+        information = read_information(folder)
         _refuse_another(job, information)
         # a join that was stopped may have left its parts behind
         shutil.rmtree(folder.with_name(f".{name}.unfinished"), ignore_errors=True)
@@ -113,9 +115,8 @@ def _join(job: _Job) -> None:
 
 
 def _verify(job: _Job) -> None:
-    found = damages(job.folder, SourceShards(job.folder).information)
-    if found:
-        raise ValueError(f"{'; '.join(found)}. Delete {job.folder} and prepare it again.")
+    if found := damages(job.folder, read_information(job.folder), with_sha256=True):
+        raise ValueError(f"{refusal(job.folder, found)}.")
     job.console.print(f"{job.name}: every shard in {job.folder} is what it was when it was made")
 
 

@@ -7,6 +7,7 @@ import lightning as L
 import numpy as np
 import torch
 
+import allowed_targets
 import launch
 from beginning import Beginning
 from callbacks import Checkpoints
@@ -92,7 +93,7 @@ def watchers_of(config: Mapping[str, Any]) -> list[L.Callback]:
     Raises:
         ValueError: one cannot be built, or there is none that saves.
     """
-    watchers = [launch.instantiate(node) for node in config["callbacks"].values()]
+    watchers = [allowed_targets.callback(node) for node in config["callbacks"].values()]
     if sum(isinstance(watcher, Checkpoints) for watcher in watchers) != 1:
         raise ValueError("callbacks.checkpoints is missing: a run without checkpoints could not be continued.")
     return watchers
@@ -120,7 +121,8 @@ def order_of(
     }
     order: SampleOrder | None = None
     for entry in beginning.diet["curricula"] if beginning.diet else ():
-        then = Curriculum(**entry["curriculum"]).resolve(steps=entry["steps"], tokens_per_step=tokens_per_step)
+        was: Curriculum = _build(Curriculum, str(beginning.checkpoint), entry["curriculum"])
+        then = was.resolve(steps=entry["steps"], tokens_per_step=tokens_per_step)
         order = SampleOrder(then, **units, after=(order, entry["from_step"]) if order else None)
     if order and (order.curriculum.curriculum, order.steps) == (curriculum, config["max_steps"]):
         return order
@@ -172,7 +174,7 @@ def optimizer_of(config: Mapping[str, Any], precision: str) -> Any:
     options = dict(config["optimizer"])
     if options.get("fused") and precision == "16-mixed":
         options["fused"] = False  # a fused step unscales by itself, after our clipping: it would clip scaled gradients
-    make_optimizer = launch.instantiate(options | {"_partial_": True})
+    make_optimizer = allowed_targets.optimizer(options)
     try:
         make_optimizer([{"params": [torch.nn.Parameter(torch.zeros(1))]}])
     except (TypeError, ValueError) as error:

@@ -90,7 +90,6 @@ class RunDirectory:
         environment = _environment() | {"tokenizer": tokenizer, "initial_weights": initial_weights, "data": data}
         if beginning.branching:
             environment["branched_from"] = _branched_from(beginning)
-        self.path.mkdir(parents=True, exist_ok=True)
         self._write_config(config)
         _write(self.path / "environment.json", json.dumps(environment, indent=2) + "\n")
         if is_first_rank():
@@ -162,7 +161,11 @@ def _environment() -> dict[str, Any]:
 
 
 def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # every rank writes the same
+    """Replace a file as a whole; only the first rank does, which may yet refuse what the others have not looked at."""
+    if not is_first_rank():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         sync(file)

@@ -4,10 +4,10 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+import allowed_targets
 import launch
 from data_modules.corpora import Corpus, DocumentCorpus, FileCorpus, HubUnreachable, hub_files, local_files
 from data_modules.preparation import Recipe
@@ -81,7 +81,7 @@ def open_corpus(
             raise ValueError(
                 f"source {name} is made from the Python installation: path= reads other sources, as source=local."
             )
-        return DocumentCorpus(partial(launch.instantiate, source["corpus"]), origin=source["corpus"]), source
+        return DocumentCorpus(allowed_targets.corpus(source["corpus"]), origin=source["corpus"]), source
     if source["path"] is not None:
         return path_corpus(config, source), source
     if source["hub"] is None:

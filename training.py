@@ -14,7 +14,7 @@ import launch
 from beginning import beginning_of
 from callbacks import Checkpoints, Faults, MetricsFile, NotSaved, RunLog, SameBeginning, Stopped, Stopping, TensorBoard
 from callbacks.terminal import Terminal
-from data_folder import open_sources, refuse_other_tokenizer
+from data_folder import open_sources, refuse_damaged, refuse_other_tokenizer
 from data_modules import SampleOrder
 from data_modules.mixed_data_module import MixedDataModule
 from gpt_lightning import random_states
@@ -43,6 +43,8 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
     tokenizer, sources = open_sources(config, curriculum, earlier=beginning.sources)
     run.refuse_other_data(beginning, sources)
     model_config = model_config_of(config, tokenizer)
+    if beginning.step < config["max_steps"]:
+        refuse_damaged(config, sources)
     sequences = {name: source.train.n_sequences(model_config.max_seq_len) for name, source in sources.items()}
     order = order_of(config, curriculum, sequences, beginning)
     schedule = schedule_of(config)
@@ -95,10 +97,7 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
         default_hp_metric=False,
         purge_step=beginning.step + 1,
     )
-    with (
-        lightning_without_noise(),
-        together(devices=config["trainer"]["devices"], num_nodes=config["trainer"]["num_nodes"]),
-    ):
+    with lightning_without_noise(), together():
         trainer = L.Trainer(
             accelerator=device,
             devices=config["trainer"]["devices"],

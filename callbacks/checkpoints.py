@@ -9,7 +9,6 @@ import lightning as L
 import torch.distributed
 
 from callbacks.faults import Faults
-from callbacks.line_file import LineFile
 from callbacks.metrics_file import MetricsFile
 from callbacks.samples import Samples
 from callbacks.step_callback import StepCallback
@@ -68,8 +67,14 @@ class Checkpoints(StepCallback):
             self._done
         )  # Lightning's count may be one ahead after a resume
         if trainer.is_global_zero:
-            for lines in _logs(trainer):
-                lines.cut_back(step=self._done)
+            for log in _logs(trainer, MetricsFile, Samples):
+                try:
+                    log.lines.cut_back(step=self._done)
+                except OSError as error:
+                    raise NotSaved(
+                        f"{log.lines.path} cannot be taken back to step {self._done}: {error.strerror or error}. Make room, and "
+                        "start the same command again."
+                    ) from error
         if trainer.global_rank < len(self._random_states):
             random_states.restore(self._random_states[trainer.global_rank])
 
@@ -139,9 +144,9 @@ class Checkpoints(StepCallback):
     def _write(self, trainer: L.Trainer, paths: list[Path]) -> OSError | None:
         """Save to the first of the paths and let the file lie at the others too; on rank 0, why that failed, if it did."""
         if trainer.is_global_zero:
-            for lines in _logs(trainer):
+            for log in _logs(trainer, MetricsFile, Samples, Faults):
                 with suppress(OSError):  # of lines that wait the run has complained; weights are worth more
-                    lines.sync()
+                    log.lines.sync()
         trainer.save_checkpoint(paths[0])
         if not trainer.is_global_zero:
             return None
@@ -174,7 +179,7 @@ class Checkpoints(StepCallback):
         return True
 
 
-def _logs(trainer: L.Trainer) -> list[LineFile]:
-    """The files that have a row a step."""
+def _logs(trainer: L.Trainer, *kinds: type) -> list[Any]:
+    """Those of the run's watchers that write lines."""
     watchers: list[Any] = [*trainer.loggers, *trainer.callbacks]  # type: ignore[attr-defined]
-    return [watcher.lines for watcher in watchers if isinstance(watcher, (MetricsFile, Samples, Faults))]
+    return [watcher for watcher in watchers if isinstance(watcher, kinds)]

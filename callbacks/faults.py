@@ -1,5 +1,6 @@
 """What went wrong in a step, by name: the batch that made it so."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ _NAMED = 4  # sequences in the terminal's line; faults.jsonl has all
 
 
 class Faults(StepCallback):
-    """Notes steps that changed no weight, and the sequences of one that ended the run: on the terminal and in faults.jsonl."""
+    """Notes steps that changed no weight, and the sequences of one that ended the run: on the terminal and in faults.jsonl.
+
+    A resume takes nothing out of that file: what has happened may not happen again, as where a device was at fault.
+    """
 
     def __init__(self) -> None:
         super().__init__(every=1)
@@ -47,7 +51,8 @@ class Faults(StepCallback):
         self._record(trainer, row | {"micro_batches": exception.micro_batches, "sequences": sequences})
 
     def _record(self, trainer: L.Trainer, row: dict[str, Any]) -> None:
-        Terminal.of(trainer).complain("faults.jsonl", self.lines.append_row(row))
+        when = {"time": time.strftime("%Y-%m-%d %H:%M:%S")}
+        Terminal.of(trainer).complain("faults.jsonl", self.lines.append_row(when | row))
 
 
 def _sequences(trainer: L.Trainer, fault: NotFinite) -> list[tuple[int, str, int, int]]:

@@ -6,7 +6,7 @@
 
 The shards of a split are one stream of tokens, cut into sequences as data_modules/sequences.py says. The inputs of a sequence are
 the tokens before its targets; the very first token is predicted from end-of-text. Shards that others made lie elsewhere, and
-source.json says where.
+source.json says where. What source.json says of the files, and their checksums, is in data_modules/shard_files.py.
 """
 
 import hashlib
@@ -17,23 +17,22 @@ from typing import Any
 
 import numpy as np
 
+from data_modules.integrity import refusal
 from data_modules.sequences import sequence_borders
+from data_modules.shard_files import files_of_source, files_of_split, read_information, unlisted_files
 from data_modules.windows import Parts
 
 
 class TokenStream:
-    """The shards of one split as one long array.
-
-    Raises:
-        ValueError: a shard is missing, or is not as long as source.json says.
-    """
+    """The shards of one split as one long array; each of them is there and as long as source.json says."""
 
     def __init__(self, folder: Path, entry: dict[str, Any], *, eot_id: int) -> None:
         self._made_of = partial(TokenStream, folder, entry, eot_id=eot_id)
         self.masked: bool = entry["masked"]
         self._eot_id = eot_id
-        tokens = [_open(folder, "tokens", n, shard) for n, shard in enumerate(entry["shards"])]
-        masks = [_open(folder, "mask", n, shard) for n, shard in enumerate(entry["shards"]) if self.masked]
+        files = list(files_of_split(folder, entry))
+        tokens = [file.open() for file in files if not file.masks]
+        masks = [file.open() for file in files if file.masks]
         self._n_tokens = sum(map(len, tokens))
         self.ids = Parts([np.array([eot_id], dtype=tokens[0].dtype if tokens else np.uint16), *tokens])
         """The stream's ids behind one end-of-text: position p of the stream is its p + 1."""
@@ -89,14 +88,16 @@ class SourceShards:
     """One prepared source: what its source.json says, and its two streams.
 
     Raises:
-        ValueError: the folder holds no prepared source, or its shards do not fit its source.json.
+        ValueError: the folder holds no prepared source, its source.json is damaged, or a shard is missing or is not as long as
+            that says.
     """
 
     def __init__(self, folder: Path) -> None:
-        path = folder / "source.json"
-        if not path.is_file():
-            raise ValueError(f"{folder} holds no prepared source: run python prepare.py source={folder.name}.")
-        self.information: dict[str, Any] = json.loads(path.read_text())
+        self.folder = folder
+        self.information = read_information(folder)
+        if misfits := [misfit for file in files_of_source(folder, self.information) if (misfit := file.misfit())]:
+            unlisted = [f"{path} is not in source.json" for path in unlisted_files(folder, self.information)]
+            raise ValueError(f"{refusal(folder, misfits + unlisted)}.")
         self.name: str = self.information["source"]
         eot_id = self.information["tokenizer"]["eot_id"]
         self.train, self.val = (
@@ -109,24 +110,3 @@ class SourceShards:
         hashes = [shard["sha256"] for entry in self.information["splits"].values() for shard in entry["shards"]]
         content = json.dumps([self.information["tokenizer"]["fingerprint"], hashes], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
-
-
-def _open(folder: Path, kind: str, number: int, shard: dict[str, Any]) -> np.ndarray:
-    n_tokens = shard["tokens"]
-    path = Path(shard["file"]) if "file" in shard else folder / f"{kind}_{number:04d}.npy"
-    if not path.is_file():
-        raise ValueError(f"{path} is missing: delete its source's folder and prepare it again.")
-    if "file" in shard:  # made by others
-        if path.stat().st_size < shard["offset"] + n_tokens * np.dtype(shard["dtype"]).itemsize:
-            raise ValueError(
-                f"{path} is shorter than when it became a source: delete the source's folder and prepare it again."
-            )
-        foreign = np.memmap(path, dtype=shard["dtype"], mode="r", offset=shard["offset"], shape=(n_tokens,))
-        return foreign.view(np.ndarray)  # as it is a memmap no longer, a slice of it costs a tenth
-    values = np.load(path, mmap_mode="r").view(np.ndarray)
-    if values.shape != (n_tokens,):
-        raise ValueError(
-            f"{path} holds {values.shape} tokens where source.json says {n_tokens}: "
-            "delete its source's folder and prepare it again."
-        )
-    return values

@@ -9,11 +9,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 VERBS = {
+    "allowed_targets",
     "beginning",
+    "composing",
     "convert",
     "data_folder",
     "generate",
     "launch",
+    "multirun",
     "plan",
     "prepare",
     "ranks",
@@ -39,6 +42,7 @@ CALLED_BY_NOBODY = ("utils", "common", "helpers", "misc")
 MAY_IMPORT = {
     "benchmarks": {
         "analysis.budget",
+        "allowed_targets",
         "benchmarks",
         "data_modules",
         "gpt_lightning",

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 import launch
 from data_modules import SourceShards
+from data_modules.shard_files import read_information, sealed
 from gpt_lightning.optim import cosine_schedule
 from run_config import curriculum_of
 from tests.conftest import TINY
@@ -264,10 +265,10 @@ def test_a_trunk_of_other_data_is_refused(branch: Branch, scarce_data: Path, tmp
     """Also where only the trunk was trained on them."""
     data_dir = tmp_path / "data"
     shutil.copytree(scarce_data, data_dir)
-    path = data_dir / "bpe_512" / "stdlib" / "source.json"
-    information = json.loads(path.read_text())
-    information["splits"]["train"]["shards"][0]["sha256"] = "0" * 64
-    path.write_text(json.dumps(information))
+    folder = data_dir / "bpe_512" / "stdlib"
+    information = read_information(folder)
+    information["splits"]["train"]["shards"][0]["sha256"]["tokens_0000.npy"] = "0" * 64
+    (folder / "source.json").write_text(json.dumps(sealed(information)))
     config = branch("name=refused", *OTHER, f"data_dir={data_dir}")
     with pytest.raises(ValueError, match=r"step_00000008\.pt was begun with other tokens of source stdlib"):
         train(config)

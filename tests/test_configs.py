@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import allowed_targets
 import launch
 from data_modules import Curriculum
 from gpt_lightning.model import GPT, GPTConfig
@@ -30,9 +31,9 @@ def test_every_choice_composes(group: str, choice: str) -> None:
         GPTConfig(**config["model"], eot_id=0)
         Curriculum(**config["curriculum"])
         cosine_schedule(steps=config["max_steps"], **config["schedule"])
-        launch.instantiate(config["optimizer"] | {"_partial_": True})
+        allowed_targets.optimizer(config["optimizer"])
         for callback in config["callbacks"].values():
-            launch.instantiate(callback)
+            allowed_targets.callback(callback)
 
 
 @pytest.mark.parametrize("path", sorted(launch.CONF.glob("*.yaml")), ids=lambda path: path.stem)

@@ -257,7 +257,9 @@ def test_inspect_and_verify(hub_data: Path, capsys: pytest.CaptureFixture[str]) 
     content = bytearray(shard.read_bytes())
     content[-1] ^= 1
     shard.write_bytes(content)
-    with pytest.raises(ValueError, match=r"mask_0000\.npy is not what it was when it was made"):
+    with pytest.raises(
+        ValueError, match=rf"mask_0000\.npy differs from source\.json between bytes 0 and {len(content):,}"
+    ):
         run(*options, "mode=verify")
 
 

@@ -46,6 +46,7 @@ Config = Callable[..., dict[str, Any]]
         ("seed=null", r"seed is None"),
         ("gradient_clip=-1", r"gradient_clip is -1"),
         ("data.workers=-1", r"data\.workers is -1"),
+        ("data.verify=maybe", r"data\.verify is 'maybe': it must be true or false"),
         ("data.val_sequences=0", r"data\.val_sequences is 0"),
         ("trainer.accelerator=tpu", r"trainer\.accelerator is 'tpu'"),
         ("trainer.strategy=foo", r"foo"),

@@ -8,7 +8,6 @@
 Files with "val" in their names are for validation; where there are none, it is the last documents.
 """
 
-import hashlib
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,10 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from data_modules.integrity import MIB, Checksums
 from gpt_lightning.tokenizer import Tokenizer
 
-_AT_ONCE = 1 << 24  # tokens
 _DTYPE = np.dtype("<u2")
+_AT_ONCE = 32 * MIB // _DTYPE.itemsize  # tokens
 
 
 class ForeignFile(NamedTuple):
@@ -51,9 +51,11 @@ def _llmc(path: Path) -> ForeignFile:
 
 def _npy(path: Path) -> ForeignFile:
     try:
-        values = np.load(path, mmap_mode="r")
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise ValueError(f"{path} is no .npy file of numbers, or is cut off.") from error
+    if not isinstance(values, np.memmap):  # an archive of several
+        raise ValueError(f"{path} is no .npy file of numbers.")
     if values.ndim != 1 or values.dtype != _DTYPE:
         raise ValueError(f"{path} holds {values.ndim}-dimensional {values.dtype}, not one-dimensional uint16 ids.")
     return ForeignFile(path, values.offset, len(values))
@@ -126,7 +128,7 @@ def _entry(files: list[ForeignFile], tokenizer: Tokenizer) -> tuple[dict[str, An
     counts = np.zeros(tokenizer.vocab_size, dtype=np.int64)
     shards = []
     for file in files:
-        digest = hashlib.sha256()
+        checksums = Checksums()
         for start, ids in _pieces(file):
             if ids.max() >= tokenizer.vocab_size:
                 first = start + int(np.argmax(ids >= tokenizer.vocab_size))
@@ -136,9 +138,9 @@ def _entry(files: list[ForeignFile], tokenizer: Tokenizer) -> tuple[dict[str, An
                     "ids: name the tokenizer that the file was made with."
                 )
             counts += np.bincount(ids, minlength=tokenizer.vocab_size)
-            digest.update(ids.tobytes())
+            checksums.update(ids.tobytes())
         place = {"file": str(file.path), "offset": file.offset, "dtype": _DTYPE.name}
-        shards.append({"tokens": file.tokens, **place, "sha256": {"ids": digest.hexdigest()}})
+        shards.append({"tokens": file.tokens, **place, **{key: {"ids": v} for key, v in checksums.values.items()}})
     entry = {
         "documents": int(counts[tokenizer.eot_id]),
         "tokens": int(counts.sum()),

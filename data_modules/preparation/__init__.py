@@ -9,6 +9,5 @@ appears under its name when it is complete, never before.
 from data_modules.preparation.prepare_source import SourceParts, adopt_shards, prepare_source
 from data_modules.preparation.progress import Progress, shown
 from data_modules.preparation.recipe import Recipe
-from data_modules.preparation.verify import damages
 
-__all__ = ["Progress", "Recipe", "SourceParts", "adopt_shards", "damages", "prepare_source", "shown"]
+__all__ = ["Progress", "Recipe", "SourceParts", "adopt_shards", "prepare_source", "shown"]

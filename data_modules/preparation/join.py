@@ -12,6 +12,7 @@ from data_modules.preparation.duplicates import n_different
 from data_modules.preparation.encoding import MIXED
 from data_modules.preparation.part import BAD_NAMED
 from data_modules.preparation.split import SPLITS
+from data_modules.shard_files import sealed
 from gpt_lightning.on_disk import sync_folder, write_durably
 
 _AT_ONCE = 1 << 20  # tokens
@@ -42,13 +43,16 @@ def join_parts(
         entries: list[dict[str, Any]] = []
         for state, folder in zip(states, folders, strict=True):
             for number, shard in enumerate((state["splits"][split] or {"shards": []})["shards"]):
-                entries.append({"tokens": shard["tokens"], "sha256": {}})
+                # of a part that an earlier version prepared only the first
+                checksums = [key for key in ("sha256", "crc32_per_mib") if key in shard]
+                entries.append({"tokens": shard["tokens"], **{key: {} for key in checksums}})
                 for kind in ("tokens", "mask") if masked else ("tokens",):
                     name = f"{kind}_{len(entries) - 1:04d}.npy"
                     old, new = folder / split / f"{kind}_{number:04d}.npy", joined / split / name
                     if old.exists():
                         old.replace(new)
-                    entries[-1]["sha256"][name] = shard["sha256"][old.name]
+                    for key in checksums:
+                        entries[-1][key][name] = shard[key][old.name]
         sync_folder(joined / split)
         totals = [state["splits"][split] or {"documents": 0, "bytes": 0} for state in states]
         counts[split], bearing = _count_ids(
@@ -80,6 +84,7 @@ def join_parts(
         },
         "unigram_loss": unigram_loss(counts["train"], counts["val"]),
     }
+    content = sealed(content)
     write_durably(joined / "source.json", content)
     joined.replace(target)
     sync_folder(target.parent)

@@ -1,6 +1,5 @@
 """One source, from its documents to the folder that training reads."""
 
-import json
 import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +17,7 @@ from data_modules.preparation.part import Part, refuse_many_bad
 from data_modules.preparation.progress import Progress
 from data_modules.preparation.recipe import Recipe
 from data_modules.preparation.split import SPLITS
+from data_modules.shard_files import read_information, sealed
 from gpt_lightning.on_disk import locked, write_durably
 from gpt_lightning.tokenizer import Tokenizer
 
@@ -64,6 +64,7 @@ def adopt_shards(
         "splits": {split: entry for split, (entry, _) in splits.items()},
         "unigram_loss": unigram_loss(splits["train"][1], splits["val"][1]),
     }
+    information = sealed(information)
     folder.mkdir(parents=True, exist_ok=True)
     write_durably(folder / "source.json", information)
     return information
@@ -201,7 +202,7 @@ class SourceParts:
         parts = [self._part(number) for number in range(self.of)]
         if (self.folder / "source.json").is_file():  # it was stopped when only its parts had to be removed yet
             shutil.rmtree(self._work)
-            return dict(json.loads((self.folder / "source.json").read_text(encoding="utf-8")))
+            return read_information(self.folder)
         missing = [f"{n}/{self.of}" for n, part in enumerate(parts) if not part.state["done"]]
         if missing:
             raise ValueError(

@@ -1,6 +1,5 @@
 """Token ids to numbered .npy files, appended to in place, so that whoever stopped goes on after the last commit."""
 
-import hashlib
 import io
 import os
 from contextlib import suppress
@@ -9,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from data_modules.integrity import MIB, Checksums
+from data_modules.shard_files import HEADER_BYTES
 from gpt_lightning.on_disk import sync_folder
-
-_HEADER_BYTES = 128  # what numpy writes before a one-dimensional array
 
 
 class ShardWriter:
@@ -60,7 +59,7 @@ class ShardWriter:
         n_tokens = self._state["open_tokens"]
         if not n_tokens:
             return
-        hashes = {}
+        checksums: dict[str, dict[str, str]] = {}
         for kind, file in self._files.items():
             file.seek(0)
             header = {
@@ -69,15 +68,19 @@ class ShardWriter:
                 "shape": (n_tokens,),
             }
             np.lib.format.write_array_header_1_0(file, header)
-            assert file.tell() == _HEADER_BYTES
+            assert file.tell() == HEADER_BYTES
             self._sync(file)
             file.seek(0)
             path = self._path(kind)
-            hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+            of_file = Checksums()
+            while content := file.read(MIB):
+                of_file.update(content)
+            for key, value in of_file.values.items():
+                checksums.setdefault(key, {})[path.name] = value
             file.close()
             self._unfinished(kind).replace(path)
         self._files.clear()
-        self._state["shards"].append({"tokens": n_tokens, "sha256": hashes})
+        self._state["shards"].append({"tokens": n_tokens, **checksums})
         self._state["open_tokens"] = 0
 
     def commit(self) -> dict[str, Any]:
@@ -97,7 +100,7 @@ class ShardWriter:
     def _append(self, kind: str, values: np.ndarray) -> None:
         if kind not in self._files:
             file = self._unfinished(kind).open("w+b")
-            file.write(bytes(_HEADER_BYTES))
+            file.write(bytes(HEADER_BYTES))
             self._files[kind] = file
         self._files[kind].write(values.astype(self._dtypes[kind], copy=False).tobytes())
 
@@ -110,7 +113,7 @@ class ShardWriter:
                 path.replace(self._unfinished(kind))
             if self._state["open_tokens"]:
                 file = self._unfinished(kind).open("r+b")
-                file.truncate(_HEADER_BYTES + self._state["open_tokens"] * dtype.itemsize)
+                file.truncate(HEADER_BYTES + self._state["open_tokens"] * dtype.itemsize)
                 file.seek(0, os.SEEK_END)
                 self._files[kind] = file
         for path in self._folder.iterdir():

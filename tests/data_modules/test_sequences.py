@@ -95,8 +95,16 @@ def stream_of(folder: Path, documents: list[list[int]], *, masked: bool, n_shard
     for n, shard in enumerate(shards):
         np.save(folder / f"tokens_{n:04d}.npy", shard)
         np.save(folder / f"mask_{n:04d}.npy", shard % 2 == 0)
-    entry = {"masked": masked, "shards": [{"tokens": len(shard)} for shard in shards]}
-    return TokenStream(folder, entry, eot_id=0)
+    return opened(folder, [len(shard) for shard in shards], masked=masked)
+
+
+def opened(folder: Path, lengths: list[int], *, masked: bool) -> TokenStream:
+    """Shards of so many ids that nobody verifies."""
+    kinds = ("tokens", "mask") if masked else ("tokens",)
+    shards = [
+        {"tokens": length, "sha256": {f"{kind}_{n:04d}.npy": "" for kind in kinds}} for n, length in enumerate(lengths)
+    ]
+    return TokenStream(folder, {"masked": masked, "dtype": "uint16", "shards": shards}, eot_id=0)
 
 
 DOCUMENTS = [
@@ -135,8 +143,7 @@ def test_lengths_of_a_stream_that_does_not_end(tmp_path: Path) -> None:
     stream = stream_of(tmp_path / "open", DOCUMENTS, masked=False)
     shard = np.load(tmp_path / "open" / "tokens_0000.npy")[:-1]
     np.save(tmp_path / "open" / "tokens_0000.npy", shard)
-    entry = {"masked": False, "shards": [{"tokens": len(shard)}]}
-    stream = TokenStream(tmp_path / "open", entry, eot_id=0)
+    stream = opened(tmp_path / "open", [len(shard)], masked=False)
     assert inspection.document_lengths(stream).tolist() == [4, 2, 8, 3, 4]
 
 

@@ -25,7 +25,9 @@ import numpy as np
 
 from data_modules.corpora import FileCorpus, formats, local_files
 from data_modules.corpora.documents import Chunk
-from data_modules.preparation import Recipe, SourceParts, damages, part
+from data_modules.integrity import damages
+from data_modules.preparation import Recipe, SourceParts, part
+from data_modules.shard_files import read_information
 from gpt_lightning.tokenizer import load_tokenizer
 
 _EVENTS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "sqlite3.connect", "json.dumps"}
@@ -90,7 +92,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def is_whole_or_absent(folder: Path) -> bool:
-    return not folder.exists() or damages(folder, json.loads((folder / "source.json").read_text())) == []
+    return not folder.exists() or damages(folder, read_information(folder), with_sha256=True) == []
 
 
 def commit_eagerly(chunk_bytes: int) -> None:

@@ -204,7 +204,7 @@ def test_a_source_appears_at_once(corpora_in_files: Path, tmp_path: Path) -> Non
     ("most_bytes", "shard_tokens", "what"),
     [
         (20_000, 30_000, r"\[Errno 27\] File too large"),  # a shard
-        (12_300, 3_000, r".*seen\.sqlite: disk I/O error"),
+        (16_000, 5_000, r".*seen\.sqlite: disk I/O error"),
     ],
 )
 def test_a_full_disk(most_bytes: int, shard_tokens: int, what: str, corpora_in_files: Path, tmp_path: Path) -> None:

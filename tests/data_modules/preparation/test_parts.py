@@ -1,5 +1,6 @@
 """A source prepared in any number of parts, in any order and anywhere, is the one of one machine."""
 
+import json
 import random
 import re
 import shutil
@@ -12,7 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_modules import SourceShards
 from data_modules.corpora import Document
+from data_modules.integrity import damages
 from data_modules.preparation import Progress
 from data_modules.preparation.prepare_source import groups
 from tests.conftest import CORPORA
@@ -86,6 +89,26 @@ def test_parts_of_many_machines_are_brought_together(files: Path, tmp_path: Path
     here.parts().join()
     replace(here, folder=str(tmp_path / "one" / "source"), of=1).prepare()
     assert contents(tmp_path / "source") == contents(tmp_path / "one" / "source")
+
+
+def test_parts_of_an_earlier_version_are_joined_too(files: Path, tmp_path: Path) -> None:
+    """One that was prepared before there were checksums of blocks is the same source, verified by its sha256."""
+    source = job(files, "chat", tmp_path / "source", of=2)
+    prepare(source, 0)
+    prepare(source, 1)
+    record = source.work / "0_of_2" / "part.json"
+    state = json.loads(record.read_text())
+    for split in state["splits"].values():
+        for shard in split["shards"]:
+            del shard["crc32_per_mib"]
+    record.write_text(json.dumps(state))
+    information = source.parts().join()
+    shards = information["splits"]["train"]["shards"]
+    assert [set(shard) for shard in shards] == sorted(map(set, shards), key=len)
+    assert len(shards[0]) < len(shards[-1])
+    assert damages(tmp_path / "source", information, with_sha256=False) == []
+    replace(source, of=1, folder=str(tmp_path / "one" / "source")).prepare()
+    assert SourceShards(tmp_path / "source").fingerprint == SourceShards(tmp_path / "one" / "source").fingerprint
 
 
 def test_missing_parts_are_named(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,153 @@
+"""What a config may set off: three kinds of objects that it may name with `_target_`, and nothing of Hydra's own.
+
+A config may be a stranger's. So no text in it chooses what is called, but for a class or function of the kind that its place
+needs, given plain values; and what Hydra itself does (its callbacks, log handlers, launchers, environment variables: all under
+`hydra`) is decided on the command line, never in a file.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from yaml import YAMLError
+
+OPTIMIZERS: tuple[str, ...] = ("torch.optim", "bitsandbytes.optim")
+CALLBACKS: tuple[str, ...] = ("callbacks", "lightning.pytorch.callbacks")
+CORPORA: tuple[str, ...] = ("data_modules.corpora",)
+_PLUGINS = (
+    "hydra._internal.core_plugins.",
+    "hydra_plugins.hydra_joblib_launcher.",
+    "hydra_plugins.hydra_submitit_launcher.",
+)
+_OF_FILES = {"run.dir", "sweep.dir", "sweep.subdir", "output_subdir"} | {
+    f"{log}_logging.{key}" for log in ("hydra", "job") for key in ("root.level", "disable_existing_loggers")
+}  # the verbs' own configs say where Hydra writes, and that it is silent
+_BY_HYDRA = ("runtime.", "job.config_name", "job.override_dirname", "searchpath")  # written by it, or looked at before
+
+
+def optimizer(node: Mapping[str, Any]) -> Callable[..., Any]:
+    """Parameter groups -> the optimizer that a config names.
+
+    Raises:
+        ValueError: it names something else, or its arguments are no plain values.
+    """
+    return _named(node, "an optimizer", OPTIMIZERS, _is_optimizer)
+
+
+def callback(node: Mapping[str, Any]) -> Any:
+    """The callback that a config describes.
+
+    Raises:
+        ValueError: as `optimizer`; or it does not take these arguments.
+    """
+    build = _named(node, "a callback", CALLBACKS, _is_callback)
+    try:
+        return build()
+    except (ValueError, OSError):
+        raise
+    except Exception as error:  # the class may be Lightning's, which has exceptions of its own
+        raise ValueError(f"{node['_target_']} cannot be built: {' '.join(str(error).split()).rstrip('.')}.") from error
+
+
+def corpus(node: Mapping[str, Any]) -> Callable[[], Iterator[Any]]:
+    """The documents that a config names, anew at each call. It can be pickled.
+
+    Raises:
+        ValueError: as `optimizer`.
+    """
+    return _named(node, "a corpus", CORPORA, inspect.isgeneratorfunction)
+
+
+def refuse_search_path(config_file: Path) -> None:
+    """A file that names more folders of configs could name a Python package, which Hydra would import to look into it.
+
+    Raises:
+        ValueError: it does, or it is no YAML.
+    """
+    try:
+        searched = OmegaConf.select(OmegaConf.create(OmegaConf.load(config_file)), "hydra.searchpath")
+    except YAMLError as error:
+        raise ValueError(f"{config_file} is no YAML of plain values: {' '.join(str(error).split())}.") from error
+    if searched is not None:
+        raise _of_the_command_line("hydra.searchpath")
+
+
+def refuse_hydra_of_files(composed: Mapping[str, Any], ours: Mapping[str, Any], said: Mapping[str, Any]) -> None:
+    """Let only the command line decide what Hydra does.
+
+    Args:
+        composed: all that was composed under `hydra`, interpolations unresolved, as dotted key -> value.
+        ours: the same of no config at all, but with what the command line says of `hydra`.
+        said: what Hydra must repeat of the command line, under the keys where it does.
+
+    Raises:
+        ValueError: a config says something else, or a target is no launcher or sweeper of Hydra's.
+    """
+    ours = {**ours, **said}
+    for key, value in composed.items():
+        is_plugin = key in ("launcher._target_", "sweeper._target_") and str(value).startswith(_PLUGINS)
+        if (key.rpartition(".")[2] == "_target_" and not is_plugin) or any(_targets(value)):
+            raise ValueError(f"hydra.{key}={value} may not be called: only Hydra's own launchers and sweepers may.")
+        free = key in _OF_FILES or key.startswith(_BY_HYDRA)
+        if not free and (key not in ours or ours[key] != value):
+            raise _of_the_command_line(f"hydra.{key}")
+
+
+def _named(
+    node: Mapping[str, Any], kind: str, packages: tuple[str, ...], fits: Callable[[Any], bool]
+) -> Callable[..., Any]:
+    """What a node names, with the arguments that stand beside its name."""
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        raise ValueError(f"{node} names nothing: {kind} is written with its _target_ (and left out with ~<its key>).")
+    target, arguments = node["_target_"], {key: value for key, value in node.items() if key != "_target_"}
+    module, _, name = str(target).rpartition(".")
+    found = None
+    if f"{module}.".startswith(tuple(f"{package}." for package in packages)) and not name.startswith("_"):
+        try:
+            found = getattr(import_module(module), name, None)
+        except ImportError:
+            found = None
+    if found is None or not fits(found):
+        raise ValueError(
+            f"_target_={target} may not be called from a config: it must be {kind} of {' or '.join(packages)}."
+        )
+    for key in arguments:
+        if str(key).startswith("_"):
+            raise ValueError(f"{target} is given {key}: beside _target_ there may be arguments by name only.")
+    for inner in _targets(list(arguments.values())):
+        raise ValueError(f"{target} is given something with _target_={inner}: it takes plain values only.")
+    return partial(found, **arguments)
+
+
+def _is_optimizer(target: Any) -> bool:
+    from torch.optim import Optimizer  # seconds of import, which a target of torch has cost already
+
+    return isinstance(target, type) and issubclass(target, Optimizer)
+
+
+def _is_callback(target: Any) -> bool:
+    from lightning import Callback  # as above
+
+    return isinstance(target, type) and issubclass(target, Callback)
+
+
+def _targets(node: Any) -> Iterator[Any]:
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield node["_target_"]
+        for value in node.values():
+            yield from _targets(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _targets(value)
+
+
+def _of_the_command_line(key: str) -> ValueError:
+    return ValueError(
+        f"{key} is set by a config file: what Hydra itself does is decided on the command line alone. Take it out of the file, "
+        "and type it if you mean it."
+    )

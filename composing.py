@@ -1,0 +1,144 @@
+"""conf/ and what a command line says, composed to plain dicts; and what is wrong where they cannot be."""
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+CONF = Path(__file__).resolve().parent / "conf"
+_WHOLE_CONFIG = """defaults: [override hydra/hydra_logging: disabled, override hydra/job_logging: disabled, _self_]
+hydra: {output_subdir: null, run: {dir: .}}
+"""
+# sections whose keys are names of the user's
+_OPEN = r"curriculum\.(keyframes|keyframes\.\w+\.weights|mixes|mixes\.\w+|max_epochs|replay)|data\.limit_tokens"
+
+
+def compose_config(config_name: str, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """The config that a verb would get from this command line; for tests and notebooks.
+
+    Raises:
+        ValueError: an override names nothing, or cannot be read.
+    """
+    with composing(CONF, config_name, config_name):
+        return to_dict(compose(config_name, list(overrides)))
+
+
+@contextmanager
+def composing(folder: Path, config_name: str, verb: str) -> Iterator[None]:
+    """Let Hydra compose a verb's config of this name from a folder.
+
+    Raises:
+        ValueError: what is composed cannot be; in one sentence.
+    """
+    with initialize_config_dir(str(folder), job_name=verb, version_base=None):
+        try:
+            yield
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ValueError(_one_sentence(error, config_name)) from error
+        except YAMLError as error:
+            raise ValueError(f"a config is no YAML of plain values: {' '.join(str(error).split())}.") from error
+
+
+def write_config(path: Path, config: Mapping[str, Any]) -> None:
+    """Write a config that a verb takes whole: `train.py --config-path <folder> --config-name <stem>`."""
+    path.write_text(_WHOLE_CONFIG + OmegaConf.to_yaml(OmegaConf.create(dict(config))), encoding="utf-8")
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The config that a run has written, as plain dicts and lists; what refers to something else stays as it is written.
+
+    Raises:
+        ValueError: it is no YAML of plain values, or none with settings.
+    """
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path))
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no YAML of plain values: {' '.join(str(error).split())}.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds {type(content).__name__}, and must hold settings.")
+    return {str(key): value for key, value in content.items()}
+
+
+def path_of(config: Mapping[str, Any], key: str) -> Path:
+    """A setting that says where something lies.
+
+    Raises:
+        ValueError: it is null, a list, or a number.
+    """
+    if not isinstance(config[key], str):
+        raise ValueError(f"{key} is {config[key]!r}: it must be a path.")
+    return Path(config[key])
+
+
+def group_choices(group: str) -> list[str]:
+    """The names of the configs in conf/<group>/."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def read_choice(group: str, name: str) -> dict[str, Any]:
+    """conf/<group>/<name>.yaml by itself, where a verb needs one that the command line did not choose."""
+    return to_dict(OmegaConf.load(CONF / group / f"{name}.yaml"))
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A resolved config as plain dicts and lists.
+
+    Raises:
+        ValueError: a value is missing, or refers to one that does not exist.
+    """
+    try:
+        content = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ValueError(f"the setting {error.full_key} has no value: {str(error).splitlines()[0]}.") from error
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}
+
+
+def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of every leaf of nested dicts; a list is a leaf."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, node
+
+
+def _one_sentence(error: Exception, config_name: str) -> str:
+    """What is wrong with the command line, with the nearest right spelling."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if lines[0].startswith("Could not override '"):
+        key = lines[0].split("'")[1]
+        parent, _, name = key.rpartition(".")
+        if re.fullmatch(_OPEN, key):
+            return f"{key} has not all of these names yet: add new ones one by one, +{key}.<name>=…."
+        if re.fullmatch(_OPEN, parent):
+            siblings = [sibling for sibling in _all_keys(config_name) if sibling.rpartition(".")[0] == parent]
+            meant = difflib.get_close_matches(key, siblings, n=1, cutoff=0.95)
+            return (
+                f"{parent} has no {name} yet: "
+                + (f"did you mean {meant[0]}, or " if meant else "")
+                + f"add it with +{key}=…."
+            )
+        near = difflib.get_close_matches(key, _all_keys(config_name), n=1)
+        return f"there is no setting {key}" + (
+            f": did you mean {near[0]}?" if near else f" in conf/{config_name}.yaml."
+        )
+    if no_such_choice := re.search(r"Could not find '(.+)/(.+?)'", lines[0]):
+        group, choice = no_such_choice.groups()
+        return f"{group}={choice}: there is no such choice; conf/{group} has {', '.join(group_choices(group))}."
+    return " ".join(lines[:2]).rstrip(".") + "."
+
+
+def _all_keys(config_name: str) -> list[str]:
+    """Every setting and every group that a command line may name."""
+    keys = [key for key, _ in flatten(OmegaConf.to_container(compose(config_name)))]
+    parents = {key.rpartition(".")[0] for key in keys}
+    return [*(path.name for path in CONF.iterdir() if path.is_dir()), *keys, *sorted(parents)]

@@ -1,0 +1,187 @@
+"""The table of docs/reliability.md: its rows, the tests that each of them stands for, and how many of those ran and held."""
+
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "reliability.md"
+BEGIN, END = "<!-- written by make soak -->", "<!-- end of what make soak writes -->"
+HEAD = "| fault | must hold | ran | held | when |\n| --- | --- | ---: | ---: | --- |\n"
+
+
+class Row(NamedTuple):
+    """A line of the table."""
+
+    fault: str
+    must_hold: str
+    tests: tuple[str, ...]
+    """Beginnings of the node ids of its tests, each of which is one that ran."""
+
+
+ROWS = (
+    Row(
+        "stopped at each step of a 40-step run; three stops in one run",
+        "equal: weights, optimizer, random states, learning rate, data log, bit for bit",
+        ("tests/faults/test_stops.py::test_stopped_",),
+    ),
+    Row(
+        "SIGKILL at 50 random moments, at least 10 of them inside a save",
+        "it resumes, nothing but the steps since the last save is repeated, final state equal",
+        ("tests/faults/test_kills.py::",),
+    ),
+    Row(
+        "SIGKILL before each change that a save makes, in the middle of a write, with `TMPDIR` on another file system; "
+        "renames undone as by a loss of power",
+        "a valid checkpoint always exists, leftovers are swept at the next start, final state equal",
+        ("tests/faults/test_saves.py::",),
+    ),
+    Row(
+        "SIGTERM at 20 random micro-batches on one rank, and 20 on two, to either or both",
+        "exit 143 within 30 s on every rank, nothing is repeated, final state equal",
+        ("tests/faults/test_stops.py::test_sigterm_",),
+    ),
+    Row(
+        "SIGINT, SIGUSR1, a signal to the whole process group with workers, a second signal, `max_hours`",
+        "exit 130, 143, 143, at once, 75; final state equal",
+        (
+            "tests/faults/test_stops.py::test_other_signals_",
+            "tests/faults/test_stops.py::test_a_",
+            "tests/faults/test_stops.py::test_max_hours_",
+            "tests/faults/test_stops.py::test_the_program_",
+            "tests/faults/test_stops.py::test_two_ranks_",
+        ),
+    ),
+    Row(
+        "newest checkpoint truncated to 0, 1, 50, 99 %, a byte flipped or too many, manifest missing, empty or of another "
+        "file; the two newest; all three",
+        "it falls back and says so; with none left it is refused, and never begins at step 0",
+        ("tests/faults/test_damage.py::",),
+    ),
+    Row(
+        "disk full while saving, sampling, logging, at the start, on two ranks; a quota on file sizes",
+        "older checkpoints unchanged, the run goes on, exit 74 after 3 failed saves, final state equal once there is room",
+        ("tests/faults/test_disk.py::",),
+    ),
+    Row(
+        "1,000 steps, and resumed from the oldest checkpoint kept",
+        "exactly 3 valid checkpoints and no other file, final state equal",
+        ("tests/faults/test_long_runs.py::test_the_oldest_", "tests/faults/test_long_runs.py::test_a_run_"),
+    ),
+    Row(
+        "token shard with a flipped byte, truncated, of odd length, an id beyond the vocabulary; a shard added, renamed or "
+        "replaced since the checkpoint",
+        "refused before step 0 with file and offset; `data.verify=false` to opt out",
+        ("tests/test_damaged_data.py::", "tests/data_modules/test_integrity.py::"),
+    ),
+    Row(
+        "NaN or infinity in a loss or a gradient at step 17, also on one of two ranks; a spike with `on_spike=skip`",
+        "all ranks stop before the update with exit 65, the sequences are named, final state equal without the fault; "
+        "the spike's step changes nothing",
+        ("tests/faults/test_not_finite.py::",),
+    ),
+    Row(
+        "killed on 2 ranks, going on with 1 and 2 again; FSDP 2 to 1, and to DDP and back",
+        "data log identical, losses within 1e-5, weights within rounding; the same bits on equally many ranks",
+        (
+            "tests/faults/test_ranks.py::test_killed_",
+            "tests/faults/test_ranks.py::test_on_equally_many_",
+            "tests/faults/test_ranks.py::test_a_sharded_",
+            "tests/test_elastic.py::",
+            "tests/test_fsdp.py::",
+        ),
+    ),
+    Row(
+        "one of two ranks is killed",
+        "the other ends within 60 s and not with 0, the run goes on, final state equal",
+        ("tests/faults/test_ranks.py::test_a_rank_that_dies_",),
+    ),
+    Row(
+        "two and eight processes in one directory; an owner that is stopped or killed",
+        "the second is refused within 2 s and told host and process, the first is unharmed; a dead owner's lock is taken over",
+        ("tests/faults/test_owners.py::",),
+    ),
+    Row(
+        "validation, sampling and logging on, off, or at each step",
+        "weights, optimizer, schedule, random states and data equal, bit for bit",
+        ("tests/faults/test_long_runs.py::test_watchers_",),
+    ),
+    Row(
+        "malicious checkpoint, malicious config",
+        "refused, and the marker file is absent",
+        (
+            "tests/faults/test_malice.py::",
+            "tests/test_security.py::",
+            "tests/gpt_lightning/test_checkpoint.py::test_code_in_a_file_never_runs",
+        ),
+    ),
+    Row(
+        "an hour of preemption on a micro run: a SIGKILL, SIGTERM or SIGINT every 20 to 60 s",
+        "final state equal to the undisturbed run",
+        ("tests/faults/test_preemption.py::test_an_hour_",),
+    ),
+)
+
+
+@dataclass
+class Tally:
+    """What ran in a session."""
+
+    commit: str = field(default_factory=lambda: revision())
+    ran: Counter[Row] = field(default_factory=Counter)
+    held: Counter[Row] = field(default_factory=Counter)
+    notes: dict[Row, Counter[str]] = field(default_factory=dict)
+
+    def count(self, test: str, *, passed: bool, notes: Iterable[tuple[str, object]]) -> None:
+        """Book one test on its row, with the numbers that it recorded as properties."""
+        for row in ROWS:
+            if test.startswith(row.tests):
+                self.ran[row] += 1
+                self.held[row] += passed
+                numbers = self.notes.setdefault(row, Counter())
+                for name, number in notes:
+                    assert isinstance(number, int)
+                    numbers[name] += number
+
+    def lines(self) -> dict[Row, str]:
+        """The new line of each row that ran."""
+        commit = self.commit if revision() == self.commit else f"{self.commit}, edited under way"
+        when = f"{time.strftime('%Y-%m-%d')}, {commit}"
+        return {row: self._line(row, when) for row in ROWS if self.ran[row]}
+
+    def _line(self, row: Row, when: str) -> str:
+        notes = ", ".join(f"{number:,} {name}" for name, number in self.notes[row].items())
+        ran = f"{self.ran[row]:,}" + (f" ({notes})" if notes else "")
+        return f"| {row.fault} | {row.must_hold} | {ran} | {self.held[row]:,} | {when} |"
+
+
+def rewritten(page: str, lines: Mapping[Row, str]) -> str:
+    """The page with the lines of what has just run; those of other rows stay as they were."""
+    before, _, rest = page.partition(BEGIN)
+    table, _, after = rest.partition(END)
+    old = {line.split(" | ")[0].removeprefix("| "): line for line in table.splitlines()}
+    never = "| {0.fault} | {0.must_hold} | | | not yet |"
+    rows = [lines.get(row) or old.get(row.fault) or never.format(row) for row in ROWS]
+    return f"{before}{BEGIN}\n{HEAD}" + "\n".join(rows) + f"\n{END}{after}"
+
+
+def revision() -> str:
+    """The commit that is checked out, and whether anything but the page is edited."""
+    git = ("git", "-C", str(ROOT))
+    commit = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True, check=False)
+    edited = subprocess.run(
+        [*git, "status", "--porcelain", "--", ".", ":!docs/reliability.md"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return (commit.stdout.strip() or "no commit") + (" with edits" if edited.stdout.strip() else "")
+
+
+if __name__ == "__main__":  # what make soak runs
+    files = dict.fromkeys(test.partition("::")[0] for row in ROWS for test in row.tests)
+    print("tests/faults", *(file for file in files if not file.startswith("tests/faults/")))
