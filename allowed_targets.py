@@ -6,7 +6,7 @@ needs, given plain values; and what Hydra itself does (its callbacks, log handle
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -23,7 +23,9 @@ _PLUGINS = (
     "hydra_plugins.hydra_joblib_launcher.",
     "hydra_plugins.hydra_submitit_launcher.",
 )
-_OF_FILES = ("run.dir", "sweep.dir", "sweep.subdir", "output_subdir")  # folders: the verbs' own configs name them
+_OF_FILES = {"run.dir", "sweep.dir", "sweep.subdir", "output_subdir"} | {
+    f"{log}_logging.{key}" for log in ("hydra", "job") for key in ("root.level", "disable_existing_loggers")
+}  # the verbs' own configs say where Hydra writes, and that it is silent
 _BY_HYDRA = ("runtime.", "job.config_name", "job.override_dirname", "searchpath")  # written by it, or looked at before
 
 
@@ -74,27 +76,24 @@ def refuse_search_path(config_file: Path) -> None:
         raise _of_the_command_line("hydra.searchpath")
 
 
-def refuse_hydra_of_files(
-    composed: Mapping[str, Any], trusted: Sequence[Mapping[str, Any]], said: Mapping[str, Any]
-) -> None:
+def refuse_hydra_of_files(composed: Mapping[str, Any], ours: Mapping[str, Any], said: Mapping[str, Any]) -> None:
     """Let only the command line decide what Hydra does.
 
     Args:
         composed: all that was composed under `hydra`, interpolations unresolved, as dotted key -> value.
-        trusted: the same of the verb's own config, and of none, each with what the command line says of `hydra`.
+        ours: the same of no config at all, but with what the command line says of `hydra`.
         said: what Hydra must repeat of the command line, under the keys where it does.
 
     Raises:
-        ValueError: another config says something else, or a target is no launcher or sweeper of Hydra's.
+        ValueError: a config says something else, or a target is no launcher or sweeper of Hydra's.
     """
-    trusted = [{**known, **said} for known in trusted]
-    silent = tuple(f"{log}." for log in ("hydra_logging", "job_logging") if composed.get(f"{log}.root", "") is None)
+    ours = {**ours, **said}
     for key, value in composed.items():
         is_plugin = key in ("launcher._target_", "sweeper._target_") and str(value).startswith(_PLUGINS)
         if (key.rpartition(".")[2] == "_target_" and not is_plugin) or any(_targets(value)):
             raise ValueError(f"hydra.{key}={value} may not be called: only Hydra's own launchers and sweepers may.")
-        free = key in _OF_FILES or key.startswith((*_BY_HYDRA, *silent))
-        if not free and not any(key in known and known[key] == value for known in trusted):
+        free = key in _OF_FILES or key.startswith(_BY_HYDRA)
+        if not free and (key not in ours or ours[key] != value):
             raise _of_the_command_line(f"hydra.{key}")
 
 

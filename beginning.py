@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from gpt_lightning.checkpoint import read_passport, verify
 from gpt_lightning.checkpoint_folder import checkpoints_in, search, step_of
-from launch import flatten
+from launch import flatten, read_config
 
 # What a run is. Its past curriculum and its data belong to it too, see `order_of` and `refuse_other_data`.
 _DEFINES = {"model", "tokenizer", "seed", "global_batch", "init_from", "branch"}
@@ -62,7 +62,7 @@ def beginning_of(run: Path, config: Mapping[str, Any]) -> Beginning:
             f"{run} has checkpoints and no environment.json, which says what they are of: put it back, or choose another run "
             "with name=…."
         )
-    changes = changes_of(OmegaConf.load(run / "config.yaml"), config) if begun else {}
+    changes = changes_of(read_config(run / "config.yaml"), config) if begun else {}
     _refuse_another_run(run, changes)
     if resume not in ("auto", "never"):
         return _named(Path(resume), run, config, changes)
@@ -170,7 +170,7 @@ def branch_point(config: Mapping[str, Any]) -> Path:
         )
     if step >= config["max_steps"]:
         raise ValueError(f"branch.step is {step}: it must be below max_steps={config['max_steps']}.")
-    then = dict(flatten(OmegaConf.to_container(OmegaConf.load(trunk / "config.yaml"))))
+    then = dict(flatten(read_config(trunk / "config.yaml")))
     now = dict(flatten(config))
     for key in then | now:
         if key.split(".")[0] in _OF_THE_TRUNK and then.get(key) != now.get(key):

@@ -52,6 +52,21 @@ def write_config(path: Path, config: Mapping[str, Any]) -> None:
     path.write_text(_WHOLE_CONFIG + OmegaConf.to_yaml(OmegaConf.create(dict(config))), encoding="utf-8")
 
 
+def read_config(path: Path) -> dict[str, Any]:
+    """The config that a run has written, as plain dicts and lists; what refers to something else stays as it is written.
+
+    Raises:
+        ValueError: it is no YAML of plain values, or none with settings.
+    """
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path))
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no YAML of plain values: {' '.join(str(error).split())}.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds {type(content).__name__}, and must hold settings.")
+    return {str(key): value for key, value in content.items()}
+
+
 def path_of(config: Mapping[str, Any], key: str) -> Path:
     """A setting that says where something lies.
 

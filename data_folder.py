@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from omegaconf import OmegaConf
 
 import launch
 from data_modules import Curriculum, SourceShards
@@ -172,7 +171,7 @@ def refuse_other_tokenizer(path: Path, tokenizer: Tokenizer) -> None:
 
 def _tokenizer_of_run(run: Path) -> Tokenizer:
     try:
-        config: Any = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))
+        config = launch.read_config(run / "config.yaml")
         name = config["tokenizer"]["name"]
         data_dir = Path(config["data_dir"])
         fingerprint = json.loads((run / "environment.json").read_text())["tokenizer"]

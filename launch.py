@@ -36,6 +36,7 @@ from composing import (
     group_choices,
     path_of,
     read_choice,
+    read_config,
     to_dict,
     write_config,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "path_of",
     "quote_texts",
     "read_choice",
+    "read_config",
     "run",
     "start",
     "to_dict",
@@ -102,7 +104,7 @@ def run(verb: Callable[[dict[str, Any]], Any], config: DictConfig) -> None:
             raise
         if os.environ.get("GPT_LIGHTNING_TRACEBACK"):
             traceback.print_exc()
-        sys.exit(f"error: {error}")
+        ranks.leave(f"error: {error}")
 
 
 def quote_texts(arguments: list[str]) -> list[str]:
@@ -164,14 +166,12 @@ def _check_jobs(verb: str, given: Namespace, parsed: Sequence[Override], jobs: I
     further = [f'hydra.searchpath=["file://{folder}"]' for folder in folders[1:]]
     typed = [str(o.input_line) for o in parsed if o.is_hydra_override() and o.key_or_group != "hydra.searchpath"]
     with composing(CONF, verb, verb):
-        trusted = [_of_hydra(compose(verb, typed, return_hydra_config=True))]
-        if (folders, name) != ([CONF], verb):  # a config of the user's may leave all as Hydra has it
-            trusted.append(_of_hydra(compose(None, typed, return_hydra_config=True)))
+        ours = _of_hydra(compose(None, typed, return_hydra_config=True))
     with composing(folders[0], name, verb):
         defaults: dict[tuple[str, ...], dict[str, Any]] = {}
         for job in jobs:
             whole = compose(name, [*job, *further], return_hydra_config=True)
-            refuse_hydra_of_files(_of_hydra(whole), trusted, _said([*job, *further]))
+            refuse_hydra_of_files(_of_hydra(whole), ours, _said([*job, *further]))
             groups = tuple(text for text, o in zip(job, parsed, strict=True) if _is_group(o, folders))
             if groups not in defaults:
                 defaults[groups] = to_dict(compose(name, [*groups, *further]))
@@ -182,7 +182,7 @@ def _check_jobs(verb: str, given: Namespace, parsed: Sequence[Override], jobs: I
             said = [*given.overrides, *further]
             loader = GlobalHydra.instance().config_loader()
             whole = loader.load_configuration(name, said, run_mode=RunMode.MULTIRUN, from_shell=False)
-            refuse_hydra_of_files(_of_hydra(whole), trusted, _said(said))
+            refuse_hydra_of_files(_of_hydra(whole), ours, _said(said))
 
 
 def _folders(given: Namespace) -> list[Path]:

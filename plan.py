@@ -11,7 +11,7 @@ from typing import Any
 import hydra
 import numpy as np
 import psutil
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
@@ -89,8 +89,8 @@ def _as_begun(config: Mapping[str, Any], run: Path) -> Mapping[str, Any]:
     """A run that is begun goes on in the precision that `auto` was where it began."""
     if config["trainer"]["precision"] != "auto" or not (run / "config.yaml").is_file():
         return config
-    begun = OmegaConf.load(run / "config.yaml")
-    return {**config, "trainer": {**config["trainer"], "precision": begun.trainer.precision}}
+    begun = launch.read_config(run / "config.yaml")
+    return {**config, "trainer": {**config["trainer"], "precision": begun["trainer"]["precision"]}}
 
 
 def _refuse_what_cannot_be(config: Mapping[str, Any]) -> None:

@@ -121,7 +121,8 @@ def order_of(
     }
     order: SampleOrder | None = None
     for entry in beginning.diet["curricula"] if beginning.diet else ():
-        then = Curriculum(**entry["curriculum"]).resolve(steps=entry["steps"], tokens_per_step=tokens_per_step)
+        was: Curriculum = _build(Curriculum, str(beginning.checkpoint), entry["curriculum"])
+        then = was.resolve(steps=entry["steps"], tokens_per_step=tokens_per_step)
         order = SampleOrder(then, **units, after=(order, entry["from_step"]) if order else None)
     if order and (order.curriculum.curriculum, order.steps) == (curriculum, config["max_steps"]):
         return order

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 import launch
 from gpt_lightning.on_disk import locked
-from ranks import is_first_rank
+from ranks import is_first_rank, run_on_ranks, started_by
 
 
 def train(config: Mapping[str, Any]) -> dict[str, float]:
@@ -22,6 +22,12 @@ def train(config: Mapping[str, Any]) -> dict[str, float]:
         Stopped, NotFinite, NotSaved: it ended before its last step; their `exit_code` says so to the shell.
     """
     run = launch.path_of(config, "run_dir")
+    n_ranks = config["trainer"]["devices"]
+    if isinstance(n_ranks, int) and n_ranks > 1 and config["trainer"]["num_nodes"] == 1 and not started_by():
+        run_on_ranks(n_ranks)
+        from run_directory import RunDirectory
+
+        return RunDirectory(run).final_metrics()
     with locked(run, doing="trained") if is_first_rank() else nullcontext():
         from training import run_training  # seconds of imports, which a second process need not wait for
 

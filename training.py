@@ -97,10 +97,7 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
         default_hp_metric=False,
         purge_step=beginning.step + 1,
     )
-    with (
-        lightning_without_noise(),
-        together(devices=config["trainer"]["devices"], num_nodes=config["trainer"]["num_nodes"]),
-    ):
+    with lightning_without_noise(), together():
         trainer = L.Trainer(
             accelerator=device,
             devices=config["trainer"]["devices"],

@@ -20,7 +20,7 @@ class RunRecord:
         if not (path / "environment.json").is_file():
             raise ValueError(f"{path} holds no run: train one with python train.py name={path.name}.")
         self.path = path
-        self.environment: dict[str, Any] = json.loads((path / "environment.json").read_text())
+        self.environment: dict[str, Any] = _object(path / "environment.json", (path / "environment.json").read_bytes())
         self.rows = read_rows(path / "metrics.jsonl")
         self.samples = read_rows(path / "samples.jsonl")
         if not self.rows:
@@ -63,8 +63,19 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """The objects of a JSON-lines file that ends with a whole line, or less; none if there is no file."""
     if not path.is_file():
         return []
-    text = path.read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.split("\n")[:-1]]  # splitlines would cut at U+2028 too, inside a row
+    return [_object(path, line) for line in path.read_bytes().split(b"\n")[:-1]]
+
+
+def _object(path: Path, text: bytes) -> dict[str, Any]:
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{path} was not written by a run: it holds something else than JSON ({error}).") from error
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{path} was not written by a run: it holds {type(content).__name__} where an object should be."
+        )
+    return content
 
 
 def smooth(values: np.ndarray, *, width: float = 4) -> np.ndarray:

@@ -68,7 +68,13 @@ class Checkpoints(StepCallback):
         )  # Lightning's count may be one ahead after a resume
         if trainer.is_global_zero:
             for log in _logs(trainer, MetricsFile, Samples):
-                log.lines.cut_back(step=self._done)
+                try:
+                    log.lines.cut_back(step=self._done)
+                except OSError as error:
+                    raise NotSaved(
+                        f"{log.lines.path} cannot be taken back to step {self._done}: {error.strerror or error}. Make room, and "
+                        "start the same command again."
+                    ) from error
         if trainer.global_rank < len(self._random_states):
             random_states.restore(self._random_states[trainer.global_rank])
 

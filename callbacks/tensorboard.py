@@ -1,5 +1,6 @@
 """TensorBoard's files, which a full disk must not let a run die of."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,8 @@ class TensorBoard(TensorBoardLogger):
         super().__init__(*args, **kwargs)
         self._terminal = terminal
         self._gave_up = False
+        self._hook = threading.excepthook
+        threading.excepthook = self._on_thread_end
 
     @rank_zero_only
     def write(self, method: str, *args: Any) -> None:
@@ -38,7 +41,13 @@ class TensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        self._attempt(lambda: TensorBoardLogger.log_metrics(self, metrics, step))
+        """Each metric as a scalar. (Lightning's own hides why one could not be written.)"""
+
+        def add() -> None:
+            for key, value in metrics.items():
+                self.experiment.add_scalar(key, value, step)
+
+        self._attempt(add)
 
     @rank_zero_only
     def save(self) -> None:
@@ -46,7 +55,13 @@ class TensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
+        threading.excepthook = self._hook
         self._attempt(lambda: TensorBoardLogger.finalize(self, status))
+
+    def _on_thread_end(self, arguments: threading.ExceptHookArgs) -> None:
+        """What ended TensorBoard's thread is raised where its next event is added, and said there."""
+        if type(arguments.thread).__name__ != "_AsyncWriterThread":
+            self._hook(arguments)
 
     def _attempt(self, action: Callable[[], object]) -> None:
         if self._gave_up:

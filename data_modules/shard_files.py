@@ -23,6 +23,7 @@ import numpy as np
 
 HEADER_BYTES = 128  # what numpy writes before a one-dimensional array
 _SEAL = "sha256_of_the_rest"
+_DTYPES = ("uint16", "uint32")
 
 
 @dataclass(frozen=True)
@@ -64,15 +65,26 @@ class ShardFile:
 
 
 def files_of_split(folder: Path, entry: Mapping[str, Any]) -> Iterator[ShardFile]:
-    """The files of one split; `folder` is that of the split, `entry` what source.json says of it."""
+    """The files of one split; `folder` is that of the split, `entry` what source.json says of it.
+
+    Raises:
+        ValueError: it describes what no preparation made: a name that leads out of the folder, or ids that are no numbers.
+    """
     for shard in entry["shards"]:
         for name, sha256 in shard["sha256"].items():
             of_others, masks = "file" in shard, name.startswith("mask")
             offset = shard["offset"] if of_others else HEADER_BYTES
+            if Path(name).name != name:
+                raise ValueError(f"it names {name}, which lies outside of its folder")
+            if (dtype := shard.get("dtype", entry["dtype"])) not in _DTYPES:  # an object would be a pointer into memory
+                raise ValueError(f"its ids are {dtype!r}, and must be {' or '.join(_DTYPES)}")
+            for number in (shard["tokens"], offset):
+                if not isinstance(number, int) or number < 0:
+                    raise ValueError(f"it counts {number!r} tokens or bytes")
             yield ShardFile(
                 path=Path(shard["file"]) if of_others else folder / name,
                 masks=masks,
-                dtype=np.dtype(np.bool_ if masks else shard.get("dtype", entry["dtype"])),
+                dtype=np.dtype(np.bool_ if masks else dtype),
                 tokens=shard["tokens"],
                 offset=offset,
                 first_byte=offset if of_others else 0,
@@ -101,7 +113,7 @@ def read_information(folder: Path) -> dict[str, Any]:
     """What the source.json of a folder says.
 
     Raises:
-        ValueError: there is none, or it is damaged.
+        ValueError: there is none, it is damaged, or it describes what no preparation made.
     """
     path = folder / "source.json"
     if not path.is_file():
@@ -110,6 +122,11 @@ def read_information(folder: Path) -> dict[str, Any]:
         information: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}): delete {folder} and prepare it again.") from error
+    try:
+        files_of_source(folder, information)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        what = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path} describes no source ({what}): delete {folder} and prepare it again.") from error
     if information.get(_SEAL) not in (None, _sha256_of_the_rest(information)):
         raise ValueError(
             f"{path} is not what it was when it was written: delete {folder} and prepare it again, or, if you changed it "

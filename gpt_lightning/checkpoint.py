@@ -9,7 +9,6 @@ checkpoint exists; a crash before it leaves at most hidden leftovers and a manif
 
 import hashlib
 import json
-import pickle
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +19,16 @@ from lightning.fabric.plugins import CheckpointIO
 from torch import Tensor
 
 from gpt_lightning.on_disk import sync, sync_folder
+
+_CURRICULUM = {"curriculum": dict, "steps": int, "from_step": int}
+_OF_A_RUN = {
+    "global_step": int,
+    "state_dict": dict,
+    "optimizer_states": list,
+    "model_config": dict,
+    "diet": {"sources": dict, "curricula": [_CURRICULUM]},
+}
+"""What a checkpoint must hold to be gone on from, and of which types: one that a stranger made may hold anything."""
 
 
 def read_checkpoint(path: Path, *, map_location: Any = "cpu", mmap: bool = False) -> dict[str, Any]:
@@ -49,9 +58,11 @@ def read_passport(path: Path) -> Passport:
     """What a checkpoint that was verified says of its run; the tensors stay on the disk.
 
     Raises:
-        ValueError: it holds something to be executed.
+        ValueError: it holds something to be executed, or is no checkpoint of a run.
     """
     checkpoint = _load(path, map_location="cpu", mmap=True)
+    if misfit := _misfit(checkpoint, _OF_A_RUN, "it"):
+        raise ValueError(f"{path} is no checkpoint of a run: {misfit}.")
     return Passport(checkpoint["global_step"], checkpoint["diet"], checkpoint.get("config", {}))
 
 
@@ -179,9 +190,29 @@ class _HashingFile:
 def _load(path: Path, **options: Any) -> dict[str, Any]:
     try:
         content: dict[str, Any] = torch.load(path, weights_only=True, **options)
-    except pickle.UnpicklingError as error:
+    except OSError:
+        raise
+    except Exception as error:  # what is no checkpoint makes torch raise almost anything
         raise ValueError(
             f"{path} holds something else than tensors, numbers and texts, which would have to be executed: it is no checkpoint "
             "of gpt-lightning, do not use it."
         ) from error
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{path} holds {type(content).__name__}, and must hold a dict: it is no checkpoint of gpt-lightning."
+        )
     return content
+
+
+def _misfit(content: Any, form: Any, name: str) -> str | None:
+    """What in a content is of another type than a form of dicts, lists and types says."""
+    kind = form if isinstance(form, type) else type(form)
+    fits = isinstance(content, kind)
+    if not fits:
+        return f"{name} is {content!r:.40}, and should be a {kind.__name__}"
+    items: list[tuple[Any, Any, str]] = []
+    if isinstance(form, dict):
+        items = [(content.get(key), part, str(key)) for key, part in form.items()]
+    elif isinstance(form, list):
+        items = [(item, form[0], f"an item of {name}") for item in content]
+    return next((misfit for item in items if (misfit := _misfit(*item))), None)

@@ -51,9 +51,11 @@ def _llmc(path: Path) -> ForeignFile:
 
 def _npy(path: Path) -> ForeignFile:
     try:
-        values = np.load(path, mmap_mode="r")
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise ValueError(f"{path} is no .npy file of numbers, or is cut off.") from error
+    if not isinstance(values, np.memmap):  # an archive of several
+        raise ValueError(f"{path} is no .npy file of numbers.")
     if values.ndim != 1 or values.dtype != _DTYPE:
         raise ValueError(f"{path} holds {values.ndim}-dimensional {values.dtype}, not one-dimensional uint16 ids.")
     return ForeignFile(path, values.offset, len(values))

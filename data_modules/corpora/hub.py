@@ -1,5 +1,6 @@
 """Which files on the Hugging Face hub a source is read from: `datasets` knows; they are then streamed one by one."""
 
+import os
 import re
 from pathlib import Path
 
@@ -38,15 +39,32 @@ def hub_files(
     except ValueError as error:  # it says which configurations there are, and how its own function would be called
         what = " ".join(str(error).split("Example of usage")[0].split()).rstrip(".")
         raise ValueError(f"{id}, config {config}: {what}.") from error
+    except RuntimeError as error:
+        raise ValueError(
+            f"{id} is not read: {str(error).rstrip('.')}, and no program of a repository is run. Name its data files with path=…."
+        ) from error
     data_files = builder.config.data_files or {}
     if split not in data_files:
         raise ValueError(f"{id} has no split {split}; it has {', '.join(map(str, data_files)) or 'none'}.")
-    root = f"{Path(id).resolve()}/" if Path(id).is_dir() else None
-    files, commits = {}, set()
+    root = Path(id).resolve() if Path(id).is_dir() else None
+    files, states = {}, set()
     for url in data_files[split]:
-        pinned = re.fullmatch(r"hf://datasets/.+?@([0-9a-f]{40})/(.+)", url)
-        if pinned:
-            commits.add(pinned[1])
-        files[pinned[2] if pinned else url.removeprefix(root or "")] = url
-    assert len(commits) == (0 if root else 1), f"one commit was asked for, and {commits} were given"
-    return files, commits.pop() if commits else None
+        name, state = _in_folder(url, root) if root else _in_repository(url)
+        states.add(state)
+        if name is None or len(states) > 1:
+            raise ValueError(f"{id} names {url}, which lies outside of it: nothing but its own files is read.")
+        files[name] = url
+    state = next(iter(states), None)
+    return files, state and state.rpartition("@")[2]
+
+
+def _in_folder(url: str, root: Path) -> tuple[str | None, None]:
+    """The name of a file below a folder, None if it is not; symbolic links stay, as a cache of the hub is made of them."""
+    place = Path(os.path.normpath(url))
+    return (place.relative_to(root).as_posix() if place.is_relative_to(root) else None), None
+
+
+def _in_repository(url: str) -> tuple[str | None, str | None]:
+    """The name of a file in a repository of the hub, None if it is not, and the repository with its commit."""
+    pinned = re.fullmatch(r"hf://datasets/(.+?@[0-9a-f]{40})/(.+)", url)
+    return (pinned[2], pinned[1]) if pinned else (None, None)

@@ -12,7 +12,7 @@ from gpt_lightning.convert.hugging_face import from_hf
 from gpt_lightning.convert.native import MODEL_TYPE, config_of, from_native, with_weights
 from gpt_lightning.convert.rangeflow import STATE as RANGEFLOW_STATE
 from gpt_lightning.convert.rangeflow import read_rangeflow
-from gpt_lightning.convert.torch_files import read_torch_file
+from gpt_lightning.convert.torch_files import read_torch_file, weights_in
 from gpt_lightning.model import GPT
 
 
@@ -60,5 +60,7 @@ def _from_file(path: Path) -> GPT:
 
 
 def _from_checkpoint(content: dict[str, Any], path: Path) -> GPT:
-    weights = {key.removeprefix("model."): value for key, value in content["state_dict"].items()}
+    weights = {
+        key.removeprefix("model."): value for key, value in weights_in(content, "state_dict", where=path).items()
+    }
     return with_weights(config_of(content["model_config"], where=path), weights, where=path)

@@ -85,8 +85,10 @@ class GPTConfig:
             ("residual_init", RESIDUAL_INITS),
             ("attention", ATTENTION_CHOICES),
         ):
-            if getattr(self, choice) not in known:
+            if getattr(self, choice) not in list(known):
                 raise ValueError(f"model.{choice} is {getattr(self, choice)!r}: it must be one of {', '.join(known)}.")
+        if self.eot_id is not None and not isinstance(self.eot_id, int):
+            raise ValueError(f"model.eot_id is {self.eot_id!r}: it must be a whole number, or null.")
         if not self.attend_across_documents and self.eot_id is None:
             raise ValueError(
                 "model.attend_across_documents=false needs model.eot_id, the id that stands before each document."

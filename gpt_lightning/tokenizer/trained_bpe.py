@@ -23,9 +23,11 @@ class TrainedBPE(Tokenizer):
     """
 
     def __init__(self, path: Path) -> None:
-        content = path.read_text(encoding="utf-8")
         try:
+            content = path.read_text(encoding="utf-8")
             self._tokenizer = tokenizers.Tokenizer.from_str(content)
+        except OSError:
+            raise
         except Exception as error:  # the library raises a bare Exception
             raise ValueError(f"{path} is not a tokenizer.json: {error}.") from error
         self._tokenizer.encode_special_tokens = True  # a special token spelled in a text stays text
