@@ -98,7 +98,9 @@ def run(verb: Callable[[dict[str, Any]], Any], config: DictConfig) -> None:
     try:
         verb(to_dict(config))
     except Exception as error:
-        if code := getattr(error, "exit_code", None):  # an end in good order, of which the run has said all
+        if code := getattr(error, "exit_code", None):
+            if isinstance(error, ranks.RankLost):  # of the other ends the run itself has said all
+                print(f"error: {error}", file=sys.stderr)
             ranks.leave(code)
         if not isinstance(error, (ValueError, OSError)):
             raise
