@@ -56,7 +56,8 @@ def beginning_of(run: Path, config: Mapping[str, Any]) -> Beginning:
     begun = (run / "environment.json").is_file()
     if own and resume == "never":
         raise ValueError(
-            f"resume=never, and {run} has a checkpoint of step {step_of(own[0])}: choose another run with name=…, or delete it."
+            f"resume=never, and {run} has a checkpoint of step {step_of(own[0])}: choose another run with name=…, or "
+            "delete that one."
         )
     if own and not begun:
         raise ValueError(
@@ -127,7 +128,7 @@ def _named(path: Path, run: Path, config: Mapping[str, Any], changes: Mapping[st
     own = [other for other in checkpoints_in(folder) if other.resolve() != path.resolve()]
     beginning = _at(path, config)._replace(named=True)
     if folder.resolve() in path.resolve().parents:
-        later = tuple(other for other in own if step_of(other) > beginning.step)
+        later = tuple(other for other in own if step_of(other) >= beginning.step and not other.samefile(path))
         return beginning._replace(changes=changes, given_up=later)
     if own:
         raise ValueError(

@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 
 from beginning import Beginning, changes_of
 from data_modules import SourceShards
-from gpt_lightning.checkpoint_folder import give_up, set_aside, sweep
+from gpt_lightning.checkpoint_folder import give_up, keep_in, set_aside, sweep
 from gpt_lightning.on_disk import sync, sync_folder
 from ranks import is_first_rank
 
@@ -85,9 +85,11 @@ class RunDirectory:
             if is_first_rank():
                 for path in beginning.damaged:
                     set_aside(path)
+                folder = self.path / "checkpoints"
+                times = len(list((folder / "given_up").glob("*")))
                 for path in beginning.given_up:
-                    give_up(path)
-                sweep(self.path / "checkpoints")
+                    give_up(path, folder / "given_up" / str(times + 1))
+                sweep(folder)
                 self._record(config, beginning, elsewhere)
             if elsewhere or not set(data) <= set(environment["data"]):
                 environment |= now | {"data": environment["data"] | data}
@@ -135,6 +137,8 @@ class RunDirectory:
         """What is not as it was: config.yaml then says how it is, changes.jsonl how it was and after which step it changed."""
         row: dict[str, Any] = {"after_step": beginning.step, "changes": {**beginning.changes, **elsewhere}}
         if beginning.named:
+            assert beginning.checkpoint is not None
+            keep_in(beginning.checkpoint, self.path / "checkpoints")
             row["resumed_from"] = str(Path(config["resume"]))
         elif not row["changes"]:
             return

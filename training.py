@@ -129,7 +129,10 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
             style="",
         )
         for path in beginning.damaged:
-            terminal.note(f"{path} is damaged: passed over, and set aside as {path.stem}.damaged", style="bold red")
+            terminal.note(
+                f"{path} is damaged: passed over, and set aside as {path.stem}.damaged",
+                style="bold red",
+            )
         for path in beginning.given_up:
             terminal.note(f"{path} is given up, and lies in given_up/ now", style="")
         if beginning.checkpoint:

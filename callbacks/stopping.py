@@ -12,6 +12,8 @@ import lightning as L
 import psutil
 import torch
 
+from callbacks.terminal import Terminal
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _TIME_IS_UP = 1  # beside the numbers of signals: SIGHUP's, which is not one of them
 _ONE_SIGNAL = 1.0  # seconds within which a terminal, Slurm and torchrun may all pass on one and the same
@@ -69,7 +71,7 @@ class Stopping(L.Callback):
         os.set_blocking(told, False)
         before = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
         fd_before = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
-        threading.Thread(target=self._listen, args=(heard,), daemon=True, name="signals").start()
+        threading.Thread(target=self._listen, args=(heard, trainer), daemon=True, name="signals").start()
         try:
             yield
         finally:
@@ -103,7 +105,7 @@ class Stopping(L.Callback):
             return False
         return time.time() - psutil.Process().create_time() + 2 * self._longest_step >= self._max_seconds
 
-    def _listen(self, heard: int) -> None:
+    def _listen(self, heard: int, trainer: Any) -> None:
         """Read the numbers of signals as they come, also while the main thread is in a long operation and would not look."""
         with os.fdopen(heard, "rb", buffering=0) as numbers:
             while number := numbers.read(1):
@@ -111,5 +113,9 @@ class Stopping(L.Callback):
                     continue
                 if not self._signal:
                     self._signal, self._signal_at = number[0], time.monotonic()
+                    name = signal.Signals(number[0]).name
+                    Terminal.of(trainer).note(
+                        f"{name}: this step is finished and saved; once more ends at once", style="bold"
+                    )
                 elif time.monotonic() - self._signal_at > _ONE_SIGNAL:
                     os._exit(_exit_code(number[0]))

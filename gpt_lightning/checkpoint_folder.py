@@ -92,9 +92,8 @@ def set_aside(path: Path) -> None:
         manifest.replace(manifest.with_suffix(".json.damaged"))
 
 
-def give_up(path: Path) -> None:
+def give_up(path: Path, folder: Path) -> None:
     """Take a checkpoint out of the way that is not to be gone on from any more."""
-    folder = path.parent / "given_up"
     make_folder(folder)
     manifest = path.with_suffix(".json")
     if manifest.exists():  # a copy first: a kill in between leaves the checkpoint whole in one place or the other
@@ -107,6 +106,8 @@ def keep_in(path: Path, folder: Path) -> None:
     """Let a checkpoint lie in another folder too, without a second copy where the file system knows links."""
     make_folder(folder)
     for source in (path.with_suffix(".json"), path):
+        if (folder / source.name).exists() and (folder / source.name).samefile(source):
+            continue
         temporary = folder / f".{source.name}.tmp"
         temporary.unlink(missing_ok=True)
         try:

@@ -68,7 +68,7 @@ def test_a_run_taken_back_is_the_run_it_was(straight: Path, tiny_data: Path, tmp
     assert metrics(run) == metrics(straight)
     assert diet(run) == diet(straight, after=4 * 8)
     assert saved_steps(run) == [4, 8, 12]
-    assert sorted(path.stem for path in (run / "checkpoints" / "given_up").glob("*.pt")) == [
+    assert sorted(path.stem for path in (run / "checkpoints" / "given_up" / "1").glob("*.pt")) == [
         "step_00000008",
         "step_00000012",
     ]
