@@ -1,17 +1,17 @@
 """A process that has imported all that train.py imports, and forks a victim for each line of its standard input.
 
-A victim is what `python train.py …` is from there on: it runs that file as `__main__`, and the interpreter ends it with its real
-exit code. It only skips six seconds of imports. Requests and answers are lines of JSON:
+A victim is what `python train.py …` is once Hydra has composed its config: `launch.run(train, config)`, which ends as a
+process of its own, with its real exit code. What it skips is six seconds of imports, and one of composing. Requests and answers
+are lines of JSON:
 
-    {"arguments": […], "folder": …, "environment": {…}, "faults": [[name, {…}], …]}    ->    {"born": pid}
-                                                                      later    {"dead": pid, "status": as of waitpid}
+    {"config": {…}, "folder": …, "environment": {…}, "faults": [[name, {…}], …]}    ->    {"born": pid}
+                                                                   later    {"dead": pid, "status": as of waitpid}
 """
 
 import faulthandler
 import json
 import os
 import random
-import runpy
 import select
 import signal
 import sys
@@ -20,10 +20,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from hydra.conf import HydraConf
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import OmegaConf
 
+import launch
+import train
+import training  # noqa: F401  # train.py imports it late, and the victims have it already
 from tests.faults import injected
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def serve() -> dict[str, Any]:
@@ -62,7 +67,7 @@ def serve() -> dict[str, Any]:
 
 
 def become(request: dict[str, Any]) -> None:
-    """A process group, an environment, a command line and files of its own; and the faults that act from inside."""
+    """A process group, an environment and files of its own; and the faults that act from inside."""
     os.setsid()
     folder = Path(request["folder"])
     for stream, path, flags in (
@@ -74,7 +79,6 @@ def become(request: dict[str, Any]) -> None:
         os.dup2(opened, stream)
         os.close(opened)
     os.environ.update(request["environment"])
-    sys.argv = [str(ROOT / "train.py"), *request["arguments"]]
     random.seed()  # each process begins with other random numbers of its own
     np.random.seed()  # noqa: NPY002
     torch.seed()
@@ -88,9 +92,8 @@ def _say(answer: dict[str, int]) -> None:
 
 
 if __name__ == "__main__":
-    import train  # noqa: F401  # what these import stays imported in the victims
-    import training  # noqa: F401
-
     _say({"born": os.getpid()})
-    become(serve())
-    runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
+    request = serve()
+    become(request)
+    HydraConfig.instance().set_config(OmegaConf.create({"hydra": HydraConf(mode=RunMode.RUN)}))
+    launch.run(train.train, OmegaConf.create(request["config"]))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.comparing import assert_equal
-from tests.faults.harness import Run, leftovers, newest, soak_only, some
+from tests.faults.harness import Run, leftovers, newest, soak_only
 from tests.faults.victims import Nursery, Victim
 from tests.runs import contents, saved_steps
 
@@ -87,7 +87,8 @@ def test_three_saves_fail(on_small_disk: Run, straight: Runs) -> None:
     assert saved_steps(run.path) == [30, 35, 40]
 
 
-@pytest.mark.parametrize(("full_after", "free_after"), some([(11, 16), (11, 22), (18, 32)], fast=1))
+@soak_only
+@pytest.mark.parametrize(("full_after", "free_after"), [(11, 16), (11, 22), (18, 32)])
 def test_it_is_full_for_some_time(on_small_disk: Run, straight: Runs, full_after: int, free_after: int) -> None:
     """One or two saves fail, rows and samples wait; nothing of them is lost."""
     run = on_small_disk

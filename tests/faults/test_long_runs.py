@@ -10,9 +10,17 @@ from tests.faults.harness import SOAK, Run, leftovers, soak_only
 from tests.runs import final_checkpoint, saved_steps
 
 Runs = Callable[..., Run]
-STEPS = 1000 if SOAK else 100
-LONG = [f"max_steps={STEPS}", "log_every=10", "val_every=100", "callbacks.samples.every=100"]
-LONG += ["callbacks.checkpoints.every=10", "curriculum.max_epochs.docstrings=100"]
+LONG = [
+    "max_steps=1000",
+    "log_every=10",
+    "val_every=100",
+    "callbacks.samples.every=100",
+    "callbacks.checkpoints.every=10",
+]
+LONG += ["curriculum.max_epochs.docstrings=100"]
+STEPS, EVERY = (1000, 10) if SOAK else (40, 5)
+if not SOAK:
+    LONG = []
 
 
 def exactly(run: Run, steps: list[int]) -> None:
@@ -25,7 +33,7 @@ def exactly(run: Run, steps: list[int]) -> None:
 
 
 def test_the_oldest_that_is_kept_is_gone_on_from(new_run: Runs, straight: Runs) -> None:
-    run, kept = new_run(*LONG), [STEPS - 20, STEPS - 10, STEPS]
+    run, kept = new_run(*LONG), [STEPS - 2 * EVERY, STEPS - EVERY, STEPS]
     run.finish(timeout=600)
     exactly(run, kept)
     run.lives[-1] = run.lives[-1].leaving(kept[0])
@@ -38,11 +46,11 @@ def test_the_oldest_that_is_kept_is_gone_on_from(new_run: Runs, straight: Runs) 
 @soak_only
 def test_a_run_goes_on_from_its_oldest_and_is_killed(new_run: Runs, straight: Runs) -> None:
     """Started again with the very same words, it goes on and does not go back once more."""
-    run, kept = new_run(*LONG), [STEPS - 20, STEPS - 10, STEPS]
+    run, kept = new_run(*LONG), [STEPS - 2 * EVERY, STEPS - EVERY, STEPS]
     run.finish(timeout=600)
     resume = f"resume={run.checkpoints / f'step_{kept[0]:08d}.pt'}"
     run.lives[-1] = run.lives[-1].leaving(kept[0])
-    killed = ("send", {"signal_name": "SIGKILL", "micro_batch": (STEPS - 5) * 4})
+    killed = ("send", {"signal_name": "SIGKILL", "micro_batch": (STEPS - 2) * 4})
     assert run.live(resume, faults=[killed]).codes == [-9]
     assert f"going on after step {kept[1]}" in run.finish(resume).output
     exactly(run, kept)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.faults.comparing import assert_equal, micro_batches_lost
-from tests.faults.harness import ACCUMULATION, GLOBAL_BATCH, SAVED_EVERY, SOAK, Run
+from tests.faults.harness import ACCUMULATION, GLOBAL_BATCH, SAVED_EVERY, SOAK, Run, soak_only
 from tests.faults.victims import Victim
 
 CODES = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 143, signal.SIGINT: 130}
@@ -63,6 +63,7 @@ def holds(run: Run, straight: Run, record_property: Record, **how: Any) -> None:
     record_property("micro-batches repeated", sum(map(micro_batches_lost, run.lives[:-1])))
 
 
+@soak_only
 def test_some_seconds_of_preemption(new_run: Runs, straight: Runs, record_property: Record) -> None:
     holds(new_run(), straight(), record_property, step_seconds=0.1, between=(0.5, 2.0), most=5, seed=1)
 

@@ -9,11 +9,13 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import launch
 from tests.conftest import ROOT
 
 Fault = tuple[str, dict[str, Any]]  # a function of injected.py, and its arguments
@@ -37,13 +39,13 @@ class Nursery:
         self._hear(until=lambda answer: "born" in answer, timeout=PATIENCE)
 
     def bear(
-        self, arguments: Sequence[str], *, folder: Path, faults: Iterable[Fault] = (), environment: Any = None
+        self, overrides: Sequence[str], *, folder: Path, faults: Iterable[Fault] = (), environment: Any = None
     ) -> "Victim":
-        """Start `python train.py <arguments>`; its output goes into a folder."""
+        """Start `python train.py <overrides>`; its output goes into a folder."""
         folder.mkdir(parents=True, exist_ok=True)
         for stream in ("stdout", "stderr"):
             (folder / stream).touch()
-        request = {"arguments": list(arguments), "folder": str(folder), "environment": environment or {}}
+        request = {"config": composed(overrides), "folder": str(folder), "environment": environment or {}}
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(request | {"faults": list(faults)}) + "\n")
         self._process.stdin.flush()
@@ -79,14 +81,14 @@ class Shell:
         self._started: dict[int, subprocess.Popen[bytes]] = {}
 
     def bear(
-        self, arguments: Sequence[str], *, folder: Path, faults: Iterable[Fault] = (), environment: Any = None
+        self, overrides: Sequence[str], *, folder: Path, faults: Iterable[Fault] = (), environment: Any = None
     ) -> "Victim":
-        """Start `python train.py <arguments>`; its output goes into a folder."""
+        """As `Nursery.bear`, without faults."""
         assert not [*faults]
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
             process = subprocess.Popen(
-                [sys.executable, "train.py", *arguments],
+                [sys.executable, "train.py", *overrides],
                 cwd=ROOT,
                 env=os.environ | {"OMP_NUM_THREADS": "1"} | (environment or {}),
                 stdout=stdout,
@@ -102,6 +104,19 @@ class Shell:
             return self._started[pid].wait(timeout)
         except subprocess.TimeoutExpired:
             return None
+
+
+def composed(overrides: Sequence[str]) -> dict[str, Any]:
+    """The config of a command line; those that differ only in their paths are composed once."""
+    paths = dict(override.split("=", 1) for override in overrides if override.startswith(("runs_dir=", "resume=")))
+    config = _composed(tuple(override for override in overrides if override.split("=")[0] not in paths)) | paths
+    run = f"{config['runs_dir']}/{config['name']}"
+    return config | {"run_dir": run, "sweep_dir": f"{run}_sweep"}
+
+
+@cache
+def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
+    return launch.compose_config("train", overrides)
 
 
 @dataclass
