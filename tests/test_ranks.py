@@ -106,6 +106,19 @@ def test_an_exit_code_of_all_ranks_is_that_of_the_run(two_ranks: TwoRanks) -> No
     assert "written" in out
 
 
+def test_a_rank_that_is_ended_as_it_leaves_has_the_exit_code_of_the_run() -> None:
+    """So that of all ranks the highest, which is srun's, is that of the first."""
+    program = "import ranks; print(flush=True); ranks.leave(65)"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, env=os.environ | TORCHRUN | {"RANK": "1"}, stdout=subprocess.PIPE
+    ) as rank:
+        assert rank.stdout is not None
+        rank.stdout.readline()
+        time.sleep(0.5)
+        rank.terminate()
+        assert rank.wait(3) == 65
+
+
 def test_a_broken_connection_is_said_in_one_sentence(two_ranks: TwoRanks) -> None:
     main = two_ranks(_LOSING, _LOSING)
     out, err = main.communicate(timeout=_SOON)
