@@ -127,9 +127,11 @@ def together() -> Iterator[None]:
 def leave(code: int | str) -> NoReturn:
     """End this rank with an exit code, or a sentence, that is the same on all ranks.
 
-    Rank 0 goes first: torchrun and srun end all others as soon as one has failed, and it may still be writing.
+    Rank 0 goes first: torchrun and srun end all others as soon as one has failed, and it may still be writing. Those who are
+    ended in this way have the same exit code, as srun's own is the highest of all.
     """
     if not is_first_rank():
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(code if isinstance(code, int) else 1))
         time.sleep(_OWN_WORDS)
     sys.exit(code)
 

@@ -24,44 +24,55 @@ from tests.runs import as_if_killed, metrics
 from tests.starts import begin, by_srun, end
 from train import train
 
-_SOON = 30.0  # seconds; half of what may pass until all ranks are gone
+_SOON = 45.0  # seconds; a minute may pass until all ranks are gone
 GOES_ON = "this one ends too, and the same command goes on from the newest checkpoint."
+KILLED = "was killed by signal 9, and the others ended: the same command goes on from the newest checkpoint."
 RUN = [*TINY, "name=run", "trainer.accelerator=cpu", "trainer.precision=32-true"]
 
 
-# ── a rank that is gone, while the ranks are at something that no error reaches ──────────────────────────────────────
+# ── how ranks end, whatever they do ──────────────────────────────────────────────────────────────────────────────────
 
 _PROGRAM = """
 import os, sys, time
-from ranks import is_first_rank, leave, together
+from ranks import is_first_rank, leave, run_on_ranks, started_by, together
+if not started_by():
+    run_on_ranks(2)
+    sys.exit()
 try:
-    with together(devices=2, num_nodes=1):
-        print("here", os.getpid(), flush=True)
+    with together():
+        print("rank", os.environ["RANK"], os.getpid(), flush=True)
         {first} if is_first_rank() else {second}
-except Exception as error:
-    sys.exit(f"error: {{error}}")
+except OSError as error:
+    leave(f"error: {{error}}")
 print("done", flush=True)
 """
+TwoRanks = Callable[[str, str], subprocess.Popen[str]]
 _WORKING = "time.sleep(60)"
-_FAILING = """exec("raise RuntimeError('gloo: Connection closed by peer')")"""
+_LOSING = """exec("raise RuntimeError('gloo: Connection closed by peer')")"""
 
 
-def two_ranks(first: str, second: str) -> subprocess.Popen[str]:
-    program = _PROGRAM.format(first=first, second=second)
-    return subprocess.Popen(
-        [sys.executable, "-c", f"__file__ = ''{program}"],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@pytest.fixture
+def two_ranks(tmp_path: Path) -> TwoRanks:
+    """A program whose first rank does the one, and its second the other."""
+
+    def started(first: str, second: str) -> subprocess.Popen[str]:
+        program = tmp_path / "program.py"
+        program.write_text(_PROGRAM.format(first=first, second=second))
+        return subprocess.Popen(
+            [sys.executable, str(program)],
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return started
 
 
 def pids_of(main: subprocess.Popen[str]) -> list[int]:
-    """Of rank 0 and rank 1, once both are at work."""
+    """Of the ranks, once both are at work."""
     assert main.stdout is not None
-    said = {int(main.stdout.readline().split()[1]) for _ in range(2)}
-    return [main.pid, *(said - {main.pid})]
+    return [int(line.split()[2]) for line in sorted(main.stdout.readline() for _ in range(2))]
 
 
 def ends_within(pids: list[int], seconds: float) -> None:
@@ -71,75 +82,68 @@ def ends_within(pids: list[int], seconds: float) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize(("victim", "says"), [(0, "rank 0 is gone"), (1, "rank 1 was killed by signal 9")])
-def test_the_other_rank_ends_too_and_says_so(victim: int, says: str) -> None:
+@pytest.mark.parametrize("victim", [0, 1])
+def test_the_other_rank_ends_too_and_it_is_said_why(two_ranks: TwoRanks, victim: int) -> None:
+    main = two_ranks(_WORKING, _WORKING)
+    os.kill(pids_of(main)[victim], signal.SIGKILL)
+    _, err = main.communicate(timeout=_SOON)
+    assert (main.returncode, err) == (1, f"error: rank {victim} {KILLED}\n")
+
+
+def test_ranks_end_with_what_has_started_them(two_ranks: TwoRanks) -> None:
     main = two_ranks(_WORKING, _WORKING)
     pids = pids_of(main)
-    os.kill(pids[victim], signal.SIGKILL)
+    main.kill()
     ends_within(pids, _SOON)
-    _, err = main.communicate()
-    assert err == f"error: {says}: {GOES_ON}\n"
-    assert main.returncode == (-signal.SIGKILL, 1)[victim]
+    assert main.communicate()[1] == f"error: torchrun is gone: {GOES_ON}\n" * 2
 
 
-def test_an_exit_code_of_all_ranks_is_that_of_the_run() -> None:
-    """Rank 1 is gone some seconds before rank 0, which still has something to write."""
-    main = two_ranks("(time.sleep(8), leave(143))", "leave(143)")
-    _, err = main.communicate(timeout=_SOON)
+def test_an_exit_code_of_all_ranks_is_that_of_the_run(two_ranks: TwoRanks) -> None:
+    """Though the first rank, which still has something to write, would be ended as soon as another one has failed."""
+    main = two_ranks("(time.sleep(2), print('written', flush=True), leave(143))", "leave(143)")
+    out, err = main.communicate(timeout=_SOON)
     assert (main.returncode, err) == (143, "")
+    assert "written" in out
 
 
-def test_a_broken_connection_is_said_in_one_sentence() -> None:
-    main = two_ranks(_FAILING, _WORKING)
+def test_a_rank_that_is_ended_as_it_leaves_has_the_exit_code_of_the_run() -> None:
+    """So that of all ranks the highest, which is srun's, is that of the first."""
+    program = "import ranks; print(flush=True); ranks.leave(65)"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, env=os.environ | TORCHRUN | {"RANK": "1"}, stdout=subprocess.PIPE
+    ) as rank:
+        assert rank.stdout is not None
+        rank.stdout.readline()
+        time.sleep(0.5)
+        rank.terminate()
+        assert rank.wait(3) == 65
+
+
+def test_a_broken_connection_is_said_in_one_sentence(two_ranks: TwoRanks) -> None:
+    main = two_ranks(_LOSING, _LOSING)
     out, err = main.communicate(timeout=_SOON)
     assert (main.returncode, err) == (1, f"error: another rank is gone: {GOES_ON}\n")
     assert "done" not in out
 
 
-def test_the_first_rank_waits_for_the_others_at_the_end() -> None:
-    main = two_ranks("None", "time.sleep(3)")
-    pids = pids_of(main)
-    assert main.wait(timeout=_SOON) == 0
-    assert not psutil.pid_exists(pids[1])
-    assert main.communicate() == ("done\n" * 2, "")
+def test_ranks_that_are_done_are_a_success(two_ranks: TwoRanks) -> None:
+    out, err = two_ranks("None", "time.sleep(2)").communicate(timeout=_SOON)
+    assert (out.count("done"), err) == (2, "")
 
 
-# ── a rank that is gone, while it trains ─────────────────────────────────────────────────────────────────────────────
-
-
-def train_for_long(data_dir: Path, runs: Path, *more: str, torchrun: bool = False) -> subprocess.Popen[str]:
-    """Two ranks, of which a checkpoint is there already."""
+def test_a_run_that_loses_its_launcher_ends(tiny_data: Path, tmp_path: Path) -> None:
     settings = ["max_steps=20000", "curriculum.on_exhausted=repeat", "val_every=20000", "callbacks.samples.every=20000"]
-    process = begin([*RUN, f"data_dir={data_dir}", f"runs_dir={runs}", *settings, *more], torchrun=torchrun)
+    main = begin([*RUN, f"data_dir={tiny_data}", f"runs_dir={tmp_path}", *settings, "trainer=ddp"])
     until = time.monotonic() + 120
-    while not list(runs.glob("run/checkpoints/*.pt")):
-        assert process.poll() is None, end(process).stderr
+    while not list(tmp_path.glob("run/checkpoints/*.pt")):
+        assert main.poll() is None, end(main).stderr
         assert time.monotonic() < until
         time.sleep(0.1)
-    return process
-
-
-def rank_of(process: psutil.Process) -> int | None:
-    if "torch.distributed.run" in process.cmdline() or "train.py" not in process.cmdline():
-        return None
-    return int(process.environ().get("RANK", "0"))
-
-
-@pytest.mark.parametrize(("strategy", "victim", "torchrun"), [("fsdp", 0, False), ("ddp", 1, False), ("fsdp", 1, True)])
-def test_a_killed_rank_takes_the_other_with_it(
-    tiny_data: Path, tmp_path: Path, strategy: str, victim: int, torchrun: bool
-) -> None:
-    main = train_for_long(tiny_data, tmp_path, f"trainer={strategy}", torchrun=torchrun)
-    family = [psutil.Process(main.pid), *psutil.Process(main.pid).children(recursive=True)]
-    of_rank = {rank: process for process in family if (rank := rank_of(process)) is not None}
-    assert sorted(of_rank) == [0, 1]
-    of_rank[victim].kill()
-    ends_within([process.pid for process in family], _SOON)
-    answer = end(main)
-    assert answer.returncode == (-signal.SIGKILL if victim == 0 else 1)
-    if not torchrun:  # which may be faster, and has pages of its own to say
-        who = "rank 0 is gone" if victim == 0 else "rank 1 was killed by signal 9"
-        assert answer.stderr == f"error: {who}: {GOES_ON}\n"
+    ranks = [child.pid for child in psutil.Process(main.pid).children() if "RANK" in child.environ()]
+    assert len(ranks) == 2
+    main.kill()
+    ends_within(ranks, _SOON)
+    assert f"error: torchrun is gone: {GOES_ON}\n" in end(main).stderr
 
 
 # ── ranks that would not train one run ───────────────────────────────────────────────────────────────────────────────
@@ -260,7 +264,7 @@ def test_rank_0_gives_a_sign_while_it_prepares(tmp_path: Path, monkeypatch: pyte
     touch = Path.touch
     monkeypatch.setattr(Path, "touch", lambda path: (signs.append(path), touch(path)))
     config = config_of(
-        tmp_path, tmp_path / "runs", "data.prepare=missing", "tokenizer=gpt2", "+data.limit_tokens.readmes=-1"
+        tmp_path, tmp_path / "runs", "data.prepare=missing", "tokenizer.name=gpt2", "+data.limit_tokens.readmes=-1"
     )
     with pytest.raises(ValueError, match="readmes could not be prepared"):
         train(config)

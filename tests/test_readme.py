@@ -9,17 +9,20 @@ import pytest
 
 import launch
 from gpt_lightning.model import GPT, GPTConfig
+from run_config import accumulation_of
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-GUIDES = "".join((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("corpora", "curriculum"))
+GUIDES = "".join(
+    (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("corpora", "curriculum", "distributed")
+)
 BLOCKS = re.findall(r"```\w*\n(.*?)```", README, flags=re.DOTALL)
 COMMANDS = sorted(
     {
         line.split("#")[0].strip()
         for text in [
             *BLOCKS,
-            *re.findall(r"```\w*\n(.*?)```", GUIDES, flags=re.DOTALL),
+            *re.findall(r"```\w*\n(.*?)```", GUIDES.replace("\\\n", ""), flags=re.DOTALL),
             *re.findall(r"`(python .*?)`", README + GUIDES),
         ]
         for line in text.splitlines()
@@ -35,6 +38,16 @@ def test_a_command_composes(command: str) -> None:
         return
     assert (ROOT / script).is_file()
     launch.check_command_line(Path(script).stem, launch.quote_texts(arguments))
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith(("torchrun ", "srun "))])
+def test_a_command_of_several_machines_composes(command: str) -> None:
+    before, after = command.split("train.py ")
+    overrides = launch.quote_texts(shlex.split(after))
+    launch.check_command_line("train", overrides)
+    config = launch.compose_config("train", overrides)
+    assert accumulation_of(config) > 0
+    assert before.split()[0] == "srun" or f"--nproc-per-node={config['trainer']['devices']}" in before
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make ")])
