@@ -2,13 +2,14 @@
 # make test         environment and the whole test suite
 # make check        lint, types and tests: what CI runs
 # make audit        known vulnerabilities of the installed packages, where a network serves
+# make soak         every fault of docs/reliability.md, and its table: half an hour; soak-hour: an hour of preemption, its last row
 # make bench        speed and memory beside other libraries; puts the table into the README
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup quickstart test lint types check audit tensorboard bench
+.PHONY: setup quickstart test lint types check audit tensorboard bench soak soak-hour
 
 setup: $(READY)
 
@@ -32,6 +33,12 @@ check: lint types test
 
 audit: $(READY)
 	$(BIN)/python .ci/audit.py
+# what ran, with the commit, is written into docs/reliability.md: leave the checkout alone meanwhile
+soak: $(READY)
+	GPT_LIGHTNING_SOAK=all $(BIN)/python -m pytest tests/faults
+
+soak-hour: $(READY)
+	GPT_LIGHTNING_SOAK=hour $(BIN)/python -m pytest tests/faults/test_preemption.py
 
 tensorboard: $(READY)
 	$(BIN)/tensorboard --logdir runs

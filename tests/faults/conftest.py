@@ -1,0 +1,68 @@
+"""The nursery, runs that can be disturbed, and runs that nobody disturbs."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.harness import SMALL_RUN, SOAK, Nursery, Run
+from tests.faults.tally import PAGE, Tally, rewritten
+
+pytest.register_assert_rewrite("tests.faults.comparing")
+_tally = pytest.StashKey[Tally]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if SOAK:
+        config.stash[_tally] = Tally()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    report: pytest.TestReport = yield
+    if SOAK and not report.skipped and (report.when == "call" or report.failed):
+        item.config.stash[_tally].count(item.nodeid, passed=report.passed, notes=report.user_properties)
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if SOAK:
+        lines = session.config.stash[_tally].lines()
+        PAGE.write_text(rewritten(PAGE.read_text(encoding="utf-8"), lines), encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    nursery = Nursery()
+    yield nursery
+    nursery.close()
+
+
+@pytest.fixture
+def new_run(nursery: Nursery, tiny_data: Path, tmp_path: Path) -> Callable[..., Run]:
+    """`new_run("a=1", …, ranks=2)`: a run of 40 steps in a folder of its own, not yet begun."""
+    runs = []
+
+    def new(*overrides: str, ranks: int = 1) -> Run:
+        runs.append(
+            Run(nursery, tmp_path / str(len(runs)), [*SMALL_RUN, f"data_dir={tiny_data}", *overrides], ranks=ranks)
+        )
+        return runs[-1]
+
+    return new
+
+
+@pytest.fixture(scope="session")
+def straight(nursery: Nursery, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
+    """`straight("a=1", …, ranks=2)`: the same run in one go; each is run once a session."""
+    done: dict[tuple[int, tuple[str, ...]], Run] = {}
+
+    def undisturbed(*overrides: str, ranks: int = 1) -> Run:
+        key = (ranks, overrides)
+        if key not in done:
+            folder = tmp_path_factory.mktemp("straight")
+            done[key] = Run(nursery, folder, [*SMALL_RUN, f"data_dir={tiny_data}", *overrides], ranks=ranks)
+            done[key].finish(timeout=600)
+        return done[key]
+
+    return undisturbed

@@ -1,0 +1,63 @@
+"""SIGKILL: at any moment, and before each change that a save makes to its folder."""
+
+import random
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.faults.comparing import assert_equal, micro_batches_lost
+from tests.faults.harness import ACCUMULATION, SAVED_EVERY, Run, Victim, leftovers, some
+from tests.runs import saved_steps
+
+Runs = Callable[..., Run]
+Record = Callable[[str, Any], None]
+
+
+def in_a_save(run: Run) -> bool:
+    """Whether what lies there is of a save that has begun and not ended."""
+    return bool(leftovers(run) or saved_steps(run.path)[3:])
+
+
+def goes_on_as_if_nothing_had_been(run: Run, straight: Run) -> None:
+    run.finish()
+    assert_equal(run, straight)
+    assert saved_steps(run.path) == saved_steps(straight.path) == [30, 35, 40]
+    assert leftovers(run) == []
+
+
+@pytest.mark.parametrize("moment", some(range(38), fast=2))
+def test_killed_at_a_random_moment(new_run: Runs, straight: Runs, record_property: Record, moment: int) -> None:
+    """From its first second to its last; what it repeats is less than it takes to save, and a step that was on its way."""
+    run, undisturbed = new_run(), straight()
+    chance = random.Random(moment)
+
+    def kill(victims: list[Victim]) -> None:
+        time.sleep(chance.uniform(0.1, 1.05) * undisturbed.lives[0].seconds)
+        victims[0].send(signal.SIGKILL)
+
+    life = run.live(meanwhile=kill)
+    assert life.codes in ([-signal.SIGKILL], [0])
+    record_property("inside a save", int(in_a_save(run)))
+    goes_on_as_if_nothing_had_been(run, undisturbed)
+    assert 0 <= micro_batches_lost(life) <= (SAVED_EVERY + 1) * ACCUMULATION
+
+
+@pytest.mark.parametrize(
+    "step", some([step for step in (5, 10, 15, 20, 25, 30, 35, 40) for _ in range(2)][:12], fast=1)
+)
+def test_killed_while_a_save_is_seen_from_outside(
+    new_run: Runs, straight: Runs, record_property: Record, step: int
+) -> None:
+    run = new_run()
+    temporary = run.checkpoints / f".step_{step:08d}.pt.tmp"
+
+    def kill(victims: list[Victim]) -> None:
+        victims[0].wait_until(temporary.exists, every=0.0005)
+        victims[0].send(signal.SIGKILL)
+
+    assert run.live(meanwhile=kill).codes == [-signal.SIGKILL]
+    record_property("inside a save", int(in_a_save(run)))
+    goes_on_as_if_nothing_had_been(run, straight())

@@ -1,0 +1,150 @@
+"""SIGTERM and its kin: one checkpoint at the end of the step, an exit code that says so, and nothing is done twice."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.faults.comparing import assert_equal, micro_batches_lost
+from tests.faults.harness import ACCUMULATION, MICRO_BATCHES, STEPS, Life, Run, Victim, newest, some
+from tests.runs import saved_steps
+
+Runs = Callable[..., Run]
+SOON = 30.0  # seconds from the signal to the end
+
+
+def stop_in(run: Run, micro_batch: int, *, name: str = "SIGTERM", code: int = 143, **how: Any) -> Life:
+    """Signal the run in a micro-batch: it saves at the end of that step, and no step is lost."""
+    life = run.live(faults=[("send", {"signal_name": name, "micro_batch": micro_batch})], timeout=SOON, **how)
+    step = micro_batch // ACCUMULATION + 1
+    assert life.codes == [code if step < STEPS else 0] * run.ranks, life.output[-4000:]
+    assert life.saved == step
+    assert micro_batches_lost(life) == int(step < STEPS), "the next step is announced, and nothing of it is trained"
+    return life
+
+
+@pytest.mark.parametrize("step", some(range(STEPS), fast=3))
+def test_stopped_at_each_step(new_run: Runs, straight: Runs, step: int) -> None:
+    run = new_run()
+    stop_in(run, step * ACCUMULATION + random.Random(step).randrange(ACCUMULATION))
+    if step + 1 < STEPS:
+        run.finish()
+    assert_equal(run, straight())
+
+
+@pytest.mark.parametrize("seed", some(range(8), fast=1))
+def test_stopped_three_times(new_run: Runs, straight: Runs, seed: int) -> None:
+    run = new_run()
+    for micro_batch in sorted(random.Random(seed).sample(range(0, MICRO_BATCHES - ACCUMULATION, ACCUMULATION), 3)):
+        stop_in(run, micro_batch + random.Random(micro_batch).randrange(ACCUMULATION))
+    run.finish()
+    assert_equal(run, straight())
+
+
+@pytest.mark.parametrize("seed", some(range(20), fast=1))
+def test_sigterm_at_a_random_micro_batch_of_one_rank(new_run: Runs, straight: Runs, seed: int) -> None:
+    run = new_run()
+    stop_in(run, random.Random(100 + seed).randrange(MICRO_BATCHES - ACCUMULATION))
+    run.finish()
+    assert_equal(run, straight())
+
+
+@pytest.mark.parametrize(
+    ("seed", "on_ranks"), some([(seed, ([0], [1], [0, 1])[seed % 3]) for seed in range(20)], fast=2)
+)
+def test_sigterm_at_a_random_micro_batch_of_two_ranks(
+    new_run: Runs, straight: Runs, seed: int, on_ranks: Iterable[int]
+) -> None:
+    """To one of them or both: they agree on the step, and each exits with the code."""
+    run = new_run(ranks=2)
+    stop_in(run, random.Random(200 + seed).randrange(MICRO_BATCHES - ACCUMULATION), on_ranks=on_ranks)
+    run.finish()
+    assert_equal(run, straight(ranks=2))
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGUSR1", 143)])
+def test_other_signals_stop_it_as_well(new_run: Runs, straight: Runs, name: str, code: int) -> None:
+    run = new_run()
+    stop_in(run, 50, name=name, code=code)
+    run.finish()
+    assert_equal(run, straight())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_signal_to_the_whole_process_group_stops_it_as_well(new_run: Runs, straight: Runs, workers: int) -> None:
+    """As Ctrl-C in a terminal and a batch system do it: the processes that read ahead get it too."""
+    run = new_run()
+
+    def stop(victims: list[Victim]) -> None:
+        victims[0].wait_until(lambda: newest(run.checkpoints) >= 10)
+        victims[0].send_to_group(signal.SIGTERM)
+
+    life = run.live(f"data.workers={workers}", meanwhile=stop, timeout=SOON, faults=[("slow", {"seconds": 0.1})])
+    assert life.codes == [143], life.output[-4000:]
+    assert micro_batches_lost(life) == 1
+    run.finish(f"data.workers={workers}")
+    assert_equal(run, straight())
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_it_at_once_and_harms_nothing(new_run: Runs, straight: Runs, second: int) -> None:
+    run = new_run()
+
+    def stop_twice(victims: list[Victim]) -> None:
+        victims[0].wait_until(lambda: newest(run.checkpoints) >= 5)
+        victims[0].send(signal.SIGTERM)
+        time.sleep(0.3)
+        victims[0].send(second)
+
+    life = run.live(meanwhile=stop_twice, timeout=3, faults=[("slow", {"seconds": 5})])
+    assert life.codes == [-second]
+    run.finish()
+    assert_equal(run, straight())
+
+
+def test_max_hours_stops_it_before_they_are_over(new_run: Runs, straight: Runs) -> None:
+    """Each step takes a second, of six that there are since the process began."""
+    run = new_run()
+    life = run.live(f"max_hours={6 / 3600}", faults=[("slow", {"seconds": 1})])
+    assert life.codes == [75], life.output[-4000:]
+    assert life.seconds < 6
+    assert 1 <= life.saved <= 5
+    assert micro_batches_lost(life) == 1
+    run.finish()
+    assert_equal(run, straight())
+
+
+def test_the_program_as_a_user_starts_it_stops_at_a_signal(new_run: Runs, straight: Runs, tmp_path: Path) -> None:
+    """Without the nursery, and not in the first process group."""
+    run = new_run()
+    with (tmp_path / "output").open("w") as output:
+        started = subprocess.Popen(
+            [sys.executable, "train.py", *run.overrides], cwd=ROOT, stdout=output, stderr=output, env=ENVIRONMENT
+        )
+        deadline = time.monotonic() + 60
+        while newest(run.checkpoints) < 5 and started.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        started.send_signal(signal.SIGTERM)
+        code = started.wait(timeout=SOON)
+    said = (tmp_path / "output").read_text()
+    assert code == 143, said
+    step = saved_steps(run.path)[-1]
+    assert f"stopped by SIGTERM after step {step}: the same command goes on there." in said
+    assert "Traceback" not in said
+    answer = subprocess.run(
+        [sys.executable, "train.py", *run.overrides], cwd=ROOT, capture_output=True, text=True, env=ENVIRONMENT
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert f"going on after step {step}" in answer.stdout
+    assert_equal(run, straight(), diet=False)
+
+
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
