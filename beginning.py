@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
+from callbacks.checkpoints import SAVED
 from gpt_lightning.checkpoint import read_passport, verify
 from gpt_lightning.checkpoint_folder import checkpoints_in, search, step_of
 from launch import flatten, read_config
@@ -55,7 +56,8 @@ def beginning_of(run: Path, config: Mapping[str, Any]) -> Beginning:
     begun = (run / "environment.json").is_file()
     if own and resume == "never":
         raise ValueError(
-            f"resume=never, and {run} has a checkpoint of step {step_of(own[0])}: choose another run with name=…, or delete it."
+            f"resume=never, and {run} has a checkpoint of step {step_of(own[0])}: choose another run with name=…, or "
+            "delete that one."
         )
     if own and not begun:
         raise ValueError(
@@ -71,6 +73,15 @@ def beginning_of(run: Path, config: Mapping[str, Any]) -> Beginning:
         raise ValueError(
             f"no checkpoint in {run / 'checkpoints'} is undamaged ({', '.join(path.name for path in damaged)}): put an undamaged "
             "copy back, or choose another run with name=… to begin anew."
+        )
+    if newest is None and (saved := _saved(run)) is not None:
+        raise ValueError(
+            f"{run} has saved a checkpoint of step {saved}, and none is left: put a copy back, or choose another run with "
+            "name=… to begin anew."
+        )
+    if newest is None and (last := _resumed_from(run)):
+        raise ValueError(
+            f"{run} was begun at {last} and has no checkpoint of its own yet: start it with resume={last}."
         )
     if newest is None and trunk is not None:
         return _at(branch_point(config), config)._replace(branching=True, changes=changes)
@@ -107,19 +118,17 @@ def _at(checkpoint: Path, config: Mapping[str, Any]) -> Beginning:
 
 def _named(path: Path, run: Path, config: Mapping[str, Any], changes: Mapping[str, tuple[Any, Any]]) -> Beginning:
     """At the checkpoint that `resume` names; the same command, started again, goes on and does not go back once more."""
+    folder = run / "checkpoints"
+    newest, damaged = search(folder)
+    if newest is not None and _resumed_from(run) == str(path) and "resume" not in changes:
+        return _at(newest, config)._replace(changes=changes, damaged=tuple(damaged))
     if not path.is_file():
         raise ValueError(f"resume={path} is no file: it must be auto, never, or the path of a checkpoint.")
     verify(path)
-    folder = run / "checkpoints"
-    before = resumed_from(run)
-    sha256 = json.loads(path.with_suffix(".json").read_text())["sha256"]
     own = [other for other in checkpoints_in(folder) if other.resolve() != path.resolve()]
-    newest, damaged = search(folder)
-    if newest is not None and before == sha256 and not changes:
-        return _at(newest, config)._replace(damaged=tuple(damaged))
     beginning = _at(path, config)._replace(named=True)
     if folder.resolve() in path.resolve().parents:
-        later = tuple(other for other in own if step_of(other) > beginning.step)
+        later = tuple(other for other in own if step_of(other) >= beginning.step and not other.samefile(path))
         return beginning._replace(changes=changes, given_up=later)
     if own:
         raise ValueError(
@@ -133,11 +142,17 @@ def _named(path: Path, run: Path, config: Mapping[str, Any], changes: Mapping[st
     return beginning._replace(changes=changes)
 
 
-def resumed_from(run: Path) -> str | None:
-    """sha256 of the checkpoint that `resume` named when the run last began at such a one."""
+def _resumed_from(run: Path) -> str | None:
+    """The checkpoint that `resume` named when the run last began at such a one."""
     path = run / "changes.jsonl"
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
     return next((row["resumed_from"] for row in reversed(rows) if "resumed_from" in row), None)
+
+
+def _saved(run: Path) -> int | None:
+    """After which step the run last saved a checkpoint; None: it has not yet."""
+    path = run / SAVED
+    return int(json.loads(path.read_text())["step"]) if path.is_file() else None
 
 
 def _refuse_another_run(run: Path, changes: Mapping[str, tuple[Any, Any]]) -> None:

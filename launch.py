@@ -97,8 +97,13 @@ def run(verb: Callable[[dict[str, Any]], Any], config: DictConfig) -> None:
         return
     try:
         verb(to_dict(config))
+    except KeyboardInterrupt:
+        print("error: stopped by SIGINT before there was anything to save.", file=sys.stderr)
+        ranks.leave(130)
     except Exception as error:
-        if code := getattr(error, "exit_code", None):  # an end in good order, of which the run has said all
+        if code := getattr(error, "exit_code", None):
+            if isinstance(error, ranks.RankLost):  # of the other ends the run itself has said all
+                print(f"error: {error}", file=sys.stderr)
             ranks.leave(code)
         if not isinstance(error, (ValueError, OSError)):
             raise
@@ -219,7 +224,8 @@ def _refuse_strangers(config: Mapping[str, Any], *, defaults: Mapping[str, Any])
     numbers = {key: value for key, value in flatten(defaults) if isinstance(value, (int, float))}
     for key, value in flatten(config):
         if key in numbers and isinstance(value, str):
-            raise ValueError(f"{key} is '{value}', and must be a number like {numbers[key]}.")
+            what = "true or false" if isinstance(numbers[key], bool) else f"a number like {numbers[key]}"
+            raise ValueError(f"{key} is '{value}', and must be {what}.")
 
 
 def _settings_last(arguments: list[str], settings: list[str]) -> list[str]:

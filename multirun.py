@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+_ENDS_ALL = (74, 75, 130, 143)  # a full disk, a time that is over, signals: of the next job they would be the end too
 _SAME = 0.1  # seconds: a signal this soon after another is the same one, sent to a whole group of processes
 
 
@@ -37,9 +38,16 @@ class Multirun:
         self._process = subprocess.Popen(command, start_new_session=True)
         for number, _ in self._signals:  # that came while the process was being made
             self._process.send_signal(number)
-        if self._process.wait():
-            self._failed.append(job)
+        code = self._process.wait()
         self._exit_if_told()
+        if code in _ENDS_ALL:
+            print(
+                f"job {job} was stopped: no further one is started; the same command goes on with the sweep.",
+                file=sys.stderr,
+            )
+            sys.exit(code)
+        if code:
+            self._failed.append(job)
 
     def end(self) -> None:
         """Exit as the jobs did."""

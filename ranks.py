@@ -85,10 +85,12 @@ def run_on_ranks(n_ranks: int) -> None:
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         if failure.exitcode < 0:
-            sys.exit(
+            print(
                 f"error: rank {rank} was killed by signal {-failure.exitcode}, and the others ended: the same command goes on "
-                "from the newest checkpoint."
+                "from the newest checkpoint.",
+                file=sys.stderr,
             )
+            sys.exit(os.EX_TEMPFAIL)
         sys.exit(failure.exitcode)
     except SignalException as error:
         sys.exit(130 if error.sigval == signal.SIGINT else 143)
@@ -96,12 +98,18 @@ def run_on_ranks(n_ranks: int) -> None:
         logging.disable(logging.NOTSET)
 
 
+class RankLost(Exception):
+    """A run cannot go on without one of its ranks; the same command can."""
+
+    exit_code = os.EX_TEMPFAIL
+
+
 @contextmanager
 def together() -> Iterator[None]:
     """Inside, a rank that loses another one, or the launcher that would have told it so, ends and says why.
 
     Raises:
-        ConnectionError: another rank is gone.
+        RankLost: another rank is gone.
     """
     over = threading.Event()
     if started_by() == "torchrun":
@@ -110,7 +118,7 @@ def together() -> Iterator[None]:
         yield
     except Exception as error:
         if _says_lost(error):
-            raise ConnectionError(f"another rank is gone: {_GOES_ON}.") from error
+            raise RankLost(f"another rank is gone: {_GOES_ON}.") from error
         raise
     finally:
         over.set()
@@ -133,7 +141,7 @@ def _watch(launcher: int, over: threading.Event) -> None:
     while not over.wait(_LOOK_EVERY):
         if os.getppid() != launcher and not over.wait(_OWN_WORDS):
             print(f"error: torchrun is gone: {_GOES_ON}.", file=sys.stderr, flush=True)
-            os._exit(1)
+            os._exit(os.EX_TEMPFAIL)
 
 
 def _says_lost(error: Exception) -> bool:

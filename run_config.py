@@ -10,7 +10,7 @@ import torch
 import allowed_targets
 import launch
 from beginning import Beginning
-from callbacks import Checkpoints
+from callbacks import Checkpoints, ValidationPerplexity
 from data_modules import Curriculum, ResolvedCurriculum, SampleOrder
 from gpt_lightning.model import GPTConfig
 from gpt_lightning.optim import cosine_schedule
@@ -96,6 +96,11 @@ def watchers_of(config: Mapping[str, Any]) -> list[L.Callback]:
     watchers = [allowed_targets.callback(node) for node in config["callbacks"].values()]
     if sum(isinstance(watcher, Checkpoints) for watcher in watchers) != 1:
         raise ValueError("callbacks.checkpoints is missing: a run without checkpoints could not be continued.")
+    checks = config["callbacks"]["checkpoints"]
+    if checks.get("best") and not any(isinstance(watcher, ValidationPerplexity) for watcher in watchers):
+        raise ValueError(
+            "callbacks.checkpoints.best is true, and callbacks.validation, which would say so, is missing."
+        )
     return watchers
 
 

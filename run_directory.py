@@ -5,6 +5,7 @@ runs/<name>/checkpoints/         the newest three   tensorboard/
 runs/<name>/metrics.jsonl        one row a step     samples.jsonl       training_<time>.log     report/
 runs/<name>/plan.json plan.png   what was planned   changes.jsonl       settings that were changed under way, if any were
 runs/<name>/faults.jsonl         steps that were left out, if any were          lock, owner   while it is being trained
+runs/<name>/saved.json           after which step a checkpoint was last saved: if none is left, the run does not begin anew
 """
 
 import json
@@ -20,9 +21,9 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from beginning import Beginning
+from beginning import Beginning, changes_of
 from data_modules import SourceShards
-from gpt_lightning.checkpoint_folder import give_up, set_aside, sweep
+from gpt_lightning.checkpoint_folder import give_up, keep_in, set_aside, sweep
 from gpt_lightning.on_disk import sync, sync_folder
 from ranks import is_first_rank
 
@@ -46,11 +47,14 @@ class RunDirectory:
         sources: Mapping[str, SourceShards],
         beginning: Beginning,
         initial_weights: str | None = None,
-    ) -> None:
+    ) -> dict[str, tuple[Any, Any]]:
         """Write down, once, what the run is made of, and what has changed since; take checkpoints away that are in the way.
 
         Args:
             initial_weights: fingerprint of those that `init_from` gave; None: it gave none, or a checkpoint goes before them.
+
+        Returns:
+            what has changed, as (then, now): settings, versions, the device.
 
         Raises:
             ValueError: they are others than when the run was begun.
@@ -75,17 +79,22 @@ class RunDirectory:
                     f"{self.path} branched off from another checkpoint than {beginning.checkpoint} is by now: choose another "
                     "run with name=…."
                 )
+            now = _environment()
+            then = {key: environment.get(key) for key in now}
+            elsewhere = {key: pair for key, pair in changes_of(then, now).items() if key != "git.changed"}
             if is_first_rank():
                 for path in beginning.damaged:
                     set_aside(path)
+                folder = self.path / "checkpoints"
+                times = len(list((folder / "given_up").glob("*")))
                 for path in beginning.given_up:
-                    give_up(path)
-                sweep(self.path / "checkpoints")
-                self._record(config, beginning)
-            if not set(data) <= set(environment["data"]):
-                environment["data"] |= data
+                    give_up(path, folder / "given_up" / str(times + 1))
+                sweep(folder)
+                self._record(config, beginning, elsewhere)
+            if elsewhere or not set(data) <= set(environment["data"]):
+                environment |= now | {"data": environment["data"] | data}
                 _write(self.path / "environment.json", json.dumps(environment, indent=2) + "\n")
-            return
+            return {**beginning.changes, **elsewhere}
         tokenizer = next(iter(sources.values())).information["tokenizer"]["fingerprint"]  # of all sources the same
         environment = _environment() | {"tokenizer": tokenizer, "initial_weights": initial_weights, "data": data}
         if beginning.branching:
@@ -93,7 +102,8 @@ class RunDirectory:
         self._write_config(config)
         _write(self.path / "environment.json", json.dumps(environment, indent=2) + "\n")
         if is_first_rank():
-            self._record(config, beginning)
+            self._record(config, beginning, {})
+        return dict(beginning.changes)
 
     def final_metrics(self) -> dict[str, float]:
         """The last value of every metric."""
@@ -123,16 +133,18 @@ class RunDirectory:
                         f"(fingerprint {then[:12]}, now {source.fingerprint[:12]}): choose another run with name=…."
                     )
 
-    def _record(self, config: Mapping[str, Any], beginning: Beginning) -> None:
+    def _record(self, config: Mapping[str, Any], beginning: Beginning, elsewhere: Mapping[str, Any]) -> None:
         """What is not as it was: config.yaml then says how it is, changes.jsonl how it was and after which step it changed."""
-        row: dict[str, Any] = {"after_step": beginning.step, "changes": dict(beginning.changes)}
+        row: dict[str, Any] = {"after_step": beginning.step, "changes": {**beginning.changes, **elsewhere}}
         if beginning.named:
-            row["resumed_from"] = _sha256(beginning)
-        elif not beginning.changes:
+            assert beginning.checkpoint is not None
+            keep_in(beginning.checkpoint, self.path / "checkpoints")
+            row["resumed_from"] = str(Path(config["resume"]))
+        elif not row["changes"]:
             return
-        with (self.path / "changes.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-            sync(file)
+        path = self.path / "changes.jsonl"
+        before = path.read_text(encoding="utf-8") if path.exists() else ""
+        _write(path, before + json.dumps(row) + "\n")
         self._write_config(config)
 
     def _write_config(self, config: Mapping[str, Any]) -> None:
@@ -165,7 +177,7 @@ def _write(path: Path, text: str) -> None:
     if not is_first_rank():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")
     with temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         sync(file)

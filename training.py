@@ -123,13 +123,16 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        run.begin(config, sources, beginning, fingerprint(model.state_dict()) if initialised else None)
+        changes = run.begin(config, sources, beginning, fingerprint(model.state_dict()) if initialised else None)
         terminal.note(
             _headline(config, lit.model, order, f"{device}, {precision} ({why}), attention {attention} ({because})"),
             style="",
         )
         for path in beginning.damaged:
-            terminal.note(f"{path} is damaged: passed over, and set aside as {path.stem}.damaged", style="bold red")
+            terminal.note(
+                f"{path} is damaged: passed over, and set aside as {path.stem}.damaged",
+                style="bold red",
+            )
         for path in beginning.given_up:
             terminal.note(f"{path} is given up, and lies in given_up/ now", style="")
         if beginning.checkpoint:
@@ -139,7 +142,7 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
             terminal.note(
                 f"a branch: its trunk was to have {was:,} steps, and this run {config['max_steps']:,}", style=""
             )
-        for key, (then, now) in beginning.changes.items():
+        for key, (then, now) in changes.items():
             terminal.note(f"changed from here on: {key}={now}, was {then}", style="")
         if initialised:
             terminal.note(f"starting from the weights of {config['init_from']}", style="")

@@ -1,5 +1,6 @@
 """Saving, retention, and taking the logs back to where a resumed run goes on."""
 
+import math
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +19,9 @@ from callbacks.throughput import Throughput
 from callbacks.validation_perplexity import ValidationPerplexity
 from gpt_lightning import random_states
 from gpt_lightning.checkpoint_folder import checkpoint_path, keep_in, newest_valid_checkpoint, prune, remove_all_but
+from gpt_lightning.on_disk import write_durably
 
+SAVED = "saved.json"  # in the run directory: after which step a checkpoint was last saved
 _FAILURES = 3  # in a row
 
 
@@ -57,7 +60,7 @@ class Checkpoints(StepCallback):
         self._best = best
         self._permanent_every = permanent_every
         self._done = 0  # the step that was saved, or could not be
-        self._least: float | None = None  # mean validation loss so far
+        self._least: tuple[float, int] | None = None  # mean validation loss so far, and after which step
         self._failures = 0
         self._random_states: list[dict[str, Any]] = []
 
@@ -75,6 +78,7 @@ class Checkpoints(StepCallback):
                         f"{log.lines.path} cannot be taken back to step {self._done}: {error.strerror or error}. Make room, and "
                         "start the same command again."
                     ) from error
+            self._repair(Path(trainer.default_root_dir) / "checkpoints")
         if trainer.global_rank < len(self._random_states):
             random_states.restore(self._random_states[trainer.global_rank])
 
@@ -117,7 +121,7 @@ class Checkpoints(StepCallback):
     def _save_if_due(self, trainer: L.Trainer, *, at_once: bool) -> None:
         """Save what the step asks for: one file, which may lie in several places."""
         step, folder = trainer.global_step, Path(trainer.default_root_dir) / "checkpoints"
-        best = self._is_best(trainer)
+        least_before, best = self._least, self._is_best(trainer)
         permanent = self._permanent_every is not None and step % self._permanent_every == 0
         if not (at_once or best or permanent or step % self.every == 0):
             return
@@ -127,6 +131,8 @@ class Checkpoints(StepCallback):
             places = [folder / name for name in ["."] * regular + ["permanent"] * permanent + ["best"] * best]
             failure = self._write(trainer, [checkpoint_path(place, step) for place in places])
             failed = trainer.strategy.reduce_boolean_decision(failure is not None, all=False)
+        if failed:
+            self._least = least_before
         self._failures = self._failures + 1 if failed else 0
         if not failed:
             Terminal.of(trainer).note(f"saved {checkpoint_path(places[0], step).relative_to(trainer.default_root_dir)}")
@@ -157,6 +163,7 @@ class Checkpoints(StepCallback):
         try:
             for path in paths[1:]:
                 keep_in(paths[0], path.parent)
+            write_durably(Path(trainer.default_root_dir) / SAVED, {"step": trainer.global_step})
             for path in paths:
                 if path.parent.name == "best":
                     remove_all_but(path)
@@ -164,6 +171,17 @@ class Checkpoints(StepCallback):
         except OSError as error:
             return error
         return None
+
+    def _repair(self, folder: Path) -> None:
+        """A kill between a save and what follows it leaves out the other places where its file should lie."""
+        path = checkpoint_path(folder, self._done)
+        if not path.exists():
+            return
+        if self._permanent_every and self._done % self._permanent_every == 0:
+            keep_in(path, folder / "permanent")
+        if self._best and self._least and self._least[1] == self._done:
+            keep_in(path, folder / "best")
+            remove_all_but(folder / "best" / path.name)
 
     def _is_best(self, trainer: L.Trainer) -> bool:
         """Whether the step just done was validated, with a loss below all before."""
@@ -173,9 +191,9 @@ class Checkpoints(StepCallback):
         losses = [
             w.mean_loss for w in watchers if isinstance(w, ValidationPerplexity) and w.step == trainer.global_step
         ]
-        if not losses or (self._least is not None and losses[0] >= self._least):
+        if not losses or not losses[0] < (self._least or (math.inf, 0))[0]:
             return False
-        self._least = losses[0]
+        self._least = (losses[0], trainer.global_step)
         return True
 
 

@@ -37,11 +37,15 @@ class Faults(StepCallback):
         if not isinstance(exception, NotFinite) or not trainer.is_global_zero:
             return
         sequences = _sequences(trainer, exception)
-        named = [f"{source} {sequence} of epoch {epoch}" for _, source, epoch, sequence in sequences[:_NAMED]]
+        named = [f"{source} {sequence} (epoch {epoch})" for _, source, epoch, sequence in sequences[:_NAMED]]
         more = f" and {len(sequences) - _NAMED:,} more, see faults.jsonl" if len(sequences) > _NAMED else ""
         which = ", ".join(f"micro-batch {micro} on rank {rank}" for rank, micro in exception.micro_batches)
         what = f"the loss of {which} is not finite" if which else "the loss is finite, the gradient is not"
-        Terminal.of(trainer).note(f"{what}; the sequences: {', '.join(named)}{more}", style="bold red")
+        Terminal.of(trainer).note(
+            f"{what}. The sequences: {', '.join(named)}{more}. Start the same command again; if it ends here once more, lower "
+            "optimizer.lr.",
+            style="bold red",
+        )
         row = {
             "step": exception.step + 1,
             "fault": "not finite",

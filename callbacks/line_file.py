@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ class LineFile:
         self.path = path
         self.waiting: list[str] = []
         """Lines that could not be written yet."""
+        self._whole: int | None = None  # bytes of whole lines, where half a one may lie behind them
 
     def append(self, line: str) -> OSError | None:
         """Add a line; why it has to wait, if it has to."""
@@ -65,16 +67,19 @@ class LineFile:
     def _write(self) -> OSError | None:
         if not self.waiting:
             return None
-        size = None
         try:
+            if self._whole is not None:
+                os.truncate(self.path, self._whole)
             with self.path.open("ab", buffering=0) as file:
-                size = os.fstat(file.fileno()).st_size
+                self._whole = os.fstat(file.fileno()).st_size
                 content = "".join(self.waiting).encode()
                 while content:
                     content = content[file.write(content) :]
         except OSError as error:
-            if size is not None:
-                os.truncate(self.path, size)  # no half line stays
+            if self._whole is not None:
+                with suppress(OSError):  # then before the next try
+                    os.truncate(self.path, self._whole)
             return error
+        self._whole = None
         self.waiting.clear()
         return None

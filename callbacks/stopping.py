@@ -2,19 +2,21 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 import lightning as L
 import psutil
 import torch
 
+from callbacks.terminal import Terminal
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _TIME_IS_UP = 1  # beside the numbers of signals: SIGHUP's, which is not one of them
-_ONE_SIGNAL = 0.1  # seconds within which a launcher and a terminal may both pass on one and the same
+_ONE_SIGNAL = 1.0  # seconds within which a terminal, Slurm and torchrun may all pass on one and the same
 
 
 class Stopped(Exception):
@@ -24,18 +26,22 @@ class Stopped(Exception):
         by = "max_hours" if reason == _TIME_IS_UP else signal.Signals(reason).name
         place = "there" if saved else "from the newest checkpoint, as this step could not be saved"
         super().__init__(f"stopped by {by} after step {step}: the same command goes on {place}.")
-        self.exit_code = {_TIME_IS_UP: os.EX_TEMPFAIL, signal.SIGINT: 130}.get(reason, 143)
+        self.exit_code = _exit_code(reason)
+
+
+def _exit_code(reason: int) -> int:
+    return {_TIME_IS_UP: os.EX_TEMPFAIL, signal.SIGINT: 130}.get(reason, 143)
 
 
 class Stopping(L.Callback):
     """Knows, on all ranks alike, whether the step that is being made is to be the last of this start.
 
-    A signal only sets a flag. The ranks agree on it once a step, so that all of them stop at the same one; a second signal ends
-    the process at once.
+    A signal only sets a flag. The ranks agree on it once a step, so that all of them stop at the same one; a second signal, a
+    second or more after the first, ends the process at once.
 
     Args:
         max_hours: since the process began; it stops while what is left to do of this step, and another one as long as the longest
-            so far (validation, samples and saving included), would still fit.
+            so far (validation, samples and saving included, once there were any), would still fit.
 
     Raises:
         ValueError: `max_hours` is not above 0.
@@ -61,12 +67,18 @@ class Stopping(L.Callback):
     def listening(self, trainer: Any) -> Iterator[None]:
         """Take the signals over from Lightning, whose own handler talks to the other ranks from inside (its issue 20806)."""
         trainer._signal_connector.register_signal_handlers = lambda: None
-        before = {number: signal.signal(number, self._received) for number in SIGNALS}
+        heard, told = os.pipe()
+        os.set_blocking(told, False)
+        before = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+        fd_before = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+        threading.Thread(target=self._listen, args=(heard, trainer), daemon=True, name="signals").start()
         try:
             yield
         finally:
+            signal.set_wakeup_fd(fd_before)
             for number, handler in before.items():
                 signal.signal(number, handler)
+            os.close(told)  # ends the thread
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._step_began = time.monotonic()
@@ -75,18 +87,35 @@ class Stopping(L.Callback):
         now = time.monotonic()
         self._longest_step = max(self._longest_step, now - self._step_began)
         self._step_began = now
+        self._agree(trainer, pl_module)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """It may have taken long; what came meanwhile need not wait for another step."""
+        self._agree(trainer, pl_module)
+
+    def _agree(self, trainer: L.Trainer, pl_module: Any) -> None:
         reason = self._signal or (_TIME_IS_UP if self._is_time_up() else 0)
-        agreed = trainer.strategy.reduce(torch.tensor(reason, device=pl_module.device), reduce_op="max")
-        self.reason = int(agreed)
+        if trainer.world_size > 1:
+            agreed = trainer.strategy.reduce(torch.tensor(reason, device=pl_module.device), reduce_op="max")
+            reason = int(agreed)
+        self.reason = reason
 
     def _is_time_up(self) -> bool:
         if self._max_seconds is None:
             return False
         return time.time() - psutil.Process().create_time() + 2 * self._longest_step >= self._max_seconds
 
-    def _received(self, number: int, frame: FrameType | None) -> None:
-        if not self._signal:
-            self._signal, self._signal_at = number, time.monotonic()
-        elif time.monotonic() - self._signal_at > _ONE_SIGNAL:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+    def _listen(self, heard: int, trainer: Any) -> None:
+        """Read the numbers of signals as they come, also while the main thread is in a long operation and would not look."""
+        with os.fdopen(heard, "rb", buffering=0) as numbers:
+            while number := numbers.read(1):
+                if number[0] not in SIGNALS:
+                    continue
+                if not self._signal:
+                    self._signal, self._signal_at = number[0], time.monotonic()
+                    name = signal.Signals(number[0]).name
+                    Terminal.of(trainer).note(
+                        f"{name}: this step is finished and saved; once more ends at once", style="bold"
+                    )
+                elif time.monotonic() - self._signal_at > _ONE_SIGNAL:
+                    os._exit(_exit_code(number[0]))

@@ -56,6 +56,11 @@ class ValidationPerplexity(L.Callback):
         self.step, self.mean_loss = trainer.global_step, losses["mean"]
         bits["mean"] = sum(bits.values()) / len(bits)
         metrics = {f"val/loss/{source}": loss for source, loss in losses.items()}
-        metrics |= {f"val/perplexity/{source}": math.exp(loss) for source, loss in losses.items()}
+        metrics |= {f"val/perplexity/{source}": _exp(loss) for source, loss in losses.items()}
         metrics |= {f"val/bits_per_byte/{source}": value for source, value in bits.items()}
         log_metrics(trainer, metrics)
+
+
+def _exp(loss: float) -> float:
+    """A run that has gone astray is told so by its numbers, and not by an error."""
+    return math.exp(loss) if loss < 700 else math.inf

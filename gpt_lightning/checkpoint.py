@@ -18,7 +18,7 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 from torch import Tensor
 
-from gpt_lightning.on_disk import sync, sync_folder
+from gpt_lightning.on_disk import make_folder, sync, sync_folder
 
 _CURRICULUM = {"curriculum": dict, "steps": int, "from_step": int}
 _OF_A_RUN = {
@@ -80,14 +80,18 @@ def verify(path: Path) -> None:
 
 
 def verifies(path: Path) -> bool:
-    """Whether a checkpoint agrees with its manifest."""
+    """Whether a checkpoint agrees with its manifest.
+
+    Raises:
+        OSError: it cannot be read, which says nothing against it.
+    """
     try:
         manifest = json.loads(path.with_suffix(".json").read_text())
-        if path.stat().st_size != manifest["size"]:
+        if path.name != manifest["file"] or path.stat().st_size != manifest["size"]:
             return False
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest() == manifest["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return False
 
 
@@ -117,7 +121,7 @@ class VerifiedCheckpointIO(CheckpointIO):
         staged_manifest = path.with_name(f".{path.stem}.json.tmp")
         self.failure = None
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             with temporary.open("wb") as file:
                 hashing = _HashingFile(file)
                 hashing.save(checkpoint)

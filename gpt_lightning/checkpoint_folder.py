@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gpt_lightning.checkpoint import verifies
-from gpt_lightning.on_disk import sync, sync_folder
+from gpt_lightning.on_disk import make_folder, sync, sync_folder
 
 _UNPRUNED = ("best", "permanent")
 
@@ -86,24 +86,28 @@ def remove_all_but(path: Path) -> None:
 
 def set_aside(path: Path) -> None:
     """Take a damaged checkpoint out of the way, and leave it to be looked at."""
-    path.with_suffix(".json").unlink(missing_ok=True)
-    path.replace(path.with_suffix(".damaged"))
-
-
-def give_up(path: Path) -> None:
-    """Take a checkpoint out of the way that is not to be gone on from any more."""
-    folder = path.parent / "given_up"
-    folder.mkdir(exist_ok=True)
-    path.replace(folder / path.name)  # first: without its file a manifest is nothing
     manifest = path.with_suffix(".json")
+    path.replace(path.with_suffix(".damaged"))
     if manifest.exists():
-        manifest.replace(folder / manifest.name)
+        manifest.replace(manifest.with_suffix(".json.damaged"))
+
+
+def give_up(path: Path, folder: Path) -> None:
+    """Take a checkpoint out of the way that is not to be gone on from any more."""
+    make_folder(folder)
+    manifest = path.with_suffix(".json")
+    if manifest.exists():  # a copy first: a kill in between leaves the checkpoint whole in one place or the other
+        shutil.copy(manifest, folder / manifest.name)
+    path.replace(folder / path.name)
+    manifest.unlink(missing_ok=True)
 
 
 def keep_in(path: Path, folder: Path) -> None:
     """Let a checkpoint lie in another folder too, without a second copy where the file system knows links."""
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     for source in (path.with_suffix(".json"), path):
+        if (folder / source.name).exists() and (folder / source.name).samefile(source):
+            continue
         temporary = folder / f".{source.name}.tmp"
         temporary.unlink(missing_ok=True)
         try:

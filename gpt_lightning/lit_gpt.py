@@ -142,7 +142,7 @@ class LitGPT(L.LightningModule):
         to_mean = self._global_batch_tokens / self._tokens.clamp(min=1)
         norm = total_norm(gradients) * to_mean
         loss = self._nats / self._tokens.clamp(min=1)
-        self._loss, self._gradient_norm = torch.stack([loss, norm]).tolist()  # the step's one wait for the device
+        self._loss, self._gradient_norm = torch.stack([loss, norm]).tolist()
         self.left_out = self._why_left_out()
         if self.left_out is None:
             scale = to_mean * (self._gradient_clip / (norm + 1e-6)).clamp(max=1)

@@ -42,7 +42,8 @@ def locked(folder: Path, *, doing: str = "prepared") -> Iterator[None]:
         yield
     finally:
         for path in (owner, folder / "lock"):
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # what ended the work is more worth telling
+                path.unlink(missing_ok=True)
         lock.release()
         with suppress(OSError):
             for path in (folder, *new[1:]):
@@ -63,6 +64,13 @@ def sync(file: IO[Any]) -> None:
     """Bring to the disk what was written into a file."""
     file.flush()
     os.fsync(file.fileno())
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, if there is none, that survives a loss of power."""
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:

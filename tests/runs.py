@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from callbacks.checkpoints import SAVED
 from gpt_lightning.checkpoint import read_checkpoint
 from gpt_lightning.checkpoint_folder import newest_valid_checkpoint
 
@@ -103,6 +104,10 @@ def as_if_killed(run: Path, folder: Path, *, after: int) -> Path:
         if step > after:
             for path in (copy / "checkpoints").glob(f"step_{step:08d}.*"):
                 path.unlink()
+    if after:
+        (copy / SAVED).write_text(json.dumps({"step": after}))
+    else:
+        (copy / SAVED).unlink()
     return copy
 
 

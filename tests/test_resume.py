@@ -68,7 +68,7 @@ def test_a_run_taken_back_is_the_run_it_was(straight: Path, tiny_data: Path, tmp
     assert metrics(run) == metrics(straight)
     assert diet(run) == diet(straight, after=4 * 8)
     assert saved_steps(run) == [4, 8, 12]
-    assert sorted(path.stem for path in (run / "checkpoints" / "given_up").glob("*.pt")) == [
+    assert sorted(path.stem for path in (run / "checkpoints" / "given_up" / "1").glob("*.pt")) == [
         "step_00000008",
         "step_00000012",
     ]
@@ -77,19 +77,16 @@ def test_a_run_taken_back_is_the_run_it_was(straight: Path, tiny_data: Path, tmp
 def test_the_same_command_does_not_take_it_back_again(straight: Path, tiny_data: Path, tmp_path: Path) -> None:
     """As Slurm starts it again: it goes on from what was saved since."""
     run = as_if_killed(straight, tmp_path, after=12)
-    back = [f"resume={checkpoint_path(run / 'checkpoints', 4)}", "on_spike=skip"]
+    back = [f"resume={checkpoint_path(run / 'checkpoints', 4)}"]
     train(config_of(tiny_data, tmp_path, *back))
-    for path in (run / "checkpoints").glob("step_00000012.*"):
-        path.unlink()
+    for step in (4, 12):  # the one that it was taken back to is pruned by now
+        for path in (run / "checkpoints").glob(f"step_{step:08d}.*"):
+            path.unlink()
     for path in (run / "diet").iterdir():
         path.unlink()
-    train(config_of(tiny_data, tmp_path, *back))
+    train(config_of(tiny_data, tmp_path, *back, "on_spike=skip"))
     assert min(diet(run)) == 8 * 8
-    for path in (run / "diet").iterdir():
-        path.unlink()
-    train(config_of(tiny_data, tmp_path, back[0]))  # another command: it is taken back once more
-    assert min(diet(run)) == 4 * 8
-    assert [row["after_step"] for row in changes_of(run) if "resumed_from" in row] == [4, 4]
+    assert [row["after_step"] for row in changes_of(run)] == [4, 8]
 
 
 def test_a_checkpoint_from_elsewhere_goes_on_in_a_new_folder(straight: Path, tiny_data: Path, tmp_path: Path) -> None:
@@ -102,8 +99,20 @@ def test_a_checkpoint_from_elsewhere_goes_on_in_a_new_folder(straight: Path, tin
     run = tmp_path / "run"
     assert_same_state(final_checkpoint(run), final_checkpoint(straight))
     assert metrics(run) == metrics(straight, after=8)
+    other = checkpoint_path(straight / "checkpoints", 4)
     with pytest.raises(ValueError, match=r"lies elsewhere, and .*run has checkpoints of its own"):
-        train(config_of(tiny_data, tmp_path, f"resume={elsewhere / 'step_00000008.pt'}", "max_steps=16"))
+        train(config_of(tiny_data, tmp_path, f"resume={other}"))
+
+
+def test_what_was_begun_elsewhere_is_not_begun_anew(straight: Path, tiny_data: Path, tmp_path: Path) -> None:
+    """Killed before the first checkpoint of its own, and started by the command that goes on by itself."""
+    elsewhere = checkpoint_path(straight / "checkpoints", 8)
+    train(config_of(tiny_data, tmp_path / "whole", f"resume={elsewhere}"))
+    run = as_if_killed(tmp_path / "whole" / "run", tmp_path, after=0)
+    with pytest.raises(ValueError, match=r"was begun at .*step_00000008\.pt and has no checkpoint of its own yet"):
+        train(config_of(tiny_data, tmp_path))
+    train(config_of(tiny_data, tmp_path, f"resume={elsewhere}"))
+    assert_same_state(final_checkpoint(run), final_checkpoint(straight))
 
 
 @pytest.mark.parametrize(
@@ -206,7 +215,9 @@ def test_damaged_checkpoints_are_passed_over_and_set_aside(
     assert saved_steps(run) == [4, 8, 12]
     assert sorted(path.name for path in (run / "checkpoints").glob("*.damaged")) == [
         "step_00000008.damaged",
+        "step_00000008.json.damaged",
         "step_00000012.damaged",
+        "step_00000012.json.damaged",
     ]
 
 
@@ -218,6 +229,28 @@ def test_with_all_of_them_damaged_nothing_begins(straight: Path, tiny_data: Path
     with pytest.raises(ValueError, match=r"no checkpoint in .*checkpoints is undamaged \(step_00000012\.pt, "):
         train(config_of(tiny_data, tmp_path))
     assert contents(run) == before
+
+
+def test_a_run_whose_checkpoints_are_gone_does_not_begin_anew(straight: Path, tiny_data: Path, tmp_path: Path) -> None:
+    run = as_if_killed(straight, tmp_path, after=12)
+    for path in (run / "checkpoints").iterdir():
+        path.unlink()
+    before = contents(run)
+    with pytest.raises(ValueError, match=r"has saved a checkpoint of step 12, and none is left: put a copy back"):
+        train(config_of(tiny_data, tmp_path))
+    assert contents(run) == before
+
+
+def test_a_kill_after_a_save_takes_nothing_from_the_best_and_the_permanent(tiny_data: Path, tmp_path: Path) -> None:
+    """As it leaves a run between the save of step 8 and its links."""
+    options = ["callbacks.checkpoints.best=true", "callbacks.checkpoints.permanent_every=8"]
+    train(config_of(tiny_data, tmp_path / "whole", *options))
+    run = as_if_killed(tmp_path / "whole" / "run", tmp_path, after=8)
+    whole = sorted(str(path.relative_to(run)) for path in (run / "checkpoints").rglob("*/step*"))
+    for path in (run / "checkpoints").rglob("*/step*"):
+        path.unlink()
+    train(config_of(tiny_data, tmp_path, *options))
+    assert sorted(str(path.relative_to(run)) for path in (run / "checkpoints").rglob("*/step*")) == whole
 
 
 def test_checkpoints_without_their_environment_are_not_begun_over(
