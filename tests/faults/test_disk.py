@@ -203,6 +203,7 @@ def test_two_ranks_stop_together(nursery: Nursery, new_run: Runs, straight: Runs
         assert_equal(run, straight(ranks=2))
 
 
+@soak_only
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux limits the files of a process that runs")
 def test_no_file_may_be_as_large_as_a_checkpoint(new_run: Runs, straight: Runs) -> None:
     """A quota, which needs no disk to be mounted: rows are written, checkpoints are not."""
