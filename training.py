@@ -24,7 +24,7 @@ from gpt_lightning.hardware import choose_device, choose_precision, precision_dt
 from gpt_lightning.lit_gpt import LitGPT, NotFinite
 from gpt_lightning.model import GPT
 from gpt_lightning.model.attention_backends import choose_backend
-from ranks import together
+from ranks import is_first_rank, together
 from run_config import accumulation_of, curriculum_of, model_config_of, optimizer_of, order_of, schedule_of, watchers_of
 from run_directory import RunDirectory
 from strategies import environment_of_ranks, refuse_other_ranks, strategy_of
@@ -68,7 +68,8 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
         workers=config["data"]["workers"],
     )
     if beginning.step == config["max_steps"]:
-        print(f"{run.path} is done: {beginning.step} steps, nothing to do.")
+        if is_first_rank():
+            print(f"{run.path} is done: {beginning.step} steps, nothing to do.")
         return run.final_metrics()
 
     random_states.seed(config["seed"])

@@ -12,6 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 import launch
+from callbacks.checkpoints import SAVED
 from data_modules import SourceShards
 from data_modules.shard_files import read_information, sealed
 from gpt_lightning.optim import cosine_schedule
@@ -279,10 +280,11 @@ def test_a_branch_begins_again_only_at_the_same_trunk(trunk: Path, branch: Branc
     """Killed before its first checkpoint, and by then its trunk is another run of the same name."""
     copy = as_if_killed(trunk, tmp_path, after=12)
     config = branch("name=begun", f"branch.run={copy}", "max_steps=10")
-    train(config)
-    shutil.rmtree(Path(config["run_dir"]) / "checkpoints")
-    train(config)
-    shutil.rmtree(Path(config["run_dir"]) / "checkpoints")
+    run = Path(config["run_dir"])
+    for _ in range(2):
+        train(config)
+        shutil.rmtree(run / "checkpoints")
+        (run / SAVED).unlink()
     shutil.rmtree(copy)
     train(branch("name=trunk", f"runs_dir={tmp_path}", "gradient_clip=0.1", "branch.run=null", "branch.step=null"))
     with pytest.raises(ValueError, match="branched off from another checkpoint than"):

@@ -12,6 +12,7 @@ from tests.runs import (
     WITH_DIET,
     as_if_killed,
     assert_same_rows,
+    assert_same_state,
     diet,
     final_checkpoint,
     final_weights,
@@ -119,6 +120,14 @@ def test_two_ranks_go_on_as_one(straight: Path, on_two_ranks: Path, tiny_data: P
     run = as_if_killed(on_two_ranks, tmp_path, after=KILLED_AFTER)
     train(config_of(tiny_data, tmp_path, "micro_batch=12"))
     assert_went_on_as(straight, run)
+
+
+def test_two_ranks_go_on_with_the_same_bits(on_two_ranks: Path, tiny_data: Path, tmp_path: Path) -> None:
+    run = as_if_killed(on_two_ranks, tmp_path, after=KILLED_AFTER)
+    answer = start(overrides(tiny_data, tmp_path, *TWO_RANKS, "micro_batch=2"))
+    assert answer.returncode == 0, answer.stderr
+    assert_same_state(final_checkpoint(run), final_checkpoint(on_two_ranks))
+    assert metrics(run) == metrics(on_two_ranks)
 
 
 def test_two_ranks_keep_the_ledger_of_one(straight: Path, on_two_ranks: Path) -> None:
