@@ -54,20 +54,12 @@ def refuse_multirun() -> None:
 
 
 def run_on_ranks(n_ranks: int) -> None:
-    """Run this program again as each of the ranks, by torchrun's launcher; exit as the first of them did that failed.
-
-    Raises:
-        ValueError: this is no program, but a notebook.
-    """
+    """Run this program again as each of the ranks, by torchrun's launcher; exit as the first of them did that failed."""
     # seconds of imports, which a rank need not wait for
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    if not hasattr(sys.modules["__main__"], "__file__"):
-        raise ValueError(
-            f"trainer.devices is {n_ranks}, and a notebook has one process: set trainer.devices=1, or run train.py in a shell."
-        )
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

@@ -57,6 +57,10 @@ def refuse_other_ranks(config: Mapping[str, Any], device: str, precision: str) -
             raise ValueError(
                 f"{config['optimizer']['_target_']} cannot work on sharded weights: take optimizer=adamw, or trainer=ddp."
             )
+    if devices * nodes > 1 and not started_by():
+        raise ValueError(
+            f"trainer.devices is {devices}, and this process is alone: run train.py in a shell, or set trainer.devices=1."
+        )
 
 
 def _refuse_other_number(devices: int, nodes: int) -> None:

@@ -22,21 +22,24 @@ def train(config: Mapping[str, Any]) -> dict[str, float]:
         Stopped, NotFinite, NotSaved: it ended before its last step; their `exit_code` says so to the shell.
     """
     run = launch.path_of(config, "run_dir")
-    n_ranks = config["trainer"]["devices"]
-    if isinstance(n_ranks, int) and n_ranks > 1 and config["trainer"]["num_nodes"] == 1 and not started_by():
-        run_on_ranks(n_ranks)
-        from run_directory import RunDirectory
-
-        return RunDirectory(run).final_metrics()
     with locked(run, doing="trained") if is_first_rank() else nullcontext():
         from training import run_training  # seconds of imports, which a second process need not wait for
 
         return run_training(config)
 
 
+def train_on_ranks(config: Mapping[str, Any]) -> None:
+    """`train`; where it takes several processes on this machine, this one starts them and waits."""
+    n_ranks, n_nodes = config["trainer"]["devices"], config["trainer"]["num_nodes"]
+    if isinstance(n_ranks, int) and n_ranks > 1 and n_nodes == 1 and not started_by():
+        run_on_ranks(n_ranks)
+    else:
+        train(config)
+
+
 @hydra.main(version_base=None, config_path="conf", config_name="train")
 def main(config: DictConfig) -> None:
-    launch.run(train, config)
+    launch.run(train_on_ranks, config)
 
 
 if __name__ == "__main__":
