@@ -80,7 +80,7 @@ def test_killed_before_each_change_of_a_save(
 
 
 @soak_only
-@pytest.mark.parametrize("byte", some([0, 1, 64, 4096, 100_000, 400_000], fast=1))
+@pytest.mark.parametrize("byte", [0, 1, 64, 4096, 100_000, 400_000])
 def test_killed_in_the_middle_of_a_write(new_run: Runs, straight: Runs, byte: int) -> None:
     """By the kernel, as the file grows beyond a limit."""
     run = new_run()
@@ -92,7 +92,7 @@ def test_killed_in_the_middle_of_a_write(new_run: Runs, straight: Runs, byte: in
 
 
 @soak_only
-@pytest.mark.parametrize("lost", some([["pt"], ["json"], ["pt", "json"]], fast=1))
+@pytest.mark.parametrize("lost", [["pt"], ["json"], ["pt", "json"]])
 def test_a_loss_of_power_undoes_renames_that_were_not_yet_on_the_disk(
     new_run: Runs, straight: Runs, lost: list[str]
 ) -> None:
@@ -109,7 +109,7 @@ def test_a_loss_of_power_undoes_renames_that_were_not_yet_on_the_disk(
 
 
 @soak_only
-@pytest.mark.parametrize("change", some(range(len(CHANGES)), fast=1))
+@pytest.mark.parametrize("change", range(len(CHANGES)))
 def test_a_signal_in_a_save_stops_it_at_the_next_step(new_run: Runs, straight: Runs, change: int) -> None:
     run = new_run()
     fault = {"folder": str(run.checkpoints), "step": 20, "change": change, "signal_name": "SIGTERM"}
