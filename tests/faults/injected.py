@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import resource
 import signal
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from gpt_lightning.lit_gpt import LitGPT
@@ -68,13 +70,26 @@ def spoil_gradient(*, micro_batch: int, factor: str) -> None:
     LitGPT.training_step = spoiled  # type: ignore[method-assign]
 
 
-def slow(*, seconds: float) -> None:
-    """Let each step last at least so long, asleep."""
+def draw_random_numbers() -> None:
+    """Draw some in each step, as a callback of the user's may do."""
+    before = LitGPT.on_before_optimizer_step
+
+    def drawing(lit: LitGPT, optimizer: Any) -> None:
+        random.random()
+        np.random.rand()  # noqa: NPY002
+        before(lit, optimizer)
+
+    LitGPT.on_before_optimizer_step = drawing  # type: ignore[method-assign]
+
+
+def slow(*, seconds: float, after: int = 0) -> None:
+    """Let each step after a first few last at least so long, asleep."""
     began = [time.monotonic()]
     before = LitGPT.on_before_optimizer_step
 
     def delayed(lit: LitGPT, optimizer: Any) -> None:
-        time.sleep(max(0.0, began[0] + seconds - time.monotonic()))
+        if lit.trainer.global_step >= after:
+            time.sleep(max(0.0, began[0] + seconds - time.monotonic()))
         began[0] = time.monotonic()
         before(lit, optimizer)
 

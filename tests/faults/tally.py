@@ -27,12 +27,12 @@ ROWS = (
     Row(
         "stopped at each step of a 40-step run; three stops in one run",
         "equal: weights, optimizer, random states, learning rate, data log, bit for bit",
-        ("tests/faults/test_stops.py::test_stopped_",),
+        ("tests/faults/test_stops.py::test_stopped_", "tests/faults/test_kills.py::test_random_numbers_"),
     ),
     Row(
         "SIGKILL at 50 random moments, at least 10 of them inside a save",
         "it resumes, nothing but the steps since the last save is repeated, final state equal",
-        ("tests/faults/test_kills.py::",),
+        ("tests/faults/test_kills.py::test_killed_",),
     ),
     Row(
         "SIGKILL before each change that a save makes, in the middle of a write, with `TMPDIR` on another file system; "

@@ -109,7 +109,7 @@ def test_all_three_are_damaged(begun: Run, new_run: Runs, damage: str) -> None:
     for path in run.checkpoints.glob("*.pt"):
         DAMAGES[damage](path)
     before = contents(run.path)
-    for plain in (False, True):
+    for plain in (False, bool(SOAK)):
         life = run.live(plain=plain)
         assert life.codes == [1]
         assert "no checkpoint in" in life.output
@@ -129,3 +129,17 @@ def test_an_undamaged_copy_put_back_is_gone_on_from(begun: Run, new_run: Runs, s
     run.lives[-1] = run.lives[-1].leaving(20)
     assert "going on after step 20" in run.finish().output
     assert_equal(run, straight())
+
+
+@soak_only
+@pytest.mark.parametrize("gone", ["*.pt", "*"])
+def test_all_three_are_gone(begun: Run, new_run: Runs, gone: str) -> None:
+    run = copied(begun, new_run(), saved=0)
+    for path in run.checkpoints.glob(gone):
+        path.unlink()
+    before = contents(run.path)
+    life = run.live()
+    assert life.codes == [1]
+    assert len(life.output.splitlines()) == 1
+    assert life.diet == []
+    assert contents(run.path) == before

@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults.comparing import assert_equal
 from tests.faults.harness import Run, leftovers, newest, soak_only
-from tests.faults.victims import Nursery, Victim
+from tests.faults.victims import Victim
 from tests.runs import contents, saved_steps
 
 Runs = Callable[..., Run]
@@ -184,7 +184,7 @@ def test_it_is_full_when_a_run_goes_on(on_small_disk: Run, straight: Runs) -> No
 
 
 @soak_only
-def test_two_ranks_stop_together(nursery: Nursery, new_run: Runs, straight: Runs) -> None:
+def test_two_ranks_stop_together(new_run: Runs, straight: Runs) -> None:
     """The disk is that of the first rank; the second would wait for it for ever."""
     run = new_run(ranks=2)
     with small_disk(run.path.parent):
@@ -203,6 +203,7 @@ def test_two_ranks_stop_together(nursery: Nursery, new_run: Runs, straight: Runs
         assert_equal(run, straight(ranks=2))
 
 
+@soak_only
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux limits the files of a process that runs")
 def test_no_file_may_be_as_large_as_a_checkpoint(new_run: Runs, straight: Runs) -> None:
     """A quota, which needs no disk to be mounted: rows are written, checkpoints are not."""

@@ -46,6 +46,16 @@ def test_killed_at_a_random_moment(new_run: Runs, straight: Runs, record_propert
     assert 0 <= micro_batches_lost(life) <= (SAVED_EVERY + 1) * ACCUMULATION
 
 
+def test_random_numbers_that_others_draw_go_on_as_well(new_run: Runs) -> None:
+    """Training draws none of python's and numpy's; of what else does, a life more or less changes nothing."""
+    undisturbed, run = new_run(), new_run()
+    drawing = ("draw_random_numbers", {})
+    undisturbed.finish(faults=[drawing])
+    run.live(faults=[drawing, ("send", {"signal_name": "SIGKILL", "micro_batch": 93})])
+    run.finish(faults=[drawing])
+    assert_equal(run, undisturbed)
+
+
 @pytest.mark.parametrize(
     "step", some([step for step in (5, 10, 15, 20, 25, 30, 35, 40) for _ in range(2)][:12], fast=1)
 )

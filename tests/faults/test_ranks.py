@@ -32,15 +32,12 @@ def is_the_same_run_but_for_rounding(run: Run, straight: Run) -> None:
 @soak_only
 @pytest.mark.parametrize(
     "lives",
-    some(
-        [
-            [("ddp", 2), ("ddp", 1), ("ddp", 2)],
-            [("fsdp", 2), ("fsdp", 1)],
-            [("fsdp", 2), ("ddp", 2), ("ddp", 1), ("fsdp", 2)],
-            [("ddp", 1), ("fsdp", 2)],
-        ],
-        fast=1,
-    ),
+    [
+        [("ddp", 2), ("ddp", 1), ("ddp", 2)],
+        [("fsdp", 2), ("fsdp", 1)],
+        [("fsdp", 2), ("ddp", 2), ("ddp", 1), ("fsdp", 2)],
+        [("ddp", 1), ("fsdp", 2)],
+    ],
     ids=lambda lives: " ".join(f"{strategy}{ranks}" for strategy, ranks in lives),
 )
 def test_killed_it_goes_on_with_another_number_of_ranks(
@@ -68,7 +65,7 @@ def test_on_equally_many_ranks_it_goes_on_with_the_same_bits(new_run: Runs, stra
 
 
 @soak_only
-@pytest.mark.parametrize("rank", some([1, 0], fast=1))
+@pytest.mark.parametrize("rank", [1, 0])
 def test_a_sharded_run_stops_at_a_signal_to_one_rank(new_run: Runs, straight: Runs, rank: int) -> None:
     run = new_run(ranks=2)
     run.strategy = "fsdp"

@@ -65,7 +65,7 @@ def test_a_save_changes_its_folder_in_this_order(new_run: Runs, tmp_path: Path) 
     assert f"step_{25:08d}" in changes[first + len(CHANGES) + 1][1], "there is a phase that is not in the list"
 
 
-@pytest.mark.parametrize("change", some(range(len(CHANGES) + 1), fast=2))
+@pytest.mark.parametrize("change", some([*range(5, len(CHANGES) + 1), *range(5)], fast=1))
 def test_killed_before_each_change_of_a_save(
     new_run: Runs, straight: Runs, temporary_files: dict[str, str], change: int
 ) -> None:
@@ -80,7 +80,7 @@ def test_killed_before_each_change_of_a_save(
 
 
 @soak_only
-@pytest.mark.parametrize("byte", some([0, 1, 64, 4096, 100_000, 400_000], fast=1))
+@pytest.mark.parametrize("byte", [0, 1, 64, 4096, 100_000, 400_000])
 def test_killed_in_the_middle_of_a_write(new_run: Runs, straight: Runs, byte: int) -> None:
     """By the kernel, as the file grows beyond a limit."""
     run = new_run()
@@ -92,7 +92,7 @@ def test_killed_in_the_middle_of_a_write(new_run: Runs, straight: Runs, byte: in
 
 
 @soak_only
-@pytest.mark.parametrize("lost", some([["pt"], ["json"], ["pt", "json"]], fast=1))
+@pytest.mark.parametrize("lost", [["pt"], ["json"], ["pt", "json"]])
 def test_a_loss_of_power_undoes_renames_that_were_not_yet_on_the_disk(
     new_run: Runs, straight: Runs, lost: list[str]
 ) -> None:
@@ -109,7 +109,7 @@ def test_a_loss_of_power_undoes_renames_that_were_not_yet_on_the_disk(
 
 
 @soak_only
-@pytest.mark.parametrize("change", some(range(len(CHANGES)), fast=1))
+@pytest.mark.parametrize("change", range(len(CHANGES)))
 def test_a_signal_in_a_save_stops_it_at_the_next_step(new_run: Runs, straight: Runs, change: int) -> None:
     run = new_run()
     fault = {"folder": str(run.checkpoints), "step": 20, "change": change, "signal_name": "SIGTERM"}

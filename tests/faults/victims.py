@@ -32,9 +32,9 @@ class Nursery:
             env=os.environ | {"OMP_NUM_THREADS": "1"},  # no threads: it is going to be forked
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
             start_new_session=True,
         )
+        self._heard = b""
         self._codes: dict[int, int] = {}
         self._hear(until=lambda answer: "born" in answer, timeout=PATIENCE)
 
@@ -47,7 +47,7 @@ class Nursery:
             (folder / stream).touch()
         request = {"config": composed(overrides), "folder": str(folder), "environment": environment or {}}
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(request | {"faults": list(faults)}) + "\n")
+        self._process.stdin.write(json.dumps(request | {"faults": list(faults)}).encode() + b"\n")
         self._process.stdin.flush()
         return Victim(self, self._hear(until=lambda answer: "born" in answer, timeout=PATIENCE)["born"], folder)
 
@@ -63,15 +63,27 @@ class Nursery:
 
     def _hear(self, *, until: Callable[[dict[str, int]], bool], timeout: float) -> dict[str, int]:
         """Its next answer of a kind; what it says of other victims is kept."""
-        assert self._process.stdout is not None
         stop = time.monotonic() + timeout
-        while select.select([self._process.stdout], [], [], max(0.0, stop - time.monotonic()))[0]:
-            answer: dict[str, int] = json.loads(self._process.stdout.readline())
+        while line := self._next_line(max(0.0, stop - time.monotonic())):
+            answer: dict[str, int] = json.loads(line)
             if "dead" in answer:
                 self._codes[answer["dead"]] = os.waitstatus_to_exitcode(answer["status"])
             if until(answer):
                 return answer
         return {}
+
+    def _next_line(self, timeout: float) -> bytes:
+        """What it says next; nothing, if that takes longer."""
+        stop = time.monotonic() + timeout
+        while b"\n" not in self._heard:
+            if not select.select([self._process.stdout], [], [], max(0.0, stop - time.monotonic()))[0]:
+                return b""
+            assert self._process.stdout is not None
+            said = os.read(self._process.stdout.fileno(), 4096)
+            assert said, "the nursery is gone"
+            self._heard += said
+        line, _, self._heard = self._heard.partition(b"\n")
+        return line
 
 
 class Shell:
