@@ -186,6 +186,7 @@ def _malicious(folder: Path) -> Path:
     """A checkpoint that agrees with its manifest and would run code."""
     path = folder / "step_00000001.pt"
     torch.save({"global_step": 1, "evil": Evil(folder / "mark")}, path)
-    manifest = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "size": path.stat().st_size, "step": 1}
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    manifest = {"file": path.name, "sha256": sha256, "size": path.stat().st_size, "step": 1}
     path.with_suffix(".json").write_text(json.dumps(manifest))
     return path

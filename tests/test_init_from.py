@@ -13,6 +13,7 @@ from gpt_lightning import load_model
 from gpt_lightning.convert import start_from, to_hf, to_native
 from gpt_lightning.tokenizer import load_tokenizer, train_bpe
 from tests.gpt_lightning.models import GPT2, VOCAB_SIZE, build
+from tests.runs import as_if_killed
 from train import train
 
 SHORT = ["max_steps=4", "val_every=4", "callbacks.samples.every=4"]
@@ -75,14 +76,18 @@ def test_a_run_begins_again_only_with_the_same_weights(
     tiny_config: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     """As if it had been killed before its first checkpoint."""
-    first, continued = tmp_path / "runs" / "first", tmp_path / "runs" / "continued"
+    first = tmp_path / "runs" / "first"
     train(tiny_config("name=first", *SHORT))
-    config = tiny_config("name=continued", f"init_from={first}", *SHORT)
-    train(config)
-    shutil.rmtree(continued / "checkpoints")
-    train(config)
-    shutil.rmtree(continued / "checkpoints")
+    settings = ["name=continued", f"init_from={first}", *SHORT]
+    train(tiny_config(*settings))
+    again, once_more = (
+        tiny_config(
+            *settings, f"runs_dir={as_if_killed(first.with_name('continued'), tmp_path / name, after=0).parent}"
+        )
+        for name in ("again", "once_more")
+    )
+    train(again)
     shutil.rmtree(first)
     train(tiny_config("name=first", "seed=7", *SHORT))
     with pytest.raises(ValueError, match="was begun with other weights than"):
-        train(config)
+        train(once_more)
