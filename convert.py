@@ -9,9 +9,9 @@ import hydra
 from omegaconf import DictConfig
 
 import launch
-from data_folder import tokenizer_of
 from gpt_lightning.convert import grow_vocabulary, load_model, to_hf, to_native
 from gpt_lightning.tokenizer import Tokenizer
+from running.data_folder import tokenizer_of
 
 FORMATS: dict[str, Callable[..., None]] = {
     "gpt2": partial(to_hf, format="gpt2"),

@@ -9,12 +9,12 @@ import hydra
 from omegaconf import DictConfig
 
 import launch
-from data_folder import tokenizer_of
 from gpt_lightning.convert import load_model
 from gpt_lightning.generation import Sampling, stream
 from gpt_lightning.hardware import choose_device
 from gpt_lightning.model import GPT
 from gpt_lightning.tokenizer import Message, Tokenizer
+from running.data_folder import tokenizer_of
 
 
 class Writer:

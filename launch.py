@@ -1,8 +1,8 @@
 """What the verbs share: the command line and errors in one sentence.
 
 A verb is a file like train.py: a plain function of a dict, and a shell of @hydra.main around it. Hydra and OmegaConf end
-here; what goes on to the packages are dicts, dataclasses and objects. Beside this file, `composing.py` makes dicts of configs,
-`allowed_targets.py` says what a config may set off, and `multirun.py` runs the jobs of a sweep.
+here; what goes on to the packages are dicts, dataclasses and objects. What verbs are made of lies in
+`running/`.
 """
 
 import difflib
@@ -25,10 +25,9 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-import multirun
-import ranks
-from allowed_targets import refuse_hydra_of_files, refuse_search_path
-from composing import (
+from running import multirun, ranks
+from running.allowed_targets import refuse_hydra_of_files, refuse_search_path
+from running.composing import (
     CONF,
     compose_config,
     composing,
@@ -79,8 +78,6 @@ def start(hydra_main: Callable[[], None], verb: str) -> None:
             ranks.refuse_multirun()
     except ValueError as error:
         sys.exit(f"error: {error}")
-    if given.info is None:
-        arguments = _settings_last(arguments, given.overrides)
     sys.argv[1:] = [*arguments, *([_not_swept(given.overrides)] if given.multirun else [])]
     multirun.here = multirun.Multirun()
     hydra_main()
@@ -103,7 +100,7 @@ def run(verb: Callable[[dict[str, Any]], Any], config: DictConfig) -> None:
     except Exception as error:
         if code := getattr(error, "exit_code", None):
             if isinstance(error, ranks.RankLost):  # of the other ends the run itself has said all
-                print(f"error: {error}", file=sys.stderr)
+                sys.stderr.write(f"error: {error}\n")  # in one piece: other ranks say the same
             ranks.leave(code)
         if not isinstance(error, (ValueError, OSError)):
             raise
@@ -226,13 +223,6 @@ def _refuse_strangers(config: Mapping[str, Any], *, defaults: Mapping[str, Any])
         if key in numbers and isinstance(value, str):
             what = "true or false" if isinstance(numbers[key], bool) else f"a number like {numbers[key]}"
             raise ValueError(f"{key} is '{value}', and must be {what}.")
-
-
-def _settings_last(arguments: list[str], settings: list[str]) -> list[str]:
-    """The same arguments, so that settings can be added at their end: Lightning does that for the ranks that it starts."""
-    n = len(settings)
-    place = next(place for place in range(len(arguments) + 1) if arguments[place : place + n] == settings)
-    return [*arguments[:place], *arguments[place + n :], *settings]
 
 
 def _not_swept(settings: list[str]) -> str:

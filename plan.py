@@ -18,16 +18,16 @@ from rich.table import Table
 import launch
 from analysis import budget
 from analysis.plan_picture import draw_plan
-from beginning import Beginning, beginning_of
-from data_folder import source_sizes
 from data_modules import Curriculum, SampleOrder
 from data_modules.diet_plan import SourcePlan, plan_diet
 from data_modules.mending import smallest_change
 from data_modules.order import Exhausted
 from gpt_lightning.hardware import choose_precision
 from gpt_lightning.model import GPTConfig
-from run_config import accumulation_of, curriculum_of, order_of, schedule_of, watchers_of
-from run_directory import RunDirectory
+from running.beginning import Beginning, beginning_of
+from running.data_folder import source_sizes
+from running.run_config import accumulation_of, curriculum_of, order_of, schedule_of, watchers_of
+from running.run_directory import RunDirectory
 
 _POINTS = 200  # of the curves
 _WIDTH = 110  # characters, of tables that go into a file
@@ -136,7 +136,10 @@ def _costs(
     )
     hours = {"precision": precision, "mfu": settings["mfu"], "n_devices": n_devices}
     checkpoint = budget.checkpoint_bytes(model, optimizer=optimizer, precision=precision)
-    written = -(-order.steps // config["callbacks"]["checkpoints"]["every"])
+    saving = config["callbacks"]["checkpoints"]
+    written = -(-order.steps // saving["every"])
+    permanent = saving.get("permanent_every")
+    apart = bool(saving.get("best")) + (order.steps // permanent if permanent else 0)
     return {
         "from_step": beginning.step,
         "parameters": n_parameters,
@@ -153,21 +156,22 @@ def _costs(
         "device_memory_bytes": device.memory if device else psutil.virtual_memory().total,
         "checkpoints": written,
         "checkpoint_bytes": checkpoint,
-        "disk_bytes": checkpoint * min(written, config["callbacks"]["checkpoints"]["keep"] + 1),
+        "disk_bytes": checkpoint * (min(written, saving["keep"] + 1) + apart),
     }
 
 
 def _disk_problems(config: Mapping[str, Any], run: Path, costs: Mapping[str, Any]) -> list[str]:
-    """While a checkpoint is written, there is one more than are kept."""
+    """While a checkpoint is written, there is one more than are kept; the best and the permanent ones come on top."""
     exists = next(folder for folder in (run, *run.resolve().parents) if folder.is_dir())
     ours = sum(path.stat().st_size for path in (run / "checkpoints").glob("step_*.pt"))
     free, needed = shutil.disk_usage(exists).free + ours, costs["disk_bytes"]
     if free >= needed:
         return []
-    fits = free // costs["checkpoint_bytes"] - 1
+    most = needed // costs["checkpoint_bytes"]
+    fits = config["callbacks"]["checkpoints"]["keep"] + free // costs["checkpoint_bytes"] - most
     fewer = f"callbacks.checkpoints.keep={fits}, or " if fits >= 1 else ""
     return [
-        f"{run} needs {_bytes(needed)} for {needed // costs['checkpoint_bytes']} checkpoints and {_bytes(free)} are free. "
+        f"{run} needs {_bytes(needed)} for {most} checkpoints and {_bytes(free)} are free. "
         f"The smallest change: {fewer}{_bytes(needed - free)} more, or runs_dir=… on another disk."
     ]
 
@@ -234,7 +238,9 @@ def _lines(
     sensible = loss["loss"] < math.log(config["model"]["vocab_size"])
     yield "loss", "; ".join([expected if sensible else "no forecast", *filter(None, [loss["note"]])])
     where = f"on {costs['devices']} {settings['device']} at {settings['mfu']:.0%} MFU in {costs['precision']}"
-    time = "plan.device= says on what, for hours" if costs["hours"] is None else f"{_duration(costs['hours'])} {where}"
+    time = (
+        "no hours, as a CPU's peak is not known" if costs["hours"] is None else f"{_duration(costs['hours'])} {where}"
+    )
     yield "compute", f"{costs['flops']:.3g} FLOPs: {time}"
     fits = "" if memory < there else "; that does not fit: take a smaller micro_batch"
     yield "memory", f"about {_bytes(memory)} of {_bytes(there)} at micro-batch {config['micro_batch']}{fits}"

@@ -25,7 +25,7 @@ from data_modules.preparation import SourceParts, adopt_shards, shown
 from data_modules.shard_files import read_information
 from data_modules.tokenizer_training import bytes_per_token, texts_of
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer, train_bpe
-from source_config import chosen_sources, is_commit, open_corpus, path_corpus, recipe_of, sources_to_train_on
+from running.source_config import chosen_sources, is_commit, open_corpus, path_corpus, recipe_of, sources_to_train_on
 
 _FEW_TOKENS = 2_000
 _REPORT_MB = 5.0  # of each source's validation documents, for the report on a new tokenizer

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 import launch
 from gpt_lightning.on_disk import locked
-from ranks import is_first_rank, run_on_ranks, started_by
+from running.ranks import is_first_rank, run_on_ranks, started_by
 
 
 def train(config: Mapping[str, Any]) -> dict[str, float]:
@@ -23,7 +23,7 @@ def train(config: Mapping[str, Any]) -> dict[str, float]:
     """
     run = launch.path_of(config, "run_dir")
     with locked(run, doing="trained") if is_first_rank() else nullcontext():
-        from training import run_training  # seconds of imports, which a second process need not wait for
+        from running.training import run_training  # seconds of imports, which a second process need not wait for
 
         return run_training(config)
 

@@ -19,12 +19,12 @@ from rich.console import Console
 from rich.table import Table
 
 import launch
-from data_folder import open_sources
 from data_modules import SourceShards
 from gpt_lightning.checkpoint import read_checkpoint
 from gpt_lightning.checkpoint_folder import newest_valid_checkpoint
 from gpt_lightning.hardware import choose_device
-from run_config import accumulation_of, curriculum_of, schedule_of
+from running.data_folder import open_sources
+from running.run_config import accumulation_of, curriculum_of, schedule_of
 
 LOSS_TOLERANCE = 1e-5  # relative, between runs whose global batch is cut otherwise
 

@@ -14,9 +14,9 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-import allowed_targets
 import launch
 from benchmarks.machine import AddedMemory
+from running import allowed_targets
 from train import train
 
 WARM_UP = 3  # steps that are not counted

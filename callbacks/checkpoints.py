@@ -66,9 +66,6 @@ class Checkpoints(StepCallback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._done = trainer.global_step
-        trainer.fit_loop.epoch_loop._batches_that_stepped = (
-            self._done
-        )  # Lightning's count may be one ahead after a resume
         if trainer.is_global_zero:
             for log in _logs(trainer, MetricsFile, Samples):
                 try:
@@ -99,6 +96,8 @@ class Checkpoints(StepCallback):
         """Add what decides the order of the tokens, and the random states of all ranks."""
         checkpoint["diet"] = trainer.datamodule.identity()  # type: ignore[attr-defined]
         checkpoint["least_validation_loss"] = self._least
+        # Lightning counts one more after a resume from a step that was validated
+        checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] = trainer.global_step
         checkpoint["random_states"] = [random_states.collect()]
         if trainer.world_size > 1:
             states: list[Any] = [None] * trainer.world_size

@@ -16,7 +16,7 @@ from callbacks.checkpoints import SAVED
 from data_modules import SourceShards
 from data_modules.shard_files import read_information, sealed
 from gpt_lightning.optim import cosine_schedule
-from run_config import curriculum_of
+from running.run_config import curriculum_of
 from tests.conftest import TINY
 from tests.runs import (
     WITH_DIET,

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-import allowed_targets
 import launch
 from data_modules import Curriculum
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.optim import cosine_schedule
+from running import allowed_targets
 
 CHOICES = [
     (group.name, path.stem)

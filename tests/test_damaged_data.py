@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 import launch
-from data_folder import open_sources, refuse_damaged
 from data_modules import SourceShards
 from data_modules.corpora import DocumentCorpus
 from data_modules.preparation import Recipe, adopt_shards, prepare_source
 from gpt_lightning.tokenizer import load_tokenizer
-from run_config import curriculum_of
+from running.data_folder import open_sources, refuse_damaged
+from running.run_config import curriculum_of
 from tests.conftest import TINY, start
 from tests.runs import as_if_killed, contents, final_weights, metrics, same_bits
 from train import train
@@ -233,10 +233,10 @@ def test_who_has_to_wait_is_told(
     refuse_damaged(config(), sources)
     assert capsys.readouterr().out == ""
     n_bytes = sum(path.stat().st_size for path in data_dir.rglob("*.npy"))
-    monkeypatch.setattr("data_folder._MANY_BYTES", n_bytes)
+    monkeypatch.setattr("running.data_folder._MANY_BYTES", n_bytes)
     refuse_damaged(config(), sources)
     assert capsys.readouterr().out == "verifying 0.0 GB of shards; data.verify=false leaves it out\n"
-    monkeypatch.setattr("data_folder._MANY_BYTES", n_bytes + 1)
+    monkeypatch.setattr("running.data_folder._MANY_BYTES", n_bytes + 1)
     refuse_damaged(config(), sources)
     assert capsys.readouterr().out == ""
 

@@ -13,7 +13,6 @@ import pytest
 from omegaconf import OmegaConf
 
 import launch
-from data_folder import source_sizes
 from data_modules import Curriculum, corpora
 from data_modules.corpora import DocumentCorpus
 from data_modules.preparation import Recipe, prepare_source
@@ -22,6 +21,7 @@ from gpt_lightning.model import GPT
 from gpt_lightning.tokenizer import load_tokenizer
 from plan import plan
 from prepare import prepare
+from running.data_folder import source_sizes
 from tests.conftest import TINY
 from tests.runs import final_checkpoint, metrics
 from train import train

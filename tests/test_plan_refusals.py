@@ -152,15 +152,15 @@ def test_of_a_run_that_is_begun_only_what_is_to_come_is_changed(tiny_overrides: 
 def test_a_disk_that_is_too_small_is_refused_with_what_fits(
     folders: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Four checkpoints of 1.49 GB at one time: three that are kept, and the one that is written."""
+    """Ten checkpoints of 1.49 GB: three that are kept, the one that is written, the best, and five permanent ones."""
     options = [*folders, *MIXED]
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(4e9))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(13e9))
     message = refusal(*options)
     assert (
-        "needs 5.98 GB for 4 checkpoints and 4 GB are free. The smallest change: callbacks.checkpoints.keep=1"
+        "needs 14.9 GB for 10 checkpoints and 13 GB are free. The smallest change: callbacks.checkpoints.keep=1"
         in message
     )
-    assert "or 1.98 GB more, or runs_dir=… on another disk." in message
+    assert "or 1.94 GB more, or runs_dir=… on another disk." in message
     planned(*options, "callbacks.checkpoints.keep=1")
     planned(*options, "max_steps=200", "schedule.warmup_steps=10")  # two checkpoints are all there will be
     both = refusal(*options, "curriculum.max_epochs.alpaca=3")

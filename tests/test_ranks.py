@@ -15,10 +15,9 @@ import psutil
 import pytest
 import torch
 
-import data_folder
 import launch
-import ranks
-from strategies import refuse_other_ranks
+from running import data_folder, ranks
+from running.strategies import refuse_other_ranks
 from tests.conftest import ROOT, TINY
 from tests.runs import as_if_killed, metrics
 from tests.starts import begin, by_srun, end
@@ -34,7 +33,7 @@ RUN = [*TINY, "name=run", "trainer.accelerator=cpu", "trainer.precision=32-true"
 
 _PROGRAM = """
 import os, sys, time
-from ranks import RankLost, is_first_rank, leave, run_on_ranks, started_by, together
+from running.ranks import RankLost, is_first_rank, leave, run_on_ranks, started_by, together
 if not started_by():
     run_on_ranks(2)
     sys.exit()
@@ -43,7 +42,7 @@ try:
         print("rank", os.environ["RANK"], os.getpid(), flush=True)
         {first} if is_first_rank() else {second}
 except RankLost as error:
-    print(f"error: {{error}}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"error: {{error}}\\n")
     leave(error.exit_code)
 print("done", flush=True)
 """
@@ -109,7 +108,7 @@ def test_an_exit_code_of_all_ranks_is_that_of_the_run(two_ranks: TwoRanks) -> No
 
 def test_a_rank_that_is_ended_as_it_leaves_has_the_exit_code_of_the_run() -> None:
     """So that of all ranks the highest, which is srun's, is that of the first."""
-    program = "import ranks; print(flush=True); ranks.leave(65)"
+    program = "from running import ranks; print(flush=True); ranks.leave(65)"
     with subprocess.Popen(
         [sys.executable, "-c", program], cwd=ROOT, env=os.environ | TORCHRUN | {"RANK": "1"}, stdout=subprocess.PIPE
     ) as rank:

@@ -9,7 +9,7 @@ import pytest
 
 import launch
 from gpt_lightning.model import GPT, GPTConfig
-from run_config import accumulation_of
+from running.run_config import accumulation_of
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -118,11 +118,16 @@ def test_what_was_begun_elsewhere_is_not_begun_anew(straight: Path, tiny_data: P
 @pytest.mark.parametrize(
     ("resume", "more", "sentence"),
     [
-        ("nowhere.pt", (), r"resume=nowhere\.pt is no file"),
+        (
+            "nowhere.pt",
+            (),
+            r"resume=nowhere\.pt is no checkpoint: it must be auto, never, or the path of a checkpoint, a file",
+        ),
+        ("{}/checkpoints", (), r"checkpoints is no checkpoint: it must be auto, never, or the path"),
         ("null", (), r"resume is None: it must be auto, never, or the path"),
         ("{}/checkpoints/step_00000008.pt", ("seed=3",), "was begun with seed=1337, and now it is 3"),
         ("{}/checkpoints/step_00000008.pt", ("model.n_heads=4",), r"was begun with model\.n_heads=2, and now it is 4"),
-        ("{}/checkpoints/step_00000008.json", (), "lacks its manifest|does not agree with its manifest"),
+        ("{}/checkpoints/step_00000008.json", (), "json is no checkpoint: it must be"),
     ],
 )
 def test_what_cannot_be_resumed_is_refused(
@@ -154,6 +159,14 @@ def test_what_defines_a_run_is_refused_by_name(
     with pytest.raises(ValueError, match=rf"was begun with [\w.]+={then}, and now it is {now}: choose another run"):
         train(config_of(tiny_data, tmp_path, override))
     assert contents(run) == before
+
+
+def test_all_that_defines_a_run_and_has_changed_is_named(straight: Path, tiny_data: Path, tmp_path: Path) -> None:
+    as_if_killed(straight, tmp_path, after=4)
+    with pytest.raises(ValueError, match="with seed=1337, and now it is 7") as refusal:
+        train(config_of(tiny_data, tmp_path, "seed=7", "model.dropout=0.1", "optimizer.lr=0.1"))
+    assert "with model.dropout=0.2, and now it is 0.1" in str(refusal.value)
+    assert "optimizer.lr" not in str(refusal.value)
 
 
 def test_a_changed_learning_rate_is_logged_and_holds(
@@ -210,7 +223,9 @@ def test_damaged_checkpoints_are_passed_over_and_set_aside(
         path = checkpoint_path(run / "checkpoints", step)
         path.write_bytes(path.read_bytes()[: 1000 * step])
     train(config_of(tiny_data, tmp_path))
-    assert "step_00000012.pt is damaged: passed over, and set aside as step_00000012.damaged" in capsys.readouterr().out
+    assert (
+        "step_00000012.pt does not agree with its manifest, or has none: passed over; it is" in capsys.readouterr().out
+    )
     assert_same_state(final_checkpoint(run), final_checkpoint(straight))
     assert saved_steps(run) == [4, 8, 12]
     assert sorted(path.name for path in (run / "checkpoints").glob("*.damaged")) == [

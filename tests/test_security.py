@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-import allowed_targets
 import launch
-from run_config import optimizer_of, watchers_of
-from source_config import open_corpus
+from running import allowed_targets
+from running.run_config import optimizer_of, watchers_of
+from running.source_config import open_corpus
 from tests.conftest import ROOT
 
 EVIL = {"_target_": "os.mkdir", "path": "MARKER"}  # nothing that Hydra itself would refuse

@@ -12,8 +12,8 @@ import torch
 
 import launch
 import verify
-from data_folder import open_sources
-from run_config import curriculum_of
+from running.data_folder import open_sources
+from running.run_config import curriculum_of
 from tests.conftest import TINY
 from tests.runs import saved_steps
 from verify import Evidence

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import launch
-from beginning import Beginning
 from data_modules import SampleOrder, SourceShards
 from data_modules.mixed_data_module import Batch, MixedDataModule
-from run_config import curriculum_of, order_of
+from running.beginning import Beginning
+from running.run_config import curriculum_of, order_of
 from tests.conftest import TINY
 from tests.runs import as_if_killed, final_checkpoint, final_weights, metrics, same_bits
 from train import train

@@ -1,5 +1,6 @@
 """What a run draws of each source, counted again by replaying all of it."""
 
+import math
 from collections import Counter
 from fractions import Fraction
 
@@ -78,7 +79,7 @@ def test_the_first_repeat_and_the_limit_come_when_the_plan_says(order: SampleOrd
         assert plan.repeats_after == (after if len(seen) == order.sequences[source] else None)
         limit = limits.get(source) if source in order.curriculum.sources else None
         assert plan.max_epochs == limit
-        allowed = None if limit is None else int(limit * order.sequences[source])
+        allowed = None if limit is None else math.floor(round(limit * order.sequences[source], 6))
         reached = [i for i, (s, _, _) in enumerate(run) if s == source][allowed - 1 : allowed] if allowed else []
         if allowed:
             assert plan.limit_reached_after == (reached[0] // order.global_batch + 1 if reached else None)

@@ -28,7 +28,11 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if SOAK:
-        lines = session.config.stash[_tally].lines()
+        tally = session.config.stash[_tally]
+        if missing := tally.missing():
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+            print("", *missing, sep="\nFAILED: ")
+        lines = tally.lines()
         PAGE.write_text(rewritten(PAGE.read_text(encoding="utf-8"), lines), encoding="utf-8")
 
 

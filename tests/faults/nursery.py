@@ -27,7 +27,7 @@ from omegaconf import OmegaConf
 
 import launch
 import train
-import training  # noqa: F401  # train.py imports it late, and the victims have it already
+from running import training  # noqa: F401  # train.py imports it late, and the victims have it already
 from tests.faults import injected
 
 

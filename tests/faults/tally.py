@@ -21,6 +21,8 @@ class Row(NamedTuple):
     must_hold: str
     tests: tuple[str, ...]
     """Beginnings of the node ids of its tests, each of which is one that ran."""
+    at_least: tuple[tuple[str, int], ...] = ()
+    """What its tests must have counted together for the row to hold."""
 
 
 ROWS = (
@@ -33,6 +35,7 @@ ROWS = (
         "SIGKILL at 50 random moments, at least 10 of them inside a save",
         "it resumes, nothing but the steps since the last save is repeated, final state equal",
         ("tests/faults/test_kills.py::test_killed_",),
+        (("inside a save", 10),),
     ),
     Row(
         "SIGKILL before each change that a save makes, in the middle of a write, with `TMPDIR` on another file system; "
@@ -152,6 +155,16 @@ class Tally:
         commit = self.commit if revision() == self.commit else f"{self.commit}, edited under way"
         when = f"{time.strftime('%Y-%m-%d')}, {commit}"
         return {row: self._line(row, when) for row in ROWS if self.ran[row]}
+
+    def missing(self) -> list[str]:
+        """What the tests of a row, of those that ran, have not counted often enough for it to hold."""
+        return [
+            f"{self.notes[row][name]} of at least {number} {name}: {row.fault}"
+            for row in ROWS
+            if self.ran[row]
+            for name, number in row.at_least
+            if self.notes[row][name] < number
+        ]
 
     def _line(self, row: Row, when: str) -> str:
         notes = ", ".join(f"{number:,} {name}" for name, number in self.notes[row].items())

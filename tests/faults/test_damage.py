@@ -84,7 +84,10 @@ def test_the_newest_is_damaged(begun: Run, new_run: Runs, straight: Runs, damage
     DAMAGES[damage](newest)
     content = newest.read_bytes()
     life = run.finish()
-    assert f"{newest} is damaged: passed over, and set aside as step_00000023.damaged" in life.output
+    assert (
+        f"{newest} does not agree with its manifest, or has none: passed over; it is step_00000023.damaged now"
+        in life.output
+    )
     assert "going on after step 20" in life.output
     assert newest.with_suffix(".damaged").read_bytes() == content
     assert saved_steps(run.path) == [30, 35, 40]
@@ -97,7 +100,7 @@ def test_the_two_newest_are_damaged(begun: Run, new_run: Runs, straight: Runs) -
     for step in (20, 23):
         flipped_at(0.3)(run.checkpoints / f"step_{step:08d}.pt")
     life = run.finish()
-    assert life.output.count("is damaged: passed over") == 2
+    assert life.output.count("or has none: passed over") == 2
     assert "going on after step 15" in life.output
     assert_equal(run, straight())
 

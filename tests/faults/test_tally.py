@@ -36,6 +36,13 @@ def test_only_what_ran_is_counted_and_failures_are_not_held() -> None:
     assert "| 2 (6 inside) | 1 |" in lines[KILLS]
 
 
+def test_what_must_be_counted_is_missed() -> None:
+    (test,) = KILLS.tests
+    few, enough = (tallied((f"{test}[0]", True), (f"{test}[1]", True), **{"inside a save": n}) for n in (4, 5))
+    assert few.missing() == [f"8 of at least 10 inside a save: {KILLS.fault}"]
+    assert enough.missing() == []
+
+
 def test_rows_that_did_not_run_stay_as_they_were() -> None:
     empty = f"before\n{BEGIN}\n{END}\nafter"
     first = rewritten(empty, tallied((HOUR.tests[0], True), minutes=60).lines())

@@ -15,7 +15,7 @@ from data_modules.mixed_data_module import Batch
 from gpt_lightning.lit_gpt import LitGPT, NotFinite
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.optim import Spikes
-from training import lightning_without_noise
+from running.training import lightning_without_noise
 
 STEPS, ACCUMULATION = 6, 3
 

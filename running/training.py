@@ -9,12 +9,10 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.loggers import Logger
 
-import launch
-from beginning import beginning_of
 from callbacks import Checkpoints, Faults, MetricsFile, NotSaved, RunLog, SameBeginning, Stopped, Stopping, TensorBoard
 from callbacks.terminal import Terminal
-from data_folder import open_sources, refuse_damaged, refuse_other_tokenizer
 from data_modules import SampleOrder
 from data_modules.mixed_data_module import MixedDataModule
 from gpt_lightning import random_states
@@ -24,10 +22,21 @@ from gpt_lightning.hardware import choose_device, choose_precision, precision_dt
 from gpt_lightning.lit_gpt import LitGPT, NotFinite
 from gpt_lightning.model import GPT
 from gpt_lightning.model.attention_backends import choose_backend
-from ranks import is_first_rank, together
-from run_config import accumulation_of, curriculum_of, model_config_of, optimizer_of, order_of, schedule_of, watchers_of
-from run_directory import RunDirectory
-from strategies import environment_of_ranks, refuse_other_ranks, strategy_of
+from running import composing
+from running.beginning import Beginning, beginning_of
+from running.data_folder import open_sources, refuse_damaged, refuse_other_tokenizer
+from running.ranks import is_first_rank, together
+from running.run_config import (
+    accumulation_of,
+    curriculum_of,
+    model_config_of,
+    optimizer_of,
+    order_of,
+    schedule_of,
+    watchers_of,
+)
+from running.run_directory import RunDirectory
+from running.strategies import environment_of_ranks, refuse_other_ranks, strategy_of
 
 
 def run_training(config: Mapping[str, Any]) -> dict[str, float]:
@@ -99,57 +108,23 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
         purge_step=beginning.step + 1,
     )
     with lightning_without_noise(), together():
-        trainer = L.Trainer(
-            accelerator=device,
-            devices=config["trainer"]["devices"],
-            num_nodes=config["trainer"]["num_nodes"],
-            strategy=strategy_of(config),
-            precision=precision,  # type: ignore[arg-type]
-            max_steps=config["max_steps"],
-            max_epochs=-1,  # one endless epoch
-            accumulate_grad_batches=accumulation,
-            val_check_interval=config["val_every"] * accumulation,  # Lightning counts micro-batches
-            check_val_every_n_epoch=None,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,  # the data module slices by rank itself
-            logger=[tensorboard, metrics_file],
-            callbacks=[
-                SameBeginning(beginning.step),
-                stopping,
-                *_in_order(watchers, RunLog(every=config["log_every"], terminal=terminal, metrics_file=metrics_file)),
-            ],
-            plugins=[VerifiedCheckpointIO(), environment_of_ranks()],
-            default_root_dir=run.path,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
+        run_log = RunLog(every=config["log_every"], terminal=terminal, metrics_file=metrics_file)
+        callbacks = [SameBeginning(beginning.step), stopping, *_in_order(watchers, run_log)]
+        trainer = _trainer(config, device, accumulation, [tensorboard, metrics_file], callbacks)
         changes = run.begin(config, sources, beginning, fingerprint(model.state_dict()) if initialised else None)
         terminal.note(
             _headline(config, lit.model, order, f"{device}, {precision} ({why}), attention {attention} ({because})"),
             style="",
         )
-        for path in beginning.damaged:
-            terminal.note(
-                f"{path} is damaged: passed over, and set aside as {path.stem}.damaged",
-                style="bold red",
-            )
-        for path in beginning.given_up:
-            terminal.note(f"{path} is given up, and lies in given_up/ now", style="")
-        if beginning.checkpoint:
-            terminal.note(f"going on after step {beginning.step}, from {beginning.checkpoint}", style="")
-        if beginning.branching and beginning.diet:
-            was = beginning.diet["curricula"][-1]["steps"]
-            terminal.note(
-                f"a branch: its trunk was to have {was:,} steps, and this run {config['max_steps']:,}", style=""
-            )
+        for note, style in _beginnings(beginning, lost=run.last_step() - beginning.step, max_steps=config["max_steps"]):
+            terminal.note(note, style=style)
         for key, (then, now) in changes.items():
             terminal.note(f"changed from here on: {key}={now}, was {then}", style="")
         if initialised:
             terminal.note(f"starting from the weights of {config['init_from']}", style="")
         if beginning.branching or not beginning.checkpoint:
             settings = {
-                key: value for key, value in launch.flatten(config) if isinstance(value, (bool, int, float, str))
+                key: value for key, value in composing.flatten(config) if isinstance(value, (bool, int, float, str))
             }
             columns = [f"val/{kind}/{source}" for kind in ("loss", "bits_per_byte") for source in [*sources, "mean"]]
             tensorboard.add_run(settings, columns)
@@ -164,6 +139,32 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
     final = run.final_metrics()
     terminal.note(f"done: {trainer.global_step} steps in {run.path}", style="bold")
     return final
+
+
+def _trainer(
+    config: Mapping[str, Any], device: str, accumulation: int, loggers: list[Logger], callbacks: list[L.Callback]
+) -> L.Trainer:
+    return L.Trainer(
+        accelerator=device,
+        devices=config["trainer"]["devices"],
+        num_nodes=config["trainer"]["num_nodes"],
+        strategy=strategy_of(config),
+        precision=config["trainer"]["precision"],
+        max_steps=config["max_steps"],
+        max_epochs=-1,  # one endless epoch
+        accumulate_grad_batches=accumulation,
+        val_check_interval=config["val_every"] * accumulation,  # Lightning counts micro-batches
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # the data module slices by rank itself
+        logger=loggers,
+        callbacks=callbacks,
+        plugins=[VerifiedCheckpointIO(), environment_of_ranks()],
+        default_root_dir=Path(config["run_dir"]),
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
 
 
 def _in_order(watchers: list[L.Callback], run_log: RunLog) -> list[L.Callback]:
@@ -181,6 +182,29 @@ def _headline(config: Mapping[str, Any], model: GPT, order: SampleOrder, arithme
         f"  {config['max_steps']:,} steps of {tokens_per_step:,} tokens, {config['max_steps'] * tokens_per_step / 1e6:,.1f} "
         f"million in all; epochs planned: {', '.join(epochs)}"
     )
+
+
+def _beginnings(beginning: Beginning, *, lost: int, max_steps: int) -> Iterator[tuple[str, str]]:
+    """What there is to say of where this start begins, each with its style.
+
+    Args:
+        beginning: of this start.
+        lost: steps that were made after its checkpoint, and logged.
+        max_steps: of the run.
+    """
+    for path in beginning.damaged:
+        yield (
+            f"{path} does not agree with its manifest, or has none: passed over; it is {path.stem}.damaged now",
+            "bold red",
+        )
+    for path in beginning.given_up:
+        yield f"{path} is given up, and lies in given_up/ now", ""
+    if beginning.checkpoint:
+        again = f"; {lost} step{'s' * (lost > 1)} after it {'are' if lost > 1 else 'is'} made again" if lost > 0 else ""
+        yield f"going on after step {beginning.step}, from {beginning.checkpoint}{again}", ""
+    if beginning.branching and beginning.diet:
+        was = beginning.diet["curricula"][-1]["steps"]
+        yield f"a branch: its trunk was to have {was:,} steps, and this run {max_steps:,}", ""
 
 
 @contextmanager

@@ -7,10 +7,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import allowed_targets
-import launch
 from data_modules.corpora import Corpus, DocumentCorpus, FileCorpus, HubUnreachable, hub_files, local_files
 from data_modules.preparation import Recipe
+from running import allowed_targets, composing
 
 _OF_ONE_SOURCE = ("name", "path", "format", "revision")
 _NUMBERS = ("workers", "limit_files", "max_record_mb", "group_mb", "inspect.max_seq_len", "inspect.sequences")
@@ -34,7 +33,7 @@ def chosen_sources(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             )
     if config["name"] is not None and not re.fullmatch(r"[\w-][\w.-]*", str(config["name"])):
         raise ValueError(f"name={config['name']} names a folder: letters, digits and _ . - only.")
-    numbers = dict(launch.flatten(config))
+    numbers = dict(composing.flatten(config))
     for key in _NUMBERS:
         value = numbers[key]
         right = isinstance(value, int if key in _WHOLE else (int, float)) and not isinstance(value, bool)
@@ -92,7 +91,7 @@ def open_corpus(
         if "fallback" not in source:
             raise
         print(f"{error}\n{name}: {source['fallback']} stands in for it.")
-        instead = launch.read_choice("source", source["fallback"]) | {"instead_of": source["hub"]}
+        instead = composing.read_choice("source", source["fallback"]) | {"instead_of": source["hub"]}
         return open_corpus(config, name, instead, begun_in=begun_in)
     origin = source["hub"] | {"revision": commit}
     if "instead_of" in source:
@@ -123,12 +122,14 @@ def sources_to_train_on(config: Mapping[str, Any], names: Iterable[str]) -> dict
     Raises:
         ValueError: one of them does not exist.
     """
-    known = launch.group_choices("source")
+    known = composing.group_choices("source")
     if isinstance(names, str) or not set(names) <= {*known, *config["sources"]}:
         raise ValueError(
             f"tokenizer.train_on={names}: it must be a list of sources; conf/source has {', '.join(known)}."
         )
-    return {name: config["sources"].get(name) or {"path": None, **launch.read_choice("source", name)} for name in names}
+    return {
+        name: config["sources"].get(name) or {"path": None, **composing.read_choice("source", name)} for name in names
+    }
 
 
 def _file_corpus(

@@ -5,12 +5,13 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
+
+from running.composing import CONF
 
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 _ENDS_ALL = (74, 75, 130, 143)  # a full disk, a time that is over, signals: of the next job they would be the end too
@@ -83,7 +84,7 @@ def run_as_process(config: DictConfig) -> None:
     fixed = hydra.job.config.override_dirname.exclude_keys
     axes = [override for override in hydra.overrides.task if override.split("=")[0].lstrip("+") not in fixed]
     job = re.sub(r"[^\w.,=+-]", "_", ",".join(axes)) or f"job={hydra.job.num}"
-    script = Path(__file__).with_name(f"{hydra.job.name}.py")
+    script = CONF.with_name(f"{hydra.job.name}.py")
     command = [sys.executable, str(script), *_configs(hydra), *hydra.overrides.task]
     if "run_dir" in config:
         command.append(f"run_dir='{config.sweep_dir}/{job}'")

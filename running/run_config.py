@@ -7,14 +7,13 @@ import lightning as L
 import numpy as np
 import torch
 
-import allowed_targets
-import launch
-from beginning import Beginning
 from callbacks import Checkpoints, ValidationPerplexity
 from data_modules import Curriculum, ResolvedCurriculum, SampleOrder
 from gpt_lightning.model import GPTConfig
 from gpt_lightning.optim import cosine_schedule
 from gpt_lightning.tokenizer import Tokenizer
+from running import allowed_targets, composing
+from running.beginning import Beginning
 
 _AT_ONCE = 100_000  # steps
 
@@ -27,7 +26,7 @@ def curriculum_of(config: Mapping[str, Any]) -> Curriculum:
     """
     curriculum: Curriculum = _build(Curriculum, "curriculum", config["curriculum"])
     for mix in curriculum.mixes:
-        if mix in launch.group_choices("source"):
+        if mix in composing.group_choices("source"):
             raise ValueError(f"curriculum.mixes.{mix}: {mix} is a source, and a mix needs a name of its own.")
     return curriculum
 
@@ -148,10 +147,12 @@ def _refuse_other_past(then: ResolvedCurriculum, now: ResolvedCurriculum, first_
         if len(changed):
             step = int(changed[0])
             k = int(difference[step].argmax())
+            moved = then.steps != now.steps and then.curriculum.unit == "fraction"
             raise ValueError(
                 f"curriculum: {done:,} steps are done, and at step {begin + step:,} ({now.place(begin + step)}) the weight of "
-                f"{names[k]} would be {new[step, k]:.4g} and was {old[step, k]:.4g}: only later weights may change; or begin a "
-                "new run with name=…."
+                f"{names[k]} would be {new[step, k]:.4g} and was {old[step, k]:.4g}"
+                + (f", as max_steps was {then.steps:,} and keyframes at fractions move with it" if moved else "")
+                + ": only later weights may change; or begin a new run with name=…."
             )
 
 

@@ -15,7 +15,7 @@ from lightning.fabric.plugins.environments import (
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from gpt_lightning.sharding import ShardedStrategy
-from ranks import started_by
+from running.ranks import started_by
 
 STRATEGIES = ("auto", "ddp", "fsdp")
 # The longest that a rank waits for another: rank 0 may be sampling, or writing a checkpoint to a slow disk.

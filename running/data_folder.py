@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-import launch
 from data_modules import Curriculum, SourceShards
 from data_modules.integrity import damages, refusal
 from data_modules.shard_files import files_of_source
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
-from ranks import is_first_rank
+from running import composing
+from running.ranks import is_first_rank
 
 _FILLED = 0.94  # of a sequence of whole conversations is no padding: measured on Alpaca at 1,024 tokens
 _MANY_BYTES = 2e9  # to be verified: a slow disk takes its time over them
@@ -116,7 +116,7 @@ def _size(config: Mapping[str, Any], folder: Path) -> SourceSize:
 
 
 def _expected_size(config: Mapping[str, Any], source: str) -> SourceSize | None:
-    max_seq_len, said = config["model"]["max_seq_len"], launch.read_choice("source", source)
+    max_seq_len, said = config["model"]["max_seq_len"], composing.read_choice("source", source)
     expected = {"tokens": None, "loss_bearing": 1.0} | said.get("expected", {})
     limit = config["data"]["limit_tokens"].get(source, said.get("limit_tokens"))
     tokens = min(filter(None, (expected["tokens"], limit)), default=None)
@@ -171,7 +171,7 @@ def refuse_other_tokenizer(path: Path, tokenizer: Tokenizer) -> None:
 
 def _tokenizer_of_run(run: Path) -> Tokenizer:
     try:
-        config = launch.read_config(run / "config.yaml")
+        config = composing.read_config(run / "config.yaml")
         name = config["tokenizer"]["name"]
         data_dir = Path(config["data_dir"])
         fingerprint = json.loads((run / "environment.json").read_text())["tokenizer"]
@@ -190,7 +190,7 @@ def _tokenizer_of_run(run: Path) -> Tokenizer:
 
 
 def _missing(config: Mapping[str, Any], curriculum: Curriculum, folder: Path) -> list[str]:
-    known = launch.group_choices("source")
+    known = composing.group_choices("source")
     missing = [source for source in curriculum.sources if not (folder / source / "source.json").is_file()]
     for source in missing:
         if source not in known:
@@ -211,7 +211,7 @@ def _prepare(config: Mapping[str, Any], missing: Sequence[str], folder: Path) ->
     folder.mkdir(parents=True, exist_ok=True)
     try:
         for source in missing:
-            command = [sys.executable, str(launch.CONF.parent / "prepare.py"), *_command(config, source)[1:]]
+            command = [sys.executable, str(composing.CONF.parent / "prepare.py"), *_command(config, source)[1:]]
             with subprocess.Popen(command) as process:
                 while _is_running(process):
                     sign.touch()
@@ -251,15 +251,15 @@ def _wait(sign: Path, files: Sequence[Path]) -> None:
 
 def _is_local(source: str) -> bool:
     """Whether only the user knows where the source's files are."""
-    return launch.read_choice("source", source).get("hub", "") is None
+    return composing.read_choice("source", source).get("hub", "") is None
 
 
 def _command(config: Mapping[str, Any], source: str) -> list[str]:
     """The command line that prepares a source for this run."""
     tokenizer = config["tokenizer"]
     name = tokenizer["name"]
-    known = name in launch.group_choices("tokenizer")
-    shipped = launch.read_choice("tokenizer", name if known else "bpe_4096")  # what is trained has the same settings
+    known = name in composing.group_choices("tokenizer")
+    shipped = composing.read_choice("tokenizer", name if known else "bpe_4096")  # what is trained has the same settings
     chosen = [f"tokenizer={name}"] if known else []
     for key, value in tokenizer.items():
         if value != shipped.get(key):

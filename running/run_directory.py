@@ -21,11 +21,11 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from beginning import Beginning, changes_of
 from data_modules import SourceShards
 from gpt_lightning.checkpoint_folder import give_up, keep_in, set_aside, sweep
 from gpt_lightning.on_disk import sync, sync_folder
-from ranks import is_first_rank
+from running.beginning import Beginning, changes_of
+from running.ranks import is_first_rank
 
 _PACKAGES = ("torch", "lightning", "numpy", "tokenizers", "tiktoken", "hydra-core", "bitsandbytes")
 
@@ -112,6 +112,11 @@ class RunDirectory:
             metrics |= json.loads(line)
         return metrics
 
+    def last_step(self) -> int:
+        """The last one that metrics.jsonl tells of; 0: there is none."""
+        rows = self.metrics.read_text(encoding="utf-8").split("\n")[:-1] if self.metrics.exists() else []
+        return int(json.loads(rows[-1])["step"]) if rows else 0
+
     def log_file(self) -> Path:
         """A log file for this start of the run."""
         return self.path / f"training_{time.strftime('%Y%m%d_%H%M%S')}.log"
@@ -162,7 +167,7 @@ def _sha256(beginning: Beginning) -> str:
 
 
 def _environment() -> dict[str, Any]:
-    root = Path(__file__).resolve().parent
+    root = Path(__file__).resolve().parents[1]
     revision = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     changed = subprocess.run(["git", "-C", root, "status", "--porcelain"], capture_output=True, text=True, check=False)
     return {

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from callbacks.checkpoints import SAVED
 from gpt_lightning.checkpoint import read_passport, verify
 from gpt_lightning.checkpoint_folder import checkpoints_in, search, step_of
-from launch import flatten, read_config
+from running.composing import flatten, read_config
 
 # What a run is. Its past curriculum and its data belong to it too, see `order_of` and `refuse_other_data`.
 _DEFINES = {"model", "tokenizer", "seed", "global_batch", "init_from", "branch"}
@@ -122,8 +122,10 @@ def _named(path: Path, run: Path, config: Mapping[str, Any], changes: Mapping[st
     newest, damaged = search(folder)
     if newest is not None and _resumed_from(run) == str(path) and "resume" not in changes:
         return _at(newest, config)._replace(changes=changes, damaged=tuple(damaged))
-    if not path.is_file():
-        raise ValueError(f"resume={path} is no file: it must be auto, never, or the path of a checkpoint.")
+    if not path.is_file() or path.suffix != ".pt":
+        raise ValueError(
+            f"resume={path} is no checkpoint: it must be auto, never, or the path of a checkpoint, a file step_….pt."
+        )
     verify(path)
     own = [other for other in checkpoints_in(folder) if other.resolve() != path.resolve()]
     beginning = _at(path, config)._replace(named=True)
@@ -156,12 +158,15 @@ def _saved(run: Path) -> int | None:
 
 
 def _refuse_another_run(run: Path, changes: Mapping[str, tuple[Any, Any]]) -> None:
-    for key, (then, now) in changes.items():
-        if key.split(".")[0] in _DEFINES or key == "optimizer._target_":
-            raise ValueError(
-                f"{run} was begun with {key}={then}, and now it is {now}: choose another run with name=…, or set it back to go "
-                "on with this one."
-            )
+    what = [
+        f"{key}={then}, and now it is {now}"
+        for key, (then, now) in changes.items()
+        if key.split(".")[0] in _DEFINES or key == "optimizer._target_"
+    ]
+    if what:
+        raise ValueError(
+            f"{run} was begun with {'; with '.join(what)}: choose another run with name=…, or set it back to go on with this one."
+        )
 
 
 def branch_point(config: Mapping[str, Any]) -> Path:
