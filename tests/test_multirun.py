@@ -16,7 +16,8 @@ from tests.conftest import ROOT, start
 from tests.runs import saved_steps
 
 TWO_JOBS = """
-import sys, multirun
+import sys
+from running import multirun
 jobs = multirun.Multirun()
 for name in ("first", "second"):
     jobs.run([sys.executable, "-c", sys.argv[1], name], name)
