@@ -1,5 +1,7 @@
 """python train.py [experiment=…] [key=value …]: train a model, or go on with the run of the same name."""
 
+import os
+import signal
 from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
@@ -32,6 +34,8 @@ def train_on_ranks(config: Mapping[str, Any]) -> None:
     """`train`; where it takes several processes on this machine, this one starts them and waits."""
     n_ranks, n_nodes = config["trainer"]["devices"], config["trainer"]["num_nodes"]
     if isinstance(n_ranks, int) and n_ranks > 1 and n_nodes == 1 and not started_by():
+        with locked(launch.path_of(config, "run_dir"), doing="trained"):
+            pass  # who comes second is told so before any rank is started
         run_on_ranks(n_ranks)
     else:
         train(config)
@@ -43,4 +47,5 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGUSR1, lambda *_: os._exit(143))  # until training listens: by default it is an unknown end
     launch.start(main, "train")

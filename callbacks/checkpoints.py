@@ -18,7 +18,15 @@ from callbacks.terminal import Terminal
 from callbacks.throughput import Throughput
 from callbacks.validation_perplexity import ValidationPerplexity
 from gpt_lightning import random_states
-from gpt_lightning.checkpoint_folder import checkpoint_path, keep_in, newest_valid_checkpoint, prune, remove_all_but
+from gpt_lightning.checkpoint_folder import (
+    checkpoint_path,
+    checkpoints_in,
+    keep_in,
+    newest_valid_checkpoint,
+    prune,
+    remove_all_but,
+    step_of,
+)
 from gpt_lightning.on_disk import write_durably
 
 SAVED = "saved.json"  # in the run directory: after which step a checkpoint was last saved
@@ -69,13 +77,19 @@ class Checkpoints(StepCallback):
         if trainer.is_global_zero:
             for log in _logs(trainer, MetricsFile, Samples):
                 try:
-                    log.lines.cut_back(step=self._done)
+                    if lost := log.lines.cut_back(step=self._done):
+                        Terminal.of(trainer).note(
+                            f"{lost} of the lines of {log.lines.path} cannot be read: as it was, it is "
+                            f"{log.lines.path.name}.damaged",
+                            style="bold red",
+                        )
                 except OSError as error:
                     raise NotSaved(
                         f"{log.lines.path} cannot be taken back to step {self._done}: {error.strerror or error}. Make room, and "
                         "start the same command again."
                     ) from error
             self._repair(Path(trainer.default_root_dir) / "checkpoints")
+        self._least = trainer.strategy.broadcast(self._least)
         if trainer.global_rank < len(self._random_states):
             random_states.restore(self._random_states[trainer.global_rank])
 
@@ -126,6 +140,7 @@ class Checkpoints(StepCallback):
             return
         self._done = step
         with Throughput.paused(trainer):
+            trainer.lightning_module.refuse_ruined_weights()  # type: ignore[operator]
             regular = at_once or step % self.every == 0
             places = [folder / name for name in ["."] * regular + ["permanent"] * permanent + ["best"] * best]
             failure = self._write(trainer, [checkpoint_path(place, step) for place in places])
@@ -173,14 +188,17 @@ class Checkpoints(StepCallback):
 
     def _repair(self, folder: Path) -> None:
         """A kill between a save and what follows it leaves out the other places where its file should lie."""
-        path = checkpoint_path(folder, self._done)
-        if not path.exists():
+        newest_last = reversed(checkpoints_in(folder))
+        at = {step_of(path): path for path in newest_last}
+        if self._done in at and self._permanent_every and self._done % self._permanent_every == 0:
+            keep_in(at[self._done], folder / "permanent")
+        if not self._best or not self._least:
             return
-        if self._permanent_every and self._done % self._permanent_every == 0:
-            keep_in(path, folder / "permanent")
-        if self._best and self._least and self._least[1] == self._done:
-            keep_in(path, folder / "best")
-            remove_all_but(folder / "best" / path.name)
+        if self._least[1] in at:
+            keep_in(at[self._least[1]], folder / "best")
+            remove_all_but(folder / "best" / at[self._least[1]].name)
+        else:
+            self._least = None  # it is given up, or damaged: the next one is the best that there is
 
     def _is_best(self, trainer: L.Trainer) -> bool:
         """Whether the step just done was validated, with a loss below all before."""

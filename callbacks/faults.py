@@ -40,7 +40,11 @@ class Faults(StepCallback):
         named = [f"{source} {sequence} (epoch {epoch})" for _, source, epoch, sequence in sequences[:_NAMED]]
         more = f" and {len(sequences) - _NAMED:,} more, see faults.jsonl" if len(sequences) > _NAMED else ""
         which = ", ".join(f"micro-batch {micro} on rank {rank}" for rank, micro in exception.micro_batches)
-        what = f"the loss of {which} is not finite" if which else "the loss is finite, the gradient is not"
+        what = {
+            "loss": f"the loss of {which} is not finite",
+            "gradient": "the loss is finite, the gradient is not",
+            "update": "loss and gradient are finite, the weights after the update are not",
+        }[exception.what]
         Terminal.of(trainer).note(
             f"{what}. The sequences: {', '.join(named)}{more}. Start the same command again; if it ends here once more, lower "
             "optimizer.lr.",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -43,26 +44,28 @@ class LineFile:
             with self.path.open("ab") as file:
                 sync(file)
 
-    def cut_back(self, *, step: int) -> None:
-        """Drop the rows after `step`, and a torn last line: the run goes on from there and will write them again."""
+    def cut_back(self, *, step: int) -> int:
+        """Drop the rows after `step`, and a torn last line: the run goes on from there and will write them again.
+
+        Returns:
+            how many lines in between could not be read; the file as it was, with them, lies beside it as `….damaged`.
+        """
         if not self.path.exists():
-            return
-        kept = []
-        for line in self.path.read_text(encoding="utf-8", errors="replace").split(
-            "\n"
-        ):  # splitlines cuts at U+2028 too
-            try:
-                row = json.loads(line)
-            except ValueError:
-                break
-            if row["step"] > step:
-                break
-            kept.append(line + "\n")
+            return 0
+        *lines, last = self.path.read_bytes().split(b"\n")  # splitlines cuts at U+2028 too
+        steps = [step_of_row(line) for line in lines]
+        lost = steps.count(None)
+        if lost:
+            shutil.copy(self.path, self.path.with_name(f"{self.path.name}.damaged"))
+        if step_of_row(last) is not None:  # all but its end is there
+            lines, steps = [*lines, last], [*steps, step_of_row(last)]
+        kept = [line + b"\n" for line, at in zip(lines, steps, strict=True) if at is not None and at <= step]
         temporary = self.path.with_name(f".{self.path.name}.tmp")
-        with temporary.open("w", encoding="utf-8") as file:
+        with temporary.open("wb") as file:
             file.writelines(kept)
             sync(file)
         temporary.replace(self.path)
+        return lost
 
     def _write(self) -> OSError | None:
         if not self.waiting:
@@ -82,4 +85,12 @@ class LineFile:
             return error
         self._whole = None
         self.waiting.clear()
+        return None
+
+
+def step_of_row(line: bytes) -> int | None:
+    """Of which step a row tells; None if it cannot be read."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, TypeError, KeyError):
         return None

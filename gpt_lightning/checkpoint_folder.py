@@ -8,6 +8,7 @@ checkpoints/step_00000100.damaged      one that did not agree with its manifest
 """
 
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -30,8 +31,14 @@ def step_of(path: Path) -> int:
 
 def checkpoints_in(folder: Path) -> list[Path]:
     """All of a run's checkpoints, verified or not, the newest first; of equal ones that which lies in `folder` itself."""
-    found = [path for place in (".", *_UNPRUNED) for path in (folder / place).glob("step_*.pt")]
+    found = [path for place in (".", *_UNPRUNED) for path in _files(folder / place, "pt")]
     return sorted(found, key=step_of, reverse=True)
+
+
+def _files(folder: Path, ending: str) -> list[Path]:
+    """Those that a run has saved, the newest last; a copy that somebody has named otherwise is not ours to count or remove."""
+    saved = [path for path in folder.glob(f"step_*.{ending}") if re.fullmatch(r"step_\d{8,}", path.stem)]
+    return sorted(saved, key=step_of)
 
 
 class Search(NamedTuple):
@@ -58,7 +65,7 @@ def newest_valid_checkpoint(folder: Path) -> Path | None:
 
 def prune(folder: Path, *, keep: int) -> None:
     """Remove all but the `keep` newest checkpoints, and what interrupted writes have left behind."""
-    for path in sorted(folder.glob("step_*.pt"))[:-keep]:
+    for path in _files(folder, "pt")[:-keep]:
         remove(path)
     sweep(folder)
 
@@ -66,7 +73,7 @@ def prune(folder: Path, *, keep: int) -> None:
 def sweep(folder: Path) -> None:
     """Remove what interrupted writes have left behind."""
     for place in (folder, *(folder / name for name in _UNPRUNED)):
-        orphans = (path for path in place.glob("step_*.json") if not path.with_suffix(".pt").exists())
+        orphans = (path for path in _files(place, "json") if not path.with_suffix(".pt").exists())
         for path in [*place.glob(".*.tmp"), *orphans]:
             path.unlink()
 
@@ -79,7 +86,7 @@ def remove(path: Path) -> None:
 
 def remove_all_but(path: Path) -> None:
     """Remove the other checkpoints of a folder."""
-    for other in path.parent.glob("step_*.pt"):
+    for other in _files(path.parent, "pt"):
         if other != path:
             remove(other)
 

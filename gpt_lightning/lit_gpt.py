@@ -1,7 +1,7 @@
 """The LightningModule: what a training step is. It reads and writes nothing."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from hashlib import blake2b
 from typing import Any, Protocol
@@ -26,19 +26,23 @@ class Sequences(Protocol):
 
 
 class NotFinite(FloatingPointError):
-    """The loss or the gradient of a step is infinite or not a number; the step was not made, on no rank.
+    """The loss or the gradient of a step is infinite or not a number, and the step was not made, on no rank; or its update is.
 
     Attributes:
         step: its number, the first is 0.
         loss, norm: over its global batch; the norm before clipping.
-        micro_batches: (rank, micro-batch) of those with such a loss; none if it is only the gradient.
+        what: of the step is not finite.
+        micro_batches: (rank, micro-batch) of those with such a loss; none if it is not the loss.
     """
 
     exit_code = 65
 
-    def __init__(self, step: int, loss: float, norm: float, micro_batches: list[tuple[int, int]]) -> None:
-        super().__init__(f"step {step + 1} was not made: its loss is {loss:.4g} and its gradient norm {norm:.4g}.")
-        self.step, self.loss, self.norm, self.micro_batches = step, loss, norm, micro_batches
+    def __init__(
+        self, step: int, loss: float, norm: float, *, what: str, micro_batches: Sequence[tuple[int, int]] = ()
+    ) -> None:
+        made = "was made, and what it has made of the weights is not saved" if what == "update" else "was not made"
+        super().__init__(f"step {step + 1} {made}: its loss is {loss:.4g} and its gradient norm {norm:.4g}.")
+        self.step, self.loss, self.norm, self.what, self.micro_batches = step, loss, norm, what, list(micro_batches)
 
 
 class LitGPT(L.LightningModule):
@@ -168,6 +172,20 @@ class LitGPT(L.LightningModule):
         metrics = {"train/loss": self._loss, "train/grad_norm": self._gradient_norm, "train/lr": self._learning_rate}
         return {key: value for key, value in metrics.items() if math.isfinite(value)}  # what fp16 left out has no norm
 
+    @torch.no_grad()
+    def refuse_ruined_weights(self) -> None:
+        """All ranks together make sure that weights and the optimizer's moments are numbers.
+
+        Raises:
+            NotFinite: the update of the step just done has left some that are not, though its loss and gradient were.
+        """
+        states = (value for optimizer in self.trainer.optimizers for value in optimizer.state.values())
+        moments = [value for state in states for value in state.values() if isinstance(value, Tensor)]
+        parts = [part for part in own_parts([*self.parameters(), *moments]) if part.is_floating_point()]
+        finite = all(bool(part.isfinite().all()) for part in parts)
+        if not self.trainer.strategy.reduce_boolean_decision(finite, all=True):
+            raise NotFinite(self.trainer.global_step - 1, self._loss, self._gradient_norm, what="update")
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["model_config"] = asdict(self.model.config)
         checkpoint["config"] = dict(self._settings)
@@ -192,7 +210,8 @@ class LitGPT(L.LightningModule):
         nats: Any = self.all_gather(torch.stack(self._micro_nats))
         finite = nats.reshape(self.trainer.world_size, -1).isfinite()
         where = [(rank, micro) for rank, micro in (~finite).nonzero().tolist()]
-        raise NotFinite(self.trainer.global_step, self._loss, self._gradient_norm, where)
+        what = "gradient" if math.isfinite(self._loss) else "loss"
+        raise NotFinite(self.trainer.global_step, self._loss, self._gradient_norm, what=what, micro_batches=where)
 
     def _seed_dropout(self, micro: int) -> None:
         place = f"{self._seed}/{self.trainer.global_step}/{micro}/{self.trainer.global_rank}"

@@ -19,7 +19,9 @@ from uuid import uuid4
 
 _LOOK_EVERY = 1.0  # seconds
 _OWN_WORDS = 5.0  # seconds that a rank has, when its launcher is gone, to end by itself and say why
-_TO_STOP = 120  # seconds that ranks have after a signal: to end their step, its validation and samples, and to save
+_TO_STOP = (
+    24 * 3600
+)  # seconds that ranks have after a signal: validation may take long, and whoever sent it can kill them
 _GOES_ON = "this one ends too, and the same command goes on from the newest checkpoint"
 
 

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
+from callbacks.line_file import step_of_row
 from data_modules import SourceShards
 from gpt_lightning.checkpoint_folder import give_up, keep_in, set_aside, sweep
 from gpt_lightning.on_disk import sync, sync_folder
@@ -41,6 +42,32 @@ class RunDirectory:
         self.path = path
         self.metrics = path / "metrics.jsonl"
 
+    def refuse_other_weights(
+        self, config: Mapping[str, Any], beginning: Beginning, initial_weights: str | None
+    ) -> None:
+        """What the run began with must still be what it was.
+
+        Args:
+            initial_weights: fingerprint of those that `init_from` gives; None: it gives none, or a checkpoint goes before them.
+
+        Raises:
+            ValueError: it was begun with other weights, or branched off from another checkpoint.
+        """
+        record = self.path / "environment.json"
+        if not record.is_file():
+            return
+        environment = json.loads(record.read_text())
+        if initial_weights not in (None, environment["initial_weights"]):
+            raise ValueError(
+                f"{self.path} was begun with other weights than init_from={config['init_from']} holds by now: choose "
+                "another run with name=…."
+            )
+        if beginning.branching and _branched_from(beginning)["sha256"] != environment["branched_from"]["sha256"]:
+            raise ValueError(
+                f"{self.path} branched off from another checkpoint than {beginning.checkpoint} is by now: choose another "
+                "run with name=…."
+            )
+
     def begin(
         self,
         config: Mapping[str, Any],
@@ -50,14 +77,8 @@ class RunDirectory:
     ) -> dict[str, tuple[Any, Any]]:
         """Write down, once, what the run is made of, and what has changed since; take checkpoints away that are in the way.
 
-        Args:
-            initial_weights: fingerprint of those that `init_from` gave; None: it gave none, or a checkpoint goes before them.
-
         Returns:
             what has changed, as (then, now): settings, versions, the device.
-
-        Raises:
-            ValueError: they are others than when the run was begun.
         """
         data = {
             name: {
@@ -69,16 +90,6 @@ class RunDirectory:
         }
         if (self.path / "environment.json").is_file():
             environment = json.loads((self.path / "environment.json").read_text())
-            if initial_weights not in (None, environment["initial_weights"]):
-                raise ValueError(
-                    f"{self.path} was begun with other weights than init_from={config['init_from']} holds by now: choose "
-                    "another run with name=…."
-                )
-            if beginning.branching and _branched_from(beginning)["sha256"] != environment["branched_from"]["sha256"]:
-                raise ValueError(
-                    f"{self.path} branched off from another checkpoint than {beginning.checkpoint} is by now: choose another "
-                    "run with name=…."
-                )
             now = _environment()
             then = {key: environment.get(key) for key in now}
             elsewhere = {key: pair for key, pair in changes_of(then, now).items() if key != "git.changed"}
@@ -114,8 +125,8 @@ class RunDirectory:
 
     def last_step(self) -> int:
         """The last one that metrics.jsonl tells of; 0: there is none."""
-        rows = self.metrics.read_text(encoding="utf-8").split("\n")[:-1] if self.metrics.exists() else []
-        return int(json.loads(rows[-1])["step"]) if rows else 0
+        rows = self.metrics.read_bytes().split(b"\n") if self.metrics.exists() else []
+        return next((step for row in reversed(rows) if (step := step_of_row(row)) is not None), 0)
 
     def log_file(self) -> Path:
         """A log file for this start of the run."""

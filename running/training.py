@@ -107,11 +107,11 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
         default_hp_metric=False,
         purge_step=beginning.step + 1,
     )
-    with lightning_without_noise(), together():
-        run_log = RunLog(every=config["log_every"], terminal=terminal, metrics_file=metrics_file)
-        callbacks = [SameBeginning(beginning.step), stopping, *_in_order(watchers, run_log)]
-        trainer = _trainer(config, device, accumulation, [tensorboard, metrics_file], callbacks)
-        changes = run.begin(config, sources, beginning, fingerprint(model.state_dict()) if initialised else None)
+    initial_weights = fingerprint(model.state_dict()) if initialised else None
+    run.refuse_other_weights(config, beginning, initial_weights)
+
+    def begin() -> None:
+        changes = run.begin(config, sources, beginning, initial_weights)
         terminal.note(
             _headline(config, lit.model, order, f"{device}, {precision} ({why}), attention {attention} ({because})"),
             style="",
@@ -128,13 +128,22 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
             }
             columns = [f"val/{kind}/{source}" for kind in ("loss", "bits_per_byte") for source in [*sources, "mean"]]
             tensorboard.add_run(settings, columns)
+
+    with lightning_without_noise(), together():
+        ranks = SameBeginning(beginning.step, begin)
+        run_log = RunLog(every=config["log_every"], terminal=terminal, metrics_file=metrics_file)
+        callbacks = [ranks, stopping, *_in_order(watchers, run_log)]
+        trainer = _trainer(config, device, accumulation, [tensorboard, metrics_file], callbacks)
         try:
             with stopping.listening(trainer):
                 trainer.fit(lit, datamodule=data, ckpt_path=beginning.checkpoint, weights_only=True)
         except (Stopped, NotFinite, NotSaved) as end:
             terminal.note(str(end), style="bold")
             raise
-        except (ValueError, OSError) as error:  # no refusal any more: a fault, which wants its traceback
+        except (ValueError, OSError) as error:
+            if not ranks.begun:
+                raise
+            # no refusal any more: a fault, which wants its traceback
             raise RuntimeError(f"the training broke off after step {trainer.global_step}") from error
     final = run.final_metrics()
     terminal.note(f"done: {trainer.global_step} steps in {run.path}", style="bold")
@@ -199,9 +208,11 @@ def _beginnings(beginning: Beginning, *, lost: int, max_steps: int) -> Iterator[
         )
     for path in beginning.given_up:
         yield f"{path} is given up, and lies in given_up/ now", ""
+    again = f"{lost} step{'s' * (lost > 1)} after it {'are' if lost > 1 else 'is'} made again"
     if beginning.checkpoint:
-        again = f"; {lost} step{'s' * (lost > 1)} after it {'are' if lost > 1 else 'is'} made again" if lost > 0 else ""
-        yield f"going on after step {beginning.step}, from {beginning.checkpoint}{again}", ""
+        yield f"going on after step {beginning.step}, from {beginning.checkpoint}" + f"; {again}" * (lost > 0), ""
+    elif lost > 0:
+        yield f"beginning once more at step 0, as no checkpoint was saved; {again}", ""
     if beginning.branching and beginning.diet:
         was = beginning.diet["curricula"][-1]["steps"]
         yield f"a branch: its trunk was to have {was:,} steps, and this run {max_steps:,}", ""

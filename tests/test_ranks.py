@@ -131,9 +131,10 @@ def test_ranks_that_are_done_are_a_success(two_ranks: TwoRanks) -> None:
     assert (out.count("done"), err) == (2, "")
 
 
-def test_a_run_that_loses_its_launcher_ends(tiny_data: Path, tmp_path: Path) -> None:
+def test_a_run_has_one_launcher_and_ends_with_it(tiny_data: Path, tmp_path: Path) -> None:
     settings = ["max_steps=20000", "curriculum.on_exhausted=repeat", "val_every=20000", "callbacks.samples.every=20000"]
-    main = begin([*RUN, f"data_dir={tiny_data}", f"runs_dir={tmp_path}", *settings, "trainer=ddp"])
+    command = [*RUN, f"data_dir={tiny_data}", f"runs_dir={tmp_path}", *settings, "trainer=ddp"]
+    main = begin(command)
     until = time.monotonic() + 120
     while not list(tmp_path.glob("run/checkpoints/*.pt")):
         assert main.poll() is None, end(main).stderr
@@ -141,6 +142,9 @@ def test_a_run_that_loses_its_launcher_ends(tiny_data: Path, tmp_path: Path) -> 
         time.sleep(0.1)
     ranks = [child.pid for child in psutil.Process(main.pid).children() if "RANK" in child.environ()]
     assert len(ranks) == 2
+    second = end(begin(command))
+    assert second.returncode == 1
+    assert re.fullmatch(rf"error: .*run is being trained by process {ranks[0]} on .*\n", second.stderr)
     main.kill()
     ends_within(ranks, _SOON)
     assert f"error: torchrun is gone: {GOES_ON}\n" in end(main).stderr

@@ -2,13 +2,16 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import launch
+from callbacks import Stopped
 from gpt_lightning.checkpoint_folder import checkpoint_path
+from gpt_lightning.lit_gpt import NotFinite
 from tests.conftest import TINY
 from tests.runs import (
     WITH_DIET,
@@ -266,6 +269,58 @@ def test_a_kill_after_a_save_takes_nothing_from_the_best_and_the_permanent(tiny_
         path.unlink()
     train(config_of(tiny_data, tmp_path, *options))
     assert sorted(str(path.relative_to(run)) for path in (run / "checkpoints").rglob("*/step*")) == whole
+
+
+BEST = ["callbacks.checkpoints.best=true", "callbacks.checkpoints.permanent_every=3", "val_every=3"]
+
+
+@pytest.fixture
+def best_apart(tiny_data: Path, tmp_path: Path) -> Path:
+    """A run that was killed after step 9, whose checkpoint is the best so far, and lies there alone; and the best before."""
+    train(config_of(tiny_data, tmp_path / "whole", *BEST))
+    run = as_if_killed(tmp_path / "whole" / "run", tmp_path, after=8)
+    folder = run / "checkpoints"
+    shutil.rmtree(folder / "best")
+    shutil.copytree(folder / "permanent", folder / "best")
+    shutil.rmtree(folder / "permanent")
+    for path in folder.glob("best/step_*3.*"):
+        path.unlink()
+    for path in folder.glob("best/step_00000012.*"):
+        path.unlink()
+    return run
+
+
+def files_in(run: Path, place: str) -> list[str]:
+    return sorted(path.name for path in (run / "checkpoints" / place).glob("*.pt"))
+
+
+def test_a_kill_before_the_old_best_is_removed_leaves_one(best_apart: Path, tiny_data: Path, tmp_path: Path) -> None:
+    assert files_in(best_apart, "best") == ["step_00000006.pt", "step_00000009.pt"]
+    with pytest.raises(Stopped):
+        train(config_of(tiny_data, tmp_path, *BEST, "max_hours=1e-6"))
+    assert files_in(best_apart, "best") == files_in(best_apart, "permanent") == ["step_00000009.pt"]
+
+
+def test_when_the_best_is_given_up_the_next_one_is_the_best(best_apart: Path, tiny_data: Path, tmp_path: Path) -> None:
+    shutil.rmtree(best_apart / "checkpoints" / "best")  # among them that of step 6, the best that step 8 knows of
+    train(config_of(tiny_data, tmp_path, *BEST, "optimizer.lr=1"))
+    assert len(files_in(best_apart, "best")) == 1
+
+
+def test_weights_that_an_update_ruins_are_not_saved(
+    straight: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its loss and gradient were finite; with an epsilon of nothing the first update divides what has no gradient by 0."""
+    run = tmp_path / "run"
+    with pytest.raises(NotFinite, match=r"step 1 was made, and what it has made of the weights is not saved") as end:
+        train(config_of(tiny_data, tmp_path, "optimizer.eps=0", "callbacks.checkpoints.every=1"))
+    assert end.value.exit_code == 65
+    assert saved_steps(run) == [4, 8]
+    assert (
+        "loss and gradient are finite, the weights after the update are not. The sequences: " in capsys.readouterr().out
+    )
+    train(config_of(tiny_data, tmp_path))
+    assert_same_state(final_checkpoint(run), final_checkpoint(straight))
 
 
 def test_checkpoints_without_their_environment_are_not_begun_over(

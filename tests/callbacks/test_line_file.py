@@ -40,3 +40,17 @@ def test_a_row_half_written_is_taken_back(tmp_path: Path) -> None:
         assert lines.path.read_text() == "short\n"
     lines.sync()
     assert lines.path.read_text() == "short\n" + "x" * 200 + "\n"
+
+
+def test_a_line_that_rots_takes_no_other_with_it(tmp_path: Path) -> None:
+    lines = LineFile(tmp_path / "metrics.jsonl")
+    for step in range(1, 9):
+        lines.append_row({"step": step, "note": "a\u2028b"})
+    whole = lines.path.read_bytes()
+    rotten = whole.replace(b'"step": 3', b'"s\xfep": 3') + b'{"step": 9, "no'
+    lines.path.write_bytes(rotten)
+    assert lines.cut_back(step=6) == 1
+    rows = whole.splitlines(keepends=True)
+    assert lines.path.read_bytes() == b"".join([*rows[:2], *rows[3:6]])
+    assert lines.path.with_name("metrics.jsonl.damaged").read_bytes() == rotten
+    assert lines.cut_back(step=6) == 0

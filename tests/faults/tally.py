@@ -35,7 +35,7 @@ ROWS = (
         "SIGKILL at 50 random moments, at least 10 of them inside a save",
         "it resumes, nothing but the steps since the last save is repeated, final state equal",
         ("tests/faults/test_kills.py::test_killed_",),
-        (("inside a save", 10),),
+        (("kills", 50), ("inside a save", 10)),
     ),
     Row(
         "SIGKILL before each change that a save makes, in the middle of a write, with `TMPDIR` on another file system; "
@@ -119,6 +119,8 @@ ROWS = (
         (
             "tests/faults/test_malice.py::",
             "tests/test_security.py::",
+            "tests/test_malicious_files.py::",
+            "tests/test_malicious_sources.py::",
             "tests/gpt_lightning/test_checkpoint.py::test_code_in_a_file_never_runs",
         ),
     ),
@@ -126,6 +128,7 @@ ROWS = (
         "an hour of preemption on a micro run: a SIGKILL, SIGTERM or SIGINT every 20 to 60 s",
         "final state equal to the undisturbed run",
         ("tests/faults/test_preemption.py::test_an_hour_",),
+        (("stops and kills", 80), ("minutes", 55)),
     ),
 )
 

@@ -56,6 +56,7 @@ def holds(run: Run, straight: Run, record_property: Record, **how: Any) -> None:
     began = time.monotonic()
     kills = preempted(run, steps=straight.lives[0].saved, **how)
     assert_equal(run, straight)
+    record_property("stops and kills", sum(kills.values()))
     for chosen, count in kills.items():
         record_property(chosen.name, count)
     record_property("minutes", round((time.monotonic() - began) / 60))

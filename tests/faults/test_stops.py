@@ -1,11 +1,13 @@
 """SIGTERM and its kin: one checkpoint at the end of the step, an exit code that says so, and nothing is done twice."""
 
+import os
 import random
 import signal
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.faults.comparing import assert_equal, micro_batches_lost
@@ -140,13 +142,15 @@ def test_the_program_as_a_user_starts_it_stops_at_a_signal(new_run: Runs, straig
 
 
 @soak_only
-def test_two_ranks_as_a_user_starts_them_stop_at_a_signal_to_the_first(new_run: Runs, straight: Runs) -> None:
-    """Lightning starts the second rank, which no signal reaches."""
+@pytest.mark.parametrize("rank", ["launcher", "0", "1"])
+def test_two_ranks_as_a_user_starts_them_stop_at_a_signal_to_one(new_run: Runs, straight: Runs, rank: str) -> None:
+    """To the launcher, which hands it on, or to one of those that it has started."""
     run = new_run("trainer=ddp", "micro_batch=1")
 
     def stop(victims: list[Victim]) -> None:
         victims[0].wait_until(lambda: newest(run.checkpoints) >= 5)
-        victims[0].send(signal.SIGTERM)
+        started = {child.environ().get("RANK", ""): child for child in psutil.Process(victims[0].pid).children()}
+        os.kill(victims[0].pid if rank == "launcher" else started[rank].pid, signal.SIGTERM)
 
     life = run.live(meanwhile=stop, plain=True, timeout=SOON)
     assert life.codes == [143], life.output

@@ -57,6 +57,15 @@ def test_pruning_goes_by_the_folder(folder: Path) -> None:
     )
 
 
+def test_a_copy_with_a_name_of_its_own_is_neither_counted_nor_removed(folder: Path) -> None:
+    own = folder / "step_00000001_before_the_change.pt"
+    own.write_bytes(b"mine")
+    prune(folder, keep=1)
+    assert own.read_bytes() == b"mine"
+    assert newest_valid_checkpoint(folder) in list(folder.glob("step_????????.pt"))
+    assert len(list(folder.glob("step_????????.pt"))) == 1
+
+
 def test_code_in_a_file_never_runs(tmp_path: Path) -> None:
     class Malicious:
         def __reduce__(self) -> tuple[object, tuple[str]]:
