@@ -315,7 +315,7 @@ def test_weights_that_an_update_ruins_are_not_saved(
     with pytest.raises(NotFinite, match=r"step 1 was made, and what it has made of the weights is not saved") as end:
         train(config_of(tiny_data, tmp_path, "optimizer.eps=0", "callbacks.checkpoints.every=1"))
     assert end.value.exit_code == 65
-    assert saved_steps(run) == [4, 8]
+    assert saved_steps(run) == []
     assert (
         "loss and gradient are finite, the weights after the update are not. The sequences: " in capsys.readouterr().out
     )
