@@ -132,7 +132,8 @@ def test_a_run_with_a_spike_is_killed(new_run: Runs, killed_at: int) -> None:
     assert life.codes == [-9]
     run.finish(faults=spike)
     assert_equal(run, straight)
-    assert rows(run) == rows(straight)
+    left_out, once = ([{**row, "time": ""} for row in rows(one)] for one in (run, straight))
+    assert left_out in (once, once * 2)  # what has happened stays in the file, and may happen again
 
 
 @soak_only
