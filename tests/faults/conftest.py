@@ -10,30 +10,31 @@ from tests.faults.tally import PAGE, Tally, rewritten
 from tests.faults.victims import Nursery
 
 pytest.register_assert_rewrite("tests.faults.comparing")
-_tally = pytest.StashKey[Tally]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if SOAK:
-        config.stash[_tally] = Tally()
+        config.pluginmanager.register(Counting())
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    report: pytest.TestReport = yield
-    if SOAK and not report.skipped and (report.when == "call" or report.failed):
-        item.config.stash[_tally].count(item.nodeid, passed=report.passed, notes=report.user_properties)
-    return report
+class Counting:
+    """Counts the tests of every folder, where hooks of a conftest hear of its own folder's alone."""
 
+    def __init__(self) -> None:
+        self.tally = Tally()
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    if SOAK:
-        tally = session.config.stash[_tally]
-        if missing := tally.missing():
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item) -> Iterator[None]:
+        report: pytest.TestReport = yield
+        if not report.skipped and (report.when == "call" or report.failed):
+            self.tally.count(item.nodeid, passed=report.passed, notes=report.user_properties)
+        return report
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if missing := self.tally.missing():
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
             print("", *missing, sep="\nFAILED: ")
-        lines = tally.lines()
-        PAGE.write_text(rewritten(PAGE.read_text(encoding="utf-8"), lines), encoding="utf-8")
+        PAGE.write_text(rewritten(PAGE.read_text(encoding="utf-8"), self.tally.lines()), encoding="utf-8")
 
 
 @pytest.fixture(scope="session")
