@@ -128,7 +128,7 @@ ROWS = (
         "an hour of preemption on a micro run: a SIGKILL, SIGTERM or SIGINT every 20 to 60 s",
         "final state equal to the undisturbed run",
         ("tests/faults/test_preemption.py::test_an_hour_",),
-        (("stops and kills", 80), ("minutes", 55)),
+        (("stops and kills", 70), ("minutes", 55)),
     ),
 )
 
