@@ -2,7 +2,7 @@
 # make test         environment and the whole test suite
 # make check        lint, types and tests: what CI runs
 # make audit        known vulnerabilities of the installed packages, where a network serves
-# make soak         every fault of docs/reliability.md, and its table: an hour at most; make soak-hour: its hour of preemption
+# make soak         every fault of docs/reliability.md, and its table: 35 minutes; make soak-hour: its hour of preemption
 # make bench        speed and memory beside other libraries; puts the table into the README
 PYTHON ?= python3
 VENV := .venv

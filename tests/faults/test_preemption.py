@@ -70,7 +70,7 @@ def test_some_seconds_of_preemption(new_run: Runs, straight: Runs, record_proper
 
 @pytest.mark.skipif(SOAK != "hour", reason="it takes an hour: make soak-hour")
 def test_an_hour_of_preemption(new_run: Runs, straight: Runs, record_property: Record) -> None:
-    """Its 2,900 steps sleep, so that the clock and not the machine decides how many kills there are: about 80, with the time that each start takes."""
+    """Its 2,900 steps sleep, so that the clock and not the machine decides how many kills there are: about 80."""
     longer = ["max_steps=2900", "log_every=10", "val_every=100", "callbacks.samples.every=100"]
     longer += ["curriculum.max_epochs.pydoc=1000", "curriculum.max_epochs.docstrings=1000"]
     undisturbed = straight(*longer)
