@@ -22,9 +22,9 @@ def report(config: Mapping[str, Any]) -> None:
     """
     run = RunRecord(Path(config["run"]))
     folder = run.path / "report"
-    pictures = {"curves.png": draw_curves, "mix.png": draw_mix, "perplexity.png": draw_perplexity}
-    for name, draw in pictures.items():
-        draw(run, folder / name)
+    draw_curves(run.curves, folder / "curves.png")
+    draw_mix(run, folder / "mix.png")
+    draw_perplexity(run, folder / "perplexity.png")
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"\n{run.path}: {run.rows[-1]['step']:,} steps")
     if run.last("val/loss/mean") is not None:
@@ -32,7 +32,9 @@ def report(config: Mapping[str, Any]) -> None:
     for sample in _two_samples(run):
         console.print(Text(f"\nsample at step {sample['step']}, after «{sample['prompt'].strip()}»:", style="bold"))
         console.print(Text("    " + sample["response"].strip().replace("\n", "\n    ")))
-    console.print(f"\nplots:       {', '.join(str(folder / name) for name in pictures)}")
+    console.print(
+        f"\nplots:       {', '.join(str(folder / f'{name}.png') for name in ('curves', 'mix', 'perplexity'))}"
+    )
     console.print(f"TensorBoard: make tensorboard, or .venv/bin/tensorboard --logdir {run.path.parent}")
 
 

@@ -9,40 +9,48 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from analysis.run_record import RunRecord, smooth
+from analysis.run_record import Curves, RunRecord, smooth
 
 # From dark to light, so that they stay apart in greyscale too.
 COLOURS = ("#1b2a5c", "#b5361c", "#2f8f83", "#e0a526", "#8a6fc1", "#9cc7e8")
 STYLES: tuple[Any, ...] = ("-", (0, (6, 1.5)), (0, (2, 1)), (0, (6, 1.5, 1, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1, 1, 1)))
 
 
-def draw_curves(run: RunRecord, path: Path) -> None:
+def draw_curves(curves: Curves, path: Path) -> None:
     """Loss, learning rate, speed and memory over the steps."""
     figure = Figure(figsize=(11, 7), layout="constrained")
     loss, rate, speed, memory = figure.subplots(2, 2, sharex=True).flat
-    steps, values = run.series("train/loss")
+    steps, values = curves.loss
     loss.plot(steps, values, color="#a9b7d1", linewidth=1, label="each logged step")
     loss.plot(steps, smooth(values), color=COLOURS[0], linewidth=2, label="smoothed")
-    val_steps, val_values = run.series("val/loss/mean")
-    loss.plot(
-        val_steps, val_values, "o", color=COLOURS[1], markersize=5, clip_on=False, label="validation, mean of sources"
-    )
-    for n, step in enumerate(run.saved_steps):
+    if len(curves.validation[0]):
+        loss.plot(
+            *curves.validation,
+            "o",
+            color=COLOURS[1],
+            markersize=5,
+            clip_on=False,
+            label="validation, mean of sources",
+        )
+    for n, step in enumerate(curves.saved):
         loss.axvline(step, color="0.75", linewidth=0.8, zorder=0, label=None if n else "checkpoint saved")
+    for n, step in enumerate(curves.resumed):
+        loss.axvline(step, color="black", linewidth=1.2, linestyle=":", label=None if n else "interrupted")
     loss.set(title="Training loss", ylabel="nats per loss-bearing token")
     loss.legend(frameon=False)
-    rate.plot(*run.series("train/lr"), color=COLOURS[0], linewidth=2)
+    rate.plot(*curves.learning_rate, color=COLOURS[0], linewidth=2)
     rate.set(title="Learning rate", ylabel="learning rate")
     rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
-    speed.plot(*run.series("speed/tokens_per_s"), color=COLOURS[0], linewidth=1.5)
+    speed.plot(*curves.tokens_per_s, color=COLOURS[0], linewidth=1.5)
     speed.set(title="Speed, without validation, sampling and saving", ylabel="tokens per second", xlabel="step")
     speed.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    key = "memory/gpu_gb" if run.last("memory/gpu_gb") is not None else "memory/rss_gb"
-    memory.plot(*run.series(key), color=COLOURS[0], linewidth=1.5)
-    memory.set(title="Memory", ylabel="GPU memory, peak, GB" if "gpu" in key else "resident memory, GB", xlabel="step")
+    memory.plot(*curves.memory_gb, color=COLOURS[0], linewidth=1.5)
+    memory.set(
+        title="Memory", ylabel="GPU memory, peak, GB" if curves.memory_of_gpu else "resident memory, GB", xlabel="step"
+    )
     for axes in (speed, memory):
         axes.set_ylim(bottom=0)
-    _finish(figure, run, path)
+    _finish(figure, path, title=curves.title, last_step=steps[-1])
 
 
 def draw_mix(run: RunRecord, path: Path) -> None:
@@ -65,7 +73,7 @@ def draw_mix(run: RunRecord, path: Path) -> None:
     figure.legend(handles[::-1], labels[::-1], loc="outside right upper", frameon=False)
     lines = {source: line for source, line in zip(run.sources, epochs.lines, strict=True)}
     figure.legend(list(lines.values()), list(lines), loc="outside right lower", frameon=False)
-    _finish(figure, run, path)
+    _finish(figure, path, title=run.curves.title, last_step=run.rows[-1]["step"])
 
 
 def _draw_shares(axes: Axes, run: RunRecord, planned_key: str, realised_key: str) -> None:
@@ -113,7 +121,7 @@ def draw_perplexity(run: RunRecord, path: Path) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set(title="Validation perplexity by source", ylabel="perplexity per loss-bearing token", xlabel="step")
-    _finish(figure, run, path)
+    _finish(figure, path, title=run.curves.title, last_step=run.rows[-1]["step"])
 
 
 def _label_right(axes: Axes, x: float, labels: dict[str, float]) -> None:
@@ -126,13 +134,13 @@ def _label_right(axes: Axes, x: float, labels: dict[str, float]) -> None:
         axes.annotate(label, (x, y), xytext=(8, 0), textcoords="offset points", va="center", color=colours[label])
 
 
-def _finish(figure: Figure, run: RunRecord, path: Path) -> None:
+def _finish(figure: Figure, path: Path, *, title: str, last_step: int) -> None:
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="0.92")
         axes.set_axisbelow(True)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-        axes.set_xlim(0, run.rows[-1]["step"])
-    figure.suptitle(f"{run.path.name}: {run.rows[-1].get('tokens', 0) / 1e6:,.2f} million tokens", x=0.01, ha="left")
+        axes.set_xlim(0, last_step)
+    figure.suptitle(title, x=0.01, ha="left")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

@@ -1,12 +1,33 @@
 """What one run wrote, as arrays."""
 
 import json
+import math
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+Series = tuple[np.ndarray, np.ndarray]
+"""(steps, values), both (n,)."""
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What of a run changes from step to step, whoever wrote it down."""
+
+    title: str
+    loss: Series  # nats per loss-bearing token
+    learning_rate: Series
+    tokens_per_s: Series
+    memory_gb: Series
+    memory_of_gpu: bool
+    saved: Sequence[int]  # steps with a checkpoint
+    resumed: Sequence[int]  # steps at which the run was interrupted, and went on
+    validation: Series = (np.empty(0), np.empty(0))  # mean loss of the sources
 
 
 class RunRecord:
@@ -52,11 +73,40 @@ class RunRecord:
         """Of the unigram model of the source's training tokens, on its whole validation split."""
         return float(np.exp(self.environment["data"][source]["unigram_loss"]))
 
-    @cached_property
+    @property
     def saved_steps(self) -> list[int]:
         """Steps at which a checkpoint was saved, as the logs of all starts of the run say."""
-        logs = "".join(path.read_text(encoding="utf-8") for path in sorted(self.path.glob("training_*.log")))
-        return sorted({int(step) for step in re.findall(r"saved checkpoints/step_(\d+)\.pt", logs)})
+        return self._steps_in_logs(r"saved checkpoints/(?:\w+/)?step_(\d+)\.pt")
+
+    @property
+    def resumed_steps(self) -> list[int]:
+        """Steps after which the run went on once it had been interrupted."""
+        return self._steps_in_logs(r"going on after step (\d+), from")
+
+    @property
+    def curves(self) -> Curves:
+        """What changes from step to step."""
+        of_gpu = self.last("memory/gpu_gb") is not None
+        return Curves(
+            title=f"{self.path.name}: {self.rows[-1].get('tokens', 0) / 1e6:,.2f} million tokens",
+            loss=self.series("train/loss"),
+            validation=self.series("val/loss/mean"),
+            learning_rate=self.series("train/lr"),
+            tokens_per_s=self.series("speed/tokens_per_s"),
+            memory_gb=self.series("memory/gpu_gb" if of_gpu else "memory/rss_gb"),
+            memory_of_gpu=of_gpu,
+            saved=self.saved_steps,
+            resumed=self.resumed_steps,
+        )
+
+    def _steps_in_logs(self, pattern: str) -> list[int]:
+        return sorted({int(step) for step in re.findall(pattern, self._logs)})
+
+    @cached_property
+    def _logs(self) -> str:
+        return "".join(
+            path.read_text(encoding="utf-8", errors="replace") for path in sorted(self.path.glob("training_*.log"))
+        )
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -80,7 +130,8 @@ def _object(path: Path, text: bytes) -> dict[str, Any]:
 
 def smooth(values: np.ndarray, *, width: float = 4) -> np.ndarray:
     """A mean around each value, weighted by a Gaussian of `width` values; at the ends, over those that there are."""
-    distance = np.subtract.outer(np.arange(len(values)), np.arange(len(values)))
-    weights = np.exp(-0.5 * (distance / width) ** 2)
-    smoothed: np.ndarray = (weights @ values) / weights.sum(axis=1)
+    reach = math.ceil(5 * width)
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
+    sums, weights = (np.convolve(of, kernel)[reach:-reach] for of in (values, np.ones(len(values))))
+    smoothed: np.ndarray = sums / weights
     return smoothed
