@@ -7,16 +7,7 @@ import torch
 from torch import Tensor
 
 from callbacks.step_callback import StepCallback, log_metrics
-from callbacks.tensorboard import TensorBoard
 
-_CHARTS = {
-    "mix/planned": "planned share of the sequences",
-    "mix/realised": "realised share of the sequences",
-    "mix/planned_loss_bearing": "planned share of the loss-bearing tokens",
-    "mix/realised_loss_bearing": "realised share of the loss-bearing tokens",
-    "mix/epochs": "passes over each source",
-    "mix/drift": "sequences ahead of the exact share",
-}
 _MOST_DRIFT = 2  # sequences; see data_modules/order.py
 
 
@@ -63,10 +54,6 @@ class MixLedger(StepCallback):
         )
         self._seen = (seen if trainer.is_global_zero else torch.zeros_like(seen)).to(pl_module.device)
         self._refuse_another_order(trainer, seen[0].tolist())
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoard):  # all sources in one chart each, in the tab CUSTOM SCALARS
-                charts = {title: ["Multiline", [f"^{key}/"]] for key, title in _CHARTS.items()}
-                logger.write("add_custom_scalars", {"mix": charts})
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         bearing = (

@@ -1,4 +1,4 @@
-"""The line of each logged step, and the end of each step for metrics.jsonl."""
+"""The line of each logged step, the account at the end, and the end of each step for metrics.jsonl."""
 
 import time
 from typing import Any
@@ -9,9 +9,15 @@ from callbacks.metrics_file import MetricsFile
 from callbacks.step_callback import StepCallback, log_metrics
 from callbacks.terminal import Terminal
 
+_MEMORY = (
+    0.98  # of the smoothed loss: what a step weighs after another one, so that it is about the mean of the last 50
+)
+
 
 class RunLog(StepCallback):
     """Logs what LitGPT says of a step and prints a line for people; it must stand last among the callbacks.
+
+    The loss in brackets is smoothed: a mean of all steps so far in which each weighs 2 % less than the one after it.
 
     Args:
         every: steps between lines.
@@ -24,6 +30,13 @@ class RunLog(StepCallback):
         self.terminal = terminal
         self._metrics_file = metrics_file
         self._began = (0.0, 0)  # seconds, step
+        self._smoothed = [0.0, 0.0]  # sum of weighted losses, and of weights
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        checkpoint["smoothed_loss"] = list(self._smoothed)
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        self._smoothed = list(checkpoint.get("smoothed_loss", self._smoothed))
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._began = (time.perf_counter(), trainer.global_step)
@@ -31,6 +44,9 @@ class RunLog(StepCallback):
             self.terminal.start_progress(done=trainer.global_step, total=trainer.max_steps)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and pl_module.left_out is None:
+            loss = pl_module.step_metrics()["train/loss"]
+            self._smoothed = [_MEMORY * old + new for old, new in zip(self._smoothed, (loss, 1.0), strict=True)]
         self.terminal.advance_progress(trainer.global_step)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
@@ -41,13 +57,17 @@ class RunLog(StepCallback):
             return
         seconds = (time.perf_counter() - self._began[0]) / (trainer.global_step - self._began[1])
         left = seconds * (trainer.max_steps - trainer.global_step)
-        parts = [
-            f"step {trainer.global_step:6d} | loss {row['train/loss']:7.4f} | lr {row['train/lr']:.2e}",
+        smoothed = self._smoothed[0] / self._smoothed[1] if self._smoothed[1] else row["train/loss"]
+        speeds = [
             *(f"{value:,.0f} tokens/s" for key, value in row.items() if key == "speed/tokens_per_s"),
-            *(f"{value:.1f} GB" for key, value in row.items() if key.startswith("memory/")),
-            f"{_duration(left)} left",
+            *(f"MFU {value:.1%}" for key, value in row.items() if key == "speed/mfu"),
         ]
-        self.terminal.metrics(" | ".join(parts))
+        parts = [
+            f"step {trainer.global_step:6d} | loss {row['train/loss']:.4f} ({smoothed:.4f}) | lr {row['train/lr']:.2e}",
+            *filter(None, [", ".join(speeds)]),
+            f"{duration(left)} left",
+        ]
+        self.terminal.note(" | ".join(parts), style="")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         row = self._metrics_file.row
@@ -72,7 +92,8 @@ class RunLog(StepCallback):
         self.terminal.complain("metrics.jsonl", self._metrics_file.end_step())
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """As people say it."""
     minutes = round(seconds / 60)
     if minutes < 1:
         return f"{seconds:.0f} s"

@@ -78,15 +78,17 @@ class Samples(StepCallback):
             sampling=replace(self._sampling, seed=step),
         )
         terminal = Terminal.of(trainer)
+        responses: list[tuple[str, str]] = []
         for n, (prompt, answer) in enumerate(zip(self._prompts + self._chat_prompts, answers, strict=True)):
             response = tokenizer.decode(answer)
             row = {"step": step, "prompt": prompt, "chat": n >= len(self._prompts), "response": response}
             terminal.complain("samples.jsonl", self.lines.append_row(row))
-            terminal.sample(step, prompt, response)
+            responses.append((prompt, response))
             text = "    " + f"{prompt}**→**{response}".replace("\n", "  \n    ")
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoard):
                     logger.write("add_text", f"samples/{prompt}", text, step)
+        terminal.samples(step, responses)
 
 
 def _asked(question: str) -> Message:

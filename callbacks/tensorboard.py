@@ -1,7 +1,7 @@
 """TensorBoard's files, which a full disk must not let a run die of."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -38,6 +38,41 @@ class TensorBoard(TensorBoardLogger):
                 self.experiment._get_file_writer().add_summary(summary)
 
         self._attempt(add)
+
+    @rank_zero_only
+    def add_layout(self, sources: Sequence[str]) -> None:
+        """The tab CUSTOM SCALARS: what belongs together in one chart each."""
+        mix = {f"{source}, planned and realised": f"mix/(planned|realised)/{source}$" for source in sources}
+        mix |= {
+            "planned share of the loss-bearing tokens": "mix/planned_loss_bearing/",
+            "realised share of the loss-bearing tokens": "mix/realised_loss_bearing/",
+            "passes over each source": "mix/epochs/",
+            "sequences ahead of the exact share": "mix/drift/",
+        }
+        layout = {
+            "validation by source": {
+                "perplexity": "val/perplexity/",
+                "loss, nats per loss-bearing token": "val/loss/",
+                "bits per byte": "val/bits_per_byte/",
+            },
+            "training": {
+                "loss, and its validation mean": "(train/loss|val/loss/mean)$",
+                "gradient norm before clipping": "train/grad_norm$",
+                "learning rate": "train/lr$",
+            },
+            "mix": mix,
+            "speed": {
+                "tokens per second, of training alone and overall": "speed/tokens_per_s",
+                "MFU": "speed/mfu$",
+                "share of training that waits for data": "speed/data_wait_share$",
+                "memory, GB": "memory/",
+            },
+        }
+        charts = {
+            tab: {title: ["Multiline", [f"^{tags}"]] for title, tags in of_tab.items()}
+            for tab, of_tab in layout.items()
+        }
+        self.write("add_custom_scalars", charts)
 
     @rank_zero_only
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:

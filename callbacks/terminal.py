@@ -1,6 +1,7 @@
 """What a run says: to a person at a terminal, and the same to its log file."""
 
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from rich.progress import (
 from rich.text import Text
 
 from callbacks.line_file import LineFile
+
+_RULE = 60  # characters
 
 
 class Terminal:
@@ -57,13 +60,12 @@ class Terminal:
                 style="bold red",
             )
 
-    def metrics(self, text: str) -> None:
-        """The line of a logged step."""
-        self.note(text, style="")
-
-    def sample(self, step: int, prompt: str, response: str) -> None:
-        """A prompt and what the model made of it."""
-        self.note(f"  sample at step {step}: {prompt}→{response}".replace("\n", "\n    "), style="cyan")
+    def samples(self, step: int, responses: Iterable[tuple[str, str]]) -> None:
+        """What the model made of some prompts, between two rules."""
+        self.note(f"── samples at step {step} ".ljust(_RULE, "─"), style="cyan")
+        for prompt, response in responses:
+            self.note(f"{prompt.strip()} → {response.strip()}", style="cyan")
+        self.note("─" * _RULE, style="cyan")
 
     def start_progress(self, *, done: int, total: int) -> None:
         """Show a bar of steps and the time left, where someone can see it."""

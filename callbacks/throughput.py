@@ -1,21 +1,27 @@
-"""Speed and memory."""
+"""Speed, the share of the device that is used, and memory."""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 import lightning as L
 import psutil
 import torch
 
+from analysis import budget
+from callbacks.data_wait import DataWait
 from callbacks.step_callback import StepCallback, log_metrics
 
 
 class Throughput(StepCallback):
-    """Tokens per second of training alone: the time of validation, sampling and saving is left out.
+    """How fast the run is, each time since the last time that it was logged.
 
-    `speed/tokens_per_s` is the mean since the last time it was logged; memory is the peak so far, in GB (10^9 bytes).
+    `speed/tokens_per_s` is of training alone: the time of validation, sampling and saving is left out. `speed/mfu` is the share
+    of the devices' peak that these tokens are worth (PaLM, arXiv:2204.02311), where the peak is known: on a CPU it is not.
+    `speed/tokens_per_s_overall` is by the clock on the wall, with all that training alone leaves out. `speed/data_wait_share` is
+    the share of training that waited for data. Memory is the peak so far, in GB (10^9 bytes).
     """
 
     def __init__(self, *, every: int) -> None:
@@ -24,6 +30,8 @@ class Throughput(StepCallback):
         self._tokens = 0
         self._paused = 0.0
         self._pause_began = 0.0
+        self._waited = 0.0
+        self._whole_speed: float | None = None  # tokens per second at the devices' peak
 
     @staticmethod
     @contextmanager
@@ -39,7 +47,11 @@ class Throughput(StepCallback):
                 throughput._end_pause()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self._since, self._tokens, self._paused = _now(), 0, 0.0
+        device = torch.cuda.get_device_name() if pl_module.device.type == "cuda" else "CPU"
+        peak = budget.peak_flops(device, budget.NUMBER_FORMATS[str(trainer.precision)])
+        if peak:
+            self._whole_speed = peak * trainer.world_size / budget.flops_per_token(asdict(pl_module.model.config))
+        self._begin(trainer)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._begin_pause()
@@ -52,9 +64,18 @@ class Throughput(StepCallback):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_step(self, trainer: L.Trainer, module: Any) -> None:
-        now = _now()
-        log_metrics(trainer, {"speed/tokens_per_s": self._tokens / (now - self._since - self._paused)} | _memory())
-        self._since, self._tokens, self._paused = now, 0, 0.0
+        seconds = _now() - self._since
+        training = seconds - self._paused
+        speed = self._tokens / training
+        metrics = {"speed/tokens_per_s": speed, "speed/tokens_per_s_overall": self._tokens / seconds}
+        if self._whole_speed:
+            metrics["speed/mfu"] = speed / self._whole_speed
+        metrics["speed/data_wait_share"] = (_waited(trainer) - self._waited) / training
+        log_metrics(trainer, metrics | _memory())
+        self._begin(trainer)
+
+    def _begin(self, trainer: L.Trainer) -> None:
+        self._since, self._tokens, self._paused, self._waited = _now(), 0, 0.0, _waited(trainer)
 
     def _begin_pause(self) -> None:
         self._pause_began = _now()
@@ -67,6 +88,12 @@ def _now() -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()  # kernels still under way belong to what came before
     return time.perf_counter()
+
+
+def _waited(trainer: L.Trainer) -> float:
+    """Seconds that this rank has waited for data."""
+    clock: Any = trainer.profiler  # type: ignore[attr-defined]
+    return clock.seconds if isinstance(clock, DataWait) else 0.0
 
 
 def _memory() -> dict[str, float]:

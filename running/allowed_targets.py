@@ -17,6 +17,7 @@ from yaml import YAMLError
 
 OPTIMIZERS: tuple[str, ...] = ("torch.optim", "bitsandbytes.optim")
 CALLBACKS: tuple[str, ...] = ("callbacks", "lightning.pytorch.callbacks")
+LOGGERS = ("CSVLogger", "WandbLogger", "MLFlowLogger")
 CORPORA: tuple[str, ...] = ("data_modules.corpora",)
 _PLUGINS = (
     "hydra._internal.core_plugins.",
@@ -50,6 +51,26 @@ def callback(node: Mapping[str, Any]) -> Any:
     except (ValueError, OSError):
         raise
     except Exception as error:  # the class may be Lightning's, which has exceptions of its own
+        raise ValueError(f"{node['_target_']} cannot be built: {' '.join(str(error).split()).rstrip('.')}.") from error
+
+
+def logger(node: Mapping[str, Any]) -> Any:
+    """The further logger that a config describes; None: it describes none.
+
+    Raises:
+        ValueError: as `callback`; or its package is not installed.
+    """
+    if not node:
+        return None
+    build = _named(node, f"one of {', '.join(LOGGERS)}", ("lightning.pytorch.loggers",), _is_logger)
+    try:
+        return build()
+    except ModuleNotFoundError as error:
+        package = error.name or str(error).split("`")[1]
+        raise ValueError(
+            f"{node['_target_']} needs the package {package}: pip install it, or take another logger=…."
+        ) from error
+    except Exception as error:
         raise ValueError(f"{node['_target_']} cannot be built: {' '.join(str(error).split()).rstrip('.')}.") from error
 
 
@@ -133,6 +154,10 @@ def _is_callback(target: Any) -> bool:
     from lightning import Callback  # as above
 
     return isinstance(target, type) and issubclass(target, Callback)
+
+
+def _is_logger(target: Any) -> bool:
+    return isinstance(target, type) and target.__name__ in LOGGERS
 
 
 def _targets(node: Any) -> Iterator[Any]:

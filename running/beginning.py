@@ -19,7 +19,7 @@ from running.composing import flatten, read_config
 _DEFINES = {"model", "tokenizer", "seed", "global_batch", "init_from", "branch"}
 _OF_THE_TRUNK = {"model", "tokenizer", "optimizer", "global_batch", "seed"}
 _PLACES = {"runs_dir", "run_dir", "sweep_dir"}
-_WHERE_IT_RUNS = ("data_dir", "data.", "trainer.", "micro_batch", "max_hours", "resume")
+_WHERE_IT_RUNS = ("data_dir", "data.", "trainer.", "micro_batch", "max_hours", "resume", "logger")
 
 
 class Beginning(NamedTuple):

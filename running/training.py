@@ -1,6 +1,7 @@
 """A training, from its config to its last step: what train.py does once it is the only process at work in the run directory."""
 
 import logging
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ import torch
 from lightning.pytorch.loggers import Logger
 
 from callbacks import Checkpoints, Faults, MetricsFile, NotSaved, RunLog, SameBeginning, Stopped, Stopping, TensorBoard
+from callbacks.data_wait import DataWait
+from callbacks.run_log import duration
 from callbacks.terminal import Terminal
 from data_modules import SampleOrder
 from data_modules.mixed_data_module import MixedDataModule
@@ -22,7 +25,7 @@ from gpt_lightning.hardware import choose_device, choose_precision, precision_dt
 from gpt_lightning.lit_gpt import LitGPT, NotFinite
 from gpt_lightning.model import GPT
 from gpt_lightning.model.attention_backends import choose_backend
-from running import composing
+from running import allowed_targets, composing
 from running.beginning import Beginning, beginning_of
 from running.data_folder import open_sources, refuse_damaged, refuse_other_tokenizer
 from running.ranks import is_first_rank, together
@@ -41,6 +44,7 @@ from running.strategies import environment_of_ranks, refuse_other_ranks, strateg
 
 def run_training(config: Mapping[str, Any]) -> dict[str, float]:
     """See `train.train`, which holds the run directory's lock meanwhile."""
+    began = time.monotonic()
     device = choose_device(config["trainer"]["accelerator"])
     curriculum = curriculum_of(config)
     accumulation = accumulation_of(config)
@@ -66,6 +70,7 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
         refuse_without_compiler(device)
     make_optimizer = optimizer_of(config, precision)
     watchers = watchers_of(config)
+    further_logger = allowed_targets.logger(config["logger"])
     stopping = Stopping(max_hours=config["max_hours"])
     data = MixedDataModule(
         sources=sources,
@@ -128,12 +133,14 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
             }
             columns = [f"val/{kind}/{source}" for kind in ("loss", "bits_per_byte") for source in [*sources, "mean"]]
             tensorboard.add_run(settings, columns)
+        tensorboard.add_layout(list(sources))
 
     with lightning_without_noise(), together():
         ranks = SameBeginning(beginning.step, begin)
         run_log = RunLog(every=config["log_every"], terminal=terminal, metrics_file=metrics_file)
         callbacks = [ranks, stopping, *_in_order(watchers, run_log)]
-        trainer = _trainer(config, device, accumulation, [tensorboard, metrics_file], callbacks)
+        loggers = [tensorboard, metrics_file, *([further_logger] if further_logger else [])]
+        trainer = _trainer(config, device, accumulation, loggers, callbacks)
         try:
             with stopping.listening(trainer):
                 trainer.fit(lit, datamodule=data, ckpt_path=beginning.checkpoint, weights_only=True)
@@ -147,7 +154,27 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
             raise RuntimeError(f"the training broke off after step {trainer.global_step}") from error
     final = run.final_metrics()
     terminal.note(f"done: {trainer.global_step} steps in {run.path}", style="bold")
+    for line in _account(final, seconds=time.monotonic() - began, run=run.path):
+        terminal.note(f"  {line}", style="")
     return final
+
+
+def _account(final: Mapping[str, float], *, seconds: float, run: Path) -> Iterator[str]:
+    """What a person wants to know at the end.
+
+    Args:
+        final: the last value of every metric.
+        seconds: that this start took.
+        run: its directory.
+    """
+    tokens = f"{final['tokens'] / 1e6:,.1f} million tokens; " if "tokens" in final else ""
+    yield f"{tokens}this start took {duration(seconds)}"
+    if "val/loss/mean" in final:
+        yield (
+            f"validation, mean of the sources: loss {final['val/loss/mean']:.4f}, perplexity {final['val/perplexity/mean']:.1f}, "
+            f"{final['val/bits_per_byte/mean']:.3f} bits per byte"
+        )
+    yield f"python report.py run={run} draws it, make tensorboard shows it"
 
 
 def _trainer(
@@ -167,6 +194,7 @@ def _trainer(
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # the data module slices by rank itself
         logger=loggers,
+        profiler=DataWait(),
         callbacks=callbacks,
         plugins=[VerifiedCheckpointIO(), environment_of_ranks()],
         default_root_dir=Path(config["run_dir"]),

@@ -41,7 +41,7 @@ MAY_IMPORT = {
         "lightning",
         "transformers",
     },
-    "callbacks": {"callbacks", "gpt_lightning", "data_modules", "torch", "lightning"},
+    "callbacks": {"callbacks", "analysis.budget", "gpt_lightning", "data_modules", "torch", "lightning"},
     "data_modules": {"data_modules", "gpt_lightning.on_disk", "gpt_lightning.tokenizer", "torch", "lightning"},
     "data_modules.curriculum": {"data_modules"},
     "data_modules.order": {"data_modules"},
