@@ -1,6 +1,7 @@
 """The line of each logged step, the account at the end, and the end of each step for metrics.jsonl."""
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
@@ -58,16 +59,7 @@ class RunLog(StepCallback):
         seconds = (time.perf_counter() - self._began[0]) / (trainer.global_step - self._began[1])
         left = seconds * (trainer.max_steps - trainer.global_step)
         smoothed = self._smoothed[0] / self._smoothed[1] if self._smoothed[1] else row["train/loss"]
-        speeds = [
-            *(f"{value:,.0f} tokens/s" for key, value in row.items() if key == "speed/tokens_per_s"),
-            *(f"MFU {value:.1%}" for key, value in row.items() if key == "speed/mfu"),
-        ]
-        parts = [
-            f"step {trainer.global_step:6d} | loss {row['train/loss']:.4f} ({smoothed:.4f}) | lr {row['train/lr']:.2e}",
-            *filter(None, [", ".join(speeds)]),
-            f"{duration(left)} left",
-        ]
-        self.terminal.note(" | ".join(parts), style="")
+        self.terminal.note(line_of_step(row, smoothed=smoothed, left=left), style="")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         row = self._metrics_file.row
@@ -92,9 +84,31 @@ class RunLog(StepCallback):
         self.terminal.complain("metrics.jsonl", self._metrics_file.end_step())
 
 
+def line_of_step(row: Mapping[str, float], *, smoothed: float, left: float) -> str:
+    """What a person is told of a logged step; it fits 100 columns.
+
+    Args:
+        row: its metrics.
+        smoothed: loss.
+        left: seconds until the run is done.
+    """
+    speeds = [
+        *(f"{row[key]:,.0f} tokens/s" for key in ("speed/tokens_per_s",) if key in row),
+        *(f"MFU {row[key]:.1%}" for key in ("speed/mfu",) if key in row),
+    ]
+    parts = [
+        f"step {row['step']:6d} | loss {row['train/loss']:#.5g} ({smoothed:#.5g}) | lr {row['train/lr']:.2e}",
+        *([", ".join(speeds)] if speeds else []),
+        f"{duration(left)} left",
+    ]
+    return " | ".join(parts)
+
+
 def duration(seconds: float) -> str:
     """As people say it."""
     minutes = round(seconds / 60)
     if minutes < 1:
         return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes < 6000 else f"{minutes // 60:,} h"

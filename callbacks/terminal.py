@@ -64,7 +64,7 @@ class Terminal:
         """What the model made of some prompts, between two rules."""
         self.note(f"── samples at step {step} ".ljust(_RULE, "─"), style="cyan")
         for prompt, response in responses:
-            self.note(f"{prompt.strip()} → {response.strip()}", style="cyan")
+            self.note(f"{prompt.strip()} → {response.strip()}".replace("\n", "\n    "), style="cyan")
         self.note("─" * _RULE, style="cyan")
 
     def start_progress(self, *, done: int, total: int) -> None:

@@ -10,7 +10,7 @@ import lightning as L
 import psutil
 import torch
 
-from analysis import budget
+from analysis.budget import NUMBER_FORMATS, flops_per_token, peak_flops
 from callbacks.data_wait import DataWait
 from callbacks.step_callback import StepCallback, log_metrics
 
@@ -48,9 +48,9 @@ class Throughput(StepCallback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         device = torch.cuda.get_device_name() if pl_module.device.type == "cuda" else "CPU"
-        peak = budget.peak_flops(device, budget.NUMBER_FORMATS[str(trainer.precision)])
+        peak = peak_flops(device, NUMBER_FORMATS[str(trainer.precision)])
         if peak:
-            self._whole_speed = peak * trainer.world_size / budget.flops_per_token(asdict(pl_module.model.config))
+            self._whole_speed = peak * trainer.world_size / flops_per_token(asdict(pl_module.model.config))
         self._begin(trainer)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: Any) -> None:

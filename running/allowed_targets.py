@@ -17,7 +17,11 @@ from yaml import YAMLError
 
 OPTIMIZERS: tuple[str, ...] = ("torch.optim", "bitsandbytes.optim")
 CALLBACKS: tuple[str, ...] = ("callbacks", "lightning.pytorch.callbacks")
-LOGGERS = ("CSVLogger", "WandbLogger", "MLFlowLogger")
+LOGGERS = {
+    "CSVLogger": "",
+    "WandbLogger": "wandb",
+    "MLFlowLogger": "mlflow",
+}  # and the extra that installs what it needs
 CORPORA: tuple[str, ...] = ("data_modules.corpora",)
 _PLUGINS = (
     "hydra._internal.core_plugins.",
@@ -66,9 +70,9 @@ def logger(node: Mapping[str, Any]) -> Any:
     try:
         return build()
     except ModuleNotFoundError as error:
-        package = error.name or str(error).split("`")[1]
+        extra = LOGGERS[node["_target_"].rpartition(".")[2]]
         raise ValueError(
-            f"{node['_target_']} needs the package {package}: pip install it, or take another logger=…."
+            f"logger={extra} needs a package: pip install -e '.[{extra}]', or take another logger=…."
         ) from error
     except Exception as error:
         raise ValueError(f"{node['_target_']} cannot be built: {' '.join(str(error).split()).rstrip('.')}.") from error

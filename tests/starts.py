@@ -1,6 +1,7 @@
-"""train.py on two ranks, started in each of the ways that a user may."""
+"""train.py as it is started: on two ranks, in each of the ways that a user may; or to be killed."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -8,6 +9,23 @@ from collections.abc import Sequence
 from tests.conftest import ROOT
 
 _TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+_KILLED = """
+import os, signal, sys
+import launch, torch, train
+from gpt_lightning.lit_gpt import LitGPT
+
+at, *overrides = sys.argv[1:]
+training_step = LitGPT.training_step
+
+def killed_at(lit, batch, batch_idx):
+    if batch_idx == int(at):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return training_step(lit, batch, batch_idx)
+
+LitGPT.training_step = killed_at
+torch.set_num_threads(1)
+train.train(launch.compose_config("train", overrides))
+"""
 _LIMIT = 200  # seconds
 
 Answer = subprocess.CompletedProcess[str]
@@ -52,3 +70,9 @@ def by_srun(*overrides: Sequence[str]) -> list[Answer]:
     finally:
         for task in tasks:
             task.kill()
+
+
+def killed(overrides: Sequence[str], *, at: int) -> None:
+    """A run that gets SIGKILL as it begins a micro-batch; 0 is the first of the whole run."""
+    script = [sys.executable, "-c", _KILLED, str(at), *overrides]
+    assert subprocess.run(script, cwd=ROOT, check=False, capture_output=True).returncode == -signal.SIGKILL

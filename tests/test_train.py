@@ -4,9 +4,6 @@ import json
 import math
 import re
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from itertools import pairwise
@@ -23,6 +20,7 @@ from gpt_lightning import load_model
 from gpt_lightning.tokenizer import load_tokenizer
 from tests.conftest import TINY, start
 from tests.runs import final_checkpoint, final_weights, untimed
+from tests.starts import killed
 from train import train
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -123,33 +121,13 @@ def test_watching_does_not_change_the_training(finished: Path, tiny_config: Conf
     )
 
 
-KILL = """
-import os, signal, sys
-import launch, torch, train
-from gpt_lightning.lit_gpt import LitGPT
-
-at, *overrides = sys.argv[1:]
-training_step = LitGPT.training_step
-
-def killed_at(lit, batch, batch_idx):
-    if batch_idx == int(at):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return training_step(lit, batch, batch_idx)
-
-LitGPT.training_step = killed_at
-torch.set_num_threads(1)
-train.train(launch.compose_config("train", overrides))
-"""
-
-
 @pytest.mark.parametrize("micro_batches_done", [2, 14, 16, 35])
 def test_a_killed_run_ends_as_if_it_had_not_been(
     finished: Path, tiny_overrides: list[str], tiny_config: Config, tmp_path: Path, micro_batches_done: int
 ) -> None:
     """SIGKILL in the first step, before and after a checkpoint, inside a step; then the same command again, dropout on."""
     run = tmp_path / "runs" / "killed"
-    script = [sys.executable, "-c", KILL, str(micro_batches_done), *tiny_overrides, "name=killed"]
-    assert subprocess.run(script, cwd=ROOT, check=False, capture_output=True).returncode == -signal.SIGKILL
+    killed([*tiny_overrides, "name=killed"], at=micro_batches_done)
     saved = [path.stem for path in sorted((run / "checkpoints").glob("*.pt"))]
     assert saved == [f"step_{step:08d}" for step in (4, 8) if step * 4 <= micro_batches_done]
     time.sleep(1.1)  # TensorBoard reads event files in the order of the seconds in their names

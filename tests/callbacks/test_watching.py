@@ -1,0 +1,137 @@
+"""What a person sees of a run while it lives: TensorBoard, the terminal and its log, further loggers."""
+
+import csv
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
+
+import launch
+from analysis.run_record import RunRecord, read_rows
+from callbacks.run_log import line_of_step
+from tests.conftest import TINY
+from tests.starts import killed
+from train import train
+
+Config = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Path:
+    """It was killed three times: before its first checkpoint, after one, and inside the step after another."""
+    runs = tmp_path_factory.mktemp("watched")
+    overrides = [*TINY, f"data_dir={tiny_data}", f"runs_dir={runs}", "name=run", "logger=csv"]
+    for micro_batch in (9, 27, 38):
+        killed(overrides, at=micro_batch)
+        time.sleep(1.1)  # TensorBoard reads event files in the order of the seconds in their names
+    train(launch.compose_config("train", overrides))
+    return runs / "run"
+
+
+@pytest.fixture(scope="module")
+def events(run: Path) -> EventAccumulator:
+    return EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0, "tensors": 0}).Reload()
+
+
+def test_every_step_is_there_once(run: Path, events: EventAccumulator) -> None:
+    rows = read_rows(run / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [2, 4, 6, 8, 10, 12]
+    for tag in events.Tags()["scalars"]:
+        steps = [row["step"] for row in rows if tag in row]
+        assert sorted(event.step for event in events.Scalars(tag)) == steps, tag
+        assert steps, tag
+    assert {key for row in rows for key in row} - {"step"} == set(events.Tags()["scalars"])
+    assert RunRecord(run).resumed_steps == [4, 8]
+
+
+def test_every_chart_of_the_layout_has_its_curves(events: EventAccumulator) -> None:
+    """But for MFU, which a CPU has not; and every metric of a source has its chart."""
+    (last,) = events.Tensors("custom_scalars__config__")[-1:]
+    layout = layout_pb2.Layout.FromString(last.tensor_proto.string_val[0])
+    charts = {
+        (category.title, chart.title): chart.multiline.tag for category in layout.category for chart in category.chart
+    }
+    assert {category for category, _ in charts} == {"validation by source", "training", "mix", "speed"}
+    tags, shown = events.Tags()["scalars"], set()
+    for (category, title), patterns in charts.items():
+        matched = {tag for tag in tags for pattern in patterns if re.search(pattern, tag)}
+        assert matched or title == "MFU", (category, title)
+        shown |= matched
+    assert {tag.rpartition("/")[0] for tag in set(tags) - shown} == {"", "mix/tokens"}
+    both = charts["mix", "stdlib, planned and realised"]
+    assert {tag for tag in tags if re.search(both[0], tag)} == {"mix/planned/stdlib", "mix/realised/stdlib"}
+
+
+def test_lines_fit_a_terminal_and_tell_what_there_is(run: Path) -> None:
+    log = "".join(path.read_text() for path in sorted(run.glob("training_*.log")))
+    said = [line.partition("] ")[2] for line in log.splitlines()]
+    of_steps = [line for line in said if line.startswith("step ")]
+    assert len(of_steps) >= 6
+    for line in of_steps:
+        assert re.fullmatch(
+            r"step +\d+ \| loss \d\.\d{4} \(\d\.\d{4}\) \| lr \d\.\d\de-\d\d \| [\d,]+ tokens/s \| [\d.]+ (s|min) left",
+            line,
+        )
+        assert len(line) <= 100
+    rules = [n for n, line in enumerate(said) if line.startswith("──")]
+    assert any(line.startswith("── samples at step 6 ──") for line in said)
+    assert len(rules) % 2 == 0, "each block of samples begins and ends with a rule"
+    assert any(line.startswith("class → ") for line in said)
+    done = next(n for n, line in enumerate(said) if line.startswith("done: 12 steps in"))
+    assert said[done + 1].startswith("  0.0 million tokens; this start took")
+    assert "loss 6." in said[done + 2]
+    assert "bits per byte" in said[done + 2]
+
+
+def test_the_longest_line_of_a_large_run_fits_too() -> None:
+    row = {
+        "step": 250_000,
+        "train/loss": 10.98765,
+        "train/lr": 6e-4,
+        "speed/tokens_per_s": 9_876_543.2,
+        "speed/mfu": 0.4123,
+    }
+    line = line_of_step(row, smoothed=10.9, left=99 * 3600 + 59 * 60)
+    assert line.endswith(" | 9,876,543 tokens/s, MFU 41.2% | 99 h 59 min left")
+    assert len(line) <= 100
+
+
+def test_the_smoothed_loss_goes_on_after_a_resume(run: Path, tiny_config: Config, tmp_path: Path) -> None:
+    train(tiny_config("name=straight"))
+    logs = (sorted(folder.glob("training_*.log"))[-1].read_text() for folder in (run, tmp_path / "runs" / "straight"))
+    ours, theirs = (re.findall(r"step     1[02] \| loss (\S+ \(\S+\))", log) for log in logs)
+    assert ours == theirs
+    assert len(ours) == 2
+
+
+def test_a_table_for_a_spreadsheet(run: Path) -> None:
+    """One for each start."""
+    rows = {row["step"]: row for row in read_rows(run / "metrics.jsonl")}
+    with sorted(run.glob("csv/*/metrics.csv"))[-1].open() as file:
+        table = list(csv.DictReader(file))
+    assert {int(row["step"]) for row in table} <= set(rows)
+    for row in table:
+        for key, value in row.items():
+            assert value == "" or float(value) == pytest.approx(rows[int(row["step"])][key])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["logger=wandb", "+logger.nothing=1"], r"logger=wandb needs a package: pip install -e|WandbLogger cannot be built"),
+        (["+logger._target_=lightning.pytorch.loggers.CometLogger"], "it must be one of CSVLogger, WandbLogger, MLFlowLogger"),
+        (["+logger._target_=os.system", "+logger.command=id"], "may not be called from a config"),
+        (["logger=csv", "+logger.nothing=1"], r"CSVLogger cannot be built: .*nothing"),
+    ],
+)  # fmt: skip
+def test_a_logger_that_cannot_be_is_refused(
+    tiny_config: Config, tmp_path: Path, overrides: list[str], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        train(tiny_config("name=run", *overrides))
+    assert not (tmp_path / "runs" / "run").exists()
