@@ -12,6 +12,7 @@ from rich.text import Text
 
 import launch
 from analysis import RunRecord, draw_curves, draw_mix, draw_perplexity
+from analysis.report_page import write_page, write_samples
 
 
 def report(config: Mapping[str, Any]) -> None:
@@ -25,6 +26,9 @@ def report(config: Mapping[str, Any]) -> None:
     draw_curves(run.curves, folder / "curves.png")
     draw_mix(run, folder / "mix.png")
     draw_perplexity(run, folder / "perplexity.png")
+    write_samples(run, folder / "samples.md")
+    headings = {"Curves": "curves", "Perplexity by source": "perplexity", "Mix": "mix"}
+    write_page(run, {heading: folder / f"{name}.png" for heading, name in headings.items()}, folder / "report.html")
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"\n{run.path}: {run.rows[-1]['step']:,} steps")
     if run.last("val/loss/mean") is not None:
@@ -35,6 +39,7 @@ def report(config: Mapping[str, Any]) -> None:
     console.print(
         f"\nplots:       {', '.join(str(folder / f'{name}.png') for name in ('curves', 'mix', 'perplexity'))}"
     )
+    console.print(f"page:        {folder / 'report.html'}; samples through time: {folder / 'samples.md'}")
     console.print(f"TensorBoard: make tensorboard, or .venv/bin/tensorboard --logdir {run.path.parent}")
 
 

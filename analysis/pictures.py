@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend_handler import HandlerTuple
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from analysis.run_record import Curves, RunRecord, smooth
@@ -62,17 +63,24 @@ def draw_mix(run: RunRecord, path: Path) -> None:
     mix.set(title="Mix: planned (areas) and realised (lines)", ylabel="% of the sequences")
     _draw_shares(bearing, run, "mix/planned_loss_bearing", "mix/realised_loss_bearing")
     bearing.set(title="What bears the loss", ylabel="% of the loss-bearing tokens")
+    steps, drifts = run.by_source("mix/drift")
+    drift.fill_between(steps, drifts.min(axis=0), drifts.max(axis=0), color="0.9", label="all sources lie in here")
     for n, source in enumerate(run.sources):
         look = {"color": COLOURS[n % len(COLOURS)], "linestyle": STYLES[n % len(STYLES)]}
         epochs.plot(*run.series(f"mix/epochs/{source}"), **look, linewidth=2)
-        drift.plot(*run.series(f"mix/drift/{source}"), **look, linewidth=1, alpha=0.8)
+        drift.plot(*run.series(f"mix/drift/{source}"), **look, linewidth=1)
     epochs.set(title="Passes over each source", ylabel="epochs", xlabel="step")
     epochs.set_ylim(bottom=0)
     drift.set(title="Drift from the exact share: it stays under two", ylabel="sequences", xlabel="step", ylim=(-2, 2))
-    handles, labels = mix.get_legend_handles_labels()  # areas are stacked from below: list them from above
-    figure.legend(handles[::-1], labels[::-1], loc="outside right upper", frameon=False)
-    lines = {source: line for source, line in zip(run.sources, epochs.lines, strict=True)}
-    figure.legend(list(lines.values()), list(lines), loc="outside right lower", frameon=False)
+    drift.legend(frameon=False, loc="upper right")
+    *areas, border = mix.get_legend_handles_labels()[0]
+    both = [
+        (area, line) for area, line in zip(areas, epochs.lines, strict=True)
+    ]  # stacked from below: list them from above
+    names = [*run.sources[::-1], "realised, border to border"]
+    side_by_side = {tuple: HandlerTuple(ndivide=None)}
+    place: dict[str, Any] = {"loc": "outside right upper", "frameon": False, "handlelength": 5}
+    figure.legend([*both[::-1], border], names, handler_map=side_by_side, **place)
     _finish(figure, path, title=run.curves.title, last_step=run.rows[-1]["step"])
 
 

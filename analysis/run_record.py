@@ -47,6 +47,30 @@ class RunRecord:
         if not self.rows:
             raise ValueError(f"{path} has not logged a step yet: wait, or start it again.")
 
+    @cached_property
+    def settings(self) -> str:
+        """config.yaml as it is written."""
+        path = self.path / "config.yaml"
+        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+    @cached_property
+    def changes(self) -> list[dict[str, Any]]:
+        """What was changed at a resume: `after_step`, and `changes` as key -> (then, now)."""
+        return read_rows(self.path / "changes.jsonl")
+
+    @cached_property
+    def faults(self) -> list[dict[str, Any]]:
+        """Steps that were left out, or ended the run."""
+        return read_rows(self.path / "faults.jsonl")
+
+    @property
+    def responses(self) -> dict[str, list[tuple[int, str]]]:
+        """Prompt -> (step, what the model made of it) through time."""
+        through_time: dict[str, list[tuple[int, str]]] = {}
+        for sample in self.samples:
+            through_time.setdefault(sample["prompt"], []).append((sample["step"], sample["response"]))
+        return through_time
+
     @property
     def sources(self) -> list[str]:
         """In the order of the curriculum."""
@@ -128,8 +152,9 @@ def _object(path: Path, text: bytes) -> dict[str, Any]:
     return content
 
 
-def smooth(values: np.ndarray, *, width: float = 4) -> np.ndarray:
-    """A mean around each value, weighted by a Gaussian of `width` values; at the ends, over those that there are."""
+def smooth(values: np.ndarray) -> np.ndarray:
+    """A mean around each value, weighted by a Gaussian of a fortieth of them; at the ends, over those that there are."""
+    width = min(max(len(values) / 40, 0.5), 200)
     reach = math.ceil(5 * width)
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
     sums, weights = (np.convolve(of, kernel)[reach:-reach] for of in (values, np.ones(len(values))))
