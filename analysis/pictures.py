@@ -80,7 +80,8 @@ def draw_mix(run: RunRecord, path: Path) -> None:
     names = [*run.sources[::-1], "realised, border to border"]
     side_by_side = {tuple: HandlerTuple(ndivide=None)}
     place: dict[str, Any] = {"loc": "outside right upper", "frameon": False, "handlelength": 5}
-    figure.legend([*both[::-1], border], names, handler_map=side_by_side, **place)
+    handles: list[Any] = [*both[::-1], border]
+    figure.legend(handles, names, handler_map=side_by_side, **place)
     _finish(figure, path, title=run.curves.title, last_step=run.rows[-1]["step"])
 
 
