@@ -4,6 +4,7 @@ __main__.py      what is measured, and in which order: each figure in a process 
 training.py      a training step: ours through the Trainer with all callbacks, the peers in a bare loop
 generation.py    tokens per second, and the greedy tokens compared
 loss_head.py     the head alone against cross-entropy on whole logits
+watchers.py      what the callbacks add to a step
 linear.py        matrix products without gradients against torch's own
 gpu.py           what only a GPU can show: backends, precisions, compilation, MFU
 choices.py       what each choice of model=modern_124m is worth: the table of docs/model.md

@@ -1,4 +1,4 @@
-"""python -m benchmarks [preparation] [planning] [loading] [linear] [loss_head] [generation] [training]: measure, print, write.
+"""python -m benchmarks [preparation] [planning] [loading] [linear] [loss_head] [generation] [training] [watchers]: measure, write.
 
 Each figure comes from a process of its own. The contestants of a row take turns, round after round, so that a machine that
 slows down slows all of them down; what counts is the median over the rounds, and the ratio of medians.
@@ -65,6 +65,8 @@ def rows(benchmark: str) -> Iterator[tuple[str, list[str], dict[str, Any]]]:
     elif benchmark == "loading":
         name = "2 x 40 M tokens, T 1,024, batch 32, 1,000,001 steps"
         yield name, ["ours", "bare", "litdata", "mosaicml-streaming"], LOADING
+    elif benchmark == "watchers":
+        yield "quickstart, all callbacks", ["ours"], {"steps": 80}
     elif benchmark == "planning":
         yield "10^6 steps of 512 sequences, 20 sources", ["ours"], {"steps": 10**6, "global_batch": 512, "sources": 20}
     elif benchmark == "linear":
@@ -120,7 +122,16 @@ def main(arguments: list[str]) -> None:
         measure = importlib.import_module(f"benchmarks.{benchmark}").measure
         print("\n" + json.dumps(measure(who, **json.loads(given))))
         return
-    chosen = arguments or ["preparation", "planning", "loading", "linear", "loss_head", "generation", "training"]
+    chosen = arguments or [
+        "preparation",
+        "planning",
+        "loading",
+        "linear",
+        "loss_head",
+        "generation",
+        "training",
+        "watchers",
+    ]
     tables = {benchmark: run(benchmark) for benchmark in chosen}
     for benchmark, table in tables.items():
         print_table(lines(benchmark, table))

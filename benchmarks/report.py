@@ -15,7 +15,13 @@ TITLES = {
 
 def lines(benchmark: str, rows: list[dict[str, Any]]) -> Lines:
     """The table of a benchmark on a CPU."""
-    tables = {"generation": _generation, "loading": _loading, "planning": _planning, "preparation": _preparation}
+    tables = {
+        "generation": _generation,
+        "loading": _loading,
+        "planning": _planning,
+        "preparation": _preparation,
+        "watchers": _watchers,
+    }
     return tables[benchmark](rows) if benchmark in tables else _time_and_memory(TITLES[benchmark], rows)
 
 
@@ -106,6 +112,21 @@ def _planning(rows: list[dict[str, Any]]) -> Lines:
     return [
         ["planning a run", "seconds", "memory"],
         *([row["row"], f"{row['ours']['seconds']:.2f} s", f"{row['ours']['mb']:,.0f} MB"] for row in rows),
+    ]
+
+
+def _watchers(rows: list[dict[str, Any]]) -> Lines:
+    return [
+        ["watching", "a step", "of it in callbacks", "share"],
+        *(
+            [
+                row["row"],
+                f"{_significant(row['ours']['ms'])} ms",
+                f"{_significant(row['ours']['callbacks_ms'])} ms",
+                f"{row['ours']['callbacks_ms'] / row['ours']['ms']:.2%}",
+            ]
+            for row in rows
+        ),
     ]
 
 
