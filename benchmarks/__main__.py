@@ -1,4 +1,4 @@
-"""python -m benchmarks [preparation] [planning] [loading] [linear] [loss_head] [generation] [training] [watchers]: measure, write.
+"""python -m benchmarks [preparation] [planning] [loading] [linear] [loss_head] [generation] [training] [watchers]: all, or some.
 
 Each figure comes from a process of its own. The contestants of a row take turns, round after round, so that a machine that
 slows down slows all of them down; what counts is the median over the rounds, and the ratio of medians.
