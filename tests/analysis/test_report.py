@@ -1,6 +1,9 @@
 """A finished run's pictures and summary."""
 
+import html
 import json
+import re
+from base64 import b64decode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ import numpy as np
 import pytest
 
 from analysis.run_record import RunRecord, read_rows, smooth
+from callbacks import Stopped
 from callbacks.line_file import LineFile
 from report import report
 from train import train
@@ -38,6 +42,34 @@ def test_a_run_becomes_pictures_and_a_summary(
     assert record.saved_steps == [4, 8, 12]
     assert record.sources == ["readmes", "stdlib", "pydoc", "docstrings"]
     assert record.unigram_perplexity("stdlib") < 512
+
+
+def test_the_page_stands_alone_and_tells_what_happened(
+    tiny_config: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    hostile = "</pre><script>document.title='mine'</script>"
+    settings = ["name=told", "max_steps=16", "curriculum=constant", "curriculum.mixes.base={stdlib:1}"]
+    config = tiny_config(*settings)
+    config["callbacks"]["samples"]["prompts"] = [hostile, "class "]
+    with pytest.raises(Stopped):
+        train(config | {"max_hours": 1e-6})
+    config["optimizer"]["lr"] = 1e-3
+    train(config)
+    run = RunRecord(tmp_path / "runs" / "told")
+    report({"run": str(run.path)})
+    page = (run.path / "report" / "report.html").read_text()
+    pictures = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
+    assert [b64decode(picture) for picture in pictures] == [
+        (run.path / "report" / f"{name}.png").read_bytes() for name in ("curves", "perplexity", "mix")
+    ]
+    assert not re.findall(r"(?:src|href)=\"(?!data:)|@import|url\(|<script", page)
+    assert html.escape(hostile) in page
+    assert "optimizer.lr was 0.002, and is 0.001 from here on" in page
+    assert f">{run.resumed_steps[0]}</td><td>interrupted, and gone on from its checkpoint" in page
+    samples = (run.path / "report" / "samples.md").read_text()
+    for row in run.samples:
+        assert f"Step {row['step']}:" in samples
+        assert all(f"    {line}\n" in samples for line in row["response"].split("\n"))
 
 
 def test_a_run_that_is_none_is_refused(tmp_path: Path) -> None:
