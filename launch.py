@@ -58,6 +58,9 @@ __all__ = [
 TEXTS = {"prompt"}  # settings that hold ordinary text
 PATHS = {
     "run",
+    "log_dir",
+    "out_dir",
+    "pattern",
     "input",
     "output",
     "init_from",

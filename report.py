@@ -1,4 +1,7 @@
-"""python report.py [run=runs/<name>]: a run's pictures, and its figures in short."""
+"""python report.py [run=runs/<name>]: a run's pictures, and its figures in short.
+
+python report.py log_dir=… [out_dir=… pattern='training_*.log']: training logs, several in one, as two JSON files and a picture.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,16 +14,21 @@ from rich.table import Table
 from rich.text import Text
 
 import launch
-from analysis import RunRecord, draw_curves, draw_mix, draw_perplexity
+from analysis import LogReport, RunRecord, draw_curves, draw_mix, draw_perplexity, report_logs
 from analysis.report_page import write_page, write_samples
 
 
 def report(config: Mapping[str, Any]) -> None:
-    """Draw a run into its folder report/ and print what became of it.
+    """Draw a run into its folder report/, or the logs in `log_dir` into `out_dir`, and print what became of it.
 
     Raises:
-        ValueError: there is no such run, or it has not logged anything yet.
+        ValueError: there is no such run, or there are no such logs, or nothing was logged yet.
     """
+    if config["log_dir"] is not None:
+        log_dir = Path(config["log_dir"])
+        out_dir = log_dir / "report" if config["out_dir"] is None else Path(config["out_dir"])
+        _print_logs(report_logs(log_dir, out_dir, pattern=config["pattern"]))
+        return
     run = RunRecord(Path(config["run"]))
     folder = run.path / "report"
     draw_curves(run.curves, folder / "curves.png")
@@ -41,6 +49,16 @@ def report(config: Mapping[str, Any]) -> None:
     )
     console.print(f"page:        {folder / 'report.html'}; samples through time: {folder / 'samples.md'}")
     console.print(f"TensorBoard: make tensorboard, or .venv/bin/tensorboard --logdir {run.path.parent}")
+
+
+def _print_logs(report: LogReport) -> None:
+    log = report.log
+    first = f"; the first is {log.first_not_understood}" if log.first_not_understood else ""
+    steps, saved, interrupted = log.steps.n_lines, len(log.steps.saved), len(log.steps.interrupted)
+    print(f"read:    {log.n_files:,} files, {log.n_lines:,} lines, {steps:,} of them of {len(log.steps):,} steps")
+    print(f"         {len(log.samples):,} blocks of samples, {saved:,} checkpoints, {interrupted:,} interruptions")
+    print(f"         {log.n_not_understood:,} lines could not be understood{first}")
+    print(f"written: {', '.join(map(str, report.written))}")
 
 
 def _validation_table(run: RunRecord) -> Table:

@@ -10,19 +10,22 @@ from matplotlib.figure import Figure
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from analysis.run_record import Curves, RunRecord, smooth
+from analysis.long_series import extremes, means
+from analysis.run_record import Curves, RunRecord, Series, smooth
 
 # From dark to light, so that they stay apart in greyscale too.
 COLOURS = ("#1b2a5c", "#b5361c", "#2f8f83", "#e0a526", "#8a6fc1", "#9cc7e8")
 STYLES: tuple[Any, ...] = ("-", (0, (6, 1.5)), (0, (2, 1)), (0, (6, 1.5, 1, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1, 1, 1)))
+
+_POINTS = 4000  # of a line; a panel is some 500 pixels wide
 
 
 def draw_curves(curves: Curves, path: Path) -> None:
     """Loss, learning rate, speed and memory over the steps."""
     figure = Figure(figsize=(11, 7), layout="constrained")
     loss, rate, speed, memory = figure.subplots(2, 2, sharex=True).flat
-    steps, values = curves.loss
-    loss.plot(steps, values, color="#a9b7d1", linewidth=1, label="each logged step")
+    _draw_line(loss, curves.loss, color="#a9b7d1", linewidth=1, label="each logged step")
+    steps, values = means(curves.loss, most=_POINTS)
     loss.plot(steps, smooth(values), color=COLOURS[0], linewidth=2, label="smoothed")
     if len(curves.validation[0]):
         loss.plot(
@@ -33,25 +36,35 @@ def draw_curves(curves: Curves, path: Path) -> None:
             clip_on=False,
             label="validation, mean of sources",
         )
-    for n, step in enumerate(curves.saved):
-        loss.axvline(step, color="0.75", linewidth=0.8, zorder=0, label=None if n else "checkpoint saved")
-    for n, step in enumerate(curves.resumed):
-        loss.axvline(step, color="black", linewidth=1.2, linestyle=":", label=None if n else "interrupted")
+    foot = loss.get_xaxis_transform()
+    if curves.saved:
+        loss.vlines(curves.saved, 0, 0.04, transform=foot, color="0.25", linewidth=1, label="checkpoint saved")
+    if curves.resumed:
+        loss.vlines(
+            curves.resumed, 0, 1, transform=foot, color="black", linewidth=1.2, linestyle=":", label="interrupted"
+        )
     loss.set(title="Training loss", ylabel="nats per loss-bearing token")
-    loss.legend(frameon=False)
-    rate.plot(*curves.learning_rate, color=COLOURS[0], linewidth=2)
+    loss.legend(loc="upper right", framealpha=0.9, edgecolor="none")
+    _draw_line(rate, curves.learning_rate, color=COLOURS[0], linewidth=2)
     rate.set(title="Learning rate", ylabel="learning rate")
     rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
-    speed.plot(*curves.tokens_per_s, color=COLOURS[0], linewidth=1.5)
+    _draw_line(speed, curves.tokens_per_s, color=COLOURS[0], linewidth=1.5)
     speed.set(title="Speed, without validation, sampling and saving", ylabel="tokens per second", xlabel="step")
     speed.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    memory.plot(*curves.memory_gb, color=COLOURS[0], linewidth=1.5)
+    _draw_line(memory, curves.memory_gb, color=COLOURS[0], linewidth=1.5)
     memory.set(
         title="Memory", ylabel="GPU memory, peak, GB" if curves.memory_of_gpu else "resident memory, GB", xlabel="step"
     )
-    for axes in (speed, memory):
-        axes.set_ylim(bottom=0)
-    _finish(figure, path, title=curves.title, last_step=steps[-1])
+    for axes, series in ((speed, curves.tokens_per_s), (memory, curves.memory_gb)):
+        axes.set_ylim(0, 1.1 * max(series[1], default=1))
+    drawn = (curves.loss, curves.learning_rate, curves.tokens_per_s, curves.memory_gb)
+    _finish(figure, path, title=curves.title, last_step=max(int(max(of[0], default=1)) for of in drawn))
+
+
+def _draw_line(axes: Axes, series: Series, **look: Any) -> None:
+    axes.plot(*extremes(series, most=_POINTS), **look)
+    if not len(series[0]):
+        axes.annotate("not logged", (0.5, 0.5), xycoords="axes fraction", ha="center", color="0.4")
 
 
 def draw_mix(run: RunRecord, path: Path) -> None:
