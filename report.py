@@ -24,7 +24,7 @@ def report(config: Mapping[str, Any]) -> None:
     Raises:
         ValueError: there is no such run, or there are no such logs, or nothing was logged yet.
     """
-    if config["log_dir"] is not None:
+    if config.get("log_dir") is not None:
         log_dir = Path(config["log_dir"])
         out_dir = log_dir / "report" if config["out_dir"] is None else Path(config["out_dir"])
         _print_logs(report_logs(log_dir, out_dir, pattern=config["pattern"]))

@@ -15,7 +15,7 @@ LONGEST = 1 << 16
 _BLOCK = 1 << 20  # bytes, of whole UTF-16 units
 _WIDE = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 _NULS = re.compile(rb"\0+")
-_NO_UTF8 = re.compile("[\udc80-\udcff]")
+_WINDOWS = {0xDC00 + byte: bytes([byte]).decode("cp1252", "replace") for byte in range(0x80, 0x100)}  # of escaped bytes
 
 
 def read_lines(path: Path) -> Iterator[bytes]:
@@ -58,9 +58,8 @@ def pieces_of(line: bytes) -> list[bytes]:
 
 def text_of(piece: bytes) -> str:
     """A piece as text, without the carriage return of Windows' line ends."""
-    text = piece.rstrip(b"\r").decode("utf-8", "surrogateescape")
-    return _NO_UTF8.sub(lambda escaped: _one_byte(ord(escaped[0]) - 0xDC00), text)
-
-
-def _one_byte(byte: int) -> str:
-    return bytes([byte]).decode("cp1252", "replace")
+    piece = piece.rstrip(b"\r")
+    try:
+        return piece.decode()
+    except UnicodeDecodeError:
+        return piece.decode("utf-8", "surrogateescape").translate(_WINDOWS)

@@ -38,7 +38,8 @@ def draw_curves(curves: Curves, path: Path) -> None:
         )
     foot = loss.get_xaxis_transform()
     if curves.saved:
-        loss.vlines(curves.saved, 0, 0.04, transform=foot, color="0.25", linewidth=1, label="checkpoint saved")
+        heights = [0.02] * len(curves.saved)
+        loss.plot(curves.saved, heights, "|", transform=foot, color="0.25", markersize=9, label="checkpoint saved")
     if curves.resumed:
         loss.vlines(
             curves.resumed, 0, 1, transform=foot, color="black", linewidth=1.2, linestyle=":", label="interrupted"
