@@ -108,7 +108,7 @@ def test_letters_of_another_encoding_stay_letters(tmp_path: Path) -> None:
         tmp_path,
         LINE % 10
         + "[2025-11-18 07:15:06] 📝 SAMPLES\n[2025-11-18 07:15:07] Un café → noir ou".encode()
-        + " crème, “ou pas–”\n".encode("cp1252")
+        + " crème, “ou pas”\n".encode("cp1252")
         + b"=" * 60
         + b"\n"
         + (LINE % 20).decode().encode("utf-16")
@@ -119,7 +119,7 @@ def test_letters_of_another_encoding_stay_letters(tmp_path: Path) -> None:
         + LINE % 50,
     )
     assert log.steps.series("loss")[0].tolist() == [10, 20, 30, 50]
-    sample = {"prompt": "Un café", "response": "noir ou crème, “ou pas–”", "timestamp": "2025-11-18 07:15:07"}
+    sample = {"prompt": "Un café", "response": "noir ou crème, “ou pas”", "timestamp": "2025-11-18 07:15:07"}
     assert log.samples[10]["samples"] == [sample]
     assert log.n_not_understood == 1
 
