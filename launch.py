@@ -55,12 +55,11 @@ __all__ = [
     "to_dict",
     "write_config",
 ]
-TEXTS = {"prompt"}  # settings that hold ordinary text
+TEXTS = {"prompt", "pattern"}  # settings that hold ordinary text
 PATHS = {
     "run",
     "log_dir",
     "out_dir",
-    "pattern",
     "input",
     "output",
     "init_from",

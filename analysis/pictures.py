@@ -57,9 +57,9 @@ def draw_curves(curves: Curves, path: Path) -> None:
         title="Memory", ylabel="GPU memory, peak, GB" if curves.memory_of_gpu else "resident memory, GB", xlabel="step"
     )
     for axes, series in ((speed, curves.tokens_per_s), (memory, curves.memory_gb)):
-        axes.set_ylim(0, 1.1 * max(series[1], default=1))
+        axes.set_ylim(0, 1.1 * (series[1].max(initial=0) or 1))
     drawn = (curves.loss, curves.learning_rate, curves.tokens_per_s, curves.memory_gb)
-    _finish(figure, path, title=curves.title, last_step=max(int(max(of[0], default=1)) for of in drawn))
+    _finish(figure, path, title=curves.title, last_step=max(int(steps.max(initial=1)) for steps, _ in drawn))
 
 
 def _draw_line(axes: Axes, series: Series, **look: Any) -> None:

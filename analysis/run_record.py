@@ -154,10 +154,10 @@ def _object(path: Path, text: bytes) -> dict[str, Any]:
 
 def smooth(values: np.ndarray) -> np.ndarray:
     """A mean around each value, weighted by a Gaussian of a fortieth of them; at the ends, over those that there are."""
-    width = min(max(len(values) / 40, 0.5), 200)
-    reach = math.ceil(5 * width)
     if not len(values):
         return values
+    width = min(max(len(values) / 40, 0.5), 200)
+    reach = math.ceil(5 * width)
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
     sums, weights = (np.convolve(of, kernel)[reach:-reach] for of in (values, np.ones(len(values))))
     smoothed: np.ndarray = sums / weights

@@ -279,3 +279,8 @@ def test_a_training_is_read_from_its_log(tiny_config: Callable[..., dict[str, An
         assert steps.tolist() == [row["step"] for row in rows]
         assert values.tolist() == pytest.approx([row[key] for row in rows], rel=5e-3)
     assert log.steps.saved == [4, 8, 12]
+    written = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
+    assert sorted(log.samples) == [6, 12]
+    for step, block in log.samples.items():
+        said = [(row["prompt"].strip(), row["response"].strip()) for row in written if row["step"] == step]
+        assert [(sample["prompt"], sample["response"]) for sample in block["samples"]] == said
