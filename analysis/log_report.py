@@ -69,7 +69,7 @@ def _write_table(steps: StepTable, path: Path) -> None:
 def _curves(log: TrainingLog, *, title: str) -> Curves:
     steps = log.steps
     return Curves(
-        title=f"{title}: {len(steps):,} logged steps, from {' to '.join(dict.fromkeys(steps.days))}",
+        title=f"{title}: {len(steps):,} logged steps, {' to '.join(dict.fromkeys(steps.days))}",
         loss=steps.series("loss"),
         learning_rate=steps.series("lr"),
         tokens_per_s=steps.series("tokens_per_s"),
