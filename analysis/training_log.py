@@ -41,7 +41,7 @@ _TIMED = re.compile(rf"\[({_TIME})\] ?(.*)", re.DOTALL)
 # what more there is to know of a run; a pictograph may have suffered from a wrong encoding: up to eight signs stand for it
 _EVENT = re.compile(
     r"(?P<rule>[=─])(?P=rule){19,}\s*"
-    r"|(?P<samples>\S{1,8} +SAMPLES\s*|─+ samples at step (?P<step>[\d,]{1,15}) ─+\s*)"
+    r"|(?P<samples>\S{1,8} +SAMPLES\s*|─+ samples at step (?P<step>\d[\d,]{0,14}) ─+\s*)"
     r"|(?:\S{1,8} +Checkpoint saved:|saved) (?P<saved>\S.*\.pt)\s*"
     r"|\S{1,8} +Removed old checkpoint: (?P<removed>\S.*\.pt)\s*"
     r"|(?P<interrupted>\S{1,8} +Interrupted!.*|stopped (?:by \S+ )?after step \d.*)"
@@ -131,7 +131,7 @@ class _FileReader:
         if event and event["interrupted"]:
             self._interrupt()
             return True
-        if event and event["rule"] == (self._rule or event["rule"]):
+        if event and event["rule"] and self._rule in ("", event["rule"]):
             self.end_samples()
             return True
         if _TORN.search(text):

@@ -129,7 +129,7 @@ rubbish = st.one_of(
     st.integers(23, len(LINE) - 2).map(lambda end: (LINE % 77)[:end]),  # half a line, with its timestamp
     st.integers(1, len(LINE) - 2).map(lambda start: (LINE % 77)[start:-1]),
     st.integers(1, len(LINE) - 2).map(lambda end: (LINE % 77)[:end] + (LINE % 78)[:-1]),  # two writers
-    st.just(bytes(100)),
+    st.sampled_from([bytes(100), b"saved a.pt", "[2025-11-18 07:15:06] ── samples at step , ──".encode()]),
 )
 
 
