@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "benchmarks": {
         "analysis.budget",
         "benchmarks",
+        "callbacks.data_wait",
         "data_modules",
         "gpt_lightning",
         "launch",
