@@ -60,6 +60,8 @@ PATHS = {
     "run",
     "log_dir",
     "out_dir",
+    "runs",
+    "out",
     "input",
     "output",
     "init_from",
@@ -117,7 +119,7 @@ def quote_texts(arguments: list[str]) -> list[str]:
     for argument in arguments:
         key, equals, text = argument.partition("=")
         is_text = key in TEXTS or (key.rpartition(".")[2] == "path" and text[:1] not in ("", '"', "'"))
-        if equals and (is_text or (key in PATHS and "=" in text and text[0] not in "\"'")):
+        if equals and (is_text or (key in PATHS and "=" in text and text[0] not in "\"'[")):
             escaped = re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + ('\\"' if m[2] else ""), text.replace("${", "\\${"))
             argument = f'{key}="{escaped}"'
         quoted.append(argument)

@@ -1,5 +1,6 @@
 """python report.py [run=runs/<name>]: a run's pictures, and its figures in short.
 
+python report.py runs='runs/lr_sweep/*' [out=…]: many runs beside each other, as one page.
 python report.py log_dir=… [out_dir=… pattern='training_*.log']: training logs, several in one, as two JSON files and a picture.
 """
 
@@ -15,15 +16,19 @@ from rich.text import Text
 
 import launch
 from analysis import LogReport, RunRecord, draw_curves, draw_mix, draw_perplexity, report_logs
+from analysis.comparison import Comparison, common_folder, find_runs, read_runs, write_comparison
 from analysis.report_page import write_page, write_samples
 
 
 def report(config: Mapping[str, Any]) -> None:
-    """Draw a run into its folder report/, or the logs in `log_dir` into `out_dir`, and print what became of it.
+    """Draw a run into its folder report/, compare `runs` on a page, or draw the logs in `log_dir`; print what became of it.
 
     Raises:
-        ValueError: there is no such run, or there are no such logs, or nothing was logged yet.
+        ValueError: there is no such run, or there are no such logs, or nothing was logged yet; `runs` names nothing.
     """
+    if config.get("runs") is not None:
+        compare(config["runs"], config["out"])
+        return
     if config.get("log_dir") is not None:
         log_dir = Path(config["log_dir"])
         out_dir = log_dir / "report" if config["out_dir"] is None else Path(config["out_dir"])
@@ -59,6 +64,27 @@ def _print_logs(report: LogReport) -> None:
     print(f"         {len(log.samples):,} blocks of samples, {saved:,} checkpoints, {interrupted:,} interruptions")
     print(f"         {log.n_not_understood:,} lines could not be understood{first}")
     print(f"written: {', '.join(map(str, report.written))}")
+def compare(runs: str | list[str], out: str | None) -> None:
+    """Write the page that compares runs, and print where it is.
+
+    Args:
+        runs: a path or a pattern of them, or a list of such.
+        out: the page; None: comparison.html in the folder that holds the runs.
+
+    Raises:
+        ValueError: `runs` names nothing.
+    """
+    paths = find_runs(runs)
+    comparison = Comparison(read_runs(paths))
+    page = Path(out) if out is not None else common_folder(paths) / "comparison.html"
+    write_comparison(comparison, page, title=f"Comparison of {', '.join([runs] if isinstance(runs, str) else runs)}")
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console.print(f"{len(comparison.ranked)} of {len(paths)} runs are ranked")
+    for run in comparison.runs:
+        reasons = [*comparison.reasons.get(run.name, []), *([run.note] if run.note else [])]
+        if reasons:
+            console.print(f"  {run.name}: {run.state}; {'; '.join(reasons)}")
+    console.print(f"comparison:  {page}")
 
 
 def _validation_table(run: RunRecord) -> Table:

@@ -1,0 +1,96 @@
+"use strict";
+const read = id => JSON.parse(document.getElementById(id).textContent);
+const quiet = {responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"]};
+
+const AXES = {
+  steps: {title: "step", x: (at, step) => step, format: {tickformat: ","}},
+  tokens: {title: "training tokens", x: (at, step) => step * at.tokens, format: {exponentformat: "B"}},
+  flops: {title: "FLOPs of training", x: (at, step) => step * at.flops, format: {exponentformat: "power"}},
+  hours: {title: "hours of training alone", x: (at, step, n) => at.hours[n], format: {exponentformat: "none"}},
+};
+
+function drawLoss() {
+  const {figure, axes} = read("loss");
+  const chart = document.getElementById("loss-chart");
+  const along = name => axes.map(at => at.steps.map((step, n) => AXES[name].x(at, step, n)));
+  const look = name => ({title: {text: AXES[name].title, standoff: 8}, autorange: true, tickformat: "", ...AXES[name].format});
+  const layout = name => ({...figure.layout, xaxis: {...figure.layout.xaxis, ...look(name)},
+                           xaxis2: {...figure.layout.xaxis2, ...look(name), matches: "x"}});
+  const draw = name => {
+    const x = along(name);
+    // what is hidden in the legend stays so
+    const traces = figure.data.map((trace, n) => ({...trace, x: x[n], visible: chart.data ? chart.data[n].visible : trace.visible}));
+    return Plotly.react(chart, traces, layout(name), quiet);
+  };
+  for (const choice of document.querySelectorAll("input[name=axis]")) {
+    choice.addEventListener("change", () => draw(choice.value));
+  }
+  draw(document.querySelector("input[name=axis]:checked").value);
+}
+
+function drawSurfaces() {
+  read("surfaces").forEach((figure, n) => Plotly.newPlot(document.getElementById(`surface-${n}`), figure.data, figure.layout, quiet));
+}
+
+function makeSortable(table) {
+  const headers = [...table.tHead.rows[0].cells];
+  headers.forEach((header, column) => header.querySelector("button").addEventListener("click", () => {
+    const ascending = header.getAttribute("aria-sort") !== "ascending";
+    const value = row => row.cells[column].dataset.value ?? row.cells[column].textContent;
+    const rows = [...table.tBodies[0].rows];
+    const numbers = rows.every(row => value(row) === "" || !Number.isNaN(Number(value(row))));
+    const compare = numbers ? (a, b) => a - b : (a, b) => a.localeCompare(b, "en", {numeric: true});
+    rows.sort((a, b) => {
+      const [x, y] = [value(a), value(b)];
+      if (x === "" || y === "") return (x === "") - (y === "");  // what is not there comes last either way
+      return ascending ? compare(x, y) : compare(y, x);
+    });
+    for (const other of headers) other.removeAttribute("aria-sort");
+    header.setAttribute("aria-sort", ascending ? "ascending" : "descending");
+    table.tBodies[0].append(...rows);
+  }));
+}
+
+function chooseMetric() {
+  const choices = document.querySelectorAll("input[name=metric]");
+  const show = () => choices.forEach(choice => { document.getElementById(`final-${choice.value}`).hidden = !choice.checked; });
+  choices.forEach(choice => choice.addEventListener("change", show));
+  if (choices.length) show();
+}
+
+function element(name, className, text) {
+  const made = document.createElement(name);
+  made.className = className;
+  made.textContent = text;  // never as HTML: a model can write anything
+  return made;
+}
+
+function showSamples() {
+  const {runs, steps, shown, prompts} = read("samples");
+  const choice = document.getElementById("sample-step"), place = document.getElementById("sample-cards");
+  if (!choice) return;
+  const show = () => {
+    place.replaceChildren();
+    for (const {prompt, by_step} of prompts) {
+      const answers = by_step[choice.value];
+      if (!answers) continue;
+      const cards = element("div", "cards", "");
+      for (const [run, response] of answers) {
+        const card = element("div", "card", "");
+        card.append(element("b", "", runs[run]), element("pre", "", response));
+        cards.append(card);
+      }
+      place.append(element("div", "prompt", prompt), cards);
+    }
+  };
+  choice.append(...steps.map(step => new Option(step.toLocaleString("en"), step)));
+  choice.value = shown;
+  choice.addEventListener("change", show);
+  show();
+}
+
+document.querySelectorAll("table.sortable").forEach(makeSortable);
+chooseMetric();
+showSamples();
+if (document.getElementById("loss-chart")) drawLoss();
+drawSurfaces();

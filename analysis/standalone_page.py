@@ -1,0 +1,57 @@
+"""An HTML page that is one file: charts, data and scripts lie in it, and its own policy keeps it from asking anybody for more."""
+
+import json
+import math
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from plotly.offline import get_plotlyjs
+
+_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+
+
+def write_page(path: Path, *, title: str, body: str, style: str, script: str, data: Mapping[str, Any]) -> None:
+    """Write a page whose script finds Plotly as `Plotly`, and each of `data` as JSON in the element of that id.
+
+    Args:
+        path: the file; its folder is made.
+        title: plain text.
+        body: HTML, in which all that is not the page's own must be escaped.
+        style: CSS.
+        script: JavaScript, run when all is there.
+        data: numbers, texts, lists and dicts; what is not finite becomes null.
+    """
+    parts = [
+        "<!doctype html>",
+        '<html lang="en"><head><meta charset="utf-8">',
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{escape(title)}</title><style>{style}</style></head><body>",
+        body,
+        *(
+            f'<script type="application/json" id="{escape(name)}">{inert_json(value)}</script>'
+            for name, value in data.items()
+        ),
+        f"<script>{get_plotlyjs()}</script>",
+        f"<script>{script}</script></body></html>\n",
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes("\n".join(parts).encode("utf-8", errors="replace"))  # half a character, as in a torn name
+    temporary.replace(path)
+
+
+def inert_json(value: Any) -> str:
+    """JSON in which no text can end the element that it stands in, whatever it says."""
+    text = json.dumps(_finite(value), separators=(",", ":"), allow_nan=False)  # ASCII: U+2028 is escaped too
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(entry) for key, entry in value.items()}
+    return [_finite(entry) for entry in value] if isinstance(value, (list, tuple)) else value
