@@ -116,6 +116,14 @@ def tiny_config(tiny_overrides: list[str]) -> Callable[..., dict[str, Any]]:
     return lambda *more: launch.compose_config("train", [*tiny_overrides, *more])
 
 
+@pytest.fixture(scope="session")
+def sweep(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `tests.sweep.train_sweep`; who changes something in it works on a copy."""
+    from tests.sweep import train_sweep  # which is made of this module
+
+    return train_sweep(tmp_path_factory.mktemp("sweep"), tiny_data)
+
+
 def start(overrides: list[str], *flags: str) -> subprocess.CompletedProcess[str]:
     """Run train.py as a user does."""
     command = [sys.executable, "train.py", *flags, *overrides]

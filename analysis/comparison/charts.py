@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.comparison.comparing import Comparison
+from analysis.comparison.comparing import Comparison, shortened
 from analysis.comparison.reading import Run, State
 from analysis.comparison.surfaces import Axis, Curve, Grid, axes_of, curves_over, grids_over
 from analysis.pictures import COLOURS
@@ -239,7 +239,7 @@ def legend_name(comparison: Comparison, run: Run) -> str:
     name = comparison.name_of(run) if run in comparison.comparable else run.name
     if run in comparison.comparable and name != run.name and "seed" in comparison.differing:
         name += f", seed {run.settings.get('seed')}"
-    name = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+    name = shortened(name, _LONGEST)
     return name if run.state is State.DONE else f"{name} ({run.state})"
 
 

@@ -113,10 +113,11 @@ class Comparison:
 
     @cached_property
     def differing(self) -> list[str]:
-        """The settings that are not the same in all comparable runs, and what of their environment is not."""
+        """The settings that are not the same in all comparable runs, and what of their environment is not; watchers' last."""
         shown = [described(run) for run in self.comparable]
         keys = dict.fromkeys(key for settings in shown for key in settings)
-        return [key for key in keys if len({text_of(settings.get(key, ABSENT)) for settings in shown}) > 1]
+        unlike = [key for key in keys if len({text_of(settings.get(key, ABSENT)) for settings in shown}) > 1]
+        return sorted(unlike, key=lambda key: key.startswith("callbacks."))
 
     @cached_property
     def short_names(self) -> dict[str, str]:
@@ -137,7 +138,7 @@ class Comparison:
         keys = [key for key in self.differing if key in run.settings and key != "seed"]
         if not 0 < len(keys) <= _MOST_NAMED:
             return run.name
-        return ", ".join(f"{self.short_names[key]}={text_of(run.settings[key])}" for key in keys)
+        return ", ".join(f"{self.short_names[key]}={shortened(text_of(run.settings[key]), 24)}" for key in keys)
 
     @cached_property
     def sources(self) -> list[str]:
@@ -202,6 +203,11 @@ def text_of(value: Any) -> str:
     if isinstance(value, float) and math.isfinite(value):
         return f"{value:.6g}" if float(f"{value:.6g}") == value else repr(value)
     return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
+
+
+def shortened(text: str, most: int) -> str:
+    """At most so many characters of it."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def millions(tokens: float) -> str:

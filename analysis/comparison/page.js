@@ -34,7 +34,7 @@ function drawSurfaces() {
 
 function makeSortable(table) {
   const headers = [...table.tHead.rows[0].cells];
-  headers.forEach((header, column) => header.querySelector("button").addEventListener("click", () => {
+  headers.forEach((header, column) => header.addEventListener("click", () => {  // of its button too, which a keyboard reaches
     const ascending = header.getAttribute("aria-sort") !== "ascending";
     const value = row => row.cells[column].dataset.value ?? row.cells[column].textContent;
     const rows = [...table.tBodies[0].rows];

@@ -6,7 +6,17 @@ from html import escape
 from pathlib import Path
 
 from analysis.comparison.charts import loss_figure, surface_figures
-from analysis.comparison.comparing import ABSENT, KINDS, Candidate, Cell, Comparison, described, millions, text_of
+from analysis.comparison.comparing import (
+    ABSENT,
+    KINDS,
+    Candidate,
+    Cell,
+    Comparison,
+    described,
+    millions,
+    shortened,
+    text_of,
+)
 from analysis.comparison.noise import CONFIDENCE
 from analysis.comparison.reading import Run, State
 from analysis.comparison.samples import samples_beside_each_other
@@ -98,7 +108,7 @@ def _differences(comparison: Comparison) -> Iterator[str]:
         rows = []
         for run in runs:
             settings = described(run)
-            rows.append([run.name, *(_shortened(text_of(settings.get(key, ABSENT))) for key in keys)])
+            rows.append([run.name, *(shortened(text_of(settings.get(key, ABSENT)), _LONGEST) for key in keys)])
         yield from _table(["run", *keys], rows, name="differences")
     if runs:
         common = len([key for key in runs[0].settings if key not in keys])
@@ -174,7 +184,7 @@ def _standings(comparison: Comparison, kind: str) -> Iterator[str]:
         candidate, mean = candidates[n], columns["mean"][n]
         yield "<tr>" + "".join(
             [
-                f"<td>{escape(_shortened(candidate.name))}</td>",
+                f"<td>{escape(candidate.name)}</td>",
                 f'<td class="number" data-value="{len(candidate.runs)}">{escape(_seeds(candidate))}</td>',
                 _value_cell(mean, kind, below=False),
                 f'<td class="number" data-value="{_value(mean.difference)}">{_difference(mean, kind)}</td>',
@@ -271,7 +281,3 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, name: str) ->
 def _head(text: str, *, number: bool) -> str:
     broken = escape(text).replace(".", ".<wbr>")
     return f'<th{" class=number" if number else ""}><button type="button">{broken}</button></th>'
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

@@ -1,0 +1,139 @@
+"""The page of a comparison, clicked through."""
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page
+
+from report import report
+from tests.browser.conftest import Visit
+from tests.sweep import HOSTILE, HOSTILE_NAME
+
+
+@pytest.fixture(scope="module")
+def address(sweep: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    page = tmp_path_factory.mktemp("page") / "comparison.html"
+    report({"runs": [str(sweep / "*"), str(sweep / "absent")], "out": str(page)})
+    return page.as_uri()
+
+
+def column(page: Page, table: str, n: int) -> list[str]:
+    """The texts of a column, as they stand."""
+    return [cell.strip() for cell in page.locator(f"#{table} tbody td:nth-child({n})").all_inner_texts()]
+
+
+def test_the_table_sorts_when_its_header_is_clicked(visit: Visit, address: str) -> None:
+    page = visit.open(address)
+    header = page.locator("#table-loss th", has_text="readmes")
+    place = page.locator("#table-loss th").all_inner_texts().index(header.inner_text()) + 1
+    for direction in ("ascending", "descending", "ascending"):
+        header.click()
+        values = [float(text.split()[0]) for text in column(page, "table-loss", place)]
+        assert len(values) == 4
+        assert values == sorted(values, reverse=direction == "descending")
+        assert header.get_attribute("aria-sort") == direction
+    page.locator("#table-loss th button", has_text="settings").press("Enter")  # as with a keyboard
+    assert header.get_attribute("aria-sort") is None
+    assert [name.split(",")[0] for name in column(page, "table-loss", 1)] == [
+        "lr=0.001",
+        "lr=0.004",
+        "lr=0.016",
+        "lr=0.016",
+    ]
+    assert len(page.locator("#table-loss td.best").all()) >= 5  # of each column one
+    header = page.locator("#table-differences th", has_text="optimizer.lr")
+    place = page.locator("#table-differences th").all_inner_texts().index(header.inner_text()) + 1
+    header.click()
+    rates = [float(text) for text in column(page, "table-differences", place)]
+    assert rates == sorted(rates)
+    assert rates[0] == 0.001
+    assert rates[-1] == 0.016
+
+
+def test_the_axis_switch_changes_what_the_loss_is_drawn_against(visit: Visit, address: str) -> None:
+    page = visit.open(address)
+    traces = "() => document.getElementById('loss-chart').data.map(t => ({x: t.x, y: t.y, visible: t.visible}))"
+    titles = "() => { const l = document.getElementById('loss-chart').layout; return [l.xaxis.title.text, l.xaxis2.title.text] }"
+    at_first = page.evaluate(traces)
+    assert page.evaluate(titles) == ["step", "step"]
+    assert at_first[0]["x"] == [2, 4, 6, 8, 10, 12]
+    tokens_per_step = 8 * 32
+    for choice, title in (
+        ("tokens", "training tokens"),
+        ("flops", "FLOPs of training"),
+        ("hours", "hours of training alone"),
+    ):
+        page.locator(f"input[name=axis][value={choice}]").check()
+        page.wait_for_function(f"() => ({titles})()[0] === '{title}'")
+        drawn = page.evaluate(traces)
+        assert page.evaluate(titles) == [title, title]
+        assert page.locator("#loss-chart .xtitle").text_content() == title
+        assert [trace["y"] for trace in drawn] == [trace["y"] for trace in at_first]
+        assert [trace["visible"] for trace in drawn] == [trace["visible"] for trace in at_first]
+        if choice == "tokens":
+            assert drawn[0]["x"] == [tokens_per_step * step for step in at_first[0]["x"]]
+        if choice == "flops":
+            assert drawn[0]["x"] == pytest.approx([drawn[0]["x"][-1] * step / 12 for step in at_first[0]["x"]])
+            assert drawn[0]["x"][-1] > 6 * 512 * 32 * tokens_per_step * 12  # the embedding, which is the head, alone
+        if choice == "hours":
+            assert all(0 < x < 0.1 for x in drawn[0]["x"])
+            assert drawn[0]["x"] == sorted(drawn[0]["x"])
+    page.locator("input[name=axis][value=steps]").check()
+    page.wait_for_function(f"() => ({titles})()[0] === 'step'")
+    assert page.evaluate(traces) == at_first
+    page.evaluate("() => Plotly.restyle('loss-chart', {visible: 'legendonly'}, [0])")
+    page.locator("input[name=axis][value=tokens]").check()
+    page.wait_for_function("() => document.getElementById('loss-chart').layout.xaxis.title.text !== 'step'")
+    assert (
+        page.evaluate("() => document.getElementById('loss-chart').data[0].visible") == "legendonly"
+    )  # what was hidden stays so
+
+
+def test_the_metric_switch_shows_one_table_and_charts_are_drawn(visit: Visit, address: str) -> None:
+    page = visit.open(address)
+    for kind in ("perplexity", "bits_per_byte", "loss"):
+        page.locator(f"input[name=metric][value={kind}]").check()
+        shown = {
+            other: page.locator(f"#table-{other}").is_visible() for other in ("loss", "perplexity", "bits_per_byte")
+        }
+        assert shown == {other: other == kind for other in shown}
+    assert page.locator("#loss-chart .scatterlayer .trace path.js-line").count() >= 10
+    assert page.locator("#surface-0 .scatterlayer .point").count() >= 4
+    assert "peak learning rate" in page.locator("#surface-0").inner_text()
+
+
+def test_hostile_text_is_read_and_does_nothing(visit: Visit, address: str) -> None:
+    page = visit.open(address)
+    page.wait_for_timeout(100)  # as an event of an image that does not load would take
+    assert page.evaluate("() => typeof hacked") == "undefined"
+    assert page.locator("img").count() == 0
+    assert page.locator("#sample-cards").is_visible()
+    texts = page.locator("#sample-cards pre").all_text_contents()
+    assert HOSTILE + "\nseen" in texts
+    assert page.locator(".prompt").all_text_contents().count(HOSTILE) == 1
+    assert HOSTILE_NAME in column(page, "table-differences", 1)
+    assert any("</script>" in text for text in page.locator("#loss-chart .legendtext").all_text_contents())
+
+
+def test_samples_follow_the_step(visit: Visit, address: str, sweep: Path) -> None:
+    page = visit.open(address)
+    assert page.locator("#sample-step").input_value() == "12"
+    late = page.locator("#sample-cards pre").all_text_contents()
+    page.locator("#sample-step").select_option("6")
+    early = page.locator("#sample-cards pre").all_text_contents()
+    assert early
+    assert early != late
+    assert '"step": 6' in (sweep / "a" / "samples.jsonl").read_text()
+
+
+def test_the_watch_notices(unwatched: Visit, tmp_path: Path) -> None:
+    """A request for a neighbour, a warning and an exception are not overlooked."""
+    file = tmp_path / "page.html"
+    file.write_text(
+        "<img src='neighbour.png'><script>console.warn('hm'); setTimeout(() => { throw Error('oh') })</script>"
+    )
+    page = unwatched.open(file.as_uri())
+    page.wait_for_timeout(100)
+    assert unwatched.strangers == [(tmp_path / "neighbour.png").as_uri()]
+    assert "hm" in unwatched.complaints
+    assert any("oh" in complaint for complaint in unwatched.complaints)
