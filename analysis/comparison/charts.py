@@ -18,6 +18,9 @@ Figure = dict[str, Any]
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
 _MOST_POINTS = 500  # of a curve: a page of forty runs stays small, and a screen shows no more
+MOST_SHOWN = 12
+"""Runs in the chart of the loss at first, the best of those that compare; the others wait in its legend."""
+_MARKS = 6  # on a training curve: colours alone say little in greyscale
 _LONGEST = 44  # characters of a name in a legend
 _FONT = {"family": "system-ui, sans-serif", "size": 15, "color": "#222"}
 
@@ -30,7 +33,8 @@ def loss_figure(comparison: Comparison) -> tuple[Figure, list[dict[str, Any]]]:
     traces, axes = [], []
     looks = _looks(comparison)
     shown = [run for run in comparison.runs if run.rows and run.state is not State.MISSING]
-    for run in sorted(shown, key=lambda run: (run.name not in looks, run.final.get("val/loss/mean", math.inf))):
+    shown.sort(key=lambda run: (run.name not in looks, run.final.get("val/loss/mean", math.inf)))
+    for n, run in enumerate(shown):
         colour, dash, symbol = looks.get(run.name, ("#999999", "dot", "x"))
         name = plain(legend_name(comparison, run))
         first = True
@@ -43,16 +47,16 @@ def loss_figure(comparison: Comparison) -> tuple[Figure, list[dict[str, Any]]]:
             traces.append(
                 {
                     "type": "scatter",
-                    "mode": "lines+markers" if panel else "lines",
+                    "mode": "lines+markers",
                     "name": name,
                     "legendgroup": run.name,
                     "showlegend": first,
-                    "visible": True if run.name in looks else "legendonly",
+                    "visible": True if run.name in looks and n < MOST_SHOWN else "legendonly",
                     "xaxis": f"x{panel}",
                     "yaxis": f"y{panel}",
                     "y": _digits(values),
                     "line": {"color": colour, "dash": dash, "width": 2},
-                    "marker": {"size": 7, "symbol": symbol},
+                    "marker": {"size": 8, "symbol": symbol, "maxdisplayed": 0 if panel else _MARKS},
                     "hovertemplate": "%{y:.4f}",
                 }
             )
@@ -130,16 +134,21 @@ def surface_figures(comparison: Comparison) -> list[tuple[str, Figure, str]]:
     for axis in axes:
         curves = curves_over(comparison, axis, axes)
         if curves:
-            figures.append((f"Final loss over {axis.label}", _curve_figure(curves, axis), _remark(curves, axis)))
+            figures.append((f"Final loss over {_named(axis)}", _curve_figure(curves, axis), _remark(curves, axis)))
     for x_axis, y_axis in combinations(axes, 2):
         for grid in grids_over(comparison, x_axis, y_axis, axes):
-            heading = f"Final loss over {x_axis.label} and {y_axis.label}"
+            heading = f"Final loss over {_named(x_axis)} and {_named(y_axis)}"
             figures.append((heading, _grid_figure(grid), f"All with {grid.name}." if grid.name else ""))
     return figures
 
 
+def _named(axis: Axis) -> str:
+    return axis.label.removesuffix(", %")
+
+
 def _curve_figure(curves: Sequence[Curve], axis: Axis) -> Figure:
     traces: list[Figure] = []
+    starred = False
     for n, curve in enumerate(curves):
         colour, dash = COLOURS[n % len(COLOURS)], DASHES[n // len(COLOURS) % len(DASHES)]
         name = plain(curve.name or "runs")
@@ -155,8 +164,9 @@ def _curve_figure(curves: Sequence[Curve], axis: Axis) -> Figure:
         if curve.lowest is not None:
             at, loss = curve.lowest
             star = {"color": "white", "size": 16, "symbol": "star", "line": {"color": colour, "width": 2}}
-            lowest = {"x": [at], "y": [loss], "mode": "markers", "marker": star, "showlegend": n == 0}
-            traces.append({**lowest, "name": "lowest of the parabola"})
+            lowest = {"x": [at], "y": [loss], "mode": "markers", "marker": star, "showlegend": not starred}
+            traces.append({**lowest, "name": "lowest of the parabola", "legendrank": 2000})
+            starred = True
     gridded = {"gridcolor": "#e6e6e6", "zeroline": False, "ticks": "outside", "tickcolor": "#999"}
     tried = sorted({float(x) for curve in curves for x in curve.x})
     ticks = {"tickvals": tried, "ticktext": [f"{x:g}" for x in tried]} if len(tried) <= 9 else {}
@@ -183,8 +193,9 @@ def _remark(curves: Sequence[Curve], axis: Axis) -> str:
             said = f"the lowest loss is at the edge, {best:g}: values beyond it may be better"
         else:
             said = "no parabola fits: it has no minimum among the values tried"
-        exact = ", and meets them exactly, so nothing says how well it fits" if values == len(curve.x) == 3 else ""
-        sentences.append(f"{where}{said}{exact}.")
+        sentences.append(f"{where}{said}.")
+    if any(curve.lowest is not None and len(curve.x) == 3 for curve in curves):
+        sentences.append("three points fix a parabola, so nothing says how well it fits.")
     return " ".join(sentence[0].upper() + sentence[1:] for sentence in sentences)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 
-from analysis.comparison.charts import loss_figure, surface_figures
+from analysis.comparison.charts import MOST_SHOWN, loss_figure, surface_figures
 from analysis.comparison.comparing import (
     ABSENT,
     KINDS,
@@ -119,11 +119,14 @@ def _loss(comparison: Comparison) -> Iterator[str]:
     yield _choices("axis", "against", _AXES)
     yield '<div id="loss-chart"></div>'
     hours = "" if all(_has_speed(run) for run in comparison.comparable) else " Runs without a logged speed have none."
+    waiting = "Runs that are not compared are"
+    if len(comparison.comparable) > MOST_SHOWN:
+        waiting = f"At first the {MOST_SHOWN} best are shown; the others, and runs that are not compared, are"
     yield (
         '<p class="small">Training loss is smoothed by a Gaussian as wide as 2 % of what was logged. FLOPs are 6 N + 12 n_layers '
         "d_model T for each token, forward and backward. Hours are of training alone, tokens over speed: without validation, "
-        f"sampling, saving and waiting for a place.{hours} The first steps lie above the chart: a double click shows all. "
-        "Runs that are not compared are in the legend, and a click there shows them.</p>"
+        f"sampling and saving.{hours} The first steps lie above the chart: a double click shows all. "
+        f"{waiting} in the legend, where a click shows them.</p>"
     )
 
 
@@ -153,7 +156,7 @@ def _noise_in_words(comparison: Comparison) -> str:
     if noise is None:
         return (
             "The noise between seeds is unknown: no two of these runs differ in their seed alone. Whether a difference is more "
-            "than chance cannot be said; repeat some of them with another seed=…."
+            "than chance cannot be said; train some of them with another seed as well."
         )
     groups = [candidate for candidate in comparison.candidates if len(candidate.runs) > 1]
     n_runs = sum(len(candidate.runs) for candidate in groups)
@@ -184,7 +187,7 @@ def _standings(comparison: Comparison, kind: str) -> Iterator[str]:
         candidate, mean = candidates[n], columns["mean"][n]
         yield "<tr>" + "".join(
             [
-                f"<td>{escape(candidate.name)}</td>",
+                f"<td>{_breakable(candidate.name)}</td>",
                 f'<td class="number" data-value="{len(candidate.runs)}">{escape(_seeds(candidate))}</td>',
                 _value_cell(mean, kind, below=False),
                 f'<td class="number" data-value="{_value(mean.difference)}">{_difference(mean, kind)}</td>',
@@ -274,10 +277,14 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, name: str) ->
     yield "".join(_head(head, number=False) for head in heads)
     yield "</tr></thead><tbody>"
     for row in rows:
-        yield "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
+        yield "<tr>" + "".join(f"<td>{_breakable(cell)}</td>" for cell in row) + "</tr>"
     yield "</tbody></table></div>"
 
 
 def _head(text: str, *, number: bool) -> str:
-    broken = escape(text).replace(".", ".<wbr>")
-    return f'<th{" class=number" if number else ""}><button type="button">{broken}</button></th>'
+    return f'<th{" class=number" if number else ""}><button type="button">{_breakable(text)}</button></th>'
+
+
+def _breakable(text: str) -> str:
+    """HTML of a text that may be broken after the dots and commas of a run's or a setting's name."""
+    return escape(text).replace(".", ".<wbr>").replace(",", ",<wbr>")

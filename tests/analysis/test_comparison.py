@@ -15,6 +15,7 @@ import yaml
 import launch
 from analysis.budget import flops_per_token
 from analysis.comparison import Comparison, find_runs, read_runs
+from analysis.comparison.charts import MOST_SHOWN, loss_figure
 from analysis.comparison.comparing import text_of
 from analysis.comparison.reading import Run, State
 from report import report
@@ -250,6 +251,20 @@ def test_what_runs_say_is_inert_in_the_page(sweep: Path, tmp_path: Path) -> None
     assert "\u2028" not in text.split('<script type="application/json"', 1)[1].split("</script>")[0]
     assert "http-equiv" in text
     assert text.count("</script>") == 5  # three of data, Plotly, ours
+
+
+def test_of_forty_runs_the_best_are_drawn_at_first(sweep: Path, tmp_path: Path) -> None:
+    text = (sweep / "a" / "config.yaml").read_text()
+    for n in range(40):
+        shutil.copytree(sweep / "a", tmp_path / f"{n}", ignore=shutil.ignore_patterns("checkpoints", "tensorboard"))
+        (tmp_path / f"{n}" / "config.yaml").write_text(text.replace("lr: 0.001", f"lr: 0.0{n + 10}"))
+    comparison = Comparison(read_runs(find_runs(str(tmp_path / "*"))))
+    assert len(comparison.candidates) == 40
+    figure, _ = loss_figure(comparison)
+    assert len({trace["legendgroup"] for trace in figure["data"]}) == 40
+    assert len({trace["legendgroup"] for trace in figure["data"] if trace["visible"] is True}) == MOST_SHOWN
+    report({"runs": str(tmp_path / "*"), "out": str(tmp_path / "page.html")})
+    assert (tmp_path / "page.html").stat().st_size < 6e6
 
 
 def test_a_name_that_is_no_text_is_written(alone: Path) -> None:
