@@ -43,7 +43,7 @@ def loss_figure(comparison: Comparison) -> tuple[Figure, list[dict[str, Any]]]:
             if not len(steps):
                 continue
             if not panel:
-                steps, values = _thin(steps, _smoothed(values))
+                steps, values = _thin(steps, smooth(values))
             traces.append(
                 {
                     "type": "scatter",
@@ -123,7 +123,7 @@ def _highest_of_interest(comparison: Comparison) -> float | None:
     for run in comparison.comparable:
         steps, values = _finite(*run.series("train/loss"))
         if len(steps) > 1:
-            losses.append(float(np.interp(run.steps / 20, steps, _smoothed(values))))
+            losses.append(float(np.interp(run.steps / 20, steps, smooth(values))))
     return float(np.median(losses)) * 1.03 if losses else None
 
 
@@ -262,10 +262,6 @@ def plain(text: str) -> str:
 def _finite(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     finite = np.isfinite(values)
     return steps[finite], values[finite]
-
-
-def _smoothed(values: np.ndarray) -> np.ndarray:
-    return smooth(values, width=max(2.0, len(values) / 50))
 
 
 def _thin(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
