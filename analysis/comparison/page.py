@@ -124,8 +124,8 @@ def _loss(comparison: Comparison) -> Iterator[str]:
         waiting = f"At first the {MOST_SHOWN} best are shown; the others, and runs that are not compared, are"
     yield (
         '<p class="small">Training loss is smoothed by a Gaussian as wide as a fortieth of what was logged. FLOPs are '
-        "6 N + 12 n_layers d_model T for each token, forward and backward. Hours are of training alone, tokens over speed: without validation, "
-        f"sampling and saving.{hours} The first steps lie above the chart: a double click shows all. "
+        "6 N + 12 n_layers d_model T for each token, forward and backward. Hours are of training alone, tokens over speed: "
+        f"without validation, sampling and saving.{hours} The first steps lie above the chart: a double click shows all. "
         f"{waiting} in the legend, where a click shows them.</p>"
     )
 
