@@ -64,6 +64,8 @@ def _print_logs(report: LogReport) -> None:
     print(f"         {len(log.samples):,} blocks of samples, {saved:,} checkpoints, {interrupted:,} interruptions")
     print(f"         {log.n_not_understood:,} lines could not be understood{first}")
     print(f"written: {', '.join(map(str, report.written))}")
+
+
 def compare(runs: str | list[str], out: str | None) -> None:
     """Write the page that compares runs, and print where it is.
 
