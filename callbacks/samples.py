@@ -84,7 +84,7 @@ class Samples(StepCallback):
             row = {"step": step, "prompt": prompt, "chat": n >= len(self._prompts), "response": response}
             terminal.complain("samples.jsonl", self.lines.append_row(row))
             responses.append((prompt, response))
-            text = "    " + f"{prompt}**→**{response}".replace("\n", "  \n    ")
+            text = "    " + f"{prompt}→{response}".replace("\n", "\n    ")  # as code, so that no character is Markdown
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoard):
                     logger.write("add_text", f"samples/{prompt}", text, step)

@@ -41,6 +41,12 @@ from running.run_config import (
 from running.run_directory import RunDirectory
 from running.strategies import environment_of_ranks, refuse_other_ranks, strategy_of
 
+# settings that say where and how a run is made and watched, and not what it is
+_NO_HYPERPARAMETERS = (
+    *("name", "runs_dir", "run_dir", "sweep_dir", "data_dir", "data.", "init_from", "branch.", "resume", "max_hours"),
+    *("trainer.", "callbacks.", "logger.", "log_every", "val_every"),
+)
+
 
 def run_training(config: Mapping[str, Any]) -> dict[str, float]:
     """See `train.train`, which holds the run directory's lock meanwhile."""
@@ -129,7 +135,9 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
             terminal.note(f"starting from the weights of {config['init_from']}", style="")
         if beginning.branching or not beginning.checkpoint:
             settings = {
-                key: value for key, value in composing.flatten(config) if isinstance(value, (bool, int, float, str))
+                key: value
+                for key, value in composing.flatten(config)
+                if isinstance(value, (bool, int, float, str)) and not key.startswith(_NO_HYPERPARAMETERS)
             }
             columns = [f"val/{kind}/{source}" for kind in ("loss", "bits_per_byte") for source in [*sources, "mean"]]
             tensorboard.add_run(settings, columns)

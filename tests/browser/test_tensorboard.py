@@ -1,0 +1,103 @@
+"""What TensorBoard shows of a sweep, in a real browser."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from analysis.run_record import read_rows
+from tests.browser.conftest import Visit
+from tests.sweep import RATES
+
+TRAINED = {*RATES, "longer"}
+"""The others of the sweep are copies without TensorBoard's files."""
+
+
+@pytest.fixture(scope="module")
+def sweep_folder(browser: Browser, request: pytest.FixtureRequest) -> Path:
+    """Only where there is a browser."""
+    folder: Path = request.getfixturevalue("sweep")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(sweep_folder: Path) -> Iterator[str]:
+    """Of TensorBoard, which serves the folder of a sweep."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(sweep_folder), "--port", str(port)]
+    with subprocess.Popen(
+        [*command, "--host", "127.0.0.1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as server:
+        url, until = f"http://127.0.0.1:{port}", time.monotonic() + 90
+        while served(url) != {f"{name}/tensorboard" for name in TRAINED}:
+            assert server.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.3)
+        yield url
+        server.terminate()
+
+
+def served(url: str) -> set[str]:
+    """The runs that TensorBoard knows by now."""
+    try:
+        with urlopen(f"{url}/data/runs", timeout=10) as answer:
+            return set(json.load(answer))
+    except OSError:
+        return set()
+
+
+@pytest.fixture
+def tensorboard(unwatched: Visit, address: str) -> Iterator[Visit]:
+    """TensorBoard has warnings of its own; but it must ask nobody else, and no script may fail."""
+    unwatched.page.set_default_timeout(30_000)
+    failures: list[str] = []
+    unwatched.page.on("console", lambda m: failures.append(m.text) if m.type == "error" else None)
+    unwatched.page.on("pageerror", lambda error: failures.append(str(error)))
+    yield unwatched
+    assert unwatched.strangers == []
+    assert failures == []
+
+
+def opened(visit: Visit, address: str, tab: str) -> Page:
+    return visit.open(f"{address}/#{tab}")
+
+
+def test_charts_stand_in_groups_with_the_curves_of_each_source(
+    tensorboard: Visit, address: str, sweep_folder: Path
+) -> None:
+    page = opened(tensorboard, address, "custom_scalars")
+    for group in ("validation by source", "training", "mix", "speed"):
+        expect(page.locator("tf-category-paginated-view .heading", has_text=group).first).to_be_visible()
+    card = page.locator("tf-custom-scalar-multi-line-chart-card").first
+    expect(card).to_contain_text("perplexity")
+    sources = [
+        key.rpartition("/")[2]
+        for key in read_rows(sweep_folder / "a" / "metrics.jsonl")[-1]
+        if "val/perplexity/" in key
+    ]
+    expect(card).to_contain_text(f"Matches ({len(sources) * len(TRAINED)})")
+
+
+def test_samples_can_be_read(tensorboard: Visit, address: str, sweep_folder: Path) -> None:
+    page = opened(tensorboard, address, "text")
+    sample = read_rows(sweep_folder / "a" / "samples.jsonl")[-1]
+    words = max(f"{sample['prompt']}→{sample['response']}".split(), key=len)
+    expect(page.locator("tf-text-loader", has_text=sample["prompt"].strip()).first).to_contain_text(words)
+
+
+def test_hyperparameters_have_a_row_for_each_run(tensorboard: Visit, address: str) -> None:
+    page = opened(tensorboard, address, "hparams")
+    for name in TRAINED:
+        expect(page.locator("vaadin-grid-cell-content", has_text=f"{name}/tensorboard").first).to_be_visible()
+    expect(page.locator("vaadin-grid-cell-content", has_text="val/loss/").first).to_be_visible()
+    expect(page.locator("tf-hparams-query-pane", has_text="optimizer.lr")).to_be_visible()
+    expect(page.locator("tf-hparams-query-pane", has_text="callbacks.")).to_have_count(0)
