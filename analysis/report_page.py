@@ -1,6 +1,7 @@
 """One run as a page that stands alone, and its samples as a text."""
 
 import json
+import re
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
@@ -114,10 +115,10 @@ def _environment(run: RunRecord) -> Iterator[str]:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """An HTML table; what begins with a digit is set to the right."""
+    """An HTML table; numbers are set to the right."""
 
     def cell(text: str) -> str:
-        number = ' class="number"' if text[:1].isdigit() else ""
+        number = ' class="number"' if re.fullmatch(r"[\d.,]+", text) else ""
         return f"<td{number}>{escape(text)}</td>"
 
     body = "".join(f"<tr>{''.join(map(cell, row))}</tr>\n" for row in rows)
