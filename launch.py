@@ -13,7 +13,7 @@ import traceback
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra import compose
 from hydra._internal.utils import get_args_parser
@@ -77,7 +77,7 @@ def start(hydra_main: Callable[[], None], verb: str) -> None:
     arguments = quote_texts(sys.argv[1:])
     try:
         check_command_line(verb, arguments)
-        given = get_args_parser().parse_args(arguments)
+        given = _parsed(arguments)
         if given.multirun:
             ranks.refuse_multirun()
     except ValueError as error:
@@ -133,7 +133,7 @@ def check_command_line(verb: str, arguments: list[str]) -> None:
         ValueError: as `compose_config`; or a setting is none, a text stands where a number belongs, or a config file says what
             Hydra itself shall do.
     """
-    given = get_args_parser().parse_args(arguments)
+    given = _parsed(arguments)
     if given.experimental_rerun is not None:
         raise ValueError("--experimental-rerun reads a pickle, which can run code: start the run's own command again.")
     for argument in given.overrides:
@@ -160,6 +160,17 @@ def check_command_line(verb: str, arguments: list[str]) -> None:
     first = [texts[0] for texts in choices]
     others = ([*first[:n], text, *first[n + 1 :]] for n, texts in enumerate(choices) for text in texts[1:])
     _check_jobs(verb, given, parsed, [first, *others])
+
+
+def _parsed(arguments: list[str]) -> Namespace:
+    """A command line's flags and settings, where argparse would print a page and exit with 2."""
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        raise ValueError(f"{message}: flags such as -m stand before all settings, and --help lists them.")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    return parser.parse_args(arguments)
 
 
 def _check_jobs(verb: str, given: Namespace, parsed: Sequence[Override], jobs: Iterable[list[str]]) -> None:

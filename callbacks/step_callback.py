@@ -16,7 +16,8 @@ class StepCallback(L.Callback):
     def __init__(self, *, every: int) -> None:
         if not isinstance(every, int) or every < 1:
             raise ValueError(
-                f"callbacks: every is {every!r} for {type(self).__name__}: it must be a number of steps, 1 or more."
+                f"callbacks: every is {every!r} for {type(self).__name__}: it must be a number of steps, 1 or more; "
+                "~callbacks.<its name> leaves it out."
             )
         self.every = every
 

@@ -76,7 +76,17 @@ def verify(path: Path) -> None:
     if not manifest.is_file():
         raise ValueError(f"{path} lacks its manifest {manifest.name}, against which it is verified: copy both.")
     if not verifies(path):
+        named = _file_of(manifest)
+        if named not in (None, path.name):
+            raise ValueError(f"{manifest} is the manifest of {named}: a checkpoint and its manifest keep their names.")
         raise ValueError(f"{path} does not agree with its manifest {manifest.name}: use an older checkpoint.")
+
+
+def _file_of(manifest: Path) -> str | None:
+    """Which file a manifest is of, by its own word."""
+    with suppress(ValueError, KeyError, TypeError):
+        return str(json.loads(manifest.read_text())["file"])
+    return None
 
 
 def verifies(path: Path) -> bool:

@@ -94,9 +94,11 @@ def remove_all_but(path: Path) -> None:
 def set_aside(path: Path) -> None:
     """Take a damaged checkpoint out of the way, and leave it to be looked at."""
     manifest = path.with_suffix(".json")
-    path.replace(path.with_suffix(".damaged"))
+    earlier = len([*path.parent.glob(f"{path.stem}.damaged"), *path.parent.glob(f"{path.stem}_again*[0-9].damaged")])
+    name = f"{path.stem}_again{earlier}" if earlier else path.stem  # of the same step there was one already
+    path.replace(path.with_name(f"{name}.damaged"))
     if manifest.exists():
-        manifest.replace(manifest.with_suffix(".json.damaged"))
+        manifest.replace(manifest.with_name(f"{name}.json.damaged"))
 
 
 def give_up(path: Path, folder: Path) -> None:

@@ -19,7 +19,8 @@ from running.composing import flatten, read_config
 _DEFINES = {"model", "tokenizer", "seed", "global_batch", "init_from", "branch"}
 _OF_THE_TRUNK = {"model", "tokenizer", "optimizer", "global_batch", "seed"}
 _PLACES = {"runs_dir", "run_dir", "sweep_dir"}
-_WHERE_IT_RUNS = ("data_dir", "data.", "trainer.", "micro_batch", "max_hours", "resume", "logger")
+_WHERE_IT_RUNS = ("data_dir", "data.", "trainer.", "micro_batch", "max_hours", "resume")
+_HOW_IT_IS_WATCHED = ("logger", "callbacks.", "log_every", "val_every")
 
 
 class Beginning(NamedTuple):
@@ -33,6 +34,7 @@ class Beginning(NamedTuple):
     damaged: tuple[Path, ...] = ()  # newer checkpoints that do not agree with their manifests
     named: bool = False  # the checkpoint is the one that `resume` names, and the run was not taken back to it before
     given_up: tuple[Path, ...] = ()  # newer ones than that which `resume` names
+    went_back: bool = False  # an earlier start was at the checkpoint that `resume` names
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -89,7 +91,7 @@ def beginning_of(run: Path, config: Mapping[str, Any]) -> Beginning:
         return Beginning(None, 0, None, False, changes)
     beginning = _at(newest, config)._replace(changes=changes, damaged=tuple(damaged))
     for key, (then, now) in changes.items():
-        if beginning.step == config["max_steps"] and not key.startswith(_WHERE_IT_RUNS):
+        if beginning.step == config["max_steps"] and not key.startswith(_WHERE_IT_RUNS + _HOW_IT_IS_WATCHED):
             raise ValueError(
                 f"{run} is done: {beginning.step} steps with {key}={then}, and nothing is left for {key}={now}: choose another "
                 "run with name=…, or a larger max_steps."
@@ -121,10 +123,12 @@ def _named(path: Path, run: Path, config: Mapping[str, Any], changes: Mapping[st
     folder = run / "checkpoints"
     newest, damaged = search(folder)
     if newest is not None and _resumed_from(run) == str(path) and "resume" not in changes:
-        return _at(newest, config)._replace(changes=changes, damaged=tuple(damaged))
+        return _at(newest, config)._replace(changes=changes, damaged=tuple(damaged), went_back=True)
     if not path.is_file() or path.suffix != ".pt":
+        there = ", ".join(other.name for other in checkpoints_in(folder)) or "none"
         raise ValueError(
-            f"resume={path} is no checkpoint: it must be auto, never, or the path of a checkpoint, a file step_….pt."
+            f"resume={path} is no checkpoint{'' if path.exists() else ', there is no such file'}: it must be auto, never, or the "
+            f"path of a file step_….pt; {folder} has {there}."
         )
     verify(path)
     own = [other for other in checkpoints_in(folder) if other.resolve() != path.resolve()]

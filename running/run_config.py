@@ -1,5 +1,6 @@
 """What a config says of a run, checked and made into objects: the same for train.py, plan.py and verify.py."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -79,9 +80,15 @@ def accumulation_of(config: Mapping[str, Any]) -> int:
     accumulation, rest = divmod(config["global_batch"], config["micro_batch"] * world_size)
     if rest or not accumulation:
         ranks = f" on each of {world_size} ranks" if world_size > 1 else ""
+        of_rank, uneven = divmod(config["global_batch"], world_size)
+        mend = (
+            f"global_batch={config['micro_batch'] * world_size}"
+            if uneven or not of_rank
+            else (f"micro_batch={math.gcd(of_rank, config['micro_batch'])}")
+        )
         raise ValueError(
             f"global_batch={config['global_batch']} sequences cannot be divided into micro-batches of "
-            f"micro_batch={config['micro_batch']}{ranks}."
+            f"micro_batch={config['micro_batch']}{ranks}: set {mend}, for example."
         )
     return accumulation
 

@@ -239,12 +239,14 @@ def _beginnings(beginning: Beginning, *, lost: int, max_steps: int) -> Iterator[
     """
     for path in beginning.damaged:
         yield (
-            f"{path} does not agree with its manifest, or has none: passed over; it is {path.stem}.damaged now",
+            f"{path} does not agree with its manifest, or has none: passed over; it is {path.stem}….damaged now",
             "bold red",
         )
     for path in beginning.given_up:
-        yield f"{path} is given up, and lies in given_up/ now", ""
+        yield f"{path} is given up, and lies in a folder of {path.parent / 'given_up'} now", ""
     again = f"{lost} step{'s' * (lost > 1)} after it {'are' if lost > 1 else 'is'} made again"
+    if beginning.went_back:
+        yield "what resume names was gone back to at an earlier start: it goes on from there", ""
     if beginning.checkpoint:
         yield f"going on after step {beginning.step}, from {beginning.checkpoint}" + f"; {again}" * (lost > 0), ""
     elif lost > 0:

@@ -37,7 +37,12 @@ def test_a_command_composes(command: str) -> None:
         assert importlib.util.find_spec(arguments[0])
         return
     assert (ROOT / script).is_file()
-    launch.check_command_line(Path(script).stem, launch.quote_texts(arguments))
+    settings = launch.quote_texts(arguments)
+    launch.check_command_line(Path(script).stem, settings)
+    if script in ("train.py", "plan.py"):
+        first = settings[0] == "-m"
+        one_job = [setting.split(",")[0] for setting in settings[1:]] if first else settings
+        assert accumulation_of(launch.compose_config(Path(script).stem, one_job)) > 0
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith(("torchrun ", "srun "))])

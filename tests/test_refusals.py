@@ -140,3 +140,10 @@ def test_mixed_curriculum_says_what_is_missing(tmp_path: Path) -> None:
         assert f"python prepare.py source={source} tokenizer=gpt2_chatml data_dir={tmp_path}/d" in lines
     assert "experiment=quickstart" in lines[-1]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("arguments", [["--nonsense", "seed=1"], ["seed=1", "-m", "name=a", "optimizer.lr=1e-3,2e-3"]])
+def test_flags_in_the_wrong_place_are_refused_in_one_sentence(arguments: list[str]) -> None:
+    with pytest.raises(ValueError, match="flags such as -m stand before all settings") as refusal:
+        launch.check_command_line("train", arguments)
+    assert len(str(refusal.value).splitlines()) == 1

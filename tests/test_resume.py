@@ -124,7 +124,7 @@ def test_what_was_begun_elsewhere_is_not_begun_anew(straight: Path, tiny_data: P
         (
             "nowhere.pt",
             (),
-            r"resume=nowhere\.pt is no checkpoint: it must be auto, never, or the path of a checkpoint, a file",
+            r"resume=nowhere\.pt is no checkpoint, there is no such file: it must be auto, never, or the path of a file",
         ),
         ("{}/checkpoints", (), r"checkpoints is no checkpoint: it must be auto, never, or the path"),
         ("null", (), r"resume is None: it must be auto, never, or the path"),

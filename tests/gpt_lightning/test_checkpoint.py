@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gpt_lightning.checkpoint import VerifiedCheckpointIO, read_checkpoint
-from gpt_lightning.checkpoint_folder import checkpoint_path, newest_valid_checkpoint, prune
+from gpt_lightning.checkpoint_folder import checkpoint_path, newest_valid_checkpoint, prune, set_aside
 
 
 @pytest.fixture
@@ -64,6 +64,22 @@ def test_a_copy_with_a_name_of_its_own_is_neither_counted_nor_removed(folder: Pa
     assert own.read_bytes() == b"mine"
     assert newest_valid_checkpoint(folder) in list(folder.glob("step_????????.pt"))
     assert len(list(folder.glob("step_????????.pt"))) == 1
+
+
+def test_a_manifest_of_another_name_is_said_to_be_one(folder: Path) -> None:
+    for end in ("pt", "json"):
+        checkpoint_path(folder, 40).with_suffix(f".{end}").rename(folder / f"mine.{end}")
+    with pytest.raises(ValueError, match=r"mine\.json is the manifest of step_00000040\.pt: .* keep their names"):
+        read_checkpoint(folder / "mine.pt")
+
+
+def test_what_was_set_aside_stays_when_its_step_rots_again(folder: Path) -> None:
+    path = checkpoint_path(folder, 40)
+    for content in (b"first", b"second", b"third"):
+        path.write_bytes(content)
+        set_aside(path)
+    aside = sorted(folder.glob("step_00000040*.damaged"))
+    assert {other.read_bytes() for other in aside if ".json" not in other.name} == {b"first", b"second", b"third"}
 
 
 def test_code_in_a_file_never_runs(tmp_path: Path) -> None:
