@@ -39,7 +39,7 @@ if not started_by():
     sys.exit()
 try:
     with together():
-        print("rank", os.environ["RANK"], os.getpid(), flush=True)
+        os.write(1, f"rank {{os.environ['RANK']}} {{os.getpid()}}\\n".encode())  # in one piece, whatever the other rank writes
         {first} if is_first_rank() else {second}
 except RankLost as error:
     sys.stderr.write(f"error: {{error}}\\n")
