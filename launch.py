@@ -61,7 +61,6 @@ PATHS = {
     "log_dir",
     "out_dir",
     "runs",
-    "out",
     "input",
     "output",
     "init_from",

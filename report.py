@@ -1,6 +1,6 @@
 """python report.py [run=runs/<name>]: a run's pictures, and its figures in short.
 
-python report.py runs='runs/lr_sweep/*' [out=…]: many runs beside each other, as one page.
+python report.py runs='runs/lr_sweep/*' [out_dir=…]: many runs beside each other, as one page.
 python report.py log_dir=… [out_dir=… pattern='training_*.log']: training logs, several in one, as two JSON files and a picture.
 """
 
@@ -27,7 +27,7 @@ def report(config: Mapping[str, Any]) -> None:
         ValueError: there is no such run, or there are no such logs, or nothing was logged yet; `runs` names nothing.
     """
     if config.get("runs") is not None:
-        compare(config["runs"], config["out"])
+        compare(config["runs"], config["out_dir"])
         return
     if config.get("log_dir") is not None:
         log_dir = Path(config["log_dir"])
@@ -66,19 +66,19 @@ def _print_logs(report: LogReport) -> None:
     print(f"written: {', '.join(map(str, report.written))}")
 
 
-def compare(runs: str | list[str], out: str | None) -> None:
+def compare(runs: str | list[str], out_dir: str | None) -> None:
     """Write the page that compares runs, and print where it is.
 
     Args:
         runs: a path or a pattern of them, or a list of such.
-        out: the page; None: comparison.html in the folder that holds the runs.
+        out_dir: where comparison.html is to lie; None: in the folder that holds the runs.
 
     Raises:
         ValueError: `runs` names nothing.
     """
     paths = find_runs(runs)
     comparison = Comparison(read_runs(paths))
-    page = Path(out) if out is not None else common_folder(paths) / "comparison.html"
+    page = (common_folder(paths) if out_dir is None else Path(out_dir)) / "comparison.html"
     write_comparison(comparison, page, title=f"Comparison of {', '.join([runs] if isinstance(runs, str) else runs)}")
     console = Console(highlight=False, soft_wrap=True, markup=False)
     console.print(f"{len(comparison.ranked)} of {len(paths)} runs are ranked")

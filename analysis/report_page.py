@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from analysis import standalone_page
 from analysis.run_record import RunRecord
 
-STYLE = """
+_STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1c2330; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
 h1, h2 { line-height: 1.2; } h2 { margin-top: 2.5rem; }
 table { border-collapse: collapse; } th, td { padding: .25rem .9rem .25rem 0; text-align: left; vertical-align: top; }
@@ -36,11 +37,8 @@ def write_page(run: RunRecord, pictures: Mapping[str, Path], path: Path) -> None
         ("Settings", [f"<details><summary>config.yaml</summary><pre>{escape(run.settings)}</pre></details>"]),
     ]
     body = "\n".join(f"<h2>{escape(heading)}</h2>\n" + "\n".join(parts) for heading, parts in sections)
-    title = escape(run.curves.title)
-    _write(
-        path,
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style></head>\n'
-        f"<body><h1>{title}</h1>\n{body}\n</body></html>\n",
+    standalone_page.write_page(
+        path, title=run.curves.title, body=f"<h1>{escape(run.curves.title)}</h1>\n{body}", style=_STYLE
     )
 
 
@@ -51,7 +49,7 @@ def write_samples(run: RunRecord, path: Path) -> None:
         lines += ["", f"## {_in_one_line(prompt)}"]
         for step, response in responses:
             lines += ["", f"Step {step:,}:", "", *(f"    {line}" for line in response.split("\n"))]
-    _write(path, "\n".join(lines) + "\n")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _validation(run: RunRecord) -> Iterator[str]:
@@ -128,10 +126,3 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _in_one_line(text: str) -> str:
     return " ".join(text.split()) or json.dumps(text)
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

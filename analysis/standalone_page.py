@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from plotly.offline import get_plotlyjs
@@ -12,7 +13,15 @@ from plotly.offline import get_plotlyjs
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
 
-def write_page(path: Path, *, title: str, body: str, style: str, script: str, data: Mapping[str, Any]) -> None:
+def write_page(
+    path: Path,
+    *,
+    title: str,
+    body: str,
+    style: str,
+    script: str | None = None,
+    data: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
     """Write a page whose script finds Plotly as `Plotly`, and each of `data` as JSON in the element of that id.
 
     Args:
@@ -20,7 +29,7 @@ def write_page(path: Path, *, title: str, body: str, style: str, script: str, da
         title: plain text.
         body: HTML, in which all that is not the page's own must be escaped.
         style: CSS.
-        script: JavaScript, run when all is there.
+        script: JavaScript, run when all is there; None: the page is to be read alone.
         data: numbers, texts, lists and dicts; what is not finite becomes null.
     """
     parts = [
@@ -34,8 +43,8 @@ def write_page(path: Path, *, title: str, body: str, style: str, script: str, da
             f'<script type="application/json" id="{escape(name)}">{inert_json(value)}</script>'
             for name, value in data.items()
         ),
-        f"<script>{get_plotlyjs()}</script>",
-        f"<script>{script}</script></body></html>\n",
+        *([] if script is None else [f"<script>{get_plotlyjs()}</script>", f"<script>{script}</script>"]),
+        "</body></html>\n",
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")

@@ -4,7 +4,7 @@
     ValidationPerplexity   val/…                         Samples       samples.jsonl
     RunLog                 train/…, terminal, log file    Checkpoints   checkpoints/, and the cut of the logs at a resume
     Stopping               signals and max_hours          Faults        faults.jsonl: steps left out, losses that are not finite
-    SameBeginning          of several ranks
+    SameBeginning          of several ranks              DataWait      the clock that Throughput reads: waiting for data
     DietLog, SuddenEnd     of verify.py: every sequence in diet/, and a kill
 
 Whatever happens at a step is on disk before the checkpoint of that step: metrics and samples are written at the end of the

@@ -140,7 +140,8 @@ class Checkpoints(StepCallback):
             return
         self._done = step
         with Throughput.paused(trainer):
-            trainer.lightning_module.refuse_ruined_weights()  # type: ignore[operator]
+            module: Any = trainer.lightning_module
+            module.refuse_ruined_weights()
             regular = at_once or step % self.every == 0
             places = [folder / name for name in ["."] * regular + ["permanent"] * permanent + ["best"] * best]
             failure = self._write(trainer, [checkpoint_path(place, step) for place in places])

@@ -239,7 +239,7 @@ def _beginnings(beginning: Beginning, *, lost: int, max_steps: int) -> Iterator[
     """
     for path in beginning.damaged:
         yield (
-            f"{path} does not agree with its manifest, or has none: passed over; it is {path.stem}….damaged now",
+            f"{path} does not agree with its manifest, or has none: passed over, and set aside as .damaged",
             "bold red",
         )
     for path in beginning.given_up:

@@ -154,8 +154,8 @@ def test_a_loss_that_is_no_number_ranks_last_and_makes_no_noise(sweep: Path, alo
     cells = comparison.column("val/loss/mean")
     assert [cell.best for cell in cells] == [False, True]
     assert cells[0].beyond_noise is None
-    report({"runs": [str(alone), str(sweep / "a")], "out": str(alone / "page.html")})
-    assert "not finite" in (alone / "page.html").read_text()
+    report({"runs": [str(alone), str(sweep / "a")], "out_dir": str(alone)})
+    assert "not finite" in (alone / "comparison.html").read_text()
 
 
 def test_a_run_is_running_while_its_lock_is_held(alone: Path) -> None:
@@ -207,24 +207,24 @@ def test_a_broken_run_says_why(alone: Path, file: str, content: bytes, said: str
     run = read(alone)
     assert run.state is State.BROKEN
     assert said in run.note
-    report({"runs": str(alone), "out": str(alone / "page.html")})
-    assert (alone / "page.html").is_file()
+    report({"runs": str(alone), "out_dir": str(alone)})
+    assert (alone / "comparison.html").is_file()
 
 
 def test_nothing_at_all_makes_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
-    report({"runs": [str(tmp_path / "empty"), str(tmp_path / "absent")], "out": None})
+    report({"runs": [str(tmp_path / "empty"), str(tmp_path / "absent")], "out_dir": None})
     assert f"comparison:  {tmp_path / 'comparison.html'}" in capsys.readouterr().out
     text = (tmp_path / "comparison.html").read_text()
     assert "None of 2 runs could be compared." in text
-    report({"runs": str(tmp_path / "*"), "out": None})  # the page itself is no run
+    report({"runs": str(tmp_path / "*"), "out_dir": None})  # the page itself is no run
 
 
 def test_a_pattern_that_names_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="names no folder"):
-        report({"runs": str(tmp_path / "lr_sweep" / "*"), "out": None})
+        report({"runs": str(tmp_path / "lr_sweep" / "*"), "out_dir": None})
     with pytest.raises(ValueError, match="must be a path"):
-        report({"runs": [3], "out": None})
+        report({"runs": [3], "out_dir": None})
 
 
 @pytest.mark.parametrize(
@@ -244,8 +244,8 @@ def test_patterns_are_typed_as_they_are(argument: str) -> None:
 
 
 def test_what_runs_say_is_inert_in_the_page(sweep: Path, tmp_path: Path) -> None:
-    report({"runs": str(sweep / "*"), "out": str(tmp_path / "page.html")})
-    text = (tmp_path / "page.html").read_text()
+    report({"runs": str(sweep / "*"), "out_dir": str(tmp_path)})
+    text = (tmp_path / "comparison.html").read_text()
     assert HOSTILE not in text
     assert "<img" not in text.split("<script", 1)[0]
     assert "\u2028" not in text.split('<script type="application/json"', 1)[1].split("</script>")[0]
@@ -263,15 +263,15 @@ def test_of_forty_runs_the_best_are_drawn_at_first(sweep: Path, tmp_path: Path) 
     figure, _ = loss_figure(comparison)
     assert len({trace["legendgroup"] for trace in figure["data"]}) == 40
     assert len({trace["legendgroup"] for trace in figure["data"] if trace["visible"] is True}) == MOST_SHOWN
-    report({"runs": str(tmp_path / "*"), "out": str(tmp_path / "page.html")})
-    assert (tmp_path / "page.html").stat().st_size < 6e6
+    report({"runs": str(tmp_path / "*"), "out_dir": str(tmp_path)})
+    assert (tmp_path / "comparison.html").stat().st_size < 6e6
 
 
 def test_a_name_that_is_no_text_is_written(alone: Path) -> None:
     strange = Path(os.fsdecode(os.fsencode(alone.with_name("x")) + b"\xff"))
     alone.rename(strange)
-    report({"runs": str(strange.with_name("x*")), "out": str(strange / "page.html")})
-    assert "1 of 1 runs are compared" in (strange / "page.html").read_text(encoding="utf-8")
+    report({"runs": str(strange.with_name("x*")), "out_dir": str(strange)})
+    assert "1 of 1 runs are compared" in (strange / "comparison.html").read_text(encoding="utf-8")
 
 
 def test_settings_are_said_in_few_digits() -> None:

@@ -14,7 +14,7 @@ from tests.sweep import HOSTILE, HOSTILE_NAME
 def address(browser: Browser, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     sweep: Path = request.getfixturevalue("sweep")  # only where there is a browser
     page = tmp_path_factory.mktemp("page") / "comparison.html"
-    report({"runs": [str(sweep / "*"), str(sweep / "absent")], "out": str(page)})
+    report({"runs": [str(sweep / "*"), str(sweep / "absent")], "out_dir": str(page.parent)})
     return page.as_uri()
 
 
@@ -128,7 +128,7 @@ def test_samples_follow_the_step(visit: Visit, address: str) -> None:
 
 def test_the_watch_notices(unwatched: Visit, tmp_path: Path) -> None:
     """A request for a neighbour, a warning and an exception are not overlooked."""
-    file = tmp_path / "page.html"
+    file = tmp_path / "comparison.html"
     file.write_text(
         "<img src='neighbour.png'><script>console.warn('hm'); setTimeout(() => { throw Error('oh') })</script>"
     )

@@ -76,7 +76,7 @@ def draw_random_numbers() -> None:
 
     def drawing(lit: LitGPT, optimizer: Any) -> None:
         random.random()
-        np.random.rand()  # noqa: NPY002
+        np.random.rand()  # noqa: NPY002  # the generator that is meant
         before(lit, optimizer)
 
     LitGPT.on_before_optimizer_step = drawing  # type: ignore[method-assign]

@@ -80,7 +80,7 @@ def become(request: dict[str, Any]) -> None:
         os.close(opened)
     os.environ.update(request["environment"])
     random.seed()  # each process begins with other random numbers of its own
-    np.random.seed()  # noqa: NPY002
+    np.random.seed()  # noqa: NPY002  # of others, which training leaves alone
     torch.seed()
     faulthandler.register(signal.SIGUSR2)  # where it hangs, if it does
     for name, options in request["faults"]:

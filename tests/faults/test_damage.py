@@ -85,8 +85,7 @@ def test_the_newest_is_damaged(begun: Run, new_run: Runs, straight: Runs, damage
     content = newest.read_bytes()
     life = run.finish()
     assert (
-        f"{newest} does not agree with its manifest, or has none: passed over; it is step_00000023….damaged now"
-        in life.output
+        f"{newest} does not agree with its manifest, or has none: passed over, and set aside as .damaged" in life.output
     )
     assert "going on after step 20" in life.output
     assert newest.with_suffix(".damaged").read_bytes() == content
