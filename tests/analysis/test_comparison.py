@@ -233,7 +233,7 @@ def test_a_pattern_that_names_nothing_is_refused(tmp_path: Path) -> None:
         "runs=runs/lr_sweep/*",
         "runs=runs/x_sweep/optimizer.lr=*,seed=1",
         "runs=[runs/a,runs/b]",
-        "runs=runs/a out=a=b.html",
+        "runs=runs/a out_dir=a=b",
     ],
 )
 def test_patterns_are_typed_as_they_are(argument: str) -> None:
