@@ -1,11 +1,12 @@
 """TensorBoard's files, which a full disk must not let a run die of."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard.summary import hparams
 
 from callbacks.terminal import Terminal
@@ -30,11 +31,26 @@ class TensorBoard(TensorBoardLogger):
         self._attempt(lambda: getattr(self.experiment, method)(*args))
 
     @rank_zero_only
-    def add_run(self, settings: dict[str, Any], curves: list[str]) -> None:
-        """Give the run a row in the HPARAMS tab, whose columns follow its curves (Lightning's would add points)."""
+    def add_run(
+        self, settings: Mapping[str, bool | float | str], *, shown: Collection[str], curves: Sequence[str]
+    ) -> None:
+        """Give the run a row in the HPARAMS tab, whose columns follow its curves (Lightning's would add points).
+
+        Args:
+            settings: what the run was trained with.
+            shown: those of them that have a column from the start: TensorBoard shows five, and the others when they are ticked.
+            curves: the metrics that have one, best first; again five are shown from the start.
+        """
+        experiment, *session = hparams(settings, dict.fromkeys(curves, 0.0))
+        columns = experiment.value[0].metadata.plugin_data
+        plugin_data = HParamsPluginData.FromString(columns.content)
+        for column in plugin_data.experiment.hparam_infos:
+            # it orders the columns; and one run speaks for all that TensorBoard finds, so it can only be a guess
+            column.differs = column.name in shown
+        columns.content = plugin_data.SerializeToString()
 
         def add() -> None:
-            for summary in hparams(settings, dict.fromkeys(curves, 0.0)):
+            for summary in (experiment, *session):
                 self.experiment._get_file_writer().add_summary(summary)
 
         self._attempt(add)

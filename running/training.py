@@ -14,9 +14,7 @@ from lightning.pytorch.loggers import Logger
 
 from callbacks import Checkpoints, Faults, MetricsFile, NotSaved, RunLog, SameBeginning, Stopped, Stopping, TensorBoard
 from callbacks.data_wait import DataWait
-from callbacks.run_log import duration
 from callbacks.terminal import Terminal
-from data_modules import SampleOrder
 from data_modules.mixed_data_module import MixedDataModule
 from gpt_lightning import random_states
 from gpt_lightning.checkpoint import VerifiedCheckpointIO, fingerprint
@@ -25,8 +23,9 @@ from gpt_lightning.hardware import choose_device, choose_precision, precision_dt
 from gpt_lightning.lit_gpt import LitGPT, NotFinite
 from gpt_lightning.model import GPT
 from gpt_lightning.model.attention_backends import choose_backend
-from running import allowed_targets, composing
-from running.beginning import Beginning, beginning_of
+from running import allowed_targets
+from running.account import account, beginnings, compared_by, headline, hyperparameters
+from running.beginning import beginning_of
 from running.data_folder import open_sources, refuse_damaged, refuse_other_tokenizer
 from running.ranks import is_first_rank, together
 from running.run_config import (
@@ -40,12 +39,6 @@ from running.run_config import (
 )
 from running.run_directory import RunDirectory
 from running.strategies import environment_of_ranks, refuse_other_ranks, strategy_of
-
-# settings that say where and how a run is made and watched, and not what it is
-_NO_HYPERPARAMETERS = (
-    *("name", "runs_dir", "run_dir", "sweep_dir", "data_dir", "data.", "init_from", "branch.", "resume", "max_hours"),
-    *("trainer.", "callbacks.", "logger.", "log_every", "val_every"),
-)
 
 
 def run_training(config: Mapping[str, Any]) -> dict[str, float]:
@@ -124,23 +117,18 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
     def begin() -> None:
         changes = run.begin(config, sources, beginning, initial_weights)
         terminal.note(
-            _headline(config, lit.model, order, f"{device}, {precision} ({why}), attention {attention} ({because})"),
+            headline(config, lit.model, order, f"{device}, {precision} ({why}), attention {attention} ({because})"),
             style="",
         )
-        for note, style in _beginnings(beginning, lost=run.last_step() - beginning.step, max_steps=config["max_steps"]):
+        for note, style in beginnings(beginning, lost=run.last_step() - beginning.step, max_steps=config["max_steps"]):
             terminal.note(note, style=style)
         for key, (then, now) in changes.items():
             terminal.note(f"changed from here on: {key}={now}, was {then}", style="")
         if initialised:
             terminal.note(f"starting from the weights of {config['init_from']}", style="")
         if beginning.branching or not beginning.checkpoint:
-            settings = {
-                key: value
-                for key, value in composing.flatten(config)
-                if isinstance(value, (bool, int, float, str)) and not key.startswith(_NO_HYPERPARAMETERS)
-            }
-            columns = [f"val/{kind}/{source}" for kind in ("loss", "bits_per_byte") for source in [*sources, "mean"]]
-            tensorboard.add_run(settings, columns)
+            metrics = [f"val/{kind}/{source}" for source in ["mean", *sources] for kind in ("loss", "bits_per_byte")]
+            tensorboard.add_run(hyperparameters(config), shown=compared_by(config), curves=metrics)
         tensorboard.add_layout(list(sources))
 
     with lightning_without_noise(), together():
@@ -162,27 +150,9 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
             raise RuntimeError(f"the training broke off after step {trainer.global_step}") from error
     final = run.final_metrics()
     terminal.note(f"done: {trainer.global_step} steps in {run.path}", style="bold")
-    for line in _account(final, seconds=time.monotonic() - began, run=run.path):
+    for line in account(final, seconds=time.monotonic() - began, run=run.path):
         terminal.note(f"  {line}", style="")
     return final
-
-
-def _account(final: Mapping[str, float], *, seconds: float, run: Path) -> Iterator[str]:
-    """What a person wants to know at the end.
-
-    Args:
-        final: the last value of every metric.
-        seconds: that this start took.
-        run: its directory.
-    """
-    tokens = f"{final['tokens'] / 1e6:,.1f} million tokens; " if "tokens" in final else ""
-    yield f"{tokens}this start took {duration(seconds)}"
-    if "val/loss/mean" in final:
-        yield (
-            f"validation, mean of the sources: loss {final['val/loss/mean']:.4f}, perplexity {final['val/perplexity/mean']:.1f}, "
-            f"{final['val/bits_per_byte/mean']:.3f} bits per byte"
-        )
-    yield f"python report.py run={run} draws it, make tensorboard shows it"
 
 
 def _trainer(
@@ -217,43 +187,6 @@ def _in_order(watchers: list[L.Callback], run_log: RunLog) -> list[L.Callback]:
     checkpoints = [watcher for watcher in watchers if isinstance(watcher, Checkpoints)]
     others = [watcher for watcher in watchers if not isinstance(watcher, Checkpoints)]
     return [*others, Faults(), run_log, *checkpoints]
-
-
-def _headline(config: Mapping[str, Any], model: GPT, order: SampleOrder, arithmetic: str) -> str:
-    tokens_per_step = config["global_batch"] * model.config.max_seq_len
-    epochs = (f"{s} {order.counts(order.steps)[s] / n:.2f}" for s, n in order.sequences.items())
-    return (
-        f"{config['name']}: {model.n_parameters():,} parameters on {arithmetic}\n"
-        f"  {config['max_steps']:,} steps of {tokens_per_step:,} tokens, {config['max_steps'] * tokens_per_step / 1e6:,.1f} "
-        f"million in all; epochs planned: {', '.join(epochs)}"
-    )
-
-
-def _beginnings(beginning: Beginning, *, lost: int, max_steps: int) -> Iterator[tuple[str, str]]:
-    """What there is to say of where this start begins, each with its style.
-
-    Args:
-        beginning: of this start.
-        lost: steps that were made after its checkpoint, and logged.
-        max_steps: of the run.
-    """
-    for path in beginning.damaged:
-        yield (
-            f"{path} does not agree with its manifest, or has none: passed over, and set aside as .damaged",
-            "bold red",
-        )
-    for path in beginning.given_up:
-        yield f"{path} is given up, and lies in a folder of {path.parent / 'given_up'} now", ""
-    again = f"{lost} step{'s' * (lost > 1)} after it {'are' if lost > 1 else 'is'} made again"
-    if beginning.went_back:
-        yield "what resume names was gone back to at an earlier start: it goes on from there", ""
-    if beginning.checkpoint:
-        yield f"going on after step {beginning.step}, from {beginning.checkpoint}" + f"; {again}" * (lost > 0), ""
-    elif lost > 0:
-        yield f"beginning once more at step 0, as no checkpoint was saved; {again}", ""
-    if beginning.branching and beginning.diet:
-        was = beginning.diet["curricula"][-1]["steps"]
-        yield f"a branch: its trunk was to have {was:,} steps, and this run {max_steps:,}", ""
 
 
 @contextmanager

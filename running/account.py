@@ -1,0 +1,95 @@
+"""What a run says of itself: at its beginning, at its end, and to the table of hyperparameters."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from callbacks.run_log import duration
+from data_modules import SampleOrder
+from gpt_lightning.model import GPT
+from running import composing
+from running.beginning import Beginning
+
+# settings that say where and how a run is made and watched, and not what it is
+_NO_HYPERPARAMETERS = (
+    *("name", "runs_dir", "run_dir", "sweep_dir", "data_dir", "data.", "init_from", "branch.", "resume", "max_hours"),
+    *("trainer.", "callbacks.", "logger.", "log_every", "val_every"),
+)
+_COMPARED_BY = ["optimizer.lr", "model.n_layers", "model.d_model", "max_steps", "seed"]
+
+
+def hyperparameters(config: Mapping[str, Any]) -> dict[str, bool | float | str]:
+    """The settings that make a run what it is, by their dotted names."""
+    return {
+        key: value
+        for key, value in composing.flatten(config)
+        if isinstance(value, (bool, int, float, str)) and not key.startswith(_NO_HYPERPARAMETERS)
+    }
+
+
+def compared_by(config: Mapping[str, Any]) -> list[str]:
+    """The hyperparameters that the run's multirun varies; outside of one, those that people compare runs by."""
+    axes = re.findall(r"(?:^|,)\+*([\w.]+)=", _job(config)) or _COMPARED_BY
+    return [key for axis in axes for key in hyperparameters(config) if f"{key}.".startswith(f"{axis}.")]
+
+
+def _job(config: Mapping[str, Any]) -> str:
+    """What tells this run from the others of its multirun; empty outside of one."""
+    run = Path(config["run_dir"])
+    return run.name if run.parent == Path(config["sweep_dir"]) else ""
+
+
+def headline(config: Mapping[str, Any], model: GPT, order: SampleOrder, arithmetic: str) -> str:
+    tokens_per_step = config["global_batch"] * model.config.max_seq_len
+    epochs = (f"{s} {order.counts(order.steps)[s] / n:.2f}" for s, n in order.sequences.items())
+    return (
+        f"{' '.join(filter(None, (config['name'], _job(config))))}: {model.n_parameters():,} parameters on {arithmetic}\n"
+        f"  {config['max_steps']:,} steps of {tokens_per_step:,} tokens, {config['max_steps'] * tokens_per_step / 1e6:,.1f} "
+        f"million in all; epochs planned: {', '.join(epochs)}"
+    )
+
+
+def beginnings(beginning: Beginning, *, lost: int, max_steps: int) -> Iterator[tuple[str, str]]:
+    """What there is to say of where this start begins, each with its style.
+
+    Args:
+        beginning: of this start.
+        lost: steps that were made after its checkpoint, and logged.
+        max_steps: of the run.
+    """
+    for path in beginning.damaged:
+        yield (
+            f"{path} does not agree with its manifest, or has none: passed over, and set aside as .damaged",
+            "bold red",
+        )
+    for path in beginning.given_up:
+        yield f"{path} is given up, and lies in a folder of {path.parent / 'given_up'} now", ""
+    again = f"{lost} step{'s' * (lost > 1)} after it {'are' if lost > 1 else 'is'} made again"
+    if beginning.went_back:
+        yield "what resume names was gone back to at an earlier start: it goes on from there", ""
+    if beginning.checkpoint:
+        yield f"going on after step {beginning.step}, from {beginning.checkpoint}" + f"; {again}" * (lost > 0), ""
+    elif lost > 0:
+        yield f"beginning once more at step 0, as no checkpoint was saved; {again}", ""
+    if beginning.branching and beginning.diet:
+        was = beginning.diet["curricula"][-1]["steps"]
+        yield f"a branch: its trunk was to have {was:,} steps, and this run {max_steps:,}", ""
+
+
+def account(final: Mapping[str, float], *, seconds: float, run: Path) -> Iterator[str]:
+    """What a person wants to know at the end.
+
+    Args:
+        final: the last value of every metric.
+        seconds: that this start took.
+        run: its directory.
+    """
+    tokens = f"{final['tokens'] / 1e6:,.1f} million tokens; " if "tokens" in final else ""
+    yield f"{tokens}this start took {duration(seconds)}"
+    if "val/loss/mean" in final:
+        yield (
+            f"validation, mean of the sources: loss {final['val/loss/mean']:.4f}, perplexity {final['val/perplexity/mean']:.1f}, "
+            f"{final['val/bits_per_byte/mean']:.3f} bits per byte"
+        )
+    yield f"python report.py run={run} draws it, make tensorboard shows it"
