@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -65,10 +65,10 @@ class RunRecord:
 
     @property
     def responses(self) -> dict[str, list[tuple[int, str]]]:
-        """Prompt -> (step, what the model made of it) through time."""
+        """What was asked -> (step, what the model made of it) through time."""
         through_time: dict[str, list[tuple[int, str]]] = {}
         for sample in self.samples:
-            through_time.setdefault(sample["prompt"], []).append((sample["step"], sample["response"]))
+            through_time.setdefault(asked(sample), []).append((sample["step"], sample["response"]))
         return through_time
 
     @property
@@ -162,3 +162,9 @@ def smooth(values: np.ndarray) -> np.ndarray:
     sums, weights = (np.convolve(of, kernel)[reach:-reach] for of in (values, np.ones(len(values))))
     smoothed: np.ndarray = sums / weights
     return smoothed
+
+
+def asked(sample: Mapping[str, Any]) -> str:
+    """The prompt; the same words as a message and as a text to go on with are two."""
+    prompt: str = sample["prompt"]
+    return f"{prompt} (as a message)" if sample.get("chat") else prompt

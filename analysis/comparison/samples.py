@@ -8,6 +8,7 @@ import numpy as np
 from analysis.comparison.charts import legend_name
 from analysis.comparison.comparing import Comparison
 from analysis.comparison.reading import Run
+from analysis.run_record import asked
 
 _MOST_STEPS = 12
 _LONGEST = 4000  # characters of a response
@@ -27,7 +28,7 @@ def samples_beside_each_other(comparison: Comparison) -> dict[str, Any]:
     for n, run in enumerate(runs):
         for sample in run.samples:
             if sample["step"] in steps:
-                by_step = prompts.setdefault(sample["prompt"], {})
+                by_step = prompts.setdefault(asked(sample), {})
                 by_step.setdefault(sample["step"], []).append((n, sample["response"][:_LONGEST]))
     flag = {run.name: "" if run in comparison.comparable else ", not compared" for run in runs}
     return {

@@ -18,6 +18,8 @@ from analysis.comparison import Comparison, find_runs, read_runs
 from analysis.comparison.charts import MOST_SHOWN, loss_figure
 from analysis.comparison.comparing import text_of
 from analysis.comparison.reading import Run, State
+from analysis.comparison.samples import samples_beside_each_other
+from analysis.run_record import RunRecord
 from report import report
 from tests.sweep import HOSTILE, HOSTILE_NAME, RATES, copy_of, edit_environment
 
@@ -251,6 +253,17 @@ def test_what_runs_say_is_inert_in_the_page(sweep: Path, tmp_path: Path) -> None
     assert "\u2028" not in text.split('<script type="application/json"', 1)[1].split("</script>")[0]
     assert "http-equiv" in text
     assert text.count("</script>") == 5  # three of data, Plotly, ours
+
+
+def test_a_prompt_and_the_same_words_as_a_message_are_two(alone: Path) -> None:
+    rows = [{"step": 6, "prompt": "Hello", "chat": chat, "response": f"chat: {chat}"} for chat in (False, True)]
+    (alone / "samples.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    responses = {"Hello": [(6, "chat: False")], "Hello (as a message)": [(6, "chat: True")]}
+    assert RunRecord(alone).responses == responses
+    shown = samples_beside_each_other(Comparison(read_runs([alone])))["prompts"]
+    assert {prompt["prompt"]: prompt["by_step"][6] for prompt in shown} == {
+        asked: [(0, response)] for asked, [(_, response)] in responses.items()
+    }
 
 
 def test_of_forty_runs_the_best_are_drawn_at_first(sweep: Path, tmp_path: Path) -> None:
