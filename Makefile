@@ -19,8 +19,9 @@ quickstart: $(READY)
 	$(BIN)/python train.py experiment=quickstart
 	$(BIN)/python report.py
 
+# the tests of one file stay together: they share what its fixtures have trained
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .
