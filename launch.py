@@ -71,6 +71,9 @@ PATHS = {
 }  # a sweep's runs have = and , in their names
 
 
+_SIGNS = re.compile(r"(?!.*\$\{)[^\w./,*?:+@%-]")  # with which Hydra begins something else; ${…} is meant for it
+
+
 def start(hydra_main: Callable[[], None], verb: str) -> None:
     """Run a verb: check the command line first, so that a typo costs one sentence and not a page."""
     arguments = quote_texts(sys.argv[1:])
@@ -118,7 +121,8 @@ def quote_texts(arguments: list[str]) -> list[str]:
     for argument in arguments:
         key, equals, text = argument.partition("=")
         is_text = key in TEXTS or (key.rpartition(".")[2] == "path" and text[:1] not in ("", '"', "'"))
-        if equals and (is_text or (key in PATHS and "=" in text and text[0] not in "\"'[")):
+        is_path = key in PATHS and text[:1] not in ("", '"', "'", "[") and ("=" in text or _SIGNS.search(text))
+        if equals and (is_text or is_path):
             escaped = re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + ('\\"' if m[2] else ""), text.replace("${", "\\${"))
             argument = f'{key}="{escaped}"'
         quoted.append(argument)

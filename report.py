@@ -12,43 +12,52 @@ import hydra
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 import launch
 from analysis import LogReport, RunRecord, draw_curves, draw_mix, draw_perplexity, report_logs
 from analysis.comparison import Comparison, common_folder, find_runs, read_runs, write_comparison
-from analysis.report_page import write_page, write_samples
+from analysis.report_page import how_far, write_page, write_samples
 
 
 def report(config: Mapping[str, Any]) -> None:
     """Draw a run into its folder report/, compare `runs` on a page, or draw the logs in `log_dir`; print what became of it.
 
     Raises:
-        ValueError: there is no such run, or there are no such logs, or nothing was logged yet; `runs` names nothing.
+        ValueError: there is no such run, or there are no such logs, or nothing was logged yet; `runs` names nothing; `out_dir`
+            is no folder.
     """
-    if config.get("runs") is not None:
-        compare(config["runs"], config["out_dir"])
-        return
-    if config.get("log_dir") is not None:
-        log_dir = Path(config["log_dir"])
-        out_dir = log_dir / "report" if config["out_dir"] is None else Path(config["out_dir"])
-        _print_logs(report_logs(log_dir, out_dir, pattern=config["pattern"]))
-        return
-    run = RunRecord(Path(config["run"]))
-    folder = run.path / "report"
+    out_dir = None if config["out_dir"] is None else launch.path_of(config, "out_dir")
+    if out_dir is not None and out_dir.exists() and not out_dir.is_dir():
+        raise ValueError(f"out_dir={out_dir} is a file: name a folder.")
+    if config["runs"] is not None:
+        if config["log_dir"] is not None:
+            raise ValueError("runs= compares runs and log_dir= reads logs: give one of them.")
+        compare(config["runs"], out_dir)
+    elif config["log_dir"] is not None:
+        log_dir = launch.path_of(config, "log_dir")
+        _print_logs(report_logs(log_dir, out_dir or log_dir / "report", pattern=config["pattern"]))
+    else:
+        run = RunRecord(launch.path_of(config, "run"))
+        _draw(run, out_dir or run.path / "report")
+
+
+def _draw(run: RunRecord, folder: Path) -> None:
+    """A run's pictures and page, into a folder; and its figures in short, to the terminal."""
     draw_curves(run.curves, folder / "curves.png")
     draw_mix(run, folder / "mix.png")
     draw_perplexity(run, folder / "perplexity.png")
     write_samples(run, folder / "samples.md")
     headings = {"Curves": "curves", "Perplexity by source": "perplexity", "Mix": "mix"}
     write_page(run, {heading: folder / f"{name}.png" for heading, name in headings.items()}, folder / "report.html")
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(f"\n{run.path}: {run.rows[-1]['step']:,} steps")
-    if run.last("val/loss/mean") is not None:
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console.print(f"\n{run.path}: {run.rows[-1]['step']:,} steps, {how_far(run)}")
+    for name, lines in run.unreadable.items():
+        console.print(f"{lines:,} line{'s' * (lines > 1)} of {name} cannot be read", style="bold red")
+    if run.validation:
         console.print(_validation_table(run))
     for sample in _two_samples(run):
-        console.print(Text(f"\nsample at step {sample['step']}, after «{sample['prompt'].strip()}»:", style="bold"))
-        console.print(Text("    " + sample["response"].strip().replace("\n", "\n    ")))
+        console.print(_visible(f"\nsample at step {sample['step']}, after «{sample['prompt'].strip()}»:"), style="bold")
+        console.print(_visible("    " + sample["response"].strip().replace("\n", "\n    ")))
     console.print(
         f"\nplots:       {', '.join(str(folder / f'{name}.png') for name in ('curves', 'mix', 'perplexity'))}"
     )
@@ -66,7 +75,7 @@ def _print_logs(report: LogReport) -> None:
     print(f"written: {', '.join(map(str, report.written))}")
 
 
-def compare(runs: str | list[str], out_dir: str | None) -> None:
+def compare(runs: str | list[str], out_dir: Path | None) -> None:
     """Write the page that compares runs, and print where it is.
 
     Args:
@@ -78,7 +87,7 @@ def compare(runs: str | list[str], out_dir: str | None) -> None:
     """
     paths = find_runs(runs)
     comparison = Comparison(read_runs(paths))
-    page = (common_folder(paths) if out_dir is None else Path(out_dir)) / "comparison.html"
+    page = (out_dir or common_folder(paths)) / "comparison.html"
     write_comparison(comparison, page, title=f"Comparison of {', '.join([runs] if isinstance(runs, str) else runs)}")
     console = Console(highlight=False, soft_wrap=True, markup=False)
     console.print(f"{len(comparison.ranked)} of {len(paths)} runs are ranked")
@@ -93,11 +102,15 @@ def _validation_table(run: RunRecord) -> Table:
     table = Table("validation", "perplexity", "of a unigram model", "bits per byte", box=None, pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
-    for source in [*run.sources, "mean"]:
-        unigram = f"{run.unigram_perplexity(source):.0f}" if source != "mean" else ""
-        perplexity, bits = run.last(f"val/perplexity/{source}"), run.last(f"val/bits_per_byte/{source}")
-        table.add_row(source, f"{perplexity:.1f}", unigram, f"{bits:.3f}")
+    for of in run.validation:
+        unigram = f"{of.unigram_perplexity:.0f}" if of.unigram_perplexity else ""
+        table.add_row(of.source, f"{of.perplexity:.1f}", unigram, f"{of.bits_per_byte:.3f}")
     return table
+
+
+def _visible(text: str) -> str:
+    """What a model wrote, with signs in the place of those that would steer the terminal."""
+    return "".join(sign if sign.isprintable() or sign in "\n\t" else f"\\x{ord(sign):02x}" for sign in text)
 
 
 def _two_samples(run: RunRecord) -> list[dict[str, Any]]:

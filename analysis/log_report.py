@@ -77,4 +77,5 @@ def _curves(log: TrainingLog, *, title: str) -> Curves:
         memory_of_gpu=True,
         saved=steps.saved,
         resumed=steps.interrupted,
+        ours=False,
     )

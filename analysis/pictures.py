@@ -1,6 +1,6 @@
-"""The pictures of one run. Each source keeps its colour, line style and place in every one of them."""
+"""The pictures of one run, written and given back. Each source keeps its colour, line style and place in every one of them."""
 
-from itertools import cycle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,15 @@ from analysis.long_series import extremes, means
 from analysis.run_record import Curves, RunRecord, Series, smooth
 
 # From dark to light, so that they stay apart in greyscale too.
-COLOURS = ("#1b2a5c", "#b5361c", "#2f8f83", "#e0a526", "#8a6fc1", "#9cc7e8")
+COLOURS = ("#1b2a5c", "#b5361c", "#2f8f83", "#8a6fc1", "#e0a526", "#9cc7e8")
 STYLES: tuple[Any, ...] = ("-", (0, (6, 1.5)), (0, (2, 1)), (0, (6, 1.5, 1, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1, 1, 1)))
 
+_LABELS = 32  # that fit above each other beside a picture of one panel
+_NAMED = 8.0  # %: an area that is thicker has room for its source's name
 _POINTS = 4000  # of a line; a panel is some 500 pixels wide
 
 
-def draw_curves(curves: Curves, path: Path) -> None:
+def draw_curves(curves: Curves, path: Path) -> Figure:
     """Loss, learning rate, speed and memory over the steps."""
     figure = Figure(figsize=(11, 7), layout="constrained")
     loss, rate, speed, memory = figure.subplots(2, 2, sharex=True).flat
@@ -44,22 +46,28 @@ def draw_curves(curves: Curves, path: Path) -> None:
         loss.vlines(
             curves.resumed, 0, 1, transform=foot, color="black", linewidth=1.2, linestyle=":", label="interrupted"
         )
-    loss.set(title="Training loss", ylabel="nats per loss-bearing token")
-    loss.legend(loc="upper right", framealpha=0.9, edgecolor="none")
+    if curves.changed:
+        heights = [0.97] * len(curves.changed)
+        loss.plot(curves.changed, heights, "v", transform=foot, color="black", markersize=8, label="settings changed")
+    loss.set(title="Training loss", ylabel="nats per loss-bearing token" if curves.ours else "loss, as logged")
+    loss.legend(loc="upper right", framealpha=0.6, edgecolor="none")
     _draw_line(rate, curves.learning_rate, color=COLOURS[0], linewidth=2)
     rate.set(title="Learning rate", ylabel="learning rate")
     rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     _draw_line(speed, curves.tokens_per_s, color=COLOURS[0], linewidth=1.5)
-    speed.set(title="Speed, without validation, sampling and saving", ylabel="tokens per second", xlabel="step")
+    speed.set(
+        title="Speed, without validation, sampling and saving" if curves.ours else "Speed, as logged",
+        ylabel="tokens per second",
+        xlabel="step",
+    )
     speed.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     _draw_line(memory, curves.memory_gb, color=COLOURS[0], linewidth=1.5)
-    memory.set(
-        title="Memory", ylabel="GPU memory, peak, GB" if curves.memory_of_gpu else "resident memory, GB", xlabel="step"
-    )
+    measured = "GPU memory, peak, GB" if curves.memory_of_gpu else "resident memory, GB"
+    memory.set(title="Memory", ylabel=measured if curves.ours else "GB, as logged", xlabel="step")
     for axes, series in ((speed, curves.tokens_per_s), (memory, curves.memory_gb)):
         axes.set_ylim(0, 1.1 * (series[1].max(initial=0) or 1))
     drawn = (curves.loss, curves.learning_rate, curves.tokens_per_s, curves.memory_gb)
-    _finish(figure, path, title=curves.title, last_step=max(int(steps.max(initial=1)) for steps, _ in drawn))
+    return _finish(figure, path, title=curves.title, last_step=max(int(steps.max(initial=1)) for steps, _ in drawn))
 
 
 def _draw_line(axes: Axes, series: Series, **look: Any) -> None:
@@ -68,12 +76,12 @@ def _draw_line(axes: Axes, series: Series, **look: Any) -> None:
         axes.annotate("not logged", (0.5, 0.5), xycoords="axes fraction", ha="center", color="0.4")
 
 
-def draw_mix(run: RunRecord, path: Path) -> None:
+def draw_mix(run: RunRecord, path: Path) -> Figure:
     """The mix of sequences and of loss-bearing tokens, planned as areas, realised as lines on their borders; the epochs of each
     source, and by how much it was ahead of its exact share."""
     figure = Figure(figsize=(13, 8), layout="constrained")
     (mix, bearing), (epochs, drift) = figure.subplots(2, 2, sharex=True)
-    _draw_shares(mix, run, "mix/planned", "mix/realised")
+    areas = _draw_shares(mix, run, "mix/planned", "mix/realised")
     mix.set(title="Mix: planned (areas) and realised (lines)", ylabel="% of the sequences")
     _draw_shares(bearing, run, "mix/planned_loss_bearing", "mix/realised_loss_bearing")
     bearing.set(title="What bears the loss", ylabel="% of the loss-bearing tokens")
@@ -87,28 +95,39 @@ def draw_mix(run: RunRecord, path: Path) -> None:
     epochs.set_ylim(bottom=0)
     drift.set(title="Drift from the exact share: it stays under two", ylabel="sequences", xlabel="step", ylim=(-2, 2))
     drift.legend(frameon=False, loc="upper right")
-    *areas, border = mix.get_legend_handles_labels()[0]
-    both = [
-        (area, line) for area, line in zip(areas, epochs.lines, strict=True)
-    ]  # stacked from below: list them from above
-    names = [*run.sources[::-1], "realised, border to border"]
+    both = list(zip(areas, epochs.lines, strict=True))[::-1]  # stacked from below: list them from above
+    names = [_plain(source) for source in run.sources[::-1]]
+    handles: list[Any] = [*both, *mix.lines[:1]]  # one source has no border
     side_by_side = {tuple: HandlerTuple(ndivide=None)}
     place: dict[str, Any] = {"loc": "outside right upper", "frameon": False, "handlelength": 5}
-    handles: list[Any] = [*both[::-1], border]
-    figure.legend(handles, names, handler_map=side_by_side, **place)
-    _finish(figure, path, title=run.curves.title, last_step=run.rows[-1]["step"])
+    figure.legend(handles, [*names, "realised, border to border"][: len(handles)], handler_map=side_by_side, **place)
+    return _finish(figure, path, title=run.curves.title, last_step=run.rows[-1]["step"])
 
 
-def _draw_shares(axes: Axes, run: RunRecord, planned_key: str, realised_key: str) -> None:
+def _draw_shares(axes: Axes, run: RunRecord, planned_key: str, realised_key: str) -> list[Any]:
+    """The planned shares as areas, which are given back, and the realised ones as the lines between them."""
     steps, planned = run.by_source(planned_key)
     realised = run.by_source(realised_key)[1]
-    axes.stackplot(steps, planned * 100, colors=COLOURS, labels=run.sources, alpha=0.75)
-    for n, border in enumerate(np.cumsum(realised * 100, axis=0)[:-1]):
-        axes.plot(steps, border, color="black", linewidth=1, label=None if n else "realised, border to border")
+    areas = axes.stackplot(steps, planned * 100, colors=COLOURS, alpha=0.75)
+    for border in np.cumsum(realised * 100, axis=0)[:-1]:
+        axes.plot(steps, border, color="black", linewidth=1)
     axes.set_ylim(0, 100)
+    tops = np.cumsum(planned * 100, axis=0)
+    inner = slice(len(steps) // 6, -(len(steps) // 6) or None)  # where a name does not run out of the panel
+    for share, top, source in zip(planned[:, inner] * 100, tops[:, inner], run.sources, strict=True):
+        if share.max(initial=0) > _NAMED:
+            at = int(share.argmax())
+            look: dict[str, Any] = {"ha": "center", "va": "center", "color": "white", "fontweight": "bold"}
+            axes.text(steps[inner][at], top[at] - share[at] / 2, _plain(source), **look)
+    return areas
 
 
-def draw_perplexity(run: RunRecord, path: Path) -> None:
+def _plain(text: str) -> str:
+    """A name that somebody gave, in which matplotlib would look for formulas."""
+    return text.replace("$", r"\$")
+
+
+def draw_perplexity(run: RunRecord, path: Path) -> Figure:
     """Validation perplexity of each source, and the unigram model's as the line to leave behind."""
     figure = Figure(figsize=(11, 6.5), layout="constrained")
     axes = figure.subplots()
@@ -134,36 +153,45 @@ def draw_perplexity(run: RunRecord, path: Path) -> None:
             linewidth=1,
             alpha=0.6,
         )
-    names = {s: v for s in run.sources if (v := run.last(f"val/perplexity/{s}")) is not None}
-    _label_right(axes, right_end, {f"{source} {value:.1f}": value for source, value in names.items()})
-    _label_right(
-        axes, right_end, {f"unigram {s} {run.unigram_perplexity(s):.0f}": run.unigram_perplexity(s) for s in names}
-    )
     axes.set_yscale("log")
+    labels = []
+    for n, source in enumerate(run.sources):
+        unigram = run.unigram_perplexity(source)
+        if (value := run.last(f"val/perplexity/{source}")) is not None:
+            labels.append((value, f"{source} {value:.1f}", COLOURS[n % len(COLOURS)]))
+            labels.append((unigram, f"unigram {source} {unigram:.0f}", COLOURS[n % len(COLOURS)]))
+    _label_right(axes, right_end, labels)
+    if not labels:
+        axes.annotate("not validated yet", (0.5, 0.5), xycoords="axes fraction", ha="center", color="0.4")
     axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set(title="Validation perplexity by source", ylabel="perplexity per loss-bearing token", xlabel="step")
-    _finish(figure, path, title=run.curves.title, last_step=run.rows[-1]["step"])
+    axes.set(
+        title="Validation perplexity by source; faint: a unigram model, on the whole split",
+        ylabel="perplexity per loss-bearing token",
+        xlabel="step",
+    )
+    return _finish(figure, path, title=run.curves.title, last_step=run.rows[-1]["step"])
 
 
-def _label_right(axes: Axes, x: float, labels: dict[str, float]) -> None:
-    """Write labels at the right end of their lines (log scale), pushed apart where they would overlap."""
+def _label_right(axes: Axes, x: float, labels: Sequence[tuple[float, str, str]]) -> None:
+    """Write (value, text, colour) at the right ends of lines on a log scale, pushed apart where they would overlap."""
+    bottom, top = axes.get_ylim()
+    apart = (top / bottom) ** (1 / _LABELS)
     previous = 0.0
-    colours = dict(zip(labels, cycle(COLOURS), strict=False))
-    for label, value in sorted(labels.items(), key=lambda item: item[1]):
-        y = max(value, previous * 1.13)
-        previous = y
-        axes.annotate(label, (x, y), xytext=(8, 0), textcoords="offset points", va="center", color=colours[label])
+    for value, label, colour in sorted(labels):
+        previous = y = max(value, previous * apart)
+        axes.annotate(_plain(label), (x, y), xytext=(8, 0), textcoords="offset points", va="center", color=colour)
 
 
-def _finish(figure: Figure, path: Path, *, title: str, last_step: int) -> None:
+def _finish(figure: Figure, path: Path, *, title: str, last_step: int) -> Figure:
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="0.92")
         axes.set_axisbelow(True)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         axes.set_xlim(0, last_step)
-    figure.suptitle(title, x=0.01, ha="left")
+    figure.suptitle(_plain(title), x=0.01, ha="left")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
+    return figure

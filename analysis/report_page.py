@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 
 from analysis import standalone_page
+from analysis.comparison.reading import read_runs
 from analysis.run_record import RunRecord
 
 _STYLE = """
@@ -15,6 +16,7 @@ body { font: 16px/1.5 system-ui, sans-serif; color: #1c2330; max-width: 72rem; m
 h1, h2 { line-height: 1.2; } h2 { margin-top: 2.5rem; }
 table { border-collapse: collapse; } th, td { padding: .25rem .9rem .25rem 0; text-align: left; vertical-align: top; }
 th { border-bottom: 2px solid #1b2a5c; } td { border-bottom: 1px solid #e3e6ee; } .number { text-align: right; }
+td { overflow-wrap: anywhere; }
 img { max-width: 100%; } pre { white-space: pre-wrap; overflow-wrap: anywhere; background: #f5f6fa; padding: .6rem .9rem; }
 .prompt { color: #1b2a5c; font-weight: 600; } .note { color: #5b6478; }
 """
@@ -38,36 +40,46 @@ def write_page(run: RunRecord, pictures: Mapping[str, Path], path: Path) -> None
     ]
     body = "\n".join(f"<h2>{escape(heading)}</h2>\n" + "\n".join(parts) for heading, parts in sections)
     standalone_page.write_page(
-        path, title=run.curves.title, body=f"<h1>{escape(run.curves.title)}</h1>\n{body}", style=_STYLE
+        path, title=run.title, body=f"<h1>{escape(run.title)}</h1>\n<p>{escape(how_far(run))}</p>\n{body}", style=_STYLE
     )
+
+
+def how_far(run: RunRecord) -> str:
+    """Whether it is done, running or given up, in words."""
+    read = read_runs([run.path])[0]
+    return f"{read.state}, {read.note}" if read.note else read.state
 
 
 def write_samples(run: RunRecord, path: Path) -> None:
     """samples.md: each prompt, and what the model made of it, through time."""
     lines = [f"# Samples of {run.path.name}"]
-    for prompt, responses in run.responses.items():
-        lines += ["", f"## {_in_one_line(prompt)}"]
+    for number, (prompt, responses) in enumerate(run.responses.items(), start=1):
+        lines += ["", f"## Prompt {number}", "", *_verbatim(prompt)]
         for step, response in responses:
-            lines += ["", f"Step {step:,}:", "", *(f"    {line}" for line in response.split("\n"))]
+            lines += ["", f"Step {step:,}:", "", *_verbatim(response)]
+    if not run.responses:
+        lines += ["", "There are none yet."]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+def _verbatim(text: str) -> list[str]:
+    """A text as Markdown shows it letter for letter, whatever ends its lines."""
+    return [f"    {line}" for line in text.splitlines() or [""]]
+
+
 def _validation(run: RunRecord) -> Iterator[str]:
-    if run.last("val/loss/mean") is None:
-        yield "<p>It has not been validated yet.</p>"
-        return
     rows = [
         (
-            source,
-            f"{run.last(f'val/loss/{source}'):.4f}",
-            f"{run.last(f'val/perplexity/{source}'):.1f}",
-            f"{run.unigram_perplexity(source):.0f}" if source != "mean" else "",
-            f"{run.last(f'val/bits_per_byte/{source}'):.3f}",
+            of.source,
+            f"{of.loss:.4f}",
+            f"{of.perplexity:.1f}",
+            f"{of.unigram_perplexity:.0f}" if of.unigram_perplexity else "",
+            f"{of.bits_per_byte:.3f}",
         )
-        for source in [*run.sources, "mean"]
-        if run.last(f"val/loss/{source}") is not None
+        for of in run.validation
     ]
-    yield table(("source", "loss, nats a token", "perplexity", "of a unigram model", "bits per byte"), rows)
+    head = ("source", "loss, nats a token", "perplexity", "of a unigram model", "bits per byte")
+    yield table(head, rows) if rows else "<p>It has not been validated yet.</p>"
 
 
 def _picture(heading: str, file: Path) -> str:
@@ -90,14 +102,13 @@ def _samples(run: RunRecord) -> Iterator[str]:
 
 
 def _events(run: RunRecord) -> Iterator[str]:
-    rows = [(f"{step:,}", "interrupted, and gone on from its checkpoint") for step in run.resumed_steps]
-    rows += [
-        (f"{row['after_step']:,}", f"{key} was {then}, and is {now} from here on")
-        for row in run.changes
-        for key, (then, now) in row["changes"].items()
-    ]
-    rows += [(f"{row['step']:,}", f"{row['fault']}: {row.get('why', '')}".rstrip(": ")) for row in run.faults]
+    events = [(step, "interrupted, and gone on from its checkpoint") for step in run.resumed_steps]
+    events += [(step, f"{key} was {then}, and is {now} from here on") for step, key, (then, now) in run.changes]
+    events += [(row["step"], f"{row['fault']}: {row.get('why', '')}".rstrip(": ")) for row in run.faults]
+    rows = [(f"{step:,}", what) for step, what in sorted(events)]
     yield table(("after step", "what"), rows) if rows else "<p>Nothing: it ran in one go, with the same settings.</p>"
+    for name, lines in run.unreadable.items():
+        yield f"<p>{lines:,} line{'s' * (lines > 1)} of {escape(name)} cannot be read, and the picture lacks them.</p>"
 
 
 def _environment(run: RunRecord) -> Iterator[str]:
@@ -116,7 +127,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """An HTML table; numbers are set to the right."""
 
     def cell(text: str) -> str:
-        number = ' class="number"' if re.fullmatch(r"[\d.,]+", text) else ""
+        number = ' class="number"' if re.fullmatch(r"[\d,]+(\.\d+)?", text) else ""
         return f"<td{number}>{escape(text)}</td>"
 
     body = "".join(f"<tr>{''.join(map(cell, row))}</tr>\n" for row in rows)

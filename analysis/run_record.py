@@ -3,11 +3,12 @@
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from glob import has_magic
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,11 +28,30 @@ class Curves:
     memory_of_gpu: bool
     saved: Sequence[int]  # steps with a checkpoint
     resumed: Sequence[int]  # steps at which the run was interrupted, and went on
+    changed: Sequence[int] = ()  # steps after which its settings were others
     validation: Series = (np.empty(0), np.empty(0))  # mean loss of the sources
+    ours: bool = True
+    """Whether we measured it, and know what loss, speed and memory mean; a log of others does not say."""
+
+
+_WATCHERS = ("logger", "callbacks.", "log_every")
+_KINDS = ("loss", "perplexity", "bits_per_byte")  # of validation, as in val/<kind>/<source>
+
+
+class Validated(NamedTuple):
+    """What a validation found of one source, or of the mean of all."""
+
+    source: str
+    loss: float
+    """Nats per loss-bearing token."""
+    perplexity: float
+    unigram_perplexity: float | None
+    """See `RunRecord.unigram_perplexity`; None: a mean has none."""
+    bits_per_byte: float
 
 
 class RunRecord:
-    """The records of a run directory, read once.
+    """The records of a run directory, read once. Lines that cannot be read are passed over, and counted.
 
     Raises:
         ValueError: the folder holds no run, or one that has not logged a step yet.
@@ -39,11 +59,22 @@ class RunRecord:
 
     def __init__(self, path: Path) -> None:
         if not (path / "environment.json").is_file():
-            raise ValueError(f"{path} holds no run: train one with python train.py name={path.name}.")
+            raise ValueError(f"{path} holds no run: {_instead(path)}.")
         self.path = path
-        self.environment: dict[str, Any] = _object(path / "environment.json", (path / "environment.json").read_bytes())
-        self.rows = read_rows(path / "metrics.jsonl")
-        self.samples = read_rows(path / "samples.jsonl")
+        self.unreadable: dict[str, int] = {}
+        """Lines that cannot be read, by file; files without any are not in it."""
+        self.environment = _environment(path / "environment.json")
+        self.rows = self._read("metrics.jsonl", step=(int, float))
+        self.samples = self._read("samples.jsonl", step=int, prompt=str, response=str)
+        self.changes = [
+            (row["after_step"], key, pair)
+            for row in self._read("changes.jsonl", after_step=int, changes=dict)
+            for key, pair in row["changes"].items()
+            if not key.startswith(_WATCHERS)
+        ]
+        """(after which step, setting, [then, now]) of what was changed at a resume, but for who watches."""
+        self.faults = self._read("faults.jsonl", step=int, fault=str)
+        """Steps that were left out, or ended the run."""
         if not self.rows:
             raise ValueError(f"{path} has not logged a step yet: wait, or start it again.")
 
@@ -52,16 +83,6 @@ class RunRecord:
         """config.yaml as it is written."""
         path = self.path / "config.yaml"
         return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-
-    @cached_property
-    def changes(self) -> list[dict[str, Any]]:
-        """What was changed at a resume: `after_step`, and `changes` as key -> (then, now)."""
-        return read_rows(self.path / "changes.jsonl")
-
-    @cached_property
-    def faults(self) -> list[dict[str, Any]]:
-        """Steps that were left out, or ended the run."""
-        return read_rows(self.path / "faults.jsonl")
 
     @property
     def responses(self) -> dict[str, list[tuple[int, str]]]:
@@ -76,9 +97,16 @@ class RunRecord:
         """In the order of the curriculum."""
         return list(self.environment["data"])
 
+    @property
+    def title(self) -> str:
+        """What the run is called, and how far it is."""
+        row = self.rows[-1]
+        tokens = f", {row['tokens'] / 1e6:,.2f} million tokens" if "tokens" in row else ""
+        return f"{self.path.name}: {row['step']:,} steps{tokens}"
+
     def series(self, key: str) -> tuple[np.ndarray, np.ndarray]:
         """(steps, values) of a metric, where it was logged; both empty if it never was."""
-        pairs = [(row["step"], row[key]) for row in self.rows if key in row]
+        pairs = [(row["step"], row[key]) for row in self.rows if isinstance(row.get(key), (int, float))]
         steps, values = np.array(pairs, dtype=float).reshape(-1, 2).T
         return steps, values
 
@@ -98,6 +126,17 @@ class RunRecord:
         return float(np.exp(self.environment["data"][source]["unigram_loss"]))
 
     @property
+    def validation(self) -> list[Validated]:
+        """The newest validation of each source that had one, and of their mean."""
+        validated = []
+        for source in [*self.sources, "mean"]:
+            loss, perplexity, bits = (self.last(f"val/{kind}/{source}") for kind in _KINDS)
+            if loss is not None and perplexity is not None and bits is not None:
+                unigram = None if source == "mean" else self.unigram_perplexity(source)
+                validated.append(Validated(source, loss, perplexity, unigram, bits))
+        return validated
+
+    @property
     def saved_steps(self) -> list[int]:
         """Steps at which a checkpoint was saved, as the logs of all starts of the run say."""
         return self._steps_in_logs(r"saved checkpoints/(?:\w+/)?step_(\d+)\.pt")
@@ -112,7 +151,7 @@ class RunRecord:
         """What changes from step to step."""
         of_gpu = self.last("memory/gpu_gb") is not None
         return Curves(
-            title=f"{self.path.name}: {self.rows[-1].get('tokens', 0) / 1e6:,.2f} million tokens",
+            title=self.title,
             loss=self.series("train/loss"),
             validation=self.series("val/loss/mean"),
             learning_rate=self.series("train/lr"),
@@ -121,10 +160,20 @@ class RunRecord:
             memory_of_gpu=of_gpu,
             saved=self.saved_steps,
             resumed=self.resumed_steps,
+            changed=sorted({step for step, _, _ in self.changes}),
         )
 
+    def _read(self, name: str, **fields: Any) -> list[dict[str, Any]]:
+        """The rows of a file that have these fields, of these types; the others are counted."""
+        rows = list(_objects(self.path / name))
+        right = [row for row in rows if row is not None and all(isinstance(row.get(k), t) for k, t in fields.items())]
+        if len(right) < len(rows):
+            self.unreadable[name] = len(rows) - len(right)
+        return right
+
     def _steps_in_logs(self, pattern: str) -> list[int]:
-        return sorted({int(step) for step in re.findall(pattern, self._logs)})
+        said = rf"^\[[\d :-]+\] {pattern}"  # by the run itself: a sample stands further right
+        return sorted({int(step) for step in re.findall(said, self._logs, re.MULTILINE)})
 
     @cached_property
     def _logs(self) -> str:
@@ -134,22 +183,50 @@ class RunRecord:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON-lines file that ends with a whole line, or less; none if there is no file."""
-    if not path.is_file():
-        return []
-    return [_object(path, line) for line in path.read_bytes().split(b"\n")[:-1]]
+    """The objects of a JSON-lines file; a last line that is not whole is left for later, and no file has none.
+
+    Raises:
+        ValueError: a line is something else.
+    """
+    rows = list(_objects(path))
+    if None in rows:
+        raise ValueError(f"line {rows.index(None) + 1} of {path} is no JSON object.")
+    return [row for row in rows if row is not None]
 
 
-def _object(path: Path, text: bytes) -> dict[str, Any]:
+def _objects(path: Path) -> Iterator[dict[str, Any] | None]:
+    """Each whole line of a JSON-lines file; None in the place of one that holds no object."""
+    for line in path.read_bytes().split(b"\n")[:-1] if path.is_file() else ():
+        try:
+            content = json.loads(line)
+        except (ValueError, RecursionError):
+            content = None
+        yield content if isinstance(content, dict) else None
+
+
+def _environment(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{path} was not written by a run: it holds something else than JSON ({error}).") from error
-    if not isinstance(content, dict):
-        raise ValueError(
-            f"{path} was not written by a run: it holds {type(content).__name__} where an object should be."
-        )
-    return content
+        environment = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        environment = None
+    if not isinstance(environment, dict) or not isinstance(environment.get("data"), dict):
+        raise ValueError(f"{path} does not say what a run was trained with: it is damaged, or no run wrote it.")
+    return environment
+
+
+def _instead(path: Path) -> str:
+    """What to do where there is no run."""
+    if has_magic(str(path)) and not path.exists():
+        return "run= takes one of them, runs= compares all that a pattern names"
+    if path.is_file():
+        return "it is a file; name the run's folder"
+    runs = sorted(inner.parent for inner in path.glob("*/environment.json"))
+    if runs:
+        return f"of the {len(runs)} runs in it name one, such as run={runs[0]}, or compare them with runs='{path}/*'"
+    named = Path("runs") / path.name
+    if (named / "environment.json").is_file():
+        return f"the run of that name is run={named}"
+    return f"train one with python train.py name={path.name}"
 
 
 def smooth(values: np.ndarray) -> np.ndarray:

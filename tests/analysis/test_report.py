@@ -1,8 +1,10 @@
 """A finished run's pictures and summary."""
 
+import dataclasses
 import html
 import json
 import re
+import shutil
 from base64 import b64decode
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +14,18 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+import launch
+from analysis.pictures import draw_curves, draw_mix, draw_perplexity
 from analysis.run_record import RunRecord, read_rows, smooth
 from callbacks import Stopped
 from callbacks.line_file import LineFile
 from report import report
 from train import train
+
+
+def draw(run: Path, *more: str) -> None:
+    """As `python report.py run=… …` does."""
+    report(launch.compose_config("report", launch.quote_texts([f"run={run}", *more])))
 
 
 def test_a_run_becomes_pictures_and_a_summary(
@@ -25,7 +34,7 @@ def test_a_run_becomes_pictures_and_a_summary(
     train(tiny_config("name=reported"))
     run = tmp_path / "runs" / "reported"
     capsys.readouterr()
-    report({"run": str(run)})
+    draw(run)
     said = capsys.readouterr().out
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     for source in ("readmes", "pydoc", "docstrings", "stdlib", "mean"):
@@ -56,7 +65,7 @@ def test_the_page_stands_alone_and_tells_what_happened(
     config["optimizer"]["lr"] = 1e-3
     train(config)
     run = RunRecord(tmp_path / "runs" / "told")
-    report({"run": str(run.path)})
+    draw(run.path)
     page = (run.path / "report" / "report.html").read_text()
     pictures = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
     assert [b64decode(picture) for picture in pictures] == [
@@ -69,15 +78,118 @@ def test_the_page_stands_alone_and_tells_what_happened(
     samples = (run.path / "report" / "samples.md").read_text()
     for row in run.samples:
         assert f"Step {row['step']}:" in samples
-        assert all(f"    {line}\n" in samples for line in row["response"].split("\n"))
+        assert all(f"    {line}\n" in samples for line in row["response"].splitlines())
+    # nothing that a model or a user wrote stands where Markdown would read it
+    assert all(re.match(r"$|#+ (Samples|Prompt)|Step [\d,]+:$|    ", line) for line in samples.split("\n"))
 
 
 def test_a_run_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"nothing holds no run: train one with python train\.py name=nothing"):
-        report({"run": str(tmp_path / "nothing")})
+        draw(tmp_path / "nothing")
     (tmp_path / "environment.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"environment\.json does not say what a run was trained with"):
+        draw(tmp_path)
+    (tmp_path / "environment.json").write_text('{"data": {}}')
     with pytest.raises(ValueError, match="has not logged a step yet"):
-        report({"run": str(tmp_path)})
+        draw(tmp_path)
+    (tmp_path / "inner" / "run").mkdir(parents=True)
+    (tmp_path / "inner" / "run" / "environment.json").touch()
+    with pytest.raises(ValueError, match=r"of the 1 runs in it name one, such as run=.*/inner/run, or"):
+        draw(tmp_path / "inner")
+    with pytest.raises(ValueError, match=r"it is a file; name the run's folder"):
+        draw(tmp_path / "environment.json")
+    with pytest.raises(ValueError, match=r"runs= compares all that a pattern names"):
+        draw(tmp_path / "lr=*")
+    with pytest.raises(ValueError, match=r"out_dir=.*environment\.json is a file: name a folder"):
+        draw(tmp_path, f"out_dir={tmp_path / 'environment.json'}")
+    with pytest.raises(ValueError, match="give one of them"):
+        draw(tmp_path, "runs=runs", "log_dir=runs")
+
+
+@pytest.fixture
+def reported(sweep: Path, tmp_path: Path) -> Path:
+    """A copy of a run with a strange name, to be damaged."""
+    run = tmp_path / r"a $x_{1$ [/b] [local]"
+    shutil.copytree(sweep / "a", run, ignore=shutil.ignore_patterns("checkpoints", "tensorboard"))
+    return run
+
+
+def test_lines_that_cannot_be_read_are_passed_over_and_counted(
+    reported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, samples = (read_rows(reported / f"{name}.jsonl") for name in ("metrics", "samples"))
+    lines = (reported / "metrics.jsonl").read_bytes().split(b"\n")
+    (reported / "metrics.jsonl").write_bytes(b"\n".join([lines[0], b"rot", b'{"no": "step"}', *lines[1:-1], b'{"ste']))
+    with (reported / "samples.jsonl").open("a") as file:
+        file.write('{"step": 12, "prompt": "?", "chat": false, "response": "\\u001b[31mred\\u009b"}\nnull\n')
+    draw(reported)
+    said = capsys.readouterr().out
+    assert "2 lines of metrics.jsonl cannot be read" in said
+    assert "1 line of samples.jsonl cannot be read" in said
+    assert "2 lines of metrics.jsonl cannot be read" in (reported / "report" / "report.html").read_text()
+    record = RunRecord(reported)
+    assert record.rows == rows
+    assert record.samples[:-1] == samples
+    assert str(reported / "report" / "mix.png") in said  # brackets and all
+    assert "\\x1b[31mred\\x9b" in said
+    assert not set(said) & {"\x1b", "\x9b"}
+
+
+def test_how_far_a_run_is_stands_in_its_report(reported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = (reported / "metrics.jsonl").read_bytes().split(b"\n")
+    (reported / "metrics.jsonl").write_bytes(b"\n".join(rows[:2]) + b"\n")
+    draw(reported)
+    how_far = "at step 4 of 12, and nobody is training it"
+    assert how_far in capsys.readouterr().out
+    assert how_far in (reported / "report" / "report.html").read_text()
+
+
+def test_a_source_that_was_not_validated_yet_is_left_out(reported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = read_rows(reported / "metrics.jsonl")
+    kept = [{key: value for key, value in row.items() if not re.match("val/.*/stdlib", key)} for row in rows]
+    (reported / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in kept))
+    draw(reported)
+    assert [of.source for of in RunRecord(reported).validation] == ["readmes", "pydoc", "docstrings", "mean"]
+    assert "stdlib" not in capsys.readouterr().out
+    never = [{key: value for key, value in row.items() if not key.startswith("val/")} for row in rows]
+    (reported / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in never))
+    draw(reported)
+    assert "perplexity" not in capsys.readouterr().out.replace("perplexity.png", "")
+
+
+def test_a_run_of_one_source_is_drawn(tiny_config: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    config = tiny_config("name=one", "max_steps=4", "curriculum=constant")
+    config["curriculum"] |= {"mixes": {"base": {"stdlib": 1}, "target": {"stdlib": 1}}, "max_epochs": {}}
+    train(config)
+    run = RunRecord(tmp_path / "runs" / "one")
+    legend = draw_mix(run, tmp_path / "mix.png").legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == ["stdlib"]
+
+
+def test_the_pictures_hold_what_they_say(sweep: Path, tmp_path: Path) -> None:
+    run = RunRecord(sweep / "a")
+    curves = dataclasses.replace(run.curves, saved=[4, 8], resumed=[6], changed=[8])
+    figure = draw_curves(curves, tmp_path / "curves.png")
+    loss, rate, speed, memory = figure.axes
+    drawn = {line.get_label(): line.get_xydata() for line in loss.lines}
+    assert drawn["each logged step"] == pytest.approx(np.stack(curves.loss, axis=1))
+    assert drawn["validation, mean of sources"] == pytest.approx(np.stack(curves.validation, axis=1))
+    assert drawn["checkpoint saved"][:, 0].tolist() == [4, 8]
+    assert drawn["settings changed"][:, 0].tolist() == [8]
+    assert [segment[0, 0] for segment in loss.collections[0].get_segments()] == [6]
+    assert loss.collections[0].get_label() == "interrupted"
+    for axes, key in ((rate, "train/lr"), (speed, "speed/tokens_per_s"), (memory, "memory/rss_gb")):
+        assert axes.lines[0].get_xydata() == pytest.approx(np.stack(run.series(key), axis=1))
+    assert [axes.get_ylabel() for axes in figure.axes] == [
+        *("nats per loss-bearing token", "learning rate", "tokens per second", "resident memory, GB")
+    ]
+    perplexity = draw_perplexity(run, tmp_path / "perplexity.png").axes[0]
+    for line, source in zip(perplexity.lines, run.sources, strict=True):
+        assert line.get_xydata() == pytest.approx(np.stack(run.series(f"val/perplexity/{source}"), axis=1))
+    figure = perplexity.figure
+    boxes = [text.get_window_extent() for text in perplexity.texts]
+    assert len(boxes) == 2 * len(run.sources)
+    assert not any(a.overlaps(b) for n, a in enumerate(boxes) for b in boxes[:n])
 
 
 def test_a_torn_line_is_left_for_later(tmp_path: Path) -> None:

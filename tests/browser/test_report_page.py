@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
+import launch
 from analysis.run_record import RunRecord
 from report import report
 from tests.browser.conftest import Visit
@@ -14,13 +15,13 @@ from tests.browser.conftest import Visit
 def run(browser: Browser, request: pytest.FixtureRequest) -> RunRecord:
     """One of the sweep's, reported; only where there is a browser."""
     sweep: Path = request.getfixturevalue("sweep")
-    report({"run": str(sweep / "a")})
+    report(launch.compose_config("report", [f"run={sweep / 'a'}"]))
     return RunRecord(sweep / "a")
 
 
 def test_it_stands_alone_with_pictures_and_samples(visit: Visit, run: RunRecord) -> None:
     page = visit.open((run.path / "report" / "report.html").as_uri())
-    assert page.title() == run.curves.title
+    assert page.title() == run.title
     widths = page.locator("img").evaluate_all("images => images.map(image => image.naturalWidth)")
     assert len(widths) == 3
     assert all(width > 1000 for width in widths)
