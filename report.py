@@ -1,6 +1,6 @@
 """python report.py [run=runs/<name>]: a run's pictures, and its figures in short.
 
-python report.py runs='runs/lr_sweep/*' [out_dir=…]: many runs beside each other, as one page.
+python report.py runs=runs/lr_sweep [out_dir=…]: many runs beside each other, as one page.
 python report.py log_dir=… [out_dir=… pattern='training_*.log']: training logs, several in one, as two JSON files and a picture.
 """
 
@@ -15,7 +15,16 @@ from rich.table import Table
 
 import launch
 from analysis import LogReport, RunRecord, draw_curves, draw_mix, draw_perplexity, report_logs
-from analysis.comparison import Comparison, common_folder, find_runs, read_runs, write_comparison
+from analysis.comparison import (
+    Comparison,
+    common_folder,
+    find_runs,
+    noise_in_words,
+    read_runs,
+    standings_table,
+    verdict_in_words,
+    write_comparison,
+)
 from analysis.report_page import how_far, write_page, write_samples
 
 
@@ -23,14 +32,14 @@ def report(config: Mapping[str, Any]) -> None:
     """Draw a run into its folder report/, compare `runs` on a page, or draw the logs in `log_dir`; print what became of it.
 
     Raises:
-        ValueError: there is no such run, or there are no such logs, or nothing was logged yet; `runs` names nothing; `out_dir`
+        ValueError: there is no such run, or there are no such logs, or nothing was logged yet; `runs` names no run; `out_dir`
             is no folder.
     """
     out_dir = None if config["out_dir"] is None else launch.path_of(config, "out_dir")
     if out_dir is not None and out_dir.exists() and not out_dir.is_dir():
         raise ValueError(f"out_dir={out_dir} is a file: name a folder.")
     if config["runs"] is not None:
-        if config["log_dir"] is not None:
+        if config.get("log_dir") is not None:
             raise ValueError("runs= compares runs and log_dir= reads logs: give one of them.")
         compare(config["runs"], out_dir)
     elif config["log_dir"] is not None:
@@ -75,26 +84,35 @@ def _print_logs(report: LogReport) -> None:
     print(f"written: {', '.join(map(str, report.written))}")
 
 
-def compare(runs: str | list[str], out_dir: Path | None) -> None:
-    """Write the page that compares runs, and print where it is.
+def compare(runs: Any, out_dir: Path | None) -> None:
+    """Write the page that compares runs, and print where it is, and how they stand.
 
     Args:
         runs: a path or a pattern of them, or a list of such.
         out_dir: where comparison.html is to lie; None: in the folder that holds the runs.
 
     Raises:
-        ValueError: `runs` names nothing.
+        ValueError: `runs` names no run.
     """
-    paths = find_runs(runs)
+    paths, passed_over = find_runs(runs)
     comparison = Comparison(read_runs(paths))
     page = (out_dir or common_folder(paths)) / "comparison.html"
     write_comparison(comparison, page, title=f"Comparison of {', '.join([runs] if isinstance(runs, str) else runs)}")
     console = Console(highlight=False, soft_wrap=True, markup=False)
-    console.print(f"{len(comparison.ranked)} of {len(paths)} runs are ranked")
+    if passed_over:
+        console.print(
+            f"{passed_over} {'folder holds' if passed_over == 1 else 'folders hold'} nothing of a run: passed over"
+        )
     for run in comparison.runs:
         reasons = [*comparison.reasons.get(run.name, []), *([run.note] if run.note else [])]
         if reasons:
             console.print(f"  {run.name}: {run.state}; {'; '.join(reasons)}")
+    if comparison.ranked:
+        console.print(f"{len(comparison.ranked)} of {len(paths)} runs are ranked")
+        for line in (standings_table(comparison), *noise_in_words(comparison), verdict_in_words(comparison)):
+            console.print(line)
+    else:
+        console.print(f"no run is ranked, of {len(paths)}: the page says why")
     console.print(f"comparison:  {page}")
 
 

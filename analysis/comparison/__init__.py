@@ -5,7 +5,19 @@ run directories --read_runs--> Runs, broken ones too --Comparison--> which compa
 """
 
 from analysis.comparison.comparing import Comparison
+from analysis.comparison.finding import common_folder, find_runs
 from analysis.comparison.page import write_comparison
-from analysis.comparison.reading import common_folder, find_runs, read_runs
+from analysis.comparison.reading import read_runs
+from analysis.comparison.terminal import standings_table
+from analysis.comparison.verdicts import noise_in_words, verdict_in_words
 
-__all__ = ["Comparison", "common_folder", "find_runs", "read_runs", "write_comparison"]
+__all__ = [
+    "Comparison",
+    "common_folder",
+    "find_runs",
+    "noise_in_words",
+    "read_runs",
+    "standings_table",
+    "verdict_in_words",
+    "write_comparison",
+]

@@ -1,6 +1,5 @@
 """Which runs may be compared, in what their settings differ, and how they rank."""
 
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,14 +7,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from analysis.comparison.noise import Noise, pooled_noise
-from analysis.comparison.reading import Run, State
+import numpy as np
+
+from analysis.comparison.noise import Difference, Noise
+from analysis.comparison.run import Run, State
+from analysis.comparison.settings import SEED, short_names, shortened, text_of, unlike
 
 KINDS = ("loss", "perplexity", "bits_per_byte")
 """Of validation, as in `val/<kind>/<source>`."""
-ABSENT = "—"
-"""A setting that a run does not have."""
 _MOST_NAMED = 3  # settings in a name
+_LONGEST = 60  # characters of a setting in a name
 
 
 @dataclass(frozen=True)
@@ -63,16 +64,30 @@ class Basis:
 class Cell:
     """One metric of one candidate."""
 
-    mean: float  # over its runs
-    difference: float  # to the best; not finite where the mean is not
+    mean: float
+    """Over its runs."""
+    deviation: float | None
+    """Standard deviation of its runs; None: it has one alone, or one that is not finite."""
+    difference: float
+    """To the best, see `Comparison.column`; not finite where the mean is not, NaN where it cannot be told."""
     best: bool
-    p_value: float | None  # of the difference; None: the noise is unknown, or there is nothing to compare
-    beyond_noise: bool | None
+    chance: Difference | None
+    """Of the metric that is tested; None: this is the best, or the mean is not finite."""
+
+    @property
+    def p_value(self) -> float | None:
+        """Of the difference; None: the noise is unknown, or there is nothing to compare."""
+        return None if self.chance is None else self.chance.p_value
+
+    @property
+    def beyond_noise(self) -> bool | None:
+        """Whether the difference is more than chance; None as `p_value`."""
+        return None if self.chance is None else self.chance.beyond_noise
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """Runs that differ in nothing but their seed."""
+    """Runs that differ in nothing that decides their result but their seed."""
 
     name: str
     runs: tuple[Run, ...]  # each with a seed of its own
@@ -99,6 +114,7 @@ class Comparison:
             run.name: bases[run.name].differences(self.reference) for run in readable if self.reference is not None
         }
         """Of each run that could be read, why it is not compared; empty: it is."""
+        self._noises: dict[str, Noise | None] = {}
 
     @cached_property
     def comparable(self) -> list[Run]:
@@ -113,32 +129,43 @@ class Comparison:
 
     @cached_property
     def differing(self) -> list[str]:
-        """The settings that are not the same in all comparable runs, and what of their environment is not; watchers' last."""
-        shown = [described(run) for run in self.comparable]
-        keys = dict.fromkeys(key for settings in shown for key in settings)
-        unlike = [key for key in keys if len({text_of(settings.get(key, ABSENT)) for settings in shown}) > 1]
-        return sorted(unlike, key=lambda key: key.startswith("callbacks."))
+        """The settings that are not the same in all comparable runs, and what of their environment is not; last of all those
+        that decide no result."""
+        decide = {SEED, *self.deciding}
+        return sorted(unlike([run.described for run in self.comparable]), key=lambda key: key not in decide)
+
+    @cached_property
+    def deciding(self) -> list[str]:
+        """Of these, those that decide the result of a run, the seed apart."""
+        return unlike([run.deciding for run in self.comparable])
 
     @cached_property
     def short_names(self) -> dict[str, str]:
         """The shortest end of each differing setting's dotted name that no other one has."""
-        return {key: _shortest(key, self.differing) for key in self.differing}
+        return short_names(self.differing)
 
     @cached_property
     def candidates(self) -> list[Candidate]:
-        """The ranked runs, those together that differ in nothing but their seed; of the same seed only the first."""
-        groups: dict[str, dict[Any, Run]] = {}
+        """The ranked runs, those together that repeat each other; of the same seed only the first."""
+        groups: dict[str, dict[str, Run]] = {}
         for run in self.ranked:
-            seeds = groups.setdefault(text_of(without(run.settings, {"seed"})), {})
-            seeds.setdefault(run.settings.get("seed"), run)
-        return [Candidate(self.name_of(next(iter(g.values()))), tuple(g.values())) for g in groups.values()]
+            groups.setdefault(_identity(run), {}).setdefault(run.seed, run)
+        names = [self.name_of(next(iter(runs.values()))) for runs in groups.values()]
+        return [
+            Candidate(name if names.count(name) == 1 else next(iter(runs.values())).name, tuple(runs.values()))
+            for name, runs in zip(names, groups.values(), strict=True)
+        ]
+
+    def named_settings(self, run: Run) -> list[tuple[str, str]]:
+        """(short name, value) of what sets a run apart, but for its seed; empty where that is much, or nothing."""
+        keys = [key for key in self.deciding if key in run.described]
+        if not 0 < len(keys) <= _MOST_NAMED:
+            return []
+        return [(self.short_names.get(key, key), shortened(text_of(run.described[key]), _LONGEST)) for key in keys]
 
     def name_of(self, run: Run) -> str:
         """A run's settings in short, but for its seed; its own name where that would be long, or say nothing."""
-        keys = [key for key in self.differing if key in run.settings and key != "seed"]
-        if not 0 < len(keys) <= _MOST_NAMED:
-            return run.name
-        return ", ".join(f"{self.short_names[key]}={shortened(text_of(run.settings[key]), 24)}" for key in keys)
+        return ", ".join(f"{key}={value}" for key, value in self.named_settings(run)) or run.name
 
     @cached_property
     def sources(self) -> list[str]:
@@ -148,66 +175,71 @@ class Comparison:
         return ["mean", *(name for name in names if name != "mean")]
 
     def noise(self, key: str) -> Noise | None:
-        """Between seeds, of a final metric; None: no two runs differ in their seed alone."""
-        finite = ([value for value in group.values(key) if math.isfinite(value)] for group in self.candidates)
-        return pooled_noise(group for group in finite if group)
+        """What the final values of a metric say of the candidates whose mean is finite, in their order; None: of none it is."""
+        if key not in self._noises:
+            groups = [group for group in self.candidates if math.isfinite(_mean(group.values(key)))]
+            rows = [
+                (value, n, run.seed)
+                for n, g in enumerate(groups)
+                for value, run in zip(g.values(key), g.runs, strict=True)
+            ]
+            self._noises[key] = Noise(*zip(*rows, strict=True)) if rows else None
+        return self._noises[key]
 
     def column(self, key: str) -> list[Cell]:
-        """A final metric of each candidate, the lowest being the best."""
-        means = [math.fsum(values) / len(values) for values in (group.values(key) for group in self.candidates)]
-        finite = [mean for mean in means if math.isfinite(mean)]
-        if not finite:
-            return [Cell(mean, math.nan, False, None, None) for mean in means]
-        best, noise = means.index(min(finite)), self.noise(key)
+        """A final metric of each candidate, and its difference to the best, which has the lowest mean.
+
+        The means are those of each candidate's runs. Differences, and what chance would make of them, are those of the model in
+        `Noise`, and so is the best: where not all candidates have the same seeds, the one with the lowest mean may owe that to
+        its seeds. In balanced designs they are the differences of the means. A perplexity grows with its loss, so its loss is
+        what is tested, and the differences of perplexities are those of their means.
+        """
+        tested = key.replace("val/perplexity/", "val/loss/")
+        means = [_mean(group.values(key)) for group in self.candidates]
+        deviations = [_deviation(group.values(key)) for group in self.candidates]
+        levels = [_mean(group.values(tested)) for group in self.candidates]
+        finite = [n for n, level in enumerate(levels) if math.isfinite(level)]
+        noise = self.noise(tested)
+        if noise is None:
+            return [Cell(mean, None, math.nan, False, None) for mean in means]
+        lowest = min(range(len(finite)), key=lambda n: levels[finite[n]])
+        to_lowest = [noise.difference(n, lowest).value for n in range(len(finite))]
+        best = min((n for n, value in enumerate(to_lowest) if math.isfinite(value)), key=lambda n: to_lowest[n])
         cells = []
-        for n, mean in enumerate(means):
-            sizes = len(self.candidates[n].runs), len(self.candidates[best].runs)
-            known = noise is not None and n != best and math.isfinite(mean)
-            p_value = noise.p_value(mean - means[best], *sizes) if known and noise else None
-            beyond = noise.exceeded_by(mean - means[best], *sizes) if known and noise else None
-            cells.append(Cell(mean, mean - means[best], n == best, p_value, beyond))
+        for n, (mean, deviation) in enumerate(zip(means, deviations, strict=True)):
+            if n not in finite:
+                cells.append(Cell(mean, deviation, math.inf, False, None))
+                continue
+            chance = noise.difference(finite.index(n), best)
+            plain = mean - means[finite[best]] if math.isfinite(chance.value) else math.nan
+            is_best = n == finite[best]
+            difference = chance.value if tested == key else plain
+            cells.append(Cell(mean, deviation, difference, is_best, None if is_best else chance))
         return cells
 
     @cached_property
     def twins(self) -> dict[str, str]:
-        """Runs with the settings and the seed of another one, by name: they say nothing new."""
+        """Runs that repeat another one to the seed, by name: they say nothing new."""
         first: dict[str, str] = {}
-        named = ((run.name, text_of(run.settings)) for run in self.ranked)
-        return {name: first[settings] for name, settings in named if first.setdefault(settings, name) != name}
+        named = ((run.name, f"{run.seed} {_identity(run)}") for run in self.ranked)
+        return {name: first[identity] for name, identity in named if first.setdefault(identity, name) != name}
 
 
-def described(run: Run) -> dict[str, Any]:
-    """A run's settings, and those of its surroundings that its results may depend on."""
-    environment = run.environment
-    git, versions = environment.get("git"), environment.get("versions")
-    around: dict[str, Any] = {
-        "device": environment.get("device"),
-        "weights at the start": environment.get("initial_weights"),
-    }
-    around |= {"git revision": str(git["revision"])[:10]} if isinstance(git, Mapping) and "revision" in git else {}
-    around |= {
-        f"version of {name}": version for name, version in (versions.items() if isinstance(versions, dict) else ())
-    }
-    return {**run.settings, **around}
+def _identity(run: Run) -> str:
+    """The same for runs that repeat each other."""
+    return text_of({key: text_of(value) for key, value in run.deciding.items()})
 
 
-def without(settings: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:
-    """The other settings."""
-    return {key: value for key, value in settings.items() if key not in keys}
+def _mean(values: Sequence[float]) -> float:
+    return sum(value / len(values) for value in values)
 
 
-def text_of(value: Any) -> str:
-    """A setting as it is read and compared."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, float) and math.isfinite(value):
-        return f"{value:.6g}" if float(f"{value:.6g}") == value else repr(value)
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
-
-
-def shortened(text: str, most: int) -> str:
-    """At most so many characters of it."""
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+def _deviation(values: Sequence[float]) -> float | None:
+    """Of values that may be too large to be squared."""
+    largest = max(map(abs, values))
+    if len(values) < 2 or not all(map(math.isfinite, values)):
+        return None
+    return largest * float(np.std(np.divide(values, largest or 1.0), ddof=1))
 
 
 def millions(tokens: float) -> str:
@@ -232,9 +264,3 @@ def _most_common(runs: Sequence[Run], bases: Mapping[str, Basis]) -> Basis | Non
 def _validated(basis: Basis) -> str:
     some, length = basis.validated
     return f"{some} sequences of {length} tokens of each source" if some else "all sequences"
-
-
-def _shortest(key: str, others: Sequence[str]) -> str:
-    parts = key.split(".")
-    ends = (".".join(parts[n:]) for n in range(len(parts) - 1, -1, -1))
-    return next(end for end in ends if sum(f".{other}".endswith(f".{end}") for other in others) == 1)

@@ -1,68 +1,165 @@
-"""Is a difference larger than what another seed makes? Student's t-test with a deviation pooled over all repeats."""
+"""Is a difference larger than what another seed makes? An additive model, and Tukey's test of all pairs at once.
+
+loss of a run = its setting + its seed + residual     where settings share seeds: the seed decides data order and first weights,
+                                                      so runs of one seed are good or bad together
+loss of a run = its setting + residual                where they do not
+
+The best of many was picked because it looked best, so a difference to it is compared with the largest difference that equal
+settings would show, the studentized range, and not with that of one pair.
+"""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+from scipy import stats
 
 CONFIDENCE = 0.95
+_ROUNDING = 1e-12  # relative to the values: residuals below it are no scatter
+_UNEQUAL = 0.01  # of Bartlett's test
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much higher one setting is than another, and what chance would make of it."""
+
+    value: float
+    """In the metric's unit; NaN where the settings share no seeds, not even by way of others."""
+    in_errors: float | None
+    """|value| in units of the studentized range; None: the noise is unknown, or nothing can be said of this pair."""
+    settings: int  # that are compared with each other
+    degrees: int
+
+    @property
+    def p_value(self) -> float | None:
+        """How probable it is that of so many equal settings any two are this far apart."""
+        if self.in_errors is None:
+            return None
+        return float(stats.studentized_range.sf(self.in_errors, self.settings, self.degrees))
+
+    @property
+    def beyond_noise(self) -> bool | None:
+        """Whether it is significant at `CONFIDENCE`, all pairs together."""
+        return None if self.in_errors is None else self.in_errors > _critical(self.settings, self.degrees)
 
 
 @dataclass(frozen=True)
 class Noise:
-    """How far runs scatter that differ in nothing but their seed."""
+    """What the values of runs say of their settings, by least squares.
 
-    deviation: float
-    """Standard deviation of one run, in the metric's unit."""
-    degrees: int
-    """Degrees of freedom: runs less the groups of repeats that they form."""
+    Args:
+        values: of each run, finite.
+        settings: of each run, numbered from 0 without a gap.
+        seeds: of each run.
+    """
 
-    def p_value(self, difference: float, n_a: int, n_b: int) -> float:
-        """How probable a difference of means of `n_a` and `n_b` runs this far from 0 is, on either side, if there is none."""
-        error = self.deviation * math.sqrt(1 / n_a + 1 / n_b)
-        if error == 0:
-            return 0.0 if difference else 1.0
-        return t_two_sided(difference / error, self.degrees)
+    values: Sequence[float]
+    settings: Sequence[int]
+    seeds: Sequence[Hashable]
 
-    def exceeded_by(self, difference: float, n_a: int, n_b: int) -> bool:
-        """Whether the difference of two means is significant at `CONFIDENCE`."""
-        return self.p_value(difference, n_a, n_b) < 1 - CONFIDENCE
+    @cached_property
+    def paired(self) -> bool:
+        """Whether seeds have effects of their own: two of them or more occur in two settings or more each, and a degree of
+        freedom is left. The design alone decides, never the values."""
+        together = defaultdict(set)
+        for setting, seed in zip(self.settings, self.seeds, strict=True):
+            together[seed].add(setting)
+        shared = sum(len(settings) > 1 for settings in together.values()) > 1
+        return shared and len(self.values) > int(np.linalg.matrix_rank(self._design(paired=True)))
 
-    def least_difference(self, n_a: int, n_b: int) -> float:
-        """The smallest difference of two means that is significant at `CONFIDENCE`."""
-        return critical_t(self.degrees) * self.deviation * math.sqrt(1 / n_a + 1 / n_b)
+    @property
+    def n_settings(self) -> int:
+        return len(set(self.settings))
+
+    @property
+    def n_seeds(self) -> int:
+        return len(set(self.seeds))
+
+    @property
+    def degrees(self) -> int:
+        """Of freedom: runs less what was fitted to them; 0: there are no repeats."""
+        return len(self.values) - int(np.linalg.matrix_rank(self._model))
+
+    @cached_property
+    def deviation(self) -> float | None:
+        """Standard deviation of the residual of one run; None: no repeats, or repeats that are equal to the bit."""
+        if not self.degrees:
+            return None
+        relative = math.sqrt(float(np.square(self.residuals / self._scale).sum()) / self.degrees)
+        return relative * self._scale if relative > _ROUNDING else None
+
+    @cached_property
+    def residuals(self) -> np.ndarray:
+        """(runs,): what neither setting nor seed explains."""
+        return self._scale * (np.asarray(self.values) / self._scale - self._model @ self._effects)
+
+    @cached_property
+    def of_seeds(self) -> np.ndarray:
+        """(runs,): the effect of each run's seed, about their mean over the runs; 0 where the model has none."""
+        effects = self._scale * (self._model[:, self.n_settings :] @ self._effects[self.n_settings :])
+        return effects - effects.mean()
+
+    def difference(self, a: int, b: int) -> Difference:
+        """How much higher setting `a` is than setting `b`, runs of the same seed being compared with each other.
+
+        In balanced designs this is the difference of the means of their runs.
+        """
+        contrast = np.zeros(self._model.shape[1])
+        contrast[a] += 1
+        contrast[b] -= 1
+        estimable = np.allclose(contrast @ self._inverse @ self._model, contrast, atol=1e-8)
+        value = float(contrast @ self._effects) * self._scale if estimable else math.nan
+        in_errors = None
+        if estimable and a != b and self.deviation is not None:
+            error = self.deviation * math.sqrt(float(np.square(contrast @ self._inverse).sum()) / 2)
+            in_errors = abs(value) / error
+        return Difference(value, in_errors, self.n_settings, self.degrees)
+
+    def least_difference(self, n: int) -> float | None:
+        """The smallest significant difference of two settings with `n` runs each, of the same seeds."""
+        if self.deviation is None or self.n_settings < 2:
+            return None
+        return _critical(self.n_settings, self.degrees) * self.deviation / math.sqrt(n)
+
+    @cached_property
+    def unequal_spread(self) -> bool:
+        """Whether the settings scatter so unequally that one noise for all of them is wrong, by Bartlett's test."""
+        groups = [self.residuals[np.equal(self.settings, setting)] / self._scale for setting in range(self.n_settings)]
+        several = [group for group in groups if len(group) > 1 and np.ptp(group) > 0]
+        return len(several) > 1 and bool(stats.bartlett(*several).pvalue < _UNEQUAL)
+
+    @cached_property
+    def _model(self) -> np.ndarray:
+        return self._design(paired=self.paired)
+
+    @cached_property
+    def _inverse(self) -> np.ndarray:
+        """(effects, runs): the effects are this times the values, their covariance its square times the deviation's."""
+        return np.linalg.pinv(self._model)
+
+    @cached_property
+    def _effects(self) -> np.ndarray:
+        """Of each setting and seed, in units of the largest value, whose square may be more than a float can hold."""
+        return self._inverse @ (np.asarray(self.values) / self._scale)
+
+    @cached_property
+    def _scale(self) -> float:
+        return float(np.abs(self.values).max()) or 1.0
+
+    def _design(self, *, paired: bool) -> np.ndarray:
+        """(runs, settings and seeds): 1 where a run has the setting or the seed."""
+        columns = [np.equal(self.settings, setting) for setting in range(self.n_settings)]
+        if paired:
+            order = {seed: n for n, seed in enumerate(dict.fromkeys(self.seeds))}
+            of = np.array([order[seed] for seed in self.seeds])
+            columns += [of == n for n in range(len(order))]
+        return np.array(columns, dtype=float).reshape(len(columns), len(self.values)).T
 
 
-def pooled_noise(groups: Iterable[Sequence[float]]) -> Noise | None:
-    """From the values of each group of repeats, as if all groups scattered alike; None: there are no repeats."""
-    squares, degrees = 0.0, 0
-    for values in groups:
-        mean = math.fsum(values) / len(values)
-        squares += math.fsum((value - mean) ** 2 for value in values)
-        degrees += len(values) - 1
-    return Noise(math.sqrt(squares / degrees), degrees) if degrees else None
-
-
-def t_two_sided(t: float, degrees: int) -> float:
-    """P(|T| > |t|) of Student's t with a whole number of degrees of freedom, by its finite sum (Abramowitz & Stegun 26.7.3-4)."""
-    if math.isinf(t):
-        return 0.0
-    angle = math.atan(abs(t) / math.sqrt(degrees))
-    sine, square = math.sin(angle), math.cos(angle) ** 2
-    odd = degrees % 2
-    term, total = math.cos(angle) if odd else 1.0, 0.0
-    for n in range(odd, degrees - 1, 2):
-        total += term
-        term *= square * (n + 1) / (n + 2)
-    inside = 2 / math.pi * (angle + sine * total) if odd else sine * total
-    return max(0.0, 1 - inside)
-
-
-def critical_t(degrees: int, *, confidence: float = CONFIDENCE) -> float:
-    """The t that is exceeded on either side with probability 1 - confidence."""
-    low, high = 0.0, 1.0
-    while t_two_sided(high, degrees) > 1 - confidence:
-        high *= 2
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if t_two_sided(middle, degrees) > 1 - confidence else (low, middle)
-    return high
+@lru_cache(maxsize=1024)
+def _critical(settings: int, degrees: int) -> float:
+    """The studentized range of so many equal settings that is exceeded with probability 1 - `CONFIDENCE`."""
+    return float(stats.studentized_range.ppf(CONFIDENCE, settings, degrees))

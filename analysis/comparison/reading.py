@@ -2,130 +2,25 @@
 
 import fcntl
 import json
-import math
-import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
-from glob import has_magic
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
 from analysis.budget import flops_per_token, n_parameters
-from analysis.run_record import Series
+from analysis.comparison.finding import common_folder
+from analysis.comparison.run import Run, State
+from analysis.comparison.settings import PLACES, TRUNK, deciding, flatten, is_cosmetic
 
-PLACES = frozenset({"name", "runs_dir", "run_dir", "sweep_dir", "data_dir", "resume"})
-"""Settings that say what a run is called, where it lies and how it was started."""
 CHANGED = "changed under way"
+_AROUND = ("device", "git.revision", "versions.")  # of what a run's environment says, what its result may depend on
 _READ = ("train/loss", "speed/tokens_per_s", "val/")  # of a row
 _MOST = {"max_steps": 10**12, "global_batch": 10**9, "model.max_seq_len": 10**9, "model.n_layers": 10**4}
 
 
-class State(StrEnum):
-    """What became of a run."""
-
-    DONE = "done"
-    RUNNING = "running"
-    UNFINISHED = "unfinished"
-    EMPTY = "no step logged"
-    BROKEN = "broken"
-    MISSING = "missing"
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run as far as it could be read."""
-
-    path: Path
-    name: str
-    """Its path below the folder that all runs of the comparison share."""
-    state: State
-    note: str = ""
-    """Why it is in that state, and what else is to be known of it."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """By dotted name, without `PLACES`; empty if config.yaml could not be read."""
-    environment: Mapping[str, Any] = field(default_factory=dict)
-    rows: tuple[Mapping[str, float], ...] = ()
-    """By growing step; of what was logged, what a comparison shows."""
-    samples: tuple[Mapping[str, Any], ...] = ()
-    n_parameters: int = 0
-    flops_per_token: float = 0.0
-
-    @property
-    def steps(self) -> int:
-        """The schedule's length; 0 if config.yaml could not be read."""
-        return int(self.settings.get("max_steps", 0))
-
-    @property
-    def tokens_per_step(self) -> int:
-        """Padding included."""
-        return int(self.settings["global_batch"] * self.settings["model.max_seq_len"])
-
-    @property
-    def last_step(self) -> int:
-        """The last one that was logged; 0: none was."""
-        return int(self.rows[-1]["step"]) if self.rows else 0
-
-    @property
-    def final(self) -> Mapping[str, float]:
-        """The validation after the last step of a run that is done: `val/<kind>/<source>`; empty if there is none."""
-        if self.state is not State.DONE:
-            return {}
-        return {key: value for key, value in self.rows[-1].items() if key.startswith("val/")}
-
-    def series(self, key: str) -> Series:
-        """(steps, values) of a metric, where it was logged."""
-        pairs = [(row["step"], row[key]) for row in self.rows if key in row]
-        steps, values = np.array(pairs, dtype=float).reshape(-1, 2).T
-        return steps, values
-
-    def hours_at(self, steps: np.ndarray) -> np.ndarray:
-        """Hours of training alone up to each of `steps`: its tokens over the speed, summed over the rows; NaN where unknown."""
-        at, speeds = self.series("speed/tokens_per_s")
-        known = np.isfinite(speeds) & (speeds > 0)
-        if not known.any():
-            return np.full(len(steps), math.nan)
-        at, speeds = at[known], speeds[known]
-        begin = float(self.settings.get("branch.step") or 0)  # what its trunk took is not this run's
-        seconds = np.cumsum(np.diff(at, prepend=begin) * self.tokens_per_step / speeds)
-        hours: np.ndarray = np.interp(steps, [begin, *at], [0.0, *(seconds / 3600)], right=math.nan)
-        return hours
-
-
 class Unreadable(Exception):
     """Why a run cannot be read."""
-
-
-def find_runs(patterns: str | Iterable[str]) -> list[Path]:
-    """The folders that paths or patterns such as `runs/lr_sweep/*` name; a plain path also where nothing is.
-
-    Raises:
-        ValueError: they name none.
-    """
-    found: dict[Path, None] = {}
-    for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        if not isinstance(pattern, str) or not pattern:
-            raise ValueError(
-                f"runs has {pattern!r}: it must be a path, a pattern like runs/lr_sweep/*, or a list of them."
-            )
-        literal = Path(pattern)
-        if literal.exists() or not has_magic(pattern):
-            found[literal] = None
-        else:
-            begin = literal.anchor or "."
-            places = Path(begin).glob(str(literal.relative_to(literal.anchor)))
-            found |= dict.fromkeys(path for path in sorted(places) if path.is_dir())
-    if not found:
-        raise ValueError(f"runs={patterns} names no folder: it takes paths of run directories, or a pattern of them.")
-    return list(found)
-
-
-def common_folder(paths: Iterable[Path]) -> Path:
-    """The folder below which all runs lie."""
-    return Path(os.path.commonpath([path.absolute().parent for path in paths]))
 
 
 def read_runs(paths: Iterable[Path]) -> list[Run]:
@@ -140,20 +35,43 @@ def _read_run(path: Path, name: str) -> Run:
         return Run(path, name, State.MISSING, "there is no such folder")
     running = _is_locked(path)
     try:
-        config, environment = _config(path / "config.yaml"), _environment(path / "environment.json")
-        settings = dict(flatten(config))
-        size = n_parameters(config["model"]), flops_per_token(config["model"])
+        settings, environment, sizes = _settings(path)
     except Unreadable as reason:
         return Run(path, name, State.BROKEN, str(reason))
-    except (KeyError, TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
-        return Run(path, name, State.BROKEN, f"config.yaml describes no model ({type(error).__name__}: {error})")
     rows, torn = _rows(path / "metrics.jsonl")
     samples = tuple(row for row in _objects(path / "samples.jsonl") if row is not None and _is_sample(row))
+    state, note = _state(rows, torn, int(settings["max_steps"]), running)
+    trunk = _trunk(settings, {path.resolve()})
+    return Run(path, name, state, note, settings, environment, rows, samples, trunk, *sizes)
+
+
+def _settings(path: Path) -> tuple[dict[str, Any], dict[str, Any], tuple[int, float]]:
+    """(settings without `PLACES`, environment, (parameters, FLOPs of a token)) of a run."""
+    config, environment = _config(path / "config.yaml"), _environment(path / "environment.json")
+    try:
+        sizes = n_parameters(config["model"]), flops_per_token(config["model"])
+    except (KeyError, TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
+        raise Unreadable(f"config.yaml describes no model ({type(error).__name__}: {error})") from error
+    settings = dict(flatten(config))
     if changes := _changes(path / "changes.jsonl", settings):
         settings[CHANGED] = changes
-    settings = {key: value for key, value in settings.items() if key not in PLACES}
-    state, note = _state(rows, torn, int(settings["max_steps"]), running)
-    return Run(path, name, state, note, settings, environment, rows, samples, *size)
+    return {key: value for key, value in settings.items() if key not in PLACES}, environment, sizes
+
+
+def _trunk(settings: Mapping[str, Any], above: set[Path]) -> dict[str, Any] | None:
+    """What decided the result of the run that one with these settings branched off from; its path counts from where we are.
+
+    Args:
+        above: the runs on the way here, that one which is its own trunk does not lead in a circle.
+    """
+    path = settings.get(TRUNK)
+    if not isinstance(path, str) or "\0" in path or Path(path).resolve() in above:
+        return None
+    try:
+        trunk, environment, _ = _settings(Path(path))
+    except Unreadable:
+        return None
+    return deciding(trunk, environment, _trunk(trunk, above | {Path(path).resolve()}))
 
 
 def _state(rows: tuple[Mapping[str, float], ...], torn: int, steps: int, running: bool) -> tuple[State, str]:
@@ -206,6 +124,11 @@ def _config(path: Path) -> dict[str, Any]:
         value = settings.get(key)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= most:
             raise Unreadable(f"config.yaml has {key}={value!r}, which should be a whole number from 1 to {most:,}")
+    step = settings.get("branch.step")
+    if step is not None and (
+        not isinstance(step, int) or isinstance(step, bool) or not 0 <= step <= _MOST["max_steps"]
+    ):
+        raise Unreadable(f"config.yaml has branch.step={step!r}, which should be a whole number of steps, or null")
     return config
 
 
@@ -259,20 +182,13 @@ def _is_sample(row: Mapping[str, Any]) -> bool:
 
 
 def _changes(path: Path, settings: Mapping[str, Any]) -> str:
-    """The settings that were others before some step, in words."""
+    """What decides the result and was something else before some step, in words."""
     changes = []
     for row in _objects(path):
         if row is not None and isinstance(row.get("changes"), dict):
             for key, pair in row["changes"].items():
-                if key in settings and key not in PLACES and isinstance(pair, list) and len(pair) == 2:
-                    changes.append(f"{key} from {pair[0]} to {pair[1]} after step {row.get('after_step')}")
+                decides = (key in settings and key not in PLACES and not is_cosmetic(key)) or key.startswith(_AROUND)
+                if decides and isinstance(pair, list) and len(pair) == 2:
+                    then, now = (str(value)[:10] if key == "git.revision" else value for value in pair)
+                    changes.append(f"{key} from {then} to {now} after step {row.get('after_step')}")
     return "; ".join(changes)
-
-
-def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted name, value) of every leaf of nested mappings; a list is a leaf, and so is an empty mapping."""
-    if isinstance(node, Mapping) and (node or not prefix):
-        for key, value in node.items():
-            yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, node

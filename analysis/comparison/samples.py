@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from analysis.comparison.charts import legend_name
 from analysis.comparison.comparing import Comparison
-from analysis.comparison.reading import Run
+from analysis.comparison.labels import labels_of
+from analysis.comparison.run import Run
 from analysis.run_record import asked
 
 _MOST_STEPS = 12
@@ -31,8 +31,9 @@ def samples_beside_each_other(comparison: Comparison) -> dict[str, Any]:
                 by_step = prompts.setdefault(asked(sample), {})
                 by_step.setdefault(sample["step"], []).append((n, sample["response"][:_LONGEST]))
     flag = {run.name: "" if run in comparison.comparable else ", not compared" for run in runs}
+    labels = labels_of(comparison)
     return {
-        "runs": [legend_name(comparison, run) + flag[run.name] for run in runs],
+        "runs": [labels[run.name].full + flag[run.name] for run in runs],
         "steps": steps,
         "shown": _shared(steps, [run for run in runs if run in comparison.comparable] or runs),
         "prompts": [{"prompt": prompt, "by_step": by_step} for prompt, by_step in prompts.items()],

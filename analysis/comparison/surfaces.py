@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from analysis.comparison.comparing import Comparison, text_of, without
-from analysis.comparison.reading import Run
+from analysis.comparison.comparing import Comparison
+from analysis.comparison.run import Run
+from analysis.comparison.settings import text_of
 
 LEARNING_RATE = "optimizer.lr"
 _WEIGHTS = re.compile(r"curriculum\.(?:keyframes\.(?P<keyframe>.+)\.weights|mixes\.(?P<mix>[^.]+))\.(?P<source>.+)")
@@ -106,7 +107,7 @@ def _share_axes(runs: Sequence[Run], where: str, sources: Mapping[str, str]) -> 
 def curves_over(comparison: Comparison, axis: Axis, others: Sequence[Axis]) -> list[Curve]:
     """A curve for every group of runs that differ in this axis and their seeds alone, and have three values of it or more."""
     curves = []
-    for name, runs in _alike(comparison, [axis], others).items():
+    for name, runs in _alike(comparison, [axis], others):
         x, loss = np.array([axis.values[run.name] for run in runs]), _losses(runs)
         places = np.array([axis.place(run) for run in runs])
         if len(set(places)) >= _FEWEST:
@@ -131,7 +132,7 @@ def parabola(x: np.ndarray, y: np.ndarray) -> tuple[tuple[float, float, float], 
 def grids_over(comparison: Comparison, x_axis: Axis, y_axis: Axis, others: Sequence[Axis]) -> list[Grid]:
     """A grid for every group of runs that differ in these two axes and their seeds alone, where half the cells have runs."""
     grids = []
-    for name, runs in _alike(comparison, [x_axis, y_axis], others).items():
+    for name, runs in _alike(comparison, [x_axis, y_axis], others):
         x = sorted({x_axis.values[run.name] for run in runs})
         y = sorted({y_axis.values[run.name] for run in runs})
         cells: dict[tuple[int, int], list[float]] = {}
@@ -146,23 +147,25 @@ def grids_over(comparison: Comparison, x_axis: Axis, y_axis: Axis, others: Seque
     return grids
 
 
-def _alike(comparison: Comparison, free: Sequence[Axis], others: Sequence[Axis]) -> dict[str, list[Run]]:
+def _alike(comparison: Comparison, free: Sequence[Axis], others: Sequence[Axis]) -> list[tuple[str, list[Run]]]:
     """The ranked runs by all that they have in common beside the free axes; those whose loss is finite."""
-    freed = {"seed"}.union(*(axis.keys for axis in free))
+    freed = frozenset().union(*(axis.keys for axis in free))
     fixed = [axis for axis in others if axis not in free]  # shares of the same keyframe as a free one
     groups: dict[str, list[Run]] = {}
     names: dict[str, str] = {}
     for run in (run for candidate in comparison.candidates for run in candidate.runs):
         if math.isfinite(run.final["val/loss/mean"]):
-            rest = without(run.settings, freed)
+            rest = {key: text_of(value) for key, value in run.deciding.items() if key not in freed}
             shares = {axis.label: axis.values[run.name] for axis in fixed if axis.keys & freed}
             identity = text_of({**rest, **shares})
             groups.setdefault(identity, []).append(run)
             told = [
-                f"{comparison.short_names[key]}={text_of(rest[key])}" for key in comparison.differing if key in rest
+                f"{comparison.short_names.get(key, key)}={text_of(run.described[key])}"
+                for key in comparison.deciding
+                if key in rest
             ]
-            names[identity] = ", ".join([*told, *(f"{label} {share:g}" for label, share in shares.items())])
-    return {names[identity]: runs for identity, runs in groups.items()}
+            names[identity] = ", ".join([*told, *(f"{label} {share:.4g}" for label, share in shares.items())])
+    return [(names[identity], runs) for identity, runs in groups.items()]
 
 
 def _losses(runs: Sequence[Run]) -> np.ndarray:

@@ -2,26 +2,18 @@
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from analysis.comparison.charts import surface_figures
 from analysis.comparison.comparing import Comparison
-from analysis.comparison.reading import Run, State
+from analysis.comparison.run import Run
+from analysis.comparison.surface_charts import surface_figures
 from analysis.comparison.surfaces import axes_of, curves_over, grids_over, parabola
+from tests.finished_run import finished
 
 WEIGHTS = "curriculum.keyframes.settled.weights"
-
-
-def finished(name: str, loss: float, **settings: Any) -> Run:
-    """A run that is done, as it is read."""
-    always = {"max_steps": 10, "global_batch": 2, "model.max_seq_len": 4, "seed": 1, "optimizer.lr": 0.001}
-    rows = ({"step": 10, "val/loss/mean": loss, "val/loss/c4": loss},)
-    environment = {"tokenizer": "t", "data": {"c4": {"fingerprint": "f"}}}
-    return Run(Path(name), name, State.DONE, "", always | settings, environment, rows)
 
 
 def over_rates(*rates: float, **more: Any) -> list[Run]:

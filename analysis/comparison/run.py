@@ -1,0 +1,102 @@
+"""One run of many, as far as it could be read."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from analysis.comparison.settings import ABSENT, SEED, deciding, described, text_of
+from analysis.run_record import Series
+
+
+class State(StrEnum):
+    """What became of a run."""
+
+    DONE = "done"
+    RUNNING = "running"
+    UNFINISHED = "unfinished"
+    EMPTY = "no step logged"
+    BROKEN = "broken"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run as far as it could be read."""
+
+    path: Path
+    name: str
+    """Its path below the folder that all runs of the comparison share."""
+    state: State
+    note: str = ""
+    """Why it is in that state, and what else is to be known of it."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """By dotted name, without `PLACES`; empty if config.yaml could not be read."""
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    rows: tuple[Mapping[str, float], ...] = ()
+    """By growing step; of what was logged, what a comparison shows."""
+    samples: tuple[Mapping[str, Any], ...] = ()
+    trunk: Mapping[str, Any] | None = None
+    """What decided the result of the run that it branched off from; None: there is none, or it cannot be read."""
+    n_parameters: int = 0
+    flops_per_token: float = 0.0
+
+    @cached_property
+    def described(self) -> dict[str, Any]:
+        """Its settings, and those of its surroundings that its results may depend on."""
+        return described(self.settings, self.environment)
+
+    @cached_property
+    def deciding(self) -> dict[str, Any]:
+        """Of these, all that decides its result, but for the seed."""
+        return deciding(self.settings, self.environment, self.trunk)
+
+    @property
+    def seed(self) -> str:
+        """As it is written."""
+        return text_of(self.settings.get(SEED, ABSENT))
+
+    @property
+    def steps(self) -> int:
+        """The schedule's length; 0 if config.yaml could not be read."""
+        return int(self.settings.get("max_steps", 0))
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Padding included."""
+        return int(self.settings["global_batch"] * self.settings["model.max_seq_len"])
+
+    @property
+    def last_step(self) -> int:
+        """The last one that was logged; 0: none was."""
+        return int(self.rows[-1]["step"]) if self.rows else 0
+
+    @property
+    def final(self) -> Mapping[str, float]:
+        """The validation after the last step of a run that is done: `val/<kind>/<source>`; empty if there is none."""
+        if self.state is not State.DONE:
+            return {}
+        return {key: value for key, value in self.rows[-1].items() if key.startswith("val/")}
+
+    def series(self, key: str) -> Series:
+        """(steps, values) of a metric, where it was logged."""
+        pairs = [(row["step"], row[key]) for row in self.rows if key in row]
+        steps, values = np.array(pairs, dtype=float).reshape(-1, 2).T
+        return steps, values
+
+    def hours_at(self, steps: np.ndarray) -> np.ndarray:
+        """Hours of training alone up to each of `steps`: its tokens over the speed, summed over the rows; NaN where unknown."""
+        at, speeds = self.series("speed/tokens_per_s")
+        known = np.isfinite(speeds) & (speeds > 0)
+        if not known.any():
+            return np.full(len(steps), math.nan)
+        at, speeds = at[known], speeds[known]
+        begin = float(self.settings.get("branch.step") or 0)  # what its trunk took is not this run's
+        seconds = np.cumsum(np.diff(at, prepend=begin) * self.tokens_per_step / speeds)
+        hours: np.ndarray = np.interp(steps, [begin, *at], [0.0, *(seconds / 3600)], right=math.nan)
+        return hours
