@@ -186,6 +186,14 @@ class Comparison:
             self._noises[key] = Noise(*zip(*rows, strict=True)) if rows else None
         return self._noises[key]
 
+    def seed_effects(self, key: str) -> dict[str, float]:
+        """By name of the run, by how much its seed raised a final metric; empty where seeds have no effect that can be told."""
+        noise = self.noise(key)
+        if noise is None or not noise.connected:
+            return {}
+        runs = [run for group in self.candidates if math.isfinite(_mean(group.values(key))) for run in group.runs]
+        return {run.name: float(effect) for run, effect in zip(runs, noise.of_seeds, strict=True)}
+
     def column(self, key: str) -> list[Cell]:
         """A final metric of each candidate, and its difference to the best, which has the lowest mean.
 

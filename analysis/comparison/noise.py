@@ -97,8 +97,13 @@ class Noise:
         return self._scale * (np.asarray(self.values) / self._scale - self._model @ self._effects)
 
     @cached_property
+    def connected(self) -> bool:
+        """Whether every two seeds, and every two settings, can be compared with each other, be it by way of others."""
+        return self.paired and int(np.linalg.matrix_rank(self._model)) == self.n_settings + self.n_seeds - 1
+
+    @cached_property
     def of_seeds(self) -> np.ndarray:
-        """(runs,): the effect of each run's seed, about their mean over the runs; 0 where the model has none."""
+        """(runs,): the effect of each run's seed, about their mean over the runs; of a design that is connected."""
         effects = self._scale * (self._model[:, self.n_settings :] @ self._effects[self.n_settings :])
         return effects - effects.mean()
 

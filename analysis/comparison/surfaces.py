@@ -3,18 +3,20 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from analysis.comparison.comparing import Comparison
+from analysis.comparison.optimum import Parabola, Unclear, optimum
 from analysis.comparison.run import Run
 from analysis.comparison.settings import text_of
 
 LEARNING_RATE = "optimizer.lr"
+_LOSS = "val/loss/mean"
 _WEIGHTS = re.compile(r"curriculum\.(?:keyframes\.(?P<keyframe>.+)\.weights|mixes\.(?P<mix>[^.]+))\.(?P<source>.+)")
-_FEWEST = 3  # values on an axis, for a parabola
+_FEWEST = 3  # values on an axis, for a curve
 _FILLED = 0.5  # share of a grid's cells, for a heat map
 
 
@@ -28,6 +30,8 @@ class Axis:
     values: Mapping[str, float]
     """By name of the run."""
     logarithmic: bool
+    said: Mapping[str, str] = field(default_factory=dict)
+    """By name of the run, what was set, where that is not what the axis shows."""
 
     def place(self, run: Run) -> float:
         """Where the run lies on the axis, evenly drawn."""
@@ -40,12 +44,11 @@ class Curve:
     """Runs that differ in one axis, and their seeds."""
 
     name: str  # what else they have in common and other curves have not
+    runs: tuple[Run, ...]  # by growing x
     x: np.ndarray  # (runs,)
     loss: np.ndarray  # (runs,)
-    fit: tuple[float, float, float]
-    """(a, b, c) of a x^2 + b x + c, x its logarithm to base 10 on a logarithmic axis."""
-    lowest: tuple[float, float] | None
-    """(x, loss) of the parabola's minimum; None: it has none, or it lies outside the values tried."""
+    optimum: Parabola | Unclear
+    """Over x, or its logarithm to base 10 on a logarithmic axis."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ def _share_axes(runs: Sequence[Run], where: str, sources: Mapping[str, str]) -> 
             keys,
             {run.name: round(100 * float(shares[k, n]), 6) for k, run in enumerate(runs)},
             logarithmic=False,
+            said={run.name: f"{names[n]}={weights[k, n]:g}" for k, run in enumerate(runs)},
         )
         for n in chosen
     ]
@@ -107,26 +111,17 @@ def _share_axes(runs: Sequence[Run], where: str, sources: Mapping[str, str]) -> 
 def curves_over(comparison: Comparison, axis: Axis, others: Sequence[Axis]) -> list[Curve]:
     """A curve for every group of runs that differ in this axis and their seeds alone, and have three values of it or more."""
     curves = []
+    noise, effects = comparison.noise(_LOSS), comparison.seed_effects(_LOSS)
     for name, runs in _alike(comparison, [axis], others):
         x, loss = np.array([axis.values[run.name] for run in runs]), _losses(runs)
         places = np.array([axis.place(run) for run in runs])
         if len(set(places)) >= _FEWEST:
             order = np.argsort(places, kind="stable")
-            fit, lowest = parabola(places, loss)
-            if lowest is not None and axis.logarithmic:
-                lowest = (10 ** lowest[0], lowest[1])
-            curves.append(Curve(name, x[order], loss[order], fit, lowest))
+            level = loss - np.array([effects.get(run.name, 0.0) for run in runs])
+            n_seeds = len({run.seed for run in runs}) if effects else 1
+            found = optimum(places, level, noise=noise.deviation if noise else None, n_seeds=n_seeds)
+            curves.append(Curve(name, tuple(runs[n] for n in order), x[order], loss[order], found))
     return curves
-
-
-def parabola(x: np.ndarray, y: np.ndarray) -> tuple[tuple[float, float, float], tuple[float, float] | None]:
-    """((a, b, c), minimum) of the parabola a x^2 + b x + c nearest to the points; no minimum beyond the values of x."""
-    centre = float(x.mean())
-    a, slope, level = (float(c) for c in np.polyfit(x - centre, y, 2))
-    b, c = slope - 2 * a * centre, level - slope * centre + a * centre**2
-    at = centre - slope / (2 * a) if a > 0 else math.nan
-    inside = a > 0 and x.min() <= at <= x.max()
-    return (a, b, c), (at, level - slope**2 / (4 * a)) if inside else None
 
 
 def grids_over(comparison: Comparison, x_axis: Axis, y_axis: Axis, others: Sequence[Axis]) -> list[Grid]:
@@ -154,7 +149,7 @@ def _alike(comparison: Comparison, free: Sequence[Axis], others: Sequence[Axis])
     groups: dict[str, list[Run]] = {}
     names: dict[str, str] = {}
     for run in (run for candidate in comparison.candidates for run in candidate.runs):
-        if math.isfinite(run.final["val/loss/mean"]):
+        if math.isfinite(run.final[_LOSS]):
             rest = {key: text_of(value) for key, value in run.deciding.items() if key not in freed}
             shares = {axis.label: axis.values[run.name] for axis in fixed if axis.keys & freed}
             identity = text_of({**rest, **shares})
@@ -169,7 +164,7 @@ def _alike(comparison: Comparison, free: Sequence[Axis], others: Sequence[Axis])
 
 
 def _losses(runs: Sequence[Run]) -> np.ndarray:
-    return np.array([run.final["val/loss/mean"] for run in runs])
+    return np.array([run.final[_LOSS] for run in runs])
 
 
 def _number(value: Any) -> float:

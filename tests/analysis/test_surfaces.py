@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from analysis.comparison.comparing import Comparison
+from analysis.comparison.optimum import Parabola
 from analysis.comparison.run import Run
-from analysis.comparison.surface_charts import surface_figures
-from analysis.comparison.surfaces import axes_of, curves_over, grids_over, parabola
+from analysis.comparison.surface_charts import surface_figures, tick_texts
+from analysis.comparison.surfaces import axes_of, curves_over, grids_over
 from tests.finished_run import finished
 
 WEIGHTS = "curriculum.keyframes.settled.weights"
@@ -30,36 +31,61 @@ def over_mixes(mixes: list[Mapping[str, float]], **more: Any) -> list[Run]:
     return [finished(f"mix {n} {more}", 3.0 + n / 10, **given, **more) for n, given in enumerate(weights)]
 
 
-def test_a_parabola_is_found_again() -> None:
-    x = np.array([-3.0, -2.5, -2.0, -1.0, -2.5])
-    (a, b, c), lowest = parabola(x, 0.7 * (x + 2.2) ** 2 + 1.5)
-    assert (a, b, c) == pytest.approx((0.7, 2 * 0.7 * 2.2, 0.7 * 2.2**2 + 1.5))
-    assert lowest == pytest.approx((-2.2, 1.5))
-
-
-def test_a_minimum_is_only_claimed_among_the_values_tried() -> None:
-    x = np.array([1.0, 2.0, 3.0, 4.0])
-    assert parabola(x, (x - 4.5) ** 2)[1] is None
-    assert parabola(x, -((x - 2) ** 2))[1] is None
-    assert parabola(x, 2 * x)[1] is None
-
-
 def test_the_best_learning_rate_is_marked() -> None:
     comparison = Comparison(over_rates(0.0003, 0.001, 0.003, 0.01))
     (axis,) = axes_of(comparison)
     (curve,) = curves_over(comparison, axis, [axis])
-    assert curve.lowest == pytest.approx((0.003, 2.5))
+    assert isinstance(curve.optimum, Parabola)
+    assert (10**curve.optimum.at, curve.optimum.loss) == pytest.approx((0.003, 2.5))
     ((heading, figure, remark),) = surface_figures(comparison)
     assert heading == "Final loss over peak learning rate"
     assert figure["layout"]["xaxis"]["type"] == "log"
-    assert remark == "The parabola through 4 values is lowest at 0.003 (2.500)."
+    assert stars(figure) == [([pytest.approx(0.003)], [pytest.approx(2.5)])]
+    assert remark == "The parabola by least squares (4 values around the best, 4 runs) is lowest at 0.003 (2.500)."
 
 
-def test_the_edge_is_said_to_be_one() -> None:
-    ((_, _, remark),) = surface_figures(Comparison(over_rates(0.0003, 0.0006, 0.001, 0.002)))
+def stars(figure: dict[str, Any]) -> list[tuple[list[float], list[float]]]:
+    return [(trace["x"], trace["y"]) for trace in figure["data"] if trace.get("marker", {}).get("symbol") == "star"]
+
+
+def test_no_optimum_is_claimed_at_the_edge_or_from_three_values() -> None:
+    ((_, figure, remark),) = surface_figures(Comparison(over_rates(0.0003, 0.0006, 0.001, 0.002)))
     assert remark == "The lowest loss is at the edge, 0.002: values beyond it may be better."
-    ((_, _, remark),) = surface_figures(Comparison(over_rates(0.001, 0.003, 0.01)))
-    assert remark.endswith("Three points fix a parabola, so nothing says how well it fits.")
+    assert stars(figure) == []
+    ((_, figure, remark),) = surface_figures(Comparison(over_rates(0.001, 0.003, 0.01)))
+    assert remark == "The lowest loss is at 0.003; with fewer than four values around it no parabola is fitted."
+    assert stars(figure) == []
+    assert {trace["name"] for trace in figure["data"]} == {"runs", "mean of each value"}
+
+
+def test_a_shared_seed_does_not_hide_the_optimum() -> None:
+    """Seeds that lie apart by more than the whole curve is deep; without the pairs nothing could be told."""
+    draws = np.random.default_rng(0)
+    rates = (0.0003, 0.001, 0.003, 0.01, 0.03)
+    runs = []
+    for rate in rates:
+        for seed in (1, 2, 3):
+            loss = 2.5 + 0.2 * math.log10(rate / 0.003) ** 2 + seed + draws.normal(scale=0.003)
+            runs.append(finished(f"{rate} {seed}", loss, **{"optimizer.lr": rate, "seed": seed}))
+    ((_, figure, remark),) = surface_figures(Comparison(runs))
+    (((at,), (loss,)),) = stars(figure)
+    assert at == pytest.approx(0.003, rel=0.15)
+    assert loss == pytest.approx(2.5 + 2, abs=0.01)  # of the mean seed
+    assert "(5 values around the best, 15 runs)" in remark
+
+
+def test_what_is_set_is_said_beside_the_share_that_is_shown() -> None:
+    mixes = [{"c4": 7.0, "code": w} for w in (1.0, 3.0, 9.0)]
+    ((_, figure, remark),) = surface_figures(Comparison(over_mixes(mixes)))
+    assert "Weights are shares of their sum: code=1 is 12.5 %, code=3 is 30 %, code=9 is 56.2 %." in remark
+    assert figure["data"][0]["text"][0] == "code=1: share of code at keyframe settled 12.5 %"
+    ((_, _, remark),) = surface_figures(Comparison(over_mixes([{"c4": w, "code": 1 - w} for w in (0.2, 0.5, 0.8)])))
+    assert "Weights" not in remark  # they are the shares
+
+
+def test_ticks_have_three_digits_or_as_many_as_tell_them_apart() -> None:
+    assert tick_texts([12.5, 400 / 11, 60.0]) == ["12.5", "36.4", "60"]
+    assert tick_texts([0.10001, 0.10002]) == ["0.10001", "0.10002"]
 
 
 def test_two_values_are_no_surface() -> None:
