@@ -109,8 +109,8 @@ def compare(runs: Any, out_dir: Path | None) -> None:
             console.print(f"  {run.name}: {run.state}; {'; '.join(reasons)}")
     if comparison.ranked:
         console.print(f"{len(comparison.ranked)} of {len(paths)} runs are ranked")
-        for line in (standings_table(comparison), *noise_in_words(comparison), verdict_in_words(comparison)):
-            console.print(line)
+        console.print(standings_table(comparison))
+        console.print("\n".join([*noise_in_words(comparison)[:1], verdict_in_words(comparison)]))
     else:
         console.print(f"no run is ranked, of {len(paths)}: the page says why")
     console.print(f"comparison:  {page}")

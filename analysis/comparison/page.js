@@ -8,14 +8,36 @@ const AXES = {
   flops: {title: "FLOPs of training", x: (at, step) => step * at.flops, format: {exponentformat: "power"}},
   hours: {title: "hours of training alone", x: (at, step, n) => at.hours[n], format: {exponentformat: "none"}},
 };
+const NARROW = window.matchMedia("(max-width: 900px)");
+
+function inUnit(axes) {  // a run of minutes is not read in hours
+  const longest = Math.max(0, ...axes.flatMap(at => at.hours).filter(hours => hours !== null));
+  const [unit, size] = longest >= 2 ? ["hours", 1] : longest >= 1 / 30 ? ["minutes", 60] : ["seconds", 3600];
+  AXES.hours.title = `${unit} of training alone`;
+  AXES.hours.x = (at, step, n) => at.hours[n] === null ? null : size * at.hours[n];
+}
+
+function belowEachOther(layout) {  // one chart a row, and the legend below them
+  const [above, below] = [{domain: [0.6, 1]}, {domain: [0, 0.4]}];
+  const [first, second] = layout.annotations;
+  return {...layout, height: 900, margin: {...layout.margin, l: 60, b: 40},
+          legend: {...layout.legend, orientation: "h", x: 0, y: -0.08, yanchor: "top"},
+          xaxis: {...layout.xaxis, domain: [0, 1]}, xaxis2: {...layout.xaxis2, domain: [0, 1]},
+          yaxis: {...layout.yaxis, ...above}, yaxis2: {...layout.yaxis2, ...below},
+          annotations: [{...first, x: 0.5}, {...second, x: 0.5, y: 0.4}]};
+}
 
 function drawLoss() {
   const {figure, axes} = read("loss");
   const chart = document.getElementById("loss-chart");
+  inUnit(axes);
   const along = name => axes.map(at => at.steps.map((step, n) => AXES[name].x(at, step, n)));
   const look = name => ({title: {text: AXES[name].title, standoff: 8}, autorange: true, tickformat: "", ...AXES[name].format});
-  const layout = name => ({...figure.layout, xaxis: {...figure.layout.xaxis, ...look(name)},
-                           xaxis2: {...figure.layout.xaxis2, ...look(name), matches: "x"}});
+  const layout = name => {
+    const along = {...figure.layout, xaxis: {...figure.layout.xaxis, ...look(name)},
+                   xaxis2: {...figure.layout.xaxis2, ...look(name), matches: "x"}};
+    return NARROW.matches ? belowEachOther(along) : along;
+  };
   const draw = name => {
     const x = along(name);
     // what is hidden in the legend stays so
@@ -25,7 +47,9 @@ function drawLoss() {
   for (const choice of document.querySelectorAll("input[name=axis]")) {
     choice.addEventListener("change", () => draw(choice.value));
   }
-  draw(document.querySelector("input[name=axis]:checked").value);
+  const redraw = () => draw(document.querySelector("input[name=axis]:checked").value);
+  NARROW.addEventListener("change", redraw);
+  redraw();
 }
 
 function drawSurfaces() {

@@ -1,10 +1,11 @@
 """The page of a comparison: what differs, loss, final metrics, response surfaces and samples, in this order."""
 
+import math
 from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 
-from analysis.comparison.charts import MOST_SHOWN, loss_figure
+from analysis.comparison.charts import MOST_SHOWN, Figure, loss_figure
 from analysis.comparison.comparing import Comparison, millions
 from analysis.comparison.run import Run, State
 from analysis.comparison.samples import samples_beside_each_other
@@ -17,7 +18,7 @@ from analysis.standalone_page import write_page
 
 _HERE = Path(__file__).parent
 _LONGEST = 120  # characters of a setting
-_AXES = {"steps": "steps", "tokens": "tokens", "flops": "FLOPs", "hours": "hours"}
+_AXES = {"steps": "steps", "tokens": "tokens", "flops": "FLOPs", "hours": "time"}
 
 
 def write_comparison(comparison: Comparison, path: Path, *, title: str) -> None:
@@ -32,7 +33,7 @@ def write_comparison(comparison: Comparison, path: Path, *, title: str) -> None:
         *_flagged(comparison),
         *_differences(comparison),
         "<h2>Loss</h2>",
-        *(_loss(comparison) if axes else ["<p>No run has logged a step yet.</p>"]),
+        *(_loss(comparison, _some_lie_above(figure)) if axes else ["<p>No run has logged a step yet.</p>"]),
         "<h2>Final metrics</h2>",
         *_final(comparison),
         "<h2>Response surfaces</h2>",
@@ -108,17 +109,25 @@ def _differences(comparison: Comparison) -> Iterator[str]:
         yield f'<p class="small">The other {common:,} settings are the same in all of them, but for names and places.</p>'
 
 
-def _loss(comparison: Comparison) -> Iterator[str]:
+def _some_lie_above(figure: Figure) -> bool:
+    """Whether points of what is shown at first lie above its charts."""
+    tops = {panel: figure["layout"][f"yaxis{panel}"].get("range", [0, math.inf])[1] for panel in ("", "2")}
+    shown = [trace for trace in figure["data"] if trace["visible"] is True]
+    return any(max(trace["y"], default=0) > tops[trace["yaxis"][1:]] for trace in shown)
+
+
+def _loss(comparison: Comparison, above: bool) -> Iterator[str]:
     yield _choices("axis", "against", _AXES)
     yield '<div id="loss-chart"></div>'
     hours = "" if all(_has_speed(run) for run in comparison.comparable) else " Runs without a logged speed have none."
+    first = " The first steps lie above the chart: a double click shows all." if above else ""
     waiting = "Runs that are not compared are"
     if len(comparison.comparable) > MOST_SHOWN:
         waiting = f"At first the {MOST_SHOWN} best are shown; the others, and runs that are not compared, are"
     yield (
         '<p class="small">Training loss is smoothed by a Gaussian as wide as a fortieth of what was logged. FLOPs are '
         "6 N + 12 n_layers d_model T for each token, forward and backward. Hours are of training alone, tokens over speed: "
-        f"without validation, sampling and saving.{hours} The first steps lie above the chart: a double click shows all. "
+        f"without validation, sampling and saving.{hours}{first} "
         f"{waiting} in the legend, where a click shows them.</p>"
     )
 

@@ -30,6 +30,8 @@ def verdict_in_words(comparison: Comparison) -> str:
     unknown = sum(cell.beyond_noise is None for cell in others)
     if unknown == len(others):
         return f"{name} has the lowest loss; whether that is more than chance is unknown{said}."
+    if alike == len(others):
+        return f"{name} has the lowest loss; none of {_counted(alike, 'other')} can be told from it{said}."
     verdict = f"{alike} of {_counted(len(others), 'other')} cannot be told from it" if alike else "all others are worse"
     if unknown:
         verdict = (
@@ -53,17 +55,17 @@ def noise_in_words(comparison: Comparison) -> list[str]:
             f"The noise between seeds is unknown: {why}.",
             "Whether a difference is more than chance cannot be said; train some of the settings with another seed as well.",
         ]
-    n_seeds = _counted(noise.n_seeds, "seed")
+    known = f"{noise.deviation:.2g} nats, {_counted(noise.degrees, 'degree')} of freedom"
     if noise.paired:
-        model = f"Seeds as pairs: {_runs_of(noise)}, each seed being taken to shift the loss of all settings alike."
-        residual = "residual (what neither setting nor seed explains)"
+        sentences = [
+            f"Seeds as pairs: {_runs_of(noise)}, standard deviation of the residual {known}.",
+            "A seed is taken to shift the loss of all settings alike, and the residual is what is left.",
+        ]
     else:
-        model = f"Settings alone: {_runs_of(noise)}; no two seeds are shared by settings, so nothing is deducted for {n_seeds}."
-        residual = "run about the mean of its setting"
-    sentences = [
-        model,
-        f"The standard deviation of a {residual} is {noise.deviation:.2g} nats ({_counted(noise.degrees, 'degree')} of freedom).",
-    ]
+        sentences = [
+            f"No pairs: {_runs_of(noise)}, standard deviation of a run about the mean of its setting {known}.",
+            "Settings that are trained with the same seeds are compared seed by seed, which usually tells finer differences.",
+        ]
     least, most = noise.least_difference(1), max(len(candidate.runs) for candidate in comparison.candidates)
     if least is not None:
         several = f", of {most} seeds each where it is more than {noise.least_difference(most):.2g}" if most > 1 else ""
