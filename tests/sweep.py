@@ -36,6 +36,7 @@ def train_sweep(folder: Path, data_dir: Path) -> Path:
         samples.write(json.dumps(row, ensure_ascii=False) + "\n")
     config = yaml.safe_load((hostile / "config.yaml").read_text())
     config["callbacks"]["samples"]["prompts"] = [HOSTILE]
+    config["curriculum"]["on_exhausted"] = HOSTILE
     (hostile / "config.yaml").write_text(yaml.safe_dump(config))
     return folder
 

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page
 
+from analysis.comparison import Comparison, write_comparison
 from report import report
 from tests.browser.conftest import Visit
+from tests.finished_run import finished
 from tests.sweep import HOSTILE, HOSTILE_NAME
 
 
@@ -35,12 +37,8 @@ def test_the_table_sorts_when_its_header_is_clicked(visit: Visit, address: str) 
         assert header.get_attribute("aria-sort") == direction
     page.locator("#table-loss th button", has_text="settings").press("Enter")  # as with a keyboard
     assert header.get_attribute("aria-sort") is None
-    assert [name.split(",")[0] for name in column(page, "table-loss", 1)] == [
-        "lr=0.001",
-        "lr=0.004",
-        "lr=0.016",
-        "lr=0.016",
-    ]
+    rates = [name.rpartition("lr=")[2] for name in column(page, "table-loss", 1)]
+    assert rates == ["0.016", "0.001", "0.004", "0.016"]  # the first of them with a hostile setting before it
     assert len(page.locator("#table-loss td.best").all()) >= 5  # of each column one
     header = page.locator("#table-differences th", has_text="optimizer.lr")
     place = page.locator("#table-differences th").all_inner_texts().index(header.inner_text()) + 1
@@ -49,6 +47,55 @@ def test_the_table_sorts_when_its_header_is_clicked(visit: Visit, address: str) 
     assert rates == sorted(rates)
     assert rates[0] == 0.001
     assert rates[-1] == 0.016
+
+
+@pytest.fixture(scope="module")
+def ranked(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A page of runs whose losses are known: of three learning rates, with names that are sorted otherwise as text."""
+    runs = []
+    for rate, name, losses in (
+        (0.001, "0.001", (3.5, 3.52)),
+        (0.01, "0.01", (3.0, 3.02)),
+        (1e-5, "1e-05", (3.03, 3.01)),
+    ):
+        for seed, loss in zip((9, 10), losses, strict=True):
+            runs.append(finished(f"lr={name},seed={seed}", loss, seed=seed, **{"optimizer.lr": rate}))
+    page = tmp_path_factory.mktemp("ranked") / "comparison.html"
+    write_comparison(Comparison(runs), page, title="Comparison")
+    return page.as_uri()
+
+
+def test_numbers_in_names_and_verdicts_are_sorted_by_their_size(visit: Visit, ranked: str) -> None:
+    page = visit.open(ranked)
+    assert column(page, "table-loss", 1) == ["lr=0.01", "lr=1e-05", "lr=0.001"]  # by the mean, at first
+    assert [text.split(",")[0] for text in column(page, "table-loss", 6)] == ["the best", "no", "yes"]
+    page.locator("#table-loss th", has_text="settings").click()
+    assert column(page, "table-loss", 1) == ["lr=1e-05", "lr=0.001", "lr=0.01"]
+    page.locator("#table-loss th", has_text="more than noise?").click()
+    assert [text.split(",")[0] for text in column(page, "table-loss", 6)] == ["yes", "no", "the best"]
+    page.locator("#table-loss th", has_text="to the best").click()
+    assert column(page, "table-loss", 5) == ["", "+0.0100", "+0.5000"]
+    page.locator("#table-differences th", has_text="run").click()
+    assert column(page, "table-differences", 1) == [
+        f"lr={rate},seed={seed}" for rate in ("1e-05", "0.001", "0.01") for seed in (9, 10)
+    ]
+
+
+def test_on_a_narrow_screen_there_is_a_chart_a_row(visit: Visit, address: str) -> None:
+    page = visit.open(address)
+    boxes = """() => [...document.querySelectorAll("#loss-chart .annotation")].map(text => text.getBoundingClientRect())
+                     .map(box => [box.left, box.top, box.right, box.bottom])"""
+    (_, top, right, _), (left, below, _, _) = page.evaluate(boxes)
+    assert (top, right < left) == (below, True)  # beside each other
+    for width in (700, 400):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_function(f"() => document.querySelector('#loss-chart .main-svg').clientWidth < {width}")
+        page.wait_for_function(f"() => {{ const [a, b] = ({boxes})(); return a[3] < b[1] }}")
+        for left, _, right, _ in page.evaluate(boxes):
+            assert 0 <= left < right <= width
+        assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+    page.set_viewport_size({"width": 1400, "height": 900})
+    page.wait_for_function(f"() => {{ const [a, b] = ({boxes})(); return a[1] === b[1] }}")
 
 
 def test_the_axis_switch_changes_what_the_loss_is_drawn_against(visit: Visit, address: str) -> None:
@@ -62,7 +109,7 @@ def test_the_axis_switch_changes_what_the_loss_is_drawn_against(visit: Visit, ad
     for choice, title in (
         ("tokens", "training tokens"),
         ("flops", "FLOPs of training"),
-        ("hours", "hours of training alone"),
+        ("hours", "seconds of training alone"),
     ):
         page.locator(f"input[name=axis][value={choice}]").check()
         page.wait_for_function(f"() => ({titles})()[0] === '{title}'")
@@ -77,7 +124,7 @@ def test_the_axis_switch_changes_what_the_loss_is_drawn_against(visit: Visit, ad
             assert drawn[0]["x"] == pytest.approx([drawn[0]["x"][-1] * step / 12 for step in at_first[0]["x"]])
             assert drawn[0]["x"][-1] > 6 * 512 * 32 * tokens_per_step * 12  # the embedding, which is the head, alone
         if choice == "hours":
-            assert all(0 < x < 0.1 for x in drawn[0]["x"])
+            assert all(0 < x < 120 for x in drawn[0]["x"])
             assert drawn[0]["x"] == sorted(drawn[0]["x"])
     page.locator("input[name=axis][value=steps]").check()
     page.wait_for_function(f"() => ({titles})()[0] === 'step'")
