@@ -241,6 +241,7 @@ def test_a_folder_stands_for_the_runs_in_it(sweep: Path, alone: Path) -> None:
     assert find_runs(str(alone.parent)) == ([alone, only_begun], 0)
     assert find_runs(str(alone.parent / "*")) == ([alone, only_begun], 1)  # the folder of reports is passed over
     assert find_runs([str(alone.parent), str(alone)]) == ([alone, only_begun], 0)
+    (alone / "older" / "checkpoints").mkdir(parents=True)
     assert find_runs(str(alone)) == ([alone], 0)  # not what lies in it
     assert len(find_runs(str(sweep)).runs) == len(list(sweep.iterdir()))
 

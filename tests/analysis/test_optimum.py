@@ -49,6 +49,14 @@ def test_an_end_that_diverged_does_not_pull_the_optimum_below_what_was_measured(
                 assert not isinstance(found, Parabola) or found.loss >= 2.51 - 0.02
 
 
+def test_an_optimum_between_values_is_no_deeper_below_them_than_the_noise() -> None:
+    x, loss = np.arange(4.0), np.array([3.0, 2.5, 2.5, 3.0])  # whose parabola is lowest at 2.4375
+    assert optimum(x, loss, noise=0.01) is Unclear.NOISE
+    found = optimum(x, loss, noise=0.1)
+    assert isinstance(found, Parabola)
+    assert (found.at, found.loss) == pytest.approx((1.5, 2.4375))
+
+
 def test_losses_without_a_trend_seldom_have_an_optimum() -> None:
     """Curvature at 5 %, on the upper side alone, and the best inside."""
     draws = np.random.default_rng(0)
