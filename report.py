@@ -134,7 +134,7 @@ def _visible(text: str) -> str:
 def _two_samples(run: RunRecord) -> list[dict[str, Any]]:
     """Of the newest samples the last text and the last chat, or the last two."""
     newest = [sample for sample in run.samples if sample["step"] == run.samples[-1]["step"]]
-    texts, chats = ([s for s in newest if s["chat"] == chat] for chat in (False, True))
+    texts, chats = ([s for s in newest if bool(s.get("chat")) == chat] for chat in (False, True))
     return [*texts[-1:], *chats[-1:]] if texts and chats else newest[-2:]
 
 
