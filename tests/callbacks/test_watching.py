@@ -1,6 +1,5 @@
-"""What a person sees of a run while it lives: TensorBoard, the terminal and its log, further loggers."""
+"""What a person sees of a run while it lives: TensorBoard, the terminal and its log."""
 
-import csv
 import re
 import time
 from collections.abc import Callable
@@ -25,7 +24,7 @@ Config = Callable[..., dict[str, Any]]
 def run(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Path:
     """It was killed three times: before its first checkpoint, after one, and inside the step after another."""
     runs = tmp_path_factory.mktemp("watched")
-    overrides = [*TINY, f"data_dir={tiny_data}", f"runs_dir={runs}", "name=run", "logger=csv"]
+    overrides = [*TINY, f"data_dir={tiny_data}", f"runs_dir={runs}", "name=run"]
     for micro_batch in (9, 27, 38):
         killed(overrides, at=micro_batch)
         time.sleep(1.1)  # TensorBoard reads event files in the order of the seconds in their names
@@ -107,31 +106,3 @@ def test_the_smoothed_loss_goes_on_after_a_resume(run: Path, tiny_config: Config
     ours, theirs = (re.findall(r"step     1[02] \| loss (\S+ \(\S+\))", log) for log in logs)
     assert ours == theirs
     assert len(ours) == 2
-
-
-def test_a_table_for_a_spreadsheet(run: Path) -> None:
-    """One for each start."""
-    rows = {row["step"]: row for row in read_rows(run / "metrics.jsonl")}
-    with sorted(run.glob("csv/*/metrics.csv"))[-1].open() as file:
-        table = list(csv.DictReader(file))
-    assert {int(row["step"]) for row in table} <= set(rows)
-    for row in table:
-        for key, value in row.items():
-            assert value == "" or float(value) == pytest.approx(rows[int(row["step"])][key])
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (["logger=wandb", "+logger.nothing=1"], r"logger=wandb needs a package: pip install -e|WandbLogger cannot be built"),
-        (["+logger._target_=lightning.pytorch.loggers.CometLogger"], "it must be one of CSVLogger, WandbLogger, MLFlowLogger"),
-        (["+logger._target_=os.system", "+logger.command=id"], "may not be called from a config"),
-        (["logger=csv", "+logger.nothing=1"], r"CSVLogger cannot be built: .*nothing"),
-    ],
-)  # fmt: skip
-def test_a_logger_that_cannot_be_is_refused(
-    tiny_config: Config, tmp_path: Path, overrides: list[str], message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        train(tiny_config("name=run", *overrides))
-    assert not (tmp_path / "runs" / "run").exists()
