@@ -34,7 +34,7 @@ from gpt_lightning.hardware import choose_device, choose_precision, precision_dt
 from gpt_lightning.lit_gpt import LitGPT, NotFinite
 from gpt_lightning.model import GPT
 from gpt_lightning.model.attention_backends import choose_backend
-from running.account import account, beginnings, compared_by, headline, hyperparameters
+from running import account
 from running.beginning import beginning_of
 from running.data_folder import open_sources, refuse_damaged, refuse_other_tokenizer
 from running.further_logger import further_logger
@@ -125,23 +125,26 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
     initial_weights = fingerprint(model.state_dict()) if initialised else None
     run.refuse_other_weights(config, beginning, initial_weights)
     if isinstance(further, PassedOn):
-        further.open(hyperparameters(config))
+        further.open(account.hyperparameters(config))
 
     def begin() -> None:
-        changes = run.begin(config, sources, beginning, initial_weights)
+        changed = run.begin(config, sources, beginning, initial_weights)
         terminal.note(
-            headline(config, lit.model, order, f"{device}, {precision} ({why}), attention {attention} ({because})"),
+            account.headline(
+                config, lit.model, order, f"{device}, {precision} ({why}), attention {attention} ({because})"
+            ),
             style="",
         )
-        for note, style in beginnings(beginning, lost=run.last_step() - beginning.step, max_steps=config["max_steps"]):
+        for note, style in account.beginnings(
+            beginning, lost=run.last_step() - beginning.step, max_steps=config["max_steps"]
+        ):
             terminal.note(note, style=style)
-        for key, (then, now) in changes.items():
-            terminal.note(f"changed from here on: {key}={now}, was {then}", style="")
+        for note in account.changes(changed):
+            terminal.note(note, style="")
         if initialised:
             terminal.note(f"starting from the weights of {config['init_from']}", style="")
-        if beginning.branching or not beginning.checkpoint:
-            metrics = [f"val/{kind}/{source}" for source in ["mean", *sources] for kind in ("loss", "bits_per_byte")]
-            tensorboard.add_run(hyperparameters(config), shown=compared_by(config), curves=metrics)
+        metrics = [f"val/{kind}/{source}" for source in ["mean", *sources] for kind in ("loss", "bits_per_byte")]
+        tensorboard.add_run(account.hyperparameters(config), shown=account.compared_by(config), curves=metrics)
         tensorboard.add_layout(list(sources))
 
     with lightning_without_noise(), together():
@@ -162,7 +165,7 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
             raise RuntimeError(f"the training broke off after step {trainer.global_step}") from error
     final = run.final_metrics()
     terminal.note(f"done: {trainer.global_step} steps in {run.path}", style="bold")
-    for line in account(final, seconds=time.monotonic() - began, run=run.path):
+    for line in account.account(final, seconds=time.monotonic() - began, run=run.path):
         terminal.note(f"  {line}", style="")
     return final
 

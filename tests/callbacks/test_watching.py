@@ -1,5 +1,6 @@
 """What a person sees of a run while it lives: TensorBoard, the terminal and its log."""
 
+import math
 import re
 import time
 from collections.abc import Callable
@@ -7,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 
 import launch
 from analysis.run_record import RunRecord, read_rows
+from analysis.training_log import read_logs
 from callbacks.run_log import line_of_step
 from tests.conftest import TINY
 from tests.starts import killed
@@ -82,7 +86,7 @@ def test_lines_fit_a_terminal_and_tell_what_there_is(run: Path) -> None:
     assert len(rules) % 2 == 0, "each block of samples begins and ends with a rule"
     assert any(line.startswith("class → ") for line in said)
     done = next(n for n, line in enumerate(said) if line.startswith("done: 12 steps in"))
-    assert said[done + 1].startswith("  0.0 million tokens; this start took")
+    assert said[done + 1].startswith("  3,072 tokens; this start took")
     assert "loss 6." in said[done + 2]
     assert "bits per byte" in said[done + 2]
 
@@ -98,6 +102,48 @@ def test_the_longest_line_of_a_large_run_fits_too() -> None:
     line = line_of_step(row, smoothed=10.9, left=99 * 3600 + 59 * 60)
     assert line.endswith(" | 9,876,543 tokens/s, MFU 41.2% | 99 h 59 min left")
     assert len(line) <= 100
+
+
+AMOUNTS = st.floats(0, 1e300) | st.just(math.nan) | st.just(math.inf)
+
+
+@given(
+    step=st.integers(1, 10**9),
+    loss=AMOUNTS,
+    smoothed=AMOUNTS,
+    rate=st.floats(0, 10),
+    speed=AMOUNTS,
+    mfu=st.floats(0, 10),
+    left=st.floats(0, 1e9),
+)
+@example(step=10**6, loss=1e5, smoothed=99999.6, rate=6e-4, speed=1e7, mfu=1.0, left=720 * 3600)
+def test_no_line_is_longer_than_a_terminal_and_each_can_be_read(
+    tmp_path_factory: pytest.TempPathFactory,
+    step: int,
+    loss: float,
+    smoothed: float,
+    rate: float,
+    speed: float,
+    mfu: float,
+    left: float,
+) -> None:
+    row = {"step": step, "train/loss": loss, "train/lr": rate, "speed/tokens_per_s": speed, "speed/mfu": mfu}
+    line = line_of_step(row, smoothed=smoothed, left=left)
+    assert len(line) <= 100
+    path = tmp_path_factory.getbasetemp() / "line.log"
+    path.write_text(f"[2026-11-22 02:00:01] {line}\n")
+    log = read_logs([path])
+    assert log.n_not_understood == 0
+    for name, value in (("loss", loss), ("lr", rate), ("tokens_per_s", speed)):
+        _, values = log.steps.series(name)
+        said = values.tolist() or [math.nan]
+        assert said == [pytest.approx(value, rel=0.06, abs=0.5, nan_ok=True)] or not math.isfinite(value)
+
+
+def test_a_line_says_what_counts() -> None:
+    row = {"step": 10**6, "train/loss": 1e5, "train/lr": 6e-4, "speed/tokens_per_s": 1e7, "speed/mfu": 1.0}
+    line = line_of_step(row, smoothed=99999.6, left=721 * 3600)
+    assert line == "step 1000000 | loss 1.0e5 (1.0e5) | lr 6.00e-04 | 10,000,000 tokens/s, MFU 100.0% | 30 d 1 h left"
 
 
 def test_the_smoothed_loss_goes_on_after_a_resume(run: Path, tiny_config: Config, tmp_path: Path) -> None:
