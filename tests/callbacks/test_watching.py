@@ -12,11 +12,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 import launch
 from analysis.run_record import RunRecord, read_rows
 from analysis.training_log import read_logs
 from callbacks.run_log import line_of_step
+from running.account import hyperparameters
 from tests.conftest import TINY
 from tests.starts import killed
 from train import train
@@ -68,6 +70,44 @@ def test_every_chart_of_the_layout_has_its_curves(events: EventAccumulator) -> N
     assert {tag.rpartition("/")[0] for tag in set(tags) - shown} == {"", "mix/tokens"}
     both = charts["mix", "stdlib, planned and realised"]
     assert {tag for tag in tags if re.search(both[0], tag)} == {"mix/planned/stdlib", "mix/realised/stdlib"}
+
+
+def session_of(run: Path) -> dict[str, Any]:
+    """The run's hyperparameters, as TensorBoard's table has them: of rows with the same name it shows the first."""
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    session = HParamsPluginData.FromString(content).session_start_info
+    return {key: getattr(value, value.WhichOneof("kind")) for key, value in session.hparams.items()}
+
+
+def test_the_hyperparameters_are_those_that_the_run_has_by_now(
+    tiny_overrides: list[str], tiny_config: Config, tmp_path: Path
+) -> None:
+    killed([*tiny_overrides, "name=run"], at=27)
+    run = tmp_path / "runs" / "run"
+    assert session_of(run) == hyperparameters(tiny_config("name=run"))
+    train(tiny_config("name=run", "optimizer.lr=1e-3"))
+    assert session_of(run) == hyperparameters(tiny_config("name=run")) | {"optimizer.lr": 1e-3}
+    experiment = EventAccumulator(str(run / "tensorboard")).Reload().SummaryMetadata("_hparams_/experiment")
+    columns = HParamsPluginData.FromString(experiment.plugin_data.content).experiment.metric_infos
+    scalars = EventAccumulator(str(run / "tensorboard")).Reload().Tags()["scalars"]
+    assert {column.name.tag for column in columns} <= set(scalars)
+    assert "val/loss/mean" in {column.name.tag for column in columns}
+
+
+def test_what_a_model_writes_stays_code(tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the text tab, where a line of code begins with four spaces, and Markdown's lines end in any way that there is."""
+    monkeypatch.setattr("gpt_lightning.tokenizer.base.Tokenizer.decode", lambda *_: "a\r# b\r\n<b>c\nd")
+    train(tiny_config("name=run", "max_steps=6"))
+    events = EventAccumulator(str(tmp_path / "runs" / "run" / "tensorboard")).Reload()
+    tags = [tag for tag in events.Tags()["tensors"] if tag.startswith("samples/")]
+    assert tags
+    for tag in tags:
+        for event in events.Tensors(tag):
+            text = event.tensor_proto.string_val[0].decode()
+            assert text.splitlines()
+            assert all(line.startswith("    ") for line in text.splitlines())
+            assert "a␍# b␍" in text
 
 
 def test_lines_fit_a_terminal_and_tell_what_there_is(run: Path) -> None:
