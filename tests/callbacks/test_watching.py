@@ -88,6 +88,9 @@ def test_the_hyperparameters_are_those_that_the_run_has_by_now(
     assert session_of(run) == hyperparameters(tiny_config("name=run"))
     train(tiny_config("name=run", "optimizer.lr=1e-3"))
     assert session_of(run) == hyperparameters(tiny_config("name=run")) | {"optimizer.lr": 1e-3}
+    files = sorted(path.name for path in (run / "tensorboard").glob("*tfevents*"))
+    assert files[0].endswith(".hparams"), "read first, so that nothing that is still written lies before it"
+    assert len(files) == 3
     experiment = EventAccumulator(str(run / "tensorboard")).Reload().SummaryMetadata("_hparams_/experiment")
     columns = HParamsPluginData.FromString(experiment.plugin_data.content).experiment.metric_infos
     scalars = EventAccumulator(str(run / "tensorboard")).Reload().Tags()["scalars"]
