@@ -7,7 +7,6 @@ here; what goes on to the packages are dicts, dataclasses and objects. What verb
 
 import difflib
 import os
-import re
 import sys
 import traceback
 from argparse import Namespace
@@ -33,6 +32,7 @@ from running.composing import (
     composing,
     flatten,
     group_choices,
+    hydra_quoted,
     path_of,
     read_choice,
     read_config,
@@ -125,8 +125,7 @@ def quote_texts(arguments: list[str]) -> list[str]:
             argument = f"runs=[{text}]"
         is_path = key in PATHS and text[:1] not in ("", '"', "'", "[") and ("=" in text or _SIGNS.search(text))
         if equals and (is_text or is_path):
-            escaped = re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + ('\\"' if m[2] else ""), text.replace("${", "\\${"))
-            argument = f'{key}="{escaped}"'
+            argument = f"{key}={hydra_quoted(text)}"
         quoted.append(argument)
     return quoted
 

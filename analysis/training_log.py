@@ -35,7 +35,7 @@ _STEP = re.compile(
 )
 _OUR_STEP = re.compile(
     rf"\[({_TIME})\] step +(\d{{1,15}}) \| loss +({_NUMBER})(?: \({_NUMBER}\))? \| lr ({_NUMBER})"
-    rf"(?: \| ({_WHOLE}) tokens/s(?:, MFU [\d.]+%)?)?(?: \| ({_NUMBER}) GB)? \| [\w, ]+ left\s*".encode()
+    rf"(?: \| ({_NUMBER}) tokens/s(?:, MFU \S+%)?)? \| [\w, ]+ left\s*".encode()
 )
 _TIMED = re.compile(rf"\[({_TIME})\] ?(.*)", re.DOTALL)
 # what more there is to know of a run; a pictograph may have suffered from a wrong encoding: up to eight signs stand for it
@@ -49,7 +49,7 @@ _EVENT = re.compile(
 )
 _TORN = re.compile(rf"\[{_TIME}\]|\| (?:LR:|lr) \d|[Ss]tep +\d+ \|")  # two writers in one line, and parts of a step's
 _BEGINNING = re.compile(
-    r"[Ss](?:t(?:ep?)?)?|[Ss]tep *\d*|saved(?: .*)?|[💾🗑📝].*|─+ .*"
+    r"[Ss](?:t(?:ep?)?)?|[Ss]tep *\d* *|saved(?: .*)?|[💾🗑📝].*|─+ .*"
 )  # of an event or step without its end
 _INDENT = "    "  # of the further lines of a sample, in our logs
 

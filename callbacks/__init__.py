@@ -5,6 +5,7 @@
     RunLog                 train/…, terminal, log file    Checkpoints   checkpoints/, and the cut of the logs at a resume
     Stopping               signals and max_hours          Faults        faults.jsonl: steps left out, losses that are not finite
     SameBeginning          of several ranks              DataWait      the clock that Throughput reads: waiting for data
+    MetricsTable           metrics.csv                   PassedOn      Weights & Biases, MLflow
     DietLog, SuddenEnd     of verify.py: every sequence in diet/, and a kill
 
 Whatever happens at a step is on disk before the checkpoint of that step: metrics and samples are written at the end of the
@@ -14,7 +15,9 @@ step, validation included, and the checkpoint is saved when the next step begins
 from callbacks.checkpoints import Checkpoints, NotSaved
 from callbacks.faults import Faults
 from callbacks.metrics_file import MetricsFile
+from callbacks.metrics_table import MetricsTable
 from callbacks.mix_ledger import MixLedger
+from callbacks.passed_on import PassedOn
 from callbacks.run_log import RunLog
 from callbacks.same_beginning import SameBeginning
 from callbacks.samples import Samples
@@ -29,8 +32,10 @@ __all__ = [
     "DietLog",
     "Faults",
     "MetricsFile",
+    "MetricsTable",
     "MixLedger",
     "NotSaved",
+    "PassedOn",
     "RunLog",
     "SameBeginning",
     "Samples",

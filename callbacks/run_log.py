@@ -13,6 +13,7 @@ from callbacks.terminal import Terminal
 _MEMORY = (
     0.98  # of the smoothed loss: what a step weighs after another one, so that it is about the mean of the last 50
 )
+_COLUMNS = 100
 
 
 class RunLog(StepCallback):
@@ -61,7 +62,11 @@ class RunLog(StepCallback):
         smoothed = self._smoothed[0] / self._smoothed[1] if self._smoothed[1] else row["train/loss"]
         self.terminal.note(line_of_step(row, smoothed=smoothed, left=left), style="")
 
+    def on_validation_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.terminal.say_in_progress("validating after step")
+
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.terminal.say_in_progress("step")
         row = self._metrics_file.row
         perplexities = [
             f"{key.removeprefix('val/perplexity/')} {value:.1f}" for key, value in row.items() if "/perplexity/" in key
@@ -85,23 +90,26 @@ class RunLog(StepCallback):
 
 
 def line_of_step(row: Mapping[str, float], *, smoothed: float, left: float) -> str:
-    """What a person is told of a logged step; it fits 100 columns.
+    """What a person is told of a logged step; it fits 100 columns, and leaves the MFU out where it otherwise would not.
 
     Args:
         row: its metrics.
         smoothed: loss.
         left: seconds until the run is done.
     """
-    speeds = [
-        *(f"{row[key]:,.0f} tokens/s" for key in ("speed/tokens_per_s",) if key in row),
-        *(f"MFU {row[key]:.1%}" for key in ("speed/mfu",) if key in row),
-    ]
-    parts = [
-        f"step {row['step']:6d} | loss {row['train/loss']:#.5g} ({smoothed:#.5g}) | lr {row['train/lr']:.2e}",
-        *([", ".join(speeds)] if speeds else []),
-        f"{duration(left)} left",
-    ]
-    return " | ".join(parts)
+    begin = f"step {row['step']:6d} | loss {_short(row['train/loss'])} ({_short(smoothed)}) | lr {row['train/lr']:.2e}"
+    end = f" | {duration(left)} left"
+    speed = row.get("speed/tokens_per_s")
+    if speed is not None:
+        begin += f" | {speed:,.0f} tokens/s" if speed < 1e8 else f" | {speed:.2e} tokens/s"
+    mfu = f", MFU {row['speed/mfu']:.1%}" if "speed/mfu" in row else ""
+    return begin + (mfu if len(begin + mfu + end) <= _COLUMNS else "") + end
+
+
+def _short(loss: float) -> str:
+    """Five digits, or two where it is very large or small."""
+    text = f"{loss:#.5g}"
+    return f"{loss:.1e}".replace("e+0", "e").replace("e+", "e") if "e" in text else text
 
 
 def duration(seconds: float) -> str:
@@ -111,4 +119,5 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     if minutes < 60:
         return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes < 6000 else f"{minutes // 60:,} h"
+    hours = round(minutes / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes < 6000 else f"{hours // 24:,} d {hours % 24} h"

@@ -9,7 +9,7 @@ import lightning as L
 from callbacks.line_file import LineFile
 from callbacks.step_callback import StepCallback
 from callbacks.tensorboard import TensorBoard
-from callbacks.terminal import Terminal
+from callbacks.terminal import Terminal, visible
 from callbacks.throughput import Throughput
 from gpt_lightning.generation import Sampling, generate
 from gpt_lightning.model import GPT
@@ -84,10 +84,10 @@ class Samples(StepCallback):
             row = {"step": step, "prompt": prompt, "chat": n >= len(self._prompts), "response": response}
             terminal.complain("samples.jsonl", self.lines.append_row(row))
             responses.append((prompt, response))
-            text = "    " + f"{prompt}→{response}".replace("\n", "\n    ")  # as code, so that no character is Markdown
+            text = visible(f"{prompt}→{response}").replace("\n", "\n    ")  # as code, so that no character is Markdown
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoard):
-                    logger.write("add_text", f"samples/{prompt}", text, step)
+                    logger.write("add_text", f"samples/{prompt}", f"    {text}", step)
         terminal.samples(step, responses)
 
 

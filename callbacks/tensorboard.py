@@ -1,15 +1,21 @@
 """TensorBoard's files, which a full disk must not let a run die of."""
 
 import threading
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard.summary import hparams
 
 from callbacks.terminal import Terminal
+
+_ROW, _TEMPORARY = "events.out.tfevents.0.hparams", ".hparams.tmp"
 
 
 class TensorBoard(TensorBoardLogger):
@@ -36,6 +42,9 @@ class TensorBoard(TensorBoardLogger):
     ) -> None:
         """Give the run a row in the HPARAMS tab, whose columns follow its curves (Lightning's would add points).
 
+        It has a file of its own, which each start replaces: of two such rows TensorBoard would show the first. The file's name is
+        the least, as TensorBoard reads a folder's files in the order of their names and returns to none that it has left.
+
         Args:
             settings: what the run was trained with.
             shown: those of them that have a column from the start: TensorBoard shows five, and the others when they are ticked.
@@ -50,8 +59,14 @@ class TensorBoard(TensorBoardLogger):
         columns.content = plugin_data.SerializeToString()
 
         def add() -> None:
-            for summary in (experiment, *session):
-                self.experiment._get_file_writer().add_summary(summary)
+            folder = Path(self.log_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            with (folder / _TEMPORARY).open("wb") as file:
+                records = RecordWriter(file)
+                records.write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
+                for summary in (experiment, *session):
+                    records.write(Event(wall_time=time.time(), summary=summary).SerializeToString())
+            (folder / _TEMPORARY).replace(folder / _ROW)
 
         self._attempt(add)
 

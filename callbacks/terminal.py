@@ -1,5 +1,6 @@
 """What a run says: to a person at a terminal, and the same to its log file."""
 
+import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -21,10 +22,15 @@ from rich.text import Text
 from callbacks.line_file import LineFile
 
 _RULE = 60  # characters
+# a model may write what makes a terminal move, hide or ring; lines and tabs stay
+_VISIBLE = {n: chr(0x2400 + n) for n in range(32) if chr(n) not in "\t\n"} | {127: "␡"}
+_VISIBLE |= {n: f"\\x{n:02x}" for n in range(0x80, 0xA0)}
 
 
 class Terminal:
     """Lines for the terminal and the run's log file; a progress bar below them when it really is a terminal.
+
+    In a pipe, a file or a notebook the lines are plain, whatever the environment asks for.
 
     Args:
         log_file: every line is added to it, with the time.
@@ -32,7 +38,9 @@ class Terminal:
 
     def __init__(self, log_file: Path) -> None:
         self._log_file = LineFile(log_file)
-        self._console = Console(highlight=False, soft_wrap=True)
+        self._console = Console(
+            highlight=False, soft_wrap=True, force_terminal=sys.stdout.isatty(), force_jupyter=False
+        )
         self._progress: Progress | None = None
         self._task = TaskID(0)
         self._cannot_write: dict[str, str | None] = {}
@@ -44,7 +52,8 @@ class Terminal:
 
     @rank_zero_only
     def note(self, text: str, *, style: str = "dim") -> None:
-        """A line of its own. Neither a full disk nor a terminal that has gone stops a run."""
+        """A line of its own, its control characters visible. Neither a full disk nor a terminal that has gone stops a run."""
+        text = visible(text)
         self._log_file.append(f"[{time.strftime('%Y-%m-%d %H:%M:%S')}] {text}")
         with suppress(OSError):
             self._console.print(Text(text, style=style))
@@ -71,16 +80,27 @@ class Terminal:
         """Show a bar of steps and the time left, where someone can see it."""
         if not self._console.is_terminal:
             return
-        columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
+        columns = (TextColumn("{task.description}"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
         self._progress = Progress(*columns, TextColumn("left"), console=self._console, transient=True)
-        self._task = self._progress.add_task("", total=total, completed=done)
+        self._task = self._progress.add_task("step", total=total, completed=done)
         self._progress.start()
 
     def advance_progress(self, done: int) -> None:
         if self._progress is not None:
             self._progress.update(self._task, completed=done)
 
+    def say_in_progress(self, doing: str) -> None:
+        """What the numbers of the bar count just now."""
+        if self._progress is not None:
+            self._progress.update(self._task, description=doing)
+            self._progress.refresh()
+
     def stop_progress(self) -> None:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+
+def visible(text: str) -> str:
+    """The same text with a sign for each control character but tabs and ends of lines."""
+    return text.translate(_VISIBLE)

@@ -21,7 +21,8 @@ class Throughput(StepCallback):
     `speed/tokens_per_s` is of training alone: the time of validation, sampling and saving is left out. `speed/mfu` is the share
     of the devices' peak that these tokens are worth (PaLM, arXiv:2204.02311), where the peak is known: on a CPU it is not.
     `speed/tokens_per_s_overall` is by the clock on the wall, with all that training alone leaves out. `speed/data_wait_share` is
-    the share of training that waited for data. Memory is the peak so far, in GB (10^9 bytes).
+    the share of training that waited for data. Memory is in GB (10^9 bytes): of a GPU the most that was
+    allocated so far, on a CPU what the process holds just now.
     """
 
     def __init__(self, *, every: int) -> None:
@@ -31,6 +32,7 @@ class Throughput(StepCallback):
         self._paused = 0.0
         self._pause_began = 0.0
         self._waited = 0.0
+        self._on_gpu = False
         self._whole_speed: float | None = None  # tokens per second at the devices' peak
 
     @staticmethod
@@ -47,7 +49,8 @@ class Throughput(StepCallback):
                 throughput._end_pause()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        device = torch.cuda.get_device_name() if pl_module.device.type == "cuda" else "CPU"
+        self._on_gpu = pl_module.device.type == "cuda"  # a machine's GPU is not asked where the run is not on it
+        device = torch.cuda.get_device_name(pl_module.device) if self._on_gpu else "CPU"
         peak = peak_flops(device, NUMBER_FORMATS[str(trainer.precision)])
         if peak:
             self._whole_speed = peak * trainer.world_size / flops_per_token(asdict(pl_module.model.config))
@@ -64,39 +67,37 @@ class Throughput(StepCallback):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_step(self, trainer: L.Trainer, module: Any) -> None:
-        seconds = _now() - self._since
+        seconds = self._now() - self._since
         training = seconds - self._paused
         speed = self._tokens / training
         metrics = {"speed/tokens_per_s": speed, "speed/tokens_per_s_overall": self._tokens / seconds}
         if self._whole_speed:
             metrics["speed/mfu"] = speed / self._whole_speed
         metrics["speed/data_wait_share"] = (_waited(trainer) - self._waited) / training
-        log_metrics(trainer, metrics | _memory())
+        log_metrics(trainer, metrics | self._memory())
         self._begin(trainer)
 
     def _begin(self, trainer: L.Trainer) -> None:
-        self._since, self._tokens, self._paused, self._waited = _now(), 0, 0.0, _waited(trainer)
+        self._since, self._tokens, self._paused, self._waited = self._now(), 0, 0.0, _waited(trainer)
 
     def _begin_pause(self) -> None:
-        self._pause_began = _now()
+        self._pause_began = self._now()
 
     def _end_pause(self) -> None:
-        self._paused += _now() - self._pause_began
+        self._paused += self._now() - self._pause_began
 
+    def _now(self) -> float:
+        if self._on_gpu:
+            torch.cuda.synchronize()  # kernels still under way belong to what came before
+        return time.perf_counter()
 
-def _now() -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()  # kernels still under way belong to what came before
-    return time.perf_counter()
+    def _memory(self) -> dict[str, float]:
+        if self._on_gpu:
+            return {"memory/gpu_gb": torch.cuda.max_memory_allocated() / 1e9}
+        return {"memory/rss_gb": psutil.Process().memory_info().rss / 1e9}
 
 
 def _waited(trainer: L.Trainer) -> float:
     """Seconds that this rank has waited for data."""
     clock: Any = trainer.profiler  # type: ignore[attr-defined]
     return clock.seconds if isinstance(clock, DataWait) else 0.0
-
-
-def _memory() -> dict[str, float]:
-    if torch.cuda.is_available():
-        return {"memory/gpu_gb": torch.cuda.max_memory_allocated() / 1e9}
-    return {"memory/rss_gb": psutil.Process().memory_info().rss / 1e9}

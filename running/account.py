@@ -42,11 +42,12 @@ def _job(config: Mapping[str, Any]) -> str:
 
 def headline(config: Mapping[str, Any], model: GPT, order: SampleOrder, arithmetic: str) -> str:
     tokens_per_step = config["global_batch"] * model.config.max_seq_len
+    tokens = _amount(config["max_steps"] * tokens_per_step)
     epochs = (f"{s} {order.counts(order.steps)[s] / n:.2f}" for s, n in order.sequences.items())
     return (
         f"{' '.join(filter(None, (config['name'], _job(config))))}: {model.n_parameters():,} parameters on {arithmetic}\n"
-        f"  {config['max_steps']:,} steps of {tokens_per_step:,} tokens, {config['max_steps'] * tokens_per_step / 1e6:,.1f} "
-        f"million in all; epochs planned: {', '.join(epochs)}"
+        f"  {config['max_steps']:,} steps of {tokens_per_step:,} tokens, {tokens} in all; epochs "
+        f"planned: {', '.join(epochs)}"
     )
 
 
@@ -85,11 +86,26 @@ def account(final: Mapping[str, float], *, seconds: float, run: Path) -> Iterato
         seconds: that this start took.
         run: its directory.
     """
-    tokens = f"{final['tokens'] / 1e6:,.1f} million tokens; " if "tokens" in final else ""
+    tokens = f"{_amount(int(final['tokens']))} tokens; " if "tokens" in final else ""
     yield f"{tokens}this start took {duration(seconds)}"
     if "val/loss/mean" in final:
         yield (
             f"validation, mean of the sources: loss {final['val/loss/mean']:.4f}, perplexity {final['val/perplexity/mean']:.1f}, "
             f"{final['val/bits_per_byte/mean']:.3f} bits per byte"
         )
-    yield f"python report.py run={run} draws it, make tensorboard shows it"
+    yield f"python report.py {composing.typed('run', run)} draws it, make tensorboard shows it"
+
+
+def changes(changed: Mapping[str, tuple[Any, Any]]) -> Iterator[str]:
+    """What to say of settings, versions and the device that are not as they were, as (then, now)."""
+    aside = [key for key in changed if f"{key}.".startswith(_NO_HYPERPARAMETERS)]
+    for key, (then, now) in changed.items():
+        if key not in aside:
+            yield f"changed from here on: {key}={now}, was {then}"
+    if aside:
+        parts = dict.fromkeys(key.partition(".")[0] for key in aside)
+        yield f"changed besides, of where or how it is made and watched: {', '.join(parts)}; see changes.jsonl"
+
+
+def _amount(tokens: int) -> str:
+    return f"{tokens:,}" if tokens < 1_000_000 else f"{tokens / 1e6:,.1f} million"

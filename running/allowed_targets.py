@@ -18,10 +18,10 @@ from yaml import YAMLError
 OPTIMIZERS: tuple[str, ...] = ("torch.optim", "bitsandbytes.optim")
 CALLBACKS: tuple[str, ...] = ("callbacks", "lightning.pytorch.callbacks")
 LOGGERS = {
-    "CSVLogger": "",
+    "MetricsTable": "csv",
     "WandbLogger": "wandb",
     "MLFlowLogger": "mlflow",
-}  # and the extra that installs what it needs
+}  # and what conf/logger calls them, which is also the extra that installs what they need
 CORPORA: tuple[str, ...] = ("data_modules.corpora",)
 _PLUGINS = (
     "hydra._internal.core_plugins.",
@@ -58,17 +58,17 @@ def callback(node: Mapping[str, Any]) -> Any:
         raise ValueError(f"{node['_target_']} cannot be built: {' '.join(str(error).split()).rstrip('.')}.") from error
 
 
-def logger(node: Mapping[str, Any]) -> Any:
-    """The further logger that a config describes; None: it describes none.
+def logger(node: Mapping[str, Any], **given: Any) -> Any:
+    """The further logger that a config describes, with arguments that no config has to give; None: it describes none.
 
     Raises:
         ValueError: as `callback`; or its package is not installed.
     """
     if not node:
         return None
-    build = _named(node, f"one of {', '.join(LOGGERS)}", ("lightning.pytorch.loggers",), _is_logger)
+    build = _named(node, f"one of {', '.join(LOGGERS)}", ("callbacks", "lightning.pytorch.loggers"), _is_logger)
     try:
-        return build()
+        return build(**given)
     except ModuleNotFoundError as error:
         extra = LOGGERS[node["_target_"].rpartition(".")[2]]
         raise ValueError(

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -109,6 +110,20 @@ def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))
     else:
         yield prefix, node
+
+
+def hydra_quoted(text: str) -> str:
+    """A text as Hydra takes it whole from a command line."""
+    escaped = re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + ('\\"' if m[2] else ""), text.replace("${", "\\${"))
+    return f'"{escaped}"'
+
+
+def typed(key: str, path: str | Path) -> str:
+    """A setting that holds a path, fit to be typed into a shell as an argument of a verb."""
+    text = str(path)
+    # the last: launch.quote_texts sees to it
+    as_it_is = re.fullmatch(r"[\w./~+*-]+", text) or ("=" in text and text[0] not in "\"'[")
+    return f"{key}={shlex.quote(text if as_it_is else hydra_quoted(text))}"
 
 
 def _one_sentence(error: Exception, config_name: str) -> str:

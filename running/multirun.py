@@ -11,7 +11,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from running.composing import CONF
+from running.composing import CONF, typed
 
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 _ENDS_ALL = (74, 75, 130, 143)  # a full disk, a time that is over, signals: of the next job they would be the end too
@@ -28,6 +28,8 @@ class Multirun:
         self._failed: list[str] = []
         self._signals: list[tuple[int, float]] = []  # that came, and when
         self._process: subprocess.Popen[bytes] | None = None
+        self.runs: str | None = None
+        """Where its runs lie, if its jobs are trainings."""
 
     def run(self, command: list[str], job: str) -> None:
         """Run a job to its end; exit if this process was told to stop."""
@@ -51,8 +53,10 @@ class Multirun:
             self._failed.append(job)
 
     def end(self) -> None:
-        """Exit as the jobs did."""
+        """Say what compares the runs, and exit as the jobs did."""
         self._exit_if_told()
+        if self.runs:
+            print(f"python report.py {typed('runs', f'{self.runs}/*')} compares them", flush=True)
         if self._failed:
             sys.exit(f"error: {len(self._failed)} of the jobs failed: {', '.join(self._failed)}.")
 
@@ -90,6 +94,7 @@ def run_as_process(config: DictConfig) -> None:
         command.append(f"run_dir='{config.sweep_dir}/{job}'")
     print(f"── job {hydra.job.num}: {job}", flush=True)
     if here:
+        here.runs = str(config.sweep_dir) if hydra.job.name == "train" else None
         here.run(command, job)
     elif subprocess.run(command, check=False).returncode:
         raise RuntimeError(f"job {job} failed")

@@ -12,7 +12,18 @@ import lightning as L
 import torch
 from lightning.pytorch.loggers import Logger
 
-from callbacks import Checkpoints, Faults, MetricsFile, NotSaved, RunLog, SameBeginning, Stopped, Stopping, TensorBoard
+from callbacks import (
+    Checkpoints,
+    Faults,
+    MetricsFile,
+    NotSaved,
+    PassedOn,
+    RunLog,
+    SameBeginning,
+    Stopped,
+    Stopping,
+    TensorBoard,
+)
 from callbacks.data_wait import DataWait
 from callbacks.terminal import Terminal
 from data_modules.mixed_data_module import MixedDataModule
@@ -23,10 +34,10 @@ from gpt_lightning.hardware import choose_device, choose_precision, precision_dt
 from gpt_lightning.lit_gpt import LitGPT, NotFinite
 from gpt_lightning.model import GPT
 from gpt_lightning.model.attention_backends import choose_backend
-from running import allowed_targets
-from running.account import account, beginnings, compared_by, headline, hyperparameters
+from running import account
 from running.beginning import beginning_of
 from running.data_folder import open_sources, refuse_damaged, refuse_other_tokenizer
+from running.further_logger import further_logger
 from running.ranks import is_first_rank, together
 from running.run_config import (
     accumulation_of,
@@ -69,7 +80,7 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
         refuse_without_compiler(device)
     make_optimizer = optimizer_of(config, precision)
     watchers = watchers_of(config)
-    further_logger = allowed_targets.logger(config["logger"])
+    further = further_logger(config) if is_first_rank() else None
     stopping = Stopping(max_hours=config["max_hours"])
     data = MixedDataModule(
         sources=sources,
@@ -113,30 +124,34 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
     )
     initial_weights = fingerprint(model.state_dict()) if initialised else None
     run.refuse_other_weights(config, beginning, initial_weights)
+    if isinstance(further, PassedOn):
+        further.open(account.hyperparameters(config))
 
     def begin() -> None:
-        changes = run.begin(config, sources, beginning, initial_weights)
+        changed = run.begin(config, sources, beginning, initial_weights)
         terminal.note(
-            headline(config, lit.model, order, f"{device}, {precision} ({why}), attention {attention} ({because})"),
+            account.headline(
+                config, lit.model, order, f"{device}, {precision} ({why}), attention {attention} ({because})"
+            ),
             style="",
         )
-        for note, style in beginnings(beginning, lost=run.last_step() - beginning.step, max_steps=config["max_steps"]):
+        for note, style in account.beginnings(
+            beginning, lost=run.last_step() - beginning.step, max_steps=config["max_steps"]
+        ):
             terminal.note(note, style=style)
-        for key, (then, now) in changes.items():
-            terminal.note(f"changed from here on: {key}={now}, was {then}", style="")
+        for note in account.changes(changed):
+            terminal.note(note, style="")
         if initialised:
             terminal.note(f"starting from the weights of {config['init_from']}", style="")
-        if beginning.branching or not beginning.checkpoint:
-            metrics = [f"val/{kind}/{source}" for source in ["mean", *sources] for kind in ("loss", "bits_per_byte")]
-            tensorboard.add_run(hyperparameters(config), shown=compared_by(config), curves=metrics)
+        metrics = [f"val/{kind}/{source}" for source in ["mean", *sources] for kind in ("loss", "bits_per_byte")]
+        tensorboard.add_run(account.hyperparameters(config), shown=account.compared_by(config), curves=metrics)
         tensorboard.add_layout(list(sources))
 
     with lightning_without_noise(), together():
         ranks = SameBeginning(beginning.step, begin)
         run_log = RunLog(every=config["log_every"], terminal=terminal, metrics_file=metrics_file)
-        callbacks = [ranks, stopping, *_in_order(watchers, run_log)]
-        loggers = [tensorboard, metrics_file, *([further_logger] if further_logger else [])]
-        trainer = _trainer(config, device, accumulation, loggers, callbacks)
+        callbacks = [ranks, stopping, *_in_order(watchers, [run_log, *filter(None, [further])])]
+        trainer = _trainer(config, device, accumulation, [tensorboard, metrics_file], callbacks)
         try:
             with stopping.listening(trainer):
                 trainer.fit(lit, datamodule=data, ckpt_path=beginning.checkpoint, weights_only=True)
@@ -150,7 +165,7 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
             raise RuntimeError(f"the training broke off after step {trainer.global_step}") from error
     final = run.final_metrics()
     terminal.note(f"done: {trainer.global_step} steps in {run.path}", style="bold")
-    for line in account(final, seconds=time.monotonic() - began, run=run.path):
+    for line in account.account(final, seconds=time.monotonic() - began, run=run.path):
         terminal.note(f"  {line}", style="")
     return final
 
@@ -182,11 +197,11 @@ def _trainer(
     )
 
 
-def _in_order(watchers: list[L.Callback], run_log: RunLog) -> list[L.Callback]:
+def _in_order(watchers: list[L.Callback], writers: list[L.Callback]) -> list[L.Callback]:
     """Samples come before the line of their step, the line before the checkpoint that says it is written."""
     checkpoints = [watcher for watcher in watchers if isinstance(watcher, Checkpoints)]
     others = [watcher for watcher in watchers if not isinstance(watcher, Checkpoints)]
-    return [*others, Faults(), run_log, *checkpoints]
+    return [*others, Faults(), *writers, *checkpoints]
 
 
 @contextmanager

@@ -1,11 +1,14 @@
 """What a run says of itself, where it stands among others."""
 
+import shlex
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from running.account import compared_by, hyperparameters
+import launch
+from running.account import changes, compared_by, hyperparameters
+from running.composing import typed
 
 Config = Callable[..., dict[str, Any]]
 
@@ -34,3 +37,42 @@ def test_a_run_alone_shows_what_runs_are_compared_by(tiny_config: Config) -> Non
     config = tiny_config()
     assert compared_by(config)[0] == "optimizer.lr"
     assert set(compared_by(config)) <= set(hyperparameters(config))
+
+
+def test_of_what_was_changed_only_what_makes_the_run_is_spelled_out() -> None:
+    changed = {
+        "optimizer.lr": (2e-3, 1e-3),
+        "logger._target_": (None, "callbacks.MetricsTable"),
+        "callbacks.samples.every": (100, 50),
+        "callbacks.samples.top_k": (50, None),
+        "versions.torch": ("2.9", "2.10"),
+        "log_every": (10, 20),
+    }
+    assert list(changes(changed)) == [
+        "changed from here on: optimizer.lr=0.001, was 0.002",
+        "changed from here on: versions.torch=2.10, was 2.9",
+        "changed besides, of where or how it is made and watched: logger, callbacks, log_every; see changes.jsonl",
+    ]
+    assert not list(changes({}))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "runs/a",
+        "runs/a b,c=1 [x]",
+        "runs/a b",
+        "[x]/y",
+        "[x]=y",
+        'it\'s "so"',
+        "a\\",
+        "$HOME/${x}",
+        "a,b",
+        "lr_sweep/lr=1,seed=2",
+        "r/*",
+    ],
+)
+def test_what_is_printed_can_be_typed(path: str) -> None:
+    """Into a shell, whose words come to a verb."""
+    command = launch.quote_texts(shlex.split(typed("run", path)))
+    assert launch.compose_config("report", command)["run"] == path

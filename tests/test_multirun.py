@@ -128,6 +128,8 @@ def test_a_multirun_on_two_ranks_ends(tiny_overrides: list[str], tmp_path: Path)
     jobs = [path for path in (tmp_path / "runs" / "run_sweep").iterdir() if path.is_dir()]
     assert len(jobs) == 2
     assert all(saved_steps(job)[-1] == 12 for job in jobs)
+    (compares,) = [line for line in answer.stdout.splitlines() if line.endswith(" compares them")]
+    assert compares.startswith(f"python report.py runs='{tmp_path}/runs/run_sweep/*'")
 
 
 def test_the_jobs_read_the_configs_that_the_multirun_read(tmp_path: Path) -> None:

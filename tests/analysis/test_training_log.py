@@ -16,12 +16,16 @@ from hypothesis import strategies as st
 
 from analysis.log_lines import LONGEST
 from analysis.training_log import TrainingLog, read_logs
+from callbacks.terminal import visible
 from train import train
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 STEP = re.compile(rb"\[.{19}\] Step ")
 LINE = b"[2025-11-18 07:15:06] Step %6d | Loss: 6.2691 | LR: 2.09e-04 | Tokens/s: 8,362 | GPU: 14.8GB | Time: 158s\n"
+OUR_LINE = (
+    b"[2026-11-22 02:00:01] step     77 | loss 3.4512 (3.4701) | lr 5.79e-04 | 8,362 tokens/s, MFU 41.2% | 3 min left\n"
+)
 Account = tuple[list[dict[str, Any]], list[dict[str, Any]]]
 
 
@@ -148,6 +152,13 @@ def test_rubbish_changes_the_count_and_nothing_else(
     assert bool(inserted) == bool(re.match(r"line \d+ of .*training_\d\.log, ['\"]", log.first_not_understood))
 
 
+@pytest.mark.parametrize("line", [LINE % 77, OUR_LINE], ids=["another project's", "ours"])
+def test_half_a_line_is_no_remark_wherever_it_is_cut(tmp_path: Path, line: bytes) -> None:
+    halves = [line[:end] + b"\n" for end in range(23, len(line) - 6)]
+    log = read(tmp_path, b"".join(halves))
+    assert (log.n_not_understood, len(log.steps)) == (len(halves), 0)
+
+
 def test_a_last_line_without_end_counts_if_it_is_whole(tmp_path: Path) -> None:
     whole = (LINE % 20)[:-1]
     assert len(read(tmp_path, LINE % 10 + whole).steps) == 2
@@ -199,7 +210,7 @@ print(len(log.steps), log.n_not_understood, time.process_time(), peak)
 
 
 def test_our_own_log_is_read_too(tmp_path: Path) -> None:
-    """Its lines, older ones included; what was told at the start of a file belongs to no step of it."""
+    """What was told at the start of a file belongs to no step of it."""
     first = """\
 [2026-11-22 02:00:00] tiny: 12,345 parameters on cuda, bf16-mixed (as asked), attention sdpa (torch chose it)
   1,200 steps of 256 tokens, 0.3 million in all; epochs planned: readmes 1.00
@@ -215,7 +226,7 @@ def test_our_own_log_is_read_too(tmp_path: Path) -> None:
 [2026-11-22 02:00:03] saved checkpoints/step_00000100.pt
 [2026-11-22 02:00:04] step    110 | loss 12345. (3.4701) | lr 5.79e-04 | 3 h 12 min left
 [2026-11-22 02:00:05] step    115 was left out: its gradient norm is 12
-[2026-11-22 02:00:06] step    120 | loss nan (inf) | lr 0.00e+00 | 128,514 tokens/s | 1.3 GB | 0 s left
+[2026-11-22 02:00:06] step    120 | loss nan (inf) | lr 0.00e+00 | 128,514 tokens/s | 0 s left
 """
     again = """\
 [2026-11-22 03:00:00] going on after step 100, from checkpoints/step_00000100.pt; 27 steps after it are made again
@@ -232,7 +243,7 @@ def test_our_own_log_is_read_too(tmp_path: Path) -> None:
         assert [tuple(entry.values())[1:] for entry in entries] == [
             (100, 3.4512, 5.79e-4, 128514, None, None, "checkpoints/step_00000100.pt", None, True),
             (110, 3.3, 5.79e-4, 128514, None, None, "checkpoints/permanent/step_00000113.pt", None, True),
-            (120, None, 0.0, 128514, 1.3, None, None, None, False),
+            (120, None, 0.0, 128514, None, None, None, None, False),
         ]
         assert [sample["prompt"] for sample in samples[0]["samples"]] == [
             "The future of AI is",
@@ -282,5 +293,7 @@ def test_a_training_is_read_from_its_log(tiny_config: Callable[..., dict[str, An
     written = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
     assert sorted(log.samples) == [6, 12]
     for step, block in log.samples.items():
-        said = [(row["prompt"].strip(), row["response"].strip()) for row in written if row["step"] == step]
+        said = [
+            (visible(row["prompt"].strip()), visible(row["response"].strip())) for row in written if row["step"] == step
+        ]
         assert [(sample["prompt"], sample["response"]) for sample in block["samples"]] == said

@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+import yaml
 from playwright.sync_api import Browser, Page, expect
 
 from analysis.run_record import read_rows
@@ -67,6 +68,16 @@ def tensorboard(unwatched: Visit, address: str) -> Iterator[Visit]:
     assert failures == []
 
 
+def table_of(page: Page) -> dict[str, dict[str, str]]:
+    """The table of HPARAMS: of each run, what stands under the head of each column."""
+    cells = page.locator("vaadin-grid").first.evaluate(
+        """grid => grid._columnTree.at(-1).filter(column => !column.hidden).map(column => [
+            column._headerCell._content.innerText.trim(), column._cells.map(cell => cell._content.innerText.trim())])"""
+    )
+    names = dict(cells)["Trial ID"]
+    return {name: {head: column[n] for head, column in cells} for n, name in enumerate(names) if name}
+
+
 def opened(visit: Visit, address: str, tab: str) -> Page:
     return visit.open(f"{address}/#{tab}")
 
@@ -94,11 +105,21 @@ def test_samples_can_be_read(tensorboard: Visit, address: str, sweep_folder: Pat
     expect(page.locator("tf-text-loader", has_text=sample["prompt"].strip()).first).to_contain_text(words)
 
 
-def test_hyperparameters_have_a_row_for_each_run(tensorboard: Visit, address: str) -> None:
+def test_hyperparameters_have_a_row_for_each_run(tensorboard: Visit, address: str, sweep_folder: Path) -> None:
     page = opened(tensorboard, address, "hparams")
     for name in TRAINED:
         expect(page.locator("vaadin-grid-cell-content", has_text=f"{name}/tensorboard").first).to_be_visible()
+    table = page.locator("vaadin-grid").first
     for column in ("optimizer.lr", "seed", "val/loss/mean"):  # without a tick anywhere
-        expect(page.locator("vaadin-grid-cell-content", has_text=column).first).to_be_visible()
+        expect(table.locator("vaadin-grid-cell-content", has_text=column).first).to_be_visible()
+    rows = table_of(page)
+    assert set(rows) == {f"{name}/tensorboard" for name in TRAINED}
+    for name in TRAINED:
+        config = yaml.safe_load((sweep_folder / name / "config.yaml").read_text())
+        row = rows[f"{name}/tensorboard"]
+        assert float(row["optimizer.lr"]) == pytest.approx(config["optimizer"]["lr"])
+        assert float(row["seed"]) == config["seed"]
+        last = read_rows(sweep_folder / name / "metrics.jsonl")[-1]
+        assert float(row["val/loss/mean"]) == pytest.approx(last["val/loss/mean"], rel=1e-3)
     expect(page.locator("tf-hparams-query-pane", has_text="optimizer.lr")).to_be_visible()
     expect(page.locator("tf-hparams-query-pane", has_text="callbacks.")).to_have_count(0)

@@ -1,6 +1,6 @@
-"""What a person sees of a run while it lives: TensorBoard, the terminal and its log, further loggers."""
+"""What a person sees of a run while it lives: TensorBoard, the terminal and its log."""
 
-import csv
+import math
 import re
 import time
 from collections.abc import Callable
@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 import launch
 from analysis.run_record import RunRecord, read_rows
+from analysis.training_log import read_logs
 from callbacks.run_log import line_of_step
+from running.account import hyperparameters
 from tests.conftest import TINY
 from tests.starts import killed
 from train import train
@@ -25,7 +30,7 @@ Config = Callable[..., dict[str, Any]]
 def run(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Path:
     """It was killed three times: before its first checkpoint, after one, and inside the step after another."""
     runs = tmp_path_factory.mktemp("watched")
-    overrides = [*TINY, f"data_dir={tiny_data}", f"runs_dir={runs}", "name=run", "logger=csv"]
+    overrides = [*TINY, f"data_dir={tiny_data}", f"runs_dir={runs}", "name=run"]
     for micro_batch in (9, 27, 38):
         killed(overrides, at=micro_batch)
         time.sleep(1.1)  # TensorBoard reads event files in the order of the seconds in their names
@@ -67,6 +72,47 @@ def test_every_chart_of_the_layout_has_its_curves(events: EventAccumulator) -> N
     assert {tag for tag in tags if re.search(both[0], tag)} == {"mix/planned/stdlib", "mix/realised/stdlib"}
 
 
+def session_of(run: Path) -> dict[str, Any]:
+    """The run's hyperparameters, as TensorBoard's table has them: of rows with the same name it shows the first."""
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    session = HParamsPluginData.FromString(content).session_start_info
+    return {key: getattr(value, value.WhichOneof("kind")) for key, value in session.hparams.items()}
+
+
+def test_the_hyperparameters_are_those_that_the_run_has_by_now(
+    tiny_overrides: list[str], tiny_config: Config, tmp_path: Path
+) -> None:
+    killed([*tiny_overrides, "name=run"], at=27)
+    run = tmp_path / "runs" / "run"
+    assert session_of(run) == hyperparameters(tiny_config("name=run"))
+    train(tiny_config("name=run", "optimizer.lr=1e-3"))
+    assert session_of(run) == hyperparameters(tiny_config("name=run")) | {"optimizer.lr": 1e-3}
+    files = sorted(path.name for path in (run / "tensorboard").glob("*tfevents*"))
+    assert files[0].endswith(".hparams"), "read first, so that nothing that is still written lies before it"
+    assert len(files) == 3
+    experiment = EventAccumulator(str(run / "tensorboard")).Reload().SummaryMetadata("_hparams_/experiment")
+    columns = HParamsPluginData.FromString(experiment.plugin_data.content).experiment.metric_infos
+    scalars = EventAccumulator(str(run / "tensorboard")).Reload().Tags()["scalars"]
+    assert {column.name.tag for column in columns} <= set(scalars)
+    assert "val/loss/mean" in {column.name.tag for column in columns}
+
+
+def test_what_a_model_writes_stays_code(tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the text tab, where a line of code begins with four spaces, and Markdown's lines end in any way that there is."""
+    monkeypatch.setattr("gpt_lightning.tokenizer.base.Tokenizer.decode", lambda *_: "a\r# b\r\n<b>c\nd")
+    train(tiny_config("name=run", "max_steps=6"))
+    events = EventAccumulator(str(tmp_path / "runs" / "run" / "tensorboard")).Reload()
+    tags = [tag for tag in events.Tags()["tensors"] if tag.startswith("samples/")]
+    assert tags
+    for tag in tags:
+        for event in events.Tensors(tag):
+            text = event.tensor_proto.string_val[0].decode()
+            assert text.splitlines()
+            assert all(line.startswith("    ") for line in text.splitlines())
+            assert "a␍# b␍" in text
+
+
 def test_lines_fit_a_terminal_and_tell_what_there_is(run: Path) -> None:
     log = "".join(path.read_text() for path in sorted(run.glob("training_*.log")))
     said = [line.partition("] ")[2] for line in log.splitlines()]
@@ -83,7 +129,7 @@ def test_lines_fit_a_terminal_and_tell_what_there_is(run: Path) -> None:
     assert len(rules) % 2 == 0, "each block of samples begins and ends with a rule"
     assert any(line.startswith("class → ") for line in said)
     done = next(n for n, line in enumerate(said) if line.startswith("done: 12 steps in"))
-    assert said[done + 1].startswith("  0.0 million tokens; this start took")
+    assert said[done + 1].startswith("  3,072 tokens; this start took")
     assert "loss 6." in said[done + 2]
     assert "bits per byte" in said[done + 2]
 
@@ -101,37 +147,51 @@ def test_the_longest_line_of_a_large_run_fits_too() -> None:
     assert len(line) <= 100
 
 
+AMOUNTS = st.floats(0, 1e300) | st.just(math.nan) | st.just(math.inf)
+
+
+@given(
+    step=st.integers(1, 10**9),
+    loss=AMOUNTS,
+    smoothed=AMOUNTS,
+    rate=st.floats(0, 10),
+    speed=AMOUNTS,
+    mfu=st.floats(0, 10),
+    left=st.floats(0, 1e9),
+)
+@example(step=10**6, loss=1e5, smoothed=99999.6, rate=6e-4, speed=1e7, mfu=1.0, left=720 * 3600)
+def test_no_line_is_longer_than_a_terminal_and_each_can_be_read(
+    tmp_path_factory: pytest.TempPathFactory,
+    step: int,
+    loss: float,
+    smoothed: float,
+    rate: float,
+    speed: float,
+    mfu: float,
+    left: float,
+) -> None:
+    row = {"step": step, "train/loss": loss, "train/lr": rate, "speed/tokens_per_s": speed, "speed/mfu": mfu}
+    line = line_of_step(row, smoothed=smoothed, left=left)
+    assert len(line) <= 100
+    path = tmp_path_factory.getbasetemp() / "line.log"
+    path.write_text(f"[2026-11-22 02:00:01] {line}\n")
+    log = read_logs([path])
+    assert log.n_not_understood == 0
+    for name, value in (("loss", loss), ("lr", rate), ("tokens_per_s", speed)):
+        _, values = log.steps.series(name)
+        said = values.tolist() or [math.nan]
+        assert said == [pytest.approx(value, rel=0.06, abs=0.5, nan_ok=True)] or not math.isfinite(value)
+
+
+def test_a_line_says_what_counts() -> None:
+    row = {"step": 10**6, "train/loss": 1e5, "train/lr": 6e-4, "speed/tokens_per_s": 1e7, "speed/mfu": 1.0}
+    line = line_of_step(row, smoothed=99999.6, left=721 * 3600)
+    assert line == "step 1000000 | loss 1.0e5 (1.0e5) | lr 6.00e-04 | 10,000,000 tokens/s, MFU 100.0% | 30 d 1 h left"
+
+
 def test_the_smoothed_loss_goes_on_after_a_resume(run: Path, tiny_config: Config, tmp_path: Path) -> None:
     train(tiny_config("name=straight"))
     logs = (sorted(folder.glob("training_*.log"))[-1].read_text() for folder in (run, tmp_path / "runs" / "straight"))
     ours, theirs = (re.findall(r"step     1[02] \| loss (\S+ \(\S+\))", log) for log in logs)
     assert ours == theirs
     assert len(ours) == 2
-
-
-def test_a_table_for_a_spreadsheet(run: Path) -> None:
-    """One for each start."""
-    rows = {row["step"]: row for row in read_rows(run / "metrics.jsonl")}
-    with sorted(run.glob("csv/*/metrics.csv"))[-1].open() as file:
-        table = list(csv.DictReader(file))
-    assert {int(row["step"]) for row in table} <= set(rows)
-    for row in table:
-        for key, value in row.items():
-            assert value == "" or float(value) == pytest.approx(rows[int(row["step"])][key])
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (["logger=wandb", "+logger.nothing=1"], r"logger=wandb needs a package: pip install -e|WandbLogger cannot be built"),
-        (["+logger._target_=lightning.pytorch.loggers.CometLogger"], "it must be one of CSVLogger, WandbLogger, MLFlowLogger"),
-        (["+logger._target_=os.system", "+logger.command=id"], "may not be called from a config"),
-        (["logger=csv", "+logger.nothing=1"], r"CSVLogger cannot be built: .*nothing"),
-    ],
-)  # fmt: skip
-def test_a_logger_that_cannot_be_is_refused(
-    tiny_config: Config, tmp_path: Path, overrides: list[str], message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        train(tiny_config("name=run", *overrides))
-    assert not (tmp_path / "runs" / "run").exists()
