@@ -7,6 +7,7 @@ here; what goes on to the packages are dicts, dataclasses and objects. What verb
 
 import difflib
 import os
+import re
 import sys
 import traceback
 from argparse import Namespace
