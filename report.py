@@ -39,7 +39,7 @@ def report(config: Mapping[str, Any]) -> None:
     if out_dir is not None and out_dir.exists() and not out_dir.is_dir():
         raise ValueError(f"out_dir={out_dir} is a file: name a folder.")
     if config["runs"] is not None:
-        if config.get("log_dir") is not None:
+        if config["log_dir"] is not None:
             raise ValueError("runs= compares runs and log_dir= reads logs: give one of them.")
         compare(config["runs"], out_dir)
     elif config["log_dir"] is not None:

@@ -173,5 +173,11 @@ def test_no_record_of_a_run_is_run(name: str, content: bytes, finished: Path, ti
         assert str(run / name) in refusal(train, "train", *own, "name=run")
         assert str(run / name) in refusal(train, "train", *own, "name=tail", f"branch.run={run}", "branch.step=8")
         assert str(run) in refusal(generate, "generate", f"run={run}", "prompt=a")
-    else:
+    elif name == "environment.json":
         assert str(run / name) in refusal(report, "report", f"run={run}")
+    elif name == "metrics.jsonl":  # there is no other row, and so no step
+        assert str(run) in refusal(report, "report", f"run={run}")
+    else:
+        report(launch.compose_config("report", [f"run={run}"]))
+        assert f"1 line of {name} cannot be read" in (run / "report" / "report.html").read_text()
+    assert not Path("marker").exists()

@@ -47,7 +47,13 @@ def begun(command: list[str], *, cwd: Path) -> Iterator[subprocess.Popen[str]]:
     """A process in a session of its own; whatever becomes of the test, it does not outlive it, nor do its children."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
-        command, cwd=cwd, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        cwd=cwd,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=_hear_signals,
     ) as process:
         try:
             yield process
@@ -56,6 +62,12 @@ def begun(command: list[str], *, cwd: Path) -> Iterator[subprocess.Popen[str]]:
                 for child in psutil.Process(process.pid).children(recursive=True):
                     child.kill()
                 process.kill()
+
+
+def _hear_signals() -> None:
+    """Whoever runs the tests in the background may have told them not to."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def until(condition: Callable[[], object], *, seconds: float) -> None:
@@ -134,7 +146,7 @@ def test_a_multirun_on_two_ranks_ends(tiny_overrides: list[str], tmp_path: Path)
 
 def test_the_jobs_read_the_configs_that_the_multirun_read(tmp_path: Path) -> None:
     hydra = f"{{output_subdir: null, run: {{dir: {tmp_path}}}, sweep: {{dir: {tmp_path}, subdir: .}}}}"
-    text = f"defaults: [_self_, group: a]\nrun: none\nhydra: {hydra}"
+    text = f"defaults: [_self_, group: a]\nrun: none\nruns: null\nlog_dir: null\nout_dir: null\nhydra: {hydra}"
     (tmp_path / "mine.yaml").write_text(text)
     (tmp_path / "further" / "group").mkdir(parents=True)
     (tmp_path / "further" / "group" / "a.yaml").write_text("ours: 1")
