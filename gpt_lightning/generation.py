@@ -9,7 +9,6 @@ the cache gives what reading the window without a cache would give (`window_star
 import codecs
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from gpt_lightning.model import GPT
+from gpt_lightning.model.evaluating import evaluating
 from gpt_lightning.model.kv_cache import KVCache
 from gpt_lightning.tokenizer import Tokenizer
 
@@ -234,7 +234,7 @@ def _generated(
     drawing = _Drawing(sampling, prompts, vocab_size, decoding.device)
     rows = list(range(len(prompts)))
     for number in range(max_new_tokens):
-        with _generating(model):  # and nothing is yielded inside
+        with evaluating(model):  # and nothing is yielded inside
             logits = decoding.read_newest() if number else decoding.read_prompts()
             chosen = drawing.draw(logits[:, :vocab_size])
         going = [n for n, token_id in enumerate(chosen) if token_id not in stop_ids]
@@ -247,20 +247,6 @@ def _generated(
             decoding.keep(going)
             drawing.keep(going)
             rows = [rows[n] for n in going]
-
-
-@contextmanager
-def _generating(model: GPT) -> Iterator[None]:
-    """Without dropout or gradients, and uncompiled: compiled blocks would be compiled anew for each length."""
-    was_training = model.training
-    if was_training:
-        model.eval()
-    try:
-        with torch.inference_mode(), torch.compiler.set_stance("force_eager"):
-            yield
-    finally:
-        if was_training:
-            model.train()
 
 
 def _refuse_prompts(model: GPT, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:

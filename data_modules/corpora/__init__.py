@@ -8,9 +8,10 @@ record of any file on, so whoever stopped there goes on there.
 """
 
 from data_modules.corpora.documents import BadRecord, Corpus, Document, DocumentCorpus
-from data_modules.corpora.file_corpus import FileCorpus, local_files
+from data_modules.corpora.file_corpus import FileCorpus, RecordFiles, local_files
 from data_modules.corpora.hub import HubUnreachable, hub_files
 from data_modules.corpora.python_installation import docstrings, pydoc, readmes, stdlib
+from data_modules.corpora.record_files import open_records
 
 __all__ = [
     "BadRecord",
@@ -19,9 +20,11 @@ __all__ = [
     "DocumentCorpus",
     "FileCorpus",
     "HubUnreachable",
+    "RecordFiles",
     "docstrings",
     "hub_files",
     "local_files",
+    "open_records",
     "pydoc",
     "readmes",
     "stdlib",

@@ -2,7 +2,7 @@
 
 import io
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from shutil import copyfileobj
@@ -16,31 +16,45 @@ from data_modules.corpora.fields import Fields
 from data_modules.corpora.formats import COMPRESSIONS, FORMATS, SEEKING, Format, Opened, too_long
 
 
-class FileCorpus:
+class RecordFiles:
     """Records in files of one of the formats, in the order of the files.
 
     Args:
         urls: name of each file -> where it lies: a path, or an address that fsspec opens.
-        fields: see `Fields`.
-        origin: where the files come from, as it shall be recorded.
+        fields: the fields that are wanted of each record; None: all.
         max_record_mb: a longer record is a bad one.
 
     Raises:
         ValueError: a file is of no known format, or does not exist.
     """
 
-    def __init__(
-        self, urls: Mapping[str, str], *, fields: Mapping[str, str], origin: Mapping[str, Any], max_record_mb: float
-    ) -> None:
-        self._fields = Fields(fields)
-        self._limit = int(max_record_mb * 1e6)
+    def __init__(self, urls: Mapping[str, str], *, fields: Sequence[str] | None, max_record_mb: float) -> None:
+        self.limit = int(max_record_mb * 1e6)
+        """Bytes of the longest record, or characters of its text."""
+        self._fields = fields
         self._urls = list(urls.values())
-        self.origin = dict(origin) | {"fields": dict(fields), "max_record_mb": max_record_mb}
         self.files = [InputFile(name, _size(url)) for name, url in urls.items()]
         for name in urls:
             format_of(name)
 
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        """(where it stands, what stands there) of every record: its fields, a text, or a BadRecord."""
+        for file in range(len(self.files)):
+            for chunk in self.chunks(file, 0):
+                yield from self.rows(file, chunk)
+
+    def rows(self, file: int, chunk: Chunk) -> Iterator[tuple[str, Any]]:
+        """As `__iter__`, of the records of a chunk: all that costs time."""
+        name = self.files[file].name
+        if isinstance(chunk.payload, BadRecord):
+            yield name, chunk.payload
+            return
+        form = format_of(name)
+        for number, row in form.rows(chunk):
+            yield f"{name}, {form.place}{number}", row
+
     def chunks(self, file: int, first: int) -> Iterator[Chunk]:
+        """The records of `files[file]` from number `first` on. Raises ValueError if the file cannot be read."""
         name = self.files[file].name
         try:
             with self._open(file) as opened:
@@ -61,18 +75,6 @@ class FileCorpus:
             reason = " ".join(str(error).split()).rstrip(".")
             raise ValueError(f"{name} cannot be read to its end: {reason}.") from error
 
-    def documents(self, file: int, chunk: Chunk) -> Iterator[tuple[str, Document | BadRecord]]:
-        name = self.files[file].name
-        if isinstance(chunk.payload, BadRecord):
-            yield name, chunk.payload
-            return
-        form = format_of(name)
-        for number, row in form.rows(chunk):
-            document = self._fields.document(row)
-            if not isinstance(document, BadRecord) and len(text_of(document)) > self._limit:
-                document = too_long(len(text_of(document)), self._limit)
-            yield f"{name}, {form.place}{number}", document
-
     @contextmanager
     def _open(self, file: int) -> Iterator[Opened]:
         suffix, compression = _suffixes(self.files[file].name)
@@ -86,7 +88,39 @@ class FileCorpus:
                     stream = spool
             buffered = stream if hasattr(stream, "peek") else io.BufferedReader(stream, 1 << 20)
             text = io.TextIOWrapper(buffered, encoding="utf-8-sig", errors="surrogateescape", newline="")
-            yield Opened(buffered, raw.tell, self._limit, self._fields.columns, text)
+            yield Opened(buffered, raw.tell, self.limit, self._fields, text)
+
+
+class FileCorpus:
+    """The documents in records of files.
+
+    Args:
+        urls: name of each file -> where it lies: a path, or an address that fsspec opens.
+        fields: see `Fields`.
+        origin: where the files come from, as it shall be recorded.
+        max_record_mb: a longer record is a bad one.
+
+    Raises:
+        ValueError: a file is of no known format, or does not exist.
+    """
+
+    def __init__(
+        self, urls: Mapping[str, str], *, fields: Mapping[str, str], origin: Mapping[str, Any], max_record_mb: float
+    ) -> None:
+        self._fields = Fields(fields)
+        self._records = RecordFiles(urls, fields=self._fields.columns, max_record_mb=max_record_mb)
+        self.origin = dict(origin) | {"fields": dict(fields), "max_record_mb": max_record_mb}
+        self.files = self._records.files
+
+    def chunks(self, file: int, first: int) -> Iterator[Chunk]:
+        return self._records.chunks(file, first)
+
+    def documents(self, file: int, chunk: Chunk) -> Iterator[tuple[str, Document | BadRecord]]:
+        for where, row in self._records.rows(file, chunk):
+            document = self._fields.document(row)
+            if not isinstance(document, BadRecord) and len(text_of(document)) > self._records.limit:
+                document = too_long(len(text_of(document)), self._records.limit)
+            yield where, document
 
 
 def local_files(path: str) -> dict[str, str]:

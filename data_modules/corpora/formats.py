@@ -33,7 +33,7 @@ class Opened(NamedTuple):
     stream: io.BufferedReader  # decompressed
     tell: Callable[[], int]  # bytes of the file itself that were read so far
     limit: int  # bytes, or characters of a text that is decoded as a whole: what is longer is a bad record
-    fields: Sequence[str]  # the fields that are wanted of a record
+    fields: Sequence[str] | None  # the fields that are wanted of a record; None: all
     text: io.TextIOWrapper  # the same stream, decoded
 
 
@@ -168,7 +168,9 @@ def _parquet_chunks(file: Opened, first: int) -> Iterator[Chunk]:
         metadata = parquet.metadata.row_group(group)
         if start + metadata.num_rows > first:
             at_once = max(1, CHUNK_BYTES * metadata.num_rows // max(1, metadata.total_byte_size))
-            batches = parquet.iter_batches(at_once, row_groups=[group], columns=list(file.fields))
+            batches = parquet.iter_batches(
+                at_once, row_groups=[group], columns=list(file.fields) if file.fields else None
+            )
             yield from _batches_from(batches, file, start, first)
         start += metadata.num_rows
 
@@ -180,7 +182,8 @@ def _arrow_chunks(file: Opened, first: int) -> Iterator[Chunk]:
     else:
         reader = batches = pa.ipc.open_stream(file.stream)
     _refuse_missing_columns(reader.schema.names, file.fields)
-    yield from _batches_from((batch.select(list(file.fields)) for batch in batches), file, 0, first)
+    wanted = list(file.fields or reader.schema.names)
+    yield from _batches_from((batch.select(wanted) for batch in batches), file, 0, first)
 
 
 def _batches_from(batches: Iterable[pa.RecordBatch], file: Opened, start: int, first: int) -> Iterator[Chunk]:
@@ -213,8 +216,8 @@ def _batch_rows(chunk: Chunk) -> Iterator[Row]:
     return iter(enumerate(rows, start=chunk.first + 1))
 
 
-def _refuse_missing_columns(columns: Sequence[str], fields: Sequence[str]) -> None:
-    for field in fields:
+def _refuse_missing_columns(columns: Sequence[str], fields: Sequence[str] | None) -> None:
+    for field in fields or ():
         if field not in columns:
             raise BadRecord(f"there is no column '{field}'; the file has {', '.join(columns) or 'none'}")
 

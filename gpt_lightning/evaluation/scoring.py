@@ -1,0 +1,131 @@
+"""How likely a model finds texts: the engine below every figure.
+
+A request is a text in ids, of which the last ones are scored, each given all before it. Requests are read in batches of about
+equal length, filled up at the right, where a causal model does not look; so what stands beside a request changes nothing but
+the rounding. Logits are formed for scored ids alone, and never for a whole batch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gpt_lightning.model import GPT
+from gpt_lightning.model.evaluating import evaluating
+from gpt_lightning.model.loss_head import CHUNK_BYTES
+
+
+@dataclass(frozen=True)
+class Request:
+    """Ids, of which those from `first` on are to be scored: at most max_seq_len + 1 of them are seen."""
+
+    ids: Sequence[int] | np.ndarray
+    first: int
+    """1 or more: the first id of all is never scored, as nothing stands before it."""
+    mask: np.ndarray | None = None
+    """Whether each id from `first` on is scored, (len(ids) - first,) bool; None: all are."""
+
+    @property
+    def scored(self) -> np.ndarray:
+        """The ids that are scored."""
+        ids = np.asarray(self.ids)[self.first :]
+        return ids if self.mask is None else ids[self.mask]
+
+
+class Score(NamedTuple):
+    """What the model makes of a request."""
+
+    nats: float
+    """The negative log-likelihood of the scored ids, summed."""
+    is_greedy: bool
+    """Whether each scored id was the likeliest one."""
+
+
+class TooLong(ValueError):
+    """More ids are to be scored than the model can see at once."""
+
+
+def window(request: Request, max_seq_len: int) -> Request:
+    """The request as a model sees it: the oldest ids are left away where there are more than fit.
+
+    Raises:
+        TooLong: the scored ids alone do not fit.
+    """
+    cut = len(request.ids) - (max_seq_len + 1)
+    if cut <= 0:
+        return request
+    if request.first - cut < 1:
+        raise TooLong(
+            f"{len(request.ids) - request.first} tokens are to be scored at once, and the model sees {max_seq_len}."
+        )
+    return replace(request, ids=request.ids[cut:], first=request.first - cut)
+
+
+def batches(requests: Sequence[Request], *, batch_tokens: int) -> list[list[int]]:
+    """Numbers of requests to be read together, the longest first: a batch that does not fit into memory fails at once.
+
+    Args:
+        batch_tokens: of a batch, its filling included; a longer request is a batch of its own.
+    """
+    by_length = sorted(range(len(requests)), key=lambda n: (-len(requests[n].ids), n))
+    groups: list[list[int]] = []
+    room = 0
+    for number in by_length:
+        if not room:
+            room = max(1, batch_tokens // max(1, len(requests[number].ids) - 1))
+            groups.append([])
+        groups[-1].append(number)
+        room -= 1
+    return groups
+
+
+def score(model: GPT, requests: Sequence[Request]) -> list[Score]:
+    """The scores of some requests, read as one batch, in their order.
+
+    Raises:
+        TooLong: a request is longer than the model can see; `window` cuts it.
+    """
+    nats, greedy = nats_of_ids(model, requests)
+    ends = np.cumsum([len(request.scored) for request in requests]).tolist()
+    starts = [0, *ends[:-1]]
+    return [
+        Score(float(nats[start:end].sum(dtype=np.float64)), bool(greedy[start:end].all()))
+        for start, end in zip(starts, ends, strict=True)
+    ]
+
+
+def nats_of_ids(model: GPT, requests: Sequence[Request]) -> tuple[np.ndarray, np.ndarray]:
+    """Of every scored id of some requests, one after the other: its nats, and whether it was the likeliest.
+
+    Returns:
+        two arrays (scored ids,), fp32 and bool.
+    """
+    device = model.head.weight.device
+    longest = max(len(request.ids) for request in requests) - 1
+    if longest > model.config.max_seq_len:
+        raise TooLong(f"a request of {longest + 1} tokens is more than the model can see: {model.config.max_seq_len}.")
+    ids = np.zeros((len(requests), longest + 1), dtype=np.int64)
+    scored = np.zeros((len(requests), longest), dtype=np.bool_)  # by the position that predicts it
+    for row, request in enumerate(requests):
+        ids[row, : len(request.ids)] = request.ids
+        scored[row, request.first - 1 : len(request.ids) - 1] = True if request.mask is None else request.mask
+    token_ids = torch.from_numpy(ids).to(device)
+    chosen = torch.from_numpy(scored).to(device)
+    with evaluating(model):
+        x = model.hidden(token_ids[:, :-1])[chosen]  # (scored ids, d_model), row by row
+        targets = token_ids[:, 1:][chosen]
+        rows = max(1, CHUNK_BYTES // (model.config.vocab_size * 4))
+        parts = [
+            _score_chunk(model, x[n : n + rows], targets[n : n + rows]) for n in range(0, max(1, len(targets)), rows)
+        ]
+    nats, greedy = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
+    return nats, greedy
+
+
+def _score_chunk(model: GPT, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    logits = model.logits(x).float()
+    return F.cross_entropy(logits, targets, reduction="none"), logits.argmax(dim=-1) == targets

@@ -1,0 +1,196 @@
+"""How questions are put and judged, against one question at a time as a person would do it."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpt_lightning.evaluation import Question, Score, TooLong, batches, judge, put, score
+from gpt_lightning.evaluation.records import BadQuestion, OtherFields, QuestionTemplate
+from gpt_lightning.evaluation.tasks import question_task, questions_in, spread
+from gpt_lightning.model import GPT, GPTConfig
+from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
+from launch import read_choice
+
+KEYS = ("context", "answers", "gold", "labels", "clean")
+
+
+def template(task: str) -> QuestionTemplate:
+    settings = read_choice("task", task)
+    return QuestionTemplate(**{key: settings[key] for key in KEYS})
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return load_tokenizer("gpt2")
+
+
+def test_completion_is_what_one_record_at_a_time_gives(shared_data: Path, tiny_data: Path) -> None:
+    """All 1,000 original records: raw context, each ending by itself, sum and mean of its tokens."""
+    tokenizer = load_tokenizer(tiny_data / "bpe_512")
+    torch.manual_seed(5)
+    model = GPT(GPTConfig(vocab_size=512, max_seq_len=512, d_model=16, n_layers=1, n_heads=1, d_ff=32, dropout=0.0))
+    torch.nn.init.normal_(model.embedding.weight, std=0.5)
+    model.eval()
+    path = shared_data / "hellaswag" / "hellaswag_val_1000_original_fields.jsonl"
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    right = {"acc": 0, "acc_norm": 0}
+    for record in records:
+        sums, means = [], []
+        for ending in record["endings"]:
+            context, answer = tokenizer.encode(record["ctx"]), tokenizer.encode(" " + ending)
+            with torch.inference_mode():
+                x = model.hidden(torch.tensor([[*context, *answer]]))[0, len(context) - 1 : -1]
+                losses = torch.nn.functional.cross_entropy(model.logits(x), torch.tensor(answer), reduction="none")
+            sums.append(float(losses.sum()))
+            means.append(float(losses.mean()))
+        right["acc"] += int(np.argmin(sums)) == int(record["label"])
+        right["acc_norm"] += int(np.argmin(means)) == int(record["label"])
+    questions, left_out = questions_in(enumerate(records), template("hellaswag_completion"))  # type: ignore[arg-type]
+    assert left_out == []
+    task = question_task("h", questions, tokenizer, protocol="completion", max_seq_len=512, data={})
+    scores: dict[int, Score] = {}
+    for group in batches(task.requests, batch_tokens=4096):
+        scores |= zip(group, score(model, [task.requests[n] for n in group]), strict=True)
+    figures = task.figures([scores[n] for n in range(len(task.requests))])
+    assert {metric: figures[metric].value for metric in right} == {k: n / 1000 for k, n in right.items()}
+
+
+@given(
+    st.text("ab \n", max_size=12), st.text("ab ", min_size=1, max_size=8), st.sampled_from(["harness", "completion"])
+)
+def test_what_is_scored_spells_the_answer(tokenizer: Tokenizer, context: str, answer: str, protocol: str) -> None:
+    question = put(Question(context, [answer], 0, "x"), tokenizer, protocol=protocol, max_seq_len=64)
+    (request,) = question.requests
+    text = tokenizer.decode(list(request.scored))
+    assert question.n_bytes == len(text.encode())
+    before = tokenizer.decode([i for i in request.ids[: request.first] if i != tokenizer.eot_id])
+    assert before + text == f"{context} {answer}"
+    assert text.endswith(f" {answer}")
+
+
+def test_a_context_that_does_not_fit_is_counted_and_an_answer_is_refused(tokenizer: Tokenizer) -> None:
+    question = Question("word " * 40, ["yes", "no"], 0, "line 7")
+    asked = put(question, tokenizer, protocol="harness", max_seq_len=16)
+    assert asked.n_cut > 0
+    assert all(len(request.ids) == 17 for request in asked.requests)
+    with pytest.raises(TooLong, match="line 7: of an answer 31 tokens are to be scored at once, and the model sees 16"):
+        put(Question("", ["no " * 30, "b"], 0, "line 7"), tokenizer, protocol="harness", max_seq_len=16)
+    task = question_task("t", [question], tokenizer, protocol="harness", max_seq_len=16, data={})
+    assert task.cut == ["line 7"]
+
+
+def test_each_metric_has_a_size_of_its_own() -> None:
+    question = Question("c", ["ab", "äöüä", "abcdef"], 1, "x")
+    scores = [Score(4.0, False), Score(6.0, True), Score(7.0, False)]
+    # as a whole: the first; per character 2.0, 1.5, 1.17; per byte 2.0, 0.75, 1.17; per token 4.0, 2.0, 1.0
+    verdict = judge(question, scores, [1, 3, 7], protocol="harness")
+    assert verdict.chosen == {"acc": 0, "acc_norm": 2, "acc_bytes": 1}
+    assert verdict.right == {"acc": False, "acc_norm": False, "acc_bytes": True}
+    assert judge(question, scores, [1, 3, 7], protocol="completion").chosen == {"acc": 0, "acc_norm": 2}
+    alone = judge(Question("c", ["x"], 0, "x"), [Score(2.0, True)], [1], protocol="harness")
+    assert alone.right == {"acc": True}
+
+
+def test_a_last_word_has_a_perplexity(tokenizer: Tokenizer) -> None:
+    lambada = template("lambada")
+    question = lambada.question({"text": "He took a sip of hot tea"}, "line 1")
+    assert (question.context, question.answers) == ("He took a sip of hot", ["tea"])
+    task = question_task("l", [question] * 2, tokenizer, protocol="harness", max_seq_len=64, data={})
+    figures = task.figures([Score(1.0, True), Score(3.0, False)])
+    assert figures["acc"].value == 0.5
+    assert figures["perplexity"].value == pytest.approx(math.exp(2.0))
+    assert figures["gold_bits_per_byte"].value == pytest.approx(4.0 / math.log(2) / 8)  # " tea" twice
+
+
+RECORDS = {
+    "arc_easy": (
+        {"question": "Why?", "choices": {"text": ["so", "not"], "label": ["A", "B"]}, "answerKey": "B"},
+        Question("Question: Why?\nAnswer:", ["so", "not"], 1, "here"),
+    ),
+    "piqa": (
+        {"goal": "open it", "sol1": "pull", "sol2": "push", "label": 1},
+        Question("Question: open it\nAnswer:", ["pull", "push"], 1, "here"),
+    ),
+    "blimp": (
+        {"sentence_good": "I am.", "sentence_bad": "I is."},
+        Question("", ["I am.", "I is."], 0, "here"),
+    ),
+    "hellaswag": (
+        {"activity_label": "Baking", "ctx_a": "[header] How [title] A", "ctx_b": "she Then"}
+        | {"endings": ["x  y", "z"], "label": "0"},
+        Question("Baking: How. A She then", ["x y", "z"], 0, "here"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("task", RECORDS)
+def test_a_public_record_becomes_its_question(task: str) -> None:
+    record, question = RECORDS[task]
+    assert template(task).question(record, "here") == question
+    for name in record:
+        without = {key: value for key, value in record.items() if key != name}
+        if task == "hellaswag" and name.startswith("ctx"):
+            continue  # the other template, of a file where both are one
+        with pytest.raises(OtherFields, match="there is no field "):
+            template(task).question(without, "here")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"endings": ["a", " "]}, "answer 1 is empty"),
+        ({"endings": "a"}, "endings holds no list of texts"),
+        ({"endings": ["a", 3]}, "endings holds no list of texts"),
+        ({"label": "2"}, "label is '2', and there are 2 answers"),
+        ({"label": None}, "label is None, and there are 2 answers"),
+        ({"ctx_a": 5}, "ctx_a is 5, and no text"),
+    ],
+)
+def test_a_record_that_cannot_be_asked_is_left_out_and_named(change: dict[str, object], said: str) -> None:
+    record = RECORDS["hellaswag"][0]
+    questions, left_out = questions_in([("line 1", record), ("line 2", record | change)], template("hellaswag"))
+    assert len(questions) == 1
+    assert left_out == [f"line 2: {said}"]
+    with pytest.raises(BadQuestion, match=said):
+        template("hellaswag").question(record | change, "line 2")
+
+
+def test_records_of_another_kind_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"line 1: there is no field choices.text; the fields are goal, label"):
+        questions_in([("line 1", {"goal": "x", "label": 0})], template("arc_easy"))
+    with pytest.raises(ValueError, match=r"there is no question to be asked; line 1: is no record with fields"):
+        questions_in([("line 1", "a text")], template("piqa"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"context": "{a"}, "cannot be read"),
+        ({"context": "{a!x}"}, r"asks for !x: there are !c"),
+        ({"clean": "soap"}, "clean is 'soap': it must be null or wikihow"),
+    ],
+)
+def test_a_template_that_means_nothing_is_refused(settings: dict[str, str], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        QuestionTemplate(**({"context": "{a}", "answers": "b", "gold": 0} | settings))
+
+
+def test_a_template_reaches_fields_and_nothing_else() -> None:
+    """`str.format` would give away anything that an attribute leads to."""
+    nosy = QuestionTemplate(context="{a.__class__.__mro__}", answers=["x", "y"], gold=0)
+    with pytest.raises(OtherFields, match=r"there is no field a.__class__.__mro__"):
+        nosy.question({"a": "b"}, "here")
+
+
+@given(st.integers(0, 60), st.integers(1, 60))
+def test_a_part_is_spread_over_all(n: int, limit: int) -> None:
+    part = spread(range(n), limit)
+    assert len(part) == min(n, limit)
+    assert sorted(set(part)) == list(part)
+    assert all(abs(item - k * n / limit) < 1 for k, item in enumerate(part) if n > limit)

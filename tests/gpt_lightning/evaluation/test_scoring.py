@@ -1,0 +1,78 @@
+"""The engine: whatever is read together, each request's score is the one that it has alone."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpt_lightning.evaluation import Request, TooLong, batches, score
+from gpt_lightning.evaluation.scoring import window
+from gpt_lightning.model import GPT
+
+T = 48  # the model's max_seq_len
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> Request:
+    ids = draw(st.lists(st.integers(0, 511), min_size=2, max_size=T + 1))
+    first = draw(st.integers(1, len(ids) - 1))
+    bears = draw(st.none() | st.lists(st.booleans(), min_size=len(ids) - first, max_size=len(ids) - first))
+    return Request(ids, first, None if bears is None else np.array(bears))
+
+
+@torch.inference_mode()
+def alone(model: GPT, request: Request) -> tuple[float, bool]:
+    """As a person would: all logits, one request at a time, in fp64."""
+    model.eval()
+    ids = torch.tensor([list(request.ids)])
+    logits = model(ids[:, :-1])[0].double().log_softmax(dim=-1)
+    nats, greedy = 0.0, True
+    for place in range(request.first, ids.shape[1]):
+        if request.mask is None or request.mask[place - request.first]:
+            nats -= float(logits[place - 1, ids[0, place]])
+            greedy &= int(logits[place - 1].argmax()) == int(ids[0, place])
+    return nats, greedy
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(requests(), min_size=1, max_size=12), st.sampled_from([1, 60, 200, 10_000]))
+def test_a_score_does_not_depend_on_its_neighbours(model: GPT, asked: list[Request], batch_tokens: int) -> None:
+    scores = {}
+    for group in batches(asked, batch_tokens=batch_tokens):
+        model.train()  # as in the middle of a training
+        scores |= zip(group, score(model, [asked[n] for n in group]), strict=True)
+        assert model.training
+    assert sorted(scores) == list(range(len(asked)))
+    for n, request in enumerate(asked):
+        nats, greedy = alone(model, request)
+        assert scores[n].nats == pytest.approx(nats, rel=1e-5, abs=1e-5)
+        assert scores[n].is_greedy == greedy
+
+
+@given(st.lists(st.integers(2, 60), max_size=40), st.integers(1, 300))
+def test_batches_hold_every_request_once_and_stay_small(lengths: list[int], batch_tokens: int) -> None:
+    asked = [Request([0] * length, 1) for length in lengths]
+    groups = batches(asked, batch_tokens=batch_tokens)
+    assert sorted(n for group in groups for n in group) == list(range(len(asked)))
+    for group in groups:
+        assert len(group) * max(lengths[n] - 1 for n in group) <= max(batch_tokens, max(lengths[n] - 1 for n in group))
+
+
+@given(st.integers(2, 120), st.data())
+def test_what_does_not_fit_loses_its_beginning_alone(length: int, data: st.DataObject) -> None:
+    first = data.draw(st.integers(1, length - 1))
+    request = Request(list(range(length)), first)
+    if length - first > T:
+        with pytest.raises(TooLong, match=f"{length - first} tokens are to be scored at once, and the model sees {T}"):
+            window(request, T)
+        return
+    seen = window(request, T)
+    assert len(seen.ids) == min(length, T + 1)
+    assert seen.scored.tolist() == request.scored.tolist()
+    assert list(seen.ids) == list(request.ids)[-len(seen.ids) :]
+
+
+def test_a_request_that_is_too_long_is_refused(model: GPT) -> None:
+    with pytest.raises(TooLong, match="a request of 50 tokens is more than the model can see: 48"):
+        score(model, [Request([1] * 50, 1)])
