@@ -59,6 +59,7 @@ __all__ = [
 TEXTS = {"prompt", "pattern"}  # settings that hold ordinary text
 PATHS = {
     "run",
+    "checkpoint",
     "log_dir",
     "out_dir",
     "runs",

@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 VERBS = {
     "convert",
+    "evaluate",
     "generate",
     "launch",
     "plan",
@@ -34,6 +35,7 @@ MAY_IMPORT = {
         "benchmarks",
         "callbacks.data_wait",
         "data_modules",
+        "evaluate",
         "gpt_lightning",
         "launch",
         "running",
@@ -57,6 +59,13 @@ MAY_IMPORT = {
         "gpt_lightning.convert",
         "gpt_lightning.checkpoint",
         "gpt_lightning.checkpoint_folder",
+        "gpt_lightning.model",
+        "gpt_lightning.tokenizer",
+        "torch",
+    },
+    "gpt_lightning.evaluation": {
+        "gpt_lightning.evaluation",
+        "gpt_lightning.generation",
         "gpt_lightning.model",
         "gpt_lightning.tokenizer",
         "torch",

@@ -7,14 +7,19 @@ import torch
 
 import launch
 from data_modules import Curriculum
+from data_modules.corpora.fields import Fields
+from gpt_lightning.evaluation import PROTOCOLS, QuestionTemplate
+from gpt_lightning.evaluation.writing import WritingTask
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.optim import cosine_schedule
+from gpt_lightning.tokenizer import load_tokenizer
 from running import allowed_targets
+from running.open_tasks import Examinee, open_tasks
 
 CHOICES = [
     (group.name, path.stem)
     for group in sorted(launch.CONF.iterdir())
-    if group.is_dir()
+    if group.is_dir() and group.name != "task"  # of no verb's defaults: evaluate.py reads them by name
     for path in sorted(group.glob("*.yaml"))
 ]
 VERB = {"source": "prepare"}  # the verb whose config has the group; train for all others
@@ -34,6 +39,24 @@ def test_every_choice_composes(group: str, choice: str) -> None:
         allowed_targets.optimizer(config["optimizer"])
         for callback in config["callbacks"].values():
             allowed_targets.callback(callback)
+
+
+@pytest.mark.parametrize("name", launch.group_choices("task"))
+def test_every_task_can_be_read(name: str) -> None:
+    task = launch.read_choice("task", name)
+    if task["kind"] == "questions":
+        QuestionTemplate(**{key: task[key] for key in ("context", "answers", "gold", "labels", "clean")})
+        assert task["protocol"] in PROTOCOLS
+        assert set(task["hub"]) == {"id", "config", "split"}
+    elif task["kind"] == "conversations":
+        assert Fields(task["fields"]).columns
+    elif task["kind"] == "writing":
+        config = launch.compose_config("evaluate", [f"tasks=[{name}]"])
+        (opened,) = open_tasks(config, Examinee(load_tokenizer("gpt2_chatml"), max_seq_len=1024, run=None))
+        assert isinstance(opened, WritingTask)
+        assert len(opened) == task["samples"] * len(task["prompts"])
+    else:
+        assert task == {"kind": "text"}
 
 
 @pytest.mark.parametrize("path", sorted(launch.CONF.glob("*.yaml")), ids=lambda path: path.stem)

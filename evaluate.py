@@ -1,0 +1,178 @@
+"""python evaluate.py run=runs/<name> [tasks=[perplexity,hellaswag] …]: judge a model, and say how sure each figure is."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+import launch
+from gpt_lightning.checkpoint import fingerprint
+from gpt_lightning.checkpoint_folder import newest_valid_checkpoint
+from gpt_lightning.convert import load_model
+from gpt_lightning.evaluation import Estimate
+from gpt_lightning.evaluation.questions import exp
+from gpt_lightning.evaluation.windows import mean_of
+from gpt_lightning.hardware import choose_device
+from gpt_lightning.on_disk import locked, make_folder, write_durably
+from running.data_folder import tokenizer_of
+from running.examination import Examination, Ranks
+from running.open_tasks import Examinee, open_tasks
+from running.ranks import run_on_ranks, started_by, together
+
+_DIGITS = {"perplexity": 2, "tokens": 1}  # of figures in the table; of others 4
+
+
+def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Do the tasks of a config; write evaluation.json and a file for each task, print the table, give what the JSON says.
+
+    Everything that can be refused is refused before anything is scored. Stopped, the same call goes on where it was.
+
+    Raises:
+        ValueError: the model cannot be read, a task is unknown or cannot be asked, or another process is at work in the folder.
+    """
+    path, run, folder = _places(config)
+    tokenizer = tokenizer_of(path, config["tokenizer"]["name"])
+    model = load_model(path)
+    if model.config.vocab_size < tokenizer.vocab_size:
+        raise ValueError(
+            f"{path} has a vocabulary of {model.config.vocab_size}, less than the {tokenizer.vocab_size} ids of tokenizer "
+            f"{tokenizer.name}: name its own with tokenizer.name=…."
+        )
+    tasks = open_tasks(config, Examinee(tokenizer, model.config.max_seq_len, run))
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    weights, device = fingerprint(model.state_dict()), choose_device("auto")
+    ranks = Ranks()
+    examination = Examination(
+        folder,
+        model.to(device),
+        tokenizer,
+        weights=weights,
+        batch_tokens=config["batch_tokens"],
+        ranks=ranks,
+        console=console,
+    )
+    make_folder(folder)
+    results: list[dict[str, Any]] = []
+    for task in tasks:
+        results += examination.take(task)
+    results += _means(results)
+    report = {
+        "model": {"path": str(path), "weights": weights, "parameters": model.n_parameters()},
+        "tokenizer": {"name": tokenizer.name, "fingerprint": tokenizer.fingerprint},
+        "device": device,
+        "versions": {name: version(name) for name in ("gpt-lightning", "torch")},
+        "results": _finite(results),
+    }
+    if ranks.rank == 0:
+        write_durably(folder / "evaluation.json", _merged(folder / "evaluation.json", report))
+        _print(results, console)
+        console.print(f"\n{folder / 'evaluation.json'}; what came of each example lies beside it")
+    return report
+
+
+def evaluate_on_ranks(config: Mapping[str, Any]) -> None:
+    """`evaluate`; where it takes several processes on this machine, this one starts them and waits."""
+    n_ranks = config["devices"]
+    if type(n_ranks) is not int or n_ranks < 1:
+        raise ValueError(f"devices is {n_ranks!r}: it must be a number of processes, 1 or more.")
+    if started_by():
+        with together():
+            evaluate(config)
+    else:
+        with locked(_places(config)[2], doing="evaluated"):
+            run_on_ranks(n_ranks) if n_ranks > 1 else evaluate(config)
+
+
+def _places(config: Mapping[str, Any]) -> tuple[Path, Path | None, Path]:
+    """Where the model lies, the run that it is of, if it is of one, and the folder for what comes of it."""
+    path = launch.path_of(config, "run" if config["checkpoint"] is None else "checkpoint")
+    if path.is_dir() and (path / "checkpoints").is_dir():
+        newest = newest_valid_checkpoint(path / "checkpoints")
+        if newest is None:
+            raise ValueError(f"{path} holds no valid checkpoint in its folder checkpoints.")
+        path = newest
+    run = next((folder for folder in path.parents if (folder / "environment.json").is_file()), None)
+    of_run = run is not None and path.is_file()
+    default = (
+        run / "evaluation" / path.stem if of_run and run else (path if path.is_dir() else path.parent) / "evaluation"
+    )
+    return path, run if of_run else None, default if config["out_dir"] is None else launch.path_of(config, "out_dir")
+
+
+def _means(results: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Of a task of several parts, such as perplexity's sources, the mean of each figure, all parts weighed the same.
+
+    A mean perplexity is the exponential of the mean loss.
+    """
+    parts: dict[str, dict[str, list[Estimate]]] = {}
+    for result in results:
+        whole, of_several, _ = result["task"].partition("/")
+        if of_several:
+            estimate = Estimate(*(result[key] for key in ("value", "low", "high", "n")))
+            parts.setdefault(whole, {}).setdefault(result["metric"], []).append(estimate)
+    for task, metrics in parts.items():
+        if len(metrics["loss"]) > 1:
+            loss = mean_of(metrics["loss"])
+            means = {"loss": loss, "perplexity": loss.through(exp), "bits_per_byte": mean_of(metrics["bits_per_byte"])}
+            for metric, estimate in means.items():
+                yield {"task": f"{task}/mean", "protocol": "each the same", "metric": metric, **vars(estimate)}
+
+
+def _merged(path: Path, report: dict[str, Any]) -> dict[str, Any]:
+    """A report with what an earlier one says of the same model's other tasks."""
+    try:
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        if (earlier["model"]["weights"], earlier["tokenizer"]) != (report["model"]["weights"], report["tokenizer"]):
+            return report
+        done = {(result["task"], result["protocol"]) for result in report["results"]}
+        others = [result for result in earlier["results"] if (result["task"], result["protocol"]) not in done]
+    except (OSError, ValueError, KeyError, TypeError):  # there is none, or it is no report
+        return report
+    return report | {"results": [*others, *report["results"]]}
+
+
+def _finite(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What is infinite, such as the interval of a single example, as JSON's null."""
+    return [
+        {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in result.items()}
+        for result in results
+    ]
+
+
+def _print(results: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """A table of each task's figures."""
+    for (task, protocol), of_task in groupby(results, key=lambda result: (result["task"], result["protocol"])):
+        figures = list(of_task)
+        seconds = f", {figures[0]['seconds']:,} s" if "seconds" in figures[0] else ""
+        console.print(f"\n{task} ({protocol}), {figures[0]['n']:,} examples{seconds}", style="bold")
+        table = Table("metric", "value", "95 % interval", box=None, pad_edge=False)
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for result in figures:
+            digits = _DIGITS.get(result["metric"], 4)
+            value, low, high = (f"{result[key]:,.{digits}f}" for key in ("value", "low", "high"))
+            table.add_row(result["metric"], value, f"{low} to {high}")
+        console.print(table)
+        for what, places in (
+            ("left out", figures[0].get("left_out")),
+            ("longer than the window, so cut", figures[0].get("cut")),
+        ):
+            if places:
+                console.print(f"{len(places):,} {what}; the first: {places[0]}", style="bold red")
+
+
+@hydra.main(version_base=None, config_path="conf", config_name="evaluate")
+def main(config: DictConfig) -> None:
+    launch.run(evaluate_on_ranks, config)
+
+
+if __name__ == "__main__":
+    launch.start(main, "evaluate")
