@@ -4,6 +4,7 @@
     ValidationPerplexity   val/…                         Samples       samples.jsonl
     RunLog                 train/…, terminal, log file    Checkpoints   checkpoints/, and the cut of the logs at a resume
     Stopping               signals and max_hours          Faults        faults.jsonl: steps left out, losses that are not finite
+    ZeroShot               zero_shot/…: tasks of questions
     SameBeginning          of several ranks              DataWait      the clock that Throughput reads: waiting for data
     MetricsTable           metrics.csv                   PassedOn      Weights & Biases, MLflow
     DietLog, SuddenEnd     of verify.py: every sequence in diet/, and a kill
@@ -26,6 +27,7 @@ from callbacks.tensorboard import TensorBoard
 from callbacks.throughput import Throughput
 from callbacks.validation_perplexity import ValidationPerplexity
 from callbacks.verification import DietLog, SuddenEnd
+from callbacks.zero_shot import ZeroShot
 
 __all__ = [
     "Checkpoints",
@@ -45,4 +47,5 @@ __all__ = [
     "TensorBoard",
     "Throughput",
     "ValidationPerplexity",
+    "ZeroShot",
 ]

@@ -150,7 +150,8 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
     with lightning_without_noise(), together():
         ranks = SameBeginning(beginning.step, begin)
         run_log = RunLog(every=config["log_every"], terminal=terminal, metrics_file=metrics_file)
-        callbacks = [ranks, stopping, *_in_order(watchers, [run_log, *filter(None, [further])])]
+        # what a watcher refuses when it is set up, it refuses before the run begins
+        callbacks = [stopping, *_in_order(watchers, [run_log, *filter(None, [further])]), ranks]
         trainer = _trainer(config, device, accumulation, [tensorboard, metrics_file], callbacks)
         try:
             with stopping.listening(trainer):

@@ -1,0 +1,66 @@
+"""Questions asked during training: what evaluate.py says of the same step, under a name that says what it is of."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import evaluate as verb
+import launch
+from analysis.run_record import read_rows
+from train import train
+
+NAME = "zero_shot/piqa_harness_10_every_4"
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Path:
+    path = tmp_path / "piqa.jsonl"
+    rows = ({"goal": f"the {n}", "sol1": "of it", "sol2": f"self.{n}", "label": n % 2} for n in range(30))
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def config(tiny_config: Callable[..., dict[str, Any]], records: Path) -> dict[str, Any]:
+    config = tiny_config("name=run", "model.max_seq_len=64")
+    watcher = {"_target_": "callbacks.ZeroShot", "name": "piqa", "every": 4, "questions": 10, "path": str(records)}
+    config["callbacks"]["piqa"] = watcher | {"task": launch.read_choice("task", "piqa")}
+    return config
+
+
+def test_it_is_what_evaluate_says_of_that_step(
+    config: dict[str, Any], records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(config)
+    rows = {row["step"]: row for row in read_rows(tmp_path / "runs" / "run" / "metrics.jsonl")}
+    assert [step for step, row in rows.items() if f"{NAME}/acc" in row] == [4, 8, 12]
+    for step in (4, 12):
+        checkpoint = tmp_path / "runs" / "run" / "checkpoints" / f"step_{step:08}.pt"
+        overrides = [f"checkpoint={checkpoint}", "tasks=[piqa]", f"path={records}", "limit=10"]
+        report = verb.evaluate(launch.compose_config("evaluate", overrides))
+        for figure in report["results"]:
+            assert rows[step][f"{NAME}/{figure['metric']}"] == pytest.approx(figure["value"], rel=1e-5)
+    assert "piqa (harness): acc 0." in capsys.readouterr().out
+
+
+def test_it_changes_nothing_of_the_training(config: dict[str, Any], tmp_path: Path) -> None:
+    with_it = train(config)
+    config["callbacks"].pop("piqa")
+    without = train(config | {"name": "alone", "run_dir": str(tmp_path / "runs" / "alone")})
+    assert with_it["train/loss"] == without["train/loss"]
+    assert with_it["val/loss/mean"] == without["val/loss/mean"]
+
+
+def test_what_cannot_be_asked_is_refused_before_anything_is_written(
+    config: dict[str, Any], records: Path, tmp_path: Path
+) -> None:
+    records.write_text('{"other": 1}\n')
+    with pytest.raises(ValueError, match=r"piqa\.jsonl, line 1: there is no field sol1"):
+        train(config)
+    assert not (tmp_path / "runs" / "run" / "config.yaml").exists()
+    config["callbacks"]["piqa"]["questions"] = 0
+    with pytest.raises(ValueError, match="questions is 0 for piqa"):
+        train(config)
