@@ -1,7 +1,7 @@
-"""python -m benchmarks [preparation] [planning] [loading] [linear] [loss_head] [generation] [training] [watchers]: all, or some.
+"""python -m benchmarks [preparation] [planning] [loading] [linear] [loss_head] [generation] [training] [evaluation] [watchers].
 
-Each figure comes from a process of its own. The contestants of a row take turns, round after round, so that a machine that
-slows down slows all of them down; what counts is the median over the rounds, and the ratio of medians.
+All of them, or some. Each figure comes from a process of its own. The contestants of a row take turns, round after round, so
+that a machine that slows down slows all of them down; what counts is the median over the rounds, and the ratio of medians.
 """
 
 import importlib
@@ -11,6 +11,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import describe
@@ -65,6 +66,12 @@ def rows(benchmark: str) -> Iterator[tuple[str, list[str], dict[str, Any]]]:
     elif benchmark == "loading":
         name = "2 x 40 M tokens, T 1,024, batch 32, 1,000,001 steps"
         yield name, ["ours", "bare", "litdata", "mosaicml-streaming"], LOADING
+    elif benchmark == "evaluation":
+        records = os.environ.get("HELLASWAG", "data/hellaswag.jsonl")
+        if not Path(records).is_file():
+            print(f"evaluation: left out, as there is no {records}: HELLASWAG=… names the validation records")
+            return
+        yield "HellaSwag, 1,000 records", ["ours", "lm-evaluation-harness"], {"records": records, "limit": 1000}
     elif benchmark == "watchers":
         yield "quickstart, all callbacks", ["ours"], {"steps": 80}
     elif benchmark == "planning":
@@ -130,9 +137,10 @@ def main(arguments: list[str]) -> None:
         "loss_head",
         "generation",
         "training",
+        "evaluation",
         "watchers",
     ]
-    tables = {benchmark: run(benchmark) for benchmark in chosen}
+    tables = {benchmark: table for benchmark in chosen if (table := run(benchmark))}
     for benchmark, table in tables.items():
         print_table(lines(benchmark, table))
     results = {benchmark: {"machine": describe("cpu"), "rows": table} for benchmark, table in tables.items()}

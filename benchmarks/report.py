@@ -16,6 +16,7 @@ TITLES = {
 def lines(benchmark: str, rows: list[dict[str, Any]]) -> Lines:
     """The table of a benchmark on a CPU."""
     tables = {
+        "evaluation": _evaluation,
         "generation": _generation,
         "loading": _loading,
         "planning": _planning,
@@ -112,6 +113,23 @@ def _planning(rows: list[dict[str, Any]]) -> Lines:
     return [
         ["planning a run", "seconds", "memory"],
         *([row["row"], f"{row['ours']['seconds']:.2f} s", f"{row['ours']['mb']:,.0f} MB"] for row in rows),
+    ]
+
+
+def _evaluation(rows: list[dict[str, Any]]) -> Lines:
+    return [
+        ["zero-shot, two cores", "ours", "lm-evaluation-harness", "speed"],
+        *(
+            [
+                row["row"],
+                *(
+                    f"{row[who]['tokens_per_second']:,.0f} scored tokens/s, {row[who]['seconds']:,.1f} s"
+                    for who in ("ours", "lm-evaluation-harness")
+                ),
+                f"{row['ours']['tokens_per_second'] / row['lm-evaluation-harness']['tokens_per_second']:.2f} x",
+            ]
+            for row in rows
+        ),
     ]
 
 

@@ -1,0 +1,127 @@
+"""HellaSwag on a CPU, ours and lm-evaluation-harness's, with the same model and the same records.
+
+python -m benchmarks.evaluation hellaswag.jsonl [runs/quickstart]: all records with both, of a random and of the trained model,
+and whether each example has the same log-likelihoods and the same choices.
+"""
+
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import evaluate
+import launch
+from gpt_lightning.convert import load_model, to_hf, to_native
+from gpt_lightning.model import GPT, GPTConfig
+from gpt_lightning.tokenizer import load_tokenizer
+from running.data_folder import tokenizer_of
+
+Answers = list[tuple[list[float], bool, bool]]
+"""Of each example: the log-likelihood of each ending, and whether acc's and acc_norm's choice is right."""
+
+
+def measure(who: str, *, records: str, limit: int) -> dict[str, float]:
+    """Seconds, and tokens of endings scored per second, of the quickstart's micro model, untrained.
+
+    Args:
+        who: ours, or lm-evaluation-harness.
+        records: a file of HellaSwag's, as on the hub, as JSON lines.
+        limit: so many of them.
+    """
+    torch.manual_seed(0)
+    tokenizer = load_tokenizer("data/bpe_4096")
+    sizes = launch.compose_config("train", ["experiment=quickstart"])["model"]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model = GPT(GPTConfig(**sizes)).eval()
+        to_native(model, folder / "ours", tokenizer)
+        to_hf(model, folder / "hf", format="llama", tokenizer=tokenizer)
+        lines = Path(records).read_text(encoding="utf-8").splitlines()[:limit]
+        chosen = folder / "hellaswag.jsonl"
+        chosen.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        began = time.perf_counter()
+        answers = ours(folder / "ours", chosen) if who == "ours" else theirs(folder / "hf", chosen)
+        seconds = time.perf_counter() - began
+        endings = (ending for line in lines for ending in json.loads(line)["endings"])
+        tokens = sum(len(tokenizer.encode(f" {ending}")) for ending in endings)
+    assert len(answers) == len(lines)
+    return {"seconds": seconds, "tokens_per_second": tokens / seconds}
+
+
+def ours(model: Path, records: Path) -> Answers:
+    """By evaluate.py."""
+    with tempfile.TemporaryDirectory() as folder:
+        overrides = [f"run={model}", "tasks=[hellaswag]", f"path={records}", f"out_dir={folder}"]
+        evaluate.evaluate(launch.compose_config("evaluate", overrides))
+        rows = map(json.loads, (Path(folder) / "hellaswag.jsonl").read_text(encoding="utf-8").splitlines())
+        return [([-nats for nats in row["nats"]], row["acc"], row["acc_norm"]) for row in rows]
+
+
+def theirs(model: Path, records: Path) -> Answers:
+    """By lm-evaluation-harness, which reads the records through `datasets`."""
+    import lm_eval  # seconds of imports, of one contestant alone
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks.hellaswag.utils import process_docs
+
+    def one_context(data: Any) -> Any:
+        """The file in which parts and marks of the context are resolved already."""
+        parted = "ctx_a" in data.column_names
+        return (
+            process_docs(data)
+            if parted
+            else data.map(
+                lambda doc: {
+                    "query": f"{doc['activity_label']}: {doc['ctx']}",
+                    "choices": doc["endings"],
+                    "gold": int(doc["label"]),
+                }
+            )
+        )
+
+    task = {
+        **{"task": "hellaswag_here", "dataset_path": "json", "dataset_kwargs": {"data_files": {"val": str(records)}}},
+        **{"validation_split": "val", "output_type": "multiple_choice", "process_docs": one_context},
+        **{"doc_to_text": "{{query}}", "doc_to_target": "{{label}}", "doc_to_choice": "choices"},
+        "metric_list": [{"metric": metric} for metric in ("acc", "acc_norm")],
+    }
+    length = json.loads((model / "config.json").read_text())["max_position_embeddings"]
+    lm = HFLM(pretrained=str(model), device="cpu", dtype="float32", batch_size=32, max_length=length)
+    done: Any = lm_eval.simple_evaluate(model=lm, tasks=[task], log_samples=True, bootstrap_iters=0)
+    samples = sorted(done["samples"]["hellaswag_here"], key=lambda sample: sample["doc_id"])
+    return [
+        ([float(response[0][0]) for response in sample["resps"]], bool(sample["acc"]), bool(sample["acc_norm"]))
+        for sample in samples
+    ]
+
+
+def agreement(records: Path, run: Path) -> None:
+    """Print how far both are apart, example by example."""
+    tokenizer = tokenizer_of(run, None)
+    trained = load_model(run)
+    torch.manual_seed(0)
+    for what, model in (("random", GPT(trained.config).eval()), ("trained", trained)):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            to_native(model, folder / "ours", tokenizer)
+            to_hf(model, folder / "hf", format="llama", tokenizer=tokenizer)
+            seconds, answers = [], []
+            for ask, model_folder in ((ours, folder / "ours"), (theirs, folder / "hf")):
+                began = time.perf_counter()
+                answers.append(ask(model_folder, records))
+                seconds.append(time.perf_counter() - began)
+        mine, other = answers
+        far = max(abs(a - b) for m, t in zip(mine, other, strict=True) for a, b in zip(m[0], t[0], strict=True))
+        unlike = sum(m[1:] != t[1:] for m, t in zip(mine, other, strict=True))
+        acc, acc_norm = sum(a for _, a, _ in mine) / len(mine), sum(a for *_, a in mine) / len(mine)
+        print(
+            f"{what}: {len(mine):,} examples, acc {acc:.4f}, acc_norm {acc_norm:.4f}; log-likelihoods at most {far:.1e} apart, "
+            f"{unlike} other choices; {seconds[0]:.0f} s, lm-evaluation-harness {seconds[1]:.0f} s"
+        )
+
+
+if __name__ == "__main__":
+    agreement(Path(sys.argv[1]), Path(sys.argv[2] if len(sys.argv) > 2 else "runs/quickstart"))
