@@ -1,6 +1,7 @@
 """python generate.py run=runs/<name> [prompt="…"] [mode=chat]: let a model write, to the terminal as it thinks."""
 
 import io
+import json
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,6 +16,9 @@ from gpt_lightning.hardware import choose_device
 from gpt_lightning.model import GPT
 from gpt_lightning.tokenizer import Message, Tokenizer
 from running.data_folder import tokenizer_of
+from running.session import Session
+
+_SETTINGS = ("temperature", "top_k", "top_p", "repetition_penalty", "max_new_tokens", "seed")
 
 
 class Writer:
@@ -27,12 +31,8 @@ class Writer:
     def __init__(self, config: Mapping[str, Any]) -> None:
         if config["mode"] not in ("text", "chat"):
             raise ValueError(f"mode is {config['mode']!r}: it must be text or chat.")
-        if not isinstance(config["max_new_tokens"], int) or config["max_new_tokens"] < 1:
-            raise ValueError(f"max_new_tokens is {config['max_new_tokens']!r}: it must be a whole number, 1 or more.")
-        self.sampling = Sampling(
-            **{key: config[key] for key in ("temperature", "top_k", "top_p", "repetition_penalty", "seed")}
-        )
-        self.max_new_tokens = config["max_new_tokens"]
+        self.settings = {key: config[key] for key in _SETTINGS}
+        self._check()
         run = launch.path_of(config, "run")
         self.model: GPT = load_model(run)
         self.tokenizer: Tokenizer = tokenizer_of(run, config["tokenizer"]["name"])
@@ -46,6 +46,23 @@ class Writer:
             )
         self.model.to(choose_device("auto"))
 
+    def change(self, name: str, value: str) -> None:
+        """Write otherwise from now on.
+
+        Raises:
+            ValueError: that is no setting, or no value of it; all stays as it was.
+        """
+        if name not in self.settings:
+            raise ValueError(f"there is no {name!r} to set: {', '.join(self.settings)}.")
+        before = dict(self.settings)
+        try:
+            self.settings[name] = json.loads("null" if value == "none" else value)
+            self._check()
+        except (ValueError, TypeError) as error:
+            self.settings = before
+            reason = f"{value!r} is no number" if isinstance(error, json.JSONDecodeError) else str(error)
+            raise ValueError(f"{name} stays {before[name]}: {reason}") from error
+
     def continue_text(self, prompt: str) -> Iterator[str]:
         """What follows `prompt`, piece by piece."""
         return self._stream([self.tokenizer.eot_id, *self.tokenizer.encode(prompt)])
@@ -58,6 +75,20 @@ class Writer:
         while len(recent) > 1 and len(self._chat_ids(recent)) > room:
             recent = recent[2:]  # without the oldest question and its answer
         return self._stream(self._chat_ids(recent))
+
+    def _check(self) -> None:
+        """Make of the settings how ids are drawn.
+
+        Raises:
+            ValueError: one is out of its range.
+        """
+        most = self.settings["max_new_tokens"]
+        if type(most) is not int or most < 1:
+            raise ValueError(f"max_new_tokens is {most!r}: it must be a whole number, 1 or more.")
+        if type(self.settings["seed"]) is not int:
+            raise ValueError(f"seed is {self.settings['seed']!r}: it must be a whole number.")
+        self.sampling = Sampling(**{key: value for key, value in self.settings.items() if key != "max_new_tokens"})
+        self.max_new_tokens: int = most
 
     def _chat_ids(self, conversation: list[Message]) -> list[int]:
         return [self.tokenizer.eot_id, *self.tokenizer.encode_chat_prompt(conversation)]
@@ -77,49 +108,15 @@ def generate(config: Mapping[str, Any]) -> str | None:
     writer = Writer(config)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal may lack characters that the model knows
-    if config["prompt"] is not None:
-        try:
-            return _write(writer, str(config["prompt"]), [], chat=config["mode"] == "chat")
-        except KeyboardInterrupt:
-            print()
-            sys.exit(130)
-    print(f"{config['run']}: {config['mode']}. An empty line or Ctrl-D ends the session, Ctrl-C an answer.")
-    conversation: list[Message] = []
-    while prompt := _ask():
-        try:
-            _write(writer, prompt, conversation, chat=config["mode"] == "chat")
-        except ValueError as refusal:
-            print(f"error: {refusal}")
-        except KeyboardInterrupt:
-            print()
-    return None
-
-
-def _write(writer: Writer, prompt: str, conversation: list[Message], *, chat: bool) -> str:
-    """Print what the model makes of the prompt, and return it; a chat grows by both turns."""
-    if chat:
-        pieces = writer.answer([*conversation, {"role": "user", "content": prompt}])
-        conversation.append({"role": "user", "content": prompt})
-    else:
-        pieces = writer.continue_text(prompt)
-        print(prompt, end="", flush=True)
-    written = ""
+    session = Session(writer, chat=config["mode"] == "chat")
+    if config["prompt"] is None:
+        session.hold(f"{config['run']}: {config['mode']}. An empty line or Ctrl-D ends the session, Ctrl-C an answer.")
+        return None
     try:
-        for piece in pieces:
-            print(piece, end="", flush=True)
-            written += piece
-    finally:
-        if chat:
-            conversation.append({"role": "assistant", "content": written})
-    print()
-    return written
-
-
-def _ask() -> str:
-    try:
-        return input("\n> ")
-    except (EOFError, KeyboardInterrupt):
-        return ""
+        return session.write(str(config["prompt"]))
+    except KeyboardInterrupt:
+        print()
+        sys.exit(130)
 
 
 def _stop_ids(tokenizer: Tokenizer, further: Any) -> list[int]:
