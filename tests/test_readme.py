@@ -14,7 +14,8 @@ from running.run_config import accumulation_of
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 GUIDES = "".join(
-    (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("corpora", "curriculum", "distributed")
+    (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    for name in ("corpora", "curriculum", "distributed", "evaluation")
 )
 BLOCKS = re.findall(r"```\w*\n(.*?)```", README, flags=re.DOTALL)
 COMMANDS = sorted(
