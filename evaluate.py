@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from itertools import groupby
@@ -86,9 +87,16 @@ def evaluate_on_ranks(config: Mapping[str, Any]) -> None:
     if started_by():
         with together():
             evaluate(config)
-    else:
-        with locked(_places(config)[2], doing="evaluated"):
-            run_on_ranks(n_ranks) if n_ranks > 1 else evaluate(config)
+        return
+    with locked(_places(config)[2], doing="evaluated"):
+        if n_ranks > 1:
+            run_on_ranks(n_ranks)
+            return
+        try:
+            evaluate(config)
+        except KeyboardInterrupt:
+            print("stopped: what is scored is kept, and the same command goes on there.", file=sys.stderr)
+            sys.exit(130)
 
 
 def _places(config: Mapping[str, Any]) -> tuple[Path, Path | None, Path]:
@@ -113,17 +121,24 @@ def _means(results: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     A mean perplexity is the exponential of the mean loss.
     """
     parts: dict[str, dict[str, list[Estimate]]] = {}
+    protocols: dict[str, dict[str, None]] = {}
     for result in results:
         whole, of_several, _ = result["task"].partition("/")
         if of_several:
             estimate = Estimate(*(result[key] for key in ("value", "low", "high", "n")))
             parts.setdefault(whole, {}).setdefault(result["metric"], []).append(estimate)
+            protocols.setdefault(whole, {})[result["protocol"]] = None
     for task, metrics in parts.items():
         if len(metrics["loss"]) > 1:
             loss = mean_of(metrics["loss"])
             means = {"loss": loss, "perplexity": loss.through(exp), "bits_per_byte": mean_of(metrics["bits_per_byte"])}
             for metric, estimate in means.items():
-                yield {"task": f"{task}/mean", "protocol": "each the same", "metric": metric, **vars(estimate)}
+                yield {
+                    "task": f"{task}/mean",
+                    "protocol": "; ".join(protocols[task]),
+                    "metric": metric,
+                    **vars(estimate),
+                }
 
 
 def _merged(path: Path, report: dict[str, Any]) -> dict[str, Any]:
@@ -132,11 +147,16 @@ def _merged(path: Path, report: dict[str, Any]) -> dict[str, Any]:
         earlier = json.loads(path.read_text(encoding="utf-8"))
         if (earlier["model"]["weights"], earlier["tokenizer"]) != (report["model"]["weights"], report["tokenizer"]):
             return report
-        done = {(result["task"], result["protocol"]) for result in report["results"]}
-        others = [result for result in earlier["results"] if (result["task"], result["protocol"]) not in done]
+        done = set(map(_measured, report["results"]))
+        others = [result for result in earlier["results"] if _measured(result) not in done]
     except (OSError, ValueError, KeyError, TypeError):  # there is none, or it is no report
         return report
     return report | {"results": [*others, *report["results"]]}
+
+
+def _measured(result: Mapping[str, Any]) -> str:
+    """What a figure is of: other data under the same name is another figure."""
+    return json.dumps([result["task"], result["protocol"], result.get("data")], sort_keys=True)
 
 
 def _finite(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

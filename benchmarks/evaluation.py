@@ -20,6 +20,7 @@ from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.tokenizer import load_tokenizer
 from running.data_folder import tokenizer_of
 
+_APART = 1e-4  # nats, at most
 Answers = list[tuple[list[float], bool, bool]]
 """Of each example: the log-likelihood of each ending, and whether acc's and acc_norm's choice is right."""
 
@@ -55,9 +56,11 @@ def measure(who: str, *, records: str, limit: int) -> dict[str, float]:
 def ours(model: Path, records: Path) -> Answers:
     """By evaluate.py."""
     with tempfile.TemporaryDirectory() as folder:
-        overrides = [f"run={model}", "tasks=[hellaswag]", f"path={records}", f"out_dir={folder}"]
+        with records.open(encoding="utf-8") as file:
+            task = "hellaswag" if "ctx_a" in json.loads(next(file)) else "hellaswag_resolved"
+        overrides = [f"run={model}", f"tasks=[{task}]", f"path={records}", f"out_dir={folder}"]
         evaluate.evaluate(launch.compose_config("evaluate", overrides))
-        rows = map(json.loads, (Path(folder) / "hellaswag.jsonl").read_text(encoding="utf-8").splitlines())
+        rows = map(json.loads, (Path(folder) / f"{task}.jsonl").read_text(encoding="utf-8").splitlines())
         return [([-nats for nats in row["nats"]], row["acc"], row["acc_norm"]) for row in rows]
 
 
@@ -121,6 +124,8 @@ def agreement(records: Path, run: Path) -> None:
             f"{what}: {len(mine):,} examples, acc {acc:.4f}, acc_norm {acc_norm:.4f}; log-likelihoods at most {far:.1e} apart, "
             f"{unlike} other choices; {seconds[0]:.0f} s, lm-evaluation-harness {seconds[1]:.0f} s"
         )
+        if far > _APART or unlike:
+            sys.exit("they do not agree")
 
 
 if __name__ == "__main__":

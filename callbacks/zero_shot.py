@@ -80,7 +80,7 @@ class ZeroShot(StepCallback):
             for group in batches(requests, batch_tokens=self._batch_tokens):
                 scores |= zip(group, score(model, [requests[n] for n in group]), strict=True)
             figures = self._opened.figures([scores[n] for n in range(len(requests))])
-            prefix = f"zero_shot/{self._name}_{self._task['protocol']}_{self._n_questions}_every_{self.every}"
+            prefix = f"zero_shot/{self._name}_{self._task['protocol']}_{figures['acc'].n}_every_{self.every}"
             log_metrics(trainer, {f"{prefix}/{metric}": figure.value for metric, figure in figures.items()})
             accuracy = figures["acc"]
             Terminal.of(trainer).note(

@@ -7,9 +7,11 @@
 The key is a hash of the model and of every request, so that nothing is taken over from another examination.
 """
 
+import glob
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -175,11 +177,11 @@ class _Ledger:
             path.unlink()
 
     def _files(self) -> list[Path]:
-        return sorted(self._path.parent.glob(f"{self._path.name}.*.jsonl"))
+        return sorted(self._path.parent.glob(f"{glob.escape(self._path.name)}.*.jsonl"))
 
 
 def _file_name(task: str) -> str:
-    return task.replace("/", "_")
+    return re.sub(r"[^\w.,=+-]", "_", task)
 
 
 def _key(weights: str, task: Task) -> str:

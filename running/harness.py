@@ -15,6 +15,7 @@ from lm_eval.__main__ import cli_evaluate
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
+from lm_eval.models.utils import normalize_gen_kwargs
 from tqdm import tqdm
 
 from gpt_lightning.convert import load_model
@@ -24,8 +25,6 @@ from gpt_lightning.generation import Sampling, generate
 from gpt_lightning.hardware import choose_device
 from running import composing
 from running.data_folder import tokenizer_of
-
-_MOST_NEW = 256  # tokens, where a task does not say
 
 
 @register_model("gpt_lightning")
@@ -45,7 +44,8 @@ class HarnessModel(TemplateLM):
         self, run: str, tokenizer: str | None = None, batch_tokens: int = 8192, device: str | None = None, **_: Any
     ) -> None:
         super().__init__()
-        self._device = torch.device(device or choose_device("auto"))
+        here = choose_device("auto")  # the harness asks for cuda by default, also where there is none
+        self._device = torch.device(device if device and (here == "cuda" or device == "cpu") else here)
         self.model = load_model(Path(run)).to(self._device)
         self.tokenizer = tokenizer_of(Path(run), tokenizer)
         self._batch_tokens = int(batch_tokens)
@@ -74,25 +74,34 @@ class HarnessModel(TemplateLM):
         return [-sum(next(scores).nats for _ in range(count)) for count in counts]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Greedy, unless the task asks for a temperature."""
-        return [self._write(*request.args) for request in tqdm(requests, disable=disable_tqdm, desc="writing")]
+        """Each request draws from a seed of its own: repeats of one prompt are other samples."""
+        shown = tqdm(requests, disable=disable_tqdm, desc="writing")
+        return [self._write(*request.args, seed=number) for number, request in enumerate(shown)]
 
-    def _write(self, context: str, how: dict[str, Any]) -> str:
-        """What follows a context, before the first of the texts that `how` ends at."""
-        most = int(how.get("max_gen_toks", _MOST_NEW))
-        ids = self.tok_encode(context)[-max(1, self.max_length - most) :] or [self.eot_token_id]
+    def _write(self, context: str, how: dict[str, Any], *, seed: int) -> str:
+        """What follows a context, before the first of the texts that `how` ends at; its beginning goes where there is no room.
+
+        Raises:
+            ValueError: what is to be written leaves no room for a context at all.
+        """
+        asked = normalize_gen_kwargs(how)
+        most, room = asked["max_gen_toks"], self.max_length - asked["max_gen_toks"]
+        if room < 1:
+            raise ValueError(
+                f"{most} tokens are to be written, and the model sees {self.max_length}: ask for fewer, with "
+                "--gen_kwargs max_gen_toks=…."
+            )
         (new,) = generate(
             self.model,
-            [ids],
+            [self.tok_encode(context)[-room:] or [self.eot_token_id]],
             most,
-            sampling=Sampling(temperature=float(how.get("temperature", 0.0)) if how.get("do_sample") else 0.0),
+            sampling=Sampling(temperature=float(asked.get("temperature", 0.0)), seed=seed),
             stop_ids=[self.eot_token_id],
             vocab_size=self.tokenizer.vocab_size,
         )
         text = self.tokenizer.decode(new)
-        ends = how.get("until") or []
-        for end in [ends] if isinstance(ends, str) else ends:
-            text = text.partition(end)[0]
+        for end in asked["until"]:
+            text = text.partition(end)[0] if end else text
         return text
 
     def _loglikelihood_tokens(

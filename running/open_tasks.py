@@ -51,6 +51,13 @@ def open_tasks(config: Mapping[str, Any], examinee: Examinee) -> list[Task]:
         if not (value is None and key != "batch_tokens") and (type(value) is not int or value < 1):
             raise ValueError(f"{key} is {value!r}: it must be a whole number, 1 or more.")
     settings = {name: composing.read_choice("task", name) for name in names}
+    kinds = {task.get("kind") for task in settings.values()}
+    if config["path"] is not None and not kinds & {"questions", "conversations"}:
+        raise ValueError(
+            f"path is {config['path']}, and none of the tasks reads records: perplexity reads a text with data=…."
+        )
+    if config["data"] is not None and "text" not in kinds:
+        raise ValueError(f"data is {config['data']}, and none of the tasks reads a text: records are read with path=….")
     tasks: list[Task] = []
     for name, task in settings.items():
         if task.get("kind") not in _KINDS:
@@ -145,7 +152,9 @@ def _conversations(name: str, task: Mapping[str, Any], config: Mapping[str, Any]
         ids, mask = tokenizer.encode_chat(document)
         if len(ids) > max_seq_len:
             cut.append(f"conversation {number + 1}")
-        if any(mask[:max_seq_len]):
+        if not any(mask[:max_seq_len]):
+            left_out.append(f"conversation {number + 1}: the assistant says nothing in what the model sees of it")
+        else:
             requests.append(
                 Request([tokenizer.eot_id, *ids[:max_seq_len]], 1, np.array(mask[:max_seq_len], dtype=np.bool_))
             )

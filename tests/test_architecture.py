@@ -141,3 +141,11 @@ assert logging.root.handlers == handlers and not torch.cuda.is_initialized()
 assert set(os.listdir(".")) == before
 """
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
+
+
+def test_no_file_is_a_link() -> None:
+    """A link leads elsewhere on another machine, and one in the place of a folder that git ignores has git delete it."""
+    listed = subprocess.run(["git", "ls-files", "--stage"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("this is no checkout")
+    assert [line for line in listed.stdout.splitlines() if line.startswith("120000")] == []

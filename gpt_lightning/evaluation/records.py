@@ -30,8 +30,8 @@ class QuestionTemplate:
         ValueError: there is no such cleaning, or a template cannot be read.
     """
 
-    context: str | Sequence[str]
-    """What stands before the answers, a template; of several the first whose fields a record has."""
+    context: str
+    """What stands before the answers, a template."""
     answers: str | Sequence[str]
     """The field that holds the answers; or a template for each."""
     gold: str | int
@@ -44,7 +44,7 @@ class QuestionTemplate:
     def __post_init__(self) -> None:
         if self.clean is not None and self.clean not in _CLEANINGS:
             raise ValueError(f"clean is {self.clean!r}: it must be null or {', '.join(_CLEANINGS)}.")
-        for template in [*_listed(self.context), *([] if isinstance(self.answers, str) else self.answers)]:
+        for template in [self.context, *([] if isinstance(self.answers, str) else self.answers)]:
             try:
                 strange = {c for _, _, _, c in _FORMATTER.parse(template)} - {None, *_CONVERSIONS}
             except ValueError as error:
@@ -63,27 +63,26 @@ class QuestionTemplate:
             BadQuestion: an answer is empty or no text, or which is right is not said.
         """
         clean = _CLEANINGS[self.clean] if self.clean else str
-        answers = [clean(answer) for answer in self._answers(record)]
+        context, answers = (
+            clean(_FORMATTER.vformat(self.context, (), record)),
+            [clean(answer) for answer in self._answers(record)],
+        )
         for number, answer in enumerate(answers):
             if not answer.strip():
                 raise BadQuestion(f"answer {number} is empty")
-        return Question(clean(self._context(record)), answers, self._gold(record, len(answers)), where)
-
-    def _context(self, record: Mapping[str, Any]) -> str:
-        *others, last = _listed(self.context)
-        for template in others:
-            try:
-                return _FORMATTER.vformat(template, (), record)
-            except OtherFields:
-                continue
-        return _FORMATTER.vformat(last, (), record)
+        for text in (context, *answers):
+            if not text.isascii() and any("\ud800" <= sign <= "\udfff" for sign in text):
+                raise BadQuestion("it holds half a character")  # JSON can spell them, and no encoding of text can
+        return Question(context, answers, self._gold(record, len(answers)), where)
 
     def _answers(self, record: Mapping[str, Any]) -> list[str]:
         if not isinstance(self.answers, str):
             return [_FORMATTER.vformat(template, (), record) for template in self.answers]
         answers = field(record, self.answers)
-        if not isinstance(answers, list) or not answers or not all(isinstance(answer, str) for answer in answers):
+        if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
             raise BadQuestion(f"{self.answers} holds no list of texts")
+        if len(answers) < 2:
+            raise BadQuestion(f"{self.answers} leaves nothing to choose")
         return answers
 
     def _gold(self, record: Mapping[str, Any], n_answers: int) -> int:
@@ -92,13 +91,11 @@ class QuestionTemplate:
         said = field(record, self.gold)
         if self.labels is not None:
             labels = field(record, self.labels)
-            if not isinstance(labels, list) or said not in labels[:n_answers]:
-                raise BadQuestion(f"{self.gold} is {said!r}, and the answers are called {labels!r}")
+            if not isinstance(labels, list) or len(labels) != n_answers or labels.count(said) != 1:
+                raise BadQuestion(f"{self.gold} is {said!r}, and the {n_answers} answers are called {labels!r}")
             return labels.index(said)
-        try:
-            gold = int(said)
-        except (TypeError, ValueError):
-            gold = -1
+        is_number = type(said) is int or (isinstance(said, str) and said.isascii() and said.isdigit())
+        gold = int(said) if is_number else -1
         if not 0 <= gold < n_answers:
             raise BadQuestion(f"{self.gold} is {said!r}, and there are {n_answers} answers")
         return gold
@@ -134,10 +131,6 @@ class _Formatter(string.Formatter):
 def _without_wikihow(text: str) -> str:
     """Without the marks of titles and steps that HellaSwag took over from WikiHow's pages."""
     return re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". ")).replace("  ", " ")
-
-
-def _listed(templates: str | Sequence[str]) -> Sequence[str]:
-    return [templates] if isinstance(templates, str) else templates
 
 
 _FORMATTER = _Formatter()

@@ -45,6 +45,10 @@ class Score(NamedTuple):
     """Whether each scored id was the likeliest one."""
 
 
+class NotFinite(ValueError):
+    """The model gives no likelihoods, of whatever it is asked."""
+
+
 class TooLong(ValueError):
     """More ids are to be scored than the model can see at once."""
 
@@ -88,8 +92,11 @@ def score(model: GPT, requests: Sequence[Request]) -> list[Score]:
 
     Raises:
         TooLong: a request is longer than the model can see; `window` cuts it.
+        NotFinite: a likelihood is no number.
     """
     nats, greedy = nats_of_ids(model, requests)
+    if not np.isfinite(nats).all():
+        raise NotFinite("the model gives log-likelihoods that are no numbers: its weights are ruined.")
     ends = np.cumsum([len(request.scored) for request in requests]).tolist()
     starts = [0, *ends[:-1]]
     return [

@@ -1,5 +1,7 @@
 """The engine: whatever is read together, each request's score is the one that it has alone."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt_lightning.evaluation import Request, TooLong, batches, score
-from gpt_lightning.evaluation.scoring import window
+from gpt_lightning.evaluation.scoring import NotFinite, window
 from gpt_lightning.model import GPT
 
 T = 48  # the model's max_seq_len
@@ -76,3 +78,11 @@ def test_what_does_not_fit_loses_its_beginning_alone(length: int, data: st.DataO
 def test_a_request_that_is_too_long_is_refused(model: GPT) -> None:
     with pytest.raises(TooLong, match="a request of 50 tokens is more than the model can see: 48"):
         score(model, [Request([1] * 50, 1)])
+
+
+def test_a_ruined_model_is_not_scored(model: GPT) -> None:
+    ruined = copy.deepcopy(model)
+    with torch.no_grad():
+        ruined.head.weight[3, 3] = float("nan")
+    with pytest.raises(NotFinite, match="its weights are ruined"):
+        score(ruined, [Request([1, 2, 3], 1)])
