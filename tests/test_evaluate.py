@@ -27,6 +27,7 @@ def trained(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was validated on all of every split."""
     runs = tmp_path_factory.mktemp("judged")
     settings = [*TINY, f"data_dir={tiny_data}", f"runs_dir={runs}", "name=run", "data.val_sequences=null"]
+    settings += ["trainer.precision=32-true"]  # as evaluate.py computes; a CPU may train in bf16
     train(launch.compose_config("train", [*settings, "model.max_seq_len=64"]))
     return runs / "run"
 

@@ -102,7 +102,7 @@ MORE_ALPACA = ["curriculum.mixes.target.alpaca=0.4", "curriculum.max_epochs.alpa
     [
         ["experiment=mixed_curriculum", "global_batch=48", "micro_batch=24"],  # with less there is no Alpaca
         ["experiment=rangeflow", "optimizer=adamw"],
-        ["experiment=gpt2_5"],
+        ["experiment=gpt2_5", "~callbacks.hellaswag"],
         ["experiment=quickstart"],
         ["experiment=mixed_curriculum", "curriculum=anneal", *MORE_ALPACA],
         ["experiment=mixed_curriculum", "curriculum=unimax"],
