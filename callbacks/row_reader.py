@@ -1,6 +1,7 @@
 """Taking the rows of metrics.jsonl on to another place."""
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from callbacks.line_file import step_of_row
 from callbacks.throughput import Throughput
 
 
-class RowReader(L.Callback):
+class RowReader(L.Callback, ABC):
     """Calls `take` with the rows that a run has written, from its first one on; it must stand behind RunLog.
 
     So a start that goes on, or that takes up a further place, brings that up to date first: metrics.jsonl is the truth.
@@ -21,9 +22,9 @@ class RowReader(L.Callback):
     def __init__(self) -> None:
         self._offset = 0  # bytes of metrics.jsonl that were read
 
+    @abstractmethod
     def take(self, trainer: L.Trainer, rows: Iterable[dict[str, Any]]) -> None:
         """The rows that are new, in their order."""
-        raise NotImplementedError
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if batch_idx % trainer.accumulate_grad_batches == 0:

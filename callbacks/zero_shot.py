@@ -13,6 +13,8 @@ from gpt_lightning.evaluation import QuestionTemplate, Score, batches, score
 from gpt_lightning.evaluation.tasks import ScoredTask, question_task, questions_in
 from gpt_lightning.sharding import whole_model
 
+_BATCH_TOKENS = 8192  # that are read at once
+
 
 class ZeroShot(StepCallback):
     """Logs `zero_shot/<task>_<protocol>_<questions>_every_<every>/<metric>`: a name that says what it is of.
@@ -25,7 +27,6 @@ class ZeroShot(StepCallback):
         questions: how many are asked.
         task: conf/task/<name>.yaml.
         path: a file with the task's records; None: the hub.
-        batch_tokens: that are read at once.
     """
 
     def __init__(
@@ -36,7 +37,6 @@ class ZeroShot(StepCallback):
         questions: int,
         task: Mapping[str, Any],
         path: str | None = None,
-        batch_tokens: int = 8192,
     ) -> None:
         super().__init__(every=every)
         if not isinstance(questions, int) or questions < 1:
@@ -44,7 +44,6 @@ class ZeroShot(StepCallback):
                 f"callbacks: questions is {questions!r} for {name}: it must be a number of them, 1 or more."
             )
         self._name, self._n_questions, self._task, self._path = name, questions, task, path
-        self._batch_tokens = batch_tokens
         self._opened: ScoredTask | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
@@ -55,11 +54,8 @@ class ZeroShot(StepCallback):
         """
         if self._opened is not None or not trainer.is_global_zero:
             return
-        template = QuestionTemplate(
-            **{key: self._task[key] for key in ("context", "answers", "gold", "labels", "clean")}
-        )
         rows, origin = open_records(self._path, self._task["hub"])
-        questions, left_out = questions_in(rows, template, limit=self._n_questions)
+        questions, left_out = questions_in(rows, QuestionTemplate.of(self._task), limit=self._n_questions)
         self._opened = question_task(
             self._name,
             questions,
@@ -77,7 +73,7 @@ class ZeroShot(StepCallback):
                 return
             requests = self._opened.requests
             scores: dict[int, Score] = {}
-            for group in batches(requests, batch_tokens=self._batch_tokens):
+            for group in batches(requests, batch_tokens=_BATCH_TOKENS):
                 scores |= zip(group, score(model, [requests[n] for n in group]), strict=True)
             figures = self._opened.figures([scores[n] for n in range(len(requests))])
             prefix = f"zero_shot/{self._name}_{self._task['protocol']}_{figures['acc'].n}_every_{self.every}"

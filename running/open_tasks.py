@@ -80,9 +80,8 @@ def _named(name: str, task: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _questions(name: str, task: Mapping[str, Any], config: Mapping[str, Any], examinee: Examinee) -> Iterator[Task]:
-    template = QuestionTemplate(**{key: task[key] for key in ("context", "answers", "gold", "labels", "clean")})
     rows, origin = open_records(_path(name, config), task["hub"])
-    questions, left_out = questions_in(rows, template, limit=config["limit"])
+    questions, left_out = questions_in(rows, QuestionTemplate.of(task), limit=config["limit"])
     yield question_task(
         name,
         questions,

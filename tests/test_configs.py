@@ -45,7 +45,7 @@ def test_every_choice_composes(group: str, choice: str) -> None:
 def test_every_task_can_be_read(name: str) -> None:
     task = launch.read_choice("task", name)
     if task["kind"] == "questions":
-        QuestionTemplate(**{key: task[key] for key in ("context", "answers", "gold", "labels", "clean")})
+        QuestionTemplate.of(task)
         assert task["protocol"] in PROTOCOLS
         assert task["hub"] is None or set(task["hub"]) == {"id", "config", "split"}
     elif task["kind"] == "conversations":

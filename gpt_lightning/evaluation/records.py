@@ -8,7 +8,7 @@ before it.
 import re
 import string
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from gpt_lightning.evaluation.questions import Question
@@ -40,6 +40,15 @@ class QuestionTemplate:
     """The field with the answers' labels, one of which `gold` holds; None: `gold` holds the number from 0."""
     clean: str | None = None
     """What is taken from context and answers: `wikihow`, the marks of WikiHow's pages, as lm-evaluation-harness does."""
+
+    @staticmethod
+    def of(task: Mapping[str, Any]) -> "QuestionTemplate":
+        """That of a conf/task/<name>.yaml.
+
+        Raises:
+            KeyError: it lacks a key.
+        """
+        return QuestionTemplate(**{field.name: task[field.name] for field in fields(QuestionTemplate)})
 
     def __post_init__(self) -> None:
         if self.clean is not None and self.clean not in _CLEANINGS:

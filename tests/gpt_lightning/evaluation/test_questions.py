@@ -17,12 +17,9 @@ from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
 from launch import read_choice
 
-KEYS = ("context", "answers", "gold", "labels", "clean")
-
 
 def template(task: str) -> QuestionTemplate:
-    settings = read_choice("task", task)
-    return QuestionTemplate(**{key: settings[key] for key in KEYS})
+    return QuestionTemplate.of(read_choice("task", task))
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +36,7 @@ def test_completion_is_what_one_record_at_a_time_gives(shared_data: Path, tiny_d
     model.eval()
     path = shared_data / "hellaswag" / "hellaswag_val_1000_original_fields.jsonl"
     records = [json.loads(line) for line in path.read_text().splitlines()]
-    right = {"acc": 0, "acc_norm": 0}
+    right, by_hand = {"acc": 0, "acc_norm": 0}, []
     for record in records:
         sums, means = [], []
         for ending in record["endings"]:
@@ -49,9 +46,11 @@ def test_completion_is_what_one_record_at_a_time_gives(shared_data: Path, tiny_d
                 losses = torch.nn.functional.cross_entropy(model.logits(x), torch.tensor(answer), reduction="none")
             sums.append(float(losses.sum()))
             means.append(float(losses.mean()))
+        by_hand.append({"acc": int(np.argmin(sums)), "acc_norm": int(np.argmin(means))})
         right["acc"] += int(np.argmin(sums)) == int(record["label"])
         right["acc_norm"] += int(np.argmin(means)) == int(record["label"])
-    questions, left_out = questions_in(enumerate(records), template("hellaswag_completion"))  # type: ignore[arg-type]
+    rows = [(f"line {number}", record) for number, record in enumerate(records, start=1)]
+    questions, left_out = questions_in(rows, template("hellaswag_completion"))
     assert left_out == []
     task = question_task("h", questions, tokenizer, protocol="completion", max_seq_len=512, data={})
     scores: dict[int, Score] = {}
@@ -59,6 +58,9 @@ def test_completion_is_what_one_record_at_a_time_gives(shared_data: Path, tiny_d
         scores |= zip(group, score(model, [task.requests[n] for n in group]), strict=True)
     figures = task.figures([scores[n] for n in range(len(task.requests))])
     assert {metric: figures[metric].value for metric in right} == {k: n / 1000 for k, n in right.items()}
+    chosen = [example["chosen"] for example in task.examples([scores[n] for n in range(len(task.requests))])]
+    assert chosen == by_hand
+    assert figures["acc"].low < 0.25 < figures["acc"].high  # the model knows nothing
 
 
 @given(
