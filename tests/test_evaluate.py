@@ -155,6 +155,31 @@ def test_stopped_it_goes_on_where_it_was(run: Path, questions: Path, monkeypatch
     assert not list(run.glob("evaluation/*/*.scores.*"))
 
 
+def test_nothing_is_taken_over_from_another_model(run: Path, questions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither scores that were left half-way, nor the figures of a report in the same folder."""
+    early, late = (run / "checkpoints" / f"step_{step:08}.pt" for step in (4, 12))
+    asked = ["tasks=[hellaswag]", f"path={questions}", "batch_tokens=100"]
+    straight = judged(run, *asked, f"checkpoint={late}", f"out_dir={run / 'straight'}")
+    judged(run, "limit=3", f"checkpoint={early}", f"out_dir={run / 'shared'}")
+    real, calls = scoring.score, []
+
+    def dying(model: Any, requests: Any) -> Any:
+        calls.append(requests)
+        if len(calls) == 10:
+            raise KeyboardInterrupt
+        return real(model, requests)
+
+    monkeypatch.setattr(examination, "score", dying)
+    with pytest.raises(KeyboardInterrupt):
+        judged(run, *asked, f"checkpoint={early}", f"out_dir={run / 'shared'}")
+    figures = judged(run, *asked, f"checkpoint={late}", f"out_dir={run / 'shared'}")
+    assert {key: figure["value"] for key, figure in figures.items()} == pytest.approx(
+        {key: figure["value"] for key, figure in straight.items()}
+    )
+    written = json.loads((run / "shared" / "evaluation.json").read_text())["results"]
+    assert {result["task"] for result in written} == {"hellaswag"}
+
+
 def test_two_ranks_judge_as_one(run: Path, questions: Path) -> None:
     asked = [f"run={run}", "tasks=[hellaswag,perplexity]", f"path={questions}", "batch_tokens=200"]
     done = start_verb("evaluate.py", [*asked, "devices=2", f"out_dir={run / 'two'}"])
