@@ -74,6 +74,7 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
     }
     if ranks.rank == 0:
         write_durably(folder / "evaluation.json", _merged(folder / "evaluation.json", report))
+        console.print(f"{path}: {model.n_parameters():,} parameters, tokenizer {tokenizer.name}")
         _print(results, console)
         console.print(f"\n{folder / 'evaluation.json'}; what came of each example lies beside it")
     return report
@@ -173,13 +174,15 @@ def _print(results: Sequence[Mapping[str, Any]], console: Console) -> None:
         figures = list(of_task)
         seconds = f", {figures[0]['seconds']:,} s" if "seconds" in figures[0] else ""
         console.print(f"\n{task} ({protocol}), {figures[0]['n']:,} examples{seconds}", style="bold")
-        table = Table("metric", "value", "95 % interval", box=None, pad_edge=False)
+        chance = [f"{result['chance']:.4f}" if "chance" in result else "" for result in figures]
+        heads = ["metric", "value", "95 % interval", *(["by chance"] if any(chance) else [])]
+        table = Table(*heads, box=None, pad_edge=False)
         for column in table.columns[1:]:
             column.justify = "right"
-        for result in figures:
+        for result, guessed in zip(figures, chance, strict=True):
             digits = _DIGITS.get(result["metric"], 4)
             value, low, high = (f"{result[key]:,.{digits}f}" for key in ("value", "low", "high"))
-            table.add_row(result["metric"], value, f"{low} to {high}")
+            table.add_row(result["metric"], value, f"{low} to {high}", *([guessed] if any(chance) else []))
         console.print(table)
         for what, places in (
             ("left out", figures[0].get("left_out")),

@@ -41,6 +41,8 @@ class Ranks:
                 raise ValueError("an examination on several processes is started by torchrun, or by devices=….")
             torch.distributed.init_process_group("gloo")
             self.rank, self.n_ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
+            if torch.cuda.is_available():  # each process its own, as far as there are enough
+                torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
 
     def meet(self) -> None:
         """Wait for all."""
@@ -107,8 +109,11 @@ class Examination:
             "cut": list(task.cut) if isinstance(task, ScoredTask) else [],
             "seconds": round(time.monotonic() - began, 2),
         }
+        chance = {"chance": task.chance} if isinstance(task, ScoredTask) and task.chance is not None else {}
         return [
-            {"task": task.name, "protocol": task.protocol, "metric": metric, **vars(estimate), **about}
+            {"task": task.name, "protocol": task.protocol, "metric": metric, **vars(estimate)}
+            | (chance if metric.startswith("acc") else {})
+            | about
             for metric, estimate in figures.items()
         ]
 

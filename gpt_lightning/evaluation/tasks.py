@@ -36,6 +36,8 @@ class ScoredTask:
     """Records that cannot be asked, and why."""
     cut: Sequence[str] = ()
     """Examples whose beginning does not fit into the model's window."""
+    chance: float | None = None
+    """The share of examples that blind guessing gets right; None: there is nothing to choose from."""
 
 
 def spread(items: Sequence[T], limit: int | None) -> Sequence[T]:
@@ -121,7 +123,15 @@ def question_task(
         data=data,
         left_out=left_out,
         cut=[question.where for question, one in zip(questions, put, strict=True) if one.n_cut],
+        chance=_chance(questions),
     )
+
+
+def _chance(questions: Sequence[Question]) -> float | None:
+    """Of a guess among each question's answers."""
+    if any(len(question.answers) == 1 for question in questions):
+        return None
+    return sum(1 / len(question.answers) for question in questions) / len(questions)
 
 
 def text_task(

@@ -1,6 +1,7 @@
 """What a model writes, measured: how long, how repetitive, and whether Python can read it. All drawn from a seed."""
 
 import ast
+import codeop
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -79,15 +80,39 @@ def figures(task: WritingTask, texts: Sequence[tuple[str, Sequence[int]]]) -> di
 def is_python(text: str, *, ended: bool) -> bool:
     """Whether Python can read a text, in which there must be a statement.
 
-    Of a text that was cut off, the last line that begins a statement is left out with all that follows.
+    Of a text that was cut off, the last line is left out, and what it leaves unfinished: a statement that could still become one.
     """
-    if not ended:
-        lines = text.split("\n")
-        begins = [n for n, line in enumerate(lines) if line[:1].strip() and line[0] not in ")]}#"]
-        text = "\n".join(lines[: begins[-1]]) if begins else ""
+    if ended:
+        return _is_whole(text)
+    lines = text.split("\n")[:-1]
+    begins = [n for n, line in enumerate(lines) if line[:1].strip() and line[0] not in ")]}#"]
+    for cut in (len(lines), *reversed(begins)):  # a decorator, or a line in a string, begins no statement of its own
+        if _is_whole("\n".join(lines[:cut])) and _is_begun("\n".join(lines[cut:])):
+            return True
+    return False
+
+
+def _is_whole(text: str) -> bool:
+    """Whether a text is one or more statements."""
+    tree = _parsed(text)
+    return isinstance(tree, ast.Module) and bool(tree.body)
+
+
+def _is_begun(text: str) -> bool:
+    """Whether more text could make statements of this one."""
+    tree = _parsed(text)
+    return isinstance(tree, ast.Module) or (tree is not None and tree.msg == "incomplete input")
+
+
+def _parsed(text: str) -> ast.Module | SyntaxError | None:
+    """What Python says of a text; None: that it is beyond it."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SyntaxWarning)  # Python reads "\\d", and says that it need not for ever
-            return bool(ast.parse(text).body)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
+            flags = ast.PyCF_ONLY_AST | codeop.PyCF_ALLOW_INCOMPLETE_INPUT
+            tree: ast.Module = compile(text, "<text>", "exec", flags)
+            return tree
+    except SyntaxError as error:
+        return error
+    except (ValueError, RecursionError, MemoryError):
+        return None

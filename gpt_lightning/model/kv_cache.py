@@ -45,7 +45,7 @@ class KVCache:
         return part
 
     def keep(self, rows: list[int]) -> None:
-        """Forget all other sequences."""
+        """Forget all other sequences; one that is named twice becomes two."""
         self.keys, self.values = self.keys[:, rows], self.values[:, rows]
         self.lengths, self.document_starts = self.lengths[rows], self.document_starts[rows]
 

@@ -37,8 +37,22 @@ def alone(model: GPT, request: Request) -> tuple[float, bool]:
     return nats, greedy
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.lists(requests(), min_size=1, max_size=12), st.sampled_from([1, 60, 200, 10_000]))
+@st.composite
+def questions(draw: st.DrawFn) -> list[Request]:
+    """Several answers to each of some contexts, of which some are as long as others."""
+    asked = []
+    for n in draw(st.lists(st.sampled_from([1, 5, 20, 30]), min_size=1, max_size=4)):
+        context = draw(st.lists(st.integers(0, 511), min_size=n, max_size=n))
+        answers = draw(st.lists(st.lists(st.integers(0, 511), min_size=1, max_size=T + 1 - n), min_size=1, max_size=5))
+        asked += [Request([*context, *answer], n) for answer in answers]
+    return draw(st.permutations(asked))
+
+
+@settings(max_examples=50)
+@given(
+    st.lists(requests(), min_size=1, max_size=12) | questions(),
+    st.sampled_from([1, 60, 200, 10_000]),
+)
 def test_a_score_does_not_depend_on_its_neighbours(model: GPT, asked: list[Request], batch_tokens: int) -> None:
     scores = {}
     for group in batches(asked, batch_tokens=batch_tokens):
@@ -50,6 +64,23 @@ def test_a_score_does_not_depend_on_its_neighbours(model: GPT, asked: list[Reque
         nats, greedy = alone(model, request)
         assert scores[n].nats == pytest.approx(nats, rel=1e-5, abs=1e-5)
         assert scores[n].is_greedy == greedy
+
+
+@given(questions(), st.integers(1, 300))
+def test_answers_stay_with_their_context_where_that_saves_reading(asked: list[Request], batch_tokens: int) -> None:
+    together = {n: group for group in batches(asked, batch_tokens=batch_tokens) for n in group}
+    assert sorted(together) == list(range(len(asked)))
+    for n, request in enumerate(asked):
+        same = [m for m, other in enumerate(asked) if list(other.ids[: other.first]) == list(request.ids[: request.first])]
+        longest = max(len(asked[m].ids) for m in same) - 1
+        read = request.first - 1 + len(same) * (longest - request.first + 1)
+        saved = (request.first - 1) * (len(same) - 1)
+        if saved * 4 >= sum(len(asked[m].ids) - 1 for m in same) and read <= batch_tokens:
+            assert all(together[m] is together[n] for m in same)
+            contexts = {tuple(asked[m].ids[: asked[m].first]) for m in together[n]}
+            assert {len(context) for context in contexts} == {request.first}
+            own = len(together[n]) * (max(len(asked[m].ids) for m in together[n]) - request.first)
+            assert len(contexts) * (request.first - 1) + own <= batch_tokens
 
 
 @given(st.lists(st.integers(2, 60), max_size=40), st.integers(1, 300))
