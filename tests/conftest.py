@@ -23,7 +23,9 @@ from gpt_lightning.tokenizer import load_tokenizer, train_bpe
 
 ROOT = Path(__file__).resolve().parent.parent
 hypothesis.settings.register_profile("here", deadline=None)  # no test measures time: the machine may be busy
-hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)  # CI repeats itself; a developer goes on searching
+hypothesis.settings.register_profile(
+    "ci", deadline=None, derandomize=True
+)  # CI repeats itself; a developer goes on searching
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
 torch.set_num_threads(1)  # tiny matrices: more threads only cost time
 

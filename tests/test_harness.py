@@ -1,6 +1,9 @@
 """lm-evaluation-harness itself, on the same models: the same choices, example by example."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +19,7 @@ from gpt_lightning import load_model
 from gpt_lightning.convert import to_hf, to_native
 from gpt_lightning.model import GPT
 from gpt_lightning.tokenizer import load_tokenizer
+from tests.conftest import ROOT
 from train import train
 
 lm_eval = pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed: pip install '.[harness]'")
@@ -87,6 +91,107 @@ def test_hellaswag_is_theirs_example_by_example(
         assert {metric: float(row[metric]) for metric in ("acc", "acc_norm", "acc_bytes")} == {
             metric: sample[metric] for metric in ("acc", "acc_norm", "acc_bytes")
         }
+
+
+def records_of(task: str, text: str) -> list[dict[str, Any]]:
+    """Records of a task's public schema, made of a book's sentences."""
+    sentences = [" ".join(part.split()) for part in text.split(".")]
+    rows = [part for part in sentences if 20 < len(part) < 200][:24]
+    middles = [len(row) // 2 for row in rows]
+    if task == "lambada":
+        return [{"text": row} for row in rows]
+    if task == "blimp":
+        return [{"sentence_good": f"{row}.", "sentence_bad": f"{row[::-1]}."} for row in rows]
+    if task == "piqa":
+        return [
+            {"goal": row[:m], "sol1": row[m:], "sol2": row[:m], "label": n % 2}
+            for n, (row, m) in enumerate(zip(rows, middles, strict=True))
+        ]
+    labels = [["A", "B", "C", "D"], ["1", "2", "3"]]  # both are in ARC
+    return [
+        {"question": row[:m], "answerKey": called[n % 3]}
+        | {"choices": {"text": [row[m + k :] for k in range(len(called))], "label": called}}
+        for n, (row, m) in enumerate(zip(rows, middles, strict=True))
+        for called in [labels[n % 2]]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("task", "definition"),
+    [
+        ("arc_easy", "arc/arc_easy"),
+        ("arc_challenge", "arc/arc_challenge"),
+        ("piqa", "piqa/piqa"),
+        ("lambada", "lambada/lambada_openai"),
+        ("blimp", "blimp/anaphor_gender_agreement"),
+    ],
+)
+def test_other_tasks_are_those_of_its_own_definitions(
+    folder: Path,
+    theirs: Any,
+    shared_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    task: str,
+    definition: str,
+) -> None:
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    rows = records_of(task, (shared_data / "books" / "11-0.txt").read_text(encoding="utf-8"))
+    records = tmp_path / f"{task}.jsonl"
+    records.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    defined = load_yaml(Path(lm_eval.__file__).parent / "tasks" / f"{definition}.yaml")
+    defined.pop("training_split", None)
+    split = {key: defined.pop(key, None) for key in ("test_split", "validation_split")}
+    asked_split = "test_split" if split["test_split"] else "validation_split"
+    local = {"dataset_path": "json", "dataset_name": None, "dataset_kwargs": {"data_files": {"here": str(records)}}}
+    done = lm_eval.simple_evaluate(
+        model=theirs, tasks=[defined | local | {asked_split: "here"}], log_samples=True, bootstrap_iters=0
+    )
+    ((name, samples),) = done["samples"].items()
+    overrides = [f"run={folder}", f"tasks=[{task}]", f"path={records}"]
+    report = verb.evaluate(launch.compose_config("evaluate", overrides))
+    compared = 0
+    for figure in report["results"]:
+        if (key := f"{figure['metric']},none") in done["results"][name]:
+            assert figure["value"] == pytest.approx(done["results"][name][key], rel=1e-4)
+            compared += 1
+    assert compared == len(defined["metric_list"])
+    for row, sample in zip(
+        read_rows(folder / "evaluation" / f"{task}.jsonl"),
+        sorted(samples, key=lambda sample: sample["doc_id"]),
+        strict=True,
+    ):
+        assert row["nats"] == pytest.approx([-float(response[0][0]) for response in sample["resps"]], abs=1e-4)
+
+
+def test_its_own_command_line_asks_our_models(folder: Path, shared_data: Path, tmp_path: Path) -> None:
+    rows = records_of("lambada", (shared_data / "books" / "11-0.txt").read_text(encoding="utf-8"))
+    records = tmp_path / "lambada.jsonl"
+    records.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    task = {
+        **{"task": "words_here", "dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(records)}}},
+        **{"test_split": "test", "output_type": "loglikelihood"},
+        "doc_to_text": "{{text.split(' ')[:-1]|join(' ')}}",
+        "doc_to_target": "{{' '+text.split(' ')[-1]}}",
+        "metric_list": [{"metric": "perplexity"}, {"metric": "acc"}],
+    }
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "words_here.yaml").write_text(json.dumps(task))
+    command = [sys.executable, "-m", "running.harness", "run", "--model", "gpt_lightning"]
+    command += ["--model_args", f"run={folder}", "--tasks", "words_here", "--include_path", str(tmp_path / "tasks")]
+    environment = os.environ | {"HF_DATASETS_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, "--output_path", str(tmp_path / "out")], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    ((result,),) = [list((tmp_path / "out").rglob("results_*.json"))]
+    said = json.loads(result.read_text())["results"]["words_here"]
+    report = verb.evaluate(launch.compose_config("evaluate", [f"run={folder}", "tasks=[lambada]", f"path={records}"]))
+    ours = {figure["metric"]: figure["value"] for figure in report["results"]}
+    assert said["acc,none"] == ours["acc"]
+    assert said["perplexity,none"] == pytest.approx(ours["perplexity"], rel=1e-4)
 
 
 def asked(*arguments: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The page of a comparison: what differs, loss, final metrics, response surfaces and samples, in this order."""
+"""The page of a comparison: what differs, loss, final metrics, evaluate.py's figures, surfaces and samples, in this order."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from analysis.comparison.charts import MOST_SHOWN, Figure, loss_figure
 from analysis.comparison.comparing import Comparison, millions
+from analysis.comparison.judged import judged
 from analysis.comparison.run import Run, State
 from analysis.comparison.samples import samples_beside_each_other
 from analysis.comparison.settings import ABSENT, shortened, text_of
@@ -36,6 +37,8 @@ def write_comparison(comparison: Comparison, path: Path, *, title: str) -> None:
         *(_loss(comparison, _some_lie_above(figure)) if axes else ["<p>No run has logged a step yet.</p>"]),
         "<h2>Final metrics</h2>",
         *_final(comparison),
+        "<h2>Judged</h2>",
+        *judged([(run.name, figure) for run in comparison.comparable for figure in run.figures]),
         "<h2>Response surfaces</h2>",
         *_surfaces([(heading, remark) for heading, _, remark in surfaces], comparison),
         "<h2>Samples</h2>",

@@ -10,6 +10,7 @@ import yaml
 
 from analysis.budget import flops_per_token, n_parameters
 from analysis.comparison.finding import common_folder
+from analysis.comparison.judged import read_figures
 from analysis.comparison.run import Run, State
 from analysis.comparison.settings import PLACES, TRUNK, deciding, flatten, is_cosmetic
 
@@ -42,7 +43,7 @@ def _read_run(path: Path, name: str) -> Run:
     samples = tuple(row for row in _objects(path / "samples.jsonl") if row is not None and _is_sample(row))
     state, note = _state(rows, torn, int(settings["max_steps"]), running)
     trunk = _trunk(settings, {path.resolve()})
-    return Run(path, name, state, note, settings, environment, rows, samples, trunk, *sizes)
+    return Run(path, name, state, note, settings, environment, rows, samples, read_figures(path), trunk, *sizes)
 
 
 def _settings(path: Path) -> tuple[dict[str, Any], dict[str, Any], tuple[int, float]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from analysis.comparison.judged import Figure
 from analysis.comparison.settings import ABSENT, SEED, deciding, described, text_of
 from analysis.run_record import Series
 
@@ -41,6 +42,8 @@ class Run:
     rows: tuple[Mapping[str, float], ...] = ()
     """By growing step; of what was logged, what a comparison shows."""
     samples: tuple[Mapping[str, Any], ...] = ()
+    figures: tuple[Figure, ...] = ()
+    """What evaluate.py found of it."""
     trunk: Mapping[str, Any] | None = None
     """What decided the result of the run that it branched off from; None: there is none, or it cannot be read."""
     n_parameters: int = 0

@@ -15,6 +15,7 @@ from gpt_lightning.model import GPT
 from gpt_lightning.tokenizer import Tokenizer
 
 TOGETHER = 16  # prompts that are continued side by side; a constant, as each draws by its number among them
+_MAY_GO_ON: int = codeop.PyCF_ALLOW_INCOMPLETE_INPUT  # type: ignore[attr-defined]  # its stubs do not know it
 _REPEATED = 4  # tokens in a row
 
 
@@ -86,10 +87,11 @@ def is_python(text: str, *, ended: bool) -> bool:
         return _is_whole(text)
     lines = text.split("\n")[:-1]
     begins = [n for n, line in enumerate(lines) if line[:1].strip() and line[0] not in ")]}#"]
-    for cut in (len(lines), *reversed(begins)):  # a decorator, or a line in a string, begins no statement of its own
-        if _is_whole("\n".join(lines[:cut])) and _is_begun("\n".join(lines[cut:])):
-            return True
-    return False
+    cuts = (
+        len(lines),
+        *reversed(begins),
+    )  # more than one: a decorator, or a line in a string, begins no statement of its own
+    return any(_is_whole("\n".join(lines[:cut])) and _is_begun("\n".join(lines[cut:])) for cut in cuts)
 
 
 def _is_whole(text: str) -> bool:
@@ -109,7 +111,7 @@ def _parsed(text: str) -> ast.Module | SyntaxError | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SyntaxWarning)  # Python reads "\\d", and says that it need not for ever
-            flags = ast.PyCF_ONLY_AST | codeop.PyCF_ALLOW_INCOMPLETE_INPUT
+            flags = ast.PyCF_ONLY_AST | _MAY_GO_ON
             tree: ast.Module = compile(text, "<text>", "exec", flags)
             return tree
     except SyntaxError as error:

@@ -10,6 +10,8 @@ import pytest
 import evaluate as verb
 import launch
 from analysis.run_record import read_rows
+from tests.conftest import TINY, start
+from tests.starts import killed
 from train import train
 
 NAME = "zero_shot/piqa_harness_10_every_4"
@@ -44,6 +46,32 @@ def test_it_is_what_evaluate_says_of_that_step(
         for figure in report["results"]:
             assert rows[step][f"{NAME}/{figure['metric']}"] == pytest.approx(figure["value"], rel=1e-5)
     assert "piqa (harness): acc 0." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("trainer", ["ddp", "fsdp"])
+def test_two_ranks_say_what_one_says_also_after_a_kill(
+    trainer: str, records: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    asked = (
+        f"{{_target_: callbacks.ZeroShot, name: piqa, every: 4, questions: 10, path: '{records}'}}"  # but for the task
+    )
+    same = [*TINY, f"data_dir={tiny_data}", "name=run", "model.max_seq_len=64"]
+    same += ["+task@callbacks.piqa.task=piqa", f"+callbacks.piqa={asked}"]
+    same += ["trainer.precision=32-true", "trainer.accelerator=cpu", "model.dropout=0"]
+    train(launch.compose_config("train", [*same, f"runs_dir={tmp_path / 'one'}"]))
+    killed(
+        [*same, f"runs_dir={tmp_path / 'two'}"], at=22
+    )  # in step 6: after the first examination, and the checkpoint of its step
+    done = start([*same, f"runs_dir={tmp_path / 'two'}", f"trainer={trainer}"])
+    assert done.returncode == 0, done.stderr
+    one, two = (
+        {row["step"]: row for row in read_rows(tmp_path / ranks / "run" / "metrics.jsonl") if f"{NAME}/acc" in row}
+        for ranks in ("one", "two")
+    )
+    assert list(one) == list(two) == [4, 8, 12]
+    for step, row in one.items():
+        for metric in ("acc", "acc_norm", "gold_bits_per_byte"):
+            assert two[step][f"{NAME}/{metric}"] == pytest.approx(row[f"{NAME}/{metric}"], rel=1e-4)
 
 
 def test_it_changes_nothing_of_the_training(config: dict[str, Any], tmp_path: Path) -> None:

@@ -71,7 +71,9 @@ def test_answers_stay_with_their_context_where_that_saves_reading(asked: list[Re
     together = {n: group for group in batches(asked, batch_tokens=batch_tokens) for n in group}
     assert sorted(together) == list(range(len(asked)))
     for n, request in enumerate(asked):
-        same = [m for m, other in enumerate(asked) if list(other.ids[: other.first]) == list(request.ids[: request.first])]
+        same = [
+            m for m, other in enumerate(asked) if list(other.ids[: other.first]) == list(request.ids[: request.first])
+        ]
         longest = max(len(asked[m].ids) for m in same) - 1
         read = request.first - 1 + len(same) * (longest - request.first + 1)
         saved = (request.first - 1) * (len(same) - 1)

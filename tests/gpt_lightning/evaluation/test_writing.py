@@ -19,7 +19,9 @@ FILES = [Path(module.__file__).read_text(encoding="utf-8") for module in (datacl
 def starts(text: str) -> list[int]:
     """Where each outermost statement begins, as a number of signs."""
     lines = text.splitlines(keepends=True)
-    firsts = [min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))]) for node in ast.parse(text).body]
+    firsts = [
+        min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))]) for node in ast.parse(text).body
+    ]
     return [sum(map(len, lines[: first - 1])) for first in firsts]
 
 

@@ -1,0 +1,62 @@
+"""What evaluate.py found stands on the page that compares runs, and what cannot be read spoils nothing."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from analysis.comparison import Comparison, read_runs
+from analysis.comparison.judged import read_figures
+from tests.analysis.test_comparison_page import cells, written
+from tests.sweep import copy_of
+
+
+def judge(run: Path, checkpoint: str, *results: Any) -> None:
+    path = run / "evaluation" / checkpoint / "evaluation.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"results": results}))
+
+
+def result(value: float | None, **more: Any) -> dict[str, Any]:
+    of = {"task": "piqa", "protocol": "harness", "metric": "acc", "value": value, "low": 0.1, "high": 0.7, "n": 1838}
+    return of | {"chance": 0.5, "data": {"sha256": "1"}} | more
+
+
+def test_the_page_has_the_figures_of_the_newest_checkpoint_beside_each_other(sweep: Path, tmp_path: Path) -> None:
+    a, b = (tmp_path / name for name in "ab")
+    for run in (a, b):
+        copy_of(sweep / run.name, "copied").rename(run)
+    judge(a, "step_00000004", result(0.3), result(1.5, metric="bits", low=None, high=None))
+    judge(a, "step_00000012", result(0.5321))
+    judge(
+        b,
+        "step_00000012",
+        result(0.4),
+        result(0.6, data={"sha256": "2"}),
+        result(None, metric="ruined"),
+        "torn",
+        {"task": "x"},
+    )
+    (a / "evaluation" / "step_00000013").mkdir()
+    (a / "evaluation" / "step_00000013" / "evaluation.json").write_text('{"results": [')
+    heads, *rows = cells(written(list(read_runs([a, b])), tmp_path), "judged")
+    assert heads[:4] == ["figure", "run", "value", "95%interval"]
+    assert sorted(row[:7] for row in rows) == sorted(
+        [
+            ["piqa(harness),acc", "a", "0.5321", "0.1000to0.7000", "1,838", "0.5000", "step_00000012"],
+            ["piqa(harness),acc", "b", "0.4000", "0.1000to0.7000", "1,838", "0.5000", "step_00000012"],
+            ["piqa(harness),acc", "b", "0.6000", "0.1000to0.7000", "1,838", "0.5000", "step_00000012"],
+            ["piqa(harness),bits", "a", "1.5000", "", "1,838", "0.5000", "step_00000004"],
+            ["piqa(harness),ruined", "b", "", "0.1000to0.7000", "1,838", "0.5000", "step_00000012"],
+        ]
+    )
+    same_data = [row[7] for row in rows if row[2] in ("0.5321", "0.4000")]
+    assert len(set(same_data)) == 1
+    assert same_data[0] != next(row[7] for row in rows if row[2] == "0.6000")
+    neighbours = [row[1] for row in rows if row[0] == "piqa(harness),acc" and row[7] == same_data[0]]
+    assert neighbours == ["a", "b"]
+
+
+def test_runs_that_nobody_judged_say_how(sweep: Path, tmp_path: Path) -> None:
+    assert read_figures(sweep / "a") == ()
+    page = written(list(Comparison(read_runs([sweep / "a"])).runs), tmp_path)
+    assert "None of the runs was judged: python evaluate.py run=… does it." in page
