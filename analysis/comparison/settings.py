@@ -7,7 +7,7 @@ from typing import Any
 
 ABSENT = "—"
 """A setting that a run does not have."""
-PLACES = frozenset({"name", "runs_dir", "run_dir", "sweep_dir", "data_dir", "resume"})
+PLACES = frozenset({"name", "runs_dir", "run_dir", "sweep_dir", "jobs_at_once", "data_dir", "resume"})
 """Settings that say what a run is called, where it lies and how it was started."""
 SEED = "seed"
 TRUNK = "branch.run"
