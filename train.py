@@ -48,12 +48,11 @@ def say_what_became(sweep: Multirun) -> None:
     """A table of a sweep's jobs, sweep.json, and what compares the runs."""
     if not (sweep.record and (jobs := sweep.record.jobs())):
         return
-    from analysis.comparison.sweep import sweep_rows, sweep_table, write_sweep  # as above
+    from analysis.comparison.sweep import WIDTH, sweep_rows, sweep_table, write_sweep  # as above
 
     folder = sweep.record.sweep_dir
     rows = sweep_rows(folder, jobs)
-    console = Console(highlight=False, soft_wrap=True)
-    console.print("", sweep_table(rows), "", sep="\n")
+    Console(highlight=False, width=WIDTH).print("", sweep_table(rows), "", sep="\n")
     print(f"{write_sweep(folder, rows)} has it in full; * is the least mean")
     print(f"python report.py {typed('runs', f'{folder}/*')} compares them", flush=True)
 

@@ -13,10 +13,9 @@ from typing import IO, Any
 
 from gpt_lightning.on_disk import is_locked, owner_of
 from running.machine_shares import in_words
-from running.sweep_record import SweepRecord, objective
+from running.sweep_record import STOPPED, SweepRecord, objective
 
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
-_ENDS_ALL = (74, 75, 130, 143)  # a full disk, a time that is over, signals: of the next job they would be the end too
 _SAME = 0.1  # seconds: a signal this soon after another is the same one, sent to a whole group of processes
 _LOOK_EVERY = 0.05  # seconds
 _GOES_ON = "the same command goes on with the sweep"
@@ -52,7 +51,7 @@ class Multirun:
     Args:
         shares: environment variables for each of the jobs that may run at the same time. Of several only begin and end are said
             in the terminal; what they say themselves goes into <sweep_dir>/.jobs/<number>.log.
-        record: where it is written what becomes of the jobs; None: they are no trainings.
+        record: where it is written what becomes of the jobs; None: they are no trainings, and run one after the other.
     """
 
     def __init__(self, *, shares: Sequence[dict[str, str]] = ({},), record: SweepRecord | None = None) -> None:
@@ -101,7 +100,7 @@ class Multirun:
     def over(self, name: str, *, number: int, run: Path) -> Job:
         """A job with nothing left to do."""
         self._wait_until(lambda: not (self._is_alone and self._running()))  # whose own words come first
-        print(f"── job {number}: {name} is done", flush=True)
+        print(f"── job {number}: {name} has nothing left to do", flush=True)
         self._jobs.append(Job(number, name, 0, code=0, run=run))
         self._note(self._jobs[-1])
         return self._jobs[-1]
@@ -127,9 +126,14 @@ class Multirun:
     def end(self) -> None:
         """Wait for all jobs, and exit as they did."""
         self._wait_until(lambda: not self._running())
-        failed = self.record.failed() if self.record else [job.name for job in self._jobs if job.code]
+        failed = [job.name for job in self._jobs if job.code]
+        if self.record:  # which knows of jobs elsewhere too
+            failed = [row["job"] for row in self.record.ended(stopped=False)]
         if failed:
             sys.exit(f"error: {len(failed)} of the jobs failed: {', '.join(failed)}.")
+        if self.record and (stopped := self.record.ended(stopped=True)):
+            print(f"{len(stopped)} of the jobs were stopped: {_GOES_ON}.", file=sys.stderr)
+            sys.exit(stopped[0]["code"])
 
     @property
     def _is_alone(self) -> bool:
@@ -155,7 +159,7 @@ class Multirun:
             if job.process and (code := job.process.poll()) is not None:
                 job.code = code
                 self._note(job)
-                if code in _ENDS_ALL:
+                if code in STOPPED:  # which would be the end of the next job too
                     self._ended_all = self._ended_all or job
                 if not self._is_alone:
                     print(self._ending(job), flush=True)
@@ -172,9 +176,9 @@ class Multirun:
         return "\n   ".join([took, *errors[-1:], *([str(self._log_of(job))] if job.code else [])])
 
     def _log_of(self, job: Job) -> Path:
-        folder = self.record.folder if self.record else Path()
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder / f"{job.number:04}.log"
+        assert self.record
+        self.record.folder.mkdir(parents=True, exist_ok=True)
+        return self.record.folder / f"{job.number:04}.log"
 
     def _note(self, job: Job) -> None:
         if self.record:

@@ -15,6 +15,8 @@ from running.composing import flatten, read_config
 
 PRUNED = "pruned.json"
 """In the directory of a run that `callbacks.MedianPruning` has ended."""
+STOPPED = (74, 75, 130, 143)
+"""Exit codes after which the same command goes on: a full disk, a time that is over, signals."""
 _NOT_FINITE = 65  # the exit code of a run whose loss is no number
 _PLACES = ("name", "runs_dir", "run_dir", "sweep_dir", "jobs_at_once", "resume", "callbacks.")
 
@@ -45,9 +47,9 @@ class SweepRecord:
         """By number, those that have begun: number, job, code, environment."""
         return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(self.folder.glob("*.json"))]
 
-    def failed(self) -> list[str]:
-        """The names of those that ended and failed."""
-        return [row["job"] for row in self.jobs() if row["code"]]
+    def ended(self, *, stopped: bool) -> list[dict[str, Any]]:
+        """Those that were stopped before their end, or else those that failed."""
+        return [row for row in self.jobs() if row["code"] and (row["code"] in STOPPED) is stopped]
 
     def completed(self, *, before: int) -> list[str]:
         """The names of those with smaller numbers that ran to their last step, none that was pruned."""

@@ -63,6 +63,20 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
     return {key: _shortest(key, keys) for key in keys}
 
 
+def short_jobs(jobs: Sequence[str]) -> list[str]:
+    """Names of a sweep's jobs, `optimizer.lr=0.001,seed=1`, with short names of settings and long fractions in four digits."""
+    parts = [[part.partition("=") for part in job.split(",")] for job in jobs]
+    short = short_names(list(dict.fromkeys(key for job in parts for key, _, _ in job)))
+    return [" ".join(f"{short[key]}{equals}{_shorter(value)}" for key, equals, value in job) for job in parts]
+
+
+def _shorter(text: str) -> str:
+    try:
+        return text if len(text) < 9 else f"{float(text):.4g}"
+    except ValueError:
+        return text
+
+
 def _shortest(key: str, others: Sequence[str]) -> str:
     parts = key.split(".")
     ends = (".".join(parts[n:]) for n in range(len(parts) - 1, -1, -1))

@@ -11,9 +11,11 @@ from rich.text import Text
 from analysis.comparison.comparing import Comparison
 from analysis.comparison.reading import read_runs
 from analysis.comparison.run import Run, State
-from analysis.comparison.settings import short_names
+from analysis.comparison.settings import short_jobs
 
-_WIDTH = 100  # columns
+WIDTH = 100
+"""Columns of the table, at most."""
+_LONG_NAME = 60  # columns: a longer one may go on in the next line
 _STOPPED = (74, 75, 130, 143)  # exit codes after which the same command goes on
 _NOT_FINITE = 65
 
@@ -58,20 +60,21 @@ def write_sweep(folder: Path, rows: Sequence[Row]) -> Path:
 
 
 def sweep_table(rows: Sequence[Row]) -> Table:
-    """The rows for a terminal of 100 columns, with as many sources as fit; the best run is marked."""
+    """A line a job for a terminal of 100 columns, with the mean loss and as many sources as fit; the best run is marked."""
     sources = list(dict.fromkeys(source for row in rows for source in row["val_loss"]))
-    names = [_short_name(row["job"], rows) for row in rows]
+    names = [
+        name + " *" * row["best"] for name, row in zip(short_jobs([row["job"] for row in rows]), rows, strict=True)
+    ]
     heads = ["state", "step", *sources]
-    texts = [[row["state"], _steps(row), *(_loss(row, source) for source in sources)] for row in rows]
-    widths = [max(map(len, [head, *column])) + 2 for head, column in zip(heads, zip(*texts, strict=True), strict=True)]
-    room = _WIDTH - min(max(map(len, names)) + 2, 60)
-    shown = next(n for n in range(len(heads), 1, -1) if n == 2 or sum(widths[:n]) <= room)
-    table = Table("job", box=None, pad_edge=False, width=None)
+    texts = [[row["state"], f"{row['step']:,}", *(_loss(row, source) for source in sources)] for row in rows]
+    widths = [max(map(len, column)) + 2 for column in zip(heads, *texts, strict=True)]
+    room = WIDTH - min(max(map(len, names)), _LONG_NAME)
+    shown = next((n for n in range(len(heads), 3, -1) if sum(widths[:n]) <= room), 3)
+    table = Table("job", box=None, pad_edge=False)
     for n, head in enumerate(heads[:shown]):
         table.add_column(head, justify="left" if n == 0 else "right", no_wrap=True)
     for row, name, cells in zip(rows, names, texts, strict=True):
-        style = "bold" if row["best"] else ""
-        table.add_row(Text(name + " *" * row["best"], overflow="ellipsis", no_wrap=True), *cells[:shown], style=style)
+        table.add_row(Text(name, overflow="fold"), *cells[:shown], style="bold" if row["best"] else "")
     return table
 
 
@@ -90,26 +93,6 @@ def _losses(run: Run) -> dict[str, float]:
     last = next((row for row in reversed(run.rows) if "val/loss/mean" in row), {})
     losses = {key.removeprefix("val/loss/"): value for key, value in last.items() if key.startswith("val/loss/")}
     return {source: losses[source] for source in sorted(losses, key=lambda source: source != "mean")}
-
-
-def _short_name(job: str, rows: Sequence[Row]) -> str:
-    """A job's choices, each setting by the shortest end of its name that no other one has."""
-    keys = list(dict.fromkeys(part.partition("=")[0] for row in rows for part in row["job"].split(",")))
-    short = short_names(keys)
-    parts = [part.partition("=") for part in job.split(",")]
-    return " ".join(f"{short[key]}{equals}{_short_number(value)}" for key, equals, value in parts)
-
-
-def _short_number(text: str) -> str:
-    """A long fraction in four digits."""
-    try:
-        return text if len(text) < 9 else f"{float(text):.4g}"
-    except ValueError:
-        return text
-
-
-def _steps(row: Row) -> str:
-    return f"{row['step']:,}" if row["step"] else ""
 
 
 def _loss(row: Row, source: str) -> str:
