@@ -75,14 +75,14 @@ def said_besides(settings: list[str], config: DictConfig) -> list[str]:
     sampler draws by the run's seed, as many trials are asked for as run at the same time, and a job that fails ends no other.
     """
     parsed = OverridesParser.create().parse_overrides(settings)
-    fixed = ",".join(f"'{o.key_or_group}'" for o in parsed if not o.is_sweep_override())
+    last = {o.key_or_group: o for o in parsed}  # of a setting that is typed twice
+    fixed = ",".join(f"'{key}'" for key, o in last.items() if not o.is_sweep_override())
     besides = [f"hydra.job.config.override_dirname.exclude_keys=[{fixed}]"]
     if _searches(config):
         further = {"hydra.sweeper.n_jobs": "${jobs_at_once}", "hydra.sweeper.max_failure_rate": "1.0"}
         if "seed" in config.hydra.sweeper.sampler:
             further["hydra.sweeper.sampler.seed"] = "${seed}"
-        typed = {o.key_or_group for o in parsed}
-        besides += [f"{key}={value}" for key, value in further.items() if key not in typed]
+        besides += [f"{key}={value}" for key, value in further.items() if key not in last]
     return besides
 
 

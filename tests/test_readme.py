@@ -42,7 +42,7 @@ def test_a_command_composes(command: str) -> None:
     launch.check_command_line(Path(script).stem, settings)
     if script in ("train.py", "plan.py"):
         first = settings[0] == "-m"
-        one_job = [setting.split(",")[0] for setting in settings[1:]] if first else settings
+        one_job = [re.sub(r"=tag\(.*", "=1", o).split(",")[0] for o in settings[1:]] if first else settings
         assert accumulation_of(launch.compose_config(Path(script).stem, one_job)) > 0
 
 
