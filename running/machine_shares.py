@@ -11,7 +11,7 @@ def machine_shares(config: Mapping[str, Any]) -> list[dict[str, str]]:
     """Environment variables for each of the `jobs_at_once`; none for one job alone, which has the whole machine.
 
     The GPUs are those that this process sees, dealt out in equal shares; where jobs are more than GPUs, one is shared by several.
-    The threads are OMP_NUM_THREADS, or as many as the process may use cores.
+    The threads are OMP_NUM_THREADS, or as many as the process may use cores; on a CPU each of a job's ranks has a share of them.
 
     Raises:
         ValueError: `jobs_at_once` is no number of jobs, or jobs of several devices each do not fit beside each other.
@@ -23,7 +23,8 @@ def machine_shares(config: Mapping[str, Any]) -> list[dict[str, str]]:
         return [{}]
     threads = int(os.environ.get(_THREADS) or len(os.sched_getaffinity(0)))
     gpus = [] if config["trainer"]["accelerator"] == "cpu" else _visible_gpus()
-    shares = [{_THREADS: str(max(1, threads // n))} for _ in range(n)]
+    ranks = n if gpus else n * devices
+    shares = [{_THREADS: str(max(1, threads // ranks))} for _ in range(n)]
     if not gpus:
         return shares
     if devices * n > len(gpus) and devices > 1:

@@ -54,6 +54,7 @@ def test_what_the_process_may_use_is_what_is_shared(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert shares(3) == [{"OMP_NUM_THREADS": "2"}] * 3
     assert shares(1) == [{}]
+    assert shares(2, devices=3) == [{"OMP_NUM_THREADS": "1"}] * 2
 
 
 def test_what_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

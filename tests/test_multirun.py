@@ -155,6 +155,17 @@ sys.exit("error: not this one" if sys.argv[1] == "second" else 0)
     assert "share" not in answer.stdout
 
 
+@pytest.mark.parametrize("code", [74, 75, 143])
+def test_what_would_end_the_next_job_too_ends_all(code: int, tmp_path: Path) -> None:
+    with begun(
+        [sys.executable, "-c", TWO_JOBS, f"import sys; open(sys.argv[1], 'w'); sys.exit({code})"], cwd=tmp_path
+    ) as process:
+        _, stderr = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert stderr == "job first was stopped: no further one is started; the same command goes on with the sweep.\n"
+    assert not (tmp_path / "second").exists()
+
+
 def test_a_signal_that_is_ignored_stays_so(tmp_path: Path) -> None:
     """As under nohup."""
     command = [sys.executable, "-c", TWO_JOBS, "import sys, time; open(sys.argv[1], 'w').close(); time.sleep(0.5)"]

@@ -1,7 +1,6 @@
 """Runs that others are ahead of are ended, and stay so."""
 
 import json
-import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,9 +63,13 @@ def test_few_runs_and_the_median_itself_end_nothing(tiny_config: Config, tmp_pat
     rows = untimed(train_rows(tiny_config("name=straight"), tmp_path))
     losses = {row["step"]: row["val/loss/mean"] for row in rows if "val/loss/mean" in row}
     lower = {step: loss - 1 for step, loss in losses.items()}
-    against = others(tmp_path / "runs", {"a": losses, "b": {4: lower[4]}, "c": {12: lower[12]}})
-    assert statistics.median([losses[4]]) == losses[4]
-    assert train(tiny_config(*pruning(3), against))["step"] == 12
+    others(tmp_path / "runs", {"a": lower, "b": lower, "same": losses})
+    few = ["+callbacks.pruning.against=[a,b]", *pruning(3)]
+    assert train(tiny_config(*few))["step"] == 12
+    itself = ["+callbacks.pruning.against=[same]", *pruning(1), "name=itself"]
+    assert train(tiny_config(*itself))["step"] == 12
+    enough = ["+callbacks.pruning.against=[a,b]", *pruning(2), "name=enough"]
+    assert train(tiny_config(*enough))["step"] == 4
 
 
 def train_rows(config: dict[str, Any], folder: Path) -> Path:
