@@ -53,10 +53,10 @@ def is_locked(folder: Path) -> bool:
     try:
         with (folder / "lock").open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
+    except BlockingIOError:
         return True
+    except OSError:  # there is none, or what is wrong with the folder whoever works there will say
+        return False
     return False
 
 

@@ -110,7 +110,8 @@ def _check_composed(verb: str, given: Namespace, parsed: Sequence[Override]) -> 
         for job in _jobs(parsed):
             whole = compose(name, [*job, *further], return_hydra_config=True)
             refuse_hydra_of_files(_of_hydra(whole), ours, _said([*job, *further]))
-            _refuse_open_axes(whole, parsed, is_multirun=bool(given.multirun))
+            if not (given.cfg or given.info):  # which only show it
+                _refuse_open_axes(whole, parsed, is_multirun=bool(given.multirun))
             groups = tuple(text for text, o in zip(job, parsed, strict=True) if _is_group(o, folders))
             if groups not in defaults:
                 defaults[groups] = to_dict(compose(name, [*groups, *further]))

@@ -60,6 +60,7 @@ class Multirun:
         self.answers: dict[str, dict[str, Any] | ValueError] = {}
         """By job, what a verb said that needs no process for it; see `answer`."""
         self._jobs: list[Job] = []
+        self._listens = False
         self._signals: list[tuple[int, float]] = []  # that came, and when
         self._ended_all: Job | None = None  # the first that ended as others would
 
@@ -72,10 +73,6 @@ class Multirun:
             number: of the job.
             run: its run directory, if it is a training.
         """
-        if not self._jobs:
-            for passed_on in _PASSED_ON:
-                if signal.getsignal(passed_on) is not signal.SIG_IGN:  # as nohup wants it
-                    signal.signal(passed_on, self._pass_on)
         self._wait_until(lambda: len(self._running()) < len(self.shares))
         slot = min({*range(len(self.shares))} - {job.slot for job in self._running()})
         job = Job(number, name, slot, run=run, wait=self._wait_for)
@@ -147,12 +144,20 @@ class Multirun:
 
     def _wait_until(self, condition: Callable[[], bool]) -> None:
         """Meanwhile see which jobs end; exit, when all have, if this process was told to stop."""
+        self._listen()
         self._look()
         self._exit_if_over()
         while not condition():
             time.sleep(_LOOK_EVERY)
             self._look()
             self._exit_if_over()
+
+    def _listen(self) -> None:
+        if not self._listens:
+            for passed_on in _PASSED_ON:
+                if signal.getsignal(passed_on) is not signal.SIG_IGN:  # as nohup wants it
+                    signal.signal(passed_on, self._pass_on)
+        self._listens = True
 
     def _look(self) -> None:
         for job in self._running():

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import launch
+from gpt_lightning.on_disk import locked
 from running import command_line
 from running.command_line import said_besides
 from tests.conftest import start
@@ -120,8 +121,6 @@ def test_a_search_needs_a_loss_and_its_package(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_one_process_works_on_a_sweep(tiny_overrides: list[str], tmp_path: Path) -> None:
-    from gpt_lightning.on_disk import locked
-
     grid = [*tiny_overrides, "experiment=lr_sweep", "seed=1"]
     with locked(tmp_path / "runs" / "lr_sweep" / ".jobs"):
         answer = start(grid, "-m")

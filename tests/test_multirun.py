@@ -113,6 +113,16 @@ def test_a_job_is_told_once_and_once_more(number: signal.Signals, code: int, tmp
     assert not (tmp_path / "second").exists()
 
 
+def test_a_job_is_told_that_comes_after_one_with_nothing_left_to_do(tmp_path: Path) -> None:
+    over = "jobs = multirun.Multirun()\njobs.over('zero', number=0, run=None)"
+    script = TWO_JOBS.replace("jobs = multirun.Multirun()", over)
+    with begun([sys.executable, "-c", script, JOB], cwd=tmp_path) as process:
+        until(lambda: told(tmp_path) == ["ready"], seconds=30)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 143
+    assert told(tmp_path) == ["ready", "15"]
+
+
 def test_all_jobs_that_run_are_told(tmp_path: Path) -> None:
     with begun([sys.executable, "-c", AT_ONCE, JOB], cwd=tmp_path) as process:
         until(lambda: told(tmp_path) == told(tmp_path, "second") == ["ready"], seconds=30)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 import launch
 from callbacks.checkpoints import SAVED
+from gpt_lightning.on_disk import is_locked, locked, owner_of
 from running.sweep_record import SweepRecord, is_over, objective
 from tests.conftest import TINY
 from tests.runs import untimed
@@ -97,3 +99,13 @@ def test_the_record_tells_the_jobs_apart(tmp_path: Path) -> None:
     assert record.completed(before=0) == []
     record.clear()
     assert record.jobs() == []
+
+
+def test_a_folder_has_an_owner_while_somebody_is_at_work_in_it(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert not is_locked(folder)
+    with locked(folder):
+        assert is_locked(folder)
+        assert owner_of(folder).startswith(f"process {os.getpid()} on ")
+    assert not is_locked(folder)
+    assert not is_locked(tmp_path / ("x" * 300))  # a name that no folder can have is nobody's
