@@ -3,8 +3,10 @@
 import json
 import math
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from rich.table import Table
 
 import launch
 from analysis import budget
+from analysis.amounts import count_of, duration_of, size_of
 from analysis.plan_picture import draw_plan
 from data_modules import Curriculum, SampleOrder
 from data_modules.diet_plan import SourcePlan, plan_diet
@@ -26,6 +29,7 @@ from gpt_lightning.hardware import choose_precision
 from gpt_lightning.model import GPTConfig
 from running.beginning import Beginning, beginning_of
 from running.data_folder import source_sizes
+from running.multirun import Multirun
 from running.run_config import accumulation_of, curriculum_of, order_of, schedule_of, watchers_of
 from running.run_directory import RunDirectory
 
@@ -33,8 +37,12 @@ _POINTS = 200  # of the curves
 _WIDTH = 110  # characters, of tables that go into a file
 
 
-def plan(config: Mapping[str, Any]) -> dict[str, Any]:
+def plan(config: Mapping[str, Any], *, silently: bool = False) -> dict[str, Any]:
     """Compose what train.py would, print what it means, and draw it; no model is built and no data is read but its sizes.
+
+    Args:
+        config: of train.py, and `plan`.
+        silently: print, draw and write nothing; problems are returned with the rest.
 
     Raises:
         ValueError: the run cannot be, as train.py would say; or the plan exceeds a limit, a source or the disk, after all of it
@@ -66,9 +74,6 @@ def plan(config: Mapping[str, Any]) -> dict[str, Any]:
     costs = _costs(config, settings, order, beginning)
     problems += _disk_problems(config, run.path, costs)
     expected = [name for name, size in sizes.items() if size.is_expected]
-    _print(config, settings, sources, costs, expected)
-    run.path.mkdir(parents=True, exist_ok=True)
-    _draw(run.path / "plan.png", config, order, schedule, beginning.step)
     content = {
         "name": config["name"],
         "steps": order.steps,
@@ -78,6 +83,11 @@ def plan(config: Mapping[str, Any]) -> dict[str, Any]:
         **costs,
         "problems": problems,
     }
+    if silently:
+        return content
+    _print(config, settings, sources, costs, expected)
+    run.path.mkdir(parents=True, exist_ok=True)
+    _draw(run.path / "plan.png", config, order, schedule, beginning.step)
     (run.path / "plan.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     print(f"\n{run.path / 'plan.png'}, {run.path / 'plan.json'}")
     if problems:
@@ -148,9 +158,9 @@ def _costs(
         "flops": flops,
         "loss": asdict(forecast),
         "precision": precision,
-        "hours": None
-        if on_cpu
-        else budget.hours(flops, settings["device"], **hours),  # a CPU has no peak that is known
+        # a CPU has no peak that is known
+        "hours": None if on_cpu else budget.hours(flops, settings["device"], **hours),
+        "device": settings["device"],
         "devices": n_devices,
         "peak_memory_bytes": memory,
         "device_memory_bytes": device.memory if device else psutil.virtual_memory().total,
@@ -171,8 +181,8 @@ def _disk_problems(config: Mapping[str, Any], run: Path, costs: Mapping[str, Any
     fits = config["callbacks"]["checkpoints"]["keep"] + free // costs["checkpoint_bytes"] - most
     fewer = f"callbacks.checkpoints.keep={fits}, or " if fits >= 1 else ""
     return [
-        f"{run} needs {_bytes(needed)} for {most} checkpoints and {_bytes(free)} are free. "
-        f"The smallest change: {fewer}{_bytes(needed - free)} more, or runs_dir=… on another disk."
+        f"{run} needs {size_of(needed)} for {most} checkpoints and {size_of(free)} are free. "
+        f"The smallest change: {fewer}{size_of(needed - free)} more, or runs_dir=… on another disk."
     ]
 
 
@@ -191,7 +201,7 @@ def _print(
         console.print(f"going on after step {costs['from_step']:,}: FLOPs and hours are those of what is left")
     console.print(
         f"{config['name']}: {config['max_steps']:,} steps of {config['global_batch'] * max_seq_len:,} tokens "
-        f"({config['global_batch']} sequences of {max_seq_len:,}), {_count(costs['tokens'])} in all\n"
+        f"({config['global_batch']} sequences of {max_seq_len:,}), {count_of(costs['tokens'])} in all\n"
     )
     table = Table("source", *_HEAD, box=None, pad_edge=False)
     for column in table.columns[1:]:
@@ -200,8 +210,8 @@ def _print(
     for name, source in sources.items():
         table.add_row(
             name + " *" * (name in expected),
-            _count(source.sequences * max_seq_len),
-            _count(source.unique_sequences * max_seq_len),
+            count_of(source.sequences * max_seq_len),
+            count_of(source.unique_sequences * max_seq_len),
             f"{source.epochs:.2f}" + (f" of {source.max_epochs:g}" if source.max_epochs else ""),
             "" if source.repeats_after is None else f"{source.repeats_after:,}",
             "" if source.limit_reached_after is None else f"{source.limit_reached_after:,}",
@@ -239,13 +249,13 @@ def _lines(
     yield "loss", "; ".join([expected if sensible else "no forecast", *filter(None, [loss["note"]])])
     where = f"on {costs['devices']} {settings['device']} at {settings['mfu']:.0%} MFU in {costs['precision']}"
     time = (
-        "no hours, as a CPU's peak is not known" if costs["hours"] is None else f"{_duration(costs['hours'])} {where}"
+        "no hours, as a CPU's peak is not known" if costs["hours"] is None else f"{duration_of(costs['hours'])} {where}"
     )
     yield "compute", f"{costs['flops']:.3g} FLOPs: {time}"
     fits = "" if memory < there else "; that does not fit: take a smaller micro_batch"
-    yield "memory", f"about {_bytes(memory)} of {_bytes(there)} at micro-batch {config['micro_batch']}{fits}"
-    most = f"{_bytes(costs['disk_bytes'])} at most at one time"
-    yield "disk", f"{costs['checkpoints']:,} checkpoints of {_bytes(costs['checkpoint_bytes'])}, {most}"
+    yield "memory", f"about {size_of(memory)} of {size_of(there)} at micro-batch {config['micro_batch']}{fits}"
+    most = f"{size_of(costs['disk_bytes'])} at most at one time"
+    yield "disk", f"{costs['checkpoints']:,} checkpoints of {size_of(costs['checkpoint_bytes'])}, {most}"
 
 
 _HEAD = ("tokens", "unique", "epochs", "all seen at", "limit at", "of the loss", "in the last tenth")
@@ -262,7 +272,7 @@ def _draw(
     rates = [config["optimizer"]["lr"] * schedule(min(step, order.steps - 1)) for step in steps.tolist()]
     draw_plan(
         path,
-        title=f"Plan of {config['name']}: {_count(order.steps * order.global_batch * config['model']['max_seq_len'])} tokens",
+        title=f"Plan of {config['name']}: {count_of(order.steps * order.global_batch * config['model']['max_seq_len'])} tokens",
         steps=steps,
         shares=dict(zip(order.sources, np.concatenate([shares, shares[-1:]]).T, strict=True)),
         epochs=dict(zip(order.sources, passes.T, strict=True)),
@@ -272,29 +282,19 @@ def _draw(
     )
 
 
-def _count(n: float) -> str:
-    """A number of tokens as people say it."""
-    for unit, name in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if n >= unit:
-            return f"{n / unit:.3g} {name}"
-    return f"{n:g}"
+def price(sweep: Multirun) -> None:
+    """What a whole sweep would cost; exit if some of it cannot be."""
+    from analysis.sweep_price import problems_of, say_price  # which takes seconds
 
-
-def _duration(hours: float) -> str:
-    for unit, name in ((1, "hours"), (1 / 60, "minutes")):
-        if hours >= unit:
-            return f"{hours / unit:.3g} {name}"
-    return f"{hours * 3600:.2g} seconds"
-
-
-def _bytes(n: float) -> str:
-    return f"{n / 1e9:.3g} GB" if n >= 1e8 else f"{n / 1e6:.3g} MB"
+    say_price(sweep.answers)
+    if problems := problems_of(sweep.answers, free=shutil.disk_usage(".").free):
+        sys.exit("\n  ".join(["error: the plan does not hold:", *problems]))
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="plan")
-def main(config: DictConfig) -> None:
-    launch.run(plan, config)
+def main(config: DictConfig) -> Any:
+    return launch.run(plan, config, answer=partial(plan, silently=True))
 
 
 if __name__ == "__main__":
-    launch.start(main, "plan")
+    launch.start(main, "plan", after_multirun=price)

@@ -8,9 +8,12 @@ from typing import Any
 
 import hydra
 from omegaconf import DictConfig
+from rich.console import Console
 
 import launch
 from gpt_lightning.on_disk import locked
+from running.composing import typed
+from running.multirun import Multirun
 from running.ranks import is_first_rank, run_on_ranks, started_by
 
 
@@ -41,11 +44,24 @@ def train_on_ranks(config: Mapping[str, Any]) -> None:
         train(config)
 
 
+def say_what_became(sweep: Multirun) -> None:
+    """A table of a sweep's jobs, sweep.json, and what compares the runs."""
+    if not (sweep.record and (jobs := sweep.record.jobs())):
+        return
+    from analysis.comparison.sweep import WIDTH, sweep_rows, sweep_table, write_sweep  # as above
+
+    folder = sweep.record.sweep_dir
+    rows = sweep_rows(folder, jobs)
+    Console(highlight=False, width=WIDTH).print("", sweep_table(rows), "", sep="\n")
+    print(f"{write_sweep(folder, rows)} has it in full; * is the least mean")
+    print(f"python report.py {typed('runs', f'{folder}/*')} compares them", flush=True)
+
+
 @hydra.main(version_base=None, config_path="conf", config_name="train")
-def main(config: DictConfig) -> None:
-    launch.run(train_on_ranks, config)
+def main(config: DictConfig) -> Any:
+    return launch.run(train_on_ranks, config)
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGUSR1, lambda *_: os._exit(143))  # until training listens: by default it is an unknown end
-    launch.start(main, "train")
+    launch.start(main, "train", after_multirun=say_what_became)

@@ -1,10 +1,11 @@
-"""The watchers of a run. None of them can change the training, but for SuddenEnd, which kills it.
+"""The watchers of a run. None of them can change the training, but for two that end it: MedianPruning, and SuddenEnd, a kill.
 
     Throughput             speed/…, memory/…             MixLedger     mix/…: planned, realised, epochs, drift
     ValidationPerplexity   val/…                         Samples       samples.jsonl
     RunLog                 train/…, terminal, log file    Checkpoints   checkpoints/, and the cut of the logs at a resume
     Stopping               signals and max_hours          Faults        faults.jsonl: steps left out, losses that are not finite
     ZeroShot               zero_shot/…: tasks of questions
+    MedianPruning          pruned.json: of a sweep, runs that others are ahead of
     SameBeginning          of several ranks              DataWait      the clock that Throughput reads: waiting for data
     MetricsTable           metrics.csv                   PassedOn      Weights & Biases, MLflow
     DietLog, SuddenEnd     of verify.py: every sequence in diet/, and a kill
@@ -15,6 +16,7 @@ step, validation included, and the checkpoint is saved when the next step begins
 
 from callbacks.checkpoints import Checkpoints, NotSaved
 from callbacks.faults import Faults
+from callbacks.median_pruning import PRUNED, MedianPruning, Pruned
 from callbacks.metrics_file import MetricsFile
 from callbacks.metrics_table import MetricsTable
 from callbacks.mix_ledger import MixLedger
@@ -30,14 +32,17 @@ from callbacks.verification import DietLog, SuddenEnd
 from callbacks.zero_shot import ZeroShot
 
 __all__ = [
+    "PRUNED",
     "Checkpoints",
     "DietLog",
     "Faults",
+    "MedianPruning",
     "MetricsFile",
     "MetricsTable",
     "MixLedger",
     "NotSaved",
     "PassedOn",
+    "Pruned",
     "RunLog",
     "SameBeginning",
     "Samples",

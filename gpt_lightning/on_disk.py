@@ -1,5 +1,6 @@
 """What keeps a folder whole: one process at a time is at work in it, and files come to be as a whole or not at all."""
 
+import fcntl
 import json
 import os
 import socket
@@ -31,10 +32,7 @@ def locked(folder: Path, *, doing: str = "prepared") -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        who = "another process"
-        with suppress(OSError):
-            who = owner.read_text(encoding="utf-8") or who
-        raise ValueError(f"{folder} is being {doing} by {who}: wait for it, or stop it.") from error
+        raise ValueError(f"{folder} is being {doing} by {owner_of(folder)}: wait for it, or stop it.") from error
     try:
         with suppress(OSError):  # who cannot sign, as the disk is full, is the owner all the same
             since = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -48,6 +46,25 @@ def locked(folder: Path, *, doing: str = "prepared") -> Iterator[None]:
         with suppress(OSError):
             for path in (folder, *new[1:]):
                 path.rmdir()
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process is at work in a folder; the lock is held no longer than the question."""
+    try:
+        with (folder / "lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # there is none, or what is wrong with the folder whoever works there will say
+        return False
+    return False
+
+
+def owner_of(folder: Path) -> str:
+    """Who is at work in a folder, as that process has signed."""
+    with suppress(OSError):
+        return (folder / "owner").read_text(encoding="utf-8") or "another process"
+    return "another process"
 
 
 def write_durably(path: Path, content: dict[str, Any]) -> None:

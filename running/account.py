@@ -13,7 +13,19 @@ from running.beginning import Beginning
 
 # settings that say where and how a run is made and watched, and not what it is
 _NO_HYPERPARAMETERS = (
-    *("name", "runs_dir", "run_dir", "sweep_dir", "data_dir", "data.", "init_from", "branch.", "resume", "max_hours"),
+    *(
+        "name",
+        "runs_dir",
+        "run_dir",
+        "sweep_dir",
+        "jobs_at_once",
+        "data_dir",
+        "data.",
+        "init_from",
+        "branch.",
+        "resume",
+        "max_hours",
+    ),
     *("trainer.", "callbacks.", "logger.", "log_every", "val_every"),
 )
 _COMPARED_BY = ["optimizer.lr", "model.n_layers", "model.d_model", "max_steps", "seed"]

@@ -2,10 +2,11 @@
 
 A config may be a stranger's. So no text in it chooses what is called, but for a class or function of the kind that its place
 needs, given plain values; and what Hydra itself does (its callbacks, log handlers, launchers, environment variables: all under
-`hydra`) is decided on the command line, never in a file.
+`hydra`) is decided on the command line, never in a file, but for the axes of a sweep over other settings.
 """
 
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from importlib import import_module
@@ -27,10 +28,15 @@ _PLUGINS = (
     "hydra._internal.core_plugins.",
     "hydra_plugins.hydra_joblib_launcher.",
     "hydra_plugins.hydra_submitit_launcher.",
+    "hydra_plugins.hydra_optuna_sweeper.",
 )
+_SAMPLERS = "optuna.samplers."
 _OF_FILES = {"run.dir", "sweep.dir", "sweep.subdir", "output_subdir"} | {
     f"{log}_logging.{key}" for log in ("hydra", "job") for key in ("root.level", "disable_existing_loggers")
 }  # the verbs' own configs say where Hydra writes, and that it is silent
+_AXIS = re.compile(
+    r"sweeper\.params\.(?!hydra\b)[\w./]+"
+)  # of a sweep: a setting, of which the value is several choices
 _BY_HYDRA = ("runtime.", "job.config_name", "job.override_dirname", "searchpath")  # written by it, or looked at before
 
 
@@ -115,9 +121,10 @@ def refuse_hydra_of_files(composed: Mapping[str, Any], ours: Mapping[str, Any], 
     ours = {**ours, **said}
     for key, value in composed.items():
         is_plugin = key in ("launcher._target_", "sweeper._target_") and str(value).startswith(_PLUGINS)
+        is_plugin |= key == "sweeper.sampler._target_" and str(value).startswith(_SAMPLERS)
         if (key.rpartition(".")[2] == "_target_" and not is_plugin) or any(_targets(value)):
             raise ValueError(f"hydra.{key}={value} may not be called: only Hydra's own launchers and sweepers may.")
-        free = key in _OF_FILES or key.startswith(_BY_HYDRA)
+        free = key in _OF_FILES or key.startswith(_BY_HYDRA) or _AXIS.fullmatch(key)
         if not free and (key not in ours or ours[key] != value):
             raise _of_the_command_line(f"hydra.{key}")
 

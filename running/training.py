@@ -13,11 +13,14 @@ import torch
 from lightning.pytorch.loggers import Logger
 
 from callbacks import (
+    PRUNED,
     Checkpoints,
     Faults,
+    MedianPruning,
     MetricsFile,
     NotSaved,
     PassedOn,
+    Pruned,
     RunLog,
     SameBeginning,
     Stopped,
@@ -96,6 +99,11 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
             print(f"{run.path} is done: {beginning.step} steps, nothing to do.")
         return run.final_metrics()
 
+    if (run.path / PRUNED).is_file() and any(isinstance(watcher, MedianPruning) for watcher in watchers):
+        if is_first_rank():
+            print(f"{run.path} was pruned: nothing to do, unless without callbacks.MedianPruning.")
+        return run.final_metrics()
+
     random_states.seed(config["seed"])
     initialised = config["init_from"] is not None and beginning.checkpoint is None
     if initialised:
@@ -159,6 +167,9 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
         except (Stopped, NotFinite, NotSaved) as end:
             terminal.note(str(end), style="bold")
             raise
+        except Pruned as end:
+            terminal.note(str(end), style="bold")
+            return run.final_metrics()
         except (ValueError, OSError) as error:
             if not ranks.begun:
                 raise
@@ -199,10 +210,10 @@ def _trainer(
 
 
 def _in_order(watchers: list[L.Callback], writers: list[L.Callback]) -> list[L.Callback]:
-    """Samples come before the line of their step, the line before the checkpoint that says it is written."""
-    checkpoints = [watcher for watcher in watchers if isinstance(watcher, Checkpoints)]
-    others = [watcher for watcher in watchers if not isinstance(watcher, Checkpoints)]
-    return [*others, Faults(), *writers, *checkpoints]
+    """Samples come before the line of their step, the line before what ends the run by it, and last the checkpoint after which
+    none of that is asked again."""
+    last = [w for kind in (MedianPruning, Checkpoints) for w in watchers if isinstance(w, kind)]
+    return [*(w for w in watchers if w not in last), Faults(), *writers, *last]
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import psutil
 import pytest
@@ -21,6 +22,15 @@ from running import multirun
 jobs = multirun.Multirun()
 for name in ("first", "second"):
     jobs.run([sys.executable, "-c", sys.argv[1], name], name)
+jobs.end()
+"""
+AT_ONCE = """
+import sys
+from pathlib import Path
+from running import multirun, sweep_record
+jobs = multirun.Multirun(shares=[{"OMP_NUM_THREADS": "3"}, {"OMP_NUM_THREADS": "4"}], record=sweep_record.SweepRecord(Path()))
+for number, name in enumerate(("first", "second", "third")):
+    jobs.run([sys.executable, "-c", sys.argv[1], name], name, number=number)
 jobs.end()
 """
 JOB = """
@@ -43,13 +53,14 @@ sys.exit(143 if count else 0)
 
 
 @contextmanager
-def begun(command: list[str], *, cwd: Path) -> Iterator[subprocess.Popen[str]]:
+def begun(command: list[str], *, cwd: Path, stdout: IO[str] | None = None) -> Iterator[subprocess.Popen[str]]:
     """A process in a session of its own; whatever becomes of the test, it does not outlive it, nor do its children."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         command,
         cwd=cwd,
         env=environment,
+        stdout=stdout,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -77,8 +88,8 @@ def until(condition: Callable[[], object], *, seconds: float) -> None:
         time.sleep(0.02)
 
 
-def told(folder: Path) -> list[str]:
-    path = folder / "first"
+def told(folder: Path, job: str = "first") -> list[str]:
+    path = folder / job
     return path.read_text().split() if path.exists() else []
 
 
@@ -99,6 +110,69 @@ def test_a_job_is_told_once_and_once_more(number: signal.Signals, code: int, tmp
     assert stderr == (
         f"stopped by {number.name}: no further job is started; the same command goes on with the sweep.\n"
     )
+    assert not (tmp_path / "second").exists()
+
+
+def test_a_job_is_told_that_comes_after_one_with_nothing_left_to_do(tmp_path: Path) -> None:
+    over = "jobs = multirun.Multirun()\njobs.over('zero', number=0, run=None)"
+    script = TWO_JOBS.replace("jobs = multirun.Multirun()", over)
+    with begun([sys.executable, "-c", script, JOB], cwd=tmp_path) as process:
+        until(lambda: told(tmp_path) == ["ready"], seconds=30)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 143
+    assert told(tmp_path) == ["ready", "15"]
+
+
+def test_all_jobs_that_run_are_told(tmp_path: Path) -> None:
+    with begun([sys.executable, "-c", AT_ONCE, JOB], cwd=tmp_path) as process:
+        until(lambda: told(tmp_path) == told(tmp_path, "second") == ["ready"], seconds=30)
+        process.send_signal(signal.SIGTERM)
+        _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert told(tmp_path) == told(tmp_path, "second") == ["ready", "15"]
+    assert stderr == "stopped by SIGTERM: no further job is started; the same command goes on with the sweep.\n"
+    assert not (tmp_path / "third").exists()
+
+
+def test_two_jobs_at_once_have_a_share_each_and_a_log_each(tmp_path: Path) -> None:
+    """The third begins when one of them has ended, with the share of that one; a job that fails ends no other."""
+    job = """
+import os, sys, time
+print("share", os.environ["OMP_NUM_THREADS"])
+time.sleep(0 if sys.argv[1] == "second" else 1)
+sys.exit("error: not this one" if sys.argv[1] == "second" else 0)
+"""
+    answer = subprocess.run(
+        [sys.executable, "-c", AT_ONCE, job],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 1
+    assert answer.stderr == "error: 1 of the jobs failed: second.\n"
+    logs = [(tmp_path / ".jobs" / f"000{n}.log").read_text().splitlines() for n in range(3)]
+    assert logs == [["share 3"], ["share 4", "error: not this one"], ["share 4"]]
+    lines = [line for line in answer.stdout.splitlines() if line.startswith("── ")]
+    assert [line.split()[:4] for line in lines[:4]] == [
+        ["──", "job", "0", "begins"],
+        ["──", "job", "1", "begins"],
+        ["──", "job", "1", "ended"],
+        ["──", "job", "2", "begins"],
+    ]
+    assert "   error: not this one\n" in answer.stdout
+    assert "share" not in answer.stdout
+
+
+@pytest.mark.parametrize("code", [74, 75, 143])
+def test_what_would_end_the_next_job_too_ends_all(code: int, tmp_path: Path) -> None:
+    with begun(
+        [sys.executable, "-c", TWO_JOBS, f"import sys; open(sys.argv[1], 'w'); sys.exit({code})"], cwd=tmp_path
+    ) as process:
+        _, stderr = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert stderr == "job first was stopped: no further one is started; the same command goes on with the sweep.\n"
     assert not (tmp_path / "second").exists()
 
 
@@ -129,7 +203,7 @@ def test_a_training_is_told_and_nothing_is_left(tiny_overrides: list[str], tmp_p
     assert process.returncode == 143, stderr
     assert "stopped by SIGTERM: no further job is started; the same command goes on with the sweep.\n" in stderr
     assert not [job for job in jobs if job.is_running()]
-    assert len([path for path in sweep.iterdir() if path.is_dir()]) == 1
+    assert len([*sweep.glob("[!.]*/")]) == 1
 
 
 def test_a_multirun_on_two_ranks_ends(tiny_overrides: list[str], tmp_path: Path) -> None:
@@ -137,7 +211,7 @@ def test_a_multirun_on_two_ranks_ends(tiny_overrides: list[str], tmp_path: Path)
     ranks = ["trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu"]
     answer = start([*tiny_overrides, *ranks, "name=run", "optimizer.lr=1e-3,3e-3"], "-m")
     assert answer.returncode == 0, answer.stderr
-    jobs = [path for path in (tmp_path / "runs" / "run_sweep").iterdir() if path.is_dir()]
+    jobs = [*(tmp_path / "runs" / "run_sweep").glob("[!.]*/")]
     assert len(jobs) == 2
     assert all(saved_steps(job)[-1] == 12 for job in jobs)
     (compares,) = [line for line in answer.stdout.splitlines() if line.endswith(" compares them")]

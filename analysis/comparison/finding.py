@@ -38,7 +38,7 @@ def find_runs(patterns: Any) -> Found:
             found |= dict.fromkeys(inside or [literal])
         else:
             places = sorted(Path(literal.anchor or ".").glob(str(literal.relative_to(literal.anchor))))
-            folders = [path for path in places if path.is_dir()]
+            folders = [path for path in places if path.is_dir() and path.name[0] != "."]  # as a shell does
             found |= dict.fromkeys(path for path in folders if is_run(path))
             passed_over += sum(not is_run(path) for path in folders)
     if not any(is_run(path) for path in found):

@@ -42,6 +42,11 @@ def _read_run(path: Path, name: str) -> Run:
     rows, torn = _rows(path / "metrics.jsonl")
     samples = tuple(row for row in _objects(path / "samples.jsonl") if row is not None and _is_sample(row))
     state, note = _state(rows, torn, int(settings["max_steps"]), running)
+    if state is State.UNFINISHED and (path / "pruned.json").is_file():
+        state, note = (
+            State.PRUNED,
+            f"at step {int(rows[-1]['step']):,} of {int(settings['max_steps']):,}, as others were ahead",
+        )
     trunk = _trunk(settings, {path.resolve()})
     return Run(path, name, state, note, settings, environment, rows, samples, read_figures(path), trunk, *sizes)
 

@@ -21,6 +21,7 @@ class State(StrEnum):
     DONE = "done"
     RUNNING = "running"
     UNFINISHED = "unfinished"
+    PRUNED = "pruned"
     EMPTY = "no step logged"
     BROKEN = "broken"
     MISSING = "missing"

@@ -7,7 +7,7 @@ from typing import Any
 
 ABSENT = "—"
 """A setting that a run does not have."""
-PLACES = frozenset({"name", "runs_dir", "run_dir", "sweep_dir", "data_dir", "resume"})
+PLACES = frozenset({"name", "runs_dir", "run_dir", "sweep_dir", "jobs_at_once", "data_dir", "resume"})
 """Settings that say what a run is called, where it lies and how it was started."""
 SEED = "seed"
 TRUNK = "branch.run"
@@ -61,6 +61,20 @@ def unlike(described: Sequence[Mapping[str, Any]]) -> list[str]:
 def short_names(keys: Sequence[str]) -> dict[str, str]:
     """The shortest end of each dotted name that no other one has; the whole of one that is the end of another."""
     return {key: _shortest(key, keys) for key in keys}
+
+
+def short_jobs(jobs: Sequence[str]) -> list[str]:
+    """Names of a sweep's jobs, `optimizer.lr=0.001,seed=1`, with short names of settings and long fractions in four digits."""
+    parts = [[part.partition("=") for part in job.split(",")] for job in jobs]
+    short = short_names(list(dict.fromkeys(key for job in parts for key, _, _ in job)))
+    return [" ".join(f"{short[key]}{equals}{_shorter(value)}" for key, equals, value in job) for job in parts]
+
+
+def _shorter(text: str) -> str:
+    try:
+        return text if len(text) < 9 else f"{float(text):.4g}"
+    except ValueError:
+        return text
 
 
 def _shortest(key: str, others: Sequence[str]) -> str:

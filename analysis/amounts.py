@@ -1,0 +1,22 @@
+"""Amounts as people say them."""
+
+
+def count_of(n: float) -> str:
+    """A number of tokens."""
+    for unit, name in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if n >= unit:
+            return f"{n / unit:.3g} {name}"
+    return f"{n:g}"
+
+
+def duration_of(hours: float) -> str:
+    """A time."""
+    for unit, name in ((1, "hours"), (1 / 60, "minutes")):
+        if hours >= unit:
+            return f"{hours / unit:.3g} {name}"
+    return f"{hours * 3600:.2g} seconds"
+
+
+def size_of(n_bytes: float) -> str:
+    """A number of bytes."""
+    return f"{n_bytes / 1e9:.3g} GB" if n_bytes >= 1e8 else f"{n_bytes / 1e6:.3g} MB"

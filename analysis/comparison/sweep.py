@@ -1,0 +1,99 @@
+"""A sweep in a table, one line a job: how far each is, what it reached, and which is the best."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from analysis.comparison.comparing import Comparison
+from analysis.comparison.reading import read_runs
+from analysis.comparison.run import Run, State
+from analysis.comparison.settings import short_jobs
+
+WIDTH = 100
+"""Columns of the table, at most."""
+_LONG_NAME = 60  # columns: a longer one may go on in the next line
+_STOPPED = (74, 75, 130, 143)  # exit codes after which the same command goes on
+_NOT_FINITE = 65
+
+Row = dict[str, Any]
+
+
+def sweep_rows(folder: Path, jobs: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """What became of each job, and what its run directory says.
+
+    Args:
+        folder: that holds the run directories.
+        jobs: by number; of each the name, which is that of its run directory, the exit code (None: it has none), and the
+            environment variables that it got.
+
+    Returns:
+        a row for each: job, state, code, step, steps, val_loss (by source, with their mean), best (whether its mean is the
+        least of the runs that compare), environment.
+    """
+    runs = read_runs([folder / job["job"] for job in jobs])
+    ranked = Comparison(runs).ranked
+    best = min(ranked, key=lambda run: run.final["val/loss/mean"]).path if ranked else None
+    return [
+        {
+            "job": job["job"],
+            "state": _state(run, job["code"]),
+            "code": job["code"],
+            "step": run.last_step,
+            "steps": run.steps,
+            "val_loss": _losses(run),
+            "best": run.path == best,
+            "environment": job["environment"],
+        }
+        for job, run in zip(jobs, runs, strict=True)
+    ]
+
+
+def write_sweep(folder: Path, rows: Sequence[Row]) -> Path:
+    """The rows as sweep.json, in the folder that holds the run directories."""
+    path = folder / "sweep.json"
+    path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def sweep_table(rows: Sequence[Row]) -> Table:
+    """A line a job for a terminal of 100 columns, with the mean loss and as many sources as fit; the best run is marked."""
+    sources = list(dict.fromkeys(source for row in rows for source in row["val_loss"]))
+    names = [
+        name + " *" * row["best"] for name, row in zip(short_jobs([row["job"] for row in rows]), rows, strict=True)
+    ]
+    heads = ["state", "step", *sources]
+    texts = [[row["state"], f"{row['step']:,}", *(_loss(row, source) for source in sources)] for row in rows]
+    widths = [max(map(len, column)) + 2 for column in zip(heads, *texts, strict=True)]
+    room = WIDTH - min(max(map(len, names)), _LONG_NAME)
+    shown = next((n for n in range(len(heads), 3, -1) if sum(widths[:n]) <= room), 3)
+    table = Table("job", box=None, pad_edge=False)
+    for n, head in enumerate(heads[:shown]):
+        table.add_column(head, justify="left" if n == 0 else "right", no_wrap=True)
+    for row, name, cells in zip(rows, names, texts, strict=True):
+        table.add_row(Text(name, overflow="fold"), *cells[:shown], style="bold" if row["best"] else "")
+    return table
+
+
+def _state(run: Run, code: int | None) -> str:
+    if run.state in (State.DONE, State.PRUNED, State.RUNNING):
+        return str(run.state)
+    if code is None:
+        return "unfinished"
+    if code == _NOT_FINITE:
+        return "not finite"
+    return "stopped" if code in _STOPPED else "failed"
+
+
+def _losses(run: Run) -> dict[str, float]:
+    """The last validation of a run, wherever it has ended, the mean first."""
+    last = next((row for row in reversed(run.rows) if "val/loss/mean" in row), {})
+    losses = {key.removeprefix("val/loss/"): value for key, value in last.items() if key.startswith("val/loss/")}
+    return {source: losses[source] for source in sorted(losses, key=lambda source: source != "mean")}
+
+
+def _loss(row: Row, source: str) -> str:
+    return f"{row['val_loss'][source]:.4f}" if source in row["val_loss"] else ""

@@ -1,0 +1,103 @@
+"""What a sweep knows of its jobs: <sweep_dir>/.jobs/<number>.json, which a job writes wherever a launcher has brought it.
+
+The run directories say the rest: how far a run is, and what it reached.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from gpt_lightning.on_disk import write_durably
+from running.composing import flatten, read_config
+
+PRUNED = "pruned.json"
+"""In the directory of a run that `callbacks.MedianPruning` has ended."""
+STOPPED = (74, 75, 130, 143)
+"""Exit codes after which the same command goes on: a full disk, a time that is over, signals."""
+_NOT_FINITE = 65  # the exit code of a run whose loss is no number
+_PLACES = ("name", "runs_dir", "run_dir", "sweep_dir", "jobs_at_once", "resume", "callbacks.")
+
+
+class SweepRecord:
+    """The jobs of one start of a sweep.
+
+    Args:
+        sweep_dir: where its runs lie.
+    """
+
+    def __init__(self, sweep_dir: Path) -> None:
+        self.sweep_dir = sweep_dir
+        self.folder = sweep_dir / ".jobs"
+
+    def clear(self) -> None:
+        """Forget an earlier start."""
+        for path in self.folder.glob("*.json"):
+            path.unlink()
+
+    def write(self, number: int, job: str, *, code: int | None, share: Mapping[str, str] | None = None) -> None:
+        """A job has begun (code None), or ended with an exit code."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        row = {"number": number, "job": job, "code": code, "environment": dict(share or {})}
+        write_durably(self.folder / f"{number:04}.json", row)
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """By number, those that have begun: number, job, code, environment."""
+        return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(self.folder.glob("*.json"))]
+
+    def ended(self, *, stopped: bool) -> list[dict[str, Any]]:
+        """Those that were stopped before their end, or else those that failed."""
+        return [row for row in self.jobs() if row["code"] and (row["code"] in STOPPED) is stopped]
+
+    def completed(self, *, before: int) -> list[str]:
+        """The names of those with smaller numbers that ran to their last step, none that was pruned."""
+        rows = [row for row in self.jobs() if row["number"] < before and row["code"] == 0]
+        return [row["job"] for row in rows if not (self.sweep_dir / row["job"] / PRUNED).exists()]
+
+
+def is_over(run: Path, config: Mapping[str, Any]) -> bool:
+    """Whether a run with just these settings is done or pruned, so that nothing is left to start.
+
+    A run that is done with other settings is not over: what becomes of it, train.py says.
+    """
+    try:
+        then = dict(flatten(read_config(run / "config.yaml")))
+        saved = json.loads((run / "saved.json").read_text())["step"]
+    except (OSError, ValueError, KeyError):
+        return False
+    now = dict(flatten(config))
+    for key in then.keys() | now.keys():
+        is_found = key == "trainer.precision" and now.get(key) == "auto"  # then it is what it was found to be
+        if then.get(key) != now.get(key) and not is_found and not key.startswith(_PLACES):
+            return False
+    done = saved == config["max_steps"] and _validated(run).get("step") == saved
+    return done or (run / PRUNED).is_file()
+
+
+def objective(run: Path, code: int) -> float:
+    """What a search minimises: the last mean validation loss of a run, infinite if its loss was no number.
+
+    Raises:
+        ValueError: the run failed, or was never validated.
+    """
+    if code == _NOT_FINITE:
+        return math.inf
+    if code:
+        raise ValueError(f"{run} ended with exit code {code}")
+    row = _validated(run)
+    if "val/loss/mean" not in row:
+        raise ValueError(f"{run} has no validation loss: callbacks.validation makes it.")
+    return float(row["val/loss/mean"])
+
+
+def _validated(run: Path) -> dict[str, Any]:
+    """The last row of metrics.jsonl that has a validation loss; empty: there is none."""
+    last: dict[str, Any] = {}
+    with suppress(OSError):
+        for line in (run / "metrics.jsonl").read_bytes().split(b"\n")[:-1]:
+            with suppress(ValueError):
+                row = json.loads(line)
+                last = row if "val/loss/mean" in row else last
+    return last

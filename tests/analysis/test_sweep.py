@@ -1,0 +1,118 @@
+"""The table at the end of a sweep, and the one that prices it before."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+import launch
+from analysis.comparison.settings import short_jobs
+from analysis.comparison.sweep import WIDTH, sweep_rows, sweep_table, write_sweep
+from analysis.sweep_price import price_of, problems_of
+from plan import plan
+from tests.conftest import TINY, start_verb
+from tests.runs import untimed
+
+JOBS = [{"job": name, "code": code, "environment": {}} for name, code in [("a", 0), ("c", 0), ("d", 0), ("gone", 1)]]
+
+
+def lines_of(rows: list[dict[str, Any]]) -> list[str]:
+    console = Console(width=WIDTH, highlight=False)
+    with console.capture() as captured:
+        console.print(sweep_table(rows))
+    return [line.rstrip() for line in captured.get().splitlines()]
+
+
+def test_a_row_says_what_the_run_directory_says(sweep: Path, tmp_path: Path) -> None:
+    for name in ("a", "c", "d"):
+        shutil.copytree(sweep / name, tmp_path / name, ignore=shutil.ignore_patterns("checkpoints", "tensorboard"))
+    rows = sweep_rows(tmp_path, JOBS)
+    assert [row["state"] for row in rows] == ["done", "done", "done", "failed"]
+    losses = {}
+    for row in rows[:3]:
+        last = untimed(tmp_path / row["job"] / "metrics.jsonl")[-1]
+        assert row["val_loss"] == {s: last[f"val/loss/{s}"] for s in row["val_loss"]}
+        assert next(iter(row["val_loss"])) == "mean"
+        assert set(row["val_loss"]) == {"mean", "readmes", "stdlib", "pydoc", "docstrings"}
+        losses[row["job"]] = last["val/loss/mean"]
+    assert [row["job"] for row in rows if row["best"]] == [min(losses, key=losses.__getitem__)]
+    assert json.loads(write_sweep(tmp_path, rows).read_text()) == rows
+    assert len(lines_of(rows)) == 5
+
+
+@pytest.mark.parametrize(
+    ("code", "state"), [(None, "unfinished"), (65, "not finite"), (75, "stopped"), (143, "stopped"), (-9, "failed")]
+)
+def test_a_run_that_did_not_get_to_its_end_is_called_by_what_ended_it(
+    sweep: Path, code: int | None, state: str
+) -> None:
+    (row,) = sweep_rows(sweep, [{"job": "unfinished", "code": code, "environment": {}}])
+    assert (row["state"], row["step"], row["steps"], row["best"]) == (state, 6, 12, False)
+
+
+def test_the_table_fits_and_no_job_is_cut_off() -> None:
+    sources = [f"source_{n}" for n in range(12)]
+    axes = "curriculum.keyframes.settled.weights"
+    rows = [
+        {
+            "job": f"optimizer.lr=0.00{n}234567890123,{axes}.cosmopedia=0.{n},{axes}.python=0.{n},model.feed_forward=swiglu",
+            "state": "done",
+            "step": 100_000,
+            "val_loss": dict.fromkeys(["mean", *sources], 3.0),
+            "best": n == 2,
+        }
+        for n in range(1, 5)
+    ]
+    lines = lines_of(rows)
+    assert max(map(len, lines)) <= WIDTH
+    assert "mean" in lines[0]
+    for n in range(1, 5):
+        assert f"lr=0.00{n}235 cosmopedia=0.{n} python=0.{n}" in " ".join("".join(lines).split())
+    assert sum("*" in line for line in lines) == 1
+
+
+def test_jobs_have_short_names_that_differ() -> None:
+    jobs = ["optimizer.lr=0.001,model.n_layers=2", "optimizer.lr=0.0012345678,model.n_layers=4"]
+    assert short_jobs(jobs) == ["lr=0.001 n_layers=2", "lr=0.001235 n_layers=4"]
+    assert short_jobs(["a.x=1,b.x=1", "a.x=2,b.x=1"]) == ["a.x=1 b.x=1", "a.x=2 b.x=1"]
+
+
+def test_a_sweep_costs_what_its_jobs_cost(tiny_data: Path, tmp_path: Path) -> None:
+    def config(*more: str) -> dict[str, Any]:
+        return launch.compose_config(
+            "plan", [*TINY, f"data_dir={tiny_data}", f"runs_dir={tmp_path}", "name=run", *more]
+        )
+
+    plans = {f"max_steps={n}": plan(config(f"max_steps={n}"), silently=True) for n in (4, 12, 20)}
+    sums = price_of(plans)
+    assert not any(tmp_path.iterdir())
+    for key in ("tokens", "flops", "hours", "disk_bytes"):
+        assert sums[key] == pytest.approx(sum(one[key] for one in plans.values()))
+    assert sums["tokens"] == (4 + 12 + 20) * 8 * 32
+    assert problems_of(plans, free=int(sums["disk_bytes"])) == []
+    (disk,) = problems_of(plans, free=int(sums["disk_bytes"]) - 1)
+    assert disk.startswith("all checkpoints need ")
+    on_cpu = plan(config("plan.device=cpu"), silently=True)
+    assert price_of({**plans, "x": on_cpu})["hours"] is None
+    assert problems_of({**plans, "x": ValueError("it cannot be"), "y": ValueError("it cannot be")}, free=10**15) == [
+        "x and 1 more: it cannot be"
+    ]
+
+
+def test_plan_prices_a_sweep_and_writes_no_run(tiny_data: Path, tmp_path: Path) -> None:
+    settings = [*TINY, f"data_dir={tiny_data}", f"runs_dir={tmp_path}", "experiment=lr_sweep", "plan.device=T4"]
+    answer = start_verb("plan.py", [*settings, "seed=1", "max_steps=12,1000000"], "-m")
+    assert answer.returncode == 1
+    lines = answer.stdout.splitlines()
+    assert lines[0].split() == ["job", "tokens", "FLOPs", "left", "on", "T4", "memory", "disk"]
+    assert [line.split()[:2] for line in lines[1:-1]] == [
+        [f"lr={rate}", f"max_steps={steps}"] for rate in (0.001, 0.002, 0.004, 0.008, 0.016) for steps in (12, 1000000)
+    ]
+    assert lines[-1].startswith("all 10 ")
+    assert "error: the plan does not hold:\n  optimizer.lr=0.001,max_steps=1000000 and 4 more: " in answer.stderr
+    assert [path.name for path in (tmp_path / "lr_sweep").iterdir()] == [".jobs"]
+    answer = start_verb("plan.py", [*settings, "hydra/launcher=submitit_local"], "-m")
+    assert answer.stderr == "error: plan.py prices a sweep by itself, here: leave hydra/launcher=… out.\n"

@@ -1,0 +1,131 @@
+"""Command lines of sweeps: axes of files and of what is typed, refused before the first job where they cannot be."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import launch
+from gpt_lightning.on_disk import locked
+from running import command_line
+from running.command_line import said_besides
+from tests.conftest import start
+
+OPTUNA = "hydra/sweeper=optuna"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["experiment=lr_sweep"],
+            "the config is a sweep, over optimizer.lr and seed: add -m after the file's name, or choose one (optimizer.lr=…).",
+        ),
+        (["experiment=lr_sweep", "seed=1"], "the config is a sweep, over optimizer.lr: add -m"),
+        (
+            ["-m", "experiment=quickstart,lr_sweep"],
+            "over optimizer.lr and seed: such a one cannot be one choice of several.",
+        ),
+        (
+            ["-m", "experiment=lr_sweep", "optimizer.lr=1,fast"],
+            "optimizer.lr is 'fast', and must be a number like 0.002.",
+        ),
+        (
+            ["-m", "experiment=lr_sweep", "optimiser.lr=1,2"],
+            "there is no setting optimiser.lr: did you mean optimizer.lr?",
+        ),
+        (["-m", "experiment=lr_sweep", "seed=1,2,1"], "seed=1 is there twice: each choice makes a job"),
+        (["-m", "optimizer.lr=1e-3,0.001"], "optimizer.lr=0.001 is there twice"),
+        (
+            ["-m", "experiment=lr_search"],
+            "optimizer.lr=tag(log, interval(5e-4, 5e-2)) is an interval, in which hydra/sweeper=optuna can search: add it, or",
+        ),
+        (["-m", "optimizer.lr=interval(1e-3,1e-2)"], "is an interval, in which hydra/sweeper=optuna can search"),
+        (["-m", OPTUNA, "optimizer.lrr=interval(1e-3,1e-2)"], "there is no setting optimizer.lrr"),
+    ],
+)
+def test_a_sweep_that_cannot_be_costs_one_sentence(arguments: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)) as refusal:
+        launch.check_command_line("train", arguments)
+    assert len(str(refusal.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["experiment=lr_sweep", "seed=1", "optimizer.lr=1e-3"],
+        ["-m", "experiment=lr_sweep", "seed=1", "optimizer.lr=1e-3"],
+        ["-m", "experiment=lr_sweep", "model.n_layers=1,2"],
+        ["-m", "experiment=mix_sweep", "curriculum.keyframes.settled.at=0.7,0.8"],
+        ["-m", OPTUNA, "experiment=lr_search"],
+        ["-m", OPTUNA, "hydra/sweeper/sampler=random", "optimizer.lr=interval(1e-3,1e-2)", "model.n_layers=range(1,4)"],
+    ],
+)
+def test_what_can_be_is_a_multirun_or_none(arguments: list[str]) -> None:
+    config = launch.check_command_line("train", arguments)
+    assert (config is None) == (arguments[0] != "-m")
+
+
+def test_each_choice_of_a_file_is_composed_before_the_first_job(tmp_path: Path) -> None:
+    def refused(axes: str) -> str:
+        (tmp_path / "experiment").mkdir(exist_ok=True)
+        text = f"# @package _global_\ndefaults: [quickstart]\nhydra: {{sweeper: {{params: {{{axes}}}}}}}"
+        (tmp_path / "experiment" / "mine.yaml").write_text(text)
+        with pytest.raises(ValueError, match=r".") as refusal:
+            launch.check_command_line("train", ["--config-dir", str(tmp_path), "-m", "experiment=mine"])
+        assert len(str(refusal.value).splitlines()) == 1
+        return str(refusal.value)
+
+    assert refused('optimizer.lrr: "1e-3,2e-3"') == "there is no setting optimizer.lrr: did you mean optimizer.lr?"
+    assert refused('optimizer.lr: "1e-3,fast"') == "optimizer.lr is 'fast', and must be a number like 0.002."
+    assert refused('model: "micro,macro"').startswith("model=macro: there is no such choice")
+    assert "can search" in refused('optimizer.lr: "interval(1,2)"')
+    for hydras in ("hydra.job.name", "hydra/launcher", "+hydra.callbacks", "~hydra.job", "model@hydra.job"):
+        assert "is set by a config file" in refused(f'"{hydras}": "a,b"')
+    assert "hydra" in refused('hydra: "{job: {name: a}},{job: {name: b}}"')
+    assert "hydra" in refused("hydra: {job: {name: evil}}")
+    assert "may not be called" in refused('optimizer._target_: "os.mkdir,os.rmdir"')
+
+
+def test_a_setting_that_is_typed_twice_is_an_axis_if_it_is_one_at_last() -> None:
+    for settings, fixed in ((["seed=1", "seed=2,3"], "[]"), (["seed=2,3", "seed=1"], "['seed']")):
+        config = launch.check_command_line("train", ["-m", *settings])
+        assert config is not None
+        assert said_besides(settings, config) == [f"hydra.job.config.override_dirname.exclude_keys={fixed}"]
+
+
+def test_a_search_is_told_what_makes_it_the_same_again() -> None:
+    settings = [OPTUNA, "experiment=lr_search", "jobs_at_once=3", "seed=5"]
+    config = launch.check_command_line("train", ["-m", *settings])
+    assert config is not None
+    besides = said_besides(settings, config)
+    assert besides[1:] == [
+        "hydra.sweeper.n_jobs=${jobs_at_once}",
+        "hydra.sweeper.max_failure_rate=1.0",
+        "hydra.sweeper.sampler.seed=${seed}",
+    ]
+    again = launch.check_command_line("train", ["-m", *settings, *besides])
+    assert again is not None
+    sweeper = again.hydra.sweeper
+    assert (sweeper.n_jobs, sweeper.sampler.seed, sweeper.max_failure_rate) == (3, 5, 1.0)
+    typed = [*settings, "hydra.sweeper.n_jobs=2", "hydra.sweeper.sampler.seed=1"]
+    assert said_besides(typed, config)[1:] == ["hydra.sweeper.max_failure_rate=1.0"]
+
+
+def test_a_search_needs_a_loss_and_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"hydra/sweeper=optuna is for train\.py: prepare\.py has no validation loss"):
+        launch.check_command_line("prepare", ["-m", OPTUNA, "source=c4,alpaca"])
+    monkeypatch.setattr(command_line, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"hydra/sweeper=optuna needs a package: pip install -e '\.\[optuna\]'\."):
+        launch.check_command_line("train", ["-m", OPTUNA, "experiment=lr_search"])
+
+
+def test_one_process_works_on_a_sweep(tiny_overrides: list[str], tmp_path: Path) -> None:
+    grid = [*tiny_overrides, "experiment=lr_sweep", "seed=1"]
+    with locked(tmp_path / "runs" / "lr_sweep" / ".jobs"):
+        answer = start(grid, "-m")
+    assert answer.returncode == 1
+    assert re.fullmatch(
+        r"error: .*lr_sweep/\.jobs is being used by process \d+ on .*: wait for it, or stop it\.\n", answer.stderr
+    )
+    assert answer.stdout == ""
