@@ -26,6 +26,7 @@ from gpt_lightning.hardware import choose_precision
 from gpt_lightning.model import GPTConfig
 from running.beginning import Beginning, beginning_of
 from running.data_folder import source_sizes
+from running.mix_design import propose_mixes
 from running.run_config import accumulation_of, curriculum_of, order_of, schedule_of, watchers_of
 from running.run_directory import RunDirectory
 
@@ -40,16 +41,17 @@ def plan(config: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: the run cannot be, as train.py would say; or the plan exceeds a limit, a source or the disk, after all of it
             is printed, with the smallest change that mends it.
     """
-    settings = config["plan"]
-    config = {key: value for key, value in config.items() if key != "plan"}
+    settings, n_mixes = config["plan"], config["mix_design"]
+    config = {key: value for key, value in config.items() if key not in ("plan", "mix_design")}
+    if n_mixes is not None:
+        return propose_mixes(config, n_mixes)
     run = RunDirectory(Path(config["run_dir"]))
     config = _as_begun(config, run.path)
     curriculum, schedule = curriculum_of(config), schedule_of(config)
     accumulation_of(config)
     _refuse_what_cannot_be(config)
     beginning = beginning_of(run.path, config)
-    names = dict.fromkeys((*beginning.sources, *curriculum.sources))
-    sizes = source_sizes(config, curriculum, names)
+    sizes = source_sizes(config, curriculum, dict.fromkeys((*beginning.sources, *curriculum.sources)))
     sequences = {name: size.sequences for name, size in sizes.items()}
 
     def order_by(changed: Curriculum) -> SampleOrder:
@@ -148,9 +150,7 @@ def _costs(
         "flops": flops,
         "loss": asdict(forecast),
         "precision": precision,
-        "hours": None
-        if on_cpu
-        else budget.hours(flops, settings["device"], **hours),  # a CPU has no peak that is known
+        "hours": None if on_cpu else budget.hours(flops, settings["device"], **hours),
         "devices": n_devices,
         "peak_memory_bytes": memory,
         "device_memory_bytes": device.memory if device else psutil.virtual_memory().total,

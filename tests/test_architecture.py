@@ -82,7 +82,17 @@ MAY_IMPORT = {
     "gpt_lightning.optim": {"gpt_lightning.optim", "torch"},
     "gpt_lightning.tokenizer": {"gpt_lightning.tokenizer"},
     "analysis": {"analysis", "data_modules.curriculum"},
-    "running": {"running", "callbacks", "data_modules", "gpt_lightning", "torch", "lightning", "hydra", "omegaconf"},
+    "running": {
+        "running",
+        "analysis.mix_law",
+        "callbacks",
+        "data_modules",
+        "gpt_lightning",
+        "torch",
+        "lightning",
+        "hydra",
+        "omegaconf",
+    },
 }
 GUARDED = {*OURS, "torch", "lightning", "hydra", "omegaconf", "transformers"}
 
