@@ -6,15 +6,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from rich.console import Console
 from rich.table import Table
 
 from analysis.mix_law import design_mixes, write_constant_mix
 from analysis.mix_law.simplex import as_weights, caps_of
+from running import composing
 from running.data_folder import source_sizes
 from running.run_config import curriculum_of
 
 _EPOCHS = 4.0  # a source that is seen more often than that teaches less (arXiv:2305.16264)
+
+_NOT_THEIRS = (
+    "mix_design=",
+    "plan.",
+    "sweep_dir=",
+    "curriculum=",
+    "seed=",
+)  # settings of the plan that the runs get otherwise
 
 
 def propose_mixes(config: Mapping[str, Any], n: Any) -> dict[str, dict[str, float]]:
@@ -67,12 +77,14 @@ def _print(mixes: Mapping[str, Mapping[str, float]], caps: Mapping[str, float], 
 
 
 def _print_commands(config: Mapping[str, Any], folder: Path, names: list[str]) -> None:
-    """What trains the mixes, and what fits a law to them."""
+    """What trains the mixes and shows the noise between runs of one mix, and what fits a law to them."""
     sweep = Path(config["runs_dir"]) / f"{config['name']}_mixes"
-    places = [f"name={config['name']}", f"sweep_dir={sweep}"]
-    said = shlex.join(["--config-dir", str(folder), *places, f"curriculum={','.join(names)}"])
+    typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    own = [setting for setting in typed if not setting.startswith(_NOT_THEIRS)]
+    train = f"python train.py -m {shlex.join(['--config-dir', str(folder), *own, f'sweep_dir={sweep}'])}"
     print(
-        f"\nwritten to {folder / 'curriculum'}; with the settings of this command as well, these train and judge them:"
+        f"\nwritten to {folder / 'curriculum'}. To train them, the first with two more seeds for the noise, and to fit a law:"
     )
-    print(f"python train.py -m {said}")
-    print(f"python report.py mix_law={sweep}")
+    print(f"{train} curriculum={','.join(names)}")
+    print(f"{train} curriculum={names[0]} seed={config['seed'] + 1},{config['seed'] + 2}")
+    print(f"python report.py {composing.typed('mix_law', sweep)}")

@@ -32,6 +32,7 @@ CALLED_BY_NOBODY = ("utils", "common", "helpers", "misc")
 MAY_IMPORT = {
     "benchmarks": {
         "analysis.budget",
+        "analysis.mix_law",
         "benchmarks",
         "callbacks.data_wait",
         "data_modules",

@@ -32,12 +32,11 @@ def aim_of(
     Raises:
         ValueError: a name is unknown, a number is none, or the sources are not enough for the run.
     """
-    for key, value in (("closeness", closeness), ("max_epochs", max_epochs), ("tokens", tokens)):
-        optional = value is None and key != "closeness"
-        if not optional and not (_is_number(value) and (value > 0 or (value == 0 and key == "closeness"))):
-            raise ValueError(
-                f"mix.{key} is {value!r}: it must be a number, {'0 or more' if key == 'closeness' else 'above 0'}."
-            )
+    if not _is_number(closeness) or closeness < 0:
+        raise ValueError(f"mix.closeness is {closeness!r}: it must be a number, 0 or more.")
+    for key, value in (("max_epochs", max_epochs), ("tokens", tokens)):
+        if value is not None and (not _is_number(value) or value <= 0):
+            raise ValueError(f"mix.{key} is {value!r}: it must be a number above 0, or null.")
     caps = np.ones(len(runs.sources))
     if runs.sequences and max_epochs is not None:
         total = runs.total if tokens is None else max(1, round(tokens / runs.max_seq_len))

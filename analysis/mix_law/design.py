@@ -13,12 +13,11 @@ FLOOR = 0.01
 """The least share of a source in a run of the design: one that is not drawn at all would not be validated."""
 _CANDIDATES = 2000
 _APART = 0.1  # sum of the differences of the shares of two mixes, at least
-_REPEATS = 0.1  # of the runs, of the centre: they show the noise
 _SWEEPS = 5
 
 
 def design_mixes(n: int, caps: np.ndarray, *, seed: int = 0) -> np.ndarray:
-    """(n, sources) mixes, the centre first, a tenth of the runs in all, so that the noise between equal runs is seen.
+    """(n, sources) mixes, no two alike, the first with as much of every source as the caps let it.
 
     Args:
         n: runs.
@@ -38,10 +37,9 @@ def design_mixes(n: int, caps: np.ndarray, *, seed: int = 0) -> np.ndarray:
             f"a source may have at most {caps.min():.2%} of the run: the design needs {FLOOR:.0%} of each source."
         )
     centre = capped(np.full(k, 1 / k), caps)
-    repeats = np.repeat(centre[None], max(2, round(_REPEATS * n)) if n >= 3 * k else 1, axis=0)
     candidates = np.vstack([_corners(caps), random_mixes(_CANDIDATES, caps, floor=FLOOR, seed=seed)])
-    chosen = _most_informative(candidates, n - len(repeats), repeats)
-    return np.vstack([repeats, candidates[sorted(chosen)]])
+    chosen = _most_informative(candidates, n - 1, centre[None])
+    return np.vstack([centre, candidates[sorted(chosen)]])
 
 
 def information(mixes: np.ndarray) -> float:

@@ -51,7 +51,9 @@ def draw_coefficients(law: MixLaw, runs: MixRuns, path: Path) -> None:
             axes.plot(t, rows[of], "o", color=colour, markersize=5)
         axes.set(title=f"loss of {_plain(name)}, c = {law.c[n]:.2f}")
         axes.set_yticks(rows, [_plain(source) for source in runs.sources])
-    figure.supxlabel(f"t, with its 95 % interval (cut off at {_LOWEST:g}, where a source leaves nothing to gain)")
+    figure.supxlabel(
+        f"t, with its 95 % interval (cut off at {_LOWEST:g}, where a source leaves nothing to gain); red: of the source itself"
+    )
     _save(figure, path)
 
 
@@ -60,7 +62,7 @@ def draw_mixes(best: Best, law: MixLaw, sources: Sequence[str], chosen: np.ndarr
     figure = Figure(figsize=(9, 1.6 + 0.55 * len(sources)), layout="constrained")
     axes = figure.subplots()
     rows = np.arange(len(sources))[::-1].astype(float)
-    bars = {"best mix": chosen, "prior": best.prior, "mix of the best run": law.ratios[best.best_run]}
+    bars = {"mix to train": chosen, "prior": best.prior, "mix of the best run": law.ratios[best.best_run]}
     for n, (label, mix) in enumerate(bars.items()):
         axes.barh(rows + 0.25 - 0.25 * n, 100 * mix, height=0.22, color=COLOURS[(0, 5, 4)[n]], label=label)
     capped = best.aim.caps < 1
@@ -88,7 +90,7 @@ def _panels(n: int, *, height: float, sharey: bool = False) -> tuple[Figure, lis
     for axes in panels[n:]:
         axes.set_visible(False)
     for axes in panels[:n]:
-        axes.title.set_fontsize(11)
+        axes.title.set_fontsize(10)
         _dress(axes)
     return figure, list(panels[:n])
 

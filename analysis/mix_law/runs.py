@@ -88,7 +88,8 @@ def _refuse_other_settings(runs: Sequence[Run]) -> None:
 
 
 def _of_runs(runs: Sequence[Run], left_out: Sequence[str]) -> MixRuns:
-    drawn, sizes = [], {}
+    drawn: list[list[float]] = []
+    sizes: dict[str, int] = {}
     validation = [name for name in _losses(runs[0])]
     sources = list(runs[0].environment["data"])
     for run in runs:
