@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-_MOST_STEPS = 100
-_CONVERGED = 1e-7  # of what is to be least, relative
+_MOST_STEPS = 50
+_CONVERGED = 1e-6  # of what is to be least, relative
 _LARGEST = 30.0  # of an exponent: a loss is no e^30, and the search must not overflow on its way
 _BELOW = (0.05, 0.3, 1.0, 4.0)  # how far below the lowest y the first guesses of c lie, in spans of y
 
