@@ -11,9 +11,7 @@ import numpy as np
 
 from analysis.mix_law.exponentials import fit_exponentials
 
-_TOLERATED = (
-    2.0  # robust standard deviations: beyond them a residual counts by its size, no longer by its square (Huber)
-)
+_TOLERATED = 2.0  # robust standard deviations: a larger residual counts by its size, no longer by its square (Huber)
 _ROUNDS = 4
 _USUAL = 10.0  # of a parameter t, where roots of shares count
 _TO_DEVIATION = 1.4826  # of a normal distribution's median absolute deviation

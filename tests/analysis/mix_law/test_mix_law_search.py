@@ -37,6 +37,9 @@ def test_no_mix_of_a_grid_is_better(power: float, closeness: float, caps: tuple[
     lowest = value(grid(aim.caps)).min()
     assert value(best.mix[None])[0] <= lowest + 1e-7
     assert value(best.mix[None])[0] > lowest - 0.01
+    steps = 0.003 * np.random.default_rng(0).normal(size=(2000, 3))
+    near = np.array([capped(np.abs(mix) / np.abs(mix).sum(), aim.caps) for mix in best.mix + steps])
+    assert value(best.mix[None])[0] <= value(near).min() + 1e-7
     assert best.mix.sum() == pytest.approx(1)
     assert (best.mix <= aim.caps + 1e-9).all()
     assert (best.bind == ((best.mix > aim.caps - 1e-3) & (aim.caps < 1))).all()
@@ -60,6 +63,7 @@ def test_a_mix_is_claimed_where_there_is_one_and_not_in_the_noise() -> None:
     best = find_best(law, far)
     assert best.is_better
     assert chosen_mix(best, law) is best.mix
+    assert best.to_prior.loss > best.of_mix.loss - best.of_prior.loss  # it was chosen for looking best
     assert best.of_mix.low < best.of_mix.loss < best.of_mix.high
     assert "The mix with the lowest predicted loss is -" in best_in_words(best, law, "abc")[0]
     own = find_best(law, Aim(EVEN, best.mix, np.ones(3), 0.0))  # the best one is its own prior
