@@ -139,6 +139,10 @@ def _fit_mix_law(patterns: Any, settings: Mapping[str, Any], out_dir: Path | Non
     console = Console(highlight=False, soft_wrap=True, markup=False)
     for said in runs.left_out:
         console.print(f"  left out: {said}")
+    if runs.differences:
+        console.print(
+            f"  the runs differ in more than their mix: {', '.join(runs.differences)}; it is taken not to matter"
+        )
     for rows in (errors_table(runs, law), held_out_table(runs, law), mixes_table(runs, law, best)):
         if rows:
             Console(highlight=False, width=_WIDTH, markup=False).print(_right_aligned(rows), "")

@@ -18,7 +18,7 @@ from report import report
 from running.run_config import curriculum_of
 from tests.conftest import TINY, start
 from tests.mixes import world
-from tests.sweep import copy_of
+from tests.sweep import copy_of, edit_environment
 from train import train
 
 SOURCES = ("readmes", "stdlib", "pydoc", "docstrings")
@@ -142,6 +142,8 @@ def test_runs_that_do_not_belong_are_left_out_or_refused(mix_sweep: Path, tmp_pa
     (rate / "config.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(ValueError, match=r"the runs differ in optimizer.lr \(0.002, 0.5\) and not in their mix alone"):
         read_mix_runs([str(mix_sweep / "*"), str(rate)])
+    edit_environment(longer.parent / "other_3", git={"revision": "0" * 40})
+    assert read_mix_runs([str(mix_sweep / "*"), str(runs[3])]).differences == ("git revision",)
     silent = runs[3] / "metrics.jsonl"
     silent.write_text(silent.read_text().replace("mix/tokens/", "mix/other/"))
     with pytest.raises(ValueError, match=r"metrics.jsonl does not say what was drawn"):

@@ -138,6 +138,9 @@ def _coefficients(law: MixLaw, folder: Path) -> Iterator[str]:
 
 def _left_out(runs: MixRuns) -> Iterator[str]:
     yield "".join(f"<p>{escape(said)}</p>" for said in runs.left_out) or "<p>None.</p>"
+    if runs.differences:
+        differences = ", ".join(runs.differences)
+        yield f"<p>The others differ in more than their mix: {escape(differences)}. It is taken not to matter.</p>"
 
 
 def _html(rows: Sequence[Sequence[str]]) -> str:

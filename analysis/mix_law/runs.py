@@ -14,7 +14,7 @@ import numpy as np
 
 from analysis.comparison import Comparison, find_runs, read_runs
 from analysis.comparison.run import Run
-from analysis.comparison.settings import text_of
+from analysis.comparison.settings import ABSENT, text_of, unlike
 from analysis.mix_law.csv_files import Table, is_folder_of_tables, read_tables
 from analysis.run_record import read_rows
 
@@ -39,6 +39,8 @@ class MixRuns:
     max_seq_len: int = 0
     left_out: tuple[str, ...] = ()
     """What is not among them, and why."""
+    differences: tuple[str, ...] = ()
+    """Beside the mix: of the surroundings, such as the git revision, what is not the same in all of them."""
 
 
 def read_mix_runs(patterns: Any) -> MixRuns:
@@ -69,25 +71,24 @@ def read_mix_runs(patterns: Any) -> MixRuns:
     if not runs:
         first = f", the first as {left_out[0]}" if left_out else ""
         raise ValueError(f"none of the {len(comparison.runs)} runs of mix_law={patterns} is done and validated{first}.")
-    _refuse_other_settings(runs)
-    return _of_runs(runs, left_out)
+    return _of_runs(runs, left_out, _differences(runs))
 
 
-def _refuse_other_settings(runs: Sequence[Run]) -> None:
-    """A law is of the mix alone."""
-    settings = [
-        {key: text_of(value) for key, value in run.deciding.items() if not key.startswith(_MIX)} for run in runs
-    ]
-    keys = [key for key in settings[0] if len({each.get(key) for each in settings}) > 1]
-    if keys:
-        values = sorted({each.get(keys[0], "") for each in settings})
+def _differences(runs: Sequence[Run]) -> list[str]:
+    """In what else than their mix the runs differ: surroundings, which are told; settings, which are refused."""
+    unlike_in = [key for key in unlike([run.deciding for run in runs]) if not key.startswith(_MIX)]
+    settings = [key for key in unlike_in if any(key in run.settings for run in runs)]
+    if settings:
+        key = settings[0]
+        values = sorted({text_of(run.settings.get(key, ABSENT)) for run in runs})
         raise ValueError(
-            f"the runs differ in {keys[0]} ({', '.join(values[:4])}) and not in their mix alone: name those of one value, "
-            f"such as mix_law='{runs[0].path.parent}/*{keys[0]}={values[0]}*', or each of them in a list."
+            f"the runs differ in {key} ({', '.join(values[:4])}) and not in their mix alone: name those of one value, "
+            f"such as mix_law='{runs[0].path.parent}/*{key}={values[0]}*', or each of them in a list."
         )
+    return unlike_in
 
 
-def _of_runs(runs: Sequence[Run], left_out: Sequence[str]) -> MixRuns:
+def _of_runs(runs: Sequence[Run], left_out: Sequence[str], differences: Sequence[str]) -> MixRuns:
     drawn: list[list[float]] = []
     sizes: dict[str, int] = {}
     validation = [name for name in _losses(runs[0])]
@@ -111,6 +112,7 @@ def _of_runs(runs: Sequence[Run], left_out: Sequence[str]) -> MixRuns:
         total=runs[0].steps * int(runs[0].settings["global_batch"]),
         max_seq_len=int(runs[0].settings["model.max_seq_len"]),
         left_out=tuple(left_out),
+        differences=tuple(differences),
     )
 
 

@@ -13,9 +13,13 @@ def law_in_words(law: MixLaw) -> list[str]:
     """Its form, whether it predicts, and what speaks against it: a sentence each."""
     check = law.check
     n, k = law.ratios.shape
-    shares = "shares" if law.form.power == 1 else "the square roots of shares"
+    form = (
+        "The law counts shares in the exponent, as it was published; their square roots predict left-out runs no better."
+        if law.form.power == 1
+        else "The law counts the square roots of shares in the exponent, which predicts left-out runs better than the shares."
+    )
     how = "each from all others" if check.leaves_one_out else f"in {check.n_folds} folds"
-    sentences = [_enough(n, k), f"The law counts {shares} in the exponent, which predicts left-out runs best."]
+    sentences = [_enough(n, k), form]
     if not check.beats_mean:
         chance = _chance(check.gain_over(check.mean))
         sentences.append(
