@@ -56,6 +56,7 @@ PATHS = {
     "log_dir",
     "out_dir",
     "runs",
+    "mix_law",
     "input",
     "output",
     "init_from",
@@ -137,8 +138,8 @@ def quote_texts(arguments: list[str]) -> list[str]:
     for argument in arguments:
         key, equals, text = argument.partition("=")
         is_text = key in TEXTS or (key.rpartition(".")[2] == "path" and text[:1] not in ("", '"', "'"))
-        if key == "runs" and "," in text and not set(text) & set("=[\"'"):
-            argument = f"runs=[{text}]"
+        if key in ("runs", "mix_law") and "," in text and not set(text) & set("=[\"'"):
+            argument = f"{key}=[{text}]"
         is_path = key in PATHS and text[:1] not in ("", '"', "'", "[") and ("=" in text or _SIGNS.search(text))
         if equals and (is_text or is_path):
             argument = f"{key}={hydra_quoted(text)}"

@@ -12,7 +12,6 @@ from typing import Any
 
 import hydra
 import numpy as np
-import psutil
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
@@ -25,12 +24,13 @@ from data_modules import Curriculum, SampleOrder
 from data_modules.diet_plan import SourcePlan, plan_diet
 from data_modules.mending import smallest_change
 from data_modules.order import Exhausted
-from gpt_lightning.hardware import choose_precision
 from gpt_lightning.model import GPTConfig
-from running.beginning import Beginning, beginning_of
+from running.beginning import beginning_of
 from running.data_folder import source_sizes
+from running.mix_design import propose_mixes
 from running.multirun import Multirun
 from running.run_config import accumulation_of, curriculum_of, order_of, schedule_of, watchers_of
+from running.run_costs import costs_of
 from running.run_directory import RunDirectory
 
 _POINTS = 200  # of the curves
@@ -48,16 +48,17 @@ def plan(config: Mapping[str, Any], *, silently: bool = False) -> dict[str, Any]
         ValueError: the run cannot be, as train.py would say; or the plan exceeds a limit, a source or the disk, after all of it
             is printed, with the smallest change that mends it.
     """
-    settings = config["plan"]
-    config = {key: value for key, value in config.items() if key != "plan"}
+    settings, n_mixes = config["plan"], config["mix_design"]
+    config = {key: value for key, value in config.items() if key not in ("plan", "mix_design")}
+    if n_mixes is not None:
+        return propose_mixes(config, n_mixes)
     run = RunDirectory(Path(config["run_dir"]))
     config = _as_begun(config, run.path)
     curriculum, schedule = curriculum_of(config), schedule_of(config)
     accumulation_of(config)
     _refuse_what_cannot_be(config)
     beginning = beginning_of(run.path, config)
-    names = dict.fromkeys((*beginning.sources, *curriculum.sources))
-    sizes = source_sizes(config, curriculum, names)
+    sizes = source_sizes(config, curriculum, dict.fromkeys((*beginning.sources, *curriculum.sources)))
     sequences = {name: size.sequences for name, size in sizes.items()}
 
     def order_by(changed: Curriculum) -> SampleOrder:
@@ -71,7 +72,7 @@ def plan(config: Mapping[str, Any], *, silently: bool = False) -> dict[str, Any]
         change = " ".join(smallest_change(config["curriculum"], error, order_by)) or "curriculum.on_exhausted=repeat"
         problems.append(f"{error.fact}. The smallest change: {change}.")
     sources = plan_diet(order, {name: size.loss_bearing for name, size in sizes.items()})
-    costs = _costs(config, settings, order, beginning)
+    costs = costs_of(config, settings, order, beginning)
     problems += _disk_problems(config, run.path, costs)
     expected = [name for name, size in sizes.items() if size.is_expected]
     content = {
@@ -109,65 +110,6 @@ def _refuse_what_cannot_be(config: Mapping[str, Any]) -> None:
     except TypeError as error:  # a key that it does not know
         raise ValueError(f"model: {error}.") from error
     watchers_of(config)
-
-
-def _costs(
-    config: Mapping[str, Any], settings: Mapping[str, Any], order: SampleOrder, beginning: Beginning
-) -> dict[str, Any]:
-    """What the run takes and what it may reach, in plain numbers."""
-    model, trainer = config["model"], config["trainer"]
-    on_cpu, device = settings["device"] == "cpu", budget.find_device(str(settings["device"]))
-    if device is None and not on_cpu:
-        raise ValueError(f"plan.device={settings['device']} is not known: cpu, {', '.join(budget.DEVICES)} are.")
-    if not isinstance(settings["mfu"], (int, float)) or not 0 < settings["mfu"] <= 1:
-        raise ValueError(f"plan.mfu is {settings['mfu']!r}: it is a share of the device's peak, above 0 and at most 1.")
-    precision = trainer["precision"]
-    if precision == "auto":
-        half = "bf16-mixed" if device and device.has_bf16 else "16-mixed"
-        precision = choose_precision("auto", device="cpu")[0] if on_cpu else half
-    optimizer = config["optimizer"]["_target_"].rpartition(".")[2]
-    n_parameters = budget.n_parameters(model)
-    tokens = order.steps * order.global_batch * model["max_seq_len"]
-    left = (order.steps - beginning.step) * order.global_batch * model["max_seq_len"]
-    flops = budget.flops_per_token(model) * left
-    drawn = {source: order.counts(order.steps)[source] / n for source, n in order.sequences.items()}
-    forecast = budget.chinchilla_loss(
-        n_parameters, {source: (n * model["max_seq_len"], drawn[source]) for source, n in order.sequences.items()}
-    )
-    n_devices = trainer["devices"] * trainer["num_nodes"]
-    memory = budget.peak_memory_bytes(
-        model,
-        micro_batch=config["micro_batch"],
-        optimizer=optimizer,
-        precision=precision,
-        device_type="cpu" if on_cpu else "cuda",
-        n_devices=n_devices,
-        sharded=trainer["strategy"] == "fsdp",
-    )
-    hours = {"precision": precision, "mfu": settings["mfu"], "n_devices": n_devices}
-    checkpoint = budget.checkpoint_bytes(model, optimizer=optimizer, precision=precision)
-    saving = config["callbacks"]["checkpoints"]
-    written = -(-order.steps // saving["every"])
-    permanent = saving.get("permanent_every")
-    apart = bool(saving.get("best")) + (order.steps // permanent if permanent else 0)
-    return {
-        "from_step": beginning.step,
-        "parameters": n_parameters,
-        "tokens": tokens,
-        "tokens_per_parameter": tokens / n_parameters,
-        "flops": flops,
-        "loss": asdict(forecast),
-        "precision": precision,
-        # a CPU has no peak that is known
-        "hours": None if on_cpu else budget.hours(flops, settings["device"], **hours),
-        "device": settings["device"],
-        "devices": n_devices,
-        "peak_memory_bytes": memory,
-        "device_memory_bytes": device.memory if device else psutil.virtual_memory().total,
-        "checkpoints": written,
-        "checkpoint_bytes": checkpoint,
-        "disk_bytes": checkpoint * (min(written, saving["keep"] + 1) + apart),
-    }
 
 
 def _disk_problems(config: Mapping[str, Any], run: Path, costs: Mapping[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ from analysis import standalone_page
 from analysis.comparison.reading import read_runs
 from analysis.run_record import RunRecord
 
-_STYLE = """
+STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1c2330; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
 h1, h2 { line-height: 1.2; } h2 { margin-top: 2.5rem; }
 table { border-collapse: collapse; } th, td { padding: .25rem .9rem .25rem 0; text-align: left; vertical-align: top; }
@@ -32,7 +32,7 @@ def write_page(run: RunRecord, pictures: Mapping[str, Path], path: Path) -> None
     """
     sections = [
         ("Validation", _validation(run)),
-        *((heading, [_picture(heading, file)]) for heading, file in pictures.items()),
+        *((heading, [picture(heading, file)]) for heading, file in pictures.items()),
         ("Samples", _samples(run)),
         ("What happened under way", _events(run)),
         ("Made with", _environment(run)),
@@ -40,7 +40,7 @@ def write_page(run: RunRecord, pictures: Mapping[str, Path], path: Path) -> None
     ]
     body = "\n".join(f"<h2>{escape(heading)}</h2>\n" + "\n".join(parts) for heading, parts in sections)
     standalone_page.write_page(
-        path, title=run.title, body=f"<h1>{escape(run.title)}</h1>\n<p>{escape(how_far(run))}</p>\n{body}", style=_STYLE
+        path, title=run.title, body=f"<h1>{escape(run.title)}</h1>\n<p>{escape(how_far(run))}</p>\n{body}", style=STYLE
     )
 
 
@@ -82,7 +82,8 @@ def _validation(run: RunRecord) -> Iterator[str]:
     yield table(head, rows) if rows else "<p>It has not been validated yet.</p>"
 
 
-def _picture(heading: str, file: Path) -> str:
+def picture(heading: str, file: Path) -> str:
+    """A PNG file as part of a page."""
     return f'<img alt="{escape(heading)}" src="data:image/png;base64,{b64encode(file.read_bytes()).decode()}">'
 
 

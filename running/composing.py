@@ -19,7 +19,10 @@ _WHOLE_CONFIG = """defaults: [override hydra/hydra_logging: disabled, override h
 hydra: {output_subdir: null, run: {dir: .}}
 """
 # sections whose keys are names of the user's
-_OPEN = r"curriculum\.(keyframes|keyframes\.\w+\.weights|mixes|mixes\.\w+|max_epochs|replay)|data\.limit_tokens"
+_OPEN = (
+    r"curriculum\.(keyframes|keyframes\.\w+\.weights|mixes|mixes\.\w+|max_epochs|replay)"
+    r"|data\.limit_tokens|mix\.(weights|prior)"
+)
 
 
 def compose_config(config_name: str, overrides: Iterable[str] = ()) -> dict[str, Any]:

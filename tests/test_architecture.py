@@ -32,6 +32,7 @@ CALLED_BY_NOBODY = ("utils", "common", "helpers", "misc")
 MAY_IMPORT = {
     "benchmarks": {
         "analysis.budget",
+        "analysis.mix_law",
         "benchmarks",
         "callbacks.data_wait",
         "data_modules",
@@ -82,7 +83,17 @@ MAY_IMPORT = {
     "gpt_lightning.optim": {"gpt_lightning.optim", "torch"},
     "gpt_lightning.tokenizer": {"gpt_lightning.tokenizer"},
     "analysis": {"analysis", "data_modules.curriculum"},
-    "running": {"running", "callbacks", "data_modules", "gpt_lightning", "torch", "lightning", "hydra", "omegaconf"},
+    "running": {
+        "running",
+        "analysis.mix_law",
+        "callbacks",
+        "data_modules",
+        "gpt_lightning",
+        "torch",
+        "lightning",
+        "hydra",
+        "omegaconf",
+    },
 }
 GUARDED = {*OURS, "torch", "lightning", "hydra", "omegaconf", "transformers"}
 

@@ -1,0 +1,161 @@
+"""Does the law predict runs that it has not seen, and better than a linear fit and the mean of all runs do?
+
+Every run, with those of the very same mix, is predicted from the others: one at a time, or of many runs in so many folds.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy import stats
+
+_SAME_MIX = 3  # decimals of the shares, in which repeats of a mix agree
+CONFIDENCE = 0.95
+Predictor = Callable[[np.ndarray], np.ndarray]
+"""(samples, runs), how often each run counts -> (samples, mixes, validation sources), the losses that those predict."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """Predicted minus measured loss of each run, predicted without it."""
+
+    losses: np.ndarray  # (runs, validation), measured
+    law: np.ndarray  # (runs, validation) errors, as of all the following
+    linear: np.ndarray
+    mean: np.ndarray
+    n_folds: int
+    leaves_one_out: bool
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """Of the law, (runs, validation)."""
+        return self.losses + self.law
+
+    def rmse(self, errors: np.ndarray) -> np.ndarray:
+        """Of each validation source, nats."""
+        root: np.ndarray = np.sqrt((errors**2).mean(axis=0))
+        return root
+
+    def r2(self, errors: np.ndarray) -> np.ndarray:
+        """Of each validation source: how much of the runs' variance is predicted; 0 or less: nothing."""
+        return r_squared(self.losses + errors, self.losses)
+
+    def gain_over(self, errors: np.ndarray) -> "Gain":
+        """By how much the law's errors are smaller than other ones."""
+        return Gain.of(errors, self.law, self.losses.std(axis=0))
+
+    @cached_property
+    def beats_mean(self) -> bool:
+        """Whether the mix matters, as far as the runs can tell."""
+        return self.gain_over(self.mean).is_clear
+
+    @cached_property
+    def beats_linear(self) -> bool:
+        """Whether the curve is worth more than a plane."""
+        return self.gain_over(self.linear).is_clear
+
+
+@dataclass(frozen=True)
+class Gain:
+    """How much smaller one predictor's errors are than another's."""
+
+    share: float
+    """Of the other's mean absolute error, each validation source in units of its spread; negative: they are larger."""
+    p_value: float
+    """That so much or more is chance: a paired t-test over the runs, one-sided."""
+
+    @property
+    def is_clear(self) -> bool:
+        """At `CONFIDENCE`."""
+        return self.p_value < 1 - CONFIDENCE
+
+    @staticmethod
+    def of(theirs: np.ndarray, ours: np.ndarray, spread: np.ndarray) -> "Gain":
+        """Errors (runs, validation), and the standard deviation of the losses of each validation source."""
+        spread = np.where(spread > 0, spread, 1.0)
+        others, mine = ((np.abs(errors) / spread).mean(axis=1) for errors in (theirs, ours))  # (runs,)
+        gained = others - mine
+        if len(gained) < 2 or not gained.std() > 0:
+            return Gain(0.0, 1.0)
+        t = gained.mean() / (gained.std(ddof=1) / np.sqrt(len(gained)))
+        return Gain(float(gained.mean() / others.mean()), float(stats.t.sf(t, len(gained) - 1)))
+
+
+def check(ratios: np.ndarray, losses: np.ndarray, law: Predictor, *, most_folds: int) -> Check:
+    """Predict every run from the others.
+
+    Args:
+        ratios: (runs, sources).
+        losses: (runs, validation).
+        law: fits the law, and predicts all runs.
+        most_folds: with more mixes than that, so many folds.
+    """
+    folds = folds_of(ratios, most=most_folds)
+    n_folds = int(folds.max()) + 1
+    samples = left_out(folds)
+    own = folds, np.arange(len(ratios))  # the prediction of each run by the sample that lacks it
+    linear = np.array([_linear(ratios[sample > 0], losses[sample > 0], ratios) for sample in samples])
+    mean = samples @ losses / samples.sum(axis=1, keepdims=True)
+    return Check(
+        losses=losses,
+        law=law(samples)[own] - losses,
+        linear=linear[own] - losses,
+        mean=mean[folds] - losses,
+        n_folds=n_folds,
+        leaves_one_out=n_folds == len(mixes_of(ratios)),
+    )
+
+
+def folds_of(ratios: np.ndarray, *, most: int) -> np.ndarray:
+    """The fold of each run, (runs,): repeats of a mix stay together, so that none is predicted from its own twin."""
+    mixes = mixes_of(ratios)
+    order = np.random.default_rng(0).permutation(len(mixes))
+    folds = np.empty(len(ratios), dtype=int)
+    for n, runs in enumerate(mixes):
+        folds[runs] = order[n] % most
+    return folds
+
+
+def left_out(folds: np.ndarray) -> np.ndarray:
+    """(folds, runs): 0 for the runs of the fold, 1 for the others."""
+    return (np.arange(folds.max() + 1)[:, None] != folds).astype(float)
+
+
+def mixes_of(ratios: np.ndarray) -> list[np.ndarray]:
+    """The runs of each mix, by number."""
+    _, of_run = np.unique(ratios.round(_SAME_MIX), axis=0, return_inverse=True)
+    return [np.flatnonzero(of_run == n) for n in range(of_run.max() + 1)]
+
+
+def noise_of(ratios: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, int]:
+    """Standard deviation of runs of the same mix, (validation,), and its degrees of freedom; 0 of them: no mix was repeated."""
+    repeated = [losses[runs] for runs in mixes_of(ratios) if len(runs) > 1]
+    degrees = sum(len(values) - 1 for values in repeated)
+    squares = sum((((values - values.mean(axis=0)) ** 2).sum(axis=0) for values in repeated), np.zeros(losses.shape[1]))
+    return np.sqrt(squares / max(degrees, 1)), degrees
+
+
+def r_squared(predicted: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    """Of each validation source, (validation,), from (runs, validation)."""
+    total = ((measured - measured.mean(axis=0)) ** 2).sum(axis=0)
+    left = ((predicted - measured) ** 2).sum(axis=0)
+    return 1 - left / np.where(total > 0, total, np.nan)
+
+
+def rank_correlation(predicted: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    """Spearman's, of each validation source, (validation,), from (runs, validation)."""
+    ranks = [stats.rankdata(values, axis=0) for values in (predicted, measured)]
+    a, b = (rank - rank.mean(axis=0) for rank in ranks)
+    correlation: np.ndarray = (a * b).sum(axis=0) / np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
+    return correlation
+
+
+def linear_fit(ratios: np.ndarray, losses: np.ndarray) -> np.ndarray:
+    """The loss of each source alone, by least squares: (sources, validation)."""
+    return np.linalg.lstsq(ratios, losses, rcond=None)[0]
+
+
+def _linear(ratios: np.ndarray, losses: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    predicted: np.ndarray = asked @ linear_fit(ratios, losses)
+    return predicted

@@ -1,0 +1,141 @@
+"""What a law is fitted to, read from the runs of a sweep or from tables of other projects.
+
+The shares are those that a run really drew, from its ledger, over all its steps: a curriculum that changes is taken for its
+totals, which is all that a law knows of it.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from analysis.comparison import Comparison, find_runs, read_runs
+from analysis.comparison.run import Run
+from analysis.comparison.settings import ABSENT, text_of, unlike
+from analysis.mix_law.csv_files import Table, is_folder_of_tables, read_tables
+from analysis.run_record import read_rows
+
+_MIX = "curriculum."
+
+
+@dataclass(frozen=True)
+class MixRuns:
+    """Runs that differ in their mix, and their seed, alone."""
+
+    names: tuple[str, ...]
+    sources: tuple[str, ...]
+    validation: tuple[str, ...]
+    ratios: np.ndarray  # (runs, sources)
+    losses: np.ndarray  # (runs, validation), nats
+    held_out: "MixRuns | None" = None
+    """Runs that were set aside to be predicted."""
+    sequences: dict[str, int] = field(default_factory=dict)
+    """There are of each source to train on; empty: nobody says, so no epochs can be counted."""
+    total: int = 0
+    """Sequences that each run drew; 0: nobody says."""
+    max_seq_len: int = 0
+    left_out: tuple[str, ...] = ()
+    """What is not among them, and why."""
+    differences: tuple[str, ...] = ()
+    """Beside the mix: of the surroundings, such as the git revision, what is not the same in all of them."""
+
+
+def read_mix_runs(patterns: Any) -> MixRuns:
+    """The runs of a sweep, or the tables in a folder.
+
+    Args:
+        patterns: a folder with tables, or what `find_runs` takes.
+
+    Raises:
+        ValueError: there are none, runs differ in more than their mix, or a table is not as it should be; with the place.
+    """
+    if isinstance(patterns, str) and is_folder_of_tables(Path(patterns)):
+        fitted, held_out = read_tables(Path(patterns))
+        return _of_table(fitted, None if held_out is None else _of_table(held_out, None))
+    try:
+        paths = find_runs(patterns).runs
+    except ValueError as error:
+        raise ValueError(f"mix_law: {error} A folder of CSV files will do too.".replace("runs=", "", 1)) from error
+    comparison = Comparison(read_runs(paths))
+    runs, left_out = [], []
+    for run in comparison.runs:
+        if run in comparison.ranked and all(map(math.isfinite, _losses(run).values())):
+            runs.append(run)
+        else:
+            why = [*comparison.reasons.get(run.name, []), *([run.note] if run.note else [])]
+            why += ["its loss is not finite"] if run in comparison.ranked else []
+            left_out.append(f"{run.name}: {'; '.join(why) or run.state}")
+    if not runs:
+        first = f", the first as {left_out[0]}" if left_out else ""
+        raise ValueError(f"none of the {len(comparison.runs)} runs of mix_law={patterns} is done and validated{first}.")
+    return _of_runs(runs, left_out, _differences(runs))
+
+
+def _differences(runs: Sequence[Run]) -> list[str]:
+    """In what else than their mix the runs differ: surroundings, which are told; settings, which are refused."""
+    unlike_in = [key for key in unlike([run.deciding for run in runs]) if not key.startswith(_MIX)]
+    settings = [key for key in unlike_in if any(key in run.settings for run in runs)]
+    if settings:
+        key = settings[0]
+        values = sorted({text_of(run.settings.get(key, ABSENT)) for run in runs})
+        raise ValueError(
+            f"the runs differ in {key} ({', '.join(values[:4])}) and not in their mix alone: name those of one value, "
+            f"such as mix_law='{runs[0].path.parent}/*{key}={values[0]}*', or each of them in a list."
+        )
+    return unlike_in
+
+
+def _of_runs(runs: Sequence[Run], left_out: Sequence[str], differences: Sequence[str]) -> MixRuns:
+    drawn: list[list[float]] = []
+    sizes: dict[str, int] = {}
+    validation = [name for name in _losses(runs[0])]
+    sources = list(runs[0].environment["data"])
+    for run in runs:
+        tokens, epochs = _ledger(run)
+        drawn.append([tokens.get(source, 0.0) for source in sources])
+        for source, passes in epochs.items():
+            if passes > 0:  # a source of another run is the same, to the token
+                sizes[source] = max(
+                    sizes.get(source, 0), round(tokens[source] / passes / run.settings["model.max_seq_len"])
+                )
+    table = np.array(drawn)
+    return MixRuns(
+        names=tuple(run.name for run in runs),
+        sources=tuple(sources),
+        validation=tuple(validation),
+        ratios=table / table.sum(axis=1, keepdims=True),
+        losses=np.array([list(_losses(run).values()) for run in runs]),
+        sequences={source: sizes[source] for source in sources} if set(sizes) == set(sources) else {},
+        total=runs[0].steps * int(runs[0].settings["global_batch"]),
+        max_seq_len=int(runs[0].settings["model.max_seq_len"]),
+        left_out=tuple(left_out),
+        differences=tuple(differences),
+    )
+
+
+def _ledger(run: Run) -> tuple[dict[str, float], dict[str, float]]:
+    """(tokens drawn, epochs) of each source, at the end of the run."""
+    for row in reversed(read_rows(run.path / "metrics.jsonl")):
+        tokens = {key.removeprefix("mix/tokens/"): value for key, value in row.items() if key.startswith("mix/tokens/")}
+        if tokens and sum(tokens.values()) > 0:
+            return tokens, {source: row.get(f"mix/epochs/{source}", 0.0) for source in tokens}
+    raise ValueError(
+        f"{run.path / 'metrics.jsonl'} does not say what was drawn (mix/tokens/…): the run was trained without "
+        "callbacks.mix_ledger, and cannot be used."
+    )
+
+
+def _losses(run: Run) -> dict[str, float]:
+    """Of each source that was validated after the last step."""
+    return {
+        key.removeprefix("val/loss/"): value
+        for key, value in run.final.items()
+        if key.startswith("val/loss/") and key != "val/loss/mean"
+    }
+
+
+def _of_table(table: Table, held_out: MixRuns | None) -> MixRuns:
+    return MixRuns(table.names, table.sources, table.validation, table.ratios, table.losses, held_out)

@@ -1,0 +1,188 @@
+"""From the mixes to run to the best one: plan.py mix_design=, report.py mix_law=, and train.py with what they write."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+import launch
+from analysis.mix_law import design_mixes, read_mix_runs
+from data_modules import SourceShards
+from plan import plan
+from report import report
+from running.run_config import curriculum_of
+from tests.conftest import TINY, start
+from tests.mixes import world
+from tests.sweep import copy_of, edit_environment
+from train import train
+
+SOURCES = ("readmes", "stdlib", "pydoc", "docstrings")
+
+
+@pytest.fixture(scope="module")
+def mix_sweep(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run and copies of it that tell of other mixes, and of the losses that a known law gives them."""
+    folder = tmp_path_factory.mktemp("mixes") / "mix_sweep"
+    places = [f"data_dir={tiny_data}", f"runs_dir={folder}", "name=trained"]
+    train(launch.compose_config("train", [*TINY, "val_every=12", *places]))
+    truth = world(power=0.5)
+    mixes = design_mixes(18, np.ones(4))
+    noise = 0.005 * np.random.default_rng(0).normal(size=mixes.shape)
+    for n, (mix, losses) in enumerate(zip(mixes, truth(mixes) + noise, strict=True)):
+        tell(copy_of(folder / "trained", f"mix_{n:02}"), mix, losses)
+    (folder / "trained").rename(folder.parent / "trained")
+    return folder
+
+
+def tell(run: Path, mix: np.ndarray, losses: np.ndarray, **settings: Any) -> None:
+    """Let a run say that it drew another mix, and what came of it."""
+    config = yaml.safe_load((run / "config.yaml").read_text()) | settings
+    config["curriculum"]["keyframes"] = {"start": {"at": 0.0, "weights": dict(zip(SOURCES, mix.tolist(), strict=True))}}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    *rows, last = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    for n, source in enumerate(SOURCES):
+        sequences = last[f"mix/tokens/{source}"] / last[f"mix/epochs/{source}"]
+        last[f"mix/tokens/{source}"] = mix[n] * last["tokens"]
+        last[f"mix/epochs/{source}"] = mix[n] * last["tokens"] / sequences
+        last[f"val/loss/{source}"] = losses[n]
+    last["val/loss/mean"] = losses.mean()
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, last]))
+
+
+def report_on(runs: Any, *more: str) -> None:
+    report(launch.compose_config("report", list(more)) | {"mix_law": str(runs)})
+
+
+def test_shares_are_those_that_were_drawn(mix_sweep: Path, tiny_data: Path) -> None:
+    runs = read_mix_runs(str(mix_sweep))
+    assert runs.ratios == pytest.approx(design_mixes(18, np.ones(4))[:, [SOURCES.index(s) for s in runs.sources]])
+    assert runs.validation == runs.sources
+    assert runs.total == 12 * 8
+    assert runs.max_seq_len == 32
+    for source, count in runs.sequences.items():
+        borders = SourceShards(tiny_data / "bpe_512" / source).train.sequences(32, whole=True)
+        assert count == len(borders) - 1
+    real = read_mix_runs(str(mix_sweep.parent / "trained"))
+    assert real.ratios.sum() == pytest.approx(1)
+    assert real.ratios * 96 == pytest.approx(np.round(real.ratios * 96))
+
+
+def test_the_page_and_a_mix_that_trains(
+    mix_sweep: Path, tmp_path: Path, tiny_overrides: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    report_on(mix_sweep, f"out_dir={tmp_path}", "mix.max_epochs=400")
+    printed = capsys.readouterr().out
+    assert "The law counts the square roots of shares" in printed
+    assert "less than a linear fit (p" in printed
+    page = (tmp_path / "mix_law.html").read_text()
+    assert page.count("data:image/png;base64,") == 3
+    assert "The law counts the square roots of shares" in page
+    finished = start(
+        [*tiny_overrides, "curriculum=best_mix", "name=best", "max_steps=4", "schedule.warmup_steps=1"],
+        "--config-dir",
+        str(tmp_path),
+    )
+    assert finished.returncode == 0, finished.stderr
+    weights = yaml.safe_load((tmp_path / "curriculum" / "best_mix.yaml").read_text())["keyframes"]["start"]["weights"]
+    run_dir = next(Path(o.partition("=")[2]) for o in tiny_overrides if o.startswith("runs_dir=")) / "best"
+    trained = yaml.safe_load((run_dir / "config.yaml").read_text())["curriculum"]
+    assert trained["keyframes"] == {"start": {"at": 0.0, "weights": weights}}
+    assert sum(weights.values()) == pytest.approx(1)
+
+
+def test_caps_follow_from_epochs_and_the_length_of_the_run(
+    mix_sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = read_mix_runs(str(mix_sweep))
+    least = min(runs.sequences, key=lambda source: runs.sequences[source])
+    tokens = 3 * runs.sequences[least] * 32 * 4  # a third of it, at four epochs
+    others = f"+mix.weights.{least}=1"
+    report_on(mix_sweep, f"out_dir={tmp_path}", f"mix.tokens={tokens}", "mix.closeness=0", others)
+    assert f"Caps that hold it: {least} at 33.3 %" in capsys.readouterr().out
+    weights = yaml.safe_load((tmp_path / "curriculum" / "best_mix.yaml").read_text())["keyframes"]["start"]["weights"]
+    assert weights[least] == 0.3333
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["+mix.weights.c4=1"], r"mix.weights.c4 names none of readmes"),
+        (["+mix.prior.pydoc=-1"], r"mix.prior.pydoc is -1"),
+        (["+mix.prior.pydoc=0"], r"mix.prior are all zero"),
+        (["mix.closeness=-1"], r"mix.closeness is -1"),
+        (["mix.max_epochs=0"], r"mix.max_epochs is 0"),
+        (["mix.tokens=1e12"], r"4 epochs of .* are 0% of the"),
+        (["runs=elsewhere"], r"give one of them"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(mix_sweep: Path, settings: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        report_on(mix_sweep, *settings)
+
+
+def test_runs_that_do_not_belong_are_left_out_or_refused(mix_sweep: Path, tmp_path: Path) -> None:
+    mix, losses = np.array([0.4, 0.3, 0.2, 0.1]), np.full(4, 3.0)
+    runs = [Path(shutil.copytree(mix_sweep / f"mix_{n:02}", tmp_path / f"other_{n}")) for n in range(4)]
+    longer, diverged, rate = runs[:3]
+    tell(longer, mix, losses, max_steps=40)
+    tell(diverged, mix, np.full(4, np.nan))
+    names = [str(mix_sweep / "*"), str(longer), str(diverged)]
+    read = read_mix_runs(names)
+    assert len(read.names) == 18
+    assert len(read.left_out) == 2
+    assert "schedule length" in " ".join(read.left_out)
+    assert "not finite" in " ".join(read.left_out)
+    config = yaml.safe_load((rate / "config.yaml").read_text())
+    config["optimizer"]["lr"] = 0.5
+    (rate / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(ValueError, match=r"the runs differ in optimizer.lr \(0.002, 0.5\) and not in their mix alone"):
+        read_mix_runs([str(mix_sweep / "*"), str(rate)])
+    edit_environment(longer.parent / "other_3", git={"revision": "0" * 40})
+    assert read_mix_runs([str(mix_sweep / "*"), str(runs[3])]).differences == ("git revision",)
+    silent = runs[3] / "metrics.jsonl"
+    silent.write_text(silent.read_text().replace("mix/tokens/", "mix/other/"))
+    with pytest.raises(ValueError, match=r"metrics.jsonl does not say what was drawn"):
+        read_mix_runs(str(runs[3]))
+
+
+def test_a_design_is_written_as_choices_that_compose(
+    tiny_config: Callable[..., dict[str, Any]],
+    tiny_overrides: list[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    named = plan(launch.compose_config("plan", [*tiny_overrides, "mix_design=12", "max_steps=100"]))
+    assert list(named) == [f"mix_{n:02}" for n in range(12)]
+    folder = Path(tiny_config()["runs_dir"]) / "quickstart_design"
+    for name, weights in named.items():
+        content = yaml.safe_load((folder / "curriculum" / f"{name}.yaml").read_text())
+        curriculum = curriculum_of({"curriculum": content})
+        assert curriculum.resolve(steps=100, tokens_per_step=256).weights(50) == pytest.approx(weights)
+        assert sum(weights.values()) == pytest.approx(1)
+        assert min(weights.values()) >= 0.0099
+    printed = capsys.readouterr().out
+    assert f"--config-dir {folder}" in printed
+    assert f"curriculum={','.join(named)}" in printed
+    assert "curriculum=mix_00 seed=1338,1339" in printed
+    plan(launch.compose_config("plan", [*tiny_overrides, "mix_design=9", "max_steps=100"]))
+    assert len(list((folder / "curriculum").iterdir())) == 9
+    with pytest.raises(ValueError, match="mix_design is 'many'"):
+        plan(launch.compose_config("plan", [*tiny_overrides, "mix_design=many"]))
+    with pytest.raises(ValueError, match="takes at least 8 runs"):
+        plan(launch.compose_config("plan", [*tiny_overrides, "mix_design=5"]))
+
+
+def test_a_mix_of_a_design_trains_as_the_plan_says(tiny_overrides: list[str], tmp_path: Path) -> None:
+    """As a job of the printed command, and what it drew."""
+    plan(launch.compose_config("plan", [*tiny_overrides, "mix_design=9", "max_steps=12"]))
+    folder = tmp_path / "runs" / "quickstart_design"
+    finished = start([*tiny_overrides, "name=mix", "curriculum=mix_3"], "--config-dir", str(folder))
+    assert finished.returncode == 0, finished.stderr
+    runs = read_mix_runs(str(tmp_path / "runs" / "mix"))
+    planned = yaml.safe_load((folder / "curriculum" / "mix_3.yaml").read_text())["keyframes"]["start"]["weights"]
+    for source, share in zip(runs.sources, runs.ratios[0], strict=True):
+        assert share == pytest.approx(planned[source], abs=2 / 96)
