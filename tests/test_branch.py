@@ -15,7 +15,7 @@ import launch
 from callbacks.checkpoints import SAVED
 from data_modules import SourceShards
 from data_modules.shard_files import read_information, sealed
-from gpt_lightning.optim import cosine_schedule
+from gpt_lightning.optim import learning_rate_schedule
 from running.run_config import curriculum_of
 from tests.conftest import TINY
 from tests.runs import (
@@ -150,7 +150,7 @@ def test_the_row_across_the_branching_plans_what_both_curricula_plan(trunk: Path
 
 def test_the_learning_rate_is_that_of_the_tails_own_schedule(trunk: Path, tail: Path) -> None:
     config = OmegaConf.load(tail / "config.yaml")
-    expected = cosine_schedule(steps=16, **config.schedule)
+    expected = learning_rate_schedule(steps=16, **config.schedule)
     for row in metrics(tail):
         assert row["train/lr"] == pytest.approx(config.optimizer.lr * expected(row["step"] - 1))
     at_ten = next(row for row in metrics(trunk) if row["step"] == 10)
