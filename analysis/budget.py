@@ -156,7 +156,7 @@ def checkpoint_bytes(model: Model, *, optimizer: str, precision: str) -> int:
     """Size of a checkpoint file, weights and moments, within 2 %. During a save there is one more than are kept."""
     records = 6 if optimizer == "AdamW8bit" else 4  # of each parameter in the zip, with 340 bytes of names and padding
     n_records = records * len(parameter_shapes(model)) - (2 * len(_hidden(model)) if optimizer == "MuonAdamW" else 0)
-    return sum(_state_bytes(model, optimizer, precision)) + 340 * n_records
+    return sum(_state_bytes(model, optimizer, precision)) + 340 * n_records + 20_000  # of settings and the like
 
 
 def peak_memory_bytes(

@@ -102,7 +102,7 @@ def test_each_stacked_matrix_gets_an_orthogonal_update(choices: dict[str, Any]) 
             moved = parameter.detach() - before[name]
             for update in moved.split(rows_of(name, model.config) or len(moved)):
                 singular = torch.linalg.svdvals(update) / (0.2 * LR * max(update.shape) ** 0.5)
-                assert 0.6 < singular.median(), name  # a square matrix has a few that five iterations do not bring up
+                assert singular.median() > 0.6, name  # a square matrix has a few that five iterations do not bring up
                 assert singular.max() < 1.4, name
                 assert update.square().mean().sqrt() == pytest.approx(0.2 * LR, rel=0.25)
 
