@@ -235,7 +235,10 @@ def test_a_limit_of_epochs_counts_what_the_trunk_has_drawn(trunk: Path, branch: 
         (["init_from=anywhere"], r"init_from and branch\.run both say which weights to begin with"),
         (["model.n_layers=3"], r"was trained with model\.n_layers=2, and now it is 3: a branch keeps the model"),
         (["tokenizer.name=gpt2"], r"was trained with tokenizer\.name=bpe_512, and now it is gpt2"),
-        (["base_width=64"], r"was trained with base_width=None, and now it is 64: a branch keeps the model, the tokenizer"),
+        (
+            ["base_width=64"],
+            r"was trained with base_width=None, and now it is 64: a branch keeps the model, the tokenizer",
+        ),
         (["optimizer.lr=1e-4"], r"was trained with optimizer\.lr=0\.002, and now it is 0\.0001"),
         (["seed=7"], r"was trained with seed=1337, and now it is 7"),
         (["global_batch=4"], r"was trained with global_batch=8, and now it is 4"),

@@ -107,3 +107,16 @@ def test_at_its_base_width_a_model_trains_as_without(tiny_data: Path, tmp_path: 
     weights = {name: final_weights(tmp_path / name) for name in ("plain", "same", "other")}
     assert same_bits(weights["plain"], weights["same"])
     assert not same_bits(weights["plain"], weights["other"])
+
+
+def test_a_fall_from_a_plateau_is_the_run_that_was_to_fall(tiny_data: Path, tmp_path: Path) -> None:
+    """A trunk that stays at its peak, and a branch where the fall of a run of 16 steps begins."""
+    same = ["curriculum=constant", "curriculum.mixes.base={stdlib:1}"]
+    folders = [f"data_dir={tiny_data}", f"runs_dir={tmp_path}", "max_steps=16", "optimizer=muon"]
+    wsd = ["schedule=wsd", "schedule.decay_share=0.5"]
+    branch = [f"branch.run={tmp_path}/trunk", "branch.step=8"]
+    for name, more in (("straight", wsd), ("trunk", ["schedule=constant"]), ("tail", [*wsd, *branch])):
+        train(launch.compose_config("train", [*TINY, *same, *folders, f"name={name}", *more]))
+    assert same_bits(final_weights(tmp_path / "tail"), final_weights(tmp_path / "straight"))
+    rates = {row["step"]: row["train/lr"] for row in metrics(tmp_path / "straight") if "train/lr" in row}
+    assert rates[4] == rates[8] > rates[10] > rates[16] > 0

@@ -88,7 +88,7 @@ def test_compiling_without_a_compiler_is_refused_before_anything_is_written(
         (
             ["experiment=mixed"],
             "experiment=mixed: there is no such choice; conf/experiment has gpt2_5, local, mixed_curriculum, "
-            "quickstart, rangeflow.",
+            "modern, modern_micro, quickstart, rangeflow.",
         ),
         (["curriculum.keyframes.setled.at=0.9"], "did you mean curriculum.keyframes.settled.at?"),
         (

@@ -22,7 +22,7 @@ def learning_rate_schedule(
 
     * `cosine`: along half a cosine, from the warm-up on.
     * `linear`: along a line, from the warm-up on.
-    * `wsd`, warm-up, stable, decay (arXiv:2404.06395): only over the last `decay_share` of the run, by 1 - sqrt, the best shape in
+    * `wsd`, warm-up, stable, decay (arXiv:2404.06395): only over the last `decay_share` of the run, by 1 - sqrt, the best one of
       arXiv:2405.18392. Until then nothing depends on the run's length: it may be made longer, and branches that fall may set
       out from anywhere.
     * `constant`: not at all; `final_ratio` has no part in it.
