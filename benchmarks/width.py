@@ -68,10 +68,9 @@ def main() -> None:
 
 def _runs() -> Iterator[tuple[str, int | None, int, float, int]]:
     """Optimizer, base width, width, learning rate and seed of each run."""
-    for seed in (1, 2):
-        for optimizer in SEEDS:
-            if seed in SEEDS[optimizer]:
-                yield from ((optimizer, *ways, seed) for ways in product((None, BASE_WIDTH), WIDTHS, RATES))
+    for optimizer, seeds in SEEDS.items():
+        for seed in seeds:
+            yield from ((optimizer, *ways, seed) for ways in product((None, BASE_WIDTH), WIDTHS, RATES))
 
 
 def _title(optimizer: str, base_width: int | None) -> str:

@@ -67,9 +67,10 @@ class MuonAdamW(Optimizer):
         """A step of torch's Muon on the stacked matrices one by one, which are views: of weights, gradients and momenta."""
         momenta = {matrix: {"momentum_buffer": momentum} for matrix, momentum in self._matrices(group)}
         self._muon.param_groups = [{**group, "params": list(momenta)}]
-        self._muon.state.clear()
         self._muon.state.update(momenta)
         self._muon.step()
+        self._muon.param_groups = []
+        self._muon.state.clear()  # the views would keep the gradients alive
 
     def _matrices(self, group: dict[str, Any]) -> Iterator[tuple[Tensor, Tensor]]:
         """Each matrix of the group that has a gradient, and its momentum."""

@@ -1,5 +1,6 @@
 """Muon and AdamW as one optimizer: what torch's two would do, on the parameters that each is for."""
 
+import gc
 import io
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -160,6 +161,16 @@ def test_what_it_remembers_goes_through_a_file(options: dict[str, Any]) -> None:
     optimizer.load_state_dict(content["optimizer"])
     trained(second, optimizer, *range(3, 6))
     assert all(map(torch.equal, straight.parameters(), second.parameters()))
+
+
+def test_nothing_keeps_the_gradients_of_a_step() -> None:
+    model = build()
+    optimizer = muon_of(model)
+    model.loss(*sequences()).backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    tensors = [found for found in gc.get_objects() if type(found) is Tensor]
+    assert not [tensor for tensor in tensors if tensor.is_leaf and tensor.grad is not None]
 
 
 @pytest.mark.parametrize(("muon", "multiplier"), [(False, 0.25), (True, 0.5)])
