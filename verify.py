@@ -218,7 +218,8 @@ def _print(results: Mapping[str, Any], base: Mapping[str, Any], other: Mapping[s
     console.print(
         f"{base['max_steps']} steps of {base['global_batch']} sequences. From 1 rank, micro-batch {base['micro_batch']} and "
         f"{base['data']['workers']} workers to {other['trainer']['devices']}, {other['micro_batch']} and "
-        f"{other['data']['workers']}. Losses may differ by {_tolerance(base):g} where the batch is cut otherwise, else nothing may."
+        f"{other['data']['workers']}. Losses may differ by {_tolerance(base):g} where the batch is cut otherwise, else nothing "
+        "may."
     )
 
 
