@@ -27,6 +27,7 @@ from running.data_folder import open_sources
 from running.run_config import accumulation_of, curriculum_of, schedule_of
 
 LOSS_TOLERANCE = 1e-5  # relative, between runs whose global batch is cut otherwise
+MUON_TOLERANCE = 1e-3  # the same with Muon, whose products of matrices are in bf16
 
 Served = tuple[
     str, int, int, int
@@ -72,7 +73,7 @@ def verify(config: Mapping[str, Any]) -> dict[str, Any]:
         results[name] = _compared(straight, _evidence(run, sources))
     _print(results, base, other, console)
     for name, result in results.items():
-        same = result["weights"] == 0 if name == "other workers" else result["losses"] <= LOSS_TOLERANCE
+        same = result["weights"] == 0 if name == "other workers" else result["losses"] <= _tolerance(base)
         if not same or result["diet"] is not None:
             raise ValueError(f"a run that goes on with {name} is not the run it would have been: see the table.")
     console.print("verified: it is the run it would have been.")
@@ -196,6 +197,10 @@ def _largest(differences: Iterable[float]) -> float:
     return max(difference if math.isfinite(difference) else math.inf for difference in differences)
 
 
+def _tolerance(config: Mapping[str, Any]) -> float:
+    return MUON_TOLERANCE if "Muon" in config["optimizer"]["_target_"] else LOSS_TOLERANCE
+
+
 def _print(results: Mapping[str, Any], base: Mapping[str, Any], other: Mapping[str, Any], console: Console) -> None:
     half = base["max_steps"] // 2
     table = Table("killed in step " + f"{half + 2}, going on after {half} with", box=None, pad_edge=False)
@@ -213,7 +218,8 @@ def _print(results: Mapping[str, Any], base: Mapping[str, Any], other: Mapping[s
     console.print(
         f"{base['max_steps']} steps of {base['global_batch']} sequences. From 1 rank, micro-batch {base['micro_batch']} and "
         f"{base['data']['workers']} workers to {other['trainer']['devices']}, {other['micro_batch']} and "
-        f"{other['data']['workers']}. Losses may differ by {LOSS_TOLERANCE:g} where the batch is cut otherwise, else nothing may."
+        f"{other['data']['workers']}. Losses may differ by {_tolerance(base):g} where the batch is cut otherwise, else nothing "
+        "may."
     )
 
 

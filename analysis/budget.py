@@ -12,7 +12,7 @@ from typing import Any
 Model = Mapping[str, Any]  # the `model:` section of a config, or `asdict` of a GPTConfig: all its keys, already checked
 # what matrices are multiplied in, by precision
 NUMBER_FORMATS = {"32-true": "fp32", "bf16-mixed": "bf16", "16-mixed": "fp16", "bf16-true": "bf16"}
-OPTIMIZERS = ("AdamW", "AdamW8bit")
+OPTIMIZERS = ("AdamW", "AdamW8bit", "MuonAdamW")
 CHINCHILLA_TOKENS_PER_PARAMETER = 20  # of the model that is best for its FLOPs (Hoffmann et al., arXiv:2203.15556)
 CPU_PROCESS = 40e6  # bytes that libraries and loggers add to a process
 CPU_HEAP = 1.4  # glibc's heap occupies so much more than lives in it, of what comes and goes within a step
@@ -155,7 +155,8 @@ def chinchilla_loss(n_parameters: float, sources: Mapping[str, tuple[float, floa
 def checkpoint_bytes(model: Model, *, optimizer: str, precision: str) -> int:
     """Size of a checkpoint file, weights and moments, within 2 %. During a save there is one more than are kept."""
     records = 6 if optimizer == "AdamW8bit" else 4  # of each parameter in the zip, with 340 bytes of names and padding
-    return sum(_state_bytes(model, optimizer, precision)) + 340 * records * len(parameter_shapes(model))
+    n_records = records * len(parameter_shapes(model)) - (2 * len(_hidden(model)) if optimizer == "MuonAdamW" else 0)
+    return sum(_state_bytes(model, optimizer, precision)) + 340 * n_records + 20_000  # of settings and the like
 
 
 def peak_memory_bytes(
@@ -195,7 +196,7 @@ def peak_memory_bytes(
 
 
 def _state_bytes(model: Model, optimizer: str, precision: str) -> tuple[int, int]:
-    """(weights, both moments) in bytes."""
+    """(weights, moments) in bytes."""
     _number_format(precision)
     if optimizer not in OPTIMIZERS:
         raise ValueError(f"the size of optimizer {optimizer} is not known: that of {' and '.join(OPTIMIZERS)} is.")
@@ -203,6 +204,8 @@ def _state_bytes(model: Model, optimizer: str, precision: str) -> tuple[int, int
     weights = sum(sizes) * (2 if precision == "bf16-true" else 4)
     if optimizer == "AdamW":
         return weights, 2 * weights
+    if optimizer == "MuonAdamW":  # a single one of what Muon trains
+        return weights, 2 * weights - weights * sum(_hidden(model).values()) // sum(sizes)
     # bitsandbytes: a byte a number and an fp32 scale for each 256; below 4,096 numbers fp32
     return weights, sum(2 * (n + 4 * math.ceil(n / 256)) if n >= 4096 else 8 * n for n in sizes)
 
@@ -247,6 +250,12 @@ def _head_bytes(model: Model, tokens: int, precision: str, device_type: str) -> 
     logits = (8 if tokens > rows else 4) if number == 4 else 2 if device_type == "cpu" else 6
     logits += 4 if model["logit_soft_cap"] and device_type == "cuda" else 0
     return vocab_size * (weight * model["d_model"] + logits * rows)
+
+
+def _hidden(model: Model) -> dict[str, int]:
+    """The sizes of the matrices of the blocks."""
+    shapes = parameter_shapes(model).items()
+    return {name: math.prod(shape) for name, shape in shapes if name.startswith("blocks") and len(shape) == 2}
 
 
 def _kv_width(model: Model) -> int:

@@ -55,7 +55,7 @@ def measure(who: str, *, steps: int) -> dict[str, float]:
             ["experiment=quickstart", "curriculum=constant", "curriculum.mixes.base={stdlib:1}", f"runs_dir={folder}"],
         )
         assert WARM_UP + steps < min(config["val_every"], config["callbacks"]["samples"]["every"])
-        train(config | {"max_steps": WARM_UP + steps, "schedule": {"warmup_steps": 1, "final_ratio": 0.1}})
+        train(config | {"max_steps": WARM_UP + steps, "schedule": config["schedule"] | {"warmup_steps": 1}})
     (began, before), (ended, after) = HookClock.steps[WARM_UP - 1], HookClock.steps[WARM_UP + steps - 2]
     n = steps - 1  # the last one is validated, sampled and saved
     return {"ms": 1e3 * (ended - began) / n, "callbacks_ms": 1e3 * (after - before) / n}

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from gpt_lightning.model import GPT
-from gpt_lightning.optim import Spikes, parameter_groups
+from gpt_lightning.optim import Spikes, apply_multipliers, parameter_groups
 from gpt_lightning.sharding import own_parts, shard, total_norm
 
 
@@ -58,6 +58,7 @@ class LitGPT(L.LightningModule):
     Args:
         model: trained in place.
         make_optimizer: parameter groups -> the optimizer; its learning rate is the peak.
+        make_groups: the model -> its parameter groups.
         schedule: step -> share of the peak learning rate.
         gradient_clip: the largest global gradient norm.
         seed: the run's.
@@ -73,6 +74,7 @@ class LitGPT(L.LightningModule):
         model: GPT,
         *,
         make_optimizer: Callable[[list[dict[str, Any]]], Optimizer],
+        make_groups: Callable[[GPT], list[dict[str, Any]]] = parameter_groups,
         schedule: Callable[[int], float],
         gradient_clip: float,
         seed: int,
@@ -84,6 +86,7 @@ class LitGPT(L.LightningModule):
             raise ValueError(f"gradient_clip is {gradient_clip}: it must be above 0.")
         self.model = model
         self._make_optimizer = make_optimizer
+        self._make_groups = make_groups
         self._schedule = schedule
         self._gradient_clip = gradient_clip
         self._seed = seed
@@ -106,7 +109,8 @@ class LitGPT(L.LightningModule):
             shard(self.model, self.device_mesh["data_parallel"])
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
-        optimizer = self._make_optimizer(parameter_groups(self.model))
+        optimizer = self._make_optimizer(self._make_groups(self.model))
+        apply_multipliers(optimizer)
         scheduler = LambdaLR(optimizer, self._schedule)
         self._options = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

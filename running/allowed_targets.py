@@ -16,7 +16,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
-OPTIMIZERS: tuple[str, ...] = ("torch.optim", "bitsandbytes.optim")
+OPTIMIZERS: tuple[str, ...] = ("torch.optim", "bitsandbytes.optim", "gpt_lightning.optim")
 CALLBACKS: tuple[str, ...] = ("callbacks", "lightning.pytorch.callbacks")
 LOGGERS = {
     "MetricsTable": "csv",

@@ -16,8 +16,8 @@ from gpt_lightning.checkpoint_folder import checkpoints_in, search, step_of
 from running.composing import flatten, read_config
 
 # What a run is. Its past curriculum and its data belong to it too, see `order_of` and `refuse_other_data`.
-_DEFINES = {"model", "tokenizer", "seed", "global_batch", "init_from", "branch"}
-_OF_THE_TRUNK = {"model", "tokenizer", "optimizer", "global_batch", "seed"}
+_DEFINES = {"model", "tokenizer", "seed", "global_batch", "init_from", "branch", "base_width"}
+_OF_THE_TRUNK = {"model", "tokenizer", "optimizer", "base_width", "global_batch", "seed"}
 _PLACES = {"runs_dir", "run_dir", "sweep_dir", "jobs_at_once"}
 _WHERE_IT_RUNS = ("data_dir", "data.", "trainer.", "micro_batch", "max_hours", "resume")
 _HOW_IT_IS_WATCHED = ("logger", "callbacks.", "log_every", "val_every")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -10,8 +11,8 @@ import torch
 
 from callbacks import Checkpoints, ValidationPerplexity
 from data_modules import Curriculum, ResolvedCurriculum, SampleOrder
-from gpt_lightning.model import GPTConfig
-from gpt_lightning.optim import cosine_schedule
+from gpt_lightning.model import GPT, GPTConfig
+from gpt_lightning.optim import MuonAdamW, learning_rate_schedule, parameter_groups
 from gpt_lightning.tokenizer import Tokenizer
 from running import allowed_targets, composing
 from running.beginning import Beginning
@@ -36,10 +37,10 @@ def schedule_of(config: Mapping[str, Any]) -> Callable[[int], float]:
     """The share of the peak learning rate at each step.
 
     Raises:
-        ValueError: the warm-up does not fit into the run.
+        ValueError: its parts do not fit into the run, or it has others.
     """
     schedule: Callable[[int], float] = _build(
-        cosine_schedule, "schedule", config["schedule"], steps=config["max_steps"]
+        learning_rate_schedule, "schedule", config["schedule"], steps=config["max_steps"]
     )
     return schedule
 
@@ -193,3 +194,16 @@ def optimizer_of(config: Mapping[str, Any], precision: str) -> Any:
     except (TypeError, ValueError) as error:
         raise ValueError(f"optimizer: {str(error).rstrip('.')}.") from error
     return make_optimizer
+
+
+def groups_of(config: Mapping[str, Any]) -> Callable[[GPT], list[dict[str, Any]]]:
+    """The model -> its parameter groups, as the config's optimizer wants them.
+
+    Raises:
+        ValueError: `base_width` is no width.
+    """
+    base_width = config["base_width"]
+    if base_width is not None and (not isinstance(base_width, int) or base_width < 1):
+        raise ValueError(f"base_width is {base_width!r}: it must be a d_model, 1 or more, or null.")
+    muon = config["optimizer"]["_target_"].rpartition(".")[2] == MuonAdamW.__name__
+    return partial(parameter_groups, muon=muon, base_width=base_width)

@@ -45,6 +45,7 @@ from running.ranks import is_first_rank, together
 from running.run_config import (
     accumulation_of,
     curriculum_of,
+    groups_of,
     model_config_of,
     optimizer_of,
     order_of,
@@ -81,7 +82,7 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
         raise ValueError(f"model.attention=flash cannot run: {because}. Take model.attention=auto or sdpa.")
     if config["trainer"]["compile"]:
         refuse_without_compiler(device)
-    make_optimizer = optimizer_of(config, precision)
+    make_optimizer, make_groups = optimizer_of(config, precision), groups_of(config)
     watchers = watchers_of(config)
     further = further_logger(config) if is_first_rank() else None
     stopping = Stopping(max_hours=config["max_hours"])
@@ -112,6 +113,7 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
     lit = LitGPT(
         model,
         make_optimizer=make_optimizer,
+        make_groups=make_groups,
         schedule=schedule,
         gradient_clip=config["gradient_clip"],
         seed=config["seed"],

@@ -85,6 +85,7 @@ MAY_IMPORT = {
     "analysis": {"analysis", "data_modules.curriculum"},
     "running": {
         "running",
+        "analysis.budget",
         "analysis.mix_law",
         "callbacks",
         "data_modules",

@@ -15,7 +15,7 @@ import launch
 from callbacks.checkpoints import SAVED
 from data_modules import SourceShards
 from data_modules.shard_files import read_information, sealed
-from gpt_lightning.optim import cosine_schedule
+from gpt_lightning.optim import learning_rate_schedule
 from running.run_config import curriculum_of
 from tests.conftest import TINY
 from tests.runs import (
@@ -150,7 +150,7 @@ def test_the_row_across_the_branching_plans_what_both_curricula_plan(trunk: Path
 
 def test_the_learning_rate_is_that_of_the_tails_own_schedule(trunk: Path, tail: Path) -> None:
     config = OmegaConf.load(tail / "config.yaml")
-    expected = cosine_schedule(steps=16, **config.schedule)
+    expected = learning_rate_schedule(steps=16, **config.schedule)
     for row in metrics(tail):
         assert row["train/lr"] == pytest.approx(config.optimizer.lr * expected(row["step"] - 1))
     at_ten = next(row for row in metrics(trunk) if row["step"] == 10)
@@ -235,6 +235,10 @@ def test_a_limit_of_epochs_counts_what_the_trunk_has_drawn(trunk: Path, branch: 
         (["init_from=anywhere"], r"init_from and branch\.run both say which weights to begin with"),
         (["model.n_layers=3"], r"was trained with model\.n_layers=2, and now it is 3: a branch keeps the model"),
         (["tokenizer.name=gpt2"], r"was trained with tokenizer\.name=bpe_512, and now it is gpt2"),
+        (
+            ["base_width=64"],
+            r"was trained with base_width=None, and now it is 64: a branch keeps the model, the tokenizer",
+        ),
         (["optimizer.lr=1e-4"], r"was trained with optimizer\.lr=0\.002, and now it is 0\.0001"),
         (["seed=7"], r"was trained with seed=1337, and now it is 7"),
         (["global_batch=4"], r"was trained with global_batch=8, and now it is 4"),

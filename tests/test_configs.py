@@ -11,7 +11,7 @@ from data_modules.corpora.fields import Fields
 from gpt_lightning.evaluation import PROTOCOLS, QuestionTemplate
 from gpt_lightning.evaluation.writing import WritingTask
 from gpt_lightning.model import GPT, GPTConfig
-from gpt_lightning.optim import cosine_schedule
+from gpt_lightning.optim import learning_rate_schedule
 from gpt_lightning.tokenizer import load_tokenizer
 from running import allowed_targets
 from running.open_tasks import Examinee, open_tasks
@@ -35,7 +35,7 @@ def test_every_choice_composes(group: str, choice: str) -> None:
     else:
         GPTConfig(**config["model"], eot_id=0)
         Curriculum(**config["curriculum"])
-        cosine_schedule(steps=config["max_steps"], **config["schedule"])
+        learning_rate_schedule(steps=config["max_steps"], **config["schedule"])
         allowed_targets.optimizer(config["optimizer"])
         for callback in config["callbacks"].values():
             allowed_targets.callback(callback)

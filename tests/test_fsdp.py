@@ -150,6 +150,7 @@ def test_what_does_not_go_with_sharded_weights_is_refused(tiny_data: Path, tmp_p
             ["optimizer=adamw_8bit"],
             r"bitsandbytes\.optim\.AdamW8bit cannot work on sharded weights: take optimizer=adamw",
         ),
+        (["optimizer=muon"], r"MuonAdamW cannot work on sharded weights: take optimizer=adamw, or trainer=ddp"),
     ):
         with pytest.raises(ValueError, match=message):
             train(launch.compose_config("train", overrides(tiny_data, tmp_path, "trainer=fsdp", *more)))

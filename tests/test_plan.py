@@ -104,10 +104,11 @@ MORE_ALPACA = ["curriculum.mixes.target.alpaca=0.4", "curriculum.max_epochs.alpa
         ["experiment=rangeflow", "optimizer=adamw"],
         ["experiment=gpt2_5", "~callbacks.hellaswag"],
         ["experiment=quickstart"],
+        ["experiment=modern_micro"],
         ["experiment=mixed_curriculum", "curriculum=anneal", *MORE_ALPACA],
         ["experiment=mixed_curriculum", "curriculum=unimax"],
     ],
-    ids=["mixed_curriculum", "rangeflow", "gpt2_5", "quickstart", "redistribute", "spread"],
+    ids=["mixed_curriculum", "rangeflow", "gpt2_5", "quickstart", "modern_micro", "redistribute", "spread"],
 )
 def test_a_run_draws_what_was_planned(overrides: list[str], settings: list[str], tmp_path: Path) -> None:
     """In the same folder, in which the plan has left nothing that disturbs."""

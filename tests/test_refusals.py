@@ -24,6 +24,9 @@ Config = Callable[..., dict[str, Any]]
         ("micro_batch=16", r"global_batch=8 sequences cannot be divided"),
         ("max_steps=0", r"max_steps is 0"),
         ("schedule.warmup_steps=12", r"schedule\.warmup_steps is 12"),
+        ("schedule.shape=cos", r"schedule\.shape is 'cos': it must be one of cosine, linear, wsd, constant"),
+        ("base_width=0", r"base_width is 0: it must be a d_model, 1 or more, or null"),
+        ("base_width=wide", r"base_width is 'wide': it must be a d_model"),
         ("model.n_heads=3", r"model\.d_model is 32, which model\.n_heads=3 does not divide"),
         ("model.vocab_size=500", r"model\.vocab_size is 500, less than the 512 ids of tokenizer bpe_512"),
         ("optimizer.lr=-1", r"optimizer: Invalid learning rate: -1"),
@@ -85,7 +88,7 @@ def test_compiling_without_a_compiler_is_refused_before_anything_is_written(
         (
             ["experiment=mixed"],
             "experiment=mixed: there is no such choice; conf/experiment has gpt2_5, local, mixed_curriculum, "
-            "quickstart, rangeflow.",
+            "modern, modern_micro, quickstart, rangeflow.",
         ),
         (["curriculum.keyframes.setled.at=0.9"], "did you mean curriculum.keyframes.settled.at?"),
         (

@@ -149,6 +149,8 @@ def test_what_cannot_be_resumed_is_refused(
         ("global_batch=16", 8, 16),
         ("init_from=somewhere", None, "somewhere"),
         ("optimizer=adamw_8bit", "torch.optim.AdamW", "bitsandbytes.optim.AdamW8bit"),
+        ("optimizer=muon", "torch.optim.AdamW", "gpt_lightning.optim.MuonAdamW"),
+        ("base_width=64", None, 64),
     ],
 )
 def test_what_defines_a_run_is_refused_by_name(

@@ -33,6 +33,7 @@ class CausalSelfAttention(nn.Module):
         self.qk_norm = _rms_norm if qk_norm else nn.Identity()
         d_head = d_model // n_heads
         self.qkv = Linear(d_model, (n_heads + 2 * n_kv_heads) * d_head, bias=bias)  # rows: q, k, v, each head by head
+        self.qkv.stacked = (n_heads * d_head, n_kv_heads * d_head, n_kv_heads * d_head)
         self.out = Linear(d_model, d_model, bias=bias)
 
     def forward(self, x: Tensor, shared: Pass, cache: LayerCache | None = None) -> Tensor:

@@ -28,6 +28,7 @@ class SwiGLUFeedForward(nn.Module):
     def __init__(self, d_model: int, d_ff: int, *, bias: bool) -> None:
         super().__init__()
         self.gate_up = Linear(d_model, 2 * d_ff, bias=bias)  # the gate's rows first
+        self.gate_up.stacked = (d_ff, d_ff)
         self.out = Linear(d_ff, d_model, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:

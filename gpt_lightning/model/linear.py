@@ -20,6 +20,9 @@ _HAS_ONEDNN = torch.backends.mkldnn.is_available()
 class Linear(nn.Linear):
     """torch's linear layer; where nobody records, casts or compiles the product, it computes by `fast_linear`."""
 
+    stacked: tuple[int, ...] = ()
+    """Where its weight is several matrices, one below the other, because one product is faster: how many rows each has."""
+
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type):
             return F.linear(x, self.weight, self.bias)

@@ -1,7 +1,11 @@
-"""Which parameters decay, how the learning rate moves, which steps stand out. The optimizers are torch's and bitsandbytes'."""
+"""What trains which parameters and at which rate, how the rate moves, which steps stand out.
 
-from gpt_lightning.optim.parameter_groups import parameter_groups
-from gpt_lightning.optim.schedules import cosine_schedule
+The optimizers are torch's and bitsandbytes'; `MuonAdamW` is two of torch's as one.
+"""
+
+from gpt_lightning.optim.muon import MuonAdamW
+from gpt_lightning.optim.parameter_groups import apply_multipliers, parameter_groups
+from gpt_lightning.optim.schedules import learning_rate_schedule
 from gpt_lightning.optim.spikes import Spikes
 
-__all__ = ["Spikes", "cosine_schedule", "parameter_groups"]
+__all__ = ["MuonAdamW", "Spikes", "apply_multipliers", "learning_rate_schedule", "parameter_groups"]

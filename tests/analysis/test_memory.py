@@ -25,7 +25,7 @@ from train import train
 MODERN = {"n_kv_heads": 2, "norm": "rmsnorm", "feed_forward": "relu2", "position": "rope", "qk_norm": True}
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adamw_8bit"])
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw_8bit", "muon"])
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
 def test_checkpoints_are_as_large_as_foretold(
     tiny_config: Callable[..., dict[str, Any]], optimizer: str, precision: str, tmp_path: Path
@@ -105,7 +105,7 @@ def test_more_sequences_need_more_memory(one: int, other: int, precision: str, d
 
     fewer, more = sorted((one, other))
     assert memory(fewer) <= memory(more) < memory(more, n_devices=2)
-    assert memory(more, "AdamW8bit") < memory(more) < memory(more, attention="manual")
+    assert memory(more, "AdamW8bit") < memory(more, "MuonAdamW") < memory(more) < memory(more, attention="manual")
 
 
 def test_sharded_states_grow_smaller_with_the_ranks() -> None:

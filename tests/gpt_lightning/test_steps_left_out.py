@@ -14,10 +14,16 @@ from torch.utils.data import DataLoader
 from data_modules.mixed_data_module import Batch
 from gpt_lightning.lit_gpt import LitGPT, NotFinite
 from gpt_lightning.model import GPT, GPTConfig
-from gpt_lightning.optim import Spikes
+from gpt_lightning.optim import MuonAdamW, Spikes, parameter_groups
 from running.training import lightning_without_noise
 
 STEPS, ACCUMULATION = 6, 3
+ADAMW: dict[str, Any] = {"make_optimizer": partial(torch.optim.AdamW, lr=1e-2, weight_decay=0.1)}
+MUON: dict[str, Any] = {
+    "make_optimizer": partial(MuonAdamW, lr=1e-2, weight_decay=0.1, fused=True),
+    "make_groups": partial(parameter_groups, muon=True),
+}
+with_either = pytest.mark.parametrize("optimizer", [ADAMW, MUON], ids=["adamw", "muon"])
 
 
 class Disturbed(LitGPT):
@@ -69,13 +75,14 @@ def fit(
     at_step: int = 3,
     steps: int = STEPS,
     skip_spikes: bool = False,
+    optimizer: dict[str, Any] = ADAMW,
 ) -> LitGPT:
     torch.manual_seed(0)
     ids = torch.randint(0, 61, (steps * ACCUMULATION, 2, 9))
     batches = [Batch(micro[:, :-1], micro[:, 1:], None, *torch.zeros(2, 2, dtype=torch.long)) for micro in ids]
     lit = Disturbed(
         Loud(GPTConfig(vocab_size=61, max_seq_len=8, d_model=16, n_layers=1, n_heads=2, d_ff=32)),
-        make_optimizer=partial(torch.optim.AdamW, lr=1e-2, weight_decay=0.1),
+        **optimizer,
         schedule=lambda step: 1 / (step + 1),
         gradient_clip=1.0,
         seed=0,
@@ -115,10 +122,11 @@ def half_precision(scale: float) -> MixedPrecision:
     return MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu", init_scale=scale))
 
 
-def test_what_does_not_fit_into_fp16_is_left_out_and_the_schedule_waits() -> None:
+@with_either
+def test_what_does_not_fit_into_fp16_is_left_out_and_the_schedule_waits(optimizer: dict[str, Any]) -> None:
     """At a scale of 2^30 the first gradients overflow, and the scale is halved until they do not."""
     record = Record()
-    fit(record, half_precision(2.0**30), steps=24)
+    fit(record, half_precision(2.0**30), steps=24, optimizer=optimizer)
     left_out = [n for n, why in enumerate(record.left_out) if why]
     assert left_out[0] == 0
     assert len(left_out) < 20
@@ -133,11 +141,12 @@ def test_a_loss_that_is_not_finite_is_none_of_the_scalers_business() -> None:
         fit(Record(), half_precision(2.0**10), factor=math.nan)
 
 
-def test_a_spike_is_left_out_moments_and_schedule_included() -> None:
+@with_either
+def test_a_spike_is_left_out_moments_and_schedule_included(optimizer: dict[str, Any]) -> None:
     """The run then goes on as if the optimizer had never seen the step."""
     calm, skipping, training = Record(), Record(), Record()
-    spike = {"factor": 30.0, "at_step": 135, "steps": 140}
-    fit(calm, steps=140, skip_spikes=True)
+    spike: dict[str, Any] = {"factor": 30.0, "at_step": 135, "steps": 140, "optimizer": optimizer}
+    fit(calm, steps=140, skip_spikes=True, optimizer=optimizer)
     fit(skipping, skip_spikes=True, **spike)
     fit(training, **spike)
     assert [n for n, why in enumerate(skipping.left_out) if why] == skipping.still == [135]
