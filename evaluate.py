@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 import launch
+from analysis.comparison.judged import digits as digits_of
 from gpt_lightning.checkpoint import fingerprint
 from gpt_lightning.checkpoint_folder import newest_valid_checkpoint
 from gpt_lightning.convert import load_model
@@ -37,7 +38,7 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
     Everything that can be refused is refused before anything is scored. Stopped, the same call goes on where it was.
 
     Raises:
-        ValueError: the model cannot be read, a task is unknown or cannot be asked, or another process is at work in the folder.
+        ValueError: the model cannot be read, or a task is unknown or cannot be asked.
     """
     path, run, folder = _places(config)
     tokenizer = tokenizer_of(path, config["tokenizer"]["name"])
@@ -123,12 +124,14 @@ def _means(results: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     """
     parts: dict[str, dict[str, list[Estimate]]] = {}
     protocols: dict[str, dict[str, None]] = {}
+    data: dict[str, dict[str, Any]] = {}
     for result in results:
         whole, of_several, _ = result["task"].partition("/")
         if of_several:
             estimate = Estimate(*(result[key] for key in ("value", "low", "high", "n")))
             parts.setdefault(whole, {}).setdefault(result["metric"], []).append(estimate)
             protocols.setdefault(whole, {})[result["protocol"]] = None
+            data.setdefault(whole, {})[result["task"]] = result["data"]
     for task, metrics in parts.items():
         if len(metrics["loss"]) > 1:
             loss = mean_of(metrics["loss"])
@@ -139,6 +142,7 @@ def _means(results: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
                     "protocol": "; ".join(protocols[task]),
                     "metric": metric,
                     **vars(estimate),
+                    "data": data[task],
                 }
 
 
@@ -173,7 +177,8 @@ def _print(results: Sequence[Mapping[str, Any]], console: Console) -> None:
     for (task, protocol), of_task in groupby(results, key=lambda result: (result["task"], result["protocol"])):
         figures = list(of_task)
         seconds = f", {figures[0]['seconds']:,} s" if "seconds" in figures[0] else ""
-        console.print(f"\n{task} ({protocol}), {figures[0]['n']:,} examples{seconds}", style="bold")
+        of = f"{figures[0]['n']:,} examples of data {digits_of(figures[0]['data'])}{seconds}"
+        console.print(f"\n{task} ({protocol}), {of}", style="bold")
         chance = [f"{result['chance']:.4f}" if "chance" in result else "" for result in figures]
         heads = ["metric", "value", "95 % interval", *(["by chance"] if any(chance) else [])]
         table = Table(*heads, box=None, pad_edge=False)

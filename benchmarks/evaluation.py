@@ -8,9 +8,11 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import evaluate
@@ -21,8 +23,8 @@ from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
 from running.data_folder import tokenizer_of
 
 _APART = 1e-4  # nats, at most
-Answer = tuple[list[float], bool, bool]
-"""Of an example: the log-likelihood of each ending, and whether acc's and acc_norm's choice is right."""
+Answer = tuple[list[float], int, int]
+"""Of an example: the log-likelihood of each ending, and which ending acc and acc_norm choose."""
 Answers = list[Answer]
 
 
@@ -62,7 +64,7 @@ def ours(model: Path, records: Path) -> Answers:
         overrides = [f"run={model}", f"tasks=[{task}]", f"path={records}", f"out_dir={folder}"]
         evaluate.evaluate(launch.compose_config("evaluate", overrides))
         rows = map(json.loads, (Path(folder) / f"{task}.jsonl").read_text(encoding="utf-8").splitlines())
-        return [([-nats for nats in row["nats"]], row["acc"], row["acc_norm"]) for row in rows]
+        return [([-nats for nats in row["nats"]], row["chosen"]["acc"], row["chosen"]["acc_norm"]) for row in rows]
 
 
 def theirs(model: Path, records: Path, *, dtype: str = "float32") -> Answers:
@@ -96,10 +98,17 @@ def theirs(model: Path, records: Path, *, dtype: str = "float32") -> Answers:
     lm = HFLM(pretrained=str(model), device="cpu", dtype=dtype, batch_size=32, max_length=length)
     done: Any = lm_eval.simple_evaluate(model=lm, tasks=[task], log_samples=True, bootstrap_iters=0)
     samples = sorted(done["samples"]["hellaswag_here"], key=lambda sample: sample["doc_id"])
-    return [
-        ([float(response[0][0]) for response in sample["resps"]], bool(sample["acc"]), bool(sample["acc_norm"]))
-        for sample in samples
-    ]
+    return [_chosen(sample) for sample in samples]
+
+
+def _chosen(sample: Mapping[str, Any]) -> Answer:
+    """What the harness chooses, which it keeps no record of: checked against what it says of the choice, right or wrong."""
+    likelihoods = [float(response[0][0]) for response in sample["resps"]]
+    lengths = [len(ending) for ending in sample["doc"]["choices"]]
+    acc, acc_norm = int(np.argmax(likelihoods)), int(np.argmax(np.array(likelihoods) / lengths))
+    gold = int(sample["doc"]["gold"])
+    assert (acc == gold, acc_norm == gold) == (bool(sample["acc"]), bool(sample["acc_norm"]))
+    return likelihoods, acc, acc_norm
 
 
 def agreement(records: Path, run: Path) -> None:
@@ -135,9 +144,8 @@ def agree(what: str, model: GPT, tokenizer: Tokenizer, records: Path) -> bool:
         exact = theirs(folder / "hf", again, dtype="float64") if coarse else []
     further = max((_apart(mine[n], answer) for n, answer in zip(coarse, exact, strict=True)), default=0.0)
     unlike = sum(m[1:] != t[1:] for m, t in zip(mine, other, strict=True))
-    acc, acc_norm = sum(a for _, a, _ in mine) / len(mine), sum(a for *_, a in mine) / len(mine)
     print(
-        f"{what}: {len(mine):,} examples, acc {acc:.4f}, acc_norm {acc_norm:.4f}, {unlike} other choices; log-likelihoods at "
+        f"{what}: {len(mine):,} examples, {unlike} other choices; log-likelihoods at "
         f"most {max(apart):.1e} apart, more than {_APART:g} in {len(coarse)} examples, and in these at most {further:.1e} from "
         f"the harness in fp64; {seconds:.0f} s, lm-evaluation-harness {their_seconds:.0f} s"
     )

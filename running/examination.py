@@ -42,7 +42,7 @@ class Ranks:
             torch.distributed.init_process_group("gloo")
             self.rank, self.n_ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
             if torch.cuda.is_available():  # each process its own, as far as there are enough
-                torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+                torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", self.rank)) % torch.cuda.device_count())
 
     def meet(self) -> None:
         """Wait for all."""
@@ -79,7 +79,8 @@ class Examination:
     def take(self, task: Task) -> list[dict[str, Any]]:
         """Do a task; give its figures as evaluation.json says them, and write what came of each example."""
         began = time.monotonic()
-        ledger = _Ledger(self._folder / f"{_file_name(task.name)}.scores", key=_key(self._weights, task))
+        key = _key(f"{self._weights} {self._tokenizer.fingerprint}", task)
+        ledger = _Ledger(self._folder / f"{_file_name(task.name)}.scores", key=key)
         if isinstance(task, ScoredTask):
             requests = task.requests
             groups = batches(requests, batch_tokens=self._batch_tokens)
@@ -189,9 +190,9 @@ def _file_name(task: str) -> str:
     return re.sub(r"[^\w.,=+-]", "_", task)
 
 
-def _key(weights: str, task: Task) -> str:
+def _key(examinee: str, task: Task) -> str:
     """A hash of all that decides a task's results."""
-    digest = hashlib.sha256(weights.encode())
+    digest = hashlib.sha256(examinee.encode())
     if isinstance(task, ScoredTask):
         for request in task.requests:
             for part in (request.ids, [request.first], () if request.mask is None else request.mask):

@@ -5,6 +5,7 @@
 is the harness's own command line, which knows our models by then. Everything is scored by gpt_lightning.evaluation.
 """
 
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from gpt_lightning.generation import Sampling, generate
 from gpt_lightning.hardware import choose_device
 from running import composing
 from running.data_folder import tokenizer_of
+
+_log = logging.getLogger(__name__)
 
 
 @register_model("gpt_lightning")
@@ -107,7 +110,15 @@ class HarnessModel(TemplateLM):
     def _loglikelihood_tokens(
         self, requests: list[Any], disable_tqdm: bool = False, **_: Any
     ) -> list[tuple[float, bool]]:
-        put = [Request([*context, *answer], len(context)) for _, context, answer in requests]
+        texts = [
+            (context or [self.eot_token_id], answer) for _, context, answer in requests
+        ]  # of white space nothing is left
+        put = [Request([*context, *answer], len(context)) for context, answer in texts]
+        if cut := sum(len(request.ids) > self.max_length + 1 for request in put):
+            _log.warning(
+                "%d of %d requests are longer than the window of %d tokens: their beginnings are left away",
+                *(cut, len(put), self.max_length),
+            )
         scores = self._score([window(request, self.max_length) for request in put], disable_tqdm)
         return [(-score.nats, score.is_greedy) for score in scores]
 

@@ -64,9 +64,7 @@ def open_tasks(config: Mapping[str, Any], examinee: Examinee) -> list[Task]:
             raise ValueError(f"conf/task/{name}.yaml: kind is {task.get('kind')!r}: it must be {', '.join(_KINDS)}.")
         with _named(name, task):
             tasks += _KINDS[task["kind"]](name, task, config, examinee)
-    if config["limit"] is None:
-        return tasks
-    return [replace(task, protocol=f"{task.protocol}, limit {config['limit']}") for task in tasks]
+    return tasks
 
 
 @contextmanager
@@ -80,9 +78,10 @@ def _named(name: str, task: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _questions(name: str, task: Mapping[str, Any], config: Mapping[str, Any], examinee: Examinee) -> Iterator[Task]:
-    rows, origin = open_records(_path(name, config), task["hub"])
+    records, origin = open_records(_path(name, config), task["hub"])
+    rows = list(records)
     questions, left_out = questions_in(rows, QuestionTemplate.of(task), limit=config["limit"])
-    yield question_task(
+    asked = question_task(
         name,
         questions,
         examinee.tokenizer,
@@ -91,6 +90,13 @@ def _questions(name: str, task: Mapping[str, Any], config: Mapping[str, Any], ex
         data=origin,
         left_out=left_out,
     )
+    yield replace(asked, protocol=_limited(task["protocol"], config, len(rows)))
+
+
+def _limited(protocol: str, config: Mapping[str, Any], n_examples: int) -> str:
+    """The protocol, which says so where not all examples are asked."""
+    limit = config["limit"]
+    return protocol if limit is None or limit >= n_examples else f"{protocol}, limit {limit}"
 
 
 def _texts(name: str, task: Mapping[str, Any], config: Mapping[str, Any], examinee: Examinee) -> Iterator[Task]:
@@ -109,7 +115,7 @@ def _texts(name: str, task: Mapping[str, Any], config: Mapping[str, Any], examin
             place,
             spread(requests, config["limit"]),
             tokenizer,
-            protocol=windowed,
+            protocol=_limited(windowed, config, len(requests)),
             data=origin,
             left_out=left_out,
         )
@@ -127,7 +133,7 @@ def _texts(name: str, task: Mapping[str, Any], config: Mapping[str, Any], examin
             f"{name}/{source}",
             spread(requests, config["limit"]),
             tokenizer,
-            protocol="whole conversations" if stream.masked else windowed,
+            protocol=_limited("whole conversations" if stream.masked else windowed, config, len(requests)),
             data={"source": source, "split": "val", "fingerprint": shards.fingerprint},
         )
 
@@ -159,7 +165,8 @@ def _conversations(name: str, task: Mapping[str, Any], config: Mapping[str, Any]
             )
     if not requests:
         raise ValueError("in none of the conversations does the assistant say anything that the model sees.")
-    yield text_task(name, requests, tokenizer, protocol="answers alone", data=origin, left_out=left_out, cut=cut)
+    protocol = _limited("answers alone", config, len(documents))
+    yield text_task(name, requests, tokenizer, protocol=protocol, data=origin, left_out=left_out, cut=cut)
 
 
 def _writing(name: str, task: Mapping[str, Any], config: Mapping[str, Any], examinee: Examinee) -> Iterator[Task]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -112,8 +113,14 @@ def test_a_question_that_cannot_be_asked_is_named(
 ) -> None:
     figures = judged(run, "tasks=[hellaswag]", f"path={questions}")
     assert figures["hellaswag", "acc"]["n"] == 24
+    chances = {metric: figure.get("chance") for (_, metric), figure in figures.items()}
+    assert chances == {"acc": 0.25, "acc_norm": 0.25, "acc_bytes": 0.25, "gold_bits_per_byte": None}
     assert figures["hellaswag", "acc"]["left_out"] == ["hellaswag.jsonl, line 4: answer 2 is empty"]
-    assert "1 left out; the first: hellaswag.jsonl, line 4: answer 2 is empty" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "1 left out; the first: hellaswag.jsonl, line 4: answer 2 is empty" in said
+    assert re.search(r"acc_norm +0\.\d{4} .* 0\.2500\n", said)
+    assert re.search(r"gold_bits_per_byte +\d+\.\d{4} +[\d.]+ to [\d.]+ *\n", said)
+    assert "24 examples of data " in said
     rows = read_rows(run / "evaluation" / "step_00000012" / "hellaswag.jsonl")
     assert len(rows) == 24
     assert sum(row["acc"] for row in rows) / 24 == figures["hellaswag", "acc"]["value"]
@@ -190,6 +197,14 @@ def test_two_ranks_judge_as_one(run: Path, questions: Path) -> None:
     for figure in two:
         assert figure["value"] == pytest.approx(one[figure["task"], figure["metric"]]["value"], rel=1e-5)
     assert (run / "two" / "hellaswag.jsonl").read_text() != ""
+
+
+def test_a_limit_is_said_where_something_is_left_away(run: Path, questions: Path) -> None:
+    figures = judged(run, "tasks=[hellaswag,python]", f"path={questions}", "limit=25")
+    assert figures["hellaswag", "acc"]["protocol"] == "harness"  # of 25 records, of which one cannot be asked
+    assert "limit" not in figures["python", "parses"]["protocol"]
+    figures = judged(run, "tasks=[hellaswag]", f"path={questions}", "limit=20")
+    assert figures["hellaswag", "acc"]["protocol"] == "harness, limit 20"
 
 
 def test_other_tasks_of_the_same_model_stay_in_the_report(run: Path, questions: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -88,6 +89,12 @@ def test_hellaswag_is_theirs_example_by_example(
     assert len(rows) == len(samples) == 120
     for row, sample in zip(rows, samples, strict=True):
         assert row["nats"] == pytest.approx([-float(response[0][0]) for response in sample["resps"]], abs=1e-4)
+        likelihoods, endings = [float(response[0][0]) for response in sample["resps"]], sample["doc"]["choices"]
+        assert row["chosen"] == {
+            "acc": int(np.argmax(likelihoods)),
+            "acc_norm": int(np.argmax(np.array(likelihoods) / list(map(len, endings)))),
+            "acc_bytes": int(np.argmax(np.array(likelihoods) / [len(ending.encode()) for ending in endings])),
+        }
         assert {metric: float(row[metric]) for metric in ("acc", "acc_norm", "acc_bytes")} == {
             metric: sample[metric] for metric in ("acc", "acc_norm", "acc_bytes")
         }
@@ -210,6 +217,17 @@ def test_requests_of_every_kind_are_answered_as_theirs(ours: Any, theirs: Any, s
     how = {"until": ["\n"], "max_gen_toks": 12}
     prompts = [asked("def ", how), asked("x " * 200, how | {"until": []})]
     assert ours.generate_until(prompts) == theirs.generate_until(prompts)
+
+
+def test_what_no_figure_can_be_of_gets_none(ours: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """White space is no context; an empty answer is refused, as their model does; a context that is cut is said."""
+    blank, none = (ours.loglikelihood([asked(context, " hello")])[0] for context in ("\n", ""))
+    assert blank == pytest.approx(none)
+    for pairs in ([("abc", "")], [("", "")]):
+        with pytest.raises(ValueError, match="are to be scored: one must stand before them, and one must be there"):
+            ours.loglikelihood([asked(*pair) for pair in pairs])
+    ours.loglikelihood([asked("word " * 300, " end"), asked("a", " b")])
+    assert "1 of 2 requests are longer than the window of 256 tokens" in caplog.text
 
 
 def test_the_harness_knows_our_models(folder: Path) -> None:

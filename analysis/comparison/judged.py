@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from analysis.comparison.tables import table
 
-_HEADS = ("figure", "run", "value", "95 % interval", "examples", "by chance", "checkpoint", "data")
+_HEADS = ("figure", "run", "value", "95 % interval", "examples", "by chance", "checkpoint", "data", "tokenizer")
 _NUMBERS = ("value", "low", "high", "n", "chance")
 
 
@@ -18,6 +18,8 @@ class Figure(NamedTuple):
 
     checkpoint: str
     result: Mapping[str, Any]
+    tokenizer: str
+    """Its fingerprint."""
 
     @property
     def name(self) -> str:
@@ -27,17 +29,24 @@ class Figure(NamedTuple):
     @property
     def data(self) -> str:
         """Eight digits that are the same where the data are."""
-        return hashlib.sha256(json.dumps(self.result.get("data"), sort_keys=True).encode()).hexdigest()[:8]
+        return digits(self.result.get("data"))
+
+
+def digits(data: object) -> str:
+    """Eight hexadecimal digits of a hash of what evaluation.json says of a figure's data."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def read_figures(run: Path) -> tuple[Figure, ...]:
     """The figures of a run: of each one that of its newest checkpoint. What cannot be read is none."""
     newest: dict[tuple[str, str], Figure] = {}
-    for path in sorted(run.glob("evaluation/*/evaluation.json")):  # checkpoints are called by their steps
+    checkpoints = [path for path in run.glob("evaluation/step_*") if path.name.removeprefix("step_").isdecimal()]
+    for path in sorted(checkpoints, key=lambda path: int(path.name.removeprefix("step_"))):
         try:
-            results = json.loads(path.read_bytes())["results"]
-            figures = [Figure(path.parent.name, result) for result in results if _is_figure(result)]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            report = json.loads((path / "evaluation.json").read_bytes())
+            tokenizer = str(report["tokenizer"]["fingerprint"])
+            figures = [Figure(path.name, result, tokenizer) for result in report["results"] if _is_figure(result)]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
             continue
         newest |= {(figure.name, figure.data): figure for figure in figures}
     return tuple(newest.values())
@@ -51,9 +60,10 @@ def judged(figures: Sequence[tuple[str, Figure]]) -> Iterator[str]:
     ordered = sorted(figures, key=lambda pair: (pair[1].name, pair[1].data, pair[0]))
     yield from table(_HEADS, [_row(run, figure) for run, figure in ordered], name="judged")
     yield (
-        '<p class="small">As evaluate.py found them, each of its newest checkpoint. Figures compare that have one name '
-        "and the same data (the same eight digits). Where two intervals do not meet, the models differ; where they do, this does "
-        "not say. The intervals hold the chance of the examples alone, and not that of another seed.</p>"
+        '<p class="small">As evaluate.py found them, each of its newest checkpoint. Figures compare that have one name and the '
+        "same data (the same eight digits); loss and perplexity, which are of a token, those of the same tokenizer alone. Where "
+        "two intervals do not meet, the models differ; where they do, this does not say. The intervals hold the chance of the "
+        "examples alone, and not that of another seed.</p>"
     )
 
 
@@ -63,7 +73,8 @@ def _row(run: str, figure: Figure) -> list[str]:
         "" if result.get(key) is None else f"{result[key]:.4f}" for key in (*_NUMBERS[:3], "chance")
     )
     interval = f"{low} to {high}" if low and high else ""
-    return [figure.name, run, value, interval, f"{result['n']:,}", chance, figure.checkpoint, figure.data]
+    of = (figure.checkpoint, figure.data, figure.tokenizer[:8])
+    return [figure.name, run, value, interval, f"{result['n']:,}", chance, *of]
 
 
 def _is_figure(result: object) -> bool:

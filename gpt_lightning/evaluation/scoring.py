@@ -6,7 +6,7 @@ the rounding. A context that several requests share, such as that of the answers
 Logits are formed for scored ids alone, and never for a whole batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -19,6 +19,8 @@ from gpt_lightning.model import GPT
 from gpt_lightning.model.evaluating import evaluating
 from gpt_lightning.model.loss_head import CHUNK_BYTES
 
+_HELD = 4  # times the tokens of a batch: of how many the cache may hold keys and values
+
 
 @dataclass(frozen=True)
 class Request:
@@ -29,6 +31,13 @@ class Request:
     """1 or more: the first id of all is never scored, as nothing stands before it."""
     mask: np.ndarray | None = None
     """Whether each id from `first` on is scored, (len(ids) - first,) bool; None: all are."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.first < len(self.ids):
+            raise ValueError(
+                f"of {len(self.ids)} ids those from number {self.first} on are to be scored: one must stand before them, and "
+                "one must be there."
+            )
 
     @property
     def scored(self) -> np.ndarray:
@@ -80,45 +89,56 @@ class _Unit(NamedTuple):
     numbers: list[int]
 
     @property
-    def tokens(self) -> int:
-        """That are read, the filling included."""
+    def n_read(self) -> int:
+        """Tokens, the filling included."""
         return self.n_shared + len(self.numbers) * self.n_own
+
+    @property
+    def n_held(self) -> int:
+        """Tokens whose keys and values are held: each request has those of its context for itself."""
+        return len(self.numbers) * (self.n_shared + self.n_own)
 
 
 def batches(requests: Sequence[Request], *, batch_tokens: int) -> list[list[int]]:
-    """Numbers of requests to be read together, the longest first: a batch that does not fit into memory fails at once.
+    """Numbers of requests to be read together, the largest batch first: one that does not fit into memory fails at once.
 
     Args:
-        batch_tokens: of a batch, its filling included; a longer request is a batch of its own.
+        batch_tokens: of a batch, its filling included; a longer request is a batch of its own. Where contexts are shared, the
+            cache holds up to four times as many.
     """
     groups: list[list[int]] = []
-    room, n_shared, n_own = -1, 0, 0
+    sizes: list[int] = []
+    first = _Unit(0, 0, [])  # of the batch, to whose length the others are filled up
+    may_read = may_hold = -1
     for unit in sorted(_units(requests, batch_tokens), key=lambda unit: (-unit.n_shared, -unit.n_own, unit.numbers)):
-        tokens = unit.n_shared + len(unit.numbers) * n_own  # they are filled up to the batch's first
-        if unit.n_shared != n_shared or tokens > room:
-            room, n_shared, n_own = batch_tokens, unit.n_shared, unit.n_own
-            tokens = unit.tokens
+        filled = unit._replace(n_own=first.n_own)
+        if unit.n_shared != first.n_shared or filled.n_read > may_read or filled.n_held > may_hold:
+            first = filled = unit
+            may_read, may_hold = batch_tokens, _HELD * batch_tokens
             groups.append([])
+            sizes.append(0)
         groups[-1] += unit.numbers
-        room -= tokens
-    return groups
+        sizes[-1] += filled.n_held
+        may_read -= filled.n_read
+        may_hold -= filled.n_held
+    return [groups[n] for n in sorted(range(len(groups)), key=lambda n: -sizes[n])]
 
 
-def _units(requests: Sequence[Request], batch_tokens: int) -> list[_Unit]:
-    """Requests of the same context together, where that saves a quarter of the work or more; others by themselves."""
+def _units(requests: Sequence[Request], batch_tokens: int) -> Iterator[_Unit]:
+    """Requests of the same context together, as many as fit, where that saves a quarter of the work; others by themselves."""
     of_context: dict[bytes, list[int]] = {}
     for number, request in enumerate(requests):
         of_context.setdefault(_context(request), []).append(number)
-    units = []
     for numbers in of_context.values():
-        lengths = [len(requests[number].ids) - 1 for number in numbers]
         n_shared = requests[numbers[0]].first - 1
-        unit = _Unit(n_shared, max(lengths) - n_shared, numbers)
-        if n_shared * (len(numbers) - 1) * 4 >= sum(lengths) and unit.tokens <= batch_tokens:
-            units.append(unit)
-        else:
-            units += [_Unit(0, length, [number]) for number, length in zip(numbers, lengths, strict=True)]
-    return units
+        lengths = {number: len(requests[number].ids) - 1 for number in numbers}
+        n_own = max(lengths.values()) - n_shared
+        fit = min((batch_tokens - n_shared) // n_own, _HELD * batch_tokens // (n_shared + n_own))
+        for part in (numbers[n : n + max(1, fit)] for n in range(0, len(numbers), max(1, fit))):
+            if n_shared * (len(part) - 1) * 4 >= sum(lengths[number] for number in part):
+                yield _Unit(n_shared, n_own, part)
+            else:
+                yield from (_Unit(0, lengths[number], [number]) for number in part)
 
 
 def _context(request: Request) -> bytes:
@@ -155,7 +175,7 @@ def nats_of_ids(model: GPT, requests: Sequence[Request]) -> tuple[np.ndarray, np
     if longest > model.config.max_seq_len:
         raise TooLong(f"a request of {longest + 1} tokens is more than the model can see: {model.config.max_seq_len}.")
     contexts = list(map(_context, requests))
-    of_context = {context: number for number, context in reversed(list(enumerate(contexts)))}  # a request of each
+    of_context = dict(zip(contexts, requests, strict=True))  # a request of each
     is_shared = len(of_context) < len(requests) and len({request.first for request in requests}) == 1
     n_shared = requests[0].first - 1 if is_shared else 0  # ids that are read once for all requests of a context
     ids = np.zeros((len(requests), longest + 1 - n_shared), dtype=np.int64)
@@ -169,7 +189,7 @@ def nats_of_ids(model: GPT, requests: Sequence[Request]) -> tuple[np.ndarray, np
     with evaluating(model):
         cache = None
         if n_shared:
-            shared = np.array([requests[number].ids[:n_shared] for number in of_context.values()])
+            shared = np.array([request.ids[:n_shared] for request in of_context.values()])
             cache = model.empty_cache(batch=len(shared), room=longest)
             model.hidden(torch.from_numpy(shared).to(device), cache)
             rows_of = {context: row for row, context in enumerate(of_context)}

@@ -13,7 +13,7 @@ from tests.sweep import copy_of
 def judge(run: Path, checkpoint: str, *results: Any) -> None:
     path = run / "evaluation" / checkpoint / "evaluation.json"
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"results": results}))
+    path.write_text(json.dumps({"tokenizer": {"fingerprint": "0123456789"}, "results": results}))
 
 
 def result(value: float | None, **more: Any) -> dict[str, Any]:
@@ -26,7 +26,6 @@ def test_the_page_has_the_figures_of_the_newest_checkpoint_beside_each_other(swe
     for run in (a, b):
         copy_of(sweep / run.name, "copied").rename(run)
     judge(a, "step_00000004", result(0.3), result(1.5, metric="bits", low=None, high=None))
-    judge(a, "step_00000012", result(0.5321))
     judge(
         b,
         "step_00000012",
@@ -36,13 +35,19 @@ def test_the_page_has_the_figures_of_the_newest_checkpoint_beside_each_other(swe
         "torn",
         {"task": "x"},
     )
-    (a / "evaluation" / "step_00000013").mkdir()
-    (a / "evaluation" / "step_00000013" / "evaluation.json").write_text('{"results": [')
+    judge(a, "step_99999999", result(0.31))
+    judge(a, "step_100000000", result(0.5321))
+    judge(a, "tried_again", result(0.9))
+    for number, text in enumerate(
+        ('{"results": [', '{"tokenizer": {"fingerprint": ""}, "results": [{"n": 1' + "0" * 400 + "}]}")
+    ):
+        (a / "evaluation" / f"step_20000000{number}").mkdir()
+        (a / "evaluation" / f"step_20000000{number}" / "evaluation.json").write_text(text)
     heads, *rows = cells(written(list(read_runs([a, b])), tmp_path), "judged")
     assert heads[:4] == ["figure", "run", "value", "95%interval"]
     assert sorted(row[:7] for row in rows) == sorted(
         [
-            ["piqa(harness),acc", "a", "0.5321", "0.1000to0.7000", "1,838", "0.5000", "step_00000012"],
+            ["piqa(harness),acc", "a", "0.5321", "0.1000to0.7000", "1,838", "0.5000", "step_100000000"],
             ["piqa(harness),acc", "b", "0.4000", "0.1000to0.7000", "1,838", "0.5000", "step_00000012"],
             ["piqa(harness),acc", "b", "0.6000", "0.1000to0.7000", "1,838", "0.5000", "step_00000012"],
             ["piqa(harness),bits", "a", "1.5000", "", "1,838", "0.5000", "step_00000004"],
@@ -51,6 +56,7 @@ def test_the_page_has_the_figures_of_the_newest_checkpoint_beside_each_other(swe
     )
     same_data = [row[7] for row in rows if row[2] in ("0.5321", "0.4000")]
     assert len(set(same_data)) == 1
+    assert {row[8] for row in rows} == {"01234567"}
     assert same_data[0] != next(row[7] for row in rows if row[2] == "0.6000")
     neighbours = [row[1] for row in rows if row[0] == "piqa(harness),acc" and row[7] == same_data[0]]
     assert neighbours == ["a", "b"]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from gpt_lightning.evaluation import Request, TooLong, batches, score
 from gpt_lightning.evaluation.scoring import NotFinite, window
 from gpt_lightning.model import GPT
+from gpt_lightning.model.kv_cache import KVCache
 
 T = 48  # the model's max_seq_len
 
@@ -42,7 +43,7 @@ def questions(draw: st.DrawFn) -> list[Request]:
     """Several answers to each of some contexts, of which some are as long as others."""
     asked = []
     for n in draw(st.lists(st.sampled_from([1, 5, 20, 30]), min_size=1, max_size=4)):
-        context = draw(st.lists(st.integers(0, 511), min_size=n, max_size=n))
+        context = draw(st.lists(st.integers(0, 9), min_size=n, max_size=n))  # with ends of texts
         answers = draw(st.lists(st.lists(st.integers(0, 511), min_size=1, max_size=T + 1 - n), min_size=1, max_size=5))
         asked += [Request([*context, *answer], n) for answer in answers]
     return draw(st.permutations(asked))
@@ -77,12 +78,48 @@ def test_answers_stay_with_their_context_where_that_saves_reading(asked: list[Re
         longest = max(len(asked[m].ids) for m in same) - 1
         read = request.first - 1 + len(same) * (longest - request.first + 1)
         saved = (request.first - 1) * (len(same) - 1)
-        if saved * 4 >= sum(len(asked[m].ids) - 1 for m in same) and read <= batch_tokens:
+        held = len(same) * longest
+        if saved * 4 >= sum(len(asked[m].ids) - 1 for m in same) and read <= batch_tokens and held <= 4 * batch_tokens:
             assert all(together[m] is together[n] for m in same)
             contexts = {tuple(asked[m].ids[: asked[m].first]) for m in together[n]}
             assert {len(context) for context in contexts} == {request.first}
             own = len(together[n]) * (max(len(asked[m].ids) for m in together[n]) - request.first)
             assert len(contexts) * (request.first - 1) + own <= batch_tokens
+
+
+def test_a_context_is_read_once_and_the_cache_stays_small(model: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of four answers, and of so many that they take several batches."""
+    read, held = [], []
+    real = GPT.hidden
+
+    def hidden(self: GPT, token_ids: torch.Tensor, cache: KVCache | None = None) -> torch.Tensor:
+        read.append(token_ids.numel())
+        held.append(0 if cache is None else cache.keys.shape[1] * cache.keys.shape[2])
+        return real(self, token_ids, cache)
+
+    monkeypatch.setattr(GPT, "hidden", hidden)
+    asked = [Request([*range(40), n, n], 40) for n in range(4)]
+    ((group),) = batches(asked, batch_tokens=100)
+    score(model, [asked[n] for n in group])
+    assert sum(read) == 39 + 4 * 2
+    read.clear()
+    many = [Request([*range(40), n], 40) for n in range(400)]
+    for group in batches(many, batch_tokens=100):
+        score(model, [many[n] for n in group])
+    assert max(held) <= 400
+    assert sum(read) <= 400 + 39 * 41
+
+
+def test_the_largest_batch_comes_first() -> None:
+    asked = [Request([*range(30), 7], 30 - n % 3) for n in range(20)] + [Request([1] * 49, 1)]
+    sizes = [sum(len(asked[n].ids) - 1 for n in group) for group in batches(asked, batch_tokens=60)]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+@pytest.mark.parametrize("first", [0, 3])
+def test_a_request_in_which_nothing_can_be_scored_is_none(first: int) -> None:
+    with pytest.raises(ValueError, match=f"of 3 ids those from number {first} on are to be scored"):
+        Request([1, 2, 3], first)
 
 
 @given(st.lists(st.integers(2, 60), max_size=40), st.integers(1, 300))
