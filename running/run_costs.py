@@ -6,7 +6,7 @@ from typing import Any
 
 import psutil
 
-from analysis import budget
+import analysis.budget as budget
 from data_modules import SampleOrder
 from gpt_lightning.hardware import choose_precision
 from running.beginning import Beginning

@@ -220,7 +220,7 @@ def test_a_multirun_on_two_ranks_ends(tiny_overrides: list[str], tmp_path: Path)
 
 def test_the_jobs_read_the_configs_that_the_multirun_read(tmp_path: Path) -> None:
     hydra = f"{{output_subdir: null, run: {{dir: {tmp_path}}}, sweep: {{dir: {tmp_path}, subdir: .}}}}"
-    text = f"defaults: [_self_, group: a]\nrun: none\nruns: null\nlog_dir: null\nout_dir: null\nhydra: {hydra}"
+    text = f"defaults: [_self_, group: a]\nrun: none\nruns: null\nlog_dir: null\nmix_law: null\nout_dir: null\nhydra: {hydra}"
     (tmp_path / "mine.yaml").write_text(text)
     (tmp_path / "further" / "group").mkdir(parents=True)
     (tmp_path / "further" / "group" / "a.yaml").write_text("ours: 1")

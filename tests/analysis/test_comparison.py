@@ -154,7 +154,7 @@ def test_a_loss_that_is_no_number_ranks_last_and_makes_no_noise(sweep: Path, alo
     cells = comparison.column("val/loss/mean")
     assert [cell.best for cell in cells] == [False, True]
     assert cells[0].beyond_noise is None
-    report({"log_dir": None, "runs": [str(alone), str(sweep / "a")], "out_dir": str(alone)})
+    report({"log_dir": None, "mix_law": None, "runs": [str(alone), str(sweep / "a")], "out_dir": str(alone)})
     assert "not finite" in (alone / "comparison.html").read_text()
 
 
@@ -207,7 +207,7 @@ def test_a_broken_run_says_why(alone: Path, file: str, content: bytes, said: str
     run = read(alone)
     assert run.state is State.BROKEN
     assert said in run.note
-    report({"log_dir": None, "runs": str(alone), "out_dir": str(alone)})
+    report({"log_dir": None, "mix_law": None, "runs": str(alone), "out_dir": str(alone)})
     assert (alone / "comparison.html").is_file()
 
 
@@ -217,16 +217,16 @@ def test_no_run_at_all_is_refused_and_nothing_written(tmp_path: Path, monkeypatc
     (tmp_path / "README.md").write_text("no run")
     for runs in (["empty", "absent"], "README.md", "empty", "absent", "*", "lr_sweep/*"):
         with pytest.raises(ValueError, match="names no run: it takes"):
-            report({"log_dir": None, "runs": runs, "out_dir": None})
+            report({"log_dir": None, "mix_law": None, "runs": runs, "out_dir": None})
     for runs in (5, True, [], [3], [["a"]], {"a": 1}, "", [None]):
         with pytest.raises(ValueError, match=r"must be a path|names no run"):
-            report({"log_dir": None, "runs": runs, "out_dir": None})
+            report({"log_dir": None, "mix_law": None, "runs": runs, "out_dir": None})
     assert {path.name for path in tmp_path.rglob("*")} == {"empty", "README.md"}
 
 
 def test_a_run_of_which_nothing_can_be_read_still_makes_a_page(alone: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (alone / "config.yaml").unlink()
-    report({"log_dir": None, "runs": [str(alone), str(alone.with_name("absent"))], "out_dir": None})
+    report({"log_dir": None, "mix_law": None, "runs": [str(alone), str(alone.with_name("absent"))], "out_dir": None})
     out = capsys.readouterr().out
     assert "no run is ranked" in out
     assert f"comparison:  {alone.with_name('comparison.html')}" in out
@@ -263,7 +263,7 @@ def test_patterns_are_typed_as_they_are(argument: str) -> None:
 
 
 def test_what_runs_say_is_inert_in_the_page(sweep: Path, tmp_path: Path) -> None:
-    report({"log_dir": None, "runs": str(sweep / "*"), "out_dir": str(tmp_path)})
+    report({"log_dir": None, "mix_law": None, "runs": str(sweep / "*"), "out_dir": str(tmp_path)})
     text = (tmp_path / "comparison.html").read_text()
     assert HOSTILE not in text
     assert "<img" not in text.split("<script", 1)[0]
@@ -293,14 +293,14 @@ def test_of_forty_runs_the_best_are_drawn_at_first(sweep: Path, tmp_path: Path) 
     figure, _ = loss_figure(comparison)
     assert len({trace["legendgroup"] for trace in figure["data"]}) == 40
     assert len({trace["legendgroup"] for trace in figure["data"] if trace["visible"] is True}) == MOST_SHOWN
-    report({"log_dir": None, "runs": str(tmp_path / "*"), "out_dir": str(tmp_path)})
+    report({"log_dir": None, "mix_law": None, "runs": str(tmp_path / "*"), "out_dir": str(tmp_path)})
     assert (tmp_path / "comparison.html").stat().st_size < 6e6
 
 
 def test_a_name_that_is_no_text_is_written(alone: Path) -> None:
     strange = Path(os.fsdecode(os.fsencode(alone.with_name("x")) + b"\xff"))
     alone.rename(strange)
-    report({"log_dir": None, "runs": str(strange.with_name("x*")), "out_dir": str(strange)})
+    report({"log_dir": None, "mix_law": None, "runs": str(strange.with_name("x*")), "out_dir": str(strange)})
     assert "1 of 1 runs are compared" in (strange / "comparison.html").read_text(encoding="utf-8")
 
 

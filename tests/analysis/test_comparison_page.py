@@ -173,7 +173,7 @@ def test_the_report_prints_how_they_stand(sweep: Path, tmp_path: Path, capsys: p
     (tmp_path / "sweep" / "notes").mkdir(parents=True)
     for name in "ab":
         (tmp_path / "sweep" / name).symlink_to(sweep / name)
-    report({"log_dir": None, "runs": str(tmp_path / "sweep" / "*"), "out_dir": None})
+    report({"log_dir": None, "mix_law": None, "runs": str(tmp_path / "sweep" / "*"), "out_dir": None})
     out = capsys.readouterr().out
     assert out.startswith("1 folder holds nothing of a run: passed over\n2 of 2 runs are ranked\nsettings")
     assert (

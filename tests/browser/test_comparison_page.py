@@ -16,7 +16,14 @@ from tests.sweep import HOSTILE, HOSTILE_NAME
 def address(browser: Browser, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     sweep: Path = request.getfixturevalue("sweep")  # only where there is a browser
     page = tmp_path_factory.mktemp("page") / "comparison.html"
-    report({"log_dir": None, "runs": [str(sweep / "*"), str(sweep / "absent")], "out_dir": str(page.parent)})
+    report(
+        {
+            "log_dir": None,
+            "mix_law": None,
+            "runs": [str(sweep / "*"), str(sweep / "absent")],
+            "out_dir": str(page.parent),
+        }
+    )
     return page.as_uri()
 
 
