@@ -62,8 +62,9 @@ def test_a_sweep_that_is_killed_twice_does_each_job_once(undisturbed: Path, tiny
         orphan = child_of(process)
         orphan.suspend()
         process.kill()
+        process.wait()  # or `begun` would end it, and the orphan with it
     with said_into(out) as file, begun(command, cwd=ROOT, stdout=file) as process:
-        until(lambda: f"── {JOBS[1]} is still at work (process {orphan.pid} " in out.read_text(), seconds=60)
+        until(lambda: f"── {JOBS[1]} is still at work (process {orphan.pid} " in out.read_text(), seconds=200)
         orphan.resume()
         until((runs[3] / "saved.json").exists, seconds=200)
         child_of(process).kill()
