@@ -26,14 +26,8 @@ from analysis.comparison import (
     verdict_in_words,
     write_comparison,
 )
-from analysis.mix_law import Best, MixLaw, MixRuns, find_best, fit, read_mix_runs, write_constant_mix, write_mix_law
-from analysis.mix_law.aims import aim_of
-from analysis.mix_law.page import Rows, errors_table, held_out_table, mixes_table
-from analysis.mix_law.simplex import as_weights
-from analysis.mix_law.verdicts import best_in_words, chosen_mix, law_in_words
+from analysis.mix_law import report_mix_law
 from analysis.report_page import how_far, write_page, write_samples
-
-_WIDTH = 130  # characters, of tables that go into a file
 
 
 def report(config: Mapping[str, Any]) -> None:
@@ -50,7 +44,7 @@ def report(config: Mapping[str, Any]) -> None:
     if len(asked) > 1:
         raise ValueError("runs= compares runs, mix_law= fits a law to them and log_dir= reads logs: give one of them.")
     if config["mix_law"] is not None:
-        _fit_mix_law(config["mix_law"], config["mix"], out_dir)
+        report_mix_law(config["mix_law"], config["held_out"], config["mix"], out_dir)
     elif config["runs"] is not None:
         compare(config["runs"], out_dir)
     elif config["log_dir"] is not None:
@@ -125,55 +119,6 @@ def compare(runs: Any, out_dir: Path | None) -> None:
     else:
         console.print(f"no run is ranked, of {len(paths)}: the page says why")
     console.print(f"comparison:  {page}")
-
-
-def _fit_mix_law(patterns: Any, settings: Mapping[str, Any], out_dir: Path | None) -> None:
-    """Write mix_law.html and curriculum/best_mix.yaml, and print what they come to."""
-    runs = read_mix_runs(patterns)
-    aim = aim_of(runs, **settings)
-    law = fit(runs.ratios, runs.losses)
-    best = find_best(law, aim)
-    folder = out_dir or _folder_of(patterns)
-    sentences = [*law_in_words(law), *best_in_words(best, law, runs.sources)]
-    write_mix_law(runs, law, best, folder / "mix_law.html", title=f"Mix law of {len(runs.names)} runs")
-    console = Console(highlight=False, soft_wrap=True, markup=False)
-    for said in runs.left_out:
-        console.print(f"  left out: {said}")
-    if runs.differences:
-        console.print(
-            f"  the runs differ in more than their mix: {', '.join(runs.differences)}; it is taken not to matter"
-        )
-    for rows in (errors_table(runs, law), held_out_table(runs, law), mixes_table(runs, law, best)):
-        if rows:
-            Console(highlight=False, width=_WIDTH, markup=False).print(_right_aligned(rows), "")
-    console.print("\n".join(sentences))
-    path = _write_best_mix(folder, runs, law, best, sentences, settings["max_epochs"])
-    console.print(f"page:        {folder / 'mix_law.html'}")
-    console.print(f"curriculum:  {path}: python train.py --config-dir {folder} experiment=… curriculum=best_mix")
-
-
-def _write_best_mix(
-    folder: Path, runs: MixRuns, law: MixLaw, best: Best, remarks: list[str], max_epochs: float | None
-) -> Path:
-    weights = as_weights(runs.sources, chosen_mix(best, law), best.aim.caps)
-    limit = max_epochs if runs.sequences else None
-    return write_constant_mix(folder, "best_mix", weights, remarks=remarks, max_epochs=limit)
-
-
-def _folder_of(patterns: Any) -> Path:
-    """Where the results lie if nobody says: in the folder that holds the runs, or the tables."""
-    if isinstance(patterns, str) and any(Path(patterns).glob("*.csv")):
-        return Path(patterns)
-    return common_folder(find_runs(patterns).runs)
-
-
-def _right_aligned(rows: Rows) -> Table:
-    table = Table(*rows[0], box=None, pad_edge=False)
-    for column in table.columns[1:]:
-        column.justify, column.no_wrap = "right", True
-    for row in rows[1:]:
-        table.add_row(*row)
-    return table
 
 
 def _validation_table(run: RunRecord) -> Table:

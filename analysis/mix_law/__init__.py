@@ -10,6 +10,7 @@ from analysis.mix_law.design import design_mixes
 from analysis.mix_law.law import MixLaw, fit
 from analysis.mix_law.page import write_mix_law
 from analysis.mix_law.runs import MixRuns, read_mix_runs
+from analysis.mix_law.terminal import report_mix_law
 
 __all__ = [
     "Aim",
@@ -20,6 +21,7 @@ __all__ = [
     "find_best",
     "fit",
     "read_mix_runs",
+    "report_mix_law",
     "write_constant_mix",
     "write_mix_law",
 ]

@@ -8,7 +8,7 @@ import numpy as np
 
 from analysis import standalone_page
 from analysis.mix_law.best import Best
-from analysis.mix_law.checking import r_squared, rank_correlation
+from analysis.mix_law.checking import linear_fit, r_squared, rank_correlation
 from analysis.mix_law.law import MixLaw
 from analysis.mix_law.pictures import draw_coefficients, draw_mixes, draw_predictions
 from analysis.mix_law.runs import MixRuns
@@ -17,6 +17,7 @@ from analysis.report_page import STYLE, picture, table
 
 Rows = list[list[str]]
 """A table, the head first."""
+_ERRORS = ["validation", "law, nats", "linear fit", "mean of the runs", "between repeats", "R²", "Spearman"]
 
 
 def write_mix_law(runs: MixRuns, law: MixLaw, best: Best, path: Path, *, title: str) -> None:
@@ -52,7 +53,6 @@ def errors_table(runs: MixRuns, law: MixLaw) -> Rows:
     check, (noise, degrees) = law.check, law.noise
     ranks = rank_correlation(check.predicted, law.losses)
     columns = [check.rmse(errors) for errors in (check.law, check.linear, check.mean)]
-    head = ["validation", "law, nats", "linear fit", "mean of the runs", "between repeats", "R²", "Spearman"]
     rows = [
         [
             name,
@@ -63,24 +63,33 @@ def errors_table(runs: MixRuns, law: MixLaw) -> Rows:
         ]
         for n, name in enumerate(runs.validation)
     ]
-    return [head, *rows]
+    return [_ERRORS, *rows]
 
 
 def held_out_table(runs: MixRuns, law: MixLaw) -> Rows:
     """As `errors_table`, of the runs that were held out; none, and it is empty."""
     if runs.held_out is None:
         return []
-    measured = runs.held_out.losses
-    predicted = law.predict(runs.held_out.ratios).reshape(measured.shape)
-    low, high = (ends.reshape(measured.shape) for ends in law.run_interval(runs.held_out.ratios))
-    rmse = np.sqrt(((predicted - measured) ** 2).mean(axis=0))
+    ratios, measured = runs.held_out.ratios, runs.held_out.losses
+    predicted = law.predict(ratios).reshape(measured.shape)
+    low, high = (ends.reshape(measured.shape) for ends in law.run_interval(ratios))
+    by_line = ratios @ linear_fit(runs.ratios, runs.losses)
+    guesses = (predicted, by_line, np.broadcast_to(runs.losses.mean(axis=0), measured.shape))
+    rmses = [np.sqrt(((guess - measured) ** 2).mean(axis=0)) for guess in guesses]
+    noise, degrees = law.noise
     columns = (r_squared(predicted, measured), rank_correlation(predicted, measured))
     inside = ((measured >= low) & (measured <= high)).mean(axis=0)
     rows = [
-        [name, f"{rmse[n]:.4f}", *(f"{column[n]:.3f}" for column in columns), f"{inside[n]:.1%}"]
+        [
+            name,
+            *(f"{rmse[n]:.4f}" for rmse in rmses),
+            f"{noise[n]:.4f}" if degrees else "unknown",
+            *(f"{column[n]:.3f}" for column in columns),
+            f"{inside[n]:.1%}",
+        ]
         for n, name in enumerate(runs.validation)
     ]
-    return [["validation", "law, nats", "R²", "Spearman", "in the 95 % interval"], *rows]
+    return [[*_ERRORS, "in the 95 % interval"], *rows]
 
 
 def mixes_table(runs: MixRuns, law: MixLaw, best: Best) -> Rows:

@@ -6,7 +6,7 @@ totals, which is all that a law knows of it.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,22 +43,26 @@ class MixRuns:
     """Beside the mix: of the surroundings, such as the git revision, what is not the same in all of them."""
 
 
-def read_mix_runs(patterns: Any) -> MixRuns:
+def read_mix_runs(patterns: Any, *, held_out: Any = None) -> MixRuns:
     """The runs of a sweep, or the tables in a folder.
 
     Args:
         patterns: a folder with tables, or what `find_runs` takes.
+        held_out: which of the runs are set aside to be predicted, as `find_runs` takes it; None: those that the tables say.
 
     Raises:
         ValueError: there are none, runs differ in more than their mix, or a table is not as it should be; with the place.
     """
     if isinstance(patterns, str) and is_folder_of_tables(Path(patterns)):
-        fitted, held_out = read_tables(Path(patterns))
-        return _of_table(fitted, None if held_out is None else _of_table(held_out, None))
-    try:
-        paths = find_runs(patterns).runs
-    except ValueError as error:
-        raise ValueError(f"mix_law: {error} A folder of CSV files will do too.".replace("runs=", "", 1)) from error
+        if held_out is not None:
+            raise ValueError(
+                f"held_out={held_out} names runs, and mix_law={patterns} is a folder of tables: leave it out, and "
+                "name the tables of what is held out test_…."
+            )
+        fitted, aside = read_tables(Path(patterns))
+        return _of_table(fitted, None if aside is None else _of_table(aside, None))
+    paths = _found("mix_law", patterns, " A folder of CSV files will do too.")
+    apart = {path.resolve() for path in _found("held_out", held_out)} if held_out is not None else set()
     comparison = Comparison(read_runs(paths))
     runs, left_out = [], []
     for run in comparison.runs:
@@ -71,7 +75,20 @@ def read_mix_runs(patterns: Any) -> MixRuns:
     if not runs:
         first = f", the first as {left_out[0]}" if left_out else ""
         raise ValueError(f"none of the {len(comparison.runs)} runs of mix_law={patterns} is done and validated{first}.")
-    return _of_runs(runs, left_out, _differences(runs))
+    differences = _differences(runs)
+    fitted_runs, aside_runs = ([run for run in runs if (run.path.resolve() in apart) is side] for side in (False, True))
+    if not fitted_runs or (apart and not aside_runs):
+        what = "all of the" if not fitted_runs else "none of the"
+        raise ValueError(f"held_out={held_out} names {what} {len(runs)} runs of mix_law={patterns}: name some of them.")
+    aside_mixes = _of_runs(aside_runs, [], []) if aside_runs else None
+    return replace(_of_runs(fitted_runs, left_out, differences), held_out=aside_mixes)
+
+
+def _found(setting: str, patterns: Any, more: str = "") -> list[Path]:
+    try:
+        return find_runs(patterns).runs
+    except ValueError as error:
+        raise ValueError(f"{setting}: {error}{more}".replace("runs=", "", 1)) from error
 
 
 def _differences(runs: Sequence[Run]) -> list[str]:

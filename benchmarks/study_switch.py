@@ -1,0 +1,149 @@
+"""python -m benchmarks.study_switch: what a switch of the mix costs and what mends it; tables and picture of docs/study.md.
+
+Reads the runs of `python train.py -m experiment=study_switch`. Every difference is one to the abrupt switch, seed by seed, and is
+marked where it is more than the noise between seeds makes, all pairs of curricula together (analysis/comparison/noise.py).
+"""
+
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from analysis.comparison.noise import Noise
+from analysis.pictures import COLOURS
+from analysis.run_record import read_rows
+from benchmarks.machine import describe
+from benchmarks.tables import ROOT, Lines, markdown_table, print_table, put_into
+
+RUNS, PAGE = ROOT / "runs" / "study_switch", ROOT / "docs" / "study.md"
+BEGIN, END = "<!-- made by python -m benchmarks.study_switch -->\n", "<!-- end of study_switch -->\n"
+SWITCHES = {"static": 600, "abrupt": 600, "ramp": 500, "abrupt_replay": 500, "ramp_replay": 400}
+"""After which step each curriculum leaves the base; of the static one, which does not, as of the abrupt one."""
+BASE, TARGET = ("readmes", "stdlib"), ("pydoc", "docstrings")
+SEEDS = (1, 2, 3)
+AFTER = 100  # steps in which the gradient is looked at
+
+Rows = Sequence[Mapping[str, float]]
+
+
+class Switched(NamedTuple):
+    """A run of the study."""
+
+    curriculum: str
+    seed: int
+    rows: Rows
+
+    def losses(self, sources: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """(steps, mean validation loss of some sources)."""
+        rows = [row for row in self.rows if "val/loss/mean" in row]
+        means = [statistics.mean(row[f"val/loss/{source}"] for source in sources) for row in rows]
+        return np.array([row["step"] for row in rows]), np.array(means)
+
+    def final(self, *sources: str) -> float:
+        """Validation loss at the end, nats."""
+        return float(self.losses(sources)[1][-1])
+
+    def forgotten(self, *sources: str) -> float:
+        """By how much the loss at the end lies above the least of the run, nats."""
+        _, losses = self.losses(sources)
+        return float(losses[-1] - losses.min())
+
+    def peak(self) -> float:
+        """The largest gradient norm of the steps after the switch, before clipping."""
+        first = SWITCHES[self.curriculum]
+        return max(row["train/grad_norm"] for row in self.rows if first < row["step"] <= first + AFTER)
+
+    def jump(self) -> float:
+        """That, as a multiple of the median of as many steps before."""
+        first = SWITCHES[self.curriculum]
+        before = [row["train/grad_norm"] for row in self.rows if first - AFTER < row["step"] <= first]
+        return self.peak() / statistics.median(before)
+
+
+METRICS: dict[str, Callable[[Switched], float]] = {
+    "mean": lambda run: run.final(*BASE, *TARGET),
+    **{source: lambda run, source=source: run.final(source) for source in (*BASE, *TARGET)},  # type: ignore[misc]
+    "forgotten of readmes": lambda run: run.forgotten("readmes"),
+    "of stdlib": lambda run: run.forgotten("stdlib"),
+    "gradient's peak": Switched.peak,
+    "as a multiple": Switched.jump,
+}
+LOSSES, REST = list(METRICS)[:5], list(METRICS)[5:]
+
+
+def read(folder: Path) -> list[Switched]:
+    """All runs of the study, curricula in the order of `SWITCHES`."""
+    runs = []
+    for curriculum in SWITCHES:
+        for seed in SEEDS:
+            path = folder / f"curriculum=study_{curriculum},seed={seed}" / "metrics.jsonl"
+            rows = read_rows(path) if path.is_file() else []
+            if not rows or "val/loss/mean" not in rows[-1]:
+                sys.exit(f"{path.parent} is not done: python train.py -m experiment=study_switch goes on with it.")
+            runs.append(Switched(curriculum, seed, rows))
+    return runs
+
+
+def table(runs: Sequence[Switched], metrics: Sequence[str]) -> Lines:
+    """A line for each curriculum: the mean of its runs, and the difference to the abrupt switch."""
+    lines = [["curriculum", *metrics]] + [[name] for name in SWITCHES]
+    last = ["between seeds"]
+    for metric in metrics:
+        values = [METRICS[metric](run) for run in runs]
+        settings = [list(SWITCHES).index(run.curriculum) for run in runs]
+        noise = Noise(values, settings, [run.seed for run in runs])
+        abrupt = list(SWITCHES).index("abrupt")
+        for n, line in enumerate(lines[1:]):
+            difference = noise.difference(n, abrupt)
+            mean = statistics.mean(value for value, k in zip(values, settings, strict=True) if k == n)
+            told = "" if n == abrupt else f" ({difference.value:+.3f} {'≠' if difference.beyond_noise else '≈'})"
+            line.append(f"{mean:.3f}{told}")
+        last.append("" if noise.deviation is None else f"{noise.deviation:.3f}")
+    return [*lines, last]
+
+
+def draw(runs: Sequence[Switched], path: Path) -> None:
+    """Validation loss of the base and of the target, and the gradient's norm, a curve for each curriculum."""
+    figure, panels = plt.subplots(1, 3, figsize=(15, 4.4), layout="constrained")
+    for colour, curriculum in zip(COLOURS, SWITCHES, strict=False):
+        of = [run for run in runs if run.curriculum == curriculum]
+        for panel, sources in zip(panels, (BASE, TARGET), strict=False):
+            steps, _ = of[0].losses(sources)
+            curves = np.array([run.losses(sources)[1] for run in of])
+            late = steps >= 300
+            panel.plot(steps[late], curves.mean(axis=0)[late], color=colour, label=curriculum)
+            panel.fill_between(
+                steps[late], curves.min(axis=0)[late], curves.max(axis=0)[late], color=colour, alpha=0.15, lw=0
+            )
+        norms = np.array([[row["train/grad_norm"] for row in run.rows if row["step"] > 300] for run in of])
+        windows = norms[:, : norms.shape[1] // 10 * 10].reshape(len(of), -1, 10).max(axis=2).mean(axis=0)
+        panels[2].plot(310 + 10 * np.arange(len(windows)), windows, color=colour, label=curriculum)
+    for panel, title in zip(
+        panels,
+        (f"base: {' and '.join(BASE)}", f"target: {' and '.join(TARGET)}", "gradient norm, largest of ten steps"),
+        strict=True,
+    ):
+        panel.set(title=title, xlabel="step")
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("validation loss, nats; band: three seeds")
+    panels[0].legend()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def main() -> None:
+    """Print the tables, and put them and the picture into docs/."""
+    runs = read(RUNS)
+    losses, rest = table(runs, LOSSES), table(runs, REST)
+    print_table(losses)
+    print_table(rest)
+    put_into(PAGE, BEGIN, END, f"{markdown_table(losses, None)}\n{markdown_table(rest, describe('cpu'))}")
+    draw(runs, PAGE.with_name("study_switch.png"))
+
+
+if __name__ == "__main__":
+    main()
