@@ -1,0 +1,105 @@
+"""python -m benchmarks.study_optimizer: how many tokens the modern recipe takes to AdamW's final loss; for docs/study.md.
+
+Both recipes get as many trials of their learning rate, of one seed. At its best rate each is trained with two more seeds, and the
+modern one also for shorter runs, each with its whole schedule. A token costs both the same FLOPs but for a few in a hundred,
+which the table says. What is finished is left alone, so it can be stopped and started again.
+"""
+
+import math
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+
+from analysis.comparison import find_runs, read_runs
+from analysis.comparison.run import Run
+from benchmarks.machine import describe
+from benchmarks.tables import ROOT, Lines, markdown_table, print_table, put_into
+
+RUNS, PAGE = ROOT / "runs" / "study_optimizer", ROOT / "docs" / "study.md"
+BEGIN, END = "<!-- made by python -m benchmarks.study_optimizer -->\n", "<!-- end of study_optimizer -->\n"
+RECIPES = {"quickstart": "AdamW, cosine, micro", "modern_micro": "experiment=modern_micro"}
+RATES, SEEDS, STEPS, SHORTER = ("2e-3", "4e-3", "8e-3", "16e-3"), (1, 2, 3), 300, (150, 200, 250)
+
+
+def sweep(name: str, steps: int, *axes: str) -> list[Run]:
+    """The runs of a sweep, trained now or before."""
+    rare = [
+        f"{key}={steps}" for key in ("max_steps", "val_every", "callbacks.samples.every", "callbacks.checkpoints.every")
+    ]
+    command = [sys.executable, "train.py", "-m", *axes, *rare, f"sweep_dir={RUNS / name}", "jobs_at_once=2"]
+    if subprocess.run(command, cwd=ROOT, check=False).returncode:
+        sys.exit(f"{name} is not done: the same command goes on with it.")
+    return list(read_runs(find_runs(str(RUNS / name)).runs))
+
+
+def loss(run: Run) -> float:
+    """Validation loss at the end, mean of the sources, nats."""
+    return float(run.final["val/loss/mean"])
+
+
+def of(runs: Sequence[Run], experiment: str) -> list[Run]:
+    """Those of a recipe, whose experiment is its name."""
+    return [run for run in runs if run.settings["name"] == experiment]
+
+
+def spread(losses: Sequence[float]) -> str:
+    """Mean, and standard deviation of a run."""
+    return f"{statistics.mean(losses):.4f} ± {statistics.stdev(losses):.4f}"
+
+
+def main() -> None:
+    """Train what is missing, print the tables and put them into the page."""
+    trials = sweep("rates", STEPS, f"experiment={','.join(RECIPES)}", f"optimizer.lr={','.join(RATES)}", "seed=1")
+    tuned: Lines = [["recipe", *(f"lr {rate}" for rate in RATES), "FLOPs a token"]]
+    results: Lines = [["recipe", "lr", "steps", "tokens", f"loss, {len(SEEDS)} seeds", "to AdamW, seed by seed"]]
+    adamw: list[float] = []
+    reached: list[tuple[float, float]] = []  # (log of the tokens, loss less AdamW's)
+    for experiment, title in RECIPES.items():
+        mine = sorted(of(trials, experiment), key=lambda run: run.settings["optimizer.lr"])
+        best = min(mine, key=loss)
+        rate = f"{best.settings['optimizer.lr']:g}"
+        cells = [f"**{loss(run):.4f}**" if run is best else f"{loss(run):.4f}" for run in mine]
+        tuned.append([title, *cells, f"{best.flops_per_token / 1e6:.2f} M"])
+        for steps in (STEPS,) if experiment == "quickstart" else (*SHORTER, STEPS):
+            seeds = "seed=" + ",".join(map(str, SEEDS))
+            runs = sweep(f"{experiment}_{steps}", steps, f"experiment={experiment}", f"optimizer.lr={rate}", seeds)
+            losses = [loss(run) for run in sorted(runs, key=lambda run: int(run.seed))]
+            tokens = runs[0].steps * runs[0].tokens_per_step
+            adamw = adamw or losses
+            differences = [mine - other for mine, other in zip(losses, adamw, strict=True)]
+            told = (
+                "" if losses is adamw else f"{statistics.mean(differences):+.4f} ± {statistics.stdev(differences):.4f}"
+            )
+            results.append([title, rate, str(steps), f"{tokens / 1e6:.3f} M", spread(losses), told])
+            if experiment != "quickstart":
+                reached.append((math.log(tokens), statistics.mean(differences)))
+    said = _where_it_is_reached(reached)
+    print_table(tuned)
+    print_table(results)
+    print(said)
+    text = f"{markdown_table(tuned, None)}\n{markdown_table(results, describe('cpu'))}\n{said}"
+    put_into(PAGE, BEGIN, END, text)
+
+
+def _where_it_is_reached(reached: Sequence[tuple[float, float]]) -> str:
+    """At how many tokens AdamW's final loss is reached, between the lengths that were trained."""
+    logs, differences = np.array(reached).T
+    below = np.flatnonzero(differences <= 0)
+    if not len(below):
+        return "AdamW's final loss is not reached."
+    n = int(below[0])
+    if n == 0:
+        return f"AdamW's final loss is reached by the shortest run, {math.exp(logs[0]) / 1e6:.3f} million tokens."
+    share = differences[n - 1] / (differences[n - 1] - differences[n])
+    tokens = math.exp(logs[n - 1] + share * (logs[n] - logs[n - 1]))
+    return (
+        f"AdamW's final loss is reached at about {tokens / 1e6:.3f} million tokens, {tokens / math.exp(logs[-1]):.0%} of "
+        "AdamW's: between the two lengths on either side by a line in the logarithm of the tokens."
+    )
+
+
+if __name__ == "__main__":
+    main()
