@@ -57,6 +57,7 @@ PATHS = {
     "out_dir",
     "runs",
     "mix_law",
+    "held_out",
     "input",
     "output",
     "init_from",
@@ -138,7 +139,7 @@ def quote_texts(arguments: list[str]) -> list[str]:
     for argument in arguments:
         key, equals, text = argument.partition("=")
         is_text = key in TEXTS or (key.rpartition(".")[2] == "path" and text[:1] not in ("", '"', "'"))
-        if key in ("runs", "mix_law") and "," in text and not set(text) & set("=[\"'"):
+        if key in ("runs", "mix_law", "held_out") and "," in text and not set(text) & set("=[\"'"):
             argument = f"{key}=[{text}]"
         is_path = key in PATHS and text[:1] not in ("", '"', "'", "[") and ("=" in text or _SIGNS.search(text))
         if equals and (is_text or is_path):

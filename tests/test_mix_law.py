@@ -108,9 +108,36 @@ def test_caps_follow_from_epochs_and_the_length_of_the_run(
     assert weights[least] == 0.3333
 
 
+def test_runs_are_held_out_and_predicted(mix_sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """None of them is fitted to; the errors of the mean and of a line stand beside those of the law."""
+    apart = mix_sweep / "mix_1[4-7]"
+    runs = read_mix_runs(str(mix_sweep), held_out=str(apart))
+    assert runs.held_out is not None
+    names = [Path(name).name for name in (*runs.names, *runs.held_out.names)]
+    assert names == [f"mix_{n:02}" for n in range(18)]
+    assert len(runs.held_out.names) == 4
+    whole = read_mix_runs(str(mix_sweep))
+    assert np.concatenate([runs.losses, runs.held_out.losses]) == pytest.approx(whole.losses)
+    settings = launch.compose_config("report", [f"out_dir={tmp_path}"])
+    report(settings | {"mix_law": str(mix_sweep), "held_out": str(apart)})
+    printed = capsys.readouterr().out.splitlines()
+    heads = [n for n, line in enumerate(printed) if line.startswith("validation")]
+    assert "in the 95 % interval" in printed[heads[1]]
+    measured = runs.held_out.losses
+    line = runs.held_out.ratios @ np.linalg.lstsq(runs.ratios, runs.losses, rcond=None)[0]
+    for n, source in enumerate(runs.validation):
+        told = next(row.split() for row in printed[heads[1] :] if row.startswith(source))
+        of_mean, of_line = (
+            np.sqrt(np.mean((by[n] - measured[:, n]) ** 2)) for by in (runs.losses.mean(axis=0)[:, None], line.T)
+        )
+        assert [float(cell) for cell in told[2:4]] == pytest.approx([of_line, of_mean], abs=1e-4)
+        assert float(told[1]) < of_line
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        (["held_out=nowhere"], r"held_out: nowhere"),
         (["+mix.weights.c4=1"], r"mix.weights.c4 names none of readmes"),
         (["+mix.prior.pydoc=-1"], r"mix.prior.pydoc is -1"),
         (["+mix.prior.pydoc=0"], r"mix.prior are all zero"),
@@ -123,6 +150,12 @@ def test_caps_follow_from_epochs_and_the_length_of_the_run(
 def test_settings_that_cannot_be_are_refused(mix_sweep: Path, settings: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         report_on(mix_sweep, *settings)
+
+
+def test_all_or_none_of_the_runs_cannot_be_held_out(mix_sweep: Path) -> None:
+    for held_out, which in ((mix_sweep, "all of"), (mix_sweep.parent / "trained", "none of")):
+        with pytest.raises(ValueError, match=f"held_out=.* names {which} the 18 runs"):
+            read_mix_runs(str(mix_sweep), held_out=str(held_out))
 
 
 def test_runs_that_do_not_belong_are_left_out_or_refused(mix_sweep: Path, tmp_path: Path) -> None:

@@ -10,7 +10,12 @@ from benchmarks.study_switch import BASE, SWITCHES
 from data_modules import SampleOrder
 from running.run_config import curriculum_of
 
-SIZES = {"readmes": 1979, "stdlib": 7983, "pydoc": 1802, "docstrings": 2145}  # sequences, about what an installation has
+SIZES = {
+    "readmes": 1979,
+    "stdlib": 7983,
+    "pydoc": 1802,
+    "docstrings": 2145,
+}  # sequences, about what an installation has
 
 
 def order_of(experiment: str, curriculum: str) -> SampleOrder:
