@@ -19,9 +19,9 @@ quickstart: $(READY)
 	$(BIN)/python train.py experiment=quickstart
 	$(BIN)/python report.py
 
-# the tests of one file stay together: they share what its fixtures have trained
+# the tests of one file stay together: they share what its fixtures have trained; the longest files begin (tests/conftest.py)
 test: $(READY)
-	$(BIN)/python -m pytest -n logical --dist loadfile
+	$(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """python -m benchmarks.study_switch: what a switch of the mix costs and what mends it; tables and picture of docs/study.md.
 
-Reads the runs of `python train.py -m experiment=study_switch`. Every difference is one to the abrupt switch, seed by seed, and is
-marked where it is more than the noise between seeds makes, all pairs of curricula together (analysis/comparison/noise.py).
+Reads the runs of `python train.py -m experiment=study_switch`. A difference in brackets is to the abrupt switch, seed by seed;
+≠ says that it is more than the noise between seeds makes, all pairs of curricula together (analysis/comparison/noise.py), ≈ not.
 """
 
 import statistics
@@ -25,7 +25,7 @@ SWITCHES = {"static": 600, "abrupt": 600, "ramp": 500, "abrupt_replay": 500, "ra
 """After which step each curriculum leaves the base; of the static one, which does not, as of the abrupt one."""
 BASE, TARGET = ("readmes", "stdlib"), ("pydoc", "docstrings")
 SEEDS = (1, 2, 3)
-AFTER = 100  # steps in which the gradient is looked at
+BEFORE = 100  # steps whose median norm a peak is a multiple of
 
 Rows = Sequence[Mapping[str, float]]
 
@@ -52,16 +52,12 @@ class Switched(NamedTuple):
         _, losses = self.losses(sources)
         return float(losses[-1] - losses.min())
 
-    def peak(self) -> float:
-        """The largest gradient norm of the steps after the switch, before clipping."""
+    def peak(self, steps: int) -> float:
+        """The largest gradient norm of so many steps after the switch, before clipping; of its usual norm before the switch."""
         first = SWITCHES[self.curriculum]
-        return max(row["train/grad_norm"] for row in self.rows if first < row["step"] <= first + AFTER)
-
-    def jump(self) -> float:
-        """That, as a multiple of the median of as many steps before."""
-        first = SWITCHES[self.curriculum]
-        before = [row["train/grad_norm"] for row in self.rows if first - AFTER < row["step"] <= first]
-        return self.peak() / statistics.median(before)
+        before = [row["train/grad_norm"] for row in self.rows if first - BEFORE < row["step"] <= first]
+        after = [row["train/grad_norm"] for row in self.rows if first < row["step"] <= first + steps]
+        return max(after) / statistics.median(before)
 
 
 METRICS: dict[str, Callable[[Switched], float]] = {
@@ -69,8 +65,8 @@ METRICS: dict[str, Callable[[Switched], float]] = {
     **{source: lambda run, source=source: run.final(source) for source in (*BASE, *TARGET)},  # type: ignore[misc]
     "forgotten of readmes": lambda run: run.forgotten("readmes"),
     "of stdlib": lambda run: run.forgotten("stdlib"),
-    "gradient's peak": Switched.peak,
-    "as a multiple": Switched.jump,
+    "gradient's peak, 10 steps": lambda run: run.peak(10),
+    "100 steps": lambda run: run.peak(100),
 }
 LOSSES, REST = list(METRICS)[:5], list(METRICS)[5:]
 
@@ -90,9 +86,10 @@ def read(folder: Path) -> list[Switched]:
 
 def table(runs: Sequence[Switched], metrics: Sequence[str]) -> Lines:
     """A line for each curriculum: the mean of its runs, and the difference to the abrupt switch."""
-    lines = [["curriculum", *metrics]] + [[name] for name in SWITCHES]
+    lines = [["curriculum"], *([name] for name in SWITCHES)]
     last = ["between seeds"]
     for metric in metrics:
+        lines[0].append(metric)
         values = [METRICS[metric](run) for run in runs]
         settings = [list(SWITCHES).index(run.curriculum) for run in runs]
         noise = Noise(values, settings, [run.seed for run in runs])
@@ -103,7 +100,19 @@ def table(runs: Sequence[Switched], metrics: Sequence[str]) -> Lines:
             told = "" if n == abrupt else f" ({difference.value:+.3f} {'≠' if difference.beyond_noise else '≈'})"
             line.append(f"{mean:.3f}{told}")
         last.append("" if noise.deviation is None else f"{noise.deviation:.3f}")
+        if metric == "mean":
+            told_of(lines, noise, "static")
+            last.append("")
     return [*lines, last]
+
+
+def told_of(lines: Lines, noise: Noise, other: str) -> None:
+    """A further column: the difference to another curriculum."""
+    k = list(SWITCHES).index(other)
+    lines[0].append(f"mean, to {other}")
+    for n, line in enumerate(lines[1:]):
+        difference = noise.difference(n, k)
+        line.append("" if n == k else f"{difference.value:+.3f} {'≠' if difference.beyond_noise else '≈'}")
 
 
 def draw(runs: Sequence[Switched], path: Path) -> None:

@@ -56,6 +56,20 @@ TINY = [
     "callbacks.checkpoints.every=4",
 ]
 
+LONG = (
+    "test_sweeps.py",
+    "test_compile.py",
+    "test_zero_shot.py",
+    "test_fsdp.py",
+    "test_kills.py",
+    "test_interruption.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first, so that no worker is left alone with one at the end."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:

@@ -23,7 +23,7 @@ from tests.test_multirun import begun, until
 LONGER = [o for o in TINY if not o.startswith("max_steps=")] + ["max_steps=20", "data.verify=false"]
 GRID = ["experiment=lr_sweep", "optimizer.lr=1e-3,4e-3", "seed=1,2,3"]
 JOBS = [f"optimizer.lr={rate},seed={seed}" for rate in ("0.001", "0.004") for seed in (1, 2, 3)]
-SEARCH = ["experiment=lr_search", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", "callbacks.pruning.startup=1"]
+SEARCH = ["experiment=lr_search", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "callbacks.pruning.startup=1"]
 SEARCH += ["hydra.sweeper.sampler.n_startup_trials=2"]  # the others depend on what these two reached
 
 
