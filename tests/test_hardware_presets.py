@@ -99,18 +99,14 @@ def folders(tmp_path: Path) -> list[str]:
     return [f"data_dir={tmp_path / 'nothing'}", f"runs_dir={tmp_path / 'runs'}"]
 
 
-def test_rangeflow_takes_as_long_on_a_t4_as_its_log_says(folders: list[str]) -> None:
-    content = plan(composed("plan", "experiment=rangeflow", "hardware=t4", *folders), silently=True)
-    assert content["device"] == "T4"
-    assert content["hours"] == pytest.approx(25_000 * 129_024 / 8_369 / 3600, rel=0.005)
-    assert content["price"] is None
-
-
 @pytest.mark.parametrize(("preset", "tokens_per_second"), [("t4", 8_369), ("h100", 453e3)])
-def test_published_speeds_are_those_of_the_presets(preset: str, tokens_per_second: float, folders: list[str]) -> None:
-    settings = ["model=gpt2_124m", "tokenizer=gpt2_chatml", f"hardware={preset}"]
-    content = plan(composed("plan", "experiment=rangeflow", *settings, *folders), silently=True)
-    assert content["tokens"] / content["hours"] / 3600 == pytest.approx(tokens_per_second, rel=0.01)
+def test_a_recipe_takes_as_long_as_at_the_published_speed(
+    preset: str, tokens_per_second: float, folders: list[str]
+) -> None:
+    content = plan(composed("plan", "experiment=rangeflow", f"hardware={preset}", *folders), silently=True)
+    assert content["device"] == preset.upper()
+    assert content["hours"] == pytest.approx(25_000 * 129_024 / tokens_per_second / 3600, rel=0.01)
+    assert content["price"] is None
 
 
 def test_a_price_is_that_of_all_devices(folders: list[str], capsys: pytest.CaptureFixture[str]) -> None:
