@@ -189,11 +189,15 @@ def _lines(
     expected = f"{loss['loss']:.2f} nats a token expected, {loss['low']:.2f} to {loss['high']:.2f}"
     sensible = loss["loss"] < math.log(config["model"]["vocab_size"])
     yield "loss", "; ".join([expected if sensible else "no forecast", *filter(None, [loss["note"]])])
-    where = f"on {costs['devices']} {settings['device']} at {settings['mfu']:.0%} MFU in {costs['precision']}"
+    preset = config.get("hardware", {})
+    origin = f" ({preset['mfu_from']})" if preset.get("mfu") == settings["mfu"] else ""
+    where = f"on {costs['devices']} {settings['device']} at {settings['mfu']:.0%} MFU{origin} in {costs['precision']}"
     time = (
         "no hours, as a CPU's peak is not known" if costs["hours"] is None else f"{duration_of(costs['hours'])} {where}"
     )
     yield "compute", f"{costs['flops']:.3g} FLOPs: {time}"
+    if costs["price"] is not None:
+        yield "price", f"{costs['price']:,.2f} at {settings['price_per_hour']:g} an hour for each device"
     fits = "" if memory < there else "; that does not fit: take a smaller micro_batch"
     yield "memory", f"about {size_of(memory)} of {size_of(there)} at micro-batch {config['micro_batch']}{fits}"
     most = f"{size_of(costs['disk_bytes'])} at most at one time"

@@ -15,9 +15,10 @@ _WIDTH = 100  # columns
 
 
 def price_of(plans: Mapping[str, Plan | ValueError]) -> dict[str, Any]:
-    """The sums over those plans that can be: tokens, flops, hours (None: a CPU's peak is not known), disk_bytes."""
+    """The sums over those plans that can be: tokens, flops, hours (None: a CPU's peak is not known), price (None: nor is that of
+    an hour), disk_bytes."""
     priced = [plan for plan in plans.values() if isinstance(plan, dict)]
-    keys = ("tokens", "flops", "hours", "disk_bytes")
+    keys = ("tokens", "flops", "hours", "price", "disk_bytes")
     return {key: None if any(p[key] is None for p in priced) else sum(p[key] for p in priced) for key in keys}
 
 
@@ -27,14 +28,15 @@ def say_price(plans: Mapping[str, Plan | ValueError]) -> None:
     if not priced:
         return
     table = Table("job", box=None, pad_edge=False)
-    device = next(iter(priced.values()))["device"]
-    for head in ("tokens", "FLOPs left", f"on {device}", "memory", "disk"):
+    total, devices = price_of(plans), {(plan["devices"], plan["device"]) for plan in priced.values()}
+    ((n, device), *others) = devices
+    time = "time" if others else f"on {n} {device}" if n > 1 else f"on {device}"
+    heads = ["tokens", "FLOPs left", time, "memory", "disk", *(["price"] if total["price"] is not None else [])]
+    for head in heads:
         table.add_column(head, justify="right", no_wrap=True)
     for name, plan in zip(short_jobs(list(priced)), priced.values(), strict=True):
-        tokens, flops, time, disk = _cells(plan)
-        table.add_row(Text(name, overflow="fold"), tokens, flops, time, size_of(plan["peak_memory_bytes"]), disk)
-    tokens, flops, time, disk = _cells(price_of(plans))
-    table.add_row(f"all {len(priced)}", tokens, flops, time, "", disk, style="bold")
+        table.add_row(Text(name, overflow="fold"), *_cells(plan)[: len(heads)])
+    table.add_row(f"all {len(priced)}", *_cells(total)[: len(heads)], style="bold")
     Console(highlight=False, width=_WIDTH).print(table)
 
 
@@ -60,6 +62,8 @@ def problems_of(plans: Mapping[str, Plan | ValueError], *, free: int) -> list[st
     return said
 
 
-def _cells(plan: Mapping[str, Any]) -> tuple[str, str, str, str]:
+def _cells(plan: Mapping[str, Any]) -> list[str]:
     time = "" if plan["hours"] is None else duration_of(plan["hours"])
-    return count_of(plan["tokens"]), f"{plan['flops']:.3g}", time, size_of(plan["disk_bytes"])
+    memory = size_of(plan["peak_memory_bytes"]) if "peak_memory_bytes" in plan else ""
+    price = "" if plan["price"] is None else f"{plan['price']:,.2f}"
+    return [count_of(plan["tokens"]), f"{plan['flops']:.3g}", time, memory, size_of(plan["disk_bytes"]), price]

@@ -26,7 +26,7 @@ _NO_HYPERPARAMETERS = (
         "resume",
         "max_hours",
     ),
-    *("trainer.", "callbacks.", "logger.", "log_every", "val_every"),
+    *("trainer.", "hardware.", "callbacks.", "logger.", "log_every", "val_every"),
 )
 _COMPARED_BY = ["optimizer.lr", "model.n_layers", "model.d_model", "max_steps", "seed"]
 

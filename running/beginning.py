@@ -19,7 +19,7 @@ from running.composing import flatten, read_config
 _DEFINES = {"model", "tokenizer", "seed", "global_batch", "init_from", "branch", "base_width"}
 _OF_THE_TRUNK = {"model", "tokenizer", "optimizer", "base_width", "global_batch", "seed"}
 _PLACES = {"runs_dir", "run_dir", "sweep_dir", "jobs_at_once"}
-_WHERE_IT_RUNS = ("data_dir", "data.", "trainer.", "micro_batch", "max_hours", "resume")
+_WHERE_IT_RUNS = ("data_dir", "data.", "trainer.", "hardware.", "micro_batch", "max_hours", "resume")
 _HOW_IT_IS_WATCHED = ("logger", "callbacks.", "log_every", "val_every")
 
 

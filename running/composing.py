@@ -1,6 +1,7 @@
 """conf/ and what a command line says, composed to plain dicts; and what is wrong where they cannot be."""
 
 import difflib
+import math
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
@@ -95,15 +96,31 @@ def read_choice(group: str, name: str) -> dict[str, Any]:
 def to_dict(config: Any) -> dict[str, Any]:
     """A resolved config as plain dicts and lists.
 
+    A config may say `micro_batch: ${micro_batch_up_to:64}`, see `micro_batch_up_to`.
+
     Raises:
         ValueError: a value is missing, or refers to one that does not exist.
     """
+    OmegaConf.register_new_resolver("micro_batch_up_to", micro_batch_up_to, replace=True)
     try:
         content = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ValueError(f"the setting {error.full_key} has no value: {str(error).splitlines()[0]}.") from error
     assert isinstance(content, dict)
     return {str(key): value for key, value in content.items()}
+
+
+def micro_batch_up_to(most: int, *, _root_: Any) -> int:
+    """The most sequences, up to `most`, into which each rank's share of the global batch can be divided.
+
+    Where there is no such number, as the ranks cannot share the global batch, it is `most`: `accumulation_of` says what to do.
+    """
+    batch, trainer = _root_.global_batch, _root_.trainer
+    ranks = trainer.devices, trainer.num_nodes
+    if not all(isinstance(n, int) and n > 0 for n in (batch, *ranks)) or batch % math.prod(ranks):
+        return most
+    of_rank = batch // math.prod(ranks)
+    return next(n for n in range(min(most, of_rank), 0, -1) if of_rank % n == 0)
 
 
 def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,5 +1,6 @@
 """What a run costs: FLOPs, hours, memory, disk, and the loss it may come to."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -19,10 +20,10 @@ def costs_of(
 
     Args:
         config: of train.py.
-        settings: `plan`, of plan.py: the device and the share of its peak.
+        settings: `plan`, of plan.py: the device, the share of its peak, and what it costs an hour.
 
     Raises:
-        ValueError: the device is not known, or the share is none.
+        ValueError: the device is not known, the share is none, or the price no price.
     """
     model, trainer = config["model"], config["trainer"]
     on_cpu, device = settings["device"] == "cpu", budget.find_device(str(settings["device"]))
@@ -30,6 +31,9 @@ def costs_of(
         raise ValueError(f"plan.device={settings['device']} is not known: cpu, {', '.join(budget.DEVICES)} are.")
     if not isinstance(settings["mfu"], (int, float)) or not 0 < settings["mfu"] <= 1:
         raise ValueError(f"plan.mfu is {settings['mfu']!r}: it is a share of the device's peak, above 0 and at most 1.")
+    rate = settings["price_per_hour"]
+    if rate is not None and (type(rate) not in (int, float) or not 0 <= rate < math.inf):
+        raise ValueError(f"plan.price_per_hour is {rate!r}: it is what one device costs an hour, a number, or null.")
     precision = trainer["precision"]
     if precision == "auto":
         half = "bf16-mixed" if device and device.has_bf16 else "16-mixed"
@@ -53,7 +57,8 @@ def costs_of(
         n_devices=n_devices,
         sharded=trainer["strategy"] == "fsdp",
     )
-    hours = {"precision": precision, "mfu": settings["mfu"], "n_devices": n_devices}
+    share = {"precision": precision, "mfu": settings["mfu"], "n_devices": n_devices}
+    hours = None if on_cpu else budget.hours(flops, settings["device"], **share)  # a CPU's peak is not known
     checkpoint = budget.checkpoint_bytes(model, optimizer=optimizer, precision=precision)
     saving = config["callbacks"]["checkpoints"]
     written = -(-order.steps // saving["every"])
@@ -67,7 +72,8 @@ def costs_of(
         "flops": flops,
         "loss": asdict(forecast),
         "precision": precision,
-        "hours": None if on_cpu else budget.hours(flops, settings["device"], **hours),  # a CPU's peak is not known
+        "hours": hours,
+        "price": None if hours is None or rate is None else hours * n_devices * rate,
         "device": settings["device"],
         "devices": n_devices,
         "peak_memory_bytes": memory,

@@ -15,7 +15,10 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 GUIDES = "".join(
     (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
-    for name in ("corpora", "curriculum", "distributed", "evaluation", "mix_laws", "recipes", "study", "sweeps")
+    for name in (
+        *("corpora", "curriculum", "distributed", "evaluation", "hardware", "mix_laws", "recipes", "study", "sweeps"),
+        *("recipe_gpt2_5", "recipe_mixed_curriculum", "recipe_rangeflow"),
+    )
 )
 BLOCKS = re.findall(r"```\w*\n(.*?)```", README, flags=re.DOTALL)
 COMMANDS = sorted(

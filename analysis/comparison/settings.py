@@ -12,7 +12,7 @@ PLACES = frozenset({"name", "runs_dir", "run_dir", "sweep_dir", "jobs_at_once", 
 SEED = "seed"
 TRUNK = "branch.run"
 _WATCHING = ("log_every", "val_every", "callbacks.", "logger.", "max_hours")
-_MAKING = ("data.workers", "data.prepare", "data.verify", "micro_batch")
+_MAKING = ("data.workers", "data.prepare", "data.verify", "micro_batch", "hardware.")
 _PROCESSES = ("trainer.devices", "trainer.num_nodes", "trainer.strategy")  # the batches and their gradient are the same
 _COSMETIC = (*_WATCHING, *_MAKING, *_PROCESSES)
 

@@ -53,6 +53,7 @@ COSMETIC: dict[str, Any] = {
     "data.prepare": "missing",
     "data.verify": False,
     "micro_batch": 1,
+    "hardware.device": "T4",
     "trainer.devices": 2,
     "trainer.strategy": "ddp",
 }

@@ -11,7 +11,7 @@ from rich.console import Console
 import launch
 from analysis.comparison.settings import short_jobs
 from analysis.comparison.sweep import WIDTH, sweep_rows, sweep_table, write_sweep
-from analysis.sweep_price import price_of, problems_of
+from analysis.sweep_price import price_of, problems_of, say_price
 from plan import plan
 from tests.conftest import TINY, start_verb
 from tests.runs import untimed
@@ -95,11 +95,31 @@ def test_a_sweep_costs_what_its_jobs_cost(tiny_data: Path, tmp_path: Path) -> No
     assert problems_of(plans, free=int(sums["disk_bytes"])) == []
     (disk,) = problems_of(plans, free=int(sums["disk_bytes"]) - 1)
     assert disk.startswith("all checkpoints need ")
-    on_cpu = plan(config("plan.device=cpu"), silently=True)
-    assert price_of({**plans, "x": on_cpu})["hours"] is None
+    assert sums["price"] is None
+    paid = {job: plan(config(job, "plan.price_per_hour=3"), silently=True) for job in plans}
+    assert price_of(paid)["price"] == pytest.approx(sums["hours"] * 3)
+    on_cpu = plan(config("plan.device=cpu", "plan.price_per_hour=3"), silently=True)
+    for key in ("hours", "price"):
+        assert price_of({**paid, "x": on_cpu})[key] is None
     assert problems_of({**plans, "x": ValueError("it cannot be"), "y": ValueError("it cannot be")}, free=10**15) == [
         "x and 1 more: it cannot be"
     ]
+
+
+def test_hours_of_several_devices_stand_in_one_column(capsys: pytest.CaptureFixture[str]) -> None:
+    plan: dict[str, Any] = {"tokens": 1e9, "flops": 1e18, "hours": 8.0, "price": None, "device": "T4", "devices": 1}
+    plan |= {"peak_memory_bytes": 1e9, "disk_bytes": 1e9}
+    others: list[dict[str, Any]] = [{}, {"devices": 4}, {"price": 4.0}]
+    for other, head in zip(others, ("on T4", "time", "on T4"), strict=True):
+        say_price({"seed=1": plan, "seed=2": plan | other})
+        first, _, last, _ = capsys.readouterr().out.splitlines()
+        assert " ".join(first.split()[4:]) == f"{head} memory disk"
+        assert last.endswith("1 GB")
+    say_price({f"seed={n}": plan | {"price": 4.5, "devices": 4} for n in (1, 2)})
+    first, *jobs, total = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert first[4:] == ["on", "4", "T4", "memory", "disk", "price"]
+    assert [job[-1] for job in jobs] == ["4.50", "4.50"]
+    assert total[-5:] == ["16", "hours", "2", "GB", "9.00"]
 
 
 def test_plan_prices_a_sweep_and_writes_no_run(tiny_data: Path, tmp_path: Path) -> None:
