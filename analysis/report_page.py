@@ -125,10 +125,10 @@ def _environment(run: RunRecord) -> Iterator[str]:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """An HTML table; numbers are set to the right."""
+    """An HTML table; what begins as a number, be it with its unit, is set to the right."""
 
     def cell(text: str) -> str:
-        number = ' class="number"' if re.fullmatch(r"[\d,]+(\.\d+)?", text) else ""
+        number = ' class="number"' if re.match(r"[\d,]+(\.\d+)?( |%|$)", text) else ""
         return f"<td{number}>{escape(text)}</td>"
 
     body = "".join(f"<tr>{''.join(map(cell, row))}</tr>\n" for row in rows)
