@@ -16,6 +16,7 @@ from callbacks import (
     PRUNED,
     Checkpoints,
     Faults,
+    LossFollowing,
     MedianPruning,
     MetricsFile,
     NotSaved,
@@ -161,7 +162,8 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
         ranks = SameBeginning(beginning.step, begin)
         run_log = RunLog(every=config["log_every"], terminal=terminal, metrics_file=metrics_file)
         # what a watcher refuses when it is set up, it refuses before the run begins
-        callbacks = [stopping, *_in_order(watchers, [run_log, *filter(None, [further])]), ranks]
+        following = [LossFollowing(run.weights)] if curriculum.ado else []
+        callbacks = [stopping, *_in_order(watchers, [*following, run_log, *filter(None, [further])]), ranks]
         trainer = _trainer(config, device, accumulation, [tensorboard, metrics_file], callbacks)
         try:
             with stopping.listening(trainer):
