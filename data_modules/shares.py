@@ -128,7 +128,7 @@ class ExactShares:
             parts = [missing * unit >> SHARE_BITS for unit in units]
             parts[int(np.argmax(units))] += missing - sum(parts)
             for k, part in enumerate(parts):
-                part = min(part, int(self._limits[k] - due[k]))
+                part = min(part, int(self._limits[k]) - int(due[k]))
                 due[k] += part
                 missing -= part
         return due

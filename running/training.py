@@ -29,6 +29,7 @@ from callbacks import (
     TensorBoard,
 )
 from callbacks.data_wait import DataWait
+from callbacks.line_file import LineFile
 from callbacks.terminal import Terminal
 from data_modules.mixed_data_module import MixedDataModule
 from gpt_lightning import random_states
@@ -150,6 +151,8 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
             beginning, lost=run.last_step() - beginning.step, max_steps=config["max_steps"]
         ):
             terminal.note(note, style=style)
+        if not curriculum.ado and is_first_rank():
+            LineFile(run.weights).cut_back(step=beginning.step)  # of a run that followed its losses until now
         for note in account.changes(changed):
             terminal.note(note, style="")
         if initialised:

@@ -117,7 +117,11 @@ def test_less_credit_where_it_was_hardly_trained_on() -> None:
     """Of two losses that fall alike, the one of the source that was trained on less fell by the other's help."""
     law, prior = Fit(0.3, 40.0, 2.0), {"a": 0.5, "b": 0.5}
     found = updated_weights(
-        {"a": law, "b": law}, tokens=1e6, prior=prior, past=[(50, {"a": 0.1, "b": 0.9}), (50, {"a": 0.9, "b": 0.1})], floors={}
+        {"a": law, "b": law},
+        tokens=1e6,
+        prior=prior,
+        past=[(50, {"a": 0.1, "b": 0.9}), (50, {"a": 0.9, "b": 0.1})],
+        floors={},
     )
     lately = 0.9 + ((0.1 + 0.4 * 0.9**50) - 0.9) * 0.9**50
     credit = lately**0.5 / (lately**0.5 + (1 - lately) ** 0.5)

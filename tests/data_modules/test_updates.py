@@ -68,7 +68,9 @@ def test_an_update_changes_nothing_before_it(case: tuple[SampleOrder, list[Sampl
     assert whole == replayed(order)
     for earlier in before:
         assert located(earlier)[: earlier.settled * order.global_batch] == whole[: earlier.settled * order.global_batch]
-        assert sum(earlier.counts(order.steps).values()) == order.steps * order.global_batch  # the rest as if it went on so
+        assert (
+            sum(earlier.counts(order.steps).values()) == order.steps * order.global_batch
+        )  # the rest as if it went on so
 
 
 @given(updated_orders(), st.data())
@@ -83,7 +85,9 @@ def test_an_order_rebuilt_from_its_updates_is_the_same(
     for step, weights in order.updates[known:]:
         rebuilt = rebuilt.updated(step, weights)
     assert located(rebuilt) == located(order)
-    assert [rebuilt.due(step) for step in range(order.steps + 1)] == [order.due(step) for step in range(order.steps + 1)]
+    assert [rebuilt.due(step) for step in range(order.steps + 1)] == [
+        order.due(step) for step in range(order.steps + 1)
+    ]
 
 
 def random_updates(names: list[str], steps: range, *, rare: float, seed: int) -> list[Update]:
@@ -134,7 +138,11 @@ def test_two_thousand_updates_neither_recurse_nor_take_long() -> None:
     assert len(order.history) == 1
 
 
-@given(updated_orders(max_epochs={"s0": 2.5}, on_exhausted="redistribute", sequences=dict.fromkeys([f"s{n}" for n in range(8)], 9)))
+@given(
+    updated_orders(
+        max_epochs={"s0": 2.5}, on_exhausted="redistribute", sequences=dict.fromkeys([f"s{n}" for n in range(8)], 9)
+    )
+)
 def test_a_limit_holds_through_updates(case: tuple[SampleOrder, list[SampleOrder]]) -> None:
     order, _ = case
     assert order.limits == {"s0": 22}
@@ -143,7 +151,9 @@ def test_a_limit_holds_through_updates(case: tuple[SampleOrder, list[SampleOrder
 
 def test_a_run_that_must_run_out_is_refused_before_it_begins() -> None:
     with pytest.raises(Exhausted, match=r"at step \d+ no source that has weight has sequences left"):
-        order_of(["a", "b"], steps=20, every=5, global_batch=4, max_epochs={"a": 1, "b": 1}, on_exhausted="redistribute")
+        order_of(
+            ["a", "b"], steps=20, every=5, global_batch=4, max_epochs={"a": 1, "b": 1}, on_exhausted="redistribute"
+        )
 
 
 @pytest.mark.parametrize(
