@@ -160,13 +160,17 @@ class SampleOrder:
         return dict(zip(self.sources, (total / ONE).tolist(), strict=True))
 
     def stretches(self) -> list[tuple[int, dict[str, float]]]:
-        """What was settled, as (steps, mean share of each source in them), in the order of the run."""
+        """What is settled, as (steps, mean share of each source in them), in the order of the run."""
         ends = [*(segment.first_step for segment in self._settled[1:]), self.settled]
-        pairs = ((segment.first_step, end) for segment, end in zip(self._settled, ends, strict=True))
-        return [
-            (end - begin, {s: n / (end - begin) / self.global_batch for s, n in self.due_between(begin, end).items()})
-            for begin, end in pairs
-        ]
+        found = []
+        for segment, end in zip(self._settled, ends, strict=True):
+            steps = end - segment.first_step
+            grown = (segment.due_before(end) - segment.due_before(segment.first_step)) / (
+                ONE * steps * self.global_batch
+            )
+            shares = dict.fromkeys(self.sources, 0.0) | dict(zip(self.sources, grown.tolist(), strict=False))
+            found.append((steps, shares))
+        return found
 
     def reached(self, source: str, n: int) -> int | None:
         """The number of steps after which `n` sequences of a source are drawn; None: the run draws fewer."""

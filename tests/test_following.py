@@ -1,19 +1,24 @@
 """Runs whose weights follow their losses: killed and gone on with, repeated from their record, on two ranks, and refused."""
 
+import hashlib
 import json
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 import launch
 from gpt_lightning.checkpoint_folder import checkpoint_path
+from plan import plan
 from tests.conftest import TINY
 from tests.faults.comparing import assert_equal
 from tests.runs import WITH_DIET, as_if_killed, diet, final_checkpoint, metrics
 from tests.starts import begin, end, killed
 from train import train
+from verify import verify
 
 # of 12 steps weights are updated at 4, 6, 8 and 10, and checkpoints saved at 4, 8 and 12
 RUN = [*TINY, "name=run", "curriculum=ado", "curriculum.ado.every=2", "curriculum.ado.warmup=0.3"]
@@ -54,14 +59,17 @@ def test_every_update_is_recorded_and_trained_by(straight: Path) -> None:
     assert entry["updates"] == [[row["step"], row["weights"]] for row in rows]
 
 
-def test_the_recorded_losses_are_those_of_the_training(straight: Path) -> None:
-    """Of all sources together, by their loss-bearing tokens, what the run logged of the same steps."""
-    state = final_checkpoint(straight)["losses_by_source"]
+def assert_losses_are_those_of_the_training(run: Path) -> None:
+    """Of all sources together, by their loss-bearing tokens, what the run logged of the same steps, over all ranks."""
+    state = final_checkpoint(run)["losses_by_source"]
     nats, bearing = state["sums"].sum(dim=2).T  # (points,), one step each
     assert state["steps"].tolist() == [[step, 1] for step in range(12)]
-    logged = {row["step"]: row["train/loss"] for row in metrics(straight)}
-    for step, loss in logged.items():
-        assert (nats / bearing)[step - 1].item() == pytest.approx(loss, rel=1e-6)
+    for row in metrics(run):
+        assert (nats / bearing)[row["step"] - 1].item() == pytest.approx(row["train/loss"], rel=1e-6)
+
+
+def test_the_recorded_losses_are_those_of_the_training(straight: Path) -> None:
+    assert_losses_are_those_of_the_training(straight)
 
 
 def test_a_killed_run_makes_the_same_updates(straight: Path, tiny_data: Path, tmp_path: Path) -> None:
@@ -87,17 +95,17 @@ def test_a_run_repeated_from_the_record_trains_on_the_same(straight: Path, tiny_
 
 
 def test_two_ranks_make_one_update(straight: Path, tiny_data: Path, tmp_path: Path) -> None:
-    """Dropout is another on them, and so are the losses in their last digits."""
-    more = ["trainer=ddp", "trainer.devices=2", "model.dropout=0.0"]
-    answer = end(begin([*places(tiny_data, tmp_path), WITH_DIET, *more]))
+    """Dropout is another on them, and so are the losses; until the first update they train on the same."""
+    answer = end(begin([*places(tiny_data, tmp_path), WITH_DIET, "trainer=ddp", "trainer.devices=2"]))
     assert answer.returncode == 0, answer.stderr
-    train(config_of(tiny_data, tmp_path / "one", "model.dropout=0.0"))
-    two, one = tmp_path / "run", tmp_path / "one" / "run"
-    for ours, theirs in zip(updates_of(two), updates_of(one), strict=True):
-        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
-    assert len(diet(two)) == 12 * 8
-    before = [row for place, row in diet(two).items() if place < 4 * 8]
-    assert before == [row for place, row in diet(one).items() if place < 4 * 8]
+    run = tmp_path / "run"
+    assert_losses_are_those_of_the_training(run)
+    given = diet(run)
+    assert sorted(given) == list(range(12 * 8))  # by one order: every place of the run once
+    assert {p: row for p, row in given.items() if p < 4 * 8} == {
+        p: row for p, row in diet(straight).items() if p < 4 * 8
+    }
+    assert [row["step"] for row in updates_of(run)] == [4, 6, 8, 10]
 
 
 # ── what changes on the way ──────────────────────────────────────────────────────────────────────────────────────────
@@ -185,29 +193,42 @@ def test_a_record_is_taken_up_by_a_run_that_made_the_same_updates(
     assert metrics(run)[-1]["mix/planned/pydoc"] == pytest.approx(1.0)
 
 
+def test_plan_says_that_it_is_the_plan_of_the_prior(
+    tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], straight: Path
+) -> None:
+    def said(*more: str) -> str:
+        plan(launch.compose_config("plan", [*places(tiny_data, tmp_path), *more]))
+        return capsys.readouterr().out
+
+    assert "weights       follow the losses from step 4 on, every 2 steps: this is the plan of the mix before" in said()
+    assert "follow the losses" not in said(f"curriculum.ado.record={straight / 'weights.jsonl'}")
+    planned = json.loads((tmp_path / "run" / "plan.json").read_text())["sources"]
+    drawn = {name: row["sequences"] for name, row in planned.items()}
+    assert drawn == dict(Counter(source for source, *_ in diet(straight).values()))  # of a record all is known
+
+
+def test_verify_wants_a_record(tiny_data: Path, tmp_path: Path) -> None:
+    config = launch.compose_config("verify", [*places(tiny_data, tmp_path), "model.dropout=0"])
+    with pytest.raises(ValueError, match=r"verify\.py needs curriculum\.ado\.record"):
+        verify(config)
+
+
 def test_workers_that_read_ahead_are_refused(tiny_data: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"data\.workers is 2, and with curriculum\.ado the next batch depends on"):
         train(config_of(tiny_data, tmp_path, "data.workers=2"))
 
 
-def test_updates_that_a_stranger_made_up_are_refused(straight: Path, tiny_data: Path, tmp_path: Path) -> None:
-    import torch
-
+@pytest.mark.parametrize("updates", [3, [[5, {}]], [[4, {"readmes": 1.0}]], [["4"]], [[4, 1]]])
+def test_updates_that_a_stranger_made_up_are_refused(
+    straight: Path, tiny_data: Path, tmp_path: Path, updates: Any
+) -> None:
     run = as_if_killed(straight, tmp_path, after=4)
     path = checkpoint_path(run / "checkpoints", 4)
     content = torch.load(path, weights_only=True)
-    for updates in (3, [[5, {}]], [[4, {"readmes": 1.0}]], [["4"]]):
-        content["diet"]["curricula"][0]["updates"] = updates
-        torch.save(content, path)
-        write_manifest(path)
-        with pytest.raises(ValueError, match=r"cannot be read|next update is that of 4|are not those of"):
-            train(config_of(tiny_data, tmp_path))
-
-
-def write_manifest(path: Path) -> None:
-    import hashlib
-
+    content["diet"]["curricula"][0]["updates"] = updates
+    torch.save(content, path)
     manifest = json.loads(path.with_suffix(".json").read_text())
-    content = path.read_bytes()
-    manifest |= {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+    manifest |= {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "size": path.stat().st_size}
     path.with_suffix(".json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match=r"cannot be read|next update is that of 4|are not those of"):
+        train(config_of(tiny_data, tmp_path))
