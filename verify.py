@@ -101,7 +101,7 @@ def _runs(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
             f"model.dropout is {config['model']['dropout']}: its random numbers follow the split of the global batch, so that no "
             "other ranks repeat them; set model.dropout=0."
         )
-    if config["curriculum"]["ado"] and not config["curriculum"]["ado"]["record"]:
+    if (ado := curriculum_of(config).ado) and not ado.record:
         raise ValueError(
             "curriculum.ado follows losses, whose last bits differ where the batch is cut otherwise: verify.py needs "
             "curriculum.ado.record, the weights.jsonl of a run, or another curriculum."

@@ -104,7 +104,7 @@ class SampleOrder:
         past = [one for one in before._settled if one.first_step < self.first_step] if before else []
         if updates and updates[0][0] == self.first_step:
             self.updates, updates = (updates[0],), updates[1:]
-        self._settled = [*past, self._segment(self._weights(), self.first_step, drawn)]
+        self._settled: list[Segment] = [*past, self._segment(self._weights(), self.first_step, drawn)]
         for step, weights in updates:
             self._update(step, weights)
         self._refuse_exhaustion()

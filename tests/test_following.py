@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import launch
+from data_modules.ado import Ado
 from gpt_lightning.checkpoint_folder import checkpoint_path
 from plan import plan
 from tests.conftest import TINY
@@ -106,6 +107,23 @@ def test_two_ranks_make_one_update(straight: Path, tiny_data: Path, tmp_path: Pa
         p: row for p, row in diet(straight).items() if p < 4 * 8
     }
     assert [row["step"] for row in updates_of(run)] == [4, 6, 8, 10]
+
+
+def test_a_half_gathered_point_outlives_a_kill(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Points of three steps, an update every four, and a checkpoint every five: that of step 5 lies in the middle of a point."""
+    monkeypatch.setattr(Ado, "ends_point", lambda ado, step, *, begun: step - begun == 3 or step % ado.every == 0)
+    more = ["curriculum.ado.every=4", "callbacks.checkpoints.every=5", "curriculum.ado.warmup=0.1"]
+    train(config_of(tiny_data, tmp_path / "whole", *more))
+    whole = tmp_path / "whole" / "run"
+    steps = final_checkpoint(whole)["losses_by_source"]["steps"]
+    assert steps.tolist() == [[0, 3], [3, 1], [4, 3], [7, 1], [8, 3], [11, 1]]
+    run = as_if_killed(whole, tmp_path, after=5)
+    train(config_of(tiny_data, tmp_path, *more))
+    assert [row["step"] for row in updates_of(run)] == [4, 8]
+    assert (run / "weights.jsonl").read_bytes() == (whole / "weights.jsonl").read_bytes()
+    assert_equal(SimpleNamespace(path=run), SimpleNamespace(path=whole), diet=False)  # type: ignore[arg-type]
 
 
 # ── what changes on the way ──────────────────────────────────────────────────────────────────────────────────────────

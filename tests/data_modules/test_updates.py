@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_modules import Curriculum, SampleOrder
@@ -61,6 +61,7 @@ def test_each_source_is_within_a_sequence_of_what_it_is_due(case: tuple[SampleOr
     )
 
 
+@settings(max_examples=30)  # a brute force each
 @given(updated_orders())
 def test_an_update_changes_nothing_before_it(case: tuple[SampleOrder, list[SampleOrder]]) -> None:
     order, before = case
