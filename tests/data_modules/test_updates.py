@@ -114,19 +114,17 @@ def test_a_rare_source_is_not_rounded_away_by_many_updates(n_sources: int, globa
     assert all(abs(counts[source] - exact[source]) < 2 for source in names)
 
 
-def test_what_cannot_be_met_is_not_carried_on() -> None:
-    """After one step of two sequences two of four sources are half a sequence behind, and then they alone have weight, but
-    the one step to the next update has room for the whole of it in neither."""
+def test_what_cannot_be_met_is_halved() -> None:
+    """After two steps of one sequence two of four sources are half a sequence behind. Then they alone have weight, and with what
+    they are owed both would be due a whole one in the next step."""
     names = ["a", "b", "c", "d"]
-    order = order_of(names, steps=3, every=1, global_batch=2)
-    behind = [name for name, drawn in order.counts(1).items() if not drawn]
+    order = order_of(names, steps=4, every=2, global_batch=1)
+    drawn = order.counts(2)
+    behind = [name for name in names if not drawn[name]]
     assert len(behind) == 2
-    one = {name: float(name == behind[0]) for name in names}
-    order = order.updated(1, one)
-    assert order.counts(2)[behind[0]] == 2
     order = order.updated(2, {name: 0.5 * (name in behind) for name in names})
-    assert sum(order.counts(3).values()) == 6
-    assert all(abs(order.counts(3)[name] - order.due(3)[name]) < 1 for name in names)
+    assert order.due(2) == {name: drawn[name] + (0.25 if name in behind else -0.25) for name in names}
+    assert order.counts(4) == dict.fromkeys(names, 1)
 
 
 def test_two_thousand_updates_neither_recurse_nor_take_long() -> None:
