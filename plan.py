@@ -180,6 +180,12 @@ def _print(
 def _lines(
     config: Mapping[str, Any], settings: Mapping[str, Any], costs: Mapping[str, Any]
 ) -> Iterator[tuple[str, str]]:
+    if (ado := curriculum_of(config).ado) and not ado.record:
+        first = ado.next_update(0, steps=config["max_steps"])
+        yield (
+            "weights",
+            f"follow the losses from step {first:,} on, every {ado.every:,} steps: this is the plan of the mix before",
+        )
     loss, memory, there = costs["loss"], costs["peak_memory_bytes"], costs["device_memory_bytes"]
     best = budget.CHINCHILLA_TOKENS_PER_PARAMETER
     yield (

@@ -101,6 +101,11 @@ def _runs(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
             f"model.dropout is {config['model']['dropout']}: its random numbers follow the split of the global batch, so that no "
             "other ranks repeat them; set model.dropout=0."
         )
+    if (ado := curriculum_of(config).ado) and not ado.record:
+        raise ValueError(
+            "curriculum.ado follows losses, whose last bits differ where the batch is cut otherwise: verify.py needs "
+            "curriculum.ado.record, the weights.jsonl of a run, or another curriculum."
+        )
     if config["branch"]["run"] is not None:
         raise ValueError("verify.py trains from the first step on: leave branch.run and branch.step out.")
     steps, per_rank = wanted["steps"], config["global_batch"] // wanted["devices"]

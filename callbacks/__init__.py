@@ -1,4 +1,5 @@
-"""The watchers of a run. None of them can change the training, but for two that end it: MedianPruning, and SuddenEnd, a kill.
+"""The watchers of a run. None of them can change the training, but for LossFollowing, which moves weights where the curriculum
+asks for it, and two that end it: MedianPruning, and SuddenEnd, a kill.
 
     Throughput             speed/…, memory/…             MixLedger     mix/…: planned, realised, epochs, drift
     ValidationPerplexity   val/…                         Samples       samples.jsonl
@@ -8,6 +9,7 @@
     MedianPruning          pruned.json: of a sweep, runs that others are ahead of
     SameBeginning          of several ranks              DataWait      the clock that Throughput reads: waiting for data
     MetricsTable           metrics.csv                   PassedOn      Weights & Biases, MLflow
+    LossFollowing          weights.jsonl: updates of the weights, which it gives the data module
     DietLog, SuddenEnd     of verify.py: every sequence in diet/, and a kill
 
 Whatever happens at a step is on disk before the checkpoint of that step: metrics and samples are written at the end of the
@@ -16,6 +18,7 @@ step, validation included, and the checkpoint is saved when the next step begins
 
 from callbacks.checkpoints import Checkpoints, NotSaved
 from callbacks.faults import Faults
+from callbacks.following import LossFollowing
 from callbacks.median_pruning import PRUNED, MedianPruning, Pruned
 from callbacks.metrics_file import MetricsFile
 from callbacks.metrics_table import MetricsTable
@@ -36,6 +39,7 @@ __all__ = [
     "Checkpoints",
     "DietLog",
     "Faults",
+    "LossFollowing",
     "MedianPruning",
     "MetricsFile",
     "MetricsTable",

@@ -10,6 +10,7 @@ import lightning as L
 import torch.distributed
 
 from callbacks.faults import Faults
+from callbacks.following import LossFollowing
 from callbacks.metrics_file import MetricsFile
 from callbacks.samples import Samples
 from callbacks.step_callback import StepCallback
@@ -75,7 +76,7 @@ class Checkpoints(StepCallback):
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._done = trainer.global_step
         if trainer.is_global_zero:
-            for log in _logs(trainer, MetricsFile, Samples):
+            for log in _logs(trainer, MetricsFile, Samples, LossFollowing):
                 try:
                     if lost := log.lines.cut_back(step=self._done):
                         Terminal.of(trainer).note(
@@ -165,7 +166,7 @@ class Checkpoints(StepCallback):
     def _write(self, trainer: L.Trainer, paths: list[Path]) -> OSError | None:
         """Save to the first of the paths and let the file lie at the others too; on rank 0, why that failed, if it did."""
         if trainer.is_global_zero:
-            for log in _logs(trainer, MetricsFile, Samples, Faults):
+            for log in _logs(trainer, MetricsFile, Samples, LossFollowing, Faults):
                 with suppress(OSError):  # of lines that wait the run has complained; weights are worth more
                     log.lines.sync()
         trainer.save_checkpoint(paths[0])

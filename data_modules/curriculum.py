@@ -9,11 +9,15 @@ serves every experiment that says what its `base` and its `target` are.
 
 import math
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
+
+from data_modules.ado import Ado
+from data_modules.mixes import as_shares, check_weights, is_number, raised_to
 
 Unit = Literal["fraction", "steps", "tokens"]
 Interpolation = Literal["step", "linear", "cosine"]
@@ -69,6 +73,8 @@ class Curriculum:
     """What happens where the weights ask for more than `max_epochs`: refuse to start; go on repeating; redistribute, from the
     step on in which a source reaches its limit, its share to the others by their weights; or spread the limit, scaling the
     source's weights down over the whole run so that it lasts to the end."""
+    ado: Ado | None = None
+    """How the weights follow the losses, from the one keyframe on; None: they do not."""
 
     def __post_init__(self) -> None:
         for key, kind in (("unit", Unit), ("interpolation", Interpolation), ("on_exhausted", OnExhausted)):
@@ -83,7 +89,7 @@ class Curriculum:
         if not self.keyframes:
             raise ValueError("curriculum.keyframes is empty: a curriculum needs at least one keyframe.")
         for name, mix in self.mixes.items():
-            _check_weights(f"curriculum.mixes.{name}", mix)
+            check_weights(f"curriculum.mixes.{name}", mix)
         object.__setattr__(self, "keyframes", {name: _keyframe(name, entry) for name, entry in self.keyframes.items()})
         previous = -math.inf
         for name, keyframe in self._frames.items():
@@ -108,13 +114,38 @@ class Curriculum:
                     raise ValueError(
                         f"curriculum.{key}.{name} names a source that no keyframe and no mix has: they have {', '.join(named)}."
                     )
-                if not _is_number(value) or value < 0 or (key == "max_epochs" and value == 0):
+                if not is_number(value) or value < 0 or (key == "max_epochs" and value == 0):
                     least = "above 0" if key == "max_epochs" else "0 or more"
                     raise ValueError(f"curriculum.{key}.{name} is {value!r}: it must be a number, {least}.")
+        if self.ado is not None and not isinstance(self.ado, Ado):
+            if not isinstance(self.ado, Mapping):
+                raise ValueError(f"curriculum.ado is {self.ado!r}: it must have every, warmup and floor, or be null.")
+            object.__setattr__(self, "ado", Ado(**self.ado))
+        if self.ado:
+            self._check_ado(self.ado, named)
         if sum(self.replay.values()) >= 1:
             raise ValueError(
                 f"curriculum.replay adds up to {sum(self.replay.values()):g}: it must leave some of each step."
             )
+
+    def _check_ado(self, ado: Ado, named: Mapping[str, Any]) -> None:
+        if len(self.keyframes) > 1 or self.replay:
+            raise ValueError(
+                f"curriculum.ado begins with the weights of one keyframe, and there are {', '.join(self.keyframes)}"
+                f"{', and replay' * bool(self.replay)}: take curriculum=ado, and curriculum.ado.floor for replay."
+            )
+        if self.max_epochs and self.on_exhausted not in ("redistribute", "repeat"):
+            raise ValueError(
+                f"curriculum.on_exhausted is {self.on_exhausted}, and with curriculum.ado nobody knows what the weights will be: "
+                "set redistribute or repeat, or leave curriculum.max_epochs out."
+            )
+        for name in ado.floor:
+            if name not in named:
+                raise ValueError(
+                    f"curriculum.ado.floor.{name} names a source that no keyframe and no mix has: they have {', '.join(named)}."
+                )
+        if (total := sum(self.floors.values())) >= 1:
+            raise ValueError(f"curriculum.ado.floor adds up to {total:g}: it must leave some of each step.")
 
     @property
     def _frames(self) -> dict[str, Keyframe]:
@@ -124,7 +155,7 @@ class Curriculum:
     def _blends(self) -> dict[str, dict[str, float]]:
         """Shares of the sources of each mix."""
         everyone = dict.fromkeys((source for mix in self.mixes.values() for source in mix), 1.0)
-        return {name: _shares(mix) for name, mix in ({"all": everyone} | dict(self.mixes)).items() if mix}
+        return {name: as_shares(mix) for name, mix in ({"all": everyone} | dict(self.mixes)).items() if mix}
 
     def by_source(self, weights: Mapping[str, float]) -> dict[str, float]:
         """The same weights with every mix taken apart into its sources."""
@@ -143,9 +174,18 @@ class Curriculum:
     @cached_property
     def limits(self) -> dict[str, float]:
         """The most epochs of each source that has a limit, by its own name or by a mix."""
-        by_mix = {s: value for name, value in self.max_epochs.items() for s in self._blends.get(name, ())}
-        limits = by_mix | {name: value for name, value in self.max_epochs.items() if name not in self._blends}
-        return {source: limits[source] for source in self.sources if source in limits}
+        return self._each(self.max_epochs)
+
+    @cached_property
+    def floors(self) -> dict[str, float]:
+        """The least weight after an update of each source that has one, by its own name or by a mix."""
+        return self._each(self.ado.floor) if self.ado else {}
+
+    def _each(self, values: Mapping[str, float]) -> dict[str, float]:
+        """A value of a mix is that of each of its sources which has none by its own name."""
+        by_mix = {s: value for name, value in values.items() for s in self._blends.get(name, ())}
+        by_name = by_mix | {name: value for name, value in values.items() if name not in self._blends}
+        return {source: by_name[source] for source in self.sources if source in by_name}
 
     def setting_of(self, source: str) -> str:
         """The setting that first names a source."""
@@ -197,6 +237,21 @@ class ResolvedCurriculum:
         x = np.where(steps >= end, 1.0, _EASINGS[self.curriculum.interpolation](x))[:, None]
         return (1 - x) * self._pinned[left] + x * self._pinned[left + 1]
 
+    def held(self, weights: Mapping[str, float] | None, steps: int) -> "ResolvedCurriculum":
+        """A curriculum of one mix for `steps` steps, with the weights given, or its own.
+
+        Raises:
+            ValueError: the weights are not those of its sources, each a number of 0 or more and together 1.
+        """
+        held = copy(self)
+        held.steps = steps
+        if weights is not None:
+            fits = set(weights) == set(self.sources) and all(is_number(w) and w >= 0 for w in weights.values())
+            if not fits or abs(math.fsum(weights.values()) - 1) > 1e-9:
+                raise ValueError(f"the weights {dict(weights)} are not those of {', '.join(self.sources)}.")
+            held._pinned = np.array([[float(weights[source]) for source in self.sources]])
+        return held
+
     def place(self, step: int) -> str:
         """The keyframe that decides a step's weights, or the two between which it lies, for messages."""
         at = int(np.searchsorted(self._at, step, side="right")) - 1
@@ -214,28 +269,11 @@ def _pinned(curriculum: Curriculum) -> list[list[float]]:
     seen: set[str] = set()
     rows = []
     for frame in curriculum._frames.values():
-        shares = _shares(curriculum.by_source(frame.weights))
+        shares = as_shares(curriculum.by_source(frame.weights))
         seen |= {source for source, share in shares.items() if share > 0}
-        shares = _raised(shares, {source: floor for source, floor in floors.items() if source in seen})
+        shares = raised_to({source: floor for source, floor in floors.items() if source in seen}, shares)
         rows.append([shares.get(source, 0.0) for source in curriculum.sources])
     return rows
-
-
-def _raised(shares: dict[str, float], floors: Mapping[str, float]) -> dict[str, float]:
-    """The shares with those below their floor raised to it, at the expense of all others by weight."""
-    raised: dict[str, float] = {}
-    while True:
-        free = {source: share for source, share in shares.items() if source not in raised}
-        scale = (1 - math.fsum(raised.values())) / math.fsum(free.values()) if raised else 1.0
-        short = [s for s, floor in floors.items() if s not in raised and free.get(s, 0.0) * scale < floor]
-        if not short:
-            return raised | {source: share * scale for source, share in free.items()}
-        raised |= {source: floors[source] for source in short}
-
-
-def _shares(weights: Mapping[str, float]) -> dict[str, float]:
-    total = math.fsum(weights.values())
-    return {source: weight / total for source, weight in weights.items()}
 
 
 def _keyframe(name: str, entry: Keyframe | Mapping[str, Any]) -> Keyframe:
@@ -246,21 +284,7 @@ def _keyframe(name: str, entry: Keyframe | Mapping[str, Any]) -> Keyframe:
         if set(entry) != {"at", "weights"}:
             raise ValueError(f"{where} has the keys {', '.join(entry)}: a keyframe has exactly at and weights.")
         entry = Keyframe(at=entry["at"], weights=entry["weights"])
-    if not _is_number(entry.at) or entry.at < 0:
+    if not is_number(entry.at) or entry.at < 0:
         raise ValueError(f"{where}.at is {entry.at!r}: it must be a number, 0 or more.")
-    _check_weights(f"{where}.weights", entry.weights)
+    check_weights(f"{where}.weights", entry.weights)
     return entry
-
-
-def _check_weights(where: str, weights: object) -> None:
-    if not isinstance(weights, Mapping):
-        raise ValueError(f"{where} is {weights!r}: it must map sources to weights.")
-    for source, weight in weights.items():
-        if not _is_number(weight) or weight < 0:
-            raise ValueError(f"{where}.{source} is {weight!r}: a weight is a number, 0 or more.")
-    if not sum(weights.values()) > 0:
-        raise ValueError(f"{where} are all zero: at least one source needs a weight above 0.")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

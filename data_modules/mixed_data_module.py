@@ -71,6 +71,7 @@ class MixedDataModule(L.LightningDataModule):
         self.micro_batch = micro_batch
         self.val_sequences = val_sequences
         self.workers = workers
+        self._training_batches: _TrainingBatches | None = None
         if not isinstance(workers, int) or workers < 0:
             raise ValueError(f"data.workers is {workers!r}: it must be a number of processes, 0 or more.")
         if val_sequences is not None and (not isinstance(val_sequences, int) or val_sequences < 1):
@@ -106,7 +107,12 @@ class MixedDataModule(L.LightningDataModule):
         """All that decides the order of the run's tokens, as plain values: what a checkpoint keeps of its diet."""
         return {
             "curricula": [
-                {"from_step": order.first_step, "steps": order.steps, "curriculum": asdict(order.curriculum.curriculum)}
+                {
+                    "from_step": order.first_step,
+                    "steps": order.steps,
+                    "curriculum": asdict(order.curriculum.curriculum),
+                    "updates": [[step, dict(weights)] for step, weights in order.updates],
+                }
                 for order in self.order.history
             ],
             "global_batch": self.order.global_batch,
@@ -116,12 +122,20 @@ class MixedDataModule(L.LightningDataModule):
             "sources": {name: source.fingerprint for name, source in self.sources.items()},
         }
 
+    def go_on_with(self, order: SampleOrder) -> None:
+        """Train by an order that is this one up to the step just done; without workers, which would have read ahead of it."""
+        assert self.workers == 0, "workers read ahead"
+        self.order = order
+        if self._training_batches:
+            self._training_batches.order = order
+
     def train_dataloader(self) -> DataLoader:
         assert self.trainer is not None
         world_size, rank = self.trainer.world_size, self.trainer.global_rank
         accumulation = self.order.global_batch // (self.micro_batch * world_size)
         assert accumulation * self.micro_batch * world_size == self.order.global_batch
         dataset = _TrainingBatches(self, accumulation=accumulation, rank=rank, world_size=world_size)
+        self._training_batches = dataset
         return self._loader(dataset, _From(self.trainer.global_step * accumulation))
 
     def val_dataloader(self) -> list[DataLoader]:
@@ -165,7 +179,7 @@ class _TrainingBatches(Dataset):
     """Item b is this rank's b-th micro-batch of the whole run: step b // accumulation, micro-batch b % accumulation."""
 
     def __init__(self, module: MixedDataModule, *, accumulation: int, rank: int, world_size: int) -> None:
-        self._order = module.order
+        self.order = module.order
         self._streams = [source.train for source in module.sources.values()]
         self._borders = [module.train_borders[name] for name in module.sources]
         self._max_seq_len = module.max_seq_len
@@ -173,12 +187,12 @@ class _TrainingBatches(Dataset):
         self._accumulation = accumulation
         self._of_rank = module.order.global_batch // world_size
         self._first_slot = rank * self._of_rank
-        self._found: tuple[int, _Sequences] | None = None
+        self._found: tuple[range, _Sequences] | None = None
 
     def __getitem__(self, b: int) -> Batch:
         step, micro = divmod(b, self._accumulation)
-        if step >= self._order.steps:  # read ahead by a worker, never trained on
-            step = self._order.steps - 1
+        if step >= self.order.steps:  # read ahead by a worker, never trained on
+            step = self.order.steps - 1
         first, found = self._of_steps(step)
         start = (step - first) * self._of_rank + micro * self._micro_batch
         return found.batch(slice(start, start + self._micro_batch))
@@ -187,20 +201,18 @@ class _TrainingBatches(Dataset):
         """The first of some steps around this one, and what this rank is trained on in them."""
         n_steps = max(1, _LOCATED_AT_ONCE // self._of_rank)
         first = step - step % n_steps
-        if self._found is None or self._found[0] != first:
-            steps = np.arange(first, min(first + n_steps, self._order.steps))
+        steps = range(first, min(first + n_steps, self.order.settled))
+        if self._found is None or self._found[0] != steps:
             slots = np.arange(self._first_slot, self._first_slot + self._of_rank)
-            located = self._order.locate_many((steps[:, None] * self._order.global_batch + slots).ravel())
+            located = self.order.locate_many(np.add.outer(np.array(steps) * self.order.global_batch, slots).ravel())
             windows = np.empty((len(located.source), 2), dtype=np.int64)
             for k, borders in enumerate(self._borders):
                 chosen = np.flatnonzero(located.source == k)
                 sequence = located.sequence[chosen]
                 windows[chosen, 0], windows[chosen, 1] = borders[sequence], borders[sequence + 1]
-            self._found = (
-                first,
-                _Sequences(self._streams, located.source, windows, self._max_seq_len, masked=self._masked),
-            )
-        return self._found
+            found = _Sequences(self._streams, located.source, windows, self._max_seq_len, masked=self._masked)
+            self._found = (steps, found)
+        return first, self._found[1]
 
     @cached_property
     def _masked(self) -> bool:

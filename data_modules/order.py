@@ -11,22 +11,21 @@
 World size, micro-batch size and worker count do not enter: ranks and micro-batches are slices of the global batch.
 
 A run may go on with another curriculum, or branch off another run: its order then keeps the first steps of the order before, and
-draws on from there, so that no sequence of an epoch comes twice.
+draws on from there, so that no sequence of an epoch comes twice. So does one whose weights are updated (data_modules/ado.py):
+it is settled up to the next update, and beyond it what would come if there was none.
 """
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from copy import copy
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
-from data_modules import schedule
 from data_modules.curriculum import ResolvedCurriculum
 from data_modules.permutation import permutation_key, permute
-from data_modules.shares import ONE, ExactShares, RanOut, spread
-
-_BLOCKS_KEPT = 16
+from data_modules.segment import Segment
+from data_modules.shares import ONE, RanOut
 
 
 class Located(NamedTuple):
@@ -48,6 +47,10 @@ class Exhausted(ValueError):
         """The one whose limit is exceeded; None: all that have weight have ended."""
 
 
+Update = tuple[int, Mapping[str, float]]
+"""(step, weights of all sources): what holds from that step on."""
+
+
 class SampleOrder:
     """The order of a run's sequences.
 
@@ -57,9 +60,10 @@ class SampleOrder:
         global_batch: sequences in one step.
         seed: the run's.
         after: the order whose first steps this one keeps, and how many those are; it has the same global batch and seed.
+        updates: of a curriculum that follows the losses, the weights that hold in the place of its own, in the order of the run.
 
     Raises:
-        ValueError: a source is unknown or empty, or is not what it was in the order before.
+        ValueError: a source is unknown or empty, or is not what it was in the order before; or the updates are none of this run.
         Exhausted: the curriculum draws more epochs of a source than it allows.
     """
 
@@ -71,10 +75,10 @@ class SampleOrder:
         global_batch: int,
         seed: int,
         after: "tuple[SampleOrder, int] | None" = None,
+        updates: Sequence[Update] = (),
     ) -> None:
-        self._before: SampleOrder | None
-        self._before, self.first_step = after or (None, 0)
-        earlier: tuple[str, ...] = self._before.sources if self._before else ()
+        before, self.first_step = after or (None, 0)
+        earlier: tuple[str, ...] = before.sources if before else ()
         self.sources: tuple[str, ...] = (*earlier, *(source for source in curriculum.sources if source not in earlier))
         for source in self.sources:
             if sequences.get(source, 0) < 1:
@@ -85,23 +89,43 @@ class SampleOrder:
         self.global_batch = global_batch
         self.seed = seed
         self._lengths = np.array(list(self.sequences.values()), dtype=np.int64)
-        if self._before:
-            same = {source: self.sequences[source] for source in earlier} == self._before.sequences
-            if not same or (global_batch, seed) != (self._before.global_batch, self._before.seed):
+        if before:
+            same = {source: self.sequences[source] for source in earlier} == before.sequences
+            if not same or (global_batch, seed) != (before.global_batch, before.seed):
                 raise ValueError("an order can only go on with the same global batch, seed and sequences.")
-        self._columns = [self.sources.index(source) for source in curriculum.sources]
-        self._drawn = np.zeros(len(self.sources), dtype=np.int64)  # before this order began
-        if self._before:
-            self._drawn[: len(earlier)] = self._before.drawn_before(np.array([self.first_step]))[0]
-        self._shares = self._exact_shares()
-        self._at_borders = schedule.at_borders(self._shares)
-        self._blocks: dict[int, np.ndarray] = {}  # those that were looked at last
+        self.history: tuple[SampleOrder, ...] = (*(before.history if before else ()), self)
+        """The orders that this one went on from, the oldest first, and itself."""
+        self.updates: tuple[Update, ...] = ()
+        """Those of its own curriculum, so far."""
+        drawn = np.zeros(len(self.sources), dtype=np.int64)  # before this order began
+        if before:
+            assert self.first_step <= before.settled, "an order goes on from what is settled"
+            drawn[: len(earlier)] = before.drawn_before(np.array([self.first_step]))[0]
+        past = [one for one in before._settled if one.first_step < self.first_step] if before else []
+        if updates and updates[0][0] == self.first_step:
+            self.updates, updates = (updates[0],), updates[1:]
+        self._settled: list[Segment] = [*past, self._segment(self._weights(), self.first_step, drawn)]
+        for step, weights in updates:
+            self._update(step, weights)
         self._refuse_exhaustion()
 
+    def updated(self, step: int, weights: Mapping[str, float]) -> "SampleOrder":
+        """This order with other weights from step `step` on, which is its `settled`.
+
+        Raises:
+            ValueError: the weights are not those of its sources, or the step is another one.
+        """
+        order = copy(self)
+        order.__dict__.pop("_ahead", None)
+        order.history = (*self.history[:-1], order)
+        order._settled = list(self._settled)
+        order._update(step, weights)
+        return order
+
     @property
-    def history(self) -> list["SampleOrder"]:
-        """The orders that this one went on from, the oldest first, and itself."""
-        return [*(self._before.history if self._before else ()), self]
+    def settled(self) -> int:
+        """How many steps no update will change: those before the next one."""
+        return self._settled[-1].end
 
     def counts(self, step: int) -> dict[str, int]:
         """Sequences drawn from each source before step `step`."""
@@ -109,41 +133,44 @@ class SampleOrder:
 
     def drawn_before(self, steps: np.ndarray) -> np.ndarray:
         """`counts` for many steps: (n,) int -> (n, sources) int64."""
-        rows = np.tile(self._drawn, (len(steps), 1))
-        block, within = np.divmod(steps - self.first_step, self._shares.block)
-        for b in np.unique(block).tolist():
-            chosen = np.flatnonzero(block == b)
-            if b < 0:
-                assert self._before is not None
-                rows[chosen] = 0
-                rows[chosen, : len(self._before.sources)] = self._before.drawn_before(steps[chosen])
-                continue
-            inside = within[chosen]
-            ends = self._in_block(b) if inside.any() else self._at_borders[b : b + 1]
-            rows_of_block = np.concatenate([self._at_borders[b : b + 1], ends])
-            rows[chosen[:, None], self._columns] += rows_of_block[inside]
+        rows = np.zeros((len(steps), len(self.sources)), dtype=np.int64)
+        numbers = self._numbers(steps)
+        for number in np.unique(numbers).tolist():
+            chosen = np.flatnonzero(numbers == number)
+            drawn = self._at(number).drawn_before(steps[chosen])
+            rows[chosen, : drawn.shape[1]] = drawn
         return rows
 
     def due(self, step: int) -> dict[str, float]:
-        """The exact share of each source before step `step`, in sequences, counted on from what had been drawn when the
-        curriculum in force began."""
-        if self._before and step < self.first_step:
-            return dict.fromkeys(self.sources, 0.0) | self._before.due(step)
-        block, within = divmod(step - self.first_step, self._shares.block)
-        shares = self._shares.in_block(block)[within - 1] if within else self._shares.at_borders[block]
-        total = self._drawn.astype(np.float64)
-        total[self._columns] += shares / ONE
-        return dict(zip(self.sources, total.tolist(), strict=True))
+        """The exact share of each source before step `step`, in sequences. Whenever the curriculum was changed it counts on from
+        what had been drawn by then, and after an update from as much of what was due as could be carried on."""
+        segment = self._at(int(self._numbers(np.array([step]))[0]))
+        due = segment.drawn + segment.due_before(step) / ONE
+        return dict.fromkeys(self.sources, 0.0) | dict(zip(self.sources, due.tolist(), strict=False))
 
     def due_between(self, begin: int, end: int) -> dict[str, float]:
         """The exact share of each source in the steps `begin` to `end` - 1, in sequences, whatever curricula were in force."""
-        if self._before and begin < self.first_step:
-            then = self._before.due_between(begin, min(end, self.first_step))
-            if end <= self.first_step:
-                return dict.fromkeys(self.sources, 0.0) | then
-            return {s: n + then.get(s, 0.0) for s, n in self.due_between(self.first_step, end).items()}
-        before = self.due(begin)
-        return {source: n - before[source] for source, n in self.due(end).items()}
+        total = np.zeros(len(self.sources), dtype=np.int64)
+        first, last = self._numbers(np.array([begin, end])).tolist()
+        for number in range(first, last + 1):
+            segment = self._at(number)
+            until = end if number == last else self._at(number + 1).first_step
+            grown = segment.due_before(until) - segment.due_before(max(begin, segment.first_step))
+            total[: len(grown)] += grown
+        return dict(zip(self.sources, (total / ONE).tolist(), strict=True))
+
+    def stretches(self) -> list[tuple[int, dict[str, float]]]:
+        """What is settled, as (steps, mean share of each source in them), in the order of the run."""
+        ends = [*(segment.first_step for segment in self._settled[1:]), self.settled]
+        found = []
+        for segment, end in zip(self._settled, ends, strict=True):
+            steps = end - segment.first_step
+            grown = (segment.due_before(end) - segment.due_before(segment.first_step)) / (
+                ONE * steps * self.global_batch
+            )
+            shares = dict.fromkeys(self.sources, 0.0) | dict(zip(self.sources, grown.tolist(), strict=False))
+            found.append((steps, shares))
+        return found
 
     def reached(self, source: str, n: int) -> int | None:
         """The number of steps after which `n` sequences of a source are drawn; None: the run draws fewer."""
@@ -192,40 +219,74 @@ class SampleOrder:
         keys = [permutation_key(self.seed, self.sources[pair // epochs], pair % epochs) for pair in pairs.tolist()]
         return permute(place, self._lengths[source], np.stack(keys)[row])
 
-    def _in_block(self, block: int) -> np.ndarray:
-        """Sequences drawn by the end of each step of a block, beyond what was drawn before this order: (steps, sources)."""
-        if self._shares.block == 1:
-            return self._at_borders[block + 1 : block + 2]
-        if block not in self._blocks:
-            if len(self._blocks) == _BLOCKS_KEPT:
-                del self._blocks[next(iter(self._blocks))]
-            before, after = self._at_borders[block : block + 2]
-            self._blocks[block] = schedule.in_block(self._shares.in_block(block), before, after)
-        return self._blocks[block]
+    @property
+    def limits(self) -> dict[str, int]:
+        """The most sequences of each source that has a limit of epochs, over the whole run."""
+        return self._settled[-1].limits
 
-    def _exact_shares(self) -> ExactShares:
-        limits = {s: max(0, n - self._drawn[self.sources.index(s)].item()) for s, n in self.limits.items()}
-        how = self.curriculum.curriculum.on_exhausted
-        common = {"global_batch": self.global_batch, "first_step": self.first_step}
-        factors = spread(self.curriculum, **common, limits=limits) if how == "spread" else {}
-        binding = limits if how in ("redistribute", "spread") else {}
+    @cached_property
+    def _ahead(self) -> Segment:
+        """What lies beyond the next update, as if there was none."""
+        return self._segment(self._weights(), self.settled, *self._handed_on(), until=self.steps)
+
+    def _numbers(self, steps: np.ndarray) -> np.ndarray:
+        """The segments that steps lie in; the end of the last one is its own."""
+        begins = [segment.first_step for segment in self._settled]
+        return np.searchsorted([*begins, self.settled + 1], steps, side="right") - 1
+
+    def _at(self, number: int) -> Segment:
+        return self._settled[number] if number < len(self._settled) else self._ahead
+
+    def _update(self, step: int, weights: Mapping[str, float]) -> None:
+        if step != self.settled or step == self.steps:
+            raise ValueError(
+                f"the weights are updated at step {step:,}, and the next update is that of {self.settled:,}."
+            )
+        handed_on = self._handed_on()
+        self.updates = (*self.updates, (step, weights))
+        self._settled.append(self._segment(self._weights(), step, *handed_on))
+
+    def _weights(self) -> Mapping[str, float] | None:
+        """Those that were updated last; None: the curriculum's own."""
+        return self.updates[-1][1] if self.updates else None
+
+    def _handed_on(self) -> tuple[np.ndarray, np.ndarray]:
+        """At the end of what is settled: sequences drawn of each source, and what it is owed."""
+        last = self._settled[-1]
+        return last.drawn_before(np.array([last.end]))[0], last.owed()
+
+    def _segment(
+        self,
+        weights: Mapping[str, float] | None,
+        first_step: int,
+        drawn: np.ndarray,
+        owed: np.ndarray | None = None,
+        *,
+        until: int | None = None,
+    ) -> Segment:
+        """From a step to the next update, or `until` a later one."""
+        ado = self.curriculum.curriculum.ado
+        end = until or (ado.next_update(first_step, steps=self.steps) if ado else self.steps)
+        curriculum = self.curriculum if end == self.steps and weights is None else self.curriculum.held(weights, end)
         try:
-            return ExactShares(self.curriculum, **common, limits=binding, factors=factors)
+            return Segment(
+                curriculum,
+                first_step=first_step,
+                sequences=self.sequences,
+                global_batch=self.global_batch,
+                drawn=drawn,
+                owed=owed,
+            )
         except RanOut as error:
             raise Exhausted(f"{error} ({self.curriculum.place(error.step)})", source=None) from error
 
-    @cached_property
-    def limits(self) -> dict[str, int]:
-        """The most sequences of each source that has a limit of epochs, over the whole run."""
-        epochs = self.curriculum.curriculum.limits
-        # 0.29 x 100 is a little less than 29 in floating point
-        return {source: math.floor(round(most * self.sequences[source], 6)) for source, most in epochs.items()}
-
     def _refuse_exhaustion(self) -> None:
         rules = self.curriculum.curriculum
-        if rules.on_exhausted != "error":
+        if not self.limits:
             return
         drawn = self.counts(self.steps)
+        if rules.on_exhausted != "error":
+            return
         for source, most in self.limits.items():
             if drawn[source] > most:
                 step = self.reached(source, most)

@@ -17,8 +17,11 @@ from data_modules.shares import ONE, SHARE_BITS, ExactShares
 _NEVER = np.iinfo(np.int64).max
 
 
-def at_borders(shares: ExactShares) -> np.ndarray:
-    """Sequences drawn before each border of the blocks: (borders, sources) int64, each share rounded down or up."""
+def at_borders(shares: ExactShares) -> np.ndarray | None:
+    """Sequences drawn before each border of the blocks: (borders, sources) int64, each share rounded down or up.
+
+    None: there is no such schedule, which can only be where something was owed at the beginning.
+    """
     ends = shares.at_borders[1:]
     lower, upper = ends >> SHARE_BITS, -(-ends >> SHARE_BITS)
     rates = shares.last_rates() * shares.block
@@ -26,7 +29,7 @@ def at_borders(shares: ExactShares) -> np.ndarray:
     # when the next sequence would be due, in blocks, if the last weights went on for ever
     beyond = np.where(rates > 0, len(ends) - 1 + -(-missing // np.maximum(rates, 1)), _NEVER)
     counts = _earliest_deadline_first(lower, upper, totals=ends.sum(axis=1) >> SHARE_BITS, beyond=beyond)
-    return np.concatenate([np.zeros_like(counts[:1]), counts])
+    return None if counts is None else np.concatenate([np.zeros_like(counts[:1]), counts])
 
 
 def in_block(ends: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -41,13 +44,15 @@ def in_block(ends: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndar
     upper = np.minimum(after, -(-ends >> SHARE_BITS) + 1)
     lower[-1] = after
     beyond = np.full_like(after, _NEVER)
-    return _earliest_deadline_first(lower, upper, totals=ends.sum(axis=1) >> SHARE_BITS, beyond=beyond)
+    counts = _earliest_deadline_first(lower, upper, totals=ends.sum(axis=1) >> SHARE_BITS, beyond=beyond)
+    assert counts is not None, "earliest deadline first found no schedule between two borders"
+    return counts
 
 
 def _earliest_deadline_first(
     lower: np.ndarray, upper: np.ndarray, *, totals: np.ndarray, beyond: np.ndarray
-) -> np.ndarray:
-    """Counts by the end of each interval, (intervals, sources), never falling.
+) -> np.ndarray | None:
+    """Counts by the end of each interval, (intervals, sources), never falling; None: there are none.
 
     Args:
         lower: what must be drawn by the end of each interval, (intervals, sources), never falling.
@@ -65,17 +70,19 @@ def _earliest_deadline_first(
     drawn = [0] * lower.shape[1]
     # plain lists: these rows are too short for numpy to be fast
     rows = zip(lower.tolist(), upper.tolist(), totals.tolist(), deadlines.tolist(), strict=True)
-    for interval, (least, most, total, due) in enumerate(rows):
+    for least, most, total, due in rows:
         drawn = list(map(max, drawn, least))
         missing = total - sum(drawn)
-        assert missing >= 0, f"earliest deadline first missed a deadline in interval {interval}"
+        if missing < 0:
+            return None
         if missing:
             next_ones = [
                 (due[ahead][k], ahead, k)
                 for k in range(len(drawn))
                 for ahead in range(drawn[k] - least[k], most[k] - least[k])
             ]
-            assert len(next_ones) >= missing, f"earliest deadline first ran out of sequences in interval {interval}"
+            if len(next_ones) < missing:
+                return None
             for _, _, k in sorted(next_ones)[:missing]:
                 drawn[k] += 1
         counts.append(drawn.copy())

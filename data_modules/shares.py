@@ -35,6 +35,7 @@ class ExactShares:
         limits: sequences that may be drawn from then on, of the sources that have a limit; who reaches it leaves the rest of
             its share to the others, by their weights.
         factors: what the weights of some sources are multiplied with, throughout.
+        owed: (sources,) int64, what each is due when counting begins, adding up to 0; None: nothing.
 
     Raises:
         RanOut: nothing is left to be drawn at some step.
@@ -49,6 +50,7 @@ class ExactShares:
         first_step: int = 0,
         limits: Mapping[str, int],
         factors: Mapping[str, float],
+        owed: np.ndarray | None = None,
     ) -> None:
         if curriculum.steps * global_batch >= 1 << (63 - SHARE_BITS):
             raise ValueError(
@@ -67,6 +69,7 @@ class ExactShares:
         """Steps at which blocks begin and end."""
         self.at_borders = np.zeros((len(self.borders), len(curriculum.sources)), dtype=np.int64)
         """(borders, sources): due before that step."""
+        self.at_borders[0] = 0 if owed is None else owed
         per_piece = max(1, _AT_ONCE // self.block)  # blocks
         for begin in range(0, len(self.borders) - 1, per_piece):
             end = min(begin + per_piece, len(self.borders) - 1)
@@ -125,7 +128,7 @@ class ExactShares:
             parts = [missing * unit >> SHARE_BITS for unit in units]
             parts[int(np.argmax(units))] += missing - sum(parts)
             for k, part in enumerate(parts):
-                part = min(part, int(self._limits[k] - due[k]))
+                part = min(part, int(self._limits[k]) - int(due[k]))
                 due[k] += part
                 missing -= part
         return due

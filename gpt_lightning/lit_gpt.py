@@ -95,6 +95,8 @@ class LitGPT(L.LightningModule):
         self._spikes = Spikes() if skip_spikes else None
         self.left_out: str | None = None
         """Why the step just done changed no weight; None: it did."""
+        self.sequence_nats = torch.zeros(0)
+        """(batch,) nats of each sequence of the micro-batch just done."""
         self._micro_nats: list[Tensor] = []  # of the step so far, on this rank
         self._nats = torch.zeros(())  # their sum; when the step is done, over all ranks
         self._tokens = torch.zeros(())  # loss-bearing ones, likewise
@@ -134,6 +136,7 @@ class LitGPT(L.LightningModule):
             self._micro_nats, self._tokens = [], torch.zeros_like(tokens)
             self._global_batch_tokens = batch.targets.numel() * accumulation * self.trainer.world_size
         self._micro_nats.append(loss.nats.detach())
+        self.sequence_nats = loss.nats_of_tokens.detach().reshape(batch.targets.shape).sum(dim=1)
         self._tokens += tokens
         return loss.objective / batch.targets.numel()  # Lightning averages over the accumulation and the ranks
 

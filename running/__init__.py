@@ -3,6 +3,7 @@
     command_line                  what is typed, checked before anything is done
     composing, allowed_targets    configs as dicts, and what they may set off
     source_config, run_config     a config's values as objects
+    weights_record                weights that were updated before, by a checkpoint's word or a record's
     data_folder, run_directory    the folder that a run reads, and the one that it writes
     beginning, training           where a start of a run begins, and all of it to the last step
     ranks, strategies             the processes that train one run, and how it is spread over them

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,11 +12,13 @@ import torch
 
 from callbacks import Checkpoints, ValidationPerplexity
 from data_modules import Curriculum, ResolvedCurriculum, SampleOrder
+from data_modules.order import Update
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.optim import MuonAdamW, learning_rate_schedule, parameter_groups
 from gpt_lightning.tokenizer import Tokenizer
 from running import allowed_targets, composing
 from running.beginning import Beginning
+from running.weights_record import recorded_updates, refuse_reading_ahead, updates_of_checkpoint
 
 _AT_ONCE = 100_000  # steps
 
@@ -131,17 +134,37 @@ def order_of(
         "global_batch": config["global_batch"],
         "seed": config["seed"],
     }
+    refuse_reading_ahead(config)
     order: SampleOrder | None = None
+    before: SampleOrder | None = None
     for entry in beginning.diet["curricula"] if beginning.diet else ():
         was: Curriculum = _build(Curriculum, str(beginning.checkpoint), entry["curriculum"])
         then = was.resolve(steps=entry["steps"], tokens_per_step=tokens_per_step)
-        order = SampleOrder(then, **units, after=(order, entry["from_step"]) if order else None)
-    if order and (order.curriculum.curriculum, order.steps) == (curriculum, config["max_steps"]):
-        return order
+        before, updates = order, updates_of_checkpoint(beginning.checkpoint, entry)
+        order = SampleOrder(then, **units, after=(order, entry["from_step"]) if order else None, updates=updates)
     resolved = curriculum.resolve(steps=config["max_steps"], tokens_per_step=tokens_per_step)
-    if order and not beginning.branching:
-        _refuse_other_past(order.curriculum, resolved, config["branch"]["step"] or 0, beginning.step)
-    return SampleOrder(resolved, **units, after=(order, beginning.step) if order else None)
+    done: list[Update] = []
+    if order and (_settings(order.curriculum.curriculum), order.steps) == (_settings(curriculum), config["max_steps"]):
+        done = [update for update in order.updates if update[0] <= beginning.step]
+        if not curriculum.ado:
+            return order
+        after = (before, order.first_step) if before else None
+    else:
+        after = (order, beginning.step) if order else None
+        if order and not beginning.branching:
+            _refuse_other_past(order.curriculum, resolved, config["branch"]["step"] or 0, beginning.step)
+        if order and curriculum.ado and order.updates and order.curriculum.sources == resolved.sources:
+            # what was learned of the weights so far holds until the next update
+            done = [(beginning.step, weights) for step, weights in order.updates if step <= beginning.step][-1:]
+    if curriculum.ado and curriculum.ado.record:
+        first_step = after[1] if after else 0
+        done = recorded_updates(resolved, first_step=first_step, done=done, beginning=beginning.step)
+    return SampleOrder(resolved, **units, after=after, updates=done)
+
+
+def _settings(curriculum: Curriculum) -> Curriculum:
+    """What decides the weights: whether updates are taken from a record does not, as long as they are the same."""
+    return replace(curriculum, ado=replace(curriculum.ado, record=None)) if curriculum.ado else curriculum
 
 
 def _refuse_other_past(then: ResolvedCurriculum, now: ResolvedCurriculum, first_step: int, done: int) -> None:

@@ -4,6 +4,7 @@ runs/<name>/config.yaml          resolved           environment.json    versions
 runs/<name>/checkpoints/         the newest three   tensorboard/
 runs/<name>/metrics.jsonl        one row a step     samples.jsonl       training_<time>.log     report/
 runs/<name>/plan.json plan.png   what was planned   changes.jsonl       settings that were changed under way, if any were
+runs/<name>/weights.jsonl        one row an update of the weights, of a run that follows its losses
 runs/<name>/faults.jsonl         steps that were left out, if any were          lock, owner   while it is being trained
 runs/<name>/pruned.json          where and why a run of a sweep was ended, if it was
 runs/<name>/saved.json           after which step a checkpoint was last saved: if none is left, the run does not begin anew
@@ -42,6 +43,7 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.metrics = path / "metrics.jsonl"
+        self.weights = path / "weights.jsonl"
 
     def refuse_other_weights(
         self, config: Mapping[str, Any], beginning: Beginning, initial_weights: str | None

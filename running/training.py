@@ -16,6 +16,7 @@ from callbacks import (
     PRUNED,
     Checkpoints,
     Faults,
+    LossFollowing,
     MedianPruning,
     MetricsFile,
     NotSaved,
@@ -28,6 +29,7 @@ from callbacks import (
     TensorBoard,
 )
 from callbacks.data_wait import DataWait
+from callbacks.line_file import LineFile
 from callbacks.terminal import Terminal
 from data_modules.mixed_data_module import MixedDataModule
 from gpt_lightning import random_states
@@ -149,6 +151,8 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
             beginning, lost=run.last_step() - beginning.step, max_steps=config["max_steps"]
         ):
             terminal.note(note, style=style)
+        if not curriculum.ado and is_first_rank():
+            LineFile(run.weights).cut_back(step=beginning.step)  # of a run that followed its losses until now
         for note in account.changes(changed):
             terminal.note(note, style="")
         if initialised:
@@ -161,7 +165,8 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
         ranks = SameBeginning(beginning.step, begin)
         run_log = RunLog(every=config["log_every"], terminal=terminal, metrics_file=metrics_file)
         # what a watcher refuses when it is set up, it refuses before the run begins
-        callbacks = [stopping, *_in_order(watchers, [run_log, *filter(None, [further])]), ranks]
+        following = [LossFollowing(run.weights)] if curriculum.ado else []
+        callbacks = [stopping, *_in_order(watchers, [*following, run_log, *filter(None, [further])]), ranks]
         trainer = _trainer(config, device, accumulation, [tensorboard, metrics_file], callbacks)
         try:
             with stopping.listening(trainer):

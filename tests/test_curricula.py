@@ -16,6 +16,7 @@ def blend(base: float) -> dict[str, float]:
 
 
 SHIPPED: dict[str, dict[int, dict[str, float]]] = {  # the mix after so many steps of a thousand
+    "ado": {0: blend(0.5), 999: blend(0.5)},  # as long as no loss moves it
     "abrupt": {0: blend(1), 599: blend(1), 600: blend(0), 999: blend(0)},
     "anneal": {0: blend(1), 899: blend(1), 900: blend(0.3), 999: blend(0.3)},
     "constant": {0: blend(1), 999: blend(1)},
@@ -30,7 +31,8 @@ SHIPPED: dict[str, dict[int, dict[str, float]]] = {  # the mix after so many ste
         700: {"readmes": 0.2, "stdlib": 0.2, "pydoc": 0.3, "docstrings": 0.3},
     },
 }
-RULES = {"anneal": ("redistribute", {"alpaca": 4}), "unimax": ("spread", dict.fromkeys(SETTLED, 4))}
+REDISTRIBUTE = ("redistribute", {"alpaca": 4})
+RULES = {"ado": REDISTRIBUTE, "anneal": REDISTRIBUTE, "unimax": ("spread", dict.fromkeys(SETTLED, 4))}
 
 
 @pytest.mark.parametrize("name", launch.group_choices("curriculum"))

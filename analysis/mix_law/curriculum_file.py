@@ -28,6 +28,7 @@ def write_constant_mix(
         "replay": {},
         "max_epochs": {} if max_epochs is None else dict.fromkeys(drawn, max_epochs),
         "on_exhausted": "error",
+        "ado": None,
     }
     path = folder / "curriculum" / f"{name}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)

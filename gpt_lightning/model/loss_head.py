@@ -18,12 +18,14 @@ BLOCK = 2**20  # numbers that are worked on at a time on a CPU, so that they sta
 
 
 class LossSum(NamedTuple):
-    """Sums over the loss-bearing tokens, each a scalar."""
+    """Sums over the loss-bearing tokens, each a scalar; and what they are sums of."""
 
     objective: Tensor
     """What training descends: the nats, and the z-loss where there is one."""
     nats: Tensor
     """What is reported; it carries no gradient."""
+    nats_of_tokens: Tensor
+    """(tokens,) of each target, 0 where it bears no loss; likewise without gradient."""
 
 
 def cross_entropy_sum(
@@ -63,10 +65,11 @@ class _CrossEntropySum(torch.autograd.Function):
         soft_cap: float | None,
         z_loss: float,
         dtype: torch.dtype,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         wants_x, wants_weight = ctx.needs_input_grad[:2]
         exact = torch.promote_types(dtype, torch.float32)
         sums = torch.zeros(2, dtype=exact, device=x.device)  # objective, nats
+        nats_of_tokens = torch.empty(len(x), dtype=exact, device=x.device)
         grad_x = torch.empty_like(x) if wants_x else None
         with torch.autocast(x.device.type, enabled=False):
             head = _Products(weight, dtype, exact)
@@ -77,9 +80,10 @@ class _CrossEntropySum(torch.autograd.Function):
                 for block in _slices(len(logits), block_rows):
                     rows = slice(chunk.start + block.start, chunk.start + block.stop)
                     bears_loss = None if mask is None else mask[rows, None]
-                    sums += _loss_of_block(
+                    loss, nats_of_tokens[rows, None] = _loss_of_block(
                         logits[block], targets[rows, None], bears_loss, soft_cap, z_loss, wants_x or wants_weight
                     )
+                    sums += loss
                 if grad_x is not None:
                     grad_x[chunk] = head.gradient_of_x(logits)
                 if wants_weight:
@@ -90,8 +94,8 @@ class _CrossEntropySum(torch.autograd.Function):
             sums[0].clone(),
             sums[1],
         )  # no view: FSDP's hook is on it, and an operation in place would lose it
-        ctx.mark_non_differentiable(nats)
-        return objective, nats
+        ctx.mark_non_differentiable(nats, nats_of_tokens)
+        return objective, nats, nats_of_tokens
 
     @staticmethod
     @once_differentiable  # the gradients are tensors by now, not functions of x
@@ -149,8 +153,9 @@ def _loss_of_block(
     soft_cap: float | None,
     z_loss: float,
     wants_gradient: bool,
-) -> Tensor:
-    """(objective, nats) of some tokens; their logits are replaced by the gradient of the objective if it is wanted.
+) -> tuple[Tensor, Tensor]:
+    """(objective, nats) of some tokens, and the nats of each, (rows, 1); their logits are replaced by the gradient of the
+    objective if it is wanted.
 
     Args:
         low_logits: (rows, vocab) in the dtype of the matrix products.
@@ -180,7 +185,7 @@ def _loss_of_block(
             gradient.masked_fill_(~bears_loss, 0.0)
         if gradient.dtype != low_logits.dtype:
             low_logits.copy_(gradient)
-    return torch.stack([loss.sum(), nats.sum()])
+    return torch.stack([loss.sum(), nats.sum()]), nats
 
 
 def _slices(length: int, step: int) -> list[slice]:

@@ -54,10 +54,10 @@ def test_locating_costs_the_same_everywhere(long_run: tuple[SampleOrder, int]) -
     order = long_run[0]
     costs = []
     for step in (0, 1, 499_999, STEPS - 1):
-        order._blocks.clear()
+        order._settled[0]._blocks.clear()
         with mock.patch.object(
             ResolvedCurriculum, "weights_at", autospec=True, side_effect=ResolvedCurriculum.weights_at
         ) as looked_at:
             order.locate_many(np.arange(step * GLOBAL_BATCH, (step + 1) * GLOBAL_BATCH))
         costs.append(sum(len(call.args[1]) for call in looked_at.call_args_list))
-    assert max(costs) <= 2 * order._shares.block < 600
+    assert max(costs) <= 2 * order._settled[0].shares.block < 600

@@ -105,7 +105,7 @@ def shuffled(n: int, *key: object) -> list[int]:
 @given(orders())
 def test_every_source_is_within_two_sequences_of_its_share_at_every_step(order: SampleOrder) -> None:
     """At the borders of blocks, which in runs of up to 4,096 steps every step is, it is the share rounded down or up."""
-    borders = set(order._shares.borders.tolist())
+    borders = set(order._settled[0].shares.borders.tolist())
     for step, due in enumerate(exact_shares(order), start=1):
         counts = list(order.counts(step).values())
         assert sum(counts) == step * order.global_batch

@@ -16,14 +16,15 @@ TOKENS, VOCAB, WIDTH = 48, 97, 16
 
 def plain(
     x: Tensor, weight: Tensor, targets: Tensor, mask: Tensor | None, soft_cap: float | None, z_loss: float
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     logits = x @ weight.T
     if soft_cap is not None:
         logits = soft_cap * torch.tanh(logits / soft_cap)
     nats = F.cross_entropy(logits, targets, reduction="none")
     objective = nats + z_loss * logits.logsumexp(dim=-1) ** 2
     bears_loss = torch.ones_like(targets, dtype=torch.bool) if mask is None else mask
-    return objective[bears_loss].sum(), nats[bears_loss].sum().detach()
+    nats_of_tokens = nats.where(bears_loss, 0.0).detach()
+    return objective[bears_loss].sum(), nats_of_tokens.sum(), nats_of_tokens
 
 
 def inputs(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -44,13 +45,13 @@ def test_equals_cross_entropy(
         monkeypatch.setattr(loss_head, "BLOCK", 2 * VOCAB)
         x, weight, targets, mask = inputs(dtype)
         exact = [value.double().clone().requires_grad_() for value in (x, weight)]
-        objective, nats = plain(*exact, targets, mask if masked else None, soft_cap, z_loss)
+        objective, *nats = plain(*exact, targets, mask if masked else None, soft_cap, z_loss)
         (objective * 0.37).backward()  # an upstream factor, as accumulation and loss scaling make
         ours = x.clone().requires_grad_(), weight.clone().requires_grad_()
         loss = cross_entropy_sum(*ours, targets, mask if masked else None, soft_cap=soft_cap, z_loss=z_loss)
         (loss.objective * 0.37).backward()
         got_values = (*loss, *(value.grad for value in ours))
-        expected_values = (objective, nats, *(value.grad for value in exact))
+        expected_values = (objective, *nats, *(value.grad for value in exact))
         for got, expected in zip(got_values, expected_values, strict=True):
             assert got is not None
             assert expected is not None
@@ -134,7 +135,7 @@ def test_under_autocast_errors_are_those_of_the_precision(dtype: torch.dtype) ->
     """Against fp64 with inputs rounded as autocast rounds them; the weight's gradient is summed in fp32."""
     x, weight, targets, mask = inputs(torch.float32)
     exact = x.to(dtype).double().requires_grad_(), weight.to(dtype).double().requires_grad_()
-    objective, _ = plain(*exact, targets, mask, None, 0.0)
+    objective, *_ = plain(*exact, targets, mask, None, 0.0)
     objective.backward()
     ours = x.clone().requires_grad_(), weight.clone().requires_grad_()
     with torch.autocast("cpu", dtype=dtype):
