@@ -41,8 +41,8 @@ def loss(run: Run) -> float:
 
 
 def of(runs: Sequence[Run], experiment: str) -> list[Run]:
-    """Those of a recipe, whose experiment is its name."""
-    return [run for run in runs if run.settings["name"] == experiment]
+    """Those of a recipe."""
+    return [run for run in runs if run.path.name.startswith(f"experiment={experiment},")]
 
 
 def spread(losses: Sequence[float]) -> str:

@@ -31,8 +31,7 @@ CALLED_BY_NOBODY = ("utils", "common", "helpers", "misc")
 # The longest prefix decides: what a part of the house may import of the house, and which heavy libraries.
 MAY_IMPORT = {
     "benchmarks": {
-        "analysis.budget",
-        "analysis.mix_law",
+        "analysis",
         "benchmarks",
         "callbacks.data_wait",
         "data_modules",
