@@ -21,7 +21,7 @@ from benchmarks.tables import ROOT, Lines, markdown_table, print_table, put_into
 RUNS, PAGE = ROOT / "runs" / "study_optimizer", ROOT / "docs" / "study.md"
 BEGIN, END = "<!-- made by python -m benchmarks.study_optimizer -->\n", "<!-- end of study_optimizer -->\n"
 RECIPES = {"quickstart": "AdamW, cosine, micro", "modern_micro": "experiment=modern_micro"}
-RATES, SEEDS, STEPS, SHORTER = ("2e-3", "4e-3", "8e-3", "16e-3"), (1, 2, 3), 300, (150, 200, 250)
+RATES, SEEDS, STEPS, SHORTER = ("2e-3", "4e-3", "8e-3", "16e-3"), (1, 2, 3), 300, (100, 125, 150, 200)
 
 
 def sweep(name: str, steps: int, *axes: str) -> list[Run]:
