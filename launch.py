@@ -81,7 +81,7 @@ def start(
         verb: its name.
         after_multirun: says in short what came of the jobs, however the multirun has ended.
     """
-    arguments = quote_texts(sys.argv[1:])
+    arguments = sys.argv[1:] = quote_texts(sys.argv[1:])
     with ExitStack() as held:
         try:
             config = check_command_line(verb, arguments)

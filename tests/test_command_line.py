@@ -9,7 +9,7 @@ import launch
 from gpt_lightning.on_disk import locked
 from running import command_line
 from running.command_line import said_besides
-from tests.conftest import start
+from tests.conftest import start, start_verb
 
 OPTUNA = "hydra/sweeper=optuna"
 
@@ -129,3 +129,10 @@ def test_one_process_works_on_a_sweep(tiny_overrides: list[str], tmp_path: Path)
         r"error: .*lr_sweep/\.jobs is being used by process \d+ on .*: wait for it, or stop it\.\n", answer.stderr
     )
     assert answer.stdout == ""
+
+
+def test_what_is_typed_is_quoted_for_the_program_itself(tmp_path: Path) -> None:
+    """In a process of its own, as it is the program's arguments that Hydra reads."""
+    answer = start_verb("report.py", [f"runs={tmp_path}/lr=0.1,seed=1"])
+    assert answer.stderr.startswith(f"error: runs={tmp_path}/lr=0.1,seed=1 names no run: ")
+    assert answer.stderr.count("\n") == 1
