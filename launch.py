@@ -62,6 +62,7 @@ PATHS = {
     "output",
     "init_from",
     "branch.run",
+    "curriculum.ado.record",
     "resume",
     "data_dir",
     "runs_dir",

@@ -196,7 +196,8 @@ def _lines(
     sensible = loss["loss"] < math.log(config["model"]["vocab_size"])
     yield "loss", "; ".join([expected if sensible else "no forecast", *filter(None, [loss["note"]])])
     preset = config.get("hardware", {})
-    origin = f" ({preset['mfu_from']})" if preset.get("mfu") == settings["mfu"] else ""
+    own = {key: preset.get(key) for key in ("device", "mfu")} == {key: settings[key] for key in ("device", "mfu")}
+    origin = f" ({preset['mfu_from']})" if own else ""
     where = f"on {costs['devices']} {settings['device']} at {settings['mfu']:.0%} MFU{origin} in {costs['precision']}"
     time = (
         "no hours, as a CPU's peak is not known" if costs["hours"] is None else f"{duration_of(costs['hours'])} {where}"

@@ -1,9 +1,11 @@
 """What the figures were made on."""
 
+import json
 import platform
 import statistics
 import subprocess
 import time
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,13 @@ def describe(device: str) -> dict[str, Any]:
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "commit": commit.stdout.strip() + (" and changes" if changed.stdout.strip() else ""),
     }
+
+
+def trained_on(runs: Sequence[Path]) -> dict[str, Any]:
+    """This machine, and the commits at which runs were trained."""
+    environments = [json.loads((run / "environment.json").read_text()) for run in runs]
+    commits = {env["git"]["revision"][:7] + (" and changes" if env["git"]["changed"] else "") for env in environments}
+    return describe("cpu") | {"commit": ", ".join(sorted(commits))}
 
 
 def memory_bandwidth() -> float:

@@ -1,8 +1,8 @@
 """python -m benchmarks.study_optimizer: how many tokens the modern recipe takes to AdamW's final loss; for docs/study.md.
 
-Both recipes get as many trials of their learning rate, of one seed. At its best rate each is trained with two more seeds, and the
-modern one also for shorter runs, each with its whole schedule. A token costs both the same FLOPs but for a few in a hundred,
-which the table says. What is finished is left alone, so it can be stopped and started again.
+Both recipes get as many trials of their learning rate, of one seed. At its best rate each is trained with three seeds, and the
+modern one for shorter runs too, each with its whole schedule. What is finished is left alone, so it can be stopped and
+started again.
 """
 
 import math
@@ -15,8 +15,10 @@ import numpy as np
 
 from analysis.comparison import find_runs, read_runs
 from analysis.comparison.run import Run
-from benchmarks.machine import describe
+from benchmarks.machine import trained_on
 from benchmarks.tables import ROOT, Lines, markdown_table, print_table, put_into
+from gpt_lightning import load_model
+from gpt_lightning.optim import parameter_groups
 
 RUNS, PAGE = ROOT / "runs" / "study_optimizer", ROOT / "docs" / "study.md"
 BEGIN, END = "<!-- made by python -m benchmarks.study_optimizer -->\n", "<!-- end of study_optimizer -->\n"
@@ -53,16 +55,17 @@ def spread(losses: Sequence[float]) -> str:
 def main() -> None:
     """Train what is missing, print the tables and put them into the page."""
     trials = sweep("rates", STEPS, f"experiment={','.join(RECIPES)}", f"optimizer.lr={','.join(RATES)}", "seed=1")
-    tuned: Lines = [["recipe", *(f"lr {rate}" for rate in RATES), "FLOPs a token"]]
+    tuned: Lines = [["recipe", *(f"lr {rate}" for rate in RATES), "FLOPs a token", "of the optimizer"]]
     results: Lines = [["recipe", "lr", "steps", "tokens", f"loss, {len(SEEDS)} seeds", "to AdamW, seed by seed"]]
     adamw: list[float] = []
-    reached: list[tuple[float, float]] = []  # (log of the tokens, loss less AdamW's)
+    reached: list[tuple[int, list[float]]] = []  # (tokens, loss of each seed less AdamW's)
+    trained = [run.path for run in trials]
     for experiment, title in RECIPES.items():
         mine = sorted(of(trials, experiment), key=lambda run: run.settings["optimizer.lr"])
         best = min(mine, key=loss)
         rate = f"{best.settings['optimizer.lr']:g}"
         cells = [f"**{loss(run):.4f}**" if run is best else f"{loss(run):.4f}" for run in mine]
-        tuned.append([title, *cells, f"{best.flops_per_token / 1e6:.2f} M"])
+        tuned.append([title, *cells, f"{best.flops_per_token / 1e6:.2f} M", f"{muon_flops(best) / 1e6:.2f} M"])
         for steps in (STEPS,) if experiment == "quickstart" else (*SHORTER, STEPS):
             seeds = "seed=" + ",".join(map(str, SEEDS))
             runs = sweep(f"{experiment}_{steps}", steps, f"experiment={experiment}", f"optimizer.lr={rate}", seeds)
@@ -75,30 +78,48 @@ def main() -> None:
             )
             results.append([title, rate, str(steps), f"{tokens / 1e6:.3f} M", spread(losses), told])
             if experiment != "quickstart":
-                reached.append((math.log(tokens), statistics.mean(differences)))
-    said = _where_it_is_reached(reached)
+                reached.append((tokens, differences))
+            trained += [run.path for run in runs]
+    said = where_it_is_reached(reached)
     print_table(tuned)
     print_table(results)
     print(said)
-    text = f"{markdown_table(tuned, None)}\n{markdown_table(results, describe('cpu'))}\n{said}"
+    text = f"{markdown_table(tuned, None)}\n{markdown_table(results, trained_on(trained))}\n{said}"
     put_into(PAGE, BEGIN, END, text)
 
 
-def _where_it_is_reached(reached: Sequence[tuple[float, float]]) -> str:
-    """At how many tokens AdamW's final loss is reached, between the lengths that were trained."""
-    logs, differences = np.array(reached).T
-    below = np.flatnonzero(differences <= 0)
-    if not len(below):
-        return "AdamW's final loss is not reached."
-    n = int(below[0])
-    if n == 0:
-        return f"AdamW's final loss is reached by the shortest run, {math.exp(logs[0]) / 1e6:.3f} million tokens."
-    share = differences[n - 1] / (differences[n - 1] - differences[n])
-    tokens = math.exp(logs[n - 1] + share * (logs[n] - logs[n - 1]))
+def where_it_is_reached(reached: Sequence[tuple[int, list[float]]]) -> str:
+    """At how many tokens AdamW's final loss is reached, seed by seed, between the lengths that were trained.
+
+    Args:
+        reached: (tokens, loss of each seed less AdamW's of the same seed), the last with as many tokens as AdamW had.
+    """
+    logs, whole = [math.log(tokens) for tokens, _ in reached], reached[-1][0]
+    shares = []
+    for differences in np.array([of_seeds for _, of_seeds in reached]).T:
+        below = np.flatnonzero(differences <= 0)
+        if not len(below) or below[0] == 0:
+            return "AdamW's final loss does not lie between the lengths that were trained, for every seed."
+        n = int(below[0])
+        part = differences[n - 1] / (differences[n - 1] - differences[n])
+        shares.append(math.exp(logs[n - 1] + part * (logs[n] - logs[n - 1])) / whole)
+    told = ", ".join(f"{share:.0%}" for share in shares)
     return (
-        f"AdamW's final loss is reached at about {tokens / 1e6:.3f} million tokens, {tokens / math.exp(logs[-1]):.0%} of "
-        "AdamW's: between the two lengths on either side by a line in the logarithm of the tokens."
+        f"AdamW's final loss is reached at {statistics.mean(shares):.0%} of its tokens (seed by seed {told}): between two "
+        "lengths by a line in the logarithm of the tokens."
     )
+
+
+def muon_flops(run: Run) -> float:
+    """What orthogonalising takes of a step, FLOPs for each of its tokens: five times 4 m² n + 2 m³ of an m x n matrix, m <= n."""
+    flops = 0
+    if str(run.settings["optimizer._target_"]).endswith("MuonAdamW"):
+        for group in parameter_groups(load_model(run.path), muon=True):
+            for weight in group["params"] if group.get("muon") else ():
+                for matrix in weight.split(group.get("stacked") or [len(weight)]):
+                    m, n = sorted(matrix.shape)
+                    flops += 5 * (4 * m * m * n + 2 * m**3)
+    return flops / run.tokens_per_step
 
 
 if __name__ == "__main__":

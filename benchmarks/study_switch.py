@@ -16,7 +16,7 @@ import numpy as np
 from analysis.comparison.noise import Noise
 from analysis.pictures import COLOURS
 from analysis.run_record import read_rows
-from benchmarks.machine import describe
+from benchmarks.machine import trained_on
 from benchmarks.tables import ROOT, Lines, markdown_table, print_table, put_into
 
 RUNS, PAGE = ROOT / "runs" / "study_switch", ROOT / "docs" / "study.md"
@@ -150,7 +150,9 @@ def main() -> None:
     losses, rest = table(runs, LOSSES), table(runs, REST)
     print_table(losses)
     print_table(rest)
-    put_into(PAGE, BEGIN, END, f"{markdown_table(losses, None)}\n{markdown_table(rest, describe('cpu'))}")
+    put_into(
+        PAGE, BEGIN, END, f"{markdown_table(losses, None)}\n{markdown_table(rest, trained_on([*RUNS.glob('*seed=*')]))}"
+    )
     draw(runs, PAGE.with_name("study_switch.png"))
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from callbacks.line_file import LineFile
 from callbacks.step_callback import StepCallback
+from callbacks.terminal import Terminal
 from data_modules.ado import Curve, Fit, fit_curve, updated_weights
 
 
@@ -106,12 +107,13 @@ class LossFollowing(StepCallback):
         if recorded is None:
             data.go_on_with(order.updated(step, weights))
         if trainer.is_global_zero:
-            self.lines.append_row(self._row(step, weights, fits, order.sources, since=step - rules.ado.every))
+            row = self._row(step, weights, fits, order.sources, since=step - rules.ado.every)
+            Terminal.of(trainer).complain("weights.jsonl", self.lines.append_row(row))
 
     def _row(
         self, step: int, weights: dict[str, float], fits: dict[str, Fit | None], sources: tuple[str, ...], *, since: int
     ) -> dict[str, Any]:
-        recent = np.array([sums for first, _, sums in self._points if first >= since]).sum(axis=0)  # (2, sources)
+        recent = np.array([sums for first, n, sums in self._points if first + n > since]).sum(axis=0)  # (2, sources)
         nats, bearing = (dict(zip(sources, row.tolist(), strict=True)) for row in recent)
         return {
             "step": step,

@@ -5,7 +5,7 @@ would still give, its learning speed -dL/dn = alpha beta n^-alpha / n, decides w
 
     preference_k  ∝  prior_k · h_k^0.5 · speed_k        h: how much it was trained on lately, an exponential mean by 0.1 a step,
                                                           so that a loss that falls by other sources' help earns less credit
-    weights       =  0.1 preference + 0.9 mean of all weights since the run's first step,      and no source below its floor
+    weights       =  0.1 preference + 0.9 mean of all weights since the first step,            and no source below its floor
 
 Pure functions of what was recorded: nothing here has state.
 """

@@ -144,6 +144,11 @@ class Curriculum:
                 raise ValueError(
                     f"curriculum.ado.floor.{name} names a source that no keyframe and no mix has: they have {', '.join(named)}."
                 )
+            if ado.floor[name] > 0 and not {*self._blends.get(name, {name: 1.0})} & {*self.sources}:
+                raise ValueError(
+                    f"curriculum.ado.floor.{name} is {ado.floor[name]:g}, and nothing of it has weight in the keyframe: the "
+                    "policy moves weight between sources that have some; give it a little there, or no floor."
+                )
         if (total := sum(self.floors.values())) >= 1:
             raise ValueError(f"curriculum.ado.floor adds up to {total:g}: it must leave some of each step.")
 

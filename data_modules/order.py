@@ -160,10 +160,11 @@ class SampleOrder:
         return dict(zip(self.sources, (total / ONE).tolist(), strict=True))
 
     def stretches(self) -> list[tuple[int, dict[str, float]]]:
-        """What is settled, as (steps, mean share of each source in them), in the order of the run."""
-        ends = [*(segment.first_step for segment in self._settled[1:]), self.settled]
+        """What of its own curriculum is settled, as (steps, mean share of each source in them), in the order of the run."""
+        own = [segment for segment in self._settled if segment.first_step >= self.first_step]
+        ends = [*(segment.first_step for segment in own[1:]), self.settled]
         found = []
-        for segment, end in zip(self._settled, ends, strict=True):
+        for segment, end in zip(own, ends, strict=True):
             steps = end - segment.first_step
             grown = (segment.due_before(end) - segment.due_before(segment.first_step)) / (
                 ONE * steps * self.global_batch

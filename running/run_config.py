@@ -153,8 +153,8 @@ def order_of(
         after = (order, beginning.step) if order else None
         if order and not beginning.branching:
             _refuse_other_past(order.curriculum, resolved, config["branch"]["step"] or 0, beginning.step)
-        if order and curriculum.ado and order.updates and order.curriculum.sources == resolved.sources:
-            # what was learned of the weights so far holds until the next update
+        if order and curriculum.ado and order.updates and order.curriculum.weights(0) == resolved.weights(0):
+            # from the same beginning: what was learned of the weights so far holds until the next update
             done = [(beginning.step, weights) for step, weights in order.updates if step <= beginning.step][-1:]
     if curriculum.ado and curriculum.ado.record:
         first_step = after[1] if after else 0

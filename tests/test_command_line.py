@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 import launch
 from gpt_lightning.on_disk import locked
@@ -136,3 +137,11 @@ def test_what_is_typed_is_quoted_for_the_program_itself(tmp_path: Path) -> None:
     answer = start_verb("report.py", [f"runs={tmp_path}/lr=0.1,seed=1"])
     assert answer.stderr.startswith(f"error: runs={tmp_path}/lr=0.1,seed=1 names no run: ")
     assert answer.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("key", ["run", "runs", "mix_law", "held_out", "branch.run", "curriculum.ado.record"])
+def test_the_path_of_a_sweeps_run_can_be_typed(key: str) -> None:
+    path = "runs/sweep/curriculum=ado,seed=1"
+    (quoted,) = launch.quote_texts([f"{key}={path}"])
+    (parsed,) = OverridesParser.create().parse_overrides([quoted])
+    assert parsed.value() == path

@@ -126,6 +126,21 @@ def test_a_half_gathered_point_outlives_a_kill(
     assert_equal(SimpleNamespace(path=run), SimpleNamespace(path=whole), diet=False)  # type: ignore[arg-type]
 
 
+def test_an_update_may_come_in_the_middle_of_a_point(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The point of steps 4 to 6 is open at the checkpoint of step 5, from which the run goes on with an update every step."""
+    monkeypatch.setattr(Ado, "ends_point", lambda ado, step, *, begun: step - begun == 3 or step % ado.every == 0)
+    more = ["callbacks.checkpoints.every=5", "curriculum.ado.warmup=0.1"]
+    train(config_of(tiny_data, tmp_path / "whole", *more, "curriculum.ado.every=4", "max_steps=5"))
+    run = as_if_killed(tmp_path / "whole" / "run", tmp_path, after=5)
+    train(config_of(tiny_data, tmp_path, *more, "curriculum.ado.every=1"))
+    rows = updates_of(run)
+    assert [row["step"] for row in rows] == [4, *range(6, 12)]
+    assert final_checkpoint(run)["losses_by_source"]["steps"].tolist()[:4] == [[0, 3], [3, 1], [4, 2], [6, 1]]
+    assert any(loss is not None for loss in rows[1]["loss"].values())
+
+
 # ── what changes on the way ──────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -63,6 +63,10 @@ def read_mix_runs(patterns: Any, *, held_out: Any = None) -> MixRuns:
         return _of_table(fitted, None if aside is None else _of_table(aside, None))
     paths = _found("mix_law", patterns, " A folder of CSV files will do too.")
     apart = {path.resolve() for path in _found("held_out", held_out)} if held_out is not None else set()
+    if elsewhere := apart - {path.resolve() for path in paths}:
+        raise ValueError(
+            f"held_out={held_out} names {min(elsewhere)}, which is none of the runs of mix_law={patterns}."
+        )
     comparison = Comparison(read_runs(paths))
     runs, left_out = [], []
     for run in comparison.runs:
@@ -79,7 +83,9 @@ def read_mix_runs(patterns: Any, *, held_out: Any = None) -> MixRuns:
     fitted_runs, aside_runs = ([run for run in runs if (run.path.resolve() in apart) is side] for side in (False, True))
     if not fitted_runs or (apart and not aside_runs):
         what = "all of the" if not fitted_runs else "none of the"
-        raise ValueError(f"held_out={held_out} names {what} {len(runs)} runs of mix_law={patterns}: name some of them.")
+        raise ValueError(
+            f"held_out={held_out} names {what} {len(runs)} runs of mix_law={patterns} that are done: name some of them."
+        )
     aside_mixes = _of_runs(aside_runs, [], []) if aside_runs else None
     return replace(_of_runs(fitted_runs, left_out, differences), held_out=aside_mixes)
 

@@ -167,3 +167,26 @@ def test_a_run_that_must_run_out_is_refused_before_it_begins() -> None:
 def test_what_is_no_update_is_refused(step: int, weights: dict[str, float], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         order_of(["a", "b"], steps=20, every=5, global_batch=4).updated(step, weights)
+
+
+def test_the_weights_of_a_trunk_are_not_those_of_the_policy() -> None:
+    """Else a branch off a run of one source alone would be drawn back to that source by its first update."""
+    trunk = Curriculum(keyframes={"start": {"at": 0, "weights": {"s0": 1}}}).resolve(steps=20, tokens_per_step=1)
+    sequences = {"s0": 17, "s1": 17}
+    alone = SampleOrder(trunk, sequences=sequences, global_batch=4, seed=5)
+    even = {"start": {"at": 0, "weights": {"s0": 1, "s1": 1}}}
+    rules = Curriculum(keyframes=even, ado={"every": 3, "warmup": 0}).resolve(steps=20, tokens_per_step=1)
+    branch = SampleOrder(rules, sequences=sequences, global_batch=4, seed=5, after=(alone, 10))
+    assert branch.stretches() == [(2, {"s0": 0.5, "s1": 0.5})]  # of the steps 10 and 11
+    assert branch.counts(10) == {"s0": 40, "s1": 0}
+
+
+def test_a_floor_of_what_has_no_weight_is_refused() -> None:
+    mixes = {"base": {"s0": 1}, "target": {"s1": 1}}
+    for floor in ({"s1": 0.1}, {"target": 0.1}):
+        with pytest.raises(ValueError, match=r"curriculum\.ado\.floor\.\w+ is 0\.1, and nothing of it has weight"):
+            Curriculum(
+                keyframes={"start": {"at": 0, "weights": {"base": 1}}},
+                mixes=mixes,
+                ado={"every": 3, "warmup": 0, "floor": floor},
+            )
