@@ -184,7 +184,9 @@ def _lines(
         first = ado.next_update(0, steps=config["max_steps"])
         yield (
             "weights",
-            f"follow the losses from step {first:,} on, every {ado.every:,} steps: this is the plan of the mix before",
+            f"follow the losses from step {first:,} on, every {ado.every:,} steps: this is the plan of the mix before"
+            if first < config["max_steps"]
+            else "would follow the losses, and no update falls into this run: curriculum.ado.every and warmup say when",
         )
     loss, memory, there = costs["loss"], costs["peak_memory_bytes"], costs["device_memory_bytes"]
     best = budget.CHINCHILLA_TOKENS_PER_PARAMETER

@@ -90,16 +90,16 @@ def beginnings(beginning: Beginning, *, lost: int, max_steps: int) -> Iterator[t
         yield f"a branch: its trunk was to have {was:,} steps, and this run {max_steps:,}", ""
 
 
-def account(final: Mapping[str, float], *, seconds: float, run: Path) -> Iterator[str]:
+def account(final: Mapping[str, float], *, tokens: int, seconds: float, run: Path) -> Iterator[str]:
     """What a person wants to know at the end.
 
     Args:
         final: the last value of every metric.
+        tokens: of all steps, padding included.
         seconds: that this start took.
         run: its directory.
     """
-    tokens = f"{_amount(int(final['tokens']))} tokens; " if "tokens" in final else ""
-    yield f"{tokens}this start took {duration(seconds)}"
+    yield f"{_amount(tokens)} tokens; this start took {duration(seconds)}"
     if "val/loss/mean" in final:
         yield (
             f"validation, mean of the sources: loss {final['val/loss/mean']:.4f}, perplexity {final['val/perplexity/mean']:.1f}, "

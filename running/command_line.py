@@ -76,7 +76,8 @@ def said_besides(settings: list[str], config: DictConfig) -> list[str]:
     """
     parsed = OverridesParser.create().parse_overrides(settings)
     last = {o.key_or_group: o for o in parsed}  # of a setting that is typed twice
-    fixed = ",".join(f"'{key}'" for key, o in last.items() if not o.is_sweep_override())
+    axes = config.hydra.sweeper.get("params") or {}  # of a file: they name its jobs, though one choice may be typed
+    fixed = ",".join(f"'{key}'" for key, o in last.items() if not o.is_sweep_override() and key not in axes)
     besides = [f"hydra.job.config.override_dirname.exclude_keys=[{fixed}]"]
     if _searches(config):
         further = {"hydra.sweeper.n_jobs": "${jobs_at_once}", "hydra.sweeper.max_failure_rate": "1.0"}

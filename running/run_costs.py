@@ -33,7 +33,9 @@ def costs_of(
         raise ValueError(f"plan.mfu is {settings['mfu']!r}: it is a share of the device's peak, above 0 and at most 1.")
     rate = settings["price_per_hour"]
     if rate is not None and (type(rate) not in (int, float) or not 0 <= rate < math.inf):
-        raise ValueError(f"plan.price_per_hour is {rate!r}: it is what one device costs an hour, a number, or null.")
+        raise ValueError(
+            f"plan.price_per_hour is {rate!r}: it is what one device costs an hour, a number of 0 or more, or null."
+        )
     precision = trainer["precision"]
     if precision == "auto":
         half = "bf16-mixed" if device and device.has_bf16 else "16-mixed"

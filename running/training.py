@@ -184,7 +184,8 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
             raise RuntimeError(f"the training broke off after step {trainer.global_step}") from error
     final = run.final_metrics()
     terminal.note(f"done: {trainer.global_step} steps in {run.path}", style="bold")
-    for line in account.account(final, seconds=time.monotonic() - began, run=run.path):
+    tokens = trainer.global_step * config["global_batch"] * model_config.max_seq_len
+    for line in account.account(final, tokens=tokens, seconds=time.monotonic() - began, run=run.path):
         terminal.note(f"  {line}", style="")
     return final
 

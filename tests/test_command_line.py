@@ -95,6 +95,15 @@ def test_a_setting_that_is_typed_twice_is_an_axis_if_it_is_one_at_last() -> None
         assert said_besides(settings, config) == [f"hydra.job.config.override_dirname.exclude_keys={fixed}"]
 
 
+def test_the_axes_of_a_file_name_its_jobs_be_it_by_one_choice() -> None:
+    """Else seed=2 after seed=1 would be called what that was."""
+    settings = ["experiment=lr_sweep", "seed=2", "model.n_layers=3"]
+    config = launch.check_command_line("train", ["-m", *settings])
+    assert config is not None
+    excluded = "hydra.job.config.override_dirname.exclude_keys=['experiment','model.n_layers']"
+    assert said_besides(settings, config) == [excluded]
+
+
 def test_a_search_is_told_what_makes_it_the_same_again() -> None:
     settings = [OPTUNA, "experiment=lr_search", "jobs_at_once=3", "seed=5"]
     config = launch.check_command_line("train", ["-m", *settings])

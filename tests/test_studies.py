@@ -6,7 +6,8 @@ import pytest
 import launch
 from analysis.mix_law import design_mixes
 from analysis.mix_law.simplex import as_weights, random_mixes
-from benchmarks.study_switch import BASE, SWITCHES
+from benchmarks.study_optimizer import where_it_is_reached
+from benchmarks.study_switch import BASE, LOSSES, REST, SWITCHES, Switched, table
 from data_modules import SampleOrder
 from running.run_config import curriculum_of
 
@@ -61,3 +62,48 @@ def test_the_mixes_are_those_that_the_plan_proposes_and_four_more() -> None:
 
 def test_each_way_to_switch_is_an_axis() -> None:
     assert axis("study_switch") == [f"study/{name}" for name in SWITCHES]
+
+
+def made_up(curriculum: str, seed: int, *, final: float, spike: float) -> Switched:
+    """Losses that are least at step 600, and a gradient of norm 2 that jumps in the step after the switch."""
+    first = SWITCHES[curriculum]
+    rows = [{"step": step, "train/grad_norm": 2.0 * (spike if step == first + 1 else 1)} for step in range(1, 1001)]
+    for step, loss in ((300, 5.0), (600, 4.0), (1000, final)):
+        names = ("mean", "readmes", "stdlib", "pydoc", "docstrings")
+        rows[step - 1] |= {f"val/loss/{name}": loss + 0.001 * seed for name in names}
+    return Switched(curriculum, seed, rows)
+
+
+def test_what_is_forgotten_and_how_high_the_gradient_jumps() -> None:
+    run = made_up("abrupt", 1, final=4.25, spike=3.5)
+    assert run.forgotten("readmes") == pytest.approx(0.25)
+    assert run.peak(10) == pytest.approx(3.5)
+    assert made_up("ramp", 1, final=4.0, spike=1.0).forgotten("stdlib") == 0.0
+    late = run._replace(rows=[row | {"train/grad_norm": 9.0} if row["step"] == 650 else row for row in run.rows])
+    assert (late.peak(10), late.peak(100)) == pytest.approx((3.5, 4.5))
+
+
+def test_the_table_tells_a_difference_from_noise() -> None:
+    finals = {"static": 4.25, "abrupt": 4.25, "ramp": 4.1, "abrupt_replay": 4.25, "ramp_replay": 4.25}
+    shaken = {
+        (name, seed): 0.002 * ((seed * 7 + n * 5) % 3 - 1) for n, name in enumerate(SWITCHES) for seed in (1, 2, 3)
+    }
+    runs = [
+        made_up(name, seed, final=final + shaken[name, seed], spike=1)
+        for name, final in finals.items()
+        for seed in (1, 2, 3)
+    ]
+    head, *body = table(runs, LOSSES)
+    assert head[:3] == ["curriculum", "mean", "mean, to static"]
+    by_name = {row[0]: row[1:] for row in body}
+    assert by_name["ramp"][0] == "4.102 (-0.150 ≠)"
+    assert by_name["ramp"][1].endswith("≠")
+    assert by_name["static"][0].endswith("(+0.000 ≈)")
+    assert len(table(runs, REST)) == len(SWITCHES) + 2
+
+
+def test_where_a_loss_is_reached_is_found_between_two_lengths() -> None:
+    """Half way in the logarithm: the geometric mean of the two."""
+    reached = [(100, [0.2, 0.1]), (400, [-0.2, -0.1]), (800, [-0.5, -0.5])]
+    assert "at 25% of its tokens (seed by seed 25%, 25%)" in where_it_is_reached(reached)
+    assert "does not lie between" in where_it_is_reached([(100, [-0.1, 0.1]), (400, [-0.2, -0.1])])

@@ -92,12 +92,12 @@ def test_jobs_that_submitit_runs_are_the_same(undisturbed: Path, tiny_data: Path
     grid = ["experiment=lr_sweep", "optimizer.lr=4e-3,-1", "seed=1", f"data_dir={tiny_data}", f"runs_dir={tmp_path}"]
     answer = start([*LONGER, *grid, "hydra/launcher=submitit_local"], "-m")
     assert answer.returncode == 1
-    assert answer.stderr.endswith("error: 1 of the jobs failed: optimizer.lr=-1.\n")
-    assert_same_run(tmp_path / "lr_sweep" / "optimizer.lr=0.004", undisturbed / JOBS[3])
+    assert answer.stderr.endswith("error: 1 of the jobs failed: optimizer.lr=-1,seed=1.\n")
+    assert_same_run(tmp_path / "lr_sweep" / JOBS[3], undisturbed / JOBS[3])
     rows = json.loads((tmp_path / "lr_sweep" / "sweep.json").read_text())
     assert [(row["job"], row["state"]) for row in rows] == [
-        ("optimizer.lr=0.004", "done"),
-        ("optimizer.lr=-1", "failed"),
+        (JOBS[3], "done"),
+        ("optimizer.lr=-1,seed=1", "failed"),
     ]
 
 

@@ -1,6 +1,7 @@
 """Which runs may be compared, in what their settings differ, and how they rank."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from analysis.comparison.settings import SEED, short_names, shortened, text_of, 
 KINDS = ("loss", "perplexity", "bits_per_byte")
 """Of validation, as in `val/<kind>/<source>`."""
 _MOST_NAMED = 3  # settings in a name
+_SEED_IN_NAME = re.compile(r",?\bseed=[^,/]*")  # of a job of a sweep
 _LONGEST = 60  # characters of a setting in a name
 
 
@@ -150,11 +152,18 @@ class Comparison:
         groups: dict[str, dict[str, Run]] = {}
         for run in self.ranked:
             groups.setdefault(_identity(run), {}).setdefault(run.seed, run)
-        names = [self.name_of(next(iter(runs.values()))) for runs in groups.values()]
+        names = self._names([next(iter(runs.values())) for runs in groups.values()])
         return [
             Candidate(name if names.count(name) == 1 else next(iter(runs.values())).name, tuple(runs.values()))
             for name, runs in zip(names, groups.values(), strict=True)
         ]
+
+    def _names(self, runs: Sequence[Run]) -> list[str]:
+        """Of candidates, each by its first run: all by their settings, or all by what names their directories beside the seed."""
+        folders = [_SEED_IN_NAME.sub("", run.name) for run in runs]
+        if not all(map(self.named_settings, runs)) and all(folders) and len({*folders}) == len(folders):
+            return folders
+        return [self.name_of(run) for run in runs]
 
     def named_settings(self, run: Run) -> list[tuple[str, str]]:
         """(short name, value) of what sets a run apart, but for its seed; empty where that is much, or nothing."""
