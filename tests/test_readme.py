@@ -34,7 +34,8 @@ COMMANDS = sorted(
 )
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python ")])
+# "python *" begins a line of plan.py's table: the source of that name
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python ") and not c.startswith("python *")])
 def test_a_command_composes(command: str) -> None:
     _, script, *arguments = shlex.split(command)
     if script == "-m":
