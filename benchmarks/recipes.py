@@ -16,7 +16,7 @@ from benchmarks.machine import describe
 from benchmarks.tables import ROOT, Lines, markdown_table, put_into, read_results, write_results
 
 RUNS = ROOT / "runs" / "recipes"
-STEPS, SEEDS, RATES = 300, (1, 2), ("2e-3", "4e-3", "8e-3")
+STEPS, SEEDS, RATES = 200, (1, 2), ("2e-3", "4e-3", "8e-3")
 BEGIN, END = "<!-- made by python -m benchmarks.recipes -->\n", "<!-- end of recipes -->\n"
 RECIPES: dict[str, list[str]] = {
     "micro, AdamW, cosine": [],
@@ -25,8 +25,6 @@ RECIPES: dict[str, list[str]] = {
     "constant": ["schedule=constant"],
     "Muon": ["optimizer=muon"],
     "Muon, WSD": ["optimizer=muon", "schedule=wsd"],
-    "modern_micro": ["model=modern_micro"],
-    "modern_micro, Muon, WSD: experiment=modern_micro": ["model=modern_micro", "optimizer=muon", "schedule=wsd"],
 }
 
 
