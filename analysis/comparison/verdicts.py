@@ -31,7 +31,8 @@ def verdict_in_words(comparison: Comparison) -> str:
     if unknown == len(others):
         return f"{name} has the lowest loss; whether that is more than chance is unknown{said}."
     if alike == len(others):
-        return f"{name} has the lowest loss; none of {_counted(alike, 'other')} can be told from it{said}."
+        others_too = "the other cannot" if alike == 1 else f"none of the {alike} others can"
+        return f"{name} has the lowest loss; {others_too} be told from it{said}."
     verdict = f"{alike} of {_counted(len(others), 'other')} cannot be told from it" if alike else "all others are worse"
     if unknown:
         verdict = (

@@ -150,7 +150,7 @@ def test_of_many_candidates_the_terminal_shows_the_first() -> None:
         ({1: (3.0, 3.1), 2: (math.inf, 3.0)}, "lr=1 is the only one with a finite loss; 1 diverged."),
         ({1: (3.0,), 2: (4.0,)}, "lr=1 has the lowest loss; whether that is more than chance is unknown."),
         ({1: (3.0, 3.01, 3.02), 2: (4.0, 4.01, 4.021)}, "lr=1 is best; all others are worse."),
-        ({1: (3.0, 3.1, 3.05), 2: (3.05, 3.0, 3.11)}, "lr=1 has the lowest loss; none of 1 other can be told from it."),
+        ({1: (3.0, 3.1, 3.05), 2: (3.05, 3.0, 3.11)}, "lr=1 has the lowest loss; the other cannot be told from it."),
     ],
 )
 def test_the_verdict_is_a_sentence(losses: dict[int, tuple[float, ...]], said: str) -> None:
