@@ -12,6 +12,7 @@ text. For a given installation the documents and their order are always the same
 
 import ast
 import re
+import sys
 import sysconfig
 import tokenize
 from collections.abc import Iterator
@@ -30,7 +31,9 @@ _Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 def readmes() -> Iterator[Document]:
     """The long description of each installed distribution, by name; this project's own is left out."""
     seen: set[str] = set()
-    for distribution in sorted(distributions(), key=lambda d: (d.name or "").lower()):
+    # setuptools, once something has imported it, adds a folder of copies of its own to the path
+    installed = [folder for folder in sys.path if Path(folder).name != "_vendor"]
+    for distribution in sorted(distributions(path=installed), key=lambda d: (d.name or "").lower()):
         description = distribution.metadata.get("Description") or distribution.metadata.get_payload()  # type: ignore[attr-defined]
         text = description.strip() if isinstance(description, str) else ""
         if len(text) > 100 and text not in seen and distribution.name != "gpt-lightning":
