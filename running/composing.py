@@ -168,7 +168,9 @@ def _one_sentence(error: Exception, config_name: str) -> str:
         )
     if no_such_choice := re.search(r"Could not find '(.+)/(.+?)'", lines[0]):
         group, choice = no_such_choice.groups()
-        return f"{group}={choice}: there is no such choice; conf/{group} has {', '.join(group_choices(group))}."
+        further = sorted(f"{folder.name}/…" for folder in (CONF / group).glob("*") if folder.is_dir())
+        there = ", ".join([*group_choices(group), *further])
+        return f"{group}={choice}: there is no such choice; conf/{group} has {there}."
     return " ".join(lines[:2]).rstrip(".") + "."
 
 
