@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import choices, gpu, loading, report, width
+from benchmarks import choices, gpu, loading, recipes, report, width
 from gpt_lightning.model import GPT, GPTConfig
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,6 +22,10 @@ def test_the_docs_show_what_choices_are_worth() -> None:
 
 def test_the_docs_show_where_the_best_rates_lie() -> None:
     assert width.markdown() in (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+
+
+def test_the_docs_show_what_optimizer_and_schedule_are_worth() -> None:
+    assert recipes.markdown() in (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
 
 
 def test_flops_of_a_token_count_every_matrix() -> None:
