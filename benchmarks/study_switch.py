@@ -60,9 +60,14 @@ class Switched(NamedTuple):
         return max(after) / statistics.median(before)
 
 
+def final_of(*sources: str) -> Callable[[Switched], float]:
+    """The metric that is the loss of these sources at the end."""
+    return lambda run: run.final(*sources)
+
+
 METRICS: dict[str, Callable[[Switched], float]] = {
-    "mean": lambda run: run.final(*BASE, *TARGET),
-    **{source: lambda run, source=source: run.final(source) for source in (*BASE, *TARGET)},  # type: ignore[misc]
+    "mean": final_of(*BASE, *TARGET),
+    **{source: final_of(source) for source in (*BASE, *TARGET)},
     "forgotten of readmes": lambda run: run.forgotten("readmes"),
     "of stdlib": lambda run: run.forgotten("stdlib"),
     "gradient's peak, 10 steps": lambda run: run.peak(10),

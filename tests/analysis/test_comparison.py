@@ -1,9 +1,8 @@
-"""Which runs compare, how they rank, and that nothing in a folder of runs breaks the page."""
+"""Which runs compare, how they rank, and what they are called."""
 
 import fcntl
 import json
 import math
-import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,23 +16,14 @@ from analysis.budget import flops_per_token
 from analysis.comparison import Comparison, find_runs, read_runs
 from analysis.comparison.charts import MOST_SHOWN, loss_figure
 from analysis.comparison.run import Run, State
-from analysis.comparison.samples import samples_beside_each_other
 from analysis.comparison.settings import text_of
-from analysis.run_record import RunRecord
 from report import report
-from tests.sweep import HOSTILE, HOSTILE_NAME, RATES, copy_of, edit_environment
+from tests.sweep import HOSTILE_NAME, RATES, copy_of, edit_environment
 
 
 @pytest.fixture(scope="module")
 def comparison(sweep: Path) -> Comparison:
     return Comparison(read_runs([*find_runs(str(sweep / "*")).runs, sweep / "absent"]))
-
-
-@pytest.fixture
-def alone(sweep: Path, tmp_path: Path) -> Path:
-    """A copy of one run, to be damaged."""
-    shutil.copytree(sweep / "a", tmp_path / "a", ignore=shutil.ignore_patterns("checkpoints", "tensorboard"))
-    return tmp_path / "a"
 
 
 def read(path: Path) -> Run:
@@ -182,105 +172,23 @@ def test_hours_are_tokens_over_speed(alone: Path) -> None:
     assert run.flops_per_token == flops_per_token(model)
 
 
-@pytest.mark.parametrize(
-    ("file", "content", "said"),
-    [
-        ("config.yaml", b"model: [", "config.yaml is no YAML"),
-        ("config.yaml", b"\xff\xfe\x00", "config.yaml"),
-        ("config.yaml", b"a: &a [x, x]\nb: &b [*a, *a]\nmodel: {c: [*b, *b]}", "it holds an alias"),
-        ("config.yaml", b"model: {}\nmax_steps: many", "max_steps='many'"),
-        ("config.yaml", b"model: {n_layers: 1, max_seq_len: 8}\nmax_steps: 4\nglobal_batch: 2", "describes no model"),
-        ("config.yaml", b"model: {n_layers: 1000000000, max_seq_len: 8}\nmax_steps: 4\nglobal_batch: 2", "n_layers"),
-        ("config.yaml", b"[" * 100_000, "config.yaml is no YAML"),
-        ("environment.json", b"[]", "environment.json does not say"),
-        ("environment.json", b'{"tokenizer": "x", "data": {"c4": 3}}', "environment.json does not say"),
-        ("environment.json", b"{", "environment.json is no JSON"),
-        ("environment.json", b"[" * 100_000, "environment.json is no JSON"),
-        ("metrics.jsonl", b"[" * 100_000 + b"\n", "1 of the 1 rows"),
-        ("metrics.jsonl", b'{"step": "1"}\n{"step": true, "train/loss": "low"}\n[]\n{"step": -1}\n', "4 of the 4 rows"),
-        ("metrics.jsonl", b'{"step": 12, "train/loss": 1' + b"0" * 400 + b"}\n", "1 of the 1 rows"),
-        ("metrics.jsonl", b'{"step": 99}\n', "metrics.jsonl tells of step 99, and max_steps is 12"),
-    ],
-)
-def test_a_broken_run_says_why(alone: Path, file: str, content: bytes, said: str) -> None:
-    (alone / file).write_bytes(content)
-    run = read(alone)
-    assert run.state is State.BROKEN
-    assert said in run.note
-    report({"log_dir": None, "mix_law": None, "runs": str(alone), "out_dir": str(alone)})
-    assert (alone / "comparison.html").is_file()
-
-
-def test_no_run_at_all_is_refused_and_nothing_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "README.md").write_text("no run")
-    for runs in (["empty", "absent"], "README.md", "empty", "absent", "*", "lr_sweep/*"):
-        with pytest.raises(ValueError, match="names no run: it takes"):
-            report({"log_dir": None, "mix_law": None, "runs": runs, "out_dir": None})
-    for runs in (5, True, [], [3], [["a"]], {"a": 1}, "", [None]):
-        with pytest.raises(ValueError, match=r"must be a path|names no run"):
-            report({"log_dir": None, "mix_law": None, "runs": runs, "out_dir": None})
-    assert {path.name for path in tmp_path.rglob("*")} == {"empty", "README.md"}
-
-
-def test_a_run_of_which_nothing_can_be_read_still_makes_a_page(alone: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (alone / "config.yaml").unlink()
-    report({"log_dir": None, "mix_law": None, "runs": [str(alone), str(alone.with_name("absent"))], "out_dir": None})
-    out = capsys.readouterr().out
-    assert "no run is ranked" in out
-    assert f"comparison:  {alone.with_name('comparison.html')}" in out
-    assert "None of 2 runs could be compared." in alone.with_name("comparison.html").read_text()
-
-
-def test_a_folder_stands_for_the_runs_in_it(sweep: Path, alone: Path) -> None:
-    (alone.parent / "report").mkdir()
-    (alone.parent / "comparison.html").write_text("a page")
-    only_begun = alone.with_name("begun")
-    (only_begun / "checkpoints").mkdir(parents=True)
-    assert find_runs(str(alone.parent)) == ([alone, only_begun], 0)
-    assert find_runs(str(alone.parent / "*")) == ([alone, only_begun], 1)  # the folder of reports is passed over
-    assert find_runs([str(alone.parent), str(alone)]) == ([alone, only_begun], 0)
-    (alone / "older" / "checkpoints").mkdir(parents=True)
-    assert find_runs(str(alone)) == ([alone], 0)  # not what lies in it
-    assert len(find_runs(str(sweep)).runs) == len(list(sweep.iterdir()))
-
-
-@pytest.mark.parametrize(
-    "argument",
-    [
-        "runs=runs/lr_sweep/*",
-        "runs=runs/x_sweep/optimizer.lr=*,seed=1",
-        "runs=[runs/a,runs/b]",
-        "runs=runs/a out_dir=a=b",
-    ],
-)
-def test_patterns_are_typed_as_they_are(argument: str) -> None:
-    arguments = launch.quote_texts(argument.split())
-    launch.check_command_line("report", arguments)
-    runs = launch.compose_config("report", arguments)["runs"]
-    assert runs == (["runs/a", "runs/b"] if "[" in argument else argument.split()[0].removeprefix("runs="))
-
-
-def test_what_runs_say_is_inert_in_the_page(sweep: Path, tmp_path: Path) -> None:
-    report({"log_dir": None, "mix_law": None, "runs": str(sweep / "*"), "out_dir": str(tmp_path)})
-    text = (tmp_path / "comparison.html").read_text()
-    assert HOSTILE not in text
-    assert "<img" not in text.split("<script", 1)[0]
-    assert "\u2028" not in text.split('<script type="application/json"', 1)[1].split("</script>")[0]
-    assert "http-equiv" in text
-    assert text.count("</script>") == 5  # three of data, Plotly, ours
-
-
-def test_a_prompt_and_the_same_words_as_a_message_are_two(alone: Path) -> None:
-    rows = [{"step": 6, "prompt": "Hello", "chat": chat, "response": f"chat: {chat}"} for chat in (False, True)]
-    (alone / "samples.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    responses = {"Hello": [(6, "chat: False")], "Hello (as a message)": [(6, "chat: True")]}
-    assert RunRecord(alone).responses == responses
-    shown = samples_beside_each_other(Comparison(read_runs([alone])))["prompts"]
-    assert {prompt["prompt"]: prompt["by_step"][6] for prompt in shown} == {
-        asked: [(0, response)] for asked, [(_, response)] in responses.items()
+def test_curricula_that_differ_in_much_are_called_by_their_directories(sweep: Path, tmp_path: Path) -> None:
+    """Not one of them by a piece of its config and the other by the directory of one seed."""
+    keyframes = {"static": {"start": {"at": 0.0, "weights": {"base": 0.6, "target": 0.4}}}}
+    keyframes["abrupt"] = {
+        "start": {"at": 0.0, "weights": {"base": 1.0}},
+        "switch": {"at": 0.6, "weights": {"target": 1.0}},
     }
+    for name, frames in keyframes.items():
+        for seed, run in ((1, "a"), (2, "b")):
+            copy = tmp_path / f"curriculum=study_{name},seed={seed}"
+            shutil.copytree(sweep / run, copy, ignore=shutil.ignore_patterns("checkpoints", "tensorboard"))
+            config = yaml.safe_load((copy / "config.yaml").read_text())
+            config["curriculum"] |= {"keyframes": frames, "interpolation": "step" if len(frames) > 1 else "linear"}
+            (copy / "config.yaml").write_text(yaml.safe_dump(config))
+    candidates = Comparison(read_runs(find_runs(str(tmp_path)).runs)).candidates
+    assert {c.name for c in candidates} == {"curriculum=study_static", "curriculum=study_abrupt"}
+    assert all(len(c.runs) == 2 for c in candidates)
 
 
 def test_of_forty_runs_the_best_are_drawn_at_first(sweep: Path, tmp_path: Path) -> None:
@@ -295,13 +203,6 @@ def test_of_forty_runs_the_best_are_drawn_at_first(sweep: Path, tmp_path: Path) 
     assert len({trace["legendgroup"] for trace in figure["data"] if trace["visible"] is True}) == MOST_SHOWN
     report({"log_dir": None, "mix_law": None, "runs": str(tmp_path / "*"), "out_dir": str(tmp_path)})
     assert (tmp_path / "comparison.html").stat().st_size < 6e6
-
-
-def test_a_name_that_is_no_text_is_written(alone: Path) -> None:
-    strange = Path(os.fsdecode(os.fsencode(alone.with_name("x")) + b"\xff"))
-    alone.rename(strange)
-    report({"log_dir": None, "mix_law": None, "runs": str(strange.with_name("x*")), "out_dir": str(strange)})
-    assert "1 of 1 runs are compared" in (strange / "comparison.html").read_text(encoding="utf-8")
 
 
 def test_settings_are_said_in_few_digits() -> None:
