@@ -39,6 +39,7 @@ from gpt_lightning.hardware import choose_device, choose_precision, precision_dt
 from gpt_lightning.lit_gpt import LitGPT, NotFinite
 from gpt_lightning.model import GPT
 from gpt_lightning.model.attention_backends import choose_backend
+from gpt_lightning.model.loss_kernels import choose_loss_kernel
 from running import account
 from running.beginning import beginning_of
 from running.data_folder import open_sources, refuse_damaged, refuse_other_tokenizer
@@ -82,6 +83,7 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
     )
     if model_config.attention == "flash" != attention:
         raise ValueError(f"model.attention=flash cannot run: {because}. Take model.attention=auto or sdpa.")
+    loss_kernel, kernel_because = choose_loss_kernel(config["trainer"]["loss_kernel"], torch.device(device))
     if config["trainer"]["compile"]:
         refuse_without_compiler(device)
     make_optimizer, make_groups = optimizer_of(config, precision), groups_of(config)
@@ -112,6 +114,7 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
     if initialised:
         refuse_other_tokenizer(Path(config["init_from"]), tokenizer)
     model = start_from(config["init_from"], model_config) if initialised else GPT(model_config)
+    model.loss_kernel = loss_kernel
     lit = LitGPT(
         model,
         make_optimizer=make_optimizer,
@@ -143,7 +146,11 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
         changed = run.begin(config, sources, beginning, initial_weights)
         terminal.note(
             account.headline(
-                config, lit.model, order, f"{device}, {precision} ({why}), attention {attention} ({because})"
+                config,
+                lit.model,
+                order,
+                f"{device}, {precision} ({why}), attention {attention} ({because}), "
+                f"loss kernel {loss_kernel} ({kernel_because})",
             ),
             style="",
         )

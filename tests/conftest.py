@@ -27,6 +27,10 @@ hypothesis.settings.register_profile(
     "ci", deadline=None, derandomize=True
 )  # CI repeats itself; a developer goes on searching
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = (
+        "1"  # kernels run on the CPU, by Triton's interpreter; read when Triton is imported
+    )
 torch.set_num_threads(1)  # tiny matrices: more threads only cost time
 
 CORPORA = {

@@ -1,6 +1,7 @@
 """The rules of the house, read from its imports."""
 
 import ast
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -139,6 +140,8 @@ def test_every_part_of_the_house_has_a_rule() -> None:
 def test_importing_does_no_work() -> None:
     """No module touches the disk, the random state, the log handlers or the devices when it is imported."""
     modules = [module_name(path) for path in FILES]
+    if importlib.util.find_spec("triton") is None:  # which comes with torch for CUDA, and for Linux alone
+        modules.remove("gpt_lightning.model.loss_kernel_triton")
     script = f"""
 import logging, os, random, sys
 before = set(os.listdir("."))

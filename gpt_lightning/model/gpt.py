@@ -54,6 +54,9 @@ class Block(nn.Module):
 class GPT(nn.Module):
     """A decoder-only transformer over token ids."""
 
+    loss_kernel = "auto"
+    """How losses and their gradient are formed from logits, see `loss_kernels`; it decides no parameter."""
+
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.config = config
@@ -94,6 +97,7 @@ class GPT(nn.Module):
             None if mask is None else mask.flatten(),
             soft_cap=self.config.logit_soft_cap,
             z_loss=self.config.z_loss,
+            kernel=self.loss_kernel,
         )
 
     def hidden(self, token_ids: Tensor, cache: KVCache | None = None) -> Tensor:

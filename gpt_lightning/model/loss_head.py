@@ -11,9 +11,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from gpt_lightning.model.linear import fast_linear, working_dtype
+from gpt_lightning.model.loss_kernels import choose_loss_kernel, loss_kernel
 
-CHUNK_BYTES = 2**25  # of the logits held at a time
-CHUNK_TOKENS = 1024  # at most, so that their sum does not leave the range of fp16
+CUDA_CHUNK_TOKENS = 8192  # of the logits held at a time on CUDA: few launches, and products as fast as they get
+CHUNK_BYTES = 2**25  # likewise on a CPU
+CHUNK_TOKENS = 1024  # at most on a CPU, so that their sum does not leave the range of fp16
 BLOCK = 2**20  # numbers that are worked on at a time on a CPU, so that they stay in its cache
 
 
@@ -36,6 +38,7 @@ def cross_entropy_sum(
     *,
     soft_cap: float | None = None,
     z_loss: float = 0.0,
+    kernel: str = "auto",
 ) -> LossSum:
     """Cross-entropy of `x @ weight.T` with `targets`, summed.
 
@@ -46,10 +49,11 @@ def cross_entropy_sum(
         mask: (tokens,) bool, whether each target bears loss; None: all do.
         soft_cap: logits are squeezed into (-soft_cap, soft_cap) by a tanh (Gemma 2, arXiv:2408.00118); None: they are not.
         z_loss: adds z_loss * logsumexp(logits)^2 per token to the objective (PaLM, arXiv:2204.02311).
+        kernel: one of LOSS_KERNEL_CHOICES.
     """
     if not torch.is_grad_enabled():
         x, weight = x.detach(), weight.detach()  # so that no gradient is formed for nobody
-    return LossSum(*_CrossEntropySum.apply(x, weight, targets, mask, soft_cap, z_loss, working_dtype(x)))
+    return LossSum(*_CrossEntropySum.apply(x, weight, targets, mask, soft_cap, z_loss, kernel, working_dtype(x)))
 
 
 class _CrossEntropySum(torch.autograd.Function):
@@ -64,36 +68,37 @@ class _CrossEntropySum(torch.autograd.Function):
         mask: Tensor | None,
         soft_cap: float | None,
         z_loss: float,
+        kernel: str,
         dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor, Tensor]:
         wants_x, wants_weight = ctx.needs_input_grad[:2]
         exact = torch.promote_types(dtype, torch.float32)
-        sums = torch.zeros(2, dtype=exact, device=x.device)  # objective, nats
+        name, _ = choose_loss_kernel(kernel, x.device)
+        loss_of = loss_kernel(name, dtype)
         nats_of_tokens = torch.empty(len(x), dtype=exact, device=x.device)
+        objectives = torch.empty_like(nats_of_tokens) if z_loss else nats_of_tokens
         grad_x = torch.empty_like(x) if wants_x else None
         with torch.autocast(x.device.type, enabled=False):
             head = _Products(weight, dtype, exact)
-            for chunk in _slices(len(x), min(CHUNK_BYTES // (len(weight) * dtype.itemsize), CHUNK_TOKENS)):
-                low_x = x[chunk].to(dtype)
-                logits = head.logits(low_x)
+            low_x = x.to(dtype)
+            for chunk in _slices(len(x), chunk_tokens(len(weight), dtype, x.device.type)):
+                logits = head.logits(low_x[chunk])
                 block_rows = BLOCK // len(weight) if x.device.type == "cpu" else len(logits)
                 for block in _slices(len(logits), block_rows):
                     rows = slice(chunk.start + block.start, chunk.start + block.stop)
-                    bears_loss = None if mask is None else mask[rows, None]
-                    loss, nats_of_tokens[rows, None] = _loss_of_block(
-                        logits[block], targets[rows, None], bears_loss, soft_cap, z_loss, wants_x or wants_weight
+                    bears_loss = None if mask is None else mask[rows]
+                    objective, nats_of_tokens[rows] = loss_of(
+                        logits[block], targets[rows], bears_loss, soft_cap, z_loss, wants_x or wants_weight
                     )
-                    sums += loss
+                    if z_loss:
+                        objectives[rows] = objective
                 if grad_x is not None:
-                    grad_x[chunk] = head.gradient_of_x(logits)
+                    head.gradient_of_x(logits, out=grad_x[chunk])
                 if wants_weight:
-                    head.add_to_gradient_of_weight(logits, low_x)
+                    head.add_to_gradient_of_weight(logits, low_x[chunk])
         ctx.gradients = grad_x, head.gradient_of_weight
         ctx.weight_dtype = weight.dtype
-        objective, nats = (
-            sums[0].clone(),
-            sums[1],
-        )  # no view: FSDP's hook is on it, and an operation in place would lose it
+        objective, nats = objectives.sum(), nats_of_tokens.sum()
         ctx.mark_non_differentiable(nats, nats_of_tokens)
         return objective, nats, nats_of_tokens
 
@@ -106,7 +111,7 @@ class _CrossEntropySum(torch.autograd.Function):
         return (
             None if grad_x is None else grad_x.mul_(scale),
             None if grad_weight is None else grad_weight.mul_(scale).to(ctx.weight_dtype),
-            *[None] * 5,
+            *[None] * 6,
         )
 
 
@@ -127,65 +132,38 @@ class _Products:
             self._logits = x.new_empty(len(x), len(self.weight))
         return torch.mm(x, self.weight.T, out=self._logits[: len(x)])
 
-    def gradient_of_x(self, grad_logits: Tensor) -> Tensor:
-        """(rows, d_model)"""
-        return grad_logits @ self.weight
+    def gradient_of_x(self, grad_logits: Tensor, *, out: Tensor) -> None:
+        """Write (rows, d_model)."""
+        if out.is_cuda and out.dtype == self.exact != grad_logits.dtype:
+            torch.mm(grad_logits, self.weight, out_dtype=self.exact, out=out)
+        else:
+            out.copy_(grad_logits @ self.weight)
 
     def add_to_gradient_of_weight(self, grad_logits: Tensor, x: Tensor) -> None:
         """Sum (vocab, d_model) up in fp32 or better."""
-        if self.gradient_of_weight is None:
+        if x.is_cuda and x.dtype != self.exact:  # one product that sums in fp32
+            if self.gradient_of_weight is None:
+                self.gradient_of_weight = torch.mm(grad_logits.T, x, out_dtype=self.exact)
+            else:
+                total = self.gradient_of_weight
+                torch.addmm(total, grad_logits.T, x, out_dtype=self.exact, out=total)
+        elif self.gradient_of_weight is None:
             self._product = grad_logits.T @ x
             self.gradient_of_weight = self._product.to(self.exact)
         elif x.dtype == self.exact:
             self.gradient_of_weight.addmm_(grad_logits.T, x)
         else:
             product = torch.mm(grad_logits.T, x, out=self._product)
-            block_rows = BLOCK // x.shape[1] if x.device.type == "cpu" else len(product)
-            for rows in _slices(len(product), block_rows):
+            for rows in _slices(len(product), BLOCK // x.shape[1]):
                 # converted first: torch adds tensors of unequal types many times more slowly on a CPU
                 self.gradient_of_weight[rows] += product[rows].to(self.exact)
 
 
-def _loss_of_block(
-    low_logits: Tensor,
-    targets: Tensor,
-    bears_loss: Tensor | None,
-    soft_cap: float | None,
-    z_loss: float,
-    wants_gradient: bool,
-) -> tuple[Tensor, Tensor]:
-    """(objective, nats) of some tokens, and the nats of each, (rows, 1); their logits are replaced by the gradient of the
-    objective if it is wanted.
-
-    Args:
-        low_logits: (rows, vocab) in the dtype of the matrix products.
-        targets, bears_loss: (rows, 1).
-    """
-    logits = low_logits.to(torch.promote_types(low_logits.dtype, torch.float32))
-    if soft_cap is not None:
-        logits.div_(soft_cap).tanh_()
-        slope = 1 - logits.square()
-        logits.mul_(soft_cap)
-    target_logits, highest = logits.gather(1, targets), logits.amax(dim=-1, keepdim=True)
-    # from here on the block holds probabilities; the likeliest is at least 1/vocab, so its log is safe
-    probabilities = torch.softmax(logits, dim=-1, out=logits)
-    normaliser = highest - probabilities.amax(dim=-1, keepdim=True).log()
-    nats = normaliser - target_logits
-    loss = nats + z_loss * normaliser.square()
-    if bears_loss is not None:
-        nats, loss = nats.where(bears_loss, 0.0), loss.where(bears_loss, 0.0)
-    if wants_gradient:
-        gradient = probabilities
-        if z_loss:
-            gradient *= 1 + 2 * z_loss * normaliser
-        gradient.scatter_add_(1, targets, torch.full_like(normaliser, -1.0))
-        if soft_cap is not None:
-            gradient *= slope
-        if bears_loss is not None:
-            gradient.masked_fill_(~bears_loss, 0.0)
-        if gradient.dtype != low_logits.dtype:
-            low_logits.copy_(gradient)
-    return torch.stack([loss.sum(), nats.sum()]), nats
+def chunk_tokens(vocab_size: int, dtype: torch.dtype, device_type: str) -> int:
+    """Tokens whose logits are held at a time."""
+    if device_type == "cuda":
+        return CUDA_CHUNK_TOKENS
+    return max(1, min(CHUNK_BYTES // (vocab_size * dtype.itemsize), CHUNK_TOKENS))
 
 
 def _slices(length: int, step: int) -> list[slice]:
