@@ -38,7 +38,8 @@ from gpt_lightning.convert import start_from
 from gpt_lightning.hardware import choose_device, choose_precision, precision_dtype, refuse_without_compiler
 from gpt_lightning.lit_gpt import LitGPT, NotFinite
 from gpt_lightning.model import GPT
-from gpt_lightning.model.attention_backends import choose_backend
+from gpt_lightning.model.attention_choice import choose_backend
+from gpt_lightning.model.attention_view import View
 from gpt_lightning.model.loss_kernels import choose_loss_kernel
 from running import account
 from running.beginning import beginning_of
@@ -78,11 +79,18 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
     sequences = {name: source.train.n_sequences(model_config.max_seq_len) for name, source in sources.items()}
     order = order_of(config, curriculum, sequences, beginning)
     schedule = schedule_of(config)
+    length = model_config.max_seq_len
+    documents = None if model_config.attend_across_documents else torch.zeros(1, length, dtype=torch.int64)
     attention, because = choose_backend(
-        model_config.attention, torch.device(device), precision_dtype(precision), model_config.d_head
+        model_config.attention,
+        torch.device(device),
+        precision_dtype(precision),
+        model_config.d_head,
+        View(length, length, first=documents),
+        dropout=model_config.dropout,
     )
-    if model_config.attention == "flash" != attention:
-        raise ValueError(f"model.attention=flash cannot run: {because}. Take model.attention=auto or sdpa.")
+    if model_config.attention not in (attention, "auto"):
+        raise ValueError(f"model.attention={model_config.attention} cannot run: {because}. Take model.attention=auto.")
     loss_kernel, kernel_because = choose_loss_kernel(config["trainer"]["loss_kernel"], torch.device(device))
     if config["trainer"]["compile"]:
         refuse_without_compiler(device)

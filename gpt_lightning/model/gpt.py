@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from gpt_lightning.model.attention import CausalSelfAttention, Pass
-from gpt_lightning.model.attention_backends import BACKENDS, View, choose_backend
+from gpt_lightning.model.attention_backends import BACKENDS
+from gpt_lightning.model.attention_choice import choose_backend
+from gpt_lightning.model.attention_view import View
 from gpt_lightning.model.config import GPTConfig
 from gpt_lightning.model.feed_forward import FEED_FORWARDS
 from gpt_lightning.model.kv_cache import KVCache, LayerCache, document_starts
@@ -82,16 +84,19 @@ class GPT(nn.Module):
         n_tokens = targets.numel() if mask is None else mask.sum().clamp(min=1)
         return self.loss_sum(token_ids, targets, mask).objective / n_tokens
 
-    def loss_sum(self, token_ids: Tensor, targets: Tensor, mask: Tensor | None = None) -> LossSum:
+    def loss_sum(
+        self, token_ids: Tensor, targets: Tensor, mask: Tensor | None = None, borders: Tensor | None = None
+    ) -> LossSum:
         """Sums over the loss-bearing tokens: the training objective, and the nats alone.
 
         Args:
             token_ids: (batch, time) int64.
             targets: (batch, time) int64, the token after each.
             mask: (batch, time) bool, whether a target bears loss; None: all do.
+            borders: (documents + 1,) int32, see `View`; only where documents do not see each other, and None there as well.
         """
         return cross_entropy_sum(
-            self.hidden(token_ids).flatten(0, 1),
+            self.hidden(token_ids, borders=borders).flatten(0, 1),
             self.head.weight,
             targets.flatten(),
             None if mask is None else mask.flatten(),
@@ -100,7 +105,7 @@ class GPT(nn.Module):
             kernel=self.loss_kernel,
         )
 
-    def hidden(self, token_ids: Tensor, cache: KVCache | None = None) -> Tensor:
+    def hidden(self, token_ids: Tensor, cache: KVCache | None = None, *, borders: Tensor | None = None) -> Tensor:
         """(batch, time) int64 -> what the head reads, (batch, time, d_model).
 
         Raises:
@@ -111,9 +116,12 @@ class GPT(nn.Module):
             raise ValueError(
                 f"{n_cached + token_ids.shape[1]} tokens are more than the model's max_seq_len {self.config.max_seq_len}."
             )
-        at, view = self._place(token_ids) if cache is None else cache.place(token_ids, self._eot_id)
+        at, view = self._place(token_ids, borders) if cache is None else cache.place(token_ids, self._eot_id)
         x = self.dropout(self.positions.embed(self.embedding(token_ids), at))
-        name, _ = choose_backend(self.config.attention, x.device, working_dtype(x), self.config.d_head, view)
+        dropout = self.config.dropout if self.training else 0.0
+        name, _ = choose_backend(
+            self.config.attention, x.device, working_dtype(x), self.config.d_head, view, dropout=dropout
+        )
         backend = BACKENDS[name]
         shared = Pass(backend, backend.plan(view, x.device), self.positions.rotation(at))
         for number, block in enumerate(self.blocks):
@@ -143,14 +151,14 @@ class GPT(nn.Module):
         """Parameters, a tied one counted once."""
         return sum(p.numel() for p in self.parameters())
 
-    def _place(self, token_ids: Tensor) -> tuple[slice, View]:
+    def _place(self, token_ids: Tensor, borders: Tensor | None) -> tuple[slice, View]:
         """Positions of whole sequences, and what their tokens see."""
         time = token_ids.shape[1]
         if self._eot_id is None:
             return slice(0, time), View(time, time)
         positions = torch.arange(time, device=token_ids.device)
         first = document_starts(token_ids, positions, self._eot_id, torch.zeros_like(token_ids[:, :1]))
-        return slice(0, time), View(time, time, first=first)
+        return slice(0, time), View(time, time, first=first, borders=borders)
 
     @torch.no_grad()
     def _initialise(self) -> None:

@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gpt_lightning.model import attention_backends
-from gpt_lightning.model.attention_backends import BACKENDS, View, choose_backend
+from gpt_lightning.model import attention_choice, attention_flash
+from gpt_lightning.model.attention_backends import BACKENDS
+from gpt_lightning.model.attention_choice import backend_obstacle, choose_backend
+from gpt_lightning.model.attention_view import View
 from tests.gpt_lightning.models import FAMILIES, build, sequences
 
 EOT = 7
@@ -81,7 +83,34 @@ def flash_attn(monkeypatch: pytest.MonkeyPatch) -> None:
     for function in (flash_attn_func, flash_attn_varlen_func, flash_attn_with_kvcache):
         setattr(module, function.__name__, function)
     monkeypatch.setitem(sys.modules, "flash_attn", module)
-    monkeypatch.setattr(attention_backends, "flash_obstacle", lambda *queries: None)
+    monkeypatch.setattr(attention_choice, "_hardware_obstacle", lambda *queries: None)
+
+
+@pytest.fixture
+def varlen_attn(monkeypatch: pytest.MonkeyPatch, flash_attn: None) -> None:
+    """A stand-in with the signature and documented meaning of torch's varlen_attn, which runs on CUDA alone."""
+
+    def attend(
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        cu_seq_q: Tensor,
+        cu_seq_k: Tensor,
+        max_q: int,
+        max_k: int,
+        *,
+        window_size: tuple[int, int] = (-1, -1),
+        enable_gqa: bool = False,
+    ) -> Tensor:
+        assert window_size == (-1, 0)
+        assert enable_gqa or query.shape[1] == key.shape[1]
+        varlen: Tensor = sys.modules["flash_attn"].flash_attn_varlen_func(
+            query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, causal=True
+        )
+        return varlen
+
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", attend)
+    monkeypatch.setattr(attention_flash, "_grouped", lambda: {"enable_gqa": True})
 
 
 def documents(batch: int = 3, time: int = 16) -> tuple[Tensor, Tensor]:
@@ -180,22 +209,33 @@ def test_a_document_is_blind_to_the_one_before(backend: str) -> None:
     assert (open_model(token_ids)[0, 5:] - open_model(token_ids[:1, 5:])[0]).abs().max() > 1e-3
 
 
-def test_borders_of_documents_keep_their_shape() -> None:
-    few, many = torch.zeros(2, 128, dtype=torch.long), torch.arange(128).expand(2, 128)
-    some = torch.where(torch.arange(128) < 50, 0, 50).expand(2, 128)
-    borders = attention_backends._document_borders
-    assert borders(few).shape == borders(some).shape
-    assert borders(many).tolist()[:257] == list(range(257))  # exact in the extreme, in another shape
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("given", [False, True], ids=["derived", "given"])
+@pytest.mark.usefixtures("varlen_attn")
+def test_documents_apart_need_no_mask(family: str, given: bool) -> None:
+    """torch's flash kernel on borders, which the loader gives, filled up by documents of no tokens, or the model finds."""
+    token_ids, targets = documents()
+    starts = (token_ids == EOT) | (torch.arange(16) == 0)
+    borders = torch.full((20,), token_ids.numel(), dtype=torch.int32)
+    borders[: starts.sum()] = starts.flatten().nonzero().flatten()
+    results = []
+    for backend in ("manual", "sdpa_flash"):
+        model = build(attention=backend, **FAMILIES[family] | APART)
+        loss = model.loss_sum(token_ids, targets, borders=borders if given and backend == "sdpa_flash" else None)
+        loss.objective.backward()
+        results.append([*loss, *(p.grad for p in model.parameters())])
+    for manual, flash in zip(*results, strict=True):
+        torch.testing.assert_close(flash, manual, atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.usefixtures("flash_attn")
 def test_a_model_that_trains_with_flash_writes_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
     """Samples are written outside of autocast; flash-attn knows half precision alone."""
 
-    def obstacle(device: torch.device, dtype: torch.dtype, d_head: int) -> str | None:
+    def obstacle(name: str, device: torch.device, dtype: torch.dtype, d_head: int) -> str | None:
         return "only in half precision" if dtype == torch.float32 else None
 
-    monkeypatch.setattr(attention_backends, "flash_obstacle", obstacle)
+    monkeypatch.setattr(attention_choice, "_hardware_obstacle", obstacle)
     calls = []
     kernel = sys.modules["flash_attn"].flash_attn_func
     monkeypatch.setattr(
@@ -210,18 +250,67 @@ def test_a_model_that_trains_with_flash_writes_in_fp32(monkeypatch: pytest.Monke
     assert len(calls) == 2
 
 
-def test_flash_says_why_it_cannot_run() -> None:
-    cpu = torch.device("cpu")
-    for wanted in ("flash", "auto"):
-        assert choose_backend(wanted, cpu, torch.bfloat16, 64) == (
-            "sdpa",
-            "flash-attn needs a CUDA device and this is cpu",
-        )
-    assert choose_backend("manual", cpu, torch.float32, 64) == ("manual", "as configured")
-    assert "fp16 or bf16 and this is float32" in str(
-        attention_backends.flash_obstacle(torch.device("cuda"), torch.float32, 64)
+CUDA, CPU = torch.device("cuda"), torch.device("cpu")
+WHOLE, NEWEST, CHUNK = View(64, 64), View(1, 64), View(8, 64)
+DOCUMENTS = View(64, 64, first=torch.zeros(2, 64, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype", "view", "dropout", "chosen"),
+    [
+        ((7, 5), torch.float16, WHOLE, 0.0, "sdpa_efficient"),
+        ((7, 5), torch.float16, DOCUMENTS, 0.0, "sdpa_efficient"),
+        ((8, 0), torch.bfloat16, WHOLE, 0.1, "sdpa_flash"),
+        ((8, 9), torch.float16, DOCUMENTS, 0.0, "sdpa_flash"),
+        ((9, 0), torch.bfloat16, WHOLE, 0.0, "sdpa_flash"),  # and not cuDNN's, as torch would
+        ((9, 0), torch.bfloat16, NEWEST, 0.0, "sdpa_flash"),
+        ((9, 0), torch.bfloat16, CHUNK, 0.0, "sdpa_efficient"),
+        ((9, 0), torch.bfloat16, DOCUMENTS, 0.1, "sdpa_efficient"),
+        ((9, 0), torch.float32, WHOLE, 0.0, "sdpa_efficient"),
+        ((10, 0), torch.bfloat16, WHOLE, 0.0, "sdpa_flash"),
+    ],
+)
+def test_auto_names_the_kernel_by_capability(
+    capability: tuple[int, int],
+    dtype: torch.dtype,
+    view: View,
+    dropout: float,
+    chosen: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(attention_choice, "_is_installed", lambda package: False)
+    name, why = choose_backend("auto", CUDA, dtype, 64, view, dropout=dropout)
+    assert name == chosen
+    assert f"compute capability {capability[0]}.{capability[1]}" in why
+    if chosen == "sdpa_flash":
+        monkeypatch.setattr(attention_choice, "_is_installed", lambda package: True)
+        assert choose_backend("auto", CUDA, dtype, 64, view, dropout=dropout)[0] == "flash"
+
+
+def test_a_kernel_says_why_it_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_backend("flash", CPU, torch.bfloat16, 64, WHOLE) == (
+        "sdpa",
+        "flash-attn needs a CUDA device and this is cpu",
     )
-    assert "up to 256 dimensions" in str(attention_backends.flash_obstacle(torch.device("cuda"), torch.float16, 512))
+    assert choose_backend("auto", CPU, torch.bfloat16, 64, WHOLE) == ("sdpa", "the device is cpu")
+    assert choose_backend("manual", CPU, torch.float32, 64, WHOLE) == ("manual", "as configured")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(attention_choice, "_is_installed", lambda package: False)
+    for name, dtype, d_head, view, dropout, why in (
+        ("flash", torch.float32, 64, WHOLE, 0.0, "fp16 or bf16 and this is float32"),
+        ("flash", torch.float16, 512, WHOLE, 0.0, "up to 256 dimensions"),
+        ("flash", torch.float16, 64, WHOLE, 0.0, "flash-attn is not installed"),
+        ("sdpa_cudnn", torch.float16, 256, WHOLE, 0.0, "up to 128 dimensions"),
+        ("sdpa_flash", torch.float16, 60, WHOLE, 0.0, "in eights, and these have 60"),
+        ("sdpa_flash", torch.float16, 64, DOCUMENTS, 0.1, "no dropout where documents are kept apart"),
+        ("sdpa_flash", torch.float16, 64, CHUNK, 0.0, "takes no mask"),
+    ):
+        assert why in str(backend_obstacle(name, CUDA, dtype, d_head, view, dropout=dropout))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    assert "needs compute capability 8.0 or newer and this is 7.5" in str(
+        backend_obstacle("sdpa_flash", CUDA, torch.float16, 64, WHOLE)
+    )
 
 
 @pytest.mark.parametrize("backend", ["manual", "sdpa"])
