@@ -80,6 +80,7 @@ class LossFollowing(StepCallback):
         ado = order.curriculum.curriculum.ado
         if not ado.ends_point(step, begun=self._first):
             return
+        module.settle()
         self._points.append((self._first, step - self._first, self._total(trainer).tolist()))
         self._first = step
         self._seen.zero_()

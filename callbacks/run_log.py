@@ -35,6 +35,7 @@ class RunLog(StepCallback):
         self._smoothed = [0.0, 0.0]  # sum of weighted losses, and of weights
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        self._smooth(pl_module)
         checkpoint["smoothed_loss"] = list(self._smoothed)
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
@@ -46,14 +47,12 @@ class RunLog(StepCallback):
             self.terminal.start_progress(done=trainer.global_step, total=trainer.max_steps)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and pl_module.left_out is None:
-            loss = pl_module.step_metrics()["train/loss"]
-            self._smoothed = [_MEMORY * old + new for old, new in zip(self._smoothed, (loss, 1.0), strict=True)]
         self.terminal.advance_progress(trainer.global_step)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_step(self, trainer: L.Trainer, module: Any) -> None:
         log_metrics(trainer, module.step_metrics())
+        self._smooth(module)
         row = self._metrics_file.row
         if not row:  # another rank than the first keeps no file and prints nothing
             return
@@ -84,6 +83,10 @@ class RunLog(StepCallback):
 
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
         self.terminal.stop_progress()
+
+    def _smooth(self, module: Any) -> None:
+        for loss in module.take_losses():
+            self._smoothed = [_MEMORY * old + new for old, new in zip(self._smoothed, (loss, 1.0), strict=True)]
 
     def _end_step(self) -> None:
         self.terminal.complain("metrics.jsonl", self._metrics_file.end_step())

@@ -58,6 +58,7 @@ class Samples(StepCallback):
         self.lines = LineFile(Path(trainer.default_root_dir) / "samples.jsonl")
 
     def on_step(self, trainer: L.Trainer, module: Any) -> None:
+        module.settle()
         with Throughput.paused(trainer):
             model = whole_model(module.model, keep=trainer.is_global_zero)
             if model is not None:

@@ -67,6 +67,7 @@ class ZeroShot(StepCallback):
         )
 
     def on_step(self, trainer: L.Trainer, module: Any) -> None:
+        module.settle()
         with Throughput.paused(trainer):
             model = whole_model(module.model, keep=trainer.is_global_zero)
             if model is None or self._opened is None:

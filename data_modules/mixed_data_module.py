@@ -5,17 +5,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from functools import cached_property
 from multiprocessing import forkserver, get_all_start_methods, resource_tracker
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from data_modules.batches import Batch, SequenceReader
 from data_modules.order import SampleOrder
 from data_modules.shards import SourceShards, TokenStream
-from data_modules.windows import Windows
 from gpt_lightning.tokenizer import Tokenizer
 
 # Forked from a process with threads (gloo's, TensorBoard's) a worker can be born with a lock that nobody will ever release.
@@ -24,16 +23,6 @@ _START_METHOD = "forkserver" if "forkserver" in get_all_start_methods() else "sp
 _NOT_FOR_WORKERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _LOCATED_AT_ONCE = 4096  # sequences: looking up a few at a time would cost as much as reading them
 _ENDLESS = 2**40  # micro-batches: the run's one epoch ends by its number of steps, never by its data
-
-
-class Batch(NamedTuple):
-    """Sequences of one micro-batch."""
-
-    token_ids: Tensor  # (batch, time) int64
-    targets: Tensor  # (batch, time) int64, the token after each
-    mask: Tensor | None  # (batch, time) bool: does the target bear loss? None: all of them do
-    sources: Tensor  # (batch,) int64, index into the order's sources
-    starts: Tensor  # (batch,) int64, where the targets begin in the source's stream
 
 
 class MixedDataModule(L.LightningDataModule):
@@ -47,6 +36,7 @@ class MixedDataModule(L.LightningDataModule):
         micro_batch: sequences in one forward pass on one rank.
         val_sequences: at most this many validation sequences of each source, evenly spaced over its split; None: all.
         workers: processes that read ahead; 0 reads in the training process. The batches are the same.
+        eot_id: the id that stands before a document, where batches say where their documents begin; None: they do not.
 
     Raises:
         ValueError: a number is out of range, or a source has nothing to validate with.
@@ -62,8 +52,11 @@ class MixedDataModule(L.LightningDataModule):
         micro_batch: int,
         val_sequences: int | None,
         workers: int,
+        eot_id: int | None = None,
     ) -> None:
         super().__init__()
+        self.eot_id = eot_id
+        self._copies: torch.cuda.Stream | None = None
         self.sources = {name: sources[name] for name in order.sources}
         self.order = order
         self.tokenizer = tokenizer
@@ -129,6 +122,23 @@ class MixedDataModule(L.LightningDataModule):
         if self._training_batches:
             self._training_batches.order = order
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """On CUDA by a stream of its own: the copy does not wait for the steps that the device has yet to do."""
+        if device.type != "cuda":
+            moved: Batch = super().transfer_batch_to_device(batch, device, dataloader_idx)
+            return moved
+        self._copies = self._copies or torch.cuda.Stream(device)
+        current = torch.cuda.current_stream(device)
+        with torch.cuda.stream(self._copies):
+            moved = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        current.wait_stream(self._copies)
+        for tensor in moved:
+            if tensor is not None:
+                tensor.record_stream(
+                    current
+                )  # its memory is not given to the next copy before this stream is done with it
+        return moved
+
     def train_dataloader(self) -> DataLoader:
         assert self.trainer is not None
         world_size, rank = self.trainer.world_size, self.trainer.global_rank
@@ -187,7 +197,8 @@ class _TrainingBatches(Dataset):
         self._accumulation = accumulation
         self._of_rank = module.order.global_batch // world_size
         self._first_slot = rank * self._of_rank
-        self._found: tuple[range, _Sequences] | None = None
+        self._eot_id = module.eot_id
+        self._found: tuple[range, SequenceReader] | None = None
 
     def __getitem__(self, b: int) -> Batch:
         step, micro = divmod(b, self._accumulation)
@@ -197,7 +208,7 @@ class _TrainingBatches(Dataset):
         start = (step - first) * self._of_rank + micro * self._micro_batch
         return found.batch(slice(start, start + self._micro_batch))
 
-    def _of_steps(self, step: int) -> "tuple[int, _Sequences]":
+    def _of_steps(self, step: int) -> "tuple[int, SequenceReader]":
         """The first of some steps around this one, and what this rank is trained on in them."""
         n_steps = max(1, _LOCATED_AT_ONCE // self._of_rank)
         first = step - step % n_steps
@@ -210,7 +221,14 @@ class _TrainingBatches(Dataset):
                 chosen = np.flatnonzero(located.source == k)
                 sequence = located.sequence[chosen]
                 windows[chosen, 0], windows[chosen, 1] = borders[sequence], borders[sequence + 1]
-            found = _Sequences(self._streams, located.source, windows, self._max_seq_len, masked=self._masked)
+            found = SequenceReader(
+                self._streams,
+                located.source,
+                windows,
+                self._max_seq_len,
+                masked=self._masked,
+                eot_id=self._eot_id,
+            )
             self._found = (steps, found)
         return first, self._found[1]
 
@@ -234,6 +252,7 @@ class _ValidationBatches(Dataset):
         self._micro_batch = module.micro_batch
         self._rank = rank
         self._world_size = world_size
+        self._eot_id = module.eot_id
         self._windows = module.chosen_val_windows(stream)
 
     def __len__(self) -> int:
@@ -246,7 +265,8 @@ class _ValidationBatches(Dataset):
         if blank:
             chosen = self._windows[:1]
         of_the_one = np.zeros(len(chosen), dtype=np.int64)
-        batch = _Sequences([self._stream], of_the_one, chosen, self._max_seq_len, masked=True).batch(slice(None))
+        reader = SequenceReader([self._stream], of_the_one, chosen, self._max_seq_len, masked=True, eot_id=self._eot_id)
+        batch = reader.batch(slice(None))
         batch = batch._replace(sources=torch.full_like(batch.sources, self._source_index))
         return batch._replace(mask=torch.zeros_like(batch.targets, dtype=torch.bool)) if blank else batch
 
@@ -262,38 +282,3 @@ class _From(Sampler):
 
     def __len__(self) -> int:
         return _ENDLESS  # the same wherever the run goes on, as Lightning counts micro-batches from the run's start
-
-
-class _Sequences:
-    """Sequences that are looked up already, so that a batch of them is one copy.
-
-    Args:
-        streams: the sources' streams.
-        sources: (sequences,) index of each one's stream.
-        windows: (sequences, 2) where its targets begin and end in it; what they lack to `max_seq_len` is padding.
-        max_seq_len: tokens in a sequence.
-        masked: whether batches have a mask.
-    """
-
-    def __init__(
-        self, streams: list[TokenStream], sources: np.ndarray, windows: np.ndarray, max_seq_len: int, *, masked: bool
-    ) -> None:
-        self._sources = sources
-        self._starts, stops = np.ascontiguousarray(windows.T)
-        self._length = max_seq_len + 1  # the inputs and, shifted by one, the targets
-        ids = [stream.ids for stream in streams]
-        self._ids = Windows(ids, sources, self._starts, stops + 1, self._length)  # ids begin one position earlier
-        masks = [stream.mask for stream in streams]
-        self._mask = Windows(masks, sources, self._starts, stops, max_seq_len) if masked else None
-
-    def batch(self, rows: slice) -> Batch:
-        """Some of the sequences."""
-        ids = torch.from_numpy(self._ids.join(rows, np.int64).reshape(-1, self._length))
-        mask = None if self._mask is None else torch.from_numpy(self._mask.join(rows).reshape(-1, self._length - 1))
-        return Batch(
-            token_ids=ids[:, :-1],
-            targets=ids[:, 1:],
-            mask=mask,
-            sources=torch.from_numpy(self._sources[rows]),
-            starts=torch.from_numpy(self._starts[rows]),
-        )

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from hashlib import blake2b
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import lightning as L
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from gpt_lightning.device_numbers import DeviceNumbers
 from gpt_lightning.model import GPT
 from gpt_lightning.optim import Spikes, apply_multipliers, parameter_groups
 from gpt_lightning.sharding import own_parts, shard, total_norm
@@ -23,6 +24,17 @@ class Sequences(Protocol):
     token_ids: Tensor
     targets: Tensor
     mask: Tensor | None
+    borders: Tensor | None
+
+
+class _StepInFlight(NamedTuple):
+    """A step whose loss and gradient norm the host has not read yet."""
+
+    step: int
+    micro_nats: Tensor
+    """(micro-batches,) of this rank."""
+    numbers: DeviceNumbers
+    """Loss and gradient norm."""
 
 
 class NotFinite(FloatingPointError):
@@ -51,6 +63,9 @@ class LitGPT(L.LightningModule):
     Micro-batches hold different numbers of loss-bearing tokens once targets are masked, so the mean of their means is not
     the mean of the batch. Here each micro-batch adds its SUM of nats, over a fixed number of tokens, and before the
     optimizer's step the gradients are scaled to the number of tokens that really bore loss, on all ranks.
+
+    On a GPU the loss of a step is read while the next step is computed, so that the device never waits for the host. A ruined
+    step is therefore found one step late, but before anything that it changed is shown or saved: see `settle`.
 
     Dropout's random numbers follow from (seed, step, micro-batch, rank). There is no generator state to save, and nothing
     that happens between steps (validation, sampling, a restart) can change the training.
@@ -104,6 +119,8 @@ class LitGPT(L.LightningModule):
         self._learning_rate = 0.0
         self._loss = 0.0
         self._gradient_norm = 0.0
+        self._in_flight: _StepInFlight | None = None
+        self._losses_read: list[float] = []
 
     def configure_model(self) -> None:
         """Cut the weights up where the strategy shards: it then has a mesh."""
@@ -130,7 +147,7 @@ class LitGPT(L.LightningModule):
         accumulation = self.trainer.accumulate_grad_batches
         micro = batch_idx % accumulation
         self._seed_dropout(micro)
-        loss = self.model.loss_sum(batch.token_ids, batch.targets, batch.mask)
+        loss = self.model.loss_sum(batch.token_ids, batch.targets, batch.mask, batch.borders)
         tokens = self._loss_bearing(batch)
         if micro == 0:
             self._micro_nats, self._tokens = [], torch.zeros_like(tokens)
@@ -153,8 +170,11 @@ class LitGPT(L.LightningModule):
         to_mean = self._global_batch_tokens / self._tokens.clamp(min=1)
         norm = total_norm(gradients) * to_mean
         loss = self._nats / self._tokens.clamp(min=1)
-        self._loss, self._gradient_norm = torch.stack([loss, norm]).tolist()
-        self.left_out = self._why_left_out()
+        self.settle()  # the step before
+        numbers = DeviceNumbers(torch.stack([loss, norm]))
+        self._in_flight = _StepInFlight(self.trainer.global_step, torch.stack(self._micro_nats), numbers)
+        if not self._reads_late():
+            self.settle()
         if self.left_out is None:
             scale = to_mean * (self._gradient_clip / (norm + 1e-6)).clamp(max=1)
             torch._foreach_mul_(own_parts(gradients), scale)
@@ -167,15 +187,43 @@ class LitGPT(L.LightningModule):
         if self.left_out is None:
             scheduler.step()
 
+    def settle(self) -> None:
+        """Read the numbers of the newest step, where they have not been read yet; all ranks together.
+
+        Whoever shows or keeps what a step has changed calls this first.
+
+        Raises:
+            NotFinite: the step is ruined.
+        """
+        if self._in_flight is None:
+            return
+        in_flight, self._in_flight = self._in_flight, None
+        self._loss, self._gradient_norm = in_flight.numbers.read()
+        self.left_out = self._why_left_out(in_flight)
+        if self.left_out is None:
+            self._losses_read.append(self._loss)
+
+    def take_losses(self) -> list[float]:
+        """The losses of steps that changed weights and were read since the last call, in their order."""
+        losses, self._losses_read = self._losses_read, []
+        return losses
+
+    def on_validation_start(self) -> None:
+        self.settle()
+
+    def on_train_end(self) -> None:
+        self.settle()
+
     def validation_step(self, batch: Sequences, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Sum of nats, and loss-bearing tokens: sums, so that a shorter last batch weighs no more than it holds."""
         return {
-            "nats": self.model.loss_sum(batch.token_ids, batch.targets, batch.mask).nats,
+            "nats": self.model.loss_sum(batch.token_ids, batch.targets, batch.mask, batch.borders).nats,
             "tokens": self._loss_bearing(batch),
         }
 
     def step_metrics(self) -> dict[str, float]:
         """Of the step just done: loss over its global batch, gradient norm before clipping, learning rate it used."""
+        self.settle()
         metrics = {"train/loss": self._loss, "train/grad_norm": self._gradient_norm, "train/lr": self._learning_rate}
         return {key: value for key, value in metrics.items() if math.isfinite(value)}  # what fp16 left out has no norm
 
@@ -184,8 +232,10 @@ class LitGPT(L.LightningModule):
         """All ranks together make sure that weights and the optimizer's moments are numbers.
 
         Raises:
-            NotFinite: the update of the step just done has left some that are not, though its loss and gradient were.
+            NotFinite: the update of the step just done has left some that are not, though its loss and gradient were; or these
+                were not.
         """
+        self.settle()
         states = (value for optimizer in self.trainer.optimizers for value in optimizer.state.values())
         moments = [value for state in states for value in state.values() if isinstance(value, Tensor)]
         parts = [part for part in own_parts([*self.parameters(), *moments]) if part.is_floating_point()]
@@ -203,7 +253,14 @@ class LitGPT(L.LightningModule):
         if self._spikes and "spikes" in checkpoint:
             self._spikes.remember(checkpoint["spikes"])
 
-    def _why_left_out(self) -> str | None:
+    def _reads_late(self) -> bool:
+        """Whether no decision about a step needs its numbers before its update."""
+        return self.device.type == "cuda" and self._spikes is None and self._scaler() is None
+
+    def _scaler(self) -> Any:
+        return getattr(self.trainer.precision_plugin, "scaler", None)
+
+    def _why_left_out(self, in_flight: _StepInFlight) -> str | None:
         """Why the step must not change the weights; None: it may.
 
         Raises:
@@ -211,14 +268,14 @@ class LitGPT(L.LightningModule):
         """
         if math.isfinite(self._loss) and math.isfinite(self._gradient_norm):
             return self._spikes.judge(self._loss, self._gradient_norm) if self._spikes else None
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        scaler = self._scaler()
         if math.isfinite(self._loss) and scaler is not None and scaler.get_scale() > 1:
             return f"its gradient does not fit into fp16 at a scale of {scaler.get_scale():g}, which is halved"
-        nats: Any = self.all_gather(torch.stack(self._micro_nats))
+        nats: Any = self.all_gather(in_flight.micro_nats)
         finite = nats.reshape(self.trainer.world_size, -1).isfinite()
         where = [(rank, micro) for rank, micro in (~finite).nonzero().tolist()]
         what = "gradient" if math.isfinite(self._loss) else "loss"
-        raise NotFinite(self.trainer.global_step, self._loss, self._gradient_norm, what=what, micro_batches=where)
+        raise NotFinite(in_flight.step, self._loss, self._gradient_norm, what=what, micro_batches=where)
 
     def _seed_dropout(self, micro: int) -> None:
         place = f"{self._seed}/{self.trainer.global_step}/{micro}/{self.trainer.global_rank}"
@@ -227,5 +284,5 @@ class LitGPT(L.LightningModule):
     @staticmethod
     def _loss_bearing(batch: Sequences) -> Tensor:
         if batch.mask is None:
-            return torch.tensor(batch.targets.numel(), dtype=torch.float32, device=batch.targets.device)
+            return torch.full((), batch.targets.numel(), dtype=torch.float32, device=batch.targets.device)
         return batch.mask.sum(dtype=torch.float32)

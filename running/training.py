@@ -106,6 +106,7 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
         micro_batch=config["micro_batch"],
         val_sequences=config["data"]["val_sequences"],
         workers=config["data"]["workers"],
+        eot_id=None if model_config.attend_across_documents else model_config.eot_id,
     )
     if beginning.step == config["max_steps"]:
         if is_first_rank():

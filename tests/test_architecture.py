@@ -72,6 +72,7 @@ MAY_IMPORT = {
         "torch",
     },
     "gpt_lightning.lit_gpt": {
+        "gpt_lightning.device_numbers",
         "gpt_lightning.model",
         "gpt_lightning.optim",
         "gpt_lightning.sharding",

@@ -9,7 +9,8 @@ import torch
 
 import launch
 from data_modules import SampleOrder, SourceShards
-from data_modules.mixed_data_module import Batch, MixedDataModule
+from data_modules.batches import Batch
+from data_modules.mixed_data_module import MixedDataModule
 from running.beginning import Beginning
 from running.run_config import curriculum_of, order_of
 from tests.conftest import TINY

@@ -25,7 +25,7 @@ def rows(run: Run) -> list[dict[str, Any]]:
 
 
 def stops_before_the_update(
-    run: Run, straight: Run, faults: list[Fault], on_ranks: Iterable[int] | None = None
+    run: Run, straight: Run, faults: list[Fault], on_ranks: Iterable[int] | None = None, *, step: int = STEP
 ) -> dict[str, Any]:
     """All ranks end with 65, and no checkpoint holds anything of it; without the fault it goes on as if nothing had been.
 
@@ -36,9 +36,10 @@ def stops_before_the_update(
     assert life.codes == [65] * run.ranks, life.output[-4000:]
     assert "Traceback" not in life.output
     assert saved_steps(run.path) == [5, 10, 15]
+    assert untimed(run.path / "metrics.jsonl")[-1]["step"] < step
     assert not any(value != value for value in untimed(run.path / "metrics.jsonl")[-1].values())
     (row,) = rows(run)
-    assert (row["step"], row["fault"]) == (STEP, "not finite")
+    assert (row["step"], row["fault"]) == (step, "not finite")
     run.finish()
     assert_equal(run, straight)
     return row

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from data_modules.mixed_data_module import Batch
+from data_modules.batches import Batch
 from gpt_lightning.lit_gpt import LitGPT
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.optim import parameter_groups

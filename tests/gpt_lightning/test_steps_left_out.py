@@ -11,7 +11,7 @@ from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from data_modules.mixed_data_module import Batch
+from data_modules.batches import Batch
 from gpt_lightning.lit_gpt import LitGPT, NotFinite
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.optim import MuonAdamW, Spikes, parameter_groups
@@ -40,8 +40,8 @@ class Disturbed(LitGPT):
 class Loud(GPT):
     factor = 1.0
 
-    def loss_sum(self, *args: Any) -> Any:
-        loss = super().loss_sum(*args)
+    def loss_sum(self, *args: Any, **more: Any) -> Any:
+        loss = super().loss_sum(*args, **more)
         return loss._replace(objective=loss.objective * self.factor, nats=loss.nats * self.factor)
 
 
