@@ -76,6 +76,8 @@ def accumulation_of(config: Mapping[str, Any]) -> int:
             raise ValueError(f"{key} is {value!r}: it must be a whole number, 1 or more.")
     if not isinstance(trainer["compile"], bool):
         raise ValueError(f"trainer.compile is {trainer['compile']!r}: it must be true or false.")
+    if trainer["recompute"] not in ("none", "blocks"):
+        raise ValueError(f"trainer.recompute is {trainer['recompute']!r}: it must be none or blocks.")
     if config["on_spike"] not in ("train", "skip"):
         raise ValueError(f"on_spike is {config['on_spike']!r}: it must be train or skip.")
     if not isinstance(config["seed"], int) or config["seed"] < 0:

@@ -123,7 +123,7 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
     if initialised:
         refuse_other_tokenizer(Path(config["init_from"]), tokenizer)
     model = start_from(config["init_from"], model_config) if initialised else GPT(model_config)
-    model.loss_kernel = loss_kernel
+    model.loss_kernel, model.recompute = loss_kernel, config["trainer"]["recompute"] == "blocks"
     lit = LitGPT(
         model,
         make_optimizer=make_optimizer,

@@ -38,7 +38,8 @@ class SwiGLUFeedForward(nn.Module):
 
 def relu2(x: Tensor) -> Tensor:
     """relu(x)^2 (So et al., Primer, arXiv:2109.08668)."""
-    return F.relu(x).square()
+    y = F.relu(x)
+    return y * y  # CUDA's autocast would take a power in fp32
 
 
 FEED_FORWARDS: dict[str, Callable[..., nn.Module]] = {

@@ -14,6 +14,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from gpt_lightning.model.attention import CausalSelfAttention, Pass
 from gpt_lightning.model.attention_backends import BACKENDS
@@ -58,6 +59,8 @@ class GPT(nn.Module):
 
     loss_kernel = "auto"
     """How losses and their gradient are formed from logits, see `loss_kernels`; it decides no parameter."""
+    recompute = False
+    """Whether training keeps only the input of each block, and computes the rest again in the backward pass."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -124,8 +127,12 @@ class GPT(nn.Module):
         )
         backend = BACKENDS[name]
         shared = Pass(backend, backend.plan(view, x.device), self.positions.rotation(at))
+        again = self.recompute and cache is None and torch.is_grad_enabled()
         for number, block in enumerate(self.blocks):
-            x = block(x, shared, None if cache is None else cache.layer(number, at, view.n_keys))
+            if again:
+                x = checkpoint(block, x, shared, use_reentrant=False)
+            else:
+                x = block(x, shared, None if cache is None else cache.layer(number, at, view.n_keys))
         return self.norm(x)
 
     def logits(self, x: Tensor) -> Tensor:
@@ -142,10 +149,11 @@ class GPT(nn.Module):
     def compile_blocks(self) -> None:
         """Compile the blocks in place by torch.compile; names of parameters stay, so checkpoints are interchangeable.
 
-        Block by block, because all blocks share one compilation; the loss head is loops of matrix products already.
+        Block by block, because all blocks share one compilation, and sharded blocks are gathered one by one; the loss head is
+        loops of matrix products already.
         """
         for block in self.blocks:
-            block.compile()
+            block.compile(fullgraph=True)
 
     def n_parameters(self) -> int:
         """Parameters, a tied one counted once."""
