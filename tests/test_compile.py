@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+import launch
 from gpt_lightning.checkpoint import read_checkpoint
 from gpt_lightning.generation import Sampling, generate
+from gpt_lightning.model import GPT, GPTConfig
 from tests.gpt_lightning.models import FAMILIES, build, sequences
 from train import train
 
@@ -35,7 +37,7 @@ def test_a_run_goes_on_compiled_from_its_plain_checkpoint(
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     train(tiny_config(*settings, "trainer.compile=true"))
-    assert torch._dynamo.utils.counters["frames"]["ok"] > 0
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
     compiled = read_checkpoint(last)
     assert list(compiled["state_dict"]) == list(plain["state_dict"])
     for key, value in plain["state_dict"].items():
@@ -52,7 +54,7 @@ def test_all_blocks_share_one_compilation() -> None:
         for model in (plain, compiled):
             model.zero_grad()
             model.loss(token_ids, targets).backward()
-    assert torch._dynamo.utils.counters["frames"]["ok"] == 1
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
     for eager, other in zip(plain.parameters(), compiled.parameters(), strict=True):
         torch.testing.assert_close(eager.grad, other.grad, atol=1e-6, rtol=1e-5)
 
@@ -67,7 +69,7 @@ def test_documents_that_move_do_not_compile_again() -> None:
     for place in (0, 5, 11):
         moved = torch.where(token_ids == 7, 8, token_ids).index_fill(1, torch.tensor([place]), 7)
         torch.testing.assert_close(compiled.loss(moved, targets), plain.loss(moved, targets), atol=1e-6, rtol=1e-5)
-    assert torch._dynamo.utils.counters["frames"]["ok"] == 1
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
 def test_a_compiled_model_generates_without_compiling() -> None:
@@ -77,4 +79,22 @@ def test_a_compiled_model_generates_without_compiling() -> None:
     compiled.compile_blocks()
     prompts, greedy = [[1, 2, 3], [4]], Sampling(temperature=0)
     assert generate(compiled, prompts, 20, sampling=greedy) == generate(plain, prompts, 20, sampling=greedy)
-    assert torch._dynamo.utils.counters["frames"]["total"] == 0
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 0
+
+
+@pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize("name", launch.group_choices("model"))
+def test_no_shipped_model_breaks_the_graph(name: str, recompute: bool) -> None:
+    """One graph for all blocks: a break would be an error, and a second graph a compilation for each block."""
+    sizes = {"vocab_size": 97, "max_seq_len": 16, "d_model": 32, "n_layers": 2, "n_heads": 4, "d_ff": 48}
+    shipped = launch.compose_config("train", [f"model={name}"])["model"]
+    model = GPT(GPTConfig(**shipped | sizes | ({"n_kv_heads": 2} if shipped["n_kv_heads"] else {}), eot_id=7))
+    model.recompute = recompute
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    for block in model.blocks:
+        block.compile(fullgraph=True, backend="aot_eager")
+    token_ids, targets, _ = sequences()
+    model.loss(token_ids, targets).backward()
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+    assert not torch._dynamo.utils.counters["graph_break"]
