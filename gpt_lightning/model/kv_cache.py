@@ -38,6 +38,15 @@ class KVCache:
         self.lengths = torch.zeros(keys.shape[1], dtype=torch.int64)  # tokens read, by sequence; on the CPU
         self.document_starts = torch.zeros(keys.shape[1], dtype=torch.int64, device=keys.device)
 
+    @property
+    def room(self) -> int:
+        """The most tokens a sequence can have."""
+        return self.keys.shape[2]
+
+    def n_keys_after(self, time: int) -> int:
+        """How many keys a pass over `time` more tokens of each sequence reads."""
+        return int(self.lengths.max()) + time
+
     def reopen(self, rows: slice) -> "KVCache":
         """Some of the sequences, in the same memory, begun anew."""
         part = KVCache(self.keys[:, rows], self.values[:, rows])
@@ -73,6 +82,35 @@ class KVCache:
     def layer(self, number: int, at: slice | Tensor, n_keys: int) -> LayerCache:
         """The part of layer `number`, for tokens that come at `at` and make `n_keys` keys in all."""
         return LayerCache(self.keys[number], self.values[number], at, n_keys)
+
+
+class StaticCache(KVCache):
+    """The memory of a `KVCache`, for passes over one token of each sequence whose shapes stay the same.
+
+    The lengths are on the device, where each pass adds to them. The host knows neither them nor what a pass sees of its keys.
+
+    Args:
+        n_keys: how many keys a pass reads. Those that a sequence does not have yet are masked.
+    """
+
+    def __init__(self, cache: KVCache, n_keys: int) -> None:
+        self.keys, self.values, self.document_starts = cache.keys, cache.values, cache.document_starts
+        self.lengths = torch.zeros_like(cache.lengths, device=cache.keys.device)
+        self.n_keys = n_keys
+
+    def n_keys_after(self, time: int) -> int:
+        """The same for every pass."""
+        return self.n_keys
+
+    def place(self, token_ids: Tensor, eot_id: int | None) -> tuple[Tensor, View]:
+        """As `KVCache.place`, without a value that the host would have to know."""
+        at = self.lengths[:, None].clone()
+        self.lengths += 1
+        if eot_id is None:
+            return at, View(1, self.n_keys, last=at)
+        first = document_starts(token_ids, at, eot_id, self.document_starts[:, None])
+        self.document_starts.copy_(first[:, -1])
+        return at, View(1, self.n_keys, first=first, last=at)
 
 
 def document_starts(token_ids: Tensor, positions: Tensor, eot_id: int, before: Tensor) -> Tensor:
