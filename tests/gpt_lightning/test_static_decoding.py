@@ -179,6 +179,20 @@ def test_a_graph_sees_weights_that_are_updated_in_place() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_step_that_cannot_be_captured_is_launched(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that waits for the device: it runs as often as it is asked to, and the log says why."""
+    monkeypatch.setattr(graphed_step, "_failed", [])
+    x, step = torch.zeros(1, device="cuda"), graphed_step.GraphedStep(torch.device("cuda:0"))
+    for n in range(4):
+        step(lambda: x.add_(1 + 0 * x.item()))
+        assert x.item() == n + 1
+    assert len(caplog.records) == 1
+    assert "captur" in caplog.text
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("apart", [False, True], ids=["across", "apart"])
 def test_a_cuda_graph_repeats_the_step(
