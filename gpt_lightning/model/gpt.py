@@ -114,11 +114,9 @@ class GPT(nn.Module):
         Raises:
             ValueError: with those in the cache there are more tokens than the model can see at once.
         """
-        n_cached = 0 if cache is None else int(cache.lengths.max())
-        if n_cached + token_ids.shape[1] > self.config.max_seq_len:
-            raise ValueError(
-                f"{n_cached + token_ids.shape[1]} tokens are more than the model's max_seq_len {self.config.max_seq_len}."
-            )
+        n_keys = token_ids.shape[1] if cache is None else cache.n_keys_after(token_ids.shape[1])
+        if n_keys > self.config.max_seq_len:
+            raise ValueError(f"{n_keys} tokens are more than the model's max_seq_len {self.config.max_seq_len}.")
         at, view = self._place(token_ids, borders) if cache is None else cache.place(token_ids, self._eot_id)
         x = self.dropout(self.positions.embed(self.embedding(token_ids), at))
         dropout = self.config.dropout if self.training else 0.0

@@ -13,6 +13,7 @@ class LayerCache(NamedTuple):
 
     keys: Tensor
     values: Tensor
+    rows: Tensor
     at: slice | Tensor
     n_keys: int
 
@@ -21,8 +22,8 @@ class LayerCache(NamedTuple):
         if isinstance(self.at, slice):
             self.keys[:, self.at], self.values[:, self.at] = k, v
         else:
-            rows = torch.arange(len(k), device=k.device)[:, None]
-            self.keys[rows, self.at], self.values[rows, self.at] = k.to(self.keys.dtype), v.to(self.values.dtype)
+            rows, at = self.rows, self.at
+            self.keys[rows, at], self.values[rows, at] = k.to(self.keys.dtype), v.to(self.values.dtype)
         return self.keys[:, : self.n_keys], self.values[:, : self.n_keys]
 
 
@@ -37,6 +38,16 @@ class KVCache:
         self.keys, self.values = keys, values
         self.lengths = torch.zeros(keys.shape[1], dtype=torch.int64)  # tokens read, by sequence; on the CPU
         self.document_starts = torch.zeros(keys.shape[1], dtype=torch.int64, device=keys.device)
+        self.rows = torch.arange(keys.shape[1], device=keys.device)[:, None]
+
+    @property
+    def room(self) -> int:
+        """The most tokens a sequence can have."""
+        return self.keys.shape[2]
+
+    def n_keys_after(self, time: int) -> int:
+        """How many keys a pass over `time` more tokens of each sequence reads."""
+        return int(self.lengths.max()) + time
 
     def reopen(self, rows: slice) -> "KVCache":
         """Some of the sequences, in the same memory, begun anew."""
@@ -48,6 +59,7 @@ class KVCache:
         """Forget all other sequences; one that is named twice becomes two."""
         self.keys, self.values = self.keys[:, rows], self.values[:, rows]
         self.lengths, self.document_starts = self.lengths[rows], self.document_starts[rows]
+        self.rows = torch.arange(len(rows), device=self.keys.device)[:, None]
 
     def place(self, token_ids: Tensor, eot_id: int | None) -> tuple[slice | Tensor, View]:
         """Positions for the next (batch, time) tokens and what they see; the tokens count as read from here on.
@@ -72,7 +84,37 @@ class KVCache:
 
     def layer(self, number: int, at: slice | Tensor, n_keys: int) -> LayerCache:
         """The part of layer `number`, for tokens that come at `at` and make `n_keys` keys in all."""
-        return LayerCache(self.keys[number], self.values[number], at, n_keys)
+        return LayerCache(self.keys[number], self.values[number], self.rows, at, n_keys)
+
+
+class StaticCache(KVCache):
+    """The memory of a `KVCache`, for passes over one token of each sequence whose shapes stay the same.
+
+    The lengths are on the device, where each pass adds to them, so the host need not know them.
+
+    Args:
+        n_keys: how many keys a pass reads. Those that a sequence does not have yet are masked.
+    """
+
+    def __init__(self, cache: KVCache, n_keys: int) -> None:
+        super().__init__(cache.keys, cache.values)
+        self.lengths = torch.zeros_like(self.document_starts)
+        self.document_starts = cache.document_starts
+        self.n_keys = n_keys
+
+    def n_keys_after(self, time: int) -> int:
+        """The same for every pass."""
+        return self.n_keys
+
+    def place(self, token_ids: Tensor, eot_id: int | None) -> tuple[Tensor, View]:
+        """As `KVCache.place`, without a value that the host would have to know."""
+        at = self.lengths[:, None].clone()
+        self.lengths += 1
+        if eot_id is None:
+            return at, View(1, self.n_keys, last=at)
+        first = document_starts(token_ids, at, eot_id, self.document_starts[:, None])
+        self.document_starts.copy_(first[:, -1])
+        return at, View(1, self.n_keys, first=first, last=at)
 
 
 def document_starts(token_ids: Tensor, positions: Tensor, eot_id: int, before: Tensor) -> Tensor:

@@ -108,6 +108,13 @@ def test_draws_follow_the_probabilities() -> None:
         assert (drawn - expected).abs().sum() / 2 < 0.05, options  # total variation
 
 
+def test_a_penalty_is_for_what_a_text_got_to_hold_too() -> None:
+    """A penalty that nothing outweighs: the likeliest ids are taken in turn, none of them twice."""
+    sampling = Sampling(temperature=0, repetition_penalty=1e9)
+    for prompt, answer in zip(PROMPTS, generate(spread(build()), PROMPTS, 30, sampling=sampling), strict=True):
+        assert len({*prompt, *answer}) == len({*prompt}) + 30
+
+
 @pytest.mark.parametrize("name", ["gpt2", "bpe_512"])
 def test_a_stream_is_the_decoded_answer_and_splits_no_character(name: str, tiny_data: Path) -> None:
     tokenizer = load_tokenizer(name if name == "gpt2" else tiny_data / name)

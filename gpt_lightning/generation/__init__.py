@@ -1,0 +1,16 @@
+"""Text from a model.
+
+::
+
+    prompts --Reader--> KV cache, logits of the first new token --Drawing--> an id for each text, fed back as the next token
+
+Each prompt is read once into the cache, then each new token costs one forward pass over one token. `Decoding` makes these
+passes one by one. On CUDA, where a pass costs more to launch than to compute, `StaticDecoding` makes them of fixed shapes and
+repeats them as a CUDA graph. `generate` and `stream` choose by the model's device.
+"""
+
+from gpt_lightning.generation.answers import generate, stream
+from gpt_lightning.generation.reader import window_start
+from gpt_lightning.generation.sampling import Sampling
+
+__all__ = ["Sampling", "generate", "stream", "window_start"]
