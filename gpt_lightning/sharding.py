@@ -1,7 +1,7 @@
 """A GPT cut up among the ranks (FSDP2): each rank keeps its rows of every weight, gradient and state of the optimizer.
 
-A block's weights are gathered for its forward pass, and again for its backward pass; what lies around the blocks (embedding,
-last norm, head) stays gathered from one to the other. A checkpoint knows nothing of it: it is the one file that an unsharded
+A block's linear layers are gathered for its forward pass, and again for its backward pass; all else (embedding, norms, head)
+stays gathered from one to the other. A checkpoint knows nothing of it: it is the one file that an unsharded
 run writes, so that a run goes on sharded or not, on any number of ranks.
 """
 
