@@ -183,12 +183,14 @@ def peak_memory_bytes(
     ):  # whole are what lies around the blocks, one block, and the next, with their gradients
         inside = sum(math.prod(shape) for name, shape in parameter_shapes(model).items() if "blocks" in name)
         share = inside * (2 if precision == "bf16-true" else 4) / weights
-        states = states / n_devices + 2 * weights * (1 - share + 2 * share / model["n_layers"])
+        number = 0.5 if precision.endswith("mixed") else 1  # blocks are gathered in bf16
+        states = states / n_devices + 2 * weights * (1 - share + 2 * number * share / model["n_layers"])
     elif n_devices > 1:  # DDP's buckets hold the gradients once more
         states += weights
     tokens = micro_batch * model["max_seq_len"]
     kept = tokens * activation_bytes_per_token(model, precision=precision, device_type=device_type)
-    if precision.endswith("mixed"):  # autocast's copies of the matrices, for the backward pass too
+    # autocast's copies of the matrices, for the backward pass too; sharded ones are gathered again
+    if precision.endswith("mixed") and not (n_devices > 1 and sharded):
         kept += 2 * sum(math.prod(shape) for name, shape in parameter_shapes(model).items() if "blocks" in name)
     # or the last block's backward pass, whose gradients are about as large as what it kept
     passing = max(_head_bytes(model, tokens, precision, device_type), kept / model["n_layers"])

@@ -125,7 +125,8 @@ class LitGPT(L.LightningModule):
     def configure_model(self) -> None:
         """Cut the weights up where the strategy shards: it then has a mesh."""
         if self.device_mesh is not None:
-            shard(self.model, self.device_mesh["data_parallel"])
+            gathered_in = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
+            shard(self.model, self.device_mesh["data_parallel"], gathered_in=gathered_in)
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         optimizer = self._make_optimizer(self._make_groups(self.model))

@@ -1,7 +1,7 @@
 """A GPT cut up among the ranks (FSDP2): each rank keeps its rows of every weight, gradient and state of the optimizer.
 
-A block's weights are gathered for its forward pass, and again for its backward pass; what lies around the blocks (embedding,
-last norm, head) stays gathered from one to the other. A checkpoint knows nothing of it: it is the one file that an unsharded
+A block's linear layers are gathered for its forward pass, and again for its backward pass; all else (embedding, norms, head)
+stays gathered from one to the other. A checkpoint knows nothing of it: it is the one file that an unsharded
 run writes, so that a run goes on sharded or not, on any number of ranks.
 """
 
@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ModelParallelStrategy
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 from torch.utils._pytree import tree_map
 
@@ -23,17 +23,28 @@ from gpt_lightning.checkpoint import read_checkpoint
 from gpt_lightning.model import GPT
 
 
-def shard(model: GPT, mesh: DeviceMesh) -> None:
+def shard(model: GPT, mesh: DeviceMesh, *, gathered_in: torch.dtype | None = None) -> None:
     """Cut the weights of a model up in place; its `loss_sum` gathers them as they are needed, and nothing else does.
 
     Args:
         model: the same on every rank.
         mesh: the ranks, one-dimensional.
+        gathered_in: the dtype in which autocast multiplies. The linear layers of the blocks are gathered in it, which is what
+            autocast makes of them anyway; their gradients, which have it too, are summed over the ranks in fp32. None: in
+            the dtype that they have.
     """
+    policy = MixedPrecisionPolicy(
+        param_dtype=gathered_in, reduce_dtype=None if gathered_in is None else torch.float32, cast_forward_inputs=False
+    )
+    # Norms work in fp32, so their weights belong to the group of the model. It comes first: it does not look into sharded blocks.
+    fully_shard(model, mesh=mesh, ignored_params=set(model.blocks.parameters()) - _norms_of_blocks(model))
     for block in model.blocks:
-        fully_shard(block, mesh=mesh)
-    fully_shard(model, mesh=mesh)
+        fully_shard(block, mesh=mesh, mp_policy=policy, ignored_params=_norms_of_blocks(model))
     register_fsdp_forward_method(model, "loss_sum")
+
+
+def _norms_of_blocks(model: GPT) -> set[nn.Parameter]:
+    return {parameter for name, parameter in model.blocks.named_parameters() if ".norm_" in name}
 
 
 def is_sharded(model: GPT) -> bool:

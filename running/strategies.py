@@ -53,7 +53,7 @@ def refuse_other_ranks(config: Mapping[str, Any], device: str, precision: str) -
                 "trainer.precision is 16-mixed, whose gradient scaler does not go with sharded weights: take trainer=ddp, or "
                 "bf16-mixed or 32-true."
             )
-        if config["optimizer"]["_target_"].startswith(("bitsandbytes.", "gpt_lightning.")):
+        if config["optimizer"]["_target_"].startswith("bitsandbytes."):
             raise ValueError(
                 f"{config['optimizer']['_target_']} cannot work on sharded weights: take optimizer=adamw, or trainer=ddp."
             )

@@ -1,23 +1,37 @@
 """Muon for the matrices of the blocks and AdamW for all the rest, as one optimizer."""
 
+import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from functools import partial
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.distributed import ProcessGroup
+from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Muon, Optimizer
+
+from gpt_lightning.optim.newton_schulz import orthogonalise
+from gpt_lightning.optim.whole_matrices import apply_to_whole
+
+BATCH = 2**25
+"""Numbers of the matrices that a rank orthogonalises at a time. More cost memory, and fewer launches of kernels."""
 
 
 class MuonAdamW(Optimizer):
     """torch.optim.Muon (arXiv:2502.16982) for the groups marked `muon`, torch.optim.AdamW for the others; see `parameter_groups`.
 
     Lightning, the gradient scaler, the schedule and a checkpoint know one optimizer: it has one list of groups and one state.
-    torch's two do the arithmetic, and are told at each step what they work on, so that there is nothing else to be kept.
 
     An update of Muon has the root mean square of AdamW's (`adjust_lr_fn="match_rms_adamw"`), so both share learning rate and
-    weight decay. Of a group with `stacked`, numbers of rows, each matrix holds several, one below the other: queries, keys and
-    values, or gate and up. Each of them gets an update of its own: made orthogonal as one, the update would be
-    shared out among them by the sizes of their gradients, which is what orthogonality is to do away with.
+    weight decay. A group with `stacked`, numbers of rows, has weights that hold several matrices, one below the other: queries,
+    keys and values, or gate and up. Each matrix gets its own orthogonal update. One orthogonal update for all of them would
+    give each a share that depends on the size of its gradient.
+
+    Matrices of equal shape are orthogonalised together, by batched products. Where parameters are sharded (FSDP2), momentum is
+    sharded like them, and the ranks exchange rows so that each rank orthogonalises whole matrices, its share of them.
 
     Args:
         params: the groups.
@@ -40,14 +54,14 @@ class MuonAdamW(Optimizer):
         fused: bool = False,
     ) -> None:
         nothing = [torch.zeros(1, 1)]  # an optimizer is not made without a parameter
-        self._muon = Muon(nothing, lr, weight_decay, momentum, adjust_lr_fn="match_rms_adamw")
+        self._muon_defaults = Muon(nothing, lr, weight_decay, momentum, adjust_lr_fn="match_rms_adamw").defaults
         first, second = betas
         self._adamw = AdamW(nothing, lr, (first, second), eps, weight_decay, fused=fused)
         super().__init__(params, {})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        worker = self._muon if param_group.get("muon") else self._adamw
-        super().add_param_group({**worker.defaults, **param_group})
+        defaults = self._muon_defaults if param_group.get("muon") else self._adamw.defaults
+        super().add_param_group({**defaults, **param_group})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -60,29 +74,90 @@ class MuonAdamW(Optimizer):
         self._adamw.step()
         for group in self.param_groups:
             if group.get("muon"):
-                self._muon_step(group)
+                for batch in _batches(self._matrices(group)):
+                    _update(batch, group)
         return loss
 
-    def _muon_step(self, group: dict[str, Any]) -> None:
-        """A step of torch's Muon on the stacked matrices one by one, which are views: of weights, gradients and momenta."""
-        momenta = {matrix: {"momentum_buffer": momentum} for matrix, momentum in self._matrices(group)}
-        self._muon.param_groups = [{**group, "params": list(momenta)}]
-        self._muon.state.update(momenta)
-        self._muon.step()
-        self._muon.param_groups = []
-        self._muon.state.clear()  # the views would keep the gradients alive
-
-    def _matrices(self, group: dict[str, Any]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Each matrix of the group that has a gradient, and its momentum."""
+    def _matrices(self, group: dict[str, Any]) -> Iterator["_Matrix"]:
+        """Each matrix of the group that has a gradient."""
         for weight in group["params"]:
             if weight.grad is None:
                 continue
             state = self.state[weight]
             if "momentum_buffer" not in state:
                 state["momentum_buffer"] = torch.zeros_like(weight)
-            rows = group.get("stacked") or [len(weight)]
-            for matrix, gradient, momentum in zip(
-                weight.detach().split(rows), weight.grad.split(rows), state["momentum_buffer"].split(rows), strict=True
-            ):
-                matrix.grad = gradient
-                yield matrix, momentum
+            parameter = weight.detach(), weight.grad, state["momentum_buffer"]
+            yield from _split(parameter, group.get("stacked") or [len(weight)])
+
+
+class _Matrix(NamedTuple):
+    """A matrix that gets an update of its own: this rank's rows of it, as views of its parameter."""
+
+    weight: Tensor
+    gradient: Tensor
+    momentum: Tensor
+    n_rows: list[int]
+    """Number of rows on each rank; of a matrix that is not sharded, all."""
+    ranks: ProcessGroup | None
+    """None: it is not sharded."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of the whole matrix, its shorter side first."""
+        rows, columns = sum(self.n_rows), self.weight.shape[1]
+        return min(rows, columns), max(rows, columns)
+
+
+def _split(parameter: tuple[Any, Any, Any], stacked: list[int]) -> Iterator[_Matrix]:
+    """The matrices of a parameter.
+
+    Args:
+        parameter: weight, gradient and momentum, sharded or not.
+        stacked: rows of each matrix.
+    """
+    weight, *_ = parameter
+    ranks, n_ranks, rank = None, 1, 0
+    if isinstance(weight, DTensor):
+        mesh = weight.device_mesh
+        ranks, n_ranks, rank = mesh.get_group(), mesh.size(), mesh.get_local_rank()
+        parameter = weight.to_local(), parameter[1].to_local(), parameter[2].to_local()
+    # FSDP2 gives each rank the same number of rows, rounded up; the last ranks hold fewer or none
+    share = -(-sum(stacked) // n_ranks)
+    ends = list(accumulate(stacked))
+    n_rows = [
+        [max(0, min(end, (r + 1) * share) - max(start, r * share)) for r in range(n_ranks)]
+        for start, end in zip([0, *ends], ends, strict=False)
+    ]
+    views = zip(*(tensor.split([of_matrix[rank] for of_matrix in n_rows]) for tensor in parameter), strict=True)
+    for (weight, gradient, momentum), of_matrix in zip(views, n_rows, strict=True):
+        yield _Matrix(weight, gradient, momentum, of_matrix, ranks)
+
+
+def _batches(matrices: Iterable[_Matrix]) -> Iterator[list[_Matrix]]:
+    """Matrices of one shape or its transpose, as many as fit a batch; on every rank the same."""
+    by_shape: defaultdict[tuple[int, int], list[_Matrix]] = defaultdict(list)
+    for matrix in matrices:
+        by_shape[matrix.shape].append(matrix)
+    for (short, long), alike in by_shape.items():
+        size = max(1, BATCH // (short * long)) * len(alike[0].n_rows)
+        for start in range(0, len(alike), size):
+            yield alike[start : start + size]
+
+
+def _update(batch: list[_Matrix], group: dict[str, Any]) -> None:
+    """torch.optim.Muon's step on matrices of one shape."""
+    weights, gradients, momenta, n_rows, (ranks, *_) = (list(column) for column in zip(*batch, strict=True))
+    torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+    updates = _cast(list(torch._foreach_lerp(gradients, momenta, group["momentum"])), torch.bfloat16)
+    function = partial(orthogonalise, coefficients=group["ns_coefficients"], steps=group["ns_steps"], eps=group["eps"])
+    updates = function(updates) if ranks is None else apply_to_whole(function, updates, n_rows, ranks)
+    torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+    # converted first: torch adds tensors of unequal types one by one
+    lr = group["lr"] * 0.2 * math.sqrt(batch[0].shape[1])
+    torch._foreach_add_(weights, _cast(updates, weights[0].dtype), alpha=-lr)
+
+
+def _cast(tensors: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    copies = [torch.empty_like(tensor, dtype=dtype) for tensor in tensors]
+    torch._foreach_copy_(copies, tensors)
+    return copies
