@@ -21,7 +21,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from gpt_lightning.model.attention_flash import attend_documents, attend_flash, document_borders, plan_flash
+from gpt_lightning.model.attention_flash import (
+    DocumentsPlan,
+    attend_documents,
+    attend_flash,
+    plan_documents,
+    plan_flash,
+)
 from gpt_lightning.model.attention_view import View
 
 
@@ -51,8 +57,8 @@ class _SdpaPlan(NamedTuple):
 
     mask: Tensor | None = None
     is_causal: bool = False
-    borders: Tensor | None = None
-    """Of documents, for the flash kernel; see `View`."""
+    documents: DocumentsPlan | None = None
+    """For the flash kernel."""
 
 
 def _plan_sdpa(view: View, device: torch.device) -> _SdpaPlan:
@@ -65,15 +71,15 @@ def _plan_sdpa(view: View, device: torch.device) -> _SdpaPlan:
 
 
 def _plan_sdpa_flash(view: View, device: torch.device) -> _SdpaPlan:
-    return _SdpaPlan(borders=document_borders(view)) if view.has_documents else _plan_sdpa(view, device)
+    return _SdpaPlan(documents=plan_documents(view)) if view.has_documents else _plan_sdpa(view, device)
 
 
 def _sdpa(
     q: Tensor, k: Tensor, v: Tensor, plan: _SdpaPlan, dropout: float, *, kernel: SDPBackend | None = None
 ) -> Tensor:
     """torch's scaled_dot_product_attention, by the kernel that is named or else by one that torch picks."""
-    if plan.borders is not None:
-        return attend_documents(q, k, v, plan.borders)
+    if plan.documents is not None:
+        return attend_documents(q, k, v, plan.documents)
     if not _groups_queries(q, plan.mask, kernel):
         k, v = _for_each_head(k, q), _for_each_head(v, q)
     with nullcontext() if kernel is None else sdpa_kernel(kernel):

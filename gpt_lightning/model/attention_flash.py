@@ -1,7 +1,6 @@
 """Flash attention (Dao, arXiv:2307.08691): the package flash-attn, and torch's own kernel where documents are kept apart."""
 
 import inspect
-from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -68,7 +67,24 @@ def attend_flash(q: Tensor, k: Tensor, v: Tensor, plan: FlashPlan, dropout: floa
     return flash_attn.flash_attn_func(q, k, v, dropout_p=dropout, causal=True)
 
 
-def attend_documents(q: Tensor, k: Tensor, v: Tensor, borders: Tensor) -> Tensor:
+class DocumentsPlan(NamedTuple):
+    """What torch's flash kernel needs to know of documents that are kept apart."""
+
+    borders: Tensor
+    """(documents + 1,) int32, where each begins in the flattened batch."""
+    options: dict[str, Any]
+    """torch 2.11 groups queries unasked, later ones want to be asked."""
+
+
+def plan_documents(view: View) -> DocumentsPlan:
+    """Of a view that has documents."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    asks = "enable_gqa" in inspect.signature(varlen_attn).parameters
+    return DocumentsPlan(document_borders(view), {"enable_gqa": True} if asks else {})
+
+
+def attend_documents(q: Tensor, k: Tensor, v: Tensor, plan: DocumentsPlan) -> Tensor:
     """torch's flash kernel on the flattened batch, each document by itself; it has no dropout."""
     from torch.nn.attention.varlen import varlen_attn
 
@@ -77,20 +93,12 @@ def attend_documents(q: Tensor, k: Tensor, v: Tensor, borders: Tensor) -> Tensor
         q.flatten(0, 1),
         k.flatten(0, 1),
         v.flatten(0, 1),
-        borders,
-        borders,
+        plan.borders,
+        plan.borders,
         time,
         time,
         window_size=(-1, 0),  # causal
-        **_grouped(),
+        **plan.options,
     )
     assert isinstance(flat, Tensor)
     return flat.view(q.shape)
-
-
-@cache
-def _grouped() -> dict[str, Any]:
-    """torch 2.11 groups queries unasked, later ones want to be asked."""
-    from torch.nn.attention.varlen import varlen_attn
-
-    return {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}

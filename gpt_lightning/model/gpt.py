@@ -151,7 +151,7 @@ class GPT(nn.Module):
         loops of matrix products already.
         """
         for block in self.blocks:
-            block.compile(fullgraph=True)
+            block.compile()
 
     def n_parameters(self) -> int:
         """Parameters, a tied one counted once."""

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gpt_lightning.model import attention_choice, attention_flash
+from gpt_lightning.model import attention_choice
 from gpt_lightning.model.attention_backends import BACKENDS
 from gpt_lightning.model.attention_choice import backend_obstacle, choose_backend
 from gpt_lightning.model.attention_view import View
@@ -110,7 +110,6 @@ def varlen_attn(monkeypatch: pytest.MonkeyPatch, flash_attn: None) -> None:
         return varlen
 
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", attend)
-    monkeypatch.setattr(attention_flash, "_grouped", lambda: {"enable_gqa": True})
 
 
 def documents(batch: int = 3, time: int = 16) -> tuple[Tensor, Tensor]:
