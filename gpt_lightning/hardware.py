@@ -6,6 +6,8 @@ import shutil
 
 import torch
 
+from gpt_lightning.model.triton_obstacle import triton_obstacle
+
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true")
 
 
@@ -24,7 +26,7 @@ def choose_device(wanted: str) -> str:
 
 
 def refuse_without_compiler(device: str) -> None:
-    """For a CPU torch.compile writes C++.
+    """torch.compile writes C++ for a CPU, and Triton kernels for CUDA.
 
     Raises:
         ValueError: there is no compiler for it.
@@ -34,6 +36,8 @@ def refuse_without_compiler(device: str) -> None:
         raise ValueError(
             f"trainer.compile=true needs a C++ compiler on a CPU, and there is no {compiler}: install it, or train without."
         )
+    if device == "cuda" and (obstacle := triton_obstacle(device)):
+        raise ValueError(f"trainer.compile=true needs Triton on CUDA: {obstacle}, or train without.")
 
 
 def choose_precision(wanted: str, *, device: str) -> tuple[str, str]:
