@@ -74,8 +74,9 @@ def accumulation_of(config: Mapping[str, Any]) -> int:
     for key, value in (counts | {f"trainer.{key}": trainer[key] for key in ("devices", "num_nodes")}).items():
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{key} is {value!r}: it must be a whole number, 1 or more.")
-    if not isinstance(trainer["compile"], bool):
-        raise ValueError(f"trainer.compile is {trainer['compile']!r}: it must be true or false.")
+    for switch in ("compile", "deterministic"):
+        if not isinstance(trainer[switch], bool):
+            raise ValueError(f"trainer.{switch} is {trainer[switch]!r}: it must be true or false.")
     if config["on_spike"] not in ("train", "skip"):
         raise ValueError(f"on_spike is {config['on_spike']!r}: it must be train or skip.")
     if not isinstance(config["seed"], int) or config["seed"] < 0:
