@@ -88,7 +88,7 @@ DEVICES = {
     "V100": Device(16e9, 125e12, 15.7e12, has_bf16=False),
     "V100 32GB": Device(32e9, 125e12, 15.7e12, has_bf16=False),
 }
-_LESSER = {"PCIE", "NVL", "MIG", "LAPTOP", "D"}  # variants, and slices, that are slower than what is called so without them
+_LESSER = {"PCIE", "NVL", "MIG", "LAPTOP", "D"}  # variants, and slices, that are slower than those without
 
 
 def find_device(name: str) -> Device | None:

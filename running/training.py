@@ -49,6 +49,7 @@ from running import account
 from running.beginning import beginning_of
 from running.data_folder import open_sources, refuse_damaged, refuse_other_tokenizer
 from running.further_logger import further_logger
+from running.out_of_memory import out_of_memory
 from running.ranks import is_first_rank, together
 from running.run_config import (
     accumulation_of,
@@ -183,6 +184,8 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
         except Pruned as end:
             terminal.note(str(end), style="bold")
             return run.final_metrics()
+        except torch.OutOfMemoryError as error:
+            raise ValueError(out_of_memory(config, trainer.global_step)) from error
         except (ValueError, OSError) as error:
             if not ranks.begun:
                 raise
