@@ -211,7 +211,8 @@ def optimizer_of(config: Mapping[str, Any], precision: str) -> Any:
     """
     options = dict(config["optimizer"])
     if options.get("fused") and precision == "16-mixed":
-        options["fused"] = False  # a fused step unscales by itself, after our clipping: it would clip scaled gradients
+        # a fused step unscales by itself, after our clipping: it would clip scaled gradients; torch chooses another one
+        options["fused"] = None
     make_optimizer = allowed_targets.optimizer(options)
     try:
         make_optimizer([{"params": [torch.nn.Parameter(torch.zeros(1))]}])

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from gpt_lightning.optim import place_step_counts
+from running.run_config import optimizer_of
 from tests.runs import as_if_killed, final_checkpoint, final_weights
 from train import train
 
@@ -36,3 +37,11 @@ def test_a_run_goes_on_with_the_other_kind_of_step(
     straight = final_weights(tmp_path / "runs" / "run")
     for name, weight in final_weights(run).items():
         torch.testing.assert_close(weight, straight[name], atol=1e-5, rtol=1e-4)
+
+
+def test_fp16_takes_torchs_own_choice_and_no_fused_step(tiny_config: Callable[..., dict[str, Any]]) -> None:
+    """`fused=False` would be a loop over the parameters; left open, torch takes its foreach step on CUDA."""
+    parameters = [{"params": [torch.nn.Parameter(torch.zeros(2))]}]
+    chosen = {kind: optimizer_of(tiny_config(), kind)(parameters).defaults for kind in ("16-mixed", "bf16-mixed")}
+    assert (chosen["16-mixed"]["fused"], chosen["16-mixed"]["foreach"]) == (None, None)
+    assert chosen["bf16-mixed"]["fused"] is True
