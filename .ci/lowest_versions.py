@@ -46,6 +46,7 @@ def main(tests: list[str]) -> int:
         wanted = ENVIRONMENT / "wanted.txt"
         wanted.write_text(requirements)
         subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", wanted], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", "--editable", ROOT], check=True)
         wanted.rename(installed)
     # old packages warn of newer ones that they use: here a warning is no error
     command = [python, "-m", "pytest", "-W", "default", "--disable-warnings", *(tests or SELECTION)]
