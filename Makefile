@@ -2,6 +2,7 @@
 # make test         environment and the whole test suite
 # make check        lint, types and tests: what CI runs
 # make audit        known vulnerabilities of the installed packages, where a network serves
+# make lowest       a selection of the tests with the lowest versions that pyproject.toml promises: 3 GB, 20 minutes
 # make soak         every fault of docs/reliability.md, and its table: 35 minutes; make soak-hour: its hour of preemption
 # make bench        speed and memory beside other libraries; puts the table into the README
 PYTHON ?= python3
@@ -9,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup quickstart test lint types check audit tensorboard bench soak soak-hour
+.PHONY: setup quickstart test lint types check audit lowest tensorboard bench soak soak-hour
 
 setup: $(READY)
 
@@ -34,6 +35,10 @@ check: lint types test
 
 audit: $(READY)
 	$(BIN)/python .ci/audit.py
+
+# PYTHON should be the lowest that pyproject.toml promises, too
+lowest:
+	$(PYTHON) .ci/lowest_versions.py
 
 # what ran, with the commit, is written into docs/reliability.md: leave the checkout alone meanwhile
 soak: $(READY)

@@ -72,26 +72,31 @@ class Device:
 
 
 DEVICES = {
+    "B200": Device(180e9, 2250e12, 75e12),  # HGX B200, a GPU of its eight
     "H200": Device(141e9, 989e12, 67e12),  # this and the next: SXM
     "H100": Device(80e9, 989e12, 67e12),
     "A100": Device(40e9, 312e12, 19.5e12),
     "A100 80GB": Device(80e9, 312e12, 19.5e12),
+    "A100 PCIe": Device(40e9, 312e12, 19.5e12),
+    "A100 80GB PCIe": Device(80e9, 312e12, 19.5e12),
     "L40S": Device(48e9, 362.05e12, 91.6e12),
     "L4": Device(24e9, 121e12, 30.3e12),
     "A10G": Device(24e9, 70e12, 31.5e12),
+    "RTX 5090": Device(32e9, 209.5e12, 104.8e12),  # NVIDIA RTX Blackwell GPU Architecture, its table of the RTX 5090
     "RTX 4090": Device(24e9, 165.2e12, 82.6e12),
     "T4": Device(16e9, 65e12, 8.1e12, has_bf16=False),
     "V100": Device(16e9, 125e12, 15.7e12, has_bf16=False),
     "V100 32GB": Device(32e9, 125e12, 15.7e12, has_bf16=False),
 }
-_LESSER = {"PCIE", "NVL", "MIG", "LAPTOP", "D"}  # slower variants, and slices, of the same name
+_LESSER = {"PCIE", "NVL", "MIG", "LAPTOP", "D"}  # variants, and slices, that are slower than those without
 
 
 def find_device(name: str) -> Device | None:
     """The device that is called so here, or by torch ("NVIDIA A100-SXM4-80GB"); None: not known, and never guessed."""
     words = set(re.split(r"[\s-]+", name.upper()))
-    known = [known for known in DEVICES if set(known.upper().split()) <= words and not words & _LESSER]
-    return DEVICES[max(known, key=len)] if known else None
+    of_known = {known: set(known.upper().split()) for known in DEVICES}
+    fitting = [known for known, its in of_known.items() if its <= words and not (words - its) & _LESSER]
+    return DEVICES[max(fitting, key=len)] if fitting else None
 
 
 def peak_flops(device: str, number_format: str = "bf16") -> float | None:

@@ -3,8 +3,13 @@
 import os
 import shlex
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import torch
+
+from gpt_lightning.model.triton_obstacle import triton_obstacle
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true")
 
@@ -24,7 +29,7 @@ def choose_device(wanted: str) -> str:
 
 
 def refuse_without_compiler(device: str) -> None:
-    """For a CPU torch.compile writes C++.
+    """torch.compile writes C++ for a CPU, and Triton kernels for CUDA.
 
     Raises:
         ValueError: there is no compiler for it.
@@ -34,6 +39,8 @@ def refuse_without_compiler(device: str) -> None:
         raise ValueError(
             f"trainer.compile=true needs a C++ compiler on a CPU, and there is no {compiler}: install it, or train without."
         )
+    if device == "cuda" and (obstacle := triton_obstacle(device)):
+        raise ValueError(f"trainer.compile=true needs Triton on CUDA: {obstacle}, or train without.")
 
 
 def choose_precision(wanted: str, *, device: str) -> tuple[str, str]:
@@ -62,3 +69,48 @@ def choose_precision(wanted: str, *, device: str) -> tuple[str, str]:
 def precision_dtype(precision: str) -> torch.dtype:
     """The number format that matrices are multiplied in under one of Lightning's precisions."""
     return {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}[precision.split("-")[0]]
+
+
+@contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """Inside, if it is wanted, torch takes only kernels that give the same bits each time.
+
+    cuBLAS reads its workspace from the environment when the process makes its first product on CUDA: enter before.
+    """
+    if not wanted:
+        yield
+        return
+    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark, workspace = torch.backends.cudnn.benchmark, os.environ.get("CUBLAS_WORKSPACE_CONFIG")
+    try:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing of ours reads any
+        yield
+    finally:
+        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.backends.cudnn.benchmark = benchmark
+        if workspace is None:
+            del os.environ["CUBLAS_WORKSPACE_CONFIG"]
+        else:
+            os.environ["CUBLAS_WORKSPACE_CONFIG"] = workspace
+
+
+def arithmetic() -> dict[str, str | int | None]:
+    """What decides the last bits of a sum on this machine, besides the versions of packages."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    said: dict[str, str | int | None] = {
+        "cpu": next((line.partition(": ")[2] for line in lines if line.startswith("model name")), None),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+    }
+    if torch.cuda.is_available():
+        capability = torch.cuda.get_device_capability()
+        said |= {"gpus": ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))}
+        said |= {"compute_capability": f"{capability[0]}.{capability[1]}"}
+        said |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+    return said

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from gpt_lightning.device_numbers import DeviceNumbers
 from gpt_lightning.model import GPT
-from gpt_lightning.optim import Spikes, apply_multipliers, parameter_groups
+from gpt_lightning.optim import Spikes, apply_multipliers, parameter_groups, place_step_counts
 from gpt_lightning.sharding import own_parts, shard, total_norm
 
 
@@ -142,6 +142,7 @@ class LitGPT(L.LightningModule):
         for group, options in zip(self.trainer.optimizers[0].param_groups, self._options, strict=True):
             group |= options
             group["lr"] = group["initial_lr"] * share
+        place_step_counts(self.trainer.optimizers[0])
         scheduler.base_lrs = [options["initial_lr"] for options in self._options]
 
     def training_step(self, batch: Sequences, batch_idx: int) -> Tensor:

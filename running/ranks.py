@@ -71,8 +71,9 @@ def run_on_ranks(n_ranks: int) -> None:
         rdzv_endpoint="localhost:0",
         max_restarts=0,
         signals_to_handle="SIGTERM,SIGINT,SIGUSR1",
-        shutdown_timeout=_TO_STOP,
     )
+    if hasattr(config, "shutdown_timeout"):  # torch 2.11 has no such field, and kills ranks 30 seconds after a signal
+        config.shutdown_timeout = _TO_STOP
     logging.disable(logging.ERROR)  # pages, of what is said below in a sentence
     try:
         elastic_launch(config, sys.executable)(*sys.orig_argv[1:])

@@ -74,8 +74,9 @@ def accumulation_of(config: Mapping[str, Any]) -> int:
     for key, value in (counts | {f"trainer.{key}": trainer[key] for key in ("devices", "num_nodes")}).items():
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{key} is {value!r}: it must be a whole number, 1 or more.")
-    if not isinstance(trainer["compile"], bool):
-        raise ValueError(f"trainer.compile is {trainer['compile']!r}: it must be true or false.")
+    for switch in ("compile", "deterministic"):
+        if not isinstance(trainer[switch], bool):
+            raise ValueError(f"trainer.{switch} is {trainer[switch]!r}: it must be true or false.")
     if trainer["recompute"] not in ("none", "blocks"):
         raise ValueError(f"trainer.recompute is {trainer['recompute']!r}: it must be none or blocks.")
     if config["on_spike"] not in ("train", "skip"):
@@ -212,7 +213,8 @@ def optimizer_of(config: Mapping[str, Any], precision: str) -> Any:
     """
     options = dict(config["optimizer"])
     if options.get("fused") and precision == "16-mixed":
-        options["fused"] = False  # a fused step unscales by itself, after our clipping: it would clip scaled gradients
+        # a fused step unscales by itself, after our clipping: it would clip scaled gradients; torch chooses another one
+        options["fused"] = None
     make_optimizer = allowed_targets.optimizer(options)
     try:
         make_optimizer([{"params": [torch.nn.Parameter(torch.zeros(1))]}])

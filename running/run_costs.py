@@ -50,15 +50,7 @@ def costs_of(
         n_parameters, {source: (n * model["max_seq_len"], drawn[source]) for source, n in order.sequences.items()}
     )
     n_devices = trainer["devices"] * trainer["num_nodes"]
-    memory = budget.peak_memory_bytes(
-        model,
-        micro_batch=config["micro_batch"],
-        optimizer=optimizer,
-        precision=precision,
-        device_type="cpu" if on_cpu else "cuda",
-        n_devices=n_devices,
-        sharded=trainer["strategy"] == "fsdp",
-    )
+    memory = peak_memory(config, precision=precision, device_type="cpu" if on_cpu else "cuda")
     share = {"precision": precision, "mfu": settings["mfu"], "n_devices": n_devices}
     hours = None if on_cpu else budget.hours(flops, settings["device"], **share)  # a CPU's peak is not known
     checkpoint = budget.checkpoint_bytes(model, optimizer=optimizer, precision=precision)
@@ -84,3 +76,17 @@ def costs_of(
         "checkpoint_bytes": checkpoint,
         "disk_bytes": checkpoint * (min(written, saving["keep"] + 1) + apart),
     }
+
+
+def peak_memory(config: Mapping[str, Any], *, precision: str, device_type: str) -> int:
+    """Bytes that the run should take on each device; a ValueError where its optimizer's are not known."""
+    trainer = config["trainer"]
+    return budget.peak_memory_bytes(
+        config["model"],
+        micro_batch=config["micro_batch"],
+        optimizer=config["optimizer"]["_target_"].rpartition(".")[2],
+        precision=precision,
+        device_type=device_type,
+        n_devices=trainer["devices"] * trainer["num_nodes"],
+        sharded=trainer["strategy"] == "fsdp",
+    )

@@ -1,6 +1,6 @@
 """The one folder that holds everything a run wrote.
 
-runs/<name>/config.yaml          resolved           environment.json    versions, git revision, device, data
+runs/<name>/config.yaml          resolved           environment.json    versions, git revision, arithmetic, data
 runs/<name>/checkpoints/         the newest three   tensorboard/
 runs/<name>/metrics.jsonl        one row a step     samples.jsonl       training_<time>.log     report/
 runs/<name>/plan.json plan.png   what was planned   changes.jsonl       settings that were changed under way, if any were
@@ -26,6 +26,7 @@ from omegaconf import OmegaConf
 from callbacks.line_file import step_of_row
 from data_modules import SourceShards
 from gpt_lightning.checkpoint_folder import give_up, keep_in, set_aside, sweep
+from gpt_lightning.hardware import arithmetic
 from gpt_lightning.on_disk import sync, sync_folder
 from running.beginning import Beginning, changes_of
 from running.ranks import is_first_rank
@@ -94,7 +95,7 @@ class RunDirectory:
         if (self.path / "environment.json").is_file():
             environment = json.loads((self.path / "environment.json").read_text())
             now = _environment()
-            then = {key: environment.get(key) for key in now}
+            then = {key: environment.get(key, now[key]) for key in now}  # an older version recorded less
             elsewhere = {key: pair for key, pair in changes_of(then, now).items() if key != "git.changed"}
             if is_first_rank():
                 for path in beginning.damaged:
@@ -105,7 +106,7 @@ class RunDirectory:
                     give_up(path, folder / "given_up" / str(times + 1))
                 sweep(folder)
                 self._record(config, beginning, elsewhere)
-            if elsewhere or not set(data) <= set(environment["data"]):
+            if elsewhere or not set(data) <= set(environment["data"]) or not set(now) <= set(environment):
                 environment |= now | {"data": environment["data"] | data}
                 _write(self.path / "environment.json", json.dumps(environment, indent=2) + "\n")
             return {**beginning.changes, **elsewhere}
@@ -188,6 +189,7 @@ def _environment() -> dict[str, Any]:
         "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
         "git": {"revision": revision.stdout.strip() or None, "changed": bool(changed.stdout.strip())},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores",
+        "arithmetic": arithmetic(),
     }
 
 

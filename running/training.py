@@ -35,7 +35,13 @@ from data_modules.mixed_data_module import MixedDataModule
 from gpt_lightning import random_states
 from gpt_lightning.checkpoint import VerifiedCheckpointIO, fingerprint
 from gpt_lightning.convert import start_from
-from gpt_lightning.hardware import choose_device, choose_precision, precision_dtype, refuse_without_compiler
+from gpt_lightning.hardware import (
+    choose_device,
+    choose_precision,
+    deterministic,
+    precision_dtype,
+    refuse_without_compiler,
+)
 from gpt_lightning.lit_gpt import LitGPT, NotFinite
 from gpt_lightning.model import GPT
 from gpt_lightning.model.attention_choice import choose_backend
@@ -45,6 +51,7 @@ from running import account
 from running.beginning import beginning_of
 from running.data_folder import open_sources, refuse_damaged, refuse_other_tokenizer
 from running.further_logger import further_logger
+from running.out_of_memory import out_of_memory
 from running.ranks import is_first_rank, together
 from running.run_config import (
     accumulation_of,
@@ -177,7 +184,7 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
         tensorboard.add_run(account.hyperparameters(config), shown=account.compared_by(config), curves=metrics)
         tensorboard.add_layout(list(sources))
 
-    with lightning_without_noise(), together():
+    with deterministic(config["trainer"]["deterministic"]), lightning_without_noise(), together():
         ranks = SameBeginning(beginning.step, begin)
         run_log = RunLog(every=config["log_every"], terminal=terminal, metrics_file=metrics_file)
         # what a watcher refuses when it is set up, it refuses before the run begins
@@ -193,6 +200,8 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
         except Pruned as end:
             terminal.note(str(end), style="bold")
             return run.final_metrics()
+        except torch.OutOfMemoryError as error:
+            raise ValueError(out_of_memory(config, trainer.global_step)) from error
         except (ValueError, OSError) as error:
             if not ranks.begun:
                 raise

@@ -57,6 +57,7 @@ Config = Callable[..., dict[str, Any]]
         ("trainer.precision=half", r"trainer\.precision is 'half'"),
         ("trainer.devices=0", r"trainer\.devices is 0"),
         ("trainer.compile=max", r"trainer\.compile is 'max': it must be true or false"),
+        ("trainer.deterministic=1", r"trainer\.deterministic is 1: it must be true or false"),
         ("curriculum.max_epochs.pydoc=0.001", r"curriculum\.max_epochs\.pydoc is 0\.001, and the plan draws"),
     ],
 )

@@ -7,5 +7,13 @@ from gpt_lightning.optim.muon import MuonAdamW
 from gpt_lightning.optim.parameter_groups import apply_multipliers, parameter_groups
 from gpt_lightning.optim.schedules import learning_rate_schedule
 from gpt_lightning.optim.spikes import Spikes
+from gpt_lightning.optim.step_counts import place_step_counts
 
-__all__ = ["MuonAdamW", "Spikes", "apply_multipliers", "learning_rate_schedule", "parameter_groups"]
+__all__ = [
+    "MuonAdamW",
+    "Spikes",
+    "apply_multipliers",
+    "learning_rate_schedule",
+    "parameter_groups",
+    "place_step_counts",
+]

@@ -109,11 +109,18 @@ def test_hours_follow_devices_and_share() -> None:
         ("NVIDIA H100 80GB HBM3", "H100"),
         ("NVIDIA A100-SXM4-40GB", "A100"),
         ("NVIDIA A100-SXM4-80GB", "A100 80GB"),
+        ("NVIDIA A100-PCIE-40GB", "A100 PCIe"),
+        ("NVIDIA A100 80GB PCIe", "A100 80GB PCIe"),
+        ("NVIDIA B200", "B200"),
+        ("NVIDIA L40S", "L40S"),
+        ("NVIDIA GeForce RTX 5090", "RTX 5090"),
         ("NVIDIA GeForce RTX 4090", "RTX 4090"),
         ("Tesla V100-SXM2-32GB", "V100 32GB"),
         ("Tesla T4", "T4"),
         *((name, None) for name in ("NVIDIA H100 PCIe", "Tesla V100-PCIE-16GB", "NVIDIA H200 NVL", "NVIDIA L40", "")),
         *((name, None) for name in ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", "NVIDIA GeForce RTX 4090 D")),
+        *((name, None) for name in ("NVIDIA GB200", "NVIDIA H100 NVL", "NVIDIA A100-PCIE-40GB MIG 1g.5gb")),
+        *((name, None) for name in ("NVIDIA GeForce RTX 5090 D", "NVIDIA GeForce RTX 5090 Laptop GPU")),
     ],
 )
 def test_devices_go_by_torchs_names_and_are_never_guessed(name: str, known: str | None) -> None:
