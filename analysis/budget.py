@@ -1,6 +1,6 @@
-"""What a run will cost and reach, from plain numbers: parameters, FLOPs, hours, loss, checkpoints, memory.
+"""What a run will cost and reach, from plain numbers: parameters, FLOPs, hours, loss; `memory_budget` has bytes.
 
-No model is built. `precision` is Lightning's word, `optimizer` the last word of its `_target_`; an unknown one is a ValueError.
+No model is built. `precision` is Lightning's word; an unknown one is a ValueError.
 """
 
 import math
@@ -12,10 +12,7 @@ from typing import Any
 Model = Mapping[str, Any]  # the `model:` section of a config, or `asdict` of a GPTConfig: all its keys, already checked
 # what matrices are multiplied in, by precision
 NUMBER_FORMATS = {"32-true": "fp32", "bf16-mixed": "bf16", "16-mixed": "fp16", "bf16-true": "bf16"}
-OPTIMIZERS = ("AdamW", "AdamW8bit", "MuonAdamW")
 CHINCHILLA_TOKENS_PER_PARAMETER = 20  # of the model that is best for its FLOPs (Hoffmann et al., arXiv:2203.15556)
-CPU_PROCESS = 40e6  # bytes that libraries and loggers add to a process
-CPU_HEAP = 1.4  # glibc's heap occupies so much more than lives in it, of what comes and goes within a step
 
 
 def parameter_shapes(model: Model) -> dict[str, tuple[int, ...]]:
@@ -24,7 +21,7 @@ def parameter_shapes(model: Model) -> dict[str, tuple[int, ...]]:
     norm_bias = model["bias"] and model["norm"] == "layernorm"
     inner, inner_rows = ("gate_up", 2 * d_ff) if model["feed_forward"] == "swiglu" else ("up", d_ff)
     linear = {
-        "attention.qkv": (d_model + 2 * _kv_width(model), d_model),
+        "attention.qkv": (d_model + 2 * kv_width(model), d_model),
         "attention.out": (d_model, d_model),
         f"feed_forward.{inner}": (inner_rows, d_model),
         "feed_forward.out": (d_model, d_ff),
@@ -111,7 +108,7 @@ def hours(flops: float, device: str, *, precision: str, mfu: float, n_devices: i
     """Hours for `flops` on `n_devices` devices, each at the share `mfu` of its peak; a ValueError where it has none."""
     if find_device(device) is None:
         raise ValueError(f"device {device} is not known: take one of {', '.join(DEVICES)}.")
-    peak = peak_flops(device, _number_format(precision))
+    peak = peak_flops(device, number_format(precision))
     if peak is None:
         raise ValueError(f"device {device} has no bf16 arithmetic: take trainer.precision=16-mixed.")
     if not 0 < mfu <= 1:
@@ -157,119 +154,13 @@ def chinchilla_loss(n_parameters: float, sources: Mapping[str, tuple[float, floa
     return LossForecast(law + 0.26, law, law + 0.5, note)
 
 
-def checkpoint_bytes(model: Model, *, optimizer: str, precision: str) -> int:
-    """Size of a checkpoint file, weights and moments, within 2 %. During a save there is one more than are kept."""
-    records = 6 if optimizer == "AdamW8bit" else 4  # of each parameter in the zip, with 340 bytes of names and padding
-    n_records = records * len(parameter_shapes(model)) - (2 * len(_hidden(model)) if optimizer == "MuonAdamW" else 0)
-    return sum(_state_bytes(model, optimizer, precision)) + 340 * n_records + 20_000  # of settings and the like
-
-
-def peak_memory_bytes(
-    model: Model,
-    *,
-    micro_batch: int,
-    optimizer: str,
-    precision: str,
-    device_type: str = "cuda",
-    n_devices: int = 1,
-    sharded: bool = False,
-) -> int:
-    """Bytes that training takes on each device at its peak; without compiling, which takes less.
-
-    The peak is the end of a forward pass: the blocks keep what their backward pass needs, the gradients of the step before are
-    still there, and the head is at work. For "cpu" it is what the process grows by, within 5 % on the six rows of
-    benchmarks/results/cpu.json and 15 % on fifteen other runs; for "cuda" what torch allocates, compared with no GPU yet.
-    """
-    weights, moments = _state_bytes(model, optimizer, precision)
-    # gradients are as large as weights
-    states: float = 2 * weights + moments
-    if (
-        n_devices > 1 and sharded
-    ):  # whole are what lies around the blocks, one block, and the next, with their gradients
-        inside = sum(math.prod(shape) for name, shape in parameter_shapes(model).items() if "blocks" in name)
-        share = inside * (2 if precision == "bf16-true" else 4) / weights
-        number = 0.5 if precision.endswith("mixed") else 1  # blocks are gathered in bf16
-        states = states / n_devices + 2 * weights * (1 - share + 2 * number * share / model["n_layers"])
-    elif n_devices > 1:  # DDP's buckets hold the gradients once more
-        states += weights
-    tokens = micro_batch * model["max_seq_len"]
-    kept = tokens * activation_bytes_per_token(model, precision=precision, device_type=device_type)
-    # autocast's copies of the matrices, for the backward pass too; sharded ones are gathered again
-    if precision.endswith("mixed") and not (n_devices > 1 and sharded):
-        kept += 2 * sum(math.prod(shape) for name, shape in parameter_shapes(model).items() if "blocks" in name)
-    # or the last block's backward pass, whose gradients are about as large as what it kept
-    passing = max(_head_bytes(model, tokens, precision, device_type), kept / model["n_layers"])
-    return int(states + (kept + passing if device_type == "cuda" else CPU_PROCESS + CPU_HEAP * (kept + passing)))
-
-
-def _state_bytes(model: Model, optimizer: str, precision: str) -> tuple[int, int]:
-    """(weights, moments) in bytes."""
-    _number_format(precision)
-    if optimizer not in OPTIMIZERS:
-        raise ValueError(f"the size of optimizer {optimizer} is not known: that of {' and '.join(OPTIMIZERS)} is.")
-    sizes = [math.prod(shape) for shape in parameter_shapes(model).values()]
-    weights = sum(sizes) * (2 if precision == "bf16-true" else 4)
-    if optimizer == "AdamW":
-        return weights, 2 * weights
-    if optimizer == "MuonAdamW":  # a single one of what Muon trains
-        return weights, 2 * weights - weights * sum(_hidden(model).values()) // sum(sizes)
-    # bitsandbytes: a byte a number and an fp32 scale for each 256; below 4,096 numbers fp32
-    return weights, sum(2 * (n + 4 * math.ceil(n / 256)) if n >= 4096 else 8 * n for n in sizes)
-
-
-def activation_bytes_per_token(model: Model, *, precision: str, device_type: str) -> float:
-    """Bytes that the forward pass keeps of a token for the backward pass; on a CPU within 10 % of what torch saves."""
-    d_model, keys, cpu = model["d_model"], _kv_width(model), device_type == "cpu"
-    number = 4 if _number_format(precision) == "fp32" else 2  # bytes of what goes into matrix products
-    stream = 2 if precision == "bf16-true" else 4  # and of the residual stream
-    mask = 0 if model["dropout"] == 0 else number if cpu else 1  # of a dropout
-    # a norm keeps its input; where RMS norm is not fused, in fp32 and divided as well
-    norm = 8 if cpu and model["norm"] == "rmsnorm" else stream
-    qkv, turned = number * (d_model + 2 * keys), model["position"] == "rope" or model["qk_norm"]
-    masked = not model["attend_across_documents"] and model["attention"] != "flash"
-    rows = 0.0  # bytes a key in a head, of T x T matrices
-    if model["attention"] == "manual":
-        softmax = 4 if precision.endswith("mixed") and not cpu else number  # CUDA's autocast takes it in fp32
-        rows = softmax + mask + (number if mask or softmax != number else 0)
-        attention = 3 * number * d_model + (qkv if model["qk_norm"] and number == 4 else 0)
-    elif cpu and mask:  # no kernel of torch drops there: T x T after all, all in fp32
-        rows, attention = 3 * 4, 3 * 4 * d_model
-    else:
-        attention = qkv + 4 * model["n_heads"] + (number * model["max_seq_len"] if masked else 0)
-        attention += number * (d_model + keys) if turned else 0  # queries and keys
-        repeated = keys < d_model and (masked or number == 4)  # keys and values, for each query that they serve
-        attention += 2 * number * d_model if repeated else 0
-    attention += 4 * (d_model + keys) if model["qk_norm"] and number == 2 else 0  # queries and keys in fp32
-    attention += rows * model["n_heads"] * model["max_seq_len"] + number * d_model  # what comes out
-    feed_forward = number * model["d_ff"] * (4 if model["feed_forward"] == "swiglu" else 2)
-    block = 2 * (norm + number + mask) * d_model + attention + feed_forward  # each half: norm in and out, dropout
-    ends = (norm + 2 * stream + mask) * d_model  # the last norm's input and output, and the gradient of that
-    return model["n_layers"] * block + ends
-
-
-def _head_bytes(model: Model, tokens: int, precision: str, device_type: str) -> float:
-    """The gradient of the head's weight, and what `loss_head` forms it from."""
-    vocab_size, number = model["vocab_size"], 4 if precision == "32-true" else 2
-    # the sum in fp32; in half precision also a chunk's share of it, and autocast's copy of the weight
-    weight = 4 if number == 4 else 8 if precision.endswith("mixed") else 6
-    rows = min(max(1, 2**25 // (number * vocab_size)), 1024, tokens)
-    # fp32: those of the chunk before beside these; on a GPU: in fp32 as well, and the cap's slope
-    logits = (8 if tokens > rows else 4) if number == 4 else 2 if device_type == "cpu" else 6
-    logits += 4 if model["logit_soft_cap"] and device_type == "cuda" else 0
-    return vocab_size * (weight * model["d_model"] + logits * rows)
-
-
-def _hidden(model: Model) -> dict[str, int]:
-    """The sizes of the matrices of the blocks."""
-    shapes = parameter_shapes(model).items()
-    return {name: math.prod(shape) for name, shape in shapes if name.startswith("blocks") and len(shape) == 2}
-
-
-def _kv_width(model: Model) -> int:
+def kv_width(model: Model) -> int:
+    """Numbers in the keys of a token, over all heads; and in its values."""
     return int(model["d_model"] // model["n_heads"] * (model["n_kv_heads"] or model["n_heads"]))
 
 
-def _number_format(precision: str) -> str:
+def number_format(precision: str) -> str:
+    """What matrices are multiplied in: fp32, bf16 or fp16."""
     if precision not in NUMBER_FORMATS:
         raise ValueError(f"precision {precision} is not known: it must be one of {', '.join(NUMBER_FORMATS)}.")
     return NUMBER_FORMATS[precision]

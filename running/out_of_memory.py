@@ -24,7 +24,10 @@ def out_of_memory(config: Mapping[str, Any], step: int) -> str:
         expected = f", where plan.py expects {memory / 1e9:.1f} GB"
     of_rank = config["global_batch"] // (trainer["devices"] * trainer["num_nodes"])
     smaller = [n for n in range(1, micro_batch) if of_rank % n == 0]
-    mend = f"micro_batch={smaller[-1]}" if smaller else "a smaller model, or a shorter model.max_seq_len"
+    mends = [f"micro_batch={smaller[-1]}"] if smaller else []
+    if trainer["recompute"] == "none":
+        mends.append("trainer.recompute=blocks")
+    mend = " or ".join(mends) or "a smaller model, or a shorter model.max_seq_len"
     return (
         f"step {step + 1} was not made: {gpu.name} is out of memory with micro_batch={micro_batch}{expected} and the GPU has "
         f"{gpu.total_memory / 1e9:.1f} GB: set {mend}, and start the same command again."

@@ -8,6 +8,7 @@ from typing import Any
 import psutil
 
 import analysis.budget as budget
+import analysis.memory_budget as memory_budget
 from data_modules import SampleOrder
 from gpt_lightning.hardware import choose_precision
 from running.beginning import Beginning
@@ -53,7 +54,7 @@ def costs_of(
     memory = peak_memory(config, precision=precision, device_type="cpu" if on_cpu else "cuda")
     share = {"precision": precision, "mfu": settings["mfu"], "n_devices": n_devices}
     hours = None if on_cpu else budget.hours(flops, settings["device"], **share)  # a CPU's peak is not known
-    checkpoint = budget.checkpoint_bytes(model, optimizer=optimizer, precision=precision)
+    checkpoint = memory_budget.checkpoint_bytes(model, optimizer=optimizer, precision=precision)
     saving = config["callbacks"]["checkpoints"]
     written = -(-order.steps // saving["every"])
     permanent = saving.get("permanent_every")
@@ -81,7 +82,7 @@ def costs_of(
 def peak_memory(config: Mapping[str, Any], *, precision: str, device_type: str) -> int:
     """Bytes that the run should take on each device; a ValueError where its optimizer's are not known."""
     trainer = config["trainer"]
-    return budget.peak_memory_bytes(
+    return memory_budget.peak_memory_bytes(
         config["model"],
         micro_batch=config["micro_batch"],
         optimizer=config["optimizer"]["_target_"].rpartition(".")[2],
@@ -89,4 +90,8 @@ def peak_memory(config: Mapping[str, Any], *, precision: str, device_type: str) 
         device_type=device_type,
         n_devices=trainer["devices"] * trainer["num_nodes"],
         sharded=trainer["strategy"] == "fsdp",
+        accumulates=config["micro_batch"] * trainer["devices"] * trainer["num_nodes"] < config["global_batch"],
+        compiled=trainer["compile"],
+        recompute=trainer["recompute"] == "blocks",
+        loss_kernel=trainer["loss_kernel"],
     )

@@ -98,6 +98,11 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
     )
     if model_config.attention not in (attention, "auto"):
         raise ValueError(f"model.attention={model_config.attention} cannot run: {because}. Take model.attention=auto.")
+    if attention == "sdpa_cudnn" and config["trainer"]["deterministic"]:
+        raise ValueError(
+            "model.attention=sdpa_cudnn does not go with trainer.deterministic=true: whether cuDNN's backward pass repeats its bits is "
+            "not known. Take model.attention=auto."
+        )
     loss_kernel, kernel_because = choose_loss_kernel(config["trainer"]["loss_kernel"], torch.device(device))
     if config["trainer"]["compile"]:
         refuse_without_compiler(device)

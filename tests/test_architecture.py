@@ -87,6 +87,7 @@ MAY_IMPORT = {
     "running": {
         "running",
         "analysis.budget",
+        "analysis.memory_budget",
         "analysis.mix_law",
         "callbacks",
         "data_modules",

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 import launch
-from analysis.budget import DEVICES, find_device, peak_memory_bytes
+from analysis.budget import DEVICES, find_device
+from analysis.memory_budget import peak_memory_bytes
 from plan import plan
 from running.composing import flatten, micro_batch_up_to
 from running.run_config import accumulation_of
@@ -60,7 +61,7 @@ def test_every_recipe_fits_every_hardware(recipe: str, preset: str) -> None:
         n_devices=trainer["devices"],
         sharded=trainer["strategy"] == "fsdp" and preset != "t4",  # which is refused in fp16
     )
-    assert needed < 0.7 * device.memory  # the estimate has been compared with no GPU, and others want memory too
+    assert needed < 0.75 * device.memory  # the allocator's gaps and CUDA itself want memory too
 
 
 def test_without_a_preset_nothing_is_said_of_hardware() -> None:

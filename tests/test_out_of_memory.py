@@ -46,15 +46,18 @@ def test_it_says_in_one_sentence_what_to_set(tiny_overrides: list[str], tmp_path
     assert said.startswith(
         "error: step 3 was not made: Tesla T4 is out of memory with micro_batch=8, where plan.py expects 0."
     )
-    assert said.endswith("the GPU has 15.8 GB: set micro_batch=4, and start the same command again.")
+    assert said.endswith(
+        "the GPU has 15.8 GB: set micro_batch=4 or trainer.recompute=blocks, and start the same command again."
+    )
 
 
 @pytest.mark.parametrize(
     ("settings", "what"),
     [
-        (["global_batch=12", "micro_batch=6"], "set micro_batch=4,"),
-        (["global_batch=12", "micro_batch=3", "trainer.devices=4"], "set micro_batch=1,"),
-        (["global_batch=8", "micro_batch=1"], "set a smaller model, or a shorter model.max_seq_len,"),
+        (["global_batch=12", "micro_batch=6"], "set micro_batch=4 or trainer.recompute=blocks,"),
+        (["global_batch=12", "micro_batch=3", "trainer.devices=4", "trainer.recompute=blocks"], "set micro_batch=1,"),
+        (["global_batch=8", "micro_batch=1"], "set trainer.recompute=blocks,"),
+        (["micro_batch=1", "trainer.recompute=blocks"], "set a smaller model, or a shorter model.max_seq_len,"),
     ],
 )
 def test_what_it_names_divides_the_global_batch(

@@ -46,6 +46,7 @@ def attend_flash(q: Tensor, k: Tensor, v: Tensor, plan: FlashPlan, dropout: floa
     """The package flash-attn; its causal mask is aligned with the last key."""
     import flash_attn  # not at the top: it is an extra, and only CUDA has it
 
+    deterministic = torch.are_deterministic_algorithms_enabled()  # torch's own kernels ask that themselves
     if plan.borders is not None:
         time = q.shape[1]
         flat = flash_attn.flash_attn_varlen_func(
@@ -58,13 +59,14 @@ def attend_flash(q: Tensor, k: Tensor, v: Tensor, plan: FlashPlan, dropout: floa
             time,
             dropout_p=dropout,
             causal=True,
+            deterministic=deterministic,
         )
         return flat.view(q.shape)
     if plan.key_counts is not None:
         return flash_attn.flash_attn_with_kvcache(
             q, k, v, cache_seqlens=plan.key_counts, cache_leftpad=plan.key_starts, causal=True
         )
-    return flash_attn.flash_attn_func(q, k, v, dropout_p=dropout, causal=True)
+    return flash_attn.flash_attn_func(q, k, v, dropout_p=dropout, causal=True, deterministic=deterministic)
 
 
 class DocumentsPlan(NamedTuple):

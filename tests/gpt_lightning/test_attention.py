@@ -38,8 +38,16 @@ def brute_force(q: Tensor, k: Tensor, v: Tensor, first: Tensor, last: Tensor) ->
 def flash_attn(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stand-in with flash-attn's three signatures and documented meaning, so that our side of the border can be checked."""
 
-    def flash_attn_func(q: Tensor, k: Tensor, v: Tensor, dropout_p: float = 0.0, causal: bool = False) -> Tensor:
+    def flash_attn_func(
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        dropout_p: float = 0.0,
+        causal: bool = False,
+        deterministic: bool = False,
+    ) -> Tensor:
         assert causal
+        assert deterministic == torch.are_deterministic_algorithms_enabled()
         batch, time, keys = q.shape[0], q.shape[1], k.shape[1]
         last = torch.arange(keys - time, keys).expand(batch, time)
         return brute_force(q, k, v, torch.zeros_like(last), last).to(q.dtype)
@@ -54,14 +62,21 @@ def flash_attn(monkeypatch: pytest.MonkeyPatch) -> None:
         max_seqlen_k: int,
         dropout_p: float = 0.0,
         causal: bool = False,
+        deterministic: bool = False,
     ) -> Tensor:
+        assert deterministic == torch.are_deterministic_algorithms_enabled()
         assert cu_seqlens_q.dtype == torch.int32
         assert torch.equal(cu_seqlens_q, cu_seqlens_k)
         assert cu_seqlens_q[0] == 0
         assert cu_seqlens_q[-1] == len(q)
         parts = [(start, end) for start, end in pairwise(cu_seqlens_q.tolist()) if start != end]
         assert max(end - start for start, end in parts) <= max_seqlen_q == max_seqlen_k
-        return torch.cat([flash_attn_func(*(x[None, a:b] for x in (q, k, v)), causal=causal)[0] for a, b in parts])
+        return torch.cat(
+            [
+                flash_attn_func(*(x[None, a:b] for x in (q, k, v)), causal=causal, deterministic=deterministic)[0]
+                for a, b in parts
+            ]
+        )
 
     def flash_attn_with_kvcache(
         q: Tensor,
@@ -105,7 +120,15 @@ def varlen_attn(monkeypatch: pytest.MonkeyPatch, flash_attn: None) -> None:
         assert window_size == (-1, 0)
         assert enable_gqa or query.shape[1] == key.shape[1]
         varlen: Tensor = sys.modules["flash_attn"].flash_attn_varlen_func(
-            query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, causal=True
+            query,
+            key,
+            value,
+            cu_seq_q,
+            cu_seq_k,
+            max_q,
+            max_k,
+            causal=True,
+            deterministic=torch.are_deterministic_algorithms_enabled(),
         )
         return varlen
 
@@ -119,6 +142,18 @@ def documents(batch: int = 3, time: int = 16) -> tuple[Tensor, Tensor]:
     for row, column in ((0, 0), (0, 5), (1, 3), (1, 4), (1, 15), (2, 9)):
         token_ids[row, column] = EOT
     return token_ids, targets
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["across", "apart"])
+@pytest.mark.usefixtures("flash_attn")
+def test_flash_attn_is_told_of_determinism(apart: bool) -> None:
+    token_ids, _ = documents()
+    model = build(attention="flash", **APART if apart else {})
+    torch.use_deterministic_algorithms(True)
+    try:
+        model(token_ids)
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
