@@ -81,6 +81,9 @@ def peak_memory_bytes(
     else:
         gradients = 7 if model["feed_forward"] == "swiglu" and not compiled else 2
         in_backward += tokens * gradients * _number_bytes(precision) * model["d_ff"]
+    if model["attention"] == "manual":  # gradients of T x T matrices: of scores, in fp32, and of what is dropped
+        rows = 4 + _number_bytes(precision) + (1 if model["dropout"] else 0)
+        in_backward += tokens * rows * model["n_heads"] * model["max_seq_len"]
     if not accumulates:
         in_backward -= states - weights - moments
     passing = max(around_head + _cuda_head_bytes(model, tokens, precision, loss_kernel), in_backward)
@@ -121,7 +124,9 @@ def _kept_per_token(model: Model, *, precision: str, device_type: str, compiled:
     masked = not model["attend_across_documents"] and not _takes_borders(model, number, cpu)
     rows = 0.0  # bytes a key in a head, of T x T matrices
     if model["attention"] == "manual":
-        softmax = 4 if precision.endswith("mixed") and not cpu else number  # CUDA's autocast takes it in fp32
+        softmax = (
+            4 if precision.endswith("mixed") and not cpu and not compiled else number
+        )  # CUDA's autocast takes fp32
         rows = softmax + mask + (number if mask or softmax != number else 0)
         attention = 3 * number * d_model + (qkv if model["qk_norm"] and number == 4 else 0)
     elif cpu and mask:  # no kernel of torch drops there: T x T after all, all in fp32

@@ -100,8 +100,8 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
         raise ValueError(f"model.attention={model_config.attention} cannot run: {because}. Take model.attention=auto.")
     if attention == "sdpa_cudnn" and config["trainer"]["deterministic"]:
         raise ValueError(
-            "model.attention=sdpa_cudnn does not go with trainer.deterministic=true: whether cuDNN's backward pass repeats its bits is "
-            "not known. Take model.attention=auto."
+            "model.attention=sdpa_cudnn does not go with trainer.deterministic=true: cuDNN's backward pass is not known to "
+            "repeat its bits. Take model.attention=auto."
         )
     loss_kernel, kernel_because = choose_loss_kernel(config["trainer"]["loss_kernel"], torch.device(device))
     if config["trainer"]["compile"]:

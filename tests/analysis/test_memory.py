@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import launch
 from analysis.budget import NUMBER_FORMATS
 from analysis.memory_budget import (
     activation_bytes_per_token,
@@ -22,6 +23,7 @@ from gpt_lightning.model import GPT, GPTConfig
 from tests.analysis.test_budget import SMALL, shipped
 from train import train
 
+NULL_GPU = read_results("null_gpu")["rows"]
 MODERN = {"n_kv_heads": 2, "norm": "rmsnorm", "feed_forward": "relu2", "position": "rope", "qk_norm": True}
 
 
@@ -133,8 +135,32 @@ def test_large_pictures_of_memory() -> None:
     activations = activation_bytes_per_token(model, precision="bf16-mixed", device_type="cuda") * 1024
     assert 1 < (batch - alone) / (31 * activations) < 1.1  # and what passes, in the last block's backward pass
     compared = peak_memory_bytes(model | {"attention": "manual"}, micro_batch=32, **sizes)
-    # T x T scores of every head, in fp32 and in bf16
-    assert compared - batch == pytest.approx(32 * 12 * 12 * 1024**2 * 6, rel=0.01)
+    # T x T scores of every head, in fp32 and in bf16, and in one block their gradients
+    assert compared - batch == pytest.approx(32 * 12 * (12 + 1) * 1024**2 * 6, rel=0.02)
+
+
+@pytest.mark.parametrize("row", [row for row in NULL_GPU if "bytes" in row], ids=lambda row: row["what"])
+def test_memory_on_cuda_is_what_torch_allocated(row: dict[str, Any]) -> None:
+    """As counted without a GPU, for every shipped model; plain, compiled and recomputed."""
+    foretold = peak_memory_bytes(
+        shipped(row["model"], "bpe_4096" if "micro" in row["model"] else "gpt2"),
+        micro_batch=row["micro_batch"],
+        optimizer="AdamW",
+        precision="bf16-mixed",
+        **row["settings"],
+    )
+    assert foretold == pytest.approx(row["bytes"], rel=0.05)
+
+
+def test_every_shipped_model_was_counted() -> None:
+    models = launch.group_choices("model")
+    assert {row["model"] for row in NULL_GPU if "bytes" in row} == set(models)
+    assert {row["what"] for row in NULL_GPU if "graph breaks" in row["what"]} == {f"graph breaks, {m}" for m in models}
+
+
+def test_no_figure_is_above_its_limit() -> None:
+    """Launches, waiting and copies as they were last counted."""
+    assert [row["what"] for row in NULL_GPU if row["limit"] is not None and row["figure"] > row["limit"]] == []
 
 
 @pytest.mark.parametrize("arguments", [{"optimizer": "Muon"}, {"precision": "auto"}])
