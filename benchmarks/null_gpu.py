@@ -1,8 +1,8 @@
 """python -m benchmarks.null_gpu: what a training asks of a GPU, counted without one; see `cuda_calls`.
 
 Launches of a step, of the loss head, of Muon and of a generated token; waiting and copies of the real Trainer; graph breaks; and
-memory beside plan.py's estimate. Prints a table, writes benchmarks/results/null_gpu.json, and exits with 1 if a figure is above
-its limit. What a limit is a share of was counted in commit 19adf72, before the program was made ready for GPUs.
+memory beside plan.py's estimate. Prints tables, writes benchmarks/results/null_gpu.json and the table of docs/hardware.md, and
+exits with 1 if a figure is above its limit. What a limit is a share of was counted in commit 19adf72, before the program was made ready for GPUs.
 """
 
 import gc
@@ -19,7 +19,7 @@ import launch
 from analysis.memory_budget import peak_memory_bytes
 from benchmarks.cuda_calls import COUNTED_STEPS, CountedSteps, CudaCalls, GraphStandIn
 from benchmarks.machine import describe
-from benchmarks.tables import Lines, print_table, write_results
+from benchmarks.tables import ROOT, Lines, markdown_table, print_table, put_into, read_results, write_results
 from callbacks.mix_ledger import MixLedger
 from gpt_lightning.generation import Sampling, generate
 from gpt_lightning.model import GPT, GPTConfig
@@ -28,6 +28,7 @@ from gpt_lightning.optim import MuonAdamW, parameter_groups
 from running import allowed_targets
 from train import train
 
+BEGIN, END = "<!-- made by python -m benchmarks.null_gpu -->", "<!-- end of what was counted -->"
 BATCH = 32
 # sequences of a micro-batch in the rows of memory, where they are not BATCH
 MICRO_BATCH = {"gpt2_350m": 16, "gpt2_774m": 8, "gpt2_1558m": 4, "rangeflow_124m": 8}
@@ -231,6 +232,13 @@ def lines(rows: list[Row]) -> Lines:
     return table
 
 
+def markdown() -> str:
+    """The table of docs/hardware.md: what is launched, waited for and copied."""
+    results = read_results("null_gpu")
+    told = [row for row in results["rows"] if "bytes" not in row and not row["what"].startswith("graph")]
+    return markdown_table([line[:3] for line in lines(told)], results["machine"])
+
+
 def too_high(row: Row) -> bool:
     """Whether a figure is above its limit."""
     return row["limit"] is not None and row["figure"] > row["limit"]
@@ -253,6 +261,7 @@ def main() -> None:
         print_table(lines(new))
         rows += new
     write_results("null_gpu", {"machine": describe("cuda"), "rows": rows})
+    put_into(ROOT / "docs" / "hardware.md", BEGIN, END, markdown())
     if failed := [row["what"] for row in rows if too_high(row)]:
         sys.exit(f"error: above their limits: {'; '.join(failed)}.")
 

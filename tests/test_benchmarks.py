@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import choices, gpu, loading, recipes, report, width
+from benchmarks import choices, gpu, loading, null_gpu, recipes, report, width
 from gpt_lightning.model import GPT, GPTConfig
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -14,6 +14,10 @@ SMALL = {"n_layers": 2, "d_model": 32, "n_heads": 2, "vocab_size": 64, "max_seq_
 
 def test_the_readme_shows_the_results() -> None:
     assert report.markdown() in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_docs_show_what_was_counted_without_a_gpu() -> None:
+    assert null_gpu.markdown() in (ROOT / "docs" / "hardware.md").read_text(encoding="utf-8")
 
 
 def test_the_docs_show_what_choices_are_worth() -> None:

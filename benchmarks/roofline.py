@@ -1,0 +1,121 @@
+"""python -m benchmarks.roofline: the MFU that a training step of GPT-2 124M could reach.
+
+This is an estimate from counts, not a measurement. Matrix products run at a share of the data sheet's peak, everything else at a
+share of its memory bandwidth, nothing overlaps, and the host costs nothing; the shares are assumptions. What the fused kernels of
+compiled blocks read and write is counted by torch's inductor on a null GPU (see `cuda_calls`), the rest by hand below. Prints the
+table of docs/hardware.md and puts it there.
+"""
+
+import logging
+from typing import Any, NamedTuple
+
+import torch
+from torch._inductor import compile_fx
+from torch._inductor.graph import GraphLowering
+
+from analysis.budget import flops_per_token
+from benchmarks.null_gpu import BATCH, _on_gpu, _pass, shipped
+from benchmarks.tables import ROOT, Lines, markdown_table, print_table, put_into
+from gpt_lightning.model import GPTConfig
+
+BEGIN, END = "<!-- made by python -m benchmarks.roofline -->", "<!-- end of the roofline -->"
+
+
+class Ceiling(NamedTuple):
+    """A GPU by its data sheet, and the share of it that is assumed."""
+
+    flops: float
+    """Dense, in bf16."""
+    bandwidth: float
+    """Bytes per second."""
+    products: float = 0.75
+    attention: float = 0.4
+    memory: float = 0.85
+
+
+CEILINGS = {
+    "H200": Ceiling(989e12, 4.8e12),
+    "H100 SXM": Ceiling(989e12, 3.35e12),
+    "A100 40GB": Ceiling(312e12, 1.555e12, products=0.85, attention=0.5),
+}
+
+
+class Counts(NamedTuple):
+    """Of one step of 32 sequences."""
+
+    products: float
+    """FLOPs of matrix products."""
+    attention: float
+    """FLOPs of attention's kernels; a causal one leaves half of them out."""
+    in_blocks: float
+    """Bytes read and written by fused kernels."""
+    in_head: float
+    around: float
+    """Embedding, positions, last norm, and the gradients of them."""
+    update: float
+    """Clipping and AdamW."""
+
+
+def count(name: str = "gpt2_124m") -> Counts:
+    """Count a step on the null GPU; without dropout."""
+    config = shipped(name, dropout=0.0)
+    in_block = _bytes_of_fused_kernels(config)
+    tokens, width = BATCH * config.max_seq_len, config.d_model
+    attention = 12 * config.n_layers * width * config.max_seq_len  # as flops_per_token counts it
+    parameters = sum(p.numel() for p in _on_gpu(config).parameters())
+    return Counts(
+        products=tokens * (flops_per_token(vars(config)) - attention),
+        # of a causal kernel half, and its backward pass forms the scores again: seven products where the custom counts six
+        attention=tokens * attention * 7 / 6 / 2,
+        in_blocks=config.n_layers * in_block,
+        # each logit is read twice and written once, in two bytes; the gradient of the weight is read and written by each chunk
+        in_head=6 * tokens * config.vocab_size + 8 * config.vocab_size * width * tokens / 8192,
+        around=16 * 4 * tokens * width,
+        # the norm reads a gradient and scaling reads and writes it; AdamW reads four numbers of a parameter and writes three
+        update=(3 + 7) * 4 * parameters,
+    )
+
+
+def _bytes_of_fused_kernels(config: GPTConfig) -> int:
+    """In the forward and backward pass of one block, without matrix products and attention's kernel."""
+    torch._inductor.config.fx_graph_cache = False  # what is read from a cache is not counted
+    compile_fx.inductor_metrics_log.setLevel(logging.INFO)  # nor is what is not logged
+    fused: list[int] = []
+    count_bytes = GraphLowering.count_bytes
+
+    def count_fused(graph: Any) -> Any:
+        fused.extend(node.get_read_write_buffers_sizes() for node in graph.scheduler.nodes if not node.is_extern())
+        return count_bytes(graph)
+
+    GraphLowering.count_bytes = count_fused  # type: ignore
+    _pass(_on_gpu(config, compiled=True), BATCH)
+    return sum(fused)
+
+
+def lines(counts: Counts) -> Lines:
+    """Milliseconds by part, and the MFU that follows."""
+    parts = ("products", "attention", "fused kernels of blocks", "loss kernel", "around", "update")
+    table = [["at most, of GPT-2 124M, 32 x 1,024 tokens, bf16, compiled", *(f"{part}, ms" for part in parts), "MFU"]]
+    model: dict[str, Any] = vars(shipped("gpt2_124m"))
+    for name, ceiling in CEILINGS.items():
+        milliseconds = [
+            1e3 * counts.products / (ceiling.flops * ceiling.products),
+            1e3 * counts.attention / (ceiling.flops * ceiling.attention),
+            *(1e3 * n / (ceiling.bandwidth * ceiling.memory) for n in counts[2:]),
+        ]
+        tokens = BATCH * model["max_seq_len"]
+        mfu = flops_per_token(model) * tokens / (sum(milliseconds) / 1e3) / ceiling.flops
+        table.append([name, *(f"{ms:.1f}" for ms in milliseconds), f"{mfu:.0%}"])
+    return table
+
+
+def main() -> None:
+    """Print the table and put it into docs/hardware.md."""
+    torch.backends.cuda.enable_cudnn_sdp(False)  # a null GPU has no cuDNN
+    table = lines(count())
+    print_table(table)
+    put_into(ROOT / "docs" / "hardware.md", BEGIN, END, markdown_table(table, None))
+
+
+if __name__ == "__main__":
+    main()
