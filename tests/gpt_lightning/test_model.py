@@ -80,6 +80,30 @@ def test_z_loss_is_trained_on_and_not_reported() -> None:
     assert sums[0].nats == sums[1].nats == sums[1].objective
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_recomputed_changes_no_bit_and_is_not_kept(family: str) -> None:
+    """Dropout included; of each block its input stays, and what all blocks share."""
+    token_ids, targets, mask = sequences()
+    gradients, kept = [], []
+    for recompute in (False, True):
+        model = build(n_layers=4, dropout=0.2, **FAMILIES[family])
+        model.recompute = recompute
+        storages: dict[int, int] = {}
+
+        def keep(x: torch.Tensor, storages: dict[int, int] = storages) -> torch.Tensor:
+            storages[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+            return x
+
+        torch.manual_seed(3)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+            loss = model.loss(token_ids, targets, mask)
+        loss.backward()
+        gradients.append([loss, *(p.grad for p in model.parameters())])
+        kept.append(sum(storages.values()))
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+    assert kept[1] < 0.3 * kept[0]
+
+
 def test_logits_are_capped() -> None:
     token_ids, _, _ = sequences()
     model = build(logit_soft_cap=0.1)
