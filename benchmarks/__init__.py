@@ -6,7 +6,7 @@ generation.py    tokens per second, and the greedy tokens compared
 loss_head.py     the head alone against cross-entropy on whole logits
 watchers.py      what the callbacks add to a step
 linear.py        matrix products without gradients against torch's own
-gpu.py           what only a GPU can show: backends, precisions, compilation, MFU
+gpu_day/         what only a GPU can show, within nine minutes: correctness, resume, speed, MFU, memory
 mix_law.py       laws of mixes on RegMix's runs: the table of docs/mix_laws.md
 choices.py       what each choice of model=modern_124m is worth: the table of docs/model.md
 machine.py       what the figures were made on, and how memory is measured

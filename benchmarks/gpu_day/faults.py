@@ -31,7 +31,7 @@ APART = ["model.attend_across_documents=false"]
 
 def overflow(base: list[str]) -> dict[str, Any]:
     """The scaled gradient of one step does not fit: no weight changes, the scale is halved, the schedule waits."""
-    overrides = [*base, "name=overflow", "trainer.precision=16-mixed", "model.dropout=0", "micro_batch=16"]
+    overrides = [*base, "name=overflow", "trainer.precision=16-mixed", "model.dropout=0", "micro_batch=${global_batch}"]
     train(config_of(overrides, probe={"kind": "Overflow", "at": AT}))
     seen = Overflow.seen
     said = {
@@ -67,7 +67,7 @@ def not_finite(base: list[str]) -> dict[str, Any]:
 def nothing_waits(base: list[str], more: list[str]) -> dict[str, Any]:
     """torch raises at a synchronisation within a step."""
     config = config_of(
-        [*base, *more, "log_every=1000", "trainer.precision=bf16-mixed", "model.dropout=0"],
+        [*base, *more, "log_every=8", "trainer.precision=bf16-mixed", "model.dropout=0"],
         probe={"kind": "NoWaiting", "after": AT, "before": AT + 3},
     )
     try:

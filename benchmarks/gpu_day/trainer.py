@@ -78,5 +78,5 @@ def overrides(day: Day, shape: dict[str, int]) -> list[str]:
         *("val_every=1000", "callbacks.samples.every=1000", "callbacks.checkpoints.every=1000"),
         *(f"data_dir={day.folder}/data", f"runs_dir={day.folder}/trainer", "trainer.accelerator=cuda"),
         "trainer.precision=bf16-mixed",
-        *(UNJUDGED if day.rehearse else []),
+        *([*UNJUDGED, "log_every=2"] if day.rehearse else []),
     ]
