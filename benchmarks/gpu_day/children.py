@@ -77,14 +77,19 @@ class Child:
         return self.answer(until=until)
 
     def end(self) -> None:
+        """Kill it, if it has not ended."""
+        assert self._process.stdin is not None
         self._process.kill()
         self._process.wait()
+        with suppress(BrokenPipeError):  # a question that nobody read
+            self._process.stdin.close()
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.startswith(_MARK):
-                self._answers.put(json.loads(line[1:]))
+        with self._process.stdout as lines:
+            for line in lines:
+                if line.startswith(_MARK):
+                    self._answers.put(json.loads(line[1:]))
         self._answers.put(None)
 
 

@@ -40,7 +40,7 @@ class Day:
         self.add(row, {"skipped": why})
 
     def measure(self, row: str, work: Callable[[], Values], *, seconds: float = 1) -> Values | None:
-        """Append what `work` gives, or its error; skip it where fewer seconds are left than it takes."""
+        """Append what `work` gives, or its error; skip the row where the time is over, or too little is left for `seconds`."""
         return self._guarded(row, work, seconds, {})
 
     def check(self, row: str, work: Callable[[], Values], *, seconds: float = 1) -> Values | None:
@@ -57,6 +57,9 @@ class Day:
         begin = time.perf_counter()
         try:
             values = work()
+        except TimeoutError:
+            self.skip(row, "no time is left")
+            return None
         except Exception as error:  # one row that cannot be made must not lose the others
             self.add(row, {**if_broken, "error": describe_error(error)})
             return None

@@ -18,7 +18,7 @@ BATCHES = (1, 8, 64)
 
 def run(day: Day) -> None:
     torch.backends.cuda.enable_cudnn_sdp(not day.rehearse)
-    name, new_tokens = ("micro", 3) if day.rehearse else ("gpt2_124m", 200)
+    name, new_tokens = ("micro", 3) if day.rehearse else ("gpt2_124m", 128)
     weights = random_model(name)
     ours = deepcopy(weights).to(day.device, torch.bfloat16)
     for batch in BATCHES:

@@ -5,12 +5,13 @@ default gives is noted.
 """
 
 import os
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu_day.children import Child
-from benchmarks.gpu_day.day import Day, describe_error
+from benchmarks.gpu_day.day import Day
 from benchmarks.gpu_day.trainings import REHEARSED, SMALL, Fingerprints, fingerprints_of
 
 STEPS = 20
@@ -40,15 +41,16 @@ def run(day: Day) -> None:
         for mode in modes:
             straight, again, stopped = (trained[mode, part] for part in ("straight", "again", "stopped"))
             for row, other in ((f"{mode}: the same command twice", again), (f"{mode}: 20 = 10 + 10", stopped)):
-                try:
-                    day.add(row, judged(mode, straight.result(), other.result()))
-                except Exception as error:
-                    broken = {"error": describe_error(error)}
-                    day.add(row, {"passed": False, **broken} if must_be_equal(mode) else broken)
+                note = day.check if must_be_equal(mode) else day.measure
+                note(row, partial(_judged, mode, straight, other))
 
 
 def must_be_equal(mode: str) -> bool:
     return mode.startswith("deterministic")
+
+
+def _judged(mode: str, straight: "Future[Fingerprints]", other: "Future[Fingerprints]") -> dict[str, Any]:
+    return judged(mode, straight.result(), other.result())
 
 
 def judged(mode: str, straight: Fingerprints, other: Fingerprints) -> dict[str, Any]:
@@ -81,7 +83,7 @@ def _train(day: Day, name: str, overrides: list[str], stops: list[int | None]) -
             log=Path(day.folder) / f"{name}_{number}.log",
         )
         try:
-            child.answer(until=day.until)
+            child.answer(until=day.until - 3)
         finally:
             child.end()
     return fingerprints_of(Path(day.folder) / "resume" / name)

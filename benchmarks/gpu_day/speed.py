@@ -6,7 +6,9 @@ round, so that a GPU that slows down slows all of them down. What counts is the 
 
 import math
 import statistics
+import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -54,36 +56,36 @@ def run(day: Day) -> None:
 
 def _compiled(day: Day, shape: Mapping[str, int], at_once: int) -> dict[str, tuple[Child, dict[str, Any]]]:
     """The contestants that are ready, each with what it said of itself."""
-    ready: dict[str, tuple[Child, dict[str, Any]]] = {}
-    waiting = list(ROWS)
     until = day.until - _FOR_ROUNDS * day.seconds_left()
-    while waiting:
-        wave, waiting = waiting[:at_once], waiting[at_once:]
-        started = {}
-        for name in wave:
-            if ROWS[name].get("who") == "nanogpt" and day.nanogpt is None:
-                day.skip(name, "--nanogpt names no folder with its model.py")
-            elif name == "ours, sdpa_cudnn, compiled" and day.rehearse:
-                day.skip(name, "a rehearsal has no cuDNN")
-            else:
-                started[name] = _start(day, name, shape)
-        for name, child in started.items():
-            try:
-                ready[name] = child, child.answer(until=until)
-            except TimeoutError:
-                day.skip(name, "it was not compiled in time")
-                child.end()
-            except ChildBroke as error:
-                day.add(name, {"error": str(error)})
-                child.end()
-    return ready
+    names = []
+    for name, row in ROWS.items():
+        if row.get("who") == "nanogpt" and day.nanogpt is None:
+            day.skip(name, "--nanogpt names no folder with its model.py")
+        elif row.get("attention") == "sdpa_cudnn" and day.rehearse:
+            day.skip(name, "a rehearsal has no cuDNN")
+        else:
+            names.append(name)
+    with ThreadPoolExecutor(at_once) as pool:
+        ready = zip(names, pool.map(lambda name: _start(day, name, shape, until), names), strict=True)
+        return {name: started for name, started in ready if started}
 
 
-def _start(day: Day, name: str, shape: Mapping[str, int]) -> Child:
+def _start(day: Day, name: str, shape: Mapping[str, int], until: float) -> tuple[Child, dict[str, Any]] | None:
+    """A contestant that is ready; None: it is not, and its row says why."""
+    if time.time() > until:
+        day.skip(name, "no time is left")
+        return None
     given: dict[str, Any] = {"row": ROWS[name], "shape": dict(shape), "device": day.device}
     given |= {"rehearse": day.rehearse, "nanogpt": day.nanogpt}
-    log = Path(day.folder) / f"speed_{list(ROWS).index(name)}.log"
-    return Child("contestant", given, log=log)
+    child = Child("contestant", given, log=Path(day.folder) / f"speed_{list(ROWS).index(name)}.log")
+    try:
+        return child, child.answer(until=until)
+    except TimeoutError:
+        day.skip(name, "it was not compiled in time")
+    except ChildBroke as error:
+        day.add(name, {"error": str(error)})
+    child.end()
+    return None
 
 
 def measured(

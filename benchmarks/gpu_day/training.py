@@ -7,7 +7,7 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from benchmarks.gpu_day.children import argument, give
 from benchmarks.gpu_day.trainings import config_of, rehearse
-from callbacks import Stopped
+from callbacks.stopping import Stopped
 from gpt_lightning.sharding import ShardedStrategy
 from running import training
 from train import train
