@@ -118,6 +118,12 @@ def _with_wheels(wheels: Path | None, folder: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
+def _keep_logs(folder: Path, to: Path) -> None:
+    """The ends of what the stages' children said, in one file."""
+    ends = [f"== {path.stem}\n{path.read_text(errors='replace')[-5000:]}" for path in sorted(folder.glob("*.log"))]
+    to.write_text("\n".join(ends), encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=DAY, help="all stages together")
@@ -136,7 +142,11 @@ def main() -> None:
         results.unlink(missing_ok=True)
         day = Day(str(results), folder, "", 0.0, rehearse=options.rehearse, nanogpt=options.nanogpt)
         chosen = {stage: STAGES[stage] for stage in STAGES if stage in options.stages}
-        sys.exit(run_day(day, chosen, seconds=options.seconds, environment=environment))
+        try:
+            code = run_day(day, chosen, seconds=options.seconds, environment=environment)
+        finally:
+            _keep_logs(Path(folder), results.with_suffix(".log"))
+        sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ REHEARSED_MODES = ("default, eager", "deterministic, documents apart, compiled")
 
 def run(day: Day) -> None:
     modes = {mode: MODES[mode] for mode in (REHEARSED_MODES if day.rehearse else MODES)}
-    at_once = max(1, (os.cpu_count() or 1) // 2)
+    at_once = max(2, (os.cpu_count() or 1) // 2)
     with ThreadPoolExecutor(at_once) as pool:
         trained = {
             (mode, part): pool.submit(_train, day, f"{mode}, {part}", overrides, stops)

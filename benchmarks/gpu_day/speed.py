@@ -5,6 +5,7 @@ round, so that a GPU that slows down slows all of them down. What counts is the 
 """
 
 import math
+import os
 import statistics
 import time
 from collections.abc import Mapping
@@ -29,7 +30,7 @@ MFU, AGAINST_PEER, MEMORY = 0.5, 1.15, 0.6
 def run(day: Day) -> None:
     shape = REHEARSED if day.rehearse else SHAPE
     gpu = torch.cuda.get_device_properties(0)
-    at_once = max(1, int(gpu.total_memory // _BYTES_OF_ONE)) if not day.rehearse else 1
+    at_once = max(1, min(int(gpu.total_memory // _BYTES_OF_ONE), os.cpu_count() or 1))
     ready = _compiled(day, shape, at_once)
     seconds: dict[str, list[float]] = {name: [] for name in ready}
     for _ in range(ROUNDS if not day.rehearse else 1):
