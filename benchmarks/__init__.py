@@ -6,7 +6,7 @@ generation.py    tokens per second, and the greedy tokens compared
 loss_head.py     the head alone against cross-entropy on whole logits
 watchers.py      what the callbacks add to a step
 linear.py        matrix products without gradients against torch's own
-gpu.py           what only a GPU can show: backends, precisions, compilation, MFU
+gpu_day/         what only a GPU can show, within nine minutes: correctness, resume, speed, MFU, memory
 null_gpu.py      what a training asks of a GPU, counted without one by cuda_calls.py
 roofline.py      the MFU that it could reach at most
 mix_law.py       laws of mixes on RegMix's runs: the table of docs/mix_laws.md

@@ -31,10 +31,10 @@ def measure(who: str, *, model: str, batch: int, new_tokens: int) -> dict[str, A
         tokens_per_second; mb, what generating added at its peak; the ids of every answer; of ours also the share of what
         memory allows, once the prompt is read: every weight is read once for each token of the batch.
     """
-    ours = _model(model)
+    ours = random_model(model)
     prompts = torch.randint(0, ours.config.vocab_size, (batch, PROMPT_TOKENS)).tolist()
     if who == "transformers":
-        call = _transformers(ours, prompts, new_tokens)
+        call = transformers_generation(ours, prompts, new_tokens)
     else:
         call = partial(generate, ours, prompts, new_tokens, sampling=Sampling(temperature=0))
     memory = AddedMemory()
@@ -47,7 +47,7 @@ def measure(who: str, *, model: str, batch: int, new_tokens: int) -> dict[str, A
     return result
 
 
-def _model(name: str) -> GPT:
+def random_model(name: str) -> GPT:
     """Random weights, large enough that the likeliest token is not the last one once more."""
     torch.manual_seed(0)
     tokenizer = "bpe_4096" if name == "micro" else "gpt2"
@@ -60,7 +60,9 @@ def _model(name: str) -> GPT:
     return model
 
 
-def _transformers(ours: GPT, prompts: list[list[int]], new_tokens: int) -> Callable[[], list[list[int]]]:
+def transformers_generation(
+    ours: GPT, prompts: list[list[int]], new_tokens: int, *, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> Callable[[], list[list[int]]]:
     """What generates with the same weights in transformers."""
     from transformers import AutoModelForCausalLM
 
@@ -69,7 +71,8 @@ def _transformers(ours: GPT, prompts: list[list[int]], new_tokens: int) -> Calla
         theirs = AutoModelForCausalLM.from_pretrained(Path(folder) / "model").eval()
     for parameter in theirs.parameters():
         parameter.data = parameter.data.clone()  # out of the mapped file, as ours are
-    ids = torch.tensor(prompts)
+    theirs.to(device, dtype)
+    ids = torch.tensor(prompts, device=device)
     options = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens, "do_sample": False, "pad_token_id": 0}
 
     @torch.no_grad()

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from benchmarks import gpu
+from benchmarks.gpu_day import table as gpu_day
+from benchmarks.gpu_day.day import read_rows
 from benchmarks.tables import RESULTS, ROOT, Lines, markdown_table, put_into, read_results
 
 BEGIN, END = "<!-- benchmarks: made by python -m benchmarks.report -->\n", "<!-- end of benchmarks -->\n"
@@ -152,9 +153,9 @@ def markdown() -> str:
     """All results, for the README."""
     on_cpu = read_results("cpu")
     parts = [markdown_table(lines(name, result["rows"]), result["machine"]) for name, result in on_cpu.items()]
-    on_gpus = [read_results(path.stem) for path in sorted(RESULTS.glob("gpu_*.json"))]
-    parts += [markdown_table(gpu.lines(result["rows"]), result["machine"]) for result in on_gpus]
-    return "\n".join(parts if on_gpus else [*parts, markdown_table(gpu.lines(gpu.NOT_MEASURED), None)])
+    on_gpus = [read_rows(path) for path in sorted(RESULTS.glob("gpu_day_*.jsonl"))]
+    parts += [markdown_table(gpu_day.lines(rows), gpu_day.machine(rows)) for rows in on_gpus]
+    return "\n".join(parts if on_gpus else [*parts, markdown_table(gpu_day.NOT_MEASURED, None)])
 
 
 def main() -> None:

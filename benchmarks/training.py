@@ -20,6 +20,13 @@ from running import allowed_targets
 from train import train
 
 WARM_UP = 3  # steps that are not counted
+STDLIB_ALONE: dict[str, Any] = {
+    "unit": "fraction",
+    "interpolation": "linear",
+    "max_epochs": {},
+    "on_exhausted": "repeat",
+    "keyframes": {"start": {"at": 0.0, "weights": {"stdlib": 1.0}}},
+}
 
 
 def measure(who: str, *, shape: dict[str, int], precision: str, steps: int) -> dict[str, float]:
@@ -63,13 +70,7 @@ def _ours(shape: dict[str, int], precision: str, steps: int) -> dict[str, float]
                 *(f"max_steps={WARM_UP + steps}", "schedule.warmup_steps=1", "trainer.accelerator=cpu"),
             ],
         )
-        config["curriculum"] = {
-            "unit": "fraction",
-            "interpolation": "linear",
-            "max_epochs": {},
-            "on_exhausted": "repeat",
-        }
-        config["curriculum"]["keyframes"] = {"start": {"at": 0.0, "weights": {"stdlib": 1.0}}}
+        config["curriculum"] = STDLIB_ALONE
         config["callbacks"] = {"clock": {"_target_": "benchmarks.training.Clock"}} | config["callbacks"]
         memory = AddedMemory()
         train(config)

@@ -35,6 +35,7 @@ MAY_IMPORT = {
         "analysis",
         "benchmarks",
         "callbacks.data_wait",
+        "callbacks.stopping",
         "data_modules",
         "evaluate",
         "gpt_lightning",

@@ -1,15 +1,17 @@
 """The benchmarks measure what they say, and the README says what they measured."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import choices, gpu, loading, null_gpu, recipes, report, width
-from gpt_lightning.model import GPT, GPTConfig
+from analysis.budget import flops_per_token, peak_flops
+from benchmarks import choices, loading, null_gpu, recipes, report, width
+from benchmarks.gpu_day.contestants import SHAPE, model_config
+from gpt_lightning.model import GPT
 
 ROOT = Path(__file__).resolve().parent.parent
-SMALL = {"n_layers": 2, "d_model": 32, "n_heads": 2, "vocab_size": 64, "max_seq_len": 16, "batch": 2}
 
 
 def test_the_readme_shows_the_results() -> None:
@@ -33,23 +35,18 @@ def test_the_docs_show_what_optimizer_and_schedule_are_worth() -> None:
 
 
 def test_flops_of_a_token_count_every_matrix() -> None:
-    sizes = {key: value for key, value in gpu.SHAPE.items() if key != "batch"}
+    config = model_config({}, SHAPE)
     with torch.device("meta"):
-        model = GPT(GPTConfig(**sizes, d_ff=3072))
+        model = GPT(config)
     n_parameters = model.n_parameters() - model.positions.weight.numel()
     expected = 6 * n_parameters + 12 * 12 * 768 * 1024
-    assert gpu.flops_per_token(gpu.SHAPE) == pytest.approx(expected, rel=2e-3)  # all but biases and norms
+    assert flops_per_token(asdict(config)) == pytest.approx(expected, rel=2e-3)  # all but biases and norms
 
 
 def test_an_unknown_device_has_no_peak() -> None:
-    assert gpu.peak_flops("NVIDIA H200") == gpu.peak_flops("NVIDIA H100 80GB HBM3") == 989e12
-    assert gpu.peak_flops("NVIDIA A100-SXM4-40GB") == 312e12
-    assert gpu.peak_flops("NVIDIA L40") is None
-
-
-@pytest.mark.parametrize("row", [gpu.ROWS[0], {"who": "transformers", "compile": False}], ids=["ours", "transformers"])
-def test_a_row_of_the_gpu_table_runs(row: dict[str, object]) -> None:
-    assert gpu.measure(row, SMALL, device="cpu", steps=2)["tokens_per_second"] > 0
+    assert peak_flops("NVIDIA H200") == peak_flops("NVIDIA H100 80GB HBM3") == 989e12
+    assert peak_flops("NVIDIA A100-SXM4-40GB") == 312e12
+    assert peak_flops("NVIDIA L40") is None
 
 
 @pytest.mark.parametrize("who", ["ours", "bare"])

@@ -1,0 +1,48 @@
+"""Greedy generation of 124M in bf16 from the same weights, ours and transformers': tokens per second of the whole batch."""
+
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from functools import partial
+from typing import Any
+
+import torch
+
+from benchmarks.generation import PROMPT_TOKENS, random_model, transformers_generation
+from benchmarks.gpu_day.day import Day
+from gpt_lightning.generation import Sampling, generate
+from gpt_lightning.model import GPT
+
+BATCHES = (1, 8, 64)
+
+
+def run(day: Day) -> None:
+    torch.backends.cuda.enable_cudnn_sdp(not day.rehearse)
+    name, new_tokens = ("micro", 3) if day.rehearse else ("gpt2_124m", 128)
+    weights = random_model(name)
+    ours = deepcopy(weights).to(day.device, torch.bfloat16)
+    for batch in BATCHES:
+        generator = torch.Generator().manual_seed(0)
+        prompts = torch.randint(0, weights.config.vocab_size, (batch, PROMPT_TOKENS), generator=generator).tolist()
+        call = partial(generate, ours, prompts, new_tokens, sampling=Sampling(temperature=0))
+        mine = day.measure(f"ours, batch {batch}", partial(timed, call, batch * new_tokens), seconds=5)
+        work = partial(_peer, weights, prompts, new_tokens, day.device)
+        theirs = day.measure(f"transformers, batch {batch}", work, seconds=10)
+        if mine and theirs:
+            ratio = mine["tokens_per_second"] / theirs["tokens_per_second"]
+            day.add(f"ours against transformers, batch {batch}", {"value": ratio})
+
+
+def _peer(weights: GPT, prompts: list[list[int]], new_tokens: int, device: str) -> dict[str, Any]:
+    call = transformers_generation(weights, prompts, new_tokens, device=device, dtype=torch.bfloat16)
+    return timed(call, len(prompts) * new_tokens)
+
+
+def timed(call: Callable[[], Any], n_tokens: int) -> dict[str, Any]:
+    """Tokens per second, the better of two calls after one that is not counted."""
+    seconds = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - begin)
+    return {"tokens_per_second": n_tokens / min(seconds[1:])}

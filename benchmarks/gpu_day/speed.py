@@ -1,0 +1,127 @@
+"""The table: tokens per second, MFU and memory of GPT-2 124M, ours and the peers'.
+
+Each contestant is a process of its own. All build and compile first, several at a time; then they train in turns, round after
+round, so that a GPU that slows down slows all of them down. What counts is the median round.
+"""
+
+import math
+import os
+import statistics
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from analysis.budget import peak_flops
+from benchmarks.gpu_day.children import Child, ChildBroke
+from benchmarks.gpu_day.contestants import OURS, PEERS, REHEARSED, ROWS, SHAPE, TRANSFORMERS
+from benchmarks.gpu_day.day import Day
+
+ROUNDS, STEPS = 5, 8
+_BYTES_OF_ONE = 32e9  # of the GPU's memory, while a contestant compiles
+_JUDGED_ON = ("H100", "H200")
+_FOR_ROUNDS = 0.35  # share of the stage's time that is kept for the rounds
+MFU, AGAINST_PEER, MEMORY = 0.5, 1.15, 0.6
+
+
+def run(day: Day) -> None:
+    shape = REHEARSED if day.rehearse else SHAPE
+    gpu = torch.cuda.get_device_properties(0)
+    at_once = max(1, min(int(gpu.total_memory // _BYTES_OF_ONE), os.cpu_count() or 1))
+    ready = _compiled(day, shape, at_once)
+    seconds: dict[str, list[float]] = {name: [] for name in ready}
+    for _ in range(ROUNDS if not day.rehearse else 1):
+        for name, (child, _) in list(ready.items()):
+            if day.seconds_left() < 3:
+                break
+            try:
+                seconds[name].append(child.ask({"steps": STEPS}, until=day.until - 2)["seconds"] / STEPS)
+            except (ChildBroke, TimeoutError) as error:
+                day.add(name, {"error": str(error)})
+                del ready[name]
+    for child, _ in ready.values():
+        child.end()
+    rows = {}
+    for name, (_, said) in ready.items():
+        if not seconds[name]:
+            day.skip(name, "no time was left for a round")
+            continue
+        rows[name] = measured(ROWS[name], said, seconds[name], shape=shape, device=gpu.name)
+        day.add(name, rows[name])
+    for row, values in verdicts(rows, judged=any(name in gpu.name for name in _JUDGED_ON)).items():
+        day.add(row, values)
+
+
+def _compiled(day: Day, shape: Mapping[str, int], at_once: int) -> dict[str, tuple[Child, dict[str, Any]]]:
+    """The contestants that are ready, each with what it said of itself."""
+    until = day.until - _FOR_ROUNDS * day.seconds_left()
+    names = []
+    for name, row in ROWS.items():
+        if row.get("who") == "nanogpt" and day.nanogpt is None:
+            day.skip(name, "--nanogpt names no folder with its model.py")
+        elif row.get("attention") == "sdpa_cudnn" and day.rehearse:
+            day.skip(name, "a rehearsal has no cuDNN")
+        else:
+            names.append(name)
+    with ThreadPoolExecutor(at_once) as pool:
+        ready = zip(names, pool.map(lambda name: _start(day, name, shape, until), names), strict=True)
+        return {name: started for name, started in ready if started}
+
+
+def _start(day: Day, name: str, shape: Mapping[str, int], until: float) -> tuple[Child, dict[str, Any]] | None:
+    """A contestant that is ready; None: it is not, and its row says why."""
+    if time.time() > until:
+        day.skip(name, "no time is left")
+        return None
+    given: dict[str, Any] = {"row": ROWS[name], "shape": dict(shape), "device": day.device}
+    given |= {"rehearse": day.rehearse, "nanogpt": day.nanogpt}
+    child = Child("contestant", given, log=Path(day.folder) / f"speed_{list(ROWS).index(name)}.log")
+    try:
+        return child, child.answer(until=until)
+    except TimeoutError:
+        day.skip(name, "it was not compiled in time")
+    except ChildBroke as error:
+        day.add(name, {"error": str(error)})
+    child.end()
+    return None
+
+
+def measured(
+    row: Mapping[str, Any], said: Mapping[str, Any], seconds: list[float], *, shape: Mapping[str, int], device: str
+) -> dict[str, Any]:
+    """The values of a row: the median of the rounds, and how far they lie apart."""
+    speed = shape["batch"] * shape["max_seq_len"] / statistics.median(seconds)
+    peak = peak_flops(device, "fp16" if row.get("precision") == "16-mixed" else "bf16")
+    return {
+        "tokens_per_second": speed,
+        "mfu": speed * said["flops_per_token"] / peak if peak else None,
+        "rounds_apart": max(seconds) / min(seconds) - 1,
+        "rounds": len(seconds),
+        **said,
+    }
+
+
+def verdicts(rows: Mapping[str, Mapping[str, Any]], *, judged: bool) -> dict[str, dict[str, Any]]:
+    """What the table must show of ours. Elsewhere than on the GPUs that the limits are for, it is only noted.
+
+    Args:
+        rows: those that were measured, by their names.
+        judged: whether a limit that is missed is a check that failed.
+    """
+    ours, peer_speeds = rows.get(OURS), [rows[name]["tokens_per_second"] for name in PEERS if name in rows]
+    theirs = rows.get(TRANSFORMERS)
+    mfu = ours["mfu"] if ours and ours["mfu"] is not None else math.nan
+    speed = ours["tokens_per_second"] / max(peer_speeds) if ours and peer_speeds else math.nan
+    memory = ours["mb"] / theirs["mb"] if ours and theirs and theirs["mb"] else math.nan
+    found = {
+        "MFU": (mfu, mfu >= MFU, f"at least {MFU}"),
+        "speed against the fastest peer": (speed, speed >= AGAINST_PEER, f"at least {AGAINST_PEER}"),
+        "peak memory against transformers": (memory, memory <= MEMORY, f"at most {MEMORY}"),
+    }
+    return {
+        name: {"value": value, "limit": limit, **({"passed": bool(passed)} if judged else {})}
+        for name, (value, passed, limit) in found.items()
+    }

@@ -1,0 +1,41 @@
+"""The process of one start of a run: `train.train` of a config, which may stop at a signal, and may be one rank of a strategy."""
+
+from datetime import timedelta
+from typing import Any
+
+from lightning.pytorch.strategies import DDPStrategy, Strategy
+
+from benchmarks.gpu_day.children import argument, give
+from benchmarks.gpu_day.trainings import config_of, rehearse
+from callbacks.stopping import Stopped
+from gpt_lightning.sharding import ShardedStrategy
+from running import training
+from train import train
+
+
+def main(given: dict[str, Any]) -> None:
+    rehearse(given["rehearse"])
+    if given.get("strategy"):
+        # a run of one rank has nothing to share, and train.py leaves the strategy out
+        training.strategy_of = lambda config: strategy(given["strategy"], gloo=given["rehearse"])
+    config = config_of(given["overrides"], probe=given["probe"])
+    try:
+        train(config)
+    except Stopped:
+        give({"stopped": True})
+    else:
+        give({"stopped": False})
+
+
+def strategy(name: str, *, gloo: bool) -> Strategy:
+    """DDP or FSDP of one rank; by NCCL, or by gloo."""
+    backend, patience = "gloo" if gloo else "nccl", timedelta(minutes=2)
+    if name == "ddp":
+        return DDPStrategy(process_group_backend=backend, timeout=patience)
+    sharded = ShardedStrategy(n_ranks=1, timeout=patience)
+    sharded._process_group_backend = backend
+    return sharded
+
+
+if __name__ == "__main__":
+    main(argument())
