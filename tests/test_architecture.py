@@ -35,6 +35,7 @@ MAY_IMPORT = {
         "analysis",
         "benchmarks",
         "callbacks.data_wait",
+        "callbacks.mix_ledger",
         "callbacks.stopping",
         "data_modules",
         "evaluate",
