@@ -264,10 +264,10 @@ def test_the_table_is_judged() -> None:
     judged: Callable[..., list[Any]] = lambda rows: [  # noqa: E731
         values.get("passed") for values in speed.verdicts(rows, judged=True).values()
     ]
-    assert judged({OURS: ours, TRANSFORMERS: theirs}) == [True, True, True]
-    assert judged({OURS: ours | {"mfu": 0.49}, TRANSFORMERS: theirs | {"mb": 80.0}}) == [False, True, False]
-    assert judged({OURS: ours, TRANSFORMERS: theirs, "litgpt, compiled": ours}) == [True, False, True]
-    assert judged({}) == [False, False, False]
+    assert judged({OURS: ours, TRANSFORMERS: theirs}) == [True, True, True, None]
+    assert judged({OURS: ours | {"mfu": 0.49}, TRANSFORMERS: theirs | {"mb": 80.0}}) == [False, True, False, None]
+    assert judged({OURS: ours, TRANSFORMERS: theirs, "litgpt, compiled": ours}) == [True, False, True, None]
+    assert judged({}) == [False, False, False, None]
     assert all("passed" not in values for values in speed.verdicts({}, judged=False).values())
 
 

@@ -36,6 +36,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "ours, 8-bit AdamW, compiled": {"compile": True, "optimizer": "adamw_8bit"},
     "ours, recompute=blocks, compiled": {"compile": True, "recompute": True},
     "ours, fp16, compiled": {"compile": True, "precision": "16-mixed"},
+    "transformers": {"who": "transformers", "compile": False},
 }
 PEERS = [name for name, row in ROWS.items() if "who" in row]
 _EOT_EVERY = 500  # tokens of a document, where documents are kept apart

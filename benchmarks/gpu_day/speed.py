@@ -111,17 +111,22 @@ def verdicts(rows: Mapping[str, Mapping[str, Any]], *, judged: bool) -> dict[str
         rows: those that were measured, by their names.
         judged: whether a limit that is missed is a check that failed.
     """
+    both_eager = rows.get("ours"), rows.get("transformers")
     ours, peer_speeds = rows.get(OURS), [rows[name]["tokens_per_second"] for name in PEERS if name in rows]
     theirs = rows.get(TRANSFORMERS)
     mfu = ours["mfu"] if ours and ours["mfu"] is not None else math.nan
     speed = ours["tokens_per_second"] / max(peer_speeds) if ours and peer_speeds else math.nan
-    memory = ours["mb"] / theirs["mb"] if ours and theirs and theirs["mb"] else math.nan
+    memory, memory_eager = (
+        one["mb"] / other["mb"] if one and other and other["mb"] else math.nan
+        for one, other in ((ours, theirs), both_eager)
+    )
     found = {
         "MFU": (mfu, mfu >= MFU, f"at least {MFU}"),
         "speed against the fastest peer": (speed, speed >= AGAINST_PEER, f"at least {AGAINST_PEER}"),
         "peak memory against transformers": (memory, memory <= MEMORY, f"at most {MEMORY}"),
     }
-    return {
+    verdicts: dict[str, dict[str, Any]] = {
         name: {"value": value, "limit": limit, **({"passed": bool(passed)} if judged else {})}
         for name, (value, passed, limit) in found.items()
     }
+    return {**verdicts, "peak memory against transformers, neither compiled": {"value": memory_eager}}
