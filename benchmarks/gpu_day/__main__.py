@@ -133,6 +133,7 @@ def main() -> None:
     parser.add_argument("--nanogpt", default=None, help="folder with nanoGPT's model.py")
     parser.add_argument("--rehearse", action="store_true", help="tiny sizes, on a GPU that computes nothing")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the stage at work ends as well
     with tempfile.TemporaryDirectory(prefix="gpu_day_") as folder:
         environment = _with_wheels(options.wheels, Path(folder))
         name = "rehearsal" if options.rehearse else _device_name(environment).replace(" ", "_").lower()
