@@ -123,11 +123,17 @@ class CountedSteps(L.Callback):
             CountedSteps.calls.__exit__()
 
 
+def require_null_gpu() -> None:
+    """Raises SystemExit: there is none."""
+    _libraries()
+
+
 def _libraries() -> tuple[Any, ctypes.c_long]:
     folder = os.environ.get("NULL_GPU")
     if folder is None or not torch.cuda.is_available():
         raise SystemExit(
-            "error: there is no null GPU here: NULL_GPU must name its folder, and its libshim.so be preloaded."
+            "error: there is no null GPU here. It takes torch's CUDA build and a stand-in for CUDA's libraries, which is not "
+            "part of this project: NULL_GPU names its folder, and its libshim.so is preloaded."
         )
     library = ctypes.CDLL(f"{folder}/libshim.so")
     driver = ctypes.CDLL(f"{folder}/libcuda.so.1")

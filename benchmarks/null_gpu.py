@@ -18,7 +18,7 @@ import torch
 
 import launch
 from analysis.memory_budget import peak_memory_bytes
-from benchmarks.cuda_calls import COUNTED_STEPS, CountedSteps, CudaCalls, GraphStandIn
+from benchmarks.cuda_calls import COUNTED_STEPS, CountedSteps, CudaCalls, GraphStandIn, require_null_gpu
 from benchmarks.machine import describe
 from benchmarks.tables import ROOT, Lines, markdown_table, print_table, put_into, read_results, write_results
 from callbacks.mix_ledger import MixLedger
@@ -47,7 +47,7 @@ def launch_rows() -> Iterator[Row]:
         ("modern_124m", True, None),
     ):
         config = shipped(name)
-        model = _on_gpu(config, compiled=compiled)
+        model = on_gpu(config, compiled=compiled)
         optimizer = torch.optim.AdamW(parameter_groups(model), lr=1e-4, fused=True)
         for _ in range(2):
             _step(model, optimizer)
@@ -75,7 +75,7 @@ def loss_head_rows() -> Iterator[Row]:
 def muon_rows() -> Iterator[Row]:
     """Of one of its steps."""
     for name, limit in (("gpt2_124m", 0.15 * 1675), ("modern_124m", None)):
-        model = _on_gpu(shipped(name))
+        model = on_gpu(shipped(name))
         optimizer = MuonAdamW(parameter_groups(model, muon=True), lr=1e-4, fused=True)
         for _ in range(2):
             for parameter in model.parameters():
@@ -89,7 +89,7 @@ def generation_rows() -> Iterator[Row]:
     """Of a generated token, the mean of 64 with the capture among them."""
     torch.cuda.CUDAGraph = GraphStandIn  # type: ignore[assignment, misc]
     for name, batch, limit in (("gpt2_124m", 1, 0.35 * 155), ("gpt2_124m", 8, None), ("modern_124m", 8, None)):
-        model = _on_gpu(shipped(name)).eval()
+        model = on_gpu(shipped(name)).eval()
         sampling = Sampling(temperature=0.8, top_k=50)
         counted = []
         for tokens in (8, 1, 1 + TOKENS):  # the first call is not counted
@@ -108,10 +108,10 @@ def graph_rows() -> Iterator[Row]:
     for name in launch.group_choices("model"):
         torch._dynamo.reset()
         torch._dynamo.utils.counters.clear()
-        model = _on_gpu(shipped(name, n_layers=2))
+        model = on_gpu(shipped(name, n_layers=2))
         for block in model.blocks:
             block.compile(backend="aot_eager")
-        _pass(model, 2)
+        one_pass(model, 2)
         breaks = sum(torch._dynamo.utils.counters["graph_break"].values())
         graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
         yield {"what": f"graph breaks, {name}", "figure": breaks, "limit": 0}
@@ -178,7 +178,7 @@ def shipped(name: str, **sizes: Any) -> GPTConfig:
     return GPTConfig(**model | sizes, eot_id=0)
 
 
-def _on_gpu(config: GPTConfig, *, compiled: bool = False) -> GPT:
+def on_gpu(config: GPTConfig, *, compiled: bool = False) -> GPT:
     with torch.device("meta"):
         model = GPT(config)
     model.to_empty(device="cuda").train()
@@ -189,7 +189,7 @@ def _on_gpu(config: GPTConfig, *, compiled: bool = False) -> GPT:
     return model
 
 
-def _pass(model: GPT, micro_batch: int) -> None:
+def one_pass(model: GPT, micro_batch: int) -> None:
     length = model.config.max_seq_len
     ids = torch.zeros(micro_batch, length, dtype=torch.int64, device="cuda")
     borders = torch.full((micro_batch + micro_batch * length // 64 + 1,), ids.numel(), dtype=torch.int32, device="cuda")
@@ -200,7 +200,7 @@ def _pass(model: GPT, micro_batch: int) -> None:
 
 
 def _step(model: GPT, optimizer: torch.optim.Optimizer) -> None:
-    _pass(model, BATCH)
+    one_pass(model, BATCH)
     optimizer.step()
     optimizer.zero_grad()
 
@@ -208,13 +208,13 @@ def _step(model: GPT, optimizer: torch.optim.Optimizer) -> None:
 def _peak_memory(config: GPTConfig, micro_batch: int, *, compiled: bool = False, recompute: bool = False) -> int:
     gc.collect()
     torch.cuda.empty_cache()
-    model = _on_gpu(config, compiled=compiled)
+    model = on_gpu(config, compiled=compiled)
     model.recompute = recompute
     optimizer = torch.optim.AdamW(parameter_groups(model), lr=1e-4, fused=True)
     for _ in range(2):
         torch.cuda.reset_peak_memory_stats()
-        _pass(model, micro_batch)
-        _pass(model, micro_batch)
+        one_pass(model, micro_batch)
+        one_pass(model, micro_batch)
         optimizer.step()
         optimizer.zero_grad()
     return torch.cuda.max_memory_allocated()
@@ -247,6 +247,7 @@ def too_high(row: Row) -> bool:
 
 def main() -> None:
     """Count everything."""
+    require_null_gpu()
     torch.backends.cuda.enable_cudnn_sdp(False)  # a null GPU has no cuDNN
     rows: list[Row] = []
     for section in (

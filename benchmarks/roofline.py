@@ -14,7 +14,8 @@ from torch._inductor import compile_fx
 from torch._inductor.graph import GraphLowering
 
 from analysis.budget import flops_per_token
-from benchmarks.null_gpu import BATCH, _on_gpu, _pass, shipped
+from benchmarks.cuda_calls import require_null_gpu
+from benchmarks.null_gpu import BATCH, on_gpu, one_pass, shipped
 from benchmarks.tables import ROOT, Lines, markdown_table, print_table, put_into
 from gpt_lightning.model import GPTConfig
 
@@ -62,7 +63,7 @@ def count(name: str = "gpt2_124m") -> Counts:
     in_block = _bytes_of_fused_kernels(config)
     tokens, width = BATCH * config.max_seq_len, config.d_model
     attention = 12 * config.n_layers * width * config.max_seq_len  # as flops_per_token counts it
-    parameters = sum(p.numel() for p in _on_gpu(config).parameters())
+    parameters = sum(p.numel() for p in on_gpu(config).parameters())
     return Counts(
         products=tokens * (flops_per_token(vars(config)) - attention),
         # of a causal kernel half, and its backward pass forms the scores again: seven products where the custom counts six
@@ -88,7 +89,7 @@ def _bytes_of_fused_kernels(config: GPTConfig) -> int:
         return count_bytes(graph)
 
     GraphLowering.count_bytes = count_fused  # type: ignore
-    _pass(_on_gpu(config, compiled=True), BATCH)
+    one_pass(on_gpu(config, compiled=True), BATCH)
     return sum(fused)
 
 
@@ -111,6 +112,7 @@ def lines(counts: Counts) -> Lines:
 
 def main() -> None:
     """Print the table and put it into docs/hardware.md."""
+    require_null_gpu()
     torch.backends.cuda.enable_cudnn_sdp(False)  # a null GPU has no cuDNN
     table = lines(count())
     print_table(table)

@@ -132,11 +132,10 @@ class MixedDataModule(L.LightningDataModule):
         with torch.cuda.stream(self._copies):
             moved = super().transfer_batch_to_device(batch, device, dataloader_idx)
         current.wait_stream(self._copies)
+        # the memory of a batch is not given to the next copy before the current stream has read it
         for tensor in moved:
             if tensor is not None:
-                tensor.record_stream(
-                    current
-                )  # its memory is not given to the next copy before this stream is done with it
+                tensor.record_stream(current)
         return moved
 
     def train_dataloader(self) -> DataLoader:

@@ -80,7 +80,10 @@ def deterministic(wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
+    import torch._inductor.config as inductor  # not at the top: it takes a second
+
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    chooses = inductor.deterministic
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     benchmark, workspace = torch.backends.cudnn.benchmark, os.environ.get("CUBLAS_WORKSPACE_CONFIG")
     try:
@@ -88,10 +91,12 @@ def deterministic(wanted: bool) -> Iterator[None]:
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing of ours reads any
+        inductor.deterministic = True  # or it would choose among kernels by their time
         yield
     finally:
         torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        inductor.deterministic = chooses
         torch.backends.cudnn.benchmark = benchmark
         if workspace is None:
             del os.environ["CUBLAS_WORKSPACE_CONFIG"]

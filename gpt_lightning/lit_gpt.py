@@ -38,7 +38,7 @@ class _StepInFlight(NamedTuple):
 
 
 class NotFinite(FloatingPointError):
-    """The loss or the gradient of a step is infinite or not a number, and the step was not made, on no rank; or its update is.
+    """The loss, the gradient or the update of a step is infinite or not a number, on all ranks alike. Nothing of it is kept.
 
     Attributes:
         step: its number, the first is 0.

@@ -14,7 +14,7 @@ def out_of_memory(config: Mapping[str, Any], step: int) -> str:
 
     Args:
         config: the run's, its precision chosen.
-        step: the number of the step that was not made, the first is 0.
+        step: how many steps are done.
     """
     micro_batch, trainer = config["micro_batch"], config["trainer"]
     gpu = torch.cuda.get_device_properties(torch.cuda.current_device())
@@ -29,6 +29,6 @@ def out_of_memory(config: Mapping[str, Any], step: int) -> str:
         mends.append("trainer.recompute=blocks")
     mend = " or ".join(mends) or "a smaller model, or a shorter model.max_seq_len"
     return (
-        f"step {step + 1} was not made: {gpu.name} is out of memory with micro_batch={micro_batch}{expected} and the GPU has "
+        f"after step {step} {gpu.name} is out of memory with micro_batch={micro_batch}{expected} and the GPU has "
         f"{gpu.total_memory / 1e9:.1f} GB: set {mend}, and start the same command again."
     )

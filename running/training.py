@@ -171,7 +171,7 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
                 lit.model,
                 order,
                 f"{device}, {precision} ({why}), attention {attention} ({because}), "
-                f"loss kernel {loss_kernel} ({kernel_because})",
+                f"loss kernel {loss_kernel} ({kernel_because}){_chosen(config['trainer'])}",
             ),
             style="",
         )
@@ -218,6 +218,16 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
     for line in account.account(final, tokens=tokens, seconds=time.monotonic() - began, run=run.path):
         terminal.note(f"  {line}", style="")
     return final
+
+
+def _chosen(trainer: Mapping[str, Any]) -> str:
+    """What else decides the time, the memory or the bits of a step, as the end of a line."""
+    choices = {
+        "compiled (the first step takes a minute or more)": trainer["compile"],
+        "blocks recomputed": trainer["recompute"] == "blocks",
+        "deterministic": trainer["deterministic"],
+    }
+    return "".join(f", {choice}" for choice, chosen in choices.items() if chosen)
 
 
 def _trainer(

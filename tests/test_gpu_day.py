@@ -192,7 +192,7 @@ def test_what_no_time_is_left_for_is_skipped_and_says_so(day: Day) -> None:
     late = Day(**{**vars(day), "until": time.time() + 1})
     late.check("long", lambda: {"passed": False}, seconds=10)
     day.check("late", partial(_raise, TimeoutError()))
-    assert main.run_day(day, {"attention": 45, "loss_head": 40}, seconds=0) == 0
+    assert main.run_day(day, {"attention": 45, "loss_head": 40}, seconds=0) == 2
     rows = [(row["row"], row["skipped"]) for row in read_rows(Path(day.results))]
     assert rows == [(row, "no time is left") for row in ("long", "late", "stage", "stage")]
 

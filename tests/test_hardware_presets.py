@@ -1,6 +1,7 @@
 """hardware=…: how a recipe is trained on a kind of GPU, and nothing of what it is."""
 
 import math
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from analysis.memory_budget import peak_memory_bytes
 from plan import plan
 from running.composing import flatten, micro_batch_up_to
 from running.run_config import accumulation_of
+from running.run_costs import peak_memory
+from tests.conftest import ROOT
 from tests.runs import as_if_killed, assert_same_rows, metrics, saved_steps
 from train import train
 
@@ -144,3 +147,18 @@ def test_a_run_goes_on_on_other_hardware(tiny_overrides: list[str], tmp_path: Pa
     assert math.isfinite(metrics(run)[-1]["train/loss"])
     assert saved_steps(run)[-1] == 12
     assert_same_rows(metrics(run, after=8), metrics(tmp_path / "runs" / "run", after=8), rel=1e-4)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_page_of_a_recipe_says_what_it_takes(recipe: str) -> None:
+    """The last column of its table, in GB, is plan.py's estimate."""
+    page = (ROOT / "docs" / f"recipe_{recipe}.md").read_text(encoding="utf-8")
+    rows = [line.strip("| ").split("|") for line in page.splitlines() if line.startswith("| `") and "GB" in line]
+    assert len(rows) == len(PRESETS)
+    for first, micro_batch, *_, memory in rows:
+        preset, *more = re.findall("`(.+?)`", first)
+        several = [] if recipe != "gpt2_5" else [*(more or ["trainer=fsdp"]), "trainer.devices=4"]
+        config = composed("train", f"experiment={recipe}", f"hardware={preset}", *several)
+        assert config["micro_batch"] == int(micro_batch)
+        precision = config["trainer"]["precision"]
+        assert f"{peak_memory(config, precision=precision, device_type='cuda') / 1e9:.0f} GB" == memory.strip()

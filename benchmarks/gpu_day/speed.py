@@ -22,7 +22,7 @@ from benchmarks.gpu_day.day import Day
 
 ROUNDS, STEPS = 5, 8
 _BYTES_OF_ONE = 32e9  # of the GPU's memory, while a contestant compiles
-_JUDGED_ON = ("H100", "H200")
+_JUDGED_ON = ("H200",)
 _FOR_ROUNDS = 0.35  # share of the stage's time that is kept for the rounds
 MFU, AGAINST_PEER, MEMORY = 0.5, 1.15, 0.6
 

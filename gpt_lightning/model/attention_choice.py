@@ -61,7 +61,7 @@ def _hardware_obstacle(name: str, device: torch.device, dtype: torch.dtype, d_he
     if device.type != "cuda":
         return f"{_title(name)} needs a CUDA device and this is {device.type}"
     if name == "sdpa_efficient":
-        return None
+        return _misalignment(dtype, d_head)
     if dtype not in _HALF:
         return f"{_title(name)} computes in fp16 or bf16 and this is {_short(dtype)}"
     most = 128 if name == "sdpa_cudnn" else 256
@@ -74,6 +74,18 @@ def _hardware_obstacle(name: str, device: torch.device, dtype: torch.dtype, d_he
     if name == "flash" and not _is_installed("flash_attn"):
         return "the package flash-attn is not installed (pip install flash-attn)"
     return None
+
+
+def _misalignment(dtype: torch.dtype, d_head: int) -> str | None:
+    """Why heads do not suit the memory-efficient kernel, which reads 16 bytes at a time."""
+    if dtype == torch.float64:
+        return "sdpa_efficient does not compute in float64"
+    aligned = 16 // dtype.itemsize
+    return (
+        f"sdpa_efficient takes heads of a multiple of {aligned} dimensions for {_short(dtype)}"
+        if d_head % aligned
+        else None
+    )
 
 
 def _view_obstacle(name: str, view: View, dropout: float) -> str | None:

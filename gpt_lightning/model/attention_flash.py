@@ -23,7 +23,7 @@ class FlashPlan(NamedTuple):
 def plan_flash(view: View, device: torch.device) -> FlashPlan:
     """What the package needs to know of a view."""
     if view.has_documents:
-        return FlashPlan(borders=document_borders(view))
+        return FlashPlan(borders=find_borders(view))
     key_counts = None if view.last is None else (view.last[:, -1] + 1).int()
     if view.first is None:
         return FlashPlan(key_counts=key_counts)
@@ -32,7 +32,7 @@ def plan_flash(view: View, device: torch.device) -> FlashPlan:
     return FlashPlan(key_counts=key_counts, key_starts=view.first[:, 0].int())
 
 
-def document_borders(view: View) -> Tensor:
+def find_borders(view: View) -> Tensor:
     """Borders of a view's documents. Where the loader has not found them already, the device is waited for."""
     if view.borders is not None:
         return view.borders
@@ -83,7 +83,7 @@ def plan_documents(view: View) -> DocumentsPlan:
     from torch.nn.attention.varlen import varlen_attn
 
     asks = "enable_gqa" in inspect.signature(varlen_attn).parameters
-    return DocumentsPlan(document_borders(view), {"enable_gqa": True} if asks else {})
+    return DocumentsPlan(find_borders(view), {"enable_gqa": True} if asks else {})
 
 
 def attend_documents(q: Tensor, k: Tensor, v: Tensor, plan: DocumentsPlan) -> Tensor:

@@ -39,7 +39,7 @@ class MuonAdamW(Optimizer):
         momentum: of Muon, which is Nesterov's.
         betas, eps: of AdamW.
         weight_decay: of both.
-        fused: of AdamW.
+        fused: of AdamW; None: torch chooses.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class MuonAdamW(Optimizer):
         betas: Sequence[float] = (0.9, 0.95),
         eps: float = 1e-8,
         weight_decay: float = 0.1,
-        fused: bool = False,
+        fused: bool | None = False,
     ) -> None:
         nothing = [torch.zeros(1, 1)]  # an optimizer is not made without a parameter
         self._muon_defaults = Muon(nothing, lr, weight_decay, momentum, adjust_lr_fn="match_rms_adamw").defaults

@@ -35,7 +35,7 @@ def stops_before_the_update(
     life = run.live(faults=faults, on_ranks=on_ranks, timeout=60)
     assert life.codes == [65] * run.ranks, life.output[-4000:]
     assert "Traceback" not in life.output
-    assert saved_steps(run.path) == [5, 10, 15]
+    assert saved_steps(run.path) == [*range(5, step, 5)][-3:]
     assert untimed(run.path / "metrics.jsonl")[-1]["step"] < step
     assert not any(value != value for value in untimed(run.path / "metrics.jsonl")[-1].values())
     (row,) = rows(run)
@@ -56,6 +56,16 @@ def test_a_loss_that_is_no_number(new_run: Runs, straight: Runs, micro: int, fac
     assert [(place, source) for place, source, *_ in row["sequences"]] == [
         (place, source) for place, source, *_ in given
     ]
+
+
+@pytest.mark.parametrize(
+    ("of", "step"),
+    some([("loss", 17), ("gradient", 20), ("loss", 16), ("gradient", 49)], fast=2),
+)
+def test_what_is_read_late_is_found_before_it_is_kept(new_run: Runs, straight: Runs, of: str, step: int) -> None:
+    """On a GPU the numbers of a step are read during the next one, or when it is validated, sampled or saved."""
+    faults = [("read_late", {}), *in_step(step, 0, of=of, factor="nan")]
+    stops_before_the_update(new_run(), straight(), faults, step=step)
 
 
 @soak_only

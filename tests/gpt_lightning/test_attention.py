@@ -322,6 +322,14 @@ def test_auto_names_the_kernel_by_capability(
         assert choose_backend("auto", CUDA, dtype, 64, view, dropout=dropout)[0] == "flash"
 
 
+@pytest.mark.parametrize(("dtype", "d_head"), [(torch.bfloat16, 20), (torch.float32, 6), (torch.float64, 64)])
+def test_auto_leaves_odd_heads_to_torch(dtype: torch.dtype, d_head: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    name, why = choose_backend("auto", CUDA, dtype, d_head, WHOLE)
+    assert name == "sdpa"
+    assert "sdpa_efficient" in why
+
+
 def test_a_kernel_says_why_it_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_backend("flash", CPU, torch.bfloat16, 64, WHOLE) == (
         "sdpa",

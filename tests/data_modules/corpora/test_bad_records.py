@@ -145,7 +145,10 @@ def test_a_bad_record_stands_alone(name: str, tmp_path: Path) -> None:
         ("bom.md", b"\xef\xbb\xbf", "bom.md, line 1: the text is empty"),
         ("one_record.json", b'{\n "text": "a"}', "one_record.json, line 1: is not JSON (Expecting property name "),
         *((f"void{suffix}", b"", f"void{suffix}: the file is empty") for suffix in formats.FORMATS),
-        *((f"void{suffix}.gz", gzip.compress(b"", mtime=0), f"void{suffix}.gz: the file is ") for suffix in formats.FORMATS),
+        *(
+            (f"void{suffix}.gz", gzip.compress(b"", mtime=0), f"void{suffix}.gz: the file is ")
+            for suffix in formats.FORMATS
+        ),
     ],
 )
 def test_a_file_may_be_bad_from_its_beginning(name: str, content: bytes, said: str, tmp_path: Path) -> None:
