@@ -173,7 +173,7 @@ def test_a_disk_that_is_too_small_is_refused_with_what_fits(
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("plan.device=B52", r"plan\.device=B52 is not known: cpu, H200, H100, A100, "),
+        ("plan.device=B52", r"plan\.device=B52 is not known: cpu, B200, H200, H100, A100, "),
         ("plan.device=null", r"plan\.device=None is not known"),
         ("plan.mfu=0", r"plan\.mfu is 0: it is a share of the device's peak, above 0 and at most 1\."),
         ("plan.mfu=40", r"plan\.mfu is 40"),

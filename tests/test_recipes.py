@@ -51,10 +51,13 @@ def straight(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def assert_near(run: Path, straight: Path) -> None:
-    """But for rounding, of which Muon's bf16 iterations make more than fp32 does: 2^-8 of an update, at a rate of 1e-3."""
+    """Equal up to rounding. Muon's bf16 iterations round an update by 2^-8; over eight steps at a rate of 1e-3 these add up.
+
+    A wrong update would differ by the rate itself.
+    """
     assert_same_rows(metrics(run), metrics(straight), rel=1e-4)
     for name, ours in final_weights(straight).items():
-        torch.testing.assert_close(final_weights(run)[name], ours, atol=3e-5, rtol=1e-3)
+        torch.testing.assert_close(final_weights(run)[name], ours, atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("after", [4, 8])
