@@ -48,7 +48,7 @@ def main(tests: list[str]) -> int:
         subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", wanted], check=True)
         subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", "--editable", ROOT], check=True)
         wanted.rename(installed)
-    # old packages warn of newer ones that they use: here a warning is no error
+    # old packages warn about newer ones: warnings are not errors here
     command = [python, "-m", "pytest", "-W", "default", "--disable-warnings", *(tests or SELECTION)]
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 

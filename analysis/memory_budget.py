@@ -153,12 +153,12 @@ def _takes_borders(model: Model, number: int, cpu: bool) -> bool:
 
 
 def _number_bytes(precision: str) -> int:
-    """Of what goes into matrix products."""
+    """Bytes of a number that goes into a matrix product."""
     return 4 if number_format(precision) == "fp32" else 2
 
 
 def _stream_bytes(precision: str) -> int:
-    """Of a number of the residual stream."""
+    """Bytes of a number in the residual stream."""
     return 2 if precision == "bf16-true" else 4
 
 
@@ -168,7 +168,7 @@ def _cpu_head_bytes(model: Model, tokens: int, precision: str) -> float:
     # the sum in fp32; in half precision also a chunk's share of it, and autocast's copy of the weight
     weight = 4 if number == 4 else 8 if precision.endswith("mixed") else 6
     rows = min(max(1, 2**25 // (number * vocab_size)), 1024, tokens)
-    # fp32: those of the chunk before beside these
+    # fp32: the logits of the previous chunk are still held
     logits = (8 if tokens > rows else 4) if number == 4 else 2
     return vocab_size * (weight * model["d_model"] + logits * rows)
 

@@ -13,9 +13,9 @@ attention.py     every kernel against fp64: outputs, gradients, dropout
 loss_head.py     every kernel against fp64: losses, gradients
 resume.py        20 steps against 10 + 10, and against themselves, tensor by tensor
 faults.py        fp16 overflow, a loss that is not finite, synchronisations within a step
-speed.py         GPT-2 124M beside the peers; contestants.py is what one of them is, contestant.py its process
+speed.py         GPT-2 124M against the peers; contestants.py defines them, contestant.py is the process of one
 trainer.py       the real train.py against the bare loop, and against plan.py's memory
-generation.py    tokens per second beside transformers
+generation.py    tokens per second against transformers
 ranks.py         DDP and FSDP on one rank
 profile.py       the kernels that a step spends its time in
 

@@ -1,7 +1,7 @@
 """python -m benchmarks.gpu_day: every stage within its deadline, one file of rows, exit code 1 where a check failed,
 2 where no time was left for something.
 
-python -m benchmarks.gpu_day --wheels FOLDER              # installs the wheels first, beside what the machine has
+python -m benchmarks.gpu_day --wheels FOLDER              # installs the wheels first
 python -m benchmarks.gpu_day --rehearse --seconds 1500    # tiny, and judges no value: for a GPU that computes nothing
 """
 
@@ -58,7 +58,7 @@ def run_day(
 
 
 def report(day: Day) -> int:
-    """Say what was skipped and what failed; the exit code: 1 where a check failed, 2 where there was no time for something.
+    """Print what was skipped and what failed. The exit code is 1 if a check failed, 2 if time ran out.
 
     In a rehearsal only a stage that broke counts.
     """

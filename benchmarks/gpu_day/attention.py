@@ -79,7 +79,8 @@ def errors(case: Case, *, time: int, device: str) -> dict[str, Any]:
     q, k, v = (x.cpu().double().detach().requires_grad_() for x in inputs)
     right = written_out(q, k, v, first)
     right.backward(grad.cpu().double())
-    pairs = zip(("output", "dq", "dk", "dv"), [(y, right), *((a.grad, b.grad) for a, b in zip(ours, (q, k, v)))])  # noqa: B905
+    gradients = ((a.grad, b.grad) for a, b in zip(ours, (q, k, v), strict=True))
+    pairs = zip(("output", "dq", "dk", "dv"), [(y, right), *gradients], strict=True)
     found = {name: relative_error(*pair) for name, pair in pairs}
     limit = (100 if case.dtype == torch.float32 else 3) * torch.finfo(case.dtype).eps
     return {"passed": all(error <= limit for error in found.values()), "limit": limit, **found}

@@ -24,7 +24,7 @@ class Child:
     Args:
         module: its name in this package.
         argument: what `argument` gives it.
-        log: where all goes that is no answer.
+        log: the file for all output except the answer.
         launcher: what Python runs it by, such as torchrun's module; nothing: -m.
     """
 

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from gpt_lightning.model import attention_choice
 from gpt_lightning.model.attention_backends import BACKENDS
-from gpt_lightning.model.attention_choice import backend_obstacle, choose_backend
 from gpt_lightning.model.attention_view import View
 from tests.gpt_lightning.models import FAMILIES, build, sequences
 
@@ -282,77 +281,6 @@ def test_a_model_that_trains_with_flash_writes_in_fp32(monkeypatch: pytest.Monke
     assert len(calls) == 2  # one for each layer
     torch.testing.assert_close(model(token_ids), build(attention="sdpa")(token_ids))
     assert len(calls) == 2
-
-
-CUDA, CPU = torch.device("cuda"), torch.device("cpu")
-WHOLE, NEWEST, CHUNK = View(64, 64), View(1, 64), View(8, 64)
-DOCUMENTS = View(64, 64, first=torch.zeros(2, 64, dtype=torch.int64))
-
-
-@pytest.mark.parametrize(
-    ("capability", "dtype", "view", "dropout", "chosen"),
-    [
-        ((7, 5), torch.float16, WHOLE, 0.0, "sdpa_efficient"),
-        ((7, 5), torch.float16, DOCUMENTS, 0.0, "sdpa_efficient"),
-        ((8, 0), torch.bfloat16, WHOLE, 0.1, "sdpa_flash"),
-        ((8, 9), torch.float16, DOCUMENTS, 0.0, "sdpa_flash"),
-        ((9, 0), torch.bfloat16, WHOLE, 0.0, "sdpa_flash"),  # and not cuDNN's, as torch would
-        ((9, 0), torch.bfloat16, NEWEST, 0.0, "sdpa_flash"),
-        ((9, 0), torch.bfloat16, CHUNK, 0.0, "sdpa_efficient"),
-        ((9, 0), torch.bfloat16, DOCUMENTS, 0.1, "sdpa_efficient"),
-        ((9, 0), torch.float32, WHOLE, 0.0, "sdpa_efficient"),
-        ((10, 0), torch.bfloat16, WHOLE, 0.0, "sdpa_flash"),
-    ],
-)
-def test_auto_names_the_kernel_by_capability(
-    capability: tuple[int, int],
-    dtype: torch.dtype,
-    view: View,
-    dropout: float,
-    chosen: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    monkeypatch.setattr(attention_choice, "_is_installed", lambda package: False)
-    name, why = choose_backend("auto", CUDA, dtype, 64, view, dropout=dropout)
-    assert name == chosen
-    assert f"compute capability {capability[0]}.{capability[1]}" in why
-    if chosen == "sdpa_flash":
-        monkeypatch.setattr(attention_choice, "_is_installed", lambda package: True)
-        assert choose_backend("auto", CUDA, dtype, 64, view, dropout=dropout)[0] == "flash"
-
-
-@pytest.mark.parametrize(("dtype", "d_head"), [(torch.bfloat16, 20), (torch.float32, 6), (torch.float64, 64)])
-def test_auto_leaves_odd_heads_to_torch(dtype: torch.dtype, d_head: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    name, why = choose_backend("auto", CUDA, dtype, d_head, WHOLE)
-    assert name == "sdpa"
-    assert "sdpa_efficient" in why
-
-
-def test_a_kernel_says_why_it_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert choose_backend("flash", CPU, torch.bfloat16, 64, WHOLE) == (
-        "sdpa",
-        "flash-attn needs a CUDA device and this is cpu",
-    )
-    assert choose_backend("auto", CPU, torch.bfloat16, 64, WHOLE) == ("sdpa", "the device is cpu")
-    assert choose_backend("manual", CPU, torch.float32, 64, WHOLE) == ("manual", "as configured")
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    monkeypatch.setattr(attention_choice, "_is_installed", lambda package: False)
-    for name, dtype, d_head, view, dropout, why in (
-        ("flash", torch.float32, 64, WHOLE, 0.0, "fp16 or bf16 and this is float32"),
-        ("flash", torch.float16, 512, WHOLE, 0.0, "up to 256 dimensions"),
-        ("flash", torch.float16, 64, WHOLE, 0.0, "flash-attn is not installed"),
-        ("sdpa_cudnn", torch.float16, 256, WHOLE, 0.0, "up to 128 dimensions"),
-        ("sdpa_flash", torch.float16, 60, WHOLE, 0.0, "in eights, and these have 60"),
-        ("sdpa_flash", torch.float16, 64, DOCUMENTS, 0.1, "no dropout where documents are kept apart"),
-        ("sdpa_flash", torch.float16, 64, CHUNK, 0.0, "takes no mask"),
-    ):
-        assert why in str(backend_obstacle(name, CUDA, dtype, d_head, view, dropout=dropout))
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
-    assert "needs compute capability 8.0 or newer and this is 7.5" in str(
-        backend_obstacle("sdpa_flash", CUDA, torch.float16, 64, WHOLE)
-    )
 
 
 @pytest.mark.parametrize("backend", ["manual", "sdpa"])
