@@ -259,7 +259,7 @@ def test_a_rank_does_not_wait_for_one_that_is_gone(
     began = time.monotonic()
     with pytest.raises(ValueError, match=re.escape(f"rank 0 does not prepare {tmp_path} any more: see what it says")):
         second_rank()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30  # who waits for a sign waits 45 seconds
 
 
 def test_rank_0_gives_a_sign_while_it_prepares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
