@@ -63,7 +63,8 @@ def test_who_does_not_answer_costs_seconds(monkeypatch: pytest.MonkeyPatch) -> N
     assert "cannot be asked" in audit.unreachable("http://127.0.0.1:9")
     asked_enough = threading.Event()
     with service(200, {}, when=asked_enough) as address:
-        assert "does not answer within" in audit.unreachable(address)
+        why = audit.unreachable(address)
+        assert "does not answer" in why or "timed out" in why
         asked_enough.set()
 
 

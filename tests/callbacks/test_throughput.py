@@ -58,7 +58,9 @@ def test_it_measures_training_alone_and_all_of_it(tiny_config: Config, tmp_path:
     overall = [TOKENS / row["speed/tokens_per_s_overall"] for row in rows]
     assert alone == pytest.approx([4] * 6)
     extra = 1 + 3 + 5
-    assert overall == pytest.approx([4, 4, 4 + extra, 4, 4 + extra, 4])  # the lines after steps that were more than training
+    assert overall == pytest.approx(
+        [4, 4, 4 + extra, 4, 4 + extra, 4]
+    )  # the lines after steps that were more than training
     assert not any("speed/mfu" in row for row in rows)  # of a CPU nobody knows the peak
 
 
