@@ -1,5 +1,6 @@
 """benchmarks.gpu_day: its checks pass on the CPU where they should, fail for mutants, and a day loses no row."""
 
+import itertools
 import time
 import zipfile
 from collections.abc import Callable
@@ -13,8 +14,9 @@ import torch
 from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 
+from benchmarks.generation import random_model
 from benchmarks.gpu_day import __main__ as main
-from benchmarks.gpu_day import attention, faults, loss_head, ranks, resume, speed, table, wheels
+from benchmarks.gpu_day import attention, faults, generation, loss_head, ranks, resume, speed, table, wheels
 from benchmarks.gpu_day.attention import Case
 from benchmarks.gpu_day.children import Child, ChildBroke
 from benchmarks.gpu_day.contestant import Loop
@@ -22,6 +24,7 @@ from benchmarks.gpu_day.contestants import OURS, ROWS, TRANSFORMERS
 from benchmarks.gpu_day.day import Day, append, read_rows
 from benchmarks.gpu_day.trainings import config_of, fingerprint, fingerprints_of
 from callbacks import Stopped
+from gpt_lightning.generation import graphed_step
 from gpt_lightning.lit_gpt import LitGPT
 from gpt_lightning.model import loss_kernels
 from gpt_lightning.model.attention_backends import BACKENDS
@@ -52,6 +55,17 @@ def wrong_scale(q: Tensor, *rest: Any) -> Tensor:
 def test_attention_is_right(backend: str, dtype: torch.dtype, kv_heads: int, documents: bool) -> None:
     found = attention.errors(Case(backend, dtype, 64, kv_heads, documents), time=64, device="cpu")
     assert found["passed"], found
+
+
+def test_a_graph_that_was_not_captured_or_draws_other_ids_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = partial(generation.sampled_by_graph, random_model("micro"), [[1, 2, 3]], 4, False)
+    assert judge()["passed"]
+    with monkeypatch.context() as patch:
+        patch.setattr(graphed_step, "_failed", ["a capture"])
+        assert not judge()["passed"]
+    ids = itertools.count()
+    monkeypatch.setattr(generation, "generate", lambda *args, **kwargs: [[next(ids)]])
+    assert not judge()["passed"]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -1,16 +1,17 @@
-"""Greedy generation of 124M in bf16 from the same weights, ours and transformers': tokens per second of the whole batch."""
+"""Generation of 124M in bf16: the CUDA graph draws the ids that single launches draw; tokens per second beside transformers'."""
 
 import time
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
 from benchmarks.generation import PROMPT_TOKENS, random_model, transformers_generation
 from benchmarks.gpu_day.day import Day
-from gpt_lightning.generation import Sampling, generate
+from gpt_lightning.generation import Sampling, generate, graphed_step
 from gpt_lightning.model import GPT
 
 BATCHES = (1, 8, 64)
@@ -21,9 +22,9 @@ def run(day: Day) -> None:
     name, new_tokens = ("micro", 3) if day.rehearse else ("gpt2_124m", 128)
     weights = random_model(name)
     ours = deepcopy(weights).to(day.device, torch.bfloat16)
+    day.check("sampled by a CUDA graph", lambda: sampled_by_graph(ours, _prompts(weights, 8), new_tokens, day.rehearse))
     for batch in BATCHES:
-        generator = torch.Generator().manual_seed(0)
-        prompts = torch.randint(0, weights.config.vocab_size, (batch, PROMPT_TOKENS), generator=generator).tolist()
+        prompts = _prompts(weights, batch)
         call = partial(generate, ours, prompts, new_tokens, sampling=Sampling(temperature=0))
         mine = day.measure(f"ours, batch {batch}", partial(timed, call, batch * new_tokens), seconds=5)
         work = partial(_peer, weights, prompts, new_tokens, day.device)
@@ -31,6 +32,25 @@ def run(day: Day) -> None:
         if mine and theirs:
             ratio = mine["tokens_per_second"] / theirs["tokens_per_second"]
             day.add(f"ours against transformers, batch {batch}", {"value": ratio})
+
+
+def _prompts(model: GPT, batch: int) -> list[list[int]]:
+    ids = torch.randint(0, model.config.vocab_size, (batch, PROMPT_TOKENS), generator=torch.Generator().manual_seed(0))
+    return ids.tolist()
+
+
+def sampled_by_graph(model: GPT, prompts: list[list[int]], new_tokens: int, rehearse: bool) -> dict[str, Any]:
+    """Ids drawn by steps that a graph repeats, and by the same steps launched kernel by kernel: equal, and a graph there was."""
+    draw = partial(generate, model, prompts, new_tokens, sampling=Sampling(seed=0))
+    graphed = draw()
+    captured = not graphed_step._failed
+    with patch.object(graphed_step.GraphedStep, "_capture", lambda self, step: None):
+        launched = draw()
+    return {
+        "passed": rehearse or (captured and graphed == launched),
+        "captured": captured,
+        "equal": graphed == launched,
+    }
 
 
 def _peer(weights: GPT, prompts: list[list[int]], new_tokens: int, device: str) -> dict[str, Any]:
