@@ -83,6 +83,8 @@ def _prepare(job: _Job) -> None:
             val_fraction=job.source["val_fraction"],
         )
         job.console.print(f"{name}: {folder}/source.json reads them where they lie, {summary(information)}")
+        for remark in information["remarks"]:
+            job.console.print(f"{name}: {remark}")
         return
     number, of = _part(config["part"])
     parts = _parts(job, of)

@@ -105,7 +105,9 @@ def unlisted_files(folder: Path, information: Mapping[str, Any]) -> list[Path]:
     there = set(folder.rglob("*.npy"))
     if "format" in origin and Path(origin["path"]).is_dir():
         suffixes = {file.path.suffix for file in files}
-        there |= {path.resolve() for path in Path(origin["path"]).iterdir() if path.suffix in suffixes}
+        left_out = origin.get("left_out", [])  # it is known, and no shard
+        beside = (path for path in Path(origin["path"]).iterdir() if path.name not in left_out and path.name[0] != ".")
+        there |= {path.resolve() for path in beside if path.suffix in suffixes}
     return sorted(there - {file.path for file in files})
 
 

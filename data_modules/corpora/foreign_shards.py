@@ -5,7 +5,8 @@
     gpt2_5     one flat .bin of uint16 ids
     rangeflow  a folder of one-dimensional uint16 .npy
 
-Files with "val" in their names are for validation; where there are none, it is the last documents.
+Files with "val" in their names are for validation; where there are none, it is the last documents. Files with "train" in their
+names are for training; where there are none, it is all others but those with "test" or "dev" in their names.
 """
 
 import re
@@ -15,11 +16,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from data_modules.corpora.shard_recognition import other_kind, other_neighbours, other_values
 from data_modules.integrity import MIB, Checksums
 from gpt_lightning.tokenizer import Tokenizer
 
 _DTYPE = np.dtype("<u2")
 _AT_ONCE = 32 * MIB // _DTYPE.itemsize  # tokens
+_NAMED = 5  # files in one sentence
+
+
+class ForeignSplits(NamedTuple):
+    """What became of another project's shards."""
+
+    entries: dict[str, tuple[dict[str, Any], np.ndarray]]
+    """Of each split its entry in source.json and how often each id occurs, (vocab_size,) int64."""
+    left_out: list[Path]
+    """Files of neither split."""
+    remarks: list[str]
+    """What a user should know of them, in a sentence each."""
 
 
 class ForeignFile(NamedTuple):
@@ -31,6 +45,8 @@ class ForeignFile(NamedTuple):
 
 
 def _flat(path: Path) -> ForeignFile:
+    if what := other_kind(path):
+        raise ValueError(f"{path} is {what}, and not a flat file of uint16 ids.")
     size = path.stat().st_size
     if size % _DTYPE.itemsize or not size:
         raise ValueError(f"{path} has {size:,} bytes, which is no whole number of uint16 ids.")
@@ -40,8 +56,13 @@ def _flat(path: Path) -> ForeignFile:
 def _llmc(path: Path) -> ForeignFile:
     header = np.fromfile(path, dtype="<i4", count=256)
     if len(header) < 256 or header[0] != 20240520 or header[1] != 1:
-        raise ValueError(f"{path} does not begin with llm.c's header (256 int32: 20240520, 1, number of tokens, …).")
+        what = f"It is {kind}." if (kind := other_kind(path)) else "Flat files of ids are for format=nanogpt."
+        raise ValueError(
+            f"{path} does not begin with llm.c's header (256 int32: 20240520, 1, number of tokens, …). {what}"
+        )
     tokens, there = int(header[2]), (path.stat().st_size - header.nbytes) / _DTYPE.itemsize
+    if there == 2 * tokens > 0:
+        raise ValueError(f"{path} holds 4-byte integers, and not uint16 ids: {_ANEW}.")
     if tokens != there:
         raise ValueError(
             f"{path} has {tokens:,} tokens by its header and {there:,.1f} by its size: it is cut off or damaged."
@@ -61,6 +82,7 @@ def _npy(path: Path) -> ForeignFile:
     return ForeignFile(path, values.offset, len(values))
 
 
+_ANEW = "write it anew with 2-byte ids, as with numpy's ids.astype('<u2')"
 _FORMATS: dict[str, tuple[str, Callable[[Path], ForeignFile]]] = {
     "nanogpt": ("*.bin", _flat),
     "llmc": ("*.bin", _llmc),
@@ -69,36 +91,78 @@ _FORMATS: dict[str, tuple[str, Callable[[Path], ForeignFile]]] = {
 }
 
 
-def foreign_splits(
-    path: Path, format: str, tokenizer: Tokenizer, val_fraction: float
-) -> dict[str, tuple[dict[str, Any], np.ndarray]]:
-    """Of each split of another project's shards, its entry in source.json and how often each id occurs, (vocab_size,) int64.
-
-    Reads all of them once, to check and count.
+def foreign_splits(path: Path, format: str, tokenizer: Tokenizer, val_fraction: float) -> ForeignSplits:
+    """The splits of another project's shards. Reads all of them once, to check and count.
 
     Raises:
-        ValueError: there is no such format or file, a file is damaged, or an id is not one of the tokenizer's.
+        ValueError: there is no such format or file, a file is damaged or holds something else, or an id is not one of the
+            tokenizer's.
     """
     if format not in _FORMATS:
         raise ValueError(f"format={format}: there is no such format; there are {', '.join(_FORMATS)}.")
     pattern, read = _FORMATS[format]
-    paths = [path] if path.is_file() else sorted(path.glob(pattern))
+    paths = [path] if path.is_file() else sorted(file for file in path.glob(pattern) if _is_shown(file))
     if not paths:
         raise ValueError(f"{path} holds no {pattern} of format={format}.")
-    files = [read(file.resolve()) for file in paths]
-    for file in files:
-        if not file.tokens:
-            raise ValueError(f"{file.path} holds no ids.")
-    val = [file for file in files if re.search(r"(^|[_.-])val(id|idation)?([_.-]|$)", file.path.stem)]
-    train = [file for file in files if file not in val]
+    if what := other_neighbours(paths[0].parent):
+        raise ValueError(f"{paths[0].parent}: {what}.")
+    by_name = _by_name(paths)
+    train, val = ([_checked(read(file.resolve()), tokenizer) for file in by_name[split]] for split in ("train", "val"))
     if not val:
         train, val = _cut_tail(train, val_fraction, tokenizer.eot_id)
     if not train or not val:
         raise ValueError(
             f"{path} holds nothing to train on beside what is for validation: files with val in their names, or where there are "
-            f"none, the last val_fraction={val_fraction} of all ids."
+            f"none, the last val_fraction={val_fraction} of all ids{_left_out(by_name['neither'])}."
         )
-    return {"train": _entry(train, tokenizer), "val": _entry(val, tokenizer)}
+    entries = {"train": _entry(train, tokenizer), "val": _entry(val, tokenizer)}
+    return ForeignSplits(entries, by_name["neither"], list(_remarks(by_name, entries["train"][1], tokenizer)))
+
+
+def _is_shown(path: Path) -> bool:
+    return path.is_file() and not path.name.startswith(".")
+
+
+def _by_name(paths: list[Path]) -> dict[str, list[Path]]:
+    """The files of each split, and of neither, as their names say."""
+    said = {
+        split: [path for path in paths if re.search(rf"(^|[_.-])({names})([_.\d-]|$)", path.stem, re.IGNORECASE)]
+        for split, names in {"val": "val|valid|validation", "train": "train|training", "neither": "test|dev"}.items()
+    }
+    val = said["val"]
+    train = [path for path in said["train"] or paths if path not in val and path not in said["neither"]]
+    return {"train": train, "val": val, "neither": [path for path in paths if path not in train and path not in val]}
+
+
+def _checked(file: ForeignFile, tokenizer: Tokenizer) -> ForeignFile:
+    if not file.tokens:
+        raise ValueError(f"{file.path} holds no ids.")
+    if what := other_values(file.path, file.offset, tokenizer.vocab_size):
+        raise ValueError(f"{file.path} holds {what}, and not uint16 ids: {_ANEW}.")
+    return file
+
+
+def _remarks(by_name: dict[str, list[Path]], counts: np.ndarray, tokenizer: Tokenizer) -> Iterator[str]:
+    if by_name["neither"]:
+        yield _left_out(by_name["neither"]).removeprefix("; ")
+    train = by_name["train"]
+    if len({re.sub(r"\d+", "0", path.stem) for path in train}) > 1 and not any("train" in path.stem for path in train):
+        yield f"none has train in its name, so these are trained on: {_names(train)}"
+    if not counts[tokenizer.eot_id]:
+        yield (
+            f"no document ends: the end-of-text id {tokenizer.eot_id} of tokenizer {tokenizer.name} never occurs in what is for "
+            f"training, and its highest id is {np.flatnonzero(counts)[-1]}; if it was made with another tokenizer, name that one"
+        )
+
+
+def _left_out(paths: list[Path]) -> str:
+    verb = "is" if len(paths) == 1 else "are"
+    return f"; {_names(paths)} {verb} left out, as neither train nor val by name" if paths else ""
+
+
+def _names(paths: list[Path]) -> str:
+    more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
+    return ", ".join(path.name for path in paths[:_NAMED]) + more
 
 
 def _cut_tail(

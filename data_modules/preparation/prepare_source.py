@@ -52,17 +52,21 @@ def adopt_shards(
     """Make a source of another project's shards where they lie, and return what its `source.json` says.
 
     Raises:
-        ValueError: a file is damaged, or was made with another tokenizer.
+        ValueError: a file is damaged, holds something else, or was made with another tokenizer.
     """
-    splits = foreign_splits(path, format, tokenizer, val_fraction)
+    entries, left_out, remarks = foreign_splits(path, format, tokenizer, val_fraction)
+    origin: dict[str, Any] = {"path": str(path.resolve()), "format": format}
+    if left_out:
+        origin["left_out"] = [file.name for file in left_out]
     information = {
-        **_common(name, tokenizer, {"path": str(path.resolve()), "format": format}, licence),
+        **_common(name, tokenizer, origin, licence),
+        "remarks": remarks,
         "split": {
             "rule": "files with val in their names, or else the last documents",
             "val_fraction": val_fraction,
         },
-        "splits": {split: entry for split, (entry, _) in splits.items()},
-        "unigram_loss": unigram_loss(splits["train"][1], splits["val"][1]),
+        "splits": {split: entry for split, (entry, _) in entries.items()},
+        "unigram_loss": unigram_loss(entries["train"][1], entries["val"][1]),
     }
     information = sealed(information)
     folder.mkdir(parents=True, exist_ok=True)

@@ -11,12 +11,13 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from gpt_lightning.tokenizer.base import CHAT_END, CHAT_START, END_OF_TEXT, Tokenizer
 from gpt_lightning.tokenizer.byte_level import written_to_bytes
+from gpt_lightning.tokenizer.byte_level_check import HARD_TEXTS, obstacle
 
 _SPECIAL_TOKENS = [END_OF_TEXT, CHAT_START, CHAT_END]
 
 
 class TrainedBPE(Tokenizer):
-    """A `tokenizer.json`; its folder's name is the tokenizer's name.
+    """A `tokenizer.json`; its folder's name is the tokenizer's name. Truncation and padding that it asks for are switched off.
 
     Raises:
         ValueError: the file is no byte-level BPE, or lacks the end-of-text token.
@@ -30,6 +31,12 @@ class TrainedBPE(Tokenizer):
             raise
         except Exception as error:  # the library raises a bare Exception
             raise ValueError(f"{path} is not a tokenizer.json: {error}.") from error
+        if self._tokenizer.truncation or self._tokenizer.padding:
+            self._tokenizer.no_truncation()
+            self._tokenizer.no_padding()
+            content = self._tokenizer.to_str()
+        if reason := obstacle(self._tokenizer):
+            raise ValueError(_refusal(path, reason))
         self._tokenizer.encode_special_tokens = True  # a special token spelled in a text stays text
         self.name = path.resolve().parent.name
         self.vocab_size = self._tokenizer.get_vocab_size()
@@ -43,7 +50,9 @@ class TrainedBPE(Tokenizer):
         try:
             self._bytes_of = self._read_bytes()
         except KeyError as error:
-            raise ValueError(f"{path} is no byte-level BPE: no byte is written {error}.") from error
+            raise ValueError(_refusal(path, f"no byte is written {error}")) from error
+        if reason := self._lost_text():
+            raise ValueError(_refusal(path, reason))
         self._path = path
         self._content = content
         self.fingerprint = hashlib.sha256(content.encode()).hexdigest()
@@ -66,13 +75,38 @@ class TrainedBPE(Tokenizer):
         return [0 if i in special else len(token) for i, token in enumerate(self._bytes_of)]
 
     def to_hf_json(self) -> str:
-        return self._content
+        if not self._tokenizer.num_special_tokens_to_add(is_pair=False):
+            return self._content
+        plain = tokenizers.Tokenizer.from_str(self._content)
+        plain.post_processor = None  # it puts special tokens around a text
+        return plain.to_str()
 
     def _read_bytes(self) -> list[bytes]:
         """What each id spells; a special token spells itself."""
         special = {i: token.content for i, token in self._tokenizer.get_added_tokens_decoder().items()}
         written = {i: token for token, i in self._tokenizer.get_vocab().items()}
         return [special[i].encode() if i in special else written_to_bytes(written[i]) for i in range(self.vocab_size)]
+
+    def _lost_text(self) -> str | None:
+        """A hard text that does not come back, or that becomes a special token; None if all of them stay what they are."""
+        added = [token.content for token in self._tokenizer.get_added_tokens_decoder().values()]
+        for text in (*HARD_TEXTS, *self.special_ids, " a ".join(["", *added, ""])):
+            ids = self.encode(text)
+            if (back := self.decode(ids)) != text:
+                return f"the text {text[:40]!r} comes back as {back[:40]!r}"
+            for token, token_id in self.special_ids.items():
+                if token_id in ids:
+                    return (
+                        f"the text {token!r} becomes the special token (it must be an added token with special: true)"
+                    )
+        return None
+
+
+def _refusal(path: Path, reason: str) -> str:
+    return (
+        f"{path} is not a byte-level BPE that gives every text back: {reason}. Choose tokenizer=gpt2, or a tokenizer that "
+        "prepare.py trains, such as tokenizer=bpe_4096."
+    )
 
 
 def train_bpe(texts: Iterable[str], *, vocab_size: int, path: Path) -> TrainedBPE:

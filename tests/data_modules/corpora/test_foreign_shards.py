@@ -11,11 +11,9 @@ import pytest
 
 from data_modules import SourceShards
 from data_modules.integrity import damages
-from data_modules.preparation import adopt_shards
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
 from tests.conftest import CORPORA
-
-EOT = 50256
+from tests.data_modules.corpora.foreign import EOT, IDS, adopt, llmc, write
 
 
 @pytest.fixture(scope="module")
@@ -32,35 +30,6 @@ def texts() -> list[str]:
 def documents(texts: list[str], tokenizer: Tokenizer) -> list[np.ndarray]:
     """Ids of each text, and end-of-text."""
     return [np.array([*tokenizer.encode(text), EOT], dtype=np.uint16) for text in texts]
-
-
-def llmc(ids: np.ndarray) -> bytes:
-    header = np.zeros(256, dtype=np.int32)
-    header[:3] = 20240520, 1, len(ids)
-    return header.tobytes() + ids.tobytes()
-
-
-def adopt(path: Path, format: str, folder: Path, tokenizer: Tokenizer, val_fraction: float = 0.1) -> SourceShards:
-    adopt_shards(
-        path,
-        format=format,
-        name="foreign",
-        tokenizer=tokenizer,
-        folder=folder,
-        licence="test",
-        val_fraction=val_fraction,
-    )
-    return SourceShards(folder)
-
-
-def write(folder: Path, files: dict[str, np.ndarray], to_bytes: Callable[[np.ndarray], bytes]) -> Path:
-    folder.mkdir()
-    for name, ids in files.items():
-        if name.endswith(".npy"):
-            np.save(folder / name, ids)
-        else:
-            (folder / name).write_bytes(to_bytes(ids))
-    return folder
 
 
 @pytest.mark.parametrize(
@@ -165,9 +134,6 @@ def test_what_became_of_the_files_is_noticed(documents: list[np.ndarray], tokeni
     assert damages(tmp_path / "ours", information, with_sha256=True) == [changed, f"{path / 'val.bin'} is missing"]
     with pytest.raises(ValueError, match=re.escape(f"{path / 'val.bin'} is missing")):
         SourceShards(tmp_path / "ours")
-
-
-IDS = np.array([1, 2, EOT] * 100, dtype=np.uint16)
 
 
 @pytest.mark.parametrize(
