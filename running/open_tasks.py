@@ -78,7 +78,7 @@ def _named(name: str, task: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _questions(name: str, task: Mapping[str, Any], config: Mapping[str, Any], examinee: Examinee) -> Iterator[Task]:
-    records, origin = open_records(_path(name, config), task["hub"])
+    records, origin = open_records(_path(name, config), task["hub"], tell=print)
     rows = list(records)
     questions, left_out = questions_in(rows, QuestionTemplate.of(task), limit=config["limit"])
     asked = question_task(
@@ -224,7 +224,7 @@ def _documents(
     path: str | None, fields: Mapping[str, str], hub: Mapping[str, Any] | None = None
 ) -> tuple[list[Document], list[str], dict[str, Any]]:
     """The documents in files, here or on the hub; why records are none; and what was read."""
-    records, origin = open_records(path, hub)
+    records, origin = open_records(path, hub, tell=print)
     made_of = Fields(fields)
     documents, left_out = [], []
     for where, row in records:

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ def open_corpus(
             )
         return DocumentCorpus(allowed_targets.corpus(source["corpus"]), origin=source["corpus"]), source
     if source["path"] is not None:
-        return path_corpus(config, source), source
+        return path_corpus(config, source, tell=print), source
     if source["hub"] is None:
         raise ValueError(f"source {name} needs path=…: a file, a folder or a pattern.")
     try:
@@ -99,16 +99,17 @@ def open_corpus(
     return _file_corpus(config, source, urls, origin), source
 
 
-def path_corpus(config: Mapping[str, Any], source: Mapping[str, Any]) -> Corpus:
+def path_corpus(config: Mapping[str, Any], source: Mapping[str, Any], *, tell: Callable[[str], object] = str) -> Corpus:
     """The corpus of the files at a source's path; of a copy of a whole repository, of its configuration and split.
+
+    Args:
+        tell: called with one line that counts the files which were passed over, if any were.
 
     Raises:
         ValueError: there are none.
     """
     path = str(source["path"])
-    is_copy = source["hub"] is not None and (Path(path) / "README.md").is_file()
-    urls = hub_files(**source["hub"] | {"id": path})[0] if is_copy else local_files(path)
-    return _file_corpus(config, source, urls, {"path": path})
+    return _file_corpus(config, source, local_files(path, hub=source["hub"], tell=tell), {"path": path})
 
 
 def is_commit(revision: str | None) -> bool:

@@ -1,10 +1,12 @@
 """A corpus in files, here or on the hub, read record by record."""
 
 import io
+import lzma
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from shutil import copyfileobj
 from typing import Any
 
@@ -14,6 +16,7 @@ import pyarrow as pa
 from data_modules.corpora.documents import BadRecord, Chunk, Document, InputFile, Unreadable, text_of
 from data_modules.corpora.fields import Fields
 from data_modules.corpora.formats import COMPRESSIONS, FORMATS, SEEKING, Format, Opened, too_long
+from data_modules.corpora.local_files import known_formats, suffixes
 
 
 class RecordFiles:
@@ -70,23 +73,28 @@ class RecordFiles:
         except BadRecord as error:  # of all records
             raise ValueError(f"{name}: {error}.") from error
         except Exception as error:
-            if not isinstance(error, (OSError, EOFError, pa.ArrowException)) and "://" not in self._urls[file]:
+            own = (OSError, EOFError, lzma.LZMAError, pa.ArrowException)
+            if not isinstance(error, own) and not _is_address(self._urls[file]):
                 raise  # from afar, any library's idea of a lost connection may come
             reason = " ".join(str(error).split()).rstrip(".")
             raise ValueError(f"{name} cannot be read to its end: {reason}.") from error
 
     @contextmanager
     def _open(self, file: int) -> Iterator[Opened]:
-        suffix, compression = _suffixes(self.files[file].name)
-        with fsspec.open(self._urls[file], "rb") as raw, tempfile.TemporaryFile() as spool:
+        suffix, compression = suffixes(self.files[file].name)
+        url = self._urls[file]
+        with (
+            fsspec.open(url, "rb") if _is_address(url) else Path(url).open("rb") as raw,
+            tempfile.TemporaryFile() as spool,
+        ):
             stream: Any = raw
             if compression:
-                stream = decompressed = pa.CompressedInputStream(raw, COMPRESSIONS[compression])
+                stream = decompressed = COMPRESSIONS[compression](raw)
                 if suffix in SEEKING:
                     copyfileobj(decompressed, spool)  # which closes `raw` as soon as nothing names it any more
                     spool.seek(0)
                     stream = spool
-            buffered = stream if hasattr(stream, "peek") else io.BufferedReader(stream, 1 << 20)
+            buffered = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream, 1 << 20)
             text = io.TextIOWrapper(buffered, encoding="utf-8-sig", errors="surrogateescape", newline="")
             yield Opened(buffered, raw.tell, self.limit, self._fields, text)
 
@@ -123,58 +131,28 @@ class FileCorpus:
             yield where, document
 
 
-def local_files(path: str) -> dict[str, str]:
-    """The files that a path means: itself, those below a folder, or those that match a pattern; by name, in order.
-
-    Raises:
-        ValueError: there are none.
-    """
-    pattern = str(Path(path).expanduser())
-    root = Path(pattern)
-    if root.is_file():
-        return {root.name: pattern}
-    if root.is_dir():
-        found = sorted(f for f in root.rglob("*") if f.is_file() and not f.name.startswith(".") and _is_known(f.name))
-        if not found:
-            raise ValueError(f"path={path} holds no file of a known format ({_known()}).")
-        return {f.relative_to(root).as_posix(): str(f) for f in found}
-    found = sorted(f for f in Path(root.anchor).glob(str(root.relative_to(root.anchor))) if f.is_file())
-    if not found:
-        raise ValueError(f"path={path}: there is no such file, folder or pattern.")
-    return {f.as_posix() if len({g.name for g in found}) < len(found) else f.name: str(f) for f in found}
-
-
 def format_of(name: str) -> Format:
     """The format of a file, from its name.
 
     Raises:
         ValueError: it is none of ours.
     """
-    suffix, _ = _suffixes(name)
+    suffix, _ = suffixes(name)
     if suffix not in FORMATS:
-        raise ValueError(f"{name} is of no known format ({_known()}).")
+        raise ValueError(f"{name} is of no known format ({known_formats()}).")
     return FORMATS[suffix]
 
 
-def _suffixes(name: str) -> tuple[str, str]:
-    """(format, compression) as a file's name ends, in small letters; the compression may be none."""
-    path = PurePosixPath(name.lower())
-    if path.suffix in COMPRESSIONS:
-        return PurePosixPath(path.stem).suffix, path.suffix
-    return path.suffix, ""
-
-
-def _is_known(name: str) -> bool:
-    return _suffixes(name)[0] in FORMATS
-
-
-def _known() -> str:
-    return f"{' '.join(FORMATS)}, each also with {' or '.join(COMPRESSIONS)}"
+def _is_address(url: str) -> bool:
+    """Whether fsspec opens it: a local path is opened as it is, as fsspec would take `::` and the like in it for its own."""
+    return re.match(r"[a-z][a-z0-9+.-]*://", url) is not None
 
 
 def _size(url: str) -> int:
-    filesystem, path = fsspec.url_to_fs(url)
     try:
+        if not _is_address(url):
+            return Path(url).stat().st_size
+        filesystem, path = fsspec.url_to_fs(url)
         return int(filesystem.info(path)["size"] or 0)
     except FileNotFoundError as error:
         raise ValueError(f"{url}: there is no such file.") from error

@@ -1,9 +1,9 @@
 """The formats of input files. Each cuts a file into chunks, which is cheap, and a chunk into rows, which workers do.
 
-    .jsonl .json     one JSON object a line; a .json may also be one array of them
-    .csv             with a header line
-    .parquet .arrow  one row a record
-    .txt .md         the whole file is one text
+    .jsonl .ndjson .json  one JSON object a line; a .json may also be one array of them
+    .csv .tsv             with a header line; between the fields are commas, or tabs
+    .parquet .arrow       one row a record
+    .txt .md              the whole file is one text
 
 A row is what lies there: a dict of fields, a text, or a BadRecord. A record longer than the limit is a bad one, of which no more
 than that is read; it ends an array or a .csv, whose next record cannot be found without it, and rows of .parquet and .arrow are
@@ -13,7 +13,9 @@ measured only when they were read.
 import csv
 import io
 import json
+import lzma
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -107,14 +109,14 @@ def _array_rows(file: Opened) -> Iterator[tuple[Row, int]]:
         yield (f"{line} (record {number})", value if size <= file.limit else too_long(size, file.limit)), size
 
 
-def _csv_chunks(file: Opened, first: int) -> Iterator[Chunk]:
-    return _rows_in_chunks(_csv_rows(file), file, first)
+def _csv_chunks(file: Opened, first: int, *, delimiter: str = ",") -> Iterator[Chunk]:
+    return _rows_in_chunks(_csv_rows(file, delimiter), file, first)
 
 
-def _csv_rows(file: Opened) -> Iterator[tuple[Row, int]]:
+def _csv_rows(file: Opened, delimiter: str) -> Iterator[tuple[Row, int]]:
     """(row, its characters) of each record after the header line; one that is longer than the limit cannot be skipped."""
     csv.field_size_limit(file.limit)
-    reader = csv.reader(_csv_lines(file), strict=True)
+    reader = csv.reader(_csv_lines(file), delimiter=delimiter, strict=True)
     header: list[str] = []
     while True:
         line = reader.line_num + 1
@@ -249,12 +251,20 @@ _LINES = Format(_line_chunks, _json_rows, "line ")
 _TEXT = Format(_text_chunks, _text_rows, "line ")
 FORMATS = {
     ".jsonl": _LINES,
+    ".ndjson": _LINES,
     ".json": Format(_json_chunks, _json_rows, "line "),
     ".csv": Format(_csv_chunks, _rows_as_they_are, "line "),
+    ".tsv": Format(partial(_csv_chunks, delimiter="\t"), _rows_as_they_are, "line "),
     ".parquet": Format(_parquet_chunks, _batch_rows, "row "),
     ".arrow": Format(_arrow_chunks, _batch_rows, "row "),
     ".txt": _TEXT,
     ".md": _TEXT,
 }
-COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+WHOLE_TEXTS = {".txt", ".md"}
 SEEKING = {".parquet", ".arrow"}  # they are not read from the front to the end
+COMPRESSIONS: dict[str, Callable[[Any], Any]] = {
+    ".gz": partial(pa.CompressedInputStream, compression="gzip"),
+    ".zst": partial(pa.CompressedInputStream, compression="zstd"),
+    ".bz2": partial(pa.CompressedInputStream, compression="bz2"),
+    ".xz": lzma.LZMAFile,
+}  # an open file -> what it decompresses to

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import lzma
 import re
 import struct
 import tracemalloc
@@ -186,6 +187,14 @@ def compressed(kind: str) -> bytes:
         ("cut.jsonl.gz", compressed("gzip")[:-5000], 10_000, CUT),
         ("tail.jsonl.gz", compressed("gzip")[:-1], 10_000, CUT),
         ("cut.jsonl.zst", compressed("zstd")[:-1], 10_000, CUT),
+        ("cut.jsonl.bz2", compressed("bz2")[:-1], 10_000, CUT),
+        (
+            "cut.jsonl.xz",
+            lzma.compress(LINES)[:-1],
+            10_000,
+            " cannot be read to its end: Compressed file ended before ",
+        ),
+        ("plain.jsonl.xz", GOOD, 0, " cannot be read to its end: Input format not supported by decoder."),
         ("cut.parquet.gz", compressed("gzip")[:-5000], 0, CUT),
         ("plain.jsonl.gz", GOOD, 0, " cannot be read to its end: zlib inflate failed: incorrect header check."),
         ("plain.jsonl.zst", GOOD, 0, " cannot be read to its end: ZSTD decompress failed: Unknown frame descriptor."),
@@ -283,7 +292,7 @@ def test_a_record_of_50_mb_is_not_held(name: str, tmp_path: Path) -> None:
 
 
 def test_what_is_no_file_is_refused_before_anything_is_read(tmp_path: Path) -> None:
-    known = ".jsonl .json .csv .parquet .arrow .txt .md, each also with .gz or .zst"
+    known = ".jsonl .ndjson .json .csv .tsv .parquet .arrow .txt .md, each also with .gz .zst .bz2 or .xz"
     (tmp_path / "a.pdf.gz").write_bytes(b"x")
     with pytest.raises(ValueError, match=re.escape(f"a.pdf.gz is of no known format ({known}).")):
         corpus_of(tmp_path / "a.pdf.gz")

@@ -1,9 +1,11 @@
 """The same documents in every format, whole and from any record on."""
 
+import bz2
 import csv
 import gzip
 import io
 import json
+import lzma
 import pickle
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -26,12 +28,15 @@ def _lines(records: Records) -> bytes:
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
 
 
-def _csv(records: Records) -> bytes:
-    file = io.StringIO(newline="")
-    writer = csv.DictWriter(file, ["n", "body"], extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(records)
-    return file.getvalue().encode()
+def _table(delimiter: str) -> Callable[[Records], bytes]:
+    def write(records: Records) -> bytes:
+        file = io.StringIO(newline="")
+        writer = csv.DictWriter(file, ["n", "body"], extrasaction="ignore", delimiter=delimiter)
+        writer.writeheader()
+        writer.writerows(records)
+        return file.getvalue().encode()
+
+    return write
 
 
 def _parquet(records: Records) -> bytes:
@@ -54,15 +59,23 @@ def _arrow(make: Callable[..., Any]) -> Callable[[Records], bytes]:
 SCHEMA = pa.schema([("n", pa.int64()), ("body", pa.string()), ("more", pa.list_(pa.struct([("x", pa.string())])))])
 WRITERS: dict[str, Callable[[Records], bytes]] = {
     "lines.jsonl": _lines,
+    "lines.ndjson": _lines,
     "lines.json": _lines,
     "array.json": lambda records: json.dumps(records).encode(),  # not a byte of it is beyond ASCII
     "indented.json": lambda records: json.dumps(records, indent=2, ensure_ascii=False).encode(),
-    "table.csv": _csv,
+    "table.csv": _table(","),
+    "table.tsv": _table("\t"),
     "groups.parquet": _parquet,
     "stream.arrow": _arrow(pa.ipc.new_stream),
     "file.arrow": _arrow(pa.ipc.new_file),
 }
-COMPRESSIONS: dict[str, str | None] = {"": None, ".gz": "gzip", ".zst": "zstd"}
+COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".zst": lambda content: pa.Codec("zstd").compress(content, asbytes=True),
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+}
 
 
 def records_of(texts: Iterable[str]) -> Records:
@@ -72,9 +85,7 @@ def records_of(texts: Iterable[str]) -> Records:
 def write(folder: Path, name: str, content: bytes) -> Path:
     """Write a file, compressed as its name says."""
     folder.mkdir(parents=True, exist_ok=True)
-    suffix = Path(name).suffix
-    with pa.output_stream(str(folder / name), compression=COMPRESSIONS.get(suffix)) as file:
-        file.write(content)
+    (folder / name).write_bytes(COMPRESSIONS.get(Path(name).suffix, bytes)(content))
     return folder / name
 
 
@@ -148,7 +159,7 @@ def test_no_sign_of_a_text_is_lost(
     content = WRITERS[name](records_of(texts))
     if crlf and "json" in name:
         content = content.replace(b"\n", b"\r\n")  # those inside texts are written \n
-    if begins_with_bom and name.endswith(("json", "jsonl", "csv")):
+    if begins_with_bom and name.endswith(("json", "jsonl", "csv", "tsv")):
         content = b"\xef\xbb\xbf" + content
     path = write(tmp_path_factory.getbasetemp() / "signs", name, content)
     with pytest.MonkeyPatch.context() as patch:
@@ -178,6 +189,14 @@ def test_a_place_is_where_the_record_begins(tmp_path: Path) -> None:
             of = [f" (record {n + 1})" if name in ("array.json", "indented.json") else "" for n in range(20)]
             up = 2 if name == "indented.json" else 0
             assert where == [f"{name}, line {lines + 1 - up}{of[n]}" for n, lines in enumerate(before)]
+
+
+@pytest.mark.parametrize("compression", [".gz", ".bz2", ".xz"])
+def test_archives_joined_by_cat_are_read_to_their_end(compression: str, tmp_path: Path) -> None:
+    first, second = (COMPRESSIONS[compression](_lines(records_of([text]))) for text in ("one", "two"))
+    path = tmp_path / f"joined.jsonl{compression}"
+    path.write_bytes(first + second)
+    assert read(corpus_of(path)) == ["one", "two"]
 
 
 def test_archives_of_several_members(texts: list[str], tmp_path: Path) -> None:
