@@ -32,7 +32,7 @@ from running.composing import (
     write_config,
 )
 from running.hydra_job import multirun_of, run_as_process, run_here
-from running.multirun import Multirun
+from running.multirun import Multirun, end_with_sweep
 
 __all__ = [
     "CONF",
@@ -82,6 +82,7 @@ def start(
         verb: its name.
         after_multirun: says in short what came of the jobs, however the multirun has ended.
     """
+    end_with_sweep()
     arguments = sys.argv[1:] = quote_texts(sys.argv[1:])
     with ExitStack() as held:
         try:

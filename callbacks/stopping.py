@@ -58,6 +58,11 @@ class Stopping(L.Callback):
         self.reason = 0
         """Why the step is the last; 0: it is not."""
 
+    @property
+    def heard(self) -> int:
+        """The signal that this process was told to stop by; 0: none."""
+        return self._signal
+
     @classmethod
     def of(cls, trainer: Any) -> "Stopping":
         """The run's."""

@@ -1,27 +1,22 @@
 """The LightningDataModule: sequences in the order's order, cut into micro-batches for this rank; validation by source."""
 
-import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from functools import cached_property
-from multiprocessing import forkserver, get_all_start_methods, resource_tracker
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
-from data_modules.batches import Batch, SequenceReader
+from data_modules.batches import Batch, as_tensors
 from data_modules.order import SampleOrder
+from data_modules.read_ahead import ReadAhead
 from data_modules.shards import SourceShards, TokenStream
+from data_modules.training_batches import Cut, TrainingBatches, ValidationBatches
 from gpt_lightning.tokenizer import Tokenizer
 
-# Forked from a process with threads (gloo's, TensorBoard's) a worker can be born with a lock that nobody will ever release.
-_START_METHOD = "forkserver" if "forkserver" in get_all_start_methods() else "spawn"
-# A terminal and Slurm send them to every process of a run; which step is the last is the training process's to say.
-_NOT_FOR_WORKERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-_LOCATED_AT_ONCE = 4096  # sequences: looking up a few at a time would cost as much as reading them
 _ENDLESS = 2**40  # micro-batches: the run's one epoch ends by its number of steps, never by its data
 
 
@@ -64,7 +59,10 @@ class MixedDataModule(L.LightningDataModule):
         self.micro_batch = micro_batch
         self.val_sequences = val_sequences
         self.workers = workers
-        self._training_batches: _TrainingBatches | None = None
+        self.told_to_stop: Callable[[], bool] = lambda: False
+        """Whether the run was told to stop: then it waits for a process that reads ahead no longer than it must."""
+        self._training_batches: TrainingBatches | None = None
+        self._read_ahead: ReadAhead | None = None
         if not isinstance(workers, int) or workers < 0:
             raise ValueError(f"data.workers is {workers!r}: it must be a number of processes, 0 or more.")
         if val_sequences is not None and (not isinstance(val_sequences, int) or val_sequences < 1):
@@ -140,134 +138,49 @@ class MixedDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         assert self.trainer is not None
-        world_size, rank = self.trainer.world_size, self.trainer.global_rank
-        accumulation = self.order.global_batch // (self.micro_batch * world_size)
-        assert accumulation * self.micro_batch * world_size == self.order.global_batch
-        dataset = _TrainingBatches(self, accumulation=accumulation, rank=rank, world_size=world_size)
-        self._training_batches = dataset
-        return self._loader(dataset, _From(self.trainer.global_step * accumulation))
+        cut = self._cut()
+        accumulation = self.order.global_batch // (self.micro_batch * cut.world_size)
+        assert accumulation * self.micro_batch * cut.world_size == self.order.global_batch
+        streams = [source.train for source in self.sources.values()]
+        borders = [self.train_borders[name] for name in self.sources]
+        self._training_batches = TrainingBatches(self.order, streams, borders, cut)
+        if self.workers:
+            self._read_ahead = ReadAhead(self._training_batches, self.workers, told_to_stop=lambda: self.told_to_stop())
+        batches = self._read_ahead or self._training_batches
+        return _loader(batches, _From(self.trainer.global_step * accumulation))
 
     def val_dataloader(self) -> list[DataLoader]:
         """One loader per source, in the order's order of sources."""
-        assert self.trainer is not None
         loaders = []
         for k, source in enumerate(self.sources.values()):
-            dataset = _ValidationBatches(
-                self, source.val, source_index=k, rank=self.trainer.global_rank, world_size=self.trainer.world_size
-            )
-            loaders.append(self._loader(dataset, range(len(dataset)), workers=0))
+            batches = ValidationBatches(source.val, self.chosen_val_windows(source.val), k, self._cut())
+            loaders.append(_loader(batches, range(len(batches))))
         return loaders
 
-    def _loader(self, dataset: Dataset, sampler: Sampler | range, *, workers: int | None = None) -> DataLoader:
-        n_workers = self.workers if workers is None else workers
-        if n_workers:
-            _start_forkserver()
-        return DataLoader(
-            dataset,
-            sampler=sampler,
-            batch_size=None,  # the dataset's items are whole micro-batches
-            num_workers=n_workers,
-            multiprocessing_context=_START_METHOD if n_workers else None,
-            pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator(),  # of its own: PyTorch draws a number at each start, also of a validation
-        )
+    def teardown(self, stage: str) -> None:
+        self._end_readers()
+
+    def on_exception(self, exception: BaseException) -> None:
+        self._end_readers()
+
+    def _end_readers(self) -> None:
+        if self._read_ahead:
+            self._read_ahead.end()
+
+    def _cut(self) -> Cut:
+        assert self.trainer is not None
+        return Cut(self.max_seq_len, self.micro_batch, self.trainer.global_rank, self.trainer.world_size, self.eot_id)
 
 
-def _start_forkserver() -> None:
-    """Start the process that starts the workers, deaf as they will be to what ends a run."""
-    if _START_METHOD == "forkserver":
-        resource_tracker.ensure_running()  # which would unblock signals when it starts
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_FOR_WORKERS)
-        try:
-            forkserver.ensure_running()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-class _TrainingBatches(Dataset):
-    """Item b is this rank's b-th micro-batch of the whole run: step b // accumulation, micro-batch b % accumulation."""
-
-    def __init__(self, module: MixedDataModule, *, accumulation: int, rank: int, world_size: int) -> None:
-        self.order = module.order
-        self._streams = [source.train for source in module.sources.values()]
-        self._borders = [module.train_borders[name] for name in module.sources]
-        self._max_seq_len = module.max_seq_len
-        self._micro_batch = module.micro_batch
-        self._accumulation = accumulation
-        self._of_rank = module.order.global_batch // world_size
-        self._first_slot = rank * self._of_rank
-        self._eot_id = module.eot_id
-        self._found: tuple[range, SequenceReader] | None = None
-
-    def __getitem__(self, b: int) -> Batch:
-        step, micro = divmod(b, self._accumulation)
-        if step >= self.order.steps:  # read ahead by a worker, never trained on
-            step = self.order.steps - 1
-        first, found = self._of_steps(step)
-        start = (step - first) * self._of_rank + micro * self._micro_batch
-        return found.batch(slice(start, start + self._micro_batch))
-
-    def _of_steps(self, step: int) -> "tuple[int, SequenceReader]":
-        """The first of some steps around this one, and what this rank is trained on in them."""
-        n_steps = max(1, _LOCATED_AT_ONCE // self._of_rank)
-        first = step - step % n_steps
-        steps = range(first, min(first + n_steps, self.order.settled))
-        if self._found is None or self._found[0] != steps:
-            slots = np.arange(self._first_slot, self._first_slot + self._of_rank)
-            located = self.order.locate_many(np.add.outer(np.array(steps) * self.order.global_batch, slots).ravel())
-            windows = np.empty((len(located.source), 2), dtype=np.int64)
-            for k, borders in enumerate(self._borders):
-                chosen = np.flatnonzero(located.source == k)
-                sequence = located.sequence[chosen]
-                windows[chosen, 0], windows[chosen, 1] = borders[sequence], borders[sequence + 1]
-            found = SequenceReader(
-                self._streams,
-                located.source,
-                windows,
-                self._max_seq_len,
-                masked=self._masked,
-                eot_id=self._eot_id,
-            )
-            self._found = (steps, found)
-        return first, self._found[1]
-
-    @cached_property
-    def _masked(self) -> bool:
-        return any(stream.masked for stream in self._streams)
-
-
-class _ValidationBatches(Dataset):
-    """This rank's share of a source's validation sequences: every rank has as many batches, if need be one without loss.
-
-    Sequences that are too short are filled up with targets that bear no loss.
-    """
-
-    def __init__(
-        self, module: MixedDataModule, stream: TokenStream, *, source_index: int, rank: int, world_size: int
-    ) -> None:
-        self._stream = stream
-        self._source_index = source_index
-        self._max_seq_len = module.max_seq_len
-        self._micro_batch = module.micro_batch
-        self._rank = rank
-        self._world_size = world_size
-        self._eot_id = module.eot_id
-        self._windows = module.chosen_val_windows(stream)
-
-    def __len__(self) -> int:
-        return -(-len(self._windows) // (self._micro_batch * self._world_size))
-
-    def __getitem__(self, b: int) -> Batch:
-        start = (b * self._world_size + self._rank) * self._micro_batch
-        chosen = self._windows[start : start + self._micro_batch]
-        blank = len(chosen) == 0
-        if blank:
-            chosen = self._windows[:1]
-        of_the_one = np.zeros(len(chosen), dtype=np.int64)
-        reader = SequenceReader([self._stream], of_the_one, chosen, self._max_seq_len, masked=True, eot_id=self._eot_id)
-        batch = reader.batch(slice(None))
-        batch = batch._replace(sources=torch.full_like(batch.sources, self._source_index))
-        return batch._replace(mask=torch.zeros_like(batch.targets, dtype=torch.bool)) if blank else batch
+def _loader(batches: Any, sampler: Sampler | range) -> DataLoader:
+    return DataLoader(
+        batches,
+        sampler=sampler,
+        batch_size=None,  # its items are whole micro-batches
+        collate_fn=as_tensors,  # type: ignore[arg-type]  # typed for lists of items, and an item is a whole micro-batch
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # of its own: PyTorch draws a number at each start, also of a validation
+    )
 
 
 class _From(Sampler):

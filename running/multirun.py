@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 _SAME = 0.1  # seconds: a signal this soon after another is the same one, sent to a whole group of processes
 _LOOK_EVERY = 0.05  # seconds
 _GOES_ON = "the same command goes on with the sweep"
+_OF_SWEEP = "GPT_LIGHTNING_SWEEP"  # environment variable of a job: the process that it is a job of
 
 
 @dataclass(eq=False)
@@ -47,6 +49,7 @@ class Multirun:
     """What came of the jobs that this process ran, and which of its signals they were told.
 
     A job has a session of its own, so that Ctrl-C reaches it once and only from here: it can save a checkpoint before it ends.
+    It stops in the same way when this process is gone, see `end_with_sweep`.
 
     Args:
         shares: environment variables for each of the jobs that may run at the same time. Of several only begin and end are said
@@ -86,7 +89,7 @@ class Multirun:
         job.process = subprocess.Popen(
             command,
             start_new_session=True,
-            env=os.environ | self.shares[slot],
+            env=os.environ | self.shares[slot] | {_OF_SWEEP: str(os.getpid())},
             stdout=job.output,
             stderr=job.output and subprocess.STDOUT,
         )
@@ -212,6 +215,18 @@ class Multirun:
         assert self._ended_all
         print(f"job {self._ended_all.name} was stopped: no further one is started; {_GOES_ON}.", file=sys.stderr)
         sys.exit(self._ended_all.code)
+
+
+def end_with_sweep() -> None:
+    """Of a job of a multirun: stop as SIGTERM stops it once the process of the multirun is gone, however that died."""
+    if sweep := os.environ.pop(_OF_SWEEP, None):  # for this process alone: those that it starts are no jobs
+        threading.Thread(target=_watch, args=(int(sweep),), daemon=True, name="watch-sweep").start()
+
+
+def _watch(sweep: int) -> None:
+    while os.getppid() == sweep:
+        time.sleep(_LOOK_EVERY)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 here: Multirun | None = None

@@ -1,6 +1,7 @@
 """A training, from its config to its last step: what train.py does once it is the only process at work in the run directory."""
 
 import logging
+import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -32,6 +33,7 @@ from callbacks.data_wait import DataWait
 from callbacks.line_file import LineFile
 from callbacks.terminal import Terminal
 from data_modules.mixed_data_module import MixedDataModule
+from data_modules.read_ahead import ReaderLostError
 from gpt_lightning import random_states
 from gpt_lightning.checkpoint import VerifiedCheckpointIO, fingerprint
 from gpt_lightning.convert import start_from
@@ -120,6 +122,7 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
         workers=config["data"]["workers"],
         eot_id=None if model_config.attend_across_documents else model_config.eot_id,
     )
+    data.told_to_stop = lambda: bool(stopping.heard)
     if beginning.step == config["max_steps"]:
         if is_first_rank():
             print(f"{run.path} is done: {beginning.step} steps, nothing to do.")
@@ -199,8 +202,12 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
         try:
             with stopping.listening(trainer):
                 trainer.fit(lit, datamodule=data, ckpt_path=beginning.checkpoint, weights_only=True)
-        except (Stopped, NotFinite, NotSaved) as end:
+        except (Stopped, NotFinite, NotSaved, ReaderLostError) as end:
             terminal.note(str(end), style="bold")
+            if isinstance(end, ReaderLostError) and not is_first_rank():
+                sys.stderr.write(f"error: {end}\n")  # which the first rank does not know of
+            if isinstance(end, ReaderLostError) and stopping.heard:
+                raise Stopped(stopping.heard, trainer.global_step, saved=False) from end
             raise
         except Pruned as end:
             terminal.note(str(end), style="bold")

@@ -134,6 +134,14 @@ def test_all_jobs_that_run_are_told(tmp_path: Path) -> None:
     assert not (tmp_path / "third").exists()
 
 
+def test_a_job_stops_when_the_sweep_is_killed(tmp_path: Path) -> None:
+    job = f"from running import multirun\nmultirun.end_with_sweep()\n{JOB}"
+    with begun([sys.executable, "-c", TWO_JOBS, job], cwd=tmp_path) as process:
+        until(lambda: told(tmp_path) == ["ready"], seconds=30)
+        process.kill()
+        until(lambda: told(tmp_path) == ["ready", str(int(signal.SIGTERM))], seconds=30)
+
+
 def test_two_jobs_at_once_have_a_share_each_and_a_log_each(tmp_path: Path) -> None:
     """The third begins when one of them has ended, with the share of that one; a job that fails ends no other."""
     job = """

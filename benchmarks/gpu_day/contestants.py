@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import launch
 from analysis.budget import flops_per_token
 from benchmarks.training import litgpt_model, transformers_model
-from data_modules.batches import document_borders
+from data_modules.sequence_reader import document_borders
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.model.attention_choice import choose_backend
 from gpt_lightning.model.attention_view import View

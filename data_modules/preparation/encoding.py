@@ -1,25 +1,17 @@
-"""Chunks to tokens, in as many processes as there are cores, in order.
+"""Chunks to tokens, in as many processes as there are cores, in order."""
 
-The processes are started anew ("spawn"), so they inherit no lock and no open file, and they end with the one that started them.
-"""
-
-import multiprocessing
 import os
-import signal
-import threading
 import traceback
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import NamedTuple
 
 import numpy as np
 
+from data_modules.child_processes import Children
 from data_modules.corpora.documents import BadRecord, Chunk, Corpus, Document, identity_of, text_of
 from data_modules.preparation.recipe import Recipe
 from data_modules.preparation.split import cut_tail, digest_of, first_position, for_validation, position_of
@@ -148,24 +140,14 @@ def _finished(under_way: deque[tuple[int, Chunk, Future[Encoded]]]) -> tuple[int
 
 
 class _Workers:
-    """Processes, each with a pipe of its own and a thread here that waits for its answers.
-
-    They share no lock and no queue, so any of them can be killed at any moment and nobody waits for what does not come.
-    """
+    """Child processes, and a thread for each that waits for its answers."""
 
     def __init__(self, encoder: Encoder, number: int) -> None:
-        context = multiprocessing.get_context("spawn")
         self._threads = ThreadPoolExecutor(number)
-        self._processes: list[SpawnProcess] = []
+        self._children = Children(_work, encoder, number)
         self._idle: SimpleQueue[Connection] = SimpleQueue()
-        resource_tracker.ensure_running()  # as the first of them would do, and let interrupts through again
-        with _interrupts_wait():  # they inherit it: Ctrl-C reaches every process, and is not for them
-            for _ in range(number):
-                ours, theirs = context.Pipe()
-                self._processes.append(context.Process(target=_work, args=(encoder, theirs), daemon=True))
-                self._processes[-1].start()
-                theirs.close()
-                self._idle.put(ours)
+        for child in self._children.all:
+            self._idle.put(child.connection)
 
     def submit(self, file: int, chunk: Chunk) -> Future[Encoded]:
         return self._threads.submit(self._ask, file, chunk)
@@ -177,8 +159,8 @@ class _Workers:
             answer: Encoded | Exception = connection.recv()
         except (EOFError, OSError) as error:
             raise ValueError(
-                f"one of the {len(self._processes)} workers was killed, perhaps for want of memory: start the same command with "
-                "fewer workers; it goes on where it stopped."
+                f"one of the {len(self._children.all)} workers was killed, perhaps for want of memory: start the same command "
+                "with fewer workers; it goes on where it stopped."
             ) from error
         finally:
             self._idle.put(connection)
@@ -188,31 +170,18 @@ class _Workers:
 
     def end(self) -> None:
         """Leave nothing of them, whatever they are doing."""
-        for process in self._processes:
-            process.kill()
-            process.join()
+        self._children.end()
         self._threads.shutdown(cancel_futures=True)
         while not self._idle.empty():
             self._idle.get().close()
 
 
-@contextmanager
-def _interrupts_wait() -> Iterator[None]:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _work(encoder: Encoder, connection: Connection) -> None:
     """A worker's whole life."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the cores are taken by the other workers
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    with suppress(EOFError, OSError):  # nobody is left to be answered
-        while True:
-            file, chunk = connection.recv()
-            connection.send(_answer(encoder, file, chunk))
+    while True:
+        file, chunk = connection.recv()
+        connection.send(_answer(encoder, file, chunk))
 
 
 def _answer(encoder: Encoder, file: int, chunk: Chunk) -> Encoded | Exception:
@@ -221,10 +190,3 @@ def _answer(encoder: Encoder, file: int, chunk: Chunk) -> Encoded | Exception:
     except Exception as error:
         error.add_note(traceback.format_exc())
         return error
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(1)

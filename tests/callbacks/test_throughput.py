@@ -10,7 +10,7 @@ import pytest
 from analysis import budget
 from analysis.run_record import read_rows
 from callbacks import Checkpoints, ValidationPerplexity, data_wait, samples, throughput
-from data_modules import mixed_data_module
+from data_modules import training_batches
 from gpt_lightning.lit_gpt import LitGPT
 from train import train
 
@@ -65,7 +65,7 @@ def test_it_measures_training_alone_and_all_of_it(tiny_config: Config, tmp_path:
 
 
 def test_waiting_for_data_is_seen(tiny_config: Config, tmp_path: Path, clock: Clock) -> None:
-    clock.passes(1.5, mixed_data_module._TrainingBatches, "__getitem__")
+    clock.passes(1.5, training_batches.TrainingBatches, "__getitem__")
     train(tiny_config("name=run", "max_steps=8"))
     rows = read_rows(tmp_path / "runs" / "run" / "metrics.jsonl")
     assert [row["speed/data_wait_share"] for row in rows] == pytest.approx([0.75] * 4)

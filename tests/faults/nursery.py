@@ -82,6 +82,8 @@ def become(request: dict[str, Any]) -> None:
     random.seed()  # each process begins with other random numbers of its own
     np.random.seed()  # noqa: NPY002  # of others, which training leaves alone
     torch.seed()
+    sys.modules["__main__"].__spec__ = None  # processes that it starts anew need nothing of this module
+    del sys.modules["__main__"].__file__
     faulthandler.register(signal.SIGUSR2)  # where it hangs, if it does
     for name, options in request["faults"]:
         getattr(injected, name)(**options)

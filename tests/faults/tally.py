@@ -38,6 +38,12 @@ ROWS = (
         (("kills", 50), ("inside a save", 10)),
     ),
     Row(
+        "SIGKILL at 25 random moments of a run with `data.workers=2`, and at 25 of a sweep with two jobs at once",
+        "no process is left after 10 s, final state equal",
+        ("tests/faults/test_kills.py::test_no_process_",),
+        (("kills", 50),),
+    ),
+    Row(
         "SIGKILL before each change that a save makes, in the middle of a write, with `TMPDIR` on another file system; "
         "renames undone as by a loss of power",
         "a valid checkpoint always exists, leftovers are swept at the next start, final state equal",

@@ -1,20 +1,25 @@
 """SIGKILL: at any moment, and before each change that a save makes to its folder."""
 
+import json
 import random
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tests.faults.comparing import assert_equal, micro_batches_lost
-from tests.faults.harness import ACCUMULATION, SAVED_EVERY, Run, leftovers, some
-from tests.faults.victims import Victim
+from tests.faults.harness import ACCUMULATION, SAVED_EVERY, SMALL_RUN, SOAK, Run, leftovers, soak_only, some
+from tests.faults.victims import MARK, PATIENCE, Shell, Victim, marked
 from tests.runs import saved_steps
 
 Runs = Callable[..., Run]
 Record = Callable[[str, Any], None]
+GONE_AFTER = 10.0  # seconds after a kill, of every process that the killed one had started
+KILLS_OF_A_SWEEP = 25
 
 
 def in_a_save(run: Run) -> bool:
@@ -76,3 +81,65 @@ def test_killed_while_a_save_is_seen(new_run: Runs, straight: Runs, record_prope
     record_property("kills", 1)
     record_property("inside a save", int(in_a_save(run)))
     goes_on_as_if_nothing_had_been(run, straight())
+
+
+def assert_no_process_is_left(mark: str) -> None:
+    """Soon; how soon, only a machine that does nothing else can show."""
+    end = time.monotonic() + (GONE_AFTER if SOAK else PATIENCE)
+    while left := marked(mark):
+        assert time.monotonic() < end, left
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("moment", some(range(25), fast=1))
+def test_no_process_outlives_a_run_with_readers(
+    new_run: Runs, straight: Runs, record_property: Record, moment: int
+) -> None:
+    undisturbed = straight()
+    seconds = random.Random(moment).uniform(0.05, 0.95) * undisturbed.lives[0].seconds
+    life = None
+    while life is None or life.codes == [0]:
+        run, sooner = new_run("data.workers=2"), seconds
+
+        def kill(victims: list[Victim], after: float = sooner) -> None:
+            time.sleep(after)
+            victims[0].send(signal.SIGKILL)
+
+        life = run.live(meanwhile=kill, environment={MARK: str(run.folder)})
+        seconds *= 0.8
+    assert life.codes == [-signal.SIGKILL]
+    record_property("kills", 1)
+    assert_no_process_is_left(str(run.folder))
+    goes_on_as_if_nothing_had_been(run, undisturbed)
+
+
+@soak_only
+def test_no_process_outlives_a_sweep(straight: Runs, tiny_data: Path, tmp_path: Path, record_property: Record) -> None:
+    """Of two jobs at once, killed at random moments until there were enough; a sweep that got to its end is begun anew."""
+    chance, kills, sweeps, longest = random.Random(0), 0, 0, 0.0
+    while kills < KILLS_OF_A_SWEEP or longest == 0.0:
+        folder = tmp_path / str(sweeps)
+        command = ["-m", *SMALL_RUN, "name=run", f"data_dir={tiny_data}", f"runs_dir={folder}", f"sweep_dir={folder}"]
+        code = None
+        while code != 0:
+            began = time.monotonic()
+            start = folder.with_name(f"{sweeps}_{kills}")
+            victim = Shell().bear(
+                [*command, "jobs_at_once=2", "seed=1,2"], folder=start, environment={MARK: str(start)}
+            )
+            if longest and kills < KILLS_OF_A_SWEEP:
+                time.sleep(chance.uniform(0.05, 0.95) * longest)
+                victim.send(signal.SIGKILL)
+            code = victim.wait(600)
+            longest = longest or time.monotonic() - began
+            if code == -signal.SIGKILL:
+                kills += 1
+                assert_no_process_is_left(str(start))
+            else:
+                assert code == 0, victim.output
+        for seed in (1, 2):
+            run = SimpleNamespace(path=folder / f"seed={seed}")
+            assert_equal(run, straight(f"seed={seed}"), diet=False)  # type: ignore[arg-type]
+        assert [row["state"] for row in json.loads((folder / "sweep.json").read_text())] == ["done", "done"]
+        sweeps += 1
+    record_property("kills", kills)

@@ -8,17 +8,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 import launch
 from tests.conftest import ROOT
 
 Fault = tuple[str, dict[str, Any]]  # a function of injected.py, and its arguments
+MARK = "GPT_LIGHTNING_TEST_MARK"  # environment variable
 PATIENCE = 120.0  # seconds for a victim to end; most take three where nothing else runs
 
 
@@ -129,6 +132,16 @@ def composed(overrides: Sequence[str]) -> dict[str, Any]:
 @cache
 def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
     return launch.compose_config("train", overrides)
+
+
+def marked(mark: str) -> list[str]:
+    """The command lines of all processes that live and have this value of `MARK` in their environment, inherited or not."""
+    lines = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # it is another user's, or has just ended
+            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+                lines.append(" ".join(process.cmdline()))
+    return lines
 
 
 @dataclass
