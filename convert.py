@@ -9,6 +9,7 @@ import hydra
 from omegaconf import DictConfig
 
 import launch
+from gpt_lightning.console import say
 from gpt_lightning.convert import grow_vocabulary, load_model, to_hf, to_native
 from gpt_lightning.tokenizer import Tokenizer
 from running.data_folder import tokenizer_of
@@ -35,7 +36,7 @@ def convert(config: Mapping[str, Any]) -> None:
     tokenizer, about_it = _tokenizer(source, config["tokenizer"]["name"])
     FORMATS[config["format"]](model, target, tokenizer=tokenizer)
     sizes, dtype = model.config, str(model.head.weight.dtype).removeprefix("torch.")
-    print(
+    say(
         f"{target}: {source} as {config['format']}, {model.n_parameters():,} parameters in {dtype}, {sizes.n_layers} layers of "
         f"{sizes.n_heads} heads, {sizes.vocab_size:,} ids\n{about_it}"
     )

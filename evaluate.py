@@ -11,13 +11,13 @@ from typing import Any
 
 import hydra
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 
 import launch
 from analysis.comparison.judged import digits as digits_of
 from gpt_lightning.checkpoint import fingerprint
 from gpt_lightning.checkpoint_folder import newest_valid_checkpoint
+from gpt_lightning.console import Console, say
 from gpt_lightning.convert import load_model
 from gpt_lightning.evaluation import Estimate
 from gpt_lightning.evaluation.questions import exp
@@ -49,7 +49,7 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
             f"{tokenizer.name}: name its own with tokenizer.name=…."
         )
     tasks = open_tasks(config, Examinee(tokenizer, model.config.max_seq_len, run))
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console = Console(soft_wrap=True)
     weights, device = fingerprint(model.state_dict()), choose_device("auto")
     ranks = Ranks()
     examination = Examination(
@@ -97,7 +97,7 @@ def evaluate_on_ranks(config: Mapping[str, Any]) -> None:
         try:
             evaluate(config)
         except KeyboardInterrupt:
-            print("stopped: what is scored is kept, and the same command goes on there.", file=sys.stderr)
+            say("stopped: what is scored is kept, and the same command goes on there.", error=True)
             sys.exit(130)
 
 

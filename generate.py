@@ -1,6 +1,5 @@
 """python generate.py run=runs/<name> [prompt="…"] [mode=chat]: let a model write, to the terminal as it thinks."""
 
-import io
 import json
 import sys
 from collections.abc import Iterator, Mapping
@@ -10,6 +9,7 @@ import hydra
 from omegaconf import DictConfig
 
 import launch
+from gpt_lightning.console import say
 from gpt_lightning.convert import load_model
 from gpt_lightning.generation import Sampling, stream
 from gpt_lightning.hardware import choose_device
@@ -106,8 +106,6 @@ def generate(config: Mapping[str, Any]) -> str | None:
         ValueError: as `Writer`, or the prompt is longer than the model's context.
     """
     writer = Writer(config)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal may lack characters that the model knows
     session = Session(writer, chat=config["mode"] == "chat")
     if config["prompt"] is None:
         session.hold(f"{config['run']}: {config['mode']}. An empty line or Ctrl-D ends the session, Ctrl-C an answer.")
@@ -115,7 +113,7 @@ def generate(config: Mapping[str, Any]) -> str | None:
     try:
         return session.write(str(config["prompt"]))
     except KeyboardInterrupt:
-        print()
+        say()
         sys.exit(130)
 
 

@@ -17,6 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from gpt_lightning.console import guard_streams, say, visible
 from running import ranks
 from running.command_line import check_command_line, flags_and_settings, said_besides
 from running.composing import (
@@ -83,13 +84,14 @@ def start(
         after_multirun: says in short what came of the jobs, however the multirun has ended.
     """
     end_with_sweep()
+    guard_streams()
     arguments = sys.argv[1:] = quote_texts(sys.argv[1:])
     with ExitStack() as held:
         try:
             config = check_command_line(verb, arguments)
             sweep = None if config is None else held.enter_context(multirun_of(verb, config))
         except ValueError as error:
-            sys.exit(f"error: {error}")
+            sys.exit(visible(f"error: {error}"))
         if config is None or sweep is None:
             hydra_main()
             return
@@ -120,17 +122,18 @@ def run(
     try:
         verb(to_dict(config))
     except KeyboardInterrupt:
-        print("error: stopped by SIGINT before there was anything to save.", file=sys.stderr)
+        say("error: stopped by SIGINT before there was anything to save.", error=True)
         ranks.leave(130)
     except Exception as error:
         if code := getattr(error, "exit_code", None):
             if isinstance(error, ranks.RankLost):  # of the other ends the run itself has said all
-                sys.stderr.write(f"error: {error}\n")  # in one piece: other ranks say the same
+                say(f"error: {error}", error=True)  # in one piece: other ranks say the same
             ranks.leave(code)
-        if not isinstance(error, (ValueError, OSError)):
-            raise
-        if os.environ.get("GPT_LIGHTNING_TRACEBACK"):
-            traceback.print_exc()
+        is_answer = isinstance(error, (ValueError, OSError))
+        if not is_answer or os.environ.get("GPT_LIGHTNING_TRACEBACK"):
+            say(traceback.format_exc(), error=True)
+        if not is_answer:
+            ranks.leave(1)
         ranks.leave(f"error: {error}")
     return None
 

@@ -13,7 +13,6 @@ from typing import Any
 import hydra
 import numpy as np
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 
 import launch
@@ -24,6 +23,7 @@ from data_modules import Curriculum, SampleOrder
 from data_modules.diet_plan import SourcePlan, plan_diet
 from data_modules.mending import smallest_change
 from data_modules.order import Exhausted
+from gpt_lightning.console import Console, say, visible
 from gpt_lightning.model import GPTConfig
 from running.beginning import beginning_of
 from running.data_folder import source_sizes
@@ -90,7 +90,7 @@ def plan(config: Mapping[str, Any], *, silently: bool = False) -> dict[str, Any]
     run.path.mkdir(parents=True, exist_ok=True)
     _draw(run.path / "plan.png", config, order, schedule, beginning.step)
     (run.path / "plan.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    print(f"\n{run.path / 'plan.png'}, {run.path / 'plan.json'}")
+    say(f"\n{run.path / 'plan.png'}, {run.path / 'plan.json'}")
     if problems:
         raise ValueError("the plan does not hold: " + " ".join(problems))
     return content
@@ -135,7 +135,7 @@ def _print(
     costs: Mapping[str, Any],
     expected: list[str],
 ) -> None:
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(soft_wrap=True)
     if not console.is_terminal:
         console.width = _WIDTH
     max_seq_len = config["model"]["max_seq_len"]
@@ -243,7 +243,7 @@ def price(sweep: Multirun) -> None:
 
     say_price(sweep.answers)
     if problems := problems_of(sweep.answers, free=shutil.disk_usage(".").free):
-        sys.exit("\n  ".join(["error: the plan does not hold:", *problems]))
+        sys.exit(visible("\n  ".join(["error: the plan does not hold:", *problems])))
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="plan")

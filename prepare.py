@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import hydra
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -24,6 +23,7 @@ from data_modules.integrity import damages, refusal
 from data_modules.preparation import SourceParts, adopt_shards, shown
 from data_modules.shard_files import read_information
 from data_modules.tokenizer_training import bytes_per_token, texts_of
+from gpt_lightning.console import Console, say
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer, train_bpe
 from running.source_config import chosen_sources, is_commit, open_corpus, path_corpus, recipe_of, sources_to_train_on
 
@@ -54,7 +54,7 @@ def prepare(config: Mapping[str, Any]) -> None:
         raise ValueError(f"mode={config['mode']}: there is no such mode; there are {', '.join(modes)}.")
     sources = chosen_sources(config)
     config = {**config, "sources": sources}
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(soft_wrap=True)
     tokenizer = _tokenizer(config, console)
     for key, source in sources.items():
         name = config["name"] or key
@@ -257,7 +257,7 @@ def main(config: DictConfig) -> None:
     try:
         launch.run(prepare, config)
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on where this one stopped", file=sys.stderr)
+        say("interrupted: the same command goes on where this one stopped", error=True)
         sys.exit(130)
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import hydra
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 
 import launch
@@ -28,6 +27,7 @@ from analysis.comparison import (
 )
 from analysis.mix_law import report_mix_law
 from analysis.report_page import how_far, write_page, write_samples
+from gpt_lightning.console import Console, say
 
 
 def report(config: Mapping[str, Any]) -> None:
@@ -63,15 +63,15 @@ def _draw(run: RunRecord, folder: Path) -> None:
     write_samples(run, folder / "samples.md")
     headings = {"Curves": "curves", "Perplexity by source": "perplexity", "Mix": "mix"}
     write_page(run, {heading: folder / f"{name}.png" for heading, name in headings.items()}, folder / "report.html")
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console = Console(soft_wrap=True)
     console.print(f"\n{run.path}: {run.rows[-1]['step']:,} steps, {how_far(run)}")
     for name, lines in run.unreadable.items():
         console.print(f"{lines:,} line{'s' * (lines > 1)} of {name} cannot be read", style="bold red")
     if run.validation:
         console.print(_validation_table(run))
     for sample in _two_samples(run):
-        console.print(_visible(f"\nsample at step {sample['step']}, after «{sample['prompt'].strip()}»:"), style="bold")
-        console.print(_visible("    " + sample["response"].strip().replace("\n", "\n    ")))
+        console.print(f"\nsample at step {sample['step']}, after «{sample['prompt'].strip()}»:", style="bold")
+        console.print("    " + sample["response"].strip().replace("\n", "\n    "))
     console.print(
         f"\nplots:       {', '.join(str(folder / f'{name}.png') for name in ('curves', 'mix', 'perplexity'))}"
     )
@@ -83,10 +83,10 @@ def _print_logs(report: LogReport) -> None:
     log = report.log
     first = f"; the first is {log.first_not_understood}" if log.first_not_understood else ""
     steps, saved, interrupted = log.steps.n_lines, len(log.steps.saved), len(log.steps.interrupted)
-    print(f"read:    {log.n_files:,} files, {log.n_lines:,} lines, {steps:,} of them of {len(log.steps):,} steps")
-    print(f"         {len(log.samples):,} blocks of samples, {saved:,} checkpoints, {interrupted:,} interruptions")
-    print(f"         {log.n_not_understood:,} lines could not be understood{first}")
-    print(f"written: {', '.join(map(str, report.written))}")
+    say(f"read:    {log.n_files:,} files, {log.n_lines:,} lines, {steps:,} of them of {len(log.steps):,} steps")
+    say(f"         {len(log.samples):,} blocks of samples, {saved:,} checkpoints, {interrupted:,} interruptions")
+    say(f"         {log.n_not_understood:,} lines could not be understood{first}")
+    say(f"written: {', '.join(map(str, report.written))}")
 
 
 def compare(runs: Any, out_dir: Path | None) -> None:
@@ -103,7 +103,7 @@ def compare(runs: Any, out_dir: Path | None) -> None:
     comparison = Comparison(read_runs(paths))
     page = (out_dir or common_folder(paths)) / "comparison.html"
     write_comparison(comparison, page, title=f"Comparison of {', '.join([runs] if isinstance(runs, str) else runs)}")
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console = Console(soft_wrap=True)
     if passed_over:
         console.print(
             f"{passed_over} {'folder holds' if passed_over == 1 else 'folders hold'} nothing of a run: passed over"
@@ -129,11 +129,6 @@ def _validation_table(run: RunRecord) -> Table:
         unigram = f"{of.unigram_perplexity:.0f}" if of.unigram_perplexity else ""
         table.add_row(of.source, f"{of.perplexity:.1f}", unigram, f"{of.bits_per_byte:.3f}")
     return table
-
-
-def _visible(text: str) -> str:
-    """What a model wrote, with signs in the place of those that would steer the terminal."""
-    return "".join(sign if sign.isprintable() or sign in "\n\t" else f"\\x{ord(sign):02x}" for sign in text)
 
 
 def _two_samples(run: RunRecord) -> list[dict[str, Any]]:

@@ -8,9 +8,9 @@ from typing import Any
 
 import hydra
 from omegaconf import DictConfig
-from rich.console import Console
 
 import launch
+from gpt_lightning.console import Console, say
 from gpt_lightning.on_disk import locked
 from running.composing import typed
 from running.multirun import Multirun
@@ -52,9 +52,9 @@ def say_what_became(sweep: Multirun) -> None:
 
     folder = sweep.record.sweep_dir
     rows = sweep_rows(folder, jobs)
-    Console(highlight=False, width=WIDTH).print("", sweep_table(rows), "", sep="\n")
-    print(f"{write_sweep(folder, rows)} has it in full; * is the least mean")
-    print(f"python report.py {typed('runs', f'{folder}/*')} compares them", flush=True)
+    Console(width=WIDTH).print("", sweep_table(rows), "", sep="\n")
+    say(f"{write_sweep(folder, rows)} has it in full; * is the least mean")
+    say(f"python report.py {typed('runs', f'{folder}/*')} compares them")
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="train")

@@ -15,13 +15,13 @@ from typing import Any
 import hydra
 import torch
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 
 import launch
 from data_modules import SourceShards
 from gpt_lightning.checkpoint import read_checkpoint
 from gpt_lightning.checkpoint_folder import newest_valid_checkpoint
+from gpt_lightning.console import Console
 from gpt_lightning.hardware import choose_device
 from running.data_folder import open_sources
 from running.run_config import accumulation_of, curriculum_of, schedule_of
@@ -49,7 +49,7 @@ def verify(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: the run cannot be as it is asked for, or what should be the same is not.
     """
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(soft_wrap=True)
     if not console.is_terminal:
         console.width = 120
     base, other = _runs(config)

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from analysis.amounts import count_of, duration_of, size_of
 from analysis.comparison.settings import short_jobs
+from gpt_lightning.console import Console
 
 Plan = dict[str, Any]
 _WIDTH = 100  # columns
@@ -37,7 +37,7 @@ def say_price(plans: Mapping[str, Plan | ValueError]) -> None:
     for name, plan in zip(short_jobs(list(priced)), priced.values(), strict=True):
         table.add_row(Text(name, overflow="fold"), *_cells(plan)[: len(heads)])
     table.add_row(f"all {len(priced)}", *_cells(total)[: len(heads)], style="bold")
-    Console(highlight=False, width=_WIDTH).print(table)
+    Console(width=_WIDTH).print(table)
 
 
 def problems_of(plans: Mapping[str, Plan | ValueError], *, free: int) -> list[str]:

@@ -9,8 +9,9 @@ import lightning as L
 from callbacks.line_file import LineFile
 from callbacks.step_callback import StepCallback
 from callbacks.tensorboard import TensorBoard
-from callbacks.terminal import Terminal, visible
+from callbacks.terminal import Terminal
 from callbacks.throughput import Throughput
+from gpt_lightning.console import visible
 from gpt_lightning.generation import Sampling, generate
 from gpt_lightning.model import GPT
 from gpt_lightning.sharding import whole_model

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -20,11 +19,9 @@ from rich.progress import (
 from rich.text import Text
 
 from callbacks.line_file import LineFile
+from gpt_lightning.console import Console, visible
 
 _RULE = 60  # characters
-# a model may write what makes a terminal move, hide or ring; lines and tabs stay
-_VISIBLE = {n: chr(0x2400 + n) for n in range(32) if chr(n) not in "\t\n"} | {127: "␡"}
-_VISIBLE |= {n: f"\\x{n:02x}" for n in range(0x80, 0xA0)}
 
 
 class Terminal:
@@ -38,9 +35,8 @@ class Terminal:
 
     def __init__(self, log_file: Path) -> None:
         self._log_file = LineFile(log_file)
-        self._console = Console(
-            highlight=False, soft_wrap=True, force_terminal=sys.stdout.isatty(), force_jupyter=False
-        )
+        at_terminal = sys.stdout is not None and sys.stdout.isatty()
+        self._console = Console(soft_wrap=True, force_terminal=at_terminal, force_jupyter=False)
         self._progress: Progress | None = None
         self._task = TaskID(0)
         self._cannot_write: dict[str, str | None] = {}
@@ -99,8 +95,3 @@ class Terminal:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
-
-
-def visible(text: str) -> str:
-    """The same text with a sign for each control character but tabs and ends of lines."""
-    return text.translate(_VISIBLE)

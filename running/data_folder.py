@@ -15,6 +15,7 @@ import numpy as np
 from data_modules import Curriculum, SourceShards
 from data_modules.integrity import damages, refusal
 from data_modules.shard_files import files_of_source
+from gpt_lightning.console import say
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
 from running import composing
 from running.ranks import is_first_rank
@@ -76,7 +77,7 @@ def refuse_damaged(config: Mapping[str, Any], sources: Mapping[str, SourceShards
         return
     files = (file for source in sources.values() for file in files_of_source(source.folder, source.information))
     if (n_bytes := sum(file.end - file.first_byte for file in files)) >= _MANY_BYTES:
-        print(f"verifying {n_bytes / 1e9:,.1f} GB of shards; data.verify=false leaves it out", flush=True)
+        say(f"verifying {n_bytes / 1e9:,.1f} GB of shards; data.verify=false leaves it out")
     for source in sources.values():
         if found := damages(source.folder, source.information, with_sha256=False):
             raise ValueError(f"{refusal(source.folder, found)}; data.verify=false trains on what is there.")

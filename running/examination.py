@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from gpt_lightning.console import Console
 from gpt_lightning.evaluation import Score, batches, score, writing
 from gpt_lightning.evaluation.tasks import ScoredTask
 from gpt_lightning.evaluation.writing import WritingTask

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from rich.console import Console
 from rich.table import Table
 
 from analysis.mix_law import design_mixes, write_constant_mix
 from analysis.mix_law.simplex import as_weights, caps_of
+from gpt_lightning.console import Console, say
 from running import composing
 from running.data_folder import source_sizes
 from running.run_config import curriculum_of
@@ -73,7 +73,7 @@ def _print(mixes: Mapping[str, Mapping[str, float]], caps: Mapping[str, float], 
         table.add_row(name, *(f"{100 * weights[source]:.1f}" for source in caps))
     limits = (f"{100 * math.floor(cap * 1000) / 1000:.1f}" if cap < 1 else "" for cap in caps.values())
     table.add_row(f"at most, {most:g} epochs", *limits)
-    Console(highlight=False, width=max(80, 26 + 14 * len(caps))).print(table)
+    Console(width=max(80, 26 + 14 * len(caps))).print(table)
 
 
 def _print_commands(config: Mapping[str, Any], folder: Path, names: list[str]) -> None:
@@ -82,9 +82,9 @@ def _print_commands(config: Mapping[str, Any], folder: Path, names: list[str]) -
     typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     own = [setting for setting in typed if not setting.startswith(_NOT_THEIRS)]
     train = f"python train.py -m {shlex.join(['--config-dir', str(folder), *own, f'sweep_dir={sweep}'])}"
-    print(
+    say(
         f"\nwritten to {folder / 'curriculum'}. To train them, the first with two more seeds for the noise, and to fit a law:"
     )
-    print(f"{train} curriculum={','.join(names)}")
-    print(f"{train} curriculum={names[0]} seed={config['seed'] + 1},{config['seed'] + 2}")
-    print(f"python report.py {composing.typed('mix_law', sweep)}")
+    say(f"{train} curriculum={','.join(names)}")
+    say(f"{train} curriculum={names[0]} seed={config['seed'] + 1},{config['seed'] + 2}")
+    say(f"python report.py {composing.typed('mix_law', sweep)}")

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
+from gpt_lightning.console import say, visible
 from gpt_lightning.on_disk import is_locked, owner_of
 from running.machine_shares import in_words
 from running.sweep_record import STOPPED, SweepRecord, objective
@@ -80,9 +81,9 @@ class Multirun:
         slot = min({*range(len(self.shares))} - {job.slot for job in self._running()})
         job = Job(number, name, slot, run=run, wait=self._wait_for)
         if self._is_alone:
-            print(f"── job {number}: {name}", flush=True)
+            say(f"── job {number}: {name}")
         else:
-            print(f"── job {number} begins on {in_words(self.shares[slot])}: {name}", flush=True)
+            say(f"── job {number} begins on {in_words(self.shares[slot])}: {name}")
             job.output = self._log_of(job).open("wb")
         self._jobs.append(job)
         self._note(job)
@@ -100,7 +101,7 @@ class Multirun:
     def over(self, name: str, *, number: int, run: Path) -> Job:
         """A job with nothing left to do."""
         self._wait_until(lambda: not (self._is_alone and self._running()))  # whose own words come first
-        print(f"── job {number}: {name} has nothing left to do", flush=True)
+        say(f"── job {number}: {name} has nothing left to do")
         self._jobs.append(Job(number, name, 0, code=0, run=run))
         self._note(self._jobs[-1])
         return self._jobs[-1]
@@ -116,7 +117,7 @@ class Multirun:
     def wait_for_owner(self, name: str, run: Path) -> None:
         """Wait for a process that an earlier start of the sweep, killed meanwhile, has left at work in a run directory."""
         if is_locked(run):
-            print(f"── {name} is still at work ({owner_of(run)}), and waited for", flush=True)
+            say(f"── {name} is still at work ({owner_of(run)}), and waited for")
             self._wait_until(lambda: not is_locked(run))
 
     def wait_for_earlier(self, *, than: int) -> None:
@@ -130,9 +131,9 @@ class Multirun:
         if self.record:  # which knows of jobs elsewhere too
             failed = [row["job"] for row in self.record.ended(stopped=False)]
         if failed:
-            sys.exit(f"error: {len(failed)} of the jobs failed: {', '.join(failed)}.")
+            sys.exit(visible(f"error: {len(failed)} of the jobs failed: {', '.join(failed)}."))
         if self.record and (stopped := self.record.ended(stopped=True)):
-            print(f"{len(stopped)} of the jobs were stopped: {_GOES_ON}.", file=sys.stderr)
+            say(f"{len(stopped)} of the jobs were stopped: {_GOES_ON}.", error=True)
             sys.exit(stopped[0]["code"])
 
     @property
@@ -170,7 +171,7 @@ class Multirun:
                 if code in STOPPED:  # which would be the end of the next job too
                     self._ended_all = self._ended_all or job
                 if not self._is_alone:
-                    print(self._ending(job), flush=True)
+                    say(self._ending(job))
 
     def _ending(self, job: Job) -> str:
         """How a job ended, in a line, for those whose own output is elsewhere."""
@@ -210,10 +211,10 @@ class Multirun:
             self._look()
         if self._signals:
             first = signal.Signals(self._signals[0][0])
-            print(f"stopped by {first.name}: no further job is started; {_GOES_ON}.", file=sys.stderr)
+            say(f"stopped by {first.name}: no further job is started; {_GOES_ON}.", error=True)
             sys.exit(130 if first == signal.SIGINT else 143)
         assert self._ended_all
-        print(f"job {self._ended_all.name} was stopped: no further one is started; {_GOES_ON}.", file=sys.stderr)
+        say(f"job {self._ended_all.name} was stopped: no further one is started; {_GOES_ON}.", error=True)
         sys.exit(self._ended_all.code)
 
 

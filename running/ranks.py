@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from typing import NoReturn
 from uuid import uuid4
 
+from gpt_lightning.console import say, visible
+
 _LOOK_EVERY = 1.0  # seconds
 _OWN_WORDS = 5.0  # seconds that a rank has, when its launcher is gone, to end by itself and say why
 _TO_STOP = (
@@ -80,10 +82,10 @@ def run_on_ranks(n_ranks: int) -> None:
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         if failure.exitcode < 0:
-            print(
+            say(
                 f"error: rank {rank} was killed by signal {-failure.exitcode}, and the others ended: the same command goes on "
                 "from the newest checkpoint.",
-                file=sys.stderr,
+                error=True,
             )
             sys.exit(os.EX_TEMPFAIL)
         sys.exit(failure.exitcode)
@@ -128,14 +130,14 @@ def leave(code: int | str) -> NoReturn:
     if not is_first_rank():
         signal.signal(signal.SIGTERM, lambda *_: os._exit(code if isinstance(code, int) else 1))
         time.sleep(_OWN_WORDS)
-    sys.exit(code)
+    sys.exit(visible(code) if isinstance(code, str) else code)
 
 
 def _watch(launcher: int, over: threading.Event) -> None:
     """End this process when its launcher is gone: it may wait for other ranks in a place that no error reaches."""
     while not over.wait(_LOOK_EVERY):
         if os.getppid() != launcher and not over.wait(_OWN_WORDS):
-            print(f"error: torchrun is gone: {_GOES_ON}.", file=sys.stderr, flush=True)
+            say(f"error: torchrun is gone: {_GOES_ON}.", error=True)
             os._exit(os.EX_TEMPFAIL)
 
 

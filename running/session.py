@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+from gpt_lightning.console import say
 from gpt_lightning.tokenizer import Message
 
 _HELP = """/reset            forget the conversation
@@ -46,7 +47,7 @@ class Session:
         """Read lines until there are no more, or an empty one comes from a terminal."""
         at_terminal = sys.stdin.isatty()
         if at_terminal:
-            print(f"{title} /help says what else can be typed.")
+            say(f"{title} /help says what else can be typed.")
         while (line := _ask(at_terminal)) is not None:
             if line.strip() in ("/exit", "/quit") or (at_terminal and not line.strip()):
                 return
@@ -64,16 +65,16 @@ class Session:
             self.conversation.append({"role": "user", "content": prompt})
         else:
             pieces = self._author.continue_text(prompt)
-            print(prompt, end="", flush=True)
+            say(prompt, end="")
         written = ""
         try:
             for piece in pieces:
-                print(piece, end="", flush=True)
+                say(piece, end="")
                 written += piece
         finally:
             if self._chat:
                 self.conversation.append({"role": "assistant", "content": written})
-        print()
+        say()
         return written
 
     def _take(self, line: str) -> None:
@@ -84,16 +85,16 @@ class Session:
             else:
                 self.write(line[1:] if line.startswith("//") else line)
         except (ValueError, OSError) as refusal:
-            print(f"error: {refusal}")
+            say(f"error: {refusal}")
         except KeyboardInterrupt:
-            print()
+            say()
 
     def _command(self, name: str, rest: str) -> None:
         commands: dict[str, Callable[[str], None]] = {
             "reset": self._reset,
             "save": self._save,
             "set": self._set,
-            "help": lambda _: print(_HELP),
+            "help": lambda _: say(_HELP),
         }
         if name not in commands:
             raise ValueError(
@@ -103,7 +104,7 @@ class Session:
 
     def _reset(self, rest: str) -> None:
         self.conversation.clear()
-        print("the conversation is forgotten.")
+        say("the conversation is forgotten.")
 
     def _save(self, rest: str) -> None:
         if not rest:
@@ -112,13 +113,13 @@ class Session:
             raise ValueError("there is no conversation to save yet.")
         with Path(rest).expanduser().open("a", encoding="utf-8") as file:
             file.write(json.dumps({"messages": self.conversation}, ensure_ascii=False) + "\n")
-        print(f"added to {rest}.")
+        say(f"added to {rest}.")
 
     def _set(self, rest: str) -> None:
         if rest:
             name, _, value = rest.replace("=", " ").partition(" ")
             self._author.change(name, value.strip())
-        print(", ".join(f"{name} {value}" for name, value in self._author.settings.items()))
+        say(", ".join(f"{name} {value}" for name, value in self._author.settings.items()))
 
 
 def _ask(at_terminal: bool) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from data_modules.corpora import Corpus, DocumentCorpus, FileCorpus, HubUnreachable, hub_files, local_files
 from data_modules.preparation import Recipe
+from gpt_lightning.console import say
 from running import allowed_targets, composing
 
 _OF_ONE_SOURCE = ("name", "path", "format", "revision")
@@ -90,7 +91,7 @@ def open_corpus(
     except HubUnreachable as error:
         if "fallback" not in source:
             raise
-        print(f"{error}\n{name}: {source['fallback']} stands in for it.")
+        say(f"{error}\n{name}: {source['fallback']} stands in for it.")
         instead = composing.read_choice("source", source["fallback"]) | {"instead_of": source["hub"]}
         return open_corpus(config, name, instead, begun_in=begun_in)
     origin = source["hub"] | {"revision": commit}

@@ -36,6 +36,7 @@ from data_modules.mixed_data_module import MixedDataModule
 from data_modules.read_ahead import ReaderLostError
 from gpt_lightning import random_states
 from gpt_lightning.checkpoint import VerifiedCheckpointIO, fingerprint
+from gpt_lightning.console import say
 from gpt_lightning.convert import start_from
 from gpt_lightning.hardware import (
     choose_device,
@@ -125,12 +126,12 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
     data.told_to_stop = lambda: bool(stopping.heard)
     if beginning.step == config["max_steps"]:
         if is_first_rank():
-            print(f"{run.path} is done: {beginning.step} steps, nothing to do.")
+            say(f"{run.path} is done: {beginning.step} steps, nothing to do.")
         return run.final_metrics()
 
     if (run.path / PRUNED).is_file() and any(isinstance(watcher, MedianPruning) for watcher in watchers):
         if is_first_rank():
-            print(f"{run.path} was pruned: nothing to do, unless without callbacks.MedianPruning.")
+            say(f"{run.path} was pruned: nothing to do, unless without callbacks.MedianPruning.")
         return run.final_metrics()
 
     random_states.seed(config["seed"])

@@ -51,6 +51,7 @@ MAY_IMPORT = {
     "data_modules": {
         "data_modules",
         "gpt_lightning.bounded_yaml",
+        "gpt_lightning.console",
         "gpt_lightning.on_disk",
         "gpt_lightning.tokenizer",
         "torch",
@@ -89,10 +90,11 @@ MAY_IMPORT = {
         "lightning",
     },
     "gpt_lightning.model": {"gpt_lightning.model", "torch"},
+    "gpt_lightning.console": set(),
     "gpt_lightning.on_disk": set(),
     "gpt_lightning.optim": {"gpt_lightning.optim", "torch"},
     "gpt_lightning.tokenizer": {"gpt_lightning.tokenizer"},
-    "analysis": {"analysis", "data_modules.curriculum"},
+    "analysis": {"analysis", "data_modules.curriculum", "gpt_lightning.console"},
     "running": {
         "running",
         "analysis.budget",
@@ -142,6 +144,19 @@ def test_imports_follow_the_directions(path: Path) -> None:
 def test_file_holds_one_idea(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 300
     assert path.stem not in CALLED_BY_NOBODY
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_one_module_alone_prints(path: Path) -> None:
+    """What it says survives a reader that has gone, and no text that is not ours acts on a terminal."""
+    module = module_name(path)
+    if module == "gpt_lightning.console" or module.startswith("benchmarks"):
+        return
+    for call in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)):
+        called = ast.unparse(call.func)
+        assert called not in ("print", "sys.stdout.write", "sys.stderr.write", "traceback.print_exc")
+        assert called != "sys.exit" or not isinstance(call.args[0], ast.JoinedStr)
+    assert "rich.console" not in imported_modules(path)
 
 
 def test_every_part_of_the_house_has_a_rule() -> None:

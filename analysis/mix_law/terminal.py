@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from analysis.comparison import common_folder, find_runs
@@ -16,6 +15,7 @@ from analysis.mix_law.page import Rows, errors_table, held_out_table, mixes_tabl
 from analysis.mix_law.runs import MixRuns, read_mix_runs
 from analysis.mix_law.simplex import as_weights
 from analysis.mix_law.verdicts import best_in_words, chosen_mix, law_in_words
+from gpt_lightning.console import Console
 
 _WIDTH = 130  # characters, of tables that go into a file
 
@@ -39,7 +39,7 @@ def report_mix_law(patterns: Any, held_out: Any, settings: Mapping[str, Any], ou
     folder = out_dir or _folder_of(patterns)
     sentences = [*law_in_words(law), *best_in_words(best, law, runs.sources)]
     write_mix_law(runs, law, best, folder / "mix_law.html", title=f"Mix law of {len(runs.names)} runs")
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console = Console(soft_wrap=True)
     for said in runs.left_out:
         console.print(f"  left out: {said}")
     if runs.differences:
@@ -48,7 +48,7 @@ def report_mix_law(patterns: Any, held_out: Any, settings: Mapping[str, Any], ou
         )
     for rows in (errors_table(runs, law), held_out_table(runs, law), mixes_table(runs, law, best)):
         if rows:
-            Console(highlight=False, width=_WIDTH, markup=False).print(_right_aligned(rows), "")
+            Console(width=_WIDTH).print(_right_aligned(rows), "")
     console.print("\n".join(sentences))
     path = _write_best_mix(folder, runs, law, best, sentences, settings["max_epochs"])
     console.print(f"page:        {folder / 'mix_law.html'}")

@@ -131,7 +131,7 @@ def test_lines_that_cannot_be_read_are_passed_over_and_counted(
     assert record.rows == rows
     assert record.samples[:-1] == samples
     assert str(reported / "report" / "mix.png") in said  # brackets and all
-    assert "\\x1b[31mred\\x9b" in said
+    assert "␛[31mred\\x9b" in said
     assert not set(said) & {"\x1b", "\x9b"}
 
 
