@@ -18,7 +18,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from running.allowed_targets import refuse_hydra_of_files, refuse_search_path
-from running.composing import CONF, composing, flatten, to_dict
+from running.composing import CONF, composing, flatten, hydra_quoted, to_dict
+from running.job_names import excluded_keys
+from running.paths import at_home, check_names
 
 _OPTUNA = "hydra_plugins.hydra_optuna_sweeper."
 _SEARCHED = ("train", "plan")  # verbs whose runs have a validation loss to be minimised
@@ -76,9 +78,12 @@ def said_besides(settings: list[str], config: DictConfig) -> list[str]:
     """
     parsed = OverridesParser.create().parse_overrides(settings)
     last = {o.key_or_group: o for o in parsed}  # of a setting that is typed twice
-    axes = config.hydra.sweeper.get("params") or {}  # of a file: they name its jobs, though one choice may be typed
-    fixed = ",".join(f"'{key}'" for key, o in last.items() if not o.is_sweep_override() and key not in axes)
-    besides = [f"hydra.job.config.override_dirname.exclude_keys=[{fixed}]"]
+    of_files = config.hydra.sweeper.get("params") or {}  # they name its jobs, though one choice may be typed
+    fixed = [o for key, o in last.items() if not o.is_sweep_override() and key not in of_files]
+    axes = [*_axes_of_files(config, parsed), *(o for o in last.values() if o.is_sweep_override())]
+    besides = [excluded_keys(fixed, axes)]
+    if (folder := str(config.hydra.sweep.dir)).startswith("~") and "hydra.sweep.dir" not in last:  # which Hydra makes
+        besides.append(f"hydra.sweep.dir={hydra_quoted(at_home(folder))}")
     if _searches(config):
         further = {"hydra.sweeper.n_jobs": "${jobs_at_once}", "hydra.sweeper.max_failure_rate": "1.0"}
         if "seed" in config.hydra.sweeper.sampler:
@@ -118,14 +123,16 @@ def _check_composed(verb: str, given: Namespace, parsed: Sequence[Override]) -> 
                 defaults[groups] = to_dict(compose(name, [*groups, *further]))
             with open_dict(whole):
                 del whole["hydra"]
-            _refuse_strangers(to_dict(whole), defaults=defaults[groups])
+            settings = to_dict(whole)
+            _refuse_strangers(settings, defaults=defaults[groups])
+            check_names(settings)
     return multirun
 
 
 def _axes_of_files(config: DictConfig, parsed: Sequence[Override]) -> list[Override]:
     """Those axes of the configs that the command line says nothing of, as if they were typed."""
     typed = {o.key_or_group for o in parsed}
-    axes = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items() if key not in typed]
+    axes = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items() if key not in typed]
     return OverridesParser.create().parse_overrides(axes)
 
 
