@@ -15,12 +15,13 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from running.paths import at_home, is_path
+from running.paths import PROMPTS, at_home, is_name, is_path
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 _WHOLE_CONFIG = """defaults: [override hydra/hydra_logging: disabled, override hydra/job_logging: disabled, _self_]
 hydra: {output_subdir: null, run: {dir: .}}
 """
+_NUMBER = re.compile(r"[-+]\.\d[\d_]*([eE][-+]?\d+)?|\.\d[\d_]*[eE]\d+")
 # sections whose keys are names of the user's
 _OPEN = (
     r"curriculum\.(keyframes|keyframes\.\w+\.weights|mixes|mixes\.\w+|max_epochs|replay)"
@@ -109,16 +110,21 @@ def to_dict(config: Any) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise ValueError(f"the setting {error.full_key} has no value: {str(error).splitlines()[0]}.") from error
     assert isinstance(content, dict)
-    return {str(key): _paths_at_home(value, str(key)) for key, value in content.items()}
+    return {str(key): _meant(value, str(key)) for key, value in content.items()}
 
 
-def _paths_at_home(value: Any, key: str) -> Any:
-    """What a config says under `key`; in paths `~` is the home folder."""
+def _meant(value: Any, key: str) -> Any:
+    """What a config says under `key`, where `~` in a path is the home folder, and -.5 a number, which YAML takes for a text."""
     if isinstance(value, dict):
-        return {k: _paths_at_home(v, f"{key}.{k}") for k, v in value.items()}
+        return {k: _meant(v, f"{key}.{k}") for k, v in value.items()}
     if isinstance(value, list):
-        return [_paths_at_home(v, key) for v in value]
-    return at_home(value) if isinstance(value, str) and is_path(key) else value
+        return [at_home(v) if isinstance(v, str) and is_path(key) else v for v in value]
+    if not isinstance(value, str):
+        return value
+    if is_path(key):
+        return at_home(value)
+    is_number = _NUMBER.fullmatch(value) and not (is_name(key) or key in PROMPTS)
+    return float(value) if is_number else value
 
 
 def micro_batch_up_to(most: int, *, _root_: Any) -> int:

@@ -1,4 +1,4 @@
-"""Which settings are paths, what they may be; and what a name may be, of which a folder is made."""
+"""Which settings are paths, names and prompts; and what a name may be of which a folder is made."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -21,6 +21,8 @@ _PATHS = {
     ),
     *("data", "data_dir", "runs_dir", "run_dir", "sweep_dir", "branch.run", "curriculum.ado.record", "tokenizer.name"),
 }
+PROMPTS = {"prompt", "pattern"}  # whatever is typed is the text
+_NAMES = {"name", "revision", "project", "experiment_name", "entity", "partition", "account", "qos"}  # in any section
 MOST_BYTES = 200
 """In the name of a folder: file systems take 255, and what is made beside it has a longer name."""
 
@@ -28,6 +30,11 @@ MOST_BYTES = 200
 def is_path(key: str) -> bool:
     """Whether a setting of a verb says where something lies."""
     return key in _PATHS or key == "path" or key.endswith(".path")
+
+
+def is_name(key: str) -> bool:
+    """Whether a setting of a verb is what something is called."""
+    return key.rpartition(".")[2] in _NAMES
 
 
 def at_home(path: str) -> str:

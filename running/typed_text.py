@@ -8,10 +8,8 @@ from hydra.core.override_parser.types import ChoiceSweep, QuotedString
 from hydra.errors import HydraException
 
 from running.composing import CONF, hydra_quoted
-from running.paths import at_home, is_path
+from running.paths import PROMPTS, at_home, is_name, is_path
 
-_PROMPTS = {"prompt", "pattern"}  # whatever is typed is the text
-_NAMES = {"name", "revision", "project", "experiment_name", "entity", "partition", "account", "qos"}  # in any section
 _LISTS = {"runs", "mix_law", "held_out"}  # several paths, with or without brackets
 _NO_AXES = {"name", "runs_dir", "run_dir", "sweep_dir"}  # a multirun has one of each
 _NO_CHOICES = re.compile(
@@ -32,7 +30,7 @@ def quote_texts(arguments: list[str]) -> list[str]:
 def as_typed(argument: str) -> str:
     """A setting that Hydra has read, for a command line that `quote_texts` reads again: there a prompt stands without quotes."""
     key = argument.partition("=")[0]
-    if key.lstrip("+") not in _PROMPTS:
+    if key.lstrip("+") not in PROMPTS:
         return argument
     text = str(OverridesParser.create().parse_override(argument).value()).replace("\\${", "${")
     return f"{key}={text}"
@@ -42,13 +40,13 @@ def _quoted(argument: str, *, is_multirun: bool) -> str:
     key, equals, text = argument.partition("=")
     setting = key.lstrip("+")
     last = setting.rpartition(".")[2]
-    if setting in _PROMPTS and equals:
+    if setting in PROMPTS and equals:
         return f"{key}={hydra_quoted(text)}"
     if text.lower() in ("", "null") or argument.startswith("-") or _is_quoted(text):
         return argument
     if setting in _groups():
         return argument if _SYNTAX.search(text) else f"{key}={_each(text, is_path=False)}"
-    if not (is_path(setting) or last in _NAMES):
+    if not (is_path(setting) or is_name(setting)):
         return argument
     if (re.search(r"\$\{.+\}", text) and "=" not in text) or (setting == "data" and text[0] == "{"):
         return argument

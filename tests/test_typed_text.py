@@ -1,5 +1,6 @@
 """Paths and names are what was typed, whatever Hydra would have read in them; and the folders of a sweep's jobs."""
 
+import io
 import os
 import re
 from pathlib import Path
@@ -134,3 +135,15 @@ def test_the_folders_of_jobs_are_unique_and_short() -> None:
     assert len({*long}) == 3
     assert long[2] == "init_from=c"
     assert all(150 < len(os.fsencode(name)) <= 200 for name in long[:2])
+
+
+@pytest.mark.parametrize("text", ["-.5", "+.5", ".5", "-.5e-3", ".5e3", "-1.e3", "1_000.5"])
+def test_a_number_in_a_file_is_a_number(text: str) -> None:
+    """YAML takes some of them for texts."""
+    content = f"optimizer: {{lr: {text}}}\nprompt: '{text}'\nname: '{text}'\nstop: ['{text}']"
+    assert launch.to_dict(OmegaConf.load(io.StringIO(content))) == {
+        "optimizer": {"lr": float(text)},
+        "prompt": text,
+        "name": text,
+        "stop": [text],
+    }
