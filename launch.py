@@ -6,7 +6,6 @@ here; what goes on to the packages are dicts, dataclasses and objects. What verb
 """
 
 import os
-import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -25,7 +24,6 @@ from running.composing import (
     compose_config,
     flatten,
     group_choices,
-    hydra_quoted,
     path_of,
     read_choice,
     read_config,
@@ -34,6 +32,7 @@ from running.composing import (
 )
 from running.hydra_job import multirun_of, run_as_process, run_here
 from running.multirun import Multirun, end_with_sweep
+from running.typed_text import quote_texts
 
 __all__ = [
     "CONF",
@@ -50,27 +49,6 @@ __all__ = [
     "to_dict",
     "write_config",
 ]
-TEXTS = {"prompt", "pattern"}  # settings that hold ordinary text
-PATHS = {
-    "run",
-    "checkpoint",
-    "log_dir",
-    "out_dir",
-    "runs",
-    "mix_law",
-    "held_out",
-    "input",
-    "output",
-    "init_from",
-    "branch.run",
-    "curriculum.ado.record",
-    "resume",
-    "data_dir",
-    "runs_dir",
-}  # a sweep's runs have = and , in their names
-
-
-_SIGNS = re.compile(r"(?!.*\$\{)[^\w./,*?:+@%-]")  # with which Hydra begins something else; ${…} is meant for it
 
 
 def start(
@@ -136,18 +114,3 @@ def run(
             ranks.leave(1)
         ranks.leave(f"error: {error}")
     return None
-
-
-def quote_texts(arguments: list[str]) -> list[str]:
-    """The same arguments, with ordinary text as it is typed made fit for Hydra, which reads commas, brackets and quotes."""
-    quoted = []
-    for argument in arguments:
-        key, equals, text = argument.partition("=")
-        is_text = key in TEXTS or (key.rpartition(".")[2] == "path" and text[:1] not in ("", '"', "'"))
-        if key in ("runs", "mix_law", "held_out") and "," in text and not set(text) & set("=[\"'"):
-            argument = f"{key}=[{text}]"
-        is_path = key in PATHS and text[:1] not in ("", '"', "'", "[") and ("=" in text or _SIGNS.search(text))
-        if equals and (is_text or is_path):
-            argument = f"{key}={hydra_quoted(text)}"
-        quoted.append(argument)
-    return quoted

@@ -14,6 +14,7 @@ from gpt_lightning.console import Console, say
 from gpt_lightning.on_disk import locked
 from running.composing import typed
 from running.multirun import Multirun
+from running.paths import check_names
 from running.ranks import is_first_rank, run_on_ranks, started_by
 
 
@@ -26,6 +27,7 @@ def train(config: Mapping[str, Any]) -> dict[str, float]:
         ValueError: a setting is wrong, a source is not prepared, or the run directory belongs to another run or process.
         Stopped, NotFinite, NotSaved: it ended before its last step; their `exit_code` says so to the shell.
     """
+    check_names(config)
     run = launch.path_of(config, "run_dir")
     with locked(run, doing="trained") if is_first_rank() else nullcontext():
         from running.training import run_training  # seconds of imports, which a second process need not wait for

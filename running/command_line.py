@@ -4,7 +4,6 @@ import difflib
 from argparse import Namespace
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
-from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,15 +11,19 @@ from hydra import compose
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from running.allowed_targets import refuse_hydra_of_files, refuse_search_path
-from running.composing import CONF, composing, flatten, to_dict
+from running.axes import jobs, refuse_inexact_range
+from running.composing import CONF, composing, flatten, hydra_quoted, to_dict
+from running.job_names import excluded_keys
+from running.paths import at_home, check_names
 
 _OPTUNA = "hydra_plugins.hydra_optuna_sweeper."
+_TIMEOUTS, _MOST_TIMEOUTS = "hydra.launcher.max_num_timeout", 100  # its own default is 0: no job is requeued
 _SEARCHED = ("train", "plan")  # verbs whose runs have a validation loss to be minimised
 
 
@@ -72,18 +75,25 @@ def said_besides(settings: list[str], config: DictConfig) -> list[str]:
     """What Hydra has to be told of a multirun beside what was typed.
 
     Which settings are no axes, wherever its launcher runs the jobs; and of a search, so that it can be started again: that its
-    sampler draws by the run's seed, as many trials are asked for as run at the same time, and a job that fails ends no other.
+    sampler draws by the run's seed, as many trials are asked for as run at the same time, and a job that fails ends no other. Of
+    submitit on Slurm, that a job whose time is over is queued again.
     """
     parsed = OverridesParser.create().parse_overrides(settings)
     last = {o.key_or_group: o for o in parsed}  # of a setting that is typed twice
-    axes = config.hydra.sweeper.get("params") or {}  # of a file: they name its jobs, though one choice may be typed
-    fixed = ",".join(f"'{key}'" for key, o in last.items() if not o.is_sweep_override() and key not in axes)
-    besides = [f"hydra.job.config.override_dirname.exclude_keys=[{fixed}]"]
+    of_files = config.hydra.sweeper.get("params") or {}  # they name its jobs, though one choice may be typed
+    fixed = [o for key, o in last.items() if not o.is_sweep_override() and key not in of_files]
+    axes = [*_axes_of_files(config, parsed), *(o for o in last.values() if o.is_sweep_override())]
+    besides = [excluded_keys(fixed, axes)]
+    if (folder := str(config.hydra.sweep.dir)).startswith("~") and "hydra.sweep.dir" not in last:  # which Hydra makes
+        besides.append(f"hydra.sweep.dir={hydra_quoted(at_home(folder))}")
     if _searches(config):
         further = {"hydra.sweeper.n_jobs": "${jobs_at_once}", "hydra.sweeper.max_failure_rate": "1.0"}
         if "seed" in config.hydra.sweeper.sampler:
             further["hydra.sweeper.sampler.seed"] = "${seed}"
         besides += [f"{key}={value}" for key, value in further.items() if key not in last]
+    goes_on = config.hydra.job.name in ("train", "prepare")  # where the time of a cluster's job ended
+    if goes_on and "max_num_timeout" in config.hydra.launcher and _TIMEOUTS not in last:
+        besides.append(f"{_TIMEOUTS}={_MOST_TIMEOUTS}")
     return besides
 
 
@@ -108,7 +118,7 @@ def _check_composed(verb: str, given: Namespace, parsed: Sequence[Override]) -> 
             parsed = [*_axes_of_files(multirun, parsed), *parsed]
             _refuse_sweeper(verb, multirun, parsed)
         defaults: dict[tuple[str, ...], dict[str, Any]] = {}
-        for job in _jobs(parsed):
+        for job in jobs(parsed, folders):
             whole = compose(name, [*job, *further], return_hydra_config=True)
             refuse_hydra_of_files(_of_hydra(whole), ours, _said([*job, *further]))
             if not (given.cfg or given.info):  # which only show it
@@ -118,41 +128,17 @@ def _check_composed(verb: str, given: Namespace, parsed: Sequence[Override]) -> 
                 defaults[groups] = to_dict(compose(name, [*groups, *further]))
             with open_dict(whole):
                 del whole["hydra"]
-            _refuse_strangers(to_dict(whole), defaults=defaults[groups])
+            settings = to_dict(whole)
+            _refuse_strangers(settings, defaults=defaults[groups])
+            check_names(settings)
     return multirun
 
 
 def _axes_of_files(config: DictConfig, parsed: Sequence[Override]) -> list[Override]:
     """Those axes of the configs that the command line says nothing of, as if they were typed."""
     typed = {o.key_or_group for o in parsed}
-    axes = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items() if key not in typed]
+    axes = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items() if key not in typed]
     return OverridesParser.create().parse_overrides(axes)
-
-
-def _jobs(parsed: Sequence[Override]) -> Iterable[list[str]]:
-    """Settings of jobs, in which each choice of each axis occurs once: not all combinations."""
-    choices = [_choices(o) for o in parsed]
-    first = [texts[0] for texts in choices]
-    others = ([*first[:n], text, *first[n + 1 :]] for n, texts in enumerate(choices) for text in texts[1:])
-    return chain([first], others)
-
-
-def _choices(override: Override) -> list[str]:
-    """What a setting is in one job or another; of an interval its ends.
-
-    Raises:
-        ValueError: it has one of them twice.
-    """
-    if not override.is_sweep_override():
-        return [str(override.input_line)]
-    key, value = override.get_key_element(), override.value()
-    if isinstance(value, IntervalSweep):
-        return [f"{key}={value.start}", f"{key}={value.end}"]
-    texts = [f"{key}={choice}" for choice in override.sweep_string_iterator()]
-    for n, text in enumerate(texts):
-        if text in texts[:n]:
-            raise ValueError(f"{text} is there twice: each choice makes a job, in a directory that is called by it.")
-    return texts
 
 
 def _refuse_sweeper(verb: str, config: DictConfig, parsed: Sequence[Override]) -> None:
@@ -163,6 +149,7 @@ def _refuse_sweeper(verb: str, config: DictConfig, parsed: Sequence[Override]) -
                 raise ValueError(
                     f"{o.input_line} is an interval, in which hydra/sweeper=optuna can search: add it, or give choices (a=1,2)."
                 )
+            refuse_inexact_range(o)
     elif verb not in _SEARCHED:
         raise ValueError(f"hydra/sweeper=optuna is for train.py: {verb}.py has no validation loss to be minimised.")
     elif find_spec("optuna") is None:

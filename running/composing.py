@@ -15,10 +15,13 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from running.paths import PROMPTS, at_home, is_name, is_path
+
 CONF = Path(__file__).resolve().parents[1] / "conf"
 _WHOLE_CONFIG = """defaults: [override hydra/hydra_logging: disabled, override hydra/job_logging: disabled, _self_]
 hydra: {output_subdir: null, run: {dir: .}}
 """
+_NUMBER = re.compile(r"[-+]\.\d[\d_]*([eE][-+]?\d+)?|\.\d[\d_]*[eE]\d+")
 # sections whose keys are names of the user's
 _OPEN = (
     r"curriculum\.(keyframes|keyframes\.\w+\.weights|mixes|mixes\.\w+|max_epochs|replay)"
@@ -73,14 +76,14 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def path_of(config: Mapping[str, Any], key: str) -> Path:
-    """A setting that says where something lies.
+    """A setting that says where something lies; `~` is the home folder.
 
     Raises:
-        ValueError: it is null, a list, or a number.
+        ValueError: it is null, a list, a number, or empty.
     """
-    if not isinstance(config[key], str):
+    if not isinstance(config[key], str) or not config[key]:
         raise ValueError(f"{key} is {config[key]!r}: it must be a path.")
-    return Path(config[key])
+    return Path(at_home(config[key]))
 
 
 def group_choices(group: str) -> list[str]:
@@ -107,7 +110,21 @@ def to_dict(config: Any) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise ValueError(f"the setting {error.full_key} has no value: {str(error).splitlines()[0]}.") from error
     assert isinstance(content, dict)
-    return {str(key): value for key, value in content.items()}
+    return {str(key): _meant(value, str(key)) for key, value in content.items()}
+
+
+def _meant(value: Any, key: str) -> Any:
+    """What a config says under `key`, where `~` in a path is the home folder, and -.5 a number, which YAML takes for a text."""
+    if isinstance(value, dict):
+        return {k: _meant(v, f"{key}.{k}") for k, v in value.items()}
+    if isinstance(value, list):
+        return [at_home(v) if isinstance(v, str) and is_path(key) else v for v in value]
+    if not isinstance(value, str):
+        return value
+    if is_path(key):
+        return at_home(value)
+    is_number = _NUMBER.fullmatch(value) and not (is_name(key) or key in PROMPTS)
+    return float(value) if is_number else value
 
 
 def micro_batch_up_to(most: int, *, _root_: Any) -> int:
@@ -141,7 +158,7 @@ def hydra_quoted(text: str) -> str:
 def typed(key: str, path: str | Path) -> str:
     """A setting that holds a path, fit to be typed into a shell as an argument of a verb."""
     text = str(path)
-    # the last: launch.quote_texts sees to it
+    # the last: typed_text.quote_texts sees to it
     as_it_is = re.fullmatch(r"[\w./~+*-]+", text) or ("=" in text and text[0] not in "\"'[")
     return f"{key}={shlex.quote(text if as_it_is else hydra_quoted(text))}"
 

@@ -1,12 +1,10 @@
 """What becomes of a job of Hydra's multirun: a process of its own, or none, if its run is over already."""
 
-import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -14,9 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from gpt_lightning.on_disk import locked
 from running import multirun, ranks
-from running.composing import CONF, hydra_quoted, to_dict
+from running.composing import CONF, hydra_quoted, path_of, to_dict
+from running.job_names import job_name
 from running.machine_shares import machine_shares
 from running.sweep_record import SweepRecord, is_over, objective
+from running.typed_text import as_typed
 
 
 @contextmanager
@@ -35,7 +35,7 @@ def multirun_of(verb: str, config: DictConfig) -> Iterator[multirun.Multirun]:
         multirun.here = multirun.Multirun()
         yield multirun.here
         return
-    record = SweepRecord(Path(config.sweep_dir))
+    record = SweepRecord(path_of(config, "sweep_dir"))
     shares = machine_shares(config) if is_here else [{}]
     with locked(record.folder, doing="used"):
         record.clear()
@@ -47,7 +47,7 @@ def run_here(answer: Callable[[dict[str, Any]], dict[str, Any]], config: DictCon
     """One job of a multirun that needs no process."""
     assert multirun.here
     name = job_name(HydraConfig.get())
-    return multirun.here.answer(answer, to_dict(config) | {"run_dir": f"{config.sweep_dir}/{name}"}, name)
+    return multirun.here.answer(answer, to_dict(config) | {"run_dir": str(path_of(config, "sweep_dir") / name)}, name)
 
 
 def run_as_process(config: DictConfig) -> Any:
@@ -61,17 +61,18 @@ def run_as_process(config: DictConfig) -> Any:
     command = [
         *(sys.executable, str(CONF.with_name(f"{hydra.job.name}.py"))),
         *_configs(hydra),
-        *hydra.overrides.task,
+        *map(as_typed, hydra.overrides.task),
     ]
     if "run_dir" in config:
-        command.append(f"run_dir={hydra_quoted(f'{config.sweep_dir}/{name}')}")
+        command.append(f"run_dir={hydra_quoted(str(path_of(config, 'sweep_dir') / name))}")
     if hydra.job.name != "train":
         if here:
             return here.run(command, name, number=number)
         if subprocess.run(command, check=False).returncode:
             raise RuntimeError(f"job {name} failed")
         return None
-    record, run = SweepRecord(Path(config.sweep_dir)), Path(config.sweep_dir) / name
+    record = SweepRecord(path_of(config, "sweep_dir"))
+    run = record.sweep_dir / name
     command += _pruned_by(config, hydra, record)
     if not here:
         return _elsewhere(command, record, name, number, over=is_over(run, to_dict(config)))
@@ -79,13 +80,6 @@ def run_as_process(config: DictConfig) -> Any:
     if is_over(run, to_dict(config)):
         return here.over(name, number=number, run=run)
     return here.run(command, name, number=number, run=run)
-
-
-def job_name(hydra: Any) -> str:
-    """A job's settings on the axes, fit to name a folder."""
-    fixed = hydra.job.config.override_dirname.exclude_keys
-    axes = [override for override in hydra.overrides.task if override.split("=")[0].lstrip("+") not in fixed]
-    return re.sub(r"[^\w.,=+-]", "_", ",".join(axes)) or f"job={hydra.job.num}"
 
 
 def _elsewhere(command: list[str], record: SweepRecord, name: str, number: int, *, over: bool) -> float | None:

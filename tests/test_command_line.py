@@ -43,6 +43,16 @@ OPTUNA = "hydra/sweeper=optuna"
         ),
         (["-m", "optimizer.lr=interval(1e-3,1e-2)"], "is an interval, in which hydra/sweeper=optuna can search"),
         (["-m", OPTUNA, "optimizer.lrr=interval(1e-3,1e-2)"], "there is no setting optimizer.lrr"),
+        (
+            ["-m", "model=glob(gpt3*)"],
+            "model=glob(gpt3*) makes no choice, so no job: conf/model has gpt2_124m, gpt2_1558m, ",
+        ),
+        (["-m", "seed=range(3,1)"], "seed=range(3,1) makes no choice, so no job."),
+        (
+            ["-m", "gradient_clip=range(0.1,0.3,0.1)"],
+            "gradient_clip=range(0.1,0.3,0.1) makes 2 values, 0.1, 0.2, and not its stop 0.3: type the values that are meant",
+        ),
+        (["-m", "gradient_clip=range(0,1,1e-3)"], "makes 1000 values, 0.0, 0.001, …, 0.999, and not its stop 1"),
     ],
 )
 def test_a_sweep_that_cannot_be_costs_one_sentence(arguments: list[str], message: str) -> None:
@@ -57,6 +67,7 @@ def test_a_sweep_that_cannot_be_costs_one_sentence(arguments: list[str], message
         ["experiment=lr_sweep", "seed=1", "optimizer.lr=1e-3"],
         ["-m", "experiment=lr_sweep", "seed=1", "optimizer.lr=1e-3"],
         ["-m", "experiment=lr_sweep", "model.n_layers=1,2"],
+        ["-m", "model=glob(gpt2_5*)", "gradient_clip=range(0,0.4,0.1)", "seed=range(1,3)"],
         ["-m", "experiment=mix_sweep", "curriculum.keyframes.settled.at=0.7,0.8"],
         ["-m", OPTUNA, "experiment=lr_search"],
         ["-m", OPTUNA, "hydra/sweeper/sampler=random", "optimizer.lr=interval(1e-3,1e-2)", "model.n_layers=range(1,4)"],
@@ -120,6 +131,17 @@ def test_a_search_is_told_what_makes_it_the_same_again() -> None:
     assert (sweeper.n_jobs, sweeper.sampler.seed, sweeper.max_failure_rate) == (3, 5, 1.0)
     typed = [*settings, "hydra.sweeper.n_jobs=2", "hydra.sweeper.sampler.seed=1"]
     assert said_besides(typed, config)[1:] == ["hydra.sweeper.max_failure_rate=1.0"]
+
+
+def test_a_job_of_slurm_whose_time_is_over_is_queued_again() -> None:
+    settings = ["hydra/launcher=submitit_slurm", "seed=1,2"]
+    config = launch.check_command_line("train", ["-m", *settings])
+    assert config is not None
+    assert "hydra.launcher.max_num_timeout=100" in said_besides(settings, config)
+    typed = [*settings, "hydra.launcher.max_num_timeout=3"]
+    assert len(said_besides(typed, config)) == 1
+    config.hydra.job.name = "evaluate"  # which would begin anew
+    assert len(said_besides(settings, config)) == 1
 
 
 def test_a_search_needs_a_loss_and_its_package(monkeypatch: pytest.MonkeyPatch) -> None:

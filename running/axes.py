@@ -1,0 +1,66 @@
+"""The axes of a sweep, settings with several choices: what each of them is in one job or another."""
+
+import math
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from pathlib import Path
+
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override, RangeSweep
+
+_SHOWN = 20  # values of a range, in a sentence
+
+
+def jobs(parsed: Sequence[Override], folders: Sequence[Path]) -> Iterable[list[str]]:
+    """Settings of jobs, in which each choice of each axis occurs once: not all combinations.
+
+    Args:
+        parsed: the settings of the sweep, axes and others.
+        folders: where its configs lie.
+
+    Raises:
+        ValueError: an axis has a choice twice, or none.
+    """
+    choices = [_choices(o, folders) for o in parsed]
+    first = [texts[0] for texts in choices]
+    others = ([*first[:n], text, *first[n + 1 :]] for n, texts in enumerate(choices) for text in texts[1:])
+    return chain([first], others)
+
+
+def refuse_inexact_range(axis: Override) -> None:
+    """Refuse a range of floats whose last value is not its stop: Hydra leaves the stop out, or in, as its sums are rounded.
+
+    Raises:
+        ValueError: it is such a range; the message has its values.
+    """
+    value = axis.value()
+    if not isinstance(value, RangeSweep) or isinstance(value.range(), range):
+        return
+    values = list(map(str, value.range()))
+    assert value.stop is not None
+    if values and not math.isclose(float(values[-1]), value.stop, rel_tol=1e-9, abs_tol=1e-300):
+        shown = values if len(values) <= _SHOWN else [*values[:2], "…", values[-1]]
+        raise ValueError(
+            f"{axis.input_line} makes {len(values)} values, {', '.join(shown)}, and not its stop {value.stop}: type the values "
+            f"that are meant, as {axis.get_key_element()}={','.join(values[:2])},…"
+        )
+
+
+def _choices(override: Override, folders: Sequence[Path]) -> list[str]:
+    """What a setting is in one job or another; of an interval its ends."""
+    if not override.is_sweep_override():
+        return [str(override.input_line)]
+    key, value = override.get_key_element(), override.value()
+    if isinstance(value, IntervalSweep):
+        return [f"{key}={value.start}", f"{key}={value.end}"]
+    if isinstance(value, Glob):
+        options = sorted({path.stem for folder in folders for path in (folder / override.key_or_group).glob("*.yaml")})
+        texts = [f"{key}={name}" for name in value.filter(options)]
+    else:
+        texts = [f"{key}={choice}" for choice in override.sweep_string_iterator()]
+    if not texts:
+        there = f": conf/{key} has {', '.join(options)}" if isinstance(value, Glob) and options else ""
+        raise ValueError(f"{override.input_line} makes no choice, so no job{there}.")
+    for n, text in enumerate(texts):
+        if text in texts[:n]:
+            raise ValueError(f"{text} is there twice: each choice makes a job, in a directory that is called by it.")
+    return texts
