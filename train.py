@@ -48,12 +48,17 @@ def say_what_became(sweep: Multirun) -> None:
     """A table of a sweep's jobs, sweep.json, and what compares the runs."""
     if not (sweep.record and (jobs := sweep.record.jobs())):
         return
-    from analysis.comparison.sweep import WIDTH, sweep_rows, sweep_table, write_sweep  # as above
+    from analysis.comparison import verdict_in_words
+    from analysis.comparison.sweep import WIDTH, compare_jobs, sweep_rows, sweep_table, write_sweep  # as above
 
     folder = sweep.record.sweep_dir
-    rows = sweep_rows(folder, jobs)
+    comparison = compare_jobs(folder, jobs)
+    rows = sweep_rows(comparison, jobs)
     Console(highlight=False, width=WIDTH).print("", sweep_table(rows), "", sep="\n")
-    print(f"{write_sweep(folder, rows)} has it in full; * is the least mean")
+    if verdict := verdict_in_words(comparison):
+        print(verdict)
+    star = "; * marks the best settings, or all that are tied for best" if any(row["best"] for row in rows) else ""
+    print(f"{write_sweep(folder, rows)} has it in full{star}")
     print(f"python report.py {typed('runs', f'{folder}/*')} compares them", flush=True)
 
 
