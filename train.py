@@ -50,12 +50,18 @@ def say_what_became(sweep: Multirun) -> None:
     """A table of a sweep's jobs, sweep.json, and what compares the runs."""
     if not (sweep.record and (jobs := sweep.record.jobs())):
         return
-    from analysis.comparison.sweep import WIDTH, sweep_rows, sweep_table, write_sweep  # as above
+    from analysis.comparison import verdict_in_words
+    from analysis.comparison.sweep import WIDTH, compare_jobs, sweep_rows, sweep_table, write_sweep  # as above
 
     folder = sweep.record.sweep_dir
-    rows = sweep_rows(folder, jobs)
-    Console(width=WIDTH).print("", sweep_table(rows), "", sep="\n")
-    say(f"{write_sweep(folder, rows)} has it in full; * is the least mean")
+    comparison = compare_jobs(folder, jobs)
+    rows = sweep_rows(comparison, jobs)
+    Console(width=WIDTH).print("", sweep_table(rows), "", sep="
+")
+    if verdict := verdict_in_words(comparison):
+        say(verdict)
+    star = "; * marks the best settings, or all that are tied for best" if any(row["best"] for row in rows) else ""
+    say(f"{write_sweep(folder, rows)} has it in full{star}")
     say(f"python report.py {typed('runs', f'{folder}/*')} compares them")
 
 

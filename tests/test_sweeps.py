@@ -84,7 +84,9 @@ def test_a_sweep_that_is_killed_twice_comes_to_the_same(undisturbed: Path, tiny_
     assert [row["state"] for row in rows] == ["done"] * 6
     losses = [untimed(run / "metrics.jsonl")[-1]["val/loss/mean"] for run in runs]
     assert [row["val_loss"]["mean"] for row in rows] == losses
-    assert [row["best"] for row in rows] == [loss == min(losses) for loss in losses]
+    best = [row["best"] for row in rows]
+    assert best[0::2] == best[1::2]  # of a learning rate both seeds or none
+    assert any(best)
 
 
 def test_jobs_that_submitit_runs_are_the_same(undisturbed: Path, tiny_data: Path, tmp_path: Path) -> None:

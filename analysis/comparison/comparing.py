@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from analysis.comparison.noise import Difference, Noise
+from analysis.comparison.cells import STANDINGS, Cell, Standing, standing_of_lowest
+from analysis.comparison.noise import Noise
 from analysis.comparison.run import Run, State
 from analysis.comparison.settings import SEED, short_names, shortened, text_of, unlike
 
@@ -60,31 +61,6 @@ class Basis:
         if self.steps != other.steps:
             reasons.append(f"other schedule length ({self.steps:,} steps, not {other.steps:,})")
         return reasons
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One metric of one candidate."""
-
-    mean: float
-    """Over its runs."""
-    deviation: float | None
-    """Standard deviation of its runs; None: it has one alone, or one that is not finite."""
-    difference: float
-    """To the best, see `Comparison.column`; not finite where the mean is not, NaN where it cannot be told."""
-    best: bool
-    chance: Difference | None
-    """Of the metric that is tested; None: this is the best, or the mean is not finite."""
-
-    @property
-    def p_value(self) -> float | None:
-        """Of the difference; None: the noise is unknown, or there is nothing to compare."""
-        return None if self.chance is None else self.chance.p_value
-
-    @property
-    def beyond_noise(self) -> bool | None:
-        """Whether the difference is more than chance; None as `p_value`."""
-        return None if self.chance is None else self.chance.beyond_noise
 
 
 @dataclass(frozen=True)
@@ -204,10 +180,10 @@ class Comparison:
         return {run.name: float(effect) for run, effect in zip(runs, noise.of_seeds, strict=True)}
 
     def column(self, key: str) -> list[Cell]:
-        """A final metric of each candidate, and its difference to the best, which has the lowest mean.
+        """A final metric of each candidate, its difference to the lowest one, and how it stands.
 
         The means are those of each candidate's runs. Differences, and what chance would make of them, are those of the model in
-        `Noise`, and so is the best: where not all candidates have the same seeds, the one with the lowest mean may owe that to
+        `Noise`, and so is the lowest: where not all candidates have the same seeds, the one with the lowest mean may owe that to
         its seeds. In balanced designs they are the differences of the means. A perplexity grows with its loss, so its loss is
         what is tested, and the differences of perplexities are those of their means.
         """
@@ -218,20 +194,22 @@ class Comparison:
         finite = [n for n, level in enumerate(levels) if math.isfinite(level)]
         noise = self.noise(tested)
         if noise is None:
-            return [Cell(mean, None, math.nan, False, None) for mean in means]
-        lowest = min(range(len(finite)), key=lambda n: levels[finite[n]])
-        to_lowest = [noise.difference(n, lowest).value for n in range(len(finite))]
-        best = min((n for n, value in enumerate(to_lowest) if math.isfinite(value)), key=lambda n: to_lowest[n])
+            return [Cell(mean, None, math.nan, False, Standing.NOT_FINITE, None) for mean in means]
+        least = min(range(len(finite)), key=lambda n: levels[finite[n]])
+        to_least = [noise.difference(n, least).value for n in range(len(finite))]
+        lowest = min((n for n, value in enumerate(to_least) if math.isfinite(value)), key=lambda n: to_least[n])
+        chances = {place: noise.difference(n, lowest) for n, place in enumerate(finite) if n != lowest}
         cells = []
         for n, (mean, deviation) in enumerate(zip(means, deviations, strict=True)):
-            if n not in finite:
-                cells.append(Cell(mean, deviation, math.inf, False, None))
-                continue
-            chance = noise.difference(finite.index(n), best)
-            plain = mean - means[finite[best]] if math.isfinite(chance.value) else math.nan
-            is_best = n == finite[best]
-            difference = chance.value if tested == key else plain
-            cells.append(Cell(mean, deviation, difference, is_best, None if is_best else chance))
+            if n == finite[lowest]:
+                cells.append(Cell(mean, deviation, 0.0, True, standing_of_lowest(list(chances.values())), None))
+            elif n in chances:
+                chance = chances[n]
+                plain = mean - means[finite[lowest]] if math.isfinite(chance.value) else math.nan
+                difference = chance.value if tested == key else plain
+                cells.append(Cell(mean, deviation, difference, False, STANDINGS[chance.beyond_noise], chance))
+            else:
+                cells.append(Cell(mean, deviation, math.inf, False, Standing.NOT_FINITE, None))
         return cells
 
     @cached_property

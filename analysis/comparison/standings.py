@@ -4,7 +4,8 @@ import math
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from analysis.comparison.comparing import KINDS, Cell, Comparison
+from analysis.comparison.cells import Cell, Standing
+from analysis.comparison.comparing import KINDS, Comparison
 from analysis.comparison.tables import END, begin, breakable, sort_keys
 from analysis.comparison.verdicts import difference_of, noise_in_words, seeds_of, verdict_of, written
 
@@ -20,10 +21,11 @@ def standings(comparison: Comparison) -> Iterator[str]:
         yield from _table(comparison, kind)
         yield "</div>"
     yield (
-        '<p class="small">Lower is better; the best of a column is marked, with the difference to it below the others: '
-        "≠ beyond the noise between seeds, ≈ within it, ? unknown. Each column has a noise of its own; a perplexity grows with "
+        '<p class="small">Lower is better. Marked are the best of a column, and what cannot be told from the lowest: these are '
+        "tied for best. Where the noise is unknown, none is marked. Below the others stands their difference to it: ≠ beyond "
+        "the noise between seeds, ≈ within it, ? unknown. Each column has a noise of its own; a perplexity grows with "
         "its loss, and has its verdict. “±” is the standard deviation of a setting's own runs, seeds included; where not all "
-        "have the same seeds, the difference to the best is that of the model, and not of the means. “mean” weighs every "
+        "have the same seeds, the difference to the lowest is that of the model, and not of the means. “mean” weighs every "
         "source the same.</p>"
     )
 
@@ -31,7 +33,7 @@ def standings(comparison: Comparison) -> Iterator[str]:
 def _table(comparison: Comparison, kind: str) -> Iterator[str]:
     candidates, sources = comparison.candidates, comparison.sources
     columns = {source: comparison.column(f"val/{kind}/{source}") for source in sources}
-    heads = ["settings", "runs", "mean", "± of a run", "to the best", "more than noise?", *sources[1:]]
+    heads = ["settings", "runs", "mean", "± of a run", "to the lowest", "more than noise?", *sources[1:]]
     names = sort_keys([candidate.name for candidate in candidates])
     yield from begin(heads, numbers=[n for n in range(len(heads)) if n not in (0, 5)], name=kind)
     for n in by_mean(columns["mean"]):
@@ -43,7 +45,7 @@ def _table(comparison: Comparison, kind: str) -> Iterator[str]:
             _value_cell(mean, kind, below=False),
             f'<td class="number" data-value="{_value(mean.deviation)}">{spread}</td>',
             f'<td class="number" data-value="{_value(mean.difference)}">{difference_of(mean, kind)}</td>',
-            f'<td data-value="{1.0 if mean.best else _value(mean.p_value)}">{verdict_of(mean)}</td>',
+            f'<td data-value="{1.0 if mean.lowest else _value(mean.p_value)}">{verdict_of(mean)}</td>',
             *(_value_cell(columns[source][n], kind, below=True) for source in sources[1:]),
         ]
         yield f"<tr>{''.join(cells)}</tr>"
@@ -58,7 +60,7 @@ def by_mean(cells: Sequence[Cell]) -> list[int]:
 def _value_cell(cell: Cell, kind: str, *, below: bool) -> str:
     difference = difference_of(cell, kind)
     small = f"<small>{difference} {_SIGNS[cell.beyond_noise]}</small>" if below and difference else ""
-    best = ' class="number best"' if cell.best else ' class="number"'
+    best = ' class="number best"' if cell.standing in (Standing.BEST, Standing.TIED) else ' class="number"'
     return f'<td{best} data-value="{_value(cell.mean)}">{written(cell.mean, kind)}{small}</td>'
 
 

@@ -1,4 +1,4 @@
-"""A sweep in a table, one line a job: how far each is, what it reached, and which is the best."""
+"""A sweep in a table, one line a job: how far each is, what it reached, and which settings are best."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,10 +8,12 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from analysis.comparison.cells import Standing
 from analysis.comparison.comparing import Comparison
 from analysis.comparison.reading import read_runs
 from analysis.comparison.run import Run, State
 from analysis.comparison.settings import short_jobs
+from analysis.comparison.verdicts import LOSS
 
 WIDTH = 100
 """Columns of the table, at most."""
@@ -22,21 +24,35 @@ _NOT_FINITE = 65
 Row = dict[str, Any]
 
 
-def sweep_rows(folder: Path, jobs: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """What became of each job, and what its run directory says.
+def compare_jobs(folder: Path, jobs: Sequence[Mapping[str, Any]]) -> Comparison:
+    """The runs of a sweep's jobs, in their order.
 
     Args:
         folder: that holds the run directories.
         jobs: by number; of each the name, which is that of its run directory, the exit code (None: it has none), and the
             environment variables that it got.
+    """
+    return Comparison(read_runs([folder / job["job"] for job in jobs]))
+
+
+def sweep_rows(comparison: Comparison, jobs: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """What became of each job, and what its run directory says.
+
+    Args:
+        comparison: what `compare_jobs` made of the jobs.
+        jobs: as there.
 
     Returns:
-        a row for each: job, state, code, step, steps, val_loss (by source, with their mean), best (whether its mean is the
-        least of the runs that compare), environment.
+        a row for each: job, state, code, step, steps, val_loss (by source, with their mean), best (whether it is a run of
+        settings that are best, or tied for best, by the test; never where one run alone has these settings), environment.
     """
-    runs = read_runs([folder / job["job"] for job in jobs])
-    ranked = Comparison(runs).ranked
-    best = min(ranked, key=lambda run: run.final["val/loss/mean"]).path if ranked else None
+    starred = {
+        run.name
+        for candidate, cell in zip(comparison.candidates, comparison.column(LOSS), strict=True)
+        for run in candidate.runs
+        if cell.standing in (Standing.BEST, Standing.TIED) and len(candidate.runs) > 1
+    }
+    twins = {name for name, twin in comparison.twins.items() if twin in starred}
     return [
         {
             "job": job["job"],
@@ -45,10 +61,10 @@ def sweep_rows(folder: Path, jobs: Sequence[Mapping[str, Any]]) -> list[Row]:
             "step": run.last_step,
             "steps": run.steps,
             "val_loss": _losses(run),
-            "best": run.path == best,
+            "best": run.name in starred | twins,
             "environment": job["environment"],
         }
-        for job, run in zip(jobs, runs, strict=True)
+        for job, run in zip(jobs, comparison.runs, strict=True)
     ]
 
 
@@ -60,7 +76,7 @@ def write_sweep(folder: Path, rows: Sequence[Row]) -> Path:
 
 
 def sweep_table(rows: Sequence[Row]) -> Table:
-    """A line a job for a terminal of 100 columns, with the mean loss and as many sources as fit; the best run is marked."""
+    """A line a job for a terminal of 100 columns, with the mean loss and as many sources as fit; a star for the best settings."""
     sources = list(dict.fromkeys(source for row in rows for source in row["val_loss"]))
     names = [
         name + " *" * row["best"] for name, row in zip(short_jobs([row["job"] for row in rows]), rows, strict=True)

@@ -12,14 +12,14 @@ MOST_SHOWN = 12
 
 
 def standings_table(comparison: Comparison) -> Table:
-    """The candidates by the mean of their runs, the best first, and whether their difference to it is more than noise."""
+    """The candidates by the mean of their runs, the lowest first, and whether their difference to it is more than noise."""
     cells = comparison.column(LOSS)
     table = Table(
         "settings",
         "loss",
         "\N{PLUS-MINUS SIGN} of a run",
         "runs",
-        "to the best",
+        "to the lowest",
         "more than noise?",
         box=None,
         pad_edge=False,

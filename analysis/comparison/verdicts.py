@@ -1,44 +1,44 @@
 """What a comparison comes to, in words: the same on its page and in the terminal."""
 
 import math
+from collections.abc import Sequence
 
-from analysis.comparison.comparing import Candidate, Cell, Comparison
+from analysis.comparison.cells import Cell, Standing
+from analysis.comparison.comparing import Candidate, Comparison
 from analysis.comparison.noise import CONFIDENCE, Noise
 
 LOSS = "val/loss/mean"
+_OF_LOWEST = {Standing.BEST: "the best", Standing.TIED: "tied for best", Standing.LOWEST: "the lowest"}
+_MOST_NAMED = 3  # candidates in a sentence
 
 
 def verdict_in_words(comparison: Comparison) -> str:
-    """Which candidate is the best by the mean validation loss, and how many others may be as good; empty: none is ranked."""
+    """Which candidates are the best by the mean validation loss, as far as the test tells; empty: none is ranked."""
     cells = comparison.column(LOSS)
-    best = next((n for n, cell in enumerate(cells) if cell.best), None)
-    if best is None:
+    order = sorted(range(len(cells)), key=lambda n: (not cells[n].lowest, cells[n].mean))
+    names = {
+        standing: [comparison.candidates[n].name for n in order if cells[n].standing is standing]
+        for standing in Standing
+    }
+    n_finite = len(cells) - len(names[Standing.NOT_FINITE])
+    if not n_finite:
         return ""
-    name, others = (
-        comparison.candidates[best].name,
-        [cell for cell in cells if math.isfinite(cell.mean) and not cell.best],
-    )
-    diverged = len(cells) - 1 - len(others)
-    said = f"; {diverged} diverged" if diverged else ""
-    if not others:
-        return (
-            f"{name} is the only one with a finite loss{said}."
-            if diverged
-            else f"{name} is the only one that is ranked."
-        )
-    alike = sum(cell.beyond_noise is False for cell in others)
-    unknown = sum(cell.beyond_noise is None for cell in others)
-    if unknown == len(others):
-        return f"{name} has the lowest loss; whether that is more than chance is unknown{said}."
-    if alike == len(others):
-        others_too = "the other cannot" if alike == 1 else f"none of the {alike} others can"
-        return f"{name} has the lowest loss; {others_too} be told from it{said}."
-    verdict = f"{alike} of {_counted(len(others), 'other')} cannot be told from it" if alike else "all others are worse"
-    if unknown:
-        verdict = (
-            f"{alike} of {_counted(len(others), 'other')} cannot be told from it, and of {unknown} nothing can be said"
-        )
-    return f"{name} is best; {verdict}{said}."
+    name = comparison.candidates[order[0]].name
+    diverged = f"; {len(cells) - n_finite} diverged" if n_finite < len(cells) else ""
+    if n_finite == 1:
+        return f"{name} is the only one {f'with a finite loss{diverged}' if diverged else 'that is ranked'}."
+    worse, unknown = len(names[Standing.WORSE]), len(names[Standing.UNKNOWN])
+    if names[Standing.BEST]:
+        return f"{name} is best; all others are worse{diverged}."
+    of_unknown = f"of {unknown} nothing can be said" if unknown else ""
+    if tied := names[Standing.TIED]:
+        of_worse = "the other is worse" if worse == 1 and not unknown else f"{worse} are worse" if worse else ""
+        rest = "".join(f"; {said}" for said in (of_worse, of_unknown) if said)
+        return f"{_listed(tied)} are tied for best: they cannot be told apart{rest}{diverged}."
+    if worse:
+        others = f"{worse} of {_counted(n_finite - 1, 'other')} {'is' if worse == 1 else 'are'} worse"
+        return f"{name} has the lowest loss; {others}, {of_unknown}{diverged}."
+    return f"{name} has the lowest loss; whether that is more than chance is unknown{diverged}."
 
 
 def noise_in_words(comparison: Comparison) -> list[str]:
@@ -83,9 +83,9 @@ def noise_in_words(comparison: Comparison) -> list[str]:
 
 
 def verdict_of(cell: Cell) -> str:
-    """Whether a candidate's difference to the best is more than noise."""
-    if cell.best:
-        return "the best"
+    """Whether a candidate's difference to the lowest is more than noise."""
+    if cell.lowest:
+        return _OF_LOWEST[cell.standing]
     if not math.isfinite(cell.mean):
         return "not a number"
     p = cell.p_value
@@ -107,8 +107,8 @@ def written(value: float, kind: str) -> str:
 
 
 def difference_of(cell: Cell, kind: str) -> str:
-    """To the best, with its sign; empty where there is none."""
-    if cell.best or not math.isfinite(cell.difference):
+    """To the lowest, with its sign; empty where there is none."""
+    if cell.lowest or not math.isfinite(cell.difference):
         return ""
     return f"{'-' if cell.difference < 0 else '+'}{written(abs(cell.difference), kind)}"
 
@@ -118,6 +118,14 @@ def _runs_of(noise: Noise) -> str:
     if len(noise.values) == noise.n_settings * noise.n_seeds:
         return f"{settings} \N{MULTIPLICATION SIGN} {seeds}"
     return f"{_counted(len(noise.values), 'run')} of {settings} with {seeds}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names in a sentence; of many the first."""
+    named = (
+        [*names] if len(names) <= _MOST_NAMED else [*names[: _MOST_NAMED - 1], f"{len(names) - _MOST_NAMED + 1} more"]
+    )
+    return f"{', '.join(named[:-1])} and {named[-1]}"
 
 
 def _counted(n: int, what: str) -> str:

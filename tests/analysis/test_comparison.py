@@ -97,7 +97,7 @@ def test_the_ranking_is_what_the_rows_say(sweep: Path) -> None:
         cells = comparison.column(key)
         assert [cell.mean for cell in cells] == pytest.approx(means)
         assert [cell.difference for cell in cells] == pytest.approx([mean - min(means) for mean in means])
-        assert [cell.best for cell in cells] == [mean == min(means) for mean in means]
+        assert [cell.lowest for cell in cells] == [mean == min(means) for mean in means]
         noise = comparison.noise("val/loss/pydoc" if "pydoc" in key else key)  # a perplexity is tested by its loss
         assert noise is not None
         assert noise.degrees == 1
@@ -142,7 +142,7 @@ def test_a_loss_that_is_no_number_ranks_last_and_makes_no_noise(sweep: Path, alo
     (alone / "config.yaml").write_text(config.replace("lr: 0.001", "lr: 9.0"))
     comparison = Comparison(read_runs([alone, sweep / "a", sweep / "b"]))
     cells = comparison.column("val/loss/mean")
-    assert [cell.best for cell in cells] == [False, True]
+    assert [cell.lowest for cell in cells] == [False, True]
     assert cells[0].beyond_noise is None
     report({"log_dir": None, "mix_law": None, "runs": [str(alone), str(sweep / "a")], "out_dir": str(alone)})
     assert "not finite" in (alone / "comparison.html").read_text()

@@ -44,18 +44,19 @@ def cells(page: str, table: str) -> list[list[str]]:
 def test_the_table_says_who_is_best_and_who_is_more_than_noise_away(tmp_path: Path) -> None:
     page = written(known(), tmp_path)
     heads, *rows = cells(page, "loss")
-    assert heads == ["settings", "runs", "mean", "±ofarun", "tothebest", "morethannoise?", "c4"]
+    assert heads == ["settings", "runs", "mean", "±ofarun", "tothelowest", "morethannoise?", "c4"]
     assert [row[0] for row in rows] == ["lr=0.002", "lr=0.01", "lr=0.001", "lr=0.05"]
     assert [row[1] for row in rows] == ["2seeds"] * 4
     assert [row[2] for row in rows] == ["3.0100", "3.0200", "3.5100", "notfinite"]
     assert [row[3] for row in rows] == ["0.0141", "0.0141", "0.0141", ""]
     assert [row[4] for row in rows] == ["", "+0.0100", "+0.5000", ""]
-    assert [re.split("[,=<]", row[5])[0] for row in rows] == ["thebest", "no", "yes", "notanumber"]
+    assert [re.split("[,=<]", row[5])[0] for row in rows] == ["tiedforbest", "no", "yes", "notanumber"]
     assert [row[6] for row in rows] == ["3.0100", "3.0200+0.0100≈", "3.5100+0.5000≠", "notfinite"]
-    assert "lr=0.002 is best; 1 of 2 others cannot be told from it; 1 diverged." in page
-    assert re.search('class="number best" data-value="3.0[0-9]*"', page)
+    assert "lr=0.002 and lr=0.01 are tied for best: they cannot be told apart; the other is worse; 1 diverged." in page
+    best = re.findall('class="number best" data-value="([^"]*)"', page)
+    assert [round(float(value), 4) for value in best[:4]] == [3.01, 3.01, 3.02, 3.02]
     _, *rows = cells(page, "perplexity")
-    assert [re.split("[,=<]", row[5])[0] for row in rows] == ["thebest", "no", "yes", "notanumber"]
+    assert [re.split("[,=<]", row[5])[0] for row in rows] == ["tiedforbest", "no", "yes", "notanumber"]
 
 
 def test_the_page_says_of_what_model_its_noise_is(tmp_path: Path) -> None:
@@ -127,7 +128,7 @@ def test_the_terminal_says_what_the_page_says() -> None:
         console.print(standings_table(Comparison(known())))
     lines = [re.split("  +", line.strip()) for line in capture.get().splitlines()]
     assert [line[0] for line in lines] == ["settings", "lr=0.002", "lr=0.01", "lr=0.001", "lr=0.05"]
-    assert lines[1][1:] == ["3.0100", "0.0141", "2 seeds", "the best"]
+    assert lines[1][1:] == ["3.0100", "0.0141", "2 seeds", "tied for best"]
     assert lines[2][1:5] == ["3.0200", "0.0141", "2 seeds", "+0.0100"]
     assert [line[-1].split(",")[0] for line in lines[2:4]] == ["no", "yes"]
 
@@ -150,7 +151,11 @@ def test_of_many_candidates_the_terminal_shows_the_first() -> None:
         ({1: (3.0, 3.1), 2: (math.inf, 3.0)}, "lr=1 is the only one with a finite loss; 1 diverged."),
         ({1: (3.0,), 2: (4.0,)}, "lr=1 has the lowest loss; whether that is more than chance is unknown."),
         ({1: (3.0, 3.01, 3.02), 2: (4.0, 4.01, 4.021)}, "lr=1 is best; all others are worse."),
-        ({1: (3.0, 3.1, 3.05), 2: (3.05, 3.0, 3.11)}, "lr=1 has the lowest loss; the other cannot be told from it."),
+        ({1: (3.0, 3.1, 3.05), 2: (3.05, 3.0, 3.11)}, "lr=1 and lr=2 are tied for best: they cannot be told apart."),
+        (
+            {1: (3.0, 3.1, 3.05), 2: (3.05, 3.0, 3.11), 3: (3.06, 3.0, 3.1), 4: (3.0, 3.1, 3.08), 5: (9.0, 9.0, 9.1)},
+            "lr=1, lr=2 and 2 more are tied for best: they cannot be told apart; the other is worse.",
+        ),
     ],
 )
 def test_the_verdict_is_a_sentence(losses: dict[int, tuple[float, ...]], said: str) -> None:

@@ -64,7 +64,7 @@ def test_a_shared_seed_is_no_noise() -> None:
     assert noise.paired
     assert noise.degrees == 12 - 3 - 4 + 1
     assert noise.deviation == pytest.approx(0.01, rel=0.5)
-    assert [cell.beyond_noise for cell in by_rate(comparison).values() if not cell.best] == [False, True]
+    assert [cell.beyond_noise for cell in by_rate(comparison).values() if not cell.lowest] == [False, True]
     unpaired = compared({(lr, 10 * lr + seed): loss for (lr, seed), loss in losses.items()})
     alone = unpaired.noise(LOSS)
     assert alone is not None
@@ -106,8 +106,8 @@ def test_designs_with_gaps_are_a_two_way_regression(draw: int) -> None:
     for rate, cell in by_rate(comparison).items():
         n = int(rate) - 1
         assert cell.mean == pytest.approx(values[np.equal(settings, n)].mean())
-        assert cell.best == (n == best)
-        if not cell.best:
+        assert cell.lowest == (n == best)
+        if not cell.lowest:
             contrast = np.zeros(len(effects))
             contrast[1:4] = np.eye(4)[n][1:] - np.eye(4)[best][1:]
             variance = deviation**2 * float(contrast @ inverse @ contrast)
@@ -130,7 +130,7 @@ def test_two_settings_are_students_t() -> None:
 def test_settings_that_share_no_seed_with_the_others_have_no_verdict() -> None:
     losses = {(lr, seed): 3 + lr / 100 + seed / 10 + (lr * seed % 3) / 500 for lr in (1, 2) for seed in (1, 2)}
     cells = by_rate(compared(losses | {(3, 9): 3.5}))
-    assert cells[1].best
+    assert cells[1].lowest
     assert cells[2].p_value is not None
     assert (cells[3].p_value, cells[3].beyond_noise) == (None, None)
     assert math.isnan(cells[3].difference)
@@ -183,7 +183,7 @@ def test_loss_and_perplexity_have_one_verdict_however_large() -> None:
     by_loss, by_perplexity = by_rate(comparison), by_rate(comparison, "val/perplexity/mean")
     for rate, cell in by_loss.items():
         assert by_perplexity[rate].beyond_noise == cell.beyond_noise
-        assert by_perplexity[rate].best == cell.best
+        assert by_perplexity[rate].lowest == cell.lowest
     assert by_perplexity[2].mean == pytest.approx(math.exp(500) / 2)
     assert by_perplexity[4].mean == math.inf
     huge = by_rate(compared({(1, 1): 1e300, (1, 2): 1.1e300, (2, 1): 1e308, (2, 2): 1.1e308}))
@@ -202,7 +202,7 @@ def test_a_setting_that_diverged_is_in_no_model() -> None:
     assert noise is not None
     assert (noise.n_settings, len(noise.values)) == (2, 4)
     cell = by_rate(with_it)[3]
-    assert (cell.best, cell.p_value, cell.deviation) == (False, None, None)
+    assert (cell.lowest, cell.p_value, cell.deviation) == (False, None, None)
     assert math.isnan(cell.mean)
 
 

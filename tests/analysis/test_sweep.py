@@ -9,14 +9,20 @@ import pytest
 from rich.console import Console
 
 import launch
+from analysis.comparison import Comparison
 from analysis.comparison.settings import short_jobs
-from analysis.comparison.sweep import WIDTH, sweep_rows, sweep_table, write_sweep
+from analysis.comparison.sweep import WIDTH, Row, compare_jobs, sweep_rows, sweep_table, write_sweep
 from analysis.sweep_price import price_of, problems_of, say_price
 from plan import plan
 from tests.conftest import TINY, start_verb
+from tests.finished_run import finished
 from tests.runs import untimed
 
 JOBS = [{"job": name, "code": code, "environment": {}} for name, code in [("a", 0), ("c", 0), ("d", 0), ("gone", 1)]]
+
+
+def rows_of(folder: Path, jobs: list[dict[str, Any]]) -> list[Row]:
+    return sweep_rows(compare_jobs(folder, jobs), jobs)
 
 
 def lines_of(rows: list[dict[str, Any]]) -> list[str]:
@@ -29,18 +35,41 @@ def lines_of(rows: list[dict[str, Any]]) -> list[str]:
 def test_a_row_says_what_the_run_directory_says(sweep: Path, tmp_path: Path) -> None:
     for name in ("a", "c", "d"):
         shutil.copytree(sweep / name, tmp_path / name, ignore=shutil.ignore_patterns("checkpoints", "tensorboard"))
-    rows = sweep_rows(tmp_path, JOBS)
+    rows = rows_of(tmp_path, JOBS)
     assert [row["state"] for row in rows] == ["done", "done", "done", "failed"]
-    losses = {}
     for row in rows[:3]:
         last = untimed(tmp_path / row["job"] / "metrics.jsonl")[-1]
         assert row["val_loss"] == {s: last[f"val/loss/{s}"] for s in row["val_loss"]}
         assert next(iter(row["val_loss"])) == "mean"
         assert set(row["val_loss"]) == {"mean", "readmes", "stdlib", "pydoc", "docstrings"}
-        losses[row["job"]] = last["val/loss/mean"]
-    assert [row["job"] for row in rows if row["best"]] == [min(losses, key=losses.__getitem__)]
+    assert not any(row["best"] for row in rows)  # of a run each nothing can be said
     assert json.loads(write_sweep(tmp_path, rows).read_text()) == rows
     assert len(lines_of(rows)) == 5
+
+
+@pytest.mark.parametrize(
+    ("losses", "starred"),
+    [
+        ({(1, 1): 3.0}, set()),
+        ({(1, 1): 3.0, (1, 2): 3.1}, set()),
+        ({(1, 1): 3.0, (2, 1): 4.0}, set()),
+        ({(1, 1): 3.0, (1, 2): 3.01, (2, 1): 4.0, (2, 2): 4.02}, {(1, 1), (1, 2)}),
+        (
+            {(1, 1): 3.0, (1, 2): 3.1, (2, 1): 3.09, (2, 2): 3.02, (3, 1): 9.0, (3, 2): 9.1},
+            {(1, 1), (1, 2), (2, 1), (2, 2)},
+        ),
+        ({(1, 1): 3.0, (2, 1): 4.0, (2, 2): 4.01, (2, 3): 4.02}, set()),
+    ],
+)
+def test_the_star_marks_all_runs_of_the_best_settings_and_never_a_single_one(
+    losses: dict[tuple[float, int], float], starred: set[tuple[float, int]]
+) -> None:
+    comparison = Comparison(
+        [finished(f"{rate} {seed}", loss, seed=seed, **{"optimizer.lr": rate}) for (rate, seed), loss in losses.items()]
+    )
+    jobs = [{"job": run.name, "code": 0, "environment": {}} for run in comparison.runs]
+    rows = sweep_rows(comparison, jobs)
+    assert {key for key, row in zip(losses, rows, strict=True) if row["best"]} == starred
 
 
 @pytest.mark.parametrize(
@@ -49,7 +78,7 @@ def test_a_row_says_what_the_run_directory_says(sweep: Path, tmp_path: Path) -> 
 def test_a_run_that_did_not_get_to_its_end_is_called_by_what_ended_it(
     sweep: Path, code: int | None, state: str
 ) -> None:
-    (row,) = sweep_rows(sweep, [{"job": "unfinished", "code": code, "environment": {}}])
+    (row,) = rows_of(sweep, [{"job": "unfinished", "code": code, "environment": {}}])
     assert (row["state"], row["step"], row["steps"], row["best"]) == (state, 6, 12, False)
 
 

@@ -75,12 +75,12 @@ def ranked(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_numbers_in_names_and_verdicts_are_sorted_by_their_size(visit: Visit, ranked: str) -> None:
     page = visit.open(ranked)
     assert column(page, "table-loss", 1) == ["lr=0.01", "lr=1e-05", "lr=0.001"]  # by the mean, at first
-    assert [text.split(",")[0] for text in column(page, "table-loss", 6)] == ["the best", "no", "yes"]
+    assert [text.split(",")[0] for text in column(page, "table-loss", 6)] == ["tied for best", "no", "yes"]
     page.locator("#table-loss th", has_text="settings").click()
     assert column(page, "table-loss", 1) == ["lr=1e-05", "lr=0.001", "lr=0.01"]
     page.locator("#table-loss th", has_text="more than noise?").click()
-    assert [text.split(",")[0] for text in column(page, "table-loss", 6)] == ["yes", "no", "the best"]
-    page.locator("#table-loss th", has_text="to the best").click()
+    assert [text.split(",")[0] for text in column(page, "table-loss", 6)] == ["yes", "no", "tied for best"]
+    page.locator("#table-loss th", has_text="to the lowest").click()
     assert column(page, "table-loss", 5) == ["", "+0.0100", "+0.5000"]
     page.locator("#table-differences th", has_text="run").click()
     assert column(page, "table-differences", 1) == [
