@@ -56,8 +56,7 @@ def say_what_became(sweep: Multirun) -> None:
     folder = sweep.record.sweep_dir
     comparison = compare_jobs(folder, jobs)
     rows = sweep_rows(comparison, jobs)
-    Console(width=WIDTH).print("", sweep_table(rows), "", sep="
-")
+    Console(width=WIDTH).print("", sweep_table(rows), "", sep="\n")
     if verdict := verdict_in_words(comparison):
         say(verdict)
     star = "; * marks the best settings, or all that are tied for best" if any(row["best"] for row in rows) else ""

@@ -20,6 +20,7 @@ from data_modules.corpora import DocumentCorpus
 from data_modules.corpora.documents import Document, text_of
 from data_modules.preparation import Recipe, prepare_source
 from gpt_lightning.tokenizer import load_tokenizer, train_bpe
+from tests import forks
 
 ROOT = Path(__file__).resolve().parent.parent
 hypothesis.settings.register_profile("here", deadline=None)  # no test measures time: the machine may be busy
@@ -32,6 +33,7 @@ if not torch.cuda.is_available():
         "1"  # kernels run on the CPU, by Triton's interpreter; read when Triton is imported
     )
 torch.set_num_threads(1)  # tiny matrices: more threads only cost time
+forks.install()  # before a test starts anything
 
 CORPORA = {
     "readmes": lambda: islice(corpora.readmes(), 12),

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from tests.conftest import ROOT, start
+from tests.fork_server import arguments_of
 from tests.runs import saved_steps
 
 TWO_JOBS = """
@@ -64,7 +65,7 @@ def begun(command: list[str], *, cwd: Path, stdout: IO[str] | None = None) -> It
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=_hear_signals,
+        preexec_fn=None if arguments_of(command, cwd) else _hear_signals,  # as a fork does anyway
     ) as process:
         try:
             yield process

@@ -1,8 +1,7 @@
-"""Real training processes that can be watched, signalled and killed: forks of nursery.py, or the program itself."""
+"""Real training processes that can be watched, signalled and killed: by way of nursery.py, or the program itself."""
 
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -10,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import psutil
 import pytest
 
 import launch
+from tests import forks
 from tests.conftest import ROOT
 
 Fault = tuple[str, dict[str, Any]]  # a function of injected.py, and its arguments
@@ -26,99 +26,53 @@ PATIENCE = 120.0  # seconds for a victim to end; most take three where nothing e
 
 
 class Nursery:
-    """The forking process of nursery.py."""
+    """Starts victims as nursery.py describes them."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.nursery"],
-            cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},  # no threads: it is going to be forked
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-        )
-        self._heard = b""
-        self._codes: dict[int, int] = {}
-        self._hear(until=lambda answer: "born" in answer, timeout=PATIENCE)
+        self._born: dict[int, subprocess.Popen[bytes]] = {}
 
     def bear(
         self, overrides: Sequence[str], *, folder: Path, faults: Iterable[Fault] = (), environment: Any = None
     ) -> "Victim":
         """Start `python train.py <overrides>`; its output goes into a folder."""
         folder.mkdir(parents=True, exist_ok=True)
-        for stream in ("stdout", "stderr"):
-            (folder / stream).touch()
-        request = {"config": composed(overrides), "folder": str(folder), "environment": environment or {}}
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(request | {"faults": list(faults)}).encode() + b"\n")
-        self._process.stdin.flush()
-        return Victim(self, self._hear(until=lambda answer: "born" in answer, timeout=PATIENCE)["born"], folder)
-
-    def code_of(self, pid: int, *, timeout: float) -> int | None:
-        """How a victim ended, as subprocess says it: its exit code, or minus the signal; None: it lives."""
-        if pid not in self._codes:
-            self._hear(until=lambda answer: answer.get("dead") == pid, timeout=timeout)
-        return self._codes.get(pid)
-
-    def close(self) -> None:
-        """End it, and all victims with it."""
-        self._process.communicate(timeout=PATIENCE)
-
-    def _hear(self, *, until: Callable[[dict[str, int]], bool], timeout: float) -> dict[str, int]:
-        """Its next answer of a kind; what it says of other victims is kept."""
-        stop = time.monotonic() + timeout
-        while line := self._next_line(max(0.0, stop - time.monotonic())):
-            answer: dict[str, int] = json.loads(line)
-            if "dead" in answer:
-                self._codes[answer["dead"]] = os.waitstatus_to_exitcode(answer["status"])
-            if until(answer):
-                return answer
-        return {}
-
-    def _next_line(self, timeout: float) -> bytes:
-        """What it says next; nothing, if that takes longer."""
-        stop = time.monotonic() + timeout
-        while b"\n" not in self._heard:
-            if not select.select([self._process.stdout], [], [], max(0.0, stop - time.monotonic()))[0]:
-                return b""
-            assert self._process.stdout is not None
-            said = os.read(self._process.stdout.fileno(), 4096)
-            assert said, "the nursery is gone"
-            self._heard += said
-        line, _, self._heard = self._heard.partition(b"\n")
-        return line
-
-
-class Shell:
-    """Starts the program as a user does, imports and all; nothing can be injected."""
-
-    def __init__(self) -> None:
-        self._started: dict[int, subprocess.Popen[bytes]] = {}
-
-    def bear(
-        self, overrides: Sequence[str], *, folder: Path, faults: Iterable[Fault] = (), environment: Any = None
-    ) -> "Victim":
-        """As `Nursery.bear`, without faults."""
-        assert not [*faults]
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
-            process = subprocess.Popen(
-                [sys.executable, "train.py", *overrides],
+        with (folder / "stdout").open("ab") as stdout, (folder / "stderr").open("ab") as stderr:
+            process = self.start(overrides, faults)(
                 cwd=ROOT,
                 env=os.environ | {"OMP_NUM_THREADS": "1"} | (environment or {}),
+                stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
                 start_new_session=True,
             )
-        self._started[process.pid] = process
+        self._born[process.pid] = process
         return Victim(self, process.pid, folder)
 
+    def start(self, overrides: Sequence[str], faults: Iterable[Fault]) -> Callable[..., subprocess.Popen[bytes]]:
+        asked = json.dumps({"config": composed(overrides), "faults": list(faults)})
+        return partial(subprocess.Popen, [sys.executable, "-m", "tests.faults.nursery", asked])
+
     def code_of(self, pid: int, *, timeout: float) -> int | None:
-        """As `Nursery.code_of`."""
+        """How a victim ended, as subprocess says it: its exit code, or minus the signal; None: it lives."""
         try:
-            return self._started[pid].wait(timeout)
+            return self._born[pid].wait(timeout)
         except subprocess.TimeoutExpired:
             return None
+
+    def close(self) -> None:
+        """End all victims, and what they started."""
+        for pid, process in self._born.items():
+            if process.poll() is None:
+                os.killpg(pid, signal.SIGKILL)
+                process.wait(PATIENCE)
+
+
+class Shell(Nursery):
+    """Starts the program as a user does, imports and all; nothing can be injected."""
+
+    def start(self, overrides: Sequence[str], faults: Iterable[Fault]) -> Callable[..., subprocess.Popen[bytes]]:
+        assert not [*faults]
+        return partial(forks.Process, [sys.executable, "train.py", *overrides])
 
 
 def composed(overrides: Sequence[str]) -> dict[str, Any]:
@@ -148,7 +102,7 @@ def marked(mark: str) -> list[str]:
 class Victim:
     """A training process."""
 
-    parent: Nursery | Shell
+    parent: Nursery
     pid: int
     folder: Path
 

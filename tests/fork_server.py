@@ -1,0 +1,211 @@
+"""A process that has imported what our programs import, and forks itself in the place of each start of one of them.
+
+A fork is what `python train.py …` is: it has the arguments, the environment, the folder and the files that it was given, runs the
+program as `__main__`, and ends with its exit code. What it skips is six seconds of imports. What it starts of our programs in its
+turn, jobs and ranks, are forks of its own, and its children.
+
+`python -m tests.fork_server <socket>`; requests and answers are messages of JSON, a request brings the three standard files:
+
+    {"arguments": ["train.py", …], "environment": {…}, "folder": …, "session": bool}    ->    {"born": pid}
+                                                                    later    {"dead": pid, "status": as of waitpid}
+"""
+
+import atexit
+import importlib
+import json
+import logging
+import os
+import random
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+import numpy as np
+
+LONGEST = 200_000  # bytes of a message
+ROOT = Path(__file__).resolve().parent.parent
+_PROGRAMS = ("convert", "evaluate", "generate", "plan", "prepare", "report", "train", "verify")
+_MODULES = ("tests.", "torch.distributed.run", "submitit.", "running.harness")
+_IMPORTED = (*_PROGRAMS, "running.training", "analysis.comparison.sweep", "torch.distributed.launcher.api")
+
+
+def arguments_of(command: Any, folder: Any = None) -> list[str] | None:
+    """What Python is given by a command that starts one of our programs; None: it starts something else.
+
+    Scripts that are given by -c get an interpreter of their own.
+    """
+    if not isinstance(command, (list, tuple)) or len(command) < 2 or command[0] != sys.executable:
+        return None
+    arguments = [str(argument) for argument in command[1:] if argument != "-u"]
+    if arguments[0] == "-m":
+        return arguments if arguments[1].startswith(_MODULES) else None
+    program = Path(folder or Path.cwd(), arguments[0])
+    return arguments if program.parent == ROOT and program.stem in _PROGRAMS else None
+
+
+class Forking(subprocess.Popen):  # type: ignore[type-arg]
+    """In a fork: Popen, of which a program of ours is a fork again, and a child as any other."""
+
+    def __init__(self, args: Any, *more: Any, **options: Any) -> None:
+        if arguments := arguments_of(args, options.get("cwd")):
+            first = options.get("preexec_fn") or (lambda: None)
+            environment, kept = options.get("env") or dict(os.environ), options.get("pass_fds", ())
+            options["preexec_fn"] = lambda: (
+                first(),
+                _become(arguments, environment, kept),
+            )  # and so nothing is executed
+        super().__init__(args, *more, **options)
+
+
+def _serve(server: socket.socket) -> Callable[[], NoReturn]:
+    """Fork for each request, until the other end is closed; returns in the forks alone, what they have to do."""
+    wake, woken = os.pipe()
+    for end in (wake, woken):
+        os.set_blocking(end, False)
+    signal.set_wakeup_fd(woken)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    alive: set[int] = set()
+    while True:
+        ready, _, _ = select.select([server, wake], [], [])
+        if wake in ready:
+            os.read(wake, 4096)
+            for pid in sorted(alive):
+                died, status = os.waitpid(pid, os.WNOHANG)
+                if died:
+                    alive.remove(pid)
+                    server.send(json.dumps({"dead": pid, "status": status}).encode())
+        if server in ready:
+            message, files, _, _ = socket.recv_fds(server, LONGEST, 3)
+            if not message:
+                for pid in alive:
+                    os.kill(pid, signal.SIGKILL)
+                os._exit(0)
+            request = json.loads(message)
+            pid = os.fork()
+            if pid == 0:
+                return partial(_begin, files, **request)
+            alive.add(pid)
+            for file in files:
+                os.close(file)
+            while request["session"] and os.getsid(pid) != pid:  # until it can be signalled as a group
+                time.sleep(0.001)
+            server.send(json.dumps({"born": pid}).encode())
+
+
+def _begin(
+    files: Sequence[int], *, arguments: list[str], environment: dict[str, str], folder: str, session: bool
+) -> NoReturn:
+    signal.set_wakeup_fd(-1)
+    if session:
+        os.setsid()
+    for stream, file in enumerate(files):
+        os.dup2(file, stream)
+    os.chdir(folder)
+    for number in (
+        signal.SIGINT,
+        signal.SIGHUP,
+    ):  # whoever runs the tests in the background may have told them not to hear
+        signal.signal(number, signal.SIG_DFL)
+    _become(arguments, environment)
+
+
+def _become(arguments: list[str], environment: dict[str, str], kept: Sequence[int] = ()) -> NoReturn:
+    """Be a Python that was started with these arguments, from here to its end."""
+    for file in range(3, max(map(int, os.listdir("/proc/self/fd"))) + 1):  # noqa: PTH208
+        if file not in kept:
+            _close(file)
+    os.environ.clear()
+    os.environ.update(environment)
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        if callable(signal.getsignal(number)):  # those that are ignored stay so
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        number = ("stdin", "stdout", "stderr").index(name)
+        line_by_line = 1 if name == "stderr" or os.isatty(number) else -1
+        stream = open(number, mode, buffering=line_by_line, closefd=False)  # noqa: SIM115
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+    _forget()
+    subprocess.Popen = Forking  # type: ignore[misc]
+    sys.orig_argv = [sys.executable, *arguments]
+    code = 1
+    try:
+        _run(arguments)
+        code = 0
+    except SystemExit as end:
+        code = _exit_code(end)
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    except BaseException:
+        traceback.print_exc()
+    finally:  # as Python ends
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        os._exit(code)
+
+
+def _forget() -> None:
+    """What the process that forked has done in its own name."""
+    import torch
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+
+    from running import multirun
+
+    GlobalHydra.instance().clear()
+    HydraConfig.instance().cfg = None
+    multirun.here = None
+    logging.disable(logging.NOTSET)
+    logging.root.handlers.clear()
+    logging.root.setLevel(logging.WARNING)
+    random.seed()  # each process begins with other random numbers of its own
+    torch.seed()
+    np.random.seed()  # noqa: NPY002  # of others, which training leaves alone
+    n_threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
+    if n_threads != torch.get_num_threads():
+        torch.set_num_threads(n_threads)
+
+
+def _run(arguments: list[str]) -> None:
+    if arguments[0] == "-m":
+        sys.argv = arguments[1:]
+        runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+        return
+    path = Path(arguments[0]).absolute()
+    sys.argv = arguments
+    main = sys.modules["__main__"] = ModuleType("__main__")
+    main.__file__ = str(path)
+    exec(compile(path.read_bytes(), path, "exec"), vars(main))
+
+
+def _exit_code(end: SystemExit) -> int:
+    if end.code is None or isinstance(end.code, int):
+        return (end.code or 0) & 0xFF
+    print(end.code, file=sys.stderr)
+    return 1
+
+
+def _close(file: int) -> None:
+    with suppress(OSError):  # it was not open
+        os.close(file)
+
+
+if __name__ == "__main__":
+    for module in _IMPORTED:
+        importlib.import_module(module)
+    assert threading.active_count() == 1, "an import has started a thread, and a fork has only the one that forks"
+    _serve(socket.socket(fileno=int(sys.argv[1])))()
