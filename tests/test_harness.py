@@ -219,6 +219,58 @@ def test_requests_of_every_kind_are_answered_as_theirs(ours: Any, theirs: Any, s
     assert ours.generate_until(prompts) == theirs.generate_until(prompts)
 
 
+@pytest.mark.parametrize("folder", ["random"], indirect=True)
+def test_generation_settings_are_applied_or_refused(ours: Any) -> None:
+    def written(**how: Any) -> str:
+        (text,) = ours.generate_until([asked("def ", {"until": [], "max_gen_toks": 16} | how)])
+        return str(text)
+
+    greedy = written()
+    assert written(do_sample=False, temperature=0.7) == written(do_sample=True, top_k=1) == greedy
+    assert written(temperature=1.0, top_p=1e-6, num_beams=1) == greedy
+    assert written(do_sample=True) == written(temperature=1.0) == written(temperature=1, top_k=0) != greedy
+    assert written(repetition_penalty=1e6) != greedy
+    for how, said in (
+        ({"min_p": 0.1, "num_beams": 4}, "--gen_kwargs min_p, num_beams cannot be applied: there are until, max_gen_"),
+        ({"top_p": 0.9}, "top_k and top_p need do_sample=true or a temperature"),
+        ({"do_sample": True, "top_p": 1.5}, "top_p is 1.5: it must be above 0 and at most 1"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            written(**how)
+
+
+@pytest.mark.parametrize("folder", ["random"], indirect=True)
+def test_chats_are_encoded_and_ended_as_theirs(ours: Any, theirs: Any) -> None:
+    chat = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "What is 1+1?"},
+        {"role": "assistant", "content": "It is"},
+    ]
+    for messages, add in ((chat[:2], True), (chat, False)):
+        text = ours.apply_chat_template(messages, add_generation_prompt=add)
+        assert text == theirs.apply_chat_template(messages, add_generation_prompt=add)
+        assert ours.tok_encode(text) == theirs.tok_encode(text)
+        assert ours.tokenizer.special_ids["<|im_start|>"] in ours.tok_encode(text)
+        pairs = [asked(text, " two"), asked(text, "<|im_end|>")]
+        expected = theirs.loglikelihood(pairs)
+        for mine, other in zip(ours.loglikelihood(pairs), expected, strict=True):
+            assert mine[0] == pytest.approx(other[0], abs=1e-3)
+        how = {"until": [], "max_gen_toks": 12}
+        assert ours.generate_until([asked(text, how)]) == theirs.generate_until([asked(text, how)])
+    assert ours.chat_template(True) == theirs.tokenizer.chat_template
+    assert ours.tokenizer.special_ids["<|im_start|>"] not in ours.tok_encode("a <|im_start|>")  # a text stays one
+
+
+@pytest.mark.parametrize("folder", ["random"], indirect=True)
+def test_a_chat_that_cannot_be_written_is_refused(ours: Any) -> None:
+    with pytest.raises(ValueError, match="there is no chat template 'mine': give --apply_chat_template without a name"):
+        ours.chat_template("mine")
+    del ours.tokenizer.special_ids["<|im_start|>"]
+    for call in (lambda: ours.chat_template(True), lambda: ours.apply_chat_template([])):
+        with pytest.raises(ValueError, match=r"tokenizer 'ours' has no chat tokens: leave out --apply_chat_template"):
+            call()
+
+
 def test_what_no_figure_can_be_of_gets_none(ours: Any, caplog: pytest.LogCaptureFixture) -> None:
     """White space is no context; an empty answer is refused, as their model does; a context that is cut is said."""
     pairs = (("\n", " hello"), ("", "\n hello"))

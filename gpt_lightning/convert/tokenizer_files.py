@@ -5,12 +5,13 @@ from gpt_lightning.model import GPT
 from gpt_lightning.tokenizer import Tokenizer
 from gpt_lightning.tokenizer.base import CHAT_END, CHAT_START, END_OF_TEXT
 
-_CHATML = (
+CHATML = (
     "{% for message in messages %}"
     f"{{{{ '{CHAT_START}' + message['role'] + '\\n' + message['content'] + '{CHAT_END}' + '\\n' }}}}"
     "{% endfor %}"
     f"{{% if add_generation_prompt %}}{{{{ '{CHAT_START}assistant\\n' }}}}{{% endif %}}"
 )
+"""ChatML in Jinja, as `encode_chat` and `encode_chat_prompt` write it."""
 
 
 def tokenizer_files(tokenizer: Tokenizer, *, max_seq_len: int) -> dict[str, str]:
@@ -26,7 +27,7 @@ def tokenizer_files(tokenizer: Tokenizer, *, max_seq_len: int) -> dict[str, str]
         "clean_up_tokenization_spaces": False,
     }
     if CHAT_START in tokenizer.special_ids:
-        config["chat_template"] = _CHATML
+        config["chat_template"] = CHATML
     ends = [tokenizer.special_ids[token] for token in (END_OF_TEXT, CHAT_END) if token in tokenizer.special_ids]
     return {
         "tokenizer.json": tokenizer.to_hf_json(),
