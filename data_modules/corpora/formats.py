@@ -6,37 +6,26 @@
     .txt .md              the whole file is one text
 
 A row is what lies there: a dict of fields, a text, or a BadRecord. A record longer than the limit is a bad one, of which no more
-than that is read; it ends an array or a .csv, whose next record cannot be found without it, and rows of .parquet and .arrow are
-measured only when they were read.
+than that is read; it ends an array or a .csv, whose next record cannot be found without it, and a .parquet whose row group
+cannot be read without it. Other rows of .parquet and .arrow are measured when they were read.
 """
 
 import csv
-import io
 import json
 import lzma
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from data_modules.corpora.columnar import arrow_chunks, batch_rows, parquet_chunks
 from data_modules.corpora.documents import BadRecord, Chunk, Unreadable
 from data_modules.corpora.json_array import array_elements
+from data_modules.corpora.opened import Opened, Row, check_columns, too_long
 
 _BOM = "\ufeff"
 CHUNK_BYTES = 1 << 20  # about half a megabyte of tokens: enough to keep a worker busy for a quarter of a second
-Row = tuple[int | str, Any]  # number of the line or row in the file, from 1, and what stands there
-
-
-class Opened(NamedTuple):
-    """An input file, open."""
-
-    stream: io.BufferedReader  # decompressed
-    tell: Callable[[], int]  # bytes of the file itself that were read so far
-    limit: int  # bytes, or characters of a text that is decoded as a whole: what is longer is a bad record
-    fields: Sequence[str] | None  # the fields that are wanted of a record; None: all
-    text: io.TextIOWrapper  # the same stream, decoded
 
 
 class Format(NamedTuple):
@@ -55,7 +44,7 @@ def _line_chunks(file: Opened, first: int) -> Iterator[Chunk]:
     while line := _read_line(file):
         lines.append(line)
         size += len(line) if isinstance(line, bytes) else 0
-        if size >= CHUNK_BYTES:
+        if size >= file.chunk_bytes:
             yield Chunk(lines, first, first + len(lines), file.tell())
             first, lines, size = first + len(lines), [], 0
     if lines:
@@ -68,7 +57,7 @@ def _read_line(file: Opened) -> bytes | BadRecord:
     if len(line) <= file.limit or line.endswith(b"\n"):
         return line
     length = len(line)
-    while rest := file.stream.readline(CHUNK_BYTES):
+    while rest := file.stream.readline(file.chunk_bytes):
         length += len(rest)
         if rest.endswith(b"\n"):
             break
@@ -104,7 +93,7 @@ def _json_chunks(file: Opened, first: int) -> Iterator[Chunk]:
 
 
 def _array_rows(file: Opened) -> Iterator[tuple[Row, int]]:
-    elements = array_elements(file.text, limit=file.limit, at_once=CHUNK_BYTES)
+    elements = array_elements(file.text, limit=file.limit, at_once=file.chunk_bytes)
     for number, (line, value, size) in enumerate(elements, start=1):  # many may stand in one line
         yield (f"{line} (record {number})", value if size <= file.limit else too_long(size, file.limit)), size
 
@@ -128,7 +117,7 @@ def _csv_rows(file: Opened, delimiter: str) -> Iterator[tuple[Row, int]]:
             return
         if not header:
             header = values
-            _refuse_missing_columns(header, file.fields)
+            check_columns(header, file.fields)
         elif values:  # no empty line
             there = f"{len(values)} fields and the header line {len(header)}"
             row = dict(zip(header, values, strict=True)) if len(values) == len(header) else BadRecord(f"has {there}")
@@ -151,7 +140,7 @@ def _rows_in_chunks(rows: Iterator[tuple[Row, int]], file: Opened, first: int) -
         if number > first:
             chosen.append(row)
             size += length
-        if size >= CHUNK_BYTES:
+        if size >= file.chunk_bytes:
             yield Chunk(chosen, number - len(chosen), number, file.tell())
             chosen, size = [], 0
     if chosen:
@@ -162,74 +151,12 @@ def _rows_as_they_are(chunk: Chunk) -> Iterator[Row]:
     return iter(chunk.payload)
 
 
-def _parquet_chunks(file: Opened, first: int) -> Iterator[Chunk]:
-    parquet = pq.ParquetFile(file.stream)
-    _refuse_missing_columns(parquet.schema_arrow.names, file.fields)
-    start = 0
-    for group in range(parquet.num_row_groups):
-        metadata = parquet.metadata.row_group(group)
-        if start + metadata.num_rows > first:
-            at_once = max(1, CHUNK_BYTES * metadata.num_rows // max(1, metadata.total_byte_size))
-            batches = parquet.iter_batches(
-                at_once, row_groups=[group], columns=list(file.fields) if file.fields else None
-            )
-            yield from _batches_from(batches, file, start, first)
-        start += metadata.num_rows
-
-
-def _arrow_chunks(file: Opened, first: int) -> Iterator[Chunk]:
-    if file.stream.peek(6)[:6] == b"ARROW1":  # the file format, else the stream format
-        reader = pa.ipc.open_file(file.stream)
-        batches: Iterable[pa.RecordBatch] = (reader.get_batch(n) for n in range(reader.num_record_batches))
-    else:
-        reader = batches = pa.ipc.open_stream(file.stream)
-    _refuse_missing_columns(reader.schema.names, file.fields)
-    wanted = list(file.fields or reader.schema.names)
-    yield from _batches_from((batch.select(wanted) for batch in batches), file, 0, first)
-
-
-def _batches_from(batches: Iterable[pa.RecordBatch], file: Opened, start: int, first: int) -> Iterator[Chunk]:
-    """The rows from number `first` on of batches whose first row is number `start`."""
-    for batch in batches:
-        at_once = max(1, CHUNK_BYTES * batch.num_rows // max(1, batch.nbytes))
-        for offset in range(max(0, first - start), batch.num_rows, at_once):
-            part = batch.slice(offset, at_once)
-            n_rows = part.num_rows
-            try:
-                part.validate(full=True)  # reading a damaged one could end the process
-                if n_rows < batch.num_rows:  # a copy: a slice goes to a worker with all that it was cut from
-                    part = part.take(pa.array(range(n_rows)))
-            except pa.ArrowInvalid:
-                part = [_sound_row(part.slice(n, 1)) for n in range(n_rows)]
-            yield Chunk(part, start + offset, start + offset + n_rows, file.tell())
-        start += batch.num_rows
-
-
-def _sound_row(batch: pa.RecordBatch) -> Any:
-    try:
-        batch.validate(full=True)
-        return batch.to_pylist()[0]
-    except pa.ArrowInvalid as error:
-        return BadRecord(f"is damaged or not UTF-8 ({error})")
-
-
-def _batch_rows(chunk: Chunk) -> Iterator[Row]:
-    rows = chunk.payload if isinstance(chunk.payload, list) else chunk.payload.to_pylist()
-    return iter(enumerate(rows, start=chunk.first + 1))
-
-
-def _refuse_missing_columns(columns: Sequence[str], fields: Sequence[str] | None) -> None:
-    for field in fields or ():
-        if field not in columns:
-            raise BadRecord(f"there is no column '{field}'; the file has {', '.join(columns) or 'none'}")
-
-
 def _text_chunks(file: Opened, first: int) -> Iterator[Chunk]:
     if first:
         return
     content = file.stream.read(file.limit + 1)
     length = len(content)
-    while length > file.limit and (rest := file.stream.read(CHUNK_BYTES)):
+    while length > file.limit and (rest := file.stream.read(file.chunk_bytes)):
         length += len(rest)
     yield Chunk(content if length <= file.limit else too_long(length, file.limit), 0, 1, file.tell())
 
@@ -242,11 +169,6 @@ def _text_rows(chunk: Chunk) -> Iterator[Row]:
         yield line, BadRecord(f"is not UTF-8 (byte {error.start + 1} of the file is {chunk.payload[error.start]:#04x})")
 
 
-def too_long(length: int, limit: int) -> BadRecord:
-    """What stands for a record that is not held."""
-    return BadRecord(f"is a record of {length / 1e6:,.1f} MB, longer than the {limit / 1e6:,.1f} MB of max_record_mb")
-
-
 _LINES = Format(_line_chunks, _json_rows, "line ")
 _TEXT = Format(_text_chunks, _text_rows, "line ")
 FORMATS = {
@@ -255,8 +177,8 @@ FORMATS = {
     ".json": Format(_json_chunks, _json_rows, "line "),
     ".csv": Format(_csv_chunks, _rows_as_they_are, "line "),
     ".tsv": Format(partial(_csv_chunks, delimiter="\t"), _rows_as_they_are, "line "),
-    ".parquet": Format(_parquet_chunks, _batch_rows, "row "),
-    ".arrow": Format(_arrow_chunks, _batch_rows, "row "),
+    ".parquet": Format(parquet_chunks, batch_rows, "row "),
+    ".arrow": Format(arrow_chunks, batch_rows, "row "),
     ".txt": _TEXT,
     ".md": _TEXT,
 }

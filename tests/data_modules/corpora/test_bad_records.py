@@ -291,6 +291,49 @@ def test_a_record_of_50_mb_is_not_held(name: str, tmp_path: Path) -> None:
     assert good == (["good"] if name.startswith("long.j") else [])
 
 
+def decoded_mb(path: Path) -> float:
+    """What reading a file holds at most in arrays, after the limit of 1 MB a record."""
+    before, most = pa.total_allocated_bytes(), 0
+    corpus = corpus_of(path)
+    for chunk in corpus.chunks(0, 0):
+        most = max(most, pa.total_allocated_bytes() - before)
+        documents = [document for _, document in corpus.documents(0, chunk)]
+        assert sum(len(document) for document in documents if isinstance(document, str)) < 3e6
+    return most / 1e6
+
+
+@pytest.mark.parametrize("n_rows", [3, 1000])
+def test_a_parquet_record_far_above_the_limit_is_not_decoded(n_rows: int, tmp_path: Path) -> None:
+    """A few kilobytes can describe hundreds of megabytes; rows beside it do not hide it."""
+    path = tmp_path / "bomb.parquet"
+    values = ["good"] * (n_rows - 1) + ["x" * 50_000_000]
+    pq.write_table(pa.table({"text": values, "other": values}), path, compression="zstd")
+    assert path.stat().st_size < 13_000
+    before, good = pa.total_allocated_bytes(), []  # type: ignore[var-annotated]
+    said = f"bomb.parquet, rows 1 to {n_rows:,}: 50.0 MB lie in 0.00"
+    with pytest.raises(ValueError, match=re.escape(said)) as refused:
+        read(corpus_of(path), good=good)
+    assert str(refused.value).endswith(f"which points to a record {LIMIT}{TAIL}")
+    assert pa.total_allocated_bytes() - before < 1e6
+
+
+@pytest.mark.parametrize("kind", ["plain", "pandas categories", "arrow"])
+def test_a_value_that_many_rows_share_is_decoded_for_a_few_at_once(kind: str, tmp_path: Path) -> None:
+    values: Any = pa.array([f"{n} " * 100_000 for n in range(5)]).take(pa.array([n % 5 for n in range(400)]))
+    if kind != "plain":
+        values = values.dictionary_encode()
+    path = tmp_path / f"shared.{'arrow' if kind == 'arrow' else 'parquet'}"
+    if kind == "arrow":
+        path.write_bytes(arrow(values))
+    else:
+        pq.write_table(pa.table({"text": values}), path, compression="zstd")
+    del values
+    assert decoded_mb(path) < 12
+    good: list[str] = []
+    assert read(corpus_of(path), good=good) == []
+    assert [text[:2] for text in good] == [f"{n % 5} " for n in range(400)]
+
+
 def test_what_is_no_file_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     known = ".jsonl .ndjson .json .csv .tsv .parquet .arrow .txt .md, each also with .gz .zst .bz2 or .xz"
     (tmp_path / "a.pdf.gz").write_bytes(b"x")
