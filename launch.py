@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from running import ranks
+from running import bus_error, ranks
 from running.command_line import check_command_line, flags_and_settings, said_besides
 from running.composing import (
     CONF,
@@ -117,6 +117,7 @@ def run(
     """
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return run_here(answer, config) if answer else run_as_process(config)
+    bus_error.is_said(lambda: [])
     try:
         verb(to_dict(config))
     except KeyboardInterrupt:
