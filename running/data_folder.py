@@ -171,8 +171,11 @@ def tokenizer_of(path: Path, name: str | None) -> Tokenizer:
     raise ValueError(f"{path} does not say which tokenizer its model was trained with: name it with tokenizer.name=….")
 
 
-def refuse_other_tokenizer(path: Path, tokenizer: Tokenizer) -> None:
+def refuse_other_tokenizer(path: Path, tokenizer: Tokenizer) -> bool:
     """Weights that are trained on must have been trained with the same tokens, or with some of them, if it is known.
+
+    Returns:
+        whether it is.
 
     Raises:
         ValueError: an id is another token with the tokenizer of the model at `path`.
@@ -180,12 +183,13 @@ def refuse_other_tokenizer(path: Path, tokenizer: Tokenizer) -> None:
     try:
         theirs = tokenizer_of(path, None)
     except ValueError:
-        return
+        return False
     if not tokenizer.extends(theirs):
         raise ValueError(
             f"init_from={path} was trained with a tokenizer {theirs.name} whose ids are other tokens than those of "
             f"{tokenizer.name} here."
         )
+    return True
 
 
 def _tokenizer_of_run(run: Path) -> Tokenizer:

@@ -138,8 +138,10 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
     random_states.seed(config["seed"])
     initialised = config["init_from"] is not None and beginning.checkpoint is None
     if initialised:
-        refuse_other_tokenizer(Path(config["init_from"]), tokenizer)
-    model = start_from(config["init_from"], model_config) if initialised else GPT(model_config)
+        same = refuse_other_tokenizer(Path(config["init_from"]), tokenizer)
+        model = start_from(config["init_from"], model_config, same_tokenizer=same)
+    else:
+        model = GPT(model_config)
     model.loss_kernel, model.recompute = loss_kernel, config["trainer"]["recompute"] == "blocks"
     lit = LitGPT(
         model,

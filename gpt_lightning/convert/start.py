@@ -12,10 +12,16 @@ from gpt_lightning.model import GPT, GPTConfig
 FREE = {"vocab_size", "dropout", "attention", "residual_init", "z_loss", "attend_across_documents", "eot_id"}
 
 
-def start_from(path: str | Path, config: GPTConfig) -> GPT:
+def start_from(path: str | Path, config: GPTConfig, *, same_tokenizer: bool = False) -> GPT:
     """A GPT of `config` in training mode, in fp32, with the weights that `path` holds.
 
     Where the config has more ids than the weights, the new rows start as the mean of the old ones.
+
+    Args:
+        path: see `load_model`.
+        config: of the model that is trained.
+        same_tokenizer: whether the tokenizers were compared and agree; else the end-of-text ids must, if both are known. (That of
+            a Hugging Face config.json may be any id at which generating ends.)
 
     Raises:
         ValueError: as `load_model`; or the weights are of other sizes or choices than the config, which are named.
@@ -27,7 +33,7 @@ def start_from(path: str | Path, config: GPTConfig) -> GPT:
         settings = " ".join(f"model.{name}={_spelled(getattr(loaded.config, name))}" for name in other)
         raise ValueError(f"init_from={path} is another model: its weights go with {settings}.")
     ends = loaded.config.eot_id, config.eot_id
-    if None not in ends and ends[0] != ends[1]:
+    if not same_tokenizer and None not in ends and ends[0] != ends[1]:
         raise ValueError(
             f"init_from={path} was trained with another tokenizer: its end-of-text id is {ends[0]}, and here it is {ends[1]}."
         )
