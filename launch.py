@@ -32,6 +32,7 @@ from running.composing import (
     write_config,
 )
 from running.hydra_job import multirun_of, run_as_process, run_here
+from running.initial_weights import architecture_settings
 from running.multirun import Multirun, end_with_sweep
 
 __all__ = [
@@ -87,6 +88,8 @@ def start(
     with ExitStack() as held:
         try:
             config = check_command_line(verb, arguments)
+            arguments += architecture_settings(flags_and_settings(arguments).overrides)
+            sys.argv[1:] = arguments
             sweep = None if config is None else held.enter_context(multirun_of(verb, config))
         except ValueError as error:
             sys.exit(f"error: {error}")

@@ -1,7 +1,7 @@
 """A model to be trained on from weights that exist."""
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from gpt_lightning.convert.load import load_model
@@ -45,6 +45,19 @@ def start_from(path: str | Path, config: GPTConfig, *, same_tokenizer: bool = Fa
     model = GPT(config)
     model.load_state_dict(grow_vocabulary(loaded, config.vocab_size).state_dict())
     return model
+
+
+def architecture_of(path: str | Path) -> dict[str, str]:
+    """The settings `model.…` of a training that can begin with the weights that `path` holds, as the command line wants them.
+
+    Raises:
+        ValueError: as `load_model`.
+    """
+    config = load_model(path).config
+    if config.kv_heads == config.n_heads:
+        config = replace(config, n_kv_heads=None)
+    names = [field.name for field in fields(GPTConfig) if field.name not in FREE]
+    return {name: _spelled(getattr(config, name)) for name in [*names, "vocab_size"]}
 
 
 def _meant(config: GPTConfig, name: str) -> object:
