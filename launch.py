@@ -17,7 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from gpt_lightning.console import guard_streams, say, visible
-from running import ranks
+from running import bus_error, ranks
 from running.command_line import check_command_line, flags_and_settings, said_besides
 from running.composing import (
     CONF,
@@ -31,6 +31,7 @@ from running.composing import (
     write_config,
 )
 from running.hydra_job import multirun_of, run_as_process, run_here
+from running.initial_weights import architecture_settings
 from running.multirun import Multirun, end_with_sweep
 from running.typed_text import quote_texts
 
@@ -67,6 +68,8 @@ def start(
     with ExitStack() as held:
         try:
             config = check_command_line(verb, arguments)
+            arguments += architecture_settings(flags_and_settings(arguments).overrides)
+            sys.argv[1:] = arguments
             sweep = None if config is None else held.enter_context(multirun_of(verb, config))
         except ValueError as error:
             sys.exit(visible(f"error: {error}"))
@@ -97,6 +100,7 @@ def run(
     """
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return run_here(answer, config) if answer else run_as_process(config)
+    bus_error.is_said(lambda: [])
     try:
         verb(to_dict(config))
     except KeyboardInterrupt:

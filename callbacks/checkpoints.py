@@ -54,6 +54,7 @@ class Checkpoints(StepCallback):
 
     Raises:
         NotSaved: while training, three times in a row, or at the end.
+        DataChangedError: before a checkpoint is saved, when what was trained on is not what it was.
         Stopped: while training, when a signal or max_hours ends it, after a checkpoint was saved.
     """
 
@@ -143,6 +144,7 @@ class Checkpoints(StepCallback):
         with Throughput.paused(trainer):
             module: Any = trainer.lightning_module
             module.refuse_ruined_weights()
+            trainer.datamodule.refuse_changed_files()  # type: ignore[attr-defined]
             regular = at_once or step % self.every == 0
             places = [folder / name for name in ["."] * regular + ["permanent"] * permanent + ["best"] * best]
             failure = self._write(trainer, [checkpoint_path(place, step) for place in places])

@@ -1,6 +1,7 @@
 """Is a prepared source what its source.json says? Every byte of it is read, in constant memory and in several threads."""
 
 import hashlib
+import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -54,6 +55,12 @@ class _Found(NamedTuple):
     """The first id that is none of the tokenizer's, and the byte of the file at which it begins."""
 
 
+class DataChangedError(Exception):
+    """Files of a run's data are no longer those that it was begun with."""
+
+    exit_code = os.EX_NOINPUT
+
+
 def damages(folder: Path, information: Mapping[str, Any], *, with_sha256: bool) -> list[str]:
     """What is wrong with the shards of a source, in a clause each that names the file and the bytes.
 
@@ -63,7 +70,12 @@ def damages(folder: Path, information: Mapping[str, Any], *, with_sha256: bool) 
         with_sha256: compare these too. The crc32 find whatever happens by chance, and where, in less than half the time; a file
             that has none is compared by its sha256 in either case.
     """
-    files = files_of_source(folder, information)
+    clauses = damages_of(files_of_source(folder, information), information, with_sha256=with_sha256)
+    return clauses + [f"{path} is not in source.json" for path in unlisted_files(folder, information)]
+
+
+def damages_of(files: Sequence[ShardFile], information: Mapping[str, Any], *, with_sha256: bool) -> list[str]:
+    """The same of some of its files."""
     misfits = {file: misfit for file in files if (misfit := file.misfit())}
     pieces = [piece for file in files if file not in misfits for piece in _pieces(file, with_sha256)]
     name, n_ids = information["tokenizer"]["name"], information["tokenizer"]["vocab_size"]
@@ -73,8 +85,7 @@ def damages(folder: Path, information: Mapping[str, Any], *, with_sha256: bool) 
         for piece, answer in zip(pieces, answers, strict=True):
             found[piece.file].append(answer)
     clauses = [misfits.get(file) or _clause(file, found[file], f"tokenizer {name} has {n_ids:,} ids") for file in files]
-    unlisted = [f"{path} is not in source.json" for path in unlisted_files(folder, information)]
-    return [clause for clause in clauses if clause] + unlisted
+    return [clause for clause in clauses if clause]
 
 
 def refusal(folder: Path, found: Sequence[str]) -> str:

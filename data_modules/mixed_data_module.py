@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from data_modules.batches import Batch, as_tensors
+from data_modules.integrity import DataChangedError, refusal
 from data_modules.order import SampleOrder
 from data_modules.read_ahead import ReadAhead
 from data_modules.shards import SourceShards, TokenStream
@@ -113,6 +114,23 @@ class MixedDataModule(L.LightningDataModule):
             "sources": {name: source.fingerprint for name, source in self.sources.items()},
         }
 
+    def touched_files(self) -> list[str]:
+        """The files of the sources that were written to, replaced or taken away since they were opened."""
+        return [str(file.path) for source in self.sources.values() for file in source.touched()]
+
+    def refuse_changed_files(self) -> None:
+        """The files of the sources must still be what they were when they were opened; those that were touched are read again.
+
+        Raises:
+            DataChangedError: one has another content.
+        """
+        changed = {source.folder: clauses for source in self.sources.values() if (clauses := source.changed())}
+        for folder, clauses in changed.items():
+            raise DataChangedError(
+                f"data was changed while it was trained on: {refusal(folder, clauses)}. Then start the same command again: it "
+                "goes on from the newest checkpoint, as the steps after it may have seen the change."
+            )
+
     def go_on_with(self, order: SampleOrder) -> None:
         """Train by an order that is this one up to the step just done; without workers, which would have read ahead of it."""
         assert self.workers == 0, "workers read ahead"
@@ -145,7 +163,12 @@ class MixedDataModule(L.LightningDataModule):
         borders = [self.train_borders[name] for name in self.sources]
         self._training_batches = TrainingBatches(self.order, streams, borders, cut)
         if self.workers:
-            self._read_ahead = ReadAhead(self._training_batches, self.workers, told_to_stop=lambda: self.told_to_stop())
+            self._read_ahead = ReadAhead(
+                self._training_batches,
+                self.workers,
+                told_to_stop=lambda: self.told_to_stop(),
+                check_files=self.refuse_changed_files,
+            )
         batches = self._read_ahead or self._training_batches
         return _loader(batches, _From(self.trainer.global_step * accumulation))
 

@@ -34,13 +34,21 @@ class ReadAhead:
         batches: which there are.
         workers: processes that read them.
         told_to_stop: whether the run was told to stop: then it waits for a reader no longer than it must.
+        check_files: raises what is wrong with the files that are read, if a process may have died of that.
 
     Raises:
         ReaderLostError: one of the processes is gone, or has not answered for minutes.
     """
 
-    def __init__(self, batches: TrainingBatches, workers: int, *, told_to_stop: Callable[[], bool]) -> None:
-        self._told_to_stop = told_to_stop
+    def __init__(
+        self,
+        batches: TrainingBatches,
+        workers: int,
+        *,
+        told_to_stop: Callable[[], bool],
+        check_files: Callable[[], None],
+    ) -> None:
+        self._told_to_stop, self._check_files = told_to_stop, check_files
         self._next: int | None = None  # the micro-batch that is asked for next
         try:
             self._children = Children(_read, batches, workers)
@@ -50,10 +58,14 @@ class ReadAhead:
 
     def __getitem__(self, b: int) -> RawBatch:
         end = b + _ASKED_AHEAD * len(self._readers)
-        for ahead in range(b if self._next is None else self._next, end):
-            self._readers[ahead % len(self._readers)].ask(ahead)
-        self._next = end
-        return self._answer(self._readers[b % len(self._readers)])
+        try:
+            for ahead in range(b if self._next is None else self._next, end):
+                self._readers[ahead % len(self._readers)].ask(ahead)
+            self._next = end
+            return self._answer(self._readers[b % len(self._readers)])
+        except (ReaderLostError, ValueError, OSError):
+            self._check_files()
+            raise
 
     def end(self) -> None:
         """End the processes."""

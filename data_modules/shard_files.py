@@ -53,6 +53,15 @@ class ShardFile:
         values = np.memmap(self.path, dtype=self.dtype, mode="r", offset=self.offset, shape=(self.tokens,))
         return values.view(np.ndarray)  # as it is a memmap no longer, a slice of it costs a tenth
 
+    @property
+    def state(self) -> str:
+        """Size, time of the last change in nanoseconds, and inode: while they stay the same, so does the content."""
+        try:
+            found = self.path.stat()
+        except OSError as error:
+            return f"cannot be read: {error.strerror}"
+        return f"{found.st_size} {found.st_mtime_ns} {found.st_ino}"
+
     def misfit(self) -> str | None:
         """Why it cannot hold these tokens, if it cannot; others may have written more behind theirs."""
         if not self.path.is_file():

@@ -11,15 +11,16 @@ source.json says where. What source.json says of the files, and their checksums,
 
 import hashlib
 import json
+from collections.abc import Mapping
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data_modules.integrity import refusal
+from data_modules.integrity import damages_of, refusal
 from data_modules.sequences import sequence_borders
-from data_modules.shard_files import files_of_source, files_of_split, read_information, unlisted_files
+from data_modules.shard_files import ShardFile, files_of_source, files_of_split, read_information, unlisted_files
 from data_modules.windows import Parts
 
 
@@ -98,11 +99,40 @@ class SourceShards:
         if misfits := [misfit for file in files_of_source(folder, self.information) if (misfit := file.misfit())]:
             unlisted = [f"{path} is not in source.json" for path in unlisted_files(folder, self.information)]
             raise ValueError(f"{refusal(folder, misfits + unlisted)}.")
+        self.states = {file: file.state for file in files_of_source(folder, self.information)}
+        """What each of its files was, see `ShardFile.state`, before anything of it was read."""
         self.name: str = self.information["source"]
         eot_id = self.information["tokenizer"]["eot_id"]
         self.train, self.val = (
             TokenStream(folder / split, self.information["splits"][split], eot_id=eot_id) for split in ("train", "val")
         )
+
+    @property
+    def states_by_name(self) -> dict[str, str]:
+        """The same by the names of the files, which those in the source's folder keep when that is moved."""
+        return {self._name_of(file): state for file, state in self.states.items()}
+
+    def touched(self) -> list[ShardFile]:
+        """The files that are not what they were when they were opened: others, or written to since."""
+        return [file for file, state in self.states.items() if file.state != state]
+
+    def changed(self) -> list[str]:
+        """A clause for each file with another content than source.json says, of those that were touched; others may be."""
+        touched = {file: file.state for file in self.touched()}  # before they are read
+        found = damages_of([*touched], self.information, with_sha256=False)
+        if not found:
+            self.states |= touched
+        return found
+
+    def changed_since(self, states: Mapping[str, str]) -> list[str]:
+        """The same of those that were touched since they had these states, by name."""
+        names = {file: self._name_of(file) for file in self.states}
+        touched = [file for file, name in names.items() if states.get(name, self.states[file]) != self.states[file]]
+        return damages_of(touched, self.information, with_sha256=False)
+
+    def _name_of(self, file: ShardFile) -> str:
+        inside = file.path.is_relative_to(self.folder)
+        return (file.path.relative_to(self.folder) if inside else file.path).as_posix()
 
     @cached_property
     def fingerprint(self) -> str:

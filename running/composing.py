@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from running.initial_weights import architecture_settings
 from running.paths import PROMPTS, at_home, is_name, is_path
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -35,8 +36,9 @@ def compose_config(config_name: str, overrides: Iterable[str] = ()) -> dict[str,
     Raises:
         ValueError: an override names nothing, or cannot be read.
     """
+    settings = list(overrides)
     with composing(CONF, config_name, config_name):
-        return to_dict(compose(config_name, list(overrides)))
+        return to_dict(compose(config_name, [*settings, *architecture_settings(settings)]))
 
 
 @contextmanager
@@ -99,12 +101,13 @@ def read_choice(group: str, name: str) -> dict[str, Any]:
 def to_dict(config: Any) -> dict[str, Any]:
     """A resolved config as plain dicts and lists.
 
-    A config may say `micro_batch: ${micro_batch_up_to:64}`, see `micro_batch_up_to`.
+    A config may say `micro_batch: ${micro_batch_up_to:64}`, see `micro_batch_up_to`; and `vocab_size_at_least`.
 
     Raises:
         ValueError: a value is missing, or refers to one that does not exist.
     """
     OmegaConf.register_new_resolver("micro_batch_up_to", micro_batch_up_to, replace=True)
+    OmegaConf.register_new_resolver("vocab_size_at_least", vocab_size_at_least, replace=True)
     try:
         content = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -138,6 +141,11 @@ def micro_batch_up_to(most: int, *, _root_: Any) -> int:
         return most
     of_rank = batch // math.prod(ranks)
     return next(n for n in range(min(most, of_rank), 0, -1) if of_rank % n == 0)
+
+
+def vocab_size_at_least(rows: int, *, _root_: Any) -> int:
+    """Rows of the embedding: as many as the tokenizer asks for, or as weights have that a run begins with."""
+    return max(rows, int(_root_.tokenizer.model_vocab_size))
 
 
 def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -65,15 +66,33 @@ def open_sources(
     return tokenizer, sources
 
 
-def refuse_damaged(config: Mapping[str, Any], sources: Mapping[str, SourceShards]) -> None:
-    """Read every shard of the sources, unless `data.verify` is false; of the ranks of a node only the first does.
+def refuse_damaged(
+    config: Mapping[str, Any],
+    sources: Mapping[str, SourceShards],
+    begun: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+) -> None:
+    """Read every shard of the sources; if `data.verify` is false, those that were touched since the run was begun. Of the ranks
+    of a node only the first does.
+
+    Args:
+        config: the run's.
+        sources: what it is trained on.
+        begun: what the files of the sources were at the last start of the run, see `SourceShards.states_by_name`.
 
     Raises:
         ValueError: a shard is damaged, was added, or holds an id that the tokenizer has not; the message says where.
     """
     if not isinstance(config["data"]["verify"], bool):
         raise ValueError(f"data.verify is {config['data']['verify']!r}: it must be true or false.")
-    if not config["data"]["verify"] or os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) != "0":
+    if os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) != "0":
+        return
+    if not config["data"]["verify"]:
+        for name, source in sources.items():
+            if found := source.changed_since(begun.get(name, {})):
+                raise ValueError(
+                    f"changed since the run was begun: {refusal(source.folder, found)}. Or begin a new run with name=…: this one "
+                    "would be of two corpora."
+                )
         return
     files = (file for source in sources.values() for file in files_of_source(source.folder, source.information))
     if (n_bytes := sum(file.end - file.first_byte for file in files)) >= _MANY_BYTES:
@@ -153,8 +172,11 @@ def tokenizer_of(path: Path, name: str | None) -> Tokenizer:
     raise ValueError(f"{path} does not say which tokenizer its model was trained with: name it with tokenizer.name=….")
 
 
-def refuse_other_tokenizer(path: Path, tokenizer: Tokenizer) -> None:
+def refuse_other_tokenizer(path: Path, tokenizer: Tokenizer) -> bool:
     """Weights that are trained on must have been trained with the same tokens, or with some of them, if it is known.
+
+    Returns:
+        whether it is.
 
     Raises:
         ValueError: an id is another token with the tokenizer of the model at `path`.
@@ -162,12 +184,13 @@ def refuse_other_tokenizer(path: Path, tokenizer: Tokenizer) -> None:
     try:
         theirs = tokenizer_of(path, None)
     except ValueError:
-        return
+        return False
     if not tokenizer.extends(theirs):
         raise ValueError(
             f"init_from={path} was trained with a tokenizer {theirs.name} whose ids are other tokens than those of "
             f"{tokenizer.name} here."
         )
+    return True
 
 
 def _tokenizer_of_run(run: Path) -> Tokenizer:

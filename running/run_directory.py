@@ -87,6 +87,7 @@ class RunDirectory:
         data = {
             name: {
                 "fingerprint": source.fingerprint,
+                "files": source.states_by_name,
                 "train_tokens": len(source.train),
                 "unigram_loss": source.information["unigram_loss"],
             }
@@ -106,8 +107,9 @@ class RunDirectory:
                     give_up(path, folder / "given_up" / str(times + 1))
                 sweep(folder)
                 self._record(config, beginning, elsewhere)
-            if elsewhere or not set(data) <= set(environment["data"]) or not set(now) <= set(environment):
-                environment |= now | {"data": environment["data"] | data}
+            data = environment["data"] | data
+            if elsewhere or data != environment["data"] or not set(now) <= set(environment):
+                environment |= now | {"data": data}
                 _write(self.path / "environment.json", json.dumps(environment, indent=2) + "\n")
             return {**beginning.changes, **elsewhere}
         tokenizer = next(iter(sources.values())).information["tokenizer"]["fingerprint"]  # of all sources the same
@@ -152,6 +154,12 @@ class RunDirectory:
                         f"{self.path if begun else beginning.checkpoint} was begun with other tokens of source {name} "
                         f"(fingerprint {then[:12]}, now {source.fingerprint[:12]}): choose another run with name=…."
                     )
+
+    def states_of_data(self) -> dict[str, dict[str, str]]:
+        """Of each source that the run was begun with, what its files were at the last start, see `SourceShards.states`."""
+        record = self.path / "environment.json"
+        data = json.loads(record.read_text())["data"] if record.is_file() else {}
+        return {name: of_source.get("files", {}) for name, of_source in data.items()}
 
     def _record(self, config: Mapping[str, Any], beginning: Beginning, elsewhere: Mapping[str, Any]) -> None:
         """What is not as it was: config.yaml then says how it is, changes.jsonl how it was and after which step it changed."""

@@ -72,7 +72,8 @@ def is_over(run: Path, config: Mapping[str, Any]) -> bool:
         is_found = key == "trainer.precision" and now.get(key) == "auto"  # then it is what it was found to be
         if then.get(key) != now.get(key) and not is_found and not key.startswith(_PLACES):
             return False
-    done = saved == config["max_steps"] and _validated(run).get("step") == saved
+    kept = any((run / "checkpoints").glob("step_*.pt"))
+    done = kept and saved == config["max_steps"] and _validated(run).get("step") == saved
     return done or (run / PRUNED).is_file()
 
 

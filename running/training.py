@@ -32,6 +32,7 @@ from callbacks import (
 from callbacks.data_wait import DataWait
 from callbacks.line_file import LineFile
 from callbacks.terminal import Terminal
+from data_modules.integrity import DataChangedError
 from data_modules.mixed_data_module import MixedDataModule
 from data_modules.read_ahead import ReaderLostError
 from gpt_lightning import random_states
@@ -50,7 +51,7 @@ from gpt_lightning.model import GPT
 from gpt_lightning.model.attention_choice import choose_backend
 from gpt_lightning.model.attention_view import View
 from gpt_lightning.model.loss_kernels import choose_loss_kernel
-from running import account
+from running import account, bus_error
 from running.beginning import beginning_of
 from running.data_folder import open_sources, refuse_damaged, refuse_other_tokenizer
 from running.further_logger import further_logger
@@ -85,7 +86,7 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
     run.refuse_other_data(beginning, sources)
     model_config = model_config_of(config, tokenizer)
     if beginning.step < config["max_steps"]:
-        refuse_damaged(config, sources)
+        refuse_damaged(config, sources, begun=run.states_of_data())
     sequences = {name: source.train.n_sequences(model_config.max_seq_len) for name, source in sources.items()}
     order = order_of(config, curriculum, sequences, beginning)
     schedule = schedule_of(config)
@@ -124,6 +125,7 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
         eot_id=None if model_config.attend_across_documents else model_config.eot_id,
     )
     data.told_to_stop = lambda: bool(stopping.heard)
+    bus_error.is_said(data.touched_files)
     if beginning.step == config["max_steps"]:
         if is_first_rank():
             say(f"{run.path} is done: {beginning.step} steps, nothing to do.")
@@ -137,8 +139,10 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
     random_states.seed(config["seed"])
     initialised = config["init_from"] is not None and beginning.checkpoint is None
     if initialised:
-        refuse_other_tokenizer(Path(config["init_from"]), tokenizer)
-    model = start_from(config["init_from"], model_config) if initialised else GPT(model_config)
+        same = refuse_other_tokenizer(Path(config["init_from"]), tokenizer)
+        model = start_from(config["init_from"], model_config, same_tokenizer=same)
+    else:
+        model = GPT(model_config)
     model.loss_kernel, model.recompute = loss_kernel, config["trainer"]["recompute"] == "blocks"
     lit = LitGPT(
         model,
@@ -203,9 +207,9 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
         try:
             with stopping.listening(trainer):
                 trainer.fit(lit, datamodule=data, ckpt_path=beginning.checkpoint, weights_only=True)
-        except (Stopped, NotFinite, NotSaved, ReaderLostError) as end:
+        except (Stopped, NotFinite, NotSaved, ReaderLostError, DataChangedError) as end:
             terminal.note(str(end), style="bold")
-            if isinstance(end, ReaderLostError) and not is_first_rank():
+            if isinstance(end, (ReaderLostError, DataChangedError)) and not is_first_rank():
                 sys.stderr.write(f"error: {end}\n")  # which the first rank does not know of
             if isinstance(end, ReaderLostError) and stopping.heard:
                 raise Stopped(stopping.heard, trainer.global_step, saved=False) from end

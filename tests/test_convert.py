@@ -9,8 +9,9 @@ import torch
 
 import launch
 from convert import convert
+from generate import generate
 from gpt_lightning import load_model
-from gpt_lightning.convert import from_hf, from_native, to_hf
+from gpt_lightning.convert import from_hf, from_native, to_hf, to_native
 from gpt_lightning.tokenizer import load_tokenizer
 from tests.gpt_lightning.models import GPT2, build
 from train import train
@@ -26,6 +27,25 @@ def compose(*arguments: str) -> dict[str, Any]:
 def same_weights(one: torch.nn.Module, other: torch.nn.Module) -> bool:
     ours, theirs = one.state_dict(), other.state_dict()
     return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+@pytest.mark.parametrize("verb", ["convert", "generate", "train"])
+def test_ruined_weights_are_refused(
+    verb: str, tiny_config: Callable[..., dict[str, Any]], tiny_data: Path, tmp_path: Path
+) -> None:
+    config = tiny_config("name=run", f"init_from={tmp_path / 'ruined'}", *SHORT)
+    model = build(**{key: value for key, value in config["model"].items() if key != "attention"})
+    with torch.no_grad():
+        model.blocks[1].attention.out.weight[3, 3] = float("nan")
+    to_native(model, tmp_path / "ruined", load_tokenizer(tiny_data / "bpe_512"))
+    do: dict[str, Callable[[], object]] = {
+        "convert": lambda: convert(compose(f"input={tmp_path}/ruined", f"output={tmp_path}/out", "format=llama")),
+        "generate": lambda: generate(launch.compose_config("generate", [f"run={tmp_path}/ruined", "prompt=a"])),
+        "train": lambda: train(config),
+    }
+    with pytest.raises(ValueError, match=r"ruined: blocks\.1\.\S+ holds numbers that are not finite"):
+        do[verb]()
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_run_is_exported_with_its_tokenizer(

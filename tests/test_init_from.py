@@ -1,6 +1,8 @@
 """Training that begins with weights from elsewhere."""
 
+import json
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +11,11 @@ from typing import Any
 import pytest
 import torch
 
+import launch
 from gpt_lightning import load_model
 from gpt_lightning.convert import start_from, to_hf, to_native
 from gpt_lightning.tokenizer import load_tokenizer, train_bpe
+from tests.conftest import TINY
 from tests.gpt_lightning.models import GPT2, VOCAB_SIZE, build
 from tests.runs import as_if_killed
 from train import train
@@ -37,6 +41,42 @@ def test_a_run_begins_with_exported_weights_and_a_larger_vocabulary(
     torch.testing.assert_close(trained["embedding.weight"][500:], mean)
 
 
+@pytest.fixture
+def exported(tiny_data: Path, tmp_path: Path) -> Path:
+    """A model of other sizes and choices than every config's, with more ids than its tokenizer."""
+    model = build(**GPT2, max_seq_len=48, n_layers=3, vocab_size=640)
+    to_hf(model, tmp_path / "hf", tokenizer=load_tokenizer(tiny_data / "bpe_512"), format="gpt2")
+    return tmp_path / "hf"
+
+
+def test_a_run_takes_the_architecture_of_its_weights(exported: Path, tiny_data: Path, tmp_path: Path) -> None:
+    settings = [setting for setting in TINY if not setting.startswith("model.")]
+    settings += [f"data_dir={tiny_data}", f"runs_dir={tmp_path / 'runs'}", f"init_from={exported}", *SHORT]
+    config = launch.compose_config("train", [*settings, "experiment=quickstart"])
+    theirs = load_model(exported).config
+    assert {key: config["model"][key] for key in GPT2} == GPT2
+    assert {config["model"][key] == getattr(theirs, key) for key in ("max_seq_len", "n_layers", "vocab_size")} == {True}
+    assert config["model"]["dropout"] == launch.compose_config("train", ["experiment=quickstart"])["model"]["dropout"]
+    train(config)
+    assert load_model(tmp_path / "runs" / config["name"]).config.n_layers == 3
+    with pytest.raises(ValueError, match=r"another model: its weights go with model.n_layers=3\."):
+        train(launch.compose_config("train", [*settings, "name=other", "model.n_layers=2"]))
+    with pytest.raises(ValueError, match=r"another model: its weights go with model\.max_seq_len=48 "):
+        train(launch.compose_config("train", [*settings, "name=other", "model=micro", "model.vocab_size=640"]))
+    assert not (tmp_path / "runs" / "other" / "config.yaml").exists()
+
+
+def test_a_command_line_with_init_from_says_the_architecture(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To Hydra, and through it to the jobs of a multirun, whose directories are called by their axes alone."""
+    typed = [f"init_from={exported}", "model.dropout=0.3", "model.n_layers=3"]
+    said: list[str] = []
+    monkeypatch.setattr("sys.argv", ["train.py", *typed])
+    launch.start(lambda: said.extend(sys.argv[1:]), "train")
+    assert said[: len(typed)] == typed
+    assert {"model.d_model=32", "model.norm=layernorm", "model.n_kv_heads=null"} < set(said)
+    assert sum(setting.startswith("model.n_layers=") for setting in said) == 1
+
+
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     model = build(**GPT2)
     to_hf(model, tmp_path / "hf", format="gpt2")
@@ -54,6 +94,18 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
         start_from(tmp_path / "other", replace(config, eot_id=90))
     with pytest.raises(ValueError, match="there is no"):
         start_from(tmp_path / "nowhere", config)
+
+
+def test_the_id_at_which_generating_ends_is_no_tokenizer(
+    tiny_config: Callable[..., dict[str, Any]], tiny_data: Path, tmp_path: Path
+) -> None:
+    """A Hugging Face folder of a chat model ends at the end of a turn; its tokenizer is the same."""
+    config = tiny_config("name=run", f"init_from={tmp_path / 'hf'}", *SHORT)
+    model = build(**{key: value for key, value in config["model"].items() if key != "attention"})
+    to_hf(model, tmp_path / "hf", tokenizer=load_tokenizer(tiny_data / "bpe_512"), format="llama")
+    path = tmp_path / "hf" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": 17}))
+    train(config)
 
 
 def test_weights_of_other_tokens_are_refused(

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,7 @@ def test_with_another_setting_it_is_not(done: tuple[Path, dict[str, Any]], setti
         stopped_at_8,
         lambda run: lines_cut(run, 5),
         lambda run: lines_cut(run, 0),
+        lambda run: [path.unlink() for path in (run / "checkpoints").glob("*.pt")],
     ],
 )
 def test_nor_if_something_of_its_end_is_missing(
@@ -75,6 +77,7 @@ def test_nor_if_something_of_its_end_is_missing(
     run, config = done
     for name in ("config.yaml", "metrics.jsonl", SAVED):
         (tmp_path / name).write_bytes((run / name).read_bytes())
+    shutil.copytree(run / "checkpoints", tmp_path / "checkpoints")
     assert is_over(tmp_path, config)
     change(tmp_path)
     assert not is_over(tmp_path, config)

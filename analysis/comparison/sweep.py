@@ -20,6 +20,7 @@ WIDTH = 100
 _LONG_NAME = 60  # columns: a longer one may go on in the next line
 _STOPPED = (74, 75, 130, 143)  # exit codes after which the same command goes on
 _NOT_FINITE = 65
+_LOST = (65, 66, 74)  # exit codes after which what came last is in no checkpoint
 
 Row = dict[str, Any]
 
@@ -96,10 +97,11 @@ def sweep_table(rows: Sequence[Row]) -> Table:
 
 def _state(run: Run, code: int | None) -> str:
     refused = code and code not in (*_STOPPED, _NOT_FINITE)  # be it done, with other settings than were asked for now
-    if run.state in (State.DONE, State.PRUNED, State.RUNNING) and not refused:
+    unsaved = run.state is State.DONE and (code in _LOST or not any((run.path / "checkpoints").glob("step_*.pt")))
+    if run.state in (State.DONE, State.PRUNED, State.RUNNING) and not refused and not unsaved:
         return str(run.state)
-    if code is None:
-        return "unfinished"
+    if not code:
+        return "no checkpoint" if unsaved else "unfinished"
     if code == _NOT_FINITE:
         return "not finite"
     return "stopped" if code in _STOPPED else "failed"

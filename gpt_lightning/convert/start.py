@@ -1,7 +1,7 @@
 """A model to be trained on from weights that exist."""
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from gpt_lightning.convert.load import load_model
@@ -12,10 +12,16 @@ from gpt_lightning.model import GPT, GPTConfig
 FREE = {"vocab_size", "dropout", "attention", "residual_init", "z_loss", "attend_across_documents", "eot_id"}
 
 
-def start_from(path: str | Path, config: GPTConfig) -> GPT:
+def start_from(path: str | Path, config: GPTConfig, *, same_tokenizer: bool = False) -> GPT:
     """A GPT of `config` in training mode, in fp32, with the weights that `path` holds.
 
     Where the config has more ids than the weights, the new rows start as the mean of the old ones.
+
+    Args:
+        path: see `load_model`.
+        config: of the model that is trained.
+        same_tokenizer: whether the tokenizers were compared and agree; else the end-of-text ids must, if both are known. (That of
+            a Hugging Face config.json may be any id at which generating ends.)
 
     Raises:
         ValueError: as `load_model`; or the weights are of other sizes or choices than the config, which are named.
@@ -27,7 +33,7 @@ def start_from(path: str | Path, config: GPTConfig) -> GPT:
         settings = " ".join(f"model.{name}={_spelled(getattr(loaded.config, name))}" for name in other)
         raise ValueError(f"init_from={path} is another model: its weights go with {settings}.")
     ends = loaded.config.eot_id, config.eot_id
-    if None not in ends and ends[0] != ends[1]:
+    if not same_tokenizer and None not in ends and ends[0] != ends[1]:
         raise ValueError(
             f"init_from={path} was trained with another tokenizer: its end-of-text id is {ends[0]}, and here it is {ends[1]}."
         )
@@ -39,6 +45,19 @@ def start_from(path: str | Path, config: GPTConfig) -> GPT:
     model = GPT(config)
     model.load_state_dict(grow_vocabulary(loaded, config.vocab_size).state_dict())
     return model
+
+
+def architecture_of(path: str | Path) -> dict[str, str]:
+    """The settings `model.…` of a training that can begin with the weights that `path` holds, as the command line wants them.
+
+    Raises:
+        ValueError: as `load_model`.
+    """
+    config = load_model(path).config
+    if config.kv_heads == config.n_heads:
+        config = replace(config, n_kv_heads=None)
+    names = [field.name for field in fields(GPTConfig) if field.name not in FREE]
+    return {name: _spelled(getattr(config, name)) for name in [*names, "vocab_size"]}
 
 
 def _meant(config: GPTConfig, name: str) -> object:

@@ -170,6 +170,10 @@ def _check(weights: Mapping[str, Tensor], key: str, shape: tuple[int, ...], wher
             f"{where}: {key} is {dtype_name(weight)} and {same_dtype_as} is {dtype_name(weights[same_dtype_as])}: save all "
             "weights in one dtype."
         )
+    if not bool(weight.isfinite().all()):
+        raise ValueError(
+            f"{where}: {key} holds numbers that are not finite: its weights are ruined, take an earlier model."
+        )
 
 
 def dtype_name(weight: Tensor) -> str:

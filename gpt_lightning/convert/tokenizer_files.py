@@ -25,6 +25,7 @@ def tokenizer_files(tokenizer: Tokenizer, *, max_seq_len: int) -> dict[str, str]
         "eos_token": END_OF_TEXT,
         "model_max_length": max_seq_len,
         "clean_up_tokenization_spaces": False,
+        "model_input_names": ["input_ids", "attention_mask"],  # transformers 4 adds token_type_ids, as embeddings
     }
     if CHAT_START in tokenizer.special_ids:
         config["chat_template"] = CHATML

@@ -34,7 +34,7 @@ def lines_of(rows: list[dict[str, Any]]) -> list[str]:
 
 def test_a_row_says_what_the_run_directory_says(sweep: Path, tmp_path: Path) -> None:
     for name in ("a", "c", "d"):
-        shutil.copytree(sweep / name, tmp_path / name, ignore=shutil.ignore_patterns("checkpoints", "tensorboard"))
+        shutil.copytree(sweep / name, tmp_path / name, ignore=shutil.ignore_patterns("tensorboard"))
     rows = rows_of(tmp_path, JOBS)
     assert [row["state"] for row in rows] == ["done", "done", "done", "failed"]
     for row in rows[:3]:
@@ -80,6 +80,18 @@ def test_a_run_that_did_not_get_to_its_end_is_called_by_what_ended_it(
 ) -> None:
     (row,) = rows_of(sweep, [{"job": "unfinished", "code": code, "environment": {}}])
     assert (row["state"], row["step"], row["steps"], row["best"]) == (state, 6, 12, False)
+
+
+@pytest.mark.parametrize(
+    ("code", "kept", "state"),
+    [(0, False, "no checkpoint"), (None, False, "no checkpoint"), (65, True, "not finite"), (74, True, "stopped")],
+)
+def test_a_run_whose_last_step_is_in_no_checkpoint_is_not_done(
+    sweep: Path, tmp_path: Path, code: int | None, kept: bool, state: str
+) -> None:
+    shutil.copytree(sweep / "a", tmp_path / "a", ignore=shutil.ignore_patterns("tensorboard", *["*.pt"] * (not kept)))
+    (row,) = sweep_rows(tmp_path, [{"job": "a", "code": code, "environment": {}}])
+    assert row["state"] == state
 
 
 def test_the_table_fits_and_no_job_is_cut_off() -> None:

@@ -34,7 +34,7 @@ if __name__ == "__main__":
     borders = stream.sequences(32, whole=True)
     order = SampleOrder(curriculum, sequences={"stdlib": len(borders) - 1}, global_batch=2, seed=5)
     batches = TrainingBatches(order, [stream], [borders], Cut(32, 2, rank=0, world_size=1, eot_id=None))
-    ahead = ReadAhead(batches, 2, told_to_stop=lambda: False)
+    ahead = ReadAhead(batches, 2, told_to_stop=lambda: False, check_files=lambda: None)
     print(ahead[0].ids.shape, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """

@@ -9,7 +9,7 @@ import torch
 from tests.faults.harness import ACCUMULATION, GLOBAL_BATCH, Life, Run
 from tests.runs import final_checkpoint, untimed
 
-_OF_THE_START = ("runs_dir", "run_dir", "sweep_dir", "jobs_at_once", "resume", "max_hours")
+_OF_THE_START = ("data_dir", "runs_dir", "run_dir", "sweep_dir", "jobs_at_once", "resume", "max_hours")
 
 
 def differences(ours: Any, theirs: Any, place: str = "") -> Iterator[str]:

@@ -75,6 +75,19 @@ def spoil_gradient(*, micro_batch: int, factor: str) -> None:
     LitGPT.training_step = spoiled  # type: ignore[method-assign]
 
 
+def cut_off(*, folder: str, micro_batch: int) -> None:
+    """Leave nothing in all shards below a folder as a micro-batch (0 is the run's first) begins."""
+    training_step = LitGPT.training_step
+
+    def cutting(lit: LitGPT, batch: Any, batch_idx: int) -> torch.Tensor:
+        if batch_idx == micro_batch:
+            for path in Path(folder).rglob("*.npy"):
+                os.truncate(path, 0)
+        return training_step(lit, batch, batch_idx)
+
+    LitGPT.training_step = cutting  # type: ignore[method-assign]
+
+
 def draw_random_numbers() -> None:
     """Draw some in each step, as a callback of the user's may do."""
     before = LitGPT.on_before_optimizer_step

@@ -92,3 +92,10 @@ def test_a_tokenizer_with_more_ids_than_the_model_is_refused(tmp_path: Path) -> 
         with pytest.raises(ValueError, match="tokenizer gpt2 has 50257 ids, more than the model's vocab_size 97"):
             write(build(**GPT2), tmp_path / "out", load_tokenizer("gpt2"))
     assert not list(tmp_path.iterdir())
+
+
+def test_exported_tokenizers_name_no_token_types(tiny_data: Path, tmp_path: Path) -> None:
+    """transformers 4 would give them to a model of the Llama kind, which adds them to its embeddings or refuses them."""
+    export(LLAMA, load_tokenizer(tiny_data / "bpe_512"), tmp_path / "out")
+    config = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
+    assert config["model_input_names"] == ["input_ids", "attention_mask"]
