@@ -33,6 +33,7 @@ from running.composing import (
     write_config,
 )
 from running.hydra_job import multirun_of, run_as_process, run_here
+from running.interrupts import SENTENCE, one_sentence
 from running.multirun import Multirun
 
 __all__ = [
@@ -84,8 +85,8 @@ def start(
         after_multirun: says in short what came of the jobs, however the multirun has ended.
     """
     guard_streams()
-    arguments = sys.argv[1:] = quote_texts(sys.argv[1:])
-    with ExitStack() as held:
+    with one_sentence(), ExitStack() as held:
+        arguments = sys.argv[1:] = quote_texts(sys.argv[1:])
         try:
             config = check_command_line(verb, arguments)
             sweep = None if config is None else held.enter_context(multirun_of(verb, config))
@@ -121,7 +122,7 @@ def run(
     try:
         verb(to_dict(config))
     except KeyboardInterrupt:
-        say("error: stopped by SIGINT before there was anything to save.", error=True)
+        say(SENTENCE, error=True)
         ranks.leave(130)
     except Exception as error:
         if code := getattr(error, "exit_code", None):

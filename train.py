@@ -1,5 +1,10 @@
 """python train.py [experiment=…] [key=value …]: train a model, or go on with the run of the same name."""
 
+if __name__ == "__main__":  # before all that takes seconds to import
+    from running.interrupts import end_at_once
+
+    end_at_once()
+
 import os
 import signal
 from collections.abc import Mapping
@@ -63,5 +68,7 @@ def main(config: DictConfig) -> Any:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGUSR1, lambda *_: os._exit(143))  # until training listens: by default it is an unknown end
+    for number in (signal.SIGUSR1, signal.SIGHUP):  # until training listens: by default they are unknown ends
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: os._exit(143))
     launch.start(main, "train", after_multirun=say_what_became)

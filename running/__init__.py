@@ -7,6 +7,7 @@
     data_folder, run_directory    the folder that a run reads, and the one that it writes
     beginning, training           where a start of a run begins, and all of it to the last step
     ranks, strategies             the processes that train one run, and how it is spread over them
+    interrupts                    Ctrl-C before there is anything to save
     further_logger                which run this one is to Weights & Biases or MLflow
     multirun, hydra_job           the jobs of a sweep: their processes, and what becomes of each
     machine_shares, sweep_record  what each gets of the machine, and what is known of it

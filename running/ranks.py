@@ -64,6 +64,7 @@ def run_on_ranks(n_ranks: int) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # as nohup wants it
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -72,7 +73,7 @@ def run_on_ranks(n_ranks: int) -> None:
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         max_restarts=0,
-        signals_to_handle="SIGTERM,SIGINT,SIGUSR1",
+        signals_to_handle=",".join(["SIGTERM", "SIGINT", "SIGUSR1", *([] if ignored else ["SIGHUP"])]),
     )
     if hasattr(config, "shutdown_timeout"):  # torch 2.11 has no such field, and kills ranks 30 seconds after a signal
         config.shutdown_timeout = _TO_STOP

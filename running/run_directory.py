@@ -182,15 +182,21 @@ def _sha256(beginning: Beginning) -> str:
 
 
 def _environment() -> dict[str, Any]:
-    root = Path(__file__).resolve().parents[1]
-    revision = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    changed = subprocess.run(["git", "-C", root, "status", "--porcelain"], capture_output=True, text=True, check=False)
     return {
         "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
-        "git": {"revision": revision.stdout.strip() or None, "changed": bool(changed.stdout.strip())},
+        "git": {"revision": git("rev-parse", "HEAD") or None, "changed": bool(git("status", "--porcelain"))},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores",
         "arithmetic": arithmetic(),
     }
+
+
+def git(*arguments: str) -> str:
+    """What git says of this program's folder; empty where there is no git, or no repository."""
+    command = ["git", "-C", str(Path(__file__).resolve().parents[1]), *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, errors="replace", check=False).stdout.strip()
+    except OSError:
+        return ""
 
 
 def _write(path: Path, text: str) -> None:
