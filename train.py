@@ -17,9 +17,10 @@ from omegaconf import DictConfig
 import launch
 from gpt_lightning.console import Console, say
 from gpt_lightning.on_disk import locked
+from running.agreement import agreement_of_ranks
 from running.composing import typed
 from running.multirun import Multirun
-from running.ranks import is_first_rank, run_on_ranks, started_by
+from running.ranks import is_first_rank, run_on_ranks, started_by, together
 
 
 def train(config: Mapping[str, Any]) -> dict[str, float]:
@@ -32,10 +33,14 @@ def train(config: Mapping[str, Any]) -> dict[str, float]:
         Stopped, NotFinite, NotSaved: it ended before its last step; their `exit_code` says so to the shell.
     """
     run = launch.path_of(config, "run_dir")
-    with locked(run, doing="trained") if is_first_rank() else nullcontext():
+    with (
+        together(),
+        agreement_of_ranks(config) as ranks,
+        locked(run, doing="trained") if is_first_rank() else nullcontext(),
+    ):
         from running.training import run_training  # seconds of imports, which a second process need not wait for
 
-        return run_training(config)
+        return run_training(config, ranks)
 
 
 def train_on_ranks(config: Mapping[str, Any]) -> None:

@@ -14,11 +14,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import NoReturn
 from uuid import uuid4
 
 from gpt_lightning.console import say, visible
 
+# The longest that a rank waits for another: rank 0 may be sampling, or writing a checkpoint to a slow disk.
+PATIENCE = timedelta(minutes=30)
 _LOOK_EVERY = 1.0  # seconds
 _OWN_WORDS = 5.0  # seconds that a rank has, when its launcher is gone, to end by itself and say why
 _TO_STOP = (

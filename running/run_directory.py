@@ -13,7 +13,6 @@ runs/<name>/saved.json           after which step a checkpoint was last saved: i
 import json
 import os
 import platform
-import subprocess
 import time
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -30,6 +29,7 @@ from gpt_lightning.hardware import arithmetic
 from gpt_lightning.on_disk import sync, sync_folder
 from running.beginning import Beginning, changes_of
 from running.ranks import is_first_rank
+from running.revision import git
 
 _PACKAGES = ("torch", "lightning", "numpy", "tokenizers", "tiktoken", "hydra-core", "bitsandbytes")
 
@@ -188,15 +188,6 @@ def _environment() -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores",
         "arithmetic": arithmetic(),
     }
-
-
-def git(*arguments: str) -> str:
-    """What git says of this program's folder; empty where there is no git, or no repository."""
-    command = ["git", "-C", str(Path(__file__).resolve().parents[1]), *arguments]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, errors="replace", check=False).stdout.strip()
-    except OSError:
-        return ""
 
 
 def _write(path: Path, text: str) -> None:
