@@ -1,5 +1,10 @@
 """python convert.py input=… output=… format=…: a model of any make that is read here, as a folder of a make that is written."""
 
+if __name__ == "__main__":  # before all that takes seconds to import
+    from running.interrupts import end_at_once
+
+    end_at_once()
+
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path

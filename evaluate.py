@@ -1,5 +1,10 @@
 """python evaluate.py run=runs/<name> [tasks=[perplexity,hellaswag] …]: judge a model, and say how sure each figure is."""
 
+if __name__ == "__main__":  # before all that takes seconds to import
+    from running.interrupts import end_at_once
+
+    end_at_once()
+
 import json
 import math
 import sys

@@ -1,5 +1,10 @@
 """python generate.py run=runs/<name> [prompt="…"] [mode=chat]: let a model write, to the terminal as it thinks."""
 
+if __name__ == "__main__":  # before all that takes seconds to import
+    from running.interrupts import end_at_once
+
+    end_at_once()
+
 import json
 import sys
 from collections.abc import Iterator, Mapping

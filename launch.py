@@ -32,6 +32,7 @@ from running.composing import (
 )
 from running.hydra_job import multirun_of, run_as_process, run_here
 from running.initial_weights import architecture_settings
+from running.interrupts import SENTENCE, one_sentence
 from running.multirun import Multirun, end_with_sweep
 from running.typed_text import quote_texts
 
@@ -64,8 +65,8 @@ def start(
     """
     end_with_sweep()
     guard_streams()
-    arguments = sys.argv[1:] = quote_texts(sys.argv[1:])
-    with ExitStack() as held:
+    with one_sentence(), ExitStack() as held:
+        arguments = sys.argv[1:] = quote_texts(sys.argv[1:])
         try:
             config = check_command_line(verb, arguments)
             arguments += architecture_settings(flags_and_settings(arguments).overrides)
@@ -104,7 +105,7 @@ def run(
     try:
         verb(to_dict(config))
     except KeyboardInterrupt:
-        say("error: stopped by SIGINT before there was anything to save.", error=True)
+        say(SENTENCE, error=True)
         ranks.leave(130)
     except Exception as error:
         if code := getattr(error, "exit_code", None):

@@ -1,5 +1,10 @@
 """python plan.py experiment=…: what a run would draw, cost and reach, before it costs anything; plan.png and plan.json."""
 
+if __name__ == "__main__":  # before all that takes seconds to import
+    from running.interrupts import end_at_once
+
+    end_at_once()
+
 import json
 import math
 import shutil

@@ -1,5 +1,10 @@
 """python prepare.py [source=…] [tokenizer=…] [mode=…]: documents to shards, once; what is complete is left alone."""
 
+if __name__ == "__main__":  # before all that takes seconds to import
+    from running.interrupts import end_at_once
+
+    end_at_once()
+
 import json
 import os
 import shutil

@@ -5,6 +5,11 @@ python report.py mix_law=runs/mix_sweep [out_dir=…]: a law of how losses follo
 python report.py log_dir=… [out_dir=… pattern='training_*.log']: training logs, several in one, as two JSON files and a picture.
 """
 
+if __name__ == "__main__":  # before all that takes seconds to import
+    from running.interrupts import end_at_once
+
+    end_at_once()
+
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

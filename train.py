@@ -1,5 +1,10 @@
 """python train.py [experiment=…] [key=value …]: train a model, or go on with the run of the same name."""
 
+if __name__ == "__main__":  # before all that takes seconds to import
+    from running.interrupts import end_at_once
+
+    end_at_once()
+
 import os
 import signal
 from collections.abc import Mapping
@@ -12,10 +17,11 @@ from omegaconf import DictConfig
 import launch
 from gpt_lightning.console import Console, say
 from gpt_lightning.on_disk import locked
+from running.agreement import agreement_of_ranks
 from running.composing import typed
 from running.multirun import Multirun
 from running.paths import check_names
-from running.ranks import is_first_rank, run_on_ranks, started_by
+from running.ranks import is_first_rank, run_on_ranks, started_by, together
 
 
 def train(config: Mapping[str, Any]) -> dict[str, float]:
@@ -29,10 +35,14 @@ def train(config: Mapping[str, Any]) -> dict[str, float]:
     """
     check_names(config)
     run = launch.path_of(config, "run_dir")
-    with locked(run, doing="trained") if is_first_rank() else nullcontext():
+    with (
+        together(),
+        agreement_of_ranks(config) as ranks,
+        locked(run, doing="trained") if is_first_rank() else nullcontext(),
+    ):
         from running.training import run_training  # seconds of imports, which a second process need not wait for
 
-        return run_training(config)
+        return run_training(config, ranks)
 
 
 def train_on_ranks(config: Mapping[str, Any]) -> None:
@@ -70,5 +80,7 @@ def main(config: DictConfig) -> Any:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGUSR1, lambda *_: os._exit(143))  # until training listens: by default it is an unknown end
+    for number in (signal.SIGUSR1, signal.SIGHUP):  # until training listens: by default they are unknown ends
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: os._exit(143))
     launch.start(main, "train", after_multirun=say_what_became)

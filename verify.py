@@ -1,5 +1,10 @@
 """python verify.py experiment=…: is a run that was killed, and goes on elsewhere, the run it would have been?"""
 
+if __name__ == "__main__":  # before all that takes seconds to import
+    from running.interrupts import end_at_once
+
+    end_at_once()
+
 import json
 import math
 import os

@@ -10,6 +10,7 @@ from pathlib import Path
 from analysis import standalone_page
 from analysis.comparison.reading import read_runs
 from analysis.run_record import RunRecord
+from gpt_lightning.console import visible
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1c2330; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
@@ -52,7 +53,7 @@ def how_far(run: RunRecord) -> str:
 
 def write_samples(run: RunRecord, path: Path) -> None:
     """samples.md: each prompt, and what the model made of it, through time."""
-    lines = [f"# Samples of {run.path.name}"]
+    lines = [f"# Samples of {visible(run.path.name)}"]
     for number, (prompt, responses) in enumerate(run.responses.items(), start=1):
         lines += ["", f"## Prompt {number}", "", *_verbatim(prompt)]
         for step, response in responses:
@@ -63,8 +64,8 @@ def write_samples(run: RunRecord, path: Path) -> None:
 
 
 def _verbatim(text: str) -> list[str]:
-    """A text as Markdown shows it letter for letter, whatever ends its lines."""
-    return [f"    {line}" for line in text.splitlines() or [""]]
+    """A text as Markdown shows it letter for letter, whatever ends its lines; control characters as signs."""
+    return [f"    {visible(line)}" for line in text.splitlines() or [""]]
 
 
 def _validation(run: RunRecord) -> Iterator[str]:

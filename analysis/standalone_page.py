@@ -10,6 +10,8 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
+from gpt_lightning.console import visible
+
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
 
@@ -24,6 +26,8 @@ def write_page(
 ) -> None:
     """Write a page whose script finds Plotly as `Plotly`, and each of `data` as JSON in the element of that id.
 
+    Control characters of its texts appear as signs.
+
     Args:
         path: the file; its folder is made.
         title: plain text.
@@ -37,8 +41,8 @@ def write_page(
         '<html lang="en"><head><meta charset="utf-8">',
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{escape(title)}</title><style>{style}</style></head><body>",
-        body,
+        f"<title>{escape(visible(title))}</title><style>{style}</style></head><body>",
+        visible(body),
         *(
             f'<script type="application/json" id="{escape(name)}">{inert_json(value)}</script>'
             for name, value in data.items()
@@ -54,13 +58,16 @@ def write_page(
 
 def inert_json(value: Any) -> str:
     """JSON in which no text can end the element that it stands in, whatever it says."""
-    text = json.dumps(_finite(value), separators=(",", ":"), allow_nan=False)  # ASCII: U+2028 is escaped too
+    text = json.dumps(_fit(value), separators=(",", ":"), allow_nan=False)  # ASCII: U+2028 is escaped too
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _finite(value: Any) -> Any:
+def _fit(value: Any) -> Any:
+    """The same for a page: finite numbers, texts without control characters."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if isinstance(value, str):
+        return visible(value)
     if isinstance(value, Mapping):
-        return {key: _finite(entry) for key, entry in value.items()}
-    return [_finite(entry) for entry in value] if isinstance(value, (list, tuple)) else value
+        return {visible(key) if isinstance(key, str) else key: _fit(entry) for key, entry in value.items()}
+    return [_fit(entry) for entry in value] if isinstance(value, (list, tuple)) else value

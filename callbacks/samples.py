@@ -89,7 +89,7 @@ class Samples(StepCallback):
             text = visible(f"{prompt}→{response}").replace("\n", "\n    ")  # as code, so that no character is Markdown
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoard):
-                    logger.write("add_text", f"samples/{prompt}", f"    {text}", step)
+                    logger.write("add_text", f"samples/{visible(prompt)}", f"    {text}", step)
         terminal.samples(step, responses)
 
 

@@ -14,8 +14,8 @@ import torch
 
 from callbacks.terminal import Terminal
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-_TIME_IS_UP = 1  # beside the numbers of signals: SIGHUP's, which is not one of them
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+_TIME_IS_UP = int(signal.NSIG)  # above the numbers of signals
 _ONE_SIGNAL = 1.0  # seconds within which a terminal, Slurm and torchrun may all pass on one and the same
 
 
@@ -74,7 +74,10 @@ class Stopping(L.Callback):
         trainer._signal_connector.register_signal_handlers = lambda: None
         heard, told = os.pipe()
         os.set_blocking(told, False)
-        before = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+        heeded = [
+            n for n in SIGNALS if n != signal.SIGHUP or signal.getsignal(n) is not signal.SIG_IGN
+        ]  # as nohup wants it
+        before = {number: signal.signal(number, lambda *_: None) for number in heeded}
         fd_before = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
         threading.Thread(target=self._listen, args=(heard, trainer), daemon=True, name="signals").start()
         try:

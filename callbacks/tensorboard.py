@@ -14,6 +14,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard.summary import hparams
 
 from callbacks.terminal import Terminal
+from gpt_lightning.console import visible
 
 _ROW, _TEMPORARY = "events.out.tfevents.0.hparams", ".hparams.tmp"
 
@@ -50,7 +51,8 @@ class TensorBoard(TensorBoardLogger):
             shown: those of them that have a column from the start: TensorBoard shows five, and the others when they are ticked.
             curves: the metrics that have one, best first; again five are shown from the start.
         """
-        experiment, *session = hparams(settings, dict.fromkeys(curves, 0.0))
+        texts = {key: visible(value) if isinstance(value, str) else value for key, value in settings.items()}
+        experiment, *session = hparams(texts, dict.fromkeys(curves, 0.0))
         columns = experiment.value[0].metadata.plugin_data
         plugin_data = HParamsPluginData.FromString(columns.content)
         for column in plugin_data.experiment.hparam_infos:

@@ -17,6 +17,7 @@ from typing import Any
 
 import rich.console
 from rich.segment import Segment
+from rich.text import Text
 
 # Text may hold what makes a terminal move, hide or ring. Lines and tabs stay.
 _VISIBLE = {n: chr(0x2400 + n) for n in range(32) if chr(n) not in "\t\n"} | {127: "␡"}
@@ -58,6 +59,9 @@ class Console(rich.console.Console):
     ) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=self._shown(segment.text))
+
+    def render_str(self, text: str, **settings: Any) -> Text:
+        return super().render_str(visible(text), **settings)  # before its width is measured
 
     def on_broken_pipe(self) -> None:
         """Say no more. (rich's own would end the program.)"""

@@ -14,11 +14,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import NoReturn
 from uuid import uuid4
 
 from gpt_lightning.console import say, visible
 
+# The longest that a rank waits for another: rank 0 may be sampling, or writing a checkpoint to a slow disk.
+PATIENCE = timedelta(minutes=30)
 _LOOK_EVERY = 1.0  # seconds
 _OWN_WORDS = 5.0  # seconds that a rank has, when its launcher is gone, to end by itself and say why
 _TO_STOP = (
@@ -64,6 +67,7 @@ def run_on_ranks(n_ranks: int) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # as nohup wants it
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -72,7 +76,7 @@ def run_on_ranks(n_ranks: int) -> None:
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         max_restarts=0,
-        signals_to_handle="SIGTERM,SIGINT,SIGUSR1",
+        signals_to_handle=",".join(["SIGTERM", "SIGINT", "SIGUSR1", *([] if ignored else ["SIGHUP"])]),
     )
     if hasattr(config, "shutdown_timeout"):  # torch 2.11 has no such field, and kills ranks 30 seconds after a signal
         config.shutdown_timeout = _TO_STOP

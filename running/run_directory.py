@@ -13,7 +13,6 @@ runs/<name>/saved.json           after which step a checkpoint was last saved: i
 import json
 import os
 import platform
-import subprocess
 import time
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -30,6 +29,7 @@ from gpt_lightning.hardware import arithmetic
 from gpt_lightning.on_disk import sync, sync_folder
 from running.beginning import Beginning, changes_of
 from running.ranks import is_first_rank
+from running.revision import git
 
 _PACKAGES = ("torch", "lightning", "numpy", "tokenizers", "tiktoken", "hydra-core", "bitsandbytes")
 
@@ -190,12 +190,9 @@ def _sha256(beginning: Beginning) -> str:
 
 
 def _environment() -> dict[str, Any]:
-    root = Path(__file__).resolve().parents[1]
-    revision = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    changed = subprocess.run(["git", "-C", root, "status", "--porcelain"], capture_output=True, text=True, check=False)
     return {
         "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
-        "git": {"revision": revision.stdout.strip() or None, "changed": bool(changed.stdout.strip())},
+        "git": {"revision": git("rev-parse", "HEAD") or None, "changed": bool(git("status", "--porcelain"))},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores",
         "arithmetic": arithmetic(),
     }

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Any
 
 import torch
@@ -15,11 +14,9 @@ from lightning.fabric.plugins.environments import (
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from gpt_lightning.sharding import ShardedStrategy
-from running.ranks import started_by
+from running.ranks import PATIENCE, started_by
 
 STRATEGIES = ("auto", "ddp", "fsdp")
-# The longest that a rank waits for another: rank 0 may be sampling, or writing a checkpoint to a slow disk.
-_PATIENCE = timedelta(minutes=30)
 
 
 def refuse_other_ranks(config: Mapping[str, Any], device: str, precision: str) -> None:
@@ -91,8 +88,8 @@ def strategy_of(config: Mapping[str, Any]) -> str | Strategy:
     if n_ranks == 1:
         return "auto"
     if config["trainer"]["strategy"] == "fsdp":
-        return ShardedStrategy(n_ranks=n_ranks, timeout=_PATIENCE)
-    return DDPStrategy(timeout=_PATIENCE)
+        return ShardedStrategy(n_ranks=n_ranks, timeout=PATIENCE)
+    return DDPStrategy(timeout=PATIENCE)
 
 
 def environment_of_ranks() -> ClusterEnvironment:

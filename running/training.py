@@ -52,11 +52,12 @@ from gpt_lightning.model.attention_choice import choose_backend
 from gpt_lightning.model.attention_view import View
 from gpt_lightning.model.loss_kernels import choose_loss_kernel
 from running import account, bus_error
+from running.agreement import Agreement
 from running.beginning import beginning_of
 from running.data_folder import open_sources, refuse_damaged, refuse_other_tokenizer
 from running.further_logger import further_logger
 from running.out_of_memory import out_of_memory
-from running.ranks import is_first_rank, together
+from running.ranks import is_first_rank
 from running.run_config import (
     accumulation_of,
     curriculum_of,
@@ -71,8 +72,8 @@ from running.run_directory import RunDirectory
 from running.strategies import environment_of_ranks, refuse_other_ranks, strategy_of
 
 
-def run_training(config: Mapping[str, Any]) -> dict[str, float]:
-    """See `train.train`, which holds the run directory's lock meanwhile."""
+def run_training(config: Mapping[str, Any], ranks: Agreement) -> dict[str, float]:
+    """See `train.train`, which holds the run directory's lock meanwhile; `ranks` are those of the run."""
     began = time.monotonic()
     device = choose_device(config["trainer"]["accelerator"])
     curriculum = curriculum_of(config)
@@ -84,6 +85,10 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
     beginning = beginning_of(run.path, config)
     tokenizer, sources = open_sources(config, curriculum, earlier=beginning.sources)
     run.refuse_other_data(beginning, sources)
+    read = {f"source {name}": source.fingerprint for name, source in sources.items()}
+    ranks.compare(
+        {"step": beginning.step, "trainer.precision": precision, "the tokenizer": tokenizer.fingerprint, **read}
+    )
     model_config = model_config_of(config, tokenizer)
     if beginning.step < config["max_steps"]:
         refuse_damaged(config, sources, begun=run.states_of_data())
@@ -168,6 +173,7 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
     )
     initial_weights = fingerprint(model.state_dict()) if initialised else None
     run.refuse_other_weights(config, beginning, initial_weights)
+    ranks.compare({"what init_from gives": initial_weights}, last=True)
     if isinstance(further, PassedOn):
         further.open(account.hyperparameters(config))
 
@@ -197,12 +203,12 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
         tensorboard.add_run(account.hyperparameters(config), shown=account.compared_by(config), curves=metrics)
         tensorboard.add_layout(list(sources))
 
-    with deterministic(config["trainer"]["deterministic"]), lightning_without_noise(), together():
-        ranks = SameBeginning(beginning.step, begin)
+    with deterministic(config["trainer"]["deterministic"]), lightning_without_noise():
+        same_beginning = SameBeginning(beginning.step, begin)
         run_log = RunLog(every=config["log_every"], terminal=terminal, metrics_file=metrics_file)
         # what a watcher refuses when it is set up, it refuses before the run begins
         following = [LossFollowing(run.weights)] if curriculum.ado else []
-        callbacks = [stopping, *_in_order(watchers, [*following, run_log, *filter(None, [further])]), ranks]
+        callbacks = [stopping, *_in_order(watchers, [*following, run_log, *filter(None, [further])]), same_beginning]
         trainer = _trainer(config, device, accumulation, [tensorboard, metrics_file], callbacks)
         try:
             with stopping.listening(trainer):
@@ -220,7 +226,7 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
         except torch.OutOfMemoryError as error:
             raise ValueError(out_of_memory(config, trainer.global_step)) from error
         except (ValueError, OSError) as error:
-            if not ranks.begun:
+            if not same_beginning.begun:
                 raise
             # no refusal any more: a fault, which wants its traceback
             raise RuntimeError(f"the training broke off after step {trainer.global_step}") from error

@@ -223,6 +223,18 @@ def test_ranks_that_see_other_checkpoints_do_not_train(tiny_data: Path, tmp_path
     assert [metrics(run) for run in runs] == before
 
 
+def test_ranks_with_other_settings_do_not_train(tiny_data: Path, tmp_path: Path) -> None:
+    command = [*RUN, f"data_dir={tiny_data}", f"runs_dir={tmp_path}", "trainer=ddp"]
+    answers = by_srun([*command, "optimizer.lr=1e-3"], [*command, "optimizer.lr=1e-4"])
+    for answer in answers:
+        assert answer.returncode == 1
+        assert answer.stderr.startswith(
+            "error: the ranks would not train one run: optimizer.lr is 0.001 on rank 0 and 0.0001 on rank 1. Start all"
+        )
+        assert len(answer.stderr.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
 # ── ranks that wait for what rank 0 prepares ─────────────────────────────────────────────────────────────────────────
 
 

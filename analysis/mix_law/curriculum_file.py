@@ -6,6 +6,8 @@ from typing import Any
 
 import yaml
 
+from gpt_lightning.console import visible
+
 
 def write_constant_mix(
     folder: Path, name: str, weights: Mapping[str, float], *, remarks: Sequence[str], max_epochs: float | None
@@ -32,6 +34,6 @@ def write_constant_mix(
     }
     path = folder / "curriculum" / f"{name}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
-    said = "".join(f"# {line}\n" for remark in remarks for line in remark.splitlines())
+    said = "".join(f"# {visible(line)}\n" for remark in remarks for line in remark.splitlines())
     path.write_text(said + yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
     return path

@@ -19,6 +19,7 @@ from analysis.pictures import draw_curves, draw_mix, draw_perplexity
 from analysis.run_record import RunRecord, read_rows, smooth
 from callbacks import Stopped
 from callbacks.line_file import LineFile
+from gpt_lightning.console import visible
 from report import report
 from train import train
 
@@ -78,7 +79,7 @@ def test_the_page_stands_alone_and_tells_what_happened(
     samples = (run.path / "report" / "samples.md").read_text()
     for row in run.samples:
         assert f"Step {row['step']}:" in samples
-        assert all(f"    {line}\n" in samples for line in row["response"].splitlines())
+        assert all(f"    {visible(line)}\n" in samples for line in row["response"].splitlines())
     # nothing that a model or a user wrote stands where Markdown would read it
     assert all(re.match(r"$|#+ (Samples|Prompt)|Step [\d,]+:$|    ", line) for line in samples.split("\n"))
 

@@ -70,7 +70,7 @@ def test_sigterm_at_a_random_micro_batch_of_two_ranks(
 
 
 @soak_only
-@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGUSR1", 143)])
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGUSR1", 143), ("SIGHUP", 143)])
 def test_other_signals_stop_it_as_well(new_run: Runs, straight: Runs, name: str, code: int) -> None:
     run = new_run()
     stop_in(run, 50, name=name, code=code)

@@ -1,0 +1,34 @@
+"""Ctrl-C before a program has anything to save: one sentence, and no traceback."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+SENTENCE = "error: stopped by SIGINT before there was anything to save."
+
+
+def end_at_once() -> None:
+    """Until `one_sentence`, let Ctrl-C end this process: what a command imports takes seconds."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored
+        signal.signal(signal.SIGINT, _end)
+
+
+@contextmanager
+def one_sentence() -> Iterator[None]:
+    """Inside, Ctrl-C is a KeyboardInterrupt, which cleans up on its way; one that nobody answers ends this process."""
+    if signal.getsignal(signal.SIGINT) is _end:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{SENTENCE}\n")
+        sys.exit(130)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    with suppress(OSError):
+        os.write(2, f"{SENTENCE}\n".encode())
+    os._exit(130)
