@@ -32,6 +32,7 @@ from running.composing import (
 from running.hydra_job import multirun_of, run_as_process, run_here
 from running.multirun import Multirun
 from running.typed_text import quote_texts
+from running.verb_help import help_of
 
 __all__ = [
     "CONF",
@@ -63,6 +64,9 @@ def start(
     arguments = sys.argv[1:] = quote_texts(sys.argv[1:])
     with ExitStack() as held:
         try:
+            if flags_and_settings(arguments).help:
+                print(help_of(verb))
+                return
             config = check_command_line(verb, arguments)
             sweep = None if config is None else held.enter_context(multirun_of(verb, config))
         except ValueError as error:
