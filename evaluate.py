@@ -1,4 +1,9 @@
-"""python evaluate.py run=runs/<name> [tasks=[perplexity,hellaswag] …]: judge a model, and say how sure each figure is."""
+"""python evaluate.py run=runs/<name> [tasks=[perplexity,hellaswag] …]: judge a model, and say how sure each figure is.
+
+python evaluate.py run=runs/quickstart                                   # the validation splits of its sources
+python evaluate.py run=runs/quickstart data=my_text.txt                  # any text
+python evaluate.py run=exported/quickstart tasks=[hellaswag,arc_easy] limit=200
+"""
 
 if __name__ == "__main__":  # before all that takes seconds to import
     from running.interrupts import end_at_once

@@ -1,4 +1,9 @@
-"""python generate.py run=runs/<name> [prompt="…"] [mode=chat]: let a model write, to the terminal as it thinks."""
+"""python generate.py run=runs/<name> [prompt="…"] [mode=chat]: let a model write, to the terminal as it thinks.
+
+python generate.py run=runs/quickstart                                   # a session: prompts are typed
+python generate.py run=runs/quickstart prompt="class " max_new_tokens=80
+python generate.py run=runs/quickstart mode=chat prompt="What does json.load do?"
+"""
 
 if __name__ == "__main__":  # before all that takes seconds to import
     from running.interrupts import end_at_once

@@ -35,6 +35,7 @@ from running.initial_weights import architecture_settings
 from running.interrupts import SENTENCE, one_sentence
 from running.multirun import Multirun, end_with_sweep
 from running.typed_text import quote_texts
+from running.verb_help import help_of
 
 __all__ = [
     "CONF",
@@ -68,6 +69,9 @@ def start(
     with one_sentence(), ExitStack() as held:
         arguments = sys.argv[1:] = quote_texts(sys.argv[1:])
         try:
+            if flags_and_settings(arguments).help:
+                print(help_of(verb))
+                return
             config = check_command_line(verb, arguments)
             arguments += architecture_settings(flags_and_settings(arguments).overrides)
             sys.argv[1:] = arguments

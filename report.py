@@ -3,6 +3,10 @@
 python report.py runs=runs/lr_sweep [out_dir=…]: many runs beside each other, as one page.
 python report.py mix_law=runs/mix_sweep [out_dir=…]: a law of how losses follow from the mix, and the best mix under it.
 python report.py log_dir=… [out_dir=… pattern='training_*.log']: training logs, several in one, as two JSON files and a picture.
+
+python report.py run=runs/quickstart
+python report.py runs=runs/lr_sweep                                      # which differences are more than noise?
+python report.py log_dir=old_logs 'pattern=*.log' out_dir=old_report
 """
 
 if __name__ == "__main__":  # before all that takes seconds to import

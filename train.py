@@ -1,4 +1,9 @@
-"""python train.py [experiment=…] [key=value …]: train a model, or go on with the run of the same name."""
+"""python train.py [experiment=…] [key=value …]: train a model, or go on with the run of the same name.
+
+python train.py experiment=quickstart                                    # minutes on two cores, without a download
+python train.py experiment=quickstart name=warmer optimizer.lr=6e-3      # other settings, in another run
+python train.py -m experiment=lr_sweep jobs_at_once=2                    # a sweep, two jobs at a time
+"""
 
 if __name__ == "__main__":  # before all that takes seconds to import
     from running.interrupts import end_at_once

@@ -1,4 +1,9 @@
-"""python verify.py experiment=…: is a run that was killed, and goes on elsewhere, the run it would have been?"""
+"""python verify.py experiment=…: is a run that was killed, and goes on elsewhere, the run it would have been?
+
+python verify.py experiment=quickstart
+python verify.py experiment=quickstart verify.steps=8 verify.devices=1
+python verify.py experiment=mixed_curriculum verify.devices=4 verify.micro_batch=4
+"""
 
 if __name__ == "__main__":  # before all that takes seconds to import
     from running.interrupts import end_at_once

@@ -33,6 +33,11 @@ def _exit_code(reason: int) -> int:
     return {_TIME_IS_UP: os.EX_TEMPFAIL, signal.SIGINT: 130}.get(reason, 143)
 
 
+def _began() -> float:
+    launcher = psutil.Process().parent() if "TORCHELASTIC_RUN_ID" in os.environ else None
+    return (launcher or psutil.Process()).create_time()
+
+
 class Stopping(L.Callback):
     """Knows, on all ranks alike, whether the step that is being made is to be the last of this start.
 
@@ -40,8 +45,9 @@ class Stopping(L.Callback):
     second or more after the first, ends the process at once.
 
     Args:
-        max_hours: since the process began; it stops while what is left to do of this step, and another one as long as the longest
-            so far (validation, samples and saving included, once there were any), would still fit.
+        max_hours: since the process began, or torchrun's launcher, which starts ranks again that have failed; it stops while what
+            is left to do of this step, and another one as long as the longest so far (validation, samples and saving included,
+            once there were any), would still fit.
 
     Raises:
         ValueError: `max_hours` is not above 0.
@@ -51,6 +57,8 @@ class Stopping(L.Callback):
         if max_hours is not None and not (isinstance(max_hours, (int, float)) and max_hours > 0):
             raise ValueError(f"max_hours is {max_hours!r}: it must be a number above 0, or null.")
         self._max_seconds = None if max_hours is None else max_hours * 3600
+        self.began = _began()
+        """When `max_hours` began, in seconds since the epoch."""
         self._signal = 0
         self._signal_at = 0.0
         self._step_began = 0.0
@@ -111,7 +119,7 @@ class Stopping(L.Callback):
     def _is_time_up(self) -> bool:
         if self._max_seconds is None:
             return False
-        return time.time() - psutil.Process().create_time() + 2 * self._longest_step >= self._max_seconds
+        return time.time() - self.began + 2 * self._longest_step >= self._max_seconds
 
     def _listen(self, heard: int, trainer: Any) -> None:
         """Read the numbers of signals as they come, also while the main thread is in a long operation and would not look."""

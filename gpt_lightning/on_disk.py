@@ -5,8 +5,9 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
@@ -46,6 +47,26 @@ def locked(folder: Path, *, doing: str = "prepared") -> Iterator[None]:
         with suppress(OSError):
             for path in (folder, *new[1:]):
                 path.rmdir()
+
+
+@contextmanager
+def locked_in_turn(folder: Path, *, meanwhile: Callable[[], object]) -> Iterator[None]:
+    """As `locked`, but wait for a process that is at work there.
+
+    Args:
+        folder: where to work, in the folder that is prepared.
+        meanwhile: what to do, again and again, as long as another process is at work.
+    """
+    with ExitStack() as held:
+        for times in count():
+            try:
+                held.enter_context(locked(folder))
+                break
+            except ValueError:
+                if times == 0:
+                    print(f"{folder.parent} is being prepared by {owner_of(folder)}, which is waited for", flush=True)
+                meanwhile()
+        yield
 
 
 def is_locked(folder: Path) -> bool:

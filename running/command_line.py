@@ -1,6 +1,7 @@
 """A command line as Hydra will take it, composed and checked before anything is done: what is wrong costs one sentence."""
 
 import difflib
+import re
 from argparse import Namespace
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
@@ -21,6 +22,7 @@ from running.axes import jobs, refuse_inexact_range
 from running.composing import CONF, composing, flatten, hydra_quoted, to_dict
 from running.job_names import excluded_keys
 from running.paths import at_home, check_names
+from running.verb_help import version
 
 _OPTUNA = "hydra_plugins.hydra_optuna_sweeper."
 _TIMEOUTS, _MOST_TIMEOUTS = "hydra.launcher.max_num_timeout", 100  # its own default is 0: no job is requeued
@@ -42,6 +44,9 @@ def check_command_line(verb: str, arguments: list[str]) -> DictConfig | None:
     given = flags_and_settings(arguments)
     if given.experimental_rerun is not None:
         raise ValueError("--experimental-rerun reads a pickle, which can run code: start the run's own command again.")
+    if given.shell_completion:
+        _check_completion(given.overrides)
+        return None
     for argument in given.overrides:
         if "=" not in argument and not argument.startswith("~"):
             raise ValueError(f"'{argument}' says nothing: settings are written key=value.")
@@ -60,6 +65,12 @@ def check_command_line(verb: str, arguments: list[str]) -> DictConfig | None:
     return _check_composed(verb, given, parsed)
 
 
+def _check_completion(arguments: Sequence[str]) -> None:
+    """Hydra answers `-sc query=bash` with what can be typed next, and prints what a shell needs to ask so."""
+    if len(arguments) != 1 or not re.fullmatch("(install|uninstall|query)=(bash|fish|zsh)", arguments[0]):
+        raise ValueError("-sc takes one of install, uninstall and query, and a shell: -sc install=bash (or fish, zsh).")
+
+
 def flags_and_settings(arguments: list[str]) -> Namespace:
     """A command line's flags and settings, where argparse would print a page and exit with 2."""
     parser = get_args_parser()
@@ -68,6 +79,9 @@ def flags_and_settings(arguments: list[str]) -> Namespace:
         raise ValueError(f"{message}: flags such as -m stand before all settings, and --help lists them.")
 
     parser.error = refuse  # type: ignore[method-assign]
+    for action in parser._actions:
+        if "--version" in action.option_strings:
+            vars(action)["version"] = version()
     return parser.parse_args(arguments)
 
 
@@ -109,6 +123,9 @@ def _check_composed(verb: str, given: Namespace, parsed: Sequence[Override]) -> 
     with composing(CONF, verb, verb):
         ours = _of_hydra(compose(None, typed, return_hydra_config=True))
     with composing(folders[0], name, verb):
+        for o in parsed:
+            if (o.is_add() or o.is_force_add()) and _is_group(o, folders) and not o.package:
+                _refuse_second_choice(o, compose(name, further, return_hydra_config=True))
         multirun = None
         if given.multirun:
             said = [*given.overrides, *further]
@@ -179,6 +196,12 @@ def _folders(given: Namespace) -> list[Path]:
 
 def _is_group(override: Override, folders: Sequence[Path]) -> bool:
     return any((folder / override.key_or_group).is_dir() for folder in folders)
+
+
+def _refuse_second_choice(added: Override, config: DictConfig) -> None:
+    if added.key_or_group in config.hydra.runtime.choices:
+        typed = str(added.input_line).lstrip("+")
+        raise ValueError(f"{added.key_or_group} is chosen without a +, as each config has one of it: type {typed}.")
 
 
 def _of_hydra(whole: DictConfig) -> dict[str, Any]:

@@ -22,6 +22,10 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 _WHOLE_CONFIG = """defaults: [override hydra/hydra_logging: disabled, override hydra/job_logging: disabled, _self_]
 hydra: {output_subdir: null, run: {dir: .}}
 """
+_PACKAGES = {
+    "hydra/launcher": ". submitit_slurm and submitit_local need pip install -e '.[slurm]'; joblib, hydra-joblib-launcher",
+    "hydra/sweeper": ". optuna needs pip install -e '.[optuna]'",
+}
 _NUMBER = re.compile(r"[-+]\.\d[\d_]*([eE][-+]?\d+)?|\.\d[\d_]*[eE]\d+")
 # sections whose keys are names of the user's
 _OPEN = (
@@ -193,6 +197,9 @@ def _one_sentence(error: Exception, config_name: str) -> str:
         )
     if no_such_choice := re.search(r"Could not find '(.+)/(.+?)'", lines[0]):
         group, choice = no_such_choice.groups()
+        if group.startswith("hydra/"):
+            there = re.findall(r"^\t(\S+)$", str(error), flags=re.MULTILINE)
+            return f"{group}={choice}: there is no such choice; there are {', '.join(there)}{_PACKAGES.get(group, '')}."
         further = sorted(f"{folder.name}/…" for folder in (CONF / group).glob("*") if folder.is_dir())
         there = ", ".join([*group_choices(group), *further])
         return f"{group}={choice}: there is no such choice; conf/{group} has {there}."

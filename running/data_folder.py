@@ -17,6 +17,7 @@ from data_modules import Curriculum, SourceShards
 from data_modules.integrity import damages, refusal
 from data_modules.shard_files import files_of_source
 from gpt_lightning.console import say
+from gpt_lightning.on_disk import locked_in_turn
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
 from running import composing
 from running.ranks import is_first_rank
@@ -26,6 +27,7 @@ _MANY_BYTES = 2e9  # to be verified: a slow disk takes its time over them
 _LOOK_EVERY = 2.0  # seconds between two signs of rank 0, and two looks for it
 _SILENCE = 45.0  # seconds without a sign
 _AT_WORK = ".being_prepared"  # the file that is the sign
+_LOCK = ".prepared_by"  # the folder whose lock the run that prepares holds
 
 
 def open_sources(
@@ -234,15 +236,22 @@ def _prepare(config: Mapping[str, Any], missing: Sequence[str], folder: Path) ->
         return
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        for source in missing:
+        # jobs of a sweep lack the same sources
+        with locked_in_turn(folder / _LOCK, meanwhile=lambda: (sign.touch(), time.sleep(_LOOK_EVERY))):
+            _prepare_each(config, missing, folder, sign)
+    finally:
+        sign.unlink(missing_ok=True)
+
+
+def _prepare_each(config: Mapping[str, Any], missing: Sequence[str], folder: Path, sign: Path) -> None:
+    for source in missing:
+        if not (folder / source / "source.json").is_file():  # another run may have made it meanwhile
             command = [sys.executable, str(composing.CONF.parent / "prepare.py"), *_command(config, source)[1:]]
             with subprocess.Popen(command) as process:
                 while _is_running(process):
                     sign.touch()
             if process.returncode:
                 raise ValueError(f"{source} could not be prepared (see above): {shlex.join(command[1:])}")
-    finally:
-        sign.unlink(missing_ok=True)
 
 
 def _is_running(process: subprocess.Popen[bytes]) -> bool:

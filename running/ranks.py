@@ -33,12 +33,15 @@ _GOES_ON = "this one ends too, and the same command goes on from the newest chec
 def started_by() -> str | None:
     """Who started this process as one of several: torchrun or srun; None: nobody did.
 
-    Of Slurm only the tasks of a step count: in a batch script, or a shell, one process may still start the others.
+    Of Slurm only the tasks of the process's own step count: in a batch script, or an interactive shell, which is a step of one
+    task in an allocation for several, one process may still start the others.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return "torchrun"
-    is_task = "SLURM_STEP_ID" in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) > 1
-    return "srun" if is_task else None
+    tasks = os.environ.get("SLURM_STEP_NUM_TASKS") or os.environ.get(
+        "SLURM_NTASKS", "1"
+    )  # the latter also of the allocation
+    return "srun" if "SLURM_STEP_ID" in os.environ and int(tasks) > 1 else None
 
 
 def is_first_rank() -> bool:

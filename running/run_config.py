@@ -1,9 +1,12 @@
 """What a config says of a run, checked and made into objects: the same for train.py, plan.py and verify.py."""
 
+import difflib
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import lightning as L
@@ -202,7 +205,9 @@ def _build(build: Callable[..., Any], name: str, section: Mapping[str, Any], **m
     try:
         return build(**section, **more)
     except TypeError as error:
-        raise ValueError(f"{name}: {error}.") from error
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        near = difflib.get_close_matches(unknown[1], signature(build).parameters, n=1) if unknown else []
+        raise ValueError(f"{name}: {error}" + (f": did you mean {near[0]}?" if near else ".")) from error
 
 
 def optimizer_of(config: Mapping[str, Any], precision: str) -> Any:

@@ -1,0 +1,97 @@
+"""What a new user asks a verb: --help, --version, and the next word by the tab key."""
+
+import re
+import shlex
+import sys
+from typing import Any
+
+import pytest
+
+import launch
+from data_modules import Curriculum
+from running.run_config import curriculum_of
+from running.verb_help import help_of, settings_of, version
+from tests.conftest import ROOT, start_verb
+
+VERBS = ["convert", "evaluate", "generate", "plan", "prepare", "report", "train", "verify"]
+
+
+def asked(verb: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """What a verb prints that is only asked something."""
+    monkeypatch.setattr(sys, "argv", [f"{verb}.py", *arguments])
+    launch.start(lambda: pytest.fail("Hydra was started"), verb)
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_has_three_examples_that_compose(verb: str) -> None:
+    examples = re.findall(rf"^python {verb}\.py[^…<>\n]*$", help_of(verb), flags=re.MULTILINE)
+    assert len(examples) == 3
+    for example in examples:
+        launch.check_command_line(verb, launch.quote_texts(shlex.split(example, comments=True)[2:]))
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_says_what_each_setting_is(verb: str) -> None:
+    """Where somebody adds one to conf/, its line needs a comment."""
+    said = help_of(verb)
+    for setting in settings_of(verb):
+        assert setting.meaning, f"conf/{verb}.yaml: {setting.key} has no comment behind it"
+        assert f"  {setting.key}={setting.default} " in said
+    assert said.startswith(f"python {verb}.py ")
+
+
+def test_help_knows_all_settings_and_groups() -> None:
+    config = launch.compose_config("generate")
+    assert {s.key for s in settings_of("generate")} == {key for key, _ in launch.flatten(config)}
+    said = help_of("plan")
+    for line in ("  plan.mfu=", "  max_steps=", "  optimizer=adamw ", "  callbacks.checkpoints={every: 100, keep: 3, "):
+        assert f"\n{line}" in said
+
+
+def test_help_is_ours(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert asked("train", ["--help", "experiment=quickstart"], monkeypatch, capsys) == help_of("train") + "\n"
+    assert asked("generate", ["-h"], monkeypatch, capsys) == help_of("generate") + "\n"
+
+
+def test_the_version_is_ours(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        asked("train", ["--version"], monkeypatch, capsys)
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"{version()}\n"
+    assert f'version = "{version().removeprefix("gpt-lightning ")}"' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_the_tab_key_completes_settings_and_choices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a process of its own, as a shell asks Hydra."""
+    monkeypatch.setenv("COMP_LINE", "python train.py experiment=mod")
+    answer = start_verb("train.py", ["query=bash"], "-sc")
+    assert (answer.stdout, answer.stderr) == ("experiment=modern experiment=modern_micro\n", "")
+
+
+@pytest.mark.parametrize("arguments", [[], ["bash"], ["install=tcsh"], ["install=bash", "query=bash"]])
+def test_another_question_about_completion_is_refused(arguments: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"^-sc takes one of install, uninstall and query, and a shell"):
+        launch.check_command_line("train", ["-sc", *arguments])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-m", "hydra/launcher=slurm", "seed=1,2"], "there are basic, .* need pip install -e '.\\[slurm\\]'"),
+        (["-m", "hydra/sweeper=ax", "seed=1,2"], "there are basic, .* optuna needs pip install -e '.\\[optuna\\]'"),
+        (["+experiment=quickstart"], "^experiment is chosen without a \\+, .*: type experiment=quickstart\\.$"),
+        (["++model=micro"], "^model is chosen without a \\+, .*: type model=micro\\.$"),
+    ],
+)
+def test_a_choice_that_cannot_be_is_answered_with_what_can(arguments: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as refusal:
+        launch.check_command_line("train", arguments)
+    assert len(str(refusal.value).splitlines()) == 1
+
+
+def test_a_misspelt_key_of_a_file_is_answered_with_the_right_one() -> None:
+    curriculum: dict[str, Any] = {"keyframe": {"start": {"at": 0, "weights": {"c4": 1}}}}
+    with pytest.raises(ValueError, match=r"^curriculum: .*'keyframe': did you mean keyframes\?$"):
+        curriculum_of({"curriculum": curriculum})
+    assert isinstance(curriculum_of({"curriculum": {"keyframes": curriculum["keyframe"]}}), Curriculum)
