@@ -18,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from running import ranks
+from running.allowed_targets import typed, typed_targets
 from running.command_line import check_command_line, flags_and_settings, said_besides
 from running.composing import (
     CONF,
@@ -114,10 +115,13 @@ def run(
         config: what Hydra has composed.
         answer: what is asked instead, and needs no process, if this is a job of a multirun; None: it needs one.
     """
+    own = typed_targets(HydraConfig.get().overrides.task)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
-        return run_here(answer, config) if answer else run_as_process(config)
+        with typed(own):
+            return run_here(answer, config) if answer else run_as_process(config)
     try:
-        verb(to_dict(config))
+        with typed(own):
+            verb(to_dict(config))
     except KeyboardInterrupt:
         print("error: stopped by SIGINT before there was anything to save.", file=sys.stderr)
         ranks.leave(130)

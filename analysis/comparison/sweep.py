@@ -80,7 +80,7 @@ def sweep_table(rows: Sequence[Row]) -> Table:
 
 def _state(run: Run, code: int | None) -> str:
     refused = code and code not in (*_STOPPED, _NOT_FINITE)  # be it done, with other settings than were asked for now
-    if run.state in (State.DONE, State.PRUNED, State.RUNNING) and not refused:
+    if run.state in (State.DONE, State.PRUNED, State.ENDED_EARLY, State.RUNNING) and not refused:
         return str(run.state)
     if code is None:
         return "unfinished"
