@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 
 from gpt_lightning.console import guard_streams, say, visible
 from running import bus_error, ranks
+from running.allowed_targets import typed, typed_targets
 from running.command_line import check_command_line, flags_and_settings, said_besides
 from running.composing import (
     CONF,
@@ -70,7 +71,7 @@ def start(
         arguments = sys.argv[1:] = quote_texts(sys.argv[1:])
         try:
             if flags_and_settings(arguments).help:
-                print(help_of(verb))
+                say(help_of(verb))
                 return
             config = check_command_line(verb, arguments)
             arguments += architecture_settings(flags_and_settings(arguments).overrides)
@@ -103,11 +104,14 @@ def run(
         config: what Hydra has composed.
         answer: what is asked instead, and needs no process, if this is a job of a multirun; None: it needs one.
     """
+    own = typed_targets(HydraConfig.get().overrides.task)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
-        return run_here(answer, config) if answer else run_as_process(config)
+        with typed(own):
+            return run_here(answer, config) if answer else run_as_process(config)
     bus_error.is_said(lambda: [])
     try:
-        verb(to_dict(config))
+        with typed(own):
+            verb(to_dict(config))
     except KeyboardInterrupt:
         say(SENTENCE, error=True)
         ranks.leave(130)

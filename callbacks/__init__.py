@@ -1,5 +1,6 @@
 """The watchers of a run. None of them can change the training, but for LossFollowing, which moves weights where the curriculum
-asks for it, and two that end it: MedianPruning, and SuddenEnd, a kill.
+asks for it, and three that end it: MedianPruning, EarlyStopping, and SuddenEnd, a kill. WeightAveraging and EMAWeightAveraging
+decide which weights are validated, and given to whoever loads a checkpoint.
 
     Throughput             speed/…, memory/…             MixLedger     mix/…: planned, realised, epochs, drift
     ValidationPerplexity   val/…                         Samples       samples.jsonl
@@ -9,6 +10,8 @@ asks for it, and two that end it: MedianPruning, and SuddenEnd, a kill.
     MedianPruning          pruned.json: of a sweep, runs that others are ahead of
     SameBeginning          of several ranks              DataWait      the clock that Throughput reads: waiting for data
     MetricsTable           metrics.csv                   PassedOn      Weights & Biases, MLflow
+    EarlyStopping          ends a run that does not improve             EndedEarly    ended_early.json
+    EndOfStep              the end of each row of metrics.jsonl
     LossFollowing          weights.jsonl: updates of the weights, which it gives the data module
     DietLog, SuddenEnd     of verify.py: every sequence in diet/, and a kill
 
@@ -17,6 +20,7 @@ step, validation included, and the checkpoint is saved when the next step begins
 """
 
 from callbacks.checkpoints import Checkpoints, NotSaved
+from callbacks.early_stopping import ENDED_EARLY, EarlyStopping, EndedEarly
 from callbacks.faults import Faults
 from callbacks.following import LossFollowing
 from callbacks.median_pruning import PRUNED, MedianPruning, Pruned
@@ -24,7 +28,7 @@ from callbacks.metrics_file import MetricsFile
 from callbacks.metrics_table import MetricsTable
 from callbacks.mix_ledger import MixLedger
 from callbacks.passed_on import PassedOn
-from callbacks.run_log import RunLog
+from callbacks.run_log import EndOfStep, RunLog
 from callbacks.same_beginning import SameBeginning
 from callbacks.samples import Samples
 from callbacks.stopping import Stopped, Stopping
@@ -32,12 +36,18 @@ from callbacks.tensorboard import TensorBoard
 from callbacks.throughput import Throughput
 from callbacks.validation_perplexity import ValidationPerplexity
 from callbacks.verification import DietLog, SuddenEnd
+from callbacks.weight_averaging import EMAWeightAveraging, WeightAveraging
 from callbacks.zero_shot import ZeroShot
 
 __all__ = [
+    "ENDED_EARLY",
     "PRUNED",
     "Checkpoints",
     "DietLog",
+    "EMAWeightAveraging",
+    "EarlyStopping",
+    "EndOfStep",
+    "EndedEarly",
     "Faults",
     "LossFollowing",
     "MedianPruning",
@@ -56,5 +66,6 @@ __all__ = [
     "TensorBoard",
     "Throughput",
     "ValidationPerplexity",
+    "WeightAveraging",
     "ZeroShot",
 ]

@@ -1,4 +1,4 @@
-"""The line of each logged step, the account at the end, and the end of each step for metrics.jsonl."""
+"""The line of each logged step, and the end of each step for metrics.jsonl."""
 
 import time
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ _COLUMNS = 100
 
 
 class RunLog(StepCallback):
-    """Logs what LitGPT says of a step and prints a line for people; it must stand last among the callbacks.
+    """Logs what LitGPT says of a step and prints a line for people; it must stand behind all callbacks that log.
 
     The loss in brackets is smoothed: a mean of all steps so far in which each weighs 2 % less than the one after it.
 
@@ -73,12 +73,8 @@ class RunLog(StepCallback):
         if perplexities:
             self.terminal.note(f"  validation perplexity: {', '.join(perplexities)}", style="green")
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        if batch_idx % trainer.accumulate_grad_batches == 0:
-            self._end_step()
-
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self._end_step()
+        self.end_step(trainer)
         self.terminal.stop_progress()
 
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
@@ -88,8 +84,24 @@ class RunLog(StepCallback):
         for loss in module.take_losses():
             self._smoothed = [_MEMORY * old + new for old, new in zip(self._smoothed, (loss, 1.0), strict=True)]
 
-    def _end_step(self) -> None:
-        self.terminal.complain("metrics.jsonl", self._metrics_file.end_step())
+    def end_step(self, trainer: L.Trainer) -> None:
+        """Write the row of the step just done."""
+        self.terminal.complain("metrics.jsonl", self._metrics_file.end_step(trainer.global_step))
+
+
+class EndOfStep(L.Callback):
+    """Ends the row of a step before any callback logs something of the next one; it must stand first.
+
+    Args:
+        run_log: of the run.
+    """
+
+    def __init__(self, run_log: RunLog) -> None:
+        self._run_log = run_log
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx % trainer.accumulate_grad_batches == 0:
+            self._run_log.end_step(trainer)
 
 
 def line_of_step(row: Mapping[str, float], *, smoothed: float, left: float) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
+import torch
 
 
 class StepCallback(L.Callback):
@@ -30,6 +31,7 @@ class StepCallback(L.Callback):
 
 
 def log_metrics(trainer: L.Trainer, metrics: Mapping[str, float]) -> None:
-    """Give metrics of the step just done to every logger, at that step (Lightning's own x-axis counts otherwise)."""
+    """Give metrics of the step just done to every logger, and to callbacks of Lightning's that monitor one of them."""
     for logger in trainer.loggers:
         logger.log_metrics(dict(metrics), step=trainer.global_step)
+    trainer.callback_metrics.update({key: torch.tensor(value, dtype=torch.float64) for key, value in metrics.items()})

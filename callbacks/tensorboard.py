@@ -13,6 +13,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard.summary import hparams
 
+from callbacks.metrics_file import MetricsFile, metrics_alone
 from callbacks.terminal import Terminal
 from gpt_lightning.console import visible
 
@@ -25,9 +26,10 @@ class TensorBoard(TensorBoardLogger):
     The thread that writes them ends at its first failure, so there is no second try; metrics.jsonl has everything.
     """
 
-    def __init__(self, *args: Any, terminal: Terminal, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, terminal: Terminal, metrics_file: MetricsFile, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._terminal = terminal
+        self._metrics_file = metrics_file  # which knows the step
         self._gave_up = False
         self._hook = threading.excepthook
         threading.excepthook = self._on_thread_end
@@ -112,8 +114,8 @@ class TensorBoard(TensorBoardLogger):
         """Each metric as a scalar. (Lightning's own hides why one could not be written.)"""
 
         def add() -> None:
-            for key, value in metrics.items():
-                self.experiment.add_scalar(key, value, step)
+            for key, value in metrics_alone(metrics).items():
+                self.experiment.add_scalar(key, value, self._metrics_file.step)
 
         self._attempt(add)
 

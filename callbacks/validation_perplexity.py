@@ -1,6 +1,7 @@
 """Validation, source by source."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import lightning as L
@@ -24,6 +25,11 @@ class ValidationPerplexity(L.Callback):
         self._bytes_of_id: Tensor | None = None
         self.step, self.mean_loss = -1, math.inf
         """The last validation: after which step, and the mean of its losses; on all ranks the same."""
+
+    @staticmethod
+    def names(sources: Iterable[str]) -> list[str]:
+        """The metrics of a validation of these sources."""
+        return [f"val/{kind}/{name}" for kind in ("loss", "perplexity", "bits_per_byte") for name in ["mean", *sources]]
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if trainer.global_step >= trainer.max_steps:

@@ -52,6 +52,7 @@ class Passport(NamedTuple):
     step: int  # steps that are completed
     diet: dict[str, Any]  # what decided the order of its tokens, see `MixedDataModule.identity`
     config: dict[str, Any]  # its settings
+    averaged: bool  # it holds an average of the weights in their place, and them beside it
 
 
 def read_passport(path: Path) -> Passport:
@@ -63,7 +64,15 @@ def read_passport(path: Path) -> Passport:
     checkpoint = _load(path, map_location="cpu", mmap=True)
     if misfit := _misfit(checkpoint, _OF_A_RUN, "it"):
         raise ValueError(f"{path} is no checkpoint of a run: {misfit}.")
-    return Passport(checkpoint["global_step"], checkpoint["diet"], checkpoint.get("config", {}))
+    return Passport(
+        checkpoint["global_step"], checkpoint["diet"], checkpoint.get("config", {}), "averaging_state" in checkpoint
+    )
+
+
+def read_optimizer_state(path: Path) -> dict[str, Any]:
+    """The optimizer's state in a checkpoint of a run that was verified; its tensors stay on the disk."""
+    (state,) = _load(path, map_location="cpu", mmap=True)["optimizer_states"]
+    return dict(state)
 
 
 def verify(path: Path) -> None:

@@ -13,6 +13,8 @@ from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
+from gpt_lightning.console import say
+
 
 @contextmanager
 def locked(folder: Path, *, doing: str = "prepared") -> Iterator[None]:
@@ -64,7 +66,7 @@ def locked_in_turn(folder: Path, *, meanwhile: Callable[[], object]) -> Iterator
                 break
             except ValueError:
                 if times == 0:
-                    print(f"{folder.parent} is being prepared by {owner_of(folder)}, which is waited for", flush=True)
+                    say(f"{folder.parent} is being prepared by {owner_of(folder)}, which is waited for")
                 meanwhile()
         yield
 

@@ -10,6 +10,7 @@ from data_modules import SampleOrder
 from gpt_lightning.model import GPT
 from running import composing
 from running.beginning import Beginning
+from running.changed_settings import averaging_in
 
 # settings that say where and how a run is made and watched, and not what it is
 _NO_HYPERPARAMETERS = (
@@ -33,10 +34,12 @@ _COMPARED_BY = ["optimizer.lr", "model.n_layers", "model.d_model", "max_steps", 
 
 def hyperparameters(config: Mapping[str, Any]) -> dict[str, bool | float | str]:
     """The settings that make a run what it is, by their dotted names."""
+    averaging = averaging_in(config)
     return {
         key: value
         for key, value in composing.flatten(config)
-        if isinstance(value, (bool, int, float, str)) and not key.startswith(_NO_HYPERPARAMETERS)
+        if isinstance(value, (bool, int, float, str))
+        and (key.startswith(averaging) or not key.startswith(_NO_HYPERPARAMETERS))
     }
 
 

@@ -1,20 +1,26 @@
 """What a config may set off: three kinds of objects that it may name with `_target_`, and nothing of Hydra's own.
 
 A config may be a stranger's. So no text in it chooses what is called, but for a class or function of the kind that its place
-needs, given plain values; and what Hydra itself does (its callbacks, log handlers, launchers, environment variables: all under
-`hydra`) is decided on the command line, never in a file, but for the axes of a sweep over other settings.
+needs, given plain values. A callback of the user's own is typed on the command line, which no file can do. And what Hydra
+itself does (its callbacks, log handlers, launchers, environment variables: all under `hydra`) is decided on the command line,
+never in a file, but for the axes of a sweep over other settings.
 """
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from yaml import YAMLError
+
+from running.lightnings_callbacks import refuse_without_place, stands_for
 
 OPTIMIZERS: tuple[str, ...] = ("torch.optim", "bitsandbytes.optim", "gpt_lightning.optim")
 CALLBACKS: tuple[str, ...] = ("callbacks", "lightning.pytorch.callbacks")
@@ -37,6 +43,7 @@ _OF_FILES = {"run.dir", "sweep.dir", "sweep.subdir", "output_subdir"} | {
 _AXIS = re.compile(
     r"sweeper\.params\.(?!hydra\b)[\w./]+"
 )  # of a sweep: a setting, of which the value is several choices
+_typed: ContextVar[frozenset[str]] = ContextVar("typed", default=frozenset())
 _BY_HYDRA = ("runtime.", "job.config_name", "job.override_dirname", "searchpath")  # written by it, or looked at before
 
 
@@ -49,13 +56,45 @@ def optimizer(node: Mapping[str, Any]) -> Callable[..., Any]:
     return _named(node, "an optimizer", OPTIMIZERS, _is_optimizer)
 
 
+@contextmanager
+def typed(targets: Iterable[str]) -> Iterator[None]:
+    """Inside, a config may name these callbacks too, as its user has typed them.
+
+    Args:
+        targets: their dotted names; see `typed_targets`.
+    """
+    token = _typed.set(frozenset(targets))
+    try:
+        yield
+    finally:
+        _typed.reset(token)
+
+
+def typed_targets(settings: Iterable[str]) -> set[str]:
+    """The callbacks that a command line names, by dotted name.
+
+    Args:
+        settings: what was typed, `key=value` each.
+    """
+    named: set[str] = set()
+    for override in OverridesParser.create().parse_overrides(list(settings)):
+        key = override.key_or_group
+        if key.partition(".")[0] == "callbacks" and not override.is_delete() and not override.is_sweep_override():
+            value = override.value()
+            named |= {str(target) for target in _targets({"_target_": value} if key.endswith("._target_") else value)}
+    return named
+
+
 def callback(node: Mapping[str, Any]) -> Any:
     """The callback that a config describes.
 
     Raises:
-        ValueError: as `optimizer`; or it does not take these arguments.
+        ValueError: as `optimizer`; or it does not take these arguments, or has no place in a run.
     """
+    if isinstance(node, Mapping) and "_target_" in node:
+        node = {**node, "_target_": stands_for(str(node["_target_"]))}
     build = _named(node, "a callback", CALLBACKS, _is_callback)
+    refuse_without_place(build.func)
     try:
         return build()
     except (ValueError, OSError):
@@ -107,6 +146,20 @@ def refuse_search_path(config_file: Path) -> None:
         raise _of_the_command_line("hydra.searchpath")
 
 
+def refuse_targets_of_files(axes: Iterable[str]) -> None:
+    """The axes of a sweep that a file has are typed again for each of its jobs; so none of them may name a callback.
+
+    Args:
+        axes: `key=choice,choice` each.
+
+    Raises:
+        ValueError: one does.
+    """
+    for axis in axes:
+        if axis.startswith("callbacks") and "_target_" in axis:
+            raise ValueError(f"the config's axis {axis} names a callback: type it on the command line if you mean it.")
+
+
 def refuse_hydra_of_files(composed: Mapping[str, Any], ours: Mapping[str, Any], said: Mapping[str, Any]) -> None:
     """Let only the command line decide what Hydra does.
 
@@ -129,23 +182,26 @@ def refuse_hydra_of_files(composed: Mapping[str, Any], ours: Mapping[str, Any], 
             raise _of_the_command_line(f"hydra.{key}")
 
 
-def _named(
-    node: Mapping[str, Any], kind: str, packages: tuple[str, ...], fits: Callable[[Any], bool]
-) -> Callable[..., Any]:
+def _named(node: Mapping[str, Any], kind: str, packages: tuple[str, ...], fits: Callable[[Any], bool]) -> partial[Any]:
     """What a node names, with the arguments that stand beside its name."""
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise ValueError(f"{node} names nothing: {kind} is written with its _target_ (and left out with ~<its key>).")
     target, arguments = node["_target_"], {key: value for key, value in node.items() if key != "_target_"}
     module, _, name = str(target).rpartition(".")
+    is_own = target in _typed.get() and fits is _is_callback
     found = None
-    if f"{module}.".startswith(tuple(f"{package}." for package in packages)) and not name.startswith("_"):
+    if is_own:
+        found = _imported(module, name)
+    elif f"{module}.".startswith(tuple(f"{package}." for package in packages)) and not name.startswith("_"):
         try:
             found = getattr(import_module(module), name, None)
         except ImportError:
             found = None
     if found is None or not fits(found):
+        of_ones_own = " One of your own you allow by typing it: ++callbacks.<its name>._target_=" + str(target) + "."
         raise ValueError(
             f"_target_={target} may not be called from a config: it must be {kind} of {' or '.join(packages)}."
+            + of_ones_own * (fits is _is_callback and not is_own)
         )
     for key in arguments:
         if str(key).startswith("_"):
@@ -153,6 +209,21 @@ def _named(
     for inner in _targets(list(arguments.values())):
         raise ValueError(f"{target} is given something with _target_={inner}: it takes plain values only.")
     return partial(found, **arguments)
+
+
+def _imported(module: str, name: str) -> Any:
+    """What a user's own module has under a name; None: nothing.
+
+    Raises:
+        ValueError: the module cannot be imported.
+    """
+    try:
+        return getattr(import_module(module), name, None)
+    except Exception as error:  # it is the user's: anything can be wrong with it
+        why = f"{type(error).__name__}: {' '.join(str(error).split()).rstrip('.')}"
+        raise ValueError(
+            f"{module}.{name} cannot be imported ({why}): install its package, or put its folder on PYTHONPATH."
+        ) from error
 
 
 def _is_optimizer(target: Any) -> bool:

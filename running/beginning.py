@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omegaconf import OmegaConf
-
 from callbacks.checkpoints import SAVED
 from gpt_lightning.checkpoint import read_passport, verify
 from gpt_lightning.checkpoint_folder import checkpoints_in, search, step_of
+from running.changed_settings import averaging_in, changed_settings
 from running.composing import flatten, read_config
 
 # What a run is. Its past curriculum and its data belong to it too, see `order_of` and `refuse_other_data`.
@@ -34,6 +33,7 @@ class Beginning(NamedTuple):
     damaged: tuple[Path, ...] = ()  # newer checkpoints that do not agree with their manifests
     named: bool = False  # the checkpoint is the one that `resume` names, and the run was not taken back to it before
     given_up: tuple[Path, ...] = ()  # newer ones than that which `resume` names
+    averaged: bool = False  # the checkpoint holds an average of the weights beside them
     went_back: bool = False  # an earlier start was at the checkpoint that `resume` names
 
     @property
@@ -66,8 +66,9 @@ def beginning_of(run: Path, config: Mapping[str, Any]) -> Beginning:
             f"{run} has checkpoints and no environment.json, which says what they are of: put it back, or choose another run "
             "with name=…."
         )
-    changes = changes_of(read_config(run / "config.yaml"), config) if begun else {}
-    _refuse_another_run(run, changes)
+    settings = read_config(run / "config.yaml") if begun else config
+    changes = changes_of(settings, config)
+    _refuse_another_run(run, changes, averaging=(*averaging_in(settings), *averaging_in(config)))
     if resume not in ("auto", "never"):
         return _named(Path(resume), run, config, changes)
     newest, damaged = search(run / "checkpoints")
@@ -99,13 +100,9 @@ def beginning_of(run: Path, config: Mapping[str, Any]) -> Beginning:
     return beginning
 
 
-def changes_of(then: Any, now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def changes_of(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """(then, now) of every setting that differs, but for those that only say where runs lie."""
-    content = OmegaConf.to_container(then) if OmegaConf.is_config(then) else then
-    old, new = dict(flatten(content)), dict(flatten(now))
-    return {
-        key: (old.get(key), new.get(key)) for key in old | new if old.get(key) != new.get(key) and key not in _PLACES
-    }
+    return {key: pair for key, pair in changed_settings(then, now).items() if key not in _PLACES}
 
 
 def _at(checkpoint: Path, config: Mapping[str, Any]) -> Beginning:
@@ -115,7 +112,7 @@ def _at(checkpoint: Path, config: Mapping[str, Any]) -> Beginning:
             f"max_steps is {config['max_steps']}, and {passport.step} steps are done in {checkpoint}: set a larger one, or "
             "choose another run with name=…."
         )
-    return Beginning(checkpoint, passport.step, passport.diet, False)
+    return Beginning(checkpoint, passport.step, passport.diet, False, averaged=passport.averaged)
 
 
 def _named(path: Path, run: Path, config: Mapping[str, Any], changes: Mapping[str, tuple[Any, Any]]) -> Beginning:
@@ -144,7 +141,7 @@ def _named(path: Path, run: Path, config: Mapping[str, Any], changes: Mapping[st
     if not settings:
         raise ValueError(f"resume={path} does not say which settings it was trained with: it is from an older version.")
     changes = changes_of(settings, config)
-    _refuse_another_run(path, changes)
+    _refuse_another_run(path, changes, averaging=(*averaging_in(settings), *averaging_in(config)))
     return beginning._replace(changes=changes)
 
 
@@ -161,11 +158,11 @@ def _saved(run: Path) -> int | None:
     return int(json.loads(path.read_text())["step"]) if path.is_file() else None
 
 
-def _refuse_another_run(run: Path, changes: Mapping[str, tuple[Any, Any]]) -> None:
+def _refuse_another_run(run: Path, changes: Mapping[str, tuple[Any, Any]], *, averaging: tuple[str, ...]) -> None:
     what = [
         f"{key}={then}, and now it is {now}"
         for key, (then, now) in changes.items()
-        if key.split(".")[0] in _DEFINES or key == "optimizer._target_"
+        if key.split(".")[0] in _DEFINES or key == "optimizer._target_" or key.startswith(averaging)
     ]
     if what:
         raise ValueError(
@@ -194,15 +191,14 @@ def branch_point(config: Mapping[str, Any]) -> Path:
         )
     if step >= config["max_steps"]:
         raise ValueError(f"branch.step is {step}: it must be below max_steps={config['max_steps']}.")
-    then = dict(flatten(read_config(trunk / "config.yaml")))
-    now = dict(flatten(config))
-    for key in then | now:
-        if key.split(".")[0] in _OF_THE_TRUNK and then.get(key) != now.get(key):
+    settings = read_config(trunk / "config.yaml")
+    for key, (then, now) in changed_settings(settings, config).items():
+        if key.split(".")[0] in _OF_THE_TRUNK:
             raise ValueError(
-                f"branch.run={trunk} was trained with {key}={then.get(key)}, and now it is {now.get(key)}: a branch keeps the "
+                f"branch.run={trunk} was trained with {key}={then}, and now it is {now}: a branch keeps the "
                 "model, the tokenizer, the optimizer, the global batch and the seed of its trunk."
             )
-    if "callbacks.mix_ledger._target_" in set(now) - set(then):
+    if "callbacks.mix_ledger._target_" in set(dict(flatten(config))) - set(dict(flatten(settings))):
         raise ValueError(f"branch.run={trunk} was trained without callbacks.mix_ledger: leave it out here too.")
     verify(at[step])
     return at[step]

@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from running.allowed_targets import refuse_hydra_of_files, refuse_search_path
+from running.allowed_targets import refuse_hydra_of_files, refuse_search_path, refuse_targets_of_files
 from running.axes import jobs, refuse_inexact_range
 from running.composing import CONF, composing, flatten, hydra_quoted, to_dict
 from running.job_names import excluded_keys
@@ -132,7 +132,9 @@ def _check_composed(verb: str, given: Namespace, parsed: Sequence[Override]) -> 
             loader = GlobalHydra.instance().config_loader()
             multirun = loader.load_configuration(name, said, run_mode=RunMode.MULTIRUN, from_shell=False)
             refuse_hydra_of_files(_of_hydra(multirun), ours, _said(said))
-            parsed = [*_axes_of_files(multirun, parsed), *parsed]
+            of_files = _axes_of_files(multirun, parsed)
+            refuse_targets_of_files([str(o.input_line) for o in of_files])
+            parsed = [*of_files, *parsed]
             _refuse_sweeper(verb, multirun, parsed)
         defaults: dict[tuple[str, ...], dict[str, Any]] = {}
         for job in jobs(parsed, folders):

@@ -3,7 +3,7 @@
 import difflib
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from inspect import signature
@@ -13,11 +13,12 @@ import lightning as L
 import numpy as np
 import torch
 
-from callbacks import Checkpoints, ValidationPerplexity
+from callbacks import Checkpoints, ValidationPerplexity, WeightAveraging
 from data_modules import Curriculum, ResolvedCurriculum, SampleOrder
 from data_modules.order import Update
+from gpt_lightning.checkpoint import read_optimizer_state
 from gpt_lightning.model import GPT, GPTConfig
-from gpt_lightning.optim import MuonAdamW, learning_rate_schedule, parameter_groups
+from gpt_lightning.optim import MuonAdamW, learning_rate_schedule, parameter_groups, try_step
 from gpt_lightning.tokenizer import Tokenizer
 from running import allowed_targets, composing
 from running.beginning import Beginning
@@ -110,6 +111,15 @@ def watchers_of(config: Mapping[str, Any]) -> list[L.Callback]:
         ValueError: one cannot be built, or there is none that saves.
     """
     watchers = [allowed_targets.callback(node) for node in config["callbacks"].values()]
+    kept: dict[str, str] = {}  # names of those that a checkpoint keeps a state of, by the key that it has there
+    for name, watcher in zip(config["callbacks"], watchers, strict=True):
+        if (
+            type(watcher).state_dict is not L.Callback.state_dict
+            and (other := kept.setdefault(watcher.state_key, name)) != name
+        ):
+            raise ValueError(
+                f"callbacks.{other} and callbacks.{name} are of one kind, and a checkpoint keeps one such state: leave one out."
+            )
     if sum(isinstance(watcher, Checkpoints) for watcher in watchers) != 1:
         raise ValueError("callbacks.checkpoints is missing: a run without checkpoints could not be continued.")
     checks = config["callbacks"]["checkpoints"]
@@ -118,6 +128,19 @@ def watchers_of(config: Mapping[str, Any]) -> list[L.Callback]:
             "callbacks.checkpoints.best is true, and callbacks.validation, which would say so, is missing."
         )
     return watchers
+
+
+def refuse_lost_average(watchers: Iterable[L.Callback], beginning: Beginning) -> None:
+    """A checkpoint with an average has that in the place of the weights: only the callback that made it tells them apart.
+
+    Raises:
+        ValueError: it is missing.
+    """
+    if beginning.averaged and not any(isinstance(watcher, WeightAveraging) for watcher in watchers):
+        raise ValueError(
+            f"{beginning.checkpoint} holds an average of the weights, and no callback here goes on with it: leave the "
+            "callback in (callbacks.<its name>._target_=callbacks.WeightAveraging or EMAWeightAveraging)."
+        )
 
 
 def order_of(
@@ -226,6 +249,38 @@ def optimizer_of(config: Mapping[str, Any], precision: str) -> Any:
     except (TypeError, ValueError) as error:
         raise ValueError(f"optimizer: {str(error).rstrip('.')}.") from error
     return make_optimizer
+
+
+def refuse_other_optimizer(
+    config: Mapping[str, Any],
+    beginning: Beginning,
+    make_optimizer: Callable[..., Any],
+    groups: list[dict[str, Any]],
+    device: torch.device,
+) -> None:
+    """Some options need a state that only they make: an optimizer goes on from a checkpoint where it finds what it needs.
+
+    Raises:
+        ValueError: it cannot go on from the checkpoint, or cannot make a step at all.
+    """
+    saved = None if beginning.checkpoint is None else read_optimizer_state(beginning.checkpoint)
+    try:
+        try_step(make_optimizer, groups, saved, device)
+    except ValueError as error:
+        changed = {key: then for key, (then, _) in beginning.changes.items() if key.startswith("optimizer.")}
+        if not changed:
+            raise ValueError(f"optimizer: {config['optimizer']['_target_']} cannot make a step: {error}.") from error
+        now, was = (
+            ", ".join(f"{key}={value}" for key, value in pairs.items())
+            for pairs in (
+                {key: beginning.changes[key][1] for key in changed},
+                changed,
+            )
+        )
+        raise ValueError(
+            f"{now} cannot go on from {beginning.checkpoint}, trained with {was}: {error}. Set it back, or choose another run "
+            "with name=…."
+        ) from error
 
 
 def groups_of(config: Mapping[str, Any]) -> Callable[[GPT], list[dict[str, Any]]]:

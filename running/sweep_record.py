@@ -10,11 +10,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from analysis.deciding_callbacks import may_decide
 from gpt_lightning.on_disk import write_durably
-from running.composing import flatten, read_config
+from running.changed_settings import averaging_in, changed_settings
+from running.composing import read_config
 
 PRUNED = "pruned.json"
 """In the directory of a run that `callbacks.MedianPruning` has ended."""
+ENDED_EARLY = "ended_early.json"
+"""In the directory of a run that another callback has ended before its last step."""
 STOPPED = (74, 75, 130, 143)
 """Exit codes after which the same command goes on: a full disk, a time that is over, signals."""
 _NOT_FINITE = 65  # the exit code of a run whose loss is no number
@@ -52,29 +56,48 @@ class SweepRecord:
         return [row for row in self.jobs() if row["code"] and (row["code"] in STOPPED) is stopped]
 
     def completed(self, *, before: int) -> list[str]:
-        """The names of those with smaller numbers that ran to their last step, none that was pruned."""
+        """The names of those with smaller numbers that ran to their last step, none that was ended before."""
         rows = [row for row in self.jobs() if row["number"] < before and row["code"] == 0]
-        return [row["job"] for row in rows if not (self.sweep_dir / row["job"] / PRUNED).exists()]
+        ended = (PRUNED, ENDED_EARLY)
+        return [row["job"] for row in rows if not any((self.sweep_dir / row["job"] / end).exists() for end in ended)]
 
 
 def is_over(run: Path, config: Mapping[str, Any]) -> bool:
-    """Whether a run with just these settings is done or pruned, so that nothing is left to start.
+    """Whether a run with just these settings is done, pruned or ended early, so that nothing is left to start.
 
     A run that is done with other settings is not over: what becomes of it, train.py says.
     """
     try:
-        then = dict(flatten(read_config(run / "config.yaml")))
+        settings = read_config(run / "config.yaml")
         saved = json.loads((run / "saved.json").read_text())["step"]
     except (OSError, ValueError, KeyError):
         return False
-    now = dict(flatten(config))
-    for key in then.keys() | now.keys():
-        is_found = key == "trainer.precision" and now.get(key) == "auto"  # then it is what it was found to be
-        if then.get(key) != now.get(key) and not is_found and not key.startswith(_PLACES):
+    deciders = (*averaging_in(settings), *averaging_in(config))
+    for key, (_, now) in changed_settings(settings, config).items():
+        is_found = key == "trainer.precision" and now == "auto"  # then it is what it was found to be
+        if not is_found and (not key.startswith(_PLACES) or key.startswith(deciders)):
             return False
-    kept = any((run / "checkpoints").glob("step_*.pt"))
-    done = kept and saved == config["max_steps"] and _validated(run).get("step") == saved
-    return done or (run / PRUNED).is_file()
+    if saved == config["max_steps"]:
+        kept = any((run / "checkpoints").glob("step_*.pt"))
+        return kept and _validated(run).get("step") == saved
+    return (run / PRUNED).is_file() or why_ended_early(run, config, saved) is not None
+
+
+def why_ended_early(run: Path, config: Mapping[str, Any], step: int) -> str | None:
+    """Why a callback ended the run after this step, of which it has a checkpoint; None: none did, or they are others now."""
+    try:
+        ended = json.loads((run / ENDED_EARLY).read_bytes())
+        return str(ended["why"]) if (ended["step"], ended["callbacks"]) == (step, may_end(config)) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def may_end(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of those callbacks that may end a run before its last step, or have a hand in when they do."""
+    nodes = {name: (node, str(node.get("_target_"))) for name, node in config["callbacks"].items()}
+    return {
+        name: node for name, (node, target) in nodes.items() if target.endswith(".EarlyStopping") or may_decide(target)
+    }
 
 
 def objective(run: Path, code: int) -> float:

@@ -1,11 +1,8 @@
 """A training, from its config to its last step: what train.py does once it is the only process at work in the run directory."""
 
-import logging
 import sys
 import time
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,8 @@ from lightning.pytorch.loggers import Logger
 from callbacks import (
     PRUNED,
     Checkpoints,
+    EndedEarly,
+    EndOfStep,
     Faults,
     LossFollowing,
     MedianPruning,
@@ -56,6 +55,7 @@ from running.agreement import Agreement
 from running.beginning import beginning_of
 from running.data_folder import open_sources, refuse_damaged, refuse_other_tokenizer
 from running.further_logger import further_logger
+from running.lightnings_advice import lightning_without_noise
 from running.out_of_memory import out_of_memory
 from running.ranks import is_first_rank
 from running.run_config import (
@@ -65,11 +65,14 @@ from running.run_config import (
     model_config_of,
     optimizer_of,
     order_of,
+    refuse_lost_average,
+    refuse_other_optimizer,
     schedule_of,
     watchers_of,
 )
 from running.run_directory import RunDirectory
 from running.strategies import environment_of_ranks, refuse_other_ranks, strategy_of
+from running.sweep_record import may_end, why_ended_early
 
 
 def run_training(config: Mapping[str, Any], ranks: Agreement) -> dict[str, float]:
@@ -117,6 +120,7 @@ def run_training(config: Mapping[str, Any], ranks: Agreement) -> dict[str, float
         refuse_without_compiler(device)
     make_optimizer, make_groups = optimizer_of(config, precision), groups_of(config)
     watchers = watchers_of(config)
+    refuse_lost_average(watchers, beginning)
     further = further_logger(config) if is_first_rank() else None
     stopping = Stopping(max_hours=config["max_hours"])
     data = MixedDataModule(
@@ -141,6 +145,14 @@ def run_training(config: Mapping[str, Any], ranks: Agreement) -> dict[str, float
             say(f"{run.path} was pruned: nothing to do, unless without callbacks.MedianPruning.")
         return run.final_metrics()
 
+    ended = EndedEarly(may_end(config))
+    if (why := why_ended_early(run.path, config, beginning.step)) is not None:
+        if is_first_rank():
+            say(
+                f"{run.path} ended early after step {beginning.step}: {why}. Nothing to do, unless with other callbacks."
+            )
+        return run.final_metrics()
+
     random_states.seed(config["seed"])
     initialised = config["init_from"] is not None and beginning.checkpoint is None
     if initialised:
@@ -162,10 +174,11 @@ def run_training(config: Mapping[str, Any], ranks: Agreement) -> dict[str, float
     if config["trainer"]["compile"]:
         lit.model.compile_blocks()
     terminal = Terminal(run.log_file())
-    metrics_file = MetricsFile(run.metrics)
+    metrics_file = MetricsFile(run.metrics, done=beginning.step)
     tensorboard = TensorBoard(
         run.path,
         terminal=terminal,
+        metrics_file=metrics_file,
         name="",
         version="tensorboard",
         default_hp_metric=False,
@@ -178,6 +191,8 @@ def run_training(config: Mapping[str, Any], ranks: Agreement) -> dict[str, float
         further.open(account.hyperparameters(config))
 
     def begin() -> None:
+        root_device = lit.trainer.strategy.root_device
+        refuse_other_optimizer(config, beginning, make_optimizer, make_groups(lit.model), root_device)
         changed = run.begin(config, sources, beginning, initial_weights)
         terminal.note(
             account.headline(
@@ -208,7 +223,8 @@ def run_training(config: Mapping[str, Any], ranks: Agreement) -> dict[str, float
         run_log = RunLog(every=config["log_every"], terminal=terminal, metrics_file=metrics_file)
         # what a watcher refuses when it is set up, it refuses before the run begins
         following = [LossFollowing(run.weights)] if curriculum.ado else []
-        callbacks = [stopping, *_in_order(watchers, [*following, run_log, *filter(None, [further])]), same_beginning]
+        writers = [*following, run_log, *filter(None, [further]), ended]
+        callbacks = [stopping, EndOfStep(run_log), *_in_order(watchers, writers), same_beginning]
         trainer = _trainer(config, device, accumulation, [tensorboard, metrics_file], callbacks)
         try:
             with stopping.listening(trainer):
@@ -231,7 +247,10 @@ def run_training(config: Mapping[str, Any], ranks: Agreement) -> dict[str, float
             # no refusal any more: a fault, which wants its traceback
             raise RuntimeError(f"the training broke off after step {trainer.global_step}") from error
     final = run.final_metrics()
-    terminal.note(f"done: {trainer.global_step} steps in {run.path}", style="bold")
+    done = (
+        f"done: {trainer.global_step} steps" if ended.why is None else f"ended early after step {trainer.global_step}"
+    )
+    terminal.note(f"{done} in {run.path}" + (f": {ended.why}" if ended.why else ""), style="bold")
     tokens = trainer.global_step * config["global_batch"] * model_config.max_seq_len
     for line in account.account(final, tokens=tokens, seconds=time.monotonic() - began, run=run.path):
         terminal.note(f"  {line}", style="")
@@ -259,6 +278,7 @@ def _trainer(
         precision=config["trainer"]["precision"],
         max_steps=config["max_steps"],
         max_epochs=-1,  # one endless epoch
+        log_every_n_steps=config["log_every"],  # where callbacks of Lightning's ask
         accumulate_grad_batches=accumulation,
         val_check_interval=config["val_every"] * accumulation,  # Lightning counts micro-batches
         check_val_every_n_epoch=None,
@@ -280,24 +300,3 @@ def _in_order(watchers: list[L.Callback], writers: list[L.Callback]) -> list[L.C
     none of that is asked again."""
     last = [w for kind in (MedianPruning, Checkpoints) for w in watchers if isinstance(w, kind)]
     return [*(w for w in watchers if w not in last), Faults(), *writers, *last]
-
-
-@contextmanager
-def lightning_without_noise() -> Iterator[None]:
-    """Lightning's advice that does not hold here, each for its reason; everything else it says is heard."""
-    loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)  # banners: of hardware that is not there, of ranks
-    try:
-        with warnings.catch_warnings():
-            # windows of memory-mapped shards are read in place: workers are for slow disks
-            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-            # our loader begins where the completed steps say
-            warnings.filterwarnings("ignore", message=".*ended before the epoch ended and your dataloader is.*")
-            # Lightning 2.6 calls a part of torch that is to change its name
-            warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -98,6 +98,7 @@ MAY_IMPORT = {
     "running": {
         "running",
         "analysis.budget",
+        "analysis.deciding_callbacks",
         "analysis.memory_budget",
         "analysis.mix_law",
         "callbacks",

@@ -13,6 +13,7 @@ from analysis.comparison.finding import common_folder
 from analysis.comparison.judged import read_figures
 from analysis.comparison.run import Run, State
 from analysis.comparison.settings import PLACES, TRUNK, deciding, flatten, is_cosmetic
+from analysis.deciding_callbacks import settings_of
 
 CHANGED = "changed under way"
 _AROUND = ("device", "git.revision", "versions.")  # of what a run's environment says, what its result may depend on
@@ -47,6 +48,8 @@ def _read_run(path: Path, name: str) -> Run:
             State.PRUNED,
             f"at step {int(rows[-1]['step']):,} of {int(settings['max_steps']):,}, as others were ahead",
         )
+    if state is State.UNFINISHED and (why := _ended_early(path, at=int(rows[-1]["step"]))):
+        state, note = State.ENDED_EARLY, f"at step {int(rows[-1]['step']):,} of {int(settings['max_steps']):,}: {why}"
     trunk = _trunk(settings, {path.resolve()})
     return Run(path, name, state, note, settings, environment, rows, samples, read_figures(path), trunk, *sizes)
 
@@ -93,6 +96,15 @@ def _state(rows: tuple[Mapping[str, float], ...], torn: int, steps: int, running
     if last < steps:
         return State.UNFINISHED, f"at step {last:,} of {steps:,}, and nobody is training it"
     return State.DONE, "" if "val/loss/mean" in rows[-1] else "no validation after its last step"
+
+
+def _ended_early(path: Path, *, at: int) -> str | None:
+    """Why a callback ended the run after its last row; None: none did."""
+    try:
+        ended = json.loads((path / "ended_early.json").read_bytes())
+        return str(ended["why"]) if ended["step"] == at else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def _is_locked(path: Path) -> bool:
@@ -190,10 +202,12 @@ def _is_sample(row: Mapping[str, Any]) -> bool:
 def _changes(path: Path, settings: Mapping[str, Any]) -> str:
     """What decides the result and was something else before some step, in words."""
     changes = []
+    deciders = settings_of(settings, all_that_may=True)
     for row in _objects(path):
         if row is not None and isinstance(row.get("changes"), dict):
             for key, pair in row["changes"].items():
-                decides = (key in settings and key not in PLACES and not is_cosmetic(key)) or key.startswith(_AROUND)
+                decides = key in settings and key not in PLACES and not is_cosmetic(key, deciders)
+                decides |= key.startswith(_AROUND)
                 if decides and isinstance(pair, list) and len(pair) == 2:
                     then, now = (str(value)[:10] if key == "git.revision" else value for value in pair)
                     changes.append(f"{key} from {then} to {now} after step {row.get('after_step')}")

@@ -22,6 +22,7 @@ class State(StrEnum):
     RUNNING = "running"
     UNFINISHED = "unfinished"
     PRUNED = "pruned"
+    ENDED_EARLY = "ended early"
     EMPTY = "no step logged"
     BROKEN = "broken"
     MISSING = "missing"

@@ -5,6 +5,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from analysis.deciding_callbacks import settings_of
+
 ABSENT = "—"
 """A setting that a run does not have."""
 PLACES = frozenset({"name", "runs_dir", "run_dir", "sweep_dir", "jobs_at_once", "data_dir", "resume"})
@@ -17,8 +19,14 @@ _PROCESSES = ("trainer.devices", "trainer.num_nodes", "trainer.strategy")  # the
 _COSMETIC = (*_WATCHING, *_MAKING, *_PROCESSES)
 
 
-def is_cosmetic(key: str) -> bool:
-    """Whether a setting changes no result beyond rounding."""
+def is_cosmetic(key: str, deciders: tuple[str, ...] = ()) -> bool:
+    """Whether a setting changes no result beyond rounding.
+
+    Args:
+        deciders: beginnings of the settings of callbacks that may change weights.
+    """
+    if key.startswith(deciders):
+        return False
     return any(key == name.removesuffix(".") or (name.endswith(".") and key.startswith(name)) for name in _COSMETIC)
 
 
@@ -49,7 +57,8 @@ def deciding(
             be read.
     """
     every = described(settings, environment) | ({} if trunk is None else {TRUNK: trunk})
-    return {key: value for key, value in every.items() if key != SEED and not is_cosmetic(key)}
+    deciders = settings_of(settings, all_that_may=True)
+    return {key: value for key, value in every.items() if key != SEED and not is_cosmetic(key, deciders)}
 
 
 def unlike(described: Sequence[Mapping[str, Any]]) -> list[str]:

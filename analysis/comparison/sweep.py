@@ -98,7 +98,7 @@ def sweep_table(rows: Sequence[Row]) -> Table:
 def _state(run: Run, code: int | None) -> str:
     refused = code and code not in (*_STOPPED, _NOT_FINITE)  # be it done, with other settings than were asked for now
     unsaved = run.state is State.DONE and (code in _LOST or not any((run.path / "checkpoints").glob("step_*.pt")))
-    if run.state in (State.DONE, State.PRUNED, State.RUNNING) and not refused and not unsaved:
+    if run.state in (State.DONE, State.PRUNED, State.ENDED_EARLY, State.RUNNING) and not refused and not unsaved:
         return str(run.state)
     if not code:
         return "no checkpoint" if unsaved else "unfinished"

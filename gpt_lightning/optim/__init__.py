@@ -8,6 +8,7 @@ from gpt_lightning.optim.parameter_groups import apply_multipliers, parameter_gr
 from gpt_lightning.optim.schedules import learning_rate_schedule
 from gpt_lightning.optim.spikes import Spikes
 from gpt_lightning.optim.step_counts import place_step_counts
+from gpt_lightning.optim.trial_step import try_step
 
 __all__ = [
     "MuonAdamW",
@@ -16,4 +17,5 @@ __all__ = [
     "learning_rate_schedule",
     "parameter_groups",
     "place_step_counts",
+    "try_step",
 ]

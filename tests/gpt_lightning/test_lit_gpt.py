@@ -14,7 +14,7 @@ from data_modules.batches import Batch
 from gpt_lightning.lit_gpt import LitGPT
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.optim import parameter_groups
-from running.training import lightning_without_noise
+from running.lightnings_advice import lightning_without_noise
 
 SIZES = {"vocab_size": 61, "max_seq_len": 8, "d_model": 16, "n_layers": 1, "n_heads": 2, "d_ff": 32}
 

@@ -15,7 +15,7 @@ from data_modules.batches import Batch
 from gpt_lightning.lit_gpt import LitGPT, NotFinite
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.optim import MuonAdamW, Spikes, parameter_groups
-from running.training import lightning_without_noise
+from running.lightnings_advice import lightning_without_noise
 
 STEPS, ACCUMULATION = 6, 3
 ADAMW: dict[str, Any] = {"make_optimizer": partial(torch.optim.AdamW, lr=1e-2, weight_decay=0.1)}
