@@ -10,12 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from analysis.long_series import extremes, means
-from analysis.run_record import Curves, RunRecord, Series, smooth
+from analysis.long_series import extremes, finite, means, smooth
+from analysis.run_record import Curves, RunRecord, Series
 
 # From dark to light, so that they stay apart in greyscale too.
 COLOURS = ("#1b2a5c", "#b5361c", "#2f8f83", "#8a6fc1", "#e0a526", "#9cc7e8")
 STYLES: tuple[Any, ...] = ("-", (0, (6, 1.5)), (0, (2, 1)), (0, (6, 1.5, 1, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1, 1, 1)))
+_HATCHES = ("", "///", "...", "xxx")
 
 _LABELS = 32  # that fit above each other beside a picture of one panel
 _NAMED = 8.0  # %: an area that is thicker has room for its source's name
@@ -27,7 +28,7 @@ def draw_curves(curves: Curves, path: Path) -> Figure:
     figure = Figure(figsize=(11, 7), layout="constrained")
     loss, rate, speed, memory = figure.subplots(2, 2, sharex=True).flat
     _draw_line(loss, curves.loss, color="#a9b7d1", linewidth=1, label="each logged step")
-    steps, values = means(curves.loss, most=_POINTS)
+    steps, values = means(finite(curves.loss), most=_POINTS)
     loss.plot(steps, smooth(values), color=COLOURS[0], linewidth=2, label="smoothed")
     if len(curves.validation[0]):
         loss.plot(
@@ -70,6 +71,11 @@ def draw_curves(curves: Curves, path: Path) -> Figure:
     return _finish(figure, path, title=curves.title, last_step=max(int(steps.max(initial=1)) for steps, _ in drawn))
 
 
+def line_look(n: int) -> dict[str, Any]:
+    """Colour and line style of the source with number `n`: no two of the first 36 are alike."""
+    return {"color": COLOURS[n % len(COLOURS)], "linestyle": STYLES[(n + n // len(COLOURS)) % len(STYLES)]}
+
+
 def _draw_line(axes: Axes, series: Series, **look: Any) -> None:
     axes.plot(*extremes(series, most=_POINTS), **look)
     if not len(series[0]):
@@ -86,21 +92,22 @@ def draw_mix(run: RunRecord, path: Path) -> Figure:
     _draw_shares(bearing, run, "mix/planned_loss_bearing", "mix/realised_loss_bearing")
     bearing.set(title="What bears the loss", ylabel="% of the loss-bearing tokens")
     steps, drifts = run.by_source("mix/drift")
-    drift.fill_between(steps, drifts.min(axis=0), drifts.max(axis=0), color="0.9", label="all sources lie in here")
+    between = drift.fill_between(steps, drifts.min(axis=0), drifts.max(axis=0), color="0.9")
     for n, source in enumerate(run.sources):
-        look = {"color": COLOURS[n % len(COLOURS)], "linestyle": STYLES[n % len(STYLES)]}
-        epochs.plot(*run.series(f"mix/epochs/{source}"), **look, linewidth=2)
-        drift.plot(*run.series(f"mix/drift/{source}"), **look, linewidth=1)
+        epochs.plot(*run.series(f"mix/epochs/{source}"), **line_look(n), linewidth=2, label=_plain(source))
+        drift.plot(*run.series(f"mix/drift/{source}"), **line_look(n), linewidth=1, label=_plain(source))
     epochs.set(title="Passes over each source", ylabel="epochs", xlabel="step")
     epochs.set_ylim(bottom=0)
     drift.set(title="Drift from the exact share: it stays under two", ylabel="sequences", xlabel="step", ylim=(-2, 2))
-    drift.legend(frameon=False, loc="upper right")
-    both = list(zip(areas, epochs.lines, strict=True))[::-1]  # stacked from below: list them from above
-    names = [_plain(source) for source in run.sources[::-1]]
-    handles: list[Any] = [*both, *mix.lines[:1]]  # one source has no border
+    named: dict[str, Any] = dict(zip(map(_plain, run.sources), zip(areas, epochs.lines, strict=True), strict=True))
+    named = dict(reversed(named.items()))  # stacked from below: list them from above
+    if mix.lines:  # one source has no border
+        named[str(mix.lines[0].get_label())] = mix.lines[0]
+    between.set_label("range of all drifts")
+    named[str(between.get_label())] = between
     side_by_side = {tuple: HandlerTuple(ndivide=None)}
     place: dict[str, Any] = {"loc": "outside right upper", "frameon": False, "handlelength": 5}
-    figure.legend(handles, [*names, "realised, border to border"][: len(handles)], handler_map=side_by_side, **place)
+    figure.legend([*named.values()], [*named], handler_map=side_by_side, **place)
     return _finish(figure, path, title=run.curves.title, last_step=run.rows[-1]["step"])
 
 
@@ -108,9 +115,11 @@ def _draw_shares(axes: Axes, run: RunRecord, planned_key: str, realised_key: str
     """The planned shares as areas, which are given back, and the realised ones as the lines between them."""
     steps, planned = run.by_source(planned_key)
     realised = run.by_source(realised_key)[1]
-    areas = axes.stackplot(steps, planned * 100, colors=COLOURS, alpha=0.75)
+    areas = axes.stackplot(steps, planned * 100, labels=[*map(_plain, run.sources)], colors=COLOURS, alpha=0.75)
+    for n, area in enumerate(areas):
+        area.set(hatch=_HATCHES[n // len(COLOURS) % len(_HATCHES)], edgecolor="white", linewidth=0)
     for border in np.cumsum(realised * 100, axis=0)[:-1]:
-        axes.plot(steps, border, color="black", linewidth=1)
+        axes.plot(steps, border, color="black", linewidth=1, label="realised, border to border")
     axes.set_ylim(0, 100)
     tops = np.cumsum(planned * 100, axis=0)
     inner = slice(len(steps) // 6, -(len(steps) // 6) or None)  # where a name does not run out of the panel
@@ -132,36 +141,19 @@ def draw_perplexity(run: RunRecord, path: Path) -> Figure:
     figure = Figure(figsize=(11, 6.5), layout="constrained")
     axes = figure.subplots()
     right_end = run.rows[-1]["step"]
+    labels: list[tuple[float, str, str]] = []
     for n, source in enumerate(run.sources):
         steps, values = run.series(f"val/perplexity/{source}")
-        axes.plot(
-            steps,
-            values,
-            color=COLOURS[n % len(COLOURS)],
-            linestyle=STYLES[n % len(STYLES)],
-            linewidth=2,
-            marker="o",
-            markersize=4,
-            clip_on=False,
-        )
-        axes.hlines(
-            run.unigram_perplexity(source),
-            0,
-            right_end,
-            color=COLOURS[n % len(COLOURS)],
-            linestyle=STYLES[n % len(STYLES)],
-            linewidth=1,
-            alpha=0.6,
-        )
+        look, unigram = line_look(n), run.unigram_perplexity(source)
+        dots: dict[str, Any] = {"marker": "o", "markersize": 4, "clip_on": False}
+        if len(steps):
+            axes.plot(steps, values, **look, **dots, linewidth=2, label=_plain(source))
+        axes.hlines(unigram, 0, right_end, **look, linewidth=1, alpha=0.6, label=_plain(f"unigram {source}"))
+        labels += [(value, f"{source} {value:.1f}", look["color"]) for value in values[-1:]]
+        labels.append((unigram, f"unigram {source} {unigram:.0f}", look["color"]))
     axes.set_yscale("log")
-    labels = []
-    for n, source in enumerate(run.sources):
-        unigram = run.unigram_perplexity(source)
-        if (value := run.last(f"val/perplexity/{source}")) is not None:
-            labels.append((value, f"{source} {value:.1f}", COLOURS[n % len(COLOURS)]))
-            labels.append((unigram, f"unigram {source} {unigram:.0f}", COLOURS[n % len(COLOURS)]))
     _label_right(axes, right_end, labels)
-    if not labels:
+    if not axes.lines:
         axes.annotate("not validated yet", (0.5, 0.5), xycoords="axes fraction", ha="center", color="0.4")
     axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))

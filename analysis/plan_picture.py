@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.pictures import COLOURS, STYLES
+from analysis.pictures import COLOURS, line_look
 
 
 def draw_plan(
@@ -44,7 +44,7 @@ def draw_plan(
     handles, labels = mix.get_legend_handles_labels()  # areas are stacked from below: list them from above
     mix.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     for k, (name, values) in enumerate(epochs.items()):
-        passes.plot(steps, values, color=colours[k], linestyle=STYLES[k % len(STYLES)], linewidth=2, label=name)
+        passes.plot(steps, values, **line_look(k), linewidth=2, label=name)
     highest = max(float(values[-1]) for values in epochs.values())
     for most in sorted(
         most for most in set(max_epochs.values()) if most <= 4 * highest
@@ -66,7 +66,11 @@ def draw_plan(
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         axes.set_xlim(0, steps[-1])
         if from_step:
-            axes.axvline(from_step, color="black", linestyle=":", linewidth=1.5)
+            axes.axvline(
+                from_step, color="black", linestyle=":", linewidth=1.5, label=f"begins after step {from_step:,}"
+            )
+    if from_step:
+        rate.legend(handles=rate.lines[-1:], loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     figure.suptitle(title, x=0.01, ha="left")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

@@ -9,15 +9,17 @@ from pathlib import Path
 
 from analysis import standalone_page
 from analysis.comparison.reading import read_runs
+from analysis.comparison.settings import is_cosmetic, shortened, text_of
 from analysis.run_record import RunRecord
 from gpt_lightning.console import visible
 
+_LONGEST = 120  # characters of a setting
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1c2330; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
 h1, h2 { line-height: 1.2; } h2 { margin-top: 2.5rem; }
 table { border-collapse: collapse; } th, td { padding: .25rem .9rem .25rem 0; text-align: left; vertical-align: top; }
 th { border-bottom: 2px solid #1b2a5c; } td { border-bottom: 1px solid #e3e6ee; } .number { text-align: right; }
-td { overflow-wrap: anywhere; }
+td { overflow-wrap: anywhere; } td:first-child { min-width: 7em; }
 img { max-width: 100%; } pre { white-space: pre-wrap; overflow-wrap: anywhere; background: #f5f6fa; padding: .6rem .9rem; }
 .prompt { color: #1b2a5c; font-weight: 600; } .note { color: #5b6478; }
 """
@@ -32,12 +34,12 @@ def write_page(run: RunRecord, pictures: Mapping[str, Path], path: Path) -> None
         path: where to write it.
     """
     sections = [
+        ("Settings", _settings(run)),
         ("Validation", _validation(run)),
         *((heading, [picture(heading, file)]) for heading, file in pictures.items()),
         ("Samples", _samples(run)),
         ("What happened under way", _events(run)),
         ("Made with", _environment(run)),
-        ("Settings", [f"<details><summary>config.yaml</summary><pre>{escape(run.settings)}</pre></details>"]),
     ]
     body = "\n".join(f"<h2>{escape(heading)}</h2>\n" + "\n".join(parts) for heading, parts in sections)
     standalone_page.write_page(
@@ -66,6 +68,25 @@ def write_samples(run: RunRecord, path: Path) -> None:
 def _verbatim(text: str) -> list[str]:
     """A text as Markdown shows it letter for letter, whatever ends its lines; control characters as signs."""
     return [f"    {visible(line)}" for line in text.splitlines() or [""]]
+
+
+def _settings(run: RunRecord) -> Iterator[str]:
+    """With what it was made: command, git revision and settings, a row a group, and all of config.yaml behind them."""
+    git = run.environment.get("git") or {}
+    revision = git.get("revision") or "not recorded: git was not there, or the code is not a clone"
+    rows = [
+        ("command", str(run.environment.get("command") or "not recorded")),
+        ("revision", f"{revision}{', with changes that were not committed' if git.get('changed') else ''}"),
+    ]
+    groups: dict[str, list[str]] = {}
+    for key, value in read_runs([run.path])[0].settings.items():
+        group, _, name = key.partition(".")
+        if not is_cosmetic(key):
+            said = f"{name or group}={shortened(text_of(value), _LONGEST)}"
+            groups.setdefault(group if name else "training", []).append(said)
+    rows += [(group, ", ".join(said)) for group, said in groups.items()]
+    yield table(("", ""), rows)
+    yield f"<details><summary>config.yaml</summary><pre>{escape(run.settings)}</pre></details>"
 
 
 def _validation(run: RunRecord) -> Iterator[str]:
@@ -116,7 +137,6 @@ def _events(run: RunRecord) -> Iterator[str]:
 def _environment(run: RunRecord) -> Iterator[str]:
     environment = run.environment
     rows = [("device", environment.get("device")), *environment.get("versions", {}).items()]
-    rows += [("revision", (environment.get("git") or {}).get("revision"))]
     yield table(("", ""), [(name, str(value)) for name, value in rows if value])
     tokens = [
         (name, f"{source['train_tokens']:,}", source["fingerprint"][:12])

@@ -1,7 +1,6 @@
 """What one run wrote, as arrays."""
 
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -227,18 +226,6 @@ def _instead(path: Path) -> str:
     if (named / "environment.json").is_file():
         return f"the run of that name is run={named}"
     return f"train one with python train.py name={path.name}"
-
-
-def smooth(values: np.ndarray) -> np.ndarray:
-    """A mean around each value, weighted by a Gaussian of a fortieth of them; at the ends, over those that there are."""
-    if not len(values):
-        return values
-    width = min(max(len(values) / 40, 0.5), 200)
-    reach = math.ceil(5 * width)
-    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
-    sums, weights = (np.convolve(of, kernel)[reach:-reach] for of in (values, np.ones(len(values))))
-    smoothed: np.ndarray = sums / weights
-    return smoothed
 
 
 def asked(sample: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """The one folder that holds everything a run wrote.
 
-runs/<name>/config.yaml          resolved           environment.json    versions, git revision, arithmetic, data
+runs/<name>/config.yaml          resolved           environment.json    versions, git revision, command, data
 runs/<name>/checkpoints/         the newest three   tensorboard/
 runs/<name>/metrics.jsonl        one row a step     samples.jsonl       training_<time>.log     report/
 runs/<name>/plan.json plan.png   what was planned   changes.jsonl       settings that were changed under way, if any were
@@ -13,6 +13,8 @@ runs/<name>/saved.json           after which step a checkpoint was last saved: i
 import json
 import os
 import platform
+import shlex
+import sys
 import time
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -113,7 +115,8 @@ class RunDirectory:
                 _write(self.path / "environment.json", json.dumps(environment, indent=2) + "\n")
             return {**beginning.changes, **elsewhere}
         tokenizer = next(iter(sources.values())).information["tokenizer"]["fingerprint"]  # of all sources the same
-        environment = _environment() | {"tokenizer": tokenizer, "initial_weights": initial_weights, "data": data}
+        begun_with = {"command": _command(), "tokenizer": tokenizer, "initial_weights": initial_weights, "data": data}
+        environment = _environment() | begun_with
         if beginning.branching:
             environment["branched_from"] = _branched_from(beginning)
         self._write_config(config)
@@ -196,6 +199,12 @@ def _environment() -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores",
         "arithmetic": arithmetic(),
     }
+
+
+def _command() -> str | None:
+    """How train.py was started, fit to be typed again; None: this process is another program, such as a notebook."""
+    script = next((n for n, argument in enumerate(sys.orig_argv) if n and Path(argument).name == "train.py"), None)
+    return None if script is None else shlex.join(["python", *sys.orig_argv[script:]])
 
 
 def _write(path: Path, text: str) -> None:

@@ -9,14 +9,16 @@ import numpy as np
 
 from analysis.comparison.comparing import Comparison
 from analysis.comparison.labels import labels_of
-from analysis.comparison.run import State
+from analysis.comparison.run import Run, State
+from analysis.long_series import finite, means, smooth
 from analysis.pictures import COLOURS
-from analysis.run_record import smooth
+from analysis.run_record import Series
 
 Figure = dict[str, Any]
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
 _MOST_POINTS = 500  # of a curve: a page of forty runs stays small, and a screen shows no more
+_MOST_SMOOTHED = 4000  # values; of more, each is the mean of its neighbours first
 MOST_SHOWN = 12
 """Runs in the chart of the loss at first, the best of those that compare; the others wait in its legend."""
 _MARKS = 6  # on a training curve: colours alone say little in greyscale
@@ -37,11 +39,11 @@ def loss_figure(comparison: Comparison) -> tuple[Figure, list[dict[str, Any]]]:
         label = labels[run.name]
         first = True
         for panel, key in (("", "train/loss"), ("2", "val/loss/mean")):
-            steps, values = _finite(*run.series(key))
+            steps, values = finite(run.series(key)) if panel else _smoothed(run)
             if not len(steps):
                 continue
             if not panel:
-                steps, values = _thin(steps, smooth(values))
+                steps, values = _thin(steps, values)
             traces.append(
                 {
                     "type": "scatter",
@@ -120,9 +122,9 @@ def _highest_of_interest(comparison: Comparison) -> float | None:
     """So that the first steps do not flatten all that comes after: the loss after a twentieth of the run, of most runs."""
     losses = []
     for run in comparison.comparable:
-        steps, values = _finite(*run.series("train/loss"))
+        steps, values = _smoothed(run)
         if len(steps) > 1:
-            losses.append(float(np.interp(run.steps / 20, steps, smooth(values))))
+            losses.append(float(np.interp(run.steps / 20, steps, values)))
     return float(np.median(losses)) * 1.03 if losses else None
 
 
@@ -147,9 +149,10 @@ def plain(text: str) -> str:
     return escape(text, quote=False)
 
 
-def _finite(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    finite = np.isfinite(values)
-    return steps[finite], values[finite]
+def _smoothed(run: Run) -> Series:
+    """Its training loss."""
+    steps, values = means(finite(run.series("train/loss")), most=_MOST_SMOOTHED)
+    return steps, smooth(values)
 
 
 def _thin(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -128,8 +128,9 @@ def _loss(comparison: Comparison, above: bool) -> Iterator[str]:
     if len(comparison.comparable) > MOST_SHOWN:
         waiting = f"At first the {MOST_SHOWN} best are shown; the others, and runs that are not compared, are"
     yield (
-        '<p class="small">Training loss is smoothed by a Gaussian as wide as a fortieth of what was logged. FLOPs are '
-        "6 N + 12 n_layers d_model T for each token, forward and backward. Time is that of training alone, tokens over speed: "
+        '<p class="small">Training loss is smoothed by lines fitted around each step, over a twentieth of what was logged. '
+        "FLOPs are 6 N + 12 n_layers d_model T for each token, forward and backward. Time is that of training alone, tokens over "
+        "speed: "
         f"without validation, sampling and saving.{hours}{first} "
         f"{waiting} in the legend, where a click shows them.</p>"
     )

@@ -41,7 +41,7 @@ def _named(axis: Axis) -> str:
 
 def _curve_figure(curves: Sequence[Curve], axis: Axis, labels: Mapping[str, Label]) -> Figure:
     traces: list[Figure] = []
-    starred = False
+    named: set[str] = set()  # of the lines: a legend has each kind once
     for n, curve in enumerate(curves):
         colour, dash = COLOURS[n % len(COLOURS)], DASHES[n // len(COLOURS) % len(DASHES)]
         marker = {"color": colour, "size": 10, "symbol": SYMBOLS[n % len(SYMBOLS)]}
@@ -59,7 +59,8 @@ def _curve_figure(curves: Sequence[Curve], axis: Axis, labels: Mapping[str, Labe
             y, name = np.array([curve.loss[curve.x == value].mean() for value in x]), "mean of each value"
             line["width"] = 1
         drawn = {"x": six_digits(x), "y": six_digits(y), "mode": "lines", "name": name, "line": line}
-        traces.append({**drawn, "hoverinfo": "skip", "showlegend": len(curves) == 1})
+        traces.append({**drawn, "hoverinfo": "skip", "showlegend": name not in named})
+        named.add(name)
         if isinstance(curve.optimum, Parabola):
             star = {"color": "white", "size": 16, "symbol": "star", "line": {"color": colour, "width": 2}}
             at = _value_at(curve.optimum, axis)
@@ -68,11 +69,11 @@ def _curve_figure(curves: Sequence[Curve], axis: Axis, labels: Mapping[str, Labe
                 "y": [curve.optimum.loss],
                 "mode": "markers",
                 "marker": star,
-                "showlegend": not starred,
+                "showlegend": "star" not in named,
             }
             hover = "%{x:.3g}: %{y:.4f}<extra>lowest of the parabola</extra>"
             traces.append({**lowest, "name": "lowest of the parabola", "legendrank": 2000, "hovertemplate": hover})
-            starred = True
+            named.add("star")
     gridded = {"gridcolor": "#e6e6e6", "zeroline": False, "ticks": "outside", "tickcolor": "#999", "automargin": True}
     tried = sorted({float(x) for curve in curves for x in curve.x})
     ticks = {"tickvals": tried, "ticktext": tick_texts(tried)} if len(tried) <= _MOST_TICKS else {}

@@ -30,7 +30,7 @@ def draw_predictions(law: MixLaw, runs: MixRuns, path: Path) -> None:
             axes.plot(held_out.losses[:, n], predicted[:, n], "x", color=COLOURS[1], markersize=4, label="held out")
             shown += [held_out.losses[:, n], predicted[:, n]]
         ends = [min(map(np.min, shown)), max(map(np.max, shown))]
-        axes.plot(ends, ends, color="0.4", linewidth=1)
+        axes.plot(ends, ends, color="0.4", linewidth=1, label="as measured")
         axes.set(title=_plain(name))
     panels[0].legend(frameon=False, fontsize=9)
     figure.supxlabel("measured loss, nats a token")

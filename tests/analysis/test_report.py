@@ -5,6 +5,7 @@ import html
 import json
 import re
 import shutil
+import sys
 from base64 import b64decode
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +14,12 @@ from typing import Any
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 import launch
-from analysis.pictures import draw_curves, draw_mix, draw_perplexity
-from analysis.run_record import RunRecord, read_rows, smooth
+from analysis.long_series import smooth
+from analysis.pictures import draw_curves, draw_mix, draw_perplexity, line_look
+from analysis.run_record import RunRecord, read_rows
 from callbacks import Stopped
 from callbacks.line_file import LineFile
 from gpt_lightning.console import visible
@@ -55,8 +58,9 @@ def test_a_run_becomes_pictures_and_a_summary(
 
 
 def test_the_page_stands_alone_and_tells_what_happened(
-    tiny_config: Callable[..., dict[str, Any]], tmp_path: Path
+    tiny_config: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sys, "orig_argv", ["/bin/python3", "-u", "train.py", "name=told", "words=<a b>"])
     hostile = "</pre><script>document.title='mine'</script>"
     settings = ["name=told", "max_steps=16", "curriculum=constant", "curriculum.mixes.base={stdlib:1}"]
     config = tiny_config(*settings)
@@ -74,6 +78,13 @@ def test_the_page_stands_alone_and_tells_what_happened(
     ]
     assert not re.findall(r"(?:src|href)=\"(?!data:)|@import|url\(|<script", page)
     assert html.escape(hostile) in page
+    begin = page[: page.index("<h2>Validation")]
+    assert html.escape("python train.py name=told 'words=<a b>'") in begin
+    assert run.environment["git"]["revision"] in begin
+    assert "<td>d_model=32" in re.sub("vocab_size=512, max_seq_len=32, ", "", begin)
+    assert "lr=0.001, " in begin
+    assert "max_steps=16, " in begin
+    assert "<summary>config.yaml</summary>" in begin
     assert "optimizer.lr was 0.002, and is 0.001 from here on" in page
     assert f">{run.resumed_steps[0]}</td><td>interrupted, and gone on from its checkpoint" in page
     samples = (run.path / "report" / "samples.md").read_text()
@@ -164,7 +175,7 @@ def test_a_run_of_one_source_is_drawn(tiny_config: Callable[..., dict[str, Any]]
     train(config)
     run = RunRecord(tmp_path / "runs" / "one")
     legend = draw_mix(run, tmp_path / "mix.png").legends[0]
-    assert [text.get_text() for text in legend.get_texts()] == ["stdlib"]
+    assert [text.get_text() for text in legend.get_texts()] == ["stdlib", "range of all drifts"]
 
 
 def test_the_pictures_hold_what_they_say(sweep: Path, tmp_path: Path) -> None:
@@ -193,6 +204,34 @@ def test_the_pictures_hold_what_they_say(sweep: Path, tmp_path: Path) -> None:
     assert not any(a.overlaps(b) for n, a in enumerate(boxes) for b in boxes[:n])
 
 
+def unnamed(figure: Figure) -> list[Any]:
+    """The lines and areas that neither a legend nor a text of their panel names; the only line of a panel has its title."""
+    every = [*figure.legends, *(legend for axes in figure.axes if (legend := axes.get_legend()))]
+    named = {text.get_text() for legend in every for text in legend.get_texts()}
+    missing = []
+    for axes in figure.axes:
+        drawn = [*axes.lines, *axes.collections]
+        beside = [text.get_text() for text in axes.texts]
+        for line in drawn if len(drawn) > 1 else []:
+            label = str(line.get_label())
+            if label not in named and not any(text.startswith(label) for text in beside):
+                missing.append(label)
+    return missing
+
+
+def test_legends_name_every_line(sweep: Path, reported: Path, tmp_path: Path) -> None:
+    run = RunRecord(sweep / "a")
+    curves = dataclasses.replace(run.curves, saved=[4, 8], resumed=[6], changed=[8])
+    assert unnamed(draw_curves(curves, tmp_path / "curves.png")) == []
+    assert unnamed(draw_mix(run, tmp_path / "mix.png")) == []
+    assert unnamed(draw_perplexity(run, tmp_path / "perplexity.png")) == []
+    rows = [{k: v for k, v in row.items() if not k.startswith("val/")} for row in read_rows(reported / "metrics.jsonl")]
+    (reported / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert unnamed(draw_perplexity(RunRecord(reported), tmp_path / "perplexity.png")) == []
+    looks = [str(line_look(n)) for n in range(36)]
+    assert len(set(looks)) == len(looks)  # and no two of a picture look alike
+
+
 def test_a_torn_line_is_left_for_later(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"ste')
     assert read_rows(tmp_path / "metrics.jsonl") == [{"step": 1}, {"step": 2}]
@@ -211,8 +250,9 @@ def test_rows_with_strange_line_breaks_stay_whole(tmp_path: Path) -> None:
     assert read_rows(path) == rows[:2]
 
 
-def test_smoothing_keeps_what_is_smooth_and_does_not_lag() -> None:
+def test_smoothing_keeps_what_is_smooth_and_has_no_hook_at_its_ends() -> None:
     assert smooth(np.full(20, 3.0)) == pytest.approx(np.full(20, 3.0))
-    assert smooth(np.arange(40.0))[20] == pytest.approx(20.0)  # a straight line stays where it is
+    for n in (1, 2, 3, 40, 700):
+        assert smooth(np.arange(float(n))) == pytest.approx(np.arange(n), abs=1e-9)  # a straight line, to both its ends
     noise = np.random.default_rng(0).normal(size=400)
     assert smooth(noise).std() < 0.5 * noise.std()
