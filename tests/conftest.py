@@ -1,6 +1,10 @@
 """What the tests share: real text in small, and a run small enough to train in seconds."""
 
 import os
+
+# read when NumPy is imported; the matrices are small, and threads of several test workers wait for one another
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
 import shutil
 import subprocess
 import sys
@@ -13,13 +17,14 @@ from typing import Any
 import hypothesis
 import pytest
 import torch
+from filelock import FileLock
 
 import launch
 from data_modules import corpora
 from data_modules.corpora import DocumentCorpus
 from data_modules.corpora.documents import Document, text_of
 from data_modules.preparation import Recipe, prepare_source
-from gpt_lightning.tokenizer import load_tokenizer, train_bpe
+from gpt_lightning.tokenizer import Tokenizer, load_tokenizer, train_bpe
 from tests import forks
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -77,6 +82,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
+def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that the first of the test workers to ask for it makes, for all of them.
+
+    Args:
+        name: of the folder, in the session's temporary one.
+        make: is given the empty folder, and fills it.
+    """
+    session = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # whose own folder lies in that of the session
+        session = session.parent
+    folder, made = session / name, session / f"{name}.made"
+    with FileLock(session / f"{name}.lock"):
+        if not made.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
+            folder.mkdir()
+            make(folder)
+            made.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real texts and logs that are too large or too little ours to ship; see CONTRIBUTING.md."""
@@ -89,36 +114,36 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with a little of each embedded corpus, tokenized with a BPE of 512 ids."""
-    data_dir: Path = tmp_path_factory.mktemp("data")
+    return made_once(tmp_path_factory, "data", _prepare_tiny)
+
+
+def _prepare_tiny(data_dir: Path) -> None:
     texts = [text_of(document) for documents in CORPORA.values() for document in documents()]
     tokenizer = train_bpe(texts, vocab_size=512, path=data_dir / "bpe_512" / "tokenizer.json")
     for name, documents in CORPORA.items():
-        prepare_source(
-            DocumentCorpus(documents, origin={"corpus": name}),
-            name=name,
-            tokenizer=tokenizer,
-            folder=data_dir / "bpe_512" / name,
-            licence="test",
-            recipe=Recipe(val_fraction=0.1, shard_tokens=20_000),
-        )
-    return data_dir
+        _prepare(data_dir, name, documents, tokenizer, Recipe(val_fraction=0.1, shard_tokens=20_000))
 
 
 @pytest.fixture(scope="session")
 def scarce_data(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same corpora and tokenizer, of each source about 30 sequences of 32 tokens: a tiny run reads them more than once."""
-    data_dir: Path = tmp_path_factory.mktemp("scarce")
+    return made_once(tmp_path_factory, "scarce", partial(_prepare_scarce, tiny_data))
+
+
+def _prepare_scarce(tiny_data: Path, data_dir: Path) -> None:
     shutil.copytree(tiny_data / "bpe_512", data_dir / "bpe_512", ignore=shutil.ignore_patterns(*CORPORA))
+    tokenizer = load_tokenizer(data_dir / "bpe_512")
     for name, documents in CORPORA.items():
-        prepare_source(
-            DocumentCorpus(partial(_beginnings, documents), origin={"corpus": name}),
-            name=name,
-            tokenizer=load_tokenizer(data_dir / "bpe_512"),
-            folder=data_dir / "bpe_512" / name,
-            licence="test",
-            recipe=Recipe(val_fraction=0.1, limit_tokens=1200),
-        )
-    return data_dir
+        beginnings = partial(_beginnings, documents)
+        _prepare(data_dir, name, beginnings, tokenizer, Recipe(val_fraction=0.1, limit_tokens=1200))
+
+
+def _prepare(
+    data_dir: Path, name: str, documents: Callable[[], Iterable[Document]], tokenizer: Tokenizer, recipe: Recipe
+) -> None:
+    corpus = DocumentCorpus(documents, origin={"corpus": name})
+    folder = data_dir / "bpe_512" / name
+    prepare_source(corpus, name=name, tokenizer=tokenizer, folder=folder, licence="test", recipe=recipe)
 
 
 def _beginnings(documents: Callable[[], Iterable[Document]]) -> Iterator[Document]:
@@ -143,7 +168,7 @@ def sweep(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of `tests.sweep.train_sweep`; who changes something in it works on a copy."""
     from tests.sweep import train_sweep  # which is made of this module
 
-    return train_sweep(tmp_path_factory.mktemp("sweep"), tiny_data)
+    return made_once(tmp_path_factory, "sweep", partial(train_sweep, data_dir=tiny_data))
 
 
 def start(overrides: list[str], *flags: str) -> subprocess.CompletedProcess[str]:

@@ -1,31 +1,17 @@
 """train.py as it is started: on two ranks, in each of the ways that a user may; or to be killed."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
+import launch
 from tests.conftest import ROOT
 
 _TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-_KILLED = """
-import os, signal, sys
-import launch, torch, train
-from gpt_lightning.lit_gpt import LitGPT
-
-at, *overrides = sys.argv[1:]
-training_step = LitGPT.training_step
-
-def killed_at(lit, batch, batch_idx):
-    if batch_idx == int(at):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return training_step(lit, batch, batch_idx)
-
-LitGPT.training_step = killed_at
-torch.set_num_threads(1)
-train.train(launch.compose_config("train", overrides))
-"""
 _LIMIT = 200  # seconds
 
 Answer = subprocess.CompletedProcess[str]
@@ -72,7 +58,27 @@ def by_srun(*overrides: Sequence[str]) -> list[Answer]:
             task.kill()
 
 
+def on_ranks(module: str, n_ranks: int, folder: Path) -> None:
+    """`python -m <module> <rank> <n_ranks> <folder>` on each rank; none may fail."""
+    variables = os.environ | {"OMP_NUM_THREADS": "1"}
+    commands = [[sys.executable, "-m", module, str(rank), str(n_ranks), str(folder)] for rank in range(n_ranks)]
+    ranks = [
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=variables)
+        for command in commands
+    ]
+    try:
+        answers = [end(rank) for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    assert all(answer.returncode == 0 for answer in answers), "\n".join(answer.stdout for answer in answers)
+
+
 def killed(overrides: Sequence[str], *, at: int) -> None:
     """A run that gets SIGKILL as it begins a micro-batch; 0 is the first of the whole run."""
-    script = [sys.executable, "-c", _KILLED, str(at), *overrides]
-    assert subprocess.run(script, cwd=ROOT, check=False, capture_output=True).returncode == -signal.SIGKILL
+    faults = [["send", {"signal_name": "SIGKILL", "micro_batch": at}]]
+    asked = json.dumps({"config": launch.compose_config("train", overrides), "faults": faults})
+    script = [sys.executable, "-m", "tests.faults.nursery", asked]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(script, cwd=ROOT, check=False, capture_output=True, env=environment)
+    assert done.returncode == -signal.SIGKILL

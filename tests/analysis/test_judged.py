@@ -1,13 +1,13 @@
 """What evaluate.py found stands on the page that compares runs, and what cannot be read spoils nothing."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 from analysis.comparison import Comparison, read_runs
 from analysis.comparison.judged import read_figures
 from tests.analysis.test_comparison_page import cells, written
-from tests.sweep import copy_of
 
 
 def judge(run: Path, checkpoint: str, *results: Any) -> None:
@@ -24,7 +24,7 @@ def result(value: float | None, **more: Any) -> dict[str, Any]:
 def test_the_page_has_the_figures_of_the_newest_checkpoint_beside_each_other(sweep: Path, tmp_path: Path) -> None:
     a, b = (tmp_path / name for name in "ab")
     for run in (a, b):
-        copy_of(sweep / run.name, "copied").rename(run)
+        shutil.copytree(sweep / run.name, run, ignore=shutil.ignore_patterns("checkpoints", "tensorboard"))
     judge(a, "step_00000004", result(0.3), result(1.5, metric="bits", low=None, high=None))
     judge(
         b,

@@ -1,5 +1,6 @@
 """Muon on sharded parameters makes the steps that it makes on whole ones."""
 
+import sys
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from gpt_lightning.model import GPT
 from gpt_lightning.optim import MuonAdamW, muon, parameter_groups
 from gpt_lightning.sharding import ShardedStrategy, shard, whole
 from tests.gpt_lightning.models import FAMILIES, build
+from tests.starts import on_ranks
 
 # Weights whose rows do not divide by the ranks, so that matrices are cut anywhere; with 5 ranks the last one
 # has no row of some weights. Queries, keys and values have another number of rows each.
@@ -76,4 +78,8 @@ def assert_equal(sharded: Any, straight: Any) -> None:
 
 @pytest.mark.parametrize("n_ranks", [2, 5])
 def test_it_makes_the_same_steps_to_the_last_bit(n_ranks: int, tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(compare, (n_ranks, tmp_path), nprocs=n_ranks)
+    on_ranks("tests.gpt_lightning.test_muon_sharded", n_ranks, tmp_path)
+
+
+if __name__ == "__main__":
+    compare(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

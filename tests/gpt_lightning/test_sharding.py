@@ -1,5 +1,6 @@
 """Blocks gathered in bf16 compute what autocast makes of blocks gathered in fp32."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from gpt_lightning.model import GPT
 from gpt_lightning.sharding import shard, total_norm, whole
 from tests.gpt_lightning.models import FAMILIES, build, sequences
+from tests.starts import on_ranks
 
 RANKS = 2
 
@@ -68,4 +70,8 @@ def compare_models(rank: int, mesh: DeviceMesh, **choices: Any) -> None:
 
 
 def test_they_give_the_same_losses_and_gradients_to_the_last_bit(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(compare, (tmp_path,), nprocs=RANKS)
+    on_ranks("tests.gpt_lightning.test_sharding", RANKS, tmp_path)
+
+
+if __name__ == "__main__":
+    compare(int(sys.argv[1]), Path(sys.argv[3]))
