@@ -15,6 +15,7 @@ import math
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -33,10 +34,11 @@ from data_modules import Curriculum, SampleOrder
 from data_modules.diet_plan import SourcePlan, plan_diet
 from data_modules.mending import smallest_change
 from data_modules.order import Exhausted
+from gpt_lightning.checkpoint_folder import checkpoints_in, step_of
 from gpt_lightning.console import Console, say, visible
 from gpt_lightning.model import GPTConfig
-from running.beginning import beginning_of
-from running.data_folder import source_sizes
+from running.beginning import Beginning, beginning_of
+from running.data_folder import SourceSize, source_sizes
 from running.mix_design import propose_mixes
 from running.multirun import Multirun
 from running.run_config import accumulation_of, curriculum_of, order_of, schedule_of, watchers_of
@@ -67,8 +69,7 @@ def plan(config: Mapping[str, Any], *, silently: bool = False) -> dict[str, Any]
     curriculum, schedule = curriculum_of(config), schedule_of(config)
     accumulation_of(config)
     _refuse_what_cannot_be(config)
-    beginning = beginning_of(run.path, config)
-    sizes = source_sizes(config, curriculum, dict.fromkeys((*beginning.sources, *curriculum.sources)))
+    beginning, sizes, refused = _beginning(run.path, config, curriculum, may_be_another=not silently)
     sequences = {name: size.sequences for name, size in sizes.items()}
 
     def order_by(changed: Curriculum) -> SampleOrder:
@@ -97,13 +98,49 @@ def plan(config: Mapping[str, Any], *, silently: bool = False) -> dict[str, Any]
     if silently:
         return content
     _print(config, settings, sources, costs, expected)
-    run.path.mkdir(parents=True, exist_ok=True)
-    _draw(run.path / "plan.png", config, order, schedule, beginning.step)
-    (run.path / "plan.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    say(f"\n{run.path / 'plan.png'}, {run.path / 'plan.json'}")
+    if refused:
+        say(f"\n{run.path} is done, and this is the plan of another run, which needs name=…: {refused}")
+    else:
+        run.path.mkdir(parents=True, exist_ok=True)
+        _draw(run.path / "plan.png", config, order, schedule, beginning.step)
+        (run.path / "plan.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        say(f"\n{run.path / 'plan.png'}, {run.path / 'plan.json'}")
     if problems:
         raise ValueError("the plan does not hold: " + " ".join(problems))
     return content
+
+
+def _beginning(
+    run: Path, config: Mapping[str, Any], curriculum: Curriculum, *, may_be_another: bool
+) -> tuple[Beginning, dict[str, SourceSize], str | None]:
+    """Where the run would begin, how much there is of each source, and, for a run that is done and cannot go on with these
+    settings, why; then the beginning is that of a new run."""
+    anew = Beginning(None, 0, None, False)
+    if not (may_be_another and _is_done(run)):
+        beginning = beginning_of(run, config)
+        return beginning, source_sizes(config, curriculum, _sources(beginning, curriculum)), None
+    try:
+        beginning = beginning_of(run, config)
+        sizes = source_sizes(config, curriculum, _sources(beginning, curriculum))
+        with suppress(Exhausted):
+            order_of(config, curriculum, {name: size.sequences for name, size in sizes.items()}, beginning)
+    except ValueError as error:
+        return anew, source_sizes(config, curriculum, curriculum.sources), str(error)
+    return beginning, sizes, None
+
+
+def _sources(beginning: Beginning, curriculum: Curriculum) -> list[str]:
+    return list(dict.fromkeys((*beginning.sources, *curriculum.sources)))
+
+
+def _is_done(run: Path) -> bool:
+    """Whether a run lies there that has made all of its own steps."""
+    own = checkpoints_in(run / "checkpoints")
+    return (
+        bool(own)
+        and (run / "config.yaml").is_file()
+        and step_of(own[0]) == launch.read_config(run / "config.yaml").get("max_steps")
+    )
 
 
 def _as_begun(config: Mapping[str, Any], run: Path) -> Mapping[str, Any]:

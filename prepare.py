@@ -11,6 +11,7 @@ if __name__ == "__main__":  # before all that takes seconds to import
     end_at_once()
 
 import json
+import math
 import os
 import shutil
 import sys
@@ -37,7 +38,7 @@ from gpt_lightning.console import Console, say
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer, train_bpe
 from running.source_config import chosen_sources, is_commit, open_corpus, path_corpus, recipe_of, sources_to_train_on
 
-_FEW_TOKENS = 2_000
+_FEW_TOKENS = 5_000
 _REPORT_MB = 5.0  # of each source's validation documents, for the report on a new tokenizer
 
 
@@ -95,6 +96,7 @@ def _prepare(job: _Job) -> None:
         job.console.print(f"{name}: {folder}/source.json reads them where they lie, {summary(information)}")
         for remark in information["remarks"]:
             job.console.print(f"{name}: {remark}")
+        _say_little_validation(job, information)
         return
     number, of = _part(config["part"])
     parts = _parts(job, of)
@@ -108,11 +110,7 @@ def _prepare(job: _Job) -> None:
             return
         information = parts.prepare_all(workers=workers, progress=progress)
     job.console.print(f"{name}: prepared in {folder}, {summary(information)}")
-    if information["splits"]["val"]["tokens"] < _FEW_TOKENS:
-        job.console.print(
-            f"{name}: that is little to validate with; a larger sources.{job.key}.val_fraction gives more, or "
-            f"sources.{job.key}.split=tail where there are a few long texts"
-        )
+    _say_little_validation(job, information)
 
 
 def _join(job: _Job) -> None:
@@ -124,6 +122,22 @@ def _join(job: _Job) -> None:
         )
     information = _parts(job, int(begun.pop())).join()
     job.console.print(f"{job.name}: joined in {job.folder}, {summary(information)}")
+    _say_little_validation(job, information)
+
+
+def _say_little_validation(job: _Job, information: Mapping[str, Any]) -> None:
+    """Where a loss on the validation split would say little, and which setting gives more."""
+    train, val = information["splits"]["train"], information["splits"]["val"]
+    tokens, documents = val["tokens"], val["documents"]
+    if tokens >= _FEW_TOKENS and documents > 1:
+        return
+    share = max(1.5 * _FEW_TOKENS / (train["tokens"] + tokens), 2 * job.source["val_fraction"])
+    setting = f"sources.{job.key}.val_fraction={min(0.5, math.ceil(100 * share) / 100):g}"
+    either = f" or sources.{job.key}.split=tail, for a few long texts," if job.config["format"] is None else ""
+    job.console.print(
+        f"{job.name}: {tokens:,} tokens of {documents:,} document{'s' * (documents != 1)} are little to validate with: delete "
+        f"{job.folder} and prepare it again with {setting},{either} or with more text"
+    )
 
 
 def _verify(job: _Job) -> None:

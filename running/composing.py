@@ -105,7 +105,8 @@ def read_choice(group: str, name: str) -> dict[str, Any]:
 def to_dict(config: Any) -> dict[str, Any]:
     """A resolved config as plain dicts and lists.
 
-    A config may say `micro_batch: ${micro_batch_up_to:64}`, see `micro_batch_up_to`; and `vocab_size_at_least`.
+    A config may say `micro_batch: ${micro_batch_up_to:64}`, see `micro_batch_up_to`; and `vocab_size_at_least`. A
+    `schedule.warmup_steps` between 0 and 1 is a share of `max_steps`, and becomes steps.
 
     Raises:
         ValueError: a value is missing, or refers to one that does not exist.
@@ -117,7 +118,12 @@ def to_dict(config: Any) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise ValueError(f"the setting {error.full_key} has no value: {str(error).splitlines()[0]}.") from error
     assert isinstance(content, dict)
-    return {str(key): _meant(value, str(key)) for key, value in content.items()}
+    content = {str(key): _meant(value, str(key)) for key, value in content.items()}
+    schedule, steps = content.get("schedule"), content.get("max_steps")
+    share = schedule.get("warmup_steps") if isinstance(schedule, dict) else None
+    if isinstance(schedule, dict) and isinstance(share, float) and 0 < share < 1 and isinstance(steps, int):
+        schedule["warmup_steps"] = round(share * steps)
+    return content
 
 
 def _meant(value: Any, key: str) -> Any:

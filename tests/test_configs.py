@@ -15,6 +15,7 @@ from gpt_lightning.optim import learning_rate_schedule
 from gpt_lightning.tokenizer import load_tokenizer
 from running import allowed_targets
 from running.open_tasks import Examinee, open_tasks
+from running.run_config import schedule_of
 
 CHOICES = [
     (group.name, path.stem)
@@ -98,3 +99,25 @@ def test_mixed_curriculum_keeps_alpaca_to_four_epochs() -> None:
     resolved = curriculum.resolve(steps=config["max_steps"], tokens_per_step=129_024)
     drawn = resolved.weights_at(np.arange(config["max_steps"]))[:, curriculum.sources.index("alpaca")].sum() * 129_024
     assert 3.0 < drawn / (52_002 * 88 * 0.99) < curriculum.max_epochs["alpaca"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "steps"),
+    [
+        (["experiment=quickstart"], 50),
+        (["experiment=quickstart", "max_steps=20"], 1),
+        (["experiment=local"], 50),
+        (["experiment=mixed_curriculum"], 1750),
+        (["experiment=mixed_curriculum", "max_steps=20"], 1),
+        (["experiment=rangeflow"], 1750),
+        (["experiment=gpt2_5"], 4000),
+        (["experiment=quickstart", "schedule.warmup_steps=0.5", "max_steps=20"], 10),
+        (["experiment=quickstart", "schedule.warmup_steps=1"], 1),
+    ],
+)
+def test_a_warm_up_may_be_a_share_of_the_run(overrides: list[str], steps: int) -> None:
+    """A shortened trial needs max_steps alone; what is written into config.yaml are steps."""
+    config = launch.compose_config("train", overrides)
+    assert config["schedule"]["warmup_steps"] == steps
+    assert type(config["schedule"]["warmup_steps"]) is int
+    schedule_of(config)

@@ -209,3 +209,27 @@ def test_what_is_expected_of_alpaca_is_what_there_is(shared_data: Path, unprepar
     assert (expected.is_expected, measured.is_expected) == (True, False)
     assert expected.sequences == pytest.approx(measured.sequences * 52_002 / 5_000, rel=0.03)
     assert expected.loss_bearing == pytest.approx(np.mean(measured.loss_bearing), rel=0.03)
+
+
+def test_a_finished_run_does_not_refuse_another_plan(
+    settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is the plan of a new run, and the finished one's folder stays as it is; a sweep still hears what training would say."""
+    options = [*settings, "experiment=quickstart", "name=done", "max_steps=4", "val_every=4", "schedule.warmup_steps=1"]
+    train(launch.compose_config("train", options))
+    assert plan(launch.compose_config("plan", options))["from_step"] == 4
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*")}
+    for change, refusal in (
+        ("optimizer.lr=0.1", "nothing is left for optimizer.lr=0.1"),
+        ("seed=5", "was begun with seed="),
+        ("max_steps=3", "max_steps is 3, and 4 steps are done"),
+        ("max_steps=40", "only later weights may change"),
+    ):
+        config = launch.compose_config("plan", [*options, change])
+        assert plan(config)["from_step"] == 0
+        printed = capsys.readouterr().out
+        assert "is done, and this is the plan of another run, which needs name=…: " in printed
+        assert refusal in printed
+        with pytest.raises(ValueError, match=refusal):
+            plan(config, silently=True)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*")} == before

@@ -40,10 +40,10 @@ def learning_rate_schedule(
     """
     if shape not in SHAPES:
         raise ValueError(f"schedule.shape is {shape!r}: it must be one of {', '.join(SHAPES)}.")
-    if not 0 <= warmup_steps < steps:
+    if type(warmup_steps) is not int or not 0 <= warmup_steps < steps:
         raise ValueError(
-            f"schedule.warmup_steps is {warmup_steps}: it must be 0 or more and below max_steps={steps}, for example "
-            f"schedule.warmup_steps={steps // 10}."
+            f"schedule.warmup_steps is {warmup_steps}: it must be 0 or more and below max_steps={steps}, a whole number such as "
+            f"{steps // 10}, or a share of the run such as 0.05."
         )
     if not 0 <= final_ratio <= 1:
         raise ValueError(f"schedule.final_ratio is {final_ratio}: it must lie between 0 and 1.")
