@@ -16,6 +16,8 @@ from typing import Any
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
+from running.composing import check_yaml_file
+
 OPTIMIZERS: tuple[str, ...] = ("torch.optim", "bitsandbytes.optim", "gpt_lightning.optim")
 CALLBACKS: tuple[str, ...] = ("callbacks", "lightning.pytorch.callbacks")
 LOGGERS = {
@@ -99,6 +101,7 @@ def refuse_search_path(config_file: Path) -> None:
     Raises:
         ValueError: it does, or it is no YAML.
     """
+    check_yaml_file(config_file)
     try:
         searched = OmegaConf.select(OmegaConf.create(OmegaConf.load(config_file)), "hydra.searchpath")
     except YAMLError as error:
