@@ -166,7 +166,7 @@ def _inspect(job: _Job) -> None:
 
 def _parts(job: _Job, of: int) -> SourceParts:
     begun_in = job.folder.with_name(f".{job.name}.unfinished")
-    corpus, source = open_corpus(job.config, job.name, job.source, begun_in=begun_in)
+    corpus, source = open_corpus(job.config, job.key, job.source, begun_in=begun_in)
     return SourceParts(
         corpus,
         name=job.name,
@@ -262,7 +262,7 @@ def _refuse_another(job: _Job, information: Mapping[str, Any]) -> None:
         path = str(job.source["path"])
         now["path"] = path if now["format"] is None else str(Path(path).resolve())
         if now["format"] is None:
-            corpus = path_corpus(job.config, job.source)
+            corpus = path_corpus(job.config, job.key, job.source)
             files = [{"name": file.name, "bytes": file.n_bytes} for file in corpus.files]
             read = len(information["files"])  # a limit may have been reached before the others
             same = information["files"] == (files if then["limit_tokens"] is None else files[:read])

@@ -20,6 +20,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
+from running.composing import check_yaml_file
 from running.lightnings_callbacks import refuse_without_place, stands_for
 
 OPTIMIZERS: tuple[str, ...] = ("torch.optim", "bitsandbytes.optim", "gpt_lightning.optim")
@@ -138,6 +139,7 @@ def refuse_search_path(config_file: Path) -> None:
     Raises:
         ValueError: it does, or it is no YAML.
     """
+    check_yaml_file(config_file)
     try:
         searched = OmegaConf.select(OmegaConf.create(OmegaConf.load(config_file)), "hydra.searchpath")
     except YAMLError as error:

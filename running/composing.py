@@ -10,11 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from gpt_lightning.bounded_yaml import check_yaml
 from running.initial_weights import architecture_settings
 from running.paths import PROMPTS, at_home, is_name, is_path
 
@@ -45,6 +50,16 @@ def compose_config(config_name: str, overrides: Iterable[str] = ()) -> dict[str,
         return to_dict(compose(config_name, [*settings, *architecture_settings(settings)]))
 
 
+class _BoundedFiles(FileConfigSource):
+    """Configs in folders, which may be a stranger's, looked over before Hydra reads them."""
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        path = Path(self.path, self._normalize_file_name(config_path))
+        if path.is_file() and not path.is_relative_to(CONF):
+            check_yaml_file(path)
+        return super().load_config(config_path)
+
+
 @contextmanager
 def composing(folder: Path, config_name: str, verb: str) -> Iterator[None]:
     """Let Hydra compose a verb's config of this name from a folder.
@@ -52,6 +67,8 @@ def composing(folder: Path, config_name: str, verb: str) -> Iterator[None]:
     Raises:
         ValueError: what is composed cannot be; in one sentence.
     """
+    Plugins.instance()  # it registers Hydra's own reader of files
+    SourcesRegistry.instance().types["file"] = _BoundedFiles
     with initialize_config_dir(str(folder), job_name=verb, version_base=None):
         try:
             yield
@@ -59,6 +76,18 @@ def composing(folder: Path, config_name: str, verb: str) -> Iterator[None]:
             raise ValueError(_one_sentence(error, config_name)) from error
         except YAMLError as error:
             raise ValueError(f"a config is no YAML of plain values: {' '.join(str(error).split())}.") from error
+
+
+def check_yaml_file(path: Path) -> None:
+    """Look over a YAML file before it is read.
+
+    Raises:
+        ValueError: it is no YAML of plain values, or is too deep or too large.
+    """
+    try:
+        check_yaml(path.read_text("utf-8"))
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no YAML of plain values: {' '.join(str(error).split()).rstrip('.')}.") from error
 
 
 def write_config(path: Path, config: Mapping[str, Any]) -> None:
@@ -72,6 +101,7 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: it is no YAML of plain values, or none with settings.
     """
+    check_yaml_file(path)
     try:
         content = OmegaConf.to_container(OmegaConf.load(path))
     except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:

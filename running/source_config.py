@@ -71,6 +71,7 @@ def open_corpus(
     """Where a source's documents come from, the Python installation, path= or the hub; and the config that holds for them.
 
     Args:
+        name: of the source's config.
         begun_in: what was begun there with a commit of the hub goes on with it.
 
     Raises:
@@ -83,7 +84,7 @@ def open_corpus(
             )
         return DocumentCorpus(allowed_targets.corpus(source["corpus"]), origin=source["corpus"]), source
     if source["path"] is not None:
-        return path_corpus(config, source, tell=print), source
+        return path_corpus(config, name, source, tell=print), source
     if source["hub"] is None:
         raise ValueError(f"source {name} needs path=…: a file, a folder or a pattern.")
     try:
@@ -97,20 +98,23 @@ def open_corpus(
     origin = source["hub"] | {"revision": commit}
     if "instead_of" in source:
         origin |= {"instead_of": source["instead_of"]}
-    return _file_corpus(config, source, urls, origin), source
+    return _file_corpus(config, name, source, urls, origin), source
 
 
-def path_corpus(config: Mapping[str, Any], source: Mapping[str, Any], *, tell: Callable[[str], object] = str) -> Corpus:
+def path_corpus(
+    config: Mapping[str, Any], key: str, source: Mapping[str, Any], *, tell: Callable[[str], object] = str
+) -> Corpus:
     """The corpus of the files at a source's path; of a copy of a whole repository, of its configuration and split.
 
     Args:
+        key: the name of the source's config.
         tell: called with one line that counts the files which were passed over, if any were.
 
     Raises:
         ValueError: there are none.
     """
     path = str(source["path"])
-    return _file_corpus(config, source, local_files(path, hub=source["hub"], tell=tell), {"path": path})
+    return _file_corpus(config, key, source, local_files(path, hub=source["hub"], tell=tell), {"path": path})
 
 
 def is_commit(revision: str | None) -> bool:
@@ -135,10 +139,11 @@ def sources_to_train_on(config: Mapping[str, Any], names: Iterable[str]) -> dict
 
 
 def _file_corpus(
-    config: Mapping[str, Any], source: Mapping[str, Any], urls: Mapping[str, str], origin: Mapping[str, Any]
+    config: Mapping[str, Any], key: str, source: Mapping[str, Any], urls: Mapping[str, str], origin: Mapping[str, Any]
 ) -> Corpus:
     chosen = dict(list(urls.items())[: config["limit_files"]])
-    return FileCorpus(chosen, fields=source["fields"], origin=origin, max_record_mb=config["max_record_mb"])
+    setting, limit = f"sources.{key}.fields", config["max_record_mb"]
+    return FileCorpus(chosen, fields=source["fields"], origin=origin, max_record_mb=limit, setting=setting)
 
 
 def _begun_revision(work: Path | None) -> str | None:

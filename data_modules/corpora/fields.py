@@ -1,8 +1,8 @@
 """Which fields of a record hold its document.
 
 {text: …}                                one text
-{instruction: …, input: …, output: …}    an instruction as Alpaca writes it: a question and an answer, as chat
-{messages: …}                            a conversation: a list of {role, content}
+{instruction: …, input: …, output: …}    an instruction as Alpaca writes it: a question and an answer, as chat; input may be null
+{messages: …}                            a conversation: a list of {role, content}; an assistant's `weight: 0` takes its loss away
 """
 
 from collections.abc import Mapping
@@ -18,30 +18,33 @@ class Fields:
     """Makes documents of records.
 
     Args:
-        names: what a field means to us -> what it is called in the records.
+        names: what a field means to us -> what it is called in the records; None: they have none.
+        setting: what names them on the command line, for advice.
 
     Raises:
         ValueError: the names are of none of the three kinds.
     """
 
-    def __init__(self, names: Mapping[str, str]) -> None:
-        self._names = dict(names)
+    def __init__(self, names: Mapping[str, str | None], *, setting: str = "fields") -> None:
+        self._names = {key: name for key, name in names.items() if name is not None}
+        self._setting = setting
         makers = {
             ("text",): self._text_document,
             ("instruction", "input", "output"): self._instruction,
+            ("instruction", "output"): self._instruction,
             ("messages",): self._conversation,
         }
         for kind, make in makers.items():
-            if set(kind) == set(names):
+            if set(kind) == set(self._names):
                 self._make = make
                 return
         kinds = "; ".join(", ".join(kind) for kind in makers)
-        raise ValueError(f"fields names {', '.join(names) or 'nothing'}: it must name one of these: {kinds}.")
+        raise ValueError(f"{setting} names {', '.join(self._names) or 'nothing'}: it must name one of these: {kinds}.")
 
     @property
-    def columns(self) -> list[str]:
-        """The fields that are read."""
-        return list(self._names.values())
+    def columns(self) -> dict[str, str]:
+        """The fields that are read -> how another one is named instead."""
+        return {name: self._advice(key) for key, name in self._names.items()}
 
     def document(self, row: Any) -> Document | BadRecord:
         """The document of a record, or what is wrong with it; a text that a file holds by itself is its own document."""
@@ -60,7 +63,8 @@ class Fields:
         return _checked(self._string(row, "text"), f"the field '{self._names['text']}'")
 
     def _instruction(self, row: Mapping[str, Any]) -> Document:
-        instruction, given, output = (self._string(row, key) for key in ("instruction", "input", "output"))
+        instruction, output = self._string(row, "instruction"), self._string(row, "output")
+        given = self._string(row, "input") if "input" in self._names else ""
         return [
             {"role": "user", "content": f"{instruction}\n\n{given}" if given else instruction},
             {"role": "assistant", "content": output},
@@ -73,21 +77,33 @@ class Fields:
             raise BadRecord(f"the field '{name}' is no list of messages, but a {type(turns).__name__}")
         messages: list[Message] = []
         for number, turn in enumerate(turns, start=1):
+            if isinstance(turn, BadRecord):
+                raise turn
             if not isinstance(turn, Mapping) or turn.get("role") not in _ROLES:
                 raise BadRecord(f"message {number} in '{name}' has no role of {', '.join(_ROLES)}")
             if not isinstance(turn.get("content"), str):
                 raise BadRecord(f"message {number} in '{name}' has no content")
             messages.append({"role": turn["role"], "content": _unicode(turn["content"], f"message {number}")})
-        if not any(message["role"] == "assistant" for message in messages):
-            raise BadRecord(f"in '{name}' the assistant says nothing: there would be nothing to learn")
+            if turn["role"] == "assistant" and not _bears_loss(turn.get("weight"), f"message {number} in '{name}'"):
+                messages[-1]["weight"] = 0
+        answers = [message for message in messages if message["role"] == "assistant"]
+        if not any(message.get("weight", 1) for message in answers):
+            what = "has weight 0 everywhere" if answers else "says nothing"
+            raise BadRecord(f"in '{name}' the assistant {what}: there would be nothing to learn")
         return messages
+
+    def _advice(self, key: str) -> str:
+        none = f"; none: {self._setting}.{key}=null" if key == "input" else ""
+        return f"another one: {self._setting}.{key}=…{none}"
 
     def _value(self, row: Mapping[str, Any], key: str) -> Any:
         name = self._names[key]
         if name not in row:
             raise BadRecord(
-                f"there is no field '{name}'; the record has {', '.join(map(str, row)) or 'none'} (another one: fields.{key}=…)"
+                f"there is no field '{name}'; the record has {', '.join(map(str, row)) or 'none'} ({self._advice(key)})"
             )
+        if isinstance(row[name], BadRecord):
+            raise row[name]
         if row[name] is None:
             raise BadRecord(f"the field '{name}' is null")
         return row[name]
@@ -97,6 +113,13 @@ class Fields:
         if not isinstance(value, str):
             raise BadRecord(f"the field '{self._names[key]}' is no text, but a {type(value).__name__}")
         return _unicode(value, f"the field '{self._names[key]}'")
+
+
+def _bears_loss(weight: Any, where: str) -> bool:
+    """What the weight of an assistant's message says, as OpenAI's files have it; None: nothing."""
+    if weight is not None and weight not in (0, 1):
+        raise BadRecord(f"{where} has the weight {weight!r}: it must be 0 or 1")
+    return weight is None or bool(weight)
 
 
 def _checked(text: str, what: str) -> str:

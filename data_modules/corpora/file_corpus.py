@@ -4,7 +4,7 @@ import io
 import lzma
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import copyfileobj
@@ -26,14 +26,14 @@ class RecordFiles:
 
     Args:
         urls: name of each file -> where it lies: a path, or an address that fsspec opens.
-        fields: the fields that are wanted of each record; None: all.
+        fields: the fields that are wanted of each record -> how another one is named; None: all.
         max_record_mb: a longer record is a bad one.
 
     Raises:
         ValueError: a file is of no known format, or does not exist.
     """
 
-    def __init__(self, urls: Mapping[str, str], *, fields: Sequence[str] | None, max_record_mb: float) -> None:
+    def __init__(self, urls: Mapping[str, str], *, fields: Mapping[str, str] | None, max_record_mb: float) -> None:
         self.limit = int(max_record_mb * 1e6)
         """Bytes of the longest record, or characters of its text."""
         self._fields = fields
@@ -107,6 +107,7 @@ class FileCorpus:
     Args:
         urls: name of each file -> where it lies: a path, or an address that fsspec opens.
         fields: see `Fields`.
+        setting: what names them on the command line.
         origin: where the files come from, as it shall be recorded.
         max_record_mb: a longer record is a bad one.
 
@@ -115,9 +116,15 @@ class FileCorpus:
     """
 
     def __init__(
-        self, urls: Mapping[str, str], *, fields: Mapping[str, str], origin: Mapping[str, Any], max_record_mb: float
+        self,
+        urls: Mapping[str, str],
+        *,
+        fields: Mapping[str, str | None],
+        origin: Mapping[str, Any],
+        max_record_mb: float,
+        setting: str = "fields",
     ) -> None:
-        self._fields = Fields(fields)
+        self._fields = Fields(fields, setting=setting)
         self._records = RecordFiles(urls, fields=self._fields.columns, max_record_mb=max_record_mb)
         self.origin = dict(origin) | {"fields": dict(fields), "max_record_mb": max_record_mb}
         self.files = self._records.files

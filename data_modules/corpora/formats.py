@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from data_modules.corpora.columnar import arrow_chunks, batch_rows, parquet_chunks
 from data_modules.corpora.documents import BadRecord, Chunk, Unreadable
-from data_modules.corpora.json_array import array_elements
+from data_modules.corpora.json_array import JSON, array_elements
 from data_modules.corpora.opened import Opened, Row, check_columns, too_long
 
 _BOM = "\ufeff"
@@ -76,7 +76,7 @@ def _json_rows(chunk: Chunk) -> Iterator[Row]:
 
 def _parse(line: bytes) -> Any:
     try:
-        return json.loads(line.decode().removeprefix(_BOM))
+        return JSON.decode(line.decode().removeprefix(_BOM))
     except UnicodeDecodeError as error:
         return BadRecord(f"is not UTF-8 (byte {error.start + 1} of the line is {line[error.start]:#04x})")
     except json.JSONDecodeError as error:

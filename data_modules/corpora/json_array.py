@@ -5,9 +5,21 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from data_modules.corpora.documents import Unreadable
+from data_modules.corpora.documents import BadRecord, Unreadable
 
 _BLANK = " \t\r\n"
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | BadRecord:
+    """A JSON object; in its place a BadRecord if it has a key twice."""
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    twice = next(key for n, (key, _) in enumerate(pairs) if key in dict(pairs[:n]))
+    return BadRecord(f"has the field {twice!r} twice")
+
+
+JSON = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def array_elements(text: io.TextIOBase, *, limit: int, at_once: int) -> Iterator[tuple[int, Any, int]]:
@@ -20,7 +32,6 @@ def array_elements(text: io.TextIOBase, *, limit: int, at_once: int) -> Iterator
     Raises:
         Unreadable: the array is malformed, or an element too long.
     """
-    decoder = json.JSONDecoder()
     buffer, position, line = "", 0, 1
 
     def next_sign() -> str:
@@ -50,7 +61,7 @@ def array_elements(text: io.TextIOBase, *, limit: int, at_once: int) -> Iterator
             next_sign()
         while True:
             try:
-                value, end = decoder.raw_decode(buffer, position)
+                value, end = JSON.raw_decode(buffer, position)
                 break
             except (ValueError, RecursionError) as error:
                 size = len(buffer) - position

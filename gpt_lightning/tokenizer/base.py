@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 
@@ -16,6 +16,8 @@ class Message(TypedDict):
 
     role: str  # "system", "user" or "assistant"
     content: str
+    weight: NotRequired[int]
+    """Of an assistant's turn: 0 takes its loss away; without it, it bears loss."""
 
 
 class Tokenizer(ABC):
@@ -67,8 +69,8 @@ class Tokenizer(ABC):
     def encode_chat(self, messages: Sequence[Message]) -> tuple[list[int], list[int]]:
         """ChatML ids of a conversation, and its loss mask: 1 where the id is what the model shall learn to say.
 
-        Each turn is `<|im_start|>role\\ncontent<|im_end|>\\n`. An assistant's content and its `<|im_end|>` bear loss;
-        the roles, the line breaks between turns and everything said by others do not.
+        Each turn is `<|im_start|>role\\ncontent<|im_end|>\\n`. An assistant's content and its `<|im_end|>` bear loss,
+        unless its weight is 0; the roles, the line breaks between turns and everything said by others do not.
 
         Raises:
             ValueError: the tokenizer has no ChatML tokens, or a message lacks its role or content.
@@ -84,7 +86,8 @@ class Tokenizer(ABC):
             said = [*self.encode(message["content"]), self.special_ids[CHAT_END]]
             end = self.encode("\n")
             ids += start + said + end
-            mask += [0] * len(start) + [int(message["role"] == "assistant")] * len(said) + [0] * len(end)
+            bears_loss = int(message["role"] == "assistant" and message.get("weight", 1) != 0)
+            mask += [0] * len(start) + [bears_loss] * len(said) + [0] * len(end)
         return ids, mask
 
     def encode_chat_prompt(self, messages: Sequence[Message]) -> list[int]:

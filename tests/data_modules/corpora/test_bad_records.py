@@ -98,6 +98,14 @@ BAD = {  # of each file the second record is bad, and the two beside it are good
         array(GOOD, b'{"text":\n"caf\xe9"}', GOOD),
         "line 4 (record 2): the field 'text' is not UTF-8: it holds the byte 0xe9",
     ),
+    "twice.jsonl": (
+        GOOD + b'{"text": "right", "n": 1, "text": "wrong"}\n' + GOOD,
+        "line 2: has the field 'text' twice",
+    ),
+    "twice.json": (
+        array(GOOD, b'{"text": "right", "text": "wrong"}', GOOD),
+        "line 4 (record 2): has the field 'text' twice",
+    ),
     "null.json": (array(GOOD, b'{"text": null}', GOOD), "line 4 (record 2): the field 'text' is null"),
     "long.json": (
         array(GOOD, json.dumps({"text": "x" * 1_000_000}).encode(), GOOD),
@@ -169,6 +177,22 @@ def test_damaged_offsets_do_not_end_the_process(tmp_path: Path) -> None:
     assert good == ["good", "good"]
 
 
+def twice(form: str) -> bytes:
+    sink, table = io.BytesIO(), pa.Table.from_arrays([pa.array([text]) for text in "abc"], names=["text", "n", "text"])
+    if form == "parquet":
+        pq.write_table(table, sink)
+    else:
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+    return sink.getvalue()
+
+
+TWICE = {
+    ".csv": b"text,n,text\nright,x,wrong\n",
+    ".tsv": b"text\tn\ttext\nright\tx\twrong\n",
+    ".parquet": twice("parquet"),
+    ".arrow": twice("arrow"),
+}
 TAIL = ": nothing can be read after it, so it cannot be skipped either."
 CUT = " cannot be read to its end: Truncated compressed stream."
 LINES = b"".join(b'{"text": "good %s"}\n' % sha256(b"%d" % n).hexdigest().encode() for n in range(30_000))
@@ -231,8 +255,22 @@ def compressed(kind: str) -> bytes:
             1,
             """, line 3: no CSV record can be read here (',' expected after '"')""" + TAIL,
         ),
-        ("other.csv", b"a,b\n1,2\n", 0, ": there is no column 'text'; the file has a, b."),
-        ("other.parquet", parquet(["a"], column="body"), 0, ": there is no column 'text'; the file has body."),
+        ("other.csv", b"a,b\n1,2\n", 0, ": there is no column 'text'; the file has a, b (another one: fields.text=…)."),
+        (
+            "other.parquet",
+            parquet(["a"], column="body"),
+            0,
+            ": there is no column 'text'; the file has body (another one: fields.text=…).",
+        ),
+        *(
+            (
+                f"twice{suffix}",
+                content,
+                0,
+                ": there are 2 columns 'text': which of them is meant is not known, so rename the others.",
+            )
+            for suffix, content in TWICE.items()
+        ),
         (
             "no.parquet",
             b"no parquet at all",

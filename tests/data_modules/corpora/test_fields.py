@@ -51,6 +51,11 @@ def turn(role: str, content: str) -> Message:
             [turn("user", "Sum.\n\n1\n2"), turn("assistant", "")],
         ),
         (
+            ALPACA | {"input": None},
+            {"question": "Sum.", "answer": "3"},
+            [turn("user", "Sum."), turn("assistant", "3")],
+        ),
+        (
             CHAT,
             {
                 "turns": [
@@ -71,8 +76,23 @@ def turn(role: str, content: str) -> Message:
         ),
     ],
 )
-def test_what_a_record_says(fields: dict[str, str], row: Any, document: Document) -> None:
+def test_what_a_record_says(fields: dict[str, str | None], row: Any, document: Document) -> None:
     assert Fields(fields).document(row) == document
+
+
+@pytest.mark.parametrize("weight", [0, 0.0, False, 1, 1.0, True, None])
+def test_an_answer_of_weight_0_bears_no_loss(weight: Any) -> None:
+    """As OpenAI's files say which of several answers is to be learnt."""
+    first, second = turn("assistant", "bad"), turn("assistant", "good")
+    document = Fields(CHAT).document(
+        {"turns": [turn("user", "q"), {**first, "weight": weight}, turn("user", "r"), second]}
+    )
+    assert isinstance(document, list)
+    tokenizer = load_tokenizer("gpt2_chatml")
+    ids, mask = tokenizer.encode_chat(document)
+    assert ids == tokenizer.encode_chat([turn("user", "q"), first, turn("user", "r"), second])[0]
+    said = tokenizer.decode([i for i, bears_loss in zip(ids, mask, strict=True) if bears_loss])
+    assert said == ("" if weight in (0,) else "bad<|im_end|>") + "good<|im_end|>"
 
 
 ROLES = "has no role of system, user, assistant"
@@ -84,7 +104,7 @@ ROLES = "has no role of system, user, assistant"
         (
             ALPACA,
             {"question": "q", "answer": "a"},
-            "there is no field 'given'; the record has question, answer (another one: fields.input=…)",
+            "there is no field 'given'; the record has question, answer (another one: fields.input=…; none: fields.input=null)",
         ),
         (ALPACA, {"question": "q", "given": None, "answer": "a"}, "the field 'given' is null"),
         (ALPACA, {"question": "q", "given": "", "answer": ["a"]}, "the field 'answer' is no text, but a list"),
@@ -114,6 +134,19 @@ ROLES = "has no role of system, user, assistant"
             {"turns": [{"role": "assistant", "content": [{"type": "text"}]}]},
             "message 1 in 'turns' has no content",
         ),
+        *(
+            (
+                CHAT,
+                {"turns": [{**turn("assistant", "a"), "weight": weight}]},
+                f"message 1 in 'turns' has the weight {weight!r}: it must be 0 or 1",
+            )
+            for weight in (0.5, "0", -1, [])
+        ),
+        (
+            CHAT,
+            {"turns": [{**turn("assistant", "a"), "weight": 0}, {**turn("user", "b"), "weight": 1}]},
+            "in 'turns' the assistant has weight 0 everywhere: there would be nothing to learn",
+        ),
         (CHAT, {"turns": [turn("assistant", "\ud83d")]}, r"message 1 holds half a character, '\ud83d'"),
     ],
 )
@@ -123,9 +156,9 @@ def test_what_is_said_of_a_bad_record(fields: dict[str, str], row: Any, said: st
     assert str(document) == said
 
 
-@pytest.mark.parametrize("names", [[], ["txt"], ["text", "messages"], ["instruction", "output"]])
+@pytest.mark.parametrize("names", [[], ["txt"], ["text", "messages"], ["instruction", "input"]])
 def test_fields_are_of_one_kind(names: list[str]) -> None:
-    kinds = "it must name one of these: text; instruction, input, output; messages."
+    kinds = "it must name one of these: text; instruction, input, output; instruction, output; messages."
     with pytest.raises(ValueError, match=re.escape(f"fields names {', '.join(names) or 'nothing'}: {kinds}")):
         Fields({name: name for name in names})
 
