@@ -1,5 +1,6 @@
 """What a run says of itself: at its beginning, at its end, and to the table of hyperparameters."""
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -91,6 +92,18 @@ def beginnings(beginning: Beginning, *, lost: int, max_steps: int) -> Iterator[t
     if beginning.branching and beginning.diet:
         was = beginning.diet["curricula"][-1]["steps"]
         yield f"a branch: its trunk was to have {was:,} steps, and this run {max_steps:,}", ""
+
+
+def busy(device: str) -> Iterator[str]:
+    """What to say where other programs use the cores that a run on the CPU shares with them. (It does not take fewer threads by
+    itself: the last bits of a result depend on their number.)
+    """
+    cores, load = os.cpu_count() or 1, os.getloadavg()[0]
+    if device == "cpu" and load > cores and "OMP_NUM_THREADS" not in os.environ:
+        yield (
+            f"this machine is busy, with a load of {load:.1f} on {cores} core{'s' * (cores > 1)}: a small model trains faster "
+            "there on one thread, OMP_NUM_THREADS=1 python train.py …"
+        )
 
 
 def account(final: Mapping[str, float], *, tokens: int, seconds: float, run: Path) -> Iterator[str]:

@@ -24,11 +24,15 @@ def one_sentence() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        sys.stderr.write(f"{SENTENCE}\n")
+        _say()
         sys.exit(130)
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    with suppress(OSError):
-        os.write(2, f"{SENTENCE}\n".encode())
+    _say()
     os._exit(130)
+
+
+def _say() -> None:
+    with suppress(OSError):  # before the streams are guarded
+        os.write(2, f"{SENTENCE}\n".encode())

@@ -204,6 +204,8 @@ def run_training(config: Mapping[str, Any], ranks: Agreement) -> dict[str, float
             ),
             style="",
         )
+        for note in account.busy(device):
+            terminal.note(note, style="")
         for note, style in account.beginnings(
             beginning, lost=run.last_step() - beginning.step, max_steps=config["max_steps"]
         ):

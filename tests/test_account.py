@@ -1,5 +1,6 @@
 """What a run says of itself, where it stands among others."""
 
+import os
 import shlex
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 import launch
-from running.account import changes, compared_by, hyperparameters
+from running.account import busy, changes, compared_by, hyperparameters
 from running.composing import typed
 
 Config = Callable[..., dict[str, Any]]
@@ -76,3 +77,21 @@ def test_what_is_printed_can_be_typed(path: str) -> None:
     """Into a shell, whose words come to a verb."""
     command = launch.quote_texts(shlex.split(typed("run", path)))
     assert launch.compose_config("report", command)["run"] == path
+
+
+@pytest.mark.parametrize(
+    ("device", "load", "threads", "is_said"),
+    [("cpu", 2.5, None, True), ("cpu", 1.5, None, False), ("cpu", 2.5, "1", False), ("cuda", 2.5, None, False)],
+)
+def test_a_busy_machine_is_told_of_one_thread(
+    monkeypatch: pytest.MonkeyPatch, device: str, load: float, threads: str | None, is_said: bool
+) -> None:
+    """Told, and not given: the last bits of a run depend on the number of threads."""
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if threads:
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    said = list(busy(device))
+    assert len(said) == is_said
+    assert all("a load of 2.5 on 2 cores" in line and "OMP_NUM_THREADS=1 python train.py" in line for line in said)
