@@ -89,5 +89,5 @@ class EMAWeightAveraging(WeightAveraging, of_lightning.EMAWeightAveraging):
                 "callbacks: update_starting_at_epoch is set for EMAWeightAveraging, and a run has no epochs: set "
                 "update_starting_at_step."
             )
-        of_average = {"decay": decay, "update_every_n_steps": update_every_n_steps}
-        super().__init__(**of_average, update_starting_at_step=update_starting_at_step, **options)
+        options |= {"decay": decay, "update_every_n_steps": update_every_n_steps}
+        super().__init__(**options, update_starting_at_step=update_starting_at_step)

@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
@@ -95,7 +95,7 @@ def callback(node: Mapping[str, Any]) -> Any:
     if isinstance(node, Mapping) and "_target_" in node:
         node = {**node, "_target_": stands_for(str(node["_target_"]))}
     build = _named(node, "a callback", CALLBACKS, _is_callback)
-    refuse_without_place(build.func)
+    refuse_without_place(cast(type, build.func))
     try:
         return build()
     except (ValueError, OSError):

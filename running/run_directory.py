@@ -7,6 +7,7 @@ runs/<name>/plan.json plan.png   what was planned   changes.jsonl       settings
 runs/<name>/weights.jsonl        one row an update of the weights, of a run that follows its losses
 runs/<name>/faults.jsonl         steps that were left out, if any were          lock, owner   while it is being trained
 runs/<name>/pruned.json          where and why a run of a sweep was ended, if it was
+runs/<name>/ended_early.json     after which step a callback ended the run, and why, if one did
 runs/<name>/saved.json           after which step a checkpoint was last saved: if none is left, the run does not begin anew
 """
 

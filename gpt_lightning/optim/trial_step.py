@@ -27,7 +27,8 @@ def try_step(
     Raises:
         ValueError: the step fails. The message says why.
     """
-    trial, states = [], []
+    trial: list[dict[str, Any]] = []
+    states: list[Mapping[str, Any]] = []
     for n, group in enumerate(groups):
         k = min(range(len(group["params"])), key=lambda k: group["params"][k].numel())
         parameter = torch.nn.Parameter(torch.zeros_like(group["params"][k], device=device))
