@@ -1,5 +1,6 @@
+# make setup        environment: what a user needs
 # make quickstart   environment, data, plan, training, samples, plots
-# make test         environment and the whole test suite
+# make test         environment, the developers' tools and the whole test suite
 # make check        lint, types and tests: what CI runs
 # make audit        known vulnerabilities of the installed packages, where a network serves
 # make lowest       a selection of the tests with the lowest versions that pyproject.toml promises: 3 GB, 20 minutes
@@ -9,6 +10,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+READY_DEV := $(VENV)/.ready_dev
 
 .PHONY: setup quickstart test lint types check audit lowest tensorboard bench soak soak-hour
 
@@ -21,19 +23,19 @@ quickstart: $(READY)
 	$(BIN)/python report.py
 
 # the tests of one file stay together: they share what its fixtures have trained; the longest files begin (tests/conftest.py)
-test: $(READY)
+test: $(READY_DEV)
 	$(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder
 
-lint: $(READY)
+lint: $(READY_DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(READY)
+types: $(READY_DEV)
 	$(BIN)/mypy
 
 check: lint types test
 
-audit: $(READY)
+audit: $(READY_DEV)
 	$(BIN)/python .ci/audit.py
 
 # PYTHON should be the lowest that pyproject.toml promises, too
@@ -41,21 +43,22 @@ lowest:
 	$(PYTHON) .ci/lowest_versions.py
 
 # what ran, with the commit, is written into docs/reliability.md: leave the checkout alone meanwhile
-soak: $(READY)
+soak: $(READY_DEV)
 	GPT_LIGHTNING_SOAK=all $(BIN)/python -m pytest $$($(BIN)/python -m tests.faults.tally)
 
-soak-hour: $(READY)
+soak-hour: $(READY_DEV)
 	GPT_LIGHTNING_SOAK=hour $(BIN)/python -m pytest tests/faults/test_preemption.py
 
+# by default TensorBoard draws 1,000 points of a curve at random, and 10 texts
 tensorboard: $(READY)
-	$(BIN)/tensorboard --logdir runs
+	$(BIN)/tensorboard --logdir runs --samples_per_plugin scalars=1000000,text=100000
 
 # litgpt without its dependencies: it asks for a huggingface-hub older than transformers', and its model needs none;
 # litdata and mosaicml-streaming with those alone that they import: their others ask for an urllib3, a numpy and a
 # transformers older than ours
-bench: $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'litgpt==0.5.13' 'litdata==0.2.76' \
+bench: $(READY_DEV)
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps 'litgpt==0.5.13' 'litdata==0.2.76' \
 		boto3 botocore s3transfer jmespath 'mosaicml-streaming==0.13.0' brotli catalogue cramjam python-snappy zstd
 	$(BIN)/python prepare.py source=stdlib tokenizer=bpe_4096
 	$(BIN)/python prepare.py source=stdlib tokenizer=gpt2
@@ -66,6 +69,10 @@ bench: $(READY)
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gpt-lightning needs Python 3.11 or newer: make PYTHON=python3.12 …")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable .
 	touch $(READY)
+
+$(READY_DEV): $(READY)
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $(READY_DEV)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gpt_lightning.convert.folders import read_json, read_weights, to_json, write_folder
-from gpt_lightning.convert.tables import Line, Table, assemble, disassemble
+from gpt_lightning.convert.tables import Line, Table, assemble, disassemble, refuse_other_sizes
 from gpt_lightning.convert.tokenizer_files import refuse_too_many_ids
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.tokenizer import Tokenizer
@@ -63,6 +63,7 @@ def config_of(fields: Mapping[str, Any], *, where: Path) -> GPTConfig:
 
 def with_weights(config: GPTConfig, weights: Mapping[str, Tensor], *, where: Path) -> GPT:
     """`assemble` for weights under our own names."""
+    refuse_other_sizes(config, weights, where=where)
     return assemble(config, weights, _own_names(config), where=where)
 
 

@@ -16,6 +16,7 @@ from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.model.positions import POSITIONS
 
 EMBEDDING, HEAD = "embedding.weight", "head.weight"
+_MOST_POSITIONS = 2**22
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
@@ -50,6 +51,7 @@ def assemble(config: GPTConfig, weights: Mapping[str, Tensor], table: Table, *, 
     Raises:
         ValueError: a weight is missing, is one too many, or has another shape or dtype than the model's; it is named.
     """
+    refuse_other_sizes(config, weights, where=where)
     with torch.device("meta"):  # no time and no random numbers for weights that are replaced
         model = GPT(config)
     shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
@@ -83,6 +85,26 @@ def assemble(config: GPTConfig, weights: Mapping[str, Tensor], table: Table, *, 
     if config.tie_embeddings:
         model.head.weight = model.embedding.weight
     return model.eval()
+
+
+def refuse_other_sizes(config: GPTConfig, weights: Mapping[str, Tensor], *, where: Path) -> None:
+    """Before a model is built: its sizes must not be larger than its weights allow.
+
+    Raises:
+        ValueError: there are more layers than weights, a size is larger than all weights together, or the positions, which have
+            no weights where they are rotary, are more than any such model has.
+    """
+    n_numbers = sum(weight.numel() for weight in weights.values())
+    bounds = {"n_layers": (len(weights), f"the weights are {len(weights):,} tensors")}
+    bounds |= {
+        name: (n_numbers, f"the weights are {n_numbers:,} numbers") for name in ("vocab_size", "d_model", "d_ff")
+    }
+    bounds["max_seq_len"] = (_MOST_POSITIONS, f"more than {_MOST_POSITIONS:,} positions are not read")
+    for name, (most, why) in bounds.items():
+        if getattr(config, name) > most:
+            raise ValueError(
+                f"{where}: {name} is {getattr(config, name):,}, and {why}: the config is damaged, or belongs to another model."
+            )
 
 
 def disassemble(model: GPT, table: Table) -> dict[str, Tensor]:
