@@ -138,7 +138,6 @@ def _become(arguments: list[str], environment: dict[str, str], kept: Sequence[in
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     _forget()
-    subprocess.Popen = Forking  # type: ignore[misc]
     sys.orig_argv = [sys.executable, *arguments]
     code = 1
     try:
@@ -205,6 +204,7 @@ def _close(file: int) -> None:
 
 
 if __name__ == "__main__":
+    subprocess.Popen = Forking  # type: ignore[misc]  # before others import it by name, as torchrun's launcher does
     for module in _IMPORTED:
         importlib.import_module(module)
     assert threading.active_count() == 1, "an import has started a thread, and a fork has only the one that forks"
