@@ -234,8 +234,8 @@ def _one_sentence(error: Exception, config_name: str) -> str:
     if no_such_choice := re.search(r"Could not find '(.+)/(.+?)'", lines[0]):
         group, choice = no_such_choice.groups()
         if group.startswith("hydra/"):
-            there = re.findall(r"^\t(\S+)$", str(error), flags=re.MULTILINE)
-            return f"{group}={choice}: there is no such choice; there are {', '.join(there)}{_PACKAGES.get(group, '')}."
+            others = ", ".join(re.findall(r"^\t(\S+)$", str(error), flags=re.MULTILINE))
+            return f"{group}={choice}: there is no such choice; there are {others}{_PACKAGES.get(group, '')}."
         further = sorted(f"{folder.name}/…" for folder in (CONF / group).glob("*") if folder.is_dir())
         there = ", ".join([*group_choices(group), *further])
         return f"{group}={choice}: there is no such choice; conf/{group} has {there}."

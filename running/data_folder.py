@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -237,10 +238,15 @@ def _prepare(config: Mapping[str, Any], missing: Sequence[str], folder: Path) ->
     folder.mkdir(parents=True, exist_ok=True)
     try:
         # jobs of a sweep lack the same sources
-        with locked_in_turn(folder / _LOCK, meanwhile=lambda: (sign.touch(), time.sleep(_LOOK_EVERY))):
+        with locked_in_turn(folder / _LOCK, meanwhile=partial(_show, sign)):
             _prepare_each(config, missing, folder, sign)
     finally:
         sign.unlink(missing_ok=True)
+
+
+def _show(sign: Path) -> None:
+    sign.touch()
+    time.sleep(_LOOK_EVERY)
 
 
 def _prepare_each(config: Mapping[str, Any], missing: Sequence[str], folder: Path, sign: Path) -> None:
