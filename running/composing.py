@@ -148,12 +148,12 @@ def to_dict(config: Any) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise ValueError(f"the setting {error.full_key} has no value: {str(error).splitlines()[0]}.") from error
     assert isinstance(content, dict)
-    content = {str(key): _meant(value, str(key)) for key, value in content.items()}
-    schedule, steps = content.get("schedule"), content.get("max_steps")
+    config = {str(key): _meant(value, str(key)) for key, value in content.items()}
+    schedule, steps = config.get("schedule"), config.get("max_steps")
     share = schedule.get("warmup_steps") if isinstance(schedule, dict) else None
     if isinstance(schedule, dict) and isinstance(share, float) and 0 < share < 1 and isinstance(steps, int):
         schedule["warmup_steps"] = round(share * steps)
-    return content
+    return config
 
 
 def _meant(value: Any, key: str) -> Any:

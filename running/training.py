@@ -146,10 +146,10 @@ def run_training(config: Mapping[str, Any], ranks: Agreement) -> dict[str, float
         return run.final_metrics()
 
     ended = EndedEarly(may_end(config))
-    if (why := why_ended_early(run.path, config, beginning.step)) is not None:
+    if (reason := why_ended_early(run.path, config, beginning.step)) is not None:
         if is_first_rank():
             say(
-                f"{run.path} ended early after step {beginning.step}: {why}. Nothing to do, unless with other callbacks."
+                f"{run.path} ended early after step {beginning.step}: {reason}. Nothing to do, unless with other callbacks."
             )
         return run.final_metrics()
 

@@ -54,7 +54,7 @@ def _obstacles(said: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _of_pre_tokenizer(said: Mapping[str, Any] | None) -> Iterator[str]:
-    parts = said["pretokenizers"] if said is not None and said["type"] == "Sequence" else [said]
+    parts: list[Any] = said["pretokenizers"] if said is not None and said["type"] == "Sequence" else [said]
     byte_level = [part for part in parts if part is not None and part["type"] == "ByteLevel"]
     others = [part for part in parts if part not in byte_level]
     if len(byte_level) != 1 or any(part["type"] not in _DIVIDERS for part in others):
