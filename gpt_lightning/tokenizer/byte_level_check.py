@@ -54,9 +54,10 @@ def _obstacles(said: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _of_pre_tokenizer(said: Mapping[str, Any] | None) -> Iterator[str]:
-    parts: list[Any] = said["pretokenizers"] if said is not None and said["type"] == "Sequence" else [said]
-    byte_level = [part for part in parts if part is not None and part["type"] == "ByteLevel"]
-    others = [part for part in parts if part not in byte_level]
+    parts = said["pretokenizers"] if said is not None and said["type"] == "Sequence" else [said]
+    there = [part for part in parts if part is not None]
+    byte_level = [part for part in there if part["type"] == "ByteLevel"]
+    others = [part for part in there if part["type"] != "ByteLevel"]
     if len(byte_level) != 1 or any(part["type"] not in _DIVIDERS for part in others):
         yield f"its pre-tokenizer is {_names(parts)}, not ByteLevel"
     elif byte_level[0]["add_prefix_space"]:
