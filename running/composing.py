@@ -61,15 +61,25 @@ class _BoundedFiles(FileConfigSource):
 
 
 @contextmanager
+def _bounded_files() -> Iterator[None]:
+    """Let Hydra read files through `_BoundedFiles`; its own reader is back afterwards: launchers pickle what is registered."""
+    Plugins.instance()  # registers that reader
+    types = SourcesRegistry.instance().types
+    types["file"] = _BoundedFiles
+    try:
+        yield
+    finally:
+        types["file"] = FileConfigSource
+
+
+@contextmanager
 def composing(folder: Path, config_name: str, verb: str) -> Iterator[None]:
     """Let Hydra compose a verb's config of this name from a folder.
 
     Raises:
         ValueError: what is composed cannot be; in one sentence.
     """
-    Plugins.instance()  # it registers Hydra's own reader of files
-    SourcesRegistry.instance().types["file"] = _BoundedFiles
-    with initialize_config_dir(str(folder), job_name=verb, version_base=None):
+    with _bounded_files(), initialize_config_dir(str(folder), job_name=verb, version_base=None):
         try:
             yield
         except (HydraException, OmegaConfBaseException) as error:

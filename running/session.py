@@ -1,5 +1,6 @@
 """A session at the terminal, or of piped lines: each line is a prompt, or a command to the session itself."""
 
+import io
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -46,6 +47,10 @@ class Session:
     def hold(self, title: str) -> None:
         """Read lines until there are no more, or an empty one comes from a terminal."""
         at_terminal = sys.stdin.isatty()
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(
+                errors="surrogateescape"
+            )  # `write` says which byte is not UTF-8, and the session goes on
         if at_terminal:
             say(f"{title} /help says what else can be typed.")
         while (line := _ask(at_terminal)) is not None:
@@ -58,8 +63,14 @@ class Session:
         """Print what the author makes of a prompt, and return it; a chat grows by both turns.
 
         Raises:
-            ValueError: the prompt alone is longer than the model can read.
+            ValueError: the prompt alone is longer than the model can read, or is not UTF-8.
         """
+        try:
+            prompt.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"the prompt is not UTF-8: it holds the byte {ord(prompt[error.start]) - 0xDC00:#04x}."
+            ) from error
         if self._chat:
             pieces = self._author.answer([*self.conversation, {"role": "user", "content": prompt}])
             self.conversation.append({"role": "user", "content": prompt})
