@@ -135,10 +135,10 @@ def run_training(config: Mapping[str, Any]) -> dict[str, float]:
         return run.final_metrics()
 
     ended = EndedEarly(may_end(config))
-    if (why := why_ended_early(run.path, config, beginning.step)) is not None:
+    if (ended_by := why_ended_early(run.path, config, beginning.step)) is not None:
         if is_first_rank():
             print(
-                f"{run.path} ended early after step {beginning.step}: {why}. Nothing to do, unless with other callbacks."
+                f"{run.path} ended early after step {beginning.step}: {ended_by}. Nothing to do, unless with other callbacks."
             )
         return run.final_metrics()
 
