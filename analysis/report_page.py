@@ -4,11 +4,13 @@ import json
 import re
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from html import escape
 from pathlib import Path
 
 from analysis import standalone_page
 from analysis.comparison.reading import read_runs
+from analysis.comparison.run import Run
 from analysis.comparison.settings import is_cosmetic, shortened, text_of
 from analysis.run_record import RunRecord
 from gpt_lightning.console import visible
@@ -49,8 +51,14 @@ def write_page(run: RunRecord, pictures: Mapping[str, Path], path: Path) -> None
 
 def how_far(run: RunRecord) -> str:
     """Whether it is done, running or given up, in words."""
-    read = read_runs([run.path])[0]
+    read = _as_compared(run)
     return f"{read.state}, {read.note}" if read.note else read.state
+
+
+@lru_cache(maxsize=1)
+def _as_compared(run: RunRecord) -> Run:
+    """The run as a comparison reads it, once for all that is said of it: its metrics may be half a million lines."""
+    return read_runs([run.path])[0]
 
 
 def write_samples(run: RunRecord, path: Path) -> None:
@@ -79,7 +87,7 @@ def _settings(run: RunRecord) -> Iterator[str]:
         ("revision", f"{revision}{', with changes that were not committed' if git.get('changed') else ''}"),
     ]
     groups: dict[str, list[str]] = {}
-    for key, value in read_runs([run.path])[0].settings.items():
+    for key, value in _as_compared(run).settings.items():
         group, _, name = key.partition(".")
         if not is_cosmetic(key):
             said = f"{name or group}={shortened(text_of(value), _LONGEST)}"

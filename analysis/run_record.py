@@ -195,12 +195,17 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 def _objects(path: Path) -> Iterator[dict[str, Any] | None]:
     """Each whole line of a JSON-lines file; None in the place of one that holds no object."""
-    for line in path.read_bytes().split(b"\n")[:-1] if path.is_file() else ():
-        try:
-            content = json.loads(line)
-        except (ValueError, RecursionError):
-            content = None
-        yield content if isinstance(content, dict) else None
+    if not path.is_file():
+        return
+    with path.open("rb") as lines:
+        for line in lines:
+            if not line.endswith(b"\n"):
+                return
+            try:
+                content = json.loads(line)
+            except (ValueError, RecursionError):
+                content = None
+            yield content if isinstance(content, dict) else None
 
 
 def _environment(path: Path) -> dict[str, Any]:

@@ -2,12 +2,15 @@
 
 import json
 import os
+import re
 import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from gpt_lightning.on_disk import sync
+
+_ROW = re.compile(rb'\{"step": (\d{1,18})(?:, "[^{}\0]*)?\}\n?')
 
 
 class LineFile:
@@ -52,18 +55,18 @@ class LineFile:
         """
         if not self.path.exists():
             return 0
-        *lines, last = self.path.read_bytes().split(b"\n")  # splitlines cuts at U+2028 too
-        steps = [step_of_row(line) for line in lines]
-        lost = steps.count(None)
+        temporary = self.path.with_name(f".{self.path.name}.tmp")
+        lost = 0
+        with self.path.open("rb") as lines, temporary.open("wb") as kept:
+            for line in lines:  # a line ends at b"\n" alone; splitlines cuts at U+2028 too
+                at = step_of_row(line)
+                if at is not None and at <= step:
+                    kept.write(line if line.endswith(b"\n") else line + b"\n")  # the last may lack its end alone
+                elif at is None and line.endswith(b"\n"):
+                    lost += 1
+            sync(kept)
         if lost:
             shutil.copy(self.path, self.path.with_name(f"{self.path.name}.damaged"))
-        if step_of_row(last) is not None:  # all but its end is there
-            lines, steps = [*lines, last], [*steps, step_of_row(last)]
-        kept = [line + b"\n" for line, at in zip(lines, steps, strict=True) if at is not None and at <= step]
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        with temporary.open("wb") as file:
-            file.writelines(kept)
-            sync(file)
         temporary.replace(self.path)
         return lost
 
@@ -89,7 +92,13 @@ class LineFile:
 
 
 def step_of_row(line: bytes) -> int | None:
-    """Of which step a row tells; None if it cannot be read."""
+    """Of which step a row tells; None if it cannot be read.
+
+    A row as we write it, `{"step": 12, …}`, is not parsed: there may be a million. A line in which something was torn or joined
+    is not such a row, and is parsed.
+    """
+    if (row := _ROW.fullmatch(line)) and line.count(b'"') % 2 == 0:
+        return int(row[1])
     try:
         return int(json.loads(line)["step"])
     except (ValueError, TypeError, KeyError):

@@ -135,8 +135,13 @@ class RunDirectory:
 
     def last_step(self) -> int:
         """The last one that metrics.jsonl tells of; 0: there is none."""
-        rows = self.metrics.read_bytes().split(b"\n") if self.metrics.exists() else []
-        return next((step for row in reversed(rows) if (step := step_of_row(row)) is not None), 0)
+        last = 0
+        if self.metrics.exists():
+            with self.metrics.open("rb") as rows:
+                for row in rows:
+                    step = step_of_row(row)
+                    last = last if step is None else step
+        return last
 
     def log_file(self) -> Path:
         """A log file for this start of the run."""

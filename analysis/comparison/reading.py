@@ -184,15 +184,18 @@ def _rows(path: Path) -> tuple[tuple[Mapping[str, float], ...], int]:
 def _objects(path: Path) -> Iterator[dict[str, Any] | None]:
     """The objects of a JSON-lines file, None for a line that is none; a torn end is still being written."""
     try:
-        lines = path.read_bytes().split(b"\n")[:-1]
+        lines = path.open("rb")
     except OSError:
         return
-    for line in lines:
-        try:
-            content = json.loads(line)
-        except (ValueError, RecursionError):
-            content = None
-        yield content if isinstance(content, dict) else None
+    with lines:
+        for line in lines:
+            if not line.endswith(b"\n"):
+                return
+            try:
+                content = json.loads(line)
+            except (ValueError, RecursionError):
+                content = None
+            yield content if isinstance(content, dict) else None
 
 
 def _is_sample(row: Mapping[str, Any]) -> bool:

@@ -1,9 +1,13 @@
 """Lines that cannot be written wait; none is lost, torn or written twice."""
 
+import json
 import resource
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from callbacks.line_file import LineFile
 
@@ -54,3 +58,28 @@ def test_a_line_that_rots_takes_no_other_with_it(tmp_path: Path) -> None:
     assert lines.path.read_bytes() == b"".join([*rows[:2], *rows[3:6]])
     assert lines.path.with_name("metrics.jsonl.damaged").read_bytes() == rotten
     assert lines.cut_back(step=6) == 0
+
+
+def test_a_long_file_is_cut_back_line_by_line_and_its_rows_are_not_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = LineFile(tmp_path / "metrics.jsonl")
+    rows = [json.dumps({"step": step, "train/loss": 3.5, "note": "x" * 200}) + "\n" for step in range(1, 4001)]
+    torn = '{"step": 7, "train/lo{"step": 8, "train/loss": 3.5}\n'
+    lines.path.write_text("".join([*rows[:2000], torn, *rows[2000:]]))
+    parsed: list[bytes] = []
+
+    def refuse(line: bytes) -> None:
+        parsed.append(line)
+        raise ValueError
+
+    monkeypatch.setattr("callbacks.line_file.json.loads", refuse)
+    tracemalloc.start()
+    try:
+        assert lines.cut_back(step=3000) == 1
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert parsed == [torn.encode()]
+    assert lines.path.read_text() == "".join(rows[:3000])
+    assert peak < 0.5 * sum(map(len, rows))

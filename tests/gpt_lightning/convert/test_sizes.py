@@ -11,7 +11,7 @@ from gpt_lightning.convert import to_hf, to_native
 from gpt_lightning.convert.start import start_from
 from gpt_lightning.model import GPT, GPTConfig
 
-SIZES = {"vocab_size": 64, "max_seq_len": 16, "d_model": 16, "n_layers": 2, "n_heads": 2, "d_ff": 32}
+SIZES: dict[str, Any] = {"vocab_size": 64, "max_seq_len": 16, "d_model": 16, "n_layers": 2, "n_heads": 2, "d_ff": 32}
 NAMES = {
     "gpt2": {"n_layers": "n_layer", "vocab_size": "vocab_size", "d_ff": "n_inner", "max_seq_len": "n_positions"},
     "llama": {
