@@ -68,10 +68,11 @@ def saved_by_torch() -> bytes:
     [
         (saved_by_torch(), "a zip archive, which torch.save writes"),
         (pickle.dumps(list(range(9)), protocol=4), "a pickle"),
-        (gzip.compress(IDS.tobytes()), "compressed by gzip"),
+        (gzip.compress(IDS.tobytes(), mtime=0), "compressed by gzip"),
         (llmc(IDS), "a file with llm.c's header, for format=llmc"),
         (np.int32([20240326, 3]).tobytes() + bytes(1016), "llm.c's file of type 20240326"),
     ],
+    ids=["torch.save", "pickle", "gzip", "llmc", "llmc of another type"],
 )
 def test_files_of_another_kind_are_recognised(
     content: bytes, said: str, format: str, tokenizer: Tokenizer, tmp_path: Path
