@@ -22,7 +22,7 @@ import launch
 from gpt_lightning.console import say
 from gpt_lightning.convert import grow_vocabulary, load_model, to_hf, to_native
 from gpt_lightning.tokenizer import Tokenizer
-from running.data_folder import tokenizer_of
+from running.tokenizer_of_model import tokenizer_of
 
 FORMATS: dict[str, Callable[..., None]] = {
     "gpt2": partial(to_hf, format="gpt2"),

@@ -34,10 +34,10 @@ from gpt_lightning.evaluation.questions import exp
 from gpt_lightning.evaluation.windows import mean_of
 from gpt_lightning.hardware import choose_device
 from gpt_lightning.on_disk import locked, make_folder, write_durably
-from running.data_folder import tokenizer_of
 from running.examination import Examination, Ranks
 from running.open_tasks import Examinee, open_tasks
 from running.ranks import run_on_ranks, started_by, together
+from running.tokenizer_of_model import tokenizer_of
 
 _DIGITS = {"perplexity": 2, "tokens": 1}  # of figures in the table; of others 4
 

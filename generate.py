@@ -25,8 +25,8 @@ from gpt_lightning.generation import Sampling, stream
 from gpt_lightning.hardware import choose_device
 from gpt_lightning.model import GPT
 from gpt_lightning.tokenizer import Message, Tokenizer
-from running.data_folder import tokenizer_of
 from running.session import Session
+from running.tokenizer_of_model import tokenizer_of
 
 _SETTINGS = ("temperature", "top_k", "top_p", "repetition_penalty", "max_new_tokens", "seed")
 

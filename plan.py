@@ -135,12 +135,8 @@ def _sources(beginning: Beginning, curriculum: Curriculum) -> list[str]:
 
 def _is_done(run: Path) -> bool:
     """Whether a run lies there that has made all of its own steps."""
-    own = checkpoints_in(run / "checkpoints")
-    return (
-        bool(own)
-        and (run / "config.yaml").is_file()
-        and step_of(own[0]) == launch.read_config(run / "config.yaml").get("max_steps")
-    )
+    own, config = checkpoints_in(run / "checkpoints"), run / "config.yaml"
+    return bool(own) and config.is_file() and step_of(own[0]) == launch.read_config(config).get("max_steps")
 
 
 def _as_begun(config: Mapping[str, Any], run: Path) -> Mapping[str, Any]:

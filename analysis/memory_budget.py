@@ -118,8 +118,8 @@ def _kept_per_token(model: Model, *, precision: str, device_type: str, compiled:
     compiled = compiled and not cpu
     number, stream = _number_bytes(precision), _stream_bytes(precision)
     mask = 0 if model["dropout"] == 0 else number if cpu else 1  # of a dropout
-    # a norm keeps its input; where RMS norm is not fused, in fp32 and divided as well
-    norm = 8 if cpu and model["norm"] == "rmsnorm" else stream
+    # a norm keeps its input, on a CPU in fp32; where RMS norm is not fused, divided as well
+    norm = stream if not cpu else 8 if model["norm"] == "rmsnorm" else 4
     qkv, turned = number * (d_model + 2 * keys), model["position"] == "rope" or model["qk_norm"]
     masked = not model["attend_across_documents"] and not _takes_borders(model, number, cpu)
     rows = 0.0  # bytes a key in a head, of T x T matrices

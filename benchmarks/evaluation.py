@@ -20,7 +20,7 @@ import launch
 from gpt_lightning.convert import load_model, to_hf, to_native
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
-from running.data_folder import tokenizer_of
+from running.tokenizer_of_model import tokenizer_of
 
 _APART = 1e-4  # nats, at most
 Answer = tuple[list[float], int, int]

@@ -67,6 +67,16 @@ def headline(config: Mapping[str, Any], model: GPT, order: SampleOrder, arithmet
     )
 
 
+def chosen(trainer: Mapping[str, Any]) -> str:
+    """What else decides the time, the memory or the bits of a step, as the end of a line."""
+    choices = {
+        "compiled (the first step takes a minute or more)": trainer["compile"],
+        "blocks recomputed": trainer["recompute"] == "blocks",
+        "deterministic": trainer["deterministic"],
+    }
+    return "".join(f", {choice}" for choice, chosen in choices.items() if chosen)
+
+
 def beginnings(beginning: Beginning, *, lost: int, max_steps: int) -> Iterator[tuple[str, str]]:
     """What there is to say of where this start begins, each with its style.
 

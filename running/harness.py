@@ -21,6 +21,7 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.utils import normalize_gen_kwargs
 from tqdm import tqdm
 
+from gpt_lightning.console import say
 from gpt_lightning.convert import load_model
 from gpt_lightning.convert.tokenizer_files import CHATML
 from gpt_lightning.evaluation import Request, Score, batches, score
@@ -29,7 +30,7 @@ from gpt_lightning.generation import Sampling, generate
 from gpt_lightning.hardware import choose_device
 from gpt_lightning.tokenizer.base import CHAT_END, CHAT_START
 from running import composing
-from running.data_folder import tokenizer_of
+from running.tokenizer_of_model import tokenizer_of
 
 _log = logging.getLogger(__name__)
 _GENERATION = ("until", "max_gen_toks", "do_sample", "temperature", "top_k", "top_p", "repetition_penalty")
@@ -200,4 +201,5 @@ if __name__ == "__main__":
     try:
         cli_evaluate()
     except ValueError as error:
-        sys.exit(f"error: {error}")
+        say(f"error: {error}", error=True)
+        sys.exit(1)

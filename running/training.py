@@ -1,6 +1,5 @@
 """A training, from its config to its last step: what train.py does once it is the only process at work in the run directory."""
 
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,7 +52,7 @@ from gpt_lightning.model.loss_kernels import choose_loss_kernel
 from running import account, bus_error
 from running.agreement import Agreement
 from running.beginning import beginning_of
-from running.data_folder import open_sources, refuse_damaged, refuse_other_tokenizer
+from running.data_folder import open_sources, refuse_damaged
 from running.further_logger import further_logger
 from running.lightnings_advice import lightning_without_noise
 from running.out_of_memory import out_of_memory
@@ -73,6 +72,7 @@ from running.run_config import (
 from running.run_directory import RunDirectory
 from running.strategies import environment_of_ranks, refuse_other_ranks, strategy_of
 from running.sweep_record import may_end, why_ended_early
+from running.tokenizer_of_model import refuse_other_tokenizer
 
 
 def run_training(config: Mapping[str, Any], ranks: Agreement) -> dict[str, float]:
@@ -135,22 +135,9 @@ def run_training(config: Mapping[str, Any], ranks: Agreement) -> dict[str, float
     )
     data.told_to_stop = lambda: bool(stopping.heard)
     bus_error.is_said(data.touched_files)
-    if beginning.step == config["max_steps"]:
+    if nothing_to_do := _is_over(run.path, config, beginning.step, watchers):
         if is_first_rank():
-            say(f"{run.path} is done: {beginning.step} steps, nothing to do.")
-        return run.final_metrics()
-
-    if (run.path / PRUNED).is_file() and any(isinstance(watcher, MedianPruning) for watcher in watchers):
-        if is_first_rank():
-            say(f"{run.path} was pruned: nothing to do, unless without callbacks.MedianPruning.")
-        return run.final_metrics()
-
-    ended = EndedEarly(may_end(config))
-    if (reason := why_ended_early(run.path, config, beginning.step)) is not None:
-        if is_first_rank():
-            say(
-                f"{run.path} ended early after step {beginning.step}: {reason}. Nothing to do, unless with other callbacks."
-            )
+            say(f"{run.path} {nothing_to_do}")
         return run.final_metrics()
 
     random_states.seed(config["seed"])
@@ -200,7 +187,7 @@ def run_training(config: Mapping[str, Any], ranks: Agreement) -> dict[str, float
                 lit.model,
                 order,
                 f"{device}, {precision} ({why}), attention {attention} ({because}), "
-                f"loss kernel {loss_kernel} ({kernel_because}){_chosen(config['trainer'])}",
+                f"loss kernel {loss_kernel} ({kernel_because}){account.chosen(config['trainer'])}",
             ),
             style="",
         )
@@ -225,6 +212,7 @@ def run_training(config: Mapping[str, Any], ranks: Agreement) -> dict[str, float
         run_log = RunLog(every=config["log_every"], terminal=terminal, metrics_file=metrics_file)
         # what a watcher refuses when it is set up, it refuses before the run begins
         following = [LossFollowing(run.weights)] if curriculum.ado else []
+        ended = EndedEarly(may_end(config))
         writers = [*following, run_log, *filter(None, [further]), ended]
         callbacks = [stopping, EndOfStep(run_log), *_in_order(watchers, writers), same_beginning]
         trainer = _trainer(config, device, accumulation, [tensorboard, metrics_file], callbacks)
@@ -234,7 +222,7 @@ def run_training(config: Mapping[str, Any], ranks: Agreement) -> dict[str, float
         except (Stopped, NotFinite, NotSaved, ReaderLostError, DataChangedError) as end:
             terminal.note(str(end), style="bold")
             if isinstance(end, (ReaderLostError, DataChangedError)) and not is_first_rank():
-                sys.stderr.write(f"error: {end}\n")  # which the first rank does not know of
+                say(f"error: {end}", error=True)  # which the first rank does not know of
             if isinstance(end, ReaderLostError) and stopping.heard:
                 raise Stopped(stopping.heard, trainer.global_step, saved=False) from end
             raise
@@ -259,14 +247,15 @@ def run_training(config: Mapping[str, Any], ranks: Agreement) -> dict[str, float
     return final
 
 
-def _chosen(trainer: Mapping[str, Any]) -> str:
-    """What else decides the time, the memory or the bits of a step, as the end of a line."""
-    choices = {
-        "compiled (the first step takes a minute or more)": trainer["compile"],
-        "blocks recomputed": trainer["recompute"] == "blocks",
-        "deterministic": trainer["deterministic"],
-    }
-    return "".join(f", {choice}" for choice, chosen in choices.items() if chosen)
+def _is_over(run: Path, config: Mapping[str, Any], step: int, watchers: list[L.Callback]) -> str | None:
+    """Why the run, whose last checkpoint is of this step, has nothing left to do; None: it has."""
+    if step == config["max_steps"]:
+        return f"is done: {step} steps, nothing to do."
+    if (run / PRUNED).is_file() and any(isinstance(watcher, MedianPruning) for watcher in watchers):
+        return "was pruned: nothing to do, unless without callbacks.MedianPruning."
+    if (reason := why_ended_early(run, config, step)) is not None:
+        return f"ended early after step {step}: {reason}. Nothing to do, unless with other callbacks."
+    return None
 
 
 def _trainer(

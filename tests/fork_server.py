@@ -139,6 +139,7 @@ def _become(arguments: list[str], environment: dict[str, str], kept: Sequence[in
         setattr(sys, f"__{name}__", stream)
     _forget()
     sys.orig_argv = [sys.executable, *arguments]
+    sys.path[1:1] = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
     code = 1
     try:
         _run(arguments)
@@ -146,6 +147,7 @@ def _become(arguments: list[str], environment: dict[str, str], kept: Sequence[in
     except SystemExit as end:
         code = _exit_code(end)
     except KeyboardInterrupt:
+        traceback.print_exc()
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
     except BaseException:

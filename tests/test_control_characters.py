@@ -16,6 +16,7 @@ import train
 from analysis.mix_law.curriculum_file import write_constant_mix
 from analysis.report_page import write_samples
 from analysis.standalone_page import write_page
+from callbacks.metrics_file import MetricsFile
 from callbacks.tensorboard import TensorBoard
 from callbacks.terminal import Terminal
 from gpt_lightning.console import Console, say
@@ -54,7 +55,14 @@ def test_no_control_character_is_written(write: Callable[[Path], None], tmp_path
 
 
 def test_tensorboard_gets_none(tmp_path: Path) -> None:
-    board = TensorBoard(tmp_path, terminal=Terminal(tmp_path / "log"), name="", version="", default_hp_metric=False)
+    board = TensorBoard(
+        tmp_path,
+        terminal=Terminal(tmp_path / "log"),
+        metrics_file=MetricsFile(tmp_path / "metrics.jsonl"),
+        name="",
+        version="",
+        default_hp_metric=False,
+    )
     board.add_run({"name": HOSTILE}, shown=[], curves=[])
     board.finalize("success")
     (written,) = (path.read_bytes() for path in tmp_path.glob("*.hparams"))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import generate as verb
 import launch
 from gpt_lightning import load_model
+from gpt_lightning.console import visible
 from gpt_lightning.convert import to_native
 from gpt_lightning.generation import Sampling
 from gpt_lightning.generation import generate as generate_ids
@@ -53,9 +54,12 @@ def test_writing(
         (ids,) = generate_ids(model, [prompt], 8, sampling=sampling, stop_ids=stop, vocab_size=tokenizer.vocab_size)
         return tokenizer.decode(ids)
 
+    def shown(text: str) -> str:
+        return f"class {visible(text)}\n"
+
     text = expected([tokenizer.eot_id, *tokenizer.encode("class ")])
     assert verb.generate(settings(run, "prompt='class '")) == text
-    assert capsys.readouterr().out == f"class {text}\n"
+    assert capsys.readouterr().out == shown(text)
     to_native(model, run / "exported", tokenizer)  # a folder knows its tokenizer, as a run and its checkpoints do
     for place in ("exported", "checkpoints/step_00000004.pt"):
         assert verb.generate(settings(run / place, "prompt='class '")) == text
@@ -63,7 +67,7 @@ def test_writing(
 
     typed(["class "], monkeypatch)
     verb.generate(settings(run))
-    assert f"class {text}\n" in capsys.readouterr().out
+    assert shown(text) in capsys.readouterr().out
 
     chat = expected([tokenizer.eot_id, *tokenizer.encode_chat_prompt([{"role": "user", "content": "Why?"}])])
     assert verb.generate(settings(run, "prompt=Why?", "mode=chat")) == chat
@@ -73,7 +77,7 @@ def test_writing(
     )  # longer than the context, in turns and at once
     verb.generate(settings(run, "mode=chat"))
     said = capsys.readouterr().out
-    assert said.split("\n")[0] == chat.split("\n")[0]
+    assert said.split("\n")[0] == visible(chat).split("\n")[0]
     assert said.count("error: the prompt has ") == 1
 
 

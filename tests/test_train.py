@@ -40,7 +40,16 @@ def test_a_run_writes_what_the_design_says(finished: Path) -> None:
     assert {"config.yaml", "environment.json", "checkpoints", "metrics.jsonl", "samples.jsonl", "tensorboard"} <= names
     assert len([name for name in names if name.startswith("training_") and name.endswith(".log")]) == 1
     environment = json.loads((finished / "environment.json").read_text())
-    assert set(environment) == {"versions", "git", "device", "arithmetic", "tokenizer", "initial_weights", "data"}
+    assert set(environment) == {
+        "command",
+        "versions",
+        "git",
+        "device",
+        "arithmetic",
+        "tokenizer",
+        "initial_weights",
+        "data",
+    }
     assert [row["step"] for row in untimed(finished / "metrics.jsonl")] == [2, 4, 6, 8, 10, 12]
     assert [path.stem for path in sorted((finished / "checkpoints").glob("*.pt"))] == [
         f"step_{n:08d}" for n in (4, 8, 12)

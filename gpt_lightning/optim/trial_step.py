@@ -28,18 +28,18 @@ def try_step(
         ValueError: the step fails. The message says why.
     """
     trial: list[dict[str, Any]] = []
-    states: list[Mapping[str, Any]] = []
+    states: dict[int, Mapping[str, Any]] = {}
     for n, group in enumerate(groups):
         k = min(range(len(group["params"])), key=lambda k: group["params"][k].numel())
         parameter = torch.nn.Parameter(torch.zeros_like(group["params"][k], device=device))
         parameter.grad = torch.zeros_like(parameter)
         trial.append({**group, "params": [parameter]})
-        states.append(saved["state"].get(saved["param_groups"][n]["params"][k], {}) if saved else {})
+        if saved and (state := saved["state"].get(saved["param_groups"][n]["params"][k])):
+            states[n] = {key: _copy(value, device) for key, value in state.items()}
     try:
         optimizer = make_optimizer(trial)
-        for group, state in zip(trial, states, strict=True):
-            if state:
-                optimizer.state[group["params"][0]] = {key: _copy(value, device) for key, value in state.items()}
+        # as it would be loaded, as some optimizers pack their state to save it; but with the options of now
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
         place_step_counts(optimizer)
         optimizer.step()
     except KeyError as error:

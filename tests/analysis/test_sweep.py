@@ -90,7 +90,7 @@ def test_a_run_whose_last_step_is_in_no_checkpoint_is_not_done(
     sweep: Path, tmp_path: Path, code: int | None, kept: bool, state: str
 ) -> None:
     shutil.copytree(sweep / "a", tmp_path / "a", ignore=shutil.ignore_patterns("tensorboard", *["*.pt"] * (not kept)))
-    (row,) = sweep_rows(tmp_path, [{"job": "a", "code": code, "environment": {}}])
+    (row,) = rows_of(tmp_path, [{"job": "a", "code": code, "environment": {}}])
     assert row["state"] == state
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -18,6 +19,8 @@ import launch
 from analysis.run_record import RunRecord, read_rows
 from analysis.training_log import read_logs
 from callbacks.run_log import line_of_step
+from callbacks.samples import Samples
+from gpt_lightning.model import GPT
 from running.account import hyperparameters
 from tests.conftest import TINY
 from tests.starts import killed
@@ -100,7 +103,14 @@ def test_the_hyperparameters_are_those_that_the_run_has_by_now(
 
 def test_what_a_model_writes_stays_code(tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the text tab, where a line of code begins with four spaces, and Markdown's lines end in any way that there is."""
-    monkeypatch.setattr("gpt_lightning.tokenizer.base.Tokenizer.decode", lambda *_: "a\r# b\r\n<b>c\nd")
+    sample = Samples._sample
+
+    def sample_hostile(samples: Samples, trainer: L.Trainer, model: GPT) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr("gpt_lightning.tokenizer.base.Tokenizer.decode", lambda *_: "a\r# b\r\n<b>c\nd")
+            sample(samples, trainer, model)
+
+    monkeypatch.setattr(Samples, "_sample", sample_hostile)
     train(tiny_config("name=run", "max_steps=6"))
     events = EventAccumulator(str(tmp_path / "runs" / "run" / "tensorboard")).Reload()
     tags = [tag for tag in events.Tags()["tensors"] if tag.startswith("samples/")]

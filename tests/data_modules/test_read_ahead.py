@@ -48,9 +48,9 @@ def module(tiny_data: Path) -> Iterator[MixedDataModule]:
 
 
 def readers() -> list[psutil.Process]:
-    """The processes that this one has started, but for multiprocessing's own."""
+    """The processes that this one has started by multiprocessing, but for its own."""
     children = psutil.Process().children(recursive=True)
-    return [child for child in children if "resource_tracker" not in " ".join(child.cmdline())]
+    return [child for child in children if "multiprocessing.spawn" in " ".join(child.cmdline())]
 
 
 def signal_a_reader(monkeypatch: pytest.MonkeyPatch, *numbers: int, micro_batch: int) -> None:
