@@ -86,7 +86,6 @@ def test_a_sweep_that_is_killed_twice_comes_to_the_same(undisturbed: Path, tiny_
     assert [row["val_loss"]["mean"] for row in rows] == losses
     best = [row["best"] for row in rows]
     assert best == [False] * 3 + [True] * 3  # of a learning rate all seeds or none
-    assert any(best)
 
 
 def test_jobs_that_submitit_runs_are_the_same(undisturbed: Path, tiny_data: Path, tmp_path: Path) -> None:

@@ -40,8 +40,9 @@ def test_a_checkpoint_that_runs_code_is_refused(new_run: Runs, tmp_path: Path) -
     checkpoint = run.checkpoints / "step_00000010.pt"
     replaced_by_malice(checkpoint, marker)
     before = contents(run.path)
-    other = [f"{key}={checkpoint}" for key in ("resume", "init_from")]
-    for life in (run.live(), run.live(other[0]), new_run().live(other[0]), new_run().live(other[1])):
+    resumed = f"resume={checkpoint}"
+    initialised = new_run().live(f"init_from={checkpoint}", plain=True)  # it is read as the config is composed
+    for life in (run.live(), run.live(resumed), new_run().live(resumed), initialised):
         assert life.codes == [1], life.output
         assert "error: " in life.output
         assert "Traceback" not in life.output
