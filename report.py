@@ -73,7 +73,7 @@ def _draw(run: RunRecord, folder: Path) -> None:
     headings = {"Curves": "curves", "Perplexity by source": "perplexity", "Mix": "mix"}
     write_page(run, {heading: folder / f"{name}.png" for heading, name in headings.items()}, folder / "report.html")
     console = Console(soft_wrap=True)
-    console.print(f"\n{run.path}: {run.rows[-1]['step']:,} steps, {how_far(run)}")
+    console.print(f"\n{run.path}: {run.metrics.last_step:,} steps, {how_far(run)}")
     for name, lines in run.unreadable.items():
         console.print(f"{lines:,} line{'s' * (lines > 1)} of {name} cannot be read", style="bold red")
     if run.validation:

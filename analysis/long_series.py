@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from analysis.run_record import Series
+from analysis.metrics_file import Series
 
 
 def finite(series: Series) -> Series:
@@ -23,6 +23,20 @@ def extremes(series: Series, *, most: int) -> Series:
     places = [at[[values[at].argmin(), values[at].argmax()]] for at in groups]
     kept = np.unique(np.concatenate(places))
     return steps[kept], values[kept]
+
+
+def band(steps: np.ndarray, values: np.ndarray, *, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The first step, the least and the greatest value of each of up to `most` groups of neighbours, values (lines, steps)."""
+    starts = np.unique(np.linspace(0, len(steps), min(most, len(steps)), endpoint=False).astype(int))
+    least, greatest = values.min(axis=0), values.max(axis=0)
+    return steps[starts], np.minimum.reduceat(least, starts), np.maximum.reduceat(greatest, starts)
+
+
+def thin(series: Series, *, most: int) -> Series:
+    """Up to `most` of the points, the first and the last among them, for lines without noise; values (n,) or (lines, n)."""
+    steps, values = series
+    kept = np.unique(np.linspace(0, len(steps) - 1, min(most, len(steps))).round().astype(int))
+    return steps[kept], values[..., kept]
 
 
 def means(series: Series, *, most: int) -> Series:

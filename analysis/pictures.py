@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from analysis.long_series import extremes, finite, means, smooth
-from analysis.run_record import Curves, RunRecord, Series
+from analysis.long_series import band, extremes, finite, means, smooth, thin
+from analysis.metrics_file import Series
+from analysis.run_record import Curves, RunRecord
 
 # From dark to light, so that they stay apart in greyscale too.
 COLOURS = ("#1b2a5c", "#b5361c", "#2f8f83", "#8a6fc1", "#e0a526", "#9cc7e8")
@@ -92,10 +93,11 @@ def draw_mix(run: RunRecord, path: Path) -> Figure:
     _draw_shares(bearing, run, "mix/planned_loss_bearing", "mix/realised_loss_bearing")
     bearing.set(title="What bears the loss", ylabel="% of the loss-bearing tokens")
     steps, drifts = run.by_source("mix/drift")
-    between = drift.fill_between(steps, drifts.min(axis=0), drifts.max(axis=0), color="0.9")
+    between = drift.fill_between(*band(steps, drifts, most=_POINTS), color="0.9")
     for n, source in enumerate(run.sources):
-        epochs.plot(*run.series(f"mix/epochs/{source}"), **line_look(n), linewidth=2, label=_plain(source))
-        drift.plot(*run.series(f"mix/drift/{source}"), **line_look(n), linewidth=1, label=_plain(source))
+        passes, ahead = (run.metrics.series(f"mix/{what}/{source}") for what in ("epochs", "drift"))
+        epochs.plot(*thin(passes, most=_POINTS), **line_look(n), linewidth=2, label=_plain(source))
+        drift.plot(*extremes(ahead, most=_POINTS), **line_look(n), linewidth=1, label=_plain(source))
     epochs.set(title="Passes over each source", ylabel="epochs", xlabel="step")
     epochs.set_ylim(bottom=0)
     drift.set(title="Drift from the exact share: it stays under two", ylabel="sequences", xlabel="step", ylim=(-2, 2))
@@ -108,13 +110,13 @@ def draw_mix(run: RunRecord, path: Path) -> Figure:
     side_by_side = {tuple: HandlerTuple(ndivide=None)}
     place: dict[str, Any] = {"loc": "outside right upper", "frameon": False, "handlelength": 5}
     figure.legend([*named.values()], [*named], handler_map=side_by_side, **place)
-    return _finish(figure, path, title=run.curves.title, last_step=run.rows[-1]["step"])
+    return _finish(figure, path, title=run.curves.title, last_step=run.metrics.last_step)
 
 
 def _draw_shares(axes: Axes, run: RunRecord, planned_key: str, realised_key: str) -> list[Any]:
     """The planned shares as areas, which are given back, and the realised ones as the lines between them."""
-    steps, planned = run.by_source(planned_key)
-    realised = run.by_source(realised_key)[1]
+    steps, planned = thin(run.by_source(planned_key), most=_POINTS)
+    _, realised = thin(run.by_source(realised_key), most=_POINTS)
     areas = axes.stackplot(steps, planned * 100, labels=[*map(_plain, run.sources)], colors=COLOURS, alpha=0.75)
     for n, area in enumerate(areas):
         area.set(hatch=_HATCHES[n // len(COLOURS) % len(_HATCHES)], edgecolor="white", linewidth=0)
@@ -140,10 +142,10 @@ def draw_perplexity(run: RunRecord, path: Path) -> Figure:
     """Validation perplexity of each source, and the unigram model's as the line to leave behind."""
     figure = Figure(figsize=(11, 6.5), layout="constrained")
     axes = figure.subplots()
-    right_end = run.rows[-1]["step"]
+    right_end = run.metrics.last_step
     labels: list[tuple[float, str, str]] = []
     for n, source in enumerate(run.sources):
-        steps, values = run.series(f"val/perplexity/{source}")
+        steps, values = run.metrics.series(f"val/perplexity/{source}")
         look, unigram = line_look(n), run.unigram_perplexity(source)
         dots: dict[str, Any] = {"marker": "o", "markersize": 4, "clip_on": False}
         if len(steps):
@@ -163,7 +165,7 @@ def draw_perplexity(run: RunRecord, path: Path) -> Figure:
         ylabel="perplexity per loss-bearing token",
         xlabel="step",
     )
-    return _finish(figure, path, title=run.curves.title, last_step=run.rows[-1]["step"])
+    return _finish(figure, path, title=run.curves.title, last_step=run.metrics.last_step)
 
 
 def _label_right(axes: Axes, x: float, labels: Sequence[tuple[float, str, str]]) -> None:

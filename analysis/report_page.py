@@ -4,12 +4,11 @@ import json
 import re
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from html import escape
 from pathlib import Path
 
 from analysis import standalone_page
-from analysis.comparison.reading import read_runs
+from analysis.comparison.reading import read_run
 from analysis.comparison.run import Run
 from analysis.comparison.settings import is_cosmetic, shortened, text_of
 from analysis.run_record import RunRecord
@@ -55,10 +54,9 @@ def how_far(run: RunRecord) -> str:
     return f"{read.state}, {read.note}" if read.note else read.state
 
 
-@lru_cache(maxsize=1)
 def _as_compared(run: RunRecord) -> Run:
-    """The run as a comparison reads it, once for all that is said of it: its metrics may be half a million lines."""
-    return read_runs([run.path])[0]
+    """The run as a comparison reads it."""
+    return read_run(run.path, run.path.name, run.metrics)
 
 
 def write_samples(run: RunRecord, path: Path) -> None:

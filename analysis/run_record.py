@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from glob import has_magic
@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-Series = tuple[np.ndarray, np.ndarray]
-"""(steps, values), both (n,)."""
+from analysis.metrics_file import Metrics, Series
+from gpt_lightning.json_lines import read_objects
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class Curves:
 
 
 _WATCHERS = ("logger", "callbacks.", "log_every")
+_READ = ("train/loss", "train/lr", "memory/", "mix/", "val/")  # what a report draws or says
+_READ_ALONE = ("tokens", "speed/tokens_per_s")
 _KINDS = ("loss", "perplexity", "bits_per_byte")  # of validation, as in val/<kind>/<source>
 
 
@@ -63,7 +65,9 @@ class RunRecord:
         self.unreadable: dict[str, int] = {}
         """Lines that cannot be read, by file; files without any are not in it."""
         self.environment = _environment(path / "environment.json")
-        self.rows = self._read("metrics.jsonl", step=(int, float))
+        self.metrics = Metrics.read(path / "metrics.jsonl", wanted=_is_drawn)
+        if self.metrics.n_unreadable:
+            self.unreadable["metrics.jsonl"] = self.metrics.n_unreadable
         self.samples = self._read("samples.jsonl", step=int, prompt=str, response=str)
         self.changes = [
             (row["after_step"], key, pair)
@@ -74,7 +78,7 @@ class RunRecord:
         """(after which step, setting, [then, now]) of what was changed at a resume, but for who watches."""
         self.faults = self._read("faults.jsonl", step=int, fault=str)
         """Steps that were left out, or ended the run."""
-        if not self.rows:
+        if not self.metrics.n_rows:
             raise ValueError(f"{path} has not logged a step yet: wait, or start it again.")
 
     @cached_property
@@ -99,26 +103,13 @@ class RunRecord:
     @property
     def title(self) -> str:
         """What the run is called, and how far it is."""
-        row = self.rows[-1]
-        tokens = f", {row['tokens'] / 1e6:,.2f} million tokens" if "tokens" in row else ""
-        return f"{self.path.name}: {row['step']:,} steps{tokens}"
+        tokens = self.metrics.last("tokens")
+        said = "" if tokens is None else f", {tokens / 1e6:,.2f} million tokens"
+        return f"{self.path.name}: {self.metrics.last_step:,} steps{said}"
 
-    def series(self, key: str) -> tuple[np.ndarray, np.ndarray]:
-        """(steps, values) of a metric, where it was logged; both empty if it never was."""
-        pairs = [(row["step"], row[key]) for row in self.rows if isinstance(row.get(key), (int, float))]
-        steps, values = np.array(pairs, dtype=float).reshape(-1, 2).T
-        return steps, values
-
-    def by_source(self, prefix: str) -> tuple[np.ndarray, np.ndarray]:
+    def by_source(self, prefix: str) -> Series:
         """(steps, values) of a metric that every source has, values (sources, steps); 0 where a source did not take part yet."""
-        rows = [row for row in self.rows if any(f"{prefix}/{source}" in row for source in self.sources)]
-        values = [[row.get(f"{prefix}/{source}", 0.0) for row in rows] for source in self.sources]
-        return np.array([row["step"] for row in rows], dtype=float), np.array(values, dtype=float)
-
-    def last(self, key: str) -> float | None:
-        """The newest value of a metric; None if it was never logged."""
-        values = self.series(key)[1]
-        return float(values[-1]) if len(values) else None
+        return self.metrics.table([f"{prefix}/{source}" for source in self.sources])
 
     def unigram_perplexity(self, source: str) -> float:
         """Of the unigram model of the source's training tokens, on its whole validation split."""
@@ -129,7 +120,7 @@ class RunRecord:
         """The newest validation of each source that had one, and of their mean."""
         validated = []
         for source in [*self.sources, "mean"]:
-            loss, perplexity, bits = (self.last(f"val/{kind}/{source}") for kind in _KINDS)
+            loss, perplexity, bits = (self.metrics.last(f"val/{kind}/{source}") for kind in _KINDS)
             if loss is not None and perplexity is not None and bits is not None:
                 unigram = None if source == "mean" else self.unigram_perplexity(source)
                 validated.append(Validated(source, loss, perplexity, unigram, bits))
@@ -148,14 +139,14 @@ class RunRecord:
     @property
     def curves(self) -> Curves:
         """What changes from step to step."""
-        of_gpu = self.last("memory/gpu_gb") is not None
+        of_gpu = self.metrics.last("memory/gpu_gb") is not None
         return Curves(
             title=self.title,
-            loss=self.series("train/loss"),
-            validation=self.series("val/loss/mean"),
-            learning_rate=self.series("train/lr"),
-            tokens_per_s=self.series("speed/tokens_per_s"),
-            memory_gb=self.series("memory/gpu_gb" if of_gpu else "memory/rss_gb"),
+            loss=self.metrics.series("train/loss"),
+            validation=self.metrics.series("val/loss/mean"),
+            learning_rate=self.metrics.series("train/lr"),
+            tokens_per_s=self.metrics.series("speed/tokens_per_s"),
+            memory_gb=self.metrics.series("memory/gpu_gb" if of_gpu else "memory/rss_gb"),
             memory_of_gpu=of_gpu,
             saved=self.saved_steps,
             resumed=self.resumed_steps,
@@ -164,7 +155,7 @@ class RunRecord:
 
     def _read(self, name: str, **fields: Any) -> list[dict[str, Any]]:
         """The rows of a file that have these fields, of these types; the others are counted."""
-        rows = list(_objects(self.path / name))
+        rows = list(read_objects(self.path / name))
         right = [row for row in rows if row is not None and all(isinstance(row.get(k), t) for k, t in fields.items())]
         if len(right) < len(rows):
             self.unreadable[name] = len(rows) - len(right)
@@ -181,31 +172,8 @@ class RunRecord:
         )
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON-lines file; a last line that is not whole is left for later, and no file has none.
-
-    Raises:
-        ValueError: a line is something else.
-    """
-    rows = list(_objects(path))
-    if None in rows:
-        raise ValueError(f"line {rows.index(None) + 1} of {path} is no JSON object.")
-    return [row for row in rows if row is not None]
-
-
-def _objects(path: Path) -> Iterator[dict[str, Any] | None]:
-    """Each whole line of a JSON-lines file; None in the place of one that holds no object."""
-    if not path.is_file():
-        return
-    with path.open("rb") as lines:
-        for line in lines:
-            if not line.endswith(b"\n"):
-                return
-            try:
-                content = json.loads(line)
-            except (ValueError, RecursionError):
-                content = None
-            yield content if isinstance(content, dict) else None
+def _is_drawn(key: str) -> bool:
+    return key in _READ_ALONE or (key.startswith(_READ) and not key.startswith("mix/tokens/"))
 
 
 def _environment(path: Path) -> dict[str, Any]:

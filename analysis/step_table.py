@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.run_record import Series
+from analysis.metrics_file import Series
 
 VALUES = ("loss", "lr", "tokens_per_s", "gpu_gb", "elapsed_s")
 _WHOLE = {"tokens_per_s", "elapsed_s"}  # whole numbers

@@ -15,9 +15,9 @@ import numpy as np
 
 from analysis.comparison.noise import Noise
 from analysis.pictures import COLOURS
-from analysis.run_record import read_rows
 from benchmarks.machine import trained_on
 from benchmarks.tables import ROOT, Lines, markdown_table, print_table, put_into
+from gpt_lightning.json_lines import read_rows
 
 RUNS, PAGE = ROOT / "runs" / "study_switch", ROOT / "docs" / "study.md"
 BEGIN, END = "<!-- made by python -m benchmarks.study_switch -->\n", "<!-- end of study_switch -->\n"

@@ -4,12 +4,15 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from gpt_lightning.on_disk import sync
 
+_BLOCK = 1 << 22  # bytes read at once
+_STEP = re.compile(rb'"step": (\d{1,18})[,}]')
 _ROW = re.compile(rb'\{"step": (\d{1,18})(?:, "[^{}\0]*)?\}\n?')
 
 
@@ -55,20 +58,28 @@ class LineFile:
         """
         if not self.path.exists():
             return 0
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        lost = 0
-        with self.path.open("rb") as lines, temporary.open("wb") as kept:
-            for line in lines:  # a line ends at b"\n" alone; splitlines cuts at U+2028 too
-                at = step_of_row(line)
-                if at is not None and at <= step:
-                    kept.write(line if line.endswith(b"\n") else line + b"\n")  # the last may lack its end alone
-                elif at is None and line.endswith(b"\n"):
-                    lost += 1
-            sync(kept)
+        kept, lost = _kept(self.path, step=step)
         if lost:
             shutil.copy(self.path, self.path.with_name(f"{self.path.name}.damaged"))
-        temporary.replace(self.path)
+        end = sum(map(len, kept))
+        with self.path.open("r+b") as file:
+            file.seek(max(0, end - 1))
+            if kept and kept[-1].stop == end and file.read(1) == b"\n":  # nothing else lies before it
+                file.truncate(end)
+                sync(file)
+                return lost
+        self._keep_alone(kept)
         return lost
+
+    def _keep_alone(self, parts: Sequence[range]) -> None:
+        temporary = self.path.with_name(f".{self.path.name}.tmp")
+        with self.path.open("rb") as file, temporary.open("wb") as kept:
+            for part in parts:
+                file.seek(part.start)
+                content = file.read(len(part))
+                kept.write(content if content.endswith(b"\n") else content + b"\n")  # the last may lack its end alone
+            sync(kept)
+        temporary.replace(self.path)
 
     def _write(self) -> OSError | None:
         if not self.waiting:
@@ -89,6 +100,41 @@ class LineFile:
         self._whole = None
         self.waiting.clear()
         return None
+
+
+def _kept(path: Path, *, step: int) -> tuple[list[range], int]:
+    """(the parts of a file of rows that hold those up to a step, how many of its lines cannot be read)."""
+    kept: list[range] = []
+    lost = begin = 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK) + file.readline():
+            last = _last_step_of_rows(block)
+            all_kept = last is not None and last <= step
+            for line in [block] if all_kept else _lines_of(block):
+                at = last if all_kept else step_of_row(line)
+                end = begin + len(line)
+                if at is not None and at <= step:
+                    kept.append(range(begin, end))
+                elif at is None and line.endswith(b"\n"):
+                    lost += 1
+                begin = end
+    return kept, lost
+
+
+def _lines_of(block: bytes) -> list[bytes]:
+    """With their ends; a line ends at b"\\n" alone."""
+    *whole, rest = block.split(b"\n")
+    return [*(line + b"\n" for line in whole), *filter(None, [rest])]
+
+
+def _last_step_of_rows(block: bytes) -> int | None:
+    """The greatest step of many lines, if each is a row as we write it, by counting alone; else None."""
+    n = block.count(b"\n")
+    as_written = block.endswith(b"}\n") and block.count(b'}\n{"step": ') == n - 1 and b"\0" not in block
+    if not as_written or block.count(b"{") != n or block.count(b"}") != n or block.count(b'"') % 2:
+        return None
+    steps = [_STEP.match(row) for row in block.split(b"{")[1:]]
+    return max((int(step[1]) for step in steps if step), default=None) if all(steps) else None
 
 
 def step_of_row(line: bytes) -> int | None:

@@ -1,6 +1,5 @@
 """Ending a run of a sweep that others are ahead of."""
 
-import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ import lightning as L
 
 from callbacks.metrics_file import MetricsFile
 from callbacks.validation_perplexity import ValidationPerplexity
+from gpt_lightning.json_lines import rows_of
 from gpt_lightning.on_disk import write_durably
 
 PRUNED = "pruned.json"  # in the run directory: after which step, and why
@@ -77,8 +77,7 @@ class MedianPruning(L.Callback):
         """By step, the losses of the other runs."""
         losses: dict[int, list[float]] = {}
         for name in self._against:
-            for line in (run.parent / name / "metrics.jsonl").read_bytes().split(b"\n")[:-1]:
-                row = json.loads(line)
+            for row in rows_of(run.parent / name / "metrics.jsonl", having=b'"val/loss/mean"'):
                 if "val/loss/mean" in row:
                     losses.setdefault(row["step"], []).append(row["val/loss/mean"])
         return losses

@@ -9,8 +9,9 @@ from typing import Any
 import lightning as L
 
 from callbacks.line_file import LineFile
-from callbacks.row_reader import RowReader, rows_of
+from callbacks.row_reader import RowReader
 from callbacks.terminal import Terminal
+from gpt_lightning.json_lines import rows_of
 
 
 class MetricsTable(RowReader):

@@ -1,16 +1,15 @@
 """Taking the rows of metrics.jsonl on to another place."""
 
-import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
 
-from callbacks.line_file import step_of_row
 from callbacks.throughput import Throughput
+from gpt_lightning.json_lines import rows_of
 
 
 class RowReader(L.Callback, ABC):
@@ -41,12 +40,3 @@ class RowReader(L.Callback, ABC):
             begin, self._offset = self._offset, size
             with Throughput.paused(trainer):
                 self.take(trainer, rows_of(path, begin=begin))
-
-
-def rows_of(path: Path, *, begin: int = 0) -> Iterator[dict[str, Any]]:
-    """The rows of a file from a byte on, one by one; what cannot be read is passed over."""
-    with path.open("rb") as file:
-        file.seek(begin)
-        for line in file:
-            if step_of_row(line) is not None:
-                yield json.loads(line)

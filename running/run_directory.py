@@ -25,10 +25,10 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from callbacks.line_file import step_of_row
 from data_modules import SourceShards
 from gpt_lightning.checkpoint_folder import give_up, keep_in, set_aside, sweep
 from gpt_lightning.hardware import arithmetic
+from gpt_lightning.json_lines import last_row
 from gpt_lightning.on_disk import sync, sync_folder
 from running.beginning import Beginning, changes_of
 from running.ranks import is_first_rank
@@ -127,21 +127,12 @@ class RunDirectory:
         return dict(beginning.changes)
 
     def final_metrics(self) -> dict[str, float]:
-        """The last value of every metric."""
-        metrics: dict[str, float] = {}
-        for line in self.metrics.read_text(encoding="utf-8").split("\n")[:-1]:
-            metrics |= json.loads(line)
-        return metrics
+        """The last row of metrics.jsonl, and before it the last validation."""
+        return last_row(self.metrics, having=b'"val/') | last_row(self.metrics)
 
     def last_step(self) -> int:
         """The last one that metrics.jsonl tells of; 0: there is none."""
-        last = 0
-        if self.metrics.exists():
-            with self.metrics.open("rb") as rows:
-                for row in rows:
-                    step = step_of_row(row)
-                    last = last if step is None else step
-        return last
+        return int(last_row(self.metrics).get("step", 0))
 
     def log_file(self) -> Path:
         """A log file for this start of the run."""

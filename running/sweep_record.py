@@ -6,11 +6,11 @@ The run directories say the rest: how far a run is, and what it reached.
 import json
 import math
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from analysis.deciding_callbacks import may_decide
+from gpt_lightning.json_lines import last_row
 from gpt_lightning.on_disk import write_durably
 from running.changed_settings import averaging_in, changed_settings
 from running.composing import read_config
@@ -118,10 +118,4 @@ def objective(run: Path, code: int) -> float:
 
 def _validated(run: Path) -> dict[str, Any]:
     """The last row of metrics.jsonl that has a validation loss; empty: there is none."""
-    last: dict[str, Any] = {}
-    with suppress(OSError):
-        for line in (run / "metrics.jsonl").read_bytes().split(b"\n")[:-1]:
-            with suppress(ValueError):
-                row = json.loads(line)
-                last = row if "val/loss/mean" in row else last
-    return last
+    return last_row(run / "metrics.jsonl", having=b'"val/loss/mean"')

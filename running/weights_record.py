@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from callbacks.row_reader import rows_of
 from data_modules import ResolvedCurriculum
 from data_modules.order import Update
+from gpt_lightning.json_lines import rows_of
 
 
 def refuse_reading_ahead(config: Mapping[str, Any]) -> None:

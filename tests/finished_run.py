@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.comparison.run import Run, State
+from analysis.metrics_file import Metrics
 
 
 def finished(name: str, loss: float, **settings: Any) -> Run:
@@ -15,6 +16,6 @@ def finished(name: str, loss: float, **settings: Any) -> Run:
         "val/loss/c4": loss,
         "val/perplexity/mean": math.exp(loss) if loss < 700 else math.inf,
     }
-    rows = ({"step": 10, **metrics, "val/bits_per_byte/mean": loss / 3},)
+    rows = [{"step": 10, **metrics, "val/bits_per_byte/mean": loss / 3}]
     environment = {"tokenizer": "t", "data": {"c4": {"fingerprint": "f"}}}
-    return Run(Path(name), name, State.DONE, "", always | settings, environment, rows)
+    return Run(Path(name), name, State.DONE, "", always | settings, environment, Metrics(rows))

@@ -91,10 +91,11 @@ MAY_IMPORT = {
     },
     "gpt_lightning.model": {"gpt_lightning.model", "torch"},
     "gpt_lightning.console": set(),
+    "gpt_lightning.json_lines": set(),
     "gpt_lightning.on_disk": {"gpt_lightning.console"},
     "gpt_lightning.optim": {"gpt_lightning.optim", "torch"},
     "gpt_lightning.tokenizer": {"gpt_lightning.tokenizer"},
-    "analysis": {"analysis", "data_modules.curriculum", "gpt_lightning.console"},
+    "analysis": {"analysis", "data_modules.curriculum", "gpt_lightning.console", "gpt_lightning.json_lines"},
     "running": {
         "running",
         "analysis.budget",

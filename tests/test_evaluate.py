@@ -13,10 +13,10 @@ import torch
 
 import evaluate as verb
 import launch
-from analysis.run_record import read_rows
 from gpt_lightning import load_model
 from gpt_lightning.convert import to_hf
 from gpt_lightning.evaluation import scoring
+from gpt_lightning.json_lines import read_rows
 from gpt_lightning.tokenizer import load_tokenizer
 from running import examination
 from tests.conftest import TINY, start_verb

@@ -15,9 +15,9 @@ import torch
 
 import evaluate as verb
 import launch
-from analysis.run_record import read_rows
 from gpt_lightning import load_model
 from gpt_lightning.convert import to_hf, to_native
+from gpt_lightning.json_lines import read_rows
 from gpt_lightning.model import GPT
 from gpt_lightning.tokenizer import load_tokenizer
 from tests.conftest import ROOT

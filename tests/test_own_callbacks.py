@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 import launch
-from analysis.run_record import read_rows
+from gpt_lightning.json_lines import read_rows
 from running import allowed_targets
 from running.allowed_targets import typed, typed_targets
 from running.run_config import watchers_of

@@ -11,8 +11,8 @@ from analysis.comparison.comparing import Comparison
 from analysis.comparison.labels import labels_of
 from analysis.comparison.run import Run, State
 from analysis.long_series import finite, means, smooth
+from analysis.metrics_file import Series
 from analysis.pictures import COLOURS
-from analysis.run_record import Series
 
 Figure = dict[str, Any]
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
@@ -32,14 +32,14 @@ def loss_figure(comparison: Comparison) -> tuple[Figure, list[dict[str, Any]]]:
     """
     traces, axes = [], []
     looks, labels = _looks(comparison), labels_of(comparison)
-    shown = [run for run in comparison.runs if run.rows and run.state is not State.MISSING]
+    shown = [run for run in comparison.runs if run.metrics.n_rows and run.state is not State.MISSING]
     shown.sort(key=lambda run: (run.name not in looks, run.final.get("val/loss/mean", math.inf)))
     for n, run in enumerate(shown):
         colour, dash, symbol = looks.get(run.name, ("#999999", "dot", "x"))
         label = labels[run.name]
         first = True
         for panel, key in (("", "train/loss"), ("2", "val/loss/mean")):
-            steps, values = finite(run.series(key)) if panel else _smoothed(run)
+            steps, values = finite(run.metrics.series(key)) if panel else _smoothed(run)
             if not len(steps):
                 continue
             if not panel:
@@ -151,7 +151,7 @@ def plain(text: str) -> str:
 
 def _smoothed(run: Run) -> Series:
     """Its training loss."""
-    steps, values = means(finite(run.series("train/loss")), most=_MOST_SMOOTHED)
+    steps, values = means(finite(run.metrics.series("train/loss")), most=_MOST_SMOOTHED)
     return steps, smooth(values)
 
 

@@ -137,7 +137,7 @@ def _loss(comparison: Comparison, above: bool) -> Iterator[str]:
 
 
 def _has_speed(run: Run) -> bool:
-    return len(run.series("speed/tokens_per_s")[0]) > 0
+    return len(run.metrics.series("speed/tokens_per_s")[0]) > 0
 
 
 def _final(comparison: Comparison) -> Iterator[str]:

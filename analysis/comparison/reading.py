@@ -2,7 +2,7 @@
 
 import fcntl
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from analysis.comparison.judged import read_figures
 from analysis.comparison.run import Run, State
 from analysis.comparison.settings import PLACES, TRUNK, deciding, flatten, is_cosmetic
 from analysis.deciding_callbacks import settings_of
+from analysis.metrics_file import Metrics
+from gpt_lightning.json_lines import read_objects
 
 CHANGED = "changed under way"
 _AROUND = ("device", "git.revision", "versions.")  # of what a run's environment says, what its result may depend on
@@ -29,29 +31,34 @@ def read_runs(paths: Iterable[Path]) -> list[Run]:
     """Every run, whatever became of it, in the order given."""
     paths = list(paths)
     folder = common_folder(paths)
-    return [_read_run(path, str(path.absolute().relative_to(folder))) for path in paths]
+    return [read_run(path, str(path.absolute().relative_to(folder))) for path in paths]
 
 
-def _read_run(path: Path, name: str) -> Run:
+def read_run(path: Path, name: str, metrics: Metrics | None = None) -> Run:
+    """One of them, by the name that it has there; with its metrics, if they are read already."""
     if not path.is_dir():
         return Run(path, name, State.MISSING, "there is no such folder")
-    running = _is_locked(path)
     try:
-        settings, environment, sizes = _settings(path)
+        return _read(path, name, metrics)
     except Unreadable as reason:
         return Run(path, name, State.BROKEN, str(reason))
-    rows, torn = _rows(path / "metrics.jsonl")
-    samples = tuple(row for row in _objects(path / "samples.jsonl") if row is not None and _is_sample(row))
-    state, note = _state(rows, torn, int(settings["max_steps"]), running)
+    except OSError as error:
+        return Run(path, name, State.BROKEN, f"{Path(error.filename).name} cannot be read ({error.strerror})")
+
+
+def _read(path: Path, name: str, metrics: Metrics | None) -> Run:
+    running = _is_locked(path)
+    settings, environment, sizes = _settings(path)
+    metrics = metrics or Metrics.read(path / "metrics.jsonl", wanted=lambda key: key.startswith(_READ))
+    samples = tuple(row for row in read_objects(path / "samples.jsonl") if row is not None and _is_sample(row))
+    steps, at = int(settings["max_steps"]), metrics.last_step
+    state, note = _state(metrics, steps, running)
     if state is State.UNFINISHED and (path / "pruned.json").is_file():
-        state, note = (
-            State.PRUNED,
-            f"at step {int(rows[-1]['step']):,} of {int(settings['max_steps']):,}, as others were ahead",
-        )
-    if state is State.UNFINISHED and (why := _ended_early(path, at=int(rows[-1]["step"]))):
-        state, note = State.ENDED_EARLY, f"at step {int(rows[-1]['step']):,} of {int(settings['max_steps']):,}: {why}"
+        state, note = State.PRUNED, f"at step {at:,} of {steps:,}, as others were ahead"
+    if state is State.UNFINISHED and (why := _ended_early(path, at=at)):
+        state, note = State.ENDED_EARLY, f"at step {at:,} of {steps:,}: {why}"
     trunk = _trunk(settings, {path.resolve()})
-    return Run(path, name, state, note, settings, environment, rows, samples, read_figures(path), trunk, *sizes)
+    return Run(path, name, state, note, settings, environment, metrics, samples, read_figures(path), trunk, *sizes)
 
 
 def _settings(path: Path) -> tuple[dict[str, Any], dict[str, Any], tuple[int, float]]:
@@ -83,19 +90,22 @@ def _trunk(settings: Mapping[str, Any], above: set[Path]) -> dict[str, Any] | No
     return deciding(trunk, environment, _trunk(trunk, above | {Path(path).resolve()}))
 
 
-def _state(rows: tuple[Mapping[str, float], ...], torn: int, steps: int, running: bool) -> tuple[State, str]:
-    last = int(rows[-1]["step"]) if rows else 0
-    if torn:
-        return State.BROKEN, f"{torn:,} of the {len(rows) + torn:,} rows of metrics.jsonl cannot be read"
+def _state(metrics: Metrics, steps: int, running: bool) -> tuple[State, str]:
+    last, unreadable = metrics.last_step, metrics.n_unreadable
+    if unreadable:
+        return (
+            State.BROKEN,
+            f"{unreadable:,} of the {metrics.n_rows + unreadable:,} rows of metrics.jsonl cannot be read",
+        )
     if running:
         return State.RUNNING, f"at step {last:,} of {steps:,}"
-    if not rows:
+    if not metrics.n_rows:
         return State.EMPTY, "it has logged no step, and nobody is training it"
     if last > steps:
         return State.BROKEN, f"metrics.jsonl tells of step {last:,}, and max_steps is {steps:,}"
     if last < steps:
         return State.UNFINISHED, f"at step {last:,} of {steps:,}, and nobody is training it"
-    return State.DONE, "" if "val/loss/mean" in rows[-1] else "no validation after its last step"
+    return State.DONE, "" if "val/loss/mean" in metrics.at(last) else "no validation after its last step"
 
 
 def _ended_early(path: Path, *, at: int) -> str | None:
@@ -165,39 +175,6 @@ def _environment(path: Path) -> dict[str, Any]:
     return dict(environment)
 
 
-def _rows(path: Path) -> tuple[tuple[Mapping[str, float], ...], int]:
-    """(the rows by growing step, how many lines are none)."""
-    rows: dict[int, dict[str, float]] = {}
-    torn = 0
-    for content in _objects(path):
-        row = {key: value for key, value in (content or {}).items() if key == "step" or key.startswith(_READ)}
-        numbers = all(
-            isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63) for value in row.values()
-        )
-        if numbers and isinstance(row.get("step"), int) and row["step"] >= 0:
-            rows[row["step"]] = rows.get(row["step"], {}) | row
-        else:
-            torn += 1
-    return tuple(rows[step] for step in sorted(rows)), torn
-
-
-def _objects(path: Path) -> Iterator[dict[str, Any] | None]:
-    """The objects of a JSON-lines file, None for a line that is none; a torn end is still being written."""
-    try:
-        lines = path.open("rb")
-    except OSError:
-        return
-    with lines:
-        for line in lines:
-            if not line.endswith(b"\n"):
-                return
-            try:
-                content = json.loads(line)
-            except (ValueError, RecursionError):
-                content = None
-            yield content if isinstance(content, dict) else None
-
-
 def _is_sample(row: Mapping[str, Any]) -> bool:
     return isinstance(row.get("step"), int) and all(isinstance(row.get(key), str) for key in ("prompt", "response"))
 
@@ -206,7 +183,7 @@ def _changes(path: Path, settings: Mapping[str, Any]) -> str:
     """What decides the result and was something else before some step, in words."""
     changes = []
     deciders = settings_of(settings, all_that_may=True)
-    for row in _objects(path):
+    for row in read_objects(path):
         if row is not None and isinstance(row.get("changes"), dict):
             for key, pair in row["changes"].items():
                 decides = key in settings and key not in PLACES and not is_cosmetic(key, deciders)

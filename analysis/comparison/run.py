@@ -12,7 +12,7 @@ import numpy as np
 
 from analysis.comparison.judged import Figure
 from analysis.comparison.settings import ABSENT, SEED, deciding, described, text_of
-from analysis.run_record import Series
+from analysis.metrics_file import Metrics
 
 
 class State(StrEnum):
@@ -41,8 +41,7 @@ class Run:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """By dotted name, without `PLACES`; empty if config.yaml could not be read."""
     environment: Mapping[str, Any] = field(default_factory=dict)
-    rows: tuple[Mapping[str, float], ...] = ()
-    """By growing step; of what was logged, what a comparison shows."""
+    metrics: Metrics = field(default_factory=Metrics)
     samples: tuple[Mapping[str, Any], ...] = ()
     figures: tuple[Figure, ...] = ()
     """What evaluate.py found of it."""
@@ -79,24 +78,18 @@ class Run:
     @property
     def last_step(self) -> int:
         """The last one that was logged; 0: none was."""
-        return int(self.rows[-1]["step"]) if self.rows else 0
+        return self.metrics.last_step
 
     @property
     def final(self) -> Mapping[str, float]:
         """The validation after the last step of a run that is done: `val/<kind>/<source>`; empty if there is none."""
         if self.state is not State.DONE:
             return {}
-        return {key: value for key, value in self.rows[-1].items() if key.startswith("val/")}
-
-    def series(self, key: str) -> Series:
-        """(steps, values) of a metric, where it was logged."""
-        pairs = [(row["step"], row[key]) for row in self.rows if key in row]
-        steps, values = np.array(pairs, dtype=float).reshape(-1, 2).T
-        return steps, values
+        return {key: value for key, value in self.metrics.at(self.last_step).items() if key.startswith("val/")}
 
     def hours_at(self, steps: np.ndarray) -> np.ndarray:
         """Hours of training alone up to each of `steps`: its tokens over the speed, summed over the rows; NaN where unknown."""
-        at, speeds = self.series("speed/tokens_per_s")
+        at, speeds = self.metrics.series("speed/tokens_per_s")
         known = np.isfinite(speeds) & (speeds > 0)
         if not known.any():
             return np.full(len(steps), math.nan)

@@ -109,7 +109,8 @@ def _state(run: Run, code: int | None) -> str:
 
 def _losses(run: Run) -> dict[str, float]:
     """The last validation of a run, wherever it has ended, the mean first."""
-    last = next((row for row in reversed(run.rows) if "val/loss/mean" in row), {})
+    steps, _ = run.metrics.series("val/loss/mean")
+    last = run.metrics.at(int(steps[-1])) if len(steps) else {}
     losses = {key.removeprefix("val/loss/"): value for key, value in last.items() if key.startswith("val/loss/")}
     return {source: losses[source] for source in sorted(losses, key=lambda source: source != "mean")}
 

@@ -15,8 +15,8 @@ import numpy as np
 from analysis.comparison import Comparison, find_runs, read_runs
 from analysis.comparison.run import Run
 from analysis.comparison.settings import ABSENT, text_of, unlike
+from analysis.metrics_file import Metrics
 from analysis.mix_law.csv_files import Table, is_folder_of_tables, read_tables
-from analysis.run_record import read_rows
 
 _MIX = "curriculum."
 
@@ -141,10 +141,14 @@ def _of_runs(runs: Sequence[Run], left_out: Sequence[str], differences: Sequence
 
 def _ledger(run: Run) -> tuple[dict[str, float], dict[str, float]]:
     """(tokens drawn, epochs) of each source, at the end of the run."""
-    for row in reversed(read_rows(run.path / "metrics.jsonl")):
-        tokens = {key.removeprefix("mix/tokens/"): value for key, value in row.items() if key.startswith("mix/tokens/")}
-        if tokens and sum(tokens.values()) > 0:
-            return tokens, {source: row.get(f"mix/epochs/{source}", 0.0) for source in tokens}
+    metrics = Metrics.read(
+        run.path / "metrics.jsonl", wanted=lambda key: key.startswith(("mix/tokens/", "mix/epochs/"))
+    )
+    steps, tokens = metrics.table(key for key in metrics.keys if key.startswith("mix/tokens/"))
+    if len(drawn := steps[tokens.sum(axis=0) > 0]):
+        row = metrics.at(int(drawn[-1]))
+        tokens_of = {key.removeprefix("mix/tokens/"): row[key] for key in row if key.startswith("mix/tokens/")}
+        return tokens_of, {source: row.get(f"mix/epochs/{source}", 0.0) for source in tokens_of}
     raise ValueError(
         f"{run.path / 'metrics.jsonl'} does not say what was drawn (mix/tokens/…): the run was trained without "
         "callbacks.mix_ledger, and cannot be used."

@@ -14,6 +14,7 @@ from analysis.comparison.run import Run
 from analysis.comparison.tables import sort_keys
 from analysis.comparison.terminal import MOST_SHOWN
 from analysis.comparison.verdicts import noise_in_words
+from analysis.metrics_file import Metrics
 from report import report
 from tests.finished_run import finished
 
@@ -170,7 +171,7 @@ def test_the_first_steps_are_only_said_to_lie_above_where_they_do(tmp_path: Path
     run = finished("a", 3.0, max_steps=100)
     for early, said in ((10.0, True), (3.0, False)):
         rows = [{"step": step, "train/loss": early if step < 3 else 3.0} for step in range(1, 101)]
-        page = written([dataclasses.replace(run, rows=tuple(rows))], tmp_path)
+        page = written([dataclasses.replace(run, metrics=Metrics(rows))], tmp_path)
         assert ("lie above the chart" in page) is said
 
 

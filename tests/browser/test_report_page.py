@@ -25,7 +25,7 @@ def test_it_stands_alone_with_pictures_and_samples(visit: Visit, run: RunRecord)
     widths = page.locator("img").evaluate_all("images => images.map(image => image.naturalWidth)")
     assert len(widths) == 3
     assert all(width > 1000 for width in widths)
-    mean = f"{run.last('val/loss/mean'):.4f}"
+    mean = f"{run.metrics.last('val/loss/mean'):.4f}"
     assert mean in page.locator("h2:has-text('Validation') + table").inner_text()
     responses = next(iter(run.responses.values()))
     earlier = page.locator("details", has_text="earlier").first

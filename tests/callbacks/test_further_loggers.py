@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import launch
-from analysis.run_record import read_rows
+from gpt_lightning.json_lines import read_rows
 from running.account import hyperparameters
 from tests.conftest import start
 from tests.starts import killed

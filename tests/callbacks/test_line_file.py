@@ -8,8 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from callbacks.line_file import LineFile
+from callbacks import line_file
+from callbacks.line_file import LineFile, step_of_row
 
 
 @contextmanager
@@ -73,6 +76,7 @@ def test_a_long_file_is_cut_back_line_by_line_and_its_rows_are_not_parsed(
         parsed.append(line)
         raise ValueError
 
+    monkeypatch.setattr("callbacks.line_file._BLOCK", 1 << 14)
     monkeypatch.setattr("callbacks.line_file.json.loads", refuse)
     tracemalloc.start()
     try:
@@ -83,3 +87,34 @@ def test_a_long_file_is_cut_back_line_by_line_and_its_rows_are_not_parsed(
     assert parsed == [torn.encode()]
     assert lines.path.read_text() == "".join(rows[:3000])
     assert peak < 0.5 * sum(map(len, rows))
+
+
+LINES = st.one_of(
+    st.fixed_dictionaries(
+        {"step": st.integers(0, 12)},
+        optional={"train/loss": st.floats(0, 9), "note": st.sampled_from(["", "{", '"', "\u2028", "}"])},
+    ).map(json.dumps),
+    st.sampled_from(
+        ["", "rot", "{}", '{"step": 3, "tra', '{"step": 3, "tra{"step": 4, "train/loss": 1.5}', '{"step": 7}\0']
+    ),
+)
+
+
+@given(
+    lines=st.lists(LINES, min_size=1, max_size=12),
+    end=st.sampled_from(["", "\n"]),
+    block=st.sampled_from([1, 60, 1 << 22]),
+)
+def test_whole_blocks_are_cut_as_line_by_line(
+    lines: list[str], end: str, block: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    file = LineFile(tmp_path_factory.mktemp("cut") / "metrics.jsonl")
+    content = "\n".join(lines) + end
+    file.path.write_text(content)
+    steps = [step_of_row(line.encode()) for line in lines]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(line_file, "_BLOCK", block)
+        lost = file.cut_back(step=6)
+    kept = [line for line, step in zip(lines, steps, strict=True) if step is not None and step <= 6]
+    assert file.path.read_text() == "".join(f"{line}\n" for line in kept)
+    assert lost == steps[: content.count("\n")].count(None)

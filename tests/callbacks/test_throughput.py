@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from analysis import budget
-from analysis.run_record import read_rows
 from callbacks import Checkpoints, ValidationPerplexity, data_wait, samples, throughput
 from data_modules import training_batches
+from gpt_lightning.json_lines import read_rows
 from gpt_lightning.lit_gpt import LitGPT
 from train import train
 

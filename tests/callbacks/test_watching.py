@@ -16,10 +16,11 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 import launch
-from analysis.run_record import RunRecord, read_rows
+from analysis.run_record import RunRecord
 from analysis.training_log import read_logs
 from callbacks.run_log import line_of_step
 from callbacks.samples import Samples
+from gpt_lightning.json_lines import read_rows
 from gpt_lightning.model import GPT
 from running.account import hyperparameters
 from tests.conftest import TINY

@@ -10,7 +10,7 @@ import pytest
 
 import evaluate as verb
 import launch
-from analysis.run_record import read_rows
+from gpt_lightning.json_lines import read_rows
 from tests.conftest import TINY, start
 from tests.starts import killed
 from train import train
