@@ -178,13 +178,18 @@ def _label_right(axes: Axes, x: float, labels: Sequence[tuple[float, str, str]])
         axes.annotate(_plain(label), (x, y), xytext=(8, 0), textcoords="offset points", va="center", color=colour)
 
 
+def number_steps(axes: Axes) -> None:
+    """So few steps below a panel that they do not overlap."""
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+
+
 def _finish(figure: Figure, path: Path, *, title: str, last_step: int) -> Figure:
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="0.92")
         axes.set_axisbelow(True)
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        number_steps(axes)
         axes.set_xlim(0, last_step)
     figure.suptitle(_plain(title), x=0.01, ha="left")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from analysis.pictures import COLOURS, line_look
+from analysis.pictures import COLOURS, line_look, number_steps
 
 
 def draw_plan(
@@ -63,7 +62,7 @@ def draw_plan(
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="0.92")
         axes.set_axisbelow(True)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+        number_steps(axes)
         axes.set_xlim(0, steps[-1])
         if from_step:
             axes.axvline(

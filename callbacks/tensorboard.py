@@ -2,15 +2,15 @@
 
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from callbacks.metrics_file import MetricsFile, metrics_alone
@@ -30,6 +30,8 @@ class TensorBoard(TensorBoardLogger):
         super().__init__(*args, **kwargs)
         self._terminal = terminal
         self._metrics_file = metrics_file  # which knows the step
+        self._results: SummaryWriter | None = None
+        self._curves: Mapping[str, str] = {}
         self._gave_up = False
         self._hook = threading.excepthook
         threading.excepthook = self._on_thread_end
@@ -40,38 +42,32 @@ class TensorBoard(TensorBoardLogger):
         self._attempt(lambda: getattr(self.experiment, method)(*args))
 
     @rank_zero_only
-    def add_run(
-        self, settings: Mapping[str, bool | float | str], *, shown: Collection[str], curves: Sequence[str]
-    ) -> None:
-        """Give the run a row in the HPARAMS tab, whose columns follow its curves (Lightning's would add points).
+    def add_run(self, settings: Mapping[str, bool | float | str], *, curves: Mapping[str, str]) -> None:
+        """Give the run a row in the HPARAMS tab, in a folder result/ of its own.
 
-        It has a file of its own, which each start replaces: of two such rows TensorBoard would show the first. The file's name is
-        the least, as TensorBoard reads a folder's files in the order of their names and returns to none that it has left.
+        TensorBoard then finds the columns itself: all settings of all runs, those that differ first, and of metrics those alone
+        that lie beside such a row. (Were the columns written down with the row, one run's would stand for all runs'.) Each start
+        replaces the row: of two TensorBoard would show the first. Its file's name is the least, as TensorBoard reads a folder's
+        files in the order of their names and returns to none that it has left.
 
         Args:
             settings: what the run was trained with.
-            shown: those of them that have a column from the start: TensorBoard shows five, and the others when they are ticked.
-            curves: the metrics that have one, best first; again five are shown from the start.
+            curves: the metrics that the row shows, and the name of each there; it shows the first five names of the alphabet.
         """
         texts = {key: visible(value) if isinstance(value, str) else value for key, value in settings.items()}
-        experiment, *session = hparams(texts, dict.fromkeys(curves, 0.0))
-        columns = experiment.value[0].metadata.plugin_data
-        plugin_data = HParamsPluginData.FromString(columns.content)
-        for column in plugin_data.experiment.hparam_infos:
-            # it orders the columns; and one run speaks for all that TensorBoard finds, so it can only be a guess
-            column.differs = column.name in shown
-        columns.content = plugin_data.SerializeToString()
+        _, session, _ = hparams(texts, {})
+        folder = Path(self.log_dir) / "result"
 
         def add() -> None:
-            folder = Path(self.log_dir)
             folder.mkdir(parents=True, exist_ok=True)
             with (folder / _TEMPORARY).open("wb") as file:
                 records = RecordWriter(file)
                 records.write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
-                for summary in (experiment, *session):
-                    records.write(Event(wall_time=time.time(), summary=summary).SerializeToString())
+                records.write(Event(wall_time=time.time(), summary=session).SerializeToString())
             (folder / _TEMPORARY).replace(folder / _ROW)
+            self._results = SummaryWriter(str(folder), purge_step=self._kwargs.get("purge_step"))
 
+        self._curves = curves
         self._attempt(add)
 
     @rank_zero_only
@@ -116,17 +112,23 @@ class TensorBoard(TensorBoardLogger):
         def add() -> None:
             for key, value in metrics_alone(metrics).items():
                 self.experiment.add_scalar(key, value, self._metrics_file.step)
+                if self._results and key in self._curves:
+                    self._results.add_scalar(self._curves[key], value, self._metrics_file.step)
 
         self._attempt(add)
 
     @rank_zero_only
     def save(self) -> None:
         self._attempt(lambda: TensorBoardLogger.save(self))
+        if self._results:
+            self._attempt(self._results.flush)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
         threading.excepthook = self._hook
         self._attempt(lambda: TensorBoardLogger.finalize(self, status))
+        if self._results:
+            self._attempt(self._results.close)
 
     def _on_thread_end(self, arguments: threading.ExceptHookArgs) -> None:
         """What ended TensorBoard's thread is raised where its next event is added, and said there."""

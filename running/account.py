@@ -1,7 +1,6 @@
 """What a run says of itself: at its beginning, at its end, and to the table of hyperparameters."""
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,6 @@ _NO_HYPERPARAMETERS = (
     ),
     *("trainer.", "hardware.", "callbacks.", "logger.", "log_every", "val_every"),
 )
-_COMPARED_BY = ["optimizer.lr", "model.n_layers", "model.d_model", "max_steps", "seed"]
 
 
 def hyperparameters(config: Mapping[str, Any]) -> dict[str, bool | float | str]:
@@ -42,12 +40,6 @@ def hyperparameters(config: Mapping[str, Any]) -> dict[str, bool | float | str]:
         if isinstance(value, (bool, int, float, str))
         and (key.startswith(averaging) or not key.startswith(_NO_HYPERPARAMETERS))
     }
-
-
-def compared_by(config: Mapping[str, Any]) -> list[str]:
-    """The hyperparameters that the run's multirun varies; outside of one, those that people compare runs by."""
-    axes = re.findall(r"(?:^|,)\+*([\w.]+)=", _job(config)) or _COMPARED_BY
-    return [key for axis in axes for key in hyperparameters(config) if f"{key}.".startswith(f"{axis}.")]
 
 
 def _job(config: Mapping[str, Any]) -> str:

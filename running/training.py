@@ -203,8 +203,9 @@ def run_training(config: Mapping[str, Any], ranks: Agreement) -> dict[str, float
             terminal.note(note, style="")
         if initialised:
             terminal.note(f"starting from the weights of {config['init_from']}", style="")
-        metrics = [f"val/{kind}/{source}" for source in ["mean", *sources] for kind in ("loss", "bits_per_byte")]
-        tensorboard.add_run(account.hyperparameters(config), shown=account.compared_by(config), curves=metrics)
+        of_sources = {f"val/loss/{source}": f"result/loss/{source}" for source in sources}
+        of_mean = {f"val/{kind}/mean": f"result/{kind}" for kind in ("loss", "bits_per_byte")}
+        tensorboard.add_run(account.hyperparameters(config), curves=of_mean | of_sources)
         tensorboard.add_layout(list(sources))
 
     with deterministic(config["trainer"]["deterministic"]), lightning_without_noise():

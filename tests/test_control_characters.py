@@ -63,9 +63,9 @@ def test_tensorboard_gets_none(tmp_path: Path) -> None:
         version="",
         default_hp_metric=False,
     )
-    board.add_run({"name": HOSTILE}, shown=[], curves=[])
+    board.add_run({"name": HOSTILE}, curves={})
     board.finalize("success")
-    (written,) = (path.read_bytes() for path in tmp_path.glob("*.hparams"))
+    (written,) = (path.read_bytes() for path in tmp_path.rglob("*.hparams"))
     assert "␛[2J".encode() in written
     assert b"\x1b[2J" not in written
 

@@ -155,7 +155,7 @@ def test_so_is_one_of_muon_in_bf16_with_compiled_blocks(tiny_data: Path, tmp_pat
     for run in (sharded, continued):
         assert_same_rows(metrics(run), metrics(alone), rel=1e-3)
         for name, weight in final_weights(alone).items():
-            torch.testing.assert_close(final_weights(run)[name], weight, atol=2e-4, rtol=2**-8)
+            torch.testing.assert_close(final_weights(run)[name], weight, atol=5e-4, rtol=2**-8)
 
 
 def test_what_does_not_go_with_sharded_weights_is_refused(tiny_data: Path, tmp_path: Path) -> None:

@@ -106,7 +106,10 @@ def test_tensorboard_has_each_step_once(finished: Path) -> None:
         assert [event.step for event in events.Scalars(key)] == [step for step, _ in expected]
         assert [event.value for event in events.Scalars(key)] == pytest.approx([value for _, value in expected])
     assert any(tag.startswith("samples/") for tag in events.Tags()["tensors"])
-    assert "_hparams_/session_start_info" in events.summary_metadata
+    row = EventAccumulator(str(finished / "tensorboard" / "result")).Reload()
+    assert "_hparams_/session_start_info" in row.summary_metadata
+    expected = [row["val/loss/mean"] for row in logged if "val/loss/mean" in row]
+    assert [event.value for event in row.Scalars("result/loss")] == pytest.approx(expected)
 
 
 def test_the_same_config_gives_the_same_bytes(finished: Path, tiny_config: Config, tmp_path: Path) -> None:

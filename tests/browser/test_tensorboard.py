@@ -39,7 +39,7 @@ def address(sweep_folder: Path) -> Iterator[str]:
         [*command, "--host", "127.0.0.1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as server:
         url, until = f"http://127.0.0.1:{port}", time.monotonic() + 90
-        while served(url) != {f"{name}/tensorboard" for name in TRAINED}:
+        while served(url) != {f"{name}/tensorboard{row}" for name in TRAINED for row in ("", "/result")}:
             assert server.poll() is None
             assert time.monotonic() < until
             time.sleep(0.3)
@@ -108,18 +108,18 @@ def test_samples_can_be_read(tensorboard: Visit, address: str, sweep_folder: Pat
 def test_hyperparameters_have_a_row_for_each_run(tensorboard: Visit, address: str, sweep_folder: Path) -> None:
     page = opened(tensorboard, address, "hparams")
     for name in TRAINED:
-        expect(page.locator("vaadin-grid-cell-content", has_text=f"{name}/tensorboard").first).to_be_visible()
+        expect(page.locator("vaadin-grid-cell-content", has_text=f"{name}/tensorboard/result").first).to_be_visible()
     table = page.locator("vaadin-grid").first
-    for column in ("optimizer.lr", "seed", "val/loss/mean"):  # without a tick anywhere
+    for column in ("optimizer.lr", "seed", "result/loss"):  # without a tick anywhere
         expect(table.locator("vaadin-grid-cell-content", has_text=column).first).to_be_visible()
     rows = table_of(page)
-    assert set(rows) == {f"{name}/tensorboard" for name in TRAINED}
+    assert set(rows) == {f"{name}/tensorboard/result" for name in TRAINED}
     for name in TRAINED:
         config = yaml.safe_load((sweep_folder / name / "config.yaml").read_text())
-        row = rows[f"{name}/tensorboard"]
+        row = rows[f"{name}/tensorboard/result"]
         assert float(row["optimizer.lr"]) == pytest.approx(config["optimizer"]["lr"])
         assert float(row["seed"]) == config["seed"]
         last = read_rows(sweep_folder / name / "metrics.jsonl")[-1]
-        assert float(row["val/loss/mean"]) == pytest.approx(last["val/loss/mean"], rel=1e-3)
+        assert float(row["result/loss"]) == pytest.approx(last["val/loss/mean"], rel=1e-3)
     expect(page.locator("tf-hparams-query-pane", has_text="optimizer.lr")).to_be_visible()
     expect(page.locator("tf-hparams-query-pane", has_text="callbacks.")).to_have_count(0)

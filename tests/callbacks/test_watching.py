@@ -11,15 +11,23 @@ import lightning as L
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.context import RequestContext
+from tensorboard.plugins.base_plugin import TBContext
 from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.hparams.backend_context import Context
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 import launch
 from analysis.run_record import RunRecord
 from analysis.training_log import read_logs
+from callbacks.metrics_file import MetricsFile
 from callbacks.run_log import line_of_step
 from callbacks.samples import Samples
+from callbacks.tensorboard import TensorBoard
+from callbacks.terminal import Terminal
 from gpt_lightning.json_lines import read_rows
 from gpt_lightning.model import GPT
 from running.account import hyperparameters
@@ -78,7 +86,7 @@ def test_every_chart_of_the_layout_has_its_curves(events: EventAccumulator) -> N
 
 def session_of(run: Path) -> dict[str, Any]:
     """The run's hyperparameters, as TensorBoard's table has them: of rows with the same name it shows the first."""
-    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    events = EventAccumulator(str(run / "tensorboard" / "result")).Reload()
     content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
     session = HParamsPluginData.FromString(content).session_start_info
     return {key: getattr(value, value.WhichOneof("kind")) for key, value in session.hparams.items()}
@@ -92,14 +100,33 @@ def test_the_hyperparameters_are_those_that_the_run_has_by_now(
     assert session_of(run) == hyperparameters(tiny_config("name=run"))
     train(tiny_config("name=run", "optimizer.lr=1e-3"))
     assert session_of(run) == hyperparameters(tiny_config("name=run")) | {"optimizer.lr": 1e-3}
-    files = sorted(path.name for path in (run / "tensorboard").glob("*tfevents*"))
+    files = sorted(path.name for path in (run / "tensorboard" / "result").glob("*tfevents*"))
     assert files[0].endswith(".hparams"), "read first, so that nothing that is still written lies before it"
     assert len(files) == 3
-    experiment = EventAccumulator(str(run / "tensorboard")).Reload().SummaryMetadata("_hparams_/experiment")
-    columns = HParamsPluginData.FromString(experiment.plugin_data.content).experiment.metric_infos
-    scalars = EventAccumulator(str(run / "tensorboard")).Reload().Tags()["scalars"]
-    assert {column.name.tag for column in columns} <= set(scalars)
-    assert "val/loss/mean" in {column.name.tag for column in columns}
+
+
+def test_the_table_of_runs_has_the_columns_of_all_of_them(tmp_path: Path) -> None:
+    """As TensorBoard finds them: a setting that one run alone has, what differs, and the metrics that a row shows."""
+    for name, settings in (("a", {"lr": 1e-3, "beta": 0.9}), ("b", {"lr": 2e-3, "momentum": 0.95})):
+        file = MetricsFile(tmp_path / name / "metrics.jsonl")
+        logger = TensorBoard(
+            tmp_path / name, terminal=Terminal(tmp_path / "log"), metrics_file=file, name="", version="tensorboard"
+        )
+        logger.add_run(settings, curves={"val/loss/mean": "result/loss"})
+        logger.log_metrics({"train/loss": 3.0, "val/loss/mean": 4.0})
+        logger.finalize("success")
+    runs = EventMultiplexer().AddRunsFromDirectory(str(tmp_path)).Reload()
+    provider = MultiplexerDataProvider(runs, str(tmp_path))
+    table, request = Context(TBContext(data_provider=provider)), RequestContext()
+    found = table.experiment_from_metadata(
+        request, "", True, table.hparams_metadata(request, ""), table.hparams_from_data_provider(request, "", None)
+    )
+    assert {column.name: column.differs for column in found.hparam_infos} == {
+        "lr": True,
+        "beta": False,
+        "momentum": False,
+    }
+    assert [column.name.tag for column in found.metric_infos] == ["result/loss"]
 
 
 def test_what_a_model_writes_stays_code(tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
