@@ -7,8 +7,10 @@ python evaluate.py run=exported/quickstart tasks=[hellaswag,arc_easy] limit=200
 
 if __name__ == "__main__":  # before all that takes seconds to import
     from running.interrupts import end_at_once
+    from running.thread_waiting import wait_briefly
 
     end_at_once()
+    wait_briefly()
 
 import json
 import math

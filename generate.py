@@ -7,8 +7,10 @@ python generate.py run=runs/quickstart mode=chat prompt="What does json.load do?
 
 if __name__ == "__main__":  # before all that takes seconds to import
     from running.interrupts import end_at_once
+    from running.thread_waiting import wait_briefly
 
     end_at_once()
+    wait_briefly()
 
 import json
 import sys

@@ -133,7 +133,8 @@ def _say_little_validation(job: _Job, information: Mapping[str, Any]) -> None:
         return
     share = max(1.5 * _FEW_TOKENS / (train["tokens"] + tokens), 2 * job.source["val_fraction"])
     setting = f"sources.{job.key}.val_fraction={min(0.5, math.ceil(100 * share) / 100):g}"
-    either = f" or sources.{job.key}.split=tail, for a few long texts," if job.config["format"] is None else ""
+    is_text = job.config["format"] is None and "text" in job.source.get("fields", {})  # tail cuts texts
+    either = f" or sources.{job.key}.split=tail, for a few long texts," if is_text else ""
     job.console.print(
         f"{job.name}: {tokens:,} tokens of {documents:,} document{'s' * (documents != 1)} are little to validate with: delete "
         f"{job.folder} and prepare it again with {setting},{either} or with more text"

@@ -7,8 +7,10 @@ python train.py -m experiment=lr_sweep jobs_at_once=2                    # a swe
 
 if __name__ == "__main__":  # before all that takes seconds to import
     from running.interrupts import end_at_once
+    from running.thread_waiting import wait_briefly
 
     end_at_once()
+    wait_briefly()
 
 import os
 import signal

@@ -10,7 +10,7 @@
     agreement, revision           what all ranks have in common before the first step; which code this is
     changed_settings              what differs between two starts, of which an older version may have made one
     ranks, strategies             the processes that train one run, and how it is spread over them
-    interrupts                    Ctrl-C before there is anything to save
+    interrupts, thread_waiting    Ctrl-C before there is anything to save; set before what takes seconds to import
     further_logger                which run this one is to Weights & Biases or MLflow
     multirun, hydra_job           the jobs of a sweep: their processes, and what becomes of each
     machine_shares, sweep_record  what each gets of the machine, and what is known of it

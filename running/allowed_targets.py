@@ -199,11 +199,15 @@ def _named(node: Mapping[str, Any], kind: str, packages: tuple[str, ...], fits: 
             found = getattr(import_module(module), name, None)
         except ImportError:
             found = None
+    if is_own and found is None:
+        raise ValueError(f"_target_={target}: the module {module} has no {name}.")
+    if is_own and not fits(found):
+        raise ValueError(f"_target_={target}: {name} is no subclass of lightning.pytorch.callbacks.Callback.")
     if found is None or not fits(found):
         of_ones_own = " One of your own you allow by typing it: ++callbacks.<its name>._target_=" + str(target) + "."
         raise ValueError(
             f"_target_={target} may not be called from a config: it must be {kind} of {' or '.join(packages)}."
-            + of_ones_own * (fits is _is_callback and not is_own)
+            + of_ones_own * (fits is _is_callback)
         )
     for key in arguments:
         if str(key).startswith("_"):

@@ -35,13 +35,13 @@ def refuse_inexact_range(axis: Override) -> None:
     value = axis.value()
     if not isinstance(value, RangeSweep) or isinstance(value.range(), range):
         return
-    values = list(map(str, value.range()))
+    values = [f"{number:.12g}" for number in value.range()]
     assert value.stop is not None
     if values and not math.isclose(float(values[-1]), value.stop, rel_tol=1e-9, abs_tol=1e-300):
         shown = values if len(values) <= _SHOWN else [*values[:2], "…", values[-1]]
         raise ValueError(
             f"{axis.input_line} makes {len(values)} values, {', '.join(shown)}, and not its stop {value.stop}: type the values "
-            f"that are meant, as {axis.get_key_element()}={','.join(values[:2])},…"
+            f"that are meant, as {axis.get_key_element()}={','.join(shown)}"
         )
 
 

@@ -42,6 +42,8 @@ def check_command_line(verb: str, arguments: list[str]) -> DictConfig | None:
             config with axes is no multirun, or a config file says what Hydra itself shall do.
     """
     given = flags_and_settings(arguments)
+    if given.experimental_rerun is not None and not any(a.startswith("--experimental-rerun") for a in arguments):
+        raise ValueError("settings are written without --, as experiment=quickstart.")
     if given.experimental_rerun is not None:
         raise ValueError("--experimental-rerun reads a pickle, which can run code: start the run's own command again.")
     if given.shell_completion:
@@ -53,9 +55,10 @@ def check_command_line(verb: str, arguments: list[str]) -> DictConfig | None:
     try:
         parsed = OverridesParser.create().parse_overrides(given.overrides)
     except HydraException as error:
+        said = str(error).splitlines()[0]
         raise ValueError(
-            f"the command line cannot be read: {str(error).splitlines()[0]}. Signs such as <|[]=, need quotes inside quotes: "
-            "'stop=[\"<|im_end|>\"]'."
+            f"the command line cannot be read: {said.partition('Exception: ')[2] or said}. Signs such as <|[]=, need quotes "
+            "inside quotes: 'stop=[\"<|im_end|>\"]'."
         ) from error
     swept = [o for o in parsed if o.is_sweep_override()]
     if swept and not given.multirun:

@@ -237,6 +237,12 @@ def _one_sentence(error: Exception, config_name: str) -> str:
                 + (f"did you mean {meant[0]}, or " if meant else "")
                 + f"add it with +{key}=…."
             )
+        of_source = re.fullmatch(r"sources\.(\w+)\.(\w+)", key)
+        if of_source and of_source[1] in group_choices("source"):
+            there = read_choice("source", of_source[1]).get(of_source[2])
+            if isinstance(there, dict):
+                parts = ", ".join(f"{key}.{part}=…" for part in there)
+                return f"{key} is set part by part: {parts}; a new part with +{key}.<name>=…."
         near = difflib.get_close_matches(key, _all_keys(config_name), n=1)
         return f"there is no setting {key}" + (
             f": did you mean {near[0]}?" if near else f" in conf/{config_name}.yaml."

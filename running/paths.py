@@ -64,6 +64,10 @@ def check_name(key: str, name: Any) -> None:
     """
     if not isinstance(name, str):
         raise ValueError(f"{key} is {name!r}: it must be a text; where a YAML file says it, in quotes.")
+    if any("\ud800" <= character <= "\udfff" for character in name):
+        raise ValueError(
+            f"{key} is {name!r}: this locale lacks a character of it. Start the command with PYTHONUTF8=1 before it."
+        )
     if {"", ".", ".."} & set(name.split("/")) or not name.isprintable():
         raise ValueError(
             f"{key} is {name!r}: it must name a folder, as my_run or tests/my_run, without empty parts, . and .., and without "

@@ -33,7 +33,7 @@ def chosen_sources(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
                 "sources.<name>.path.)"
             )
     if config["name"] is not None and not re.fullmatch(r"[\w-][\w.-]*", str(config["name"])):
-        raise ValueError(f"name={config['name']} names a folder: letters, digits and _ . - only.")
+        raise ValueError(f"name is {str(config['name'])!r}: a source is named by letters, digits and _ . - alone.")
     numbers = dict(composing.flatten(config))
     for key in _NUMBERS:
         value = numbers[key]

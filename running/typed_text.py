@@ -52,7 +52,11 @@ def _quoted(argument: str, *, is_multirun: bool) -> str:
         return argument
     if setting in _LISTS and (text[0] + text[-1] == "[]" or ("," in text and not set(text) & set("=["))):
         inner = text[1:-1] if text[0] == "[" else text
-        return argument if set(inner) & set("=['\"") else f"{key}=[{_each(inner, is_path=True)}]"
+        return (
+            argument
+            if set(inner) & set('=["') or inner.count("'") % 2 == 0 < inner.count("'")
+            else f"{key}=[{_each(inner, is_path=True)}]"
+        )
     has_choices = is_multirun and setting not in _NO_AXES and last != "path" and not _NO_CHOICES.search(text)
     return f"{key}={(_each if has_choices else _one)(text, is_path=is_path(setting))}"
 

@@ -15,6 +15,14 @@ from tests.conftest import start, start_verb
 OPTUNA = "hydra/sweeper=optuna"
 
 
+def test_a_setting_with_parts_is_set_part_by_part() -> None:
+    with pytest.raises(
+        ValueError, match=r"sources\.local\.fields is set part by part: sources\.local\.fields\.\w+=…"
+    ) as refusal:
+        launch.check_command_line("prepare", ["source=local", "sources.local.fields={instruction: question}"])
+    assert "did you mean" not in str(refusal.value)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -52,7 +60,12 @@ OPTUNA = "hydra/sweeper=optuna"
             ["-m", "gradient_clip=range(0.1,0.3,0.1)"],
             "gradient_clip=range(0.1,0.3,0.1) makes 2 values, 0.1, 0.2, and not its stop 0.3: type the values that are meant",
         ),
-        (["-m", "gradient_clip=range(0,1,1e-3)"], "makes 1000 values, 0.0, 0.001, …, 0.999, and not its stop 1"),
+        (
+            ["-m", "gradient_clip=range(0.1,0.9,0.2)"],
+            "type the values that are meant, as gradient_clip=0.1,0.3,0.5,0.7",
+        ),
+        (["--experiment", "quickstart"], "settings are written without --, as experiment=quickstart."),
+        (["-m", "gradient_clip=range(0,1,1e-3)"], "makes 1000 values, 0, 0.001, …, 0.999, and not its stop 1"),
     ],
 )
 def test_a_sweep_that_cannot_be_costs_one_sentence(arguments: list[str], message: str) -> None:

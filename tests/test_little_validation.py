@@ -48,3 +48,12 @@ def test_of_a_single_document(ends: int, tmp_path: Path, capsys: pytest.CaptureF
     printed = said(tmp_path / "theirs", capsys, "format=nanogpt")
     assert ("8,000 tokens of 1 document are little to validate with" in printed) == (ends == 1)
     assert "split=tail" not in printed
+
+
+def test_of_chats_which_no_tail_is_cut_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [f'{{"instruction": "{n}?", "output": "{n}."}}' for n in range(20)]
+    (tmp_path / "chats.jsonl").write_text("\n".join(lines))
+    printed = said(
+        tmp_path / "chats.jsonl", capsys, "source=alpaca", "tokenizer=gpt2_chatml", "sources.alpaca.fields.input=null"
+    )
+    assert "prepare it again with sources.alpaca.val_fraction=0.5, or with more text" in printed

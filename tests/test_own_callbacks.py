@@ -106,8 +106,8 @@ def test_an_axis_of_a_file_names_no_callback(tmp_path: Path) -> None:
 
 def test_a_typed_one_is_a_callback_and_can_be_imported(package: str) -> None:
     for name, message in (
-        (f"{package}.Other", "must be a callback"),
-        (f"{package}.Nothing", "must be a callback"),
+        (f"{package}.Other", r"Other is no subclass of lightning\.pytorch\.callbacks\.Callback\."),
+        (f"{package}.Nothing", f"the module {package} has no Nothing\\."),
         ("no_such_package.Mine", r"no_such_package\.Mine cannot be imported \(ModuleNotFoundError.*PYTHONPATH"),
     ):
         with typed([name]), pytest.raises(ValueError, match=message):

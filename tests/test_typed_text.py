@@ -56,6 +56,8 @@ def test_what_is_left_to_hydra() -> None:
     assert read("init_from='a b'") == "a b"
     assert read("experiment=1e3") == "1e3"
     assert read("runs=[runs/1e3,2025_1]") == ["runs/1e3", "2025_1"]
+    assert read("runs=[runs/it's,runs/on]") == ["runs/it's", "runs/on"]
+    assert read("runs=['runs/a,b',runs/on]") == ["runs/a,b", "runs/on"]
     assert read("runs=é,2025_1") == ["é", "2025_1"]
     assert launch.quote_texts(["runs_dir=${oc.env:SCRATCH}/runs", "max_steps=1_000", "--config-dir=1e3"]) == [
         "runs_dir=${oc.env:SCRATCH}/runs",
