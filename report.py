@@ -34,7 +34,6 @@ from analysis.comparison import (
     verdict_in_words,
     write_comparison,
 )
-from analysis.mix_law import report_mix_law
 from analysis.report_page import how_far, write_page, write_samples
 from gpt_lightning.console import Console, say
 
@@ -53,6 +52,8 @@ def report(config: Mapping[str, Any]) -> None:
     if len(asked) > 1:
         raise ValueError("runs= compares runs, mix_law= fits a law to them and log_dir= reads logs: give one of them.")
     if config["mix_law"] is not None:
+        from analysis.mix_law import report_mix_law  # whose fits take seconds to import
+
         report_mix_law(config["mix_law"], config["held_out"], config["mix"], out_dir)
     elif config["runs"] is not None:
         compare(config["runs"], out_dir)

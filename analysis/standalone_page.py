@@ -8,8 +8,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from plotly.offline import get_plotlyjs
-
 from gpt_lightning.console import visible
 
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
@@ -47,13 +45,19 @@ def write_page(
             f'<script type="application/json" id="{escape(name)}">{inert_json(value)}</script>'
             for name, value in data.items()
         ),
-        *([] if script is None else [f"<script>{get_plotlyjs()}</script>", f"<script>{script}</script>"]),
+        *([] if script is None else [f"<script>{_plotly()}</script>", f"<script>{script}</script>"]),
         "</body></html>\n",
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_bytes("\n".join(parts).encode("utf-8", errors="replace"))  # half a character, as in a torn name
     temporary.replace(path)
+
+
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs  # which takes a while, and a report has no chart that moves
+
+    return str(get_plotlyjs())
 
 
 def inert_json(value: Any) -> str:

@@ -162,7 +162,7 @@ def to_dict(config: Any) -> dict[str, Any]:
     schedule, steps = config.get("schedule"), config.get("max_steps")
     share = schedule.get("warmup_steps") if isinstance(schedule, dict) else None
     if isinstance(schedule, dict) and isinstance(share, float) and 0 < share < 1 and isinstance(steps, int):
-        schedule["warmup_steps"] = round(share * steps)
+        schedule["warmup_steps"] = min(round(share * steps), steps - 1)  # however few steps there are, it is shorter
     return config
 
 

@@ -112,6 +112,7 @@ def test_mixed_curriculum_keeps_alpaca_to_four_epochs() -> None:
         (["experiment=rangeflow"], 1750),
         (["experiment=gpt2_5"], 4000),
         (["experiment=quickstart", "schedule.warmup_steps=0.5", "max_steps=20"], 10),
+        (["experiment=quickstart", "schedule.warmup_steps=0.9", "max_steps=2"], 1),
         (["experiment=quickstart", "schedule.warmup_steps=1"], 1),
     ],
 )

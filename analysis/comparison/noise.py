@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
-from scipy import stats
 
 CONFIDENCE = 0.95
 _ROUNDING = 1e-12  # relative to the values: residuals below it are no scatter
@@ -38,6 +37,8 @@ class Difference:
         """How probable it is that of so many equal settings any two are this far apart."""
         if self.in_errors is None:
             return None
+        from scipy import stats  # which takes a second
+
         return float(stats.studentized_range.sf(self.in_errors, self.settings, self.degrees))
 
     @property
@@ -134,6 +135,8 @@ class Noise:
         """Whether the settings scatter so unequally that one noise for all of them is wrong, by Bartlett's test."""
         groups = [self.residuals[np.equal(self.settings, setting)] / self._scale for setting in range(self.n_settings)]
         several = [group for group in groups if len(group) > 1 and np.ptp(group) > 0]
+        from scipy import stats  # which takes a second
+
         return len(several) > 1 and bool(stats.bartlett(*several).pvalue < _UNEQUAL)
 
     @cached_property
@@ -167,4 +170,6 @@ class Noise:
 @lru_cache(maxsize=1024)
 def _critical(settings: int, degrees: int) -> float:
     """The studentized range of so many equal settings that is exceeded with probability 1 - `CONFIDENCE`."""
+    from scipy import stats  # which takes a second
+
     return float(stats.studentized_range.ppf(CONFIDENCE, settings, degrees))

@@ -5,7 +5,7 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from analysis.comparison.noise import CONFIDENCE
 
@@ -65,7 +65,7 @@ def optimum(x: np.ndarray, loss: np.ndarray, *, noise: float | None, n_seeds: in
     residual = math.sqrt(float(np.square(loss[chosen] - design @ effects).sum()) / degrees)
     error = residual * math.sqrt(float(np.linalg.inv(design.T @ design)[0, 0]))
     a, slope, level = (float(effect) for effect in effects)
-    if a <= stats.t.ppf((1 + CONFIDENCE) / 2, degrees) * error:
+    if a <= special.stdtrit(degrees, (1 + CONFIDENCE) / 2) * error:
         return Unclear.NOISE
     at, lowest = centre - slope / (2 * a), level - slope**2 / (4 * a)
     deepest = float(means.min()) - (residual if noise is None else noise) - _ROUNDING * abs(level)

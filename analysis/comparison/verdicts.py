@@ -1,6 +1,7 @@
 """What a comparison comes to, in words: the same on its page and in the terminal."""
 
 import math
+import statistics
 from collections.abc import Sequence
 
 from analysis.comparison.cells import Cell, Standing
@@ -25,6 +26,12 @@ def verdict_in_words(comparison: Comparison) -> str:
         return ""
     name = comparison.candidates[order[0]].name
     diverged = f"; {len(cells) - n_finite} diverged" if n_finite < len(cells) else ""
+    if len(cells) == 1 and len(losses := comparison.candidates[0].values(LOSS)) > 1:  # named by one of its seeds
+        mean, deviation = statistics.mean(losses), statistics.stdev(losses)
+        return (
+            f"{_counted(len(losses), 'run')} of one setting: a loss of {mean:.4f}, with a standard deviation of {deviation:.4f} "
+            "between seeds; there is nothing to compare it with."
+        )
     if n_finite == 1:
         return f"{name} is the only one {f'with a finite loss{diverged}' if diverged else 'that is ranked'}."
     worse, unknown = len(names[Standing.WORSE]), len(names[Standing.UNKNOWN])

@@ -148,7 +148,7 @@ def test_of_many_candidates_the_terminal_shows_the_first() -> None:
 @pytest.mark.parametrize(
     ("losses", "said"),
     [
-        ({1: (3.0, 3.1)}, " is the only one that is ranked."),
+        ({1: (3.0,)}, " is the only one that is ranked."),
         ({1: (3.0, 3.1), 2: (math.inf, 3.0)}, "lr=1 is the only one with a finite loss; 1 diverged."),
         ({1: (3.0,), 2: (4.0,)}, "lr=1 has the lowest loss; whether that is more than chance is unknown."),
         ({1: (3.0, 3.01, 3.02), 2: (4.0, 4.01, 4.021)}, "lr=1 is best; all others are worse."),
@@ -165,6 +165,14 @@ def test_the_verdict_is_a_sentence(losses: dict[int, tuple[float, ...]], said: s
         runs += [finished(f"{rate} {n}", loss, seed=n, **{"optimizer.lr": rate}) for n, loss in enumerate(row)]
     name = "" if len(losses) > 1 else Comparison(runs).candidates[0].name
     assert verdict_in_words(Comparison(runs)) == name + said
+
+
+def test_seeds_of_one_setting_are_called_by_none_of_them() -> None:
+    runs = [finished(f"{n}", loss, seed=n) for n, loss in enumerate((3.0, 3.1, 3.2))]
+    assert verdict_in_words(Comparison(runs)) == (
+        "3 runs of one setting: a loss of 3.1000, with a standard deviation of 0.1000 between seeds; there is nothing to compare "
+        "it with."
+    )
 
 
 def test_the_first_steps_are_only_said_to_lie_above_where_they_do(tmp_path: Path) -> None:
