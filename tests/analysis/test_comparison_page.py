@@ -194,5 +194,5 @@ def test_the_report_prints_how_they_stand(sweep: Path, tmp_path: Path, capsys: p
         "No pairs: 1 setting \N{MULTIPLICATION SIGN} 2 seeds, standard deviation of a run about the mean of its setting"
         in out
     )
-    assert "is the only one that is ranked." in out
+    assert "2 runs of one setting: a loss of " in out
     assert out.endswith(f"comparison:  {tmp_path / 'sweep' / 'comparison.html'}\n")
