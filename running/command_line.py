@@ -42,7 +42,7 @@ def check_command_line(verb: str, arguments: list[str]) -> DictConfig | None:
             config with axes is no multirun, or a config file says what Hydra itself shall do.
     """
     given = flags_and_settings(arguments)
-    if given.experimental_rerun is not None and not any(a.startswith("--experimental-rerun") for a in arguments):
+    if given.experimental_rerun is not None and any(a.partition("=")[0] == "--experiment" for a in arguments):
         raise ValueError("settings are written without --, as experiment=quickstart.")
     if given.experimental_rerun is not None:
         raise ValueError("--experimental-rerun reads a pickle, which can run code: start the run's own command again.")

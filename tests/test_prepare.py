@@ -277,7 +277,7 @@ def test_inspect_and_verify(hub_data: Path, capsys: pytest.CaptureFixture[str]) 
         (["source=readmes", "workers=0"], "workers is 0: it must be a whole number above 0."),
         (["source=readmes", "limit_files=-1"], "limit_files is -1: it must be a whole number above 0."),
         (["source=readmes", "limit_tokens=.inf"], "limit_tokens is .inf: it must be a number of tokens, or all."),
-        (["source=readmes", "name=a/b"], "name=a/b names a folder: letters, digits and _ . - only."),
+        (["source=readmes", "name=a/b"], "name is 'a/b': a source is named by letters, digits and _ . - alone."),
         (["source=[]"], "there is no source to prepare: name one with source=…."),
         (["source=local", "path=x", "format=nanogpt", "part=0/2"], "format=nanogpt reads shards as they are: part=0/2"),
         (["source=readmes", "tokenizer=bpe_4096", "mode=verify"], "tokenizer.json is not there: mode=prepare trains"),
