@@ -23,13 +23,13 @@ class Metrics:
     """What the rows of a run say, each metric as two arrays. Of several rows of a step the later ones hold.
 
     Args:
-        rows: objects with a step and metrics; None stands for what is no object.
+        rows: one dict a row, with `step` and metrics; None where a line was not a JSON object.
         wanted: which metrics to keep, by name.
     """
 
     def __init__(self, rows: Iterable[dict[str, Any] | None] = (), *, wanted: Callable[[str], bool] = bool) -> None:
         self.n_unreadable = 0
-        """How many are no objects with a step, or have something else than a number for a metric."""
+        """Number of rows without a valid step, or with a metric that is not a number."""
         self._wanted = wanted
         self._steps = array("d")  # of each row
         self._columns: dict[str, _Column] = {}
@@ -37,7 +37,7 @@ class Metrics:
 
     @classmethod
     def read(cls, path: Path, *, wanted: Callable[[str], bool] = bool) -> "Metrics":
-        """Those of a file; none if there is no file. A last line without its end is still being written."""
+        """Read a file; empty if it does not exist. A last line without a newline is skipped: it is still being written."""
         metrics = cls(wanted=wanted)
         is_short = path.is_file() and path.stat().st_size <= _SHORT
         for block in whole_lines(path):

@@ -1,15 +1,15 @@
-"""How the threads of a CPU wait for each other; set before torch, and OpenMP with it, is loaded."""
+"""How OpenMP threads on a CPU wait for each other: set before torch, which loads OpenMP, is imported."""
 
 import os
 
-_TURNS = "10000"  # some ten microseconds, more than lies between two operations of a small model
+_SPINS = "10000"  # about ten microseconds, longer than the gap between two operations of a small model
 
 
 def wait_briefly() -> None:
-    """A thread that waits for the others gives its core away after some ten microseconds, unless the environment says otherwise.
+    """Let a waiting OpenMP thread sleep after about ten microseconds of spinning, unless the environment says otherwise.
 
-    By default GNU's OpenMP lets it turn for milliseconds. Where another program has one of the cores, each operation then takes
-    that long. What is computed is the same.
+    GNU's OpenMP spins for milliseconds by default. If another program occupies a core, each operation then takes that long. The
+    results are the same bits. Intel's and LLVM's OpenMP ignore the variable.
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
-        os.environ["GOMP_SPINCOUNT"] = _TURNS
+        os.environ["GOMP_SPINCOUNT"] = _SPINS
