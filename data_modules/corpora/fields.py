@@ -93,7 +93,7 @@ class Fields:
         return messages
 
     def _advice(self, key: str) -> str:
-        none = f"; none: {self._setting}.{key}=null" if key == "input" else ""
+        none = f"; none in any record: {self._setting}.{key}=null" if key == "input" else ""
         return f"another one: {self._setting}.{key}=…{none}"
 
     def _value(self, row: Mapping[str, Any], key: str) -> Any:

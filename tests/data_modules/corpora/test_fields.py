@@ -104,7 +104,8 @@ ROLES = "has no role of system, user, assistant"
         (
             ALPACA,
             {"question": "q", "answer": "a"},
-            "there is no field 'given'; the record has question, answer (another one: fields.input=…; none: fields.input=null)",
+            "there is no field 'given'; the record has question, answer (another one: fields.input=…; none in any record: "
+            "fields.input=null)",
         ),
         (ALPACA, {"question": "q", "given": None, "answer": "a"}, "the field 'given' is null"),
         (ALPACA, {"question": "q", "given": "", "answer": ["a"]}, "the field 'answer' is no text, but a list"),
