@@ -211,7 +211,7 @@ def _print(results: Sequence[Mapping[str, Any]], console: Console) -> None:
 
 @hydra.main(version_base=None, config_path="conf", config_name="evaluate")
 def main(config: DictConfig) -> None:
-    launch.run(evaluate_on_ranks, config)
+    launch.run(evaluate_on_ranks, config, prints_result=True)
 
 
 if __name__ == "__main__":

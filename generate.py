@@ -146,7 +146,7 @@ def _stop_ids(tokenizer: Tokenizer, further: Any) -> list[int]:
 
 @hydra.main(version_base=None, config_path="conf", config_name="generate")
 def main(config: DictConfig) -> None:
-    launch.run(generate, config)
+    launch.run(generate, config, prints_result=True)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from gpt_lightning.console import guard_streams, say, visible
+from gpt_lightning.console import guard_streams, say, unwritten, visible
 from running import bus_error, ranks
 from running.allowed_targets import typed, typed_targets
 from running.command_line import check_command_line, flags_and_settings, said_besides
@@ -94,6 +94,7 @@ def run(
     config: DictConfig,
     *,
     answer: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    prints_result: bool = False,
 ) -> Any:
     """Call a verb with its config as a plain dict; as a job of a multirun, in a process of its own.
 
@@ -103,6 +104,7 @@ def run(
         verb: what to call.
         config: what Hydra has composed.
         answer: what is asked instead, and needs no process, if this is a job of a multirun; None: it needs one.
+        prints_result: what it prints is what it is called for, so that it has failed if standard output did not take it.
     """
     own = typed_targets(HydraConfig.get().overrides.task)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -112,6 +114,8 @@ def run(
     try:
         with typed(own):
             verb(to_dict(config))
+            if prints_result and (lost := unwritten()):
+                raise OSError(f"not all of the output was written: {lost.strerror}.")
     except KeyboardInterrupt:
         say(SENTENCE, error=True)
         ranks.leave(130)

@@ -291,7 +291,7 @@ def price(sweep: Multirun) -> None:
 
 @hydra.main(version_base=None, config_path="conf", config_name="plan")
 def main(config: DictConfig) -> Any:
-    return launch.run(plan, config, answer=partial(plan, silently=True))
+    return launch.run(plan, config, answer=partial(plan, silently=True), prints_result=True)
 
 
 if __name__ == "__main__":

@@ -23,18 +23,10 @@ from omegaconf import DictConfig
 from rich.table import Table
 
 import launch
-from analysis import LogReport, RunRecord, draw_curves, draw_mix, draw_perplexity, report_logs
-from analysis.comparison import (
-    Comparison,
-    common_folder,
-    find_runs,
-    noise_in_words,
-    read_runs,
-    standings_table,
-    verdict_in_words,
-    write_comparison,
-)
+from analysis.log_report import LogReport, report_logs
+from analysis.pictures import draw_curves, draw_mix, draw_perplexity
 from analysis.report_page import how_far, write_page, write_samples
+from analysis.run_record import RunRecord
 from gpt_lightning.console import Console, say
 
 
@@ -56,7 +48,9 @@ def report(config: Mapping[str, Any]) -> None:
 
         report_mix_law(config["mix_law"], config["held_out"], config["mix"], out_dir)
     elif config["runs"] is not None:
-        compare(config["runs"], out_dir)
+        from analysis.comparison import report_comparison
+
+        report_comparison(config["runs"], out_dir)
     elif config["log_dir"] is not None:
         log_dir = launch.path_of(config, "log_dir")
         _print_logs(report_logs(log_dir, out_dir or log_dir / "report", pattern=config["pattern"]))
@@ -99,38 +93,6 @@ def _print_logs(report: LogReport) -> None:
     say(f"written: {', '.join(map(str, report.written))}")
 
 
-def compare(runs: Any, out_dir: Path | None) -> None:
-    """Write the page that compares runs, and print where it is, and how they stand.
-
-    Args:
-        runs: a path or a pattern of them, or a list of such.
-        out_dir: where comparison.html is to lie; None: in the folder that holds the runs.
-
-    Raises:
-        ValueError: `runs` names no run.
-    """
-    paths, passed_over = find_runs(runs)
-    comparison = Comparison(read_runs(paths))
-    page = (out_dir or common_folder(paths)) / "comparison.html"
-    write_comparison(comparison, page, title=f"Comparison of {', '.join([runs] if isinstance(runs, str) else runs)}")
-    console = Console(soft_wrap=True)
-    if passed_over:
-        console.print(
-            f"{passed_over} {'folder holds' if passed_over == 1 else 'folders hold'} nothing of a run: passed over"
-        )
-    for run in comparison.runs:
-        reasons = [*comparison.reasons.get(run.name, []), *([run.note] if run.note else [])]
-        if reasons:
-            console.print(f"  {run.name}: {run.state}; {'; '.join(reasons)}")
-    if comparison.ranked:
-        console.print(f"{len(comparison.ranked)} of {len(paths)} runs are ranked")
-        console.print(standings_table(comparison))
-        console.print("\n".join([*noise_in_words(comparison)[:1], verdict_in_words(comparison)]))
-    else:
-        console.print(f"no run is ranked, of {len(paths)}: the page says why")
-    console.print(f"comparison:  {page}")
-
-
 def _validation_table(run: RunRecord) -> Table:
     table = Table("validation", "perplexity", "of a unigram model", "bits per byte", box=None, pad_edge=False)
     for column in table.columns[1:]:
@@ -150,7 +112,7 @@ def _two_samples(run: RunRecord) -> list[dict[str, Any]]:
 
 @hydra.main(version_base=None, config_path="conf", config_name="report")
 def main(config: DictConfig) -> None:
-    launch.run(report, config)
+    launch.run(report, config, prints_result=True)
 
 
 if __name__ == "__main__":

@@ -242,7 +242,7 @@ def _print(results: Mapping[str, Any], base: Mapping[str, Any], other: Mapping[s
 
 @hydra.main(version_base=None, config_path="conf", config_name="verify")
 def main(config: DictConfig) -> None:
-    launch.run(verify, config)
+    launch.run(verify, config, prints_result=True)
 
 
 if __name__ == "__main__":

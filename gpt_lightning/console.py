@@ -1,9 +1,10 @@
 """What a program says to a person: the one writer of its standard output and of its sentences.
 
 Nobody needs to listen. A reader that goes away, a closed stream, a full disk or an encoding without the character costs what
-would have been said, never the work. Control characters of texts that are not ours appear as signs.
+would have been said, never the work; `unwritten` tells of it. Control characters of texts that are not ours appear as signs.
 """
 
+import errno
 import io
 import os
 import select
@@ -74,14 +75,19 @@ class Console(rich.console.Console):
 class _Unheard(io.FileIO):
     """Writes to a descriptor while it takes what is written. What it does not take is lost without an error."""
 
+    error: OSError | None = None
+    """The first that a write met."""
+
     def write(self, content: Any) -> int:
         left = whole = memoryview(content).cast("B")
-        with suppress(OSError):
+        try:
             while left:
                 written = super().write(left)
                 if written is None:  # it is set not to block, and is full
                     select.select([], [self], [])
                 left = left[written or 0 :]
+        except OSError as error:
+            self.error = self.error or error
         return len(whole)
 
 
@@ -118,6 +124,15 @@ def guard_streams() -> None:
     sys.stdout = _guarded(sys.stdout, sys.__stdout__, 1)
     sys.stderr = _guarded(sys.stderr, sys.__stderr__, 2)
     sys.excepthook = _report
+
+
+def unwritten() -> OSError | None:
+    """Why something of what was printed is missing from standard output; None: nothing is, or its reader has gone."""
+    with suppress(AttributeError, OSError):
+        sys.stdout.flush()
+    stream = getattr(sys.stdout, "buffer", None)
+    error = stream.error if isinstance(stream, _Unheard) else None
+    return error if error and error.errno != errno.EPIPE else None
 
 
 def _keep_open(descriptor: int) -> None:

@@ -8,7 +8,7 @@ from analysis.comparison.comparing import Comparison
 from analysis.comparison.finding import common_folder, find_runs
 from analysis.comparison.page import write_comparison
 from analysis.comparison.reading import read_runs
-from analysis.comparison.terminal import standings_table
+from analysis.comparison.terminal import report_comparison, standings_table
 from analysis.comparison.verdicts import noise_in_words, verdict_in_words
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "find_runs",
     "noise_in_words",
     "read_runs",
+    "report_comparison",
     "standings_table",
     "verdict_in_words",
     "write_comparison",

@@ -14,6 +14,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
+from glob import has_magic
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -69,6 +70,10 @@ def local_files(
         files = _matching(path, root, passed_over)
         whole = len({file.name for file in files}) < len(files)
         found = {file.as_posix() if whole else file.name: str(file.absolute()) for file in files}
+        splits = Counter(_split_of(file.relative_to(_without_magic(root)).as_posix()) for file in files)
+        if len(splits) > 1:
+            said = ", ".join(f"{name or 'no split'} ({number:,})" for name, number in sorted(splits.items()))
+            tell(f"{path}: the files of all splits are read, as a pattern names the files themselves: {said}")
     if passed_over:
         kinds = ", ".join(f"{kind} ({number:,})" for kind, number in sorted(passed_over.items()))
         tell(f"{path}: {len(found):,} {'file is' if len(found) == 1 else 'files are'} read; passed over: {kinds}")
@@ -231,6 +236,11 @@ def _matching(path: str, pattern: Path, passed_over: Counter[str]) -> list[Path]
     if not files:
         raise ValueError(f"path={path}: there is no such file, folder or pattern.")
     return files
+
+
+def _without_magic(pattern: Path) -> Path:
+    """The folder that a pattern begins with."""
+    return next(folder for folder in pattern.parents if not has_magic(str(folder)))
 
 
 def _hidden_parts(path: Path) -> int:

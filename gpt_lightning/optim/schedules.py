@@ -1,6 +1,7 @@
 """Learning rates as functions of the step: a linear rise, perhaps a plateau, a fall whose shape has a name."""
 
 import math
+import re
 from collections.abc import Callable
 
 # how much of the way down is left at a place in the fall, from 1 at 0 to 0 at 1
@@ -41,9 +42,11 @@ def learning_rate_schedule(
     if shape not in SHAPES:
         raise ValueError(f"schedule.shape is {shape!r}: it must be one of {', '.join(SHAPES)}.")
     if type(warmup_steps) is not int or not 0 <= warmup_steps < steps:
+        percent = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", str(warmup_steps))
+        example = f"{float(percent[1]) / 100:.6g}" if percent else "0.05"
         raise ValueError(
             f"schedule.warmup_steps is {warmup_steps}: it must be 0 or more and below max_steps={steps}, a whole number such as "
-            f"{steps // 10}, or a share of the run such as 0.05."
+            f"{steps // 10}, or a share of the run such as {example}."
         )
     if not 0 <= final_ratio <= 1:
         raise ValueError(f"schedule.final_ratio is {final_ratio}: it must lie between 0 and 1.")

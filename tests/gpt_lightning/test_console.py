@@ -100,6 +100,16 @@ def test_each_command_is_guarded() -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+@pytest.mark.parametrize(
+    ("to", "code", "said"),
+    [(">/dev/full", 1, b"error: not all of the output was written: No space left on device.\n"), ("| true", 0, b"")],
+)
+def test_what_is_called_for_what_it_prints_fails_where_that_is_lost(to: str, code: int, said: bytes) -> None:
+    command = f'"$0" plan.py experiment=quickstart {to}; exit ${{PIPESTATUS[0]}}'
+    done = subprocess.run(["bash", "-c", command, sys.executable], cwd=ROOT, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (code, said)
+
+
 def test_a_full_pipe_that_does_not_block_is_waited_for() -> None:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)

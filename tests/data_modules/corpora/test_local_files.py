@@ -220,12 +220,22 @@ def test_a_pattern_reads_hidden_files_only_if_it_spells_them(tmp_path: Path) -> 
     make(tmp_path, dict.fromkeys(["a.txt", ".x/b.txt", ".c.txt", "README.md", "test.txt", "cache-1.arrow"], ""))
     assert read(f"{tmp_path}/**/*") == (
         ["a.txt", "test.txt"],
-        ["2 files are read; passed over: README.md (1), cache-*.arrow (1), hidden files (2)"],
+        [
+            "the files of all splits are read, as a pattern names the files themselves: no split (1), test (1)",
+            "2 files are read; passed over: README.md (1), cache-*.arrow (1), hidden files (2)",
+        ],
     )
     assert read(f"{tmp_path}/.x/*")[0] == ["b.txt"]
     assert read(f"{tmp_path}/.*.txt")[0] == [".c.txt"]
     assert read(f"{tmp_path}/**/README.md")[0] == ["README.md"]
     assert read(f"{tmp_path}/cache-*.arrow")[0] == ["cache-1.arrow"]
+
+
+def test_of_a_pattern_it_is_said_that_files_of_several_splits_are_read(tmp_path: Path) -> None:
+    make(tmp_path / "test", dict.fromkeys(["train/a.jsonl", "train/b.jsonl", "held/validation-0.jsonl"], ""))
+    said = "the files of all splits are read, as a pattern names the files themselves: train (2), validation (1)"
+    assert read(f"{tmp_path}/test/**/*.jsonl")[1] == [said]
+    assert not read(f"{tmp_path}/test/held/*.jsonl")[1]
 
 
 def test_the_names_that_datasets_knows_are_known() -> None:
