@@ -18,11 +18,11 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-import launch
+import cli
 from gpt_lightning.console import say
 from gpt_lightning.convert import grow_vocabulary, load_model, to_hf, to_native
 from gpt_lightning.tokenizer import Tokenizer
-from running.tokenizer_of_model import tokenizer_of
+from running.training.model_tokenizer import tokenizer_of
 
 FORMATS: dict[str, Callable[..., None]] = {
     "gpt2": partial(to_hf, format="gpt2"),
@@ -39,7 +39,7 @@ def convert(config: Mapping[str, Any]) -> None:
     """
     if config["format"] not in list(FORMATS):
         raise ValueError(f"format is {config['format']!r}: it must be one of {', '.join(FORMATS)}.")
-    source, target = launch.path_of(config, "input"), launch.path_of(config, "output")
+    source, target = cli.path_of(config, "input"), cli.path_of(config, "output")
     model = load_model(source)
     if config["vocab_size"] is not None:
         model = grow_vocabulary(model, config["vocab_size"])
@@ -65,8 +65,8 @@ def _tokenizer(source: Path, name: str | None) -> tuple[Tokenizer | None, str]:
 
 @hydra.main(version_base=None, config_path="conf", config_name="convert")
 def main(config: DictConfig) -> None:
-    launch.run(convert, config)
+    cli.run(convert, config)
 
 
 if __name__ == "__main__":
-    launch.start(main, "convert")
+    cli.start(main, "convert")

@@ -25,21 +25,21 @@ import hydra
 from omegaconf import DictConfig
 from rich.table import Table
 
-import launch
-from analysis.comparison.judged import digits as digits_of
+import cli
+from analysis.comparison.evaluation_section import digits as digits_of
 from gpt_lightning.checkpoint import fingerprint
-from gpt_lightning.checkpoint_folder import newest_valid_checkpoint
+from gpt_lightning.checkpoint_retention import newest_valid_checkpoint
 from gpt_lightning.console import Console, say
 from gpt_lightning.convert import load_model
+from gpt_lightning.device_and_precision import choose_device
+from gpt_lightning.durable_files import locked, make_folder, write_durably
 from gpt_lightning.evaluation import Estimate
-from gpt_lightning.evaluation.questions import exp
-from gpt_lightning.evaluation.windows import mean_of
-from gpt_lightning.hardware import choose_device
-from gpt_lightning.on_disk import locked, make_folder, write_durably
-from running.examination import Examination, Ranks
-from running.open_tasks import Examinee, open_tasks
-from running.ranks import run_on_ranks, started_by, together
-from running.tokenizer_of_model import tokenizer_of
+from gpt_lightning.evaluation.multiple_choice import exp
+from gpt_lightning.evaluation.sliding_window_perplexity import mean_of
+from running.evaluation.result_store import Examination, Ranks
+from running.evaluation.task_loading import Examinee, open_tasks
+from running.training.model_tokenizer import tokenizer_of
+from running.training.process_group import run_on_ranks, started_by, together
 
 _DIGITS = {"perplexity": 2, "tokens": 1}  # of figures in the table; of others 4
 
@@ -115,7 +115,7 @@ def evaluate_on_ranks(config: Mapping[str, Any]) -> None:
 
 def _places(config: Mapping[str, Any]) -> tuple[Path, Path | None, Path]:
     """Where the model lies, the run that it is of, if it is of one, and the folder for what comes of it."""
-    path = launch.path_of(config, "run" if config["checkpoint"] is None else "checkpoint")
+    path = cli.path_of(config, "run" if config["checkpoint"] is None else "checkpoint")
     if path.is_dir() and (path / "checkpoints").is_dir():
         newest = newest_valid_checkpoint(path / "checkpoints")
         if newest is None:
@@ -126,7 +126,7 @@ def _places(config: Mapping[str, Any]) -> tuple[Path, Path | None, Path]:
     default = (
         run / "evaluation" / path.stem if of_run and run else (path if path.is_dir() else path.parent) / "evaluation"
     )
-    return path, run if of_run else None, default if config["out_dir"] is None else launch.path_of(config, "out_dir")
+    return path, run if of_run else None, default if config["out_dir"] is None else cli.path_of(config, "out_dir")
 
 
 def _means(results: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -211,8 +211,8 @@ def _print(results: Sequence[Mapping[str, Any]], console: Console) -> None:
 
 @hydra.main(version_base=None, config_path="conf", config_name="evaluate")
 def main(config: DictConfig) -> None:
-    launch.run(evaluate_on_ranks, config, prints_result=True)
+    cli.run(evaluate_on_ranks, config, prints_result=True)
 
 
 if __name__ == "__main__":
-    launch.start(main, "evaluate")
+    cli.start(main, "evaluate")

@@ -20,15 +20,15 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-import launch
+import cli
 from gpt_lightning.console import say
 from gpt_lightning.convert import load_model
+from gpt_lightning.device_and_precision import choose_device
 from gpt_lightning.generation import Sampling, stream
-from gpt_lightning.hardware import choose_device
 from gpt_lightning.model import GPT
 from gpt_lightning.tokenizer import Message, Tokenizer
-from running.session import Session
-from running.tokenizer_of_model import tokenizer_of
+from running.evaluation.chat_repl import Session
+from running.training.model_tokenizer import tokenizer_of
 
 _SETTINGS = ("temperature", "top_k", "top_p", "repetition_penalty", "max_new_tokens", "seed")
 
@@ -45,7 +45,7 @@ class Writer:
             raise ValueError(f"mode is {config['mode']!r}: it must be text or chat.")
         self.settings = {key: config[key] for key in _SETTINGS}
         self._check()
-        run = launch.path_of(config, "run")
+        run = cli.path_of(config, "run")
         self.model: GPT = load_model(run)
         self.tokenizer: Tokenizer = tokenizer_of(run, config["tokenizer"]["name"])
         self.stop_ids = _stop_ids(self.tokenizer, config["stop"])
@@ -146,8 +146,8 @@ def _stop_ids(tokenizer: Tokenizer, further: Any) -> list[int]:
 
 @hydra.main(version_base=None, config_path="conf", config_name="generate")
 def main(config: DictConfig) -> None:
-    launch.run(generate, config, prints_result=True)
+    cli.run(generate, config, prints_result=True)
 
 
 if __name__ == "__main__":
-    launch.start(main, "generate")
+    cli.start(main, "generate")

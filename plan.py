@@ -26,24 +26,24 @@ import numpy as np
 from omegaconf import DictConfig
 from rich.table import Table
 
-import launch
-from analysis import budget
-from analysis.amounts import count_of, duration_of, size_of
-from analysis.plan_picture import draw_plan
+import cli
+from analysis import compute_estimate
+from analysis.number_formatting import count_of, duration_of, size_of
+from analysis.plan_plot import draw_plan
 from data_modules import Curriculum, SampleOrder
-from data_modules.diet_plan import SourcePlan, plan_diet
-from data_modules.mending import smallest_change
-from data_modules.order import Exhausted
-from gpt_lightning.checkpoint_folder import checkpoints_in, step_of
+from data_modules.curriculum_repair import smallest_change
+from data_modules.sample_order import Exhausted
+from data_modules.source_plan import SourcePlan, plan_diet
+from gpt_lightning.checkpoint_retention import checkpoints_in, step_of
 from gpt_lightning.console import Console, say, visible
 from gpt_lightning.model import GPTConfig
-from running.beginning import Beginning, beginning_of
-from running.data_folder import SourceSize, source_sizes
-from running.mix_design import propose_mixes
-from running.multirun import Multirun
-from running.run_config import accumulation_of, curriculum_of, order_of, schedule_of, watchers_of
-from running.run_costs import costs_of
-from running.run_directory import RunDirectory
+from running.sweeps.mix_design import propose_mixes
+from running.sweeps.multirun import Multirun
+from running.training.builders import accumulation_of, curriculum_of, order_of, schedule_of, watchers_of
+from running.training.cost_estimate import costs_of
+from running.training.prepared_data import SourceSize, source_sizes
+from running.training.resume import Beginning, beginning_of
+from running.training.run_directory import RunDirectory
 
 _POINTS = 200  # of the curves
 _WIDTH = 110  # characters, of tables that go into a file
@@ -136,14 +136,14 @@ def _sources(beginning: Beginning, curriculum: Curriculum) -> list[str]:
 def _is_done(run: Path) -> bool:
     """Whether a run lies there that has made all of its own steps."""
     own, config = checkpoints_in(run / "checkpoints"), run / "config.yaml"
-    return bool(own) and config.is_file() and step_of(own[0]) == launch.read_config(config).get("max_steps")
+    return bool(own) and config.is_file() and step_of(own[0]) == cli.read_config(config).get("max_steps")
 
 
 def _as_begun(config: Mapping[str, Any], run: Path) -> Mapping[str, Any]:
     """A run that is begun goes on in the precision that `auto` was where it began."""
     if config["trainer"]["precision"] != "auto" or not (run / "config.yaml").is_file():
         return config
-    begun = launch.read_config(run / "config.yaml")
+    begun = cli.read_config(run / "config.yaml")
     return {**config, "trainer": {**config["trainer"], "precision": begun["trainer"]["precision"]}}
 
 
@@ -232,7 +232,7 @@ def _lines(
             else "would follow the losses, and no update falls into this run: curriculum.ado.every and warmup say when",
         )
     loss, memory, there = costs["loss"], costs["peak_memory_bytes"], costs["device_memory_bytes"]
-    best = budget.CHINCHILLA_TOKENS_PER_PARAMETER
+    best = compute_estimate.CHINCHILLA_TOKENS_PER_PARAMETER
     yield (
         "parameters",
         f"{costs['parameters']:,}; {costs['tokens_per_parameter']:.1f} tokens for each (Chinchilla: {best})",
@@ -282,7 +282,7 @@ def _draw(
 
 def price(sweep: Multirun) -> None:
     """What a whole sweep would cost; exit if some of it cannot be."""
-    from analysis.sweep_price import problems_of, say_price  # which takes seconds
+    from analysis.sweep_cost import problems_of, say_price  # which takes seconds
 
     say_price(sweep.answers)
     if problems := problems_of(sweep.answers, free=shutil.disk_usage(".").free):
@@ -291,8 +291,8 @@ def price(sweep: Multirun) -> None:
 
 @hydra.main(version_base=None, config_path="conf", config_name="plan")
 def main(config: DictConfig) -> Any:
-    return launch.run(plan, config, answer=partial(plan, silently=True), prints_result=True)
+    return cli.run(plan, config, answer=partial(plan, silently=True), prints_result=True)
 
 
 if __name__ == "__main__":
-    launch.start(main, "plan", after_multirun=price)
+    cli.start(main, "plan", after_multirun=price)

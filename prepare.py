@@ -25,18 +25,25 @@ from omegaconf import DictConfig
 from rich.table import Table
 from rich.text import Text
 
-import launch
-from analysis.source_picture import draw_document_lengths
+import cli
+from analysis.document_length_plot import draw_document_lengths
 from data_modules import SourceShards
 from data_modules.corpora import Corpus
-from data_modules.inspection import describe, document_lengths, pieces, random_sequences, summary
-from data_modules.integrity import damages, refusal
 from data_modules.preparation import SourceParts, adopt_shards, shown
 from data_modules.shard_files import read_information
+from data_modules.shard_integrity import damages, refusal
+from data_modules.source_inspection import describe, document_lengths, pieces, random_sequences, summary
 from data_modules.tokenizer_training import bytes_per_token, texts_of
 from gpt_lightning.console import Console, say
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer, train_bpe
-from running.source_config import chosen_sources, is_commit, open_corpus, path_corpus, recipe_of, sources_to_train_on
+from running.config.source_settings import (
+    chosen_sources,
+    is_commit,
+    open_corpus,
+    path_corpus,
+    recipe_of,
+    sources_to_train_on,
+)
 
 _FEW_TOKENS = 5_000
 _REPORT_MB = 5.0  # of each source's validation documents, for the report on a new tokenizer
@@ -85,7 +92,7 @@ def _prepare(job: _Job) -> None:
     if config["format"] is not None:
         _refuse_more_than_format(config)
         information = adopt_shards(
-            launch.path_of(job.source, "path"),
+            cli.path_of(job.source, "path"),
             format=config["format"],
             name=name,
             tokenizer=job.tokenizer,
@@ -254,7 +261,7 @@ def _refuse_another(job: _Job, information: Mapping[str, Any]) -> None:
             f"{job.folder} was made with another tokenizer {job.tokenizer.name}: delete it and prepare it again."
         )
     then: dict[str, Any] = {"format": None} | information.get("request", {}) | information["origin"]
-    source = launch.read_choice("source", job.source["fallback"]) if "instead_of" in then else job.source
+    source = cli.read_choice("source", job.source["fallback"]) if "instead_of" in then else job.source
     now = asdict(recipe_of(job.config, source)) | {"format": job.config["format"]}
     del now["on_bad_record"]  # it decides whether the source is made, not what it is
     if is_commit(job.config["revision"]):
@@ -280,11 +287,11 @@ def _refuse_another(job: _Job, information: Mapping[str, Any]) -> None:
 @hydra.main(version_base=None, config_path="conf", config_name="prepare")
 def main(config: DictConfig) -> None:
     try:
-        launch.run(prepare, config)
+        cli.run(prepare, config)
     except KeyboardInterrupt:
         say("interrupted: the same command goes on where this one stopped", error=True)
         sys.exit(130)
 
 
 if __name__ == "__main__":
-    launch.start(main, "prepare")
+    cli.start(main, "prepare")

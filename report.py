@@ -22,11 +22,11 @@ import hydra
 from omegaconf import DictConfig
 from rich.table import Table
 
-import launch
-from analysis.log_report import LogReport, report_logs
-from analysis.pictures import draw_curves, draw_mix, draw_perplexity
-from analysis.report_page import how_far, write_page, write_samples
-from analysis.run_record import RunRecord
+import cli
+from analysis.run_page import how_far, write_page, write_samples
+from analysis.run_plots import draw_curves, draw_mix, draw_perplexity
+from analysis.run_reader import RunRecord
+from analysis.text_logs.log_report import LogReport, report_logs
 from gpt_lightning.console import Console, say
 
 
@@ -37,14 +37,14 @@ def report(config: Mapping[str, Any]) -> None:
         ValueError: there is no such run, or there are no such logs, or nothing was logged yet; `runs` names no run; `out_dir`
             is no folder.
     """
-    out_dir = None if config["out_dir"] is None else launch.path_of(config, "out_dir")
+    out_dir = None if config["out_dir"] is None else cli.path_of(config, "out_dir")
     if out_dir is not None and out_dir.exists() and not out_dir.is_dir():
         raise ValueError(f"out_dir={out_dir} is a file: name a folder.")
     asked = [key for key in ("runs", "mix_law", "log_dir") if config[key] is not None]
     if len(asked) > 1:
         raise ValueError("runs= compares runs, mix_law= fits a law to them and log_dir= reads logs: give one of them.")
     if config["mix_law"] is not None:
-        from analysis.mix_law import report_mix_law  # whose fits take seconds to import
+        from mix_laws import report_mix_law  # whose fits take seconds to import
 
         report_mix_law(config["mix_law"], config["held_out"], config["mix"], out_dir)
     elif config["runs"] is not None:
@@ -52,10 +52,10 @@ def report(config: Mapping[str, Any]) -> None:
 
         report_comparison(config["runs"], out_dir)
     elif config["log_dir"] is not None:
-        log_dir = launch.path_of(config, "log_dir")
+        log_dir = cli.path_of(config, "log_dir")
         _print_logs(report_logs(log_dir, out_dir or log_dir / "report", pattern=config["pattern"]))
     else:
-        run = RunRecord(launch.path_of(config, "run"))
+        run = RunRecord(cli.path_of(config, "run"))
         _draw(run, out_dir or run.path / "report")
 
 
@@ -112,8 +112,8 @@ def _two_samples(run: RunRecord) -> list[dict[str, Any]]:
 
 @hydra.main(version_base=None, config_path="conf", config_name="report")
 def main(config: DictConfig) -> None:
-    launch.run(report, config, prints_result=True)
+    cli.run(report, config, prints_result=True)
 
 
 if __name__ == "__main__":
-    launch.start(main, "report")
+    cli.start(main, "report")

@@ -21,14 +21,14 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-import launch
+import cli
 from gpt_lightning.console import Console, say
-from gpt_lightning.on_disk import locked
-from running.agreement import agreement_of_ranks
-from running.composing import typed
-from running.multirun import Multirun
-from running.paths import check_names
-from running.ranks import is_first_rank, run_on_ranks, started_by, together
+from gpt_lightning.durable_files import locked
+from running.config.compose import typed
+from running.config.path_settings import check_names
+from running.sweeps.multirun import Multirun
+from running.training.process_group import is_first_rank, run_on_ranks, started_by, together
+from running.training.rank_agreement import agreement_of_ranks
 
 
 def train(config: Mapping[str, Any]) -> dict[str, float]:
@@ -41,13 +41,15 @@ def train(config: Mapping[str, Any]) -> dict[str, float]:
         Stopped, NotFinite, NotSaved: it ended before its last step; their `exit_code` says so to the shell.
     """
     check_names(config)
-    run = launch.path_of(config, "run_dir")
+    run = cli.path_of(config, "run_dir")
     with (
         together(),
         agreement_of_ranks(config) as ranks,
         locked(run, doing="trained") if is_first_rank() else nullcontext(),
     ):
-        from running.training import run_training  # seconds of imports, which a second process need not wait for
+        from running.training.run_training import (
+            run_training,  # seconds of imports, which a second process need not wait for
+        )
 
         return run_training(config, ranks)
 
@@ -56,7 +58,7 @@ def train_on_ranks(config: Mapping[str, Any]) -> None:
     """`train`; where it takes several processes on this machine, this one starts them and waits."""
     n_ranks, n_nodes = config["trainer"]["devices"], config["trainer"]["num_nodes"]
     if isinstance(n_ranks, int) and n_ranks > 1 and n_nodes == 1 and not started_by():
-        with locked(launch.path_of(config, "run_dir"), doing="trained"):
+        with locked(cli.path_of(config, "run_dir"), doing="trained"):
             pass  # who comes second is told so before any rank is started
         run_on_ranks(n_ranks)
     else:
@@ -68,7 +70,7 @@ def say_what_became(sweep: Multirun) -> None:
     if not (sweep.record and (jobs := sweep.record.jobs())):
         return
     from analysis.comparison import verdict_in_words
-    from analysis.comparison.sweep import WIDTH, compare_jobs, sweep_rows, sweep_table, write_sweep  # as above
+    from analysis.comparison.sweep_table import WIDTH, compare_jobs, sweep_rows, sweep_table, write_sweep  # as above
 
     folder = sweep.record.sweep_dir
     comparison = compare_jobs(folder, jobs)
@@ -83,11 +85,11 @@ def say_what_became(sweep: Multirun) -> None:
 
 @hydra.main(version_base=None, config_path="conf", config_name="train")
 def main(config: DictConfig) -> Any:
-    return launch.run(train_on_ranks, config)
+    return cli.run(train_on_ranks, config)
 
 
 if __name__ == "__main__":
     for number in (signal.SIGUSR1, signal.SIGHUP):  # until training listens: by default they are unknown ends
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda *_: os._exit(143))
-    launch.start(main, "train", after_multirun=say_what_became)
+    cli.start(main, "train", after_multirun=say_what_became)

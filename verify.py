@@ -29,14 +29,14 @@ import torch
 from omegaconf import DictConfig
 from rich.table import Table
 
-import launch
+import cli
 from data_modules import SourceShards
 from gpt_lightning.checkpoint import read_checkpoint
-from gpt_lightning.checkpoint_folder import newest_valid_checkpoint
+from gpt_lightning.checkpoint_retention import newest_valid_checkpoint
 from gpt_lightning.console import Console
-from gpt_lightning.hardware import choose_device
-from running.data_folder import open_sources
-from running.run_config import accumulation_of, curriculum_of, schedule_of
+from gpt_lightning.device_and_precision import choose_device
+from running.training.builders import accumulation_of, curriculum_of, schedule_of
+from running.training.prepared_data import open_sources
 
 LOSS_TOLERANCE = 1e-5  # relative, between runs whose global batch is cut otherwise
 MUON_TOLERANCE = 1e-3  # the same with Muon, whose products of matrices are in bf16
@@ -151,11 +151,11 @@ def _train(run: Path, config: Mapping[str, Any], console: Console, *, dies: bool
     )
     run.parent.mkdir(parents=True, exist_ok=True)
     path = run.with_suffix(".yaml")
-    launch.write_config(path, {**config, "run_dir": str(run)})
+    cli.write_config(path, {**config, "run_dir": str(run)})
     ranks = config["trainer"]["devices"]
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
     script = [
-        str(launch.CONF.parent / "train.py"),
+        str(cli.CONF.parent / "train.py"),
         "--config-path",
         str(path.parent.resolve()),
         "--config-name",
@@ -242,8 +242,8 @@ def _print(results: Mapping[str, Any], base: Mapping[str, Any], other: Mapping[s
 
 @hydra.main(version_base=None, config_path="conf", config_name="verify")
 def main(config: DictConfig) -> None:
-    launch.run(verify, config, prints_result=True)
+    cli.run(verify, config, prints_result=True)
 
 
 if __name__ == "__main__":
-    launch.start(main, "verify")
+    cli.start(main, "verify")

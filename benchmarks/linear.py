@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.machine import AddedMemory, median_seconds
-from gpt_lightning.model.linear import fast_linear
+from gpt_lightning.model.cpu_linear import fast_linear
 
 
 def measure(who: str, *, tokens: int, d_in: int, d_out: int) -> dict[str, float]:

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import least_squares
 
-from analysis.mix_law import fit, read_mix_runs
-from analysis.mix_law.checking import linear_fit, r_squared, rank_correlation
 from benchmarks.machine import describe
 from benchmarks.tables import ROOT, Lines, markdown_table, print_table, put_into
+from mix_laws import fit, read_mix_runs
+from mix_laws.cross_validation import linear_fit, r_squared, rank_correlation
 
 BEGIN, END = "<!-- RegMix: made by python -m benchmarks.mix_law -->\n", "<!-- end of RegMix -->\n"
 DRAWS = (0, 1, 2)

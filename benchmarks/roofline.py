@@ -13,7 +13,7 @@ import torch
 from torch._inductor import compile_fx
 from torch._inductor.graph import GraphLowering
 
-from analysis.budget import flops_per_token
+from analysis.compute_estimate import flops_per_token
 from benchmarks.cuda_calls import require_null_gpu
 from benchmarks.null_gpu import BATCH, on_gpu, one_pass, shipped
 from benchmarks.tables import ROOT, Lines, markdown_table, print_table, put_into

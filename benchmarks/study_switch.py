@@ -1,7 +1,8 @@
 """python -m benchmarks.study_switch: what a switch of the mix costs and what mends it; tables and picture of docs/study.md.
 
 Reads the runs of `python train.py -m experiment=study_switch`. A difference in brackets is to the abrupt switch, seed by seed;
-≠ says that it is more than the noise between seeds makes, all pairs of curricula together (analysis/comparison/noise.py), ≈ not.
+≠ says that it is more than the noise between seeds makes, all pairs of curricula together
+(analysis/comparison/tukey_test.py), ≈ not.
 """
 
 import statistics
@@ -13,11 +14,11 @@ from typing import NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 
-from analysis.comparison.noise import Noise
-from analysis.pictures import COLOURS
+from analysis.comparison.tukey_test import Noise
+from analysis.run_plots import COLOURS
 from benchmarks.machine import trained_on
 from benchmarks.tables import ROOT, Lines, markdown_table, print_table, put_into
-from gpt_lightning.json_lines import read_rows
+from gpt_lightning.jsonl import read_rows
 
 RUNS, PAGE = ROOT / "runs" / "study_switch", ROOT / "docs" / "study.md"
 BEGIN, END = "<!-- made by python -m benchmarks.study_switch -->\n", "<!-- end of study_switch -->\n"

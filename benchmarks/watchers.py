@@ -8,9 +8,9 @@ import tempfile
 import time
 from typing import Any
 
-import launch
-from callbacks.data_wait import DataWait
-from running import training
+import cli
+from gpt_lightning.data_wait_profiler import DataWait
+from running.training import run_training
 from train import train
 
 WARM_UP = 10  # steps that are not counted
@@ -48,9 +48,9 @@ def measure(who: str, *, steps: int) -> dict[str, float]:
         who: ours.
         steps: that are counted, before the first validation.
     """
-    training.DataWait = HookClock  # type: ignore[misc]
+    run_training.DataWait = HookClock  # type: ignore[misc]
     with tempfile.TemporaryDirectory() as folder:
-        config: dict[str, Any] = launch.compose_config(
+        config: dict[str, Any] = cli.compose_config(
             "train",
             ["experiment=quickstart", "curriculum=constant", "curriculum.mixes.base={stdlib:1}", f"runs_dir={folder}"],
         )

@@ -19,25 +19,25 @@ Whatever happens at a step is on disk before the checkpoint of that step: metric
 step, validation included, and the checkpoint is saved when the next step begins.
 """
 
+from callbacks.ado_updater import LossFollowing
 from callbacks.checkpoints import Checkpoints, NotSaved
+from callbacks.csv_metrics import MetricsTable
 from callbacks.early_stopping import ENDED_EARLY, EarlyStopping, EndedEarly
-from callbacks.faults import Faults
-from callbacks.following import LossFollowing
+from callbacks.experiment_tracker import PassedOn
+from callbacks.graceful_stop import Stopped, Stopping
 from callbacks.median_pruning import PRUNED, MedianPruning, Pruned
-from callbacks.metrics_file import MetricsFile
-from callbacks.metrics_table import MetricsTable
 from callbacks.mix_ledger import MixLedger
-from callbacks.passed_on import PassedOn
-from callbacks.run_log import EndOfStep, RunLog
-from callbacks.same_beginning import SameBeginning
+from callbacks.replay_probe import DietLog, SuddenEnd
 from callbacks.samples import Samples
-from callbacks.stopping import Stopped, Stopping
-from callbacks.tensorboard import TensorBoard
+from callbacks.skipped_step_log import Faults
+from callbacks.start_agreement import SameBeginning
+from callbacks.step_log import EndOfStep, RunLog
 from callbacks.throughput import Throughput
 from callbacks.validation_perplexity import ValidationPerplexity
-from callbacks.verification import DietLog, SuddenEnd
 from callbacks.weight_averaging import EMAWeightAveraging, WeightAveraging
-from callbacks.zero_shot import ZeroShot
+from callbacks.zero_shot_evaluation import ZeroShot
+from gpt_lightning.loggers.jsonl_metrics import MetricsFile
+from gpt_lightning.loggers.tensorboard import TensorBoard
 
 __all__ = [
     "ENDED_EARLY",

@@ -9,17 +9,15 @@ from typing import Any
 import lightning as L
 import torch.distributed
 
-from callbacks.faults import Faults
-from callbacks.following import LossFollowing
-from callbacks.metrics_file import MetricsFile
+from callbacks.ado_updater import LossFollowing
+from callbacks.graceful_stop import Stopped, Stopping
 from callbacks.samples import Samples
+from callbacks.skipped_step_log import Faults
 from callbacks.step_callback import StepCallback
-from callbacks.stopping import Stopped, Stopping
-from callbacks.terminal import Terminal
 from callbacks.throughput import Throughput
 from callbacks.validation_perplexity import ValidationPerplexity
 from gpt_lightning import random_states
-from gpt_lightning.checkpoint_folder import (
+from gpt_lightning.checkpoint_retention import (
     checkpoint_path,
     checkpoints_in,
     keep_in,
@@ -28,7 +26,9 @@ from gpt_lightning.checkpoint_folder import (
     remove_all_but,
     step_of,
 )
-from gpt_lightning.on_disk import write_durably
+from gpt_lightning.durable_files import write_durably
+from gpt_lightning.loggers.console_logger import Terminal
+from gpt_lightning.loggers.jsonl_metrics import MetricsFile
 
 SAVED = "saved.json"  # in the run directory: after which step a checkpoint was last saved
 _FAILURES = 3  # in a row

@@ -8,7 +8,7 @@ import lightning as L
 from lightning.pytorch import callbacks as of_lightning
 
 from callbacks.validation_perplexity import ValidationPerplexity
-from gpt_lightning.on_disk import write_durably
+from gpt_lightning.durable_files import write_durably
 
 ENDED_EARLY = "ended_early.json"  # in the run directory: after which step a callback ended the run, and why
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import lightning as L
 
-from callbacks.metrics_file import MetricsFile
 from callbacks.validation_perplexity import ValidationPerplexity
-from gpt_lightning.json_lines import rows_of
-from gpt_lightning.on_disk import write_durably
+from gpt_lightning.durable_files import write_durably
+from gpt_lightning.jsonl import rows_of
+from gpt_lightning.loggers.jsonl_metrics import MetricsFile
 
 PRUNED = "pruned.json"  # in the run directory: after which step, and why
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import lightning as L
 
-from callbacks.line_file import LineFile
 from callbacks.step_callback import StepCallback
-from callbacks.tensorboard import TensorBoard
-from callbacks.terminal import Terminal
 from callbacks.throughput import Throughput
 from gpt_lightning.console import visible
 from gpt_lightning.generation import Sampling, generate
+from gpt_lightning.loggers.console_logger import Terminal
+from gpt_lightning.loggers.jsonl_file import LineFile
+from gpt_lightning.loggers.tensorboard import TensorBoard
 from gpt_lightning.model import GPT
 from gpt_lightning.sharding import whole_model
 from gpt_lightning.tokenizer import Message

@@ -10,9 +10,9 @@ import lightning as L
 import psutil
 import torch
 
-from analysis.budget import NUMBER_FORMATS, flops_per_token, peak_flops
-from callbacks.data_wait import DataWait
+from analysis.compute_estimate import NUMBER_FORMATS, flops_per_token, peak_flops
 from callbacks.step_callback import StepCallback, log_metrics
+from gpt_lightning.data_wait_profiler import DataWait
 
 
 class Throughput(StepCallback):

@@ -11,7 +11,7 @@ the seed, so a run's position is one integer, its completed steps, and nothing e
 """
 
 from data_modules.curriculum import Curriculum, ResolvedCurriculum
-from data_modules.order import SampleOrder
-from data_modules.shards import SourceShards
+from data_modules.memory_mapped_shards import SourceShards
+from data_modules.sample_order import SampleOrder
 
 __all__ = ["Curriculum", "ResolvedCurriculum", "SampleOrder", "SourceShards"]

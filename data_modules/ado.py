@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_modules.mixes import as_shares, is_number, raised_to
+from data_modules.mix_weights import as_shares, is_number, raised_to
 
 SMOOTHING = 0.1  # gamma of both means
 CREDIT = 0.5  # s

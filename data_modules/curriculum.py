@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from data_modules.ado import Ado
-from data_modules.mixes import as_shares, check_weights, is_number, raised_to
+from data_modules.mix_weights import as_shares, check_weights, is_number, raised_to
 
 Unit = Literal["fraction", "steps", "tokens"]
 Interpolation = Literal["step", "linear", "cosine"]

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from data_modules.batches import Batch, as_tensors
-from data_modules.integrity import DataChangedError, refusal
-from data_modules.order import SampleOrder
-from data_modules.read_ahead import ReadAhead
-from data_modules.shards import SourceShards, TokenStream
+from data_modules.batch import Batch, as_tensors
+from data_modules.memory_mapped_shards import SourceShards, TokenStream
+from data_modules.prefetching import ReadAhead
+from data_modules.sample_order import SampleOrder
+from data_modules.shard_integrity import DataChangedError, refusal
 from data_modules.training_batches import Cut, TrainingBatches, ValidationBatches
 from gpt_lightning.tokenizer import Tokenizer
 

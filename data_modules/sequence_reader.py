@@ -4,12 +4,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_modules.shards import TokenStream
-from data_modules.windows import Windows
+from data_modules.gather_windows import Windows
+from data_modules.memory_mapped_shards import TokenStream
 
 
 class RawBatch(NamedTuple):
-    """A micro-batch as it is read; `data_modules.batches.as_tensors` makes of it what a training step is given."""
+    """A micro-batch as it is read; `data_modules.batch.as_tensors` makes of it what a training step is given."""
 
     ids: np.ndarray  # (batch, time + 1) uint16 or uint32: the inputs and, shifted by one, the targets
     mask: np.ndarray | None  # (batch, time) bool: does the target bear loss? None: all of them do

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from data_modules.corpora.documents import BadRecord, Corpus, text_of
-from data_modules.preparation.split import first_position, for_validation, position_of
+from data_modules.corpora.corpus import BadRecord, Corpus, text_of
+from data_modules.preparation.validation_split import first_position, for_validation, position_of
 from gpt_lightning.tokenizer import Tokenizer
 
 

@@ -18,7 +18,7 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 from torch import Tensor
 
-from gpt_lightning.on_disk import make_folder, sync, sync_folder
+from gpt_lightning.durable_files import make_folder, sync, sync_folder
 
 _CURRICULUM = {"curriculum": dict, "steps": int, "from_step": int}
 _OF_A_RUN = {

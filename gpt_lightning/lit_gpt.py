@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from gpt_lightning.device_numbers import DeviceNumbers
+from gpt_lightning.async_device_scalars import DeviceNumbers
 from gpt_lightning.model import GPT
 from gpt_lightning.optim import Spikes, apply_multipliers, parameter_groups, place_step_counts
 from gpt_lightning.sharding import own_parts, shard, total_norm

@@ -19,10 +19,10 @@ import pytest
 import torch
 from filelock import FileLock
 
-import launch
+import cli
 from data_modules import corpora
 from data_modules.corpora import DocumentCorpus
-from data_modules.corpora.documents import Document, text_of
+from data_modules.corpora.corpus import Document, text_of
 from data_modules.preparation import Recipe, prepare_source
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer, train_bpe
 from tests import forks
@@ -160,7 +160,7 @@ def tiny_overrides(tiny_data: Path, tmp_path: Path) -> list[str]:
 @pytest.fixture
 def tiny_config(tiny_overrides: list[str]) -> Callable[..., dict[str, Any]]:
     """`tiny_config("a=1", …)`: the config of that run with further settings."""
-    return lambda *more: launch.compose_config("train", [*tiny_overrides, *more])
+    return lambda *more: cli.compose_config("train", [*tiny_overrides, *more])
 
 
 @pytest.fixture(scope="session")

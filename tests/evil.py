@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-import launch
+import cli
 
 MARKER = "marker"
 
@@ -37,6 +37,6 @@ def nothing_run_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
 def refusal(verb: Callable[[dict[str, Any]], object], name: str, *overrides: str) -> str:
     """The one sentence with which a verb refuses."""
     with pytest.raises(ValueError, match=r"\S") as error:
-        verb(launch.compose_config(name, launch.quote_texts(list(overrides))))
+        verb(cli.compose_config(name, cli.quote_texts(list(overrides))))
     assert len(str(error.value).splitlines()) == 1
     return str(error.value)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.comparison.run import Run, State
-from analysis.metrics_file import Metrics
+from analysis.metrics_reader import Metrics
 
 
 def finished(name: str, loss: float, **settings: Any) -> Run:

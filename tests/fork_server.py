@@ -37,8 +37,13 @@ import numpy as np
 LONGEST = 200_000  # bytes of a message
 ROOT = Path(__file__).resolve().parent.parent
 _PROGRAMS = ("convert", "evaluate", "generate", "plan", "prepare", "report", "train", "verify")
-_MODULES = ("tests.", "torch.distributed.run", "submitit.", "running.harness")
-_IMPORTED = (*_PROGRAMS, "running.training", "analysis.comparison.sweep", "torch.distributed.launcher.api")
+_MODULES = ("tests.", "torch.distributed.run", "submitit.", "running.evaluation.lm_eval_harness")
+_IMPORTED = (
+    *_PROGRAMS,
+    "running.training.run_training",
+    "analysis.comparison.sweep_table",
+    "torch.distributed.launcher.api",
+)
 
 
 def arguments_of(command: Any, folder: Any = None) -> list[str] | None:
@@ -165,7 +170,7 @@ def _forget() -> None:
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.hydra_config import HydraConfig
 
-    from running import multirun
+    from running.sweeps import multirun
 
     GlobalHydra.instance().clear()
     HydraConfig.instance().cfg = None

@@ -11,7 +11,7 @@ import torch
 
 from callbacks.checkpoints import SAVED
 from gpt_lightning.checkpoint import read_checkpoint
-from gpt_lightning.checkpoint_folder import newest_valid_checkpoint
+from gpt_lightning.checkpoint_retention import newest_valid_checkpoint
 
 WITH_DIET = "+callbacks.diet_log._target_=callbacks.DietLog"
 _TIMING = ("speed/", "memory/")

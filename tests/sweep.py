@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-import launch
+import cli
 from tests.conftest import TINY
 from train import train
 
@@ -57,4 +57,4 @@ def edit_environment(run: Path, **entries: Any) -> None:
 def _train(folder: Path, data_dir: Path, name: str, *more: str) -> None:
     places = [f"data_dir={data_dir}", f"runs_dir={folder}", f"name={name}"]
     seldom = ["val_every=6", "callbacks.checkpoints.every=12"]
-    train(launch.compose_config("train", [*TINY, *seldom, *places, *more]))
+    train(cli.compose_config("train", [*TINY, *seldom, *places, *more]))

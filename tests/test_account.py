@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-import launch
-from running.account import busy, changes
-from running.composing import typed
+import cli
+from running.config.compose import typed
+from running.training.run_summary import busy, changes
 
 Config = Callable[..., dict[str, Any]]
 
@@ -49,8 +49,8 @@ def test_of_what_was_changed_only_what_makes_the_run_is_spelled_out() -> None:
 )
 def test_what_is_printed_can_be_typed(path: str) -> None:
     """Into a shell, whose words come to a verb."""
-    command = launch.quote_texts(shlex.split(typed("run", path)))
-    assert launch.compose_config("report", command)["run"] == path
+    command = cli.quote_texts(shlex.split(typed("run", path)))
+    assert cli.compose_config("report", command)["run"] == path
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from torch.distributed import HashStore
 
-from running import agreement
-from running.agreement import Agreement
+from running.training import rank_agreement
+from running.training.rank_agreement import Agreement
 
 Rank = Callable[[Agreement], None]
 NEVER = 3600.0  # seconds: a test in which a rank is left waiting does not end
@@ -43,7 +43,7 @@ def ends(sentence: str) -> Rank:
 
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agreement, "_FAREWELL", NEVER)
+    monkeypatch.setattr(rank_agreement, "_FAREWELL", NEVER)
 
 
 def test_ranks_that_have_the_same_go_on() -> None:

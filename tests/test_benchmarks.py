@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from analysis.budget import flops_per_token, peak_flops
+from analysis.compute_estimate import flops_per_token, peak_flops
 from benchmarks import choices, loading, null_gpu, recipes, report, width
 from benchmarks.gpu_day.contestants import SHAPE, model_config
 from gpt_lightning.model import GPT

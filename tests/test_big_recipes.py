@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import cli
 import evaluate as judging
 import generate as writing
-import launch
 from plan import plan
 from prepare import prepare
 from tests.conftest import CORPORA, TINY
@@ -37,7 +37,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = files / f"{name}.jsonl"
         path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
         settings = [f"source={name}", f"path={path}", "workers=1", f"data_dir={folder}", f"tokenizer.train_on=[{name}]"]
-        prepare(launch.compose_config("prepare", [*settings, *A_BPE]))
+        prepare(cli.compose_config("prepare", [*settings, *A_BPE]))
     return folder
 
 
@@ -46,16 +46,16 @@ def test_a_recipe_goes_from_documents_to_figures(recipe: str, data_dir: Path, tm
     settings = [f"experiment={recipe}", "hardware=h200", *SMALL, *ONCE, *A_BPE, *ON_A_CPU, "global_batch=32"]
     settings += [f"data_dir={data_dir}", f"runs_dir={tmp_path}", "curriculum.on_exhausted=repeat"]
     settings += ["~callbacks.hellaswag"] if recipe == "gpt2_5" else []
-    content = plan(launch.compose_config("plan", settings), silently=True)
+    content = plan(cli.compose_config("plan", settings), silently=True)
     assert (content["not_prepared"], content["device"]) == ([], "H200")
-    final = train(launch.compose_config("train", settings))
+    final = train(cli.compose_config("train", settings))
     assert final["step"] == 10
     run = tmp_path / recipe
-    report: dict[str, Any] = judging.evaluate(launch.compose_config("evaluate", [f"run={run}", "limit=2"]))
+    report: dict[str, Any] = judging.evaluate(cli.compose_config("evaluate", [f"run={run}", "limit=2"]))
     losses = {r["task"]: r["value"] for r in report["results"] if r["metric"] == "loss"}
     for source in RECIPES[recipe]:
         (loss,) = (value for task, value in losses.items() if task.startswith(f"perplexity/{source}"))
         assert loss == pytest.approx(np.log(600), rel=0.2)
         assert np.isfinite(final[f"val/loss/{source}"])
-    said = writing.generate(launch.compose_config("generate", [f"run={run}", "prompt=Once", "max_new_tokens=3"]))
+    said = writing.generate(cli.compose_config("generate", [f"run={run}", "prompt=Once", "max_new_tokens=3"]))
     assert isinstance(said, str)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-import launch
-from analysis.comparison.reading import Unreadable
-from analysis.comparison.reading import _config as read_compared
+import cli
+from analysis.comparison.read_runs import Unreadable
+from analysis.comparison.read_runs import _config as read_compared
 from data_modules.corpora import local_files
 from gpt_lightning.bounded_yaml import MAX_DEPTH, MAX_SIZE, check_yaml
 
@@ -32,7 +32,7 @@ BOMBS = {
 
 def read_run(folder: Path, text: str) -> None:
     (folder / "config.yaml").write_text(text)
-    launch.read_config(folder / "config.yaml")
+    cli.read_config(folder / "config.yaml")
 
 
 def read_card(folder: Path, text: str) -> None:
@@ -44,12 +44,12 @@ def read_by_hydra(folder: Path, text: str) -> None:
     """As the config of a folder that the command line adds: here a curriculum."""
     (folder / "curriculum").mkdir()
     (folder / "curriculum" / "mine.yaml").write_text(text)
-    launch.check_command_line("train", ["--config-dir", str(folder), "curriculum=mine"])
+    cli.check_command_line("train", ["--config-dir", str(folder), "curriculum=mine"])
 
 
 def read_whole(folder: Path, text: str) -> None:
     (folder / "mine.yaml").write_text(text)
-    launch.check_command_line("train", ["--config-path", str(folder), "--config-name", "mine"])
+    cli.check_command_line("train", ["--config-path", str(folder), "--config-name", "mine"])
 
 
 READERS: dict[Callable[[Path, str], None], str] = {
@@ -83,7 +83,7 @@ def test_what_people_write_is_within_the_bounds(tmp_path: Path) -> None:
     deep = "deep: " + "[" * (MAX_DEPTH - 1) + "]" * (MAX_DEPTH - 1) + "\n"
     many = "many:\n" + "".join(f"  key{n}: {n}\n" for n in range(5000))
     (tmp_path / "config.yaml").write_text(shared + deep + many)
-    content = launch.read_config(tmp_path / "config.yaml")
+    content = cli.read_config(tmp_path / "config.yaml")
     assert content["other"] == {"a": 1, "b": [2, 3], "c": {"a": 1, "b": [2, 3]}}
     assert content == yaml.safe_load(shared + deep + many)
     check_yaml("a: [" + "1, " * (MAX_SIZE - 10) + "]")

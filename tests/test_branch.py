@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-import launch
+import cli
 from callbacks.checkpoints import SAVED
 from data_modules import SourceShards
 from data_modules.shard_files import read_information, sealed
 from gpt_lightning.optim import learning_rate_schedule
-from running.run_config import curriculum_of
+from running.training.builders import curriculum_of
 from tests.conftest import TINY
 from tests.runs import (
     WITH_DIET,
@@ -45,7 +45,7 @@ Branch = Callable[..., dict[str, Any]]
 def trunk(scarce_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With dropout; stdlib alone at first, then pydoc and docstrings more and more."""
     runs = tmp_path_factory.mktemp("runs")
-    train(launch.compose_config("train", [*TRUNK, "name=trunk", f"data_dir={scarce_data}", f"runs_dir={runs}"]))
+    train(cli.compose_config("train", [*TRUNK, "name=trunk", f"data_dir={scarce_data}", f"runs_dir={runs}"]))
     return runs / "trunk"
 
 
@@ -54,7 +54,7 @@ def branch(trunk: Path, scarce_data: Path, tmp_path_factory: pytest.TempPathFact
     """`branch("name=a", …)`: the config of a run that begins after the trunk's step 8, with further settings."""
     runs = tmp_path_factory.mktemp("tails")
     options = [*TRUNK, f"data_dir={scarce_data}", f"runs_dir={runs}", f"branch.run={trunk}", "branch.step=8"]
-    return lambda *more: launch.compose_config("train", [*options, *more])
+    return lambda *more: cli.compose_config("train", [*options, *more])
 
 
 @pytest.fixture(scope="module")

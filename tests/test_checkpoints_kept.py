@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-import launch
+import cli
 from callbacks import Stopped
-from gpt_lightning.checkpoint_folder import checkpoint_path
+from gpt_lightning.checkpoint_retention import checkpoint_path
 from gpt_lightning.lit_gpt import NotFinite
 from tests.conftest import TINY
 from tests.runs import as_if_killed, assert_same_state, contents, final_checkpoint, metrics, saved_steps
@@ -16,7 +16,7 @@ from train import train
 
 
 def config_of(data_dir: Path, runs: Path, *more: str) -> dict[str, Any]:
-    return launch.compose_config("train", [*TINY, "name=run", f"data_dir={data_dir}", f"runs_dir={runs}", *more])
+    return cli.compose_config("train", [*TINY, "name=run", f"data_dir={data_dir}", f"runs_dir={runs}", *more])
 
 
 @pytest.fixture(scope="module")

@@ -11,17 +11,17 @@ import yaml
 from rich.table import Table
 from rich.text import Text
 
-import launch
+import cli
 import train
-from analysis.mix_law.curriculum_file import write_constant_mix
-from analysis.report_page import write_samples
-from analysis.standalone_page import write_page
-from callbacks.metrics_file import MetricsFile
-from callbacks.tensorboard import TensorBoard
-from callbacks.terminal import Terminal
+from analysis.run_page import write_samples
+from analysis.standalone_html import write_page
 from gpt_lightning.console import Console, say
-from running import ranks
-from running.multirun import Multirun
+from gpt_lightning.loggers.console_logger import Terminal
+from gpt_lightning.loggers.jsonl_metrics import MetricsFile
+from gpt_lightning.loggers.tensorboard import TensorBoard
+from mix_laws.curriculum_yaml import write_constant_mix
+from running.sweeps.multirun import Multirun
+from running.training import process_group
 from tests.conftest import ROOT
 
 CONTROL = [chr(n) for n in (*range(32), *range(127, 160)) if chr(n) not in "\t\n"]
@@ -102,9 +102,9 @@ def test_markup_and_emoji_names_are_shown_as_they_are(capfd: pytest.CaptureFixtu
 def test_an_error_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["train.py", HOSTILE])
     with pytest.raises(SystemExit) as refused:
-        launch.start(train.main, "train")
+        cli.start(train.main, "train")
     with pytest.raises(SystemExit) as left:
-        ranks.leave(f"error: {HOSTILE}")
+        process_group.leave(f"error: {HOSTILE}")
     for end in (refused, left):
         assert "␛[2J" in str(end.value.code)
         assert not set(CONTROL) & set(str(end.value.code))

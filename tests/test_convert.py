@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-import launch
+import cli
 from convert import convert
 from generate import generate
 from gpt_lightning import load_model
@@ -20,8 +20,8 @@ SHORT = ["max_steps=2", "schedule.warmup_steps=1", "val_every=1", "callbacks.sam
 
 
 def compose(*arguments: str) -> dict[str, Any]:
-    launch.check_command_line("convert", list(arguments))
-    return launch.compose_config("convert", arguments)
+    cli.check_command_line("convert", list(arguments))
+    return cli.compose_config("convert", arguments)
 
 
 def same_weights(one: torch.nn.Module, other: torch.nn.Module) -> bool:
@@ -40,7 +40,7 @@ def test_ruined_weights_are_refused(
     to_native(model, tmp_path / "ruined", load_tokenizer(tiny_data / "bpe_512"))
     do: dict[str, Callable[[], object]] = {
         "convert": lambda: convert(compose(f"input={tmp_path}/ruined", f"output={tmp_path}/out", "format=llama")),
-        "generate": lambda: generate(launch.compose_config("generate", [f"run={tmp_path}/ruined", "prompt=a"])),
+        "generate": lambda: generate(cli.compose_config("generate", [f"run={tmp_path}/ruined", "prompt=a"])),
         "train": lambda: train(config),
     }
     with pytest.raises(ValueError, match=r"ruined: blocks\.1\.\S+ holds numbers that are not finite"):

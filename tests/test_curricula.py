@@ -2,7 +2,7 @@
 
 import pytest
 
-import launch
+import cli
 from data_modules import Curriculum
 
 TARGET = {"cosmopedia": 0.687, "alpaca": 0.013, "python": 0.3}
@@ -35,10 +35,10 @@ REDISTRIBUTE = ("redistribute", {"alpaca": 4})
 RULES = {"ado": REDISTRIBUTE, "anneal": REDISTRIBUTE, "unimax": ("spread", dict.fromkeys(SETTLED, 4))}
 
 
-@pytest.mark.parametrize("name", launch.group_choices("curriculum"))
+@pytest.mark.parametrize("name", cli.group_choices("curriculum"))
 def test_a_curriculum_that_ships_does_what_its_first_line_says(name: str) -> None:
     experiment = "quickstart" if name == "quickstart" else "mixed_curriculum"
-    config = launch.compose_config("train", [f"experiment={experiment}", f"curriculum={name}"])
+    config = cli.compose_config("train", [f"experiment={experiment}", f"curriculum={name}"])
     curriculum = Curriculum(**config["curriculum"])
     resolved = curriculum.resolve(steps=1000, tokens_per_step=1)
     for step, shares in SHIPPED[name].items():

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-import launch
+import cli
 from data_modules import SourceShards
 from data_modules.corpora import DocumentCorpus
 from data_modules.preparation import Recipe, adopt_shards, prepare_source
 from gpt_lightning.tokenizer import load_tokenizer
-from running.data_folder import open_sources, refuse_damaged
-from running.run_config import curriculum_of
+from running.training.builders import curriculum_of
+from running.training.prepared_data import open_sources, refuse_damaged
 from tests.conftest import TINY, start
 from tests.runs import as_if_killed, contents, final_weights, metrics, same_bits
 from train import train
@@ -33,7 +33,7 @@ def data_dir(tiny_data: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def config(data_dir: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
     options = [*TINY, "name=run", f"data_dir={data_dir}", f"runs_dir={tmp_path / 'runs'}"]
-    return lambda *more: launch.compose_config("train", [*options, *more])
+    return lambda *more: cli.compose_config("train", [*options, *more])
 
 
 def flip(path: Path, at: int, bits: int) -> None:
@@ -233,10 +233,10 @@ def test_who_has_to_wait_is_told(
     refuse_damaged(config(), sources)
     assert capsys.readouterr().out == ""
     n_bytes = sum(path.stat().st_size for path in data_dir.rglob("*.npy"))
-    monkeypatch.setattr("running.data_folder._MANY_BYTES", n_bytes)
+    monkeypatch.setattr("running.training.prepared_data._MANY_BYTES", n_bytes)
     refuse_damaged(config(), sources)
     assert capsys.readouterr().out == "verifying 0.0 GB of shards; data.verify=false leaves it out\n"
-    monkeypatch.setattr("running.data_folder._MANY_BYTES", n_bytes + 1)
+    monkeypatch.setattr("running.training.prepared_data._MANY_BYTES", n_bytes + 1)
     refuse_damaged(config(), sources)
     assert capsys.readouterr().out == ""
 

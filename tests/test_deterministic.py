@@ -11,7 +11,7 @@ import lightning as L
 import pytest
 import torch
 
-from gpt_lightning.hardware import deterministic
+from gpt_lightning.device_and_precision import deterministic
 from tests.runs import as_if_killed, final_weights, same_bits
 from train import train
 
@@ -55,7 +55,7 @@ def test_a_deterministic_run_is_one_all_along(
     tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It trains, validates, samples and saves without an operation that torch refuses, and it may become one at a resume."""
-    monkeypatch.setattr("running.training.Faults", SeesFlags)
+    monkeypatch.setattr("running.training.run_training.Faults", SeesFlags)
     monkeypatch.setattr(SeesFlags, "seen", [])
     before = flags()
     train(tiny_config("name=plain"))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-import launch
+import cli
 from tests.conftest import TINY, start
 from tests.runs import (
     WITH_DIET,
@@ -43,7 +43,7 @@ def overrides(data_dir: Path, runs: Path, *more: str) -> list[str]:
 
 
 def config_of(data_dir: Path, runs: Path, *more: str) -> dict[str, Any]:
-    return launch.compose_config("train", overrides(data_dir, runs, *more))
+    return cli.compose_config("train", overrides(data_dir, runs, *more))
 
 
 @pytest.fixture(scope="module")

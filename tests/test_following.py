@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-import launch
+import cli
 from data_modules.ado import Ado
-from gpt_lightning.checkpoint_folder import checkpoint_path
+from gpt_lightning.checkpoint_retention import checkpoint_path
 from plan import plan
 from tests.conftest import TINY
 from tests.faults.comparing import assert_equal
@@ -32,7 +32,7 @@ def places(data_dir: Path, runs: Path) -> list[str]:
 
 
 def config_of(data_dir: Path, runs: Path, *more: str) -> dict[str, Any]:
-    return launch.compose_config("train", [*places(data_dir, runs), WITH_DIET, *more])
+    return cli.compose_config("train", [*places(data_dir, runs), WITH_DIET, *more])
 
 
 def updates_of(run: Path) -> list[dict[str, Any]]:
@@ -230,7 +230,7 @@ def test_plan_says_that_it_is_the_plan_of_the_prior(
     tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], straight: Path
 ) -> None:
     def said(*more: str) -> str:
-        plan(launch.compose_config("plan", [*places(tiny_data, tmp_path), *more]))
+        plan(cli.compose_config("plan", [*places(tiny_data, tmp_path), *more]))
         return capsys.readouterr().out
 
     assert "weights       follow the losses from step 4 on, every 2 steps: this is the plan of the mix before" in said()
@@ -241,7 +241,7 @@ def test_plan_says_that_it_is_the_plan_of_the_prior(
 
 
 def test_verify_wants_a_record(tiny_data: Path, tmp_path: Path) -> None:
-    config = launch.compose_config("verify", [*places(tiny_data, tmp_path), "model.dropout=0"])
+    config = cli.compose_config("verify", [*places(tiny_data, tmp_path), "model.dropout=0"])
     with pytest.raises(ValueError, match=r"verify\.py needs curriculum\.ado\.record"):
         verify(config)
 

@@ -10,8 +10,8 @@ from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+import cli
 import generate as verb
-import launch
 from gpt_lightning import load_model
 from gpt_lightning.console import visible
 from gpt_lightning.convert import to_native
@@ -28,7 +28,7 @@ def run(tiny_config: Callable[..., dict[str, Any]], tmp_path: Path) -> Path:
 
 
 def settings(run: Path, *more: str) -> dict[str, Any]:
-    return launch.compose_config("generate", [f"run={run}", "max_new_tokens=8", *more])
+    return cli.compose_config("generate", [f"run={run}", "max_new_tokens=8", *more])
 
 
 def typed(lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,8 +87,8 @@ def test_writing(
 @example('It\'s f(x) = [1, {2: "3"}] # ${run} \\\\"')
 @example("a\\\\")
 def test_a_prompt_is_taken_as_it_is_typed(text: str) -> None:
-    (argument,) = launch.quote_texts([f"prompt={text}"])
-    assert launch.compose_config("generate", [argument])["prompt"] == text
+    (argument,) = cli.quote_texts([f"prompt={text}"])
+    assert cli.compose_config("generate", [argument])["prompt"] == text
 
 
 @pytest.mark.parametrize(
@@ -133,6 +133,6 @@ def test_a_config_that_is_not_of_a_run_is_named(run: Path, content: str) -> None
 
 def test_the_folder_of_a_sweeps_run_can_be_typed(run: Path) -> None:
     folder = run.rename(run.with_name("optimizer.lr=1e-3,model=micro"))
-    (argument,) = launch.quote_texts([f"run={folder}"])
-    launch.check_command_line("generate", [argument, "prompt=x"])
-    assert launch.compose_config("generate", [argument])["run"] == str(folder)
+    (argument,) = cli.quote_texts([f"run={folder}"])
+    cli.check_command_line("generate", [argument, "prompt=x"])
+    assert cli.compose_config("generate", [argument])["run"] == str(folder)

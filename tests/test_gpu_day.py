@@ -24,7 +24,7 @@ from benchmarks.gpu_day.contestants import OURS, ROWS, TRANSFORMERS
 from benchmarks.gpu_day.day import Day, append, read_rows
 from benchmarks.gpu_day.trainings import config_of, fingerprint, fingerprints_of
 from callbacks import Stopped
-from gpt_lightning.generation import graphed_step
+from gpt_lightning.generation import cuda_graph_step
 from gpt_lightning.lit_gpt import LitGPT
 from gpt_lightning.model import loss_kernels
 from gpt_lightning.model.attention_backends import BACKENDS
@@ -61,7 +61,7 @@ def test_a_graph_that_was_not_captured_or_draws_other_ids_is_seen(monkeypatch: p
     judge = partial(generation.sampled_by_graph, random_model("micro"), [[1, 2, 3]], 4, False)
     assert judge()["passed"]
     with monkeypatch.context() as patch:
-        patch.setattr(graphed_step, "_failed", ["a capture"])
+        patch.setattr(cuda_graph_step, "_failed", ["a capture"])
         assert not judge()["passed"]
     ids = itertools.count()
     monkeypatch.setattr(generation, "generate", lambda *args, **kwargs: [[next(ids)]])

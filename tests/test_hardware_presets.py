@@ -11,18 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-import launch
-from analysis.budget import DEVICES, find_device
-from analysis.memory_budget import peak_memory_bytes
+import cli
+from analysis.compute_estimate import DEVICES, find_device
+from analysis.memory_estimate import peak_memory_bytes
 from plan import plan
-from running.composing import flatten, micro_batch_up_to
-from running.run_config import accumulation_of
-from running.run_costs import peak_memory
+from running.config.compose import flatten, micro_batch_up_to
+from running.training.builders import accumulation_of
+from running.training.cost_estimate import peak_memory
 from tests.conftest import ROOT
 from tests.runs import as_if_killed, assert_same_rows, metrics, saved_steps
 from train import train
 
-PRESETS = launch.group_choices("hardware")
+PRESETS = cli.group_choices("hardware")
 ON_ONE = ["trainer.devices=1"]
 ON_FOUR = ["trainer.devices=4", "trainer.strategy=fsdp"]
 RECIPES = {"mixed_curriculum": ON_ONE, "rangeflow": ON_ONE, "gpt2_5": ON_FOUR}
@@ -30,7 +30,7 @@ CHOSEN = {"micro_batch", "trainer.precision", "trainer.compile", "model.attentio
 
 
 def composed(verb: str, *overrides: str) -> dict[str, Any]:
-    return launch.compose_config(verb, overrides)
+    return cli.compose_config(verb, overrides)
 
 
 @cache

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 
+import cli
 import evaluate as verb
-import launch
 from gpt_lightning import load_model
 from gpt_lightning.convert import to_hf, to_native
-from gpt_lightning.json_lines import read_rows
+from gpt_lightning.jsonl import read_rows
 from gpt_lightning.model import GPT
 from gpt_lightning.tokenizer import load_tokenizer
 from tests.conftest import ROOT
@@ -58,7 +58,7 @@ def theirs(folder: Path) -> Any:
 @pytest.fixture
 def ours(folder: Path) -> Any:
     """Ours under the harness."""
-    from running.harness import HarnessModel
+    from running.evaluation.lm_eval_harness import HarnessModel
 
     return HarnessModel(run=str(folder))
 
@@ -80,7 +80,7 @@ def test_hellaswag_is_theirs_example_by_example(
     }
     done = lm_eval.simple_evaluate(model=theirs, tasks=[task], log_samples=True, bootstrap_iters=0)
     overrides = [f"run={folder}", "tasks=[hellaswag]", f"path={records}"]
-    report = verb.evaluate(launch.compose_config("evaluate", overrides))
+    report = verb.evaluate(cli.compose_config("evaluate", overrides))
     for figure in report["results"]:
         if figure["metric"].startswith("acc"):
             assert figure["value"] == done["results"]["hellaswag_here"][f"{figure['metric']},none"]
@@ -158,7 +158,7 @@ def test_other_tasks_are_those_of_its_own_definitions(
     )
     ((name, samples),) = done["samples"].items()
     overrides = [f"run={folder}", f"tasks=[{task}]", f"path={records}"]
-    report = verb.evaluate(launch.compose_config("evaluate", overrides))
+    report = verb.evaluate(cli.compose_config("evaluate", overrides))
     compared = 0
     for figure in report["results"]:
         if (key := f"{figure['metric']},none") in done["results"][name]:
@@ -186,7 +186,7 @@ def test_its_own_command_line_asks_our_models(folder: Path, shared_data: Path, t
     }
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks" / "words_here.yaml").write_text(json.dumps(task))
-    command = [sys.executable, "-m", "running.harness", "run", "--model", "gpt_lightning"]
+    command = [sys.executable, "-m", "running.evaluation.lm_eval_harness", "run", "--model", "gpt_lightning"]
     command += ["--model_args", f"run={folder}", "--tasks", "words_here", "--include_path", str(tmp_path / "tasks")]
     environment = os.environ | {"HF_DATASETS_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
@@ -195,7 +195,7 @@ def test_its_own_command_line_asks_our_models(folder: Path, shared_data: Path, t
     assert done.returncode == 0, done.stderr
     ((result,),) = [list((tmp_path / "out").rglob("results_*.json"))]
     said = json.loads(result.read_text())["results"]["words_here"]
-    report = verb.evaluate(launch.compose_config("evaluate", [f"run={folder}", "tasks=[lambada]", f"path={records}"]))
+    report = verb.evaluate(cli.compose_config("evaluate", [f"run={folder}", "tasks=[lambada]", f"path={records}"]))
     ours = {figure["metric"]: figure["value"] for figure in report["results"]}
     assert said["acc,none"] == ours["acc"]
     assert said["perplexity,none"] == pytest.approx(ours["perplexity"], rel=1e-4)
@@ -285,9 +285,9 @@ def test_what_no_figure_can_be_of_gets_none(ours: Any, caplog: pytest.LogCapture
 def test_the_harness_knows_our_models(folder: Path) -> None:
     from lm_eval.api.registry import get_model
 
-    import running.harness
+    import running.evaluation.lm_eval_harness
 
-    assert get_model("gpt_lightning") is running.harness.HarnessModel
+    assert get_model("gpt_lightning") is running.evaluation.lm_eval_harness.HarnessModel
     made = get_model("gpt_lightning").create_from_arg_string(f"run={folder}", {"batch_size": 1, "device": "cpu"})
     assert made.max_length == 256
     assert json.loads((folder / "config.json").read_text())

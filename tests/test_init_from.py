@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-import launch
+import cli
 from gpt_lightning import load_model
 from gpt_lightning.convert import start_from, to_hf, to_native
 from gpt_lightning.tokenizer import load_tokenizer, train_bpe
@@ -52,17 +52,17 @@ def exported(tiny_data: Path, tmp_path: Path) -> Path:
 def test_a_run_takes_the_architecture_of_its_weights(exported: Path, tiny_data: Path, tmp_path: Path) -> None:
     settings = [setting for setting in TINY if not setting.startswith("model.")]
     settings += [f"data_dir={tiny_data}", f"runs_dir={tmp_path / 'runs'}", f"init_from={exported}", *SHORT]
-    config = launch.compose_config("train", [*settings, "experiment=quickstart"])
+    config = cli.compose_config("train", [*settings, "experiment=quickstart"])
     theirs = load_model(exported).config
     assert {key: config["model"][key] for key in GPT2} == GPT2
     assert {config["model"][key] == getattr(theirs, key) for key in ("max_seq_len", "n_layers", "vocab_size")} == {True}
-    assert config["model"]["dropout"] == launch.compose_config("train", ["experiment=quickstart"])["model"]["dropout"]
+    assert config["model"]["dropout"] == cli.compose_config("train", ["experiment=quickstart"])["model"]["dropout"]
     train(config)
     assert load_model(tmp_path / "runs" / config["name"]).config.n_layers == 3
     with pytest.raises(ValueError, match=r"another model: its weights go with model.n_layers=3\."):
-        train(launch.compose_config("train", [*settings, "name=other", "model.n_layers=2"]))
+        train(cli.compose_config("train", [*settings, "name=other", "model.n_layers=2"]))
     with pytest.raises(ValueError, match=r"another model: its weights go with model\.max_seq_len=48 "):
-        train(launch.compose_config("train", [*settings, "name=other", "model=micro", "model.vocab_size=640"]))
+        train(cli.compose_config("train", [*settings, "name=other", "model=micro", "model.vocab_size=640"]))
     assert not (tmp_path / "runs" / "other" / "config.yaml").exists()
 
 
@@ -71,7 +71,7 @@ def test_a_command_line_with_init_from_says_the_architecture(exported: Path, mon
     typed = [f"init_from={exported}", "model.dropout=0.3", "model.n_layers=3"]
     said: list[str] = []
     monkeypatch.setattr("sys.argv", ["train.py", *typed])
-    launch.start(lambda: said.extend(sys.argv[1:]), "train")
+    cli.start(lambda: said.extend(sys.argv[1:]), "train")
     assert said[: len(typed)] == typed
     assert {"model.d_model=32", "model.norm=layernorm", "model.n_kv_heads=null"} < set(said)
     assert sum(setting.startswith("model.n_layers=") for setting in said) == 1

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import launch
+import cli
 from prepare import prepare
 
 EOT = 50256
@@ -20,7 +20,7 @@ def said(path: Path, capsys: pytest.CaptureFixture[str], *more: str) -> str:
         "workers=1",
         *more,
     ]
-    prepare(launch.compose_config("prepare", overrides))
+    prepare(cli.compose_config("prepare", overrides))
     return capsys.readouterr().out
 
 

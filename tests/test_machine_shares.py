@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from running.machine_shares import in_words, machine_shares
+from running.sweeps.machine_shares import in_words, machine_shares
 
 
 def shares(n: Any, *, devices: int = 1, accelerator: str = "auto") -> list[dict[str, str]]:

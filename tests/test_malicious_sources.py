@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import launch
+import cli
 from data_modules import SourceShards
 from data_modules.corpora import hub_files
 from gpt_lightning.convert import from_hf, to_hf
@@ -55,7 +55,7 @@ def test_types_of_arrow_are_not_unpickled(tmp_path: Path) -> None:
         writer.write_table(table)
     for name in ("evil.parquet", "evil.arrow"):
         overrides = ["tokenizer=gpt2", f"data_dir={tmp_path / name}_data", "source=local", "workers=1"]
-        prepare(launch.compose_config("prepare", [*overrides, f"path='{tmp_path / name}'"]))
+        prepare(cli.compose_config("prepare", [*overrides, f"path='{tmp_path / name}'"]))
 
 
 def objects(path: Path) -> None:

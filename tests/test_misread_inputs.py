@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-import launch
+import cli
 from data_modules import SourceShards
 from gpt_lightning.tokenizer import Message, load_tokenizer, train_bpe
 from prepare import prepare
-from running.session import Session
+from running.evaluation.chat_repl import Session
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 LONG = [f"Document {n}: " + "the cat sat on the green mat " * (n + 1) for n in range(16)]
@@ -163,7 +163,7 @@ def test_an_input_is_read_as_what_it_is_or_refused(
     ours = ("tokenizer=bpe_4096", "tokenizer.name=bpe", f"tokenizer.model_vocab_size={n_ids}")
     settings = [*case.settings, *(() if "tokenizer=gpt2" in case.settings else ours)]
     overrides = [*settings, "name=x", f"path={folder}", f"data_dir={tmp_path}", "workers=1"]
-    config = launch.compose_config("prepare", launch.quote_texts(overrides))
+    config = cli.compose_config("prepare", cli.quote_texts(overrides))
     if case.refused:
         with pytest.raises(ValueError, match=r"\.$") as refused:
             prepare(config)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from running import out_of_memory
+from running.training import out_of_memory
 from tests.conftest import ROOT
 
 # train.py, on a machine without a GPU: the third step's forward pass finds no memory left

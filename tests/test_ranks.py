@@ -15,9 +15,9 @@ import psutil
 import pytest
 import torch
 
-import launch
-from running import data_folder, ranks
-from running.strategies import refuse_other_ranks
+import cli
+from running.training import prepared_data, process_group
+from running.training.distributed_strategy import refuse_other_ranks
 from tests.conftest import ROOT, TINY
 from tests.runs import as_if_killed, metrics
 from tests.starts import begin, by_srun, end
@@ -33,7 +33,7 @@ RUN = [*TINY, "name=run", "trainer.accelerator=cpu", "trainer.precision=32-true"
 
 _PROGRAM = """
 import os, sys, time
-from running.ranks import RankLost, is_first_rank, leave, run_on_ranks, started_by, together
+from running.training.process_group import RankLost, is_first_rank, leave, run_on_ranks, started_by, together
 if not started_by():
     run_on_ranks(2)
     sys.exit()
@@ -140,14 +140,14 @@ def test_a_run_has_one_launcher_and_ends_with_it(tiny_data: Path, tmp_path: Path
         assert main.poll() is None, end(main).stderr
         assert time.monotonic() < until
         time.sleep(0.1)
-    ranks = [child.pid for child in psutil.Process(main.pid).children()]
-    assert len(ranks) == 2
+    process_group = [child.pid for child in psutil.Process(main.pid).children()]
+    assert len(process_group) == 2
     second = end(begin(command))
     assert second.returncode == 1
     assert (said := re.fullmatch(r"error: .*run is being trained by process (\d+) on .*\n", second.stderr))
-    assert int(said[1]) in ranks
+    assert int(said[1]) in process_group
     main.kill()
-    ends_within(ranks, _SOON)
+    ends_within(process_group, _SOON)
     assert f"error: torchrun is gone: {GOES_ON}\n" in end(main).stderr
 
 
@@ -155,7 +155,7 @@ def test_a_run_has_one_launcher_and_ends_with_it(tiny_data: Path, tmp_path: Path
 
 
 def config_of(data_dir: Path, runs: Path, *more: str) -> dict[str, Any]:
-    return launch.compose_config("train", [*RUN, f"data_dir={data_dir}", f"runs_dir={runs}", *more])
+    return cli.compose_config("train", [*RUN, f"data_dir={data_dir}", f"runs_dir={runs}", *more])
 
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}
@@ -204,12 +204,12 @@ def test_more_ranks_than_gpus_are_refused(tiny_data: Path, tmp_path: Path) -> No
 
 
 def test_each_of_several_processes_would_run_the_whole_multirun(monkeypatch: pytest.MonkeyPatch) -> None:
-    ranks.refuse_multirun()
+    process_group.refuse_multirun()
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     with pytest.raises(
         ValueError, match="a multirun is one process, and torchrun has started several: start it by python;"
     ):
-        ranks.refuse_multirun()
+        process_group.refuse_multirun()
 
 
 def test_ranks_that_see_other_checkpoints_do_not_train(tiny_data: Path, tmp_path: Path) -> None:
@@ -242,11 +242,11 @@ def test_ranks_with_other_settings_do_not_train(tiny_data: Path, tmp_path: Path)
 @pytest.fixture
 def second_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """What rank 1 does where a source is not prepared."""
-    monkeypatch.setattr(data_folder, "_LOOK_EVERY", 0.05)
-    monkeypatch.setattr(data_folder, "_SILENCE", 1.0)
+    monkeypatch.setattr(prepared_data, "_LOOK_EVERY", 0.05)
+    monkeypatch.setattr(prepared_data, "_SILENCE", 1.0)
     for name, value in (TORCHRUN | {"RANK": "1"}).items():
         monkeypatch.setenv(name, value)
-    return lambda: data_folder._wait(tmp_path / "sign", [tmp_path / "source.json"])
+    return lambda: prepared_data._wait(tmp_path / "sign", [tmp_path / "source.json"])
 
 
 def test_a_rank_waits_as_long_as_rank_0_is_at_work(second_rank: Callable[[], None], tmp_path: Path) -> None:
@@ -276,7 +276,7 @@ def test_a_rank_does_not_wait_for_one_that_is_gone(
 
 
 def test_rank_0_gives_a_sign_while_it_prepares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data_folder, "_LOOK_EVERY", 0.05)
+    monkeypatch.setattr(prepared_data, "_LOOK_EVERY", 0.05)
     signs = []
     touch = Path.touch
     monkeypatch.setattr(Path, "touch", lambda path: (signs.append(path), touch(path)))

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-import launch
+import cli
 from gpt_lightning.model import GPT, GPTConfig
-from running.run_config import accumulation_of
+from running.training.builders import accumulation_of
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -44,20 +44,20 @@ def test_a_command_composes(command: str) -> None:
     assert (ROOT / script).is_file()
     if "--config-dir" in arguments:  # a folder that another command writes: tests/test_mix_law.py trains with one
         return
-    settings = launch.quote_texts(arguments)
-    launch.check_command_line(Path(script).stem, settings)
+    settings = cli.quote_texts(arguments)
+    cli.check_command_line(Path(script).stem, settings)
     if script in ("train.py", "plan.py"):
         first = settings[0] == "-m"
         one_job = [re.sub(r"=tag\(.*", "=1", o).split(",")[0] for o in settings[1:]] if first else settings
-        assert accumulation_of(launch.compose_config(Path(script).stem, one_job)) > 0
+        assert accumulation_of(cli.compose_config(Path(script).stem, one_job)) > 0
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith(("torchrun ", "srun "))])
 def test_a_command_of_several_machines_composes(command: str) -> None:
     before, after = command.split("train.py ")
-    overrides = launch.quote_texts(shlex.split(after))
-    launch.check_command_line("train", overrides)
-    config = launch.compose_config("train", overrides)
+    overrides = cli.quote_texts(shlex.split(after))
+    cli.check_command_line("train", overrides)
+    config = cli.compose_config("train", overrides)
     assert accumulation_of(config) > 0
     assert before.split()[0] == "srun" or f"--nproc-per-node={config['trainer']['devices']}" in before
 
@@ -89,5 +89,5 @@ def test_the_tree_exists() -> None:
 
 def test_the_size_of_the_quickstart_model_is_as_stated() -> None:
     (millions,) = re.findall(r"a model of ([\d.]+) million parameters", README)
-    config = launch.compose_config("train", ["experiment=quickstart"])
+    config = cli.compose_config("train", ["experiment=quickstart"])
     assert f"{GPT(GPTConfig(**config['model'])).n_parameters() / 1e6:.1f}" == millions

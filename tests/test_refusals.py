@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-import launch
+import cli
 from tests.conftest import start
 from train import train
 
@@ -119,7 +119,7 @@ def test_compiling_without_a_compiler_is_refused_before_anything_is_written(
 )
 def test_a_typo_costs_one_sentence(arguments: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)) as refusal:
-        launch.check_command_line("train", arguments)
+        cli.check_command_line("train", arguments)
     assert len(str(refusal.value).splitlines()) == 1
 
 
@@ -137,7 +137,7 @@ def test_mixed_curriculum_says_what_is_missing(tmp_path: Path) -> None:
         match=r"gpt2_chatml yet: c4, cosmopedia, alpaca, python\. Either data\.prepare=missing, or first run",
     ) as refusal:
         train(
-            launch.compose_config(
+            cli.compose_config(
                 "train", ["experiment=mixed_curriculum", f"runs_dir={tmp_path}", f"data_dir={tmp_path}/d"]
             )
         )
@@ -151,5 +151,5 @@ def test_mixed_curriculum_says_what_is_missing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("arguments", [["--nonsense", "seed=1"], ["seed=1", "-m", "name=a", "optimizer.lr=1e-3,2e-3"]])
 def test_flags_in_the_wrong_place_are_refused_in_one_sentence(arguments: list[str]) -> None:
     with pytest.raises(ValueError, match="flags such as -m stand before all settings") as refusal:
-        launch.check_command_line("train", arguments)
+        cli.check_command_line("train", arguments)
     assert len(str(refusal.value).splitlines()) == 1

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-import launch
-from gpt_lightning.checkpoint_folder import checkpoint_path
+import cli
+from gpt_lightning.checkpoint_retention import checkpoint_path
 from tests.conftest import TINY
 from tests.runs import (
     WITH_DIET,
@@ -28,7 +28,7 @@ RUN = [*TINY, "name=run", WITH_DIET]
 
 
 def config_of(data_dir: Path, runs: Path, *more: str) -> dict[str, Any]:
-    return launch.compose_config("train", [*RUN, f"data_dir={data_dir}", f"runs_dir={runs}", *more])
+    return cli.compose_config("train", [*RUN, f"data_dir={data_dir}", f"runs_dir={runs}", *more])
 
 
 def changes_of(run: Path) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-import launch
+import cli
 from data_modules import SourceShards
 from tests.conftest import TINY
 from tests.runs import (
@@ -33,7 +33,7 @@ LATER = [f"{SETTLED}stdlib=2"]  # readmes 0.2, pydoc 0.3, docstrings 0.3; stdlib
 
 
 def config_of(data_dir: Path, runs: Path, *more: str) -> dict[str, Any]:
-    return launch.compose_config("train", [*RUN, f"data_dir={data_dir}", f"runs_dir={runs}", *more])
+    return cli.compose_config("train", [*RUN, f"data_dir={data_dir}", f"runs_dir={runs}", *more])
 
 
 def changes_of(run: Path) -> list[dict[str, Any]]:

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-import launch
-from running import allowed_targets
-from running.run_config import optimizer_of, watchers_of
-from running.source_config import open_corpus
+import cli
+from running.config import allowed_targets
+from running.config.source_settings import open_corpus
+from running.training.builders import optimizer_of, watchers_of
 from tests.conftest import ROOT
 
 EVIL = {"_target_": "os.mkdir", "path": "MARKER"}  # nothing that Hydra itself would refuse
@@ -103,7 +103,7 @@ def test_nor_does_a_choice_of_a_group(file: str, content: str, arguments: list[s
     inline = "{_target_: os.mkdir, path: MARKER}"
     written(tmp_path / file, content.replace("EVIL", inline).replace("CONTENT", inline[1:-1].replace(", ", "\n")))
     with pytest.raises(ValueError, match=r"hydra|YAML") as refusal:
-        launch.check_command_line("train", ["--config-dir", str(tmp_path), *arguments])
+        cli.check_command_line("train", ["--config-dir", str(tmp_path), *arguments])
     assert len(str(refusal.value).splitlines()) == 1
     assert not marker(tmp_path / file).exists()
 
@@ -116,26 +116,26 @@ def test_what_was_typed_may_not_be_called_either() -> None:
         "+hydra.launcher.evil._target_=os.mkdir",
     ):
         with pytest.raises(ValueError, match=r"may not be called: only Hydra's own launchers and sweepers may\."):
-            launch.check_command_line("train", [typed])
+            cli.check_command_line("train", [typed])
 
 
 def test_a_pickle_of_hydra_is_not_read(tmp_path: Path) -> None:
     for flag in ("--experimental-rerun", "--experimental-rer"):
         with pytest.raises(ValueError, match="reads a pickle, which can run code"):
-            launch.check_command_line("train", [flag, str(tmp_path / "config.pickle")])
+            cli.check_command_line("train", [flag, str(tmp_path / "config.pickle")])
 
 
 def test_folders_and_configs_of_ones_own_are_read(tmp_path: Path) -> None:
-    written(tmp_path / "experiment" / "mine.yaml", (launch.CONF / "experiment" / "local.yaml").read_text())
-    launch.check_command_line("train", ["--config-dir", str(tmp_path), "experiment=mine", "seed=2"])
-    launch.check_command_line("train", ["--config-dir", str(tmp_path), "-m", "experiment=mine,local"])
-    launch.write_config(tmp_path / "whole.yaml", launch.compose_config("train"))
+    written(tmp_path / "experiment" / "mine.yaml", (cli.CONF / "experiment" / "local.yaml").read_text())
+    cli.check_command_line("train", ["--config-dir", str(tmp_path), "experiment=mine", "seed=2"])
+    cli.check_command_line("train", ["--config-dir", str(tmp_path), "-m", "experiment=mine,local"])
+    cli.write_config(tmp_path / "whole.yaml", cli.compose_config("train"))
     whole = ["--config-path", str(tmp_path), "--config-name", "whole"]
     of_lightning = ['hydra.run.dir="."', "hydra.job.name=train_ddp_process_1", "hydra.output_subdir=null"]
-    launch.check_command_line("train", [*whole, "seed=2", *of_lightning])
+    cli.check_command_line("train", [*whole, "seed=2", *of_lightning])
     with pytest.raises(ValueError, match=r"there is no setting sed: did you mean seed\?"):
-        launch.check_command_line("train", [*whole, "+sed=2"])
-    launch.check_command_line("prepare", ["-m", "hydra/launcher=submitit_local", "part=0/2,1/2"])
+        cli.check_command_line("train", [*whole, "+sed=2"])
+    cli.check_command_line("prepare", ["-m", "hydra/launcher=submitit_local", "part=0/2,1/2"])
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_only_an_optimizer_stands_where_one_is_wanted(target: str) -> None:
     [
         "torch.optim.AdamW",
         "callbacks.checkpoints.Path.touch",
-        "callbacks.terminal.Terminal",
+        "gpt_lightning.loggers.console_logger.Terminal",
         "lightning.pytorch.callbacks.os.mkdir",
         "lightning.pytorch.loggers.TensorBoardLogger",
         "data_modules.MixedDataModule",
@@ -215,7 +215,7 @@ def test_a_node_that_names_nothing_is_refused(node: Any) -> None:
 def test_interpolations_build_nothing() -> None:
     """Whatever resolvers make of a config is there before it is looked at."""
     made = "${oc.create:{_target_:os.mkdir,path:x}}"
-    config = launch.compose_config("train", [f"callbacks.samples='{made}'"])
+    config = cli.compose_config("train", [f"callbacks.samples='{made}'"])
     assert config["callbacks"]["samples"] == {"_target_": "os.mkdir", "path": "x"}
     with pytest.raises(ValueError, match=r"_target_=os\.mkdir may not be called"):
         watchers_of(config)

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+import cli
 import generate as verb
-import launch
 from gpt_lightning.console import visible
 from tests.conftest import ROOT
 from train import train
@@ -62,9 +62,9 @@ def test_commands_of_a_piped_chat(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_saved_conversation_can_be_trained_on(run: Path, tmp_path: Path) -> None:
-    from data_modules.corpora.fields import Fields
+    from data_modules.corpora.record_fields import Fields
 
-    session = verb.Session(verb.Writer(launch.compose_config("generate", [f"run={run}", "mode=chat"])), chat=True)
+    session = verb.Session(verb.Writer(cli.compose_config("generate", [f"run={run}", "mode=chat"])), chat=True)
     session.write("Why?")
     session._take(f"/save {tmp_path / 'c.jsonl'}")
     document = Fields({"messages": "messages"}).document(json.loads((tmp_path / "c.jsonl").read_text()))
@@ -72,7 +72,7 @@ def test_a_saved_conversation_can_be_trained_on(run: Path, tmp_path: Path) -> No
 
 
 def test_settings_change_what_is_written_and_nothing_else(run: Path) -> None:
-    session = verb.Session(verb.Writer(launch.compose_config("generate", [f"run={run}", "mode=text"])), chat=False)
+    session = verb.Session(verb.Writer(cli.compose_config("generate", [f"run={run}", "mode=text"])), chat=False)
     first = session.write("def ")
     session._take("/set seed 5")
     other = session.write("def ")

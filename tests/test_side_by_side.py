@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 from callbacks import Stopping
-from gpt_lightning.on_disk import locked
-from running import data_folder, ranks
+from gpt_lightning.durable_files import locked
+from running.training import prepared_data, process_group
 
 OF_AN_ALLOCATION = {"SLURM_STEP_ID": "0", "SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "2"}
 
@@ -21,7 +21,7 @@ OF_AN_ALLOCATION = {"SLURM_STEP_ID": "0", "SLURM_PROCID": "0", "SLURM_NTASKS": "
 def test_a_second_run_waits_for_what_the_first_one_prepares(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(data_folder, "_LOOK_EVERY", 0.05)
+    monkeypatch.setattr(prepared_data, "_LOOK_EVERY", 0.05)
     monkeypatch.setattr(subprocess, "Popen", lambda *_: pytest.fail("it prepared the source as well"))
     signs: list[float] = []
     sign = tmp_path / ".being_prepared"
@@ -38,7 +38,7 @@ def test_a_second_run_waits_for_what_the_first_one_prepares(
         held.enter_context(locked(tmp_path / ".prepared_by"))
         thread = threading.Thread(target=first)
         thread.start()
-        data_folder._prepare({}, ["readmes"], tmp_path)
+        prepared_data._prepare({}, ["readmes"], tmp_path)
         thread.join()
     assert len(signs) == 1
     assert re.fullmatch(r".* is being prepared by process \d+ on .*, which is waited for\n", capsys.readouterr().out)
@@ -50,7 +50,7 @@ def test_an_interactive_shell_of_slurm_is_no_task_of_several(monkeypatch: pytest
         monkeypatch.setenv(name, value)
     for tasks_of_step, starter in (("4", "srun"), ("1", None)):
         monkeypatch.setenv("SLURM_STEP_NUM_TASKS", tasks_of_step)
-        assert ranks.started_by() == starter
+        assert process_group.started_by() == starter
 
 
 def test_max_hours_count_from_the_first_start_of_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-import launch
+import cli
 from callbacks.checkpoints import SAVED
-from gpt_lightning.on_disk import is_locked, locked, owner_of
-from running.sweep_record import SweepRecord, is_over, objective
+from gpt_lightning.durable_files import is_locked, locked, owner_of
+from running.sweeps.sweep_state import SweepRecord, is_over, objective
 from tests.conftest import TINY
 from tests.runs import untimed
 from train import train
@@ -25,7 +25,7 @@ Change = Callable[[Path], Any]
 def done(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A run that is done, and its config as it is typed."""
     runs = tmp_path_factory.mktemp("runs")
-    config = launch.compose_config("train", [*TINY, f"data_dir={tiny_data}", f"runs_dir={runs}", "name=run"])
+    config = cli.compose_config("train", [*TINY, f"data_dir={tiny_data}", f"runs_dir={runs}", "name=run"])
     train(config)
     return runs / "run", config
 

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-import launch
-from running.changed_settings import BEFORE
-from running.composing import flatten, read_config
-from running.run_config import optimizer_of
-from running.sweep_record import is_over
+import cli
+from running.config.changed_settings import BEFORE
+from running.config.compose import flatten, read_config
+from running.sweeps.sweep_state import is_over
+from running.training.builders import optimizer_of
 from tests.conftest import TINY
 from tests.runs import as_if_killed, contents, final_checkpoint
 from train import train
@@ -45,7 +45,7 @@ def of_an_old_version(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def config_of(data_dir: Path, runs: Path, *more: str) -> dict[str, Any]:
-    return launch.compose_config("train", [*TINY, "name=run", f"data_dir={data_dir}", f"runs_dir={runs}", *more])
+    return cli.compose_config("train", [*TINY, "name=run", f"data_dir={data_dir}", f"runs_dir={runs}", *more])
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_every_setting_says_what_runs_without_it_did() -> None:
     """A setting that is new stands in `BEFORE`, with the value that changes nothing, unless it is null."""
     later = {
         key: value
-        for key, value in flatten(launch.compose_config("train"))
+        for key, value in flatten(cli.compose_config("train"))
         if key not in FIRST_VERSION | {"jobs_at_once"} and not key.startswith(("curriculum.", "logger", "hardware"))
     }
     assert {key for key, value in later.items() if value is not None} == BEFORE.keys()

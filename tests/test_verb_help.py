@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-import launch
+import cli
 from data_modules import Curriculum
-from running.run_config import curriculum_of
-from running.verb_help import help_of, settings_of, version
+from running.config.command_help import help_of, settings_of, version
+from running.training.builders import curriculum_of
 from tests.conftest import ROOT, start_verb
 
 VERBS = ["convert", "evaluate", "generate", "plan", "prepare", "report", "train", "verify"]
@@ -19,7 +19,7 @@ VERBS = ["convert", "evaluate", "generate", "plan", "prepare", "report", "train"
 def asked(verb: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
     """What a verb prints that is only asked something."""
     monkeypatch.setattr(sys, "argv", [f"{verb}.py", *arguments])
-    launch.start(lambda: pytest.fail("Hydra was started"), verb)
+    cli.start(lambda: pytest.fail("Hydra was started"), verb)
     return capsys.readouterr().out
 
 
@@ -28,7 +28,7 @@ def test_help_has_three_examples_that_compose(verb: str) -> None:
     examples = re.findall(rf"^python {verb}\.py[^…<>\n]*$", help_of(verb), flags=re.MULTILINE)
     assert len(examples) == 3
     for example in examples:
-        launch.check_command_line(verb, launch.quote_texts(shlex.split(example, comments=True)[2:]))
+        cli.check_command_line(verb, cli.quote_texts(shlex.split(example, comments=True)[2:]))
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -42,8 +42,8 @@ def test_help_says_what_each_setting_is(verb: str) -> None:
 
 
 def test_help_knows_all_settings_and_groups() -> None:
-    config = launch.compose_config("generate")
-    assert {s.key for s in settings_of("generate")} == {key for key, _ in launch.flatten(config)}
+    config = cli.compose_config("generate")
+    assert {s.key for s in settings_of("generate")} == {key for key, _ in cli.flatten(config)}
     said = help_of("plan")
     for line in ("  plan.mfu=", "  max_steps=", "  optimizer=adamw ", "  callbacks.checkpoints={every: 100, keep: 3, "):
         assert f"\n{line}" in said
@@ -72,7 +72,7 @@ def test_the_tab_key_completes_settings_and_choices(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("arguments", [[], ["bash"], ["install=tcsh"], ["install=bash", "query=bash"]])
 def test_another_question_about_completion_is_refused(arguments: list[str]) -> None:
     with pytest.raises(ValueError, match=r"^-sc takes one of install, uninstall and query, and a shell"):
-        launch.check_command_line("train", ["-sc", *arguments])
+        cli.check_command_line("train", ["-sc", *arguments])
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_another_question_about_completion_is_refused(arguments: list[str]) -> N
 )
 def test_a_choice_that_cannot_be_is_answered_with_what_can(arguments: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message) as refusal:
-        launch.check_command_line("train", arguments)
+        cli.check_command_line("train", arguments)
     assert len(str(refusal.value).splitlines()) == 1
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-import launch
+import cli
 import verify
-from running.data_folder import open_sources
-from running.run_config import curriculum_of
+from running.training.builders import curriculum_of
+from running.training.prepared_data import open_sources
 from tests.conftest import TINY
 from tests.runs import saved_steps
 from verify import Evidence
@@ -25,7 +25,7 @@ Read = Callable[[str], Evidence]
 
 def config_of(data_dir: Path, runs: Path, *more: str) -> dict[str, Any]:
     options = ["name=tiny", "verify.steps=4", "verify.workers=1", "trainer.accelerator=cpu"]
-    return launch.compose_config(
+    return cli.compose_config(
         "verify", [*TINY, "model.dropout=0", *options, f"data_dir={data_dir}", f"runs_dir={runs}", *more]
     )
 

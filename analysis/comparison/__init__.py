@@ -4,12 +4,12 @@ run directories --read_runs--> Runs, broken ones too --Comparison--> which compa
                                                                --write_comparison--> one page of HTML
 """
 
-from analysis.comparison.comparing import Comparison
-from analysis.comparison.finding import common_folder, find_runs
-from analysis.comparison.page import write_comparison
-from analysis.comparison.reading import read_runs
-from analysis.comparison.terminal import report_comparison, standings_table
-from analysis.comparison.verdicts import noise_in_words, verdict_in_words
+from analysis.comparison.comparison import Comparison
+from analysis.comparison.comparison_page import write_comparison
+from analysis.comparison.console_report import report_comparison, standings_table
+from analysis.comparison.find_runs import common_folder, find_runs
+from analysis.comparison.read_runs import read_runs
+from analysis.comparison.verdict_text import noise_in_words, verdict_in_words
 
 __all__ = [
     "Comparison",

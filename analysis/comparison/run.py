@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from analysis.comparison.judged import Figure
-from analysis.comparison.settings import ABSENT, SEED, deciding, described, text_of
-from analysis.metrics_file import Metrics
+from analysis.comparison.evaluation_section import Figure
+from analysis.comparison.run_settings import ABSENT, SEED, deciding, described, text_of
+from analysis.metrics_reader import Metrics
 
 
 class State(StrEnum):

@@ -15,8 +15,8 @@ from torch import Tensor
 from benchmarks.gpu_day.day import Day
 from data_modules.sequence_reader import document_borders
 from gpt_lightning.model.attention_backends import BACKENDS
-from gpt_lightning.model.attention_choice import backend_obstacle
-from gpt_lightning.model.attention_view import View
+from gpt_lightning.model.attention_mask import View
+from gpt_lightning.model.attention_selection import backend_obstacle
 
 EOT = 0
 DROPOUT = 0.1

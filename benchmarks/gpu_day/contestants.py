@@ -10,15 +10,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-import launch
-from analysis.budget import flops_per_token
+import cli
+from analysis.compute_estimate import flops_per_token
 from benchmarks.training import litgpt_model, transformers_model
 from data_modules.sequence_reader import document_borders
 from gpt_lightning.model import GPT, GPTConfig
-from gpt_lightning.model.attention_choice import choose_backend
-from gpt_lightning.model.attention_view import View
+from gpt_lightning.model.attention_mask import View
+from gpt_lightning.model.attention_selection import choose_backend
 from gpt_lightning.model.loss_kernels import choose_loss_kernel
-from running.run_config import groups_of, optimizer_of
+from running.training.builders import groups_of, optimizer_of
 
 SHAPE = {"n_layers": 12, "d_model": 768, "n_heads": 12, "vocab_size": 50304, "max_seq_len": 1024, "batch": 32}
 REHEARSED = {"n_layers": 2, "d_model": 512, "n_heads": 8, "vocab_size": 1024, "max_seq_len": 64, "batch": 2}
@@ -49,7 +49,7 @@ class Contestant(NamedTuple):
     loss: Callable[[nn.Module, Tensor, Tensor], Tensor]
     optimizer: Any
     flops_per_token: int
-    """The shape's, as `analysis.budget` counts them, for all alike; of another model of ours its own."""
+    """The shape's, as `analysis.compute_estimate` counts them, for all alike; of another model of ours its own."""
     chose: dict[str, str]
     """What `auto` took."""
 
@@ -80,7 +80,7 @@ def _config(row: dict[str, Any], shape: dict[str, int]) -> dict[str, Any]:
     sizes = [f"model.{key}={value}" for key, value in shape.items() if key != "batch"]
     more = [f"model.{key}={row[key]}" for key in ("attention",) if key in row]
     chosen = [f"model={row.get('model', 'gpt2_124m')}", f"optimizer={row.get('optimizer', 'adamw')}"]
-    return launch.compose_config("train", [*chosen, *sizes, "tokenizer=gpt2", "model.dropout=0", *more])
+    return cli.compose_config("train", [*chosen, *sizes, "tokenizer=gpt2", "model.dropout=0", *more])
 
 
 def _ours(row: dict[str, Any], shape: dict[str, int], ids: Tensor, device: str) -> Contestant:

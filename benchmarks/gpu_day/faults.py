@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.gpu_day.day import Day
 from benchmarks.gpu_day.trainings import REHEARSED, SMALL, Overflow, config_of, rehearse
 from gpt_lightning.checkpoint import read_checkpoint
-from gpt_lightning.checkpoint_folder import newest_valid_checkpoint
+from gpt_lightning.checkpoint_retention import newest_valid_checkpoint
 from gpt_lightning.lit_gpt import NotFinite
 from train import train
 

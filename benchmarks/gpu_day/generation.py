@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.generation import PROMPT_TOKENS, random_model, transformers_generation
 from benchmarks.gpu_day.day import Day
-from gpt_lightning.generation import Sampling, generate, graphed_step
+from gpt_lightning.generation import Sampling, cuda_graph_step, generate
 from gpt_lightning.model import GPT
 
 BATCHES = (1, 8, 64)
@@ -43,8 +43,8 @@ def sampled_by_graph(model: GPT, prompts: list[list[int]], new_tokens: int, rehe
     """Ids drawn by steps that a graph repeats, and by the same steps launched kernel by kernel: equal, and a graph there was."""
     draw = partial(generate, model, prompts, new_tokens, sampling=Sampling(seed=0))
     graphed = draw()
-    captured = not graphed_step._failed
-    with patch.object(graphed_step.GraphedStep, "_capture", lambda self, step: None):
+    captured = not cuda_graph_step._failed
+    with patch.object(cuda_graph_step.GraphedStep, "_capture", lambda self, step: None):
         launched = draw()
     return {
         "passed": rehearse or (captured and graphed == launched),

@@ -11,7 +11,7 @@ from torch import Tensor
 from benchmarks.gpu_day.attention import relative_error, short
 from benchmarks.gpu_day.day import Day
 from gpt_lightning.model.loss_head import cross_entropy_sum
-from gpt_lightning.model.triton_obstacle import triton_obstacle
+from gpt_lightning.model.triton_check import triton_obstacle
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 OPTIONS: dict[str, dict[str, Any]] = {

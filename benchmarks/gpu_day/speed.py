@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from analysis.budget import peak_flops
+from analysis.compute_estimate import peak_flops
 from benchmarks.gpu_day.children import Child, ChildBroke
 from benchmarks.gpu_day.contestants import OURS, PEERS, REHEARSED, ROWS, SHAPE, TRANSFORMERS
 from benchmarks.gpu_day.day import Day

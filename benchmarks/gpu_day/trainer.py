@@ -9,7 +9,7 @@ from typing import Any
 import lightning as L
 import torch
 
-from analysis.memory_budget import peak_memory_bytes
+from analysis.memory_estimate import peak_memory_bytes
 from benchmarks.gpu_day.contestants import OURS, REHEARSED, SHAPE, model_config
 from benchmarks.gpu_day.day import Day, read_rows
 from benchmarks.gpu_day.trainings import UNJUDGED, config_of, rehearse

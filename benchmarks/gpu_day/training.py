@@ -7,9 +7,9 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from benchmarks.gpu_day.children import argument, give
 from benchmarks.gpu_day.trainings import config_of, rehearse
-from callbacks.stopping import Stopped
+from callbacks.graceful_stop import Stopped
 from gpt_lightning.sharding import ShardedStrategy
-from running import training
+from running.training import run_training
 from train import train
 
 
@@ -17,7 +17,7 @@ def main(given: dict[str, Any]) -> None:
     rehearse(given["rehearse"])
     if given.get("strategy"):
         # a run of one rank has nothing to share, and train.py leaves the strategy out
-        training.strategy_of = lambda config: strategy(given["strategy"], gloo=given["rehearse"])
+        run_training.strategy_of = lambda config: strategy(given["strategy"], gloo=given["rehearse"])
     config = config_of(given["overrides"], probe=given["probe"])
     try:
         train(config)

@@ -7,12 +7,12 @@ A document is a text, or a conversation (a list of messages) whose assistant tur
 record of any file on, so whoever stopped there goes on there.
 """
 
-from data_modules.corpora.documents import BadRecord, Corpus, Document, DocumentCorpus
+from data_modules.corpora.corpus import BadRecord, Corpus, Document, DocumentCorpus
 from data_modules.corpora.file_corpus import FileCorpus, RecordFiles
-from data_modules.corpora.hub import HubUnreachable, hub_files
+from data_modules.corpora.hub_files import HubUnreachable, hub_files
 from data_modules.corpora.local_files import local_files
 from data_modules.corpora.python_installation import docstrings, pydoc, readmes, stdlib
-from data_modules.corpora.record_files import open_records
+from data_modules.corpora.task_records import open_records
 
 __all__ = [
     "BadRecord",

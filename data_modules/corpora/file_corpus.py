@@ -13,12 +13,12 @@ from typing import Any
 import fsspec
 import pyarrow as pa
 
-from data_modules.corpora import formats
-from data_modules.corpora.documents import BadRecord, Chunk, Document, InputFile, Unreadable, text_of
-from data_modules.corpora.fields import Fields
-from data_modules.corpora.formats import COMPRESSIONS, FORMATS, SEEKING, Format
+from data_modules.corpora import file_formats
+from data_modules.corpora.corpus import BadRecord, Chunk, Document, InputFile, Unreadable, text_of
+from data_modules.corpora.file_formats import COMPRESSIONS, FORMATS, SEEKING, Format
+from data_modules.corpora.input_file import Opened, too_long
 from data_modules.corpora.local_files import known_formats, suffixes
-from data_modules.corpora.opened import Opened, too_long
+from data_modules.corpora.record_fields import Fields
 
 
 class RecordFiles:
@@ -98,7 +98,7 @@ class RecordFiles:
                     stream = spool
             buffered = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream, 1 << 20)
             text = io.TextIOWrapper(buffered, encoding="utf-8-sig", errors="surrogateescape", newline="")
-            yield Opened(buffered, raw.tell, self.limit, self._fields, text, formats.CHUNK_BYTES)
+            yield Opened(buffered, raw.tell, self.limit, self._fields, text, file_formats.CHUNK_BYTES)
 
 
 class FileCorpus:

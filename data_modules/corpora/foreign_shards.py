@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_modules.corpora.shard_recognition import other_kind, other_neighbours, other_values
-from data_modules.integrity import MIB, Checksums
+from data_modules.corpora.token_file_check import other_kind, other_neighbours, other_values
+from data_modules.shard_integrity import MIB, Checksums
 from gpt_lightning.tokenizer import Tokenizer
 
 _DTYPE = np.dtype("<u2")

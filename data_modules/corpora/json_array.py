@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from data_modules.corpora.documents import BadRecord, Unreadable
+from data_modules.corpora.corpus import BadRecord, Unreadable
 
 _BLANK = " \t\r\n"
 

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from data_modules.corpora.dataset_card import choose_config, files_by_split, read_card
-from data_modules.corpora.formats import COMPRESSIONS, FORMATS, WHOLE_TEXTS
+from data_modules.corpora.file_formats import COMPRESSIONS, FORMATS, WHOLE_TEXTS
 
 _DESCRIPTIONS = (
     "README.md",

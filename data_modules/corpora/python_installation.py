@@ -20,7 +20,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 from textwrap import indent
 
-from data_modules.corpora.documents import Document
+from data_modules.corpora.corpus import Document
 
 _LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}  # not the library itself
 _GENERATED = {"encodings", "pydoc_data", "entities.py"}  # tables that programs wrote

@@ -10,15 +10,15 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from data_modules.corpora.documents import Corpus
+from data_modules.corpora.corpus import Corpus
 from data_modules.corpora.foreign_shards import foreign_splits
-from data_modules.preparation.join import join_parts, unigram_loss
-from data_modules.preparation.part import Part, refuse_many_bad
+from data_modules.preparation.join_parts import join_parts, unigram_loss
+from data_modules.preparation.preparation_settings import Recipe
 from data_modules.preparation.progress import Progress
-from data_modules.preparation.recipe import Recipe
-from data_modules.preparation.split import SPLITS
+from data_modules.preparation.resumable_part import Part, refuse_many_bad
+from data_modules.preparation.validation_split import SPLITS
 from data_modules.shard_files import read_information, sealed
-from gpt_lightning.on_disk import locked, write_durably
+from gpt_lightning.durable_files import locked, write_durably
 from gpt_lightning.tokenizer import Tokenizer
 
 GROUP_MB = 64.0

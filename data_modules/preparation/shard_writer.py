@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from data_modules.integrity import MIB, Checksums
 from data_modules.shard_files import HEADER_BYTES
-from gpt_lightning.on_disk import sync_folder
+from data_modules.shard_integrity import MIB, Checksums
+from gpt_lightning.durable_files import sync_folder
 
 
 class ShardWriter:

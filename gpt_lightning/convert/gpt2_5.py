@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpt_lightning.convert.tables import EMBEDDING, HEAD, Line, assemble, count_blocks, shape_of
-from gpt_lightning.convert.torch_files import read_torch_file, weights_in
+from gpt_lightning.convert.torch_checkpoints import read_torch_file, weights_in
+from gpt_lightning.convert.weight_renaming import EMBEDDING, HEAD, Line, assemble, count_blocks, shape_of
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.model.positions import ROPE_THETA, RotaryPositions
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from gpt_lightning.convert.tables import Table
+from gpt_lightning.convert.weight_renaming import Table
 from gpt_lightning.model import GPTConfig
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gpt_lightning.convert.hf_architecture import Architecture
-from gpt_lightning.convert.tables import EMBEDDING, HEAD, Line
+from gpt_lightning.convert.weight_renaming import EMBEDDING, HEAD, Line
 from gpt_lightning.model import GPTConfig
 from gpt_lightning.model.norms import EPS
 

@@ -3,12 +3,12 @@
 from dataclasses import replace
 from pathlib import Path
 
-from gpt_lightning.convert.folders import read_json, read_weights, refuse_occupied, to_json, write_folder
 from gpt_lightning.convert.hf_architecture import completed, refuse_inexpressible
 from gpt_lightning.convert.hf_gpt2 import GPT2
 from gpt_lightning.convert.hf_llama import LLAMA
-from gpt_lightning.convert.tables import assemble, disassemble, dtype_name, without_prefix
+from gpt_lightning.convert.model_folder import read_json, read_weights, refuse_occupied, to_json, write_folder
 from gpt_lightning.convert.tokenizer_files import refuse_too_many_ids, tokenizer_files
+from gpt_lightning.convert.weight_renaming import assemble, disassemble, dtype_name, without_prefix
 from gpt_lightning.model import GPT
 from gpt_lightning.tokenizer import Tokenizer
 

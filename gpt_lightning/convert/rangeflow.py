@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from gpt_lightning.convert.tables import EMBEDDING, HEAD, Line, assemble, count_blocks, shape_of
-from gpt_lightning.convert.torch_files import read_torch_file, weights_in
+from gpt_lightning.convert.torch_checkpoints import read_torch_file, weights_in
+from gpt_lightning.convert.weight_renaming import EMBEDDING, HEAD, Line, assemble, count_blocks, shape_of
 from gpt_lightning.model import GPT, GPTConfig
 
 STATE = "model_state_dict"

@@ -8,10 +8,10 @@ Everything is a pure function of the model and the requests: the size of a batch
 interrupted change nothing but the rounding.
 """
 
-from gpt_lightning.evaluation.intervals import Estimate, proportion, ratio
-from gpt_lightning.evaluation.questions import PROTOCOLS, Question, judge, put
-from gpt_lightning.evaluation.records import BadQuestion, OtherFields, QuestionTemplate
-from gpt_lightning.evaluation.scoring import Request, Score, TooLong, batches, score
+from gpt_lightning.evaluation.confidence_intervals import Estimate, proportion, ratio
+from gpt_lightning.evaluation.log_likelihood import Request, Score, TooLong, batches, score
+from gpt_lightning.evaluation.multiple_choice import PROTOCOLS, Question, judge, put
+from gpt_lightning.evaluation.question_template import BadQuestion, OtherFields, QuestionTemplate
 
 __all__ = [
     "PROTOCOLS",

@@ -9,8 +9,8 @@ passes one by one. On CUDA, where a pass costs more to launch than to compute, `
 repeats them as a CUDA graph. `generate` and `stream` choose by the model's device.
 """
 
-from gpt_lightning.generation.answers import generate, stream
-from gpt_lightning.generation.reader import window_start
+from gpt_lightning.generation.generate import generate, stream
+from gpt_lightning.generation.prompt_cache import window_start
 from gpt_lightning.generation.sampling import Sampling
 
 __all__ = ["Sampling", "generate", "stream", "window_start"]

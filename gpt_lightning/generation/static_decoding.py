@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gpt_lightning.generation.graphed_step import GraphedStep
-from gpt_lightning.generation.reader import Reader
+from gpt_lightning.generation.cuda_graph_step import GraphedStep
+from gpt_lightning.generation.prompt_cache import Reader
 from gpt_lightning.generation.sampling import Drawing
 from gpt_lightning.model.kv_cache import StaticCache
 

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gpt_lightning.model.attention_backends import Backend
+from gpt_lightning.model.cpu_linear import Linear
 from gpt_lightning.model.kv_cache import LayerCache
-from gpt_lightning.model.linear import Linear
 from gpt_lightning.model.positions import Rotation, rotate
 
 

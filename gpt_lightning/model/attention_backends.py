@@ -28,7 +28,7 @@ from gpt_lightning.model.attention_flash import (
     plan_documents,
     plan_flash,
 )
-from gpt_lightning.model.attention_view import View
+from gpt_lightning.model.attention_mask import View
 
 
 class Backend(NamedTuple):

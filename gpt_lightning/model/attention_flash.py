@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gpt_lightning.model.attention_view import View
+from gpt_lightning.model.attention_mask import View
 
 
 class FlashPlan(NamedTuple):

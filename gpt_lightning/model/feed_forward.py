@@ -6,7 +6,7 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gpt_lightning.model.linear import Linear
+from gpt_lightning.model.cpu_linear import Linear
 
 
 class FeedForward(nn.Module):

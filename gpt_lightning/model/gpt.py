@@ -18,12 +18,12 @@ from torch.utils.checkpoint import checkpoint
 
 from gpt_lightning.model.attention import CausalSelfAttention, Pass
 from gpt_lightning.model.attention_backends import BACKENDS
-from gpt_lightning.model.attention_choice import choose_backend
-from gpt_lightning.model.attention_view import View
+from gpt_lightning.model.attention_mask import View
+from gpt_lightning.model.attention_selection import choose_backend
 from gpt_lightning.model.config import GPTConfig
+from gpt_lightning.model.cpu_linear import Linear, working_dtype
 from gpt_lightning.model.feed_forward import FEED_FORWARDS
 from gpt_lightning.model.kv_cache import KVCache, LayerCache, document_starts
-from gpt_lightning.model.linear import Linear, working_dtype
 from gpt_lightning.model.loss_head import LossSum, cross_entropy_sum
 from gpt_lightning.model.norms import NORMS
 from gpt_lightning.model.positions import POSITIONS

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gpt_lightning.model.attention_view import View
+from gpt_lightning.model.attention_mask import View
 
 
 class LayerCache(NamedTuple):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gpt_lightning.model.linear import fast_linear, working_dtype
+from gpt_lightning.model.cpu_linear import fast_linear, working_dtype
 from gpt_lightning.model.loss_kernels import choose_loss_kernel, loss_kernel
 
 CUDA_CHUNK_TOKENS = 8192  # of the logits held at a time on CUDA: few launches, and products as fast as they get

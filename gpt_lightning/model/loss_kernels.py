@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gpt_lightning.model.triton_obstacle import triton_obstacle
+from gpt_lightning.model.triton_check import triton_obstacle
 
 LossKernel = Callable[[Tensor, Tensor, Tensor | None, float | None, float, bool], tuple[Tensor, Tensor]]
 

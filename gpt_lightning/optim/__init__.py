@@ -6,8 +6,8 @@ The optimizers are torch's and bitsandbytes'; `MuonAdamW` is two of torch's as o
 from gpt_lightning.optim.muon import MuonAdamW
 from gpt_lightning.optim.parameter_groups import apply_multipliers, parameter_groups
 from gpt_lightning.optim.schedules import learning_rate_schedule
-from gpt_lightning.optim.spikes import Spikes
-from gpt_lightning.optim.step_counts import place_step_counts
+from gpt_lightning.optim.spike_detector import Spikes
+from gpt_lightning.optim.step_counters import place_step_counts
 from gpt_lightning.optim.trial_step import try_step
 
 __all__ = [

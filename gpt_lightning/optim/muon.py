@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Muon, Optimizer
 
 from gpt_lightning.optim.newton_schulz import orthogonalise
-from gpt_lightning.optim.whole_matrices import apply_to_whole
+from gpt_lightning.optim.sharded_matrices import apply_to_whole
 
 BATCH = 2**25
 """Numbers of the matrices that a rank orthogonalises at a time. More cost memory, and fewer launches of kernels."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gpt_lightning.optim.step_counts import place_step_counts
+from gpt_lightning.optim.step_counters import place_step_counts
 
 
 def try_step(

@@ -9,7 +9,7 @@ Nothing in this package uses torch or the network.
 """
 
 from gpt_lightning.tokenizer.base import Message, Tokenizer
-from gpt_lightning.tokenizer.load import load_tokenizer
+from gpt_lightning.tokenizer.load_tokenizer import load_tokenizer
 from gpt_lightning.tokenizer.trained_bpe import train_bpe
 
 __all__ = ["Message", "Tokenizer", "load_tokenizer", "train_bpe"]

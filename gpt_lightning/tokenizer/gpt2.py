@@ -18,7 +18,7 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 
 from gpt_lightning.tokenizer.base import CHAT_END, CHAT_START, END_OF_TEXT, Tokenizer
-from gpt_lightning.tokenizer.byte_level import OTHERS, PRINTABLE, written_to_bytes
+from gpt_lightning.tokenizer.byte_alphabet import OTHERS, PRINTABLE, written_to_bytes
 
 _PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
 _SHA256 = {

@@ -10,7 +10,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from gpt_lightning.tokenizer.base import CHAT_END, CHAT_START, END_OF_TEXT, Tokenizer
-from gpt_lightning.tokenizer.byte_level import written_to_bytes
+from gpt_lightning.tokenizer.byte_alphabet import written_to_bytes
 from gpt_lightning.tokenizer.byte_level_check import HARD_TEXTS, obstacle
 
 _SPECIAL_TOKENS = [END_OF_TEXT, CHAT_START, CHAT_END]

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-import launch
+import cli
 from analysis.comparison import Comparison, find_runs, read_runs
 from analysis.comparison.run import State
-from analysis.comparison.samples import samples_beside_each_other
-from analysis.run_record import RunRecord
+from analysis.comparison.samples_section import samples_beside_each_other
+from analysis.run_reader import RunRecord
 from report import report
 from tests.sweep import HOSTILE
 
@@ -89,9 +89,9 @@ def test_a_folder_stands_for_the_runs_in_it(sweep: Path, alone: Path) -> None:
     ],
 )
 def test_patterns_are_typed_as_they_are(argument: str) -> None:
-    arguments = launch.quote_texts(argument.split())
-    launch.check_command_line("report", arguments)
-    runs = launch.compose_config("report", arguments)["runs"]
+    arguments = cli.quote_texts(argument.split())
+    cli.check_command_line("report", arguments)
+    runs = cli.compose_config("report", arguments)["runs"]
     assert runs == (["runs/a", "runs/b"] if "[" in argument else argument.split()[0].removeprefix("runs="))
 
 

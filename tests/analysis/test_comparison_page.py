@@ -10,11 +10,11 @@ import pytest
 from rich.console import Console
 
 from analysis.comparison import Comparison, standings_table, verdict_in_words, write_comparison
+from analysis.comparison.console_report import MOST_SHOWN
 from analysis.comparison.run import Run
-from analysis.comparison.tables import sort_keys
-from analysis.comparison.terminal import MOST_SHOWN
-from analysis.comparison.verdicts import noise_in_words
-from analysis.metrics_file import Metrics
+from analysis.comparison.sortable_html_tables import sort_keys
+from analysis.comparison.verdict_text import noise_in_words
+from analysis.metrics_reader import Metrics
 from report import report
 from tests.finished_run import finished
 

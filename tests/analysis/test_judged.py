@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.comparison import Comparison, read_runs
-from analysis.comparison.judged import read_figures
+from analysis.comparison.evaluation_section import read_figures
 from tests.analysis.test_comparison_page import cells, written
 
 

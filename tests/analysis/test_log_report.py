@@ -8,8 +8,8 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from analysis.long_series import extremes, means
-from launch import compose_config
+from analysis.series_downsampling import extremes, means
+from cli import compose_config
 from report import report
 
 NAMES = [f"llm_training_{what}" for what in ("curves.png", "metrics.json", "samples.json")]

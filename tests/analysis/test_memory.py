@@ -10,9 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import launch
-from analysis.budget import NUMBER_FORMATS
-from analysis.memory_budget import (
+import cli
+from analysis.compute_estimate import NUMBER_FORMATS
+from analysis.memory_estimate import (
     activation_bytes_per_token,
     checkpoint_bytes,
     peak_memory_bytes,
@@ -153,7 +153,7 @@ def test_memory_on_cuda_is_what_torch_allocated(row: dict[str, Any]) -> None:
 
 
 def test_every_shipped_model_was_counted() -> None:
-    models = launch.group_choices("model")
+    models = cli.group_choices("model")
     assert {row["model"] for row in NULL_GPU if "bytes" in row} == set(models)
     assert {row["what"] for row in NULL_GPU if "graph breaks" in row["what"]} == {f"graph breaks, {m}" for m in models}
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis import metrics_file
-from analysis.metrics_file import Metrics
+from analysis import metrics_reader
+from analysis.metrics_reader import Metrics
 
 ROWS = [
     {"step": 10, "tokens": 640, "train/loss": 3.5, "note": 1},
@@ -85,7 +85,7 @@ def test_many_lines_at_once_say_what_each_says(
     path.write_text("".join(f"{line}\n" for line in lines) + '{"step": 50, "train' * torn)
     with pytest.MonkeyPatch.context() as patch:
         one_by_one = Metrics.read(path)
-        patch.setattr(metrics_file, "_SHORT", -1)
+        patch.setattr(metrics_reader, "_SHORT", -1)
         at_once = Metrics.read(path)
     assert repr(said(at_once)) == repr(said(one_by_one))  # NaN is NaN
     assert one_by_one.n_rows + one_by_one.n_unreadable == len(lines)
@@ -99,7 +99,7 @@ def test_of_a_long_run_only_what_is_drawn_is_kept(tmp_path: Path) -> None:
     )
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(row.format(step) + "}\n" for step in range(1, n_rows + 1)))
-    assert path.stat().st_size > 2 * metrics_file._SHORT
+    assert path.stat().st_size > 2 * metrics_reader._SHORT
     tracemalloc.start()
     metrics = Metrics.read(path, wanted=lambda key: key.startswith("train/"))
     steps, losses = metrics.series("train/loss")

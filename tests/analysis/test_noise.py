@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.comparison.comparing import Cell, Comparison
-from analysis.comparison.noise import Noise
+from analysis.comparison.comparison import Cell, Comparison
+from analysis.comparison.tukey_test import Noise
 from tests.finished_run import finished
 
 LOSS = "val/loss/mean"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from analysis.comparison.optimum import Parabola, Unclear, optimum
+from analysis.comparison.parabola_fit import Parabola, Unclear, optimum
 
 X = np.array([-3.5, -3.0, -2.5, -2.0, -1.5, -1.0])
 

@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from analysis.comparison import Comparison, read_runs
-from analysis.comparison.labels import labels_of
 from analysis.comparison.run import Run, State
-from analysis.comparison.settings import is_cosmetic, short_names
+from analysis.comparison.run_labels import labels_of
+from analysis.comparison.run_settings import is_cosmetic, short_names
 from tests.finished_run import finished
 
 

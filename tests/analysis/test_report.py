@@ -16,21 +16,21 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-import launch
-from analysis.long_series import smooth
-from analysis.pictures import draw_curves, draw_mix, draw_perplexity, line_look
-from analysis.run_record import RunRecord
+import cli
+from analysis.run_plots import draw_curves, draw_mix, draw_perplexity, line_look
+from analysis.run_reader import RunRecord
+from analysis.series_downsampling import smooth
 from callbacks import Stopped
-from callbacks.line_file import LineFile
 from gpt_lightning.console import visible
-from gpt_lightning.json_lines import read_rows
+from gpt_lightning.jsonl import read_rows
+from gpt_lightning.loggers.jsonl_file import LineFile
 from report import report
 from train import train
 
 
 def draw(run: Path, *more: str) -> None:
     """As `python report.py run=… …` does."""
-    report(launch.compose_config("report", launch.quote_texts([f"run={run}", *more])))
+    report(cli.compose_config("report", cli.quote_texts([f"run={run}", *more])))
 
 
 def test_a_run_becomes_pictures_and_a_summary(

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.comparison.comparing import Comparison
-from analysis.comparison.optimum import Parabola
+from analysis.comparison.comparison import Comparison
+from analysis.comparison.parabola_fit import Parabola
+from analysis.comparison.response_surface_charts import surface_figures, tick_texts
+from analysis.comparison.response_surfaces import axes_of, curves_over, grids_over
 from analysis.comparison.run import Run
-from analysis.comparison.surface_charts import surface_figures, tick_texts
-from analysis.comparison.surfaces import axes_of, curves_over, grids_over
 from tests.finished_run import finished
 
 WEIGHTS = "curriculum.keyframes.settled.weights"

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-import launch
+import cli
 from analysis.comparison import Comparison
-from analysis.comparison.settings import short_jobs
-from analysis.comparison.sweep import WIDTH, Row, compare_jobs, sweep_rows, sweep_table, write_sweep
-from analysis.sweep_price import price_of, problems_of, say_price
+from analysis.comparison.run_settings import short_jobs
+from analysis.comparison.sweep_table import WIDTH, Row, compare_jobs, sweep_rows, sweep_table, write_sweep
+from analysis.sweep_cost import price_of, problems_of, say_price
 from plan import plan
 from tests.conftest import TINY, start_verb
 from tests.finished_run import finished
@@ -123,9 +123,7 @@ def test_jobs_have_short_names_that_differ() -> None:
 
 def test_a_sweep_costs_what_its_jobs_cost(tiny_data: Path, tmp_path: Path) -> None:
     def config(*more: str) -> dict[str, Any]:
-        return launch.compose_config(
-            "plan", [*TINY, f"data_dir={tiny_data}", f"runs_dir={tmp_path}", "name=run", *more]
-        )
+        return cli.compose_config("plan", [*TINY, f"data_dir={tiny_data}", f"runs_dir={tmp_path}", "name=run", *more])
 
     plans = {f"max_steps={n}": plan(config(f"max_steps={n}"), silently=True) for n in (4, 12, 20)}
     sums = price_of(plans)

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.log_lines import LONGEST
-from analysis.training_log import TrainingLog, read_logs
-from callbacks.terminal import visible
+from analysis.text_logs.line_reader import LONGEST
+from analysis.text_logs.log_parser import TrainingLog, read_logs
+from gpt_lightning.loggers.console_logger import visible
 from train import train
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -196,7 +196,7 @@ def test_a_million_lines_are_read_in_seconds_and_bounded_memory(tmp_path: Path) 
     script = f"""
 import re, time
 from pathlib import Path
-from analysis.training_log import read_logs
+from analysis.text_logs.log_parser import read_logs
 log = read_logs([Path({str(path)!r})])
 peak = re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1]
 print(len(log.steps), log.n_not_understood, time.process_time(), peak)

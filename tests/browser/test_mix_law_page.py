@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser
 
-from analysis.mix_law import Aim, MixRuns, find_best, fit, write_mix_law
+from mix_laws import Aim, MixRuns, find_best, fit, write_mix_law
 from tests.browser.conftest import Visit
 from tests.mixes import runs_of, world
 from tests.sweep import HOSTILE_NAME

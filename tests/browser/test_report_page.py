@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-import launch
-from analysis.run_record import RunRecord
+import cli
+from analysis.run_reader import RunRecord
 from report import report
 from tests.browser.conftest import Visit
 
@@ -15,7 +15,7 @@ from tests.browser.conftest import Visit
 def run(browser: Browser, request: pytest.FixtureRequest) -> RunRecord:
     """One of the sweep's, reported; only where there is a browser."""
     sweep: Path = request.getfixturevalue("sweep")
-    report(launch.compose_config("report", [f"run={sweep / 'a'}"]))
+    report(cli.compose_config("report", [f"run={sweep / 'a'}"]))
     return RunRecord(sweep / "a")
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-import launch
+import cli
 from analysis.comparison import read_runs
 from callbacks import ENDED_EARLY
-from running.sweep_record import SweepRecord, is_over
+from running.sweeps.sweep_state import SweepRecord, is_over
 from tests.conftest import TINY
 from tests.runs import as_if_killed, assert_same_state, final_checkpoint, metrics
 from train import train
@@ -24,7 +24,7 @@ EARLY += ["+callbacks.early.min_delta=9", "+callbacks.early.patience=2", "val_ev
 
 def config_of(data_dir: Path, runs: Path, *more: str) -> dict[str, Any]:
     overrides = [*TINY, "name=run", "callbacks.samples.every=100", f"data_dir={data_dir}", f"runs_dir={runs}"]
-    return launch.compose_config("train", [*overrides, *EARLY, *more])
+    return cli.compose_config("train", [*overrides, *EARLY, *more])
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-import launch
-from gpt_lightning.json_lines import read_rows
-from running.account import hyperparameters
+import cli
+from gpt_lightning.jsonl import read_rows
+from running.training.run_summary import hyperparameters
 from tests.conftest import start
 from tests.starts import killed
 from train import train
@@ -27,8 +27,8 @@ def killed_twice(tiny_overrides: list[str], *more: str) -> Path:
     overrides = [*tiny_overrides, "name=run", *more]
     for micro_batch in (9, 27):
         killed(overrides, at=micro_batch)
-    train(launch.compose_config("train", overrides))
-    return Path(launch.compose_config("train", overrides)["run_dir"])
+    train(cli.compose_config("train", overrides))
+    return Path(cli.compose_config("train", overrides)["run_dir"])
 
 
 def table_of(run: Path) -> list[dict[str, float]]:

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callbacks import line_file
-from callbacks.line_file import LineFile, step_of_row
+from gpt_lightning.loggers import jsonl_file
+from gpt_lightning.loggers.jsonl_file import LineFile, step_of_row
 
 
 @contextmanager
@@ -76,8 +76,8 @@ def test_a_long_file_is_cut_back_line_by_line_and_its_rows_are_not_parsed(
         parsed.append(line)
         raise ValueError
 
-    monkeypatch.setattr("callbacks.line_file._BLOCK", 1 << 14)
-    monkeypatch.setattr("callbacks.line_file.json.loads", refuse)
+    monkeypatch.setattr("gpt_lightning.loggers.jsonl_file._BLOCK", 1 << 14)
+    monkeypatch.setattr("gpt_lightning.loggers.jsonl_file.json.loads", refuse)
     tracemalloc.start()
     try:
         assert lines.cut_back(step=3000) == 1
@@ -113,7 +113,7 @@ def test_whole_blocks_are_cut_as_line_by_line(
     file.path.write_text(content)
     steps = [step_of_row(line.encode()) for line in lines]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(line_file, "_BLOCK", block)
+        patch.setattr(jsonl_file, "_BLOCK", block)
         lost = file.cut_back(step=6)
     kept = [line for line, step in zip(lines, steps, strict=True) if step is not None and step <= 6]
     assert file.path.read_text() == "".join(f"{line}\n" for line in kept)

@@ -10,7 +10,7 @@ import pytest
 from analysis.comparison import read_runs
 from analysis.comparison.run import State
 from callbacks import PRUNED, MedianPruning
-from running import sweep_record
+from running.sweeps import sweep_state
 from tests.runs import untimed
 from train import train
 
@@ -51,8 +51,8 @@ def test_a_run_is_ended_where_it_is_above_the_median(tiny_config: Config, tmp_pa
     before = sorted(run.iterdir())
     assert train(config) == metrics  # nothing to do
     assert sorted(run.iterdir()) == before
-    assert sweep_record.is_over(run, config)
-    assert sweep_record.objective(run, 0) == at_8
+    assert sweep_state.is_over(run, config)
+    assert sweep_state.objective(run, 0) == at_8
     without = tiny_config("name=run")
     assert train(without)["step"] == 12
     assert untimed(run / "metrics.jsonl")[-1] == straight[12]
@@ -94,4 +94,4 @@ def test_what_it_is_given_must_make_sense(arguments: dict[str, Any], message: st
 
 
 def test_the_file_is_called_the_same_by_all_who_ask() -> None:
-    assert sweep_record.PRUNED == PRUNED
+    assert sweep_state.PRUNED == PRUNED

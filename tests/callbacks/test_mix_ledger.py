@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-import launch
+import cli
 from data_modules import SampleOrder, SourceShards
-from data_modules.batches import Batch
+from data_modules.batch import Batch
 from data_modules.mixed_data_module import MixedDataModule
-from running.beginning import Beginning
-from running.run_config import curriculum_of, order_of
+from running.training.builders import curriculum_of, order_of
+from running.training.resume import Beginning
 from tests.conftest import TINY
 from tests.runs import as_if_killed, final_checkpoint, final_weights, metrics, same_bits
 from train import train
@@ -24,7 +24,7 @@ KINDS = {"planned", "realised", "planned_loss_bearing", "realised_loss_bearing",
 
 
 def config_of(data_dir: Path, runs: Path, *more: str) -> dict[str, Any]:
-    return launch.compose_config("train", [*RUN, f"data_dir={data_dir}", f"runs_dir={runs}", *more])
+    return cli.compose_config("train", [*RUN, f"data_dir={data_dir}", f"runs_dir={runs}", *more])
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callbacks.terminal import Terminal, visible
+from gpt_lightning.loggers.console_logger import Terminal, visible
 from tests.conftest import ROOT
 
 SHOWN = """
 import sys
 from pathlib import Path
-from callbacks.terminal import Terminal
+from gpt_lightning.loggers.console_logger import Terminal
 terminal = Terminal(Path(sys.argv[1]))
 terminal.start_progress(done=3, total=9)
 terminal.note("step 3 | loss 3.1", style="bold red")

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from analysis import budget
-from callbacks import Checkpoints, ValidationPerplexity, data_wait, samples, throughput
+from analysis import compute_estimate
+from callbacks import Checkpoints, ValidationPerplexity, samples, throughput
 from data_modules import training_batches
-from gpt_lightning.json_lines import read_rows
+from gpt_lightning import data_wait_profiler
+from gpt_lightning.jsonl import read_rows
 from gpt_lightning.lit_gpt import LitGPT
 from train import train
 
@@ -24,7 +25,7 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seconds = 0.0
         self._patch = monkeypatch
-        for module in (throughput, data_wait):
+        for module in (throughput, data_wait_profiler):
             monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: self.seconds))
 
     def passes(self, seconds: float, owner: Any, name: str) -> None:
@@ -78,7 +79,7 @@ def test_mfu_is_the_share_of_the_peak_that_the_tokens_are_worth(
     monkeypatch.setattr("callbacks.throughput.peak_flops", lambda device, number_format: 1e12)
     config = tiny_config("name=run", "max_steps=4")
     train(config)
-    flops = budget.flops_per_token(config["model"])
+    flops = compute_estimate.flops_per_token(config["model"])
     for row in read_rows(tmp_path / "runs" / "run" / "metrics.jsonl"):
         assert row["speed/mfu"] == pytest.approx(row["speed/tokens_per_s"] * flops / 1e12)
     assert f"MFU {row['speed/mfu']:.1%}" in next((tmp_path / "runs" / "run").glob("training_*.log")).read_text()

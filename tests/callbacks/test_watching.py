@@ -20,17 +20,17 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams.backend_context import Context
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-import launch
-from analysis.run_record import RunRecord
-from analysis.training_log import read_logs
-from callbacks.metrics_file import MetricsFile
-from callbacks.run_log import line_of_step
+import cli
+from analysis.run_reader import RunRecord
+from analysis.text_logs.log_parser import read_logs
 from callbacks.samples import Samples
-from callbacks.tensorboard import TensorBoard
-from callbacks.terminal import Terminal
-from gpt_lightning.json_lines import read_rows
+from callbacks.step_log import line_of_step
+from gpt_lightning.jsonl import read_rows
+from gpt_lightning.loggers.console_logger import Terminal
+from gpt_lightning.loggers.jsonl_metrics import MetricsFile
+from gpt_lightning.loggers.tensorboard import TensorBoard
 from gpt_lightning.model import GPT
-from running.account import hyperparameters
+from running.training.run_summary import hyperparameters
 from tests.conftest import TINY
 from tests.starts import killed
 from train import train
@@ -46,7 +46,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Path:
     for micro_batch in (9, 27, 38):
         killed(overrides, at=micro_batch)
         time.sleep(1.1)  # TensorBoard reads event files in the order of the seconds in their names
-    train(launch.compose_config("train", overrides))
+    train(cli.compose_config("train", overrides))
     return runs / "run"
 
 

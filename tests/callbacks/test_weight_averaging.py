@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-import launch
+import cli
 from analysis.comparison import Comparison, read_runs
-from gpt_lightning.checkpoint_folder import checkpoint_path
-from running.account import hyperparameters
-from running.run_config import watchers_of
-from running.sweep_record import is_over
+from gpt_lightning.checkpoint_retention import checkpoint_path
+from running.sweeps.sweep_state import is_over
+from running.training.builders import watchers_of
+from running.training.run_summary import hyperparameters
 from tests.conftest import TINY
 from tests.finished_run import finished
 from tests.runs import as_if_killed, contents, final_checkpoint, identical, metrics, same_bits
@@ -25,7 +25,7 @@ ENOUGH = ("state_dict", "current_model_state", "averaging_state", "optimizer_sta
 
 def config_of(data_dir: Path, runs: Path, *more: str, ema: bool = True) -> dict[str, Any]:
     overrides = [*TINY, "name=run", "callbacks.samples.every=100", f"data_dir={data_dir}", f"runs_dir={runs}"]
-    return launch.compose_config("train", [*overrides, *CONSTANT, *(EMA if ema else []), *more])
+    return cli.compose_config("train", [*overrides, *CONSTANT, *(EMA if ema else []), *more])
 
 
 @pytest.fixture(scope="module")

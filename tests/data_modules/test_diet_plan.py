@@ -10,8 +10,8 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from data_modules import SampleOrder
-from data_modules.diet_plan import plan_diet
-from data_modules.order import Exhausted
+from data_modules.sample_order import Exhausted
+from data_modules.source_plan import plan_diet
 from tests.data_modules.test_order import orders, replayed, resolved_curricula
 
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
-from data_modules import Curriculum, SampleOrder, shares
-from data_modules.order import Exhausted
+from data_modules import Curriculum, SampleOrder, exact_shares
+from data_modules.sample_order import Exhausted
 from tests.data_modules.test_order import blocks, located, orders, resolved_curricula
 
 
@@ -81,7 +81,7 @@ def test_factors_that_spread_do_not_hang_on_the_last_bit() -> None:
             weight = 1.0 + nudge * 2**-52
             frames = {"all": {"at": 0, "weights": {"a": weight, "b": 1, "c": 1}}}
             curriculum = Curriculum(keyframes=frames, on_exhausted="spread").resolve(steps=300, tokens_per_step=1)
-            factors = shares.spread(curriculum, global_batch=8, first_step=0, limits={"a": round(800 * share)})
+            factors = exact_shares.spread(curriculum, global_batch=8, first_step=0, limits={"a": round(800 * share)})
             found.add(tuple(factors.items()))
         assert len(found) == 1
 

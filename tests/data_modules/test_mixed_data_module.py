@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from data_modules import Curriculum, SampleOrder, SourceShards
-from data_modules.batches import Batch
+from data_modules.batch import Batch
 from data_modules.mixed_data_module import MixedDataModule
 from data_modules.sequence_reader import document_borders
 from gpt_lightning.tokenizer import load_tokenizer

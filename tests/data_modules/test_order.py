@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
-from data_modules import Curriculum, ResolvedCurriculum, SampleOrder, shares
-from data_modules.order import Exhausted
-from data_modules.permutation import permutation_key, permute
+from data_modules import Curriculum, ResolvedCurriculum, SampleOrder, exact_shares
+from data_modules.keyed_permutation import permutation_key, permute
+from data_modules.sample_order import Exhausted
 
 
 @contextmanager
 def blocks(n: int) -> Iterator[None]:
     """Schedule even short runs in at most `n` blocks, as only runs of more than 4,096 steps are."""
-    with mock.patch.object(shares, "_BLOCKS", n), mock.patch.object(shares, "_AT_ONCE", 16):
+    with mock.patch.object(exact_shares, "_BLOCKS", n), mock.patch.object(exact_shares, "_AT_ONCE", 16):
         yield
 
 
@@ -63,7 +63,7 @@ def orders(draw: st.DrawFn, **options: str) -> SampleOrder:
             reject()  # no source that has weight has anything left
 
 
-def exact_shares(order: SampleOrder) -> list[list[Fraction]]:
+def shares_by_brute_force(order: SampleOrder) -> list[list[Fraction]]:
     """Sequences due to each source by the end of each step, in exact arithmetic."""
     totals = [Fraction(0)] * len(order.sources)
     rows = []
@@ -106,7 +106,7 @@ def shuffled(n: int, *key: object) -> list[int]:
 def test_every_source_is_within_two_sequences_of_its_share_at_every_step(order: SampleOrder) -> None:
     """At the borders of blocks, which in runs of up to 4,096 steps every step is, it is the share rounded down or up."""
     borders = set(order._settled[0].shares.borders.tolist())
-    for step, due in enumerate(exact_shares(order), start=1):
+    for step, due in enumerate(shares_by_brute_force(order), start=1):
         counts = list(order.counts(step).values())
         assert sum(counts) == step * order.global_batch
         for count, share in zip(counts, due, strict=True):

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_modules import SourceShards, inspection
-from data_modules.sequences import sequence_borders
-from data_modules.shards import TokenStream
+from data_modules import SourceShards, source_inspection
+from data_modules.memory_mapped_shards import TokenStream
+from data_modules.sequence_borders import sequence_borders
 from gpt_lightning.tokenizer import load_tokenizer
 
 LENGTHS = st.lists(st.integers(1, 30), max_size=40)
@@ -132,11 +132,11 @@ def test_padding_as_counted_by_hand(
 ) -> None:
     stream = stream_of(tmp_path / "chat", DOCUMENTS, masked=True, n_shards=n_shards)
     assert stream.sequences(max_seq_len, whole=True).tolist() == borders
-    assert inspection.padding(stream, max_seq_len) == pytest.approx(padding)
+    assert source_inspection.padding(stream, max_seq_len) == pytest.approx(padding)
     text = stream_of(tmp_path / "text", DOCUMENTS, masked=False, n_shards=n_shards)
-    assert inspection.padding(text, max_seq_len) == 0.0
+    assert source_inspection.padding(text, max_seq_len) == 0.0
     for each in (stream, text):
-        assert inspection.document_lengths(each).tolist() == [4, 2, 8, 3, 5]
+        assert source_inspection.document_lengths(each).tolist() == [4, 2, 8, 3, 5]
 
 
 def test_lengths_of_a_stream_that_does_not_end(tmp_path: Path) -> None:
@@ -144,23 +144,23 @@ def test_lengths_of_a_stream_that_does_not_end(tmp_path: Path) -> None:
     shard = np.load(tmp_path / "open" / "tokens_0000.npy")[:-1]
     np.save(tmp_path / "open" / "tokens_0000.npy", shard)
     stream = opened(tmp_path / "open", [len(shard)], masked=False)
-    assert inspection.document_lengths(stream).tolist() == [4, 2, 8, 3, 4]
+    assert source_inspection.document_lengths(stream).tolist() == [4, 2, 8, 3, 4]
 
 
 def test_inspected_sequences_are_what_a_model_gets(tiny_data: Path) -> None:
     """Chosen by the seed alone, each once, and their pieces are their tokens and their mask."""
     source, tokenizer = SourceShards(tiny_data / "bpe_512" / "docstrings"), load_tokenizer(tiny_data / "bpe_512")
     borders = source.train.sequences(64, whole=False).tolist()
-    everything = inspection.random_sequences(source.train, 64, len(borders) + 5, seed=1)
+    everything = source_inspection.random_sequences(source.train, 64, len(borders) + 5, seed=1)
     assert everything == list(pairwise(borders))
-    chosen = inspection.random_sequences(source.train, 64, 10, seed=1)
-    assert chosen == inspection.random_sequences(source.train, 64, 10, seed=1)
-    assert chosen != inspection.random_sequences(source.train, 64, 10, seed=2)
+    chosen = source_inspection.random_sequences(source.train, 64, 10, seed=1)
+    assert chosen == source_inspection.random_sequences(source.train, 64, 10, seed=1)
+    assert chosen != source_inspection.random_sequences(source.train, 64, 10, seed=2)
     assert len(chosen) == len(set(chosen)) == 10
     assert set(chosen) <= set(everything)
     for start, stop in chosen:
         ids, mask = source.train.read(start, stop), source.train.read_mask(start, stop)
-        pieces = list(inspection.pieces(source.train, start, stop, tokenizer))
+        pieces = list(source_inspection.pieces(source.train, start, stop, tokenizer))
         for bears_loss in (True, False):
             text = b"".join(tokenizer.decode_bytes([i]) for i in ids[mask == bears_loss].tolist())
             assert "".join(piece for piece, bears in pieces if bears == bears_loss) == text.decode(errors="replace")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_modules import Curriculum, SampleOrder
-from data_modules.order import Exhausted, Update
+from data_modules.sample_order import Exhausted, Update
 from tests.data_modules.test_order import located, replayed
 
 

@@ -15,9 +15,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-import launch
+import cli
 import train
-from running import training  # noqa: F401  # train.py imports it late, and faults change what it imports
 from tests.faults import injected
 
 if __name__ == "__main__":
@@ -29,4 +28,4 @@ if __name__ == "__main__":
     this.__spec__ = None  # processes that it starts anew need nothing of this module
     vars(this).pop("__file__", None)
     HydraConfig.instance().set_config(OmegaConf.create({"hydra": HydraConf(mode=RunMode.RUN)}))
-    launch.run(train.train, OmegaConf.create(asked["config"]))
+    cli.run(train.train, OmegaConf.create(asked["config"]))

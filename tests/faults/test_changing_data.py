@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-import launch
-from data_modules.integrity import DataChangedError
+import cli
+from data_modules.shard_integrity import DataChangedError
 from gpt_lightning.lit_gpt import LitGPT
 from tests.conftest import TINY
 from tests.faults.comparing import assert_equal
@@ -53,7 +53,7 @@ def data(tiny_data: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def config(data: Path, tmp_path: Path) -> Config:
     settings = [*TINY, f"data_dir={data}", f"runs_dir={tmp_path / 'runs'}", "name=run", "data.verify=false"]
-    return lambda *more: launch.compose_config("train", [*settings, *more])
+    return lambda *more: cli.compose_config("train", [*settings, *more])
 
 
 def change_at(monkeypatch: pytest.MonkeyPatch, micro_batch: int, change: Callable[[Path], object], path: Path) -> None:

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gpt_lightning.model import attention_choice
+from gpt_lightning.model import attention_selection
 from gpt_lightning.model.attention_backends import BACKENDS
-from gpt_lightning.model.attention_view import View
+from gpt_lightning.model.attention_mask import View
 from tests.gpt_lightning.models import FAMILIES, build, sequences
 
 EOT = 7
@@ -97,7 +97,7 @@ def flash_attn(monkeypatch: pytest.MonkeyPatch) -> None:
     for function in (flash_attn_func, flash_attn_varlen_func, flash_attn_with_kvcache):
         setattr(module, function.__name__, function)
     monkeypatch.setitem(sys.modules, "flash_attn", module)
-    monkeypatch.setattr(attention_choice, "_hardware_obstacle", lambda *queries: None)
+    monkeypatch.setattr(attention_selection, "_hardware_obstacle", lambda *queries: None)
 
 
 @pytest.fixture
@@ -268,7 +268,7 @@ def test_a_model_that_trains_with_flash_writes_in_fp32(monkeypatch: pytest.Monke
     def obstacle(name: str, device: torch.device, dtype: torch.dtype, d_head: int) -> str | None:
         return "only in half precision" if dtype == torch.float32 else None
 
-    monkeypatch.setattr(attention_choice, "_hardware_obstacle", obstacle)
+    monkeypatch.setattr(attention_selection, "_hardware_obstacle", obstacle)
     calls = []
     kernel = sys.modules["flash_attn"].flash_attn_func
     monkeypatch.setattr(

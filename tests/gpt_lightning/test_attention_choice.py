@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from gpt_lightning.model import attention_choice
-from gpt_lightning.model.attention_choice import backend_obstacle, choose_backend
-from gpt_lightning.model.attention_view import View
+from gpt_lightning.model import attention_selection
+from gpt_lightning.model.attention_mask import View
+from gpt_lightning.model.attention_selection import backend_obstacle, choose_backend
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 WHOLE, NEWEST, CHUNK = View(64, 64), View(1, 64), View(8, 64)
@@ -36,12 +36,12 @@ def test_auto_names_the_kernel_by_capability(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    monkeypatch.setattr(attention_choice, "_is_installed", lambda package: False)
+    monkeypatch.setattr(attention_selection, "_is_installed", lambda package: False)
     name, why = choose_backend("auto", CUDA, dtype, 64, view, dropout=dropout)
     assert name == chosen
     assert f"compute capability {capability[0]}.{capability[1]}" in why
     if chosen == "sdpa_flash":
-        monkeypatch.setattr(attention_choice, "_is_installed", lambda package: True)
+        monkeypatch.setattr(attention_selection, "_is_installed", lambda package: True)
         assert choose_backend("auto", CUDA, dtype, 64, view, dropout=dropout)[0] == "flash"
 
 
@@ -61,7 +61,7 @@ def test_a_kernel_says_why_it_cannot_run(monkeypatch: pytest.MonkeyPatch) -> Non
     assert choose_backend("auto", CPU, torch.bfloat16, 64, WHOLE) == ("sdpa", "the device is cpu")
     assert choose_backend("manual", CPU, torch.float32, 64, WHOLE) == ("manual", "as configured")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    monkeypatch.setattr(attention_choice, "_is_installed", lambda package: False)
+    monkeypatch.setattr(attention_selection, "_is_installed", lambda package: False)
     for name, dtype, d_head, view, dropout, why in (
         ("flash", torch.float32, 64, WHOLE, 0.0, "fp16 or bf16 and this is float32"),
         ("flash", torch.float16, 512, WHOLE, 0.0, "up to 256 dimensions"),

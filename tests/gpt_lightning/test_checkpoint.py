@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gpt_lightning.checkpoint import VerifiedCheckpointIO, read_checkpoint
-from gpt_lightning.checkpoint_folder import checkpoint_path, newest_valid_checkpoint, prune, set_aside
+from gpt_lightning.checkpoint_retention import checkpoint_path, newest_valid_checkpoint, prune, set_aside
 
 
 @pytest.fixture

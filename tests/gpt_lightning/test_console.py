@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gpt_lightning.console import Console, open_unheard, say
-from running.multirun import Multirun
+from running.sweeps.multirun import Multirun
 from tests.conftest import ROOT
 from train import train
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from gpt_lightning.hardware import choose_device, choose_precision
+from gpt_lightning.device_and_precision import choose_device, choose_precision
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from data_modules.batches import Batch
+from data_modules.batch import Batch
 from gpt_lightning.lit_gpt import LitGPT
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.optim import parameter_groups
-from running.lightnings_advice import lightning_without_noise
+from running.training.lightning_warnings import lightning_without_noise
 
 SIZES = {"vocab_size": 61, "max_seq_len": 8, "d_model": 16, "n_layers": 1, "n_heads": 2, "d_ff": 32}
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gpt_lightning.model import linear
-from gpt_lightning.model.linear import Linear
+from gpt_lightning.model import cpu_linear
+from gpt_lightning.model.cpu_linear import Linear
 from gpt_lightning.model.positions import rotate
 from tests.gpt_lightning.models import FAMILIES, LLAMA, build, sequences
 
@@ -144,7 +144,7 @@ def test_fast_products_are_those_of_torch(
 ) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
     layer, x = Linear(600, d_out, bias=bias), torch.randn(shape)
-    assert layer.weight.numel() > linear.SMALL
+    assert layer.weight.numel() > cpu_linear.SMALL
     expected = F.linear(x, layer.weight, layer.bias)
     with torch.no_grad():
         torch.testing.assert_close(layer(x), expected.detach(), atol=1e-5, rtol=1e-5)

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from gpt_lightning.generation import Sampling, generate, graphed_step, static_decoding
-from gpt_lightning.generation.answers import continued
-from gpt_lightning.generation.reader import Reader
+from gpt_lightning.generation import Sampling, cuda_graph_step, generate, static_decoding
+from gpt_lightning.generation.generate import continued
+from gpt_lightning.generation.prompt_cache import Reader
 from gpt_lightning.generation.sampling import Drawing
 from gpt_lightning.generation.static_decoding import StaticDecoding
 from gpt_lightning.model import GPT
@@ -183,8 +183,8 @@ def test_a_step_that_cannot_be_captured_is_launched(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One that waits for the device: it runs as often as it is asked to, and the log says why."""
-    monkeypatch.setattr(graphed_step, "_failed", [])
-    x, step = torch.zeros(1, device="cuda"), graphed_step.GraphedStep(torch.device("cuda:0"))
+    monkeypatch.setattr(cuda_graph_step, "_failed", [])
+    x, step = torch.zeros(1, device="cuda"), cuda_graph_step.GraphedStep(torch.device("cuda:0"))
     for n in range(4):
         step(lambda: x.add_(1 + 0 * x.item()))
         assert x.item() == n + 1
@@ -201,7 +201,7 @@ def test_a_cuda_graph_repeats_the_step(
     """The ids of the CPU, and those of the same step launched kernel by kernel; no capture fails."""
     documents = {"attend_across_documents": False, "eot_id": EOT} if apart else {}
     model = spread(build(**FAMILIES[family] | documents)).double()
-    monkeypatch.setattr(static_decoding, "GraphedStep", graphed_step.GraphedStep)
+    monkeypatch.setattr(static_decoding, "GraphedStep", cuda_graph_step.GraphedStep)
     for sampling in SAMPLINGS.values():
         expected = generate(model.cpu(), PROMPTS, 40, sampling=sampling)
         with caplog.at_level(logging.WARNING):

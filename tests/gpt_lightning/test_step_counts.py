@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gpt_lightning.optim import place_step_counts
-from running.run_config import optimizer_of
+from running.training.builders import optimizer_of
 from tests.runs import as_if_killed, final_checkpoint, final_weights
 from train import train
 

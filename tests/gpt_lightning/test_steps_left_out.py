@@ -11,11 +11,11 @@ from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from data_modules.batches import Batch
+from data_modules.batch import Batch
 from gpt_lightning.lit_gpt import LitGPT, NotFinite
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.optim import MuonAdamW, Spikes, parameter_groups
-from running.lightnings_advice import lightning_without_noise
+from running.training.lightning_warnings import lightning_without_noise
 
 STEPS, ACCUMULATION = 6, 3
 ADAMW: dict[str, Any] = {"make_optimizer": partial(torch.optim.AdamW, lr=1e-2, weight_decay=0.1)}

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from gpt_lightning.hardware import refuse_without_compiler
-from gpt_lightning.model.triton_obstacle import triton_obstacle
+from gpt_lightning.device_and_precision import refuse_without_compiler
+from gpt_lightning.model.triton_check import triton_obstacle
 
 
 @pytest.fixture

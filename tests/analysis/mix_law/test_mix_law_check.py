@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from analysis.mix_law import fit
-from analysis.mix_law.checking import Gain, folds_of, mixes_of, noise_of, rank_correlation
-from analysis.mix_law.fitting import fit_samples
-from analysis.mix_law.verdicts import law_in_words
+from mix_laws import fit
+from mix_laws.cross_validation import Gain, folds_of, mixes_of, noise_of, rank_correlation
+from mix_laws.parameter_fit import fit_samples
+from mix_laws.verdict_text import law_in_words
 from tests.mixes import runs_of, world
 
 

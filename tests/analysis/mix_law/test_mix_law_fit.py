@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import least_squares
 
-from analysis.mix_law import fit, read_mix_runs
-from analysis.mix_law.exponentials import fit_exponentials
-from analysis.mix_law.fitting import Form, fit_samples
 from benchmarks.mix_law import DRAWS, chosen_runs, scores
+from mix_laws import fit, read_mix_runs
+from mix_laws.batched_exponential_fit import fit_exponentials
+from mix_laws.parameter_fit import Form, fit_samples
 from tests.mixes import runs_of, world
 
 

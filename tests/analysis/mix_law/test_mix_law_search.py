@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.mix_law import Aim, design_mixes, find_best, fit
-from analysis.mix_law.design import FLOOR, information
-from analysis.mix_law.simplex import as_weights, capped, caps_of, random_mixes
-from analysis.mix_law.verdicts import best_in_words, chosen_mix
+from mix_laws import Aim, design_mixes, find_best, fit
+from mix_laws.experiment_design import FLOOR, information
+from mix_laws.simplex import as_weights, capped, caps_of, random_mixes
+from mix_laws.verdict_text import best_in_words, chosen_mix
 from tests.mixes import runs_of, world
 
 EVEN = np.full(3, 1 / 3)

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.mix_law import read_mix_runs
-from analysis.mix_law.csv_files import is_folder_of_tables
+from mix_laws import read_mix_runs
+from mix_laws.csv_tables import is_folder_of_tables
 
 MIXTURE = "index,train_the_pile_arxiv,train_the_pile_github\n1,0.25,0.75\n2,1.0,0.0\n3,0.5,0.499\n"
 LOSSES = "index,metric/the_pile_arxiv_val_loss,metric/the_pile_pile_cc_val_loss\n3,3.5,4.5\n1,3.1,4.1\n2,3.2,4.2\n"

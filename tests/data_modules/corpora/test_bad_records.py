@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_modules.corpora import BadRecord, FileCorpus, formats, local_files
+from data_modules.corpora import BadRecord, FileCorpus, file_formats, local_files
 
 GOOD = b'{"text": "good"}\n'
 LIMIT = "longer than the 1.0 MB of max_record_mb"
@@ -153,10 +153,10 @@ def test_a_bad_record_stands_alone(name: str, tmp_path: Path) -> None:
         ("a.txt", b"\xef\xbb\xbfone\ntwo \xff", "a.txt, line 2: is not UTF-8 (byte 12 of the file is 0xff)"),
         ("bom.md", b"\xef\xbb\xbf", "bom.md, line 1: the text is empty"),
         ("one_record.json", b'{\n "text": "a"}', "one_record.json, line 1: is not JSON (Expecting property name "),
-        *((f"void{suffix}", b"", f"void{suffix}: the file is empty") for suffix in formats.FORMATS),
+        *((f"void{suffix}", b"", f"void{suffix}: the file is empty") for suffix in file_formats.FORMATS),
         *(
             (f"void{suffix}.gz", gzip.compress(b"", mtime=0), f"void{suffix}.gz: the file is ")
-            for suffix in formats.FORMATS
+            for suffix in file_formats.FORMATS
         ),
     ],
 )
@@ -285,7 +285,7 @@ def test_a_file_that_cannot_be_read_on(
     name: str, content: bytes, n_good: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What stands before is read all the same, so that it was not in vain when the rest is repaired."""
-    monkeypatch.setattr(formats, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(file_formats, "CHUNK_BYTES", 1)
     (tmp_path / name).write_bytes(content)
     good: list[str] = []
     with pytest.raises(ValueError, match=re.escape(name + said)) as refused:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from data_modules import SourceShards
 from data_modules.corpora import BadRecord, Document, FileCorpus
-from data_modules.corpora.fields import Fields
+from data_modules.corpora.record_fields import Fields
 from data_modules.preparation import Recipe, prepare_source
 from gpt_lightning.tokenizer import Message, Tokenizer, load_tokenizer
 

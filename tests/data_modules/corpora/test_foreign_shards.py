@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from data_modules import SourceShards
-from data_modules.integrity import damages
+from data_modules.shard_integrity import damages
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
 from tests.conftest import CORPORA
 from tests.data_modules.corpora.foreign import EOT, IDS, adopt, llmc, write

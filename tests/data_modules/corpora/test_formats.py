@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_modules.corpora import BadRecord, Document, FileCorpus, formats, local_files
+from data_modules.corpora import BadRecord, Document, FileCorpus, file_formats, local_files
 from tests.conftest import CORPORA
 
 Records = list[dict[str, Any]]
@@ -117,7 +117,7 @@ def test_every_format_holds_the_same(
     """From the front, and from each record on, in chunks of one record and of many."""
     corpus = corpus_of(write(tmp_path, name + compression, WRITERS[name](records_of(texts))))
     assert read(corpus) == texts
-    monkeypatch.setattr(formats, "CHUNK_BYTES", 9000)
+    monkeypatch.setattr(file_formats, "CHUNK_BYTES", 9000)
     assert 3 < len(list(corpus.chunks(0, 0))) < len(texts)
     for first in range(0, len(texts) + 3, 1 if compression == "" else 7):
         assert read(corpus, first=first) == texts[first:]
@@ -163,7 +163,7 @@ def test_no_sign_of_a_text_is_lost(
         content = b"\xef\xbb\xbf" + content
     path = write(tmp_path_factory.getbasetemp() / "signs", name, content)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(formats, "CHUNK_BYTES", chunk_bytes)
+        patch.setattr(file_formats, "CHUNK_BYTES", chunk_bytes)
         assert read(corpus_of(path), first=first) == texts[first:]
 
 
@@ -218,7 +218,7 @@ def test_a_chunk_carries_only_its_own_rows(tmp_path: Path, monkeypatch: pytest.M
     with pa.ipc.new_file(sink, SCHEMA) as writer:
         writer.write_batch(pa.RecordBatch.from_pylist(records, SCHEMA))
     corpus = corpus_of(write(tmp_path, "one_batch.arrow", sink.getvalue()))
-    monkeypatch.setattr(formats, "CHUNK_BYTES", 50_000)
+    monkeypatch.setattr(file_formats, "CHUNK_BYTES", 50_000)
     sizes = [len(pickle.dumps(chunk)) for chunk in corpus.chunks(0, 0)]
     assert len(sizes) > 10
     assert sum(sizes) < 1.2 * len(sink.getvalue())

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-import launch
-from data_modules.integrity import damages
+import cli
+from data_modules.shard_integrity import damages
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
 from prepare import prepare
 from tests.data_modules.corpora.foreign import IDS, adopt, llmc, write
@@ -186,7 +186,7 @@ def test_prepare_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     )
     (path / "t.bin").rename(path / "test.bin")
     overrides = ["source=local", "tokenizer=gpt2", f"data_dir={tmp_path}", f"path={path}", "format=nanogpt"]
-    prepare(launch.compose_config("prepare", overrides))
+    prepare(cli.compose_config("prepare", overrides))
     printed = capsys.readouterr().out
     assert "local: test.bin is left out, as neither train nor val by name\n" in printed
     assert "local: no document ends: the end-of-text id 50256 of tokenizer gpt2 never occurs" in printed

@@ -23,11 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from data_modules.corpora import FileCorpus, formats, local_files
-from data_modules.corpora.documents import Chunk
-from data_modules.integrity import damages
-from data_modules.preparation import Recipe, SourceParts, part
+from data_modules.corpora import FileCorpus, file_formats, local_files
+from data_modules.corpora.corpus import Chunk
+from data_modules.preparation import Recipe, SourceParts, resumable_part
 from data_modules.shard_files import read_information
+from data_modules.shard_integrity import damages
 from gpt_lightning.tokenizer import load_tokenizer
 
 _EVENTS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "sqlite3.connect", "json.dumps"}
@@ -97,8 +97,8 @@ def is_whole_or_absent(folder: Path) -> bool:
 
 def commit_eagerly(chunk_bytes: int) -> None:
     """After every chunk, and of small ones."""
-    part.COMMIT_SECONDS = -1.0
-    formats.CHUNK_BYTES = chunk_bytes
+    resumable_part.COMMIT_SECONDS = -1.0
+    file_formats.CHUNK_BYTES = chunk_bytes
 
 
 def in_fork(do: Callable[[], Any]) -> int:

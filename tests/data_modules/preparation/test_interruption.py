@@ -16,9 +16,9 @@ import psutil
 import pytest
 
 from data_modules import SourceShards
-from data_modules.corpora.documents import Chunk
+from data_modules.corpora.corpus import Chunk
 from data_modules.preparation import Progress
-from data_modules.preparation.encoding import encode_in_order
+from data_modules.preparation.parallel_tokenization import encode_in_order
 from tests.conftest import ROOT
 from tests.data_modules.preparation.alone import Job, LongAnswers, alone, command, contents, is_whole_or_absent
 from tests.data_modules.preparation.conftest import FIELDS
@@ -121,8 +121,8 @@ def test_a_killed_worker_is_reported(corpora_in_files: Path, tmp_path: Path, mon
     one = job(corpora_in_files, "chat", tmp_path / "one" / "source")
     two = replace(one, folder=str(tmp_path / "two" / "source"), workers=2)
     one.prepare()
-    monkeypatch.setattr("data_modules.preparation.part.COMMIT_SECONDS", -1.0)
-    monkeypatch.setattr("data_modules.corpora.formats.CHUNK_BYTES", 1 << 12)
+    monkeypatch.setattr("data_modules.preparation.resumable_part.COMMIT_SECONDS", -1.0)
+    monkeypatch.setattr("data_modules.corpora.file_formats.CHUNK_BYTES", 1 << 12)
 
     def kill_one(progress: Progress) -> None:
         for worker in multiprocessing.active_children()[:1]:

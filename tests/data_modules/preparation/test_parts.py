@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from data_modules import SourceShards
 from data_modules.corpora import Document
-from data_modules.integrity import damages
 from data_modules.preparation import Progress
 from data_modules.preparation.prepare_source import groups
+from data_modules.shard_integrity import damages
 from tests.conftest import CORPORA
 from tests.data_modules.preparation.alone import Job, contents
 from tests.data_modules.preparation.conftest import FIELDS, pieces_of_code, write_jsonl
@@ -125,7 +125,7 @@ def test_missing_parts_are_named(files: Path, tmp_path: Path, monkeypatch: pytes
     prepare(source, 0)
     with pytest.raises(ValueError, match=re.escape("source cannot be joined: part 1/3 is missing or not done.")):
         source.parts().join()
-    monkeypatch.setattr("data_modules.preparation.part.COMMIT_SECONDS", -1.0)
+    monkeypatch.setattr("data_modules.preparation.resumable_part.COMMIT_SECONDS", -1.0)
     with pytest.raises(KeyboardInterrupt):
         source.parts().prepare(1, workers=1, progress=interrupt)
     assert (source.work / "1_of_3" / "part.json").is_file()

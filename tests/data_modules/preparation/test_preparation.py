@@ -11,9 +11,9 @@ import pytest
 
 from data_modules import SourceShards, corpora
 from data_modules.corpora import Document, DocumentCorpus
-from data_modules.corpora.documents import text_of
+from data_modules.corpora.corpus import text_of
 from data_modules.preparation import Recipe, prepare_source
-from data_modules.preparation.split import position_of
+from data_modules.preparation.validation_split import position_of
 from gpt_lightning.tokenizer import load_tokenizer
 from tests.conftest import CORPORA
 

@@ -12,9 +12,9 @@ import pytest
 
 from data_modules import SourceShards
 from data_modules.corpora import BadRecord, Document, DocumentCorpus
-from data_modules.corpora.documents import text_of
+from data_modules.corpora.corpus import text_of
 from data_modules.preparation import Progress, Recipe, prepare_source
-from data_modules.preparation.split import position_of
+from data_modules.preparation.validation_split import position_of
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
 from tests.conftest import CORPORA
 from tests.data_modules.preparation.alone import Job, alone, contents
@@ -111,8 +111,8 @@ def test_one_may_begin_to_skip_but_not_cease(tmp_path: Path, monkeypatch: pytest
     job = write_with_bad(tmp_path / "in" / "texts.jsonl", good=3000, bad_lines=[2000])
     once = Job(job.path, str(tmp_path / "once" / "source"), recipe=job.recipe)
     once.prepare()
-    monkeypatch.setattr("data_modules.preparation.part.COMMIT_SECONDS", -1.0)
-    monkeypatch.setattr("data_modules.corpora.formats.CHUNK_BYTES", 1 << 10)
+    monkeypatch.setattr("data_modules.preparation.resumable_part.COMMIT_SECONDS", -1.0)
+    monkeypatch.setattr("data_modules.corpora.file_formats.CHUNK_BYTES", 1 << 10)
     with pytest.raises(ValueError, match=re.escape("texts.jsonl, line 2000: is not JSON")):
         job.prepare(on_bad_record="error")
     assert 1000 < job.records < 2000

@@ -12,12 +12,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gpt_lightning.convert import (
-    folders,
     from_gpt2_5,
     from_hf,
     from_native,
     from_rangeflow,
     load_model,
+    model_folder,
     to_hf,
     to_native,
 )
@@ -30,13 +30,13 @@ from tests.gpt_lightning.models import LLAMA, build
 
 def save_hf(weights: dict[str, Tensor], folder: Path) -> Path:
     to_hf(build(**LLAMA), folder / "model", format="llama")
-    save_file(weights, folder / "model" / folders.WEIGHTS)
+    save_file(weights, folder / "model" / model_folder.WEIGHTS)
     return folder / "model"
 
 
 def save_native(weights: dict[str, Tensor], folder: Path) -> Path:
     to_native(build(**LLAMA), folder / "model")
-    save_file(weights, folder / "model" / folders.WEIGHTS)
+    save_file(weights, folder / "model" / model_folder.WEIGHTS)
     return folder / "model"
 
 
@@ -50,7 +50,7 @@ def save_pt(key: str) -> Callable[[dict[str, Tensor], Path], Path]:
 
 def hf_weights(tmp_path: Path) -> dict[str, Tensor]:
     to_hf(build(**LLAMA), tmp_path / "whole", format="llama")
-    return load_file(tmp_path / "whole" / folders.WEIGHTS)
+    return load_file(tmp_path / "whole" / model_folder.WEIGHTS)
 
 
 KINDS: dict[str, tuple[Callable[[Path], dict[str, Tensor]], Callable[[dict[str, Tensor], Path], Path], list[str]]] = {
@@ -166,7 +166,7 @@ def test_what_is_no_folder_of_a_model_is_refused(tmp_path: Path) -> None:
         ValueError, match=r"pytorch_model\.bin, which can run code when read: convert it to safetensors"
     ):
         from_hf(tmp_path)
-    (tmp_path / folders.WEIGHTS).write_bytes(b"rubbish" * 20)
+    (tmp_path / model_folder.WEIGHTS).write_bytes(b"rubbish" * 20)
     with pytest.raises(ValueError, match=r"model\.safetensors is no undamaged safetensors file"):
         from_hf(tmp_path)
     with pytest.raises(ValueError, match=r"has no model_type gpt_lightning: it is another project's"):

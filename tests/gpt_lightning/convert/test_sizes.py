@@ -8,7 +8,7 @@ import pytest
 
 from gpt_lightning import load_model
 from gpt_lightning.convert import to_hf, to_native
-from gpt_lightning.convert.start import start_from
+from gpt_lightning.convert.init_from import start_from
 from gpt_lightning.model import GPT, GPTConfig
 
 SIZES: dict[str, Any] = {"vocab_size": 64, "max_seq_len": 16, "d_model": 16, "n_layers": 2, "n_heads": 2, "d_ff": 32}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gpt_lightning.evaluation import Estimate, proportion, ratio
-from gpt_lightning.evaluation.windows import mean_of
+from gpt_lightning.evaluation.sliding_window_perplexity import mean_of
 
 
 @pytest.mark.parametrize(("share", "n"), [(0.25, 60), (0.25, 1000), (0.02, 150), (0.5, 12)])

@@ -10,12 +10,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cli import read_choice
 from gpt_lightning.evaluation import Question, Score, TooLong, batches, judge, put, score
-from gpt_lightning.evaluation.records import BadQuestion, OtherFields, QuestionTemplate
-from gpt_lightning.evaluation.tasks import question_task, questions_in, spread
+from gpt_lightning.evaluation.question_template import BadQuestion, OtherFields, QuestionTemplate
+from gpt_lightning.evaluation.scored_tasks import question_task, questions_in, spread
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
-from launch import read_choice
 
 
 def template(task: str) -> QuestionTemplate:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt_lightning.evaluation import Request, TooLong, batches, score
-from gpt_lightning.evaluation.scoring import NotFinite, window
+from gpt_lightning.evaluation.log_likelihood import NotFinite, window
 from gpt_lightning.model import GPT
 from gpt_lightning.model.kv_cache import KVCache
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt_lightning.evaluation import score
-from gpt_lightning.evaluation.windows import requests_of_text, summarise, windows
+from gpt_lightning.evaluation.sliding_window_perplexity import requests_of_text, summarise, windows
 from gpt_lightning.model import GPT
 
 

@@ -1,0 +1,261 @@
+"""Which runs may be compared, in what their settings differ, and how they rank."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from analysis.comparison.metric_significance import STANDINGS, Cell, Standing, standing_of_lowest
+from analysis.comparison.run import Run, State
+from analysis.comparison.run_settings import SEED, short_names, shortened, text_of, unlike
+from analysis.comparison.tukey_test import Noise
+
+KINDS = ("loss", "perplexity", "bits_per_byte")
+"""Of validation, as in `val/<kind>/<source>`."""
+_MOST_NAMED = 3  # settings in a name
+_SEED_IN_NAME = re.compile(r",?\bseed=[^,/]*")  # of a job of a sweep
+_LONGEST = 60  # characters of a setting in a name
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What runs must have in common for their losses to compare."""
+
+    tokenizer: str
+    sources: Mapping[str, str]  # fingerprint of each one's tokens
+    validated: tuple[Any, Any]  # sequences of each source, and their length where only some of them are scored
+    tokens: int
+    steps: int
+
+    @staticmethod
+    def of(run: Run) -> "Basis":
+        """Of a run whose settings could be read."""
+        some = run.settings.get("data.val_sequences")
+        return Basis(
+            tokenizer=run.environment["tokenizer"],
+            sources={name: data["fingerprint"] for name, data in sorted(run.environment["data"].items())},
+            validated=(some, some and run.settings["model.max_seq_len"]),
+            tokens=run.steps * run.tokens_per_step,
+            steps=run.steps,
+        )
+
+    def differences(self, other: "Basis") -> list[str]:
+        """Why runs of this basis must not be compared with those of another, in words; empty: they may."""
+        reasons = []
+        if self.tokenizer != other.tokenizer:
+            reasons.append("other tokenizer")
+        else:  # another tokenizer makes all data other
+            mine, theirs = self.sources, other.sources
+            unequal = [name for name in sorted({*mine, *theirs}) if mine.get(name) != theirs.get(name)]
+            if unequal:
+                reasons.append(f"other validation data ({', '.join(unequal)})")
+            if self.validated != other.validated:
+                reasons.append(f"other validation data ({_validated(self)}, not {_validated(other)})")
+        if self.tokens != other.tokens:
+            reasons.append(f"other token budget ({millions(self.tokens)}, not {millions(other.tokens)})")
+        if self.steps != other.steps:
+            reasons.append(f"other schedule length ({self.steps:,} steps, not {other.steps:,})")
+        return reasons
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Runs that differ in nothing that decides their result but their seed."""
+
+    name: str
+    runs: tuple[Run, ...]  # each with a seed of its own
+
+    def values(self, key: str) -> list[float]:
+        """The final metric of each run."""
+        return [run.final.get(key, math.nan) for run in self.runs]
+
+
+class Comparison:
+    """Runs beside each other.
+
+    Args:
+        runs: as `read_runs` gives them.
+    """
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self.runs = tuple(runs)
+        readable = [run for run in runs if run.settings]
+        bases = {run.name: Basis.of(run) for run in readable}
+        self.reference: Basis | None = _most_common(readable, bases)
+        """That of the runs which are compared: of most of those that are done."""
+        self.reasons: dict[str, list[str]] = {
+            run.name: bases[run.name].differences(self.reference) for run in readable if self.reference is not None
+        }
+        """Of each run that could be read, why it is not compared; empty: it is."""
+        self._noises: dict[str, Noise | None] = {}
+
+    @cached_property
+    def comparable(self) -> list[Run]:
+        """The runs that may be compared, unfinished ones among them."""
+        broken = (State.BROKEN, State.MISSING)
+        return [run for run in self.runs if run.state not in broken and not self.reasons.get(run.name, ["unread"])]
+
+    @cached_property
+    def ranked(self) -> list[Run]:
+        """Those of them that are done and were validated at their end."""
+        return [run for run in self.comparable if "val/loss/mean" in run.final]
+
+    @cached_property
+    def differing(self) -> list[str]:
+        """The settings that are not the same in all comparable runs, and what of their environment is not; last of all those
+        that decide no result."""
+        decide = {SEED, *self.deciding}
+        return sorted(unlike([run.described for run in self.comparable]), key=lambda key: key not in decide)
+
+    @cached_property
+    def deciding(self) -> list[str]:
+        """Of these, those that decide the result of a run, the seed apart."""
+        return unlike([run.deciding for run in self.comparable])
+
+    @cached_property
+    def short_names(self) -> dict[str, str]:
+        """The shortest end of each differing setting's dotted name that no other one has."""
+        return short_names(self.differing)
+
+    @cached_property
+    def candidates(self) -> list[Candidate]:
+        """The ranked runs, those together that repeat each other; of the same seed only the first."""
+        groups: dict[str, dict[str, Run]] = {}
+        for run in self.ranked:
+            groups.setdefault(_identity(run), {}).setdefault(run.seed, run)
+        names = self._names([next(iter(runs.values())) for runs in groups.values()])
+        return [
+            Candidate(name if names.count(name) == 1 else next(iter(runs.values())).name, tuple(runs.values()))
+            for name, runs in zip(names, groups.values(), strict=True)
+        ]
+
+    def _names(self, runs: Sequence[Run]) -> list[str]:
+        """Of candidates, each by its first run: all by their settings, or all by what names their directories beside the seed."""
+        folders = [_SEED_IN_NAME.sub("", run.name) for run in runs]
+        if not all(map(self.named_settings, runs)) and all(folders) and len({*folders}) == len(folders):
+            return folders
+        return [self.name_of(run) for run in runs]
+
+    def named_settings(self, run: Run) -> list[tuple[str, str]]:
+        """(short name, value) of what sets a run apart, but for its seed; empty where that is much, or nothing."""
+        keys = [key for key in self.deciding if key in run.described]
+        if not 0 < len(keys) <= _MOST_NAMED:
+            return []
+        return [(self.short_names.get(key, key), shortened(text_of(run.described[key]), _LONGEST)) for key in keys]
+
+    def name_of(self, run: Run) -> str:
+        """A run's settings in short, but for its seed; its own name where that would be long, or say nothing."""
+        return ", ".join(f"{key}={value}" for key, value in self.named_settings(run)) or run.name
+
+    @cached_property
+    def sources(self) -> list[str]:
+        """Those that were validated, with their mean first."""
+        first = self.ranked[0].final if self.ranked else {}
+        names = [key.removeprefix("val/loss/") for key in first if key.startswith("val/loss/")]
+        return ["mean", *(name for name in names if name != "mean")]
+
+    def noise(self, key: str) -> Noise | None:
+        """What the final values of a metric say of the candidates whose mean is finite, in their order; None: of none it is."""
+        if key not in self._noises:
+            groups = [group for group in self.candidates if math.isfinite(_mean(group.values(key)))]
+            rows = [
+                (value, n, run.seed)
+                for n, g in enumerate(groups)
+                for value, run in zip(g.values(key), g.runs, strict=True)
+            ]
+            self._noises[key] = Noise(*zip(*rows, strict=True)) if rows else None
+        return self._noises[key]
+
+    def seed_effects(self, key: str) -> dict[str, float]:
+        """By name of the run, by how much its seed raised a final metric; empty where seeds have no effect that can be told."""
+        noise = self.noise(key)
+        if noise is None or not noise.connected:
+            return {}
+        runs = [run for group in self.candidates if math.isfinite(_mean(group.values(key))) for run in group.runs]
+        return {run.name: float(effect) for run, effect in zip(runs, noise.of_seeds, strict=True)}
+
+    def column(self, key: str) -> list[Cell]:
+        """A final metric of each candidate, its difference to the lowest one, and how it stands.
+
+        The means are those of each candidate's runs. Differences, and what chance would make of them, are those of the model in
+        `Noise`, and so is the lowest: where not all candidates have the same seeds, the one with the lowest mean may owe that to
+        its seeds. In balanced designs they are the differences of the means. A perplexity grows with its loss, so its loss is
+        what is tested, and the differences of perplexities are those of their means.
+        """
+        tested = key.replace("val/perplexity/", "val/loss/")
+        means = [_mean(group.values(key)) for group in self.candidates]
+        deviations = [_deviation(group.values(key)) for group in self.candidates]
+        levels = [_mean(group.values(tested)) for group in self.candidates]
+        finite = [n for n, level in enumerate(levels) if math.isfinite(level)]
+        noise = self.noise(tested)
+        if noise is None:
+            return [Cell(mean, None, math.nan, False, Standing.NOT_FINITE, None) for mean in means]
+        least = min(range(len(finite)), key=lambda n: levels[finite[n]])
+        to_least = [noise.difference(n, least).value for n in range(len(finite))]
+        lowest = min((n for n, value in enumerate(to_least) if math.isfinite(value)), key=lambda n: to_least[n])
+        chances = {place: noise.difference(n, lowest) for n, place in enumerate(finite) if n != lowest}
+        cells = []
+        for n, (mean, deviation) in enumerate(zip(means, deviations, strict=True)):
+            if n == finite[lowest]:
+                cells.append(Cell(mean, deviation, 0.0, True, standing_of_lowest(list(chances.values())), None))
+            elif n in chances:
+                chance = chances[n]
+                plain = mean - means[finite[lowest]] if math.isfinite(chance.value) else math.nan
+                difference = chance.value if tested == key else plain
+                cells.append(Cell(mean, deviation, difference, False, STANDINGS[chance.beyond_noise], chance))
+            else:
+                cells.append(Cell(mean, deviation, math.inf, False, Standing.NOT_FINITE, None))
+        return cells
+
+    @cached_property
+    def twins(self) -> dict[str, str]:
+        """Runs that repeat another one to the seed, by name: they say nothing new."""
+        first: dict[str, str] = {}
+        named = ((run.name, f"{run.seed} {_identity(run)}") for run in self.ranked)
+        return {name: first[identity] for name, identity in named if first.setdefault(identity, name) != name}
+
+
+def _identity(run: Run) -> str:
+    """The same for runs that repeat each other."""
+    return text_of({key: text_of(value) for key, value in run.deciding.items()})
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(value / len(values) for value in values)
+
+
+def _deviation(values: Sequence[float]) -> float | None:
+    """Of values that may be too large to be squared."""
+    largest = max(map(abs, values))
+    if len(values) < 2 or not all(map(math.isfinite, values)):
+        return None
+    return largest * float(np.std(np.divide(values, largest or 1.0), ddof=1))
+
+
+def millions(tokens: float) -> str:
+    """A number of tokens, as it is said."""
+    for unit, size in (("billion", 1e9), ("million", 1e6)):
+        if tokens >= size:
+            return f"{tokens / size:,.4g} {unit} tokens"
+    return f"{tokens:,.0f} tokens"
+
+
+def _most_common(runs: Sequence[Run], bases: Mapping[str, Basis]) -> Basis | None:
+    """The basis of most runs, those that are done counting first; of equally many, the one that comes first."""
+    if not runs:
+        return None
+    keys = {run.name: repr(bases[run.name]) for run in runs}
+    done = Counter(keys[run.name] for run in runs if "val/loss/mean" in run.final)
+    every = Counter(keys.values())
+    best = max(runs, key=lambda run: (done[keys[run.name]], every[keys[run.name]]))
+    return bases[best.name]
+
+
+def _validated(basis: Basis) -> str:
+    some, length = basis.validated
+    return f"{some} sequences of {length} tokens of each source" if some else "all sequences"

@@ -1,0 +1,176 @@
+"""The page of a comparison: what differs, loss, final metrics, evaluate.py's figures, surfaces and samples, in this order."""
+
+import math
+from collections.abc import Iterator, Sequence
+from html import escape
+from pathlib import Path
+
+from analysis.comparison.comparison import Comparison, millions
+from analysis.comparison.evaluation_section import judged
+from analysis.comparison.final_metrics_section import TITLES, standings
+from analysis.comparison.loss_charts import MOST_SHOWN, Figure, loss_figure
+from analysis.comparison.response_surface_charts import surface_figures
+from analysis.comparison.run import Run, State
+from analysis.comparison.run_settings import ABSENT, shortened, text_of
+from analysis.comparison.samples_section import samples_beside_each_other
+from analysis.comparison.sortable_html_tables import table
+from analysis.comparison.verdict_text import verdict_in_words
+from analysis.standalone_html import write_page
+
+_HERE = Path(__file__).parent
+_LONGEST = 120  # characters of a setting
+_AXES = {"steps": "steps", "tokens": "tokens", "flops": "FLOPs", "hours": "time"}
+
+
+def write_comparison(comparison: Comparison, path: Path, *, title: str) -> None:
+    """Write the page; it needs no other file and no network."""
+    figure, axes = loss_figure(comparison)
+    surfaces = surface_figures(comparison)
+    samples = samples_beside_each_other(comparison)
+    sections = [
+        f"<h1>{escape(title)}</h1>",
+        f'<p class="verdict">{escape(verdict_in_words(comparison))}</p>',
+        f"<p>{escape(_summary(comparison))}</p>",
+        *_flagged(comparison),
+        *_differences(comparison),
+        "<h2>Loss</h2>",
+        *(_loss(comparison, _some_lie_above(figure)) if axes else ["<p>No run has logged a step yet.</p>"]),
+        "<h2>Final metrics</h2>",
+        *_final(comparison),
+        "<h2>Judged</h2>",
+        *judged([(run.name, figure) for run in comparison.comparable for figure in run.figures]),
+        "<h2>Response surfaces</h2>",
+        *_surfaces([(heading, remark) for heading, _, remark in surfaces], comparison),
+        "<h2>Samples</h2>",
+        *(_samples() if samples["steps"] else ["<p>No run has written samples.</p>"]),
+    ]
+    write_page(
+        path,
+        title=title,
+        body="\n".join(sections),
+        style=(_HERE / "page.css").read_text(encoding="utf-8"),
+        script=(_HERE / "page.js").read_text(encoding="utf-8"),
+        data={
+            "loss": {"figure": figure, "axes": axes},
+            "surfaces": [figure for _, figure, _ in surfaces],
+            "samples": samples,
+        },
+    )
+
+
+def _summary(comparison: Comparison) -> str:
+    compared, basis = comparison.comparable, comparison.reference
+    if basis is None or not compared:
+        return f"None of {len(comparison.runs)} runs could be compared."
+    sizes = sorted({run.n_parameters for run in compared})
+    model = f"{sizes[0] / 1e6:.4g}" + (f" to {sizes[-1] / 1e6:.4g}" if len(sizes) > 1 else "")
+    return (
+        f"{len(compared)} of {len(comparison.runs)} runs are compared, {len(comparison.ranked)} of them done: models of {model} "
+        f"million parameters, {basis.steps:,} steps, {millions(basis.tokens)}, sources {', '.join(basis.sources)}."
+    )
+
+
+def _flagged(comparison: Comparison) -> Iterator[str]:
+    """Which runs are left out, which are not at their end, and why."""
+    rows = []
+    for run in comparison.runs:
+        reasons = comparison.reasons.get(run.name, [])
+        twin = comparison.twins.get(run.name)
+        said = [
+            *reasons,
+            *([run.note] if run.note else []),
+            *([f"settings and seed of {twin} once more"] if twin else []),
+        ]
+        if said or run.state is not State.DONE:
+            what = (
+                "not compared"
+                if run not in comparison.comparable
+                else "not ranked"
+                if run not in comparison.ranked
+                else ""
+            )
+            rows.append([run.name, str(run.state), what or "not counted again", "; ".join(said)])
+    if rows:
+        yield '<div class="warning"><b>Set apart</b>'
+        yield from table(["run", "state", "here", "why"], rows, name="flagged")
+        yield "</div>"
+
+
+def _differences(comparison: Comparison) -> Iterator[str]:
+    yield "<h2>What differs</h2>"
+    runs, keys = comparison.comparable, comparison.differing
+    if not keys:
+        yield f"<p>{'The settings of all compared runs are the same.' if runs else 'There is no run to compare.'}</p>"
+    else:
+        rows = []
+        for run in runs:
+            values = (shortened(text_of(run.described.get(key, ABSENT)), _LONGEST) for key in keys)
+            rows.append([run.name, *values])
+        yield from table(["run", *keys], rows, name="differences")
+    if runs:
+        common = len([key for key in runs[0].settings if key not in keys])
+        yield f'<p class="small">The other {common:,} settings are the same in all of them, but for names and places.</p>'
+
+
+def _some_lie_above(figure: Figure) -> bool:
+    """Whether points of what is shown at first lie above its charts."""
+    tops = {panel: figure["layout"][f"yaxis{panel}"].get("range", [0, math.inf])[1] for panel in ("", "2")}
+    shown = [trace for trace in figure["data"] if trace["visible"] is True]
+    return any(max(trace["y"], default=0) > tops[trace["yaxis"][1:]] for trace in shown)
+
+
+def _loss(comparison: Comparison, above: bool) -> Iterator[str]:
+    yield _choices("axis", "against", _AXES)
+    yield '<div id="loss-chart"></div>'
+    hours = "" if all(_has_speed(run) for run in comparison.comparable) else " Runs without a logged speed have none."
+    first = " The first steps lie above the chart: a double click shows all." if above else ""
+    waiting = "Runs that are not compared are"
+    if len(comparison.comparable) > MOST_SHOWN:
+        waiting = f"At first the {MOST_SHOWN} best are shown; the others, and runs that are not compared, are"
+    yield (
+        '<p class="small">Training loss is smoothed by lines fitted around each step, over a twentieth of what was logged. '
+        "FLOPs are 6 N + 12 n_layers d_model T for each token, forward and backward. Time is that of training alone, tokens over "
+        "speed: "
+        f"without validation, sampling and saving.{hours}{first} "
+        f"{waiting} in the legend, where a click shows them.</p>"
+    )
+
+
+def _has_speed(run: Run) -> bool:
+    return len(run.metrics.series("speed/tokens_per_s")[0]) > 0
+
+
+def _final(comparison: Comparison) -> Iterator[str]:
+    if not comparison.candidates:
+        yield "<p>No compared run is done and validated at its end: there is nothing to rank.</p>"
+        return
+    yield _choices("metric", "validation", TITLES)
+    yield from standings(comparison)
+
+
+def _surfaces(shown: Sequence[tuple[str, str]], comparison: Comparison) -> Iterator[str]:
+    if not shown:
+        n = len(comparison.ranked)
+        yield (
+            "<p>There are not runs enough: a curve takes three values of optimizer.lr, or of a weight of the curriculum, in runs "
+            "that differ in nothing else but their seed; a heat map, two values each of two of them, in all combinations or "
+            f"half. {f'{n} runs are' if n != 1 else '1 run is'} ranked.</p>"
+        )
+        return
+    yield '<div class="surfaces">'
+    for n, (heading, remark) in enumerate(shown):
+        yield f'<div><h3>{escape(heading)}</h3><div id="surface-{n}"></div><p class="small">{escape(remark)}</p></div>'
+    yield "</div>"
+
+
+def _samples() -> Iterator[str]:
+    yield '<p><label>after step <select id="sample-step"></select></label></p>'
+    yield '<div id="sample-cards"></div>'
+
+
+def _choices(name: str, legend: str, choices: dict[str, str]) -> str:
+    buttons = "".join(
+        f'<label><input type="radio" name="{name}" value="{value}"{"" if n else " checked"}> {text}</label>'
+        for n, (value, text) in enumerate(choices.items())
+    )
+    return f"<fieldset><legend>{legend}</legend>{buttons}</fieldset>"

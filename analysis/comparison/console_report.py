@@ -1,0 +1,84 @@
+"""A comparison in the terminal: who stands where by the mean validation loss."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from analysis.comparison.comparison import Comparison
+from analysis.comparison.comparison_page import write_comparison
+from analysis.comparison.final_metrics_section import by_mean
+from analysis.comparison.find_runs import common_folder, find_runs
+from analysis.comparison.read_runs import read_runs
+from analysis.comparison.verdict_text import (
+    LOSS,
+    difference_of,
+    noise_in_words,
+    seeds_of,
+    verdict_in_words,
+    verdict_of,
+    written,
+)
+from gpt_lightning.console import Console
+
+MOST_SHOWN = 12
+"""Candidates; the page has all of them."""
+
+
+def report_comparison(runs: Any, out_dir: Path | None) -> None:
+    """Write the page that compares runs, and print where it is, and how they stand.
+
+    Args:
+        runs: a path or a pattern of them, or a list of such.
+        out_dir: where comparison.html is to lie; None: in the folder that holds the runs.
+
+    Raises:
+        ValueError: `runs` names no run.
+    """
+    paths, passed_over = find_runs(runs)
+    comparison = Comparison(read_runs(paths))
+    page = (out_dir or common_folder(paths)) / "comparison.html"
+    write_comparison(comparison, page, title=f"Comparison of {', '.join([runs] if isinstance(runs, str) else runs)}")
+    console = Console(soft_wrap=True)
+    if passed_over:
+        console.print(
+            f"{passed_over} {'folder holds' if passed_over == 1 else 'folders hold'} nothing of a run: passed over"
+        )
+    for run in comparison.runs:
+        reasons = [*comparison.reasons.get(run.name, []), *([run.note] if run.note else [])]
+        if reasons:
+            console.print(f"  {run.name}: {run.state}; {'; '.join(reasons)}")
+    if comparison.ranked:
+        console.print(f"{len(comparison.ranked)} of {len(paths)} runs are ranked")
+        console.print(standings_table(comparison))
+        console.print("\n".join([*noise_in_words(comparison)[:1], verdict_in_words(comparison)]))
+    else:
+        console.print(f"no run is ranked, of {len(paths)}: the page says why")
+    console.print(f"comparison:  {page}")
+
+
+def standings_table(comparison: Comparison) -> Table:
+    """The candidates by the mean of their runs, the lowest first, and whether their difference to it is more than noise."""
+    cells = comparison.column(LOSS)
+    table = Table(
+        "settings",
+        "loss",
+        "\N{PLUS-MINUS SIGN} of a run",
+        "runs",
+        "to the lowest",
+        "more than noise?",
+        box=None,
+        pad_edge=False,
+    )
+    for column in table.columns[1:5]:
+        column.justify = "right"
+    order = by_mean(cells)
+    for n in order[:MOST_SHOWN]:
+        cell, candidate = cells[n], comparison.candidates[n]
+        spread = "" if cell.deviation is None else written(cell.deviation, "loss")
+        texts = (written(cell.mean, "loss"), spread, seeds_of(candidate), difference_of(cell, "loss"), verdict_of(cell))
+        table.add_row(Text(candidate.name, overflow="fold"), *texts)
+    if len(order) > MOST_SHOWN:
+        table.add_row(f"… and {len(order) - MOST_SHOWN} more on the page")
+    return table

@@ -1,0 +1,75 @@
+"""Where a loss is lowest over one setting, if that can be told from so few runs: a parabola around the best value tried."""
+
+import math
+from enum import Enum, auto
+from typing import NamedTuple
+
+import numpy as np
+from scipy import special
+
+from analysis.comparison.tukey_test import CONFIDENCE
+
+_NEIGHBOURS = 2  # values on either side of the best
+_FEWEST = 4  # values, so that something is left over that says how well the parabola fits
+_ROUNDING = 1e-9
+
+
+class Unclear(Enum):
+    """Why no optimum is claimed."""
+
+    EDGE = auto()  # the best value is the first or the last one tried
+    FEW = auto()  # fewer than four values lie around the best
+    NOISE = auto()  # chance bends the losses as much, or the parabola dives below all of them
+
+
+class Parabola(NamedTuple):
+    """a x^2 + b x + c by least squares, lowest at `at` with `loss`."""
+
+    a: float
+    b: float
+    c: float
+    at: float
+    loss: float
+    ends: tuple[float, float]
+    """First and last of the values that it was fitted to."""
+    n_values: int
+    n_runs: int
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        y: np.ndarray = self.a * x**2 + self.b * x + self.c
+        return y
+
+
+def optimum(x: np.ndarray, loss: np.ndarray, *, noise: float | None, n_seeds: int = 1) -> Parabola | Unclear:
+    """The parabola around the best value, where its minimum can be told from chance.
+
+    Args:
+        x: (runs,), of the setting.
+        loss: (runs,), less the effects of the seeds.
+        noise: standard deviation of a run; None: unknown, and the parabola's own residual stands for it.
+        n_seeds: whose effects were deducted, which costs a degree of freedom for each but one.
+    """
+    tried = np.unique(x)
+    means = np.array([loss[x == value].mean() for value in tried])
+    best = int(np.argmin(means))
+    if best in (0, len(tried) - 1):
+        return Unclear.EDGE
+    around = tried[max(0, best - _NEIGHBOURS) : best + _NEIGHBOURS + 1]
+    chosen = np.isin(x, around)
+    degrees = int(chosen.sum()) - 3 - (n_seeds - 1)
+    if len(around) < _FEWEST or degrees < 1:
+        return Unclear.FEW
+    centre = float(around.mean())
+    design = np.stack([(x[chosen] - centre) ** 2, x[chosen] - centre, np.ones(int(chosen.sum()))], axis=1)
+    effects = np.linalg.lstsq(design, loss[chosen])[0]
+    residual = math.sqrt(float(np.square(loss[chosen] - design @ effects).sum()) / degrees)
+    error = residual * math.sqrt(float(np.linalg.inv(design.T @ design)[0, 0]))
+    a, slope, level = (float(effect) for effect in effects)
+    if a <= special.stdtrit(degrees, (1 + CONFIDENCE) / 2) * error:
+        return Unclear.NOISE
+    at, lowest = centre - slope / (2 * a), level - slope**2 / (4 * a)
+    deepest = float(means.min()) - (residual if noise is None else noise) - _ROUNDING * abs(level)
+    if not around[0] <= at <= around[-1] or lowest < deepest:
+        return Unclear.NOISE
+    b, c = slope - 2 * a * centre, level - slope * centre + a * centre**2
+    return Parabola(a, b, c, at, lowest, (float(around[0]), float(around[-1])), len(around), int(chosen.sum()))

@@ -1,0 +1,173 @@
+"""The final loss as a function of the settings that a sweep turns: the learning rate, and the weights of the mix."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from analysis.comparison.comparison import Comparison
+from analysis.comparison.parabola_fit import Parabola, Unclear, optimum
+from analysis.comparison.run import Run
+from analysis.comparison.run_settings import text_of
+
+LEARNING_RATE = "optimizer.lr"
+_LOSS = "val/loss/mean"
+_WEIGHTS = re.compile(r"curriculum\.(?:keyframes\.(?P<keyframe>.+)\.weights|mixes\.(?P<mix>[^.]+))\.(?P<source>.+)")
+_FEWEST = 3  # values on an axis, for a curve
+_FILLED = 0.5  # share of a grid's cells, for a heat map
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A setting that runs differ in."""
+
+    label: str
+    keys: frozenset[str]
+    """Settings that change with it: weights of one keyframe are shares of a whole."""
+    values: Mapping[str, float]
+    """By name of the run."""
+    logarithmic: bool
+    said: Mapping[str, str] = field(default_factory=dict)
+    """By name of the run, what was set, where that is not what the axis shows."""
+
+    def place(self, run: Run) -> float:
+        """Where the run lies on the axis, evenly drawn."""
+        value = self.values[run.name]
+        return math.log10(value) if self.logarithmic else value
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Runs that differ in one axis, and their seeds."""
+
+    name: str  # what else they have in common and other curves have not
+    runs: tuple[Run, ...]  # by growing x
+    x: np.ndarray  # (runs,)
+    loss: np.ndarray  # (runs,)
+    optimum: Parabola | Unclear
+    """Over x, or its logarithm to base 10 on a logarithmic axis."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Mean loss over two axes."""
+
+    x_axis: Axis
+    y_axis: Axis
+    x: list[float]
+    y: list[float]
+    loss: np.ndarray  # (y, x); NaN where there is no run
+    name: str
+
+
+def axes_of(comparison: Comparison) -> list[Axis]:
+    """The learning rate and the shares in which the ranked runs differ."""
+    runs = comparison.ranked
+    axes = []
+    rates = {run.name: _number(run.settings.get(LEARNING_RATE)) for run in runs}
+    if len(set(rates.values())) > 1 and all(rate > 0 for rate in rates.values()):
+        axes.append(Axis("peak learning rate", frozenset({LEARNING_RATE}), rates, logarithmic=True))
+    families: dict[str, dict[str, str]] = {}
+    for key in dict.fromkeys(key for run in runs for key in run.settings):
+        if (match := _WEIGHTS.fullmatch(key)) is not None:
+            where = f"at keyframe {match['keyframe']}" if match["keyframe"] else f"in mix {match['mix']}"
+            families.setdefault(where, {})[key] = match["source"]
+    for where, sources in families.items():
+        axes += _share_axes(runs, where, sources)
+    return axes
+
+
+def _share_axes(runs: Sequence[Run], where: str, sources: Mapping[str, str]) -> list[Axis]:
+    """As few of the sources as say what all shares are."""
+    weights = np.array([[_number(run.settings.get(key, 0.0)) for key in sources] for run in runs])
+    totals = weights.sum(axis=1, keepdims=True)
+    if not (np.isfinite(weights).all() and (totals > 0).all()):
+        return []
+    shares = weights / totals
+    moving = [n for n in range(shares.shape[1]) if np.ptp(shares[:, n]) > 1e-9]
+    keys = frozenset(key for n, key in enumerate(sources) if len({weight for weight in weights[:, n]}) > 1)
+    moving.sort(key=lambda n: list(sources)[n] not in keys)  # first what was set: others only follow
+    chosen: list[int] = []
+    for n in moving:
+        centred = shares[:, [*chosen, n]] - shares[:, [*chosen, n]].mean(axis=0)
+        if np.linalg.matrix_rank(centred, tol=1e-9) > len(chosen):
+            chosen.append(n)
+    names = list(sources.values())
+    return [
+        Axis(
+            f"share of {names[n]} {where}, %",
+            keys,
+            {run.name: round(100 * float(shares[k, n]), 6) for k, run in enumerate(runs)},
+            logarithmic=False,
+            said={run.name: f"{names[n]}={weights[k, n]:g}" for k, run in enumerate(runs)},
+        )
+        for n in chosen
+    ]
+
+
+def curves_over(comparison: Comparison, axis: Axis, others: Sequence[Axis]) -> list[Curve]:
+    """A curve for every group of runs that differ in this axis and their seeds alone, and have three values of it or more."""
+    curves = []
+    noise, effects = comparison.noise(_LOSS), comparison.seed_effects(_LOSS)
+    for name, runs in _alike(comparison, [axis], others):
+        x, loss = np.array([axis.values[run.name] for run in runs]), _losses(runs)
+        places = np.array([axis.place(run) for run in runs])
+        if len(set(places)) >= _FEWEST:
+            order = np.argsort(places, kind="stable")
+            level = loss - np.array([effects.get(run.name, 0.0) for run in runs])
+            n_seeds = len({run.seed for run in runs}) if effects else 1
+            found = optimum(places, level, noise=noise.deviation if noise else None, n_seeds=n_seeds)
+            curves.append(Curve(name, tuple(runs[n] for n in order), x[order], loss[order], found))
+    return curves
+
+
+def grids_over(comparison: Comparison, x_axis: Axis, y_axis: Axis, others: Sequence[Axis]) -> list[Grid]:
+    """A grid for every group of runs that differ in these two axes and their seeds alone, where half the cells have runs."""
+    grids = []
+    for name, runs in _alike(comparison, [x_axis, y_axis], others):
+        x = sorted({x_axis.values[run.name] for run in runs})
+        y = sorted({y_axis.values[run.name] for run in runs})
+        cells: dict[tuple[int, int], list[float]] = {}
+        for run, loss in zip(runs, _losses(runs), strict=True):
+            place = y.index(y_axis.values[run.name]), x.index(x_axis.values[run.name])
+            cells.setdefault(place, []).append(float(loss))
+        if len(x) >= 2 and len(y) >= 2 and len(cells) >= max(4, _FILLED * len(x) * len(y)):
+            loss = np.full((len(y), len(x)), math.nan)
+            for place, values in cells.items():
+                loss[place] = math.fsum(values) / len(values)
+            grids.append(Grid(x_axis, y_axis, x, y, loss, name))
+    return grids
+
+
+def _alike(comparison: Comparison, free: Sequence[Axis], others: Sequence[Axis]) -> list[tuple[str, list[Run]]]:
+    """The ranked runs by all that they have in common beside the free axes; those whose loss is finite."""
+    freed = frozenset().union(*(axis.keys for axis in free))
+    fixed = [axis for axis in others if axis not in free]  # shares of the same keyframe as a free one
+    groups: dict[str, list[Run]] = {}
+    names: dict[str, str] = {}
+    for run in (run for candidate in comparison.candidates for run in candidate.runs):
+        if math.isfinite(run.final[_LOSS]):
+            rest = {key: text_of(value) for key, value in run.deciding.items() if key not in freed}
+            shares = {axis.label: axis.values[run.name] for axis in fixed if axis.keys & freed}
+            identity = text_of({**rest, **shares})
+            groups.setdefault(identity, []).append(run)
+            told = [
+                f"{comparison.short_names.get(key, key)}={text_of(run.described[key])}"
+                for key in comparison.deciding
+                if key in rest
+            ]
+            names[identity] = ", ".join([*told, *(f"{label} {share:.4g}" for label, share in shares.items())])
+    return [(names[identity], runs) for identity, runs in groups.items()]
+
+
+def _losses(runs: Sequence[Run]) -> np.ndarray:
+    return np.array([run.final[_LOSS] for run in runs])
+
+
+def _number(value: Any) -> float:
+    """NaN for what is no finite number of 0 or more."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
+    return float(value) if number else math.nan

@@ -1,0 +1,46 @@
+"""What the runs wrote after the same prompt at the same step."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from analysis.comparison.comparison import Comparison
+from analysis.comparison.run import Run
+from analysis.comparison.run_labels import labels_of
+from analysis.run_reader import asked
+
+_MOST_STEPS = 12
+_LONGEST = 4000  # characters of a response
+
+
+def samples_beside_each_other(comparison: Comparison) -> dict[str, Any]:
+    """For the page's script: the runs' names, the steps, and for each prompt and step (which run, its response).
+
+    Comparable runs come first. Of many steps a dozen are kept, evenly, the last among them. `shown` is the one to begin with.
+    """
+    runs = [run for run in comparison.runs if run.samples]
+    runs.sort(key=lambda run: run not in comparison.comparable)
+    every = sorted({sample["step"] for run in runs for sample in run.samples})
+    chosen = np.linspace(0, len(every) - 1, min(len(every), _MOST_STEPS)).round().astype(int).tolist()
+    steps = [every[n] for n in chosen]
+    prompts: dict[str, dict[int, list[tuple[int, str]]]] = {}
+    for n, run in enumerate(runs):
+        for sample in run.samples:
+            if sample["step"] in steps:
+                by_step = prompts.setdefault(asked(sample), {})
+                by_step.setdefault(sample["step"], []).append((n, sample["response"][:_LONGEST]))
+    flag = {run.name: "" if run in comparison.comparable else ", not compared" for run in runs}
+    labels = labels_of(comparison)
+    return {
+        "runs": [labels[run.name].full + flag[run.name] for run in runs],
+        "steps": steps,
+        "shown": _shared(steps, [run for run in runs if run in comparison.comparable] or runs),
+        "prompts": [{"prompt": prompt, "by_step": by_step} for prompt, by_step in prompts.items()],
+    }
+
+
+def _shared(steps: Sequence[int], runs: Sequence[Run]) -> int | None:
+    """Of the steps at which most runs have samples the last."""
+    sampled = [{sample["step"] for sample in run.samples} for run in runs]
+    return max(steps, key=lambda step: (sum(step in at for at in sampled), step), default=None)

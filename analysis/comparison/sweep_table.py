@@ -1,0 +1,119 @@
+"""A sweep in a table, one line a job: how far each is, what it reached, and which settings are best."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from analysis.comparison.comparison import Comparison
+from analysis.comparison.metric_significance import Standing
+from analysis.comparison.read_runs import read_runs
+from analysis.comparison.run import Run, State
+from analysis.comparison.run_settings import short_jobs
+from analysis.comparison.verdict_text import LOSS
+
+WIDTH = 100
+"""Columns of the table, at most."""
+_LONG_NAME = 60  # columns: a longer one may go on in the next line
+_STOPPED = (74, 75, 130, 143)  # exit codes after which the same command goes on
+_NOT_FINITE = 65
+_LOST = (65, 66, 74)  # exit codes after which what came last is in no checkpoint
+
+Row = dict[str, Any]
+
+
+def compare_jobs(folder: Path, jobs: Sequence[Mapping[str, Any]]) -> Comparison:
+    """The runs of a sweep's jobs, in their order.
+
+    Args:
+        folder: that holds the run directories.
+        jobs: by number; of each the name, which is that of its run directory, the exit code (None: it has none), and the
+            environment variables that it got.
+    """
+    return Comparison(read_runs([folder / job["job"] for job in jobs]))
+
+
+def sweep_rows(comparison: Comparison, jobs: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """What became of each job, and what its run directory says.
+
+    Args:
+        comparison: what `compare_jobs` made of the jobs.
+        jobs: as there.
+
+    Returns:
+        a row for each: job, state, code, step, steps, val_loss (by source, with their mean), best (whether it is a run of
+        settings that are best, or tied for best, by the test; never where one run alone has these settings), environment.
+    """
+    starred = {
+        run.name
+        for candidate, cell in zip(comparison.candidates, comparison.column(LOSS), strict=True)
+        for run in candidate.runs
+        if cell.standing in (Standing.BEST, Standing.TIED) and len(candidate.runs) > 1
+    }
+    twins = {name for name, twin in comparison.twins.items() if twin in starred}
+    return [
+        {
+            "job": job["job"],
+            "state": _state(run, job["code"]),
+            "code": job["code"],
+            "step": run.last_step,
+            "steps": run.steps,
+            "val_loss": _losses(run),
+            "best": run.name in starred | twins,
+            "environment": job["environment"],
+        }
+        for job, run in zip(jobs, comparison.runs, strict=True)
+    ]
+
+
+def write_sweep(folder: Path, rows: Sequence[Row]) -> Path:
+    """The rows as sweep.json, in the folder that holds the run directories."""
+    path = folder / "sweep.json"
+    path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def sweep_table(rows: Sequence[Row]) -> Table:
+    """A line a job for a terminal of 100 columns, with the mean loss and as many sources as fit; a star for the best settings."""
+    sources = list(dict.fromkeys(source for row in rows for source in row["val_loss"]))
+    names = [
+        name + " *" * row["best"] for name, row in zip(short_jobs([row["job"] for row in rows]), rows, strict=True)
+    ]
+    heads = ["state", "step", *sources]
+    texts = [[row["state"], f"{row['step']:,}", *(_loss(row, source) for source in sources)] for row in rows]
+    widths = [max(map(len, column)) + 2 for column in zip(heads, *texts, strict=True)]
+    room = WIDTH - min(max(map(len, names)), _LONG_NAME)
+    shown = next((n for n in range(len(heads), 3, -1) if sum(widths[:n]) <= room), 3)
+    table = Table("job", box=None, pad_edge=False)
+    for n, head in enumerate(heads[:shown]):
+        table.add_column(head, justify="left" if n == 0 else "right", no_wrap=True)
+    for row, name, cells in zip(rows, names, texts, strict=True):
+        table.add_row(Text(name, overflow="fold"), *cells[:shown], style="bold" if row["best"] else "")
+    return table
+
+
+def _state(run: Run, code: int | None) -> str:
+    refused = code and code not in (*_STOPPED, _NOT_FINITE)  # be it done, with other settings than were asked for now
+    unsaved = run.state is State.DONE and (code in _LOST or not any((run.path / "checkpoints").glob("step_*.pt")))
+    if run.state in (State.DONE, State.PRUNED, State.ENDED_EARLY, State.RUNNING) and not refused and not unsaved:
+        return str(run.state)
+    if not code:
+        return "no checkpoint" if unsaved else "unfinished"
+    if code == _NOT_FINITE:
+        return "not finite"
+    return "stopped" if code in _STOPPED else "failed"
+
+
+def _losses(run: Run) -> dict[str, float]:
+    """The last validation of a run, wherever it has ended, the mean first."""
+    steps, _ = run.metrics.series("val/loss/mean")
+    last = run.metrics.at(int(steps[-1])) if len(steps) else {}
+    losses = {key.removeprefix("val/loss/"): value for key, value in last.items() if key.startswith("val/loss/")}
+    return {source: losses[source] for source in sorted(losses, key=lambda source: source != "mean")}
+
+
+def _loss(row: Row, source: str) -> str:
+    return f"{row['val_loss'][source]:.4f}" if source in row["val_loss"] else ""

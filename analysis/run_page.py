@@ -1,0 +1,167 @@
+"""One run as a page that stands alone, and its samples as a text."""
+
+import json
+import re
+from base64 import b64encode
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+from analysis import standalone_html
+from analysis.comparison.read_runs import read_run
+from analysis.comparison.run import Run
+from analysis.comparison.run_settings import is_cosmetic, shortened, text_of
+from analysis.run_reader import RunRecord
+from gpt_lightning.console import visible
+
+_LONGEST = 120  # characters of a setting
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #1c2330; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
+h1, h2 { line-height: 1.2; } h2 { margin-top: 2.5rem; }
+table { border-collapse: collapse; } th, td { padding: .25rem .9rem .25rem 0; text-align: left; vertical-align: top; }
+th { border-bottom: 2px solid #1b2a5c; } td { border-bottom: 1px solid #e3e6ee; } .number { text-align: right; }
+td { overflow-wrap: anywhere; } td:first-child { min-width: 7em; }
+img { max-width: 100%; } pre { white-space: pre-wrap; overflow-wrap: anywhere; background: #f5f6fa; padding: .6rem .9rem; }
+.prompt { color: #1b2a5c; font-weight: 600; } .note { color: #5b6478; }
+"""
+
+
+def write_page(run: RunRecord, pictures: Mapping[str, Path], path: Path) -> None:
+    """A run in one HTML file, pictures included: nothing is fetched, and no script runs.
+
+    Args:
+        run: what it tells of.
+        pictures: PNG files, each under its heading.
+        path: where to write it.
+    """
+    sections = [
+        ("Settings", _settings(run)),
+        ("Validation", _validation(run)),
+        *((heading, [picture(heading, file)]) for heading, file in pictures.items()),
+        ("Samples", _samples(run)),
+        ("What happened under way", _events(run)),
+        ("Made with", _environment(run)),
+    ]
+    body = "\n".join(f"<h2>{escape(heading)}</h2>\n" + "\n".join(parts) for heading, parts in sections)
+    standalone_html.write_page(
+        path, title=run.title, body=f"<h1>{escape(run.title)}</h1>\n<p>{escape(how_far(run))}</p>\n{body}", style=STYLE
+    )
+
+
+def how_far(run: RunRecord) -> str:
+    """Whether it is done, running or given up, in words."""
+    read = _as_compared(run)
+    return f"{read.state}, {read.note}" if read.note else read.state
+
+
+def _as_compared(run: RunRecord) -> Run:
+    """The run as a comparison reads it."""
+    return read_run(run.path, run.path.name, run.metrics)
+
+
+def write_samples(run: RunRecord, path: Path) -> None:
+    """samples.md: each prompt, and what the model made of it, through time."""
+    lines = [f"# Samples of {visible(run.path.name)}"]
+    for number, (prompt, responses) in enumerate(run.responses.items(), start=1):
+        lines += ["", f"## Prompt {number}", "", *_verbatim(prompt)]
+        for step, response in responses:
+            lines += ["", f"Step {step:,}:", "", *_verbatim(response)]
+    if not run.responses:
+        lines += ["", "There are none yet."]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _verbatim(text: str) -> list[str]:
+    """A text as Markdown shows it letter for letter, whatever ends its lines; control characters as signs."""
+    return [f"    {visible(line)}" for line in text.splitlines() or [""]]
+
+
+def _settings(run: RunRecord) -> Iterator[str]:
+    """With what it was made: command, git revision and settings, a row a group, and all of config.yaml behind them."""
+    git = run.environment.get("git") or {}
+    revision = git.get("revision") or "not recorded: git was not there, or the code is not a clone"
+    rows = [
+        ("command", str(run.environment.get("command") or "not recorded")),
+        ("revision", f"{revision}{', with changes that were not committed' if git.get('changed') else ''}"),
+    ]
+    groups: dict[str, list[str]] = {}
+    for key, value in _as_compared(run).settings.items():
+        group, _, name = key.partition(".")
+        if not is_cosmetic(key):
+            said = f"{name or group}={shortened(text_of(value), _LONGEST)}"
+            groups.setdefault(group if name else "training", []).append(said)
+    rows += [(group, ", ".join(said)) for group, said in groups.items()]
+    yield table(("", ""), rows)
+    yield f"<details><summary>config.yaml</summary><pre>{escape(run.settings)}</pre></details>"
+
+
+def _validation(run: RunRecord) -> Iterator[str]:
+    rows = [
+        (
+            of.source,
+            f"{of.loss:.4f}",
+            f"{of.perplexity:.1f}",
+            f"{of.unigram_perplexity:.0f}" if of.unigram_perplexity else "",
+            f"{of.bits_per_byte:.3f}",
+        )
+        for of in run.validation
+    ]
+    head = ("source", "loss, nats a token", "perplexity", "of a unigram model", "bits per byte")
+    yield table(head, rows) if rows else "<p>It has not been validated yet.</p>"
+
+
+def picture(heading: str, file: Path) -> str:
+    """A PNG file as part of a page."""
+    return f'<img alt="{escape(heading)}" src="data:image/png;base64,{b64encode(file.read_bytes()).decode()}">'
+
+
+def _samples(run: RunRecord) -> Iterator[str]:
+    """The newest of each prompt in the open, the others behind it."""
+    for prompt, responses in run.responses.items():
+        *earlier, (step, response) = responses
+        yield f'<p class="prompt">{escape(_in_one_line(prompt))}</p>'
+        yield f'<p class="note">step {step:,}</p><pre>{escape(response)}</pre>'
+        if earlier:
+            of_steps = "".join(
+                f'<p class="note">step {step:,}</p><pre>{escape(text)}</pre>' for step, text in reversed(earlier)
+            )
+            yield f"<details><summary>{len(earlier)} earlier</summary>{of_steps}</details>"
+    if not run.responses:
+        yield "<p>There are none.</p>"
+
+
+def _events(run: RunRecord) -> Iterator[str]:
+    events = [(step, "interrupted, and gone on from its checkpoint") for step in run.resumed_steps]
+    events += [(step, f"{key} was {then}, and is {now} from here on") for step, key, (then, now) in run.changes]
+    events += [(row["step"], f"{row['fault']}: {row.get('why', '')}".rstrip(": ")) for row in run.faults]
+    rows = [(f"{step:,}", what) for step, what in sorted(events)]
+    yield table(("after step", "what"), rows) if rows else "<p>Nothing: it ran in one go, with the same settings.</p>"
+    for name, lines in run.unreadable.items():
+        yield f"<p>{lines:,} line{'s' * (lines > 1)} of {escape(name)} cannot be read, and the picture lacks them.</p>"
+
+
+def _environment(run: RunRecord) -> Iterator[str]:
+    environment = run.environment
+    rows = [("device", environment.get("device")), *environment.get("versions", {}).items()]
+    yield table(("", ""), [(name, str(value)) for name, value in rows if value])
+    tokens = [
+        (name, f"{source['train_tokens']:,}", source["fingerprint"][:12])
+        for name, source in environment["data"].items()
+    ]
+    yield table(("source", "training tokens", "fingerprint"), tokens)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """An HTML table; what begins as a number, be it with its unit, is set to the right."""
+
+    def cell(text: str) -> str:
+        number = ' class="number"' if re.match(r"[\d,]+(\.\d+)?( |%|$)", text) else ""
+        return f"<td{number}>{escape(text)}</td>"
+
+    body = "".join(f"<tr>{''.join(map(cell, row))}</tr>\n" for row in rows)
+    heads = "".join(f"<th>{escape(name)}</th>" for name in head)
+    return f"<table><thead><tr>{heads}</tr></thead><tbody>\n{body}</tbody></table>"
+
+
+def _in_one_line(text: str) -> str:
+    return " ".join(text.split()) or json.dumps(text)

@@ -1,0 +1,207 @@
+"""What one run wrote, as arrays."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from glob import has_magic
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from analysis.metrics_reader import Metrics, Series
+from gpt_lightning.jsonl import read_objects
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What of a run changes from step to step, whoever wrote it down."""
+
+    title: str
+    loss: Series  # nats per loss-bearing token
+    learning_rate: Series
+    tokens_per_s: Series
+    memory_gb: Series
+    memory_of_gpu: bool
+    saved: Sequence[int]  # steps with a checkpoint
+    resumed: Sequence[int]  # steps at which the run was interrupted, and went on
+    changed: Sequence[int] = ()  # steps after which its settings were others
+    validation: Series = (np.empty(0), np.empty(0))  # mean loss of the sources
+    ours: bool = True
+    """Whether we measured it, and know what loss, speed and memory mean; a log of others does not say."""
+
+
+_WATCHERS = ("logger", "callbacks.", "log_every")
+_READ = ("train/loss", "train/lr", "memory/", "mix/", "val/")  # what a report draws or says
+_READ_ALONE = ("tokens", "speed/tokens_per_s")
+_KINDS = ("loss", "perplexity", "bits_per_byte")  # of validation, as in val/<kind>/<source>
+
+
+class Validated(NamedTuple):
+    """What a validation found of one source, or of the mean of all."""
+
+    source: str
+    loss: float
+    """Nats per loss-bearing token."""
+    perplexity: float
+    unigram_perplexity: float | None
+    """See `RunRecord.unigram_perplexity`; None: a mean has none."""
+    bits_per_byte: float
+
+
+class RunRecord:
+    """The records of a run directory, read once. Lines that cannot be read are passed over, and counted.
+
+    Raises:
+        ValueError: the folder holds no run, or one that has not logged a step yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not (path / "environment.json").is_file():
+            raise ValueError(f"{path} holds no run: {_instead(path)}.")
+        self.path = path
+        self.unreadable: dict[str, int] = {}
+        """Lines that cannot be read, by file; files without any are not in it."""
+        self.environment = _environment(path / "environment.json")
+        self.metrics = Metrics.read(path / "metrics.jsonl", wanted=_is_drawn)
+        if self.metrics.n_unreadable:
+            self.unreadable["metrics.jsonl"] = self.metrics.n_unreadable
+        self.samples = self._read("samples.jsonl", step=int, prompt=str, response=str)
+        self.changes = [
+            (row["after_step"], key, pair)
+            for row in self._read("changes.jsonl", after_step=int, changes=dict)
+            for key, pair in row["changes"].items()
+            if not key.startswith(_WATCHERS)
+        ]
+        """(after which step, setting, [then, now]) of what was changed at a resume, but for who watches."""
+        self.faults = self._read("faults.jsonl", step=int, fault=str)
+        """Steps that were left out, or ended the run."""
+        if not self.metrics.n_rows:
+            raise ValueError(f"{path} has not logged a step yet: wait, or start it again.")
+
+    @cached_property
+    def settings(self) -> str:
+        """config.yaml as it is written."""
+        path = self.path / "config.yaml"
+        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+    @property
+    def responses(self) -> dict[str, list[tuple[int, str]]]:
+        """What was asked -> (step, what the model made of it) through time."""
+        through_time: dict[str, list[tuple[int, str]]] = {}
+        for sample in self.samples:
+            through_time.setdefault(asked(sample), []).append((sample["step"], sample["response"]))
+        return through_time
+
+    @property
+    def sources(self) -> list[str]:
+        """In the order of the curriculum."""
+        return list(self.environment["data"])
+
+    @property
+    def title(self) -> str:
+        """What the run is called, and how far it is."""
+        tokens = self.metrics.last("tokens")
+        said = "" if tokens is None else f", {tokens / 1e6:,.2f} million tokens"
+        return f"{self.path.name}: {self.metrics.last_step:,} steps{said}"
+
+    def by_source(self, prefix: str) -> Series:
+        """(steps, values) of a metric that every source has, values (sources, steps); 0 where a source did not take part yet."""
+        return self.metrics.table([f"{prefix}/{source}" for source in self.sources])
+
+    def unigram_perplexity(self, source: str) -> float:
+        """Of the unigram model of the source's training tokens, on its whole validation split."""
+        return float(np.exp(self.environment["data"][source]["unigram_loss"]))
+
+    @property
+    def validation(self) -> list[Validated]:
+        """The newest validation of each source that had one, and of their mean."""
+        validated = []
+        for source in [*self.sources, "mean"]:
+            loss, perplexity, bits = (self.metrics.last(f"val/{kind}/{source}") for kind in _KINDS)
+            if loss is not None and perplexity is not None and bits is not None:
+                unigram = None if source == "mean" else self.unigram_perplexity(source)
+                validated.append(Validated(source, loss, perplexity, unigram, bits))
+        return validated
+
+    @property
+    def saved_steps(self) -> list[int]:
+        """Steps at which a checkpoint was saved, as the logs of all starts of the run say."""
+        return self._steps_in_logs(r"saved checkpoints/(?:\w+/)?step_(\d+)\.pt")
+
+    @property
+    def resumed_steps(self) -> list[int]:
+        """Steps after which the run went on once it had been interrupted."""
+        return self._steps_in_logs(r"going on after step (\d+), from")
+
+    @property
+    def curves(self) -> Curves:
+        """What changes from step to step."""
+        of_gpu = self.metrics.last("memory/gpu_gb") is not None
+        return Curves(
+            title=self.title,
+            loss=self.metrics.series("train/loss"),
+            validation=self.metrics.series("val/loss/mean"),
+            learning_rate=self.metrics.series("train/lr"),
+            tokens_per_s=self.metrics.series("speed/tokens_per_s"),
+            memory_gb=self.metrics.series("memory/gpu_gb" if of_gpu else "memory/rss_gb"),
+            memory_of_gpu=of_gpu,
+            saved=self.saved_steps,
+            resumed=self.resumed_steps,
+            changed=sorted({step for step, _, _ in self.changes}),
+        )
+
+    def _read(self, name: str, **fields: Any) -> list[dict[str, Any]]:
+        """The rows of a file that have these fields, of these types; the others are counted."""
+        rows = list(read_objects(self.path / name))
+        right = [row for row in rows if row is not None and all(isinstance(row.get(k), t) for k, t in fields.items())]
+        if len(right) < len(rows):
+            self.unreadable[name] = len(rows) - len(right)
+        return right
+
+    def _steps_in_logs(self, pattern: str) -> list[int]:
+        said = rf"^\[[\d :-]+\] {pattern}"  # by the run itself: a sample stands further right
+        return sorted({int(step) for step in re.findall(said, self._logs, re.MULTILINE)})
+
+    @cached_property
+    def _logs(self) -> str:
+        return "".join(
+            path.read_text(encoding="utf-8", errors="replace") for path in sorted(self.path.glob("training_*.log"))
+        )
+
+
+def _is_drawn(key: str) -> bool:
+    return key in _READ_ALONE or (key.startswith(_READ) and not key.startswith("mix/tokens/"))
+
+
+def _environment(path: Path) -> dict[str, Any]:
+    try:
+        environment = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        environment = None
+    if not isinstance(environment, dict) or not isinstance(environment.get("data"), dict):
+        raise ValueError(f"{path} does not say what a run was trained with: it is damaged, or no run wrote it.")
+    return environment
+
+
+def _instead(path: Path) -> str:
+    """What to do where there is no run."""
+    if has_magic(str(path)) and not path.exists():
+        return "run= takes one of them, runs= compares all that a pattern names"
+    if path.is_file():
+        return "it is a file; name the run's folder"
+    runs = sorted(inner.parent for inner in path.glob("*/environment.json"))
+    if runs:
+        return f"of the {len(runs)} runs in it name one, such as run={runs[0]}, or compare them with runs='{path}/*'"
+    named = Path("runs") / path.name
+    if (named / "environment.json").is_file():
+        return f"the run of that name is run={named}"
+    return f"train one with python train.py name={path.name}"
+
+
+def asked(sample: Mapping[str, Any]) -> str:
+    """The prompt; the same words as a message and as a text to go on with are two."""
+    prompt: str = sample["prompt"]
+    return f"{prompt} (as a message)" if sample.get("chat") else prompt

@@ -1,0 +1,202 @@
+"""Training logs, RangeFlow-GPT's and ours: several files merged into one account of steps and samples.
+
+    [2025-11-18 07:15:06] Step    610 | Loss: 6.2691 | LR: 2.09e-04 | Tokens/s: 8,362 | GPU: 14.8GB | Time: 158s
+    [2026-11-22 02:00:00] step    610 | loss 3.4512 (3.4701) | lr 5.79e-04 | 128,514 tokens/s, MFU 41.2% | 3 h 12 min left
+    [2025-11-18 07:38:15] 📝 SAMPLES                              [2026-11-22 02:00:00] ── samples at step 610 ──────
+    [2025-11-18 07:38:16] The future of AI is → The future of AI is also
+    not only …                  (a response goes on until the next timestamp, or the rule of = or ─ that ends the block)
+    [2025-11-18 07:38:20] 💾 Checkpoint saved: checkpoints/checkpoint_step_700.pt       [2026-11-22 02:00:00] saved checkpoints/…
+    [2025-11-18 07:38:20] 🗑️  Removed old checkpoint: checkpoint_step_428.pt
+    ⚠️  Interrupted! Saving...                                    [2026-11-22 02:00:00] stopped by SIGTERM after step 612: …
+
+What is told of checkpoints and interruptions belongs to the last step before it in its file, and so do samples that name no
+step; "going on after step 610, from …" tells of an interruption at the last step logged up to there. Where several lines tell of
+the same step, the one with the latest timestamp stays; so it is with blocks of samples. What cannot be understood is counted and
+passed over: half a line where a disk was full, two writers in one line, bytes that are no text.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from analysis.text_logs.line_reader import LONGEST, pieces_of, read_lines, text_of
+from analysis.text_logs.step_columns import VALUES, StepTable
+
+_TIME = r"\d{4}-[01]\d-[0-3]\d [0-2]\d:[0-5]\d:[0-6]\d"
+_WHOLE = r"\d[\d,]{0,14}|nan|inf"
+_NUMBER = r"[+-]?(?:\d[\d,]*(?:\.\d*)?(?:e[+-]?\d{1,3})?|nan|inf)"
+# in bytes, as most lines need not become text; the groups are time, step and StepTable's values, as many as there are
+_STEP = re.compile(
+    rf"\[({_TIME})\] Step +(\d{{1,15}}) \| Loss: +({_NUMBER}) \| LR: ({_NUMBER}) \| Tokens/s: +({_WHOLE}) \| "
+    rf"GPU: ({_NUMBER})GB \| Time: (\d{{1,15}})s\s*".encode()
+)
+_OUR_STEP = re.compile(
+    rf"\[({_TIME})\] step +(\d{{1,15}}) \| loss +({_NUMBER})(?: \({_NUMBER}\))? \| lr ({_NUMBER})"
+    rf"(?: \| ({_NUMBER}) tokens/s(?:, MFU \S+%)?)? \| [\w, ]+ left\s*".encode()
+)
+_TIMED = re.compile(rf"\[({_TIME})\] ?(.*)", re.DOTALL)
+# what more there is to know of a run; a pictograph may have suffered from a wrong encoding: up to eight signs stand for it
+_EVENT = re.compile(
+    r"(?P<rule>[=─])(?P=rule){19,}\s*"
+    r"|(?P<samples>\S{1,8} +SAMPLES\s*|─+ samples at step (?P<step>\d[\d,]{0,14}) ─+\s*)"
+    r"|(?:\S{1,8} +Checkpoint saved:|saved) (?P<saved>\S.*\.pt)\s*"
+    r"|\S{1,8} +Removed old checkpoint: (?P<removed>\S.*\.pt)\s*"
+    r"|(?P<interrupted>\S{1,8} +Interrupted!.*|stopped (?:by \S+ )?after step \d.*)"
+    r"|going on after step (?P<gone_on>\d{1,15}), from .*"
+)
+_TORN = re.compile(rf"\[{_TIME}\]|\| (?:LR:|lr) \d|[Ss]tep +\d+ \|")  # two writers in one line, and parts of a step's
+_BEGINNING = re.compile(
+    r"[Ss](?:t(?:ep?)?)?|[Ss]tep *\d* *|saved(?: .*)?|[💾🗑📝].*|─+ .*"
+)  # of an event or step without its end
+_INDENT = "    "  # of the further lines of a sample, in our logs
+
+
+@dataclass
+class TrainingLog:
+    """The account of all files."""
+
+    steps: StepTable = field(default_factory=StepTable)
+    samples: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """By step, as llm_training_samples.json has them."""
+    n_files: int = 0
+    n_lines: int = 0
+    n_not_understood: int = 0
+    first_not_understood: str = ""
+    """Where it is, and how it begins; none: empty."""
+
+
+def read_logs(paths: Sequence[Path]) -> TrainingLog:
+    """Read and merge; of lines with the same step and timestamp, that of the last file in `paths` stays."""
+    log = TrainingLog()
+    gone_on: set[tuple[int, bytes]] = set()
+    for path in paths:
+        reader = _FileReader(log, gone_on)
+        number = 0
+        for number, line in enumerate(read_lines(path), 1):
+            if reader.take_step(line) or (len(line) <= LONGEST and reader.take_other(line)):
+                continue
+            log.n_not_understood += 1
+            if not log.first_not_understood:
+                log.first_not_understood = f"line {number:,} of {path}, {text_of(line[:60])!r}"
+        reader.end_samples()
+        log.n_files += 1
+        log.n_lines += number
+    log.steps.set_gone_on(gone_on)
+    return log
+
+
+class _FileReader:
+    """Where the reading of one file stands."""
+
+    def __init__(self, log: TrainingLog, gone_on: set[tuple[int, bytes]]) -> None:
+        self._log = log
+        self._gone_on = gone_on
+        self._step: int | None = None  # the last one so far
+        self._entry: int | None = None  # its entry, if no later line has taken its place
+        self._block: dict[str, Any] | None = None  # of samples, while it lasts
+        self._rule = ""  # what its end is made of
+        self._sample: list[str] = []  # lines of its last one
+        self._sample_time = ""
+        self._length = 0  # in characters, of what was added to the first line
+        self._noted = False  # the line before may go on
+
+    def take_step(self, line: bytes) -> bool:
+        """Whether it is the line of a step."""
+        match = _STEP.fullmatch(line) or _OUR_STEP.fullmatch(line)
+        if match is None:
+            return False
+        time, step, *texts = match.groups(b"nan")
+        self._step = int(step)
+        values = [float(text.replace(b",", b"")) for text in texts]
+        self._entry = self._log.steps.add(self._step, time, values + [math.nan] * (len(VALUES) - len(values)))
+        if self._block:
+            self.end_samples()
+        self._noted = False
+        return True
+
+    def take_other(self, line: bytes) -> bool:
+        """Whether it is any other line of a log, or what a fault has left of some."""
+        pieces = pieces_of(line)
+        return bool(pieces) and all([self.take_step(piece) or self._take_text(text_of(piece)) for piece in pieces])
+
+    def _take_text(self, text: str) -> bool:
+        if self._rule == "─" and self._sample and text.startswith(_INDENT):
+            return self._continue(text.removeprefix(_INDENT))
+        if timed := _TIMED.fullmatch(text):
+            return self._take_timed(*timed.groups())
+        event = _EVENT.fullmatch(text)
+        if event and event["interrupted"]:
+            self._interrupt()
+            return True
+        if event and event["rule"] and self._rule in ("", event["rule"]):
+            self.end_samples()
+            return True
+        if _TORN.search(text):
+            return False
+        if self._sample:
+            return self._continue(text)
+        return not text.strip() or (self._noted and text.startswith("  "))
+
+    def _take_timed(self, time: str, text: str) -> bool:
+        event = _EVENT.fullmatch(text)
+        if event is None and (_TORN.search(text) or _BEGINNING.fullmatch(text)):
+            return False
+        self._end_sample()
+        kind = event.lastgroup if event else None
+        self._noted = kind is None
+        if event is None:
+            if self._block:
+                self._sample, self._sample_time, self._length = [text], time, 0
+        elif kind == "samples":
+            return self._begin_samples(time, ours=event["step"])
+        elif kind == "rule":
+            self.end_samples()
+        elif kind == "gone_on":
+            self._gone_on.add((int(event["gone_on"]), time.encode()))
+        elif kind == "interrupted":
+            self._interrupt()
+        elif self._entry is not None:
+            tell = self._log.steps.set_saved if kind == "saved" else self._log.steps.set_removed
+            tell(self._entry, event["saved"] or event["removed"])
+        return True
+
+    def _interrupt(self) -> None:
+        if self._entry is not None:
+            self._log.steps.set_interrupted(self._entry)
+
+    def _begin_samples(self, time: str, *, ours: str | None) -> bool:
+        self.end_samples()
+        step = self._step if ours is None else int(ours.replace(",", ""))
+        if step is None:
+            return False
+        self._block = {"step": step, "timestamp": time, "samples": []}
+        self._rule = "=" if ours is None else "─"
+        return True
+
+    def _continue(self, text: str) -> bool:
+        """Anything may follow where a log was torn inside a block: no sample grows without end."""
+        self._length += len(text) + 1
+        if self._length > LONGEST:
+            return False
+        self._sample.append(text)
+        return True
+
+    def _end_sample(self) -> None:
+        prompt, arrow, response = "\n".join(self._sample).partition("→")
+        if self._block and arrow:
+            response = response.removeprefix(" ").rstrip("\n")
+            sample = {"prompt": prompt.removesuffix(" "), "response": response, "timestamp": self._sample_time}
+            self._block["samples"].append(sample)
+        self._sample = []
+
+    def end_samples(self) -> None:
+        """Nothing of what follows belongs to a block of samples any more."""
+        self._end_sample()
+        if self._block and self._block["samples"]:
+            known = self._log.samples.get(self._block["step"])
+            if known is None or known["timestamp"] <= self._block["timestamp"]:
+                self._log.samples[self._block["step"]] = self._block
+        self._block, self._rule = None, ""

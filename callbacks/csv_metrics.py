@@ -1,0 +1,59 @@
+"""metrics.csv: metrics.jsonl for a spreadsheet."""
+
+import csv
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+
+from callbacks.metrics_tail import RowReader
+from gpt_lightning.jsonl import rows_of
+from gpt_lightning.loggers.console_logger import Terminal
+from gpt_lightning.loggers.jsonl_file import LineFile
+
+
+class MetricsTable(RowReader):
+    """Writes a row for each of metrics.jsonl's, and a column for each metric; what a step did not measure is empty.
+
+    The first row of a start, and one that brings a new column, write the whole file anew.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._columns: list[str] = []
+        self._lines = LineFile(Path())
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self._lines = LineFile(Path(trainer.default_root_dir) / "metrics.csv")
+
+    def take(self, trainer: L.Trainer, rows: Iterable[dict[str, Any]]) -> None:
+        new = list(rows) if self._columns else []
+        if self._columns and all(row.keys() <= set(self._columns) for row in new):
+            failure = self._lines.append(_table(new, self._columns))
+        else:
+            failure = self._write_anew()
+        Terminal.of(trainer).complain("metrics.csv", failure)
+
+    def _write_anew(self) -> OSError | None:
+        path = self._lines.path
+        source, temporary = path.with_suffix(".jsonl"), path.with_name(f".{path.name}.tmp")
+        columns = list(dict.fromkeys(key for row in rows_of(source) for key in row))
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write(",".join(columns) + "\n")
+                file.writelines(_table([row], columns) + "\n" for row in rows_of(source))
+            temporary.replace(path)
+        except OSError as error:
+            self._columns = []  # the next row tries again
+            return error
+        self._columns, self._lines = columns, LineFile(path)
+        return None
+
+
+def _table(rows: Iterable[dict[str, Any]], columns: list[str]) -> str:
+    """Lines of the table, the last one without its end."""
+    text = io.StringIO()
+    csv.DictWriter(text, columns, lineterminator="\n").writerows(rows)
+    return text.getvalue().removesuffix("\n")

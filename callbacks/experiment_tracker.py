@@ -1,0 +1,104 @@
+"""The rows of metrics.jsonl for a service that keeps runs: Weights & Biases or MLflow."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from callbacks.metrics_tail import RowReader
+from gpt_lightning.durable_files import write_durably
+from gpt_lightning.loggers.console_logger import Terminal
+
+
+class PassedOn(RowReader):
+    """Sends each row once, however often the run is killed and goes on: the service itself is asked up to which step it has them.
+
+    What a service does not take does not stop a run: this start goes on without it, and the next one sends what is missing.
+
+    Args:
+        logger: Lightning's, which begins or finds its run when it is opened.
+        kind: of the service, as in `logger=<kind>`.
+        record: the file in the run directory that says which run there this one is.
+        identity: what that file says beside the run's id.
+    """
+
+    def __init__(self, logger: Any, *, kind: str, record: Path, identity: dict[str, Any]) -> None:
+        super().__init__()
+        self._logger = logger
+        self._kind = kind
+        self._record = record
+        self._identity = identity
+        self._sent = 0  # up to this step
+        self._is_open = False
+        self._gave_up = False
+
+    def open(self, hyperparameters: dict[str, bool | float | str]) -> None:
+        """Begin the run there, with its hyperparameters, or go on with it.
+
+        Raises:
+            ValueError: the service does not let it.
+        """
+        try:
+            experiment, number = self._logger.experiment, self._logger.version
+            if isinstance(self._logger, WandbLogger):
+                self._sent = (
+                    experiment.starting_step - 1
+                )  # of a run that it keeps offline always -1: its folder is whole
+            else:
+                self._sent = max((point.step for point in experiment.get_metric_history(number, "step")), default=0)
+            if self._sent <= 0:
+                self._logger.log_hyperparams(hyperparameters)
+        except Exception as error:  # each service has its own
+            raise ValueError(
+                f"logger={self._kind} cannot begin: {_sentence(error)}. Set that right, or take another logger=…."
+            ) from error
+        self._is_open = True
+        write_durably(self._record, {**self._identity, "id": number})
+
+    def take(self, trainer: L.Trainer, rows: Iterable[dict[str, Any]]) -> None:
+        if self._gave_up:
+            return
+        try:
+            for row in rows:
+                if row["step"] > self._sent:
+                    if isinstance(self._logger, WandbLogger):  # Lightning's own way counts W&B's steps otherwise
+                        axis = {"trainer/global_step": row["step"]}
+                        self._logger.experiment.log(row | axis, step=row["step"])
+                    else:
+                        self._logger.log_metrics(row, step=row["step"])
+        except Exception as error:  # as above
+            self._give_up(trainer, error)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        super().on_train_end(trainer, pl_module)
+        self._close(trainer, "success")
+
+    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
+        self._close(trainer, "failed")
+
+    @rank_zero_only
+    def _close(self, trainer: L.Trainer, status: str) -> None:
+        if not self._is_open:
+            return
+        try:
+            self._logger.finalize(status)
+            if isinstance(self._logger, WandbLogger):  # it would only end with the process
+                self._logger.experiment.finish(exit_code=int(status != "success"))
+        except Exception as error:  # as above
+            self._give_up(trainer, error)
+
+    def _give_up(self, trainer: L.Trainer, error: Exception) -> None:
+        if not self._gave_up:
+            Terminal.of(trainer).note(
+                f"logger={self._kind} takes no more rows ({_sentence(error)}): this start goes on without it, and the next one "
+                "sends what is missing",
+                style="bold red",
+            )
+        self._gave_up = True
+
+
+def _sentence(error: Exception) -> str:
+    return " ".join(str(error).split())[:300].rstrip(".")

@@ -1,0 +1,42 @@
+"""Taking the rows of metrics.jsonl on to another place."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.utilities import rank_zero_only
+
+from callbacks.throughput import Throughput
+from gpt_lightning.jsonl import rows_of
+
+
+class RowReader(L.Callback, ABC):
+    """Calls `take` with the rows that a run has written, from its first one on; it must stand behind RunLog.
+
+    So a start that goes on, or that takes up a further place, brings that up to date first: metrics.jsonl is the truth.
+    """
+
+    def __init__(self) -> None:
+        self._offset = 0  # bytes of metrics.jsonl that were read
+
+    @abstractmethod
+    def take(self, trainer: L.Trainer, rows: Iterable[dict[str, Any]]) -> None:
+        """The rows that are new, in their order."""
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx % trainer.accumulate_grad_batches == 0:
+            self._read(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self._read(trainer)
+
+    @rank_zero_only
+    def _read(self, trainer: L.Trainer) -> None:
+        path = Path(trainer.default_root_dir) / "metrics.jsonl"
+        size = path.stat().st_size if path.exists() else 0
+        if size > self._offset:
+            begin, self._offset = self._offset, size
+            with Throughput.paused(trainer):
+                self.take(trainer, rows_of(path, begin=begin))

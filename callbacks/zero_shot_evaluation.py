@@ -1,0 +1,87 @@
+"""A task of questions, such as HellaSwag, asked every so many steps."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
+
+from callbacks.step_callback import StepCallback, log_metrics
+from callbacks.throughput import Throughput
+from data_modules.corpora import open_records
+from gpt_lightning.evaluation import QuestionTemplate, Score, batches, score
+from gpt_lightning.evaluation.scored_tasks import ScoredTask, question_task, questions_in
+from gpt_lightning.loggers.console_logger import Terminal
+from gpt_lightning.sharding import whole_model
+
+_BATCH_TOKENS = 8192  # that are read at once
+
+
+class ZeroShot(StepCallback):
+    """Logs `zero_shot/<task>_<protocol>_<questions>_every_<every>/<metric>`: a name that says what it is of.
+
+    The questions are always the same ones, spread evenly over the task's. The first rank asks them, and the others wait.
+
+    Args:
+        every: steps between examinations.
+        name: of the task.
+        questions: how many are asked.
+        task: conf/task/<name>.yaml.
+        path: a file with the task's records; None: the hub.
+    """
+
+    def __init__(
+        self,
+        *,
+        every: int,
+        name: str,
+        questions: int,
+        task: Mapping[str, Any],
+        path: str | None = None,
+    ) -> None:
+        super().__init__(every=every)
+        if not isinstance(questions, int) or questions < 1:
+            raise ValueError(
+                f"callbacks: questions is {questions!r} for {name}: it must be a number of them, 1 or more."
+            )
+        self._name, self._n_questions, self._task, self._path = name, questions, task, path
+        self._opened: ScoredTask | None = None
+
+    def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+        """Read the questions, before anything is written.
+
+        Raises:
+            ValueError: they cannot be read, or cannot be asked.
+        """
+        if self._opened is not None or not trainer.is_global_zero:
+            return
+        rows, origin = open_records(self._path, self._task["hub"])
+        questions, left_out = questions_in(rows, QuestionTemplate.of(self._task), limit=self._n_questions)
+        self._opened = question_task(
+            self._name,
+            questions,
+            trainer.datamodule.tokenizer,  # type: ignore[attr-defined]
+            protocol=self._task["protocol"],
+            max_seq_len=pl_module.model.config.max_seq_len,
+            data=origin,
+            left_out=left_out,
+        )
+
+    def on_step(self, trainer: L.Trainer, module: Any) -> None:
+        module.settle()
+        with Throughput.paused(trainer):
+            model = whole_model(module.model, keep=trainer.is_global_zero)
+            if model is None or self._opened is None:
+                return
+            requests = self._opened.requests
+            scores: dict[int, Score] = {}
+            for group in batches(requests, batch_tokens=_BATCH_TOKENS):
+                scores |= zip(group, score(model, [requests[n] for n in group]), strict=True)
+            figures = self._opened.figures([scores[n] for n in range(len(requests))])
+            prefix = f"zero_shot/{self._name}_{self._task['protocol']}_{figures['acc'].n}_every_{self.every}"
+            log_metrics(trainer, {f"{prefix}/{metric}": figure.value for metric, figure in figures.items()})
+            accuracy = figures["acc"]
+            Terminal.of(trainer).note(
+                f"  {self._name} ({self._task['protocol']}): acc {accuracy.value:.3f}, 95 % from {accuracy.low:.3f} to "
+                f"{accuracy.high:.3f} ({accuracy.n:,} questions)",
+                style="green",
+            )

@@ -1,0 +1,133 @@
+"""What the verbs share: the command line and errors in one sentence.
+
+A verb is a file like train.py: a plain function of a dict, and a shell of @hydra.main around it. Hydra and OmegaConf end
+here; what goes on to the packages are dicts, dataclasses and objects. What verbs are made of lies in
+`running/`.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from gpt_lightning.console import guard_streams, say, unwritten, visible
+from running.config.allowed_targets import typed, typed_targets
+from running.config.command_help import help_of
+from running.config.command_line import check_command_line, flags_and_settings, said_besides
+from running.config.command_line_quoting import quote_texts
+from running.config.compose import (
+    CONF,
+    compose_config,
+    flatten,
+    group_choices,
+    path_of,
+    read_choice,
+    read_config,
+    to_dict,
+    write_config,
+)
+from running.config.init_from_architecture import architecture_settings
+from running.interrupts import SENTENCE, one_sentence
+from running.sweeps.multirun import Multirun, end_with_sweep
+from running.sweeps.sweep_job import multirun_of, run_as_process, run_here
+from running.training import bus_error, process_group
+
+__all__ = [
+    "CONF",
+    "check_command_line",
+    "compose_config",
+    "flatten",
+    "group_choices",
+    "path_of",
+    "quote_texts",
+    "read_choice",
+    "read_config",
+    "run",
+    "start",
+    "to_dict",
+    "write_config",
+]
+
+
+def start(
+    hydra_main: Callable[[], None], verb: str, *, after_multirun: Callable[[Multirun], None] | None = None
+) -> None:
+    """Run a verb: check the command line first, so that a typo costs one sentence and not a page.
+
+    Args:
+        hydra_main: what Hydra has made of the verb.
+        verb: its name.
+        after_multirun: says in short what came of the jobs, however the multirun has ended.
+    """
+    end_with_sweep()
+    guard_streams()
+    with one_sentence(), ExitStack() as held:
+        arguments = sys.argv[1:] = quote_texts(sys.argv[1:])
+        try:
+            if flags_and_settings(arguments).help:
+                say(help_of(verb))
+                return
+            config = check_command_line(verb, arguments)
+            arguments += architecture_settings(flags_and_settings(arguments).overrides)
+            sys.argv[1:] = arguments
+            sweep = None if config is None else held.enter_context(multirun_of(verb, config))
+        except ValueError as error:
+            sys.exit(visible(f"error: {error}"))
+        if config is None or sweep is None:
+            hydra_main()
+            return
+        sys.argv[1:] = [*arguments, *said_besides(flags_and_settings(arguments).overrides, config)]
+        if after_multirun:
+            held.callback(after_multirun, sweep)
+        hydra_main()
+        sweep.end()
+
+
+def run(
+    verb: Callable[[dict[str, Any]], Any],
+    config: DictConfig,
+    *,
+    answer: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    prints_result: bool = False,
+) -> Any:
+    """Call a verb with its config as a plain dict; as a job of a multirun, in a process of its own.
+
+    A ValueError or OSError is an answer to the user and becomes one sentence; GPT_LIGHTNING_TRACEBACK=1 shows the rest.
+
+    Args:
+        verb: what to call.
+        config: what Hydra has composed.
+        answer: what is asked instead, and needs no process, if this is a job of a multirun; None: it needs one.
+        prints_result: what it prints is what it is called for, so that it has failed if standard output did not take it.
+    """
+    own = typed_targets(HydraConfig.get().overrides.task)
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        with typed(own):
+            return run_here(answer, config) if answer else run_as_process(config)
+    bus_error.is_said(lambda: [])
+    try:
+        with typed(own):
+            verb(to_dict(config))
+            if prints_result and (lost := unwritten()):
+                raise OSError(f"not all of the output was written: {lost.strerror}.")
+    except KeyboardInterrupt:
+        say(SENTENCE, error=True)
+        process_group.leave(130)
+    except Exception as error:
+        if code := getattr(error, "exit_code", None):
+            if isinstance(error, process_group.RankLost):  # of the other ends the run itself has said all
+                say(f"error: {error}", error=True)  # in one piece: other ranks say the same
+            process_group.leave(code)
+        is_answer = isinstance(error, (ValueError, OSError))
+        if not is_answer or os.environ.get("GPT_LIGHTNING_TRACEBACK"):
+            say(traceback.format_exc(), error=True)
+        if not is_answer:
+            process_group.leave(1)
+        process_group.leave(f"error: {error}")
+    return None

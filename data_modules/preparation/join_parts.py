@@ -1,0 +1,115 @@
+"""Parts to a source: their shards are renamed, none is copied, and source.json is written last."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_modules.preparation.duplicate_detection import n_different
+from data_modules.preparation.parallel_tokenization import MIXED
+from data_modules.preparation.resumable_part import BAD_NAMED
+from data_modules.preparation.validation_split import SPLITS
+from data_modules.shard_files import sealed
+from gpt_lightning.durable_files import sync_folder, write_durably
+
+_AT_ONCE = 1 << 20  # tokens
+
+
+def join_parts(
+    states: Sequence[Mapping[str, Any]], folders: Sequence[Path], target: Path, *, information: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Make one source of parts that are done, in their order; interrupted, it is done again from the beginning.
+
+    Args:
+        states: what is in each part's part.json.
+        target: the source's folder.
+        information: what source.json says that does not follow from the parts.
+
+    Raises:
+        ValueError: some parts are chat and others are not.
+    """
+    kinds = {state["masked"] for state in states} - {None}
+    if len(kinds) > 1:
+        raise ValueError(MIXED)
+    masked = True in kinds
+    joined = folders[0].parent / "joined"
+    splits = {}
+    counts = {}
+    for split in SPLITS:
+        (joined / split).mkdir(parents=True, exist_ok=True)
+        entries: list[dict[str, Any]] = []
+        for state, folder in zip(states, folders, strict=True):
+            for number, shard in enumerate((state["splits"][split] or {"shards": []})["shards"]):
+                # of a part that an earlier version prepared only the first
+                checksums = [key for key in ("sha256", "crc32_per_mib") if key in shard]
+                entries.append({"tokens": shard["tokens"], **{key: {} for key in checksums}})
+                for kind in ("tokens", "mask") if masked else ("tokens",):
+                    name = f"{kind}_{len(entries) - 1:04d}.npy"
+                    old, new = folder / split / f"{kind}_{number:04d}.npy", joined / split / name
+                    if old.exists():
+                        old.replace(new)
+                    for key in checksums:
+                        entries[-1][key][name] = shard[key][old.name]
+        sync_folder(joined / split)
+        totals = [state["splits"][split] or {"documents": 0, "bytes": 0} for state in states]
+        counts[split], bearing = _count_ids(
+            joined / split, len(entries), masked, information["tokenizer"]["vocab_size"]
+        )
+        splits[split] = {
+            "documents": sum(total["documents"] for total in totals),
+            "tokens": sum(shard["tokens"] for shard in entries),
+            "loss_bearing_tokens": bearing,
+            "bytes": sum(total["bytes"] for total in totals),
+            "dtype": np.dtype(np.uint16 if information["tokenizer"]["vocab_size"] <= 2**16 else np.uint32).name,
+            "masked": masked,
+            "shards": entries,
+        }
+    documents = sum(state["documents"] for state in states)
+    content = {
+        **information,
+        "splits": splits,
+        "documents": documents
+        - sum(state["duplicates"] for state in states) * (states[0]["request"]["deduplicate"] is not None),
+        "records": sum(state["records"] for state in states),
+        "bad_records": {
+            "count": sum(state["bad"]["count"] for state in states),
+            "first": list(chain.from_iterable(state["bad"]["first"] for state in states))[:BAD_NAMED],
+        },
+        "duplicates": {
+            "count": documents - n_different(folder / "seen.sqlite" for folder in folders),
+            "removed": states[0]["request"]["deduplicate"] == "exact",
+        },
+        "unigram_loss": unigram_loss(counts["train"], counts["val"]),
+    }
+    content = sealed(content)
+    write_durably(joined / "source.json", content)
+    joined.replace(target)
+    sync_folder(target.parent)
+    for folder in folders:
+        (folder / "part.json").unlink(missing_ok=True)  # so that nobody who finds the rest takes it for a part
+    shutil.rmtree(folders[0].parent)
+    return content
+
+
+def unigram_loss(train_counts: np.ndarray, val_counts: np.ndarray) -> float:
+    """Nats per loss-bearing validation token of the unigram model of the training tokens, add-one smoothed.
+
+    What a model reaches that knows how often each token occurs and nothing else: the line that a run must leave behind.
+    """
+    log_probabilities = np.log(train_counts + 1) - np.log(train_counts.sum() + len(train_counts))
+    return float(-(val_counts * log_probabilities).sum() / max(1, val_counts.sum()))
+
+
+def _count_ids(folder: Path, n_shards: int, masked: bool, vocab_size: int) -> tuple[np.ndarray, int]:
+    """How often each id occurs among the loss-bearing tokens of a split, and how many these are."""
+    counts = np.zeros(vocab_size, dtype=np.int64)
+    for number in range(n_shards):
+        ids = np.load(folder / f"tokens_{number:04d}.npy")
+        if masked:
+            ids = ids[np.load(folder / f"mask_{number:04d}.npy")]
+        for start in range(0, len(ids), _AT_ONCE):  # eight bytes a token are taken for them
+            counts += np.bincount(ids[start : start + _AT_ONCE], minlength=vocab_size)
+    return counts, int(counts.sum())

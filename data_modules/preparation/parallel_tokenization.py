@@ -1,0 +1,192 @@
+"""Chunks to tokens, in as many processes as there are cores, in order."""
+
+import os
+import traceback
+from collections import deque
+from collections.abc import Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+from typing import NamedTuple
+
+import numpy as np
+
+from data_modules.child_processes import Children
+from data_modules.corpora.corpus import BadRecord, Chunk, Corpus, Document, identity_of, text_of
+from data_modules.preparation.preparation_settings import Recipe
+from data_modules.preparation.validation_split import cut_tail, digest_of, first_position, for_validation, position_of
+from gpt_lightning.tokenizer import Tokenizer
+from gpt_lightning.tokenizer.base import CHAT_START
+
+MIXED = "the source holds texts and conversations: split it in two."
+
+
+class Encoded(NamedTuple):
+    """The documents of a chunk as tokens. (n,) arrays go by document, or by half of one where the split cuts them."""
+
+    ids: np.ndarray  # (tokens,) uint16 or uint32, with the end-of-text ids: behind each document; `tail`: before each
+    mask: np.ndarray | None  # (tokens,) bool: does the token bear loss? None: all of them do
+    lengths: np.ndarray  # (n,) int64, tokens
+    for_val: np.ndarray  # (n,) bool
+    n_bytes: np.ndarray  # (n,) int64, UTF-8 bytes of text
+    digests: list[bytes]  # of each document
+    bad: list[tuple[int, str]]  # (how many documents stand before it, what is wrong and where) of each bad record
+
+
+class Encoder:
+    """Turns chunks of one corpus into tokens. It can be pickled."""
+
+    def __init__(self, corpus: Corpus, tokenizer: Tokenizer, recipe: Recipe) -> None:
+        self._corpus = corpus
+        self._tokenizer = tokenizer
+        self._recipe = recipe
+        self._first_position = first_position(corpus)
+
+    def encode(self, file: int, chunk: Chunk) -> Encoded:
+        """Raises ValueError: texts and conversations are mixed, or conversations meet a tokenizer without chat tokens."""
+        documents: list[Document] = []
+        bad: list[tuple[int, str]] = []
+        for where, document in self._corpus.documents(file, chunk):
+            if isinstance(document, BadRecord):
+                bad.append((len(documents), f"{where}: {document}"))
+            else:
+                documents.append(document)
+        is_chat = any(isinstance(document, list) for document in documents)
+        if is_chat:
+            self._refuse_mixtures(documents)
+        digests = [digest_of(identity_of(document)) for document in documents]
+        if self._recipe.split == "tail":
+            texts = [
+                piece for document in documents for piece in cut_tail(text_of(document), self._recipe.val_fraction)
+            ]
+            for_val = np.arange(len(texts)) % 2 == 1
+            documents = list(texts)
+        else:
+            texts = [text_of(document) for document in documents]
+            positions = np.array([position_of(text) for text in texts])
+            for_val = for_validation(positions, self._recipe.val_fraction, self._first_position)
+        encoded, masks = self._tokens(documents, is_chat)
+        return Encoded(
+            ids=np.concatenate(encoded) if encoded else np.zeros(0, self._dtype),
+            mask=np.concatenate(masks) if masks else None,
+            lengths=np.array([len(ids) for ids in encoded], dtype=np.int64),
+            for_val=for_val,
+            n_bytes=np.array([len(text.encode()) for text in texts], dtype=np.int64),
+            digests=digests,
+            bad=bad,
+        )
+
+    @property
+    def _dtype(self) -> np.dtype:
+        return np.dtype(np.uint16 if self._tokenizer.vocab_size <= 2**16 else np.uint32)
+
+    def _tokens(self, documents: list[Document], is_chat: bool) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Ids of each document with its end-of-text id, and of conversations the loss mask, which leaves that id out."""
+        end = np.array([self._tokenizer.eot_id], dtype=self._dtype)
+        if is_chat:
+            pairs = [self._tokenizer.encode_chat(document) for document in documents if not isinstance(document, str)]
+            ids = [np.array([*ids, self._tokenizer.eot_id], dtype=self._dtype) for ids, _ in pairs]
+            return ids, [np.array([*mask, 0], dtype=np.bool_) for _, mask in pairs]
+        encoded = self._tokenizer.encode_batch([document for document in documents if isinstance(document, str)])
+        if self._recipe.split == "tail":
+            return [np.concatenate([end, ids.astype(self._dtype)]) for ids in encoded], []
+        return [np.concatenate([ids.astype(self._dtype), end]) for ids in encoded], []
+
+    def _refuse_mixtures(self, documents: list[Document]) -> None:
+        if not all(isinstance(document, list) for document in documents):
+            raise ValueError(MIXED)
+        if CHAT_START not in self._tokenizer.special_ids:
+            raise ValueError(
+                f"the source is chat, and tokenizer {self._tokenizer.name} has no chat tokens: use gpt2_chatml or one trained "
+                "here."
+            )
+        if self._recipe.split == "tail":
+            raise ValueError("the source is chat, and split=tail cuts texts: use split=hash.")
+
+
+def encode_in_order(
+    encoder: Encoder, chunks: Iterable[tuple[int, Chunk]], *, workers: int
+) -> Generator[tuple[int, Chunk, Encoded], None, None]:
+    """(file, chunk without its payload, tokens) of each (file, chunk), in their order.
+
+    At most two chunks a worker are under way, so memory does not depend on how much there is to do.
+
+    Args:
+        workers: processes; 1: this one alone.
+
+    Raises:
+        ValueError: a worker raised it, or died.
+    """
+    if workers == 1:
+        for file, chunk in chunks:
+            yield file, chunk._replace(payload=None), encoder.encode(file, chunk)
+        return
+    pool = _Workers(encoder, workers)
+    under_way: deque[tuple[int, Chunk, Future[Encoded]]] = deque()
+    try:
+        for file, chunk in chunks:
+            under_way.append((file, chunk._replace(payload=None), pool.submit(file, chunk)))
+            if len(under_way) > 2 * workers:
+                yield _finished(under_way)
+        while under_way:
+            yield _finished(under_way)
+    finally:
+        pool.end()
+
+
+def _finished(under_way: deque[tuple[int, Chunk, Future[Encoded]]]) -> tuple[int, Chunk, Encoded]:
+    file, chunk, future = under_way.popleft()
+    return file, chunk, future.result()
+
+
+class _Workers:
+    """Child processes, and a thread for each that waits for its answers."""
+
+    def __init__(self, encoder: Encoder, number: int) -> None:
+        self._threads = ThreadPoolExecutor(number)
+        self._children = Children(_work, encoder, number)
+        self._idle: SimpleQueue[Connection] = SimpleQueue()
+        for child in self._children.all:
+            self._idle.put(child.connection)
+
+    def submit(self, file: int, chunk: Chunk) -> Future[Encoded]:
+        return self._threads.submit(self._ask, file, chunk)
+
+    def _ask(self, file: int, chunk: Chunk) -> Encoded:
+        connection = self._idle.get()
+        try:
+            connection.send((file, chunk))
+            answer: Encoded | Exception = connection.recv()
+        except (EOFError, OSError) as error:
+            raise ValueError(
+                f"one of the {len(self._children.all)} workers was killed, perhaps for want of memory: start the same command "
+                "with fewer workers; it goes on where it stopped."
+            ) from error
+        finally:
+            self._idle.put(connection)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def end(self) -> None:
+        """Leave nothing of them, whatever they are doing."""
+        self._children.end()
+        self._threads.shutdown(cancel_futures=True)
+        while not self._idle.empty():
+            self._idle.get().close()
+
+
+def _work(encoder: Encoder, connection: Connection) -> None:
+    """A worker's whole life."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the cores are taken by the other workers
+    while True:
+        file, chunk = connection.recv()
+        connection.send(_answer(encoder, file, chunk))
+
+
+def _answer(encoder: Encoder, file: int, chunk: Chunk) -> Encoded | Exception:
+    try:
+        return encoder.encode(file, chunk)
+    except Exception as error:
+        error.add_note(traceback.format_exc())
+        return error

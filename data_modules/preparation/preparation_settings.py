@@ -1,0 +1,43 @@
+"""What decides a source's shards, beside its corpus and its tokenizer."""
+
+from dataclasses import dataclass
+
+from data_modules.preparation.validation_split import RULES
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How documents become shards.
+
+    Raises:
+        ValueError: a value is out of its range.
+    """
+
+    val_fraction: float = 0.01
+    """Share of the documents (`tail`: of each document's characters) set aside for validation; never none at all."""
+    split: str = "hash"
+    """`hash` or `tail`, see data_modules/preparation/validation_split.py."""
+    limit_tokens: int | None = None
+    """Take documents until they make this many tokens, training and validation together; None: all of them."""
+    on_bad_record: str = "error"
+    """`error`, or `skip`: count the bad records, and give up if they are more than one in a thousand."""
+    deduplicate: str | None = None
+    """`exact`: of documents with equal texts, keep the first."""
+    shard_tokens: int = 10_000_000
+    """A shard ends with the document that reaches this many tokens."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.val_fraction < 1:
+            raise ValueError(f"val_fraction is {self.val_fraction}: it must lie between 0 and 1.")
+        for name, value, allowed in (
+            ("split", self.split, RULES),
+            ("on_bad_record", self.on_bad_record, ("error", "skip")),
+            ("deduplicate", self.deduplicate, (None, "exact")),
+        ):
+            if value not in allowed:
+                choices = " or ".join("null" if choice is None else choice for choice in allowed)
+                raise ValueError(f"{name} is {value}: it must be {choices}.")
+        for name in ("limit_tokens", "shard_tokens"):
+            number = getattr(self, name)
+            if number is not None and (not isinstance(number, int) or number < 1):
+                raise ValueError(f"{name} is {number!r}: it must be a whole number of tokens, 1 or more.")

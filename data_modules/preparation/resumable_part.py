@@ -1,0 +1,245 @@
+"""A part of a source: some of its input files, as shards, in a folder from which anybody can go on who is interrupted.
+
+    <part>/part.json               what was asked for, how far it is, what it holds; "done" when nothing is missing
+    <part>/{train,val}/            shards; the one being written ends in .unfinished
+    <part>/seen.sqlite             digests of the documents
+    <part>/lock, owner             held by the process that is at work
+
+Every few seconds everything is brought to the disk and then part.json replaced: whatever was written after that is taken back
+by whoever goes on, so the bytes are the same however often it was interrupted.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_modules.corpora.corpus import Chunk, Corpus
+from data_modules.preparation.duplicate_detection import SeenTexts
+from data_modules.preparation.parallel_tokenization import MIXED, Encoded, Encoder, encode_in_order
+from data_modules.preparation.preparation_settings import Recipe
+from data_modules.preparation.progress import Progress
+from data_modules.preparation.shard_writer import ShardWriter
+from data_modules.preparation.validation_split import SPLITS
+from gpt_lightning.durable_files import write_durably
+from gpt_lightning.tokenizer import Tokenizer
+
+COMMIT_SECONDS = 2.0
+BAD_SHARE = 0.001  # more bad records than this are no accident
+BAD_NAMED = 10
+_MANY_RECORDS = 100_000
+
+
+class Part:
+    """The work on one part.
+
+    Args:
+        files: which of the corpus's files, in order.
+        group_of: a number for each of the corpus's files; a shard never holds documents of two groups.
+        request: all that was asked for, which decides the bytes; a part that was begun with another one is refused.
+
+    Raises:
+        ValueError: the folder holds a part with another request.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        corpus: Corpus,
+        files: range,
+        group_of: Sequence[int],
+        tokenizer: Tokenizer,
+        recipe: Recipe,
+        request: dict[str, Any],
+    ) -> None:
+        self.folder = folder
+        self._corpus = corpus
+        self._files = files
+        self._group_of = group_of
+        self._tokenizer = tokenizer
+        self._recipe = recipe
+        self._record = folder / "part.json"
+        self.state: dict[str, Any] = {
+            "request": request,
+            "done": False,
+            "file": files.start,
+            "record": 0,
+            "masked": None,
+            "documents": 0,
+            "records": 0,
+            "duplicates": 0,
+            "bad": {"count": 0, "first": []},
+            "splits": {split: None for split in SPLITS},
+        }
+        if self.is_begun:
+            state = json.loads(self._record.read_text(encoding="utf-8"))
+            _refuse_other_request(state["request"], json.loads(json.dumps(request)), folder)
+            self.state = state
+            self._note_bad(state["bad"]["first"][:1] if recipe.on_bad_record == "error" else [])
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether anything of it is committed."""
+        return self._record.is_file()
+
+    def prepare(self, *, workers: int, progress: Callable[[Progress], None]) -> dict[str, Any]:
+        """Do what is missing; return the final state.
+
+        Raises:
+            ValueError: a record is bad, or a file cannot be read.
+            OSError: the disk is full or fails; what was committed stays.
+        """
+        if self.state["done"]:
+            return self.state
+        state = self.state
+        encoder = Encoder(self._corpus, self._tokenizer, self._recipe)
+        with ExitStack() as opened:
+            seen = opened.enter_context(closing(SeenTexts(self.folder / "seen.sqlite", state["documents"])))
+            writers = self._writers(opened) if state["masked"] is not None else {}
+            encoded_chunks = encode_in_order(encoder, self._chunks(), workers=workers)
+            opened.enter_context(closing(encoded_chunks))
+            committed = time.monotonic()
+            for file, chunk, encoded in encoded_chunks:
+                if self._group_of[file] != self._group_of[state["file"]]:
+                    self._end_shards(writers)
+                if len(encoded.lengths):
+                    masked = encoded.mask is not None
+                    if state["masked"] is None:
+                        state["masked"] = masked
+                        writers = self._writers(opened)
+                    if state["masked"] != masked:
+                        raise ValueError(MIXED)
+                reached = self._take(encoded, writers, seen)
+                state["file"], state["record"] = file, chunk.stop
+                refuse_many_bad([state], at_least=_MANY_RECORDS)
+                tokens = sum(writer.tokens for writer in writers.values())
+                progress(Progress(state["documents"], tokens, self._share(file, chunk, tokens)))
+                if reached:
+                    break
+                if time.monotonic() - committed > COMMIT_SECONDS:
+                    self._commit(writers, seen)
+                    committed = time.monotonic()
+            # of one part among others only the join can say, which knows them all
+            refuse_many_bad([state], at_least=0 if len(self._files) == len(self._corpus.files) else _MANY_RECORDS)
+            self._end_shards(writers)
+            state["done"] = True
+            self._commit(writers, seen)
+        return state
+
+    def _chunks(self) -> Iterator[tuple[int, Chunk]]:
+        for file in range(self.state["file"], self._files.stop):
+            first = self.state["record"] if file == self.state["file"] else 0
+            for chunk in self._corpus.chunks(file, first):
+                yield file, chunk
+
+    def _take(self, encoded: Encoded, writers: dict[str, ShardWriter], seen: SeenTexts) -> bool:
+        """Write the documents of a chunk; whether the amount that was asked for is reached."""
+        state, limit = self.state, self._recipe.limit_tokens
+        tokens = sum(writer.tokens for writer in writers.values())
+        keep = np.ones(len(encoded.lengths), dtype=np.bool_)
+        pieces = 2 if self._recipe.split == "tail" else 1  # of each document
+        documents = 0
+        reached = False
+        for length, digest in zip(
+            encoded.lengths.reshape(-1, pieces).sum(axis=1).tolist(), encoded.digests, strict=True
+        ):
+            if not seen.add(digest, state["documents"]):
+                state["duplicates"] += 1
+                keep[documents * pieces : (documents + 1) * pieces] = self._recipe.deduplicate is None
+            tokens += length if keep[documents * pieces] else 0
+            documents += 1
+            state["documents"] += 1
+            if limit is not None and tokens >= limit:
+                reached = True
+                break
+        bad = [reason for before, reason in encoded.bad if not reached or before < documents]
+        self._note_bad(bad)
+        state["records"] += documents + len(bad)
+        taken = documents * pieces
+        lengths = encoded.lengths[:taken]
+        for split, writer in writers.items():
+            chosen = keep[:taken] & (encoded.for_val[:taken] == (split == "val"))
+            if not chosen.any():
+                continue
+            of_tokens = np.repeat(chosen, lengths)
+            ids, mask = encoded.ids[: len(of_tokens)][of_tokens], None
+            if encoded.mask is not None:
+                mask = encoded.mask[: len(of_tokens)][of_tokens]
+            n_bytes = int(encoded.n_bytes[:taken][chosen].sum())
+            chosen_lengths = lengths[chosen]
+            if self._recipe.split == "tail" and not writer.tokens:  # nothing stands before it that would have to end
+                ids, chosen_lengths = ids[1:], chosen_lengths - (np.arange(len(chosen_lengths)) == 0)
+            writer.add(ids, mask, lengths=chosen_lengths, n_bytes=n_bytes)
+        return reached
+
+    def _note_bad(self, reasons: list[str]) -> None:
+        if reasons and self._recipe.on_bad_record == "error":
+            raise ValueError(f"{reasons[0]}. on_bad_record=skip leaves out such records, and counts them.")
+        bad = self.state["bad"]
+        bad["count"] += len(reasons)
+        bad["first"] = [*bad["first"], *reasons][:BAD_NAMED]
+
+    def _share(self, file: int, chunk: Chunk, tokens: int) -> float | None:
+        sizes = [self._corpus.files[n].n_bytes for n in self._files]
+        shares = [tokens / self._recipe.limit_tokens] if self._recipe.limit_tokens else []
+        if sum(sizes):
+            shares.append((sum(sizes[: file - self._files.start]) + chunk.read) / sum(sizes))
+        return min(1.0, max(shares)) if shares else None
+
+    def _writers(self, opened: ExitStack) -> dict[str, ShardWriter]:
+        """A writer for each split, to be closed with `opened`."""
+        writers = {}
+        for split in SPLITS:
+            writers[split] = ShardWriter(
+                self.folder / split,
+                dtype=np.dtype(np.uint16 if self._tokenizer.vocab_size <= 2**16 else np.uint32),
+                masked=self.state["masked"],
+                shard_tokens=self._recipe.shard_tokens,
+                state=self.state["splits"][split],
+            )
+            opened.callback(writers[split].close)
+        return writers
+
+    @staticmethod
+    def _end_shards(writers: dict[str, ShardWriter]) -> None:
+        for writer in writers.values():
+            writer.end_shard()
+
+    def _commit(self, writers: dict[str, ShardWriter], seen: SeenTexts) -> None:
+        self.state["splits"] = {split: writer.commit() for split, writer in writers.items()} or self.state["splits"]
+        seen.commit()
+        write_durably(self._record, self.state)
+
+
+def refuse_many_bad(states: Sequence[Mapping[str, Any]], *, at_least: int = 0) -> None:
+    """Give up on parts with too many bad records among them.
+
+    Args:
+        at_least: as if there were so many records: those that are still to come could make up for a few.
+    """
+    count, records = sum(state["bad"]["count"] for state in states), sum(state["records"] for state in states)
+    if count > BAD_SHARE * max(records, at_least):
+        first = list(chain.from_iterable(state["bad"]["first"] for state in states))[:3]
+        raise ValueError(
+            f"{count:,} of {records:,} records are bad, more than one in a thousand; the first: {'; '.join(first)}."
+        )
+
+
+def _refuse_other_request(then: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+    for key in {**then, **now}:
+        if then.get(key) != now.get(key):
+            raise ValueError(
+                f"{folder} was begun with {key}={_short(then.get(key))}, and now it is {_short(now.get(key))}: set it back to go "
+                "on, or delete the folder to begin anew."
+            )
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) < 200 else f"{text[:200]}…"

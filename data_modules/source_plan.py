@@ -1,0 +1,79 @@
+"""What an order means for each source: how much of it is drawn, how often, when, and how much of the loss it bears."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from data_modules.sample_order import SampleOrder
+
+TENTHS = 10
+
+
+@dataclass(frozen=True)
+class SourcePlan:
+    """One source in one run."""
+
+    sequences: int
+    """Drawn in the whole run."""
+    unique_sequences: int
+    """There are to train on."""
+    epochs: float
+    max_epochs: float | None
+    """The most that the curriculum allows; None: no limit."""
+    repeats_after: int | None
+    """Steps after which every sequence has been drawn once, so that the next is a repeat; None: it does not come to that."""
+    limit_reached_after: int | None
+    """Steps after which `max_epochs` are drawn; None: they are not, or there is no limit."""
+    tenths: list[float]
+    """Its share of the sequences in each tenth of the run."""
+    loss_bearing: float
+    """Its share of the loss-bearing tokens of the run."""
+    loss_bearing_last_tenth: float
+    """Its share of those in the last tenth."""
+
+
+def plan_diet(order: SampleOrder, loss_bearing: Mapping[str, np.ndarray | float]) -> dict[str, SourcePlan]:
+    """What the run draws of each source, as the ledger will find it.
+
+    Args:
+        order: the run's.
+        loss_bearing: the loss-bearing targets of each training sequence of a source, (sequences,); or their expected mean, of a
+            source that is not prepared.
+    """
+    borders = np.linspace(0, order.steps, TENTHS + 1).round().astype(np.int64)
+    drawn = order.drawn_before(borders)  # (borders, sources)
+    of_tenths = np.diff(drawn, axis=0)
+    tenths = of_tenths / np.maximum(of_tenths.sum(axis=1, keepdims=True), 1)
+    bearing = np.array(
+        [
+            [_bearing(order, source, n, loss_bearing[source]) for source, n in zip(order.sources, row, strict=True)]
+            for row in drawn[[-2, -1]].tolist()
+        ]
+    )  # (before the last tenth and at the end, sources)
+    whole, last = bearing[1], bearing[1] - bearing[0]
+    plans = {}
+    for k, source in enumerate(order.sources):
+        n, total = order.sequences[source], int(drawn[-1, k])
+        limit = order.limits.get(source)
+        plans[source] = SourcePlan(
+            sequences=total,
+            unique_sequences=n,
+            epochs=total / n,
+            max_epochs=order.curriculum.curriculum.limits.get(source),
+            repeats_after=order.reached(source, n),
+            limit_reached_after=None if limit is None else order.reached(source, limit),
+            tenths=tenths[:, k].tolist(),
+            loss_bearing=float(whole[k] / max(whole.sum(), 1)),
+            loss_bearing_last_tenth=float(last[k] / max(last.sum(), 1)),
+        )
+    return plans
+
+
+def _bearing(order: SampleOrder, source: str, n: int, of_sequences: np.ndarray | float) -> float:
+    """Loss-bearing tokens in the first `n` sequences that are drawn of a source, exact where those of each sequence are known."""
+    if not isinstance(of_sequences, np.ndarray):
+        return n * of_sequences
+    epochs, rest = divmod(n, len(of_sequences))
+    begun = of_sequences[order.first_of_epoch(source, epochs, rest)].sum() if rest else 0
+    return float(epochs * of_sequences.sum() + begun)

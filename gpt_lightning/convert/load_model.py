@@ -1,0 +1,66 @@
+"""One door to every model on disk."""
+
+from pathlib import Path
+from typing import Any
+
+from gpt_lightning.checkpoint import verify
+from gpt_lightning.checkpoint_retention import newest_valid_checkpoint
+from gpt_lightning.convert.gpt2_5 import STATE as GPT2_5_STATE
+from gpt_lightning.convert.gpt2_5 import read_gpt2_5
+from gpt_lightning.convert.hugging_face import from_hf
+from gpt_lightning.convert.model_folder import read_json
+from gpt_lightning.convert.native_format import MODEL_TYPE, config_of, from_native, with_weights
+from gpt_lightning.convert.rangeflow import STATE as RANGEFLOW_STATE
+from gpt_lightning.convert.rangeflow import read_rangeflow
+from gpt_lightning.convert.torch_checkpoints import read_torch_file, weights_in
+from gpt_lightning.model import GPT
+
+
+def load_model(path: str | Path) -> GPT:
+    """The GPT that a path holds, in eval mode, on the CPU.
+
+    Args:
+        path: a run directory (its newest valid checkpoint is taken), a checkpoint, a folder of `to_native`, a Hugging Face
+            folder, or a checkpoint of RangeFlow-GPT or GPT-2.5.
+
+    Raises:
+        ValueError: it is none of these, or what it is is damaged; the error names what.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ValueError(f"there is no {path}: give a run, a checkpoint, or the folder of an exported model.")
+    if not path.is_dir():
+        return _from_file(path)
+    if (path / "checkpoints").is_dir():
+        newest = newest_valid_checkpoint(path / "checkpoints")
+        if newest is None:
+            raise ValueError(f"{path} holds no valid checkpoint in its folder checkpoints.")
+        return _from_checkpoint(read_torch_file(newest), newest)
+    if not (path / "config.json").is_file():
+        raise ValueError(
+            f"{path} is no model: it has neither checkpoints, as a run has, nor a config.json, as an export has."
+        )
+    is_native = read_json(path / "config.json").get("model_type") == MODEL_TYPE
+    return from_native(path) if is_native else from_hf(path)
+
+
+def _from_file(path: Path) -> GPT:
+    content = read_torch_file(path)
+    if "model_config" in content:
+        verify(path)
+        return _from_checkpoint(content, path)
+    if RANGEFLOW_STATE in content:
+        return read_rangeflow(content, path)
+    if GPT2_5_STATE in content:
+        return read_gpt2_5(content, path)
+    raise ValueError(
+        f"{path} is no checkpoint that this project knows: it has neither model_config (ours), {RANGEFLOW_STATE} "
+        f"(RangeFlow-GPT) nor {GPT2_5_STATE} (GPT-2.5). Of an exported model give the folder."
+    )
+
+
+def _from_checkpoint(content: dict[str, Any], path: Path) -> GPT:
+    weights = {
+        key.removeprefix("model."): value for key, value in weights_in(content, "state_dict", where=path).items()
+    }
+    return with_weights(config_of(content["model_config"], where=path), weights, where=path)

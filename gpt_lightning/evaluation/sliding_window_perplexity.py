@@ -1,0 +1,75 @@
+"""Perplexity and bits per byte of a stream of tokens, read in windows.
+
+    ids:      e t0 t1 t2 t3 t4 t5 t6 …      e: the end-of-text id before the first document
+    window 0: e t0 t1 t2 t3                 scores t0 … t3 (max_seq_len 4)
+    window 1:       t1 t2 t3 t4 t5          scores t4 t5 (stride 2), each given at least max_seq_len - stride ids
+
+With a stride of max_seq_len the windows are the sequences of training and validation; a smaller one gives each token more to
+go by, and costs max_seq_len / stride as much.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from gpt_lightning.evaluation.confidence_intervals import Estimate, ratio
+from gpt_lightning.evaluation.log_likelihood import Request, Score
+from gpt_lightning.evaluation.multiple_choice import exp
+
+
+def windows(n_tokens: int, *, max_seq_len: int, stride: int) -> Iterator[tuple[int, int, int]]:
+    """(start, first, stop) of each window of a stream: it reads the tokens [start, stop), and scores [first, stop).
+
+    Together they score every token once.
+
+    Raises:
+        ValueError: the stride is not from 1 to max_seq_len.
+    """
+    if not 1 <= stride <= max_seq_len:
+        raise ValueError(f"stride is {stride}: it must be from 1 to the model's max_seq_len {max_seq_len}.")
+    first, stop = 0, min(max_seq_len, n_tokens)
+    while first < n_tokens:
+        yield max(0, first + stride - max_seq_len) if first else 0, first, stop
+        first, stop = stop, min(stop + stride, n_tokens)
+
+
+def requests_of_text(ids: np.ndarray, *, max_seq_len: int, stride: int) -> list[Request]:
+    """The windows of a stream.
+
+    Args:
+        ids: (tokens + 1,), an end-of-text id before the first document's first.
+    """
+    return [
+        Request(ids[start : stop + 1], first + 1 - start)
+        for start, first, stop in windows(len(ids) - 1, max_seq_len=max_seq_len, stride=stride)
+    ]
+
+
+def summarise(requests: Sequence[Request], scores: Sequence[Score], bytes_per_id: np.ndarray) -> dict[str, Estimate]:
+    """`perplexity`, exp of the mean nats a scored token, and `bits_per_byte`, with which other tokenizers compare.
+
+    The windows are taken for independent examples; `n` counts them. Special tokens cost bits and spell no byte.
+
+    Args:
+        bytes_per_id: UTF-8 bytes that each id spells, (vocab,).
+
+    Raises:
+        ValueError: no token is scored.
+    """
+    nats = np.array([score.nats for score in scores])
+    n_tokens = [len(request.scored) for request in requests]
+    n_bytes = [int(bytes_per_id[request.scored].sum()) for request in requests]
+    loss = ratio(nats, n_tokens)
+    return {
+        "loss": loss,
+        "perplexity": loss.through(exp),
+        "bits_per_byte": ratio(nats / math.log(2), n_bytes),
+    }
+
+
+def mean_of(estimates: Sequence[Estimate]) -> Estimate:
+    """The mean of independent figures, each weighed the same; `n` is their examples together."""
+    value = sum(e.value for e in estimates) / len(estimates)
+    half = math.sqrt(sum(((e.high - e.low) / 2) ** 2 for e in estimates)) / len(estimates)
+    return Estimate(value, value - half, value + half, sum(e.n for e in estimates))

@@ -1,0 +1,123 @@
+"""What follows a prompt: ids, or text as it arises."""
+
+import codecs
+from collections.abc import Iterable, Iterator, Sequence
+
+from gpt_lightning.generation.eager_decoding import Decoding
+from gpt_lightning.generation.prompt_cache import Reader
+from gpt_lightning.generation.sampling import Drawing, Sampling
+from gpt_lightning.generation.static_decoding import StaticDecoding
+from gpt_lightning.model import GPT
+from gpt_lightning.model.eval_mode import evaluating
+from gpt_lightning.tokenizer import Tokenizer
+
+
+def generate(
+    model: GPT,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    *,
+    sampling: Sampling | None = None,
+    stop_ids: Sequence[int] = (),
+    vocab_size: int | None = None,
+) -> list[list[int]]:
+    """The ids that follow each prompt, without the prompt, ended before the first stop id.
+
+    The global random state is left alone, and the same call gives the same ids on the same device.
+
+    Args:
+        prompts: ids, one to max_seq_len per prompt, of any lengths side by side.
+        sampling: None: temperature 1 over all ids.
+        vocab_size: ids from here on are the vocabulary's padding and never drawn; None: the model has none.
+
+    Raises:
+        ValueError: a prompt is empty, longer than the model's context, or holds an id that the model does not have.
+    """
+    _refuse_prompts(model, prompts, max_new_tokens)
+    answers: list[list[int]] = [[] for _ in prompts]
+    for row, token_id in _generated(model, prompts, max_new_tokens, sampling or Sampling(), stop_ids, vocab_size):
+        answers[row].append(token_id)
+    return answers
+
+
+def stream(
+    model: GPT,
+    tokenizer: Tokenizer,
+    prompt: Sequence[int],
+    max_new_tokens: int,
+    *,
+    sampling: Sampling | None = None,
+    stop_ids: Sequence[int] = (),
+) -> Iterator[str]:
+    """The text that follows `prompt`, piece by piece as it arises; together the pieces are the decoded answer of `generate`.
+
+    A character of several bytes comes whole, with the token that completes it. Raises as `generate`.
+    """
+    _refuse_prompts(model, [prompt], max_new_tokens)  # now, not when the first piece is asked for
+    tokens = _generated(model, [prompt], max_new_tokens, sampling or Sampling(), stop_ids, tokenizer.vocab_size)
+    return _pieces(tokenizer, (token_id for _, token_id in tokens))
+
+
+def _pieces(tokenizer: Tokenizer, ids: Iterable[int]) -> Iterator[str]:
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    for token_id in ids:
+        if piece := decoder.decode(tokenizer.decode_bytes([token_id])):
+            yield piece
+    if rest := decoder.decode(b"", final=True):
+        yield rest
+
+
+def _generated(
+    model: GPT,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    sampling: Sampling,
+    stop_ids: Sequence[int],
+    vocab_size: int | None,
+) -> Iterator[tuple[int, int]]:
+    """(prompt's number, its next id), as they arise."""
+    if not prompts:
+        return
+    vocab_size = model.config.vocab_size if vocab_size is None else min(vocab_size, model.config.vocab_size)
+    reader = Reader(model, prompts, max_new_tokens, vocab_size)
+    drawing = Drawing(sampling, prompts, vocab_size, reader.device)
+    decoding: Decoding | StaticDecoding = Decoding(reader, drawing)
+    if reader.device.type == "cuda":
+        decoding = StaticDecoding(reader, drawing, max_new_tokens)
+    yield from continued(model, decoding, max_new_tokens, stop_ids)
+
+
+def continued(
+    model: GPT, decoding: Decoding | StaticDecoding, max_new_tokens: int, stop_ids: Sequence[int]
+) -> Iterator[tuple[int, int]]:
+    """(text's number, its next id), as they arise, until each text has a stop id or max_new_tokens."""
+    for _ in range(max_new_tokens):
+        with evaluating(model):  # and nothing is yielded inside
+            chosen = decoding.next_ids()
+        ended = {row for row, token_id in chosen.items() if token_id in stop_ids}
+        for row, token_id in chosen.items():
+            if row not in ended:
+                yield row, token_id
+        if len(ended) == len(chosen):
+            return
+        if ended:
+            decoding.drop(ended)
+
+
+def _refuse_prompts(model: GPT, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+    if max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens is {max_new_tokens}: it must be 0 or more.")
+    for number, prompt in enumerate(prompts):
+        name = "the prompt" if len(prompts) == 1 else f"prompt {number}"
+        if not prompt:
+            raise ValueError("a prompt needs at least one token: begin with the end-of-text id.")
+        if len(prompt) > model.config.max_seq_len:
+            raise ValueError(
+                f"{name} has {len(prompt)} tokens, more than the model's max_seq_len {model.config.max_seq_len}: "
+                "shorten it."
+            )
+        if strange := [token_id for token_id in prompt if not 0 <= token_id < model.config.vocab_size]:
+            raise ValueError(
+                f"{name} holds the id {strange[0]}, and the model's vocabulary has {model.config.vocab_size}: "
+                "it was made with another tokenizer."
+            )

@@ -1,0 +1,1 @@
+"""Lightning Loggers of a run: metrics.jsonl, TensorBoard files, the console and its log file."""

@@ -1,0 +1,97 @@
+"""What a run says: to a person at a terminal, and the same to its log file."""
+
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_only
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from gpt_lightning.console import Console, visible
+from gpt_lightning.loggers.jsonl_file import LineFile
+
+_RULE = 60  # characters
+
+
+class Terminal:
+    """Lines for the terminal and the run's log file; a progress bar below them when it really is a terminal.
+
+    In a pipe, a file or a notebook the lines are plain, whatever the environment asks for.
+
+    Args:
+        log_file: every line is added to it, with the time.
+    """
+
+    def __init__(self, log_file: Path) -> None:
+        self._log_file = LineFile(log_file)
+        at_terminal = sys.stdout is not None and sys.stdout.isatty()
+        self._console = Console(soft_wrap=True, force_terminal=at_terminal, force_jupyter=False)
+        self._progress: Progress | None = None
+        self._task = TaskID(0)
+        self._cannot_write: dict[str, str | None] = {}
+
+    @classmethod
+    def of(cls, trainer: Any) -> "Terminal":
+        """The run's one terminal, held by its RunLog."""
+        return next(callback.terminal for callback in trainer.callbacks if hasattr(callback, "terminal"))
+
+    @rank_zero_only
+    def note(self, text: str, *, style: str = "dim") -> None:
+        """A line of its own, its control characters visible. Neither a full disk nor a terminal that has gone stops a run."""
+        text = visible(text)
+        self._log_file.append(f"[{time.strftime('%Y-%m-%d %H:%M:%S')}] {text}")
+        with suppress(OSError):
+            self._console.print(Text(text, style=style))
+
+    def complain(self, what: str, failure: OSError | None) -> None:
+        """Say, once, that something cannot be written, and why; and once that it can again."""
+        before = self._cannot_write.get(what)
+        now = str(failure.strerror or failure) if failure else None
+        if now != before:
+            self._cannot_write[what] = now
+            self.note(
+                f"{what} cannot be written: {now}; its lines wait" if now else f"{what} is written again",
+                style="bold red",
+            )
+
+    def samples(self, step: int, responses: Iterable[tuple[str, str]]) -> None:
+        """What the model made of some prompts, between two rules."""
+        self.note(f"── samples at step {step} ".ljust(_RULE, "─"), style="cyan")
+        for prompt, response in responses:
+            self.note(f"{prompt.strip()} → {response.strip()}".replace("\n", "\n    "), style="cyan")
+        self.note("─" * _RULE, style="cyan")
+
+    def start_progress(self, *, done: int, total: int) -> None:
+        """Show a bar of steps and the time left, where someone can see it."""
+        if not self._console.is_terminal:
+            return
+        columns = (TextColumn("{task.description}"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, TextColumn("left"), console=self._console, transient=True)
+        self._task = self._progress.add_task("step", total=total, completed=done)
+        self._progress.start()
+
+    def advance_progress(self, done: int) -> None:
+        if self._progress is not None:
+            self._progress.update(self._task, completed=done)
+
+    def say_in_progress(self, doing: str) -> None:
+        """What the numbers of the bar count just now."""
+        if self._progress is not None:
+            self._progress.update(self._task, description=doing)
+            self._progress.refresh()
+
+    def stop_progress(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None

@@ -1,0 +1,148 @@
+"""TensorBoard's files, which a full disk must not let a run die of."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+from gpt_lightning.console import visible
+from gpt_lightning.loggers.console_logger import Terminal
+from gpt_lightning.loggers.jsonl_metrics import MetricsFile, metrics_alone
+
+_ROW, _TEMPORARY = "events.out.tfevents.0.hparams", ".hparams.tmp"
+
+
+class TensorBoard(TensorBoardLogger):
+    """Lightning's logger; once its files cannot be written any more, this start of the run goes on without them.
+
+    The thread that writes them ends at its first failure, so there is no second try; metrics.jsonl has everything.
+    """
+
+    def __init__(self, *args: Any, terminal: Terminal, metrics_file: MetricsFile, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._terminal = terminal
+        self._metrics_file = metrics_file  # which knows the step
+        self._results: SummaryWriter | None = None
+        self._curves: Mapping[str, str] = {}
+        self._gave_up = False
+        self._hook = threading.excepthook
+        threading.excepthook = self._on_thread_end
+
+    @rank_zero_only
+    def write(self, method: str, *args: Any) -> None:
+        """Call a method of torch's SummaryWriter, if its files can be written."""
+        self._attempt(lambda: getattr(self.experiment, method)(*args))
+
+    @rank_zero_only
+    def add_run(self, settings: Mapping[str, bool | float | str], *, curves: Mapping[str, str]) -> None:
+        """Give the run a row in the HPARAMS tab, in a folder result/ of its own.
+
+        TensorBoard then finds the columns itself: all settings of all runs, those that differ first, and of metrics those alone
+        that lie beside such a row. (Were the columns written down with the row, one run's would stand for all runs'.) Each start
+        replaces the row: of two TensorBoard would show the first. Its file's name is the least, as TensorBoard reads a folder's
+        files in the order of their names and returns to none that it has left.
+
+        Args:
+            settings: what the run was trained with.
+            curves: the metrics that the row shows, and the name of each there; it shows the first five names of the alphabet.
+        """
+        texts = {key: visible(value) if isinstance(value, str) else value for key, value in settings.items()}
+        _, session, _ = hparams(texts, {})
+        folder = Path(self.log_dir) / "result"
+
+        def add() -> None:
+            folder.mkdir(parents=True, exist_ok=True)
+            with (folder / _TEMPORARY).open("wb") as file:
+                records = RecordWriter(file)
+                records.write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
+                records.write(Event(wall_time=time.time(), summary=session).SerializeToString())
+            (folder / _TEMPORARY).replace(folder / _ROW)
+            self._results = SummaryWriter(str(folder), purge_step=self._kwargs.get("purge_step"))
+
+        self._curves = curves
+        self._attempt(add)
+
+    @rank_zero_only
+    def add_layout(self, sources: Sequence[str]) -> None:
+        """The tab CUSTOM SCALARS: what belongs together in one chart each."""
+        mix = {f"{source}, planned and realised": f"mix/(planned|realised)/{source}$" for source in sources}
+        mix |= {
+            "planned share of the loss-bearing tokens": "mix/planned_loss_bearing/",
+            "realised share of the loss-bearing tokens": "mix/realised_loss_bearing/",
+            "passes over each source": "mix/epochs/",
+            "sequences ahead of the exact share": "mix/drift/",
+        }
+        layout = {
+            "validation by source": {
+                "perplexity": "val/perplexity/",
+                "loss, nats per loss-bearing token": "val/loss/",
+                "bits per byte": "val/bits_per_byte/",
+            },
+            "training": {
+                "loss, and its validation mean": "(train/loss|val/loss/mean)$",
+                "gradient norm before clipping": "train/grad_norm$",
+                "learning rate": "train/lr$",
+            },
+            "mix": mix,
+            "speed": {
+                "tokens per second, of training alone and overall": "speed/tokens_per_s",
+                "MFU": "speed/mfu$",
+                "share of training that waits for data": "speed/data_wait_share$",
+                "memory, GB": "memory/",
+            },
+        }
+        charts = {
+            tab: {title: ["Multiline", [f"^{tags}"]] for title, tags in of_tab.items()}
+            for tab, of_tab in layout.items()
+        }
+        self.write("add_custom_scalars", charts)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        """Each metric as a scalar. (Lightning's own hides why one could not be written.)"""
+
+        def add() -> None:
+            for key, value in metrics_alone(metrics).items():
+                self.experiment.add_scalar(key, value, self._metrics_file.step)
+                if self._results and key in self._curves:
+                    self._results.add_scalar(self._curves[key], value, self._metrics_file.step)
+
+        self._attempt(add)
+
+    @rank_zero_only
+    def save(self) -> None:
+        self._attempt(lambda: TensorBoardLogger.save(self))
+        if self._results:
+            self._attempt(self._results.flush)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        threading.excepthook = self._hook
+        self._attempt(lambda: TensorBoardLogger.finalize(self, status))
+        if self._results:
+            self._attempt(self._results.close)
+
+    def _on_thread_end(self, arguments: threading.ExceptHookArgs) -> None:
+        """What ended TensorBoard's thread is raised where its next event is added, and said there."""
+        if type(arguments.thread).__name__ != "_AsyncWriterThread":
+            self._hook(arguments)
+
+    def _attempt(self, action: Callable[[], object]) -> None:
+        if self._gave_up:
+            return
+        try:
+            action()
+        except OSError as error:
+            self._gave_up = True
+            self._terminal.note(
+                f"TensorBoard's files cannot be written ({error.strerror or error}): this start goes on without them",
+                style="bold red",
+            )

@@ -1,0 +1,120 @@
+"""Which attention backend runs where.
+
+On a CPU `auto` is torch's `sdpa`. On CUDA it names the kernel, as torch's own choice changes with the capability: cuDNN's on
+9.0 and 10.0 in half precision, and a T x T matrix on 7.5 where queries are grouped.
+"""
+
+import importlib.util
+import logging
+from functools import cache
+
+import torch
+
+from gpt_lightning.model.attention_mask import View
+
+_AUTO_ON_CUDA = ("flash", "sdpa_flash", "sdpa_efficient")  # in this order, the first that can run
+_HALF = (torch.float16, torch.bfloat16)
+_log = logging.getLogger(__name__)
+
+
+def choose_backend(
+    wanted: str, device: torch.device, dtype: torch.dtype, d_head: int, view: View, *, dropout: float = 0.0
+) -> tuple[str, str]:
+    """(name of the backend for such queries, why).
+
+    A kernel that is named runs where it can, else sdpa: a model that trains in bf16 under autocast also writes samples, outside
+    of it and in fp32.
+
+    Args:
+        wanted: one of ATTENTION_CHOICES.
+        dtype: of queries, keys and values.
+        view: what each query sees.
+        dropout: of attention's weights.
+    """
+    if wanted in ("manual", "sdpa"):
+        return wanted, "as configured"
+    if wanted == "auto" and device.type != "cuda":
+        return "sdpa", f"the device is {device.type}"
+    obstacle = None
+    for name in _AUTO_ON_CUDA if wanted == "auto" else (wanted,):
+        obstacle = backend_obstacle(name, device, dtype, d_head, view, dropout=dropout)
+        if obstacle is None:
+            _say_once(f"attention: {name}")
+            if wanted != "auto":
+                return name, "as configured"
+            return name, f"auto for {_short(dtype)} on compute capability {_capability(device)}"
+    assert obstacle is not None
+    _say_once(f"attention: sdpa ({obstacle})")
+    return "sdpa", obstacle
+
+
+def backend_obstacle(
+    name: str, device: torch.device, dtype: torch.dtype, d_head: int, view: View, *, dropout: float = 0.0
+) -> str | None:
+    """Why a backend cannot compute such attention, as a clause; None: it can."""
+    if name in ("manual", "sdpa"):
+        return None
+    return _hardware_obstacle(name, device, dtype, d_head) or _view_obstacle(name, view, dropout)
+
+
+def _hardware_obstacle(name: str, device: torch.device, dtype: torch.dtype, d_head: int) -> str | None:
+    if device.type != "cuda":
+        return f"{_title(name)} needs a CUDA device and this is {device.type}"
+    if name == "sdpa_efficient":
+        return _misalignment(dtype, d_head)
+    if dtype not in _HALF:
+        return f"{_title(name)} computes in fp16 or bf16 and this is {_short(dtype)}"
+    most = 128 if name == "sdpa_cudnn" else 256
+    if d_head > most or d_head % 8:
+        return f"{_title(name)} takes heads of up to {most} dimensions, in eights, and these have {d_head}"
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        return f"{_title(name)} needs compute capability 8.0 or newer and this is {_capability(device)}"
+    if name == "sdpa_cudnn" and not torch.backends.cudnn.is_available():
+        return "this torch has no cuDNN"
+    if name == "flash" and not _is_installed("flash_attn"):
+        return "the package flash-attn is not installed (pip install flash-attn)"
+    return None
+
+
+def _misalignment(dtype: torch.dtype, d_head: int) -> str | None:
+    """Why heads do not suit the memory-efficient kernel, which reads 16 bytes at a time."""
+    if dtype == torch.float64:
+        return "sdpa_efficient does not compute in float64"
+    aligned = 16 // dtype.itemsize
+    return (
+        f"sdpa_efficient takes heads of a multiple of {aligned} dimensions for {_short(dtype)}"
+        if d_head % aligned
+        else None
+    )
+
+
+def _view_obstacle(name: str, view: View, dropout: float) -> str | None:
+    if name == "sdpa_flash" and view.has_documents and dropout:
+        return "sdpa_flash has no dropout where documents are kept apart"
+    if name == "sdpa_flash" and view.needs_mask:
+        return "sdpa_flash takes no mask"
+    if name == "flash" and view.first is not None and 1 < view.n_queries < view.n_keys:
+        return "flash-attn cannot mask documents where several tokens follow cached ones"
+    return None
+
+
+def _title(name: str) -> str:
+    return "flash-attn" if name == "flash" else name
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _capability(device: torch.device) -> str:
+    return ".".join(map(str, torch.cuda.get_device_capability(device)))
+
+
+@cache  # asked in every forward pass
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+@cache
+def _say_once(sentence: str) -> None:
+    _log.info(sentence)

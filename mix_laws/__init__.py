@@ -1,0 +1,27 @@
+"""From runs of many mixes to the mix to train: a law for each validation loss, how far to trust it, and the best mix under it.
+
+runs of a sweep, or tables --read_mix_runs--> MixRuns --fit--> MixLaw --find_best--> Best --write_mix_law--> page, best_mix.yaml
+caps --design_mixes--> the mixes to run first
+"""
+
+from mix_laws.best_mix_search import Aim, Best, find_best
+from mix_laws.console_report import report_mix_law
+from mix_laws.curriculum_yaml import write_constant_mix
+from mix_laws.experiment_design import design_mixes
+from mix_laws.fit_data import MixRuns, read_mix_runs
+from mix_laws.mix_law import MixLaw, fit
+from mix_laws.mix_law_page import write_mix_law
+
+__all__ = [
+    "Aim",
+    "Best",
+    "MixLaw",
+    "MixRuns",
+    "design_mixes",
+    "find_best",
+    "fit",
+    "read_mix_runs",
+    "report_mix_law",
+    "write_constant_mix",
+    "write_mix_law",
+]

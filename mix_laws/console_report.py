@@ -1,0 +1,79 @@
+"""What report.py mix_law= prints, and the files that it writes beside."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from analysis.comparison import common_folder, find_runs
+from gpt_lightning.console import Console
+from mix_laws.best_mix_search import Best, find_best
+from mix_laws.curriculum_yaml import write_constant_mix
+from mix_laws.fit_data import MixRuns, read_mix_runs
+from mix_laws.mix_law import MixLaw, fit
+from mix_laws.mix_law_page import Rows, errors_table, held_out_table, mixes_table, write_mix_law
+from mix_laws.search_options import aim_of
+from mix_laws.simplex import as_weights
+from mix_laws.verdict_text import best_in_words, chosen_mix, law_in_words
+
+_WIDTH = 130  # characters, of tables that go into a file
+
+
+def report_mix_law(patterns: Any, held_out: Any, settings: Mapping[str, Any], out_dir: Path | None) -> None:
+    """Write mix_law.html and curriculum/best_mix.yaml, and print what they come to.
+
+    Args:
+        patterns: what the law is fitted to, see `read_mix_runs`.
+        held_out: which of them are set aside; None: those that tables say.
+        settings: see `aim_of`.
+        out_dir: where the files are to lie; None: in the folder that holds the runs, or the tables.
+
+    Raises:
+        ValueError: there are no such runs, or they, or the settings, are not fit for a law.
+    """
+    runs = read_mix_runs(patterns, held_out=held_out)
+    aim = aim_of(runs, **settings)
+    law = fit(runs.ratios, runs.losses)
+    best = find_best(law, aim)
+    folder = out_dir or _folder_of(patterns)
+    sentences = [*law_in_words(law), *best_in_words(best, law, runs.sources)]
+    write_mix_law(runs, law, best, folder / "mix_law.html", title=f"Mix law of {len(runs.names)} runs")
+    console = Console(soft_wrap=True)
+    for said in runs.left_out:
+        console.print(f"  left out: {said}")
+    if runs.differences:
+        console.print(
+            f"  the runs differ in more than their mix: {', '.join(runs.differences)}; it is taken not to matter"
+        )
+    for rows in (errors_table(runs, law), held_out_table(runs, law), mixes_table(runs, law, best)):
+        if rows:
+            Console(width=_WIDTH).print(_right_aligned(rows), "")
+    console.print("\n".join(sentences))
+    path = _write_best_mix(folder, runs, law, best, sentences, settings["max_epochs"])
+    console.print(f"page:        {folder / 'mix_law.html'}")
+    console.print(f"curriculum:  {path}: python train.py --config-dir {folder} experiment=… curriculum=best_mix")
+
+
+def _write_best_mix(
+    folder: Path, runs: MixRuns, law: MixLaw, best: Best, remarks: list[str], max_epochs: float | None
+) -> Path:
+    weights = as_weights(runs.sources, chosen_mix(best, law), best.aim.caps)
+    limit = max_epochs if runs.sequences else None
+    return write_constant_mix(folder, "best_mix", weights, remarks=remarks, max_epochs=limit)
+
+
+def _folder_of(patterns: Any) -> Path:
+    """Where the results lie if nobody says: in the folder that holds the runs, or the tables."""
+    if isinstance(patterns, str) and any(Path(patterns).glob("*.csv")):
+        return Path(patterns)
+    return common_folder(find_runs(patterns).runs)
+
+
+def _right_aligned(rows: Rows) -> Table:
+    table = Table(*rows[0], box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify, column.no_wrap = "right", True
+    for row in rows[1:]:
+        table.add_row(*row)
+    return table

@@ -1,0 +1,70 @@
+"""What a user says of the mix that is wanted, made into what a search takes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mix_laws.best_mix_search import Aim
+from mix_laws.fit_data import MixRuns
+from mix_laws.simplex import caps_of
+
+
+def aim_of(
+    runs: MixRuns,
+    *,
+    weights: Mapping[str, float],
+    prior: Mapping[str, float],
+    closeness: float,
+    max_epochs: float | None,
+    tokens: float | None,
+) -> Aim:
+    """What is to be least, over which mixes.
+
+    Args:
+        runs: whose sources and validation losses are meant.
+        weights: of validation losses, in their mean; empty: all the same. Who is not named has none.
+        prior: shares to stay close to; empty: the mean of the runs' mixes.
+        closeness: nats of loss that a mix must win for each nat of divergence from the prior.
+        max_epochs: of each source; None, or sizes that nobody knows: no caps.
+        tokens: of the run that is meant; None: as many as each of the runs had.
+
+    Raises:
+        ValueError: a name is unknown, a number is none, or the sources are not enough for the run.
+    """
+    if not _is_number(closeness) or closeness < 0:
+        raise ValueError(f"mix.closeness is {closeness!r}: it must be a number, 0 or more.")
+    for key, value in (("max_epochs", max_epochs), ("tokens", tokens)):
+        if value is not None and (not _is_number(value) or value <= 0):
+            raise ValueError(f"mix.{key} is {value!r}: it must be a number above 0, or null.")
+    caps = np.ones(len(runs.sources))
+    if runs.sequences and max_epochs is not None:
+        total = runs.total if tokens is None else max(1, round(tokens / runs.max_seq_len))
+        caps = caps_of(runs.sequences, total, max_epochs)
+    elif tokens is not None:
+        raise ValueError("mix.tokens is given, and how much there is of each source is not known: leave it out.")
+    return Aim(
+        weights=_shares("mix.weights", weights, runs.validation, np.ones(len(runs.validation))),
+        prior=_shares("mix.prior", prior, runs.sources, runs.ratios.mean(axis=0)),
+        caps=caps,
+        closeness=float(closeness),
+    )
+
+
+def _shares(setting: str, given: Mapping[str, Any], names: Sequence[str], default: np.ndarray) -> np.ndarray:
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{setting} is {given!r}: it must map names to numbers, such as {{{names[0]}: 1}}.")
+    for name, value in given.items():
+        if name not in names:
+            raise ValueError(f"{setting}.{name} names none of {', '.join(names)}.")
+        if not _is_number(value) or value < 0:
+            raise ValueError(f"{setting}.{name} is {value!r}: it must be a number, 0 or more.")
+    shares = np.array([given.get(name, 0.0) for name in names], dtype=float) if given else default
+    if not shares.sum() > 0:
+        raise ValueError(f"{setting} are all zero: at least one must be above 0.")
+    normalised: np.ndarray = shares / shares.sum()
+    return normalised
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and bool(np.isfinite(value))

@@ -1,0 +1,42 @@
+"""Which settings differ between two starts of a run, when an older version may have made the first one."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from analysis.callback_effects import settings_of
+from running.config.compose import flatten
+
+BEFORE: dict[str, Any] = {
+    "data.prepare": "never",
+    "data.verify": True,
+    "model.attend_across_documents": True,
+    "model.qk_norm": False,
+    "model.residual_init": "scaled",
+    "model.z_loss": 0.0,
+    "on_spike": "train",
+    "resume": "auto",
+    "schedule.shape": "cosine",
+    "trainer.compile": False,
+    "trainer.deterministic": False,
+    "trainer.loss_kernel": "auto",
+    "trainer.recompute": "none",
+    "callbacks.checkpoints.best": False,
+}
+"""Settings that the first version did not have, and the value that does what a run without them did. Others mean null."""
+
+
+def changed_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """(then, now) of every setting that differs. A setting that a config does not have has the value in `BEFORE`.
+
+    Args:
+        then: the earlier config, nested.
+        now: the later one.
+    """
+    old, new = dict(flatten(then)), dict(flatten(now))
+    pairs = {key: (old.get(key, BEFORE.get(key)), new.get(key, BEFORE.get(key))) for key in old | new}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def averaging_in(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Beginnings of the settings of callbacks that average weights: they are a part of what a run is."""
+    return settings_of(dict(flatten(config)), all_that_may=False)

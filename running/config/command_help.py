@@ -1,0 +1,92 @@
+"""What --help of a verb prints: what it does, with examples, from its docstring; its settings, from the comments of conf/."""
+
+import ast
+import re
+import tomllib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import yaml
+
+from running.config.compose import CONF, group_choices
+
+_WIDTH = 36  # characters of a setting, before what is said of it
+_FLAGS = '''
+Flags stand before all settings: -m makes a job of each choice (seed=1,2); --cfg job shows every setting, those of the groups too;
+--config-dir names a folder with further configs; --version and --hydra-help are what they are called.
+Tab completion for this shell: eval "$(python {verb}.py -sc install=bash)"'''
+
+
+class Setting(NamedTuple):
+    """One setting of a verb."""
+
+    key: str
+    default: str  # as conf/ has it
+    meaning: str  # the comment behind it
+
+
+def help_of(verb: str) -> str:
+    """All of it, as it is printed."""
+    parts = [_docstring(verb)]
+    for config in _configs(verb):
+        parts.append(f"Settings of conf/{config}.yaml, as key=value:")
+        parts += [f"  {f'{s.key}={s.default}':<{_WIDTH}}  {s.meaning}" for s in settings_of(config)]
+        if groups := _groups(config):
+            parts.append(f"\nGroups of settings, files in conf/; python {verb}.py --cfg job shows what is in them:")
+            parts += [f"  {f'{name}={default}':<{_WIDTH}}  or {', '.join(others)}" for name, default, others in groups]
+        parts.append("")
+    return "\n".join(parts).rstrip() + "\n" + _FLAGS.format(verb=verb)
+
+
+def version() -> str:
+    """Ours, of which Hydra's parser prints its own."""
+    project = tomllib.loads(CONF.with_name("pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return f"{project['name']} {project['version']}"
+
+
+def settings_of(config: str) -> list[Setting]:
+    """Every setting that conf/<config>.yaml has, but what it says to Hydra."""
+    text = (CONF / f"{config}.yaml").read_text(encoding="utf-8")
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    assert isinstance(root, yaml.MappingNode)
+    return [
+        s for key, node in root.value if key.value not in ("defaults", "hydra") for s in _leaves(text, key.value, node)
+    ]
+
+
+def _leaves(text: str, key: str, node: yaml.Node) -> Iterator[Setting]:
+    children = {k.value: child for k, child in node.value} if isinstance(node, yaml.MappingNode) else {}
+    if children and not (node.flow_style and "_target_" in children):
+        for name, child in children.items():
+            if name != "_target_":
+                yield from _leaves(text, f"{key}.{name}", child)
+        return
+    default = text[node.start_mark.index : node.end_mark.index].strip()
+    behind = text[node.end_mark.index :].split("\n", 1)[0]
+    yield Setting(key, re.sub(r"_target_: [\w.]+(, )?", "", default), behind.partition("#")[2].strip())
+
+
+def _configs(verb: str) -> list[str]:
+    """The config of a verb, and those that it is made of."""
+    defaults = yaml.safe_load((CONF / f"{verb}.yaml").read_text(encoding="utf-8"))["defaults"]
+    return [verb, *(name for name in defaults if isinstance(name, str) and name != "_self_")]
+
+
+def _groups(config: str) -> list[tuple[str, str, list[str]]]:
+    """(group, what is chosen, what else there is) of a config."""
+    defaults = yaml.safe_load((CONF / f"{config}.yaml").read_text(encoding="utf-8"))["defaults"]
+    groups = []
+    for entry in defaults:
+        name, chosen = next(iter(entry.items())) if isinstance(entry, dict) else (entry, "")
+        if name in ("_self_", *_configs(config)) or name.startswith("override "):
+            continue
+        taken = chosen if isinstance(chosen, list) else [chosen]
+        shown = f"[{','.join(taken)}]" if isinstance(chosen, list) else chosen or "null"
+        groups.append((name, shown, [other for other in group_choices(name) if other not in taken]))
+    return groups
+
+
+def _docstring(verb: str) -> str:
+    docstring = ast.get_docstring(ast.parse(CONF.with_name(f"{verb}.py").read_text(encoding="utf-8")), clean=False)
+    assert docstring
+    return docstring.rstrip() + "\n"

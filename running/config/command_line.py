@@ -1,0 +1,235 @@
+"""A command line as Hydra will take it, composed and checked before anything is done: what is wrong costs one sentence."""
+
+import difflib
+import re
+from argparse import Namespace
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hydra import compose
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from running.config.allowed_targets import refuse_hydra_of_files, refuse_search_path, refuse_targets_of_files
+from running.config.command_help import version
+from running.config.compose import CONF, composing, flatten, hydra_quoted, to_dict
+from running.config.path_settings import at_home, check_names
+from running.sweeps.job_names import excluded_keys
+from running.sweeps.sweep_axes import jobs, refuse_inexact_range
+
+_OPTUNA = "hydra_plugins.hydra_optuna_sweeper."
+_TIMEOUTS, _MOST_TIMEOUTS = "hydra.launcher.max_num_timeout", 100  # its own default is 0: no job is requeued
+_SEARCHED = ("train", "plan")  # verbs whose runs have a validation loss to be minimised
+
+
+def check_command_line(verb: str, arguments: list[str]) -> DictConfig | None:
+    """Compose once what the arguments ask for, as Hydra will; of a sweep, each choice of each axis.
+
+    The axes of a sweep are what the command line gives several choices of, and what a config does in `hydra.sweeper.params`.
+
+    Returns:
+        the config of the multirun as a whole; None: it is none.
+
+    Raises:
+        ValueError: as `compose_config`; or a setting is none, a text stands where a number belongs, an axis has a choice twice, a
+            config with axes is no multirun, or a config file says what Hydra itself shall do.
+    """
+    given = flags_and_settings(arguments)
+    if given.experimental_rerun is not None and any(a.partition("=")[0] == "--experiment" for a in arguments):
+        raise ValueError("settings are written without --, as experiment=quickstart.")
+    if given.experimental_rerun is not None:
+        raise ValueError("--experimental-rerun reads a pickle, which can run code: start the run's own command again.")
+    if given.shell_completion:
+        _check_completion(given.overrides)
+        return None
+    for argument in given.overrides:
+        if "=" not in argument and not argument.startswith("~"):
+            raise ValueError(f"'{argument}' says nothing: settings are written key=value.")
+    try:
+        parsed = OverridesParser.create().parse_overrides(given.overrides)
+    except HydraException as error:
+        said = str(error).splitlines()[0]
+        raise ValueError(
+            f"the command line cannot be read: {said.partition('Exception: ')[2] or said}. Signs such as <|[]=, need quotes "
+            "inside quotes: 'stop=[\"<|im_end|>\"]'."
+        ) from error
+    swept = [o for o in parsed if o.is_sweep_override()]
+    if swept and not given.multirun:
+        raise ValueError("choices separated by commas (a=1,2) need a multirun: add -m after the file's name.")
+    if any(o.is_hydra_override() for o in swept):
+        raise ValueError("what Hydra does (hydra.…) holds for a whole multirun: only other settings can have choices.")
+    return _check_composed(verb, given, parsed)
+
+
+def _check_completion(arguments: Sequence[str]) -> None:
+    """Hydra answers `-sc query=bash` with what can be typed next, and prints what a shell needs to ask so."""
+    if len(arguments) != 1 or not re.fullmatch("(install|uninstall|query)=(bash|fish|zsh)", arguments[0]):
+        raise ValueError("-sc takes one of install, uninstall and query, and a shell: -sc install=bash (or fish, zsh).")
+
+
+def flags_and_settings(arguments: list[str]) -> Namespace:
+    """A command line's flags and settings, where argparse would print a page and exit with 2."""
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        raise ValueError(f"{message}: flags such as -m stand before all settings, and --help lists them.")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    for action in parser._actions:
+        if "--version" in action.option_strings:
+            vars(action)["version"] = version()
+    return parser.parse_args(arguments)
+
+
+def said_besides(settings: list[str], config: DictConfig) -> list[str]:
+    """What Hydra has to be told of a multirun beside what was typed.
+
+    Which settings are no axes, wherever its launcher runs the jobs; and of a search, so that it can be started again: that its
+    sampler draws by the run's seed, as many trials are asked for as run at the same time, and a job that fails ends no other. Of
+    submitit on Slurm, that a job whose time is over is queued again.
+    """
+    parsed = OverridesParser.create().parse_overrides(settings)
+    last = {o.key_or_group: o for o in parsed}  # of a setting that is typed twice
+    of_files = config.hydra.sweeper.get("params") or {}  # they name its jobs, though one choice may be typed
+    fixed = [o for key, o in last.items() if not o.is_sweep_override() and key not in of_files]
+    axes = [*_axes_of_files(config, parsed), *(o for o in last.values() if o.is_sweep_override())]
+    besides = [excluded_keys(fixed, axes)]
+    if (folder := str(config.hydra.sweep.dir)).startswith("~") and "hydra.sweep.dir" not in last:  # which Hydra makes
+        besides.append(f"hydra.sweep.dir={hydra_quoted(at_home(folder))}")
+    if _searches(config):
+        further = {"hydra.sweeper.n_jobs": "${jobs_at_once}", "hydra.sweeper.max_failure_rate": "1.0"}
+        if "seed" in config.hydra.sweeper.sampler:
+            further["hydra.sweeper.sampler.seed"] = "${seed}"
+        besides += [f"{key}={value}" for key, value in further.items() if key not in last]
+    goes_on = config.hydra.job.name in ("train", "prepare")  # where the time of a cluster's job ended
+    if goes_on and "max_num_timeout" in config.hydra.launcher and _TIMEOUTS not in last:
+        besides.append(f"{_TIMEOUTS}={_MOST_TIMEOUTS}")
+    return besides
+
+
+def _check_composed(verb: str, given: Namespace, parsed: Sequence[Override]) -> DictConfig | None:
+    """Check what Hydra will compose for the multirun, if it is one, and for its jobs."""
+    folders, name = _folders(given), given.config_name or verb
+    for folder in folders:
+        file = folder / f"{name.removesuffix('.yaml')}.yaml"
+        if (folder, name) != (CONF, verb) and file.is_file():
+            refuse_search_path(file)
+    further = [f'hydra.searchpath=["file://{folder}"]' for folder in folders[1:]]
+    typed = [str(o.input_line) for o in parsed if o.is_hydra_override() and o.key_or_group != "hydra.searchpath"]
+    with composing(CONF, verb, verb):
+        ours = _of_hydra(compose(None, typed, return_hydra_config=True))
+    with composing(folders[0], name, verb):
+        for o in parsed:
+            if (o.is_add() or o.is_force_add()) and _is_group(o, folders) and not o.package:
+                _refuse_second_choice(o, compose(name, further, return_hydra_config=True))
+        multirun = None
+        if given.multirun:
+            said = [*given.overrides, *further]
+            loader = GlobalHydra.instance().config_loader()
+            multirun = loader.load_configuration(name, said, run_mode=RunMode.MULTIRUN, from_shell=False)
+            refuse_hydra_of_files(_of_hydra(multirun), ours, _said(said))
+            of_files = _axes_of_files(multirun, parsed)
+            refuse_targets_of_files([str(o.input_line) for o in of_files])
+            parsed = [*of_files, *parsed]
+            _refuse_sweeper(verb, multirun, parsed)
+        defaults: dict[tuple[str, ...], dict[str, Any]] = {}
+        for job in jobs(parsed, folders):
+            whole = compose(name, [*job, *further], return_hydra_config=True)
+            refuse_hydra_of_files(_of_hydra(whole), ours, _said([*job, *further]))
+            if not (given.cfg or given.info):  # which only show it
+                _refuse_open_axes(whole, parsed, is_multirun=bool(given.multirun))
+            groups = tuple(text for text, o in zip(job, parsed, strict=True) if _is_group(o, folders))
+            if groups not in defaults:
+                defaults[groups] = to_dict(compose(name, [*groups, *further]))
+            with open_dict(whole):
+                del whole["hydra"]
+            settings = to_dict(whole)
+            _refuse_strangers(settings, defaults=defaults[groups])
+            check_names(settings)
+    return multirun
+
+
+def _axes_of_files(config: DictConfig, parsed: Sequence[Override]) -> list[Override]:
+    """Those axes of the configs that the command line says nothing of, as if they were typed."""
+    typed = {o.key_or_group for o in parsed}
+    axes = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items() if key not in typed]
+    return OverridesParser.create().parse_overrides(axes)
+
+
+def _refuse_sweeper(verb: str, config: DictConfig, parsed: Sequence[Override]) -> None:
+    """Refuse a search for which something is missing, and an interval without a search."""
+    if not _searches(config):
+        for o in parsed:
+            if o.is_sweep_override() and not o.is_discrete_sweep():
+                raise ValueError(
+                    f"{o.input_line} is an interval, in which hydra/sweeper=optuna can search: add it, or give choices (a=1,2)."
+                )
+            refuse_inexact_range(o)
+    elif verb not in _SEARCHED:
+        raise ValueError(f"hydra/sweeper=optuna is for train.py: {verb}.py has no validation loss to be minimised.")
+    elif find_spec("optuna") is None:
+        raise ValueError("hydra/sweeper=optuna needs a package: pip install -e '.[optuna]'.")
+
+
+def _searches(config: DictConfig) -> bool:
+    return str(config.hydra.sweeper._target_).startswith(_OPTUNA)
+
+
+def _refuse_open_axes(job: DictConfig, parsed: Sequence[Override], *, is_multirun: bool) -> None:
+    """A job has one choice of everything; also if the choices are those of a config."""
+    settled = {o.key_or_group for o in parsed}
+    if missing := [key for key in (job.hydra.sweeper.params or {}) if key not in settled]:
+        alone = "such a one cannot be one choice of several"
+        mend = alone if is_multirun else f"add -m after the file's name, or choose one ({missing[0]}=…)"
+        raise ValueError(f"the config is a sweep, over {' and '.join(missing)}: {mend}.")
+
+
+def _folders(given: Namespace) -> list[Path]:
+    """Where Hydra will look for configs, its own apart: first of all for the one that is named."""
+    if "://" in f"{given.config_path} {given.config_dir}":
+        raise ValueError("--config-path and --config-dir name folders of this machine, and nothing else.")
+    main = CONF.parent / (given.config_path or CONF)  # as Hydra does, beside the verb
+    return [main, *([Path(given.config_dir).absolute()] if given.config_dir else [])]
+
+
+def _is_group(override: Override, folders: Sequence[Path]) -> bool:
+    return any((folder / override.key_or_group).is_dir() for folder in folders)
+
+
+def _refuse_second_choice(added: Override, config: DictConfig) -> None:
+    if added.key_or_group in config.hydra.runtime.choices:
+        typed = str(added.input_line).lstrip("+")
+        raise ValueError(f"{added.key_or_group} is chosen without a +, as each config has one of it: type {typed}.")
+
+
+def _of_hydra(whole: DictConfig) -> dict[str, Any]:
+    """All that a composed config says under `hydra`, interpolations unresolved, as dotted key -> value."""
+    return dict(flatten(OmegaConf.to_container(whole.hydra, resolve=False)))
+
+
+def _said(settings: Iterable[str]) -> dict[str, list[str]]:
+    """The account of a command line that Hydra gives under `hydra`."""
+    parsed = OverridesParser.create().parse_overrides(list(settings))
+    of = {
+        by_hydra: [str(o.input_line) for o in parsed if o.is_hydra_override() is by_hydra] for by_hydra in (True, False)
+    }
+    return {"overrides.hydra": of[True], "overrides.task": of[False]}
+
+
+def _refuse_strangers(config: Mapping[str, Any], *, defaults: Mapping[str, Any]) -> None:
+    """Refuse settings that nothing reads, also behind a `+`, and texts where a number belongs."""
+    for key in set(config) - set(defaults):
+        near = difflib.get_close_matches(key, list(defaults), n=1)
+        raise ValueError(f"there is no setting {key}" + (f": did you mean {near[0]}?" if near else "."))
+    numbers = {key: value for key, value in flatten(defaults) if isinstance(value, (int, float))}
+    for key, value in flatten(config):
+        if key in numbers and isinstance(value, str):
+            what = "true or false" if isinstance(numbers[key], bool) else f"a number like {numbers[key]}"
+            raise ValueError(f"{key} is '{value}', and must be {what}.")

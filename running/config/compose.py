@@ -1,0 +1,265 @@
+"""conf/ and what a command line says, composed to plain dicts; and what is wrong where they cannot be."""
+
+import difflib
+import math
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from gpt_lightning.bounded_yaml import check_yaml
+from running.config.init_from_architecture import architecture_settings
+from running.config.path_settings import PROMPTS, at_home, is_name, is_path
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+_WHOLE_CONFIG = """defaults: [override hydra/hydra_logging: disabled, override hydra/job_logging: disabled, _self_]
+hydra: {output_subdir: null, run: {dir: .}}
+"""
+_PACKAGES = {
+    "hydra/launcher": ". submitit_slurm and submitit_local need pip install -e '.[slurm]'; joblib, hydra-joblib-launcher",
+    "hydra/sweeper": ". optuna needs pip install -e '.[optuna]'",
+}
+_NUMBER = re.compile(r"[-+]\.\d[\d_]*([eE][-+]?\d+)?|\.\d[\d_]*[eE]\d+")
+# sections whose keys are names of the user's
+_OPEN = (
+    r"curriculum\.(keyframes|keyframes\.\w+\.weights|mixes|mixes\.\w+|max_epochs|replay)"
+    r"|data\.limit_tokens|mix\.(weights|prior)"
+)
+
+
+def compose_config(config_name: str, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """The config that a verb would get from this command line; for tests and notebooks.
+
+    Raises:
+        ValueError: an override names nothing, or cannot be read.
+    """
+    settings = list(overrides)
+    with composing(CONF, config_name, config_name):
+        return to_dict(compose(config_name, [*settings, *architecture_settings(settings)]))
+
+
+class _BoundedFiles(FileConfigSource):
+    """Configs in folders, which may be a stranger's, looked over before Hydra reads them."""
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        path = Path(self.path, self._normalize_file_name(config_path))
+        if path.is_file() and not path.is_relative_to(CONF):
+            check_yaml_file(path)
+        return super().load_config(config_path)
+
+
+@contextmanager
+def _bounded_files() -> Iterator[None]:
+    """Let Hydra read files through `_BoundedFiles`; its own reader is back afterwards: launchers pickle what is registered."""
+    Plugins.instance()  # registers that reader
+    types = SourcesRegistry.instance().types
+    types["file"] = _BoundedFiles
+    try:
+        yield
+    finally:
+        types["file"] = FileConfigSource
+
+
+@contextmanager
+def composing(folder: Path, config_name: str, verb: str) -> Iterator[None]:
+    """Let Hydra compose a verb's config of this name from a folder.
+
+    Raises:
+        ValueError: what is composed cannot be; in one sentence.
+    """
+    with _bounded_files(), initialize_config_dir(str(folder), job_name=verb, version_base=None):
+        try:
+            yield
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ValueError(_one_sentence(error, config_name)) from error
+        except YAMLError as error:
+            raise ValueError(f"a config is no YAML of plain values: {' '.join(str(error).split())}.") from error
+
+
+def check_yaml_file(path: Path) -> None:
+    """Look over a YAML file before it is read.
+
+    Raises:
+        ValueError: it is no YAML of plain values, or is too deep or too large.
+    """
+    try:
+        check_yaml(path.read_text("utf-8"))
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no YAML of plain values: {' '.join(str(error).split()).rstrip('.')}.") from error
+
+
+def write_config(path: Path, config: Mapping[str, Any]) -> None:
+    """Write a config that a verb takes whole: `train.py --config-path <folder> --config-name <stem>`."""
+    path.write_text(_WHOLE_CONFIG + OmegaConf.to_yaml(OmegaConf.create(dict(config))), encoding="utf-8")
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The config that a run has written, as plain dicts and lists; what refers to something else stays as it is written.
+
+    Raises:
+        ValueError: it is no YAML of plain values, or none with settings.
+    """
+    check_yaml_file(path)
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path))
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no YAML of plain values: {' '.join(str(error).split())}.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds {type(content).__name__}, and must hold settings.")
+    return {str(key): value for key, value in content.items()}
+
+
+def path_of(config: Mapping[str, Any], key: str) -> Path:
+    """A setting that says where something lies; `~` is the home folder.
+
+    Raises:
+        ValueError: it is null, a list, a number, or empty.
+    """
+    if not isinstance(config[key], str) or not config[key]:
+        raise ValueError(f"{key} is {config[key]!r}: it must be a path.")
+    return Path(at_home(config[key]))
+
+
+def group_choices(group: str) -> list[str]:
+    """The names of the configs in conf/<group>/."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def read_choice(group: str, name: str) -> dict[str, Any]:
+    """conf/<group>/<name>.yaml by itself, where a verb needs one that the command line did not choose."""
+    return to_dict(OmegaConf.load(CONF / group / f"{name}.yaml"))
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A resolved config as plain dicts and lists.
+
+    A config may say `micro_batch: ${micro_batch_up_to:64}`, see `micro_batch_up_to`; and `vocab_size_at_least`. A
+    `schedule.warmup_steps` between 0 and 1 is a share of `max_steps`, and becomes steps.
+
+    Raises:
+        ValueError: a value is missing, or refers to one that does not exist.
+    """
+    OmegaConf.register_new_resolver("micro_batch_up_to", micro_batch_up_to, replace=True)
+    OmegaConf.register_new_resolver("vocab_size_at_least", vocab_size_at_least, replace=True)
+    try:
+        content = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ValueError(f"the setting {error.full_key} has no value: {str(error).splitlines()[0]}.") from error
+    assert isinstance(content, dict)
+    config = {str(key): _meant(value, str(key)) for key, value in content.items()}
+    schedule, steps = config.get("schedule"), config.get("max_steps")
+    share = schedule.get("warmup_steps") if isinstance(schedule, dict) else None
+    if isinstance(schedule, dict) and isinstance(share, float) and 0 < share < 1 and isinstance(steps, int):
+        schedule["warmup_steps"] = min(round(share * steps), steps - 1)  # however few steps there are, it is shorter
+    return config
+
+
+def _meant(value: Any, key: str) -> Any:
+    """What a config says under `key`, where `~` in a path is the home folder, and -.5 a number, which YAML takes for a text."""
+    if isinstance(value, dict):
+        return {k: _meant(v, f"{key}.{k}") for k, v in value.items()}
+    if isinstance(value, list):
+        return [at_home(v) if isinstance(v, str) and is_path(key) else v for v in value]
+    if not isinstance(value, str):
+        return value
+    if is_path(key):
+        return at_home(value)
+    is_number = _NUMBER.fullmatch(value) and not (is_name(key) or key in PROMPTS)
+    return float(value) if is_number else value
+
+
+def micro_batch_up_to(most: int, *, _root_: Any) -> int:
+    """The most sequences, up to `most`, into which each rank's share of the global batch can be divided.
+
+    Where there is no such number, as the ranks cannot share the global batch, it is `most`: `accumulation_of` says what to do.
+    """
+    batch, trainer = _root_.global_batch, _root_.trainer
+    ranks = trainer.devices, trainer.num_nodes
+    if not all(isinstance(n, int) and n > 0 for n in (batch, *ranks)) or batch % math.prod(ranks):
+        return most
+    of_rank = batch // math.prod(ranks)
+    return next(n for n in range(min(most, of_rank), 0, -1) if of_rank % n == 0)
+
+
+def vocab_size_at_least(rows: int, *, _root_: Any) -> int:
+    """Rows of the embedding: as many as the tokenizer asks for, or as weights have that a run begins with."""
+    return max(rows, int(_root_.tokenizer.model_vocab_size))
+
+
+def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of every leaf of nested dicts; a list is a leaf."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, node
+
+
+def hydra_quoted(text: str) -> str:
+    """A text as Hydra takes it whole from a command line."""
+    escaped = re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + ('\\"' if m[2] else ""), text.replace("${", "\\${"))
+    return f'"{escaped}"'
+
+
+def typed(key: str, path: str | Path) -> str:
+    """A setting that holds a path, fit to be typed into a shell as an argument of a verb."""
+    text = str(path)
+    # the last: typed_text.quote_texts sees to it
+    as_it_is = re.fullmatch(r"[\w./~+*-]+", text) or ("=" in text and text[0] not in "\"'[")
+    return f"{key}={shlex.quote(text if as_it_is else hydra_quoted(text))}"
+
+
+def _one_sentence(error: Exception, config_name: str) -> str:
+    """What is wrong with the command line, with the nearest right spelling."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if lines[0].startswith("Could not override '"):
+        key = lines[0].split("'")[1]
+        parent, _, name = key.rpartition(".")
+        if re.fullmatch(_OPEN, key):
+            return f"{key} has not all of these names yet: add new ones one by one, +{key}.<name>=…."
+        if re.fullmatch(_OPEN, parent):
+            siblings = [sibling for sibling in _all_keys(config_name) if sibling.rpartition(".")[0] == parent]
+            meant = difflib.get_close_matches(key, siblings, n=1, cutoff=0.95)
+            return (
+                f"{parent} has no {name} yet: "
+                + (f"did you mean {meant[0]}, or " if meant else "")
+                + f"add it with +{key}=…."
+            )
+        of_source = re.fullmatch(r"sources\.(\w+)\.(\w+)", key)
+        if of_source and of_source[1] in group_choices("source"):
+            there = read_choice("source", of_source[1]).get(of_source[2])
+            if isinstance(there, dict):
+                parts = ", ".join(f"{key}.{part}=…" for part in there)
+                return f"{key} is set part by part: {parts}; a new part with +{key}.<name>=…."
+        near = difflib.get_close_matches(key, _all_keys(config_name), n=1)
+        return f"there is no setting {key}" + (
+            f": did you mean {near[0]}?" if near else f" in conf/{config_name}.yaml."
+        )
+    if no_such_choice := re.search(r"Could not find '(.+)/(.+?)'", lines[0]):
+        group, choice = no_such_choice.groups()
+        if group.startswith("hydra/"):
+            others = ", ".join(re.findall(r"^\t(\S+)$", str(error), flags=re.MULTILINE))
+            return f"{group}={choice}: there is no such choice; there are {others}{_PACKAGES.get(group, '')}."
+        further = sorted(f"{folder.name}/…" for folder in (CONF / group).glob("*") if folder.is_dir())
+        there = ", ".join([*group_choices(group), *further])
+        return f"{group}={choice}: there is no such choice; conf/{group} has {there}."
+    return " ".join(lines[:2]).rstrip(".") + "."
+
+
+def _all_keys(config_name: str) -> list[str]:
+    """Every setting and every group that a command line may name."""
+    keys = [key for key, _ in flatten(OmegaConf.to_container(compose(config_name)))]
+    parents = {key.rpartition(".")[0] for key in keys}
+    return [*(path.name for path in CONF.iterdir() if path.is_dir()), *keys, *sorted(parents)]

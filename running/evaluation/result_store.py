@@ -1,0 +1,208 @@
+"""An examination as a folder: what is done stays done, whoever did it.
+
+    <folder>/<task>.scores.<rank>.jsonl   while a task is under way: a key, then (number, result) of each request
+    <folder>/<task>.jsonl                 what came of each example
+    <folder>/evaluation.json              every figure, with its interval and what it was measured on
+
+The key is a hash of the model and of every request, so that nothing is taken over from another examination.
+"""
+
+import glob
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from gpt_lightning.console import Console
+from gpt_lightning.evaluation import Score, batches, generation_metrics, score
+from gpt_lightning.evaluation.generation_metrics import WritingTask
+from gpt_lightning.evaluation.scored_tasks import ScoredTask
+from gpt_lightning.model import GPT
+from gpt_lightning.tokenizer import Tokenizer
+from running.evaluation.task_loading import Task
+from running.training.process_group import started_by
+
+
+class Ranks:
+    """The processes that examine together. Each has a share of the requests; they meet in the folder alone."""
+
+    def __init__(self) -> None:
+        self.rank, self.n_ranks = 0, 1
+        if started_by() is not None:
+            if "MASTER_ADDR" not in os.environ:
+                raise ValueError("an examination on several processes is started by torchrun, or by devices=….")
+            torch.distributed.init_process_group("gloo")
+            self.rank, self.n_ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
+            if torch.cuda.is_available():  # each process its own, as far as there are enough
+                torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", self.rank)) % torch.cuda.device_count())
+
+    def meet(self) -> None:
+        """Wait for all."""
+        if self.n_ranks > 1:
+            torch.distributed.barrier()
+
+
+class Examination:
+    """Does tasks, one after the other, and goes on where it was stopped.
+
+    Args:
+        folder: where what is done is kept.
+        model: on its device.
+        weights: fingerprint of the model's.
+        batch_tokens: that are read at once.
+        console: for the bar.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        model: GPT,
+        tokenizer: Tokenizer,
+        *,
+        weights: str,
+        batch_tokens: int,
+        ranks: Ranks,
+        console: Console,
+    ) -> None:
+        self._folder, self._model, self._tokenizer = folder, model, tokenizer
+        self._weights, self._batch_tokens = weights, batch_tokens
+        self._ranks, self._console = ranks, console
+
+    def take(self, task: Task) -> list[dict[str, Any]]:
+        """Do a task; give its figures as evaluation.json says them, and write what came of each example."""
+        began = time.monotonic()
+        key = _key(f"{self._weights} {self._tokenizer.fingerprint}", task)
+        ledger = _Ledger(self._folder / f"{_file_name(task.name)}.scores", key=key)
+        if isinstance(task, ScoredTask):
+            requests = task.requests
+            groups = batches(requests, batch_tokens=self._batch_tokens)
+            done = self._work(task.name, ledger, groups, lambda group: score(self._model, [requests[n] for n in group]))
+            scores = [Score(*result) for result in done]
+            figures, examples = task.figures(scores), task.examples(scores)
+        else:
+            groups = [
+                list(range(n, min(n + generation_metrics.TOGETHER, len(task))))
+                for n in range(0, len(task), generation_metrics.TOGETHER)
+            ]
+            texts = self._work(
+                task.name,
+                ledger,
+                groups,
+                lambda group: generation_metrics.write(self._model, self._tokenizer, task, group),
+            )
+            figures = generation_metrics.figures(task, texts)
+            examples = (
+                {"prompt": task.prompts[n // task.samples], "text": text, "tokens": len(ids)}
+                for n, (text, ids) in enumerate(texts)
+            )
+        if self._ranks.rank == 0:
+            self._write_examples(task.name, examples)
+        self._ranks.meet()  # all have read what is now removed
+        if self._ranks.rank == 0:
+            ledger.remove()
+        about = {
+            "data": dict(task.data),
+            "left_out": list(task.left_out) if isinstance(task, ScoredTask) else [],
+            "cut": list(task.cut) if isinstance(task, ScoredTask) else [],
+            "seconds": round(time.monotonic() - began, 2),
+        }
+        chance = {"chance": task.chance} if isinstance(task, ScoredTask) and task.chance is not None else {}
+        return [
+            {"task": task.name, "protocol": task.protocol, "metric": metric, **vars(estimate)}
+            | (chance if metric.startswith("acc") else {})
+            | about
+            for metric, estimate in figures.items()
+        ]
+
+    def _work(
+        self, what: str, ledger: "_Ledger", groups: Sequence[list[int]], work: Callable[[list[int]], Sequence[Any]]
+    ) -> list[Any]:
+        """The results of all groups of numbers, in the numbers' order; what is done already is not done again."""
+        self._ranks.meet()  # nobody writes while others still read
+        done = ledger.read()
+        self._ranks.meet()
+        left = [group for group in groups if not all(number in done for number in group)]
+        add = ledger.begin(self._ranks.rank)
+        for group in self._shown(what, left[self._ranks.rank :: self._ranks.n_ranks]):
+            add(group, work(group))
+        self._ranks.meet()
+        results = ledger.read()
+        return [results[number] for number in range(sum(map(len, groups)))]
+
+    def _shown(self, what: str, groups: Sequence[list[int]]) -> Iterator[list[int]]:
+        """The groups, with a bar of them where someone can see it."""
+        columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("batches,"), TimeRemainingColumn())
+        hidden = self._ranks.rank > 0 or not self._console.is_terminal
+        with Progress(*columns, TextColumn("left"), console=self._console, transient=True, disable=hidden) as progress:
+            yield from progress.track(groups)
+
+    def _write_examples(self, task: str, examples: Iterable[Mapping[str, Any]]) -> None:
+        path = self._folder / f"{_file_name(task)}.jsonl"
+        temporary = path.with_suffix(".tmp")
+        with temporary.open("w", encoding="utf-8") as file:
+            file.writelines(f"{json.dumps(example, ensure_ascii=False)}\n" for example in examples)
+        temporary.replace(path)
+
+
+class _Ledger:
+    """Results by number in files, one a rank, each of which reads all of them."""
+
+    def __init__(self, path: Path, *, key: str) -> None:
+        self._path, self._head = path, json.dumps(key) + "\n"
+
+    def read(self) -> dict[int, Any]:
+        """What is done; a torn line is not."""
+        done: dict[int, Any] = {}
+        for path in self._files():
+            text = path.read_text(encoding="utf-8")
+            if text.startswith(self._head):
+                done |= {number: result for number, result in map(json.loads, text.split("\n")[1:-1])}
+        return done
+
+    def begin(self, rank: int) -> Callable[[Sequence[int], Sequence[Any]], None]:
+        """A function that adds results of this rank; those of an earlier start with the same key are kept."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        path = self._path.with_name(f"{self._path.name}.{rank}.jsonl")
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        path.write_text(text[: text.rfind("\n") + 1] if text.startswith(self._head) else self._head, encoding="utf-8")
+
+        def add(numbers: Sequence[int], results: Sequence[Any]) -> None:
+            lines = "".join(f"{json.dumps(pair)}\n" for pair in zip(numbers, results, strict=True))
+            with path.open("a", encoding="utf-8") as file:
+                file.write(lines)
+
+        return add
+
+    def remove(self) -> None:
+        """What it kept stands in the task's own file by now."""
+        for path in self._files():
+            path.unlink()
+
+    def _files(self) -> list[Path]:
+        return sorted(self._path.parent.glob(f"{glob.escape(self._path.name)}.*.jsonl"))
+
+
+def _file_name(task: str) -> str:
+    return re.sub(r"[^\w.,=+-]", "_", task)
+
+
+def _key(examinee: str, task: Task) -> str:
+    """A hash of all that decides a task's results."""
+    digest = hashlib.sha256(examinee.encode())
+    if isinstance(task, ScoredTask):
+        for request in task.requests:
+            for part in (request.ids, [request.first], () if request.mask is None else request.mask):
+                digest.update(np.asarray(part, dtype=np.int64).tobytes() + b"|")
+    else:
+        assert isinstance(task, WritingTask)
+        of = (task.prompts, [list(ids) for ids in task.ids], task.samples, task.max_new_tokens, vars(task.sampling))
+        digest.update(json.dumps(of).encode())
+    return digest.hexdigest()

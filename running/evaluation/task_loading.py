@@ -1,0 +1,257 @@
+"""The tasks of an evaluation: conf/task, with the records, the texts and the prompts that each is made of."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from data_modules import SourceShards
+from data_modules.corpora import BadRecord, Document, open_records
+from data_modules.corpora.record_fields import Fields
+from data_modules.memory_mapped_shards import TokenStream
+from gpt_lightning.evaluation import QuestionTemplate, Request
+from gpt_lightning.evaluation.generation_metrics import WritingTask
+from gpt_lightning.evaluation.scored_tasks import ScoredTask, question_task, questions_in, spread, text_task
+from gpt_lightning.evaluation.sliding_window_perplexity import requests_of_text
+from gpt_lightning.generation import Sampling
+from gpt_lightning.tokenizer import Tokenizer
+from running.config import compose
+
+Task = ScoredTask | WritingTask
+
+
+class Examinee(NamedTuple):
+    """What there is to know of a model before its tasks can be opened."""
+
+    tokenizer: Tokenizer
+    max_seq_len: int
+    run: Path | None
+    """Whose sources' validation splits perplexity is measured on; None: the model is of no run of ours."""
+
+
+def open_tasks(config: Mapping[str, Any], examinee: Examinee) -> list[Task]:
+    """Every task that the config of evaluate.py names, in its order.
+
+    Raises:
+        ValueError: a task is unknown, its records cannot be read or asked, or what it needs is not there.
+    """
+    names, known = config["tasks"], compose.group_choices("task")
+    if not isinstance(names, list) or not names:
+        raise ValueError(f"tasks is {names!r}: it must be a list, such as tasks=[perplexity,hellaswag].")
+    for name in names:
+        if name not in known:
+            raise ValueError(f"tasks: there is no task {name!r}; conf/task has {', '.join(known)}.")
+    for key in ("limit", "stride", "batch_tokens"):
+        value = config[key]
+        if not (value is None and key != "batch_tokens") and (type(value) is not int or value < 1):
+            raise ValueError(f"{key} is {value!r}: it must be a whole number, 1 or more.")
+    settings = {name: compose.read_choice("task", name) for name in names}
+    kinds = {task.get("kind") for task in settings.values()}
+    if config["path"] is not None and not kinds & {"questions", "conversations"}:
+        raise ValueError(
+            f"path is {config['path']}, and none of the tasks reads records: perplexity reads a text with data=…."
+        )
+    if config["data"] is not None and "text" not in kinds:
+        raise ValueError(f"data is {config['data']}, and none of the tasks reads a text: records are read with path=….")
+    tasks: list[Task] = []
+    for name, task in settings.items():
+        if task.get("kind") not in _KINDS:
+            raise ValueError(f"conf/task/{name}.yaml: kind is {task.get('kind')!r}: it must be {', '.join(_KINDS)}.")
+        with _named(name, task):
+            tasks += _KINDS[task["kind"]](name, task, config, examinee)
+    return tasks
+
+
+@contextmanager
+def _named(name: str, task: Mapping[str, Any]) -> Iterator[None]:
+    try:
+        yield
+    except KeyError as error:
+        raise ValueError(f"conf/task/{name}.yaml lacks {error}, which a task of kind {task['kind']} needs.") from error
+    except ValueError as error:
+        raise ValueError(f"task {name}: {error}") from error
+
+
+def _questions(name: str, task: Mapping[str, Any], config: Mapping[str, Any], examinee: Examinee) -> Iterator[Task]:
+    records, origin = open_records(_path(name, config), task["hub"], tell=print)
+    rows = list(records)
+    questions, left_out = questions_in(rows, QuestionTemplate.of(task), limit=config["limit"])
+    asked = question_task(
+        name,
+        questions,
+        examinee.tokenizer,
+        protocol=task["protocol"],
+        max_seq_len=examinee.max_seq_len,
+        data=origin,
+        left_out=left_out,
+    )
+    yield replace(asked, protocol=_limited(task["protocol"], config, len(rows)))
+
+
+def _limited(protocol: str, config: Mapping[str, Any], n_examples: int) -> str:
+    """The protocol, which says so where not all examples are asked."""
+    limit = config["limit"]
+    return protocol if limit is None or limit >= n_examples else f"{protocol}, limit {limit}"
+
+
+def _texts(name: str, task: Mapping[str, Any], config: Mapping[str, Any], examinee: Examinee) -> Iterator[Task]:
+    """Of each source of the run its validation split; or of the text that `data` names."""
+    max_seq_len, tokenizer = examinee.max_seq_len, examinee.tokenizer
+    stride = max_seq_len if config["stride"] is None else config["stride"]
+    windowed = f"windows of {max_seq_len}, stride {stride}"
+    if config["data"] is not None:
+        documents, left_out, origin = _documents(str(compose.path_of(config, "data")), {"text": "text"})
+        ids = [tokenizer.eot_id]
+        for document in documents:
+            ids += [*tokenizer.encode(str(document)), tokenizer.eot_id]
+        requests = requests_of_text(np.array(ids), max_seq_len=max_seq_len, stride=stride)
+        place = f"{name}/{Path(config['data']).name}"
+        yield text_task(
+            place,
+            spread(requests, config["limit"]),
+            tokenizer,
+            protocol=_limited(windowed, config, len(requests)),
+            data=origin,
+            left_out=left_out,
+        )
+        return
+    if examinee.run is None:
+        raise ValueError("this model is of no run, whose validation splits could be read: name a text with data=….")
+    for source, shards in _sources(examinee.run).items():
+        stream = shards.val
+        requests = (
+            list(_conversations_of(stream, max_seq_len))
+            if stream.masked
+            else requests_of_text(stream.read(-1, len(stream)), max_seq_len=max_seq_len, stride=stride)
+        )
+        yield text_task(
+            f"{name}/{source}",
+            spread(requests, config["limit"]),
+            tokenizer,
+            protocol=_limited("whole conversations" if stream.masked else windowed, config, len(requests)),
+            data={"source": source, "split": "val", "fingerprint": shards.fingerprint},
+        )
+
+
+def _conversations_of(stream: TokenStream, max_seq_len: int) -> Iterator[Request]:
+    """The sequences of a chat's split, as validation in training reads them; those in which nothing bears loss say nothing."""
+    borders = stream.sequences(max_seq_len, whole=False).tolist()
+    for start, stop in pairwise(borders):
+        mask = stream.read_mask(start, stop)
+        if mask.any():
+            yield Request(stream.read(start - 1, stop), 1, mask)
+
+
+def _conversations(name: str, task: Mapping[str, Any], config: Mapping[str, Any], examinee: Examinee) -> Iterator[Task]:
+    """Each conversation by itself, from the end-of-text id on; of a longer one than the model sees, the beginning."""
+    tokenizer, max_seq_len = examinee.tokenizer, examinee.max_seq_len
+    documents, left_out, origin = _documents(_path(name, config), task["fields"], task["hub"])
+    requests, cut = [], []
+    for number, document in enumerate(spread(documents, config["limit"])):
+        assert not isinstance(document, str)  # the fields are those of a conversation
+        ids, mask = tokenizer.encode_chat(document)
+        if len(ids) > max_seq_len:
+            cut.append(f"conversation {number + 1}")
+        if not any(mask[:max_seq_len]):
+            left_out.append(f"conversation {number + 1}: the assistant says nothing in what the model sees of it")
+        else:
+            requests.append(
+                Request([tokenizer.eot_id, *ids[:max_seq_len]], 1, np.array(mask[:max_seq_len], dtype=np.bool_))
+            )
+    if not requests:
+        raise ValueError("in none of the conversations does the assistant say anything that the model sees.")
+    protocol = _limited("answers alone", config, len(documents))
+    yield text_task(name, requests, tokenizer, protocol=protocol, data=origin, left_out=left_out, cut=cut)
+
+
+def _writing(name: str, task: Mapping[str, Any], config: Mapping[str, Any], examinee: Examinee) -> Iterator[Task]:
+    tokenizer = examinee.tokenizer
+    if task["mode"] not in ("text", "chat"):
+        raise ValueError(f"mode is {task['mode']!r}: it must be text or chat.")
+    encoded = [
+        tokenizer.encode_chat_prompt([{"role": "user", "content": prompt}])
+        if task["mode"] == "chat"
+        else tokenizer.encode(prompt)
+        for prompt in task["prompts"]
+    ]
+    yield WritingTask(
+        name=name,
+        protocol=f"{task['mode']}, temperature {task['temperature']}, top_p {task['top_p']}, seed {task['seed']}",
+        prompts=task["prompts"],
+        ids=[[tokenizer.eot_id, *ids] for ids in encoded],
+        samples=task["samples"],
+        max_new_tokens=task["max_new_tokens"],
+        sampling=Sampling(temperature=task["temperature"], top_p=task["top_p"], seed=task["seed"]),
+        language=task["language"],
+        data={"prompts": len(task["prompts"]), "samples of each": task["samples"]},
+    )
+
+
+_KINDS: Mapping[str, Callable[[str, Mapping[str, Any], Mapping[str, Any], Examinee], Iterable[Task]]] = {
+    "text": _texts,
+    "questions": _questions,
+    "conversations": _conversations,
+    "writing": _writing,
+}
+
+
+def _path(name: str, config: Mapping[str, Any]) -> str | None:
+    """Where the records of a task lie: `path`, or what is called like the task in the folder `path`; None: on the hub.
+
+    Raises:
+        ValueError: there is no such file, or several tasks would read the same one.
+    """
+    if config["path"] is None:
+        return None
+    path = compose.path_of(config, "path")
+    if path.is_dir() and (own := sorted(file for file in path.iterdir() if file.name.split(".")[0] == name)):
+        return str(own[0])
+    others = [other for other in config["tasks"] if other != name and "hub" in compose.read_choice("task", other)]
+    if others:
+        raise ValueError(
+            f"path={path} would be read by {', '.join(others)} too: with several tasks it is a folder that holds {name}.jsonl, "
+            "or another format, and so on for each."
+        )
+    return str(path)
+
+
+def _documents(
+    path: str | None, fields: Mapping[str, str], hub: Mapping[str, Any] | None = None
+) -> tuple[list[Document], list[str], dict[str, Any]]:
+    """The documents in files, here or on the hub; why records are none; and what was read."""
+    records, origin = open_records(path, hub, tell=print)
+    made_of = Fields(fields)
+    documents, left_out = [], []
+    for where, row in records:
+        document = made_of.document(row)
+        if isinstance(document, BadRecord):
+            left_out.append(f"{where}: {document}")
+        else:
+            documents.append(document)
+    if not documents:
+        raise ValueError(f"there is nothing to read; {left_out[0] if left_out else 'there are no records'}.")
+    return documents, left_out, origin
+
+
+def _sources(run: Path) -> dict[str, SourceShards]:
+    """The sources of a run, as they were when it was trained.
+
+    Raises:
+        ValueError: one of them is another now, or is gone.
+    """
+    config = compose.read_config(run / "config.yaml")
+    folder = Path(config["data_dir"]) / config["tokenizer"]["name"]
+    begun: dict[str, Any] = json.loads((run / "environment.json").read_text(encoding="utf-8"))["data"]
+    sources = {name: SourceShards(folder / name) for name in begun}
+    for name, shards in sources.items():
+        if shards.fingerprint != begun[name]["fingerprint"]:
+            raise ValueError(
+                f"{folder / name} was prepared anew since the run was trained: its validation split may hold what the model has "
+                "learnt. Prepare it as it was, or name a text with data=…."
+            )
+    return sources

@@ -1,0 +1,90 @@
+"""plan.py mix_design=20: the mixes to train first, so that a law can be fitted to them; each a choice of `curriculum`."""
+
+import math
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from rich.table import Table
+
+from gpt_lightning.console import Console, say
+from mix_laws import design_mixes, write_constant_mix
+from mix_laws.simplex import as_weights, caps_of
+from running.config import compose
+from running.training.builders import curriculum_of
+from running.training.prepared_data import source_sizes
+
+_EPOCHS = 4.0  # a source that is seen more often than that teaches less (arXiv:2305.16264)
+
+_NOT_THEIRS = (
+    "mix_design=",
+    "plan.",
+    "sweep_dir=",
+    "curriculum=",
+    "seed=",
+)  # settings of the plan that the runs get otherwise
+
+
+def propose_mixes(config: Mapping[str, Any], n: Any) -> dict[str, dict[str, float]]:
+    """Choose the mixes, write each as a choice of `curriculum`, and print them with the command that trains them all.
+
+    Args:
+        config: of the run that is to be trained with each mix: its sources are those of its curriculum and of its mixes, and
+            none is drawn more often than `curriculum.max_epochs` says, or four times.
+        n: how many.
+
+    Returns:
+        name of the choice -> weights.
+
+    Raises:
+        ValueError: it is no number of runs, or there is not enough of the sources.
+    """
+    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+        raise ValueError(f"mix_design is {n!r}: it must be a number of runs, such as 20.")
+    curriculum = curriculum_of(config)
+    sources = list(dict.fromkeys([*curriculum.sources, *(name for mix in curriculum.mixes.values() for name in mix)]))
+    if len(sources) < 2:
+        raise ValueError(f"mix_design is of several sources, and the curriculum has {', '.join(sources)} alone.")
+    sizes = {name: size.sequences for name, size in source_sizes(config, curriculum, sources).items()}
+    total = config["max_steps"] * config["global_batch"]
+    most = min([_EPOCHS, *(limit for limit in curriculum.max_epochs.values())])
+    caps = caps_of(sizes, total, most)
+    mixes = design_mixes(n, caps)
+    width = len(str(n - 1))
+    named = {f"mix_{k:0{width}}": as_weights(sources, mix, caps) for k, mix in enumerate(mixes)}
+    folder = Path(config["runs_dir"]) / f"{config['name']}_design"
+    for path in (folder / "curriculum").glob("mix_*.yaml"):  # of an earlier, longer design
+        path.unlink()
+    for name, weights in named.items():
+        remark = f"One of {n} mixes whose runs say most of how the losses follow from the mix."
+        write_constant_mix(folder, name, weights, remarks=[remark], max_epochs=None)
+    _print(named, dict(zip(sources, caps.tolist(), strict=True)), most)
+    _print_commands(config, folder, list(named))
+    return named
+
+
+def _print(mixes: Mapping[str, Mapping[str, float]], caps: Mapping[str, float], most: float) -> None:
+    table = Table("% of the sequences", *caps, box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, weights in mixes.items():
+        table.add_row(name, *(f"{100 * weights[source]:.1f}" for source in caps))
+    limits = (f"{100 * math.floor(cap * 1000) / 1000:.1f}" if cap < 1 else "" for cap in caps.values())
+    table.add_row(f"at most, {most:g} epochs", *limits)
+    Console(width=max(80, 26 + 14 * len(caps))).print(table)
+
+
+def _print_commands(config: Mapping[str, Any], folder: Path, names: list[str]) -> None:
+    """What trains the mixes and shows the noise between runs of one mix, and what fits a law to them."""
+    sweep = Path(config["runs_dir"]) / f"{config['name']}_mixes"
+    typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    own = [setting for setting in typed if not setting.startswith(_NOT_THEIRS)]
+    train = f"python train.py -m {shlex.join(['--config-dir', str(folder), *own, f'sweep_dir={sweep}'])}"
+    say(
+        f"\nwritten to {folder / 'curriculum'}. To train them, the first with two more seeds for the noise, and to fit a law:"
+    )
+    say(f"{train} curriculum={','.join(names)}")
+    say(f"{train} curriculum={names[0]} seed={config['seed'] + 1},{config['seed'] + 2}")
+    say(f"python report.py {compose.typed('mix_law', sweep)}")

@@ -1,0 +1,234 @@
+"""The jobs of a multirun, each in a process and a session of its own: one after the other, or several at the same time."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+from gpt_lightning.console import say, visible
+from gpt_lightning.durable_files import is_locked, owner_of
+from running.sweeps.machine_shares import in_words
+from running.sweeps.sweep_state import STOPPED, SweepRecord, objective
+
+_PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+_SAME = 0.1  # seconds: a signal this soon after another is the same one, sent to a whole group of processes
+_LOOK_EVERY = 0.05  # seconds
+_GOES_ON = "the same command goes on with the sweep"
+_OF_SWEEP = "GPT_LIGHTNING_SWEEP"  # environment variable of a job: the process that it is a job of
+
+
+@dataclass(eq=False)
+class Job:
+    """One job of a multirun; as a number, for a sweeper that searches, what it reached, which is waited for."""
+
+    number: int
+    name: str
+    slot: int
+    began: float = field(default_factory=time.monotonic)
+    process: subprocess.Popen[bytes] | None = None
+    output: IO[bytes] | None = None  # None: to the terminal
+    code: int | None = None
+    run: Path | None = None
+    wait: Callable[["Job"], None] | None = None
+
+    def __float__(self) -> float:
+        if self.wait:
+            self.wait(self)
+        assert self.code is not None
+        assert self.run is not None
+        return objective(self.run, self.code)
+
+
+class Multirun:
+    """What came of the jobs that this process ran, and which of its signals they were told.
+
+    A job has a session of its own, so that Ctrl-C reaches it once and only from here: it can save a checkpoint before it ends.
+    It stops in the same way when this process is gone, see `end_with_sweep`.
+
+    Args:
+        shares: environment variables for each of the jobs that may run at the same time. Of several only begin and end are said
+            in the terminal; what they say themselves goes into <sweep_dir>/.jobs/<number>.log.
+        record: where it is written what becomes of the jobs; None: they are no trainings, and run one after the other.
+    """
+
+    def __init__(self, *, shares: Sequence[dict[str, str]] = ({},), record: SweepRecord | None = None) -> None:
+        self.shares = shares
+        self.record = record
+        self.answers: dict[str, dict[str, Any] | ValueError] = {}
+        """By job, what a verb said that needs no process for it; see `answer`."""
+        self._jobs: list[Job] = []
+        self._listens = False
+        self._signals: list[tuple[int, float]] = []  # that came, and when
+        self._ended_all: Job | None = None  # the first that ended as others would
+
+    def run(self, command: list[str], name: str, *, number: int = 0, run: Path | None = None) -> Job:
+        """Begin a job as soon as there is room for it; exit if this process was told to stop.
+
+        Args:
+            command: what to start.
+            name: of the job.
+            number: of the job.
+            run: its run directory, if it is a training.
+        """
+        self._wait_until(lambda: len(self._running()) < len(self.shares))
+        slot = min({*range(len(self.shares))} - {job.slot for job in self._running()})
+        job = Job(number, name, slot, run=run, wait=self._wait_for)
+        if self._is_alone:
+            say(f"── job {number}: {name}")
+        else:
+            say(f"── job {number} begins on {in_words(self.shares[slot])}: {name}")
+            job.output = self._log_of(job).open("wb")
+        self._jobs.append(job)
+        self._note(job)
+        job.process = subprocess.Popen(
+            command,
+            start_new_session=True,
+            env=os.environ | self.shares[slot] | {_OF_SWEEP: str(os.getpid())},
+            stdout=job.output,
+            stderr=job.output and subprocess.STDOUT,
+        )
+        for number_of_signal, _ in self._signals:  # that came while the process was being made
+            job.process.send_signal(number_of_signal)
+        return job
+
+    def over(self, name: str, *, number: int, run: Path) -> Job:
+        """A job with nothing left to do."""
+        self._wait_until(lambda: not (self._is_alone and self._running()))  # whose own words come first
+        say(f"── job {number}: {name} has nothing left to do")
+        self._jobs.append(Job(number, name, 0, code=0, run=run))
+        self._note(self._jobs[-1])
+        return self._jobs[-1]
+
+    def answer(self, verb: Callable[[dict[str, Any]], dict[str, Any]], config: dict[str, Any], name: str) -> float:
+        """Ask a verb that needs no process for it, and keep what it says."""
+        try:
+            self.answers[name] = verb(config)
+        except ValueError as error:
+            self.answers[name] = error
+        return 0.0
+
+    def wait_for_owner(self, name: str, run: Path) -> None:
+        """Wait for a process that an earlier start of the sweep, killed meanwhile, has left at work in a run directory."""
+        if is_locked(run):
+            say(f"── {name} is still at work ({owner_of(run)}), and waited for")
+            self._wait_until(lambda: not is_locked(run))
+
+    def wait_for_earlier(self, *, than: int) -> None:
+        """Wait until all jobs with smaller numbers have ended."""
+        self._wait_until(lambda: all(job.number >= than for job in self._running()))
+
+    def end(self) -> None:
+        """Wait for all jobs, and exit as they did."""
+        self._wait_until(lambda: not self._running())
+        failed = [job.name for job in self._jobs if job.code]
+        if self.record:  # which knows of jobs elsewhere too
+            failed = [row["job"] for row in self.record.ended(stopped=False)]
+        if failed:
+            sys.exit(visible(f"error: {len(failed)} of the jobs failed: {', '.join(failed)}."))
+        if self.record and (stopped := self.record.ended(stopped=True)):
+            say(f"{len(stopped)} of the jobs were stopped: {_GOES_ON}.", error=True)
+            sys.exit(stopped[0]["code"])
+
+    @property
+    def _is_alone(self) -> bool:
+        return len(self.shares) == 1
+
+    def _running(self) -> list[Job]:
+        return [job for job in self._jobs if job.code is None]
+
+    def _wait_for(self, job: Job) -> None:
+        self._wait_until(lambda: job.code is not None)
+
+    def _wait_until(self, condition: Callable[[], bool]) -> None:
+        """Meanwhile see which jobs end; exit, when all have, if this process was told to stop."""
+        self._listen()
+        self._look()
+        self._exit_if_over()
+        while not condition():
+            time.sleep(_LOOK_EVERY)
+            self._look()
+            self._exit_if_over()
+
+    def _listen(self) -> None:
+        if not self._listens:
+            for passed_on in _PASSED_ON:
+                if signal.getsignal(passed_on) is not signal.SIG_IGN:  # as nohup wants it
+                    signal.signal(passed_on, self._pass_on)
+        self._listens = True
+
+    def _look(self) -> None:
+        for job in self._running():
+            if job.process and (code := job.process.poll()) is not None:
+                job.code = code
+                self._note(job)
+                if code in STOPPED:  # which would be the end of the next job too
+                    self._ended_all = self._ended_all or job
+                if not self._is_alone:
+                    say(self._ending(job))
+
+    def _ending(self, job: Job) -> str:
+        """How a job ended, in a line, for those whose own output is elsewhere."""
+        minutes, seconds = divmod(round(time.monotonic() - job.began), 60)
+        how = "ended" if job.code == 0 else f"ended with exit code {job.code}"
+        took = f"── job {job.number} {how} after {minutes} min {seconds} s: {job.name}"
+        if job.output:
+            job.output.close()
+        said = self._log_of(job).read_text(encoding="utf-8", errors="replace").split("\n")
+        errors = [line for line in said if line.startswith("error: ")]
+        return "\n   ".join([took, *errors[-1:], *([str(self._log_of(job))] if job.code else [])])
+
+    def _log_of(self, job: Job) -> Path:
+        assert self.record
+        self.record.folder.mkdir(parents=True, exist_ok=True)
+        return self.record.folder / f"{job.number:04}.log"
+
+    def _note(self, job: Job) -> None:
+        if self.record:
+            self.record.write(job.number, job.name, code=job.code, share=self.shares[job.slot])
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self._signals and now - self._signals[-1][1] < _SAME:
+            return
+        self._signals.append((number, now))
+        for job in self._running():
+            if job.process:
+                job.process.send_signal(number)
+
+    def _exit_if_over(self) -> None:
+        """Exit, once no job is at work any more, if there is a reason to start no other one."""
+        if not (self._signals or self._ended_all):
+            return
+        while self._running():
+            time.sleep(_LOOK_EVERY)
+            self._look()
+        if self._signals:
+            first = signal.Signals(self._signals[0][0])
+            say(f"stopped by {first.name}: no further job is started; {_GOES_ON}.", error=True)
+            sys.exit(130 if first == signal.SIGINT else 143)
+        assert self._ended_all
+        say(f"job {self._ended_all.name} was stopped: no further one is started; {_GOES_ON}.", error=True)
+        sys.exit(self._ended_all.code)
+
+
+def end_with_sweep() -> None:
+    """Of a job of a multirun: stop as SIGTERM stops it once the process of the multirun is gone, however that died."""
+    if sweep := os.environ.pop(_OF_SWEEP, None):  # for this process alone: those that it starts are no jobs
+        threading.Thread(target=_watch, args=(int(sweep),), daemon=True, name="watch-sweep").start()
+
+
+def _watch(sweep: int) -> None:
+    while os.getppid() == sweep:
+        time.sleep(_LOOK_EVERY)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+here: Multirun | None = None
+"""Of this process; None where a launcher of Hydra's has brought the job elsewhere, and waits to be told."""

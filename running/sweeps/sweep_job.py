@@ -1,0 +1,125 @@
+"""What becomes of a job of Hydra's multirun: a process of its own, or none, if its run is over already."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from gpt_lightning.durable_files import locked
+from running.config.command_line_quoting import as_typed
+from running.config.compose import CONF, hydra_quoted, path_of, to_dict
+from running.sweeps import multirun
+from running.sweeps.job_names import job_name
+from running.sweeps.machine_shares import machine_shares
+from running.sweeps.sweep_state import SweepRecord, is_over, objective
+from running.training import process_group
+
+
+@contextmanager
+def multirun_of(verb: str, config: DictConfig) -> Iterator[multirun.Multirun]:
+    """Inside, this process runs the jobs of the multirun that a verb's config asks for, and no other process does.
+
+    Raises:
+        ValueError: another one does; it is one of several; `jobs_at_once` do not fit on this machine; or what needs no processes
+            is given a launcher of them.
+    """
+    process_group.refuse_multirun()
+    is_here = str(config.hydra.launcher._target_).startswith("hydra._internal.")
+    if verb == "plan" and not is_here:
+        raise ValueError("plan.py prices a sweep by itself, here: leave hydra/launcher=… out.")
+    if verb != "train":
+        multirun.here = multirun.Multirun()
+        yield multirun.here
+        return
+    record = SweepRecord(path_of(config, "sweep_dir"))
+    shares = machine_shares(config) if is_here else [{}]
+    with locked(record.folder, doing="used"):
+        record.clear()
+        multirun.here = multirun.Multirun(shares=shares, record=record)
+        yield multirun.here
+
+
+def run_here(answer: Callable[[dict[str, Any]], dict[str, Any]], config: DictConfig) -> float:
+    """One job of a multirun that needs no process."""
+    assert multirun.here
+    name = job_name(HydraConfig.get())
+    return multirun.here.answer(answer, to_dict(config) | {"run_dir": str(path_of(config, "sweep_dir") / name)}, name)
+
+
+def run_as_process(config: DictConfig) -> Any:
+    """One job of a multirun, in a directory named by its place on the axes; nothing of the job before it can linger.
+
+    Returns:
+        of a training, what a search minimises, or a job that becomes that number when it has ended; None: it failed.
+    """
+    hydra, here = HydraConfig.get(), multirun.here
+    name, number = job_name(hydra), int(hydra.job.num)
+    command = [
+        *(sys.executable, str(CONF.with_name(f"{hydra.job.name}.py"))),
+        *_configs(hydra),
+        *map(as_typed, hydra.overrides.task),
+    ]
+    if "run_dir" in config:
+        command.append(f"run_dir={hydra_quoted(str(path_of(config, 'sweep_dir') / name))}")
+    if hydra.job.name != "train":
+        if here:
+            return here.run(command, name, number=number)
+        if subprocess.run(command, check=False).returncode:
+            raise RuntimeError(f"job {name} failed")
+        return None
+    record = SweepRecord(path_of(config, "sweep_dir"))
+    run = record.sweep_dir / name
+    command += _pruned_by(config, hydra, record)
+    if not here:
+        return _elsewhere(command, record, name, number, over=is_over(run, to_dict(config)))
+    here.wait_for_owner(name, run)
+    if is_over(run, to_dict(config)):
+        return here.over(name, number=number, run=run)
+    return here.run(command, name, number=number, run=run)
+
+
+def _elsewhere(command: list[str], record: SweepRecord, name: str, number: int, *, over: bool) -> float | None:
+    """A training where a launcher has brought this process, on another machine perhaps; None: it failed."""
+    code = 0
+    if not over:
+        record.write(number, name, code=None)
+        # SIGUSR2 tells submitit to requeue the job, and the training, which would die of it, is sent SIGTERM next
+        code = subprocess.run(command, check=False, preexec_fn=_ignore_sigusr2).returncode
+    record.write(number, name, code=code)
+    try:
+        return objective(record.sweep_dir / name, code)
+    except ValueError:
+        return None  # which no search takes for a number
+
+
+def _ignore_sigusr2() -> None:
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+
+
+def _pruned_by(config: DictConfig, hydra: Any, record: SweepRecord) -> list[str]:
+    """The setting that tells `callbacks.MedianPruning` what to compare with: the runs of earlier batches that are complete.
+
+    A batch is what is asked for, or runs, at the same time; so what a job is compared with depends on its number alone.
+    """
+    keys = [key for key, node in config.callbacks.items() if str(node.get("_target_")).endswith(".MedianPruning")]
+    if not keys:
+        return []
+    here = multirun.here
+    batch = OmegaConf.select(hydra, "sweeper.n_jobs") or (len(here.shares) if here else 0)
+    first = hydra.job.num - hydra.job.num % batch if batch else 0
+    if here:
+        here.wait_for_earlier(than=first)
+    names = ",".join(map(hydra_quoted, record.completed(before=first)))
+    return [f"callbacks.{keys[0]}.against=[{names}]"]
+
+
+def _configs(hydra: Any) -> list[str]:
+    """The arguments that let a job find the configs that were found here."""
+    folders = {source.provider: source.path for source in hydra.runtime.config_sources}
+    more = ["--config-dir", folders["command-line"]] if "command-line" in folders else []
+    return ["--config-path", folders["main"], "--config-name", hydra.job.config_name, *more]

@@ -1,0 +1,25 @@
+"""Which code this program is: what git says of it, and a digest of the modules that decide how a run trains."""
+
+import hashlib
+import subprocess
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parents[2]
+_PACKAGES = ("callbacks", "data_modules", "gpt_lightning", "running")
+
+
+def git(*arguments: str) -> str:
+    """What git says of this program's folder; empty where there is no git, or no repository."""
+    command = ["git", "-C", str(_ROOT), *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, errors="replace", check=False).stdout.strip()
+    except OSError:
+        return ""
+
+
+def digest_of_code() -> str:
+    """Twelve hexadecimal digits, the same for the same code."""
+    digest = hashlib.sha256()
+    for path in sorted(path for package in _PACKAGES for path in (_ROOT / package).rglob("*.py")):
+        digest.update(f"{path.relative_to(_ROOT)}\0{path.stat().st_size}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,247 @@
+"""What runs read, data/<tokenizer>/<source>/: opened for a run, what it lacks prepared first."""
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from data_modules import Curriculum, SourceShards
+from data_modules.shard_files import files_of_source
+from data_modules.shard_integrity import damages, refusal
+from gpt_lightning.console import say
+from gpt_lightning.durable_files import locked_in_turn
+from gpt_lightning.tokenizer import Tokenizer
+from running.config import compose
+from running.training.model_tokenizer import tokenizer_called
+from running.training.process_group import is_first_rank
+
+_FILLED = 0.94  # of a sequence of whole conversations is no padding: measured on Alpaca at 1,024 tokens
+_MANY_BYTES = 2e9  # to be verified: a slow disk takes its time over them
+_LOOK_EVERY = 2.0  # seconds between two signs of rank 0, and two looks for it
+_SILENCE = 45.0  # seconds without a sign
+_AT_WORK = ".being_prepared"  # the file that is the sign
+_LOCK = ".prepared_by"  # the folder whose lock the run that prepares holds
+
+
+def open_sources(
+    config: Mapping[str, Any], curriculum: Curriculum, *, earlier: Iterable[str] = ()
+) -> tuple[Tokenizer, dict[str, SourceShards]]:
+    """The tokenizer of a run, and each source of its curriculum as prepared with it; `data.prepare` says what is done first.
+
+    Args:
+        config: the run's.
+        curriculum: what it says of the mix.
+        earlier: sources that the run was trained on before, if any.
+
+    Raises:
+        ValueError: a source is unknown, not prepared, or was prepared with another tokenizer.
+    """
+    if config["data"]["prepare"] not in ("never", "missing"):
+        raise ValueError(f"data.prepare is {config['data']['prepare']}: it must be never or missing.")
+    name = config["tokenizer"]["name"]
+    folder = Path(config["data_dir"]) / name
+    missing = _missing(config, curriculum, folder)
+    unreadable = [source for source in missing if _is_local(source)]
+    if missing and config["data"]["prepare"] == "missing" and not unreadable:
+        _prepare(config, missing, folder)
+    elif missing:
+        commands = "".join(f"\n    python {shlex.join(_command(config, source))}" for source in missing)
+        either = "First" if unreadable else "Either data.prepare=missing, or first"
+        raise ValueError(
+            f"not prepared with tokenizer {name} yet: {', '.join(missing)}. {either} run{commands}\n"
+            "or train on the corpora that every machine has: python prepare.py && python train.py experiment=quickstart."
+        )
+    tokenizer = tokenizer_called(name, Path(config["data_dir"]))
+    sources = {source: SourceShards(folder / source) for source in dict.fromkeys((*earlier, *curriculum.sources))}
+    for source, shards in sources.items():
+        if shards.information["tokenizer"]["fingerprint"] != tokenizer.fingerprint:
+            raise ValueError(
+                f"{folder / source} was made with another tokenizer {name}: delete it and prepare it again."
+            )
+    return tokenizer, sources
+
+
+def refuse_damaged(
+    config: Mapping[str, Any],
+    sources: Mapping[str, SourceShards],
+    begun: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+) -> None:
+    """Read every shard of the sources; if `data.verify` is false, those that were touched since the run was begun. Of the ranks
+    of a node only the first does.
+
+    Args:
+        config: the run's.
+        sources: what it is trained on.
+        begun: what the files of the sources were at the last start of the run, see `SourceShards.states_by_name`.
+
+    Raises:
+        ValueError: a shard is damaged, was added, or holds an id that the tokenizer has not; the message says where.
+    """
+    if not isinstance(config["data"]["verify"], bool):
+        raise ValueError(f"data.verify is {config['data']['verify']!r}: it must be true or false.")
+    if os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) != "0":
+        return
+    if not config["data"]["verify"]:
+        for name, source in sources.items():
+            if found := source.changed_since(begun.get(name, {})):
+                raise ValueError(
+                    f"changed since the run was begun: {refusal(source.folder, found)}. Or begin a new run with name=…: this one "
+                    "would be of two corpora."
+                )
+        return
+    files = (file for source in sources.values() for file in files_of_source(source.folder, source.information))
+    if (n_bytes := sum(file.end - file.first_byte for file in files)) >= _MANY_BYTES:
+        say(f"verifying {n_bytes / 1e9:,.1f} GB of shards; data.verify=false leaves it out")
+    for source in sources.values():
+        if found := damages(source.folder, source.information, with_sha256=False):
+            raise ValueError(f"{refusal(source.folder, found)}; data.verify=false trains on what is there.")
+
+
+class SourceSize(NamedTuple):
+    """What a plan needs to know of a source."""
+
+    sequences: int
+    loss_bearing: np.ndarray | float  # targets of each training sequence, (sequences,); or their expected mean
+    is_expected: bool  # the source is not prepared: this is what its config says
+
+
+def source_sizes(config: Mapping[str, Any], curriculum: Curriculum, names: Iterable[str]) -> dict[str, SourceSize]:
+    """How much there is of each source to train on: as it is prepared, else as conf/source says that it will be.
+
+    Raises:
+        ValueError: one is unknown, or is neither prepared nor is its size known.
+    """
+    folder = Path(config["data_dir"]) / config["tokenizer"]["name"]
+    missing = _missing(config, curriculum, folder)
+    sizes = {name: _expected_size(config, name) if name in missing else _size(config, folder / name) for name in names}
+    if unknown := [name for name, size in sizes.items() if size is None]:
+        command = _command(config, unknown[0] if len(unknown) == 1 else f"[{','.join(unknown)}]")
+        raise ValueError(
+            f"how much there is of {', '.join(unknown)} is known only when prepared: python {shlex.join(command)}"
+        )
+    return {name: size for name, size in sizes.items() if size is not None}
+
+
+def _size(config: Mapping[str, Any], folder: Path) -> SourceSize:
+    max_seq_len = config["model"]["max_seq_len"]
+    stream = SourceShards(folder).train
+    borders = stream.sequences(max_seq_len, whole=True)
+    bearing = stream.loss_bearing(borders) if stream.masked else float(max_seq_len)
+    return SourceSize(len(borders) - 1, bearing, False)
+
+
+def _expected_size(config: Mapping[str, Any], source: str) -> SourceSize | None:
+    max_seq_len, said = config["model"]["max_seq_len"], compose.read_choice("source", source)
+    expected = {"tokens": None, "loss_bearing": 1.0} | said.get("expected", {})
+    limit = config["data"]["limit_tokens"].get(source, said.get("limit_tokens"))
+    tokens = min(filter(None, (expected["tokens"], limit)), default=None)
+    if tokens is None:
+        return None
+    filled = 1.0 if expected["loss_bearing"] == 1 else _FILLED
+    n_sequences = int(tokens * (1 - said["val_fraction"]) / (max_seq_len * filled))
+    return SourceSize(n_sequences, expected["loss_bearing"] * max_seq_len * filled, True)
+
+
+def _missing(config: Mapping[str, Any], curriculum: Curriculum, folder: Path) -> list[str]:
+    known = compose.group_choices("source")
+    missing = [source for source in curriculum.sources if not (folder / source / "source.json").is_file()]
+    for source in missing:
+        if source not in known:
+            mixes = ", ".join(curriculum.mixes)
+            raise ValueError(
+                f"{curriculum.setting_of(source)}: there is no source {source}; conf/source has {', '.join(known)}, and {folder} "
+                f"has none of that name{f'; mixes are {mixes}' if mixes else ''}."
+            )
+    return missing
+
+
+def _prepare(config: Mapping[str, Any], missing: Sequence[str], folder: Path) -> None:
+    """Prepare sources, one after the other, each in a process of its own; only rank 0 does, the others wait."""
+    sign = folder / _AT_WORK
+    if not is_first_rank():
+        _wait(sign, [folder / source / "source.json" for source in missing])
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        # jobs of a sweep lack the same sources
+        with locked_in_turn(folder / _LOCK, meanwhile=partial(_show, sign)):
+            _prepare_each(config, missing, folder, sign)
+    finally:
+        sign.unlink(missing_ok=True)
+
+
+def _show(sign: Path) -> None:
+    sign.touch()
+    time.sleep(_LOOK_EVERY)
+
+
+def _prepare_each(config: Mapping[str, Any], missing: Sequence[str], folder: Path, sign: Path) -> None:
+    for source in missing:
+        if not (folder / source / "source.json").is_file():  # another run may have made it meanwhile
+            command = [sys.executable, str(compose.CONF.parent / "prepare.py"), *_command(config, source)[1:]]
+            with subprocess.Popen(command) as process:
+                while _is_running(process):
+                    sign.touch()
+            if process.returncode:
+                raise ValueError(f"{source} could not be prepared (see above): {shlex.join(command[1:])}")
+
+
+def _is_running(process: subprocess.Popen[bytes]) -> bool:
+    """Whether it still is, in a while."""
+    try:
+        process.wait(_LOOK_EVERY)
+    except subprocess.TimeoutExpired:
+        return True
+    return False
+
+
+def _wait(sign: Path, files: Sequence[Path]) -> None:
+    """Wait until rank 0 has made some files; as long as it is at work it touches a sign. Only that it changes counts, as the
+    clocks of two machines may differ.
+
+    Raises:
+        ValueError: it has not done so for too long.
+    """
+    touched, since = 0, time.monotonic()
+    while not all(file.is_file() for file in files):
+        time.sleep(_LOOK_EVERY)
+        last = sign.stat().st_mtime_ns if sign.is_file() else 0
+        if last not in (0, touched):
+            touched, since = last, time.monotonic()
+        elif time.monotonic() - since > _SILENCE:
+            raise ValueError(
+                f"rank 0 does not prepare {files[0].parent} any more: see what it says, and start the same command again."
+            )
+
+
+def _is_local(source: str) -> bool:
+    """Whether only the user knows where the source's files are."""
+    return compose.read_choice("source", source).get("hub", "") is None
+
+
+def _command(config: Mapping[str, Any], source: str) -> list[str]:
+    """The command line that prepares a source for this run."""
+    tokenizer = config["tokenizer"]
+    name = tokenizer["name"]
+    known = name in compose.group_choices("tokenizer")
+    shipped = compose.read_choice("tokenizer", name if known else "bpe_4096")  # what is trained has the same settings
+    chosen = [f"tokenizer={name}"] if known else []
+    for key, value in tokenizer.items():
+        if value != shipped.get(key):
+            said = f"[{','.join(value)}]" if isinstance(value, list) else "null" if value is None else value
+            chosen.append(f"tokenizer.{key}={said}")
+    if not source.startswith("[") and _is_local(source):
+        chosen.append("path=…")
+    if source in config["data"]["limit_tokens"]:
+        chosen.append(f"limit_tokens={config['data']['limit_tokens'][source]:g}")
+    if config["data_dir"] != "data":
+        chosen.append(f"data_dir={config['data_dir']}")
+    return ["prepare.py", f"source={source}", *chosen]

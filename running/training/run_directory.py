@@ -1,0 +1,217 @@
+"""The one folder that holds everything a run wrote.
+
+runs/<name>/config.yaml          resolved           environment.json    versions, git revision, command, data
+runs/<name>/checkpoints/         the newest three   tensorboard/
+runs/<name>/metrics.jsonl        one row a step     samples.jsonl       training_<time>.log     report/
+runs/<name>/plan.json plan.png   what was planned   changes.jsonl       settings that were changed under way, if any were
+runs/<name>/weights.jsonl        one row an update of the weights, of a run that follows its losses
+runs/<name>/faults.jsonl         steps that were left out, if any were          lock, owner   while it is being trained
+runs/<name>/pruned.json          where and why a run of a sweep was ended, if it was
+runs/<name>/ended_early.json     after which step a callback ended the run, and why, if one did
+runs/<name>/saved.json           after which step a checkpoint was last saved: if none is left, the run does not begin anew
+"""
+
+import json
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from data_modules import SourceShards
+from gpt_lightning.checkpoint_retention import give_up, keep_in, set_aside, sweep
+from gpt_lightning.device_and_precision import arithmetic
+from gpt_lightning.durable_files import sync, sync_folder
+from gpt_lightning.jsonl import last_row
+from running.training.code_revision import git
+from running.training.process_group import is_first_rank
+from running.training.resume import Beginning, changes_of
+
+_PACKAGES = ("torch", "lightning", "numpy", "tokenizers", "tiktoken", "hydra-core", "bitsandbytes")
+
+
+class RunDirectory:
+    """A run's folder, new or begun before.
+
+    Args:
+        path: the folder; it need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.metrics = path / "metrics.jsonl"
+        self.weights = path / "weights.jsonl"
+
+    def refuse_other_weights(
+        self, config: Mapping[str, Any], beginning: Beginning, initial_weights: str | None
+    ) -> None:
+        """What the run began with must still be what it was.
+
+        Args:
+            initial_weights: fingerprint of those that `init_from` gives; None: it gives none, or a checkpoint goes before them.
+
+        Raises:
+            ValueError: it was begun with other weights, or branched off from another checkpoint.
+        """
+        record = self.path / "environment.json"
+        if not record.is_file():
+            return
+        environment = json.loads(record.read_text())
+        if initial_weights not in (None, environment["initial_weights"]):
+            raise ValueError(
+                f"{self.path} was begun with other weights than init_from={config['init_from']} holds by now: choose "
+                "another run with name=…."
+            )
+        if beginning.branching and _branched_from(beginning)["sha256"] != environment["branched_from"]["sha256"]:
+            raise ValueError(
+                f"{self.path} branched off from another checkpoint than {beginning.checkpoint} is by now: choose another "
+                "run with name=…."
+            )
+
+    def begin(
+        self,
+        config: Mapping[str, Any],
+        sources: Mapping[str, SourceShards],
+        beginning: Beginning,
+        initial_weights: str | None = None,
+    ) -> dict[str, tuple[Any, Any]]:
+        """Write down, once, what the run is made of, and what has changed since; take checkpoints away that are in the way.
+
+        Returns:
+            what has changed, as (then, now): settings, versions, the device.
+        """
+        data = {
+            name: {
+                "fingerprint": source.fingerprint,
+                "files": source.states_by_name,
+                "train_tokens": len(source.train),
+                "unigram_loss": source.information["unigram_loss"],
+            }
+            for name, source in sources.items()
+        }
+        if (self.path / "environment.json").is_file():
+            environment = json.loads((self.path / "environment.json").read_text())
+            now = _environment()
+            then = {key: environment.get(key, now[key]) for key in now}  # an older version recorded less
+            elsewhere = {key: pair for key, pair in changes_of(then, now).items() if key != "git.changed"}
+            if is_first_rank():
+                for path in beginning.damaged:
+                    set_aside(path)
+                folder = self.path / "checkpoints"
+                times = len(list((folder / "given_up").glob("*")))
+                for path in beginning.given_up:
+                    give_up(path, folder / "given_up" / str(times + 1))
+                sweep(folder)
+                self._record(config, beginning, elsewhere)
+            data = environment["data"] | data
+            if elsewhere or data != environment["data"] or not set(now) <= set(environment):
+                environment |= now | {"data": data}
+                _write(self.path / "environment.json", json.dumps(environment, indent=2) + "\n")
+            return {**beginning.changes, **elsewhere}
+        tokenizer = next(iter(sources.values())).information["tokenizer"]["fingerprint"]  # of all sources the same
+        begun_with = {"command": _command(), "tokenizer": tokenizer, "initial_weights": initial_weights, "data": data}
+        environment = _environment() | begun_with
+        if beginning.branching:
+            environment["branched_from"] = _branched_from(beginning)
+        self._write_config(config)
+        _write(self.path / "environment.json", json.dumps(environment, indent=2) + "\n")
+        if is_first_rank():
+            self._record(config, beginning, {})
+        return dict(beginning.changes)
+
+    def final_metrics(self) -> dict[str, float]:
+        """The last row of metrics.jsonl, and before it the last validation."""
+        return last_row(self.metrics, having=b'"val/') | last_row(self.metrics)
+
+    def last_step(self) -> int:
+        """The last one that metrics.jsonl tells of; 0: there is none."""
+        return int(last_row(self.metrics).get("step", 0))
+
+    def log_file(self) -> Path:
+        """A log file for this start of the run."""
+        return self.path / f"training_{time.strftime('%Y%m%d_%H%M%S')}.log"
+
+    def refuse_other_data(self, beginning: Beginning, sources: Mapping[str, SourceShards]) -> None:
+        """What the run, or its trunk, was trained on must still be what it was.
+
+        Raises:
+            ValueError: a source has other tokens.
+        """
+        record = self.path / "environment.json"
+        begun = json.loads(record.read_text())["data"] if record.is_file() else {}
+        of_checkpoint = beginning.diet["sources"] if beginning.diet else {}
+        for name, source in sources.items():
+            for then in (begun.get(name, {}).get("fingerprint"), of_checkpoint.get(name)):
+                if then not in (None, source.fingerprint):
+                    raise ValueError(
+                        f"{self.path if begun else beginning.checkpoint} was begun with other tokens of source {name} "
+                        f"(fingerprint {then[:12]}, now {source.fingerprint[:12]}): choose another run with name=…."
+                    )
+
+    def states_of_data(self) -> dict[str, dict[str, str]]:
+        """Of each source that the run was begun with, what its files were at the last start, see `SourceShards.states`."""
+        record = self.path / "environment.json"
+        data = json.loads(record.read_text())["data"] if record.is_file() else {}
+        return {name: of_source.get("files", {}) for name, of_source in data.items()}
+
+    def _record(self, config: Mapping[str, Any], beginning: Beginning, elsewhere: Mapping[str, Any]) -> None:
+        """What is not as it was: config.yaml then says how it is, changes.jsonl how it was and after which step it changed."""
+        row: dict[str, Any] = {"after_step": beginning.step, "changes": {**beginning.changes, **elsewhere}}
+        if beginning.named:
+            assert beginning.checkpoint is not None
+            keep_in(beginning.checkpoint, self.path / "checkpoints")
+            row["resumed_from"] = str(Path(config["resume"]))
+        elif not row["changes"]:
+            return
+        path = self.path / "changes.jsonl"
+        before = path.read_text(encoding="utf-8") if path.exists() else ""
+        _write(path, before + json.dumps(row) + "\n")
+        self._write_config(config)
+
+    def _write_config(self, config: Mapping[str, Any]) -> None:
+        _write(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+
+
+def _branched_from(beginning: Beginning) -> dict[str, Any]:
+    return {"checkpoint": str(beginning.checkpoint), "step": beginning.step, "sha256": _sha256(beginning)}
+
+
+def _sha256(beginning: Beginning) -> str:
+    assert beginning.checkpoint is not None
+    manifest = json.loads(beginning.checkpoint.with_suffix(".json").read_text())
+    return str(manifest["sha256"])
+
+
+def _environment() -> dict[str, Any]:
+    return {
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
+        "git": {"revision": git("rev-parse", "HEAD") or None, "changed": bool(git("status", "--porcelain"))},
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores",
+        "arithmetic": arithmetic(),
+    }
+
+
+def _command() -> str | None:
+    """How train.py was started, fit to be typed again; None: this process is another program, such as a notebook."""
+    script = next((n for n, argument in enumerate(sys.orig_argv) if n and Path(argument).name == "train.py"), None)
+    return None if script is None else shlex.join(["python", *sys.orig_argv[script:]])
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a file as a whole; only the first rank does, which may yet refuse what the others have not looked at."""
+    if not is_first_rank():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        sync(file)
+    temporary.replace(path)
+    sync_folder(path.parent)
