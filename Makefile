@@ -44,7 +44,7 @@ lowest:
 
 # what ran, with the commit, is written into docs/reliability.md: leave the checkout alone meanwhile
 soak: $(READY_DEV)
-	GPT_LIGHTNING_SOAK=all $(BIN)/python -m pytest $$($(BIN)/python -m tests.faults.tally)
+	GPT_LIGHTNING_SOAK=all $(BIN)/python -m pytest $$($(BIN)/python -m tests.faults.reliability_table)
 
 soak-hour: $(READY_DEV)
 	GPT_LIGHTNING_SOAK=hour $(BIN)/python -m pytest tests/faults/test_preemption.py

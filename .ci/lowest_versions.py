@@ -21,7 +21,7 @@ SELECTION = (
     "tests/test_resume.py",
     "tests/test_generate.py",
     "tests/test_multirun.py",
-    "tests/analysis/test_report.py",
+    "tests/analysis/test_run_report.py",
     "tests/callbacks",
 )
 

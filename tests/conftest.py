@@ -25,7 +25,7 @@ from data_modules.corpora import DocumentCorpus
 from data_modules.corpora.corpus import Document, text_of
 from data_modules.preparation import Recipe, prepare_source
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer, train_bpe
-from tests import forks
+from tests import fork_client
 
 ROOT = Path(__file__).resolve().parent.parent
 hypothesis.settings.register_profile("here", deadline=None)  # no test measures time: the machine may be busy
@@ -38,7 +38,7 @@ if not torch.cuda.is_available():
         "1"  # kernels run on the CPU, by Triton's interpreter; read when Triton is imported
     )
 torch.set_num_threads(1)  # tiny matrices: more threads only cost time
-forks.install()  # before a test starts anything
+fork_client.install()  # before a test starts anything
 
 CORPORA = {
     "readmes": lambda: islice(corpora.readmes(), 12),
@@ -165,8 +165,8 @@ def tiny_config(tiny_overrides: list[str]) -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def sweep(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of `tests.sweep.train_sweep`; who changes something in it works on a copy."""
-    from tests.sweep import train_sweep  # which is made of this module
+    """The folder of `tests.example_sweep.train_sweep`; who changes something in it works on a copy."""
+    from tests.example_sweep import train_sweep  # which is made of this module
 
     return made_once(tmp_path_factory, "sweep", partial(train_sweep, data_dir=tiny_data))
 

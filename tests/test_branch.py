@@ -18,7 +18,7 @@ from data_modules.shard_files import read_information, sealed
 from gpt_lightning.optim import learning_rate_schedule
 from running.training.builders import curriculum_of
 from tests.conftest import TINY
-from tests.runs import (
+from tests.run_files import (
     WITH_DIET,
     Sequence,
     as_if_killed,

@@ -11,7 +11,7 @@ from callbacks import Stopped
 from gpt_lightning.checkpoint_retention import checkpoint_path
 from gpt_lightning.lit_gpt import NotFinite
 from tests.conftest import TINY
-from tests.runs import as_if_killed, assert_same_state, contents, final_checkpoint, metrics, saved_steps
+from tests.run_files import as_if_killed, assert_same_state, contents, final_checkpoint, metrics, saved_steps
 from train import train
 
 

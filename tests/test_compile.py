@@ -13,7 +13,7 @@ import cli
 from gpt_lightning.checkpoint import read_checkpoint
 from gpt_lightning.generation import Sampling, generate
 from gpt_lightning.model import GPT, GPTConfig
-from tests.gpt_lightning.models import FAMILIES, build, sequences
+from tests.gpt_lightning.tiny_models import FAMILIES, build, sequences
 from train import train
 
 pytestmark = [

@@ -13,7 +13,7 @@ from generate import generate
 from gpt_lightning import load_model
 from gpt_lightning.convert import from_hf, from_native, to_hf, to_native
 from gpt_lightning.tokenizer import load_tokenizer
-from tests.gpt_lightning.models import GPT2, build
+from tests.gpt_lightning.tiny_models import GPT2, build
 from train import train
 
 SHORT = ["max_steps=2", "schedule.warmup_steps=1", "val_every=1", "callbacks.samples.every=1"]

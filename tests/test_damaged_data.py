@@ -17,7 +17,7 @@ from gpt_lightning.tokenizer import load_tokenizer
 from running.training.builders import curriculum_of
 from running.training.prepared_data import open_sources, refuse_damaged
 from tests.conftest import TINY, start
-from tests.runs import as_if_killed, contents, final_weights, metrics, same_bits
+from tests.run_files import as_if_killed, contents, final_weights, metrics, same_bits
 from train import train
 
 Damage = Callable[[Path], list[str]]  # done to a data folder; what must be said of it

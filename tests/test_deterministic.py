@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from gpt_lightning.device_and_precision import deterministic
-from tests.runs import as_if_killed, final_weights, same_bits
+from tests.run_files import as_if_killed, final_weights, same_bits
 from train import train
 
 Config = Callable[..., dict[str, Any]]

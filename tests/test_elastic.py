@@ -8,7 +8,7 @@ import torch
 
 import cli
 from tests.conftest import TINY, start
-from tests.runs import (
+from tests.run_files import (
     WITH_DIET,
     as_if_killed,
     assert_same_rows,

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests import forks
+from tests import fork_client
 from tests.conftest import ROOT, TINY
-from tests.runs import final_weights, same_bits, untimed
+from tests.run_files import final_weights, same_bits, untimed
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="programs are forked on Linux alone")
 
@@ -26,7 +26,7 @@ def answer_of(process_class: type[subprocess.Popen[str]], *command: str, **more:
 def test_it_trains_the_same_run(tiny_data: Path, tmp_path: Path) -> None:
     """And all that train.py imports late is there, which the other tests would not notice."""
     runs = []
-    for process_class in (forks.Forked, forks.Process):
+    for process_class in (fork_client.Forked, fork_client.Process):
         folder = tmp_path / process_class.__name__
         settings = [*TINY, f"data_dir={tiny_data}", f"runs_dir={folder}", "name=run"]
         code, _, err = answer_of(process_class, "train.py", *settings)
@@ -38,14 +38,14 @@ def test_it_trains_the_same_run(tiny_data: Path, tmp_path: Path) -> None:
 
 
 def test_it_has_the_arguments_the_folder_and_the_files_and_ends_with_the_code(tmp_path: Path) -> None:
-    code, out, err = answer_of(forks.Forked, str(ROOT / "generate.py"), "run=nothing", cwd=tmp_path)
+    code, out, err = answer_of(fork_client.Forked, str(ROOT / "generate.py"), "run=nothing", cwd=tmp_path)
     assert (code, out) == (1, "")
     assert err == "error: there is no nothing: give a run, a checkpoint, or the folder of an exported model.\n"
 
 
 def test_it_can_be_killed_and_leads_its_session() -> None:
     command = [sys.executable, "train.py", "experiment=quickstart", "data_dir=/nowhere"]
-    with forks.Forked(command, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL) as process:
+    with fork_client.Forked(command, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL) as process:
         assert os.getsid(process.pid) == process.pid
         process.kill()
     assert process.returncode == -signal.SIGKILL
@@ -54,6 +54,6 @@ def test_it_can_be_killed_and_leads_its_session() -> None:
 def test_what_is_read_as_libraries_are_imported_takes_an_interpreter_of_its_own() -> None:
     command = [sys.executable, "generate.py", "--help"]
     for environment in ({"PYTHONWARNINGS": "error"}, {"HF_HUB_OFFLINE": "1"}):
-        with forks.Forked(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL) as process:
+        with fork_client.Forked(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL) as process:
             assert process._server is None
             process.kill()

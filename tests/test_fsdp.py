@@ -15,7 +15,7 @@ from gpt_lightning.checkpoint_retention import checkpoint_path
 from gpt_lightning.convert import to_hf
 from gpt_lightning.sharding import ShardedStrategy
 from tests.conftest import TINY, start
-from tests.runs import (
+from tests.run_files import (
     WITH_DIET,
     as_if_killed,
     assert_same_rows,
@@ -26,7 +26,7 @@ from tests.runs import (
     metrics,
     saved_steps,
 )
-from tests.starts import by_srun, by_torchrun
+from tests.training_starts import by_srun, by_torchrun
 from train import train
 
 GLOBAL_BATCH = 8

@@ -19,7 +19,7 @@ from running.config.compose import flatten, micro_batch_up_to
 from running.training.builders import accumulation_of
 from running.training.cost_estimate import peak_memory
 from tests.conftest import ROOT
-from tests.runs import as_if_killed, assert_same_rows, metrics, saved_steps
+from tests.run_files import as_if_killed, assert_same_rows, metrics, saved_steps
 from train import train
 
 PRESETS = cli.group_choices("hardware")

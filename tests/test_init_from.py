@@ -16,8 +16,8 @@ from gpt_lightning import load_model
 from gpt_lightning.convert import start_from, to_hf, to_native
 from gpt_lightning.tokenizer import load_tokenizer, train_bpe
 from tests.conftest import TINY
-from tests.gpt_lightning.models import GPT2, VOCAB_SIZE, build
-from tests.runs import as_if_killed
+from tests.gpt_lightning.tiny_models import GPT2, VOCAB_SIZE, build
+from tests.run_files import as_if_killed
 from train import train
 
 SHORT = ["max_steps=4", "val_every=4", "callbacks.samples.every=4"]

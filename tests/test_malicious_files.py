@@ -17,7 +17,7 @@ from convert import convert
 from generate import generate
 from report import report
 from tests.conftest import TINY
-from tests.evil import MARKER, PICKLE, Evil, nothing_run_in, refusal
+from tests.malicious_pickle import MARKER, PICKLE, Evil, nothing_run_in, refusal
 from train import train
 
 Content = dict[str, Any]

@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import ROOT, start
 from tests.fork_server import arguments_of
-from tests.runs import saved_steps
+from tests.run_files import saved_steps
 
 TWO_JOBS = """
 import sys

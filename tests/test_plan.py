@@ -23,7 +23,7 @@ from plan import plan
 from prepare import prepare
 from running.training.prepared_data import source_sizes
 from tests.conftest import TINY
-from tests.runs import final_checkpoint, metrics
+from tests.run_files import final_checkpoint, metrics
 from train import train
 
 STEPS = 20  # two in each tenth

@@ -19,8 +19,8 @@ import cli
 from running.training import prepared_data, process_group
 from running.training.distributed_strategy import refuse_other_ranks
 from tests.conftest import ROOT, TINY
-from tests.runs import as_if_killed, metrics
-from tests.starts import begin, by_srun, end
+from tests.run_files import as_if_killed, metrics
+from tests.training_starts import begin, by_srun, end
 from train import train
 
 _SOON = 45.0  # seconds; a minute may pass until all ranks are gone

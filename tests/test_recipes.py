@@ -9,7 +9,7 @@ import torch
 import cli
 from gpt_lightning.optim import learning_rate_schedule
 from tests.conftest import TINY, start
-from tests.runs import (
+from tests.run_files import (
     as_if_killed,
     assert_same_rows,
     assert_same_state,

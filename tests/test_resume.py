@@ -10,7 +10,7 @@ import pytest
 import cli
 from gpt_lightning.checkpoint_retention import checkpoint_path
 from tests.conftest import TINY
-from tests.runs import (
+from tests.run_files import (
     WITH_DIET,
     as_if_killed,
     assert_same_state,

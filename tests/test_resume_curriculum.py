@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 import cli
 from data_modules import SourceShards
 from tests.conftest import TINY
-from tests.runs import (
+from tests.run_files import (
     WITH_DIET,
     as_if_killed,
     contents,

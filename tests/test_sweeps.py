@@ -16,8 +16,8 @@ import yaml
 
 import cli
 from tests.conftest import ROOT, TINY, start
-from tests.faults.comparing import assert_equal
-from tests.runs import untimed
+from tests.faults.bit_equality import assert_equal
+from tests.run_files import untimed
 from tests.test_multirun import begun, until
 
 LONGER = [o for o in TINY if not o.startswith("max_steps=")] + ["max_steps=20", "data.verify=false"]

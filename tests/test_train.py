@@ -19,8 +19,8 @@ from data_modules import SourceShards
 from gpt_lightning import load_model
 from gpt_lightning.tokenizer import load_tokenizer
 from tests.conftest import TINY, start
-from tests.runs import final_checkpoint, final_weights, untimed
-from tests.starts import killed
+from tests.run_files import final_checkpoint, final_weights, untimed
+from tests.training_starts import killed
 from train import train
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -12,7 +12,7 @@ from running.config.compose import flatten, read_config
 from running.sweeps.sweep_state import is_over
 from running.training.builders import optimizer_of
 from tests.conftest import TINY
-from tests.runs import as_if_killed, contents, final_checkpoint
+from tests.run_files import as_if_killed, contents, final_checkpoint
 from train import train
 
 CONSTANT = ["curriculum=constant", "curriculum.mixes.base={stdlib:1}"]

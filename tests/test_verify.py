@@ -15,7 +15,7 @@ import verify
 from running.training.builders import curriculum_of
 from running.training.prepared_data import open_sources
 from tests.conftest import TINY
-from tests.runs import saved_steps
+from tests.run_files import saved_steps
 from verify import Evidence
 
 WORKERS, RANKS = "other workers", "other ranks, micro-batch and workers"

@@ -12,7 +12,7 @@ from analysis.comparison.run import State
 from analysis.comparison.samples_section import samples_beside_each_other
 from analysis.run_reader import RunRecord
 from report import report
-from tests.sweep import HOSTILE
+from tests.example_sweep import HOSTILE
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from analysis.comparison.run import Run, State
 from analysis.comparison.run_settings import text_of
 from analysis.compute_estimate import flops_per_token
 from report import report
-from tests.sweep import HOSTILE_NAME, RATES, copy_of, edit_environment
+from tests.example_sweep import HOSTILE_NAME, RATES, copy_of, edit_environment
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from analysis.comparison.sortable_html_tables import sort_keys
 from analysis.comparison.verdict_text import noise_in_words
 from analysis.metrics_reader import Metrics
 from report import report
-from tests.finished_run import finished
+from tests.synthetic_runs import finished
 
 LOSSES = {0.01: (3.03, 3.01), 0.002: (3.0, 3.02), 0.001: (3.5, 3.52), 0.05: (math.nan, math.nan)}
 """Of each learning rate and seed: the second is the best, the first cannot be told from it, the third is worse."""

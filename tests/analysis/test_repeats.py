@@ -14,7 +14,7 @@ from analysis.comparison import Comparison, read_runs
 from analysis.comparison.run import Run, State
 from analysis.comparison.run_labels import labels_of
 from analysis.comparison.run_settings import is_cosmetic, short_names
-from tests.finished_run import finished
+from tests.synthetic_runs import finished
 
 
 def in_surroundings(run: Run, **environment: Any) -> Run:

@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from gpt_lightning.jsonl import read_rows
 from tests.browser.conftest import Visit
-from tests.sweep import RATES
+from tests.example_sweep import RATES
 
 TRAINED = {*RATES, "longer"}
 """The others of the sweep are copies without TensorBoard's files."""

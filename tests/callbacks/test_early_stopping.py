@@ -11,7 +11,7 @@ from analysis.comparison import read_runs
 from callbacks import ENDED_EARLY
 from running.sweeps.sweep_state import SweepRecord, is_over
 from tests.conftest import TINY
-from tests.runs import as_if_killed, assert_same_state, final_checkpoint, metrics
+from tests.run_files import as_if_killed, assert_same_state, final_checkpoint, metrics
 from train import train
 
 # a loss that is never better by 9 does not improve after the first validation

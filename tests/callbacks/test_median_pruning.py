@@ -11,7 +11,7 @@ from analysis.comparison import read_runs
 from analysis.comparison.run import State
 from callbacks import PRUNED, MedianPruning
 from running.sweeps import sweep_state
-from tests.runs import untimed
+from tests.run_files import untimed
 from train import train
 
 Config = Callable[..., dict[str, Any]]

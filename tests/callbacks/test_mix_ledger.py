@@ -14,7 +14,7 @@ from data_modules.mixed_data_module import MixedDataModule
 from running.training.builders import curriculum_of, order_of
 from running.training.resume import Beginning
 from tests.conftest import TINY
-from tests.runs import as_if_killed, final_checkpoint, final_weights, metrics, same_bits
+from tests.run_files import as_if_killed, final_checkpoint, final_weights, metrics, same_bits
 from train import train
 
 T, GLOBAL_BATCH, STEPS, EVERY = 32, 8, 12, 3

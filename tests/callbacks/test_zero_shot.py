@@ -12,7 +12,7 @@ import cli
 import evaluate as verb
 from gpt_lightning.jsonl import read_rows
 from tests.conftest import TINY, start
-from tests.starts import killed
+from tests.training_starts import killed
 from train import train
 
 NAME = "zero_shot/piqa_harness_10_every_4"

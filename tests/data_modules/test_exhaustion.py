@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from data_modules import Curriculum, SampleOrder, exact_shares
 from data_modules.sample_order import Exhausted
-from tests.data_modules.test_order import blocks, located, orders, resolved_curricula
+from tests.data_modules.test_sample_order import blocks, located, orders, resolved_curricula
 
 
 def shares_with_limits(order: SampleOrder) -> list[list[Fraction]]:

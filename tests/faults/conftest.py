@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import SMALL_RUN, SOAK, Run
-from tests.faults.tally import PAGE, Tally, rewritten
-from tests.faults.victims import Nursery
+from tests.faults.disturbed_runs import SMALL_RUN, SOAK, Run
+from tests.faults.reliability_table import PAGE, Tally, rewritten
+from tests.faults.training_processes import Nursery
 
-pytest.register_assert_rewrite("tests.faults.comparing")
+pytest.register_assert_rewrite("tests.faults.bit_equality")
 
 
 def pytest_configure(config: pytest.Config) -> None:

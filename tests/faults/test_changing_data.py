@@ -13,9 +13,9 @@ import cli
 from data_modules.shard_integrity import DataChangedError
 from gpt_lightning.lit_gpt import LitGPT
 from tests.conftest import TINY
-from tests.faults.comparing import assert_equal
-from tests.faults.harness import Run
-from tests.runs import as_if_killed, saved_steps
+from tests.faults.bit_equality import assert_equal
+from tests.faults.disturbed_runs import Run
+from tests.run_files import as_if_killed, saved_steps
 from train import train
 
 Runs = Callable[..., Run]

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.faults.comparing import assert_equal
-from tests.faults.harness import ACCUMULATION, SMALL_RUN, SOAK, Run, soak_only, some
-from tests.runs import contents, saved_steps
+from tests.faults.bit_equality import assert_equal
+from tests.faults.disturbed_runs import ACCUMULATION, SMALL_RUN, SOAK, Run, soak_only, some
+from tests.run_files import contents, saved_steps
 
 Runs = Callable[..., Run]
 Damage = Callable[[Path], Any]

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.comparing import assert_equal
-from tests.faults.harness import Run, leftovers, newest, soak_only
-from tests.faults.victims import Victim
-from tests.runs import contents, saved_steps
+from tests.faults.bit_equality import assert_equal
+from tests.faults.disturbed_runs import Run, leftovers, newest, soak_only
+from tests.faults.training_processes import Victim
+from tests.run_files import contents, saved_steps
 
 Runs = Callable[..., Run]
 SLOW = ("slow", {"seconds": 0.15})

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.faults.comparing import assert_equal, micro_batches_lost
-from tests.faults.harness import ACCUMULATION, SAVED_EVERY, SMALL_RUN, SOAK, Run, leftovers, soak_only, some
-from tests.faults.victims import MARK, PATIENCE, Shell, Victim, marked
-from tests.runs import saved_steps
+from tests.faults.bit_equality import assert_equal, micro_batches_lost
+from tests.faults.disturbed_runs import ACCUMULATION, SAVED_EVERY, SMALL_RUN, SOAK, Run, leftovers, soak_only, some
+from tests.faults.training_processes import MARK, PATIENCE, Shell, Victim, marked
+from tests.run_files import saved_steps
 
 Runs = Callable[..., Run]
 Record = Callable[[str, Any], None]

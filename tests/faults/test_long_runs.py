@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from gpt_lightning.checkpoint import verify
-from tests.faults.comparing import assert_equal, differences
-from tests.faults.harness import SOAK, Run, leftovers, soak_only
-from tests.runs import final_checkpoint, saved_steps
+from tests.faults.bit_equality import assert_equal, differences
+from tests.faults.disturbed_runs import SOAK, Run, leftovers, soak_only
+from tests.run_files import final_checkpoint, saved_steps
 
 Runs = Callable[..., Run]
 LONG = [

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from tests.faults.harness import ACCUMULATION, Run
-from tests.runs import contents
+from tests.faults.disturbed_runs import ACCUMULATION, Run
+from tests.run_files import contents
 
 Runs = Callable[..., Run]
 

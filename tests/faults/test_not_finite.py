@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from tests.faults.comparing import assert_equal, differences
-from tests.faults.harness import ACCUMULATION, GLOBAL_BATCH, Run, soak_only, some
-from tests.faults.victims import Fault
-from tests.runs import final_checkpoint, saved_steps, untimed
+from tests.faults.bit_equality import assert_equal, differences
+from tests.faults.disturbed_runs import ACCUMULATION, GLOBAL_BATCH, Run, soak_only, some
+from tests.faults.training_processes import Fault
+from tests.run_files import final_checkpoint, saved_steps, untimed
 
 Runs = Callable[..., Run]
 STEP = 17

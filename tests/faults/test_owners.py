@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tests.faults.comparing import assert_equal
-from tests.faults.harness import ACCUMULATION, SOAK, Run, newest, soak_only
-from tests.faults.victims import Shell, Victim
-from tests.runs import contents
+from tests.faults.bit_equality import assert_equal
+from tests.faults.disturbed_runs import ACCUMULATION, SOAK, Run, newest, soak_only
+from tests.faults.training_processes import Shell, Victim
+from tests.run_files import contents
 
 Runs = Callable[..., Run]
 AT_MOST = 2.0  # seconds, from typing the command to the refusal

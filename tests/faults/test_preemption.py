@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.faults.comparing import assert_equal, micro_batches_lost
-from tests.faults.harness import ACCUMULATION, GLOBAL_BATCH, SAVED_EVERY, SOAK, Run, soak_only
-from tests.faults.victims import Victim
+from tests.faults.bit_equality import assert_equal, micro_batches_lost
+from tests.faults.disturbed_runs import ACCUMULATION, GLOBAL_BATCH, SAVED_EVERY, SOAK, Run, soak_only
+from tests.faults.training_processes import Victim
 
 CODES = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 143, signal.SIGINT: 130}
 Runs = Callable[..., Run]

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.faults.comparing import assert_equal, assert_same_diet, micro_batches_lost
-from tests.faults.harness import ACCUMULATION, MICRO_BATCHES, Run, soak_only, some
-from tests.runs import assert_same_rows, final_checkpoint, final_weights, untimed
+from tests.faults.bit_equality import assert_equal, assert_same_diet, micro_batches_lost
+from tests.faults.disturbed_runs import ACCUMULATION, MICRO_BATCHES, Run, soak_only, some
+from tests.run_files import assert_same_rows, final_checkpoint, final_weights, untimed
 
 Runs = Callable[..., Run]
 # dropout's random numbers and the order of additions follow the way the global batch is cut

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.comparing import assert_equal
-from tests.faults.harness import ACCUMULATION, Run, leftovers, newest, soak_only, some
-from tests.runs import saved_steps
+from tests.faults.bit_equality import assert_equal
+from tests.faults.disturbed_runs import ACCUMULATION, Run, leftovers, newest, soak_only, some
+from tests.run_files import saved_steps
 
 Runs = Callable[..., Run]
 STEP, BEFORE, PRUNED = "step_00000020", 15, "step_00000005"

@@ -10,9 +10,9 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.faults.comparing import assert_equal, micro_batches_lost
-from tests.faults.harness import ACCUMULATION, MICRO_BATCHES, STEPS, Life, Run, newest, soak_only, some
-from tests.faults.victims import Victim
+from tests.faults.bit_equality import assert_equal, micro_batches_lost
+from tests.faults.disturbed_runs import ACCUMULATION, MICRO_BATCHES, STEPS, Life, Run, newest, soak_only, some
+from tests.faults.training_processes import Victim
 
 Runs = Callable[..., Run]
 SOON = 30.0  # seconds from the signal to the end

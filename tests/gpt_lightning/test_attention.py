@@ -13,7 +13,7 @@ from torch import Tensor
 from gpt_lightning.model import attention_selection
 from gpt_lightning.model.attention_backends import BACKENDS
 from gpt_lightning.model.attention_mask import View
-from tests.gpt_lightning.models import FAMILIES, build, sequences
+from tests.gpt_lightning.tiny_models import FAMILIES, build, sequences
 
 EOT = 7
 APART = {"attend_across_documents": False, "eot_id": EOT}

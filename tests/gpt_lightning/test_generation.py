@@ -8,7 +8,7 @@ import torch
 from gpt_lightning.generation import Sampling, generate, stream, window_start
 from gpt_lightning.model import GPT
 from gpt_lightning.tokenizer import load_tokenizer
-from tests.gpt_lightning.models import FAMILIES, VOCAB_SIZE, build
+from tests.gpt_lightning.tiny_models import FAMILIES, VOCAB_SIZE, build
 
 PROMPTS = [[1, 2, 3], [4], list(range(16)), [5, 6, 7], [9] * 11]
 GREEDY = Sampling(temperature=0)

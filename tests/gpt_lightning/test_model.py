@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from gpt_lightning.model import cpu_linear
 from gpt_lightning.model.cpu_linear import Linear
 from gpt_lightning.model.positions import rotate
-from tests.gpt_lightning.models import FAMILIES, LLAMA, build, sequences
+from tests.gpt_lightning.tiny_models import FAMILIES, LLAMA, build, sequences
 
 
 @pytest.mark.parametrize(("choices", "backend"), list(product(FAMILIES.values(), ["manual", "sdpa"])))

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import cli
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.optim import MuonAdamW, apply_multipliers, muon, parameter_groups
-from tests.gpt_lightning.models import FAMILIES, build, sequences
+from tests.gpt_lightning.tiny_models import FAMILIES, build, sequences
 
 LR, DECAY, STEPS = 3e-3, 0.1, 6
 SWIGLU_AND_GROUPED_QUERIES = FAMILIES["llama"] | {"n_kv_heads": 2}

@@ -14,8 +14,8 @@ from torch.distributed.tensor import Shard, distribute_tensor
 from gpt_lightning.model import GPT
 from gpt_lightning.optim import MuonAdamW, muon, parameter_groups
 from gpt_lightning.sharding import ShardedStrategy, shard, whole
-from tests.gpt_lightning.models import FAMILIES, build
-from tests.starts import on_ranks
+from tests.gpt_lightning.tiny_models import FAMILIES, build
+from tests.training_starts import on_ranks
 
 # Weights whose rows do not divide by the ranks, so that matrices are cut anywhere; with 5 ranks the last one
 # has no row of some weights. Queries, keys and values have another number of rows each.

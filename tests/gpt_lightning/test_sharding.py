@@ -11,8 +11,8 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from gpt_lightning.model import GPT
 from gpt_lightning.sharding import shard, total_norm, whole
-from tests.gpt_lightning.models import FAMILIES, build, sequences
-from tests.starts import on_ranks
+from tests.gpt_lightning.tiny_models import FAMILIES, build, sequences
+from tests.training_starts import on_ranks
 
 RANKS = 2
 

@@ -13,7 +13,7 @@ from data_modules import SourceShards
 from data_modules.shard_integrity import damages
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
 from tests.conftest import CORPORA
-from tests.data_modules.corpora.foreign import EOT, IDS, adopt, llmc, write
+from tests.data_modules.corpora.foreign_shard_files import EOT, IDS, adopt, llmc, write
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from data_modules.preparation import Progress
 from data_modules.preparation.prepare_source import groups
 from data_modules.shard_integrity import damages
 from tests.conftest import CORPORA
-from tests.data_modules.preparation.alone import Job, contents
+from tests.data_modules.preparation.preparation_process import Job, contents
 from tests.data_modules.preparation.conftest import FIELDS, pieces_of_code, write_jsonl
 
 SIZES = (30, 4, 3, 25, 2, 2, 2, 20)  # documents of each file

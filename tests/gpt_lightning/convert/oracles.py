@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tests.gpt_lightning.models import GPT2, LLAMA, VOCAB_SIZE, sequences
+from tests.gpt_lightning.tiny_models import GPT2, LLAMA, VOCAB_SIZE, sequences
 
 SMALL_GPT2 = {"vocab_size": VOCAB_SIZE, "n_positions": 16, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_inner": 48}
 SMALL_GPT2 |= {"bos_token_id": 5, "eos_token_id": 5}

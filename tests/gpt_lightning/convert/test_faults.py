@@ -25,7 +25,7 @@ from tests.gpt_lightning.convert.foreign_models import GPT25, RangeFlow
 from tests.gpt_lightning.convert.oracles import (
     foreign,
 )
-from tests.gpt_lightning.models import LLAMA, build
+from tests.gpt_lightning.tiny_models import LLAMA, build
 
 
 def save_hf(weights: dict[str, Tensor], folder: Path) -> Path:

@@ -19,7 +19,7 @@ from tests.gpt_lightning.convert.oracles import (
     same_bits,
     shaken,
 )
-from tests.gpt_lightning.models import GPT2, LLAMA, MODERN, build, sequences
+from tests.gpt_lightning.tiny_models import GPT2, LLAMA, MODERN, build, sequences
 
 # Hugging Face: reading
 

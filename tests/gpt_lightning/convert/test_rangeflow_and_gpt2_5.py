@@ -11,7 +11,7 @@ from gpt_lightning.convert import (
 )
 from tests.gpt_lightning.convert.foreign_models import GPT25, RangeFlow
 from tests.gpt_lightning.convert.oracles import foreign, same
-from tests.gpt_lightning.models import LLAMA, build
+from tests.gpt_lightning.tiny_models import LLAMA, build
 
 
 @pytest.mark.parametrize("prefix", ["", "_orig_mod."])

@@ -14,7 +14,7 @@ from gpt_lightning.tokenizer import Message, Tokenizer, load_tokenizer
 from tests.gpt_lightning.convert.oracles import (
     format_of,
 )
-from tests.gpt_lightning.models import GPT2, LLAMA, build
+from tests.gpt_lightning.tiny_models import GPT2, LLAMA, build
 
 
 @pytest.fixture(scope="module")

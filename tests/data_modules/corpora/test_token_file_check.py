@@ -16,7 +16,7 @@ import cli
 from data_modules.shard_integrity import damages
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
 from prepare import prepare
-from tests.data_modules.corpora.foreign import IDS, adopt, llmc, write
+from tests.data_modules.corpora.foreign_shard_files import IDS, adopt, llmc, write
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import torch
 
 from gpt_lightning.optim import place_step_counts
 from running.training.builders import optimizer_of
-from tests.runs import as_if_killed, final_checkpoint, final_weights
+from tests.run_files import as_if_killed, final_checkpoint, final_weights
 from train import train
 
 

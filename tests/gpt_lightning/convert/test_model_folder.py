@@ -11,7 +11,7 @@ from gpt_lightning.convert import grow_vocabulary, load_model, model_folder, to_
 from gpt_lightning.model import GPT
 from tests.gpt_lightning.convert.foreign_models import GPT25, RangeFlow
 from tests.gpt_lightning.convert.oracles import foreign, same, same_bits, shaken
-from tests.gpt_lightning.models import GPT2, LLAMA, VOCAB_SIZE, build
+from tests.gpt_lightning.tiny_models import GPT2, LLAMA, VOCAB_SIZE, build
 
 
 def test_a_folder_that_is_taken_is_left_alone(tmp_path: Path) -> None:

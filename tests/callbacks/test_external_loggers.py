@@ -14,7 +14,7 @@ import cli
 from gpt_lightning.jsonl import read_rows
 from running.training.run_summary import hyperparameters
 from tests.conftest import start
-from tests.starts import killed
+from tests.training_starts import killed
 from train import train
 
 Config = Callable[..., dict[str, Any]]

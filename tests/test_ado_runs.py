@@ -15,9 +15,9 @@ from data_modules.ado import Ado
 from gpt_lightning.checkpoint_retention import checkpoint_path
 from plan import plan
 from tests.conftest import TINY
-from tests.faults.comparing import assert_equal
-from tests.runs import WITH_DIET, as_if_killed, diet, final_checkpoint, metrics
-from tests.starts import begin, end, killed
+from tests.faults.bit_equality import assert_equal
+from tests.run_files import WITH_DIET, as_if_killed, diet, final_checkpoint, metrics
+from tests.training_starts import begin, end, killed
 from train import train
 from verify import verify
 

@@ -12,7 +12,7 @@ from benchmarks.mix_law import DRAWS, chosen_runs, scores
 from mix_laws import fit, read_mix_runs
 from mix_laws.batched_exponential_fit import fit_exponentials
 from mix_laws.parameter_fit import Form, fit_samples
-from tests.mixes import runs_of, world
+from tests.synthetic_mix_runs import runs_of, world
 
 
 @pytest.mark.parametrize("power", [1.0, 0.5])

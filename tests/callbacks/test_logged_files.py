@@ -32,7 +32,7 @@ from gpt_lightning.loggers.tensorboard import TensorBoard
 from gpt_lightning.model import GPT
 from running.training.run_summary import hyperparameters
 from tests.conftest import TINY
-from tests.starts import killed
+from tests.training_starts import killed
 from train import train
 
 Config = Callable[..., dict[str, Any]]

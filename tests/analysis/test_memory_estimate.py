@@ -20,7 +20,7 @@ from analysis.memory_estimate import (
 from benchmarks.__main__ import TRAINING
 from benchmarks.tables import read_results
 from gpt_lightning.model import GPT, GPTConfig
-from tests.analysis.test_budget import SMALL, shipped
+from tests.analysis.test_compute_estimate import SMALL, shipped
 from train import train
 
 NULL_GPU = read_results("null_gpu")["rows"]

@@ -8,7 +8,7 @@ from mix_laws import fit
 from mix_laws.cross_validation import Gain, folds_of, mixes_of, noise_of, rank_correlation
 from mix_laws.parameter_fit import fit_samples
 from mix_laws.verdict_text import law_in_words
-from tests.mixes import runs_of, world
+from tests.synthetic_mix_runs import runs_of, world
 
 
 def test_each_run_is_predicted_from_the_others_alone() -> None:

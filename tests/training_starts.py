@@ -78,7 +78,7 @@ def killed(overrides: Sequence[str], *, at: int) -> None:
     """A run that gets SIGKILL as it begins a micro-batch; 0 is the first of the whole run."""
     faults = [["send", {"signal_name": "SIGKILL", "micro_batch": at}]]
     asked = json.dumps({"config": cli.compose_config("train", overrides), "faults": faults})
-    script = [sys.executable, "-m", "tests.faults.nursery", asked]
+    script = [sys.executable, "-m", "tests.faults.forked_training", asked]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(script, cwd=ROOT, check=False, capture_output=True, env=environment)
     assert done.returncode == -signal.SIGKILL

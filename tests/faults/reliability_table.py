@@ -85,7 +85,7 @@ ROWS = (
         "token shard with a flipped byte, truncated, of odd length, an id beyond the vocabulary; a shard added, renamed or "
         "replaced since the checkpoint",
         "refused before step 0 with file and offset; `data.verify=false` to opt out",
-        ("tests/test_damaged_data.py::", "tests/data_modules/test_integrity.py::"),
+        ("tests/test_damaged_data.py::", "tests/data_modules/test_shard_integrity.py::"),
     ),
     Row(
         "NaN or infinity in a loss or a gradient at step 17, also on one of two ranks; a spike with `on_spike=skip`",

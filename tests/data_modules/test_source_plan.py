@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from data_modules import SampleOrder
 from data_modules.sample_order import Exhausted
 from data_modules.source_plan import plan_diet
-from tests.data_modules.test_order import orders, replayed, resolved_curricula
+from tests.data_modules.test_sample_order import orders, replayed, resolved_curricula
 
 
 @st.composite

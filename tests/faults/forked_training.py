@@ -1,6 +1,6 @@
 """A victim: `python train.py …` once Hydra has composed its config, with faults that act from inside.
 
-`python -m tests.faults.nursery '{"config": {…}, "faults": [[name, {…}], …]}'`, which the tests' fork server starts without the
+`python -m tests.faults.forked_training '{"config": {…}, "faults": [[name, {…}], …]}'`, which the tests' fork server starts without the
 six seconds of imports; it saves the second of composing besides, and ends as the program does, with its real exit code.
 """
 
@@ -17,13 +17,13 @@ from omegaconf import OmegaConf
 
 import cli
 import train
-from tests.faults import injected
+from tests.faults import fault_injection
 
 if __name__ == "__main__":
     asked = json.loads(sys.argv[1])
     faulthandler.register(signal.SIGUSR2)  # where it hangs, if it does
     for name, options in asked["faults"]:
-        getattr(injected, name)(**options)
+        getattr(fault_injection, name)(**options)
     this: Any = sys.modules["__main__"]
     this.__spec__ = None  # processes that it starts anew need nothing of this module
     vars(this).pop("__file__", None)

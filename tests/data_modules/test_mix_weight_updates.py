@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from data_modules import Curriculum, SampleOrder
 from data_modules.sample_order import Exhausted, Update
-from tests.data_modules.test_order import located, replayed
+from tests.data_modules.test_sample_order import located, replayed
 
 
 def order_of(names: list[str], *, steps: int, every: int, global_batch: int, **more: Any) -> SampleOrder:

@@ -9,7 +9,7 @@ from mix_laws import Aim, design_mixes, find_best, fit
 from mix_laws.experiment_design import FLOOR, information
 from mix_laws.simplex import as_weights, capped, caps_of, random_mixes
 from mix_laws.verdict_text import best_in_words, chosen_mix
-from tests.mixes import runs_of, world
+from tests.synthetic_mix_runs import runs_of, world
 
 EVEN = np.full(3, 1 / 3)
 CAPS = st.lists(st.floats(0.05, 1.0), min_size=3, max_size=5).filter(lambda caps: sum(caps) > 1.01).map(np.array)

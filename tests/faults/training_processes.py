@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 import cli
-from tests import forks
+from tests import fork_client
 from tests.conftest import ROOT
 
 Fault = tuple[str, dict[str, Any]]  # a function of injected.py, and its arguments
@@ -50,7 +50,7 @@ class Nursery:
 
     def start(self, overrides: Sequence[str], faults: Iterable[Fault]) -> Callable[..., subprocess.Popen[bytes]]:
         asked = json.dumps({"config": composed(overrides), "faults": list(faults)})
-        return partial(subprocess.Popen, [sys.executable, "-m", "tests.faults.nursery", asked])
+        return partial(subprocess.Popen, [sys.executable, "-m", "tests.faults.forked_training", asked])
 
     def code_of(self, pid: int, *, timeout: float) -> int | None:
         """How a victim ended, as subprocess says it: its exit code, or minus the signal; None: it lives."""
@@ -72,7 +72,7 @@ class Shell(Nursery):
 
     def start(self, overrides: Sequence[str], faults: Iterable[Fault]) -> Callable[..., subprocess.Popen[bytes]]:
         assert not [*faults]
-        return partial(forks.Process, [sys.executable, "train.py", *overrides])
+        return partial(fork_client.Process, [sys.executable, "train.py", *overrides])
 
 
 def composed(overrides: Sequence[str]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Preparations in a process of their own, where they can be killed, starved and measured.
 
-python -m tests.data_modules.preparation.alone <what> <job as JSON>   prints what came of it, as JSON
+python -m tests.data_modules.preparation.preparation_process <what> <job as JSON>   prints what came of it, as JSON
 """
 
 import errno
@@ -224,7 +224,7 @@ def command(what: str, job: Job, *more: Any) -> list[str]:
     return [
         sys.executable,
         "-m",
-        "tests.data_modules.preparation.alone",
+        "tests.data_modules.preparation.preparation_process",
         what,
         json.dumps(asdict(job)),
         *map(json.dumps, more),

@@ -15,7 +15,7 @@ from callbacks.checkpoints import SAVED
 from gpt_lightning.durable_files import is_locked, locked, owner_of
 from running.sweeps.sweep_state import SweepRecord, is_over, objective
 from tests.conftest import TINY
-from tests.runs import untimed
+from tests.run_files import untimed
 from train import train
 
 Change = Callable[[Path], Any]

@@ -1,7 +1,7 @@
 """The table of docs/reliability.md says what ran, and nothing else."""
 
 from tests.conftest import ROOT
-from tests.faults.tally import BEGIN, END, HEAD, PAGE, ROWS, Tally, rewritten
+from tests.faults.reliability_table import BEGIN, END, HEAD, PAGE, ROWS, Tally, rewritten
 
 KILLS, HOUR = ROWS[1], ROWS[-1]
 

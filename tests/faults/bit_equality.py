@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from tests.faults.harness import ACCUMULATION, GLOBAL_BATCH, Life, Run
-from tests.runs import final_checkpoint, untimed
+from tests.faults.disturbed_runs import ACCUMULATION, GLOBAL_BATCH, Life, Run
+from tests.run_files import final_checkpoint, untimed
 
 _OF_THE_START = ("data_dir", "runs_dir", "run_dir", "sweep_dir", "jobs_at_once", "resume", "max_hours")
 

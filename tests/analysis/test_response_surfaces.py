@@ -12,7 +12,7 @@ from analysis.comparison.parabola_fit import Parabola
 from analysis.comparison.response_surface_charts import surface_figures, tick_texts
 from analysis.comparison.response_surfaces import axes_of, curves_over, grids_over
 from analysis.comparison.run import Run
-from tests.finished_run import finished
+from tests.synthetic_runs import finished
 
 WEIGHTS = "curriculum.keyframes.settled.weights"
 

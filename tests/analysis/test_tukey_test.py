@@ -9,7 +9,7 @@ from scipy import stats
 
 from analysis.comparison.comparison import Cell, Comparison
 from analysis.comparison.tukey_test import Noise
-from tests.finished_run import finished
+from tests.synthetic_runs import finished
 
 LOSS = "val/loss/mean"
 

@@ -13,8 +13,8 @@ import pytest
 
 from gpt_lightning.checkpoint_retention import newest_valid_checkpoint
 from tests.conftest import TINY
-from tests.faults.victims import PATIENCE, Fault, Nursery, Shell, Victim
-from tests.runs import WITH_DIET
+from tests.faults.training_processes import PATIENCE, Fault, Nursery, Shell, Victim
+from tests.run_files import WITH_DIET
 
 STEPS, GLOBAL_BATCH, ACCUMULATION, SAVED_EVERY = 40, 8, 4, 5
 MICRO_BATCHES = STEPS * ACCUMULATION
