@@ -1,6 +1,6 @@
-"""python -m benchmarks [preparation] [planning] [loading] [linear] [loss_head] [generation] [training] [evaluation] [watchers].
+"""python -m benchmarks [name …]: speed and memory beside other libraries.
 
-All of them, or some. Each figure comes from a process of its own. The contestants of a row take turns, round after round, so
+Names: preparation, planning, loading, linear, loss_head, generation, training, evaluation, callback_overhead; without one, all. Each figure comes from a process of its own. The contestants of a row take turns, round after round, so
 that a machine that slows down slows all of them down; what counts is the median over the rounds, and the ratio of medians.
 """
 
@@ -72,7 +72,7 @@ def rows(benchmark: str) -> Iterator[tuple[str, list[str], dict[str, Any]]]:
             print(f"evaluation: left out, as there is no {records}: HELLASWAG=… names the validation records")
             return
         yield "HellaSwag, 1,000 records", ["ours", "lm-evaluation-harness"], {"records": records, "limit": 1000}
-    elif benchmark == "watchers":
+    elif benchmark == "callback_overhead":
         yield "quickstart, all callbacks", ["ours"], {"steps": 80}
     elif benchmark == "planning":
         yield "10^6 steps of 512 sequences, 20 sources", ["ours"], {"steps": 10**6, "global_batch": 512, "sources": 20}
@@ -138,7 +138,7 @@ def main(arguments: list[str]) -> None:
         "generation",
         "training",
         "evaluation",
-        "watchers",
+        "callback_overhead",
     ]
     tables = {benchmark: table for benchmark in chosen if (table := run(benchmark))}
     for benchmark, table in tables.items():

@@ -3,7 +3,7 @@
 from typing import Any
 
 from benchmarks.gpu_day import table as gpu_day
-from benchmarks.gpu_day.day import read_rows
+from benchmarks.gpu_day.result_rows import read_rows
 from benchmarks.tables import RESULTS, ROOT, Lines, markdown_table, put_into, read_results
 
 BEGIN, END = "<!-- benchmarks: made by python -m benchmarks.report -->\n", "<!-- end of benchmarks -->\n"
@@ -22,7 +22,7 @@ def lines(benchmark: str, rows: list[dict[str, Any]]) -> Lines:
         "loading": _loading,
         "planning": _planning,
         "preparation": _preparation,
-        "watchers": _watchers,
+        "callback_overhead": _callback_overhead,
     }
     return tables[benchmark](rows) if benchmark in tables else _time_and_memory(TITLES[benchmark], rows)
 
@@ -134,7 +134,7 @@ def _evaluation(rows: list[dict[str, Any]]) -> Lines:
     ]
 
 
-def _watchers(rows: list[dict[str, Any]]) -> Lines:
+def _callback_overhead(rows: list[dict[str, Any]]) -> Lines:
     return [
         ["watching", "a step", "of it in callbacks", "share"],
         *(

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from analysis.compute_estimate import flops_per_token, peak_flops
-from benchmarks import choices, loading, null_gpu, recipes, report, width
-from benchmarks.gpu_day.contestants import SHAPE, model_config
+from benchmarks import architecture_ablation, loading, null_gpu, recipes, report, width
+from benchmarks.gpu_day.speed_candidates import SHAPE, model_config
 from gpt_lightning.model import GPT
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,7 +23,7 @@ def test_the_docs_show_what_was_counted_without_a_gpu() -> None:
 
 
 def test_the_docs_show_what_choices_are_worth() -> None:
-    assert choices.markdown() in (ROOT / "docs" / "model.md").read_text(encoding="utf-8")
+    assert architecture_ablation.markdown() in (ROOT / "docs" / "model.md").read_text(encoding="utf-8")
 
 
 def test_the_docs_show_where_the_best_rates_lie() -> None:

@@ -18,11 +18,11 @@ from benchmarks.generation import random_model
 from benchmarks.gpu_day import __main__ as main
 from benchmarks.gpu_day import attention, faults, generation, loss_head, ranks, resume, speed, table, wheels
 from benchmarks.gpu_day.attention import Case
-from benchmarks.gpu_day.children import Child, ChildBroke
-from benchmarks.gpu_day.contestant import Loop
-from benchmarks.gpu_day.contestants import OURS, ROWS, TRANSFORMERS
-from benchmarks.gpu_day.day import Day, append, read_rows
-from benchmarks.gpu_day.trainings import config_of, fingerprint, fingerprints_of
+from benchmarks.gpu_day.json_subprocess import Child, ChildBroke
+from benchmarks.gpu_day.result_rows import Day, append, read_rows
+from benchmarks.gpu_day.small_runs import config_of, fingerprint, fingerprints_of
+from benchmarks.gpu_day.speed_candidates import OURS, ROWS, TRANSFORMERS
+from benchmarks.gpu_day.speed_worker import Loop
 from callbacks import Stopped
 from gpt_lightning.generation import cuda_graph_step
 from gpt_lightning.lit_gpt import LitGPT
@@ -293,7 +293,7 @@ def test_losses_of_ranks_are_compared() -> None:
 
 
 def test_a_child_that_breaks_says_why(tmp_path: Path) -> None:
-    child = Child("contestant", {"row": {}}, log=tmp_path / "log")
+    child = Child("speed_worker", {"row": {}}, log=tmp_path / "log")
     with pytest.raises(ChildBroke, match="KeyError"):
         child.answer(until=time.time() + 60)
     child.end()

@@ -18,8 +18,8 @@ from gpt_lightning.convert import from_hf, to_hf
 from gpt_lightning.tokenizer import load_tokenizer
 from prepare import prepare
 from tests.conftest import TINY
-from tests.malicious_pickle import PICKLE, Evil, nothing_run_in, refusal
 from tests.gpt_lightning.tiny_models import LLAMA, build
+from tests.malicious_pickle import PICKLE, Evil, nothing_run_in, refusal
 from train import train
 
 Information = dict[str, Any]

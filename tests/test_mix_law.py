@@ -17,8 +17,8 @@ from plan import plan
 from report import report
 from running.training.builders import curriculum_of
 from tests.conftest import TINY, start
-from tests.synthetic_mix_runs import world
 from tests.example_sweep import copy_of, edit_environment
+from tests.synthetic_mix_runs import world
 from train import train
 
 SOURCES = ("readmes", "stdlib", "pydoc", "docstrings")

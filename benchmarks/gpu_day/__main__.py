@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from benchmarks.gpu_day.day import Day, append, failures, read_rows
+from benchmarks.gpu_day.result_rows import Day, append, failures, read_rows
 
 # Seconds that each stage may take of a day of 540.
 STAGES = {
@@ -83,7 +83,7 @@ def report(day: Day) -> int:
 def _run_stage(day: Day, environment: Mapping[str, str]) -> None:
     """One stage in a process group of its own, which is killed when its deadline has passed."""
     print(f"== {day.stage}, {day.seconds_left():.0f} s at most", flush=True)
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.gpu_day.stage", day.to_json()]
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.gpu_day.stage_process", day.to_json()]
     process = subprocess.Popen(command, env=environment, start_new_session=True)
     try:
         code = process.wait(max(0.1, day.seconds_left() + 1))

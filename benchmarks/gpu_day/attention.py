@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks.gpu_day.day import Day
+from benchmarks.gpu_day.result_rows import Day
 from data_modules.sequence_reader import document_borders
 from gpt_lightning.model.attention_backends import BACKENDS
 from gpt_lightning.model.attention_mask import View

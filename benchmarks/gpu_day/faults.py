@@ -5,8 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu_day.day import Day
-from benchmarks.gpu_day.trainings import REHEARSED, SMALL, Overflow, config_of, rehearse
+from benchmarks.gpu_day.result_rows import Day
+from benchmarks.gpu_day.small_runs import REHEARSED, SMALL, Overflow, config_of, rehearse
 from gpt_lightning.checkpoint import read_checkpoint
 from gpt_lightning.checkpoint_retention import newest_valid_checkpoint
 from gpt_lightning.lit_gpt import NotFinite

@@ -10,7 +10,7 @@ from unittest.mock import patch
 import torch
 
 from benchmarks.generation import PROMPT_TOKENS, random_model, transformers_generation
-from benchmarks.gpu_day.day import Day
+from benchmarks.gpu_day.result_rows import Day
 from gpt_lightning.generation import Sampling, cuda_graph_step, generate
 from gpt_lightning.model import GPT
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.gpu_day.attention import relative_error, short
-from benchmarks.gpu_day.day import Day
+from benchmarks.gpu_day.result_rows import Day
 from gpt_lightning.model.loss_head import cross_entropy_sum
 from gpt_lightning.model.triton_check import triton_obstacle
 

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity
 
-from benchmarks.gpu_day.contestant import Loop
-from benchmarks.gpu_day.contestants import OURS, REHEARSED, ROWS, SHAPE
-from benchmarks.gpu_day.day import Day
+from benchmarks.gpu_day.result_rows import Day
+from benchmarks.gpu_day.speed_candidates import OURS, REHEARSED, ROWS, SHAPE
+from benchmarks.gpu_day.speed_worker import Loop
 
 
 def run(day: Day) -> None:

@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu_day.children import Child
-from benchmarks.gpu_day.day import Day
-from benchmarks.gpu_day.trainings import REHEARSED, SMALL
+from benchmarks.gpu_day.json_subprocess import Child
+from benchmarks.gpu_day.result_rows import Day
+from benchmarks.gpu_day.small_runs import REHEARSED, SMALL
 
 _TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1")
 STEPS = 10
@@ -39,7 +39,7 @@ def _train(day: Day, name: str) -> list[float]:
     overrides = [*SMALL, *(REHEARSED if day.rehearse else []), f"max_steps={STEPS}", f"name={name}", "model.dropout=0"]
     overrides += [f"data_dir={day.folder}/data", f"runs_dir={day.folder}/ranks", f"trainer.accelerator={day.device}"]
     child = Child(
-        "training",
+        "training_process",
         {
             "overrides": overrides,
             "probe": None,

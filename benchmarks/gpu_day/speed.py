@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from analysis.compute_estimate import peak_flops
-from benchmarks.gpu_day.children import Child, ChildBroke
-from benchmarks.gpu_day.contestants import OURS, PEERS, REHEARSED, ROWS, SHAPE, TRANSFORMERS
-from benchmarks.gpu_day.day import Day
+from benchmarks.gpu_day.json_subprocess import Child, ChildBroke
+from benchmarks.gpu_day.result_rows import Day
+from benchmarks.gpu_day.speed_candidates import OURS, PEERS, REHEARSED, ROWS, SHAPE, TRANSFORMERS
 
 ROUNDS, STEPS = 5, 8
 _BYTES_OF_ONE = 32e9  # of the GPU's memory, while a contestant compiles
@@ -78,7 +78,7 @@ def _start(day: Day, name: str, shape: Mapping[str, int], until: float) -> tuple
         return None
     given: dict[str, Any] = {"row": ROWS[name], "shape": dict(shape), "device": day.device}
     given |= {"rehearse": day.rehearse, "nanogpt": day.nanogpt}
-    child = Child("contestant", given, log=Path(day.folder) / f"speed_{list(ROWS).index(name)}.log")
+    child = Child("speed_worker", given, log=Path(day.folder) / f"speed_{list(ROWS).index(name)}.log")
     try:
         return child, child.answer(until=until)
     except TimeoutError:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from benchmarks.gpu_day.contestants import ROWS
+from benchmarks.gpu_day.speed_candidates import ROWS
 from benchmarks.tables import Lines
 
 HEAD = ["GPU: 124M, T 1,024, batch 32, bf16", "tokens/s", "MFU", "peak memory", "first step"]

@@ -10,9 +10,9 @@ import lightning as L
 import torch
 
 from analysis.memory_estimate import peak_memory_bytes
-from benchmarks.gpu_day.contestants import OURS, REHEARSED, SHAPE, model_config
-from benchmarks.gpu_day.day import Day, read_rows
-from benchmarks.gpu_day.trainings import UNJUDGED, config_of, rehearse
+from benchmarks.gpu_day.result_rows import Day, read_rows
+from benchmarks.gpu_day.small_runs import UNJUDGED, config_of, rehearse
+from benchmarks.gpu_day.speed_candidates import OURS, REHEARSED, SHAPE, model_config
 from train import train
 
 WARM_UP, STEPS = 10, 30

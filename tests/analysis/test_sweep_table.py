@@ -15,8 +15,8 @@ from analysis.comparison.sweep_table import WIDTH, Row, compare_jobs, sweep_rows
 from analysis.sweep_cost import price_of, problems_of, say_price
 from plan import plan
 from tests.conftest import TINY, start_verb
-from tests.synthetic_runs import finished
 from tests.run_files import untimed
+from tests.synthetic_runs import finished
 
 JOBS = [{"job": name, "code": code, "environment": {}} for name, code in [("a", 0), ("c", 0), ("d", 0), ("gone", 1)]]
 

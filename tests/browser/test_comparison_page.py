@@ -8,8 +8,8 @@ from playwright.sync_api import Browser, Page
 from analysis.comparison import Comparison, write_comparison
 from report import report
 from tests.browser.conftest import Visit
-from tests.synthetic_runs import finished
 from tests.example_sweep import HOSTILE, HOSTILE_NAME
+from tests.synthetic_runs import finished
 
 
 @pytest.fixture(scope="module")

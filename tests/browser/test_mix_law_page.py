@@ -8,8 +8,8 @@ from playwright.sync_api import Browser
 
 from mix_laws import Aim, MixRuns, find_best, fit, write_mix_law
 from tests.browser.conftest import Visit
-from tests.synthetic_mix_runs import runs_of, world
 from tests.example_sweep import HOSTILE_NAME
+from tests.synthetic_mix_runs import runs_of, world
 
 
 @pytest.fixture(scope="module")

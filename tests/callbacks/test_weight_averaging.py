@@ -14,8 +14,8 @@ from running.sweeps.sweep_state import is_over
 from running.training.builders import watchers_of
 from running.training.run_summary import hyperparameters
 from tests.conftest import TINY
-from tests.synthetic_runs import finished
 from tests.run_files import as_if_killed, contents, final_checkpoint, identical, metrics, same_bits
+from tests.synthetic_runs import finished
 from train import train
 
 CONSTANT = ["curriculum=constant", "curriculum.mixes.base={readmes:0,stdlib:1}", "schedule=constant"]

@@ -16,8 +16,8 @@ from gpt_lightning.generation.prompt_cache import Reader
 from gpt_lightning.generation.sampling import Drawing
 from gpt_lightning.generation.static_decoding import StaticDecoding
 from gpt_lightning.model import GPT
-from tests.gpt_lightning.tiny_models import FAMILIES, VOCAB_SIZE, build
 from tests.gpt_lightning.test_generation import GREEDY, PROMPTS, spread
+from tests.gpt_lightning.tiny_models import FAMILIES, VOCAB_SIZE, build
 
 EOT = 9
 SAMPLINGS = {

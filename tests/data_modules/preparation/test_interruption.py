@@ -20,8 +20,15 @@ from data_modules.corpora.corpus import Chunk
 from data_modules.preparation import Progress
 from data_modules.preparation.parallel_tokenization import encode_in_order
 from tests.conftest import ROOT
-from tests.data_modules.preparation.preparation_process import Job, LongAnswers, alone, command, contents, is_whole_or_absent
 from tests.data_modules.preparation.conftest import FIELDS
+from tests.data_modules.preparation.preparation_process import (
+    Job,
+    LongAnswers,
+    alone,
+    command,
+    contents,
+    is_whole_or_absent,
+)
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "texts": ("texts", {}),

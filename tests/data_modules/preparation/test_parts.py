@@ -19,8 +19,8 @@ from data_modules.preparation import Progress
 from data_modules.preparation.prepare_source import groups
 from data_modules.shard_integrity import damages
 from tests.conftest import CORPORA
-from tests.data_modules.preparation.preparation_process import Job, contents
 from tests.data_modules.preparation.conftest import FIELDS, pieces_of_code, write_jsonl
+from tests.data_modules.preparation.preparation_process import Job, contents
 
 SIZES = (30, 4, 3, 25, 2, 2, 2, 20)  # documents of each file
 GROUP_MB = 0.012

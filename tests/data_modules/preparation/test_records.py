@@ -17,8 +17,8 @@ from data_modules.preparation import Progress, Recipe, prepare_source
 from data_modules.preparation.validation_split import position_of
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
 from tests.conftest import CORPORA
-from tests.data_modules.preparation.preparation_process import Job, alone, contents
 from tests.data_modules.preparation.conftest import LIBRARY, pieces_of_code
+from tests.data_modules.preparation.preparation_process import Job, alone, contents
 
 
 @cache

@@ -1,4 +1,4 @@
-"""python -m benchmarks.choices: what each choice of model=modern_124m is worth, measured on model=micro.
+"""python -m benchmarks.architecture_ablation: what each choice of model=modern_124m is worth, measured on model=micro.
 
 Trains the quickstart's diet for fewer steps, one choice changed at a time and all of them together, several seeds each; all
 models have as many parameters as the plain one, or as near as whole numbers come. What is finished is left alone, so it can
@@ -16,7 +16,7 @@ from benchmarks.tables import ROOT, Lines, markdown_table, put_into, read_result
 
 RUNS = ROOT / "runs" / "choices"
 STEPS, SEEDS = 500, (1, 2, 3)
-BEGIN, END = "<!-- made by python -m benchmarks.choices -->\n", "<!-- end -->\n"
+BEGIN, END = "<!-- made by python -m benchmarks.architecture_ablation -->\n", "<!-- end -->\n"
 QUERIES = ["n_kv_heads=1", "d_ff=426"]
 RELU2 = ["feed_forward=relu2", "d_ff=576"]
 CHOICES: dict[str, list[str]] = {

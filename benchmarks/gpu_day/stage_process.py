@@ -1,11 +1,11 @@
-"""The process of one stage: `python -m benchmarks.gpu_day.stage '<its Day as JSON>'`."""
+"""The process of one stage: `python -m benchmarks.gpu_day.stage_process '<its Day as JSON>'`."""
 
 import importlib
 import json
 import os
 import sys
 
-from benchmarks.gpu_day.day import Day
+from benchmarks.gpu_day.result_rows import Day
 
 
 def main(argument: str) -> None:

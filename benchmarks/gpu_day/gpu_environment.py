@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu_day.day import Day
+from benchmarks.gpu_day.result_rows import Day
 from benchmarks.machine import describe
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -5,8 +5,8 @@ from typing import Any
 
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
-from benchmarks.gpu_day.children import argument, give
-from benchmarks.gpu_day.trainings import config_of, rehearse
+from benchmarks.gpu_day.json_subprocess import argument, give
+from benchmarks.gpu_day.small_runs import config_of, rehearse
 from callbacks.graceful_stop import Stopped
 from gpt_lightning.sharding import ShardedStrategy
 from running.training import run_training

@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu_day.children import argument, give, questions
-from benchmarks.gpu_day.contestants import Contestant, build, tokens
-from benchmarks.gpu_day.day import describe_error
+from benchmarks.gpu_day.json_subprocess import argument, give, questions
+from benchmarks.gpu_day.result_rows import describe_error
+from benchmarks.gpu_day.speed_candidates import Contestant, build, tokens
 
 _WARM_UP = 3  # steps that are not counted
 
