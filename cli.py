@@ -16,11 +16,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from gpt_lightning.console import guard_streams, say, unwritten, visible
-from running.config.allowed_targets import typed, typed_targets
-from running.config.command_help import help_of
-from running.config.command_line import check_command_line, flags_and_settings, said_besides
-from running.config.command_line_quoting import quote_texts
+from gpt_lightning.console import escape_control_characters, guard_streams, output_error, say
+from running.config.allowed_targets import allow_typed_targets, typed_targets
+from running.config.command_help import command_help
+from running.config.command_line import check_command_line, extra_hydra_settings, flags_and_settings
+from running.config.command_line_quoting import quote_text_settings
 from running.config.compose import (
     CONF,
     compose_config,
@@ -32,10 +32,10 @@ from running.config.compose import (
     to_dict,
     write_config,
 )
-from running.config.init_from_architecture import architecture_settings
-from running.interrupts import SENTENCE, one_sentence
+from running.config.init_from_architecture import init_from_settings
+from running.interrupts import SENTENCE, interrupt_message
 from running.sweeps.multirun import Multirun, end_with_sweep
-from running.sweeps.sweep_job import multirun_of, run_as_process, run_here
+from running.sweeps.sweep_job import answer_in_process, open_multirun, run_job_process
 from running.training import bus_error, process_group
 
 __all__ = [
@@ -45,17 +45,17 @@ __all__ = [
     "flatten",
     "group_choices",
     "path_of",
-    "quote_texts",
+    "quote_text_settings",
     "read_choice",
     "read_config",
-    "run",
-    "start",
+    "run_command",
+    "run_command_line",
     "to_dict",
     "write_config",
 ]
 
 
-def start(
+def run_command_line(
     hydra_main: Callable[[], None], verb: str, *, after_multirun: Callable[[Multirun], None] | None = None
 ) -> None:
     """Run a verb: check the command line first, so that a typo costs one sentence and not a page.
@@ -67,29 +67,29 @@ def start(
     """
     end_with_sweep()
     guard_streams()
-    with one_sentence(), ExitStack() as held:
-        arguments = sys.argv[1:] = quote_texts(sys.argv[1:])
+    with interrupt_message(), ExitStack() as held:
+        arguments = sys.argv[1:] = quote_text_settings(sys.argv[1:])
         try:
             if flags_and_settings(arguments).help:
-                say(help_of(verb))
+                say(command_help(verb))
                 return
             config = check_command_line(verb, arguments)
-            arguments += architecture_settings(flags_and_settings(arguments).overrides)
+            arguments += init_from_settings(flags_and_settings(arguments).overrides)
             sys.argv[1:] = arguments
-            sweep = None if config is None else held.enter_context(multirun_of(verb, config))
+            sweep = None if config is None else held.enter_context(open_multirun(verb, config))
         except ValueError as error:
-            sys.exit(visible(f"error: {error}"))
+            sys.exit(escape_control_characters(f"error: {error}"))
         if config is None or sweep is None:
             hydra_main()
             return
-        sys.argv[1:] = [*arguments, *said_besides(flags_and_settings(arguments).overrides, config)]
+        sys.argv[1:] = [*arguments, *extra_hydra_settings(flags_and_settings(arguments).overrides, config)]
         if after_multirun:
             held.callback(after_multirun, sweep)
         hydra_main()
         sweep.end()
 
 
-def run(
+def run_command(
     verb: Callable[[dict[str, Any]], Any],
     config: DictConfig,
     *,
@@ -108,26 +108,26 @@ def run(
     """
     own = typed_targets(HydraConfig.get().overrides.task)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
-        with typed(own):
-            return run_here(answer, config) if answer else run_as_process(config)
-    bus_error.is_said(lambda: [])
+        with allow_typed_targets(own):
+            return answer_in_process(answer, config) if answer else run_job_process(config)
+    bus_error.install_bus_error_message(lambda: [])
     try:
-        with typed(own):
+        with allow_typed_targets(own):
             verb(to_dict(config))
-            if prints_result and (lost := unwritten()):
+            if prints_result and (lost := output_error()):
                 raise OSError(f"not all of the output was written: {lost.strerror}.")
     except KeyboardInterrupt:
         say(SENTENCE, error=True)
-        process_group.leave(130)
+        process_group.exit_rank(130)
     except Exception as error:
         if code := getattr(error, "exit_code", None):
-            if isinstance(error, process_group.RankLost):  # of the other ends the run itself has said all
+            if isinstance(error, process_group.RankLostError):  # of the other ends the run itself has said all
                 say(f"error: {error}", error=True)  # in one piece: other ranks say the same
-            process_group.leave(code)
+            process_group.exit_rank(code)
         is_answer = isinstance(error, (ValueError, OSError))
         if not is_answer or os.environ.get("GPT_LIGHTNING_TRACEBACK"):
             say(traceback.format_exc(), error=True)
         if not is_answer:
-            process_group.leave(1)
-        process_group.leave(f"error: {error}")
+            process_group.exit_rank(1)
+        process_group.exit_rank(f"error: {error}")
     return None

@@ -6,9 +6,9 @@ python convert.py input=exported/quickstart output=grown format=gpt_lightning vo
 """
 
 if __name__ == "__main__":  # before all that takes seconds to import
-    from running.interrupts import end_at_once
+    from running.interrupts import exit_on_interrupt
 
-    end_at_once()
+    exit_on_interrupt()
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -22,7 +22,7 @@ import cli
 from gpt_lightning.console import say
 from gpt_lightning.convert import grow_vocabulary, load_model, to_hf, to_native
 from gpt_lightning.tokenizer import Tokenizer
-from running.training.model_tokenizer import tokenizer_of
+from running.training.model_tokenizer import load_model_tokenizer
 
 FORMATS: dict[str, Callable[..., None]] = {
     "gpt2": partial(to_hf, format="gpt2"),
@@ -55,7 +55,7 @@ def convert(config: Mapping[str, Any]) -> None:
 def _tokenizer(source: Path, name: str | None) -> tuple[Tokenizer | None, str]:
     """The tokenizer to write beside the model, and a sentence about it; one that is asked for by name must be there."""
     try:
-        tokenizer = tokenizer_of(source, name)
+        tokenizer = load_model_tokenizer(source, name)
     except ValueError as error:
         if name is not None:
             raise
@@ -65,8 +65,8 @@ def _tokenizer(source: Path, name: str | None) -> tuple[Tokenizer | None, str]:
 
 @hydra.main(version_base=None, config_path="conf", config_name="convert")
 def main(config: DictConfig) -> None:
-    cli.run(convert, config)
+    cli.run_command(convert, config)
 
 
 if __name__ == "__main__":
-    cli.start(main, "convert")
+    cli.run_command_line(main, "convert")

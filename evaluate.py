@@ -6,11 +6,11 @@ python evaluate.py run=exported/quickstart tasks=[hellaswag,arc_easy] limit=200
 """
 
 if __name__ == "__main__":  # before all that takes seconds to import
-    from running.interrupts import end_at_once
-    from running.thread_waiting import wait_briefly
+    from running.interrupts import exit_on_interrupt
+    from running.thread_waiting import set_openmp_spin_count
 
-    end_at_once()
-    wait_briefly()
+    exit_on_interrupt()
+    set_openmp_spin_count()
 
 import json
 import math
@@ -26,20 +26,20 @@ from omegaconf import DictConfig
 from rich.table import Table
 
 import cli
-from analysis.comparison.evaluation_section import digits as digits_of
-from gpt_lightning.checkpoint import fingerprint
+from analysis.comparison.evaluation_section import format_metric_value as digits_of
+from gpt_lightning.checkpoint import checkpoint_fingerprint
 from gpt_lightning.checkpoint_retention import newest_valid_checkpoint
 from gpt_lightning.console import Console, say
 from gpt_lightning.convert import load_model
 from gpt_lightning.device_and_precision import choose_device
-from gpt_lightning.durable_files import locked, make_folder, write_durably
+from gpt_lightning.durable_files import exclusive_lock, make_folder, write_durably
 from gpt_lightning.evaluation import Estimate
 from gpt_lightning.evaluation.multiple_choice import exp
-from gpt_lightning.evaluation.sliding_window_perplexity import mean_of
-from running.evaluation.result_store import Examination, Ranks
-from running.evaluation.task_loading import Examinee, open_tasks
-from running.training.model_tokenizer import tokenizer_of
-from running.training.process_group import run_on_ranks, started_by, together
+from gpt_lightning.evaluation.sliding_window_perplexity import mean_over_sources
+from running.evaluation.result_store import EvaluationRanks, ResultStore
+from running.evaluation.task_loading import EvaluatedModel, load_tasks
+from running.training.model_tokenizer import load_model_tokenizer
+from running.training.process_group import detect_launcher, fail_together, run_on_ranks
 
 _DIGITS = {"perplexity": 2, "tokens": 1}  # of figures in the table; of others 4
 
@@ -53,18 +53,18 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: the model cannot be read, or a task is unknown or cannot be asked.
     """
     path, run, folder = _places(config)
-    tokenizer = tokenizer_of(path, config["tokenizer"]["name"])
+    tokenizer = load_model_tokenizer(path, config["tokenizer"]["name"])
     model = load_model(path)
     if model.config.vocab_size < tokenizer.vocab_size:
         raise ValueError(
             f"{path} has a vocabulary of {model.config.vocab_size}, less than the {tokenizer.vocab_size} ids of tokenizer "
             f"{tokenizer.name}: name its own with tokenizer.name=…."
         )
-    tasks = open_tasks(config, Examinee(tokenizer, model.config.max_seq_len, run))
+    tasks = load_tasks(config, EvaluatedModel(tokenizer, model.config.max_seq_len, run))
     console = Console(soft_wrap=True)
-    weights, device = fingerprint(model.state_dict()), choose_device("auto")
-    ranks = Ranks()
-    examination = Examination(
+    weights, device = checkpoint_fingerprint(model.state_dict()), choose_device("auto")
+    ranks = EvaluationRanks()
+    examination = ResultStore(
         folder,
         model.to(device),
         tokenizer,
@@ -98,11 +98,11 @@ def evaluate_on_ranks(config: Mapping[str, Any]) -> None:
     n_ranks = config["devices"]
     if type(n_ranks) is not int or n_ranks < 1:
         raise ValueError(f"devices is {n_ranks!r}: it must be a number of processes, 1 or more.")
-    if started_by():
-        with together():
+    if detect_launcher():
+        with fail_together():
             evaluate(config)
         return
-    with locked(_places(config)[2], doing="evaluated"):
+    with exclusive_lock(_places(config)[2], doing="evaluated"):
         if n_ranks > 1:
             run_on_ranks(n_ranks)
             return
@@ -146,8 +146,12 @@ def _means(results: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
             data.setdefault(whole, {})[result["task"]] = result["data"]
     for task, metrics in parts.items():
         if len(metrics["loss"]) > 1:
-            loss = mean_of(metrics["loss"])
-            means = {"loss": loss, "perplexity": loss.through(exp), "bits_per_byte": mean_of(metrics["bits_per_byte"])}
+            loss = mean_over_sources(metrics["loss"])
+            means = {
+                "loss": loss,
+                "perplexity": loss.through(exp),
+                "bits_per_byte": mean_over_sources(metrics["bits_per_byte"]),
+            }
             for metric, estimate in means.items():
                 yield {
                     "task": f"{task}/mean",
@@ -211,8 +215,8 @@ def _print(results: Sequence[Mapping[str, Any]], console: Console) -> None:
 
 @hydra.main(version_base=None, config_path="conf", config_name="evaluate")
 def main(config: DictConfig) -> None:
-    cli.run(evaluate_on_ranks, config, prints_result=True)
+    cli.run_command(evaluate_on_ranks, config, prints_result=True)
 
 
 if __name__ == "__main__":
-    cli.start(main, "evaluate")
+    cli.run_command_line(main, "evaluate")

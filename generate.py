@@ -6,11 +6,11 @@ python generate.py run=runs/quickstart mode=chat prompt="What does json.load do?
 """
 
 if __name__ == "__main__":  # before all that takes seconds to import
-    from running.interrupts import end_at_once
-    from running.thread_waiting import wait_briefly
+    from running.interrupts import exit_on_interrupt
+    from running.thread_waiting import set_openmp_spin_count
 
-    end_at_once()
-    wait_briefly()
+    exit_on_interrupt()
+    set_openmp_spin_count()
 
 import json
 import sys
@@ -24,16 +24,16 @@ import cli
 from gpt_lightning.console import say
 from gpt_lightning.convert import load_model
 from gpt_lightning.device_and_precision import choose_device
-from gpt_lightning.generation import Sampling, stream
+from gpt_lightning.generation import Sampling, stream_text
 from gpt_lightning.model import GPT
 from gpt_lightning.tokenizer import Message, Tokenizer
-from running.evaluation.chat_repl import Session
-from running.training.model_tokenizer import tokenizer_of
+from running.evaluation.chat_repl import ReplSession
+from running.training.model_tokenizer import load_model_tokenizer
 
 _SETTINGS = ("temperature", "top_k", "top_p", "repetition_penalty", "max_new_tokens", "seed")
 
 
-class Writer:
+class TextWriter:
     """A model, its tokenizer, and how it shall write.
 
     Raises:
@@ -47,7 +47,7 @@ class Writer:
         self._check()
         run = cli.path_of(config, "run")
         self.model: GPT = load_model(run)
-        self.tokenizer: Tokenizer = tokenizer_of(run, config["tokenizer"]["name"])
+        self.tokenizer: Tokenizer = load_model_tokenizer(run, config["tokenizer"]["name"])
         self.stop_ids = _stop_ids(self.tokenizer, config["stop"])
         if config["mode"] == "chat":
             self.tokenizer.encode_chat_prompt([])  # refuses a tokenizer without chat tokens
@@ -106,7 +106,7 @@ class Writer:
         return [self.tokenizer.eot_id, *self.tokenizer.encode_chat_prompt(conversation)]
 
     def _stream(self, ids: list[int]) -> Iterator[str]:
-        return stream(
+        return stream_text(
             self.model, self.tokenizer, ids, self.max_new_tokens, sampling=self.sampling, stop_ids=self.stop_ids
         )
 
@@ -115,10 +115,10 @@ def generate(config: Mapping[str, Any]) -> str | None:
     """Continue one prompt and return what was written; without a prompt, hold a session until its input ends.
 
     Raises:
-        ValueError: as `Writer`, or the prompt is longer than the model's context.
+        ValueError: as `TextWriter`, or the prompt is longer than the model's context.
     """
-    writer = Writer(config)
-    session = Session(writer, chat=config["mode"] == "chat")
+    writer = TextWriter(config)
+    session = ReplSession(writer, chat=config["mode"] == "chat")
     if config["prompt"] is None:
         session.hold(f"{config['run']}: {config['mode']}. An empty line or Ctrl-D ends the session, Ctrl-C an answer.")
         return None
@@ -146,8 +146,8 @@ def _stop_ids(tokenizer: Tokenizer, further: Any) -> list[int]:
 
 @hydra.main(version_base=None, config_path="conf", config_name="generate")
 def main(config: DictConfig) -> None:
-    cli.run(generate, config, prints_result=True)
+    cli.run_command(generate, config, prints_result=True)
 
 
 if __name__ == "__main__":
-    cli.start(main, "generate")
+    cli.run_command_line(main, "generate")

@@ -6,9 +6,9 @@ python plan.py -m experiment=mix_sweep hardware=t4                       # a swe
 """
 
 if __name__ == "__main__":  # before all that takes seconds to import
-    from running.interrupts import end_at_once
+    from running.interrupts import exit_on_interrupt
 
-    end_at_once()
+    exit_on_interrupt()
 
 import json
 import math
@@ -28,21 +28,27 @@ from rich.table import Table
 
 import cli
 from analysis import compute_estimate
-from analysis.number_formatting import count_of, duration_of, size_of
+from analysis.number_formatting import format_bytes, format_count, format_duration
 from analysis.plan_plot import draw_plan
 from data_modules import Curriculum, SampleOrder
 from data_modules.curriculum_repair import smallest_change
-from data_modules.sample_order import Exhausted
-from data_modules.source_plan import SourcePlan, plan_diet
-from gpt_lightning.checkpoint_retention import checkpoints_in, step_of
-from gpt_lightning.console import Console, say, visible
+from data_modules.sample_order import SourceExhaustedError
+from data_modules.source_plan import SourcePlan, plan_sources
+from gpt_lightning.checkpoint_retention import checkpoint_step, list_checkpoints
+from gpt_lightning.console import Console, escape_control_characters, say
 from gpt_lightning.model import GPTConfig
 from running.sweeps.mix_design import propose_mixes
 from running.sweeps.multirun import Multirun
-from running.training.builders import accumulation_of, curriculum_of, order_of, schedule_of, watchers_of
-from running.training.cost_estimate import costs_of
+from running.training.builders import (
+    accumulation_steps,
+    build_callbacks,
+    build_curriculum,
+    build_sample_order,
+    build_schedule,
+)
+from running.training.cost_estimate import estimate_costs
 from running.training.prepared_data import SourceSize, source_sizes
-from running.training.resume import Beginning, beginning_of
+from running.training.resume import ResumePoint, find_resume_point
 from running.training.run_directory import RunDirectory
 
 _POINTS = 200  # of the curves
@@ -66,24 +72,24 @@ def plan(config: Mapping[str, Any], *, silently: bool = False) -> dict[str, Any]
         return propose_mixes(config, n_mixes)
     run = RunDirectory(Path(config["run_dir"]))
     config = _as_begun(config, run.path)
-    curriculum, schedule = curriculum_of(config), schedule_of(config)
-    accumulation_of(config)
+    curriculum, schedule = build_curriculum(config), build_schedule(config)
+    accumulation_steps(config)
     _refuse_what_cannot_be(config)
     beginning, sizes, refused = _beginning(run.path, config, curriculum, may_be_another=not silently)
     sequences = {name: size.sequences for name, size in sizes.items()}
 
     def order_by(changed: Curriculum) -> SampleOrder:
-        return order_of(config, changed, sequences, beginning)
+        return build_sample_order(config, changed, sequences, beginning)
 
     problems = []
     try:
         order = order_by(curriculum)
-    except Exhausted as error:
+    except SourceExhaustedError as error:
         order = order_by(replace(curriculum, on_exhausted="repeat"))
         change = " ".join(smallest_change(config["curriculum"], error, order_by)) or "curriculum.on_exhausted=repeat"
         problems.append(f"{error.fact}. The smallest change: {change}.")
-    sources = plan_diet(order, {name: size.loss_bearing for name, size in sizes.items()})
-    costs = costs_of(config, settings, order, beginning)
+    sources = plan_sources(order, {name: size.loss_bearing for name, size in sizes.items()})
+    costs = estimate_costs(config, settings, order, beginning)
     problems += _disk_problems(config, run.path, costs)
     expected = [name for name, size in sizes.items() if size.is_expected]
     content = {
@@ -112,31 +118,31 @@ def plan(config: Mapping[str, Any], *, silently: bool = False) -> dict[str, Any]
 
 def _beginning(
     run: Path, config: Mapping[str, Any], curriculum: Curriculum, *, may_be_another: bool
-) -> tuple[Beginning, dict[str, SourceSize], str | None]:
+) -> tuple[ResumePoint, dict[str, SourceSize], str | None]:
     """Where the run would begin, how much there is of each source, and, for a run that is done and cannot go on with these
     settings, why; then the beginning is that of a new run."""
-    anew = Beginning(None, 0, None, False)
+    anew = ResumePoint(None, 0, None, False)
     if not (may_be_another and _is_done(run)):
-        beginning = beginning_of(run, config)
+        beginning = find_resume_point(run, config)
         return beginning, source_sizes(config, curriculum, _sources(beginning, curriculum)), None
     try:
-        beginning = beginning_of(run, config)
+        beginning = find_resume_point(run, config)
         sizes = source_sizes(config, curriculum, _sources(beginning, curriculum))
-        with suppress(Exhausted):
-            order_of(config, curriculum, {name: size.sequences for name, size in sizes.items()}, beginning)
+        with suppress(SourceExhaustedError):
+            build_sample_order(config, curriculum, {name: size.sequences for name, size in sizes.items()}, beginning)
     except ValueError as error:
         return anew, source_sizes(config, curriculum, curriculum.sources), str(error)
     return beginning, sizes, None
 
 
-def _sources(beginning: Beginning, curriculum: Curriculum) -> list[str]:
+def _sources(beginning: ResumePoint, curriculum: Curriculum) -> list[str]:
     return list(dict.fromkeys((*beginning.sources, *curriculum.sources)))
 
 
 def _is_done(run: Path) -> bool:
     """Whether a run lies there that has made all of its own steps."""
-    own, config = checkpoints_in(run / "checkpoints"), run / "config.yaml"
-    return bool(own) and config.is_file() and step_of(own[0]) == cli.read_config(config).get("max_steps")
+    own, config = list_checkpoints(run / "checkpoints"), run / "config.yaml"
+    return bool(own) and config.is_file() and checkpoint_step(own[0]) == cli.read_config(config).get("max_steps")
 
 
 def _as_begun(config: Mapping[str, Any], run: Path) -> Mapping[str, Any]:
@@ -152,7 +158,7 @@ def _refuse_what_cannot_be(config: Mapping[str, Any]) -> None:
         GPTConfig(**config["model"], eot_id=0)
     except TypeError as error:  # a key that it does not know
         raise ValueError(f"model: {error}.") from error
-    watchers_of(config)
+    build_callbacks(config)
 
 
 def _disk_problems(config: Mapping[str, Any], run: Path, costs: Mapping[str, Any]) -> list[str]:
@@ -166,8 +172,8 @@ def _disk_problems(config: Mapping[str, Any], run: Path, costs: Mapping[str, Any
     fits = config["callbacks"]["checkpoints"]["keep"] + free // costs["checkpoint_bytes"] - most
     fewer = f"callbacks.checkpoints.keep={fits}, or " if fits >= 1 else ""
     return [
-        f"{run} needs {size_of(needed)} for {most} checkpoints and {size_of(free)} are free. "
-        f"The smallest change: {fewer}{size_of(needed - free)} more, or runs_dir=… on another disk."
+        f"{run} needs {format_bytes(needed)} for {most} checkpoints and {format_bytes(free)} are free. "
+        f"The smallest change: {fewer}{format_bytes(needed - free)} more, or runs_dir=… on another disk."
     ]
 
 
@@ -186,7 +192,7 @@ def _print(
         console.print(f"going on after step {costs['from_step']:,}: FLOPs and hours are those of what is left")
     console.print(
         f"{config['name']}: {config['max_steps']:,} steps of {config['global_batch'] * max_seq_len:,} tokens "
-        f"({config['global_batch']} sequences of {max_seq_len:,}), {count_of(costs['tokens'])} in all\n"
+        f"({config['global_batch']} sequences of {max_seq_len:,}), {format_count(costs['tokens'])} in all\n"
     )
     table = Table("source", *_HEAD, box=None, pad_edge=False)
     for column in table.columns[1:]:
@@ -195,8 +201,8 @@ def _print(
     for name, source in sources.items():
         table.add_row(
             name + " *" * (name in expected),
-            count_of(source.sequences * max_seq_len),
-            count_of(source.unique_sequences * max_seq_len),
+            format_count(source.sequences * max_seq_len),
+            format_count(source.unique_sequences * max_seq_len),
             f"{source.epochs:.2f}" + (f" of {source.max_epochs:g}" if source.max_epochs else ""),
             "" if source.repeats_after is None else f"{source.repeats_after:,}",
             "" if source.limit_reached_after is None else f"{source.limit_reached_after:,}",
@@ -223,7 +229,7 @@ def _print(
 def _lines(
     config: Mapping[str, Any], settings: Mapping[str, Any], costs: Mapping[str, Any]
 ) -> Iterator[tuple[str, str]]:
-    if (ado := curriculum_of(config).ado) and not ado.record:
+    if (ado := build_curriculum(config).ado) and not ado.record:
         first = ado.next_update(0, steps=config["max_steps"])
         yield (
             "weights",
@@ -245,15 +251,20 @@ def _lines(
     origin = f" ({preset['mfu_from']})" if own else ""
     where = f"on {costs['devices']} {settings['device']} at {settings['mfu']:.0%} MFU{origin} in {costs['precision']}"
     time = (
-        "no hours, as a CPU's peak is not known" if costs["hours"] is None else f"{duration_of(costs['hours'])} {where}"
+        "no hours, as a CPU's peak is not known"
+        if costs["hours"] is None
+        else f"{format_duration(costs['hours'])} {where}"
     )
     yield "compute", f"{costs['flops']:.3g} FLOPs: {time}"
     if costs["price"] is not None:
         yield "price", f"{costs['price']:,.2f} at {settings['price_per_hour']:g} an hour for each device"
     fits = "" if memory < there else "; that does not fit: take a smaller micro_batch"
-    yield "memory", f"about {size_of(memory)} of {size_of(there)} at micro-batch {config['micro_batch']}{fits}"
-    most = f"{size_of(costs['disk_bytes'])} at most at one time"
-    yield "disk", f"{costs['checkpoints']:,} checkpoints of {size_of(costs['checkpoint_bytes'])}, {most}"
+    yield (
+        "memory",
+        f"about {format_bytes(memory)} of {format_bytes(there)} at micro-batch {config['micro_batch']}{fits}",
+    )
+    most = f"{format_bytes(costs['disk_bytes'])} at most at one time"
+    yield "disk", f"{costs['checkpoints']:,} checkpoints of {format_bytes(costs['checkpoint_bytes'])}, {most}"
 
 
 _HEAD = ("tokens", "unique", "epochs", "all seen at", "limit at", "of the loss", "in the last tenth")
@@ -268,9 +279,10 @@ def _draw(
     shares = drawn / drawn.sum(axis=1, keepdims=True)  # (intervals, sources)
     passes = order.drawn_before(steps) / np.array(list(order.sequences.values()))
     rates = [config["optimizer"]["lr"] * schedule(min(step, order.steps - 1)) for step in steps.tolist()]
+    tokens = order.steps * order.global_batch * config["model"]["max_seq_len"]
     draw_plan(
         path,
-        title=f"Plan of {config['name']}: {count_of(order.steps * order.global_batch * config['model']['max_seq_len'])} tokens",
+        title=f"Plan of {config['name']}: {format_count(tokens)} tokens",
         steps=steps,
         shares=dict(zip(order.sources, np.concatenate([shares, shares[-1:]]).T, strict=True)),
         epochs=dict(zip(order.sources, passes.T, strict=True)),
@@ -282,17 +294,17 @@ def _draw(
 
 def price(sweep: Multirun) -> None:
     """What a whole sweep would cost; exit if some of it cannot be."""
-    from analysis.sweep_cost import problems_of, say_price  # which takes seconds
+    from analysis.sweep_cost import print_sweep_cost, sweep_problems  # which takes seconds
 
-    say_price(sweep.answers)
-    if problems := problems_of(sweep.answers, free=shutil.disk_usage(".").free):
-        sys.exit(visible("\n  ".join(["error: the plan does not hold:", *problems])))
+    print_sweep_cost(sweep.answers)
+    if problems := sweep_problems(sweep.answers, free=shutil.disk_usage(".").free):
+        sys.exit(escape_control_characters("\n  ".join(["error: the plan does not hold:", *problems])))
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="plan")
 def main(config: DictConfig) -> Any:
-    return cli.run(plan, config, answer=partial(plan, silently=True), prints_result=True)
+    return cli.run_command(plan, config, answer=partial(plan, silently=True), prints_result=True)
 
 
 if __name__ == "__main__":
-    cli.start(main, "plan", after_multirun=price)
+    cli.run_command_line(main, "plan", after_multirun=price)

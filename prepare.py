@@ -6,9 +6,9 @@ python prepare.py source=alpaca tokenizer=gpt2_chatml mode=inspect       # what 
 """
 
 if __name__ == "__main__":  # before all that takes seconds to import
-    from running.interrupts import end_at_once
+    from running.interrupts import exit_on_interrupt
 
-    end_at_once()
+    exit_on_interrupt()
 
 import json
 import math
@@ -29,20 +29,26 @@ import cli
 from analysis.document_length_plot import draw_document_lengths
 from data_modules import SourceShards
 from data_modules.corpora import Corpus
-from data_modules.preparation import SourceParts, adopt_shards, shown
-from data_modules.shard_files import read_information
-from data_modules.shard_integrity import damages, refusal
-from data_modules.source_inspection import describe, document_lengths, pieces, random_sequences, summary
-from data_modules.tokenizer_training import bytes_per_token, texts_of
+from data_modules.preparation import PartSelection, adopt_shards, show_progress
+from data_modules.shard_files import read_source_json
+from data_modules.shard_integrity import damage_message, find_damage
+from data_modules.source_inspection import (
+    describe_source,
+    document_lengths,
+    random_sequences,
+    source_summary,
+    token_texts,
+)
+from data_modules.tokenizer_training import bytes_per_token, training_texts
 from gpt_lightning.console import Console, say
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer, train_bpe
 from running.config.source_settings import (
-    chosen_sources,
-    is_commit,
+    build_preparation_settings,
+    build_sources,
+    is_commit_hash,
     open_corpus,
     path_corpus,
-    recipe_of,
-    sources_to_train_on,
+    training_sources,
 )
 
 _FEW_TOKENS = 5_000
@@ -70,7 +76,7 @@ def prepare(config: Mapping[str, Any]) -> None:
     modes = {"prepare": _prepare, "join": _join, "inspect": _inspect, "verify": _verify}
     if config["mode"] not in modes:
         raise ValueError(f"mode={config['mode']}: there is no such mode; there are {', '.join(modes)}.")
-    sources = chosen_sources(config)
+    sources = build_sources(config)
     config = {**config, "sources": sources}
     console = Console(soft_wrap=True)
     tokenizer = _tokenizer(config, console)
@@ -83,11 +89,11 @@ def prepare(config: Mapping[str, Any]) -> None:
 def _prepare(job: _Job) -> None:
     config, name, folder = job.config, job.name, job.folder
     if (folder / "source.json").is_file():
-        information = read_information(folder)
+        information = read_source_json(folder)
         _refuse_another(job, information)
         # a join that was stopped may have left its parts behind
         shutil.rmtree(folder.with_name(f".{name}.unfinished"), ignore_errors=True)
-        job.console.print(f"{name}: already in {folder}, {summary(information)}")
+        job.console.print(f"{name}: already in {folder}, {source_summary(information)}")
         return
     if config["format"] is not None:
         _refuse_more_than_format(config)
@@ -100,7 +106,7 @@ def _prepare(job: _Job) -> None:
             licence=job.source["licence"],
             val_fraction=job.source["val_fraction"],
         )
-        job.console.print(f"{name}: {folder}/source.json reads them where they lie, {summary(information)}")
+        job.console.print(f"{name}: {folder}/source.json reads them where they lie, {source_summary(information)}")
         for remark in information["remarks"]:
             job.console.print(f"{name}: {remark}")
         _say_little_validation(job, information)
@@ -110,13 +116,13 @@ def _prepare(job: _Job) -> None:
     workers = config["workers"] or (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    with shown(name, job.console) as progress:
+    with show_progress(name, job.console) as progress:
         if config["part"] is not None:
             parts.prepare(number, workers=workers, progress=progress)
             job.console.print(f"{name}: part {number}/{of} is prepared; mode=join makes a source of all {of}")
             return
         information = parts.prepare_all(workers=workers, progress=progress)
-    job.console.print(f"{name}: prepared in {folder}, {summary(information)}")
+    job.console.print(f"{name}: prepared in {folder}, {source_summary(information)}")
     _say_little_validation(job, information)
 
 
@@ -128,7 +134,7 @@ def _join(job: _Job) -> None:
             "prepare part=0/n to part=n-1/n, of one n, and delete what is left of others."
         )
     information = _parts(job, int(begun.pop())).join()
-    job.console.print(f"{job.name}: joined in {job.folder}, {summary(information)}")
+    job.console.print(f"{job.name}: joined in {job.folder}, {source_summary(information)}")
     _say_little_validation(job, information)
 
 
@@ -149,8 +155,8 @@ def _say_little_validation(job: _Job, information: Mapping[str, Any]) -> None:
 
 
 def _verify(job: _Job) -> None:
-    if found := damages(job.folder, read_information(job.folder), with_sha256=True):
-        raise ValueError(f"{refusal(job.folder, found)}.")
+    if found := find_damage(job.folder, read_source_json(job.folder), with_sha256=True):
+        raise ValueError(f"{damage_message(job.folder, found)}.")
     job.console.print(f"{job.name}: every shard in {job.folder} is what it was when it was made")
 
 
@@ -161,27 +167,27 @@ def _inspect(job: _Job) -> None:
     picture = job.folder / "document_lengths.png"
     draw_document_lengths(document_lengths(source.train), picture, name=job.name, max_seq_len=max_seq_len)
     print_ = job.console.print
-    print_(f"{job.name}: {summary(source.information)}")
-    for what, said in describe(source, max_seq_len).items():
+    print_(f"{job.name}: {source_summary(source.information)}")
+    for what, said in describe_source(source, max_seq_len).items():
         print_(f"  {what:<10} {said}")
     print_(f"  picture    {picture}")
     for start, stop in random_sequences(source.train, max_seq_len, n_sequences, seed=0):
         print_(Text(f"\ntokens {start:,} to {stop:,}; ⟦what bears no loss⟧", style="bold"))
-        for text, bears_loss in pieces(source.train, start, stop, job.tokenizer):
+        for text, bears_loss in token_texts(source.train, start, stop, job.tokenizer):
             print_(Text(text) if bears_loss else Text(f"⟦{text}⟧", style="dim"), end="")
         print_()
 
 
-def _parts(job: _Job, of: int) -> SourceParts:
+def _parts(job: _Job, of: int) -> PartSelection:
     begun_in = job.folder.with_name(f".{job.name}.unfinished")
     corpus, source = open_corpus(job.config, job.key, job.source, begun_in=begun_in)
-    return SourceParts(
+    return PartSelection(
         corpus,
         name=job.name,
         tokenizer=job.tokenizer,
         folder=job.folder,
         licence=source["licence"],
-        recipe=recipe_of(job.config, source),
+        recipe=build_preparation_settings(job.config, source),
         of=of,
         group_mb=job.config["group_mb"],
     )
@@ -221,13 +227,13 @@ def _tokenizer(config: Mapping[str, Any], console: Console) -> Tokenizer:
 
 def _trained_on(config: Mapping[str, Any]) -> Iterator[tuple[str, Corpus, float]]:
     """(name, corpus, val_fraction) of each source that the tokenizer is trained on."""
-    for name, source in sources_to_train_on(config, config["tokenizer"]["train_on"]).items():
+    for name, source in training_sources(config, config["tokenizer"]["train_on"]).items():
         yield name, open_corpus(config, name, source)[0], source["val_fraction"]
 
 
 def _training_texts(config: Mapping[str, Any]) -> Iterator[str]:
     for _, corpus, val_fraction in _trained_on(config):
-        yield from texts_of(corpus, val_fraction=val_fraction, for_val=False, mb=config["tokenizer"]["train_mb"])
+        yield from training_texts(corpus, val_fraction=val_fraction, for_val=False, mb=config["tokenizer"]["train_mb"])
 
 
 def _report_fit(config: Mapping[str, Any], tokenizer: Tokenizer, path: Path, console: Console) -> None:
@@ -238,7 +244,7 @@ def _report_fit(config: Mapping[str, Any], tokenizer: Tokenizer, path: Path, con
         "validation documents of", "MB", tokenizer.name, "gpt2", box=None, pad_edge=False, title="bytes a token"
     )
     for name, corpus, val_fraction in _trained_on(config):
-        texts = list(texts_of(corpus, val_fraction=val_fraction, for_val=True, mb=_REPORT_MB))
+        texts = list(training_texts(corpus, val_fraction=val_fraction, for_val=True, mb=_REPORT_MB))
         mb = sum(len(text.encode()) for text in texts) / 1e6
         report[name] = {"mb": mb} | {t.name: bytes_per_token(texts, t) for t in (tokenizer, gpt2)}
         table.add_row(name, f"{mb:.2f}", f"{report[name][tokenizer.name]:.3f}", f"{report[name]['gpt2']:.3f}")
@@ -262,9 +268,9 @@ def _refuse_another(job: _Job, information: Mapping[str, Any]) -> None:
         )
     then: dict[str, Any] = {"format": None} | information.get("request", {}) | information["origin"]
     source = cli.read_choice("source", job.source["fallback"]) if "instead_of" in then else job.source
-    now = asdict(recipe_of(job.config, source)) | {"format": job.config["format"]}
+    now = asdict(build_preparation_settings(job.config, source)) | {"format": job.config["format"]}
     del now["on_bad_record"]  # it decides whether the source is made, not what it is
-    if is_commit(job.config["revision"]):
+    if is_commit_hash(job.config["revision"]):
         now["revision"] = job.config["revision"]
     if job.source["path"] is not None and "path" in then:
         path = str(job.source["path"])
@@ -287,11 +293,11 @@ def _refuse_another(job: _Job, information: Mapping[str, Any]) -> None:
 @hydra.main(version_base=None, config_path="conf", config_name="prepare")
 def main(config: DictConfig) -> None:
     try:
-        cli.run(prepare, config)
+        cli.run_command(prepare, config)
     except KeyboardInterrupt:
         say("interrupted: the same command goes on where this one stopped", error=True)
         sys.exit(130)
 
 
 if __name__ == "__main__":
-    cli.start(main, "prepare")
+    cli.run_command_line(main, "prepare")

@@ -10,9 +10,9 @@ python report.py log_dir=old_logs 'pattern=*.log' out_dir=old_report
 """
 
 if __name__ == "__main__":  # before all that takes seconds to import
-    from running.interrupts import end_at_once
+    from running.interrupts import exit_on_interrupt
 
-    end_at_once()
+    exit_on_interrupt()
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,9 +23,9 @@ from omegaconf import DictConfig
 from rich.table import Table
 
 import cli
-from analysis.run_page import how_far, write_page, write_samples
+from analysis.run_page import progress_text, write_run_page, write_samples_markdown
 from analysis.run_plots import draw_curves, draw_mix, draw_perplexity
-from analysis.run_reader import RunRecord
+from analysis.run_reader import LoggedRun
 from analysis.text_logs.log_report import LogReport, report_logs
 from gpt_lightning.console import Console, say
 
@@ -44,31 +44,31 @@ def report(config: Mapping[str, Any]) -> None:
     if len(asked) > 1:
         raise ValueError("runs= compares runs, mix_law= fits a law to them and log_dir= reads logs: give one of them.")
     if config["mix_law"] is not None:
-        from mix_laws import report_mix_law  # whose fits take seconds to import
+        from mix_laws import print_mix_law_report  # whose fits take seconds to import
 
-        report_mix_law(config["mix_law"], config["held_out"], config["mix"], out_dir)
+        print_mix_law_report(config["mix_law"], config["held_out"], config["mix"], out_dir)
     elif config["runs"] is not None:
-        from analysis.comparison import report_comparison
+        from analysis.comparison import print_comparison_report
 
-        report_comparison(config["runs"], out_dir)
+        print_comparison_report(config["runs"], out_dir)
     elif config["log_dir"] is not None:
         log_dir = cli.path_of(config, "log_dir")
         _print_logs(report_logs(log_dir, out_dir or log_dir / "report", pattern=config["pattern"]))
     else:
-        run = RunRecord(cli.path_of(config, "run"))
+        run = LoggedRun(cli.path_of(config, "run"))
         _draw(run, out_dir or run.path / "report")
 
 
-def _draw(run: RunRecord, folder: Path) -> None:
+def _draw(run: LoggedRun, folder: Path) -> None:
     """A run's pictures and page, into a folder; and its figures in short, to the terminal."""
     draw_curves(run.curves, folder / "curves.png")
     draw_mix(run, folder / "mix.png")
     draw_perplexity(run, folder / "perplexity.png")
-    write_samples(run, folder / "samples.md")
+    write_samples_markdown(run, folder / "samples.md")
     headings = {"Curves": "curves", "Perplexity by source": "perplexity", "Mix": "mix"}
-    write_page(run, {heading: folder / f"{name}.png" for heading, name in headings.items()}, folder / "report.html")
+    write_run_page(run, {heading: folder / f"{name}.png" for heading, name in headings.items()}, folder / "report.html")
     console = Console(soft_wrap=True)
-    console.print(f"\n{run.path}: {run.metrics.last_step:,} steps, {how_far(run)}")
+    console.print(f"\n{run.path}: {run.metrics.last_step:,} steps, {progress_text(run)}")
     for name, lines in run.unreadable.items():
         console.print(f"{lines:,} line{'s' * (lines > 1)} of {name} cannot be read", style="bold red")
     if run.validation:
@@ -93,7 +93,7 @@ def _print_logs(report: LogReport) -> None:
     say(f"written: {', '.join(map(str, report.written))}")
 
 
-def _validation_table(run: RunRecord) -> Table:
+def _validation_table(run: LoggedRun) -> Table:
     table = Table("validation", "perplexity", "of a unigram model", "bits per byte", box=None, pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
@@ -103,7 +103,7 @@ def _validation_table(run: RunRecord) -> Table:
     return table
 
 
-def _two_samples(run: RunRecord) -> list[dict[str, Any]]:
+def _two_samples(run: LoggedRun) -> list[dict[str, Any]]:
     """Of the newest samples the last text and the last chat, or the last two."""
     newest = [sample for sample in run.samples if sample["step"] == run.samples[-1]["step"]]
     texts, chats = ([s for s in newest if bool(s.get("chat")) == chat] for chat in (False, True))
@@ -112,8 +112,8 @@ def _two_samples(run: RunRecord) -> list[dict[str, Any]]:
 
 @hydra.main(version_base=None, config_path="conf", config_name="report")
 def main(config: DictConfig) -> None:
-    cli.run(report, config, prints_result=True)
+    cli.run_command(report, config, prints_result=True)
 
 
 if __name__ == "__main__":
-    cli.start(main, "report")
+    cli.run_command_line(main, "report")

@@ -6,11 +6,11 @@ python verify.py experiment=mixed_curriculum verify.devices=4 verify.micro_batch
 """
 
 if __name__ == "__main__":  # before all that takes seconds to import
-    from running.interrupts import end_at_once
-    from running.thread_waiting import wait_briefly
+    from running.interrupts import exit_on_interrupt
+    from running.thread_waiting import set_openmp_spin_count
 
-    end_at_once()
-    wait_briefly()
+    exit_on_interrupt()
+    set_openmp_spin_count()
 
 import json
 import math
@@ -35,7 +35,7 @@ from gpt_lightning.checkpoint import read_checkpoint
 from gpt_lightning.checkpoint_retention import newest_valid_checkpoint
 from gpt_lightning.console import Console
 from gpt_lightning.device_and_precision import choose_device
-from running.training.builders import accumulation_of, curriculum_of, schedule_of
+from running.training.builders import accumulation_steps, build_curriculum, build_schedule
 from running.training.prepared_data import open_sources
 
 LOSS_TOLERANCE = 1e-5  # relative, between runs whose global batch is cut otherwise
@@ -47,7 +47,7 @@ Served = tuple[
 
 
 @dataclass(frozen=True)
-class Evidence:
+class ReplayEvidence:
     """What a run leaves behind to be compared."""
 
     diet: list[Served]
@@ -65,7 +65,7 @@ def verify(config: Mapping[str, Any]) -> dict[str, Any]:
     if not console.is_terminal:
         console.width = 120
     base, other = _runs(config)
-    _, sources = open_sources(base, curriculum_of(base))
+    _, sources = open_sources(base, build_curriculum(base))
     folder = Path(base["runs_dir"]) / f"{base['name']}_verify"
     if folder.exists() and not (folder / "straight.yaml").is_file():
         raise ValueError(f"{folder} is in the way, and no folder of verify.py: choose another name with name=….")
@@ -73,7 +73,7 @@ def verify(config: Mapping[str, Any]) -> dict[str, Any]:
     half = base["max_steps"] // 2
     _train(folder / "straight", base, console)
     straight = _evidence(folder / "straight", sources)
-    end = {"callbacks": base["callbacks"] | {"end": {"_target_": "callbacks.SuddenEnd", "at": half + 1}}}
+    end = {"callbacks": base["callbacks"] | {"end": {"_target_": "callbacks.KillAtStep", "at": half + 1}}}
     results: dict[str, Any] = {}
     for name, later in (
         ("other workers", base | {"data": other["data"]}),
@@ -113,7 +113,7 @@ def _runs(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
             f"model.dropout is {config['model']['dropout']}: its random numbers follow the split of the global batch, so that no "
             "other ranks repeat them; set model.dropout=0."
         )
-    if (ado := curriculum_of(config).ado) and not ado.record:
+    if (ado := build_curriculum(config).ado) and not ado.record:
         raise ValueError(
             "curriculum.ado follows losses, whose last bits differ where the batch is cut otherwise: verify.py needs "
             "curriculum.ado.record, the weights.jsonl of a run, or another curriculum."
@@ -126,11 +126,11 @@ def _runs(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     base["trainer"] = config["trainer"] | {"devices": 1, "num_nodes": 1, "strategy": "auto"}
     base["schedule"] = config["schedule"] | {"warmup_steps": min(config["schedule"]["warmup_steps"], steps // 5)}
     base["callbacks"] = {
-        "diet_log": {"_target_": "callbacks.DietLog"},
+        "diet_log": {"_target_": "callbacks.SampleOrderLog"},
         "mix_ledger": {"_target_": "callbacks.MixLedger", "every": 1},
         "checkpoints": {"_target_": "callbacks.Checkpoints", "every": steps // 2, "keep": 3},
     }
-    schedule_of(base)
+    build_schedule(base)
     smaller = (n for n in range(config["micro_batch"] - 1, 0, -1) if per_rank % n == 0)
     micro_batch = wanted["micro_batch"] or next(smaller, 1)
     other = base | {
@@ -139,7 +139,7 @@ def _runs(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         "data": config["data"] | {"workers": wanted["workers"]},
     }
     for run in (base, other):
-        accumulation_of(run)
+        accumulation_steps(run)
     return base, other
 
 
@@ -169,11 +169,13 @@ def _train(run: Path, config: Mapping[str, Any], console: Console, *, dies: bool
         raise ValueError(f"{run} failed:\n{answer.stdout[-2000:]}{answer.stderr[-4000:]}")
 
 
-def _evidence(run: Path, sources: Mapping[str, SourceShards]) -> Evidence:
+def _evidence(run: Path, sources: Mapping[str, SourceShards]) -> ReplayEvidence:
     checkpoint = newest_valid_checkpoint(run / "checkpoints")
     assert checkpoint is not None
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return Evidence(_diet(run, sources), [row["train/loss"] for row in rows], read_checkpoint(checkpoint)["state_dict"])
+    return ReplayEvidence(
+        _diet(run, sources), [row["train/loss"] for row in rows], read_checkpoint(checkpoint)["state_dict"]
+    )
 
 
 def _diet(run: Path, sources: Mapping[str, SourceShards]) -> list[Served]:
@@ -189,7 +191,7 @@ def _diet(run: Path, sources: Mapping[str, SourceShards]) -> list[Served]:
     return [at[place] for place in sorted(at)]
 
 
-def _compared(straight: Evidence, other: Evidence) -> dict[str, Any]:
+def _compared(straight: ReplayEvidence, other: ReplayEvidence) -> dict[str, Any]:
     """The first sequence that differs, if any does, and the largest relative differences of losses and of weights."""
     pairs = enumerate(zip(straight.diet, other.diet, strict=False))
     first = next((place for place, (ours, theirs) in pairs if ours != theirs), None)
@@ -242,8 +244,8 @@ def _print(results: Mapping[str, Any], base: Mapping[str, Any], other: Mapping[s
 
 @hydra.main(version_base=None, config_path="conf", config_name="verify")
 def main(config: DictConfig) -> None:
-    cli.run(verify, config, prints_result=True)
+    cli.run_command(verify, config, prints_result=True)
 
 
 if __name__ == "__main__":
-    cli.start(main, "verify")
+    cli.run_command_line(main, "verify")

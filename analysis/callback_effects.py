@@ -13,20 +13,20 @@ def averages_weights(target: str) -> bool:
     return name in _AVERAGES and package.startswith(("callbacks", "lightning.pytorch.callbacks"))
 
 
-def may_decide(target: str) -> bool:
+def may_change_weights(target: str) -> bool:
     """Whether a callback of this dotted name may change weights: one that averages them, or that somebody else wrote."""
     package, _, name = target.rpartition(".")
     is_known = package.split(".")[0] == "callbacks" or (package.startswith("lightning.pytorch.") and name in _WATCH)
     return averages_weights(target) or not is_known
 
 
-def settings_of(callbacks: Mapping[str, Any], *, all_that_may: bool) -> tuple[str, ...]:
+def callback_setting_prefixes(callbacks: Mapping[str, Any], *, all_that_may: bool) -> tuple[str, ...]:
     """Beginnings of the settings of those callbacks that average weights, or of all that may change them.
 
     Args:
         callbacks: settings by dotted name; others are passed over.
     """
-    decides = may_decide if all_that_may else averages_weights
+    decides = may_change_weights if all_that_may else averages_weights
     end = "._target_"
     return tuple(
         f"{key.removesuffix(end)}."

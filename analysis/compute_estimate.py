@@ -21,7 +21,7 @@ def parameter_shapes(model: Model) -> dict[str, tuple[int, ...]]:
     norm_bias = model["bias"] and model["norm"] == "layernorm"
     inner, inner_rows = ("gate_up", 2 * d_ff) if model["feed_forward"] == "swiglu" else ("up", d_ff)
     linear = {
-        "attention.qkv": (d_model + 2 * kv_width(model), d_model),
+        "attention.qkv": (d_model + 2 * key_value_width(model), d_model),
         "attention.out": (d_model, d_model),
         f"feed_forward.{inner}": (inner_rows, d_model),
         "feed_forward.out": (d_model, d_ff),
@@ -104,11 +104,11 @@ def peak_flops(device: str, number_format: str = "bf16") -> float | None:
     return found.fp32 if number_format == "fp32" else found.half
 
 
-def hours(flops: float, device: str, *, precision: str, mfu: float, n_devices: int = 1) -> float:
+def training_hours(flops: float, device: str, *, precision: str, mfu: float, n_devices: int = 1) -> float:
     """Hours for `flops` on `n_devices` devices, each at the share `mfu` of its peak; a ValueError where it has none."""
     if find_device(device) is None:
         raise ValueError(f"device {device} is not known: take one of {', '.join(DEVICES)}.")
-    peak = peak_flops(device, number_format(precision))
+    peak = peak_flops(device, matmul_number_format(precision))
     if peak is None:
         raise ValueError(f"device {device} has no bf16 arithmetic: take trainer.precision=16-mixed.")
     if not 0 < mfu <= 1:
@@ -154,12 +154,12 @@ def chinchilla_loss(n_parameters: float, sources: Mapping[str, tuple[float, floa
     return LossForecast(law + 0.26, law, law + 0.5, note)
 
 
-def kv_width(model: Model) -> int:
+def key_value_width(model: Model) -> int:
     """Numbers in the keys of a token, over all heads; and in its values."""
     return int(model["d_model"] // model["n_heads"] * (model["n_kv_heads"] or model["n_heads"]))
 
 
-def number_format(precision: str) -> str:
+def matmul_number_format(precision: str) -> str:
     """What matrices are multiplied in: fp32, bf16 or fp16."""
     if precision not in NUMBER_FORMATS:
         raise ValueError(f"precision {precision} is not known: it must be one of {', '.join(NUMBER_FORMATS)}.")

@@ -5,7 +5,7 @@ No model is built. `precision` is Lightning's word, `optimizer` the last word of
 
 import math
 
-from analysis.compute_estimate import Model, kv_width, number_format, parameter_shapes
+from analysis.compute_estimate import Model, key_value_width, matmul_number_format, parameter_shapes
 
 OPTIMIZERS = ("AdamW", "AdamW8bit", "MuonAdamW")
 CPU_PROCESS = 40e6  # bytes that libraries and loggers add to a process
@@ -93,7 +93,7 @@ def peak_memory_bytes(
 
 def _state_bytes(model: Model, optimizer: str, precision: str) -> tuple[int, int]:
     """(weights, moments) in bytes."""
-    number_format(precision)
+    matmul_number_format(precision)
     if optimizer not in OPTIMIZERS:
         raise ValueError(f"the size of optimizer {optimizer} is not known: that of {' and '.join(OPTIMIZERS)} is.")
     sizes = [math.prod(shape) for shape in parameter_shapes(model).values()]
@@ -114,7 +114,7 @@ def activation_bytes_per_token(model: Model, *, precision: str, device_type: str
 
 def _kept_per_token(model: Model, *, precision: str, device_type: str, compiled: bool = False) -> tuple[float, float]:
     """Bytes that the forward pass keeps of a token: (in each block, around the blocks)."""
-    d_model, keys, cpu = model["d_model"], kv_width(model), device_type == "cpu"
+    d_model, keys, cpu = model["d_model"], key_value_width(model), device_type == "cpu"
     compiled = compiled and not cpu
     number, stream = _number_bytes(precision), _stream_bytes(precision)
     mask = 0 if model["dropout"] == 0 else number if cpu else 1  # of a dropout
@@ -154,7 +154,7 @@ def _takes_borders(model: Model, number: int, cpu: bool) -> bool:
 
 def _number_bytes(precision: str) -> int:
     """Bytes of a number that goes into a matrix product."""
-    return 4 if number_format(precision) == "fp32" else 2
+    return 4 if matmul_number_format(precision) == "fp32" else 2
 
 
 def _stream_bytes(precision: str) -> int:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
-from gpt_lightning.jsonl import objects_of, whole_lines
+from gpt_lightning.jsonl import parse_objects, whole_lines
 
 Series = tuple[np.ndarray, np.ndarray]
 """(steps, values), both (n,)."""
@@ -19,7 +19,7 @@ _SHORT = 1 << 21  # bytes that are parsed before pyarrow is imported
 _MOST = 2**53  # steps, so that a float holds each
 
 
-class Metrics:
+class LoggedMetrics:
     """What the rows of a run say, each metric as two arrays. Of several rows of a step the later ones hold.
 
     Args:
@@ -36,13 +36,13 @@ class Metrics:
         self._add_rows(rows)
 
     @classmethod
-    def read(cls, path: Path, *, wanted: Callable[[str], bool] = bool) -> "Metrics":
+    def read(cls, path: Path, *, wanted: Callable[[str], bool] = bool) -> "LoggedMetrics":
         """Read a file; empty if it does not exist. A last line without a newline is skipped: it is still being written."""
         metrics = cls(wanted=wanted)
         is_short = path.is_file() and path.stat().st_size <= _SHORT
         for block in whole_lines(path):
             if is_short or not metrics._add_block(block):
-                metrics._add_rows(objects_of(block))
+                metrics._add_rows(parse_objects(block))
         return metrics
 
     @property

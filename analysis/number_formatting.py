@@ -1,7 +1,7 @@
 """Amounts as people say them."""
 
 
-def count_of(n: float) -> str:
+def format_count(n: float) -> str:
     """A number of tokens."""
     for unit, name in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if n >= unit:
@@ -9,7 +9,7 @@ def count_of(n: float) -> str:
     return f"{n:g}"
 
 
-def duration_of(hours: float) -> str:
+def format_duration(hours: float) -> str:
     """A time."""
     for unit, name in ((1, "hours"), (1 / 60, "minutes")):
         if hours >= unit:
@@ -17,6 +17,6 @@ def duration_of(hours: float) -> str:
     return f"{hours * 3600:.2g} seconds"
 
 
-def size_of(n_bytes: float) -> str:
+def format_bytes(n_bytes: float) -> str:
     """A number of bytes."""
     return f"{n_bytes / 1e9:.3g} GB" if n_bytes >= 1e8 else f"{n_bytes / 1e6:.3g} MB"

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from analysis.run_plots import COLOURS, line_look, number_steps
+from analysis.run_plots import COLOURS, label_steps, line_style
 
 
 def draw_plan(
@@ -43,7 +43,7 @@ def draw_plan(
     handles, labels = mix.get_legend_handles_labels()  # areas are stacked from below: list them from above
     mix.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     for k, (name, values) in enumerate(epochs.items()):
-        passes.plot(steps, values, **line_look(k), linewidth=2, label=name)
+        passes.plot(steps, values, **line_style(k), linewidth=2, label=name)
     highest = max(float(values[-1]) for values in epochs.values())
     for most in sorted(
         most for most in set(max_epochs.values()) if most <= 4 * highest
@@ -62,7 +62,7 @@ def draw_plan(
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="0.92")
         axes.set_axisbelow(True)
-        number_steps(axes)
+        label_steps(axes)
         axes.set_xlim(0, steps[-1])
         if from_step:
             axes.axvline(

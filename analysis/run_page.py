@@ -10,12 +10,12 @@ from pathlib import Path
 from analysis import standalone_html
 from analysis.comparison.read_runs import read_run
 from analysis.comparison.run import Run
-from analysis.comparison.run_settings import is_cosmetic, shortened, text_of
-from analysis.run_reader import RunRecord
-from gpt_lightning.console import visible
+from analysis.comparison.run_settings import is_logging_setting, setting_text, shorten_setting_names
+from analysis.run_reader import LoggedRun
+from gpt_lightning.console import escape_control_characters
 
 _LONGEST = 120  # characters of a setting
-STYLE = """
+PAGE_CSS = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1c2330; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
 h1, h2 { line-height: 1.2; } h2 { margin-top: 2.5rem; }
 table { border-collapse: collapse; } th, td { padding: .25rem .9rem .25rem 0; text-align: left; vertical-align: top; }
@@ -26,7 +26,7 @@ img { max-width: 100%; } pre { white-space: pre-wrap; overflow-wrap: anywhere; b
 """
 
 
-def write_page(run: RunRecord, pictures: Mapping[str, Path], path: Path) -> None:
+def write_run_page(run: LoggedRun, pictures: Mapping[str, Path], path: Path) -> None:
     """A run in one HTML file, pictures included: nothing is fetched, and no script runs.
 
     Args:
@@ -37,31 +37,34 @@ def write_page(run: RunRecord, pictures: Mapping[str, Path], path: Path) -> None
     sections = [
         ("Settings", _settings(run)),
         ("Validation", _validation(run)),
-        *((heading, [picture(heading, file)]) for heading, file in pictures.items()),
+        *((heading, [image_html(heading, file)]) for heading, file in pictures.items()),
         ("Samples", _samples(run)),
         ("What happened under way", _events(run)),
         ("Made with", _environment(run)),
     ]
     body = "\n".join(f"<h2>{escape(heading)}</h2>\n" + "\n".join(parts) for heading, parts in sections)
-    standalone_html.write_page(
-        path, title=run.title, body=f"<h1>{escape(run.title)}</h1>\n<p>{escape(how_far(run))}</p>\n{body}", style=STYLE
+    standalone_html.write_html_page(
+        path,
+        title=run.title,
+        body=f"<h1>{escape(run.title)}</h1>\n<p>{escape(progress_text(run))}</p>\n{body}",
+        style=PAGE_CSS,
     )
 
 
-def how_far(run: RunRecord) -> str:
+def progress_text(run: LoggedRun) -> str:
     """Whether it is done, running or given up, in words."""
     read = _as_compared(run)
     return f"{read.state}, {read.note}" if read.note else read.state
 
 
-def _as_compared(run: RunRecord) -> Run:
+def _as_compared(run: LoggedRun) -> Run:
     """The run as a comparison reads it."""
     return read_run(run.path, run.path.name, run.metrics)
 
 
-def write_samples(run: RunRecord, path: Path) -> None:
+def write_samples_markdown(run: LoggedRun, path: Path) -> None:
     """samples.md: each prompt, and what the model made of it, through time."""
-    lines = [f"# Samples of {visible(run.path.name)}"]
+    lines = [f"# Samples of {escape_control_characters(run.path.name)}"]
     for number, (prompt, responses) in enumerate(run.responses.items(), start=1):
         lines += ["", f"## Prompt {number}", "", *_verbatim(prompt)]
         for step, response in responses:
@@ -73,10 +76,10 @@ def write_samples(run: RunRecord, path: Path) -> None:
 
 def _verbatim(text: str) -> list[str]:
     """A text as Markdown shows it letter for letter, whatever ends its lines; control characters as signs."""
-    return [f"    {visible(line)}" for line in text.splitlines() or [""]]
+    return [f"    {escape_control_characters(line)}" for line in text.splitlines() or [""]]
 
 
-def _settings(run: RunRecord) -> Iterator[str]:
+def _settings(run: LoggedRun) -> Iterator[str]:
     """With what it was made: command, git revision and settings, a row a group, and all of config.yaml behind them."""
     git = run.environment.get("git") or {}
     revision = git.get("revision") or "not recorded: git was not there, or the code is not a clone"
@@ -87,15 +90,15 @@ def _settings(run: RunRecord) -> Iterator[str]:
     groups: dict[str, list[str]] = {}
     for key, value in _as_compared(run).settings.items():
         group, _, name = key.partition(".")
-        if not is_cosmetic(key):
-            said = f"{name or group}={shortened(text_of(value), _LONGEST)}"
+        if not is_logging_setting(key):
+            said = f"{name or group}={shorten_setting_names(setting_text(value), _LONGEST)}"
             groups.setdefault(group if name else "training", []).append(said)
     rows += [(group, ", ".join(said)) for group, said in groups.items()]
-    yield table(("", ""), rows)
+    yield table_html(("", ""), rows)
     yield f"<details><summary>config.yaml</summary><pre>{escape(run.settings)}</pre></details>"
 
 
-def _validation(run: RunRecord) -> Iterator[str]:
+def _validation(run: LoggedRun) -> Iterator[str]:
     rows = [
         (
             of.source,
@@ -107,15 +110,15 @@ def _validation(run: RunRecord) -> Iterator[str]:
         for of in run.validation
     ]
     head = ("source", "loss, nats a token", "perplexity", "of a unigram model", "bits per byte")
-    yield table(head, rows) if rows else "<p>It has not been validated yet.</p>"
+    yield table_html(head, rows) if rows else "<p>It has not been validated yet.</p>"
 
 
-def picture(heading: str, file: Path) -> str:
+def image_html(heading: str, file: Path) -> str:
     """A PNG file as part of a page."""
     return f'<img alt="{escape(heading)}" src="data:image/png;base64,{b64encode(file.read_bytes()).decode()}">'
 
 
-def _samples(run: RunRecord) -> Iterator[str]:
+def _samples(run: LoggedRun) -> Iterator[str]:
     """The newest of each prompt in the open, the others behind it."""
     for prompt, responses in run.responses.items():
         *earlier, (step, response) = responses
@@ -130,28 +133,32 @@ def _samples(run: RunRecord) -> Iterator[str]:
         yield "<p>There are none.</p>"
 
 
-def _events(run: RunRecord) -> Iterator[str]:
+def _events(run: LoggedRun) -> Iterator[str]:
     events = [(step, "interrupted, and gone on from its checkpoint") for step in run.resumed_steps]
     events += [(step, f"{key} was {then}, and is {now} from here on") for step, key, (then, now) in run.changes]
     events += [(row["step"], f"{row['fault']}: {row.get('why', '')}".rstrip(": ")) for row in run.faults]
     rows = [(f"{step:,}", what) for step, what in sorted(events)]
-    yield table(("after step", "what"), rows) if rows else "<p>Nothing: it ran in one go, with the same settings.</p>"
+    yield (
+        table_html(("after step", "what"), rows)
+        if rows
+        else "<p>Nothing: it ran in one go, with the same settings.</p>"
+    )
     for name, lines in run.unreadable.items():
         yield f"<p>{lines:,} line{'s' * (lines > 1)} of {escape(name)} cannot be read, and the picture lacks them.</p>"
 
 
-def _environment(run: RunRecord) -> Iterator[str]:
+def _environment(run: LoggedRun) -> Iterator[str]:
     environment = run.environment
     rows = [("device", environment.get("device")), *environment.get("versions", {}).items()]
-    yield table(("", ""), [(name, str(value)) for name, value in rows if value])
+    yield table_html(("", ""), [(name, str(value)) for name, value in rows if value])
     tokens = [
         (name, f"{source['train_tokens']:,}", source["fingerprint"][:12])
         for name, source in environment["data"].items()
     ]
-    yield table(("source", "training tokens", "fingerprint"), tokens)
+    yield table_html(("source", "training tokens", "fingerprint"), tokens)
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table_html(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """An HTML table; what begins as a number, be it with its unit, is set to the right."""
 
     def cell(text: str) -> str:

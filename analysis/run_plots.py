@@ -11,7 +11,7 @@ from matplotlib.legend_handler import HandlerTuple
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from analysis.metrics_reader import Series
-from analysis.run_reader import Curves, RunRecord
+from analysis.run_reader import Curves, LoggedRun
 from analysis.series_downsampling import band, extremes, finite, means, smooth, thin
 
 # From dark to light, so that they stay apart in greyscale too.
@@ -72,7 +72,7 @@ def draw_curves(curves: Curves, path: Path) -> Figure:
     return _finish(figure, path, title=curves.title, last_step=max(int(steps.max(initial=1)) for steps, _ in drawn))
 
 
-def line_look(n: int) -> dict[str, Any]:
+def line_style(n: int) -> dict[str, Any]:
     """Colour and line style of the source with number `n`: no two of the first 36 are alike."""
     return {"color": COLOURS[n % len(COLOURS)], "linestyle": STYLES[(n + n // len(COLOURS)) % len(STYLES)]}
 
@@ -83,7 +83,7 @@ def _draw_line(axes: Axes, series: Series, **look: Any) -> None:
         axes.annotate("not logged", (0.5, 0.5), xycoords="axes fraction", ha="center", color="0.4")
 
 
-def draw_mix(run: RunRecord, path: Path) -> Figure:
+def draw_mix(run: LoggedRun, path: Path) -> Figure:
     """The mix of sequences and of loss-bearing tokens, planned as areas, realised as lines on their borders; the epochs of each
     source, and by how much it was ahead of its exact share."""
     figure = Figure(figsize=(13, 8), layout="constrained")
@@ -96,8 +96,8 @@ def draw_mix(run: RunRecord, path: Path) -> Figure:
     between = drift.fill_between(*band(steps, drifts, most=_POINTS), color="0.9")
     for n, source in enumerate(run.sources):
         passes, ahead = (run.metrics.series(f"mix/{what}/{source}") for what in ("epochs", "drift"))
-        epochs.plot(*thin(passes, most=_POINTS), **line_look(n), linewidth=2, label=_plain(source))
-        drift.plot(*extremes(ahead, most=_POINTS), **line_look(n), linewidth=1, label=_plain(source))
+        epochs.plot(*thin(passes, most=_POINTS), **line_style(n), linewidth=2, label=_plain(source))
+        drift.plot(*extremes(ahead, most=_POINTS), **line_style(n), linewidth=1, label=_plain(source))
     epochs.set(title="Passes over each source", ylabel="epochs", xlabel="step")
     epochs.set_ylim(bottom=0)
     drift.set(title="Drift from the exact share: it stays under two", ylabel="sequences", xlabel="step", ylim=(-2, 2))
@@ -113,7 +113,7 @@ def draw_mix(run: RunRecord, path: Path) -> Figure:
     return _finish(figure, path, title=run.curves.title, last_step=run.metrics.last_step)
 
 
-def _draw_shares(axes: Axes, run: RunRecord, planned_key: str, realised_key: str) -> list[Any]:
+def _draw_shares(axes: Axes, run: LoggedRun, planned_key: str, realised_key: str) -> list[Any]:
     """The planned shares as areas, which are given back, and the realised ones as the lines between them."""
     steps, planned = thin(run.by_source(planned_key), most=_POINTS)
     _, realised = thin(run.by_source(realised_key), most=_POINTS)
@@ -138,7 +138,7 @@ def _plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def draw_perplexity(run: RunRecord, path: Path) -> Figure:
+def draw_perplexity(run: LoggedRun, path: Path) -> Figure:
     """Validation perplexity of each source, and the unigram model's as the line to leave behind."""
     figure = Figure(figsize=(11, 6.5), layout="constrained")
     axes = figure.subplots()
@@ -146,7 +146,7 @@ def draw_perplexity(run: RunRecord, path: Path) -> Figure:
     labels: list[tuple[float, str, str]] = []
     for n, source in enumerate(run.sources):
         steps, values = run.metrics.series(f"val/perplexity/{source}")
-        look, unigram = line_look(n), run.unigram_perplexity(source)
+        look, unigram = line_style(n), run.unigram_perplexity(source)
         dots: dict[str, Any] = {"marker": "o", "markersize": 4, "clip_on": False}
         if len(steps):
             axes.plot(steps, values, **look, **dots, linewidth=2, label=_plain(source))
@@ -178,7 +178,7 @@ def _label_right(axes: Axes, x: float, labels: Sequence[tuple[float, str, str]])
         axes.annotate(_plain(label), (x, y), xytext=(8, 0), textcoords="offset points", va="center", color=colour)
 
 
-def number_steps(axes: Axes) -> None:
+def label_steps(axes: Axes) -> None:
     """So few steps below a panel that they do not overlap."""
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
@@ -189,7 +189,7 @@ def _finish(figure: Figure, path: Path, *, title: str, last_step: int) -> Figure
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="0.92")
         axes.set_axisbelow(True)
-        number_steps(axes)
+        label_steps(axes)
         axes.set_xlim(0, last_step)
     figure.suptitle(_plain(title), x=0.01, ha="left")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from analysis.metrics_reader import Metrics, Series
+from analysis.metrics_reader import LoggedMetrics, Series
 from gpt_lightning.jsonl import read_objects
 
 
@@ -39,7 +39,7 @@ _READ_ALONE = ("tokens", "speed/tokens_per_s")
 _KINDS = ("loss", "perplexity", "bits_per_byte")  # of validation, as in val/<kind>/<source>
 
 
-class Validated(NamedTuple):
+class ValidationResult(NamedTuple):
     """What a validation found of one source, or of the mean of all."""
 
     source: str
@@ -47,11 +47,11 @@ class Validated(NamedTuple):
     """Nats per loss-bearing token."""
     perplexity: float
     unigram_perplexity: float | None
-    """See `RunRecord.unigram_perplexity`; None: a mean has none."""
+    """See `LoggedRun.unigram_perplexity`; None: a mean has none."""
     bits_per_byte: float
 
 
-class RunRecord:
+class LoggedRun:
     """The records of a run directory, read once. Lines that cannot be read are passed over, and counted.
 
     Raises:
@@ -65,7 +65,7 @@ class RunRecord:
         self.unreadable: dict[str, int] = {}
         """Lines that cannot be read, by file; files without any are not in it."""
         self.environment = _environment(path / "environment.json")
-        self.metrics = Metrics.read(path / "metrics.jsonl", wanted=_is_drawn)
+        self.metrics = LoggedMetrics.read(path / "metrics.jsonl", wanted=_is_drawn)
         if self.metrics.n_unreadable:
             self.unreadable["metrics.jsonl"] = self.metrics.n_unreadable
         self.samples = self._read("samples.jsonl", step=int, prompt=str, response=str)
@@ -92,7 +92,7 @@ class RunRecord:
         """What was asked -> (step, what the model made of it) through time."""
         through_time: dict[str, list[tuple[int, str]]] = {}
         for sample in self.samples:
-            through_time.setdefault(asked(sample), []).append((sample["step"], sample["response"]))
+            through_time.setdefault(prompt_label(sample), []).append((sample["step"], sample["response"]))
         return through_time
 
     @property
@@ -116,14 +116,14 @@ class RunRecord:
         return float(np.exp(self.environment["data"][source]["unigram_loss"]))
 
     @property
-    def validation(self) -> list[Validated]:
+    def validation(self) -> list[ValidationResult]:
         """The newest validation of each source that had one, and of their mean."""
         validated = []
         for source in [*self.sources, "mean"]:
             loss, perplexity, bits = (self.metrics.last(f"val/{kind}/{source}") for kind in _KINDS)
             if loss is not None and perplexity is not None and bits is not None:
                 unigram = None if source == "mean" else self.unigram_perplexity(source)
-                validated.append(Validated(source, loss, perplexity, unigram, bits))
+                validated.append(ValidationResult(source, loss, perplexity, unigram, bits))
         return validated
 
     @property
@@ -201,7 +201,7 @@ def _instead(path: Path) -> str:
     return f"train one with python train.py name={path.name}"
 
 
-def asked(sample: Mapping[str, Any]) -> str:
+def prompt_label(sample: Mapping[str, Any]) -> str:
     """The prompt; the same words as a message and as a text to go on with are two."""
     prompt: str = sample["prompt"]
     return f"{prompt} (as a message)" if sample.get("chat") else prompt

@@ -8,12 +8,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from gpt_lightning.console import visible
+from gpt_lightning.console import escape_control_characters
 
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
 
-def write_page(
+def write_html_page(
     path: Path,
     *,
     title: str,
@@ -39,10 +39,10 @@ def write_page(
         '<html lang="en"><head><meta charset="utf-8">',
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{escape(visible(title))}</title><style>{style}</style></head><body>",
-        visible(body),
+        f"<title>{escape(escape_control_characters(title))}</title><style>{style}</style></head><body>",
+        escape_control_characters(body),
         *(
-            f'<script type="application/json" id="{escape(name)}">{inert_json(value)}</script>'
+            f'<script type="application/json" id="{escape(name)}">{script_safe_json(value)}</script>'
             for name, value in data.items()
         ),
         *([] if script is None else [f"<script>{_plotly()}</script>", f"<script>{script}</script>"]),
@@ -60,7 +60,7 @@ def _plotly() -> str:
     return str(get_plotlyjs())
 
 
-def inert_json(value: Any) -> str:
+def script_safe_json(value: Any) -> str:
     """JSON in which no text can end the element that it stands in, whatever it says."""
     text = json.dumps(_fit(value), separators=(",", ":"), allow_nan=False)  # ASCII: U+2028 is escaped too
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
@@ -71,7 +71,9 @@ def _fit(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, str):
-        return visible(value)
+        return escape_control_characters(value)
     if isinstance(value, Mapping):
-        return {visible(key) if isinstance(key, str) else key: _fit(entry) for key, entry in value.items()}
+        return {
+            escape_control_characters(key) if isinstance(key, str) else key: _fit(entry) for key, entry in value.items()
+        }
     return [_fit(entry) for entry in value] if isinstance(value, (list, tuple)) else value

@@ -6,15 +6,15 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from analysis.comparison.run_settings import short_jobs
-from analysis.number_formatting import count_of, duration_of, size_of
+from analysis.comparison.run_settings import short_job_names
+from analysis.number_formatting import format_bytes, format_count, format_duration
 from gpt_lightning.console import Console
 
 Plan = dict[str, Any]
 _WIDTH = 100  # columns
 
 
-def price_of(plans: Mapping[str, Plan | ValueError]) -> dict[str, Any]:
+def estimate_sweep_cost(plans: Mapping[str, Plan | ValueError]) -> dict[str, Any]:
     """The sums over those plans that can be: tokens, flops, hours (None: a CPU's peak is not known), price (None: nor is that of
     an hour), disk_bytes."""
     priced = [plan for plan in plans.values() if isinstance(plan, dict)]
@@ -22,25 +22,25 @@ def price_of(plans: Mapping[str, Plan | ValueError]) -> dict[str, Any]:
     return {key: None if any(p[key] is None for p in priced) else sum(p[key] for p in priced) for key in keys}
 
 
-def say_price(plans: Mapping[str, Plan | ValueError]) -> None:
+def print_sweep_cost(plans: Mapping[str, Plan | ValueError]) -> None:
     """Print a line for each job that can be, and one for all of them, in 100 columns."""
     priced = {job: plan for job, plan in plans.items() if isinstance(plan, dict)}
     if not priced:
         return
     table = Table("job", box=None, pad_edge=False)
-    total, devices = price_of(plans), {(plan["devices"], plan["device"]) for plan in priced.values()}
+    total, devices = estimate_sweep_cost(plans), {(plan["devices"], plan["device"]) for plan in priced.values()}
     ((n, device), *others) = devices
     time = "time" if others else f"on {n} {device}" if n > 1 else f"on {device}"
     heads = ["tokens", "FLOPs left", time, "memory", "disk", *(["price"] if total["price"] is not None else [])]
     for head in heads:
         table.add_column(head, justify="right", no_wrap=True)
-    for name, plan in zip(short_jobs(list(priced)), priced.values(), strict=True):
+    for name, plan in zip(short_job_names(list(priced)), priced.values(), strict=True):
         table.add_row(Text(name, overflow="fold"), *_cells(plan)[: len(heads)])
     table.add_row(f"all {len(priced)}", *_cells(total)[: len(heads)], style="bold")
     Console(width=_WIDTH).print(table)
 
 
-def problems_of(plans: Mapping[str, Plan | ValueError], *, free: int) -> list[str]:
+def sweep_problems(plans: Mapping[str, Plan | ValueError], *, free: int) -> list[str]:
     """Why the sweep cannot be as it is planned, a sentence for each reason.
 
     Args:
@@ -54,16 +54,16 @@ def problems_of(plans: Mapping[str, Plan | ValueError], *, free: int) -> list[st
     said = [
         f"{jobs[0]}{f' and {len(jobs) - 1} more' if jobs[1:] else ''}: {reason}" for reason, jobs in reasons.items()
     ]
-    needed = price_of(plans)["disk_bytes"]
+    needed = estimate_sweep_cost(plans)["disk_bytes"]
     if needed > free:
         said.append(
-            f"all checkpoints need {size_of(needed)} and {size_of(free)} are free: fewer of them, or a larger disk."
+            f"all checkpoints need {format_bytes(needed)} and {format_bytes(free)} are free: fewer of them, or a larger disk."
         )
     return said
 
 
 def _cells(plan: Mapping[str, Any]) -> list[str]:
-    time = "" if plan["hours"] is None else duration_of(plan["hours"])
-    memory = size_of(plan["peak_memory_bytes"]) if "peak_memory_bytes" in plan else ""
+    time = "" if plan["hours"] is None else format_duration(plan["hours"])
+    memory = format_bytes(plan["peak_memory_bytes"]) if "peak_memory_bytes" in plan else ""
     price = "" if plan["price"] is None else f"{plan['price']:,.2f}"
-    return [count_of(plan["tokens"]), f"{plan['flops']:.3g}", time, memory, size_of(plan["disk_bytes"]), price]
+    return [format_count(plan["tokens"]), f"{plan['flops']:.3g}", time, memory, format_bytes(plan["disk_bytes"]), price]

@@ -9,14 +9,14 @@ import time
 from typing import Any
 
 import cli
-from gpt_lightning.data_wait_profiler import DataWait
+from gpt_lightning.data_wait_profiler import DataWaitProfiler
 from running.training import run_training
 from train import train
 
 WARM_UP = 10  # steps that are not counted
 
 
-class HookClock(DataWait):
+class HookClock(DataWaitProfiler):
     """Adds up the seconds of every hook of every callback, step by step."""
 
     steps: list[tuple[float, float]]
@@ -48,7 +48,7 @@ def measure(who: str, *, steps: int) -> dict[str, float]:
         who: ours.
         steps: that are counted, before the first validation.
     """
-    run_training.DataWait = HookClock  # type: ignore[misc]
+    run_training.DataWaitProfiler = HookClock  # type: ignore[misc]
     with tempfile.TemporaryDirectory() as folder:
         config: dict[str, Any] = cli.compose_config(
             "train",

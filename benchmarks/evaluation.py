@@ -20,7 +20,7 @@ import evaluate
 from gpt_lightning.convert import load_model, to_hf, to_native
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
-from running.training.model_tokenizer import tokenizer_of
+from running.training.model_tokenizer import load_model_tokenizer
 
 _APART = 1e-4  # nats, at most
 Answer = tuple[list[float], int, int]
@@ -113,7 +113,7 @@ def _chosen(sample: Mapping[str, Any]) -> Answer:
 
 def agreement(records: Path, run: Path) -> None:
     """Print how far both are apart, example by example, of a random model and of a trained one."""
-    tokenizer = tokenizer_of(run, None)
+    tokenizer = load_model_tokenizer(run, None)
     trained = load_model(run)
     torch.manual_seed(0)
     for what, model in (("random", GPT(trained.config).eval()), ("trained", trained)):

@@ -14,7 +14,7 @@ from scipy.optimize import least_squares
 
 from benchmarks.machine import describe
 from benchmarks.tables import ROOT, Lines, markdown_table, print_table, put_into
-from mix_laws import fit, read_mix_runs
+from mix_laws import fit_mix_law, read_mix_runs
 from mix_laws.cross_validation import linear_fit, r_squared, rank_correlation
 
 BEGIN, END = "<!-- RegMix: made by python -m benchmarks.mix_law -->\n", "<!-- end of RegMix -->\n"
@@ -26,8 +26,8 @@ Predictor = Callable[[np.ndarray], np.ndarray]
 
 def predictors(ratios: np.ndarray, losses: np.ndarray) -> Iterator[tuple[str, Predictor]]:
     """What is compared, each fitted to the same runs."""
-    yield "law", fit(ratios, losses).predict
-    yield "law of shares alone", fit(ratios, losses, powers=(1.0,)).predict
+    yield "law", fit_mix_law(ratios, losses).predict
+    yield "law of shares alone", fit_mix_law(ratios, losses, powers=(1.0,)).predict
     yield "that by plain least squares", plain_least_squares(ratios, losses)
     of_sources = linear_fit(ratios, losses)
     yield "linear fit", lambda mixes: mixes @ of_sources
@@ -75,7 +75,7 @@ def measure(folder: str) -> Lines:
     for name, chosen in sets.items():
         ratios, losses = runs.ratios[chosen], runs.losses[chosen]
         begin = time.perf_counter()
-        law = fit(ratios, losses)
+        law = fit_mix_law(ratios, losses)
         seconds = time.perf_counter() - begin
         low, high = law.run_interval(runs.held_out.ratios)
         inside = float(((runs.held_out.losses >= low) & (runs.held_out.losses <= high)).mean())

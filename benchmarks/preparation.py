@@ -20,7 +20,7 @@ import numpy as np
 import psutil
 
 from data_modules.corpora import FileCorpus, local_files
-from data_modules.preparation import Recipe, prepare_source
+from data_modules.preparation import PreparationSettings, prepare_source
 from gpt_lightning.tokenizer import load_tokenizer
 from gpt_lightning.tokenizer.gpt2 import GPT2Tokenizer
 
@@ -44,7 +44,7 @@ def _ours(path: Path, workers: int) -> tuple[int, float]:
         tokenizer=load_tokenizer("gpt2"),
         folder=path.parent / "gpt2" / "texts",
         licence="",
-        recipe=Recipe(),
+        recipe=PreparationSettings(),
         workers=workers,
     )
     return sum(split["tokens"] for split in information["splits"].values()), time.perf_counter() - begin

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 
-from analysis.comparison.tukey_test import Noise
+from analysis.comparison.tukey_test import AdditiveNoiseModel
 from analysis.run_plots import COLOURS
 from benchmarks.machine import trained_on
 from benchmarks.tables import ROOT, Lines, markdown_table, print_table, put_into
@@ -98,7 +98,7 @@ def table(runs: Sequence[Switched], metrics: Sequence[str]) -> Lines:
         lines[0].append(metric)
         values = [METRICS[metric](run) for run in runs]
         settings = [list(SWITCHES).index(run.curriculum) for run in runs]
-        noise = Noise(values, settings, [run.seed for run in runs])
+        noise = AdditiveNoiseModel(values, settings, [run.seed for run in runs])
         abrupt = list(SWITCHES).index("abrupt")
         for n, line in enumerate(lines[1:]):
             difference = noise.difference(n, abrupt)
@@ -112,7 +112,7 @@ def table(runs: Sequence[Switched], metrics: Sequence[str]) -> Lines:
     return [*lines, last]
 
 
-def told_of(lines: Lines, noise: Noise, other: str) -> None:
+def told_of(lines: Lines, noise: AdditiveNoiseModel, other: str) -> None:
     """A further column: the difference to another curriculum."""
     k = list(SWITCHES).index(other)
     lines[0].append(f"mean, to {other}")

@@ -19,53 +19,53 @@ Whatever happens at a step is on disk before the checkpoint of that step: metric
 step, validation included, and the checkpoint is saved when the next step begins.
 """
 
-from callbacks.ado_updater import LossFollowing
-from callbacks.checkpoints import Checkpoints, NotSaved
-from callbacks.csv_metrics import MetricsTable
+from callbacks.ado_updater import AdoUpdater
+from callbacks.checkpoints import Checkpoints, CheckpointWriteError
+from callbacks.csv_metrics import CsvMetrics
 from callbacks.early_stopping import ENDED_EARLY, EarlyStopping, EndedEarly
-from callbacks.experiment_tracker import PassedOn
-from callbacks.graceful_stop import Stopped, Stopping
-from callbacks.median_pruning import PRUNED, MedianPruning, Pruned
+from callbacks.experiment_tracker import ExperimentTracker
+from callbacks.graceful_stop import GracefulStop, RunStopped
+from callbacks.median_pruning import PRUNED, MedianPruning, RunPruned
 from callbacks.mix_ledger import MixLedger
-from callbacks.replay_probe import DietLog, SuddenEnd
+from callbacks.replay_probe import KillAtStep, SampleOrderLog
 from callbacks.samples import Samples
-from callbacks.skipped_step_log import Faults
-from callbacks.start_agreement import SameBeginning
-from callbacks.step_log import EndOfStep, RunLog
+from callbacks.skipped_step_log import SkippedStepLog
+from callbacks.start_agreement import StartAgreement
+from callbacks.step_log import StepLog, WriteMetricsAtStepEnd
 from callbacks.throughput import Throughput
 from callbacks.validation_perplexity import ValidationPerplexity
 from callbacks.weight_averaging import EMAWeightAveraging, WeightAveraging
-from callbacks.zero_shot_evaluation import ZeroShot
-from gpt_lightning.loggers.jsonl_metrics import MetricsFile
+from callbacks.zero_shot_evaluation import ZeroShotEvaluation
+from gpt_lightning.loggers.jsonl_metrics import JsonlMetrics
 from gpt_lightning.loggers.tensorboard import TensorBoard
 
 __all__ = [
     "ENDED_EARLY",
     "PRUNED",
+    "AdoUpdater",
+    "CheckpointWriteError",
     "Checkpoints",
-    "DietLog",
+    "CsvMetrics",
     "EMAWeightAveraging",
     "EarlyStopping",
-    "EndOfStep",
     "EndedEarly",
-    "Faults",
-    "LossFollowing",
+    "ExperimentTracker",
+    "GracefulStop",
+    "JsonlMetrics",
+    "KillAtStep",
     "MedianPruning",
-    "MetricsFile",
-    "MetricsTable",
     "MixLedger",
-    "NotSaved",
-    "PassedOn",
-    "Pruned",
-    "RunLog",
-    "SameBeginning",
+    "RunPruned",
+    "RunStopped",
+    "SampleOrderLog",
     "Samples",
-    "Stopped",
-    "Stopping",
-    "SuddenEnd",
+    "SkippedStepLog",
+    "StartAgreement",
+    "StepLog",
     "TensorBoard",
     "Throughput",
     "ValidationPerplexity",
     "WeightAveraging",
-    "ZeroShot",
+    "WriteMetricsAtStepEnd",
+    "ZeroShotEvaluation",
 ]

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from callbacks.step_callback import StepCallback
-from data_modules.ado import Curve, Fit, fit_curve, updated_weights
-from gpt_lightning.loggers.console_logger import Terminal
-from gpt_lightning.loggers.jsonl_file import LineFile
+from data_modules.ado import CurveFit, LossCurve, fit_curve, update_mix_weights
+from gpt_lightning.loggers.console_logger import ConsoleLogger
+from gpt_lightning.loggers.jsonl_file import JsonlFile
 
 
-class LossFollowing(StepCallback):
+class AdoUpdater(StepCallback):
     """Gathers each source's training loss, and updates the weights by it as the curriculum's `ado` says (data_modules/ado.py).
 
     The losses are those of the training itself, no sequence is read again. At the end of an update's step the data module gets
@@ -29,7 +29,7 @@ class LossFollowing(StepCallback):
 
     def __init__(self, path: Path) -> None:
         super().__init__(every=1)
-        self.lines = LineFile(path)
+        self.lines = JsonlFile(path)
         self._seen = torch.zeros(
             2, 0, dtype=torch.float64
         )  # (nats and loss-bearing tokens, sources) of the point, this rank
@@ -97,7 +97,7 @@ class LossFollowing(StepCallback):
             for source in rules.sources
         }
         recorded = dict(order.updates).get(step)
-        weights = recorded or updated_weights(
+        weights = recorded or update_mix_weights(
             fits,
             tokens=float(step * tokens_per_step),
             prior=order.curriculum.weights(order.first_step),
@@ -109,10 +109,16 @@ class LossFollowing(StepCallback):
             data.go_on_with(order.updated(step, weights))
         if trainer.is_global_zero:
             row = self._row(step, weights, fits, order.sources, since=step - rules.ado.every)
-            Terminal.of(trainer).complain("weights.jsonl", self.lines.append_row(row))
+            ConsoleLogger.of(trainer).complain("weights.jsonl", self.lines.append_row(row))
 
     def _row(
-        self, step: int, weights: dict[str, float], fits: dict[str, Fit | None], sources: tuple[str, ...], *, since: int
+        self,
+        step: int,
+        weights: dict[str, float],
+        fits: dict[str, CurveFit | None],
+        sources: tuple[str, ...],
+        *,
+        since: int,
     ) -> dict[str, Any]:
         recent = np.array([sums for first, n, sums in self._points if first + n > since]).sum(axis=0)  # (2, sources)
         nats, bearing = (dict(zip(sources, row.tolist(), strict=True)) for row in recent)
@@ -123,10 +129,10 @@ class LossFollowing(StepCallback):
             "fit": {source: None if law is None else law._asdict() for source, law in fits.items()},
         }
 
-    def _curve(self, k: int, tokens_per_step: int) -> Curve:
+    def _curve(self, k: int, tokens_per_step: int) -> LossCurve:
         middles = [(first + n / 2) * tokens_per_step for first, n, _ in self._points]
         sums = np.array([[nats[k], bearing[k]] for *_, (nats, bearing) in self._points])
-        return Curve(np.array(middles), sums[:, 0], sums[:, 1])
+        return LossCurve(np.array(middles), sums[:, 0], sums[:, 1])
 
     def _total(self, trainer: L.Trainer) -> Tensor:
         total: Tensor = trainer.strategy.reduce(self._seen.clone(), reduce_op="sum")

@@ -9,32 +9,32 @@ from typing import Any
 import lightning as L
 import torch.distributed
 
-from callbacks.ado_updater import LossFollowing
-from callbacks.graceful_stop import Stopped, Stopping
+from callbacks.ado_updater import AdoUpdater
+from callbacks.graceful_stop import GracefulStop, RunStopped
 from callbacks.samples import Samples
-from callbacks.skipped_step_log import Faults
+from callbacks.skipped_step_log import SkippedStepLog
 from callbacks.step_callback import StepCallback
 from callbacks.throughput import Throughput
 from callbacks.validation_perplexity import ValidationPerplexity
 from gpt_lightning import random_states
 from gpt_lightning.checkpoint_retention import (
     checkpoint_path,
-    checkpoints_in,
-    keep_in,
+    checkpoint_step,
+    copy_to_permanent,
+    keep_only,
+    list_checkpoints,
     newest_valid_checkpoint,
-    prune,
-    remove_all_but,
-    step_of,
+    prune_checkpoints,
 )
 from gpt_lightning.durable_files import write_durably
-from gpt_lightning.loggers.console_logger import Terminal
-from gpt_lightning.loggers.jsonl_metrics import MetricsFile
+from gpt_lightning.loggers.console_logger import ConsoleLogger
+from gpt_lightning.loggers.jsonl_metrics import JsonlMetrics
 
-SAVED = "saved.json"  # in the run directory: after which step a checkpoint was last saved
+SAVED_STEPS_FILE = "saved.json"  # in the run directory: after which step a checkpoint was last saved
 _FAILURES = 3  # in a row
 
 
-class NotSaved(Exception):
+class CheckpointWriteError(Exception):
     """Checkpoints cannot be saved any more, so that all that is still trained would be lost."""
 
     exit_code = os.EX_IOERR
@@ -77,32 +77,32 @@ class Checkpoints(StepCallback):
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._done = trainer.global_step
         if trainer.is_global_zero:
-            for log in _logs(trainer, MetricsFile, Samples, LossFollowing):
+            for log in _logs(trainer, JsonlMetrics, Samples, AdoUpdater):
                 try:
                     if lost := log.lines.cut_back(step=self._done):
-                        Terminal.of(trainer).note(
+                        ConsoleLogger.of(trainer).note(
                             f"{lost} of the lines of {log.lines.path} cannot be read: as it was, it is "
                             f"{log.lines.path.name}.damaged",
                             style="bold red",
                         )
                 except OSError as error:
-                    raise NotSaved(
+                    raise CheckpointWriteError(
                         f"{log.lines.path} cannot be taken back to step {self._done}: {error.strerror or error}. Make room, and "
                         "start the same command again."
                     ) from error
             self._repair(Path(trainer.default_root_dir) / "checkpoints")
         self._least = trainer.strategy.broadcast(self._least)
         if trainer.global_rank < len(self._random_states):
-            random_states.restore(self._random_states[trainer.global_rank])
+            random_states.restore_states(self._random_states[trainer.global_rank])
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if batch_idx % trainer.accumulate_grad_batches:
             return
-        step, reason = trainer.global_step, Stopping.of(trainer).reason
+        step, reason = trainer.global_step, GracefulStop.of(trainer).reason
         if step > self._done:
             self._save_if_due(trainer, at_once=bool(reason))
         if reason:
-            raise Stopped(reason, step, saved=self._failures == 0)
+            raise RunStopped(reason, step, saved=self._failures == 0)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         if trainer.global_step > self._done:
@@ -114,7 +114,7 @@ class Checkpoints(StepCallback):
         checkpoint["least_validation_loss"] = self._least
         # Lightning counts one more after a resume from a step that was validated
         checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] = trainer.global_step
-        checkpoint["random_states"] = [random_states.collect()]
+        checkpoint["random_states"] = [random_states.collect_states()]
         if trainer.world_size > 1:
             states: list[Any] = [None] * trainer.world_size
             torch.distributed.all_gather_object(states, checkpoint["random_states"][0])
@@ -153,14 +153,18 @@ class Checkpoints(StepCallback):
             self._least = least_before
         self._failures = self._failures + 1 if failed else 0
         if not failed:
-            Terminal.of(trainer).note(f"saved {checkpoint_path(places[0], step).relative_to(trainer.default_root_dir)}")
+            ConsoleLogger.of(trainer).note(
+                f"saved {checkpoint_path(places[0], step).relative_to(trainer.default_root_dir)}"
+            )
             return
         why = failure.strerror or failure if failure else "rank 0 says why"
         newest = newest_valid_checkpoint(folder)
         rests = f"; the newest checkpoint is {newest.name}" if newest else "; there is no checkpoint yet"
-        Terminal.of(trainer).note(f"the checkpoint of step {step} could not be saved: {why}{rests}", style="bold red")
+        ConsoleLogger.of(trainer).note(
+            f"the checkpoint of step {step} could not be saved: {why}{rests}", style="bold red"
+        )
         if self._failures == _FAILURES or step == trainer.max_steps:
-            raise NotSaved(
+            raise CheckpointWriteError(
                 f"stopped after step {step}, as {self._failures} checkpoint{'s' * (self._failures > 1)} in a row could not be "
                 f"saved: {why}{rests}. Make room, and start the same command again."
             )
@@ -168,7 +172,7 @@ class Checkpoints(StepCallback):
     def _write(self, trainer: L.Trainer, paths: list[Path]) -> OSError | None:
         """Save to the first of the paths and let the file lie at the others too; on rank 0, why that failed, if it did."""
         if trainer.is_global_zero:
-            for log in _logs(trainer, MetricsFile, Samples, LossFollowing, Faults):
+            for log in _logs(trainer, JsonlMetrics, Samples, AdoUpdater, SkippedStepLog):
                 with suppress(OSError):  # of lines that wait the run has complained; weights are worth more
                     log.lines.sync()
         trainer.save_checkpoint(paths[0])
@@ -180,27 +184,27 @@ class Checkpoints(StepCallback):
             return failure
         try:
             for path in paths[1:]:
-                keep_in(paths[0], path.parent)
-            write_durably(Path(trainer.default_root_dir) / SAVED, {"step": trainer.global_step})
+                copy_to_permanent(paths[0], path.parent)
+            write_durably(Path(trainer.default_root_dir) / SAVED_STEPS_FILE, {"step": trainer.global_step})
             for path in paths:
                 if path.parent.name == "best":
-                    remove_all_but(path)
-            prune(Path(trainer.default_root_dir) / "checkpoints", keep=self._keep)
+                    keep_only(path)
+            prune_checkpoints(Path(trainer.default_root_dir) / "checkpoints", keep=self._keep)
         except OSError as error:
             return error
         return None
 
     def _repair(self, folder: Path) -> None:
         """A kill between a save and what follows it leaves out the other places where its file should lie."""
-        newest_last = reversed(checkpoints_in(folder))
-        at = {step_of(path): path for path in newest_last}
+        newest_last = reversed(list_checkpoints(folder))
+        at = {checkpoint_step(path): path for path in newest_last}
         if self._done in at and self._permanent_every and self._done % self._permanent_every == 0:
-            keep_in(at[self._done], folder / "permanent")
+            copy_to_permanent(at[self._done], folder / "permanent")
         if not self._best or not self._least:
             return
         if self._least[1] in at:
-            keep_in(at[self._least[1]], folder / "best")
-            remove_all_but(folder / "best" / at[self._least[1]].name)
+            copy_to_permanent(at[self._least[1]], folder / "best")
+            keep_only(folder / "best" / at[self._least[1]].name)
         else:
             self._least = None  # it is given up, or damaged: the next one is the best that there is
 

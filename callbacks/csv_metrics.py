@@ -8,13 +8,13 @@ from typing import Any
 
 import lightning as L
 
-from callbacks.metrics_tail import RowReader
-from gpt_lightning.jsonl import rows_of
-from gpt_lightning.loggers.console_logger import Terminal
-from gpt_lightning.loggers.jsonl_file import LineFile
+from callbacks.metrics_tail import MetricsTail
+from gpt_lightning.jsonl import iterate_rows
+from gpt_lightning.loggers.console_logger import ConsoleLogger
+from gpt_lightning.loggers.jsonl_file import JsonlFile
 
 
-class MetricsTable(RowReader):
+class CsvMetrics(MetricsTail):
     """Writes a row for each of metrics.jsonl's, and a column for each metric; what a step did not measure is empty.
 
     The first row of a start, and one that brings a new column, write the whole file anew.
@@ -23,10 +23,10 @@ class MetricsTable(RowReader):
     def __init__(self) -> None:
         super().__init__()
         self._columns: list[str] = []
-        self._lines = LineFile(Path())
+        self._lines = JsonlFile(Path())
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self._lines = LineFile(Path(trainer.default_root_dir) / "metrics.csv")
+        self._lines = JsonlFile(Path(trainer.default_root_dir) / "metrics.csv")
 
     def take(self, trainer: L.Trainer, rows: Iterable[dict[str, Any]]) -> None:
         new = list(rows) if self._columns else []
@@ -34,21 +34,21 @@ class MetricsTable(RowReader):
             failure = self._lines.append(_table(new, self._columns))
         else:
             failure = self._write_anew()
-        Terminal.of(trainer).complain("metrics.csv", failure)
+        ConsoleLogger.of(trainer).complain("metrics.csv", failure)
 
     def _write_anew(self) -> OSError | None:
         path = self._lines.path
         source, temporary = path.with_suffix(".jsonl"), path.with_name(f".{path.name}.tmp")
-        columns = list(dict.fromkeys(key for row in rows_of(source) for key in row))
+        columns = list(dict.fromkeys(key for row in iterate_rows(source) for key in row))
         try:
             with temporary.open("w", encoding="utf-8") as file:
                 file.write(",".join(columns) + "\n")
-                file.writelines(_table([row], columns) + "\n" for row in rows_of(source))
+                file.writelines(_table([row], columns) + "\n" for row in iterate_rows(source))
             temporary.replace(path)
         except OSError as error:
             self._columns = []  # the next row tries again
             return error
-        self._columns, self._lines = columns, LineFile(path)
+        self._columns, self._lines = columns, JsonlFile(path)
         return None
 
 

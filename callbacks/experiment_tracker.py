@@ -8,12 +8,12 @@ import lightning as L
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from callbacks.metrics_tail import RowReader
+from callbacks.metrics_tail import MetricsTail
 from gpt_lightning.durable_files import write_durably
-from gpt_lightning.loggers.console_logger import Terminal
+from gpt_lightning.loggers.console_logger import ConsoleLogger
 
 
-class PassedOn(RowReader):
+class ExperimentTracker(MetricsTail):
     """Sends each row once, however often the run is killed and goes on: the service itself is asked up to which step it has them.
 
     What a service does not take does not stop a run: this start goes on without it, and the next one sends what is missing.
@@ -92,7 +92,7 @@ class PassedOn(RowReader):
 
     def _give_up(self, trainer: L.Trainer, error: Exception) -> None:
         if not self._gave_up:
-            Terminal.of(trainer).note(
+            ConsoleLogger.of(trainer).note(
                 f"logger={self._kind} takes no more rows ({_sentence(error)}): this start goes on without it, and the next one "
                 "sends what is missing",
                 style="bold red",

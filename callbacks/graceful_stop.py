@@ -12,14 +12,14 @@ import lightning as L
 import psutil
 import torch
 
-from gpt_lightning.loggers.console_logger import Terminal
+from gpt_lightning.loggers.console_logger import ConsoleLogger
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 _TIME_IS_UP = int(signal.NSIG)  # above the numbers of signals
 _ONE_SIGNAL = 1.0  # seconds within which a terminal, Slurm and torchrun may all pass on one and the same
 
 
-class Stopped(Exception):
+class RunStopped(Exception):
     """The run ended in good order before its last step; the same command goes on."""
 
     def __init__(self, reason: int, step: int, *, saved: bool) -> None:
@@ -38,7 +38,7 @@ def _began() -> float:
     return (launcher or psutil.Process()).create_time()
 
 
-class Stopping(L.Callback):
+class GracefulStop(L.Callback):
     """Knows, on all ranks alike, whether the step that is being made is to be the last of this start.
 
     A signal only sets a flag. The ranks agree on it once a step, so that all of them stop at the same one; a second signal, a
@@ -72,7 +72,7 @@ class Stopping(L.Callback):
         return self._signal
 
     @classmethod
-    def of(cls, trainer: Any) -> "Stopping":
+    def of(cls, trainer: Any) -> "GracefulStop":
         """The run's."""
         return next(callback for callback in trainer.callbacks if isinstance(callback, cls))
 
@@ -130,7 +130,7 @@ class Stopping(L.Callback):
                 if not self._signal:
                     self._signal, self._signal_at = number[0], time.monotonic()
                     name = signal.Signals(number[0]).name
-                    Terminal.of(trainer).note(
+                    ConsoleLogger.of(trainer).note(
                         f"{name}: this step is finished and saved; once more ends at once", style="bold"
                     )
                 elif time.monotonic() - self._signal_at > _ONE_SIGNAL:

@@ -9,13 +9,13 @@ import lightning as L
 
 from callbacks.validation_perplexity import ValidationPerplexity
 from gpt_lightning.durable_files import write_durably
-from gpt_lightning.jsonl import rows_of
-from gpt_lightning.loggers.jsonl_metrics import MetricsFile
+from gpt_lightning.jsonl import iterate_rows
+from gpt_lightning.loggers.jsonl_metrics import JsonlMetrics
 
 PRUNED = "pruned.json"  # in the run directory: after which step, and why
 
 
-class Pruned(Exception):
+class RunPruned(Exception):
     """The run has ended before its last step, as others were ahead of it: nothing is left to do."""
 
     def __init__(self, pruned: dict[str, Any]) -> None:
@@ -68,16 +68,16 @@ class MedianPruning(L.Callback):
         pruned = {"step": step, "loss": loss, "median": statistics.median(losses), "against": self._against}
         if trainer.is_global_zero:
             for logger in trainer.loggers:
-                if isinstance(logger, MetricsFile):
+                if isinstance(logger, JsonlMetrics):
                     logger.lines.sync()
             write_durably(Path(trainer.default_root_dir) / PRUNED, pruned)
-        raise Pruned(pruned)
+        raise RunPruned(pruned)
 
     def _read(self, run: Path) -> dict[int, list[float]]:
         """By step, the losses of the other runs."""
         losses: dict[int, list[float]] = {}
         for name in self._against:
-            for row in rows_of(run.parent / name / "metrics.jsonl", having=b'"val/loss/mean"'):
+            for row in iterate_rows(run.parent / name / "metrics.jsonl", having=b'"val/loss/mean"'):
                 if "val/loss/mean" in row:
                     losses.setdefault(row["step"], []).append(row["val/loss/mean"])
         return losses

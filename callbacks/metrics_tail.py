@@ -9,10 +9,10 @@ import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
 
 from callbacks.throughput import Throughput
-from gpt_lightning.jsonl import rows_of
+from gpt_lightning.jsonl import iterate_rows
 
 
-class RowReader(L.Callback, ABC):
+class MetricsTail(L.Callback, ABC):
     """Calls `take` with the rows that a run has written, from its first one on; it must stand behind RunLog.
 
     So a start that goes on, or that takes up a further place, brings that up to date first: metrics.jsonl is the truth.
@@ -39,4 +39,4 @@ class RowReader(L.Callback, ABC):
         if size > self._offset:
             begin, self._offset = self._offset, size
             with Throughput.paused(trainer):
-                self.take(trainer, rows_of(path, begin=begin))
+                self.take(trainer, iterate_rows(path, begin=begin))

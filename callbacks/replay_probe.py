@@ -12,7 +12,7 @@ import lightning as L
 import numpy as np
 
 
-class DietLog(L.Callback):
+class SampleOrderLog(L.Callback):
     """Writes a line for every sequence that the model is given: `diet/<time>_rank<n>.jsonl` for each start and each rank.
 
     A line is [place, source, start, crc32]: the place of the sequence in the run as its step, rank and micro-batch say; where its
@@ -41,7 +41,7 @@ class DietLog(L.Callback):
                 file.write(json.dumps([first + row, order.sources[k], start, checksum]) + "\n")
 
 
-class SuddenEnd(L.Callback):
+class KillAtStep(L.Callback):
     """Kills the process of a run's first start, as if the power failed, when step `at` (0 is the first) is on its way."""
 
     def __init__(self, *, at: int) -> None:

@@ -8,13 +8,13 @@ import lightning as L
 
 from callbacks.step_callback import StepCallback
 from callbacks.throughput import Throughput
-from gpt_lightning.console import visible
+from gpt_lightning.console import escape_control_characters
 from gpt_lightning.generation import Sampling, generate
-from gpt_lightning.loggers.console_logger import Terminal
-from gpt_lightning.loggers.jsonl_file import LineFile
+from gpt_lightning.loggers.console_logger import ConsoleLogger
+from gpt_lightning.loggers.jsonl_file import JsonlFile
 from gpt_lightning.loggers.tensorboard import TensorBoard
 from gpt_lightning.model import GPT
-from gpt_lightning.sharding import whole_model
+from gpt_lightning.sharding import unsharded_model
 from gpt_lightning.tokenizer import Message
 
 
@@ -53,15 +53,15 @@ class Samples(StepCallback):
             self._sampling = Sampling(temperature=temperature, top_k=top_k)
         except ValueError as error:
             raise ValueError(f"callbacks.samples.{error}") from error
-        self.lines = LineFile(Path())
+        self.lines = JsonlFile(Path())
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self.lines = LineFile(Path(trainer.default_root_dir) / "samples.jsonl")
+        self.lines = JsonlFile(Path(trainer.default_root_dir) / "samples.jsonl")
 
     def on_step(self, trainer: L.Trainer, module: Any) -> None:
         module.settle()
         with Throughput.paused(trainer):
-            model = whole_model(module.model, keep=trainer.is_global_zero)
+            model = unsharded_model(module.model, keep=trainer.is_global_zero)
             if model is not None:
                 self._sample(trainer, model)
 
@@ -79,17 +79,19 @@ class Samples(StepCallback):
             max_new_tokens=self._max_new_tokens,
             sampling=replace(self._sampling, seed=step),
         )
-        terminal = Terminal.of(trainer)
+        terminal = ConsoleLogger.of(trainer)
         responses: list[tuple[str, str]] = []
         for n, (prompt, answer) in enumerate(zip(self._prompts + self._chat_prompts, answers, strict=True)):
             response = tokenizer.decode(answer)
             row = {"step": step, "prompt": prompt, "chat": n >= len(self._prompts), "response": response}
             terminal.complain("samples.jsonl", self.lines.append_row(row))
             responses.append((prompt, response))
-            text = visible(f"{prompt}→{response}").replace("\n", "\n    ")  # as code, so that no character is Markdown
+            text = escape_control_characters(f"{prompt}→{response}").replace(
+                "\n", "\n    "
+            )  # as code, so that no character is Markdown
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoard):
-                    logger.write("add_text", f"samples/{visible(prompt)}", f"    {text}", step)
+                    logger.write("add_text", f"samples/{escape_control_characters(prompt)}", f"    {text}", step)
         terminal.samples(step, responses)
 
 

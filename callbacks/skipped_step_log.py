@@ -7,14 +7,14 @@ from typing import Any
 import lightning as L
 
 from callbacks.step_callback import StepCallback
-from gpt_lightning.lit_gpt import NotFinite
-from gpt_lightning.loggers.console_logger import Terminal
-from gpt_lightning.loggers.jsonl_file import LineFile
+from gpt_lightning.lit_gpt import NonFiniteLossError
+from gpt_lightning.loggers.console_logger import ConsoleLogger
+from gpt_lightning.loggers.jsonl_file import JsonlFile
 
 _NAMED = 4  # sequences in the terminal's line; faults.jsonl has all
 
 
-class Faults(StepCallback):
+class SkippedStepLog(StepCallback):
     """Notes steps that changed no weight, and the sequences of one that ended the run: on the terminal and in faults.jsonl.
 
     A resume takes nothing out of that file: what has happened may not happen again, as where a device was at fault.
@@ -22,19 +22,19 @@ class Faults(StepCallback):
 
     def __init__(self) -> None:
         super().__init__(every=1)
-        self.lines = LineFile(Path())
+        self.lines = JsonlFile(Path())
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self.lines = LineFile(Path(trainer.default_root_dir) / "faults.jsonl")
+        self.lines = JsonlFile(Path(trainer.default_root_dir) / "faults.jsonl")
 
     def on_step(self, trainer: L.Trainer, module: Any) -> None:
         if module.left_out and trainer.is_global_zero:
             step = trainer.global_step
-            Terminal.of(trainer).note(f"step {step} was left out: {module.left_out}", style="bold red")
+            ConsoleLogger.of(trainer).note(f"step {step} was left out: {module.left_out}", style="bold red")
             self._record(trainer, {"step": step, "fault": "left out", "why": module.left_out})
 
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
-        if not isinstance(exception, NotFinite) or not trainer.is_global_zero:
+        if not isinstance(exception, NonFiniteLossError) or not trainer.is_global_zero:
             return
         sequences = _sequences(trainer, exception)
         named = [f"{source} {sequence} (epoch {epoch})" for _, source, epoch, sequence in sequences[:_NAMED]]
@@ -45,7 +45,7 @@ class Faults(StepCallback):
             "gradient": "the loss is finite, the gradient is not",
             "update": "loss and gradient are finite, the weights after the update are not",
         }[exception.what]
-        Terminal.of(trainer).note(
+        ConsoleLogger.of(trainer).note(
             f"{what}. The sequences: {', '.join(named)}{more}. Start the same command again; if it ends here once more, lower "
             "optimizer.lr.",
             style="bold red",
@@ -60,10 +60,10 @@ class Faults(StepCallback):
 
     def _record(self, trainer: L.Trainer, row: dict[str, Any]) -> None:
         when = {"time": time.strftime("%Y-%m-%d %H:%M:%S")}
-        Terminal.of(trainer).complain("faults.jsonl", self.lines.append_row(when | row))
+        ConsoleLogger.of(trainer).complain("faults.jsonl", self.lines.append_row(when | row))
 
 
-def _sequences(trainer: L.Trainer, fault: NotFinite) -> list[tuple[int, str, int, int]]:
+def _sequences(trainer: L.Trainer, fault: NonFiniteLossError) -> list[tuple[int, str, int, int]]:
     """(place in the run, source, epoch, sequence) of all that may have caused it."""
     order: Any = trainer.datamodule.order  # type: ignore[attr-defined]
     of_rank = order.global_batch // trainer.world_size

@@ -7,8 +7,8 @@ from typing import Any
 import lightning as L
 
 from callbacks.step_callback import StepCallback, log_metrics
-from gpt_lightning.loggers.console_logger import Terminal
-from gpt_lightning.loggers.jsonl_metrics import MetricsFile
+from gpt_lightning.loggers.console_logger import ConsoleLogger
+from gpt_lightning.loggers.jsonl_metrics import JsonlMetrics
 
 _MEMORY = (
     0.98  # of the smoothed loss: what a step weighs after another one, so that it is about the mean of the last 50
@@ -16,7 +16,7 @@ _MEMORY = (
 _COLUMNS = 100
 
 
-class RunLog(StepCallback):
+class StepLog(StepCallback):
     """Logs what LitGPT says of a step and prints a line for people; it must stand behind all callbacks that log.
 
     The loss in brackets is smoothed: a mean of all steps so far in which each weighs 2 % less than the one after it.
@@ -27,7 +27,7 @@ class RunLog(StepCallback):
         metrics_file: where the rows go.
     """
 
-    def __init__(self, *, every: int, terminal: Terminal, metrics_file: MetricsFile) -> None:
+    def __init__(self, *, every: int, terminal: ConsoleLogger, metrics_file: JsonlMetrics) -> None:
         super().__init__(every=every)
         self.terminal = terminal
         self._metrics_file = metrics_file
@@ -59,7 +59,7 @@ class RunLog(StepCallback):
         seconds = (time.perf_counter() - self._began[0]) / (trainer.global_step - self._began[1])
         left = seconds * (trainer.max_steps - trainer.global_step)
         smoothed = self._smoothed[0] / self._smoothed[1] if self._smoothed[1] else row["train/loss"]
-        self.terminal.note(line_of_step(row, smoothed=smoothed, left=left), style="")
+        self.terminal.note(format_step_line(row, smoothed=smoothed, left=left), style="")
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self.terminal.say_in_progress("validating after step")
@@ -89,14 +89,14 @@ class RunLog(StepCallback):
         self.terminal.complain("metrics.jsonl", self._metrics_file.end_step(trainer.global_step))
 
 
-class EndOfStep(L.Callback):
+class WriteMetricsAtStepEnd(L.Callback):
     """Ends the row of a step before any callback logs something of the next one; it must stand first.
 
     Args:
         run_log: of the run.
     """
 
-    def __init__(self, run_log: RunLog) -> None:
+    def __init__(self, run_log: StepLog) -> None:
         self._run_log = run_log
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
@@ -104,7 +104,7 @@ class EndOfStep(L.Callback):
             self._run_log.end_step(trainer)
 
 
-def line_of_step(row: Mapping[str, float], *, smoothed: float, left: float) -> str:
+def format_step_line(row: Mapping[str, float], *, smoothed: float, left: float) -> str:
     """What a person is told of a logged step; it fits 100 columns, and leaves the MFU out where it otherwise would not.
 
     Args:
@@ -113,7 +113,7 @@ def line_of_step(row: Mapping[str, float], *, smoothed: float, left: float) -> s
         left: seconds until the run is done.
     """
     begin = f"step {row['step']:6d} | loss {_short(row['train/loss'])} ({_short(smoothed)}) | lr {row['train/lr']:.2e}"
-    end = f" | {duration(left)} left"
+    end = f" | {format_seconds(left)} left"
     speed = row.get("speed/tokens_per_s")
     if speed is not None:
         begin += f" | {speed:,.0f} tokens/s" if speed < 1e8 else f" | {speed:.2e} tokens/s"
@@ -127,7 +127,7 @@ def _short(loss: float) -> str:
     return f"{loss:.1e}".replace("e+0", "e").replace("e+", "e") if "e" in text else text
 
 
-def duration(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """As people say it."""
     minutes = round(seconds / 60)
     if minutes < 1:

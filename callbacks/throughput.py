@@ -12,7 +12,7 @@ import torch
 
 from analysis.compute_estimate import NUMBER_FORMATS, flops_per_token, peak_flops
 from callbacks.step_callback import StepCallback, log_metrics
-from gpt_lightning.data_wait_profiler import DataWait
+from gpt_lightning.data_wait_profiler import DataWaitProfiler
 
 
 class Throughput(StepCallback):
@@ -100,4 +100,4 @@ class Throughput(StepCallback):
 def _waited(trainer: L.Trainer) -> float:
     """Seconds that this rank has waited for data."""
     clock: Any = trainer.profiler  # type: ignore[attr-defined]
-    return clock.seconds if isinstance(clock, DataWait) else 0.0
+    return clock.seconds if isinstance(clock, DataWaitProfiler) else 0.0

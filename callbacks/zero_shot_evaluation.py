@@ -7,16 +7,16 @@ import lightning as L
 
 from callbacks.step_callback import StepCallback, log_metrics
 from callbacks.throughput import Throughput
-from data_modules.corpora import open_records
-from gpt_lightning.evaluation import QuestionTemplate, Score, batches, score
-from gpt_lightning.evaluation.scored_tasks import ScoredTask, question_task, questions_in
-from gpt_lightning.loggers.console_logger import Terminal
-from gpt_lightning.sharding import whole_model
+from data_modules.corpora import open_task_records
+from gpt_lightning.evaluation import QuestionTemplate, Score, batch_requests, score_requests
+from gpt_lightning.evaluation.scored_tasks import ScoredTask, question_task, read_questions
+from gpt_lightning.loggers.console_logger import ConsoleLogger
+from gpt_lightning.sharding import unsharded_model
 
 _BATCH_TOKENS = 8192  # that are read at once
 
 
-class ZeroShot(StepCallback):
+class ZeroShotEvaluation(StepCallback):
     """Logs `zero_shot/<task>_<protocol>_<questions>_every_<every>/<metric>`: a name that says what it is of.
 
     The questions are always the same ones, spread evenly over the task's. The first rank asks them, and the others wait.
@@ -54,8 +54,8 @@ class ZeroShot(StepCallback):
         """
         if self._opened is not None or not trainer.is_global_zero:
             return
-        rows, origin = open_records(self._path, self._task["hub"])
-        questions, left_out = questions_in(rows, QuestionTemplate.of(self._task), limit=self._n_questions)
+        rows, origin = open_task_records(self._path, self._task["hub"])
+        questions, left_out = read_questions(rows, QuestionTemplate.of(self._task), limit=self._n_questions)
         self._opened = question_task(
             self._name,
             questions,
@@ -69,18 +69,18 @@ class ZeroShot(StepCallback):
     def on_step(self, trainer: L.Trainer, module: Any) -> None:
         module.settle()
         with Throughput.paused(trainer):
-            model = whole_model(module.model, keep=trainer.is_global_zero)
+            model = unsharded_model(module.model, keep=trainer.is_global_zero)
             if model is None or self._opened is None:
                 return
             requests = self._opened.requests
             scores: dict[int, Score] = {}
-            for group in batches(requests, batch_tokens=_BATCH_TOKENS):
-                scores |= zip(group, score(model, [requests[n] for n in group]), strict=True)
+            for group in batch_requests(requests, batch_tokens=_BATCH_TOKENS):
+                scores |= zip(group, score_requests(model, [requests[n] for n in group]), strict=True)
             figures = self._opened.figures([scores[n] for n in range(len(requests))])
             prefix = f"zero_shot/{self._name}_{self._task['protocol']}_{figures['acc'].n}_every_{self.every}"
             log_metrics(trainer, {f"{prefix}/{metric}": figure.value for metric, figure in figures.items()})
             accuracy = figures["acc"]
-            Terminal.of(trainer).note(
+            ConsoleLogger.of(trainer).note(
                 f"  {self._name} ({self._task['protocol']}): acc {accuracy.value:.3f}, 95 % from {accuracy.low:.3f} to "
                 f"{accuracy.high:.3f} ({accuracy.n:,} questions)",
                 style="green",

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_modules.mix_weights import as_shares, is_number, raised_to
+from data_modules.mix_weights import apply_floor, is_number, normalize_weights
 
 SMOOTHING = 0.1  # gamma of both means
 CREDIT = 0.5  # s
@@ -27,7 +27,7 @@ _LEAST_POINTS = 3  # of a curve with three unknowns
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ado:
+class AdoPolicy:
     """When weights are updated, and how far they may move.
 
     Raises:
@@ -74,7 +74,7 @@ class Ado:
         return step - begun >= max(1, self.every // 10) or step % self.every == 0
 
 
-class Curve(NamedTuple):
+class LossCurve(NamedTuple):
     """The training loss of one source, over consecutive stretches of steps."""
 
     tokens: np.ndarray  # (points,) float64: of the whole run, by the middle of each stretch
@@ -82,7 +82,7 @@ class Curve(NamedTuple):
     bearing: np.ndarray  # (points,) float64: loss-bearing tokens that they are summed over
 
 
-class Fit(NamedTuple):
+class CurveFit(NamedTuple):
     """L(n) = eps + beta n^-alpha."""
 
     alpha: float
@@ -98,7 +98,7 @@ class Fit(NamedTuple):
         return self.alpha * (self.loss(n) - self.eps) / n
 
 
-def fit(tokens: np.ndarray, losses: np.ndarray, importance: np.ndarray) -> Fit:
+def fit_curves(tokens: np.ndarray, losses: np.ndarray, importance: np.ndarray) -> CurveFit:
     """The law with eps, beta >= 0 and alpha on a grid whose weighted squared residuals are the least.
 
     Args:
@@ -120,19 +120,19 @@ def fit(tokens: np.ndarray, losses: np.ndarray, importance: np.ndarray) -> Fit:
     residuals = ((eps[:, None] + beta[:, None] * x - losses) ** 2) @ share
     best = int(residuals.argmin())
     alpha = float(_ALPHAS[best])
-    return Fit(alpha, float(beta[best] * largest**alpha), float(eps[best]))
+    return CurveFit(alpha, float(beta[best] * largest**alpha), float(eps[best]))
 
 
-def fit_curve(curve: Curve, *, leave_out: float) -> Fit | None:
+def fit_curve(curve: LossCurve, *, leave_out: float) -> CurveFit | None:
     """The law of a source, from its points after `leave_out` tokens; None: there are too few."""
     seen = (curve.bearing > 0) & (curve.tokens > leave_out)
     if seen.sum() < _LEAST_POINTS:
         return None
-    return fit(curve.tokens[seen], curve.nats[seen] / curve.bearing[seen], curve.bearing[seen])
+    return fit_curves(curve.tokens[seen], curve.nats[seen] / curve.bearing[seen], curve.bearing[seen])
 
 
-def updated_weights(
-    fits: Mapping[str, Fit | None],
+def update_mix_weights(
+    fits: Mapping[str, CurveFit | None],
     *,
     tokens: float,
     prior: Mapping[str, float],
@@ -162,9 +162,9 @@ def updated_weights(
     preference = dict(prior)
     if math.fsum(pull.values()) > 0:
         known = math.fsum(prior[source] for source in pull)
-        preference |= {source: known * part for source, part in as_shares(pull).items()}
+        preference |= {source: known * part for source, part in normalize_weights(pull).items()}
     moved = {source: SMOOTHING * preference[source] + (1 - SMOOTHING) * mean[source] for source in prior}
-    return _in_units(raised_to(floors, as_shares(moved)), floors)
+    return _in_units(apply_floor(floors, normalize_weights(moved)), floors)
 
 
 def _in_units(weights: Mapping[str, float], floors: Mapping[str, float]) -> dict[str, float]:

@@ -17,7 +17,7 @@ from data_modules.exact_shares import ONE, SHARE_BITS, ExactShares
 _NEVER = np.iinfo(np.int64).max
 
 
-def at_borders(shares: ExactShares) -> np.ndarray | None:
+def apportion_at_block_ends(shares: ExactShares) -> np.ndarray | None:
     """Sequences drawn before each border of the blocks: (borders, sources) int64, each share rounded down or up.
 
     None: there is no such schedule, which can only be where something was owed at the beginning.
@@ -32,7 +32,7 @@ def at_borders(shares: ExactShares) -> np.ndarray | None:
     return None if counts is None else np.concatenate([np.zeros_like(counts[:1]), counts])
 
 
-def in_block(ends: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+def apportion_within_block(ends: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """Sequences drawn by the end of each step of a block, (steps, sources) int64.
 
     Args:

@@ -20,7 +20,7 @@ class Batch(NamedTuple):
     borders: Tensor | None = None  # (documents + 1,) int32, see `document_borders`; None: documents see each other
 
 
-def as_tensors(raw: RawBatch) -> Batch:
+def to_tensors(raw: RawBatch) -> Batch:
     """The same sequences as tensors."""
     return Batch(
         token_ids=torch.from_numpy(raw.ids[:, :-1].astype(np.int64)),

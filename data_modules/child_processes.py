@@ -21,14 +21,14 @@ from typing import Any, NamedTuple
 _NOT_FOR_CHILDREN = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
-class Child(NamedTuple):
+class ChildProcess(NamedTuple):
     """A child process, and our end of its pipe."""
 
     process: SpawnProcess
     connection: Connection
 
 
-class Children:
+class ChildProcesses:
     """Child processes that all do the same.
 
     Args:
@@ -40,7 +40,7 @@ class Children:
     def __init__(self, work: Callable[[Any, Connection], None], argument: Any, number: int) -> None:
         context = multiprocessing.get_context("spawn")
         pickled = pickle.dumps((work, argument), protocol=pickle.HIGHEST_PROTOCOL)
-        self.all: list[Child] = []
+        self.all: list[ChildProcess] = []
         self.end = Finalize(self, _kill, args=(self.all,), exitpriority=10)
         """Leave nothing of them, whatever they are doing; also when this object or the program ends."""
         resource_tracker.ensure_running()  # as the first of them would do, and let the signals through again
@@ -48,7 +48,7 @@ class Children:
             for _ in range(number):
                 ours, theirs = context.Pipe()
                 process = context.Process(target=_live, args=(pickled, theirs), daemon=True)
-                self.all.append(Child(process, ours))
+                self.all.append(ChildProcess(process, ours))
                 process.start()
                 theirs.close()
 
@@ -62,7 +62,7 @@ def _signals_wait() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _kill(children: list[Child]) -> None:
+def _kill(children: list[ChildProcess]) -> None:
     for process, _ in children:
         if process.pid is not None:  # else it could not be started
             process.kill()

@@ -16,8 +16,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from data_modules.ado import Ado
-from data_modules.mix_weights import as_shares, check_weights, is_number, raised_to
+from data_modules.ado import AdoPolicy
+from data_modules.mix_weights import apply_floor, check_weights, is_number, normalize_weights
 
 Unit = Literal["fraction", "steps", "tokens"]
 Interpolation = Literal["step", "linear", "cosine"]
@@ -73,7 +73,7 @@ class Curriculum:
     """What happens where the weights ask for more than `max_epochs`: refuse to start; go on repeating; redistribute, from the
     step on in which a source reaches its limit, its share to the others by their weights; or spread the limit, scaling the
     source's weights down over the whole run so that it lasts to the end."""
-    ado: Ado | None = None
+    ado: AdoPolicy | None = None
     """How the weights follow the losses, from the one keyframe on; None: they do not."""
 
     def __post_init__(self) -> None:
@@ -117,10 +117,10 @@ class Curriculum:
                 if not is_number(value) or value < 0 or (key == "max_epochs" and value == 0):
                     least = "above 0" if key == "max_epochs" else "0 or more"
                     raise ValueError(f"curriculum.{key}.{name} is {value!r}: it must be a number, {least}.")
-        if self.ado is not None and not isinstance(self.ado, Ado):
+        if self.ado is not None and not isinstance(self.ado, AdoPolicy):
             if not isinstance(self.ado, Mapping):
                 raise ValueError(f"curriculum.ado is {self.ado!r}: it must have every, warmup and floor, or be null.")
-            object.__setattr__(self, "ado", Ado(**self.ado))
+            object.__setattr__(self, "ado", AdoPolicy(**self.ado))
         if self.ado:
             self._check_ado(self.ado, named)
         if sum(self.replay.values()) >= 1:
@@ -128,7 +128,7 @@ class Curriculum:
                 f"curriculum.replay adds up to {sum(self.replay.values()):g}: it must leave some of each step."
             )
 
-    def _check_ado(self, ado: Ado, named: Mapping[str, Any]) -> None:
+    def _check_ado(self, ado: AdoPolicy, named: Mapping[str, Any]) -> None:
         if len(self.keyframes) > 1 or self.replay:
             raise ValueError(
                 f"curriculum.ado begins with the weights of one keyframe, and there are {', '.join(self.keyframes)}"
@@ -160,7 +160,7 @@ class Curriculum:
     def _blends(self) -> dict[str, dict[str, float]]:
         """Shares of the sources of each mix."""
         everyone = dict.fromkeys((source for mix in self.mixes.values() for source in mix), 1.0)
-        return {name: as_shares(mix) for name, mix in ({"all": everyone} | dict(self.mixes)).items() if mix}
+        return {name: normalize_weights(mix) for name, mix in ({"all": everyone} | dict(self.mixes)).items() if mix}
 
     def by_source(self, weights: Mapping[str, float]) -> dict[str, float]:
         """The same weights with every mix taken apart into its sources."""
@@ -274,9 +274,9 @@ def _pinned(curriculum: Curriculum) -> list[list[float]]:
     seen: set[str] = set()
     rows = []
     for frame in curriculum._frames.values():
-        shares = as_shares(curriculum.by_source(frame.weights))
+        shares = normalize_weights(curriculum.by_source(frame.weights))
         seen |= {source for source, share in shares.items() if share > 0}
-        shares = raised_to({source: floor for source, floor in floors.items() if source in seen}, shares)
+        shares = apply_floor({source: floor for source, floor in floors.items() if source in seen}, shares)
         rows.append([shares.get(source, 0.0) for source in curriculum.sources])
     return rows
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from data_modules.curriculum import Curriculum
-from data_modules.sample_order import Exhausted
+from data_modules.sample_order import SourceExhaustedError
 
 _Section = Mapping[str, Any]  # `curriculum` of the config
 _Change = tuple[_Section, dict[str, float]]  # the section as it would be, and what to type for it
@@ -15,7 +15,9 @@ _HALVINGS = 12
 _ROUNDS = 20
 
 
-def smallest_change(curriculum: _Section, refused: Exhausted, plan: Callable[[Curriculum], object]) -> list[str]:
+def smallest_change(
+    curriculum: _Section, refused: SourceExhaustedError, plan: Callable[[Curriculum], object]
+) -> list[str]:
     """The settings of the changed curriculum, as they are typed, found by planning again and again.
 
     Where a source exceeds its limit, it is its weight that is lowered, in every keyframe and mix alike, or, of a run that is
@@ -39,7 +41,7 @@ def smallest_change(curriculum: _Section, refused: Exhausted, plan: Callable[[Cu
         settings |= changes
         try:
             plan(Curriculum(**curriculum))
-        except Exhausted as another:
+        except SourceExhaustedError as another:
             refused = another
         else:
             return [f"curriculum.{name}={value:g}" for name, value in settings.items()]

@@ -17,12 +17,12 @@ import numpy as np
 
 from data_modules import apportionment
 from data_modules.curriculum import ResolvedCurriculum
-from data_modules.exact_shares import ONE, SHARE_BITS, ExactShares, spread
+from data_modules.exact_shares import ONE, SHARE_BITS, ExactShares, spread_over_sources
 
 _BLOCKS_KEPT = 16
 
 
-class Segment:
+class CurriculumSegment:
     """One curriculum, from a step of the run on.
 
     Args:
@@ -97,7 +97,7 @@ class Segment:
             carried = owed[self._columns]
             if carried.sum() == 0 and (carried <= room * ONE).all():
                 self.shares = self._exact_shares(left, carried)
-                borders = apportionment.at_borders(self.shares)
+                borders = apportionment.apportion_at_block_ends(self.shares)
                 if borders is not None:
                     self._at_borders = borders
                     return
@@ -112,7 +112,7 @@ class Segment:
             if len(self._blocks) == _BLOCKS_KEPT:
                 del self._blocks[next(iter(self._blocks))]
             before, after = self._at_borders[block : block + 2]
-            self._blocks[block] = apportionment.in_block(self.shares.in_block(block), before, after)
+            self._blocks[block] = apportionment.apportion_within_block(self.shares.in_block(block), before, after)
         return self._blocks[block]
 
     def _exact_shares(self, limits: Mapping[str, int], owed: np.ndarray) -> ExactShares:
@@ -122,7 +122,7 @@ class Segment:
             "limits": limits,
         }
         spreads = self.curriculum.curriculum.on_exhausted == "spread"
-        factors = spread(self.curriculum, **common) if spreads else {}
+        factors = spread_over_sources(self.curriculum, **common) if spreads else {}
         return ExactShares(self.curriculum, **common, factors=factors, owed=owed)
 
 

@@ -17,7 +17,7 @@ _AT_ONCE = 16_384  # steps
 _BLOCKS = 4096  # at most: runs that are no longer are blocks of one step
 
 
-class RanOut(ValueError):
+class SourceRanOut(ValueError):
     """At some step no source that has weight has any sequence left."""
 
     def __init__(self, step: int) -> None:
@@ -112,7 +112,7 @@ class ExactShares:
             weights = np.where(has_left, weights * self._factors, 0.0)
             total = sum(weights.T)  # one source after the other: the same sum on every machine
             if not np.all(total > 0):
-                raise RanOut(step + int(np.argmin(total > 0)))
+                raise SourceRanOut(step + int(np.argmin(total > 0)))
             weights = weights / np.asarray(total)[:, None]
         units = np.rint(weights * ONE).astype(np.int64)
         largest = units.argmax(axis=1)
@@ -134,7 +134,7 @@ class ExactShares:
         return due
 
 
-def spread(
+def spread_over_sources(
     curriculum: ResolvedCurriculum, *, global_batch: int, first_step: int, limits: Mapping[str, int]
 ) -> dict[str, float]:
     """Factors of the weights by which every source with a limit lasts to the end of the run (UniMax, arXiv:2304.09151).

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 
-class Parts:
+class ConcatenatedArrays:
     """One long array that lies in parts."""
 
     def __init__(self, parts: Sequence[np.ndarray]) -> None:
@@ -21,10 +21,12 @@ class Parts:
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """A copy of what lies from `start` to `stop`."""
-        return Windows([self], np.zeros(1, dtype=np.int64), np.array([start]), np.array([stop])).join(slice(None))
+        return WindowGatherer([self], np.zeros(1, dtype=np.int64), np.array([start]), np.array([stop])).join(
+            slice(None)
+        )
 
 
-class Windows:
+class WindowGatherer:
     """Windows of some arrays, each filled up with zeros where a length is given.
 
     Args:
@@ -36,7 +38,12 @@ class Windows:
     """
 
     def __init__(
-        self, arrays: Sequence[Parts], of: np.ndarray, starts: np.ndarray, stops: np.ndarray, length: int | None = None
+        self,
+        arrays: Sequence[ConcatenatedArrays],
+        of: np.ndarray,
+        starts: np.ndarray,
+        stops: np.ndarray,
+        length: int | None = None,
     ) -> None:
         parts = [part for array in arrays for part in array.parts]
         first = np.empty(len(of), dtype=np.int64)  # the part in which a window begins

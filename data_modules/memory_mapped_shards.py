@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from data_modules.gather_windows import Parts
+from data_modules.gather_windows import ConcatenatedArrays
 from data_modules.sequence_borders import sequence_borders
-from data_modules.shard_files import ShardFile, files_of_source, files_of_split, read_information, unlisted_files
-from data_modules.shard_integrity import damages_of, refusal
+from data_modules.shard_files import ShardFile, files_of_source, files_of_split, read_source_json, unlisted_files
+from data_modules.shard_integrity import damage_message, find_source_damage
 
 
 class TokenStream:
@@ -35,9 +35,9 @@ class TokenStream:
         tokens = [file.open() for file in files if not file.masks]
         masks = [file.open() for file in files if file.masks]
         self._n_tokens = sum(map(len, tokens))
-        self.ids = Parts([np.array([eot_id], dtype=tokens[0].dtype if tokens else np.uint16), *tokens])
+        self.ids = ConcatenatedArrays([np.array([eot_id], dtype=tokens[0].dtype if tokens else np.uint16), *tokens])
         """The stream's ids behind one end-of-text: position p of the stream is its p + 1."""
-        self.mask = Parts(masks if self.masked else [np.broadcast_to(np.True_, self._n_tokens)])
+        self.mask = ConcatenatedArrays(masks if self.masked else [np.broadcast_to(np.True_, self._n_tokens)])
         """Whether each token of the stream bears loss."""
 
     def __reduce__(self) -> tuple[Any, tuple[()]]:
@@ -95,10 +95,10 @@ class SourceShards:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.information = read_information(folder)
+        self.information = read_source_json(folder)
         if misfits := [misfit for file in files_of_source(folder, self.information) if (misfit := file.misfit())]:
             unlisted = [f"{path} is not in source.json" for path in unlisted_files(folder, self.information)]
-            raise ValueError(f"{refusal(folder, misfits + unlisted)}.")
+            raise ValueError(f"{damage_message(folder, misfits + unlisted)}.")
         self.states = {file: file.state for file in files_of_source(folder, self.information)}
         """What each of its files was, see `ShardFile.state`, before anything of it was read."""
         self.name: str = self.information["source"]
@@ -119,7 +119,7 @@ class SourceShards:
     def changed(self) -> list[str]:
         """A clause for each file with another content than source.json says, of those that were touched; others may be."""
         touched = {file: file.state for file in self.touched()}  # before they are read
-        found = damages_of([*touched], self.information, with_sha256=False)
+        found = find_source_damage([*touched], self.information, with_sha256=False)
         if not found:
             self.states |= touched
         return found
@@ -128,7 +128,7 @@ class SourceShards:
         """The same of those that were touched since they had these states, by name."""
         names = {file: self._name_of(file) for file in self.states}
         touched = [file for file, name in names.items() if states.get(name, self.states[file]) != self.states[file]]
-        return damages_of(touched, self.information, with_sha256=False)
+        return find_source_damage(touched, self.information, with_sha256=False)
 
     def _name_of(self, file: ShardFile) -> str:
         inside = file.path.is_relative_to(self.folder)

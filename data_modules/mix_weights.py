@@ -24,13 +24,13 @@ def is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def as_shares(weights: Mapping[str, float]) -> dict[str, float]:
+def normalize_weights(weights: Mapping[str, float]) -> dict[str, float]:
     """The same weights, adding up to 1."""
     total = math.fsum(weights.values())
     return {source: weight / total for source, weight in weights.items()}
 
 
-def raised_to(floors: Mapping[str, float], shares: Mapping[str, float]) -> dict[str, float]:
+def apply_floor(floors: Mapping[str, float], shares: Mapping[str, float]) -> dict[str, float]:
     """The shares with those below their floor raised to it, at the expense of all others by weight."""
     raised: dict[str, float] = {}
     while True:

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from data_modules.batch import Batch, as_tensors
+from data_modules.batch import Batch, to_tensors
 from data_modules.memory_mapped_shards import SourceShards, TokenStream
-from data_modules.prefetching import ReadAhead
+from data_modules.prefetching import BatchPrefetcher
 from data_modules.sample_order import SampleOrder
-from data_modules.shard_integrity import DataChangedError, refusal
-from data_modules.training_batches import Cut, TrainingBatches, ValidationBatches
+from data_modules.shard_integrity import DataChangedError, damage_message
+from data_modules.training_batches import RankSlice, TrainingBatches, ValidationBatches
 from gpt_lightning.tokenizer import Tokenizer
 
 _ENDLESS = 2**40  # micro-batches: the run's one epoch ends by its number of steps, never by its data
@@ -63,7 +63,7 @@ class MixedDataModule(L.LightningDataModule):
         self.told_to_stop: Callable[[], bool] = lambda: False
         """Whether the run was told to stop: then it waits for a process that reads ahead no longer than it must."""
         self._training_batches: TrainingBatches | None = None
-        self._read_ahead: ReadAhead | None = None
+        self._read_ahead: BatchPrefetcher | None = None
         if not isinstance(workers, int) or workers < 0:
             raise ValueError(f"data.workers is {workers!r}: it must be a number of processes, 0 or more.")
         if val_sequences is not None and (not isinstance(val_sequences, int) or val_sequences < 1):
@@ -127,8 +127,8 @@ class MixedDataModule(L.LightningDataModule):
         changed = {source.folder: clauses for source in self.sources.values() if (clauses := source.changed())}
         for folder, clauses in changed.items():
             raise DataChangedError(
-                f"data was changed while it was trained on: {refusal(folder, clauses)}. Then start the same command again: it "
-                "goes on from the newest checkpoint, as the steps after it may have seen the change."
+                f"data was changed while it was trained on: {damage_message(folder, clauses)}. Then start the same "
+                "command again: it goes on from the newest checkpoint, as the steps after it may have seen the change."
             )
 
     def go_on_with(self, order: SampleOrder) -> None:
@@ -163,7 +163,7 @@ class MixedDataModule(L.LightningDataModule):
         borders = [self.train_borders[name] for name in self.sources]
         self._training_batches = TrainingBatches(self.order, streams, borders, cut)
         if self.workers:
-            self._read_ahead = ReadAhead(
+            self._read_ahead = BatchPrefetcher(
                 self._training_batches,
                 self.workers,
                 told_to_stop=lambda: self.told_to_stop(),
@@ -190,9 +190,11 @@ class MixedDataModule(L.LightningDataModule):
         if self._read_ahead:
             self._read_ahead.end()
 
-    def _cut(self) -> Cut:
+    def _cut(self) -> RankSlice:
         assert self.trainer is not None
-        return Cut(self.max_seq_len, self.micro_batch, self.trainer.global_rank, self.trainer.world_size, self.eot_id)
+        return RankSlice(
+            self.max_seq_len, self.micro_batch, self.trainer.global_rank, self.trainer.world_size, self.eot_id
+        )
 
 
 def _loader(batches: Any, sampler: Sampler | range) -> DataLoader:
@@ -200,7 +202,7 @@ def _loader(batches: Any, sampler: Sampler | range) -> DataLoader:
         batches,
         sampler=sampler,
         batch_size=None,  # its items are whole micro-batches
-        collate_fn=as_tensors,  # type: ignore[arg-type]  # typed for lists of items, and an item is a whole micro-batch
+        collate_fn=to_tensors,  # type: ignore[arg-type]  # typed for lists of items, and an item is a whole micro-batch
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # of its own: PyTorch draws a number at each start, also of a validation
     )

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from queue import Empty, SimpleQueue
 
-from data_modules.child_processes import Child, Children
+from data_modules.child_processes import ChildProcess, ChildProcesses
 from data_modules.sequence_reader import RawBatch
 from data_modules.training_batches import TrainingBatches
 
@@ -27,7 +27,7 @@ class ReaderLostError(Exception):
     exit_code = os.EX_TEMPFAIL
 
 
-class ReadAhead:
+class BatchPrefetcher:
     """The micro-batches of a `TrainingBatches` one after the other, from any of them on.
 
     Args:
@@ -51,7 +51,7 @@ class ReadAhead:
         self._told_to_stop, self._check_files = told_to_stop, check_files
         self._next: int | None = None  # the micro-batch that is asked for next
         try:
-            self._children = Children(_read, batches, workers)
+            self._children = ChildProcesses(_read, batches, workers)
         except ConnectionError as error:  # it was gone before it had heard what to do
             raise ReaderLostError(f"a process that reads the data ahead was gone at its start. {_GOES_ON}") from error
         self._readers = [_Reader(child) for child in self._children.all]
@@ -94,7 +94,7 @@ class ReadAhead:
 class _Reader:
     """A process that reads, and a thread here that takes its answers as they come."""
 
-    def __init__(self, child: Child) -> None:
+    def __init__(self, child: ChildProcess) -> None:
         self.child = child
         self.answers: SimpleQueue[RawBatch | Exception | None] = SimpleQueue()
         """What it read, in the order in which it was asked; None: its pipe is closed."""

@@ -23,12 +23,12 @@ from typing import NamedTuple
 import numpy as np
 
 from data_modules.curriculum import ResolvedCurriculum
-from data_modules.curriculum_segment import Segment
-from data_modules.exact_shares import ONE, RanOut
+from data_modules.curriculum_segment import CurriculumSegment
+from data_modules.exact_shares import ONE, SourceRanOut
 from data_modules.keyed_permutation import permutation_key, permute
 
 
-class Located(NamedTuple):
+class SampleLocation(NamedTuple):
     """Where sequences are, each array (n,) int64."""
 
     source: np.ndarray  # index into the order's `sources`
@@ -36,7 +36,7 @@ class Located(NamedTuple):
     sequence: np.ndarray
 
 
-class Exhausted(ValueError):
+class SourceExhaustedError(ValueError):
     """The plan asks for more of a source than it may give."""
 
     def __init__(self, fact: str, *, source: str | None) -> None:
@@ -47,7 +47,7 @@ class Exhausted(ValueError):
         """The one whose limit is exceeded; None: all that have weight have ended."""
 
 
-Update = tuple[int, Mapping[str, float]]
+MixWeightUpdate = tuple[int, Mapping[str, float]]
 """(step, weights of all sources): what holds from that step on."""
 
 
@@ -75,7 +75,7 @@ class SampleOrder:
         global_batch: int,
         seed: int,
         after: "tuple[SampleOrder, int] | None" = None,
-        updates: Sequence[Update] = (),
+        updates: Sequence[MixWeightUpdate] = (),
     ) -> None:
         before, self.first_step = after or (None, 0)
         earlier: tuple[str, ...] = before.sources if before else ()
@@ -95,7 +95,7 @@ class SampleOrder:
                 raise ValueError("an order can only go on with the same global batch, seed and sequences.")
         self.history: tuple[SampleOrder, ...] = (*(before.history if before else ()), self)
         """The orders that this one went on from, the oldest first, and itself."""
-        self.updates: tuple[Update, ...] = ()
+        self.updates: tuple[MixWeightUpdate, ...] = ()
         """Those of its own curriculum, so far."""
         drawn = np.zeros(len(self.sources), dtype=np.int64)  # before this order began
         if before:
@@ -104,7 +104,7 @@ class SampleOrder:
         past = [one for one in before._settled if one.first_step < self.first_step] if before else []
         if updates and updates[0][0] == self.first_step:
             self.updates, updates = (updates[0],), updates[1:]
-        self._settled: list[Segment] = [*past, self._segment(self._weights(), self.first_step, drawn)]
+        self._settled: list[CurriculumSegment] = [*past, self._segment(self._weights(), self.first_step, drawn)]
         for step, weights in updates:
             self._update(step, weights)
         self._refuse_exhaustion()
@@ -192,7 +192,7 @@ class SampleOrder:
         source, epoch, sequence = self.locate_many(np.array([i]))
         return self.sources[source[0]], int(epoch[0]), int(sequence[0])
 
-    def locate_many(self, indices: np.ndarray) -> Located:
+    def locate_many(self, indices: np.ndarray) -> SampleLocation:
         """`locate` for (n,) global indices at once."""
         if len(indices) and (indices.min() < 0 or indices.max() >= self.steps * self.global_batch):
             raise IndexError(f"sequences {indices.min()} to {indices.max()} lie outside the run's {self.steps} steps")
@@ -206,7 +206,7 @@ class SampleOrder:
         # how many of its source's sequences are drawn before it in the whole run
         number = after[row, source] - ends[row, source] + drawn
         epoch, place = np.divmod(number, self._lengths[source])
-        return Located(source, epoch, self._permuted(source, epoch, place))
+        return SampleLocation(source, epoch, self._permuted(source, epoch, place))
 
     def first_of_epoch(self, source: str, epoch: int, n: int) -> np.ndarray:
         """The first `n` sequences that an epoch draws of a source, (n,) int64."""
@@ -226,7 +226,7 @@ class SampleOrder:
         return self._settled[-1].limits
 
     @cached_property
-    def _ahead(self) -> Segment:
+    def _ahead(self) -> CurriculumSegment:
         """What lies beyond the next update, as if there was none."""
         return self._segment(self._weights(), self.settled, *self._handed_on(), until=self.steps)
 
@@ -235,7 +235,7 @@ class SampleOrder:
         begins = [segment.first_step for segment in self._settled]
         return np.searchsorted([*begins, self.settled + 1], steps, side="right") - 1
 
-    def _at(self, number: int) -> Segment:
+    def _at(self, number: int) -> CurriculumSegment:
         return self._settled[number] if number < len(self._settled) else self._ahead
 
     def _update(self, step: int, weights: Mapping[str, float]) -> None:
@@ -264,13 +264,13 @@ class SampleOrder:
         owed: np.ndarray | None = None,
         *,
         until: int | None = None,
-    ) -> Segment:
+    ) -> CurriculumSegment:
         """From a step to the next update, or `until` a later one."""
         ado = self.curriculum.curriculum.ado
         end = until or (ado.next_update(first_step, steps=self.steps) if ado else self.steps)
         curriculum = self.curriculum if end == self.steps and weights is None else self.curriculum.held(weights, end)
         try:
-            return Segment(
+            return CurriculumSegment(
                 curriculum,
                 first_step=first_step,
                 sequences=self.sequences,
@@ -278,8 +278,8 @@ class SampleOrder:
                 drawn=drawn,
                 owed=owed,
             )
-        except RanOut as error:
-            raise Exhausted(f"{error} ({self.curriculum.place(error.step)})", source=None) from error
+        except SourceRanOut as error:
+            raise SourceExhaustedError(f"{error} ({self.curriculum.place(error.step)})", source=None) from error
 
     def _refuse_exhaustion(self) -> None:
         rules = self.curriculum.curriculum
@@ -292,7 +292,7 @@ class SampleOrder:
             if drawn[source] > most:
                 step = self.reached(source, most)
                 assert step is not None
-                raise Exhausted(
+                raise SourceExhaustedError(
                     f"curriculum.max_epochs.{source} is {rules.limits[source]:g}, and the plan draws "
                     f"{drawn[source] / self.sequences[source]:.2f} epochs of it (the limit is reached after step {step:,} of "
                     f"{self.steps:,}, {self.curriculum.place(step - 1)})",

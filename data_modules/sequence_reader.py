@@ -4,12 +4,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_modules.gather_windows import Windows
+from data_modules.gather_windows import WindowGatherer
 from data_modules.memory_mapped_shards import TokenStream
 
 
 class RawBatch(NamedTuple):
-    """A micro-batch as it is read; `data_modules.batch.as_tensors` makes of it what a training step is given."""
+    """A micro-batch as it is read; `data_modules.batch.to_tensors` makes of it what a training step is given."""
 
     ids: np.ndarray  # (batch, time + 1) uint16 or uint32: the inputs and, shifted by one, the targets
     mask: np.ndarray | None  # (batch, time) bool: does the target bear loss? None: all of them do
@@ -45,9 +45,11 @@ class SequenceReader:
         self._starts, stops = np.ascontiguousarray(windows.T)
         self._length = max_seq_len + 1  # the inputs and, shifted by one, the targets
         ids = [stream.ids for stream in streams]
-        self._ids = Windows(ids, sources, self._starts, stops + 1, self._length)  # ids begin one position earlier
+        self._ids = WindowGatherer(
+            ids, sources, self._starts, stops + 1, self._length
+        )  # ids begin one position earlier
         masks = [stream.mask for stream in streams]
-        self._mask = Windows(masks, sources, self._starts, stops, max_seq_len) if masked else None
+        self._mask = WindowGatherer(masks, sources, self._starts, stops, max_seq_len) if masked else None
 
     def batch(self, rows: slice) -> RawBatch:
         """Some of the sequences."""

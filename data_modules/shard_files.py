@@ -120,7 +120,7 @@ def unlisted_files(folder: Path, information: Mapping[str, Any]) -> list[Path]:
     return sorted(there - {file.path for file in files})
 
 
-def read_information(folder: Path) -> dict[str, Any]:
+def read_source_json(folder: Path) -> dict[str, Any]:
     """What the source.json of a folder says.
 
     Raises:
@@ -146,7 +146,7 @@ def read_information(folder: Path) -> dict[str, Any]:
     return information
 
 
-def sealed(information: Mapping[str, Any]) -> dict[str, Any]:
+def with_checksum(information: Mapping[str, Any]) -> dict[str, Any]:
     """The content of a source.json with a hash of all of it in it, which is read from JSON the same as it is here."""
     return {**information, _SEAL: _sha256_of_the_rest(information)}
 

@@ -61,7 +61,7 @@ class DataChangedError(Exception):
     exit_code = os.EX_NOINPUT
 
 
-def damages(folder: Path, information: Mapping[str, Any], *, with_sha256: bool) -> list[str]:
+def find_damage(folder: Path, information: Mapping[str, Any], *, with_sha256: bool) -> list[str]:
     """What is wrong with the shards of a source, in a clause each that names the file and the bytes.
 
     Args:
@@ -70,11 +70,11 @@ def damages(folder: Path, information: Mapping[str, Any], *, with_sha256: bool) 
         with_sha256: compare these too. The crc32 find whatever happens by chance, and where, in less than half the time; a file
             that has none is compared by its sha256 in either case.
     """
-    clauses = damages_of(files_of_source(folder, information), information, with_sha256=with_sha256)
+    clauses = find_source_damage(files_of_source(folder, information), information, with_sha256=with_sha256)
     return clauses + [f"{path} is not in source.json" for path in unlisted_files(folder, information)]
 
 
-def damages_of(files: Sequence[ShardFile], information: Mapping[str, Any], *, with_sha256: bool) -> list[str]:
+def find_source_damage(files: Sequence[ShardFile], information: Mapping[str, Any], *, with_sha256: bool) -> list[str]:
     """The same of some of its files."""
     misfits = {file: misfit for file in files if (misfit := file.misfit())}
     pieces = [piece for file in files if file not in misfits for piece in _pieces(file, with_sha256)]
@@ -88,7 +88,7 @@ def damages_of(files: Sequence[ShardFile], information: Mapping[str, Any], *, wi
     return [clause for clause in clauses if clause]
 
 
-def refusal(folder: Path, found: Sequence[str]) -> str:
+def damage_message(folder: Path, found: Sequence[str]) -> str:
     """The sentence that says it all and what to do about it."""
     more = f"; and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
     return f"{'; '.join(found[:_NAMED])}{more}: put back what was there, or delete {folder} and prepare it again"

@@ -11,7 +11,7 @@ from data_modules.memory_mapped_shards import SourceShards, TokenStream
 from gpt_lightning.tokenizer import Tokenizer
 
 
-def summary(information: Mapping[str, Any]) -> str:
+def source_summary(information: Mapping[str, Any]) -> str:
     """What a source.json counts, in a line."""
     train, val = information["splits"]["train"], information["splits"]["val"]
     n_bytes = train["bytes"] + val["bytes"]
@@ -29,7 +29,7 @@ def summary(information: Mapping[str, Any]) -> str:
     return text
 
 
-def describe(source: SourceShards, max_seq_len: int) -> dict[str, str]:
+def describe_source(source: SourceShards, max_seq_len: int) -> dict[str, str]:
     """What there is to say of a source beside its counts, each with a word before it."""
     information = source.information
     lengths = document_lengths(source.train)
@@ -44,7 +44,7 @@ def describe(source: SourceShards, max_seq_len: int) -> dict[str, str]:
         "split": f"{information['split']['rule']}, val_fraction {information['split']['val_fraction']}",
         "loss": " and ".join(of_splits) + " bear it",
         "documents": f"{low:,} to {high:,} tokens, median {median:,}",
-        "padding": f"{padding(source.train, max_seq_len):.1%} of sequences of {max_seq_len:,} tokens",
+        "padding": f"{padding_share(source.train, max_seq_len):.1%} of sequences of {max_seq_len:,} tokens",
         "bad": f"{information.get('bad_records', {}).get('count', 0):,} records left out",
     }
 
@@ -64,7 +64,7 @@ def random_sequences(stream: TokenStream, max_seq_len: int, n: int, *, seed: int
     return [(int(borders[j]), int(borders[j + 1])) for j in sorted(chosen.tolist())]
 
 
-def pieces(stream: TokenStream, start: int, stop: int, tokenizer: Tokenizer) -> Iterator[tuple[str, bool]]:
+def token_texts(stream: TokenStream, start: int, stop: int, tokenizer: Tokenizer) -> Iterator[tuple[str, bool]]:
     """The text of the tokens `start` to `stop`, cut where the mask changes: (text, does it bear loss?)."""
     ids, mask = stream.read(start, stop), stream.read_mask(start, stop)
     borders = [0, *(np.flatnonzero(np.diff(mask)) + 1).tolist(), len(ids)]
@@ -72,7 +72,7 @@ def pieces(stream: TokenStream, start: int, stop: int, tokenizer: Tokenizer) -> 
         yield tokenizer.decode(ids[first:last].tolist()), bool(mask[first])
 
 
-def padding(stream: TokenStream, max_seq_len: int) -> float:
+def padding_share(stream: TokenStream, max_seq_len: int) -> float:
     """Share of the training sequences' places that no token fills."""
     borders = stream.sequences(max_seq_len, whole=True)
     n_sequences = len(borders) - 1

@@ -33,7 +33,7 @@ class SourcePlan:
     """Its share of those in the last tenth."""
 
 
-def plan_diet(order: SampleOrder, loss_bearing: Mapping[str, np.ndarray | float]) -> dict[str, SourcePlan]:
+def plan_sources(order: SampleOrder, loss_bearing: Mapping[str, np.ndarray | float]) -> dict[str, SourcePlan]:
     """What the run draws of each source, as the ledger will find it.
 
     Args:

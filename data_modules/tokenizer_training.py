@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from data_modules.corpora.corpus import BadRecord, Corpus, text_of
-from data_modules.preparation.validation_split import first_position, for_validation, position_of
+from data_modules.corpora.corpus import BadRecord, Corpus, document_text
+from data_modules.preparation.validation_split import first_position, is_validation, split_position
 from gpt_lightning.tokenizer import Tokenizer
 
 
-def texts_of(corpus: Corpus, *, val_fraction: float, for_val: bool, mb: float | None) -> Iterator[str]:
+def training_texts(corpus: Corpus, *, val_fraction: float, for_val: bool, mb: float | None) -> Iterator[str]:
     """The texts of a corpus's training or validation documents, until they are `mb` megabytes; None: all.
 
     A tokenizer must not have seen what a model is validated with. Bad records are left to those who prepare the source.
@@ -21,8 +21,8 @@ def texts_of(corpus: Corpus, *, val_fraction: float, for_val: bool, mb: float | 
             for _, document in corpus.documents(file, chunk):
                 if isinstance(document, BadRecord):
                     continue
-                text = text_of(document)
-                if for_validation(np.array(position_of(text)), val_fraction, first) == for_val:
+                text = document_text(document)
+                if is_validation(np.array(split_position(text)), val_fraction, first) == for_val:
                     n_bytes += len(text.encode())
                     yield text
             if mb is not None and n_bytes >= mb * 1e6:

@@ -16,7 +16,7 @@ from data_modules.sequence_reader import RawBatch, SequenceReader
 _LOCATED_AT_ONCE = 4096  # sequences: looking up a few at a time would cost as much as reading them
 
 
-class Cut(NamedTuple):
+class RankSlice(NamedTuple):
     """How sequences are cut into micro-batches for one rank."""
 
     max_seq_len: int  # tokens in a sequence
@@ -37,7 +37,7 @@ class TrainingBatches:
     """
 
     def __init__(
-        self, order: SampleOrder, streams: Sequence[TokenStream], borders: Sequence[np.ndarray], cut: Cut
+        self, order: SampleOrder, streams: Sequence[TokenStream], borders: Sequence[np.ndarray], cut: RankSlice
     ) -> None:
         self.order = order
         self._streams = list(streams)
@@ -96,7 +96,7 @@ class ValidationBatches:
         cut: how they are cut.
     """
 
-    def __init__(self, stream: TokenStream, windows: np.ndarray, source_index: int, cut: Cut) -> None:
+    def __init__(self, stream: TokenStream, windows: np.ndarray, source_index: int, cut: RankSlice) -> None:
         self._stream = stream
         self._windows = windows
         self._source_index = source_index

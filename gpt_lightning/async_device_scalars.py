@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-class DeviceNumbers:
+class AsyncDeviceScalars:
     """Copies numbers to the host without waiting; `read` waits for them, but for nothing that the device is asked to do later.
 
     Args:

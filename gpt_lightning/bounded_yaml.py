@@ -8,7 +8,7 @@ MAX_SIZE = 100_000
 """Values, each alias counted as all that it stands for; a text counts once more for every 64 characters."""
 
 
-def check_yaml(text: str) -> None:
+def check_yaml_bounds(text: str) -> None:
     """Look over a YAML text before it is read. What is read of it afterwards is bounded by its size and depth.
 
     Raises:

@@ -18,7 +18,7 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 from torch import Tensor
 
-from gpt_lightning.durable_files import make_folder, sync, sync_folder
+from gpt_lightning.durable_files import make_folder, sync_file, sync_folder
 
 _CURRICULUM = {"curriculum": dict, "steps": int, "from_step": int}
 _OF_A_RUN = {
@@ -42,11 +42,11 @@ def read_checkpoint(path: Path, *, map_location: Any = "cpu", mmap: bool = False
     """
     if not path.is_file():
         raise ValueError(f"there is no checkpoint {path}.")
-    verify(path)
+    verify_checkpoint(path)
     return _load(path, map_location=map_location, mmap=mmap)
 
 
-class Passport(NamedTuple):
+class CheckpointMetadata(NamedTuple):
     """What a checkpoint says of the run that it belongs to."""
 
     step: int  # steps that are completed
@@ -55,7 +55,7 @@ class Passport(NamedTuple):
     averaged: bool  # it holds an average of the weights in their place, and them beside it
 
 
-def read_passport(path: Path) -> Passport:
+def read_checkpoint_metadata(path: Path) -> CheckpointMetadata:
     """What a checkpoint that was verified says of its run; the tensors stay on the disk.
 
     Raises:
@@ -64,7 +64,7 @@ def read_passport(path: Path) -> Passport:
     checkpoint = _load(path, map_location="cpu", mmap=True)
     if misfit := _misfit(checkpoint, _OF_A_RUN, "it"):
         raise ValueError(f"{path} is no checkpoint of a run: {misfit}.")
-    return Passport(
+    return CheckpointMetadata(
         checkpoint["global_step"], checkpoint["diet"], checkpoint.get("config", {}), "averaging_state" in checkpoint
     )
 
@@ -75,7 +75,7 @@ def read_optimizer_state(path: Path) -> dict[str, Any]:
     return dict(state)
 
 
-def verify(path: Path) -> None:
+def verify_checkpoint(path: Path) -> None:
     """Compare a checkpoint with its manifest.
 
     Raises:
@@ -84,7 +84,7 @@ def verify(path: Path) -> None:
     manifest = path.with_suffix(".json")
     if not manifest.is_file():
         raise ValueError(f"{path} lacks its manifest {manifest.name}, against which it is verified: copy both.")
-    if not verifies(path):
+    if not is_valid_checkpoint(path):
         named = _file_of(manifest)
         if named not in (None, path.name):
             raise ValueError(f"{manifest} is the manifest of {named}: a checkpoint and its manifest keep their names.")
@@ -98,7 +98,7 @@ def _file_of(manifest: Path) -> str | None:
     return None
 
 
-def verifies(path: Path) -> bool:
+def is_valid_checkpoint(path: Path) -> bool:
     """Whether a checkpoint agrees with its manifest.
 
     Raises:
@@ -114,7 +114,7 @@ def verifies(path: Path) -> bool:
         return False
 
 
-def fingerprint(weights: Mapping[str, Tensor]) -> str:
+def checkpoint_fingerprint(weights: Mapping[str, Tensor]) -> str:
     """sha256 over names and bits."""
     digest = hashlib.sha256()
     for name, weight in weights.items():
@@ -144,7 +144,7 @@ class VerifiedCheckpointIO(CheckpointIO):
             with temporary.open("wb") as file:
                 hashing = _HashingFile(file)
                 hashing.save(checkpoint)
-                sync(file)
+                sync_file(file)
             manifest = {
                 "file": path.name,
                 "sha256": hashing.sha256,
@@ -153,7 +153,7 @@ class VerifiedCheckpointIO(CheckpointIO):
             }
             with staged_manifest.open("w") as text_file:
                 json.dump(manifest, text_file, indent=2)
-                sync(text_file)
+                sync_file(text_file)
             staged_manifest.replace(path.with_suffix(".json"))
             temporary.replace(path)
             sync_folder(path.parent)

@@ -13,8 +13,8 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from gpt_lightning.checkpoint import verifies
-from gpt_lightning.durable_files import make_folder, sync, sync_folder
+from gpt_lightning.checkpoint import is_valid_checkpoint
+from gpt_lightning.durable_files import make_folder, sync_file, sync_folder
 
 _UNPRUNED = ("best", "permanent")
 
@@ -24,53 +24,53 @@ def checkpoint_path(folder: Path, step: int) -> Path:
     return folder / f"step_{step:08d}.pt"
 
 
-def step_of(path: Path) -> int:
+def checkpoint_step(path: Path) -> int:
     """The completed steps that a checkpoint's name says."""
     return int(path.stem.removeprefix("step_"))
 
 
-def checkpoints_in(folder: Path) -> list[Path]:
+def list_checkpoints(folder: Path) -> list[Path]:
     """All of a run's checkpoints, verified or not, the newest first; of equal ones that which lies in `folder` itself."""
     found = [path for place in (".", *_UNPRUNED) for path in _files(folder / place, "pt")]
-    return sorted(found, key=step_of, reverse=True)
+    return sorted(found, key=checkpoint_step, reverse=True)
 
 
 def _files(folder: Path, ending: str) -> list[Path]:
     """Those that a run has saved, the newest last; a copy that somebody has named otherwise is not ours to count or remove."""
     saved = [path for path in folder.glob(f"step_*.{ending}") if re.fullmatch(r"step_\d{8,}", path.stem)]
-    return sorted(saved, key=step_of)
+    return sorted(saved, key=checkpoint_step)
 
 
-class Search(NamedTuple):
+class CheckpointSearch(NamedTuple):
     """What a folder of checkpoints has."""
 
     newest_valid: Path | None
     damaged: list[Path]  # newer ones, which do not agree with their manifests
 
 
-def search(folder: Path) -> Search:
+def search_checkpoints(folder: Path) -> CheckpointSearch:
     """The newest checkpoint of `folder` that agrees with its manifest, and those that had to be passed over."""
     damaged: list[Path] = []
-    for path in checkpoints_in(folder):
-        if verifies(path):
-            return Search(path, damaged)
+    for path in list_checkpoints(folder):
+        if is_valid_checkpoint(path):
+            return CheckpointSearch(path, damaged)
         damaged.append(path)
-    return Search(None, damaged)
+    return CheckpointSearch(None, damaged)
 
 
 def newest_valid_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint of `folder` that agrees with its manifest; None if none does."""
-    return search(folder).newest_valid
+    return search_checkpoints(folder).newest_valid
 
 
-def prune(folder: Path, *, keep: int) -> None:
+def prune_checkpoints(folder: Path, *, keep: int) -> None:
     """Remove all but the `keep` newest checkpoints, and what interrupted writes have left behind."""
     for path in _files(folder, "pt")[:-keep]:
-        remove(path)
-    sweep(folder)
+        remove_checkpoint(path)
+    remove_partial_files(folder)
 
 
-def sweep(folder: Path) -> None:
+def remove_partial_files(folder: Path) -> None:
     """Remove what interrupted writes have left behind."""
     for place in (folder, *(folder / name for name in _UNPRUNED)):
         orphans = (path for path in _files(place, "json") if not path.with_suffix(".pt").exists())
@@ -78,20 +78,20 @@ def sweep(folder: Path) -> None:
             path.unlink()
 
 
-def remove(path: Path) -> None:
+def remove_checkpoint(path: Path) -> None:
     """Remove a checkpoint; a kill in between leaves a manifest, which says that there was one and is swept."""
     path.unlink()
     path.with_suffix(".json").unlink(missing_ok=True)
 
 
-def remove_all_but(path: Path) -> None:
+def keep_only(path: Path) -> None:
     """Remove the other checkpoints of a folder."""
     for other in _files(path.parent, "pt"):
         if other != path:
-            remove(other)
+            remove_checkpoint(other)
 
 
-def set_aside(path: Path) -> None:
+def set_aside_invalid(path: Path) -> None:
     """Take a damaged checkpoint out of the way, and leave it to be looked at."""
     manifest = path.with_suffix(".json")
     earlier = len([*path.parent.glob(f"{path.stem}.damaged"), *path.parent.glob(f"{path.stem}_again*[0-9].damaged")])
@@ -101,7 +101,7 @@ def set_aside(path: Path) -> None:
         manifest.replace(manifest.with_name(f"{name}.json.damaged"))
 
 
-def give_up(path: Path, folder: Path) -> None:
+def mark_superseded(path: Path, folder: Path) -> None:
     """Take a checkpoint out of the way that is not to be gone on from any more."""
     make_folder(folder)
     manifest = path.with_suffix(".json")
@@ -111,7 +111,7 @@ def give_up(path: Path, folder: Path) -> None:
     manifest.unlink(missing_ok=True)
 
 
-def keep_in(path: Path, folder: Path) -> None:
+def copy_to_permanent(path: Path, folder: Path) -> None:
     """Let a checkpoint lie in another folder too, without a second copy where the file system knows links."""
     make_folder(folder)
     for source in (path.with_suffix(".json"), path):
@@ -124,6 +124,6 @@ def keep_in(path: Path, folder: Path) -> None:
         except OSError:
             with temporary.open("wb") as copy, source.open("rb") as file:
                 shutil.copyfileobj(file, copy)
-                sync(copy)
+                sync_file(copy)
         temporary.replace(folder / source.name)
     sync_folder(folder)

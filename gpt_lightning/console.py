@@ -28,7 +28,7 @@ _VISIBLE |= {
 }  # bytes of a file name that are no text: no encoding has them
 
 
-def visible(text: str) -> str:
+def escape_control_characters(text: str) -> str:
     """The same text with a sign for each control character but tabs and ends of lines."""
     return text.translate(_VISIBLE)
 
@@ -45,7 +45,7 @@ def say(text: str = "", *, end: str = "\n", error: bool = False) -> None:
     if stream is None:
         return
     with suppress(OSError):
-        stream.write(_encodable(visible(text) + end, stream.encoding))
+        stream.write(_encodable(escape_control_characters(text) + end, stream.encoding))
         stream.flush()
 
 
@@ -62,14 +62,14 @@ class Console(rich.console.Console):
             yield segment if segment.control else segment._replace(text=self._shown(segment.text))
 
     def render_str(self, text: str, **settings: Any) -> Text:
-        return super().render_str(visible(text), **settings)  # before its width is measured
+        return super().render_str(escape_control_characters(text), **settings)  # before its width is measured
 
     def on_broken_pipe(self) -> None:
         """Say no more. (rich's own would end the program.)"""
         self.quiet = True
 
     def _shown(self, text: str) -> str:
-        return _encodable(visible(text), self.encoding)
+        return _encodable(escape_control_characters(text), self.encoding)
 
 
 class _Unheard(io.FileIO):
@@ -91,7 +91,7 @@ class _Unheard(io.FileIO):
         return len(whole)
 
 
-def open_unheard(
+def open_fault_tolerant_stream(
     descriptor: int, *, encoding: str | None = None, line_buffering: bool = True, write_through: bool = False
 ) -> io.TextIOWrapper:
     """A text stream to a descriptor that stays open: no write to it fails.
@@ -126,7 +126,7 @@ def guard_streams() -> None:
     sys.excepthook = _report
 
 
-def unwritten() -> OSError | None:
+def output_error() -> OSError | None:
     """Why something of what was printed is missing from standard output; None: nothing is, or its reader has gone."""
     with suppress(AttributeError, OSError):
         sys.stdout.flush()
@@ -148,10 +148,10 @@ def _guarded(stream: Any, original: Any, descriptor: int) -> Any:
     if stream is not original:
         return stream
     if stream is None:  # it was closed as Python began; a file may have its descriptor by now
-        return open_unheard(os.open(os.devnull, os.O_WRONLY))
+        return open_fault_tolerant_stream(os.open(os.devnull, os.O_WRONLY))
     with suppress(OSError):
         stream.flush()
-    return open_unheard(
+    return open_fault_tolerant_stream(
         descriptor,
         encoding=stream.encoding,
         line_buffering=stream.line_buffering,

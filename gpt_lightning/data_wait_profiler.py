@@ -5,7 +5,7 @@ import time
 from lightning.pytorch.profilers import Profiler
 
 
-class DataWait(Profiler):
+class DataWaitProfiler(Profiler):
     """A clock that runs while the training loop asks for its next micro-batch: nothing else is looked at."""
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from gpt_lightning.model.triton_check import triton_obstacle
+from gpt_lightning.model.triton_check import why_triton_is_unavailable
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true")
 
@@ -28,7 +28,7 @@ def choose_device(wanted: str) -> str:
     return wanted if wanted != "auto" else "cuda" if is_there else "cpu"
 
 
-def refuse_without_compiler(device: str) -> None:
+def check_compiler(device: str) -> None:
     """torch.compile writes C++ for a CPU, and Triton kernels for CUDA.
 
     Raises:
@@ -39,7 +39,7 @@ def refuse_without_compiler(device: str) -> None:
         raise ValueError(
             f"trainer.compile=true needs a C++ compiler on a CPU, and there is no {compiler}: install it, or train without."
         )
-    if device == "cuda" and (obstacle := triton_obstacle(device)):
+    if device == "cuda" and (obstacle := why_triton_is_unavailable(device)):
         raise ValueError(f"trainer.compile=true needs Triton on CUDA: {obstacle}, or train without.")
 
 
@@ -72,7 +72,7 @@ def precision_dtype(precision: str) -> torch.dtype:
 
 
 @contextmanager
-def deterministic(wanted: bool) -> Iterator[None]:
+def deterministic_algorithms(wanted: bool) -> Iterator[None]:
     """Inside, if it is wanted, torch takes only kernels that give the same bits each time.
 
     cuBLAS reads its workspace from the environment when the process makes its first product on CUDA: enter before.
@@ -104,7 +104,7 @@ def deterministic(wanted: bool) -> Iterator[None]:
             os.environ["CUBLAS_WORKSPACE_CONFIG"] = workspace
 
 
-def arithmetic() -> dict[str, str | int | None]:
+def arithmetic_settings() -> dict[str, str | int | None]:
     """What decides the last bits of a sum on this machine, besides the versions of packages."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []

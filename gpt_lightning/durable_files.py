@@ -17,7 +17,7 @@ from gpt_lightning.console import say
 
 
 @contextmanager
-def locked(folder: Path, *, doing: str = "prepared") -> Iterator[None]:
+def exclusive_lock(folder: Path, *, doing: str = "prepared") -> Iterator[None]:
     """Be the only process at work in a folder, which is made if need be, and unmade if nothing is in it at the end.
 
     The kernel holds the lock, so that it ends with its owner, however that dies; the file `owner` says who it is.
@@ -35,7 +35,7 @@ def locked(folder: Path, *, doing: str = "prepared") -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise ValueError(f"{folder} is being {doing} by {owner_of(folder)}: wait for it, or stop it.") from error
+        raise ValueError(f"{folder} is being {doing} by {lock_owner(folder)}: wait for it, or stop it.") from error
     try:
         with suppress(OSError):  # who cannot sign, as the disk is full, is the owner all the same
             since = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -52,7 +52,7 @@ def locked(folder: Path, *, doing: str = "prepared") -> Iterator[None]:
 
 
 @contextmanager
-def locked_in_turn(folder: Path, *, meanwhile: Callable[[], object]) -> Iterator[None]:
+def wait_for_lock(folder: Path, *, meanwhile: Callable[[], object]) -> Iterator[None]:
     """As `locked`, but wait for a process that is at work there.
 
     Args:
@@ -62,11 +62,11 @@ def locked_in_turn(folder: Path, *, meanwhile: Callable[[], object]) -> Iterator
     with ExitStack() as held:
         for times in count():
             try:
-                held.enter_context(locked(folder))
+                held.enter_context(exclusive_lock(folder))
                 break
             except ValueError:
                 if times == 0:
-                    say(f"{folder.parent} is being prepared by {owner_of(folder)}, which is waited for")
+                    say(f"{folder.parent} is being prepared by {lock_owner(folder)}, which is waited for")
                 meanwhile()
         yield
 
@@ -83,7 +83,7 @@ def is_locked(folder: Path) -> bool:
     return False
 
 
-def owner_of(folder: Path) -> str:
+def lock_owner(folder: Path) -> str:
     """Who is at work in a folder, as that process has signed."""
     with suppress(OSError):
         return (folder / "owner").read_text(encoding="utf-8") or "another process"
@@ -95,12 +95,12 @@ def write_durably(path: Path, content: dict[str, Any]) -> None:
     temporary = path.with_suffix(".tmp")
     with temporary.open("w", encoding="utf-8") as file:
         file.write(json.dumps(content, indent=2) + "\n")
-        sync(file)
+        sync_file(file)
     temporary.replace(path)
     sync_folder(path.parent)
 
 
-def sync(file: IO[Any]) -> None:
+def sync_file(file: IO[Any]) -> None:
     """Bring to the disk what was written into a file."""
     file.flush()
     os.fsync(file.fileno())

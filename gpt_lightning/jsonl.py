@@ -24,10 +24,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 def read_objects(path: Path) -> Iterator[dict[str, Any] | None]:
     """Each whole line of a JSON-lines file; None in the place of one that holds no object."""
     for block in whole_lines(path):
-        yield from objects_of(block)
+        yield from parse_objects(block)
 
 
-def objects_of(block: bytes) -> Iterator[dict[str, Any] | None]:
+def parse_objects(block: bytes) -> Iterator[dict[str, Any] | None]:
     """The same of some whole lines."""
     for line in block.split(b"\n")[:-1]:
         try:
@@ -37,7 +37,7 @@ def objects_of(block: bytes) -> Iterator[dict[str, Any] | None]:
         yield content if isinstance(content, dict) else None
 
 
-def rows_of(path: Path, *, begin: int = 0, having: bytes = b"") -> Iterator[dict[str, Any]]:
+def iterate_rows(path: Path, *, begin: int = 0, having: bytes = b"") -> Iterator[dict[str, Any]]:
     """The rows of a file from a byte on that have a text in them, one by one; what cannot be read is passed over."""
     with path.open("rb") as file:
         file.seek(begin)

@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from gpt_lightning.async_device_scalars import DeviceNumbers
+from gpt_lightning.async_device_scalars import AsyncDeviceScalars
 from gpt_lightning.model import GPT
-from gpt_lightning.optim import Spikes, apply_multipliers, parameter_groups, place_step_counts
-from gpt_lightning.sharding import own_parts, shard, total_norm
+from gpt_lightning.optim import SpikeDetector, apply_multipliers, parameter_groups, place_step_counters
+from gpt_lightning.sharding import local_shards, shard, total_norm
 
 
-class Sequences(Protocol):
+class SequenceBatch(Protocol):
     """What a batch must have; see `data_modules.Batch`."""
 
     token_ids: Tensor
@@ -33,11 +33,11 @@ class _StepInFlight(NamedTuple):
     step: int
     micro_nats: Tensor
     """(micro-batches,) of this rank."""
-    numbers: DeviceNumbers
+    numbers: AsyncDeviceScalars
     """Loss and gradient norm."""
 
 
-class NotFinite(FloatingPointError):
+class NonFiniteLossError(FloatingPointError):
     """The loss, the gradient or the update of a step is infinite or not a number, on all ranks alike. Nothing of it is kept.
 
     Attributes:
@@ -77,7 +77,7 @@ class LitGPT(L.LightningModule):
         schedule: step -> share of the peak learning rate.
         gradient_clip: the largest global gradient norm.
         seed: the run's.
-        skip_spikes: leave the weights as they are in steps whose loss or gradient norm stands out; see `Spikes`.
+        skip_spikes: leave the weights as they are in steps whose loss or gradient norm stands out; see `SpikeDetector`.
         settings: the run's, as its checkpoints keep them.
 
     Raises:
@@ -107,7 +107,7 @@ class LitGPT(L.LightningModule):
         self._seed = seed
         self._settings = settings or {}
         self._options: list[dict[str, Any]] = []  # of the optimizer's groups
-        self._spikes = Spikes() if skip_spikes else None
+        self._spikes = SpikeDetector() if skip_spikes else None
         self.left_out: str | None = None
         """Why the step just done changed no weight; None: it did."""
         self.sequence_nats = torch.zeros(0)
@@ -142,10 +142,10 @@ class LitGPT(L.LightningModule):
         for group, options in zip(self.trainer.optimizers[0].param_groups, self._options, strict=True):
             group |= options
             group["lr"] = group["initial_lr"] * share
-        place_step_counts(self.trainer.optimizers[0])
+        place_step_counters(self.trainer.optimizers[0])
         scheduler.base_lrs = [options["initial_lr"] for options in self._options]
 
-    def training_step(self, batch: Sequences, batch_idx: int) -> Tensor:
+    def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
         accumulation = self.trainer.accumulate_grad_batches
         micro = batch_idx % accumulation
         self._seed_dropout(micro)
@@ -173,13 +173,13 @@ class LitGPT(L.LightningModule):
         norm = total_norm(gradients) * to_mean
         loss = self._nats / self._tokens.clamp(min=1)
         self.settle()  # the step before
-        numbers = DeviceNumbers(torch.stack([loss, norm]))
+        numbers = AsyncDeviceScalars(torch.stack([loss, norm]))
         self._in_flight = _StepInFlight(self.trainer.global_step, torch.stack(self._micro_nats), numbers)
         if not self._reads_late():
             self.settle()
         if self.left_out is None:
             scale = to_mean * (self._gradient_clip / (norm + 1e-6)).clamp(max=1)
-            torch._foreach_mul_(own_parts(gradients), scale)
+            torch._foreach_mul_(local_shards(gradients), scale)
         else:
             for parameter in self.parameters():
                 parameter.grad = None  # for the optimizer, moments and weight decay included, there is nothing to do
@@ -216,7 +216,7 @@ class LitGPT(L.LightningModule):
     def on_train_end(self) -> None:
         self.settle()
 
-    def validation_step(self, batch: Sequences, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+    def validation_step(self, batch: SequenceBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Sum of nats, and loss-bearing tokens: sums, so that a shorter last batch weighs no more than it holds."""
         return {
             "nats": self.model.loss_sum(batch.token_ids, batch.targets, batch.mask, batch.borders).nats,
@@ -240,10 +240,10 @@ class LitGPT(L.LightningModule):
         self.settle()
         states = (value for optimizer in self.trainer.optimizers for value in optimizer.state.values())
         moments = [value for state in states for value in state.values() if isinstance(value, Tensor)]
-        parts = [part for part in own_parts([*self.parameters(), *moments]) if part.is_floating_point()]
+        parts = [part for part in local_shards([*self.parameters(), *moments]) if part.is_floating_point()]
         finite = all(bool(part.isfinite().all()) for part in parts)
         if not self.trainer.strategy.reduce_boolean_decision(finite, all=True):
-            raise NotFinite(self.trainer.global_step - 1, self._loss, self._gradient_norm, what="update")
+            raise NonFiniteLossError(self.trainer.global_step - 1, self._loss, self._gradient_norm, what="update")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["model_config"] = asdict(self.model.config)
@@ -277,14 +277,14 @@ class LitGPT(L.LightningModule):
         finite = nats.reshape(self.trainer.world_size, -1).isfinite()
         where = [(rank, micro) for rank, micro in (~finite).nonzero().tolist()]
         what = "gradient" if math.isfinite(self._loss) else "loss"
-        raise NotFinite(in_flight.step, self._loss, self._gradient_norm, what=what, micro_batches=where)
+        raise NonFiniteLossError(in_flight.step, self._loss, self._gradient_norm, what=what, micro_batches=where)
 
     def _seed_dropout(self, micro: int) -> None:
         place = f"{self._seed}/{self.trainer.global_step}/{micro}/{self.trainer.global_rank}"
         torch.manual_seed(int.from_bytes(blake2b(place.encode(), digest_size=8).digest(), "big") >> 1)
 
     @staticmethod
-    def _loss_bearing(batch: Sequences) -> Tensor:
+    def _loss_bearing(batch: SequenceBatch) -> Tensor:
         if batch.mask is None:
             return torch.full((), batch.targets.numel(), dtype=torch.float32, device=batch.targets.device)
         return batch.mask.sum(dtype=torch.float32)

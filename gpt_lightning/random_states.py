@@ -11,14 +11,14 @@ import numpy as np
 import torch
 
 
-def seed(number: int) -> None:
+def seed_all(number: int) -> None:
     """Begin all of them anew; CUDA's too."""
     random.seed(number)
     np.random.seed(number % 2**32)  # noqa: NPY002  # for those who draw from it
     torch.manual_seed(number)
 
 
-def collect() -> dict[str, Any]:
+def collect_states() -> dict[str, Any]:
     """The states of python, numpy, torch and, where there is one, this process's GPU."""
     version, state, gauss = random.getstate()
     numpy_state: Any = np.random.get_state(legacy=False)  # noqa: NPY002  # it is the state of others that is kept
@@ -30,7 +30,7 @@ def collect() -> dict[str, Any]:
     }
 
 
-def restore(states: dict[str, Any]) -> None:
+def restore_states(states: dict[str, Any]) -> None:
     """Go on from what `collect` gave."""
     version, state, gauss = states["python"]
     random.setstate((version, tuple(state), gauss))

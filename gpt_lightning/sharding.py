@@ -51,14 +51,14 @@ def is_sharded(model: GPT) -> bool:
     return any(isinstance(parameter, DTensor) for parameter in model.parameters())
 
 
-def own_parts(tensors: Iterable[Tensor]) -> list[Tensor]:
+def local_shards(tensors: Iterable[Tensor]) -> list[Tensor]:
     """What this rank holds of each tensor, sharing its memory: of one that is not sharded, all."""
     return [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
 
 
 def total_norm(tensors: list[Tensor]) -> Tensor:
     """The norm of all tensors together, a scalar: of sharded ones that of the whole, on every rank the same."""
-    norm = torch.nn.utils.get_total_norm(own_parts(tensors))
+    norm = torch.nn.utils.get_total_norm(local_shards(tensors))
     if not tensors or not isinstance(tensors[0], DTensor):
         return norm
     squares = norm.double().square()
@@ -67,7 +67,7 @@ def total_norm(tensors: list[Tensor]) -> Tensor:
 
 
 @torch.no_grad()
-def whole(tree: Any, *, keep: bool) -> Any:
+def unshard(tree: Any, *, keep: bool) -> Any:
     """The same nested dicts and lists with whole tensors on the CPU, gathered one by one: every rank must take part.
 
     Args:
@@ -88,7 +88,7 @@ def whole(tree: Any, *, keep: bool) -> Any:
     return tree_map(of, tree)
 
 
-def whole_model(model: GPT, *, keep: bool) -> GPT | None:
+def unsharded_model(model: GPT, *, keep: bool) -> GPT | None:
     """The model itself; of a sharded one a whole copy on the same device, for which every rank must take part.
 
     Args:
@@ -97,7 +97,7 @@ def whole_model(model: GPT, *, keep: bool) -> GPT | None:
     """
     if not is_sharded(model):
         return model if keep else None
-    weights = whole(model.state_dict(keep_vars=True), keep=keep)
+    weights = unshard(model.state_dict(keep_vars=True), keep=keep)
     if not keep:
         return None
     with torch.random.fork_rng(devices=[]):
@@ -129,14 +129,14 @@ class ShardedStrategy(ModelParallelStrategy):
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """On rank 0 the whole weights, on the others an empty dict."""
         assert self.lightning_module is not None
-        state = whole(self.lightning_module.state_dict(keep_vars=True), keep=self.is_global_zero)
+        state = unshard(self.lightning_module.state_dict(keep_vars=True), keep=self.is_global_zero)
         return state if self.is_global_zero else {}
 
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
         """On rank 0 what the optimizer would say if it held everything, on the others an empty dict."""
         if isinstance(optimizer, LightningOptimizer):
             optimizer = optimizer.optimizer
-        state = whole(optimizer.state_dict(), keep=self.is_global_zero)
+        state = unshard(optimizer.state_dict(), keep=self.is_global_zero)
         return state if self.is_global_zero else {}
 
     def setup_environment(self) -> None:

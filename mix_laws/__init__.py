@@ -4,24 +4,24 @@ runs of a sweep, or tables --read_mix_runs--> MixRuns --fit--> MixLaw --find_bes
 caps --design_mixes--> the mixes to run first
 """
 
-from mix_laws.best_mix_search import Aim, Best, find_best
-from mix_laws.console_report import report_mix_law
+from mix_laws.best_mix_search import BestMix, SearchTarget, find_best_mix
+from mix_laws.console_report import print_mix_law_report
 from mix_laws.curriculum_yaml import write_constant_mix
 from mix_laws.experiment_design import design_mixes
 from mix_laws.fit_data import MixRuns, read_mix_runs
-from mix_laws.mix_law import MixLaw, fit
-from mix_laws.mix_law_page import write_mix_law
+from mix_laws.mix_law import MixLaw, fit_mix_law
+from mix_laws.mix_law_page import write_mix_law_page
 
 __all__ = [
-    "Aim",
-    "Best",
+    "BestMix",
     "MixLaw",
     "MixRuns",
+    "SearchTarget",
     "design_mixes",
-    "find_best",
-    "fit",
+    "find_best_mix",
+    "fit_mix_law",
+    "print_mix_law_report",
     "read_mix_runs",
-    "report_mix_law",
     "write_constant_mix",
-    "write_mix_law",
+    "write_mix_law_page",
 ]

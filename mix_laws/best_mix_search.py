@@ -7,7 +7,7 @@ from scipy.optimize import minimize
 
 from mix_laws.cross_validation import CONFIDENCE
 from mix_laws.mix_law import MixLaw
-from mix_laws.simplex import capped, random_mixes
+from mix_laws.simplex import clip_to_caps, random_mixes
 
 _CANDIDATES = 2000
 _STARTS = 4
@@ -16,7 +16,7 @@ _AT_CAP = 1e-4
 
 
 @dataclass(frozen=True)
-class Aim:
+class SearchTarget:
     """What is to be least, and what a mix may be."""
 
     weights: np.ndarray  # (validation,), of the losses in their mean, summing to 1
@@ -33,7 +33,7 @@ class Aim:
 
 
 @dataclass(frozen=True)
-class Predicted:
+class PredictedLoss:
     """Weighted mean of the validation losses of a mix, nats, and the ends of the law's interval."""
 
     loss: float
@@ -42,20 +42,20 @@ class Predicted:
 
 
 @dataclass(frozen=True)
-class Best:
+class BestMix:
     """What the search found, beside the prior and the best run."""
 
     mix: np.ndarray  # (sources,)
     prior: np.ndarray  # (sources,), under the caps
     best_run: int
     """The run whose measured losses have the least weighted mean."""
-    aim: Aim
-    of_mix: Predicted
-    of_prior: Predicted
-    of_best_run: Predicted
-    to_prior: Predicted
+    aim: SearchTarget
+    of_mix: PredictedLoss
+    of_prior: PredictedLoss
+    of_best_run: PredictedLoss
+    to_prior: PredictedLoss
     """The mix minus the prior, law by law of the bootstrap, and without the luck of a mix that was chosen for looking best."""
-    to_best_run: Predicted
+    to_best_run: PredictedLoss
     bind: np.ndarray  # (sources,), whether the share is at its cap
 
     @property
@@ -69,7 +69,7 @@ class Best:
         return self.to_best_run.high < 0
 
 
-def find_best(law: MixLaw, aim: Aim) -> Best:
+def find_best_mix(law: MixLaw, aim: SearchTarget) -> BestMix:
     """Search the mixes under the caps for the least predicted loss plus closeness times divergence.
 
     With shares as they are in the exponent the search has one lowest point, as all its terms are convex; with their roots it
@@ -80,20 +80,20 @@ def find_best(law: MixLaw, aim: Aim) -> Best:
     """
     if aim.caps.sum() < 1 - 1e-9:
         raise ValueError(f"the caps of all sources sum to {aim.caps.sum():.3g}: no mix is below all of them.")
-    prior = capped(aim.prior, aim.caps)
+    prior = clip_to_caps(aim.prior, aim.caps)
     run = int((law.losses @ aim.weights).argmin())
 
     def value(mixes: np.ndarray) -> np.ndarray:
         return _weighted(law, mixes) @ aim.weights + aim.closeness * aim.divergence(mixes)
 
     candidates = random_mixes(_CANDIDATES, aim.caps, floor=0.0, seed=0)
-    starts = [prior, capped(law.ratios[run], aim.caps), *candidates[value(candidates).argsort()[:_STARTS]]]
+    starts = [prior, clip_to_caps(law.ratios[run], aim.caps), *candidates[value(candidates).argsort()[:_STARTS]]]
     found = np.array([*starts, *(_descend(law, aim, start) for start in starts)])
     mix = found[value(found).argmin()]
     named = np.array([mix, prior, law.ratios[run]])
     losses, draws = _weighted(law, named) @ aim.weights, _drawn(law, named) @ aim.weights  # (3,), (draws, 3)
     luck = [_luck(law, aim, candidates, other) for other in named[1:]]
-    return Best(
+    return BestMix(
         mix=mix,
         prior=prior,
         best_run=run,
@@ -107,7 +107,7 @@ def find_best(law: MixLaw, aim: Aim) -> Best:
     )
 
 
-def _descend(law: MixLaw, aim: Aim, start: np.ndarray) -> np.ndarray:
+def _descend(law: MixLaw, aim: SearchTarget, start: np.ndarray) -> np.ndarray:
     """From a mix to the lowest one near it, in the features of the law, in which it has a slope everywhere."""
     power = law.form.power
     t, level = law.t, law.parameters[:, 1 + len(start) :].sum(axis=1)
@@ -129,10 +129,10 @@ def _descend(law: MixLaw, aim: Aim, start: np.ndarray) -> np.ndarray:
     options = {"maxiter": 300, "ftol": 1e-10}
     end = minimize(value, start**power, jac=True, bounds=bounds, constraints=[whole], method="SLSQP", options=options)
     mix = np.clip(end.x, 0.0, None) ** (1 / power)
-    return capped(mix / mix.sum(), aim.caps) if np.isfinite(mix).all() and mix.sum() > 0 else start
+    return clip_to_caps(mix / mix.sum(), aim.caps) if np.isfinite(mix).all() and mix.sum() > 0 else start
 
 
-def _luck(law: MixLaw, aim: Aim, candidates: np.ndarray, other: np.ndarray) -> float:
+def _luck(law: MixLaw, aim: SearchTarget, candidates: np.ndarray, other: np.ndarray) -> float:
     """How much better than `other` the lowest mix of a law looks to that law than it is, nats.
 
     The laws of the bootstrap are to ours as ours is to the truth: each chooses its own lowest mix, and ours judges it.
@@ -155,7 +155,7 @@ def _weighted(law: MixLaw, mixes: np.ndarray) -> np.ndarray:
     return law.predict(mixes).reshape(len(mixes), -1)
 
 
-def _predicted(loss: float, draws: np.ndarray) -> Predicted:
+def _predicted(loss: float, draws: np.ndarray) -> PredictedLoss:
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(draws, [tail, 1 - tail])
-    return Predicted(float(loss), float(low), float(high))
+    return PredictedLoss(float(loss), float(low), float(high))

@@ -8,37 +8,37 @@ from rich.table import Table
 
 from analysis.comparison import common_folder, find_runs
 from gpt_lightning.console import Console
-from mix_laws.best_mix_search import Best, find_best
+from mix_laws.best_mix_search import BestMix, find_best_mix
 from mix_laws.curriculum_yaml import write_constant_mix
 from mix_laws.fit_data import MixRuns, read_mix_runs
-from mix_laws.mix_law import MixLaw, fit
-from mix_laws.mix_law_page import Rows, errors_table, held_out_table, mixes_table, write_mix_law
-from mix_laws.search_options import aim_of
-from mix_laws.simplex import as_weights
-from mix_laws.verdict_text import best_in_words, chosen_mix, law_in_words
+from mix_laws.mix_law import MixLaw, fit_mix_law
+from mix_laws.mix_law_page import TableRows, errors_table, held_out_table, mixes_table, write_mix_law_page
+from mix_laws.search_options import parse_search_target
+from mix_laws.simplex import weights_by_source
+from mix_laws.verdict_text import best_mix_sentences, chosen_mix, law_sentences
 
 _WIDTH = 130  # characters, of tables that go into a file
 
 
-def report_mix_law(patterns: Any, held_out: Any, settings: Mapping[str, Any], out_dir: Path | None) -> None:
+def print_mix_law_report(patterns: Any, held_out: Any, settings: Mapping[str, Any], out_dir: Path | None) -> None:
     """Write mix_law.html and curriculum/best_mix.yaml, and print what they come to.
 
     Args:
         patterns: what the law is fitted to, see `read_mix_runs`.
         held_out: which of them are set aside; None: those that tables say.
-        settings: see `aim_of`.
+        settings: see `parse_search_target`.
         out_dir: where the files are to lie; None: in the folder that holds the runs, or the tables.
 
     Raises:
         ValueError: there are no such runs, or they, or the settings, are not fit for a law.
     """
     runs = read_mix_runs(patterns, held_out=held_out)
-    aim = aim_of(runs, **settings)
-    law = fit(runs.ratios, runs.losses)
-    best = find_best(law, aim)
+    aim = parse_search_target(runs, **settings)
+    law = fit_mix_law(runs.ratios, runs.losses)
+    best = find_best_mix(law, aim)
     folder = out_dir or _folder_of(patterns)
-    sentences = [*law_in_words(law), *best_in_words(best, law, runs.sources)]
-    write_mix_law(runs, law, best, folder / "mix_law.html", title=f"Mix law of {len(runs.names)} runs")
+    sentences = [*law_sentences(law), *best_mix_sentences(best, law, runs.sources)]
+    write_mix_law_page(runs, law, best, folder / "mix_law.html", title=f"Mix law of {len(runs.names)} runs")
     console = Console(soft_wrap=True)
     for said in runs.left_out:
         console.print(f"  left out: {said}")
@@ -56,9 +56,9 @@ def report_mix_law(patterns: Any, held_out: Any, settings: Mapping[str, Any], ou
 
 
 def _write_best_mix(
-    folder: Path, runs: MixRuns, law: MixLaw, best: Best, remarks: list[str], max_epochs: float | None
+    folder: Path, runs: MixRuns, law: MixLaw, best: BestMix, remarks: list[str], max_epochs: float | None
 ) -> Path:
-    weights = as_weights(runs.sources, chosen_mix(best, law), best.aim.caps)
+    weights = weights_by_source(runs.sources, chosen_mix(best, law), best.aim.caps)
     limit = max_epochs if runs.sequences else None
     return write_constant_mix(folder, "best_mix", weights, remarks=remarks, max_epochs=limit)
 
@@ -70,7 +70,7 @@ def _folder_of(patterns: Any) -> Path:
     return common_folder(find_runs(patterns).runs)
 
 
-def _right_aligned(rows: Rows) -> Table:
+def _right_aligned(rows: TableRows) -> Table:
     table = Table(*rows[0], box=None, pad_edge=False)
     for column in table.columns[1:]:
         column.justify, column.no_wrap = "right", True

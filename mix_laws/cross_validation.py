@@ -17,7 +17,7 @@ Predictor = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Check:
+class CrossValidation:
     """Predicted minus measured loss of each run, predicted without it."""
 
     losses: np.ndarray  # (runs, validation), measured
@@ -41,9 +41,9 @@ class Check:
         """Of each validation source: how much of the runs' variance is predicted; 0 or less: nothing."""
         return r_squared(self.losses + errors, self.losses)
 
-    def gain_over(self, errors: np.ndarray) -> "Gain":
+    def gain_over(self, errors: np.ndarray) -> "ErrorReduction":
         """By how much the law's errors are smaller than other ones."""
-        return Gain.of(errors, self.law, self.losses.std(axis=0))
+        return ErrorReduction.of(errors, self.law, self.losses.std(axis=0))
 
     @cached_property
     def beats_mean(self) -> bool:
@@ -57,7 +57,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Gain:
+class ErrorReduction:
     """How much smaller one predictor's errors are than another's."""
 
     share: float
@@ -71,18 +71,18 @@ class Gain:
         return self.p_value < 1 - CONFIDENCE
 
     @staticmethod
-    def of(theirs: np.ndarray, ours: np.ndarray, spread: np.ndarray) -> "Gain":
+    def of(theirs: np.ndarray, ours: np.ndarray, spread: np.ndarray) -> "ErrorReduction":
         """Errors (runs, validation), and the standard deviation of the losses of each validation source."""
         spread = np.where(spread > 0, spread, 1.0)
         others, mine = ((np.abs(errors) / spread).mean(axis=1) for errors in (theirs, ours))  # (runs,)
         gained = others - mine
         if len(gained) < 2 or not gained.std() > 0:
-            return Gain(0.0, 1.0)
+            return ErrorReduction(0.0, 1.0)
         t = gained.mean() / (gained.std(ddof=1) / np.sqrt(len(gained)))
-        return Gain(float(gained.mean() / others.mean()), float(stats.t.sf(t, len(gained) - 1)))
+        return ErrorReduction(float(gained.mean() / others.mean()), float(stats.t.sf(t, len(gained) - 1)))
 
 
-def check(ratios: np.ndarray, losses: np.ndarray, law: Predictor, *, most_folds: int) -> Check:
+def cross_validate(ratios: np.ndarray, losses: np.ndarray, law: Predictor, *, most_folds: int) -> CrossValidation:
     """Predict every run from the others.
 
     Args:
@@ -91,25 +91,25 @@ def check(ratios: np.ndarray, losses: np.ndarray, law: Predictor, *, most_folds:
         law: fits the law, and predicts all runs.
         most_folds: with more mixes than that, so many folds.
     """
-    folds = folds_of(ratios, most=most_folds)
+    folds = split_folds(ratios, most=most_folds)
     n_folds = int(folds.max()) + 1
-    samples = left_out(folds)
+    samples = predict_left_out(folds)
     own = folds, np.arange(len(ratios))  # the prediction of each run by the sample that lacks it
     linear = np.array([_linear(ratios[sample > 0], losses[sample > 0], ratios) for sample in samples])
     mean = samples @ losses / samples.sum(axis=1, keepdims=True)
-    return Check(
+    return CrossValidation(
         losses=losses,
         law=law(samples)[own] - losses,
         linear=linear[own] - losses,
         mean=mean[folds] - losses,
         n_folds=n_folds,
-        leaves_one_out=n_folds == len(mixes_of(ratios)),
+        leaves_one_out=n_folds == len(distinct_mixes(ratios)),
     )
 
 
-def folds_of(ratios: np.ndarray, *, most: int) -> np.ndarray:
+def split_folds(ratios: np.ndarray, *, most: int) -> np.ndarray:
     """The fold of each run, (runs,): repeats of a mix stay together, so that none is predicted from its own twin."""
-    mixes = mixes_of(ratios)
+    mixes = distinct_mixes(ratios)
     order = np.random.default_rng(0).permutation(len(mixes))
     folds = np.empty(len(ratios), dtype=int)
     for n, runs in enumerate(mixes):
@@ -117,20 +117,20 @@ def folds_of(ratios: np.ndarray, *, most: int) -> np.ndarray:
     return folds
 
 
-def left_out(folds: np.ndarray) -> np.ndarray:
+def predict_left_out(folds: np.ndarray) -> np.ndarray:
     """(folds, runs): 0 for the runs of the fold, 1 for the others."""
     return (np.arange(folds.max() + 1)[:, None] != folds).astype(float)
 
 
-def mixes_of(ratios: np.ndarray) -> list[np.ndarray]:
+def distinct_mixes(ratios: np.ndarray) -> list[np.ndarray]:
     """The runs of each mix, by number."""
     _, of_run = np.unique(ratios.round(_SAME_MIX), axis=0, return_inverse=True)
     return [np.flatnonzero(of_run == n) for n in range(of_run.max() + 1)]
 
 
-def noise_of(ratios: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, int]:
+def noise_between_repeats(ratios: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, int]:
     """Standard deviation of runs of the same mix, (validation,), and its degrees of freedom; 0 of them: no mix was repeated."""
-    repeated = [losses[runs] for runs in mixes_of(ratios) if len(runs) > 1]
+    repeated = [losses[runs] for runs in distinct_mixes(ratios) if len(runs) > 1]
     degrees = sum(len(values) - 1 for values in repeated)
     squares = sum((((values - values.mean(axis=0)) ** 2).sum(axis=0) for values in repeated), np.zeros(losses.shape[1]))
     return np.sqrt(squares / max(degrees, 1)), degrees

@@ -21,7 +21,7 @@ _ENDS = 0.01
 
 
 @dataclass(frozen=True)
-class Table:
+class CsvTable:
     """The runs of two files."""
 
     names: tuple[str, ...]
@@ -36,7 +36,7 @@ def is_folder_of_tables(folder: Path) -> bool:
     return folder.is_dir() and any(_MIXTURES.search(path.name.lower()) for path in folder.glob("*.csv"))
 
 
-def read_tables(folder: Path) -> tuple[Table, Table | None]:
+def read_csv_tables(folder: Path) -> tuple[CsvTable, CsvTable | None]:
     """(the runs to fit, those that are held out if there are such).
 
     Raises:
@@ -77,7 +77,7 @@ def _set_of(path: Path, kind: re.Pattern[str]) -> str:
     return before.split("_")[0]
 
 
-def _read_pair(mixture: Path, losses: Path) -> Table:
+def _read_pair(mixture: Path, losses: Path) -> CsvTable:
     sources, mixes = _read(mixture)
     validation, results = _read(losses)
     if missing := [name for name in mixes if name not in results]:
@@ -89,7 +89,7 @@ def _read_pair(mixture: Path, losses: Path) -> Table:
             )
     ratios = np.array([shares for _, shares in mixes.values()])
     common = _common_ends(sources), _common_ends(validation)
-    return Table(
+    return CsvTable(
         tuple(mixes),
         tuple(_without_ends(sources, common[0])),
         tuple(_without_ends(validation, common[1])),

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from gpt_lightning.console import visible
+from gpt_lightning.console import escape_control_characters
 
 
 def write_constant_mix(
@@ -34,6 +34,6 @@ def write_constant_mix(
     }
     path = folder / "curriculum" / f"{name}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
-    said = "".join(f"# {visible(line)}\n" for remark in remarks for line in remark.splitlines())
+    said = "".join(f"# {escape_control_characters(line)}\n" for remark in remarks for line in remark.splitlines())
     path.write_text(said + yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
     return path

@@ -7,9 +7,9 @@ both kinds of features, mixes between the extremes are among them, which show th
 
 import numpy as np
 
-from mix_laws.simplex import capped, random_mixes
+from mix_laws.simplex import clip_to_caps, random_mixes
 
-FLOOR = 0.01
+MIN_WEIGHT = 0.01
 """The least share of a source in a run of the design: one that is not drawn at all would not be validated."""
 _CANDIDATES = 2000
 _APART = 0.1  # sum of the differences of the shares of two mixes, at least
@@ -32,12 +32,12 @@ def design_mixes(n: int, caps: np.ndarray, *, seed: int = 0) -> np.ndarray:
         raise ValueError(
             f"mix_design is {n}: a law of {k} sources takes at least {2 * k} runs, and {4 * k} to be comfortable."
         )
-    if (caps < FLOOR).any() or caps.sum() < 1:
+    if (caps < MIN_WEIGHT).any() or caps.sum() < 1:
         raise ValueError(
-            f"a source may have at most {caps.min():.2%} of the run: the design needs {FLOOR:.0%} of each source."
+            f"a source may have at most {caps.min():.2%} of the run: the design needs {MIN_WEIGHT:.0%} of each source."
         )
-    centre = capped(np.full(k, 1 / k), caps)
-    candidates = np.vstack([_corners(caps), random_mixes(_CANDIDATES, caps, floor=FLOOR, seed=seed)])
+    centre = clip_to_caps(np.full(k, 1 / k), caps)
+    candidates = np.vstack([_corners(caps), random_mixes(_CANDIDATES, caps, floor=MIN_WEIGHT, seed=seed)])
     chosen = _most_informative(candidates, n - 1, centre[None])
     return np.vstack([centre, candidates[sorted(chosen)]])
 
@@ -56,11 +56,16 @@ def _features(mixes: np.ndarray) -> np.ndarray:
 def _corners(caps: np.ndarray) -> np.ndarray:
     """Each source as much as it may, the others alike: (sources, sources)."""
     k = len(caps)
-    highest = np.minimum(caps, 1 - (k - 1) * FLOOR)
+    highest = np.minimum(caps, 1 - (k - 1) * MIN_WEIGHT)
     others = (1 - highest)[:, None] / (k - 1) if k > 1 else np.zeros((1, 1))
     mixes = np.where(np.eye(k, dtype=bool), highest[:, None], others)
-    free = (caps - FLOOR) / (1 - k * FLOOR)
-    return np.array([FLOOR + (1 - k * FLOOR) * capped((mix - FLOOR) / (1 - k * FLOOR), free) for mix in mixes])
+    free = (caps - MIN_WEIGHT) / (1 - k * MIN_WEIGHT)
+    return np.array(
+        [
+            MIN_WEIGHT + (1 - k * MIN_WEIGHT) * clip_to_caps((mix - MIN_WEIGHT) / (1 - k * MIN_WEIGHT), free)
+            for mix in mixes
+        ]
+    )
 
 
 def _most_informative(candidates: np.ndarray, n: int, fixed: np.ndarray) -> list[int]:

@@ -14,9 +14,9 @@ import numpy as np
 
 from analysis.comparison import Comparison, find_runs, read_runs
 from analysis.comparison.run import Run
-from analysis.comparison.run_settings import ABSENT, text_of, unlike
-from analysis.metrics_reader import Metrics
-from mix_laws.csv_tables import Table, is_folder_of_tables, read_tables
+from analysis.comparison.run_settings import ABSENT, differing_settings, setting_text
+from analysis.metrics_reader import LoggedMetrics
+from mix_laws.csv_tables import CsvTable, is_folder_of_tables, read_csv_tables
 
 _MIX = "curriculum."
 
@@ -59,7 +59,7 @@ def read_mix_runs(patterns: Any, *, held_out: Any = None) -> MixRuns:
                 f"held_out={held_out} names runs, and mix_law={patterns} is a folder of tables: leave it out, and "
                 "name the tables of what is held out test_…."
             )
-        fitted, aside = read_tables(Path(patterns))
+        fitted, aside = read_csv_tables(Path(patterns))
         return _of_table(fitted, None if aside is None else _of_table(aside, None))
     paths = _found("mix_law", patterns, " A folder of CSV files will do too.")
     apart = {path.resolve() for path in _found("held_out", held_out)} if held_out is not None else set()
@@ -99,11 +99,11 @@ def _found(setting: str, patterns: Any, more: str = "") -> list[Path]:
 
 def _differences(runs: Sequence[Run]) -> list[str]:
     """In what else than their mix the runs differ: surroundings, which are told; settings, which are refused."""
-    unlike_in = [key for key in unlike([run.deciding for run in runs]) if not key.startswith(_MIX)]
+    unlike_in = [key for key in differing_settings([run.deciding for run in runs]) if not key.startswith(_MIX)]
     settings = [key for key in unlike_in if any(key in run.settings for run in runs)]
     if settings:
         key = settings[0]
-        values = sorted({text_of(run.settings.get(key, ABSENT)) for run in runs})
+        values = sorted({setting_text(run.settings.get(key, ABSENT)) for run in runs})
         raise ValueError(
             f"the runs differ in {key} ({', '.join(values[:4])}) and not in their mix alone: name those of one value, "
             f"such as mix_law='{runs[0].path.parent}/*{key}={values[0]}*', or each of them in a list."
@@ -141,7 +141,7 @@ def _of_runs(runs: Sequence[Run], left_out: Sequence[str], differences: Sequence
 
 def _ledger(run: Run) -> tuple[dict[str, float], dict[str, float]]:
     """(tokens drawn, epochs) of each source, at the end of the run."""
-    metrics = Metrics.read(
+    metrics = LoggedMetrics.read(
         run.path / "metrics.jsonl", wanted=lambda key: key.startswith(("mix/tokens/", "mix/epochs/"))
     )
     steps, tokens = metrics.table(key for key in metrics.keys if key.startswith("mix/tokens/"))
@@ -164,5 +164,5 @@ def _losses(run: Run) -> dict[str, float]:
     }
 
 
-def _of_table(table: Table, held_out: MixRuns | None) -> MixRuns:
+def _of_table(table: CsvTable, held_out: MixRuns | None) -> MixRuns:
     return MixRuns(table.names, table.sources, table.validation, table.ratios, table.losses, held_out)

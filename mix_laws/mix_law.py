@@ -11,8 +11,16 @@ from functools import cached_property
 import numpy as np
 from scipy import stats
 
-from mix_laws.cross_validation import CONFIDENCE, Check, Gain, check, folds_of, left_out, noise_of
-from mix_laws.parameter_fit import Form, fit_samples, predict
+from mix_laws.cross_validation import (
+    CONFIDENCE,
+    CrossValidation,
+    ErrorReduction,
+    cross_validate,
+    noise_between_repeats,
+    predict_left_out,
+    split_folds,
+)
+from mix_laws.parameter_fit import LawForm, fit_samples, predict_losses
 
 _POWERS = (1.0, 0.5)
 _EVIDENCE = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)  # runs
@@ -30,7 +38,7 @@ class MixLaw:
     It holds for runs like those that it was fitted to: their model, length and schedule.
     """
 
-    form: Form
+    form: LawForm
     parameters: np.ndarray  # (validation, 1 + k): c, then t, then for shares to a power the constant of the exponent
     ratios: np.ndarray  # (runs, sources), what it was fitted to
     losses: np.ndarray  # (runs, validation)
@@ -87,19 +95,19 @@ class MixLaw:
         return low, high
 
     @cached_property
-    def check(self) -> Check:
+    def check(self) -> CrossValidation:
         """Every run predicted from the others, beside a linear fit and the mean of the runs. The form stays that of all runs."""
 
         def refitted(samples: np.ndarray) -> np.ndarray:
             fitted = fit_samples(self.ratios, self.losses, samples, self.form, start=self.parameters)
-            return predict(fitted, self.form.features(self.ratios)).swapaxes(1, 2)
+            return predict_losses(fitted, self.form.features(self.ratios)).swapaxes(1, 2)
 
-        return check(self.ratios, self.losses, refitted, most_folds=_MOST_FOLDS)
+        return cross_validate(self.ratios, self.losses, refitted, most_folds=_MOST_FOLDS)
 
     @cached_property
     def noise(self) -> tuple[np.ndarray, int]:
         """Of runs of the same mix: standard deviation (validation,), and its degrees of freedom; 0 of them: it is unknown."""
-        return noise_of(self.ratios, self.losses)
+        return noise_between_repeats(self.ratios, self.losses)
 
     @cached_property
     def _drawn(self) -> np.ndarray:
@@ -113,14 +121,14 @@ class MixLaw:
             raise ValueError(
                 f"ratios have {mixes.shape[1]} sources, and the law was fitted to mixes of {self.ratios.shape[1]}."
             )
-        return predict(parameters, self.form.features(mixes))
+        return predict_losses(parameters, self.form.features(mixes))
 
     def _ends(self, draws: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
         low, high = _quantiles(draws, confidence)
         return (low[:, 0], high[:, 0]) if self.of_one else (low, high)
 
 
-def fit(ratios: np.ndarray, losses: np.ndarray, *, powers: Sequence[float] = _POWERS) -> MixLaw:
+def fit_mix_law(ratios: np.ndarray, losses: np.ndarray, *, powers: Sequence[float] = _POWERS) -> MixLaw:
     """Fit a law to runs.
 
     Whether shares or their square roots count, and how much is held where runs say little, is what predicts left-out runs
@@ -156,24 +164,24 @@ def fit(ratios: np.ndarray, losses: np.ndarray, *, powers: Sequence[float] = _PO
     return MixLaw(form, parameters, ratios, table, of_one=given.ndim == 1)
 
 
-def _choose(ratios: np.ndarray, losses: np.ndarray, powers: Sequence[float]) -> Form:
+def _choose(ratios: np.ndarray, losses: np.ndarray, powers: Sequence[float]) -> LawForm:
     """The form whose errors on left-out runs are the smallest; of a later power, if that is more than chance."""
-    folds = folds_of(ratios, most=len(ratios) if len(ratios) <= _FEW else 10)
-    samples, own = left_out(folds), (folds, np.arange(len(ratios)))
+    folds = split_folds(ratios, most=len(ratios) if len(ratios) <= _FEW else 10)
+    samples, own = predict_left_out(folds), (folds, np.arange(len(ratios)))
     spread = np.where(losses.std(axis=0) > 0, losses.std(axis=0), 1.0)
-    best: list[tuple[Form, np.ndarray]] = []
+    best: list[tuple[LawForm, np.ndarray]] = []
     for power in powers:
-        errors: dict[Form, np.ndarray] = {}
+        errors: dict[LawForm, np.ndarray] = {}
         start = None
         for evidence in _EVIDENCE[::-1]:
-            form = Form(power, evidence)
+            form = LawForm(power, evidence)
             start = fit_samples(ratios, losses, np.ones((1, len(ratios))), form, start=start)[0]
             fitted = fit_samples(ratios, losses, samples, form, start=start)
-            errors[form] = predict(fitted, form.features(ratios)).swapaxes(1, 2)[own] - losses
+            errors[form] = predict_losses(fitted, form.features(ratios)).swapaxes(1, 2)[own] - losses
         best.append(min(errors.items(), key=lambda of: float((np.abs(of[1]) / spread).mean())))
     chosen, its_errors = best[0]
     for form, other in best[1:]:
-        if Gain.of(its_errors, other, spread).is_clear:
+        if ErrorReduction.of(its_errors, other, spread).is_clear:
             chosen, its_errors = form, other
     return chosen
 

@@ -7,20 +7,20 @@ from pathlib import Path
 import numpy as np
 
 from analysis import standalone_html
-from analysis.run_page import STYLE, picture, table
-from mix_laws.best_mix_search import Best
+from analysis.run_page import PAGE_CSS, image_html, table_html
+from mix_laws.best_mix_search import BestMix
 from mix_laws.cross_validation import linear_fit, r_squared, rank_correlation
 from mix_laws.fit_data import MixRuns
 from mix_laws.mix_law import MixLaw
 from mix_laws.plots import draw_coefficients, draw_mixes, draw_predictions
-from mix_laws.verdict_text import best_in_words, chosen_mix, law_in_words
+from mix_laws.verdict_text import best_mix_sentences, chosen_mix, law_sentences
 
-Rows = list[list[str]]
+TableRows = list[list[str]]
 """A table, the head first."""
 _ERRORS = ["validation", "law, nats", "linear fit", "mean of the runs", "between repeats", "R²", "Spearman"]
 
 
-def write_mix_law(runs: MixRuns, law: MixLaw, best: Best, path: Path, *, title: str) -> None:
+def write_mix_law_page(runs: MixRuns, law: MixLaw, best: BestMix, path: Path, *, title: str) -> None:
     """Write the page; its pictures lie in it, and beside it in a folder of its name.
 
     Args:
@@ -43,12 +43,14 @@ def write_mix_law(runs: MixRuns, law: MixLaw, best: Best, path: Path, *, title: 
     ]
     body = "\n".join(f"<h2>{escape(heading)}</h2>\n" + "\n".join(parts) for heading, parts in sections)
     verdict = "".join(
-        f"<p>{escape(sentence)}</p>" for sentence in [*law_in_words(law), *best_in_words(best, law, runs.sources)]
+        f"<p>{escape(sentence)}</p>" for sentence in [*law_sentences(law), *best_mix_sentences(best, law, runs.sources)]
     )
-    standalone_html.write_page(path, title=title, body=f"<h1>{escape(title)}</h1>\n{verdict}\n{body}", style=STYLE)
+    standalone_html.write_html_page(
+        path, title=title, body=f"<h1>{escape(title)}</h1>\n{verdict}\n{body}", style=PAGE_CSS
+    )
 
 
-def errors_table(runs: MixRuns, law: MixLaw) -> Rows:
+def errors_table(runs: MixRuns, law: MixLaw) -> TableRows:
     """Of each validation loss: errors on left-out runs, root mean square, of the law and what it has to beat."""
     check, (noise, degrees) = law.check, law.noise
     ranks = rank_correlation(check.predicted, law.losses)
@@ -66,7 +68,7 @@ def errors_table(runs: MixRuns, law: MixLaw) -> Rows:
     return [_ERRORS, *rows]
 
 
-def held_out_table(runs: MixRuns, law: MixLaw) -> Rows:
+def held_out_table(runs: MixRuns, law: MixLaw) -> TableRows:
     """As `errors_table`, of the runs that were held out; none, and it is empty."""
     if runs.held_out is None:
         return []
@@ -92,7 +94,7 @@ def held_out_table(runs: MixRuns, law: MixLaw) -> Rows:
     return [[*_ERRORS, "in the 95 % interval"], *rows]
 
 
-def mixes_table(runs: MixRuns, law: MixLaw, best: Best) -> Rows:
+def mixes_table(runs: MixRuns, law: MixLaw, best: BestMix) -> TableRows:
     """Shares in percent of the mix to train, the prior, the best run, and the caps; then the predicted weighted mean."""
     mixes = (chosen_mix(best, law), best.prior, law.ratios[best.best_run])
     rows = [
@@ -111,7 +113,7 @@ def mixes_table(runs: MixRuns, law: MixLaw, best: Best) -> Rows:
     return [head, *rows, losses, intervals]
 
 
-def _mix(runs: MixRuns, law: MixLaw, best: Best, folder: Path) -> Iterator[str]:
+def _mix(runs: MixRuns, law: MixLaw, best: BestMix, folder: Path) -> Iterator[str]:
     yield _html(mixes_table(runs, law, best))
     weights = ", ".join(f"{name} {weight:.3g}" for name, weight in zip(runs.validation, best.aim.weights, strict=True))
     measured = float(law.losses[best.best_run] @ best.aim.weights)
@@ -123,7 +125,7 @@ def _mix(runs: MixRuns, law: MixLaw, best: Best, folder: Path) -> Iterator[str]:
         f"{best.aim.closeness:g} nats for each nat of Kullback-Leibler divergence from the prior.{caps} The best run measured "
         f"{measured:.4f}.</p>"
     )
-    yield picture("the mixes", folder / "mixes.png")
+    yield image_html("the mixes", folder / "mixes.png")
 
 
 def _predictions(runs: MixRuns, law: MixLaw, folder: Path) -> Iterator[str]:
@@ -132,7 +134,7 @@ def _predictions(runs: MixRuns, law: MixLaw, folder: Path) -> Iterator[str]:
     if runs.held_out is not None:
         yield f"<p>The {len(runs.held_out.names)} runs that were held out:</p>"
         yield _html(held_out_table(runs, law))
-    yield picture("predicted and measured losses", folder / "predictions.png")
+    yield image_html("predicted and measured losses", folder / "predictions.png")
 
 
 def _coefficients(law: MixLaw, folder: Path) -> Iterator[str]:
@@ -142,7 +144,7 @@ def _coefficients(law: MixLaw, folder: Path) -> Iterator[str]:
         f"<p>L_i(r) = c_i + exp({constant}t_i · {shares}) (arXiv:2403.16952): the further left a source lies, the more of the "
         "loss above c it takes away. What counts are differences between sources of a panel.</p>"
     )
-    yield picture("coefficients with intervals", folder / "coefficients.png")
+    yield image_html("coefficients with intervals", folder / "coefficients.png")
 
 
 def _left_out(runs: MixRuns) -> Iterator[str]:
@@ -153,4 +155,4 @@ def _left_out(runs: MixRuns) -> Iterator[str]:
 
 
 def _html(rows: Sequence[Sequence[str]]) -> str:
-    return table(rows[0], rows[1:])
+    return table_html(rows[0], rows[1:])

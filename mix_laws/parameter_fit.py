@@ -2,7 +2,7 @@
 
 c + exp(t . r) of a source that is rare in all runs can be anything at a mix with much of it, and least squares makes it
 anything. So each source has, beside the runs, a run of its own that never was: that source alone, ending with the mean loss,
-counted as a small part of a run (`Form.evidence`). Where real runs speak, they outvote it.
+counted as a small part of a run (`LawForm.evidence`). Where real runs speak, they outvote it.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _TO_DEVIATION = 1.4826  # of a normal distribution's median absolute deviation
 
 
 @dataclass(frozen=True)
-class Form:
+class LawForm:
     """What of the law is chosen and not fitted."""
 
     power: float
@@ -34,7 +34,7 @@ class Form:
 
 
 def fit_samples(
-    ratios: np.ndarray, losses: np.ndarray, samples: np.ndarray, form: Form, *, start: np.ndarray | None = None
+    ratios: np.ndarray, losses: np.ndarray, samples: np.ndarray, form: LawForm, *, start: np.ndarray | None = None
 ) -> np.ndarray:
     """Fit every validation source on every sample of the runs.
 
@@ -65,13 +65,13 @@ def fit_samples(
     ridge = np.tile(losses.var(axis=0), n_samples) * (0.0 if form.power == 1 else form.evidence / _USUAL**2)
     fitted = fit_exponentials(x, y, weights, ridge, start=None if start is None else np.tile(start, (n_samples, 1)))
     for _ in range(_ROUNDS):
-        residuals = np.abs(predict(fitted, x[:n_runs]) - y[:, :n_runs])
+        residuals = np.abs(predict_losses(fitted, x[:n_runs]) - y[:, :n_runs])
         weights[:, :n_runs] = counted * _huber(residuals, counted, x.shape[1] + 1)
         fitted = fit_exponentials(x, y, weights, ridge, start=fitted)
     return fitted.reshape(n_samples, n_validation, -1)
 
 
-def predict(fitted: np.ndarray, features: np.ndarray) -> np.ndarray:
+def predict_losses(fitted: np.ndarray, features: np.ndarray) -> np.ndarray:
     """(…, 1 + k) and (mixes, k) -> (…, mixes)."""
     losses: np.ndarray = fitted[..., :1] + np.exp(np.minimum(fitted[..., 1:] @ features.T, 30.0))
     return losses

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.run_plots import COLOURS
-from mix_laws.best_mix_search import Best
+from mix_laws.best_mix_search import BestMix
 from mix_laws.fit_data import MixRuns
 from mix_laws.mix_law import MixLaw
 
@@ -57,7 +57,7 @@ def draw_coefficients(law: MixLaw, runs: MixRuns, path: Path) -> None:
     _save(figure, path)
 
 
-def draw_mixes(best: Best, law: MixLaw, sources: Sequence[str], chosen: np.ndarray, path: Path) -> None:
+def draw_mixes(best: BestMix, law: MixLaw, sources: Sequence[str], chosen: np.ndarray, path: Path) -> None:
     """The mix to train beside the prior and the best run, and how much of each source there may be."""
     figure = Figure(figsize=(9, 1.6 + 0.55 * len(sources)), layout="constrained")
     axes = figure.subplots()

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from mix_laws.best_mix_search import Aim
+from mix_laws.best_mix_search import SearchTarget
 from mix_laws.fit_data import MixRuns
-from mix_laws.simplex import caps_of
+from mix_laws.simplex import caps_array
 
 
-def aim_of(
+def parse_search_target(
     runs: MixRuns,
     *,
     weights: Mapping[str, float],
@@ -18,7 +18,7 @@ def aim_of(
     closeness: float,
     max_epochs: float | None,
     tokens: float | None,
-) -> Aim:
+) -> SearchTarget:
     """What is to be least, over which mixes.
 
     Args:
@@ -40,10 +40,10 @@ def aim_of(
     caps = np.ones(len(runs.sources))
     if runs.sequences and max_epochs is not None:
         total = runs.total if tokens is None else max(1, round(tokens / runs.max_seq_len))
-        caps = caps_of(runs.sequences, total, max_epochs)
+        caps = caps_array(runs.sequences, total, max_epochs)
     elif tokens is not None:
         raise ValueError("mix.tokens is given, and how much there is of each source is not known: leave it out.")
-    return Aim(
+    return SearchTarget(
         weights=_shares("mix.weights", weights, runs.validation, np.ones(len(runs.validation))),
         prior=_shares("mix.prior", prior, runs.sources, runs.ratios.mean(axis=0)),
         caps=caps,

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 
-def capped(mix: np.ndarray, caps: np.ndarray) -> np.ndarray:
+def clip_to_caps(mix: np.ndarray, caps: np.ndarray) -> np.ndarray:
     """The mix with shares beyond their caps lowered to them, and what is left over given to the others by their shares.
 
     Args:
@@ -31,10 +31,10 @@ def random_mixes(n: int, caps: np.ndarray, *, floor: float, seed: int) -> np.nda
     gammas = random.gamma(np.repeat(concentrations[:, None], k, axis=1)) + 1e-300
     mixes = gammas / gammas.sum(axis=1, keepdims=True)
     free = np.maximum(caps - floor, 0.0) / (1 - k * floor)
-    return np.array([floor + (1 - k * floor) * capped(mix, free) for mix in mixes])
+    return np.array([floor + (1 - k * floor) * clip_to_caps(mix, free) for mix in mixes])
 
 
-def caps_of(sequences: Mapping[str, int], total: int, max_epochs: float) -> np.ndarray:
+def caps_array(sequences: Mapping[str, int], total: int, max_epochs: float) -> np.ndarray:
     """The most of each source's share in a run, (sources,): so many passes over its training sequences.
 
     Args:
@@ -54,7 +54,7 @@ def caps_of(sequences: Mapping[str, int], total: int, max_epochs: float) -> np.n
     return caps
 
 
-def as_weights(sources: Sequence[str], mix: np.ndarray, caps: np.ndarray) -> dict[str, float]:
+def weights_by_source(sources: Sequence[str], mix: np.ndarray, caps: np.ndarray) -> dict[str, float]:
     """A mix as it is written in a config: four decimals that sum to 1, none above its cap."""
     units = np.floor(np.minimum(mix, caps) * 10_000 + 1e-6).astype(int)
     room = np.floor(caps * 10_000 + 1e-6).astype(int) - units

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mix_laws.best_mix_search import Best, Predicted
-from mix_laws.cross_validation import Check, Gain
+from mix_laws.best_mix_search import BestMix, PredictedLoss
+from mix_laws.cross_validation import CrossValidation, ErrorReduction
 from mix_laws.mix_law import MixLaw
 
 
-def law_in_words(law: MixLaw) -> list[str]:
+def law_sentences(law: MixLaw) -> list[str]:
     """Its form, whether it predicts, and what speaks against it: a sentence each."""
     check = law.check
     n, k = law.ratios.shape
@@ -47,12 +47,12 @@ def law_in_words(law: MixLaw) -> list[str]:
     return [sentence for sentence in sentences if sentence]
 
 
-def is_trusted(check: Check) -> bool:
+def is_trusted(check: CrossValidation) -> bool:
     """Whether a mix is worth choosing by it."""
     return check.beats_mean
 
 
-def best_in_words(best: Best, law: MixLaw, sources: Sequence[str]) -> list[str]:
+def best_mix_sentences(best: BestMix, law: MixLaw, sources: Sequence[str]) -> list[str]:
     """Whether there is a mix to be claimed, which caps hold it, and how it compares: a sentence each."""
     if not is_trusted(law.check):
         return ["No mix is claimed to be best: the prior is kept, under the caps."]
@@ -76,7 +76,7 @@ def best_in_words(best: Best, law: MixLaw, sources: Sequence[str]) -> list[str]:
     ]
 
 
-def chosen_mix(best: Best, law: MixLaw) -> np.ndarray:
+def chosen_mix(best: BestMix, law: MixLaw) -> np.ndarray:
     """The mix to train, (sources,): the prior where no other is claimed."""
     return best.mix if is_trusted(law.check) and best.is_better else best.prior
 
@@ -91,11 +91,11 @@ def _enough(n: int, k: int) -> str:
     return ""
 
 
-def _difference(predicted: Predicted) -> str:
+def _difference(predicted: PredictedLoss) -> str:
     return f"{predicted.loss:+.4f} ({predicted.low:+.4f} to {predicted.high:+.4f})"
 
 
-def _chance(gain: Gain) -> str:
+def _chance(gain: ErrorReduction) -> str:
     return f"p = {gain.p_value:.2g}" if gain.p_value >= 1e-4 else "p < 0.0001"
 
 

@@ -10,14 +10,14 @@ from types import FrameType
 SENTENCE = "error: stopped by SIGINT before there was anything to save."
 
 
-def end_at_once() -> None:
-    """Until `one_sentence`, let Ctrl-C end this process: what a command imports takes seconds."""
+def exit_on_interrupt() -> None:
+    """Until `interrupt_message`, let Ctrl-C end this process: what a command imports takes seconds."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored
         signal.signal(signal.SIGINT, _end)
 
 
 @contextmanager
-def one_sentence() -> Iterator[None]:
+def interrupt_message() -> Iterator[None]:
     """Inside, Ctrl-C is a KeyboardInterrupt, which cleans up on its way; one that nobody answers ends this process."""
     if signal.getsignal(signal.SIGINT) is _end:
         signal.signal(signal.SIGINT, signal.default_int_handler)

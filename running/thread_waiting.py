@@ -5,7 +5,7 @@ import os
 _SPINS = "10000"  # about ten microseconds, longer than the gap between two operations of a small model
 
 
-def wait_briefly() -> None:
+def set_openmp_spin_count() -> None:
     """Let a waiting OpenMP thread sleep after about ten microseconds of spinning, unless the environment says otherwise.
 
     GNU's OpenMP spins for milliseconds by default. If another program occupies a core, each operation then takes that long. The

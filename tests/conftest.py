@@ -22,8 +22,8 @@ from filelock import FileLock
 import cli
 from data_modules import corpora
 from data_modules.corpora import DocumentCorpus
-from data_modules.corpora.corpus import Document, text_of
-from data_modules.preparation import Recipe, prepare_source
+from data_modules.corpora.corpus import Document, document_text
+from data_modules.preparation import PreparationSettings, prepare_source
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer, train_bpe
 from tests import fork_client
 
@@ -118,10 +118,10 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _prepare_tiny(data_dir: Path) -> None:
-    texts = [text_of(document) for documents in CORPORA.values() for document in documents()]
+    texts = [document_text(document) for documents in CORPORA.values() for document in documents()]
     tokenizer = train_bpe(texts, vocab_size=512, path=data_dir / "bpe_512" / "tokenizer.json")
     for name, documents in CORPORA.items():
-        _prepare(data_dir, name, documents, tokenizer, Recipe(val_fraction=0.1, shard_tokens=20_000))
+        _prepare(data_dir, name, documents, tokenizer, PreparationSettings(val_fraction=0.1, shard_tokens=20_000))
 
 
 @pytest.fixture(scope="session")
@@ -135,11 +135,15 @@ def _prepare_scarce(tiny_data: Path, data_dir: Path) -> None:
     tokenizer = load_tokenizer(data_dir / "bpe_512")
     for name, documents in CORPORA.items():
         beginnings = partial(_beginnings, documents)
-        _prepare(data_dir, name, beginnings, tokenizer, Recipe(val_fraction=0.1, limit_tokens=1200))
+        _prepare(data_dir, name, beginnings, tokenizer, PreparationSettings(val_fraction=0.1, limit_tokens=1200))
 
 
 def _prepare(
-    data_dir: Path, name: str, documents: Callable[[], Iterable[Document]], tokenizer: Tokenizer, recipe: Recipe
+    data_dir: Path,
+    name: str,
+    documents: Callable[[], Iterable[Document]],
+    tokenizer: Tokenizer,
+    recipe: PreparationSettings,
 ) -> None:
     corpus = DocumentCorpus(documents, origin={"corpus": name})
     folder = data_dir / "bpe_512" / name

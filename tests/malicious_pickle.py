@@ -37,6 +37,6 @@ def nothing_run_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
 def refusal(verb: Callable[[dict[str, Any]], object], name: str, *overrides: str) -> str:
     """The one sentence with which a verb refuses."""
     with pytest.raises(ValueError, match=r"\S") as error:
-        verb(cli.compose_config(name, cli.quote_texts(list(overrides))))
+        verb(cli.compose_config(name, cli.quote_text_settings(list(overrides))))
     assert len(str(error.value).splitlines()) == 1
     return str(error.value)

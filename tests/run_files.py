@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from callbacks.checkpoints import SAVED
+from callbacks.checkpoints import SAVED_STEPS_FILE
 from gpt_lightning.checkpoint import read_checkpoint
 from gpt_lightning.checkpoint_retention import newest_valid_checkpoint
 
@@ -105,9 +105,9 @@ def as_if_killed(run: Path, folder: Path, *, after: int) -> Path:
             for path in (copy / "checkpoints").glob(f"step_{step:08d}.*"):
                 path.unlink()
     if after:
-        (copy / SAVED).write_text(json.dumps({"step": after}))
+        (copy / SAVED_STEPS_FILE).write_text(json.dumps({"step": after}))
     else:
-        (copy / SAVED).unlink()
+        (copy / SAVED_STEPS_FILE).unlink()
     return copy
 
 

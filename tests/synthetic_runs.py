@@ -4,8 +4,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from analysis.comparison.run import Run, State
-from analysis.metrics_reader import Metrics
+from analysis.comparison.run import Run, RunState
+from analysis.metrics_reader import LoggedMetrics
 
 
 def finished(name: str, loss: float, **settings: Any) -> Run:
@@ -18,4 +18,4 @@ def finished(name: str, loss: float, **settings: Any) -> Run:
     }
     rows = [{"step": 10, **metrics, "val/bits_per_byte/mean": loss / 3}]
     environment = {"tokenizer": "t", "data": {"c4": {"fingerprint": "f"}}}
-    return Run(Path(name), name, State.DONE, "", always | settings, environment, Metrics(rows))
+    return Run(Path(name), name, RunState.DONE, "", always | settings, environment, LoggedMetrics(rows))

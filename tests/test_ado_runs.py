@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import cli
-from data_modules.ado import Ado
+from data_modules.ado import AdoPolicy
 from gpt_lightning.checkpoint_retention import checkpoint_path
 from plan import plan
 from tests.conftest import TINY
@@ -113,7 +113,7 @@ def test_a_half_gathered_point_outlives_a_kill(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Points of three steps, an update every four, and a checkpoint every five: that of step 5 lies in the middle of a point."""
-    monkeypatch.setattr(Ado, "ends_point", lambda ado, step, *, begun: step - begun == 3 or step % ado.every == 0)
+    monkeypatch.setattr(AdoPolicy, "ends_point", lambda ado, step, *, begun: step - begun == 3 or step % ado.every == 0)
     more = ["curriculum.ado.every=4", "callbacks.checkpoints.every=5", "curriculum.ado.warmup=0.1"]
     train(config_of(tiny_data, tmp_path / "whole", *more))
     whole = tmp_path / "whole" / "run"
@@ -130,7 +130,7 @@ def test_an_update_may_come_in_the_middle_of_a_point(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The point of steps 4 to 6 is open at the checkpoint of step 5, from which the run goes on with an update every step."""
-    monkeypatch.setattr(Ado, "ends_point", lambda ado, step, *, begun: step - begun == 3 or step % ado.every == 0)
+    monkeypatch.setattr(AdoPolicy, "ends_point", lambda ado, step, *, begun: step - begun == 3 or step % ado.every == 0)
     more = ["callbacks.checkpoints.every=5", "curriculum.ado.warmup=0.1"]
     train(config_of(tiny_data, tmp_path / "whole", *more, "curriculum.ado.every=4", "max_steps=5"))
     run = as_if_killed(tmp_path / "whole" / "run", tmp_path, after=5)

@@ -8,10 +8,10 @@ import pytest
 import yaml
 
 import cli
-from analysis.comparison.read_runs import Unreadable
+from analysis.comparison.read_runs import UnreadableFile
 from analysis.comparison.read_runs import _config as read_compared
 from data_modules.corpora import local_files
-from gpt_lightning.bounded_yaml import MAX_DEPTH, MAX_SIZE, check_yaml
+from gpt_lightning.bounded_yaml import MAX_DEPTH, MAX_SIZE, check_yaml_bounds
 
 LAUGHS = "\n".join(["l0: &l0 [x, x]", *(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]" for n in range(1, 9))])
 BOMBS = {
@@ -73,7 +73,7 @@ def test_yaml_without_bounds_is_refused_in_one_sentence(
 @pytest.mark.parametrize("text", BOMBS, ids=range(len(BOMBS)))
 def test_a_run_that_is_compared_is_read_within_bounds(text: str, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(text)
-    with pytest.raises(Unreadable, match=r"^config\.yaml (is no YAML|describes no model)"):
+    with pytest.raises(UnreadableFile, match=r"^config\.yaml (is no YAML|describes no model)"):
         read_compared(tmp_path / "config.yaml")
 
 
@@ -86,4 +86,4 @@ def test_what_people_write_is_within_the_bounds(tmp_path: Path) -> None:
     content = cli.read_config(tmp_path / "config.yaml")
     assert content["other"] == {"a": 1, "b": [2, 3], "c": {"a": 1, "b": [2, 3]}}
     assert content == yaml.safe_load(shared + deep + many)
-    check_yaml("a: [" + "1, " * (MAX_SIZE - 10) + "]")
+    check_yaml_bounds("a: [" + "1, " * (MAX_SIZE - 10) + "]")

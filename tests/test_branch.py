@@ -12,11 +12,11 @@ import pytest
 from omegaconf import OmegaConf
 
 import cli
-from callbacks.checkpoints import SAVED
+from callbacks.checkpoints import SAVED_STEPS_FILE
 from data_modules import SourceShards
-from data_modules.shard_files import read_information, sealed
+from data_modules.shard_files import read_source_json, with_checksum
 from gpt_lightning.optim import learning_rate_schedule
-from running.training.builders import curriculum_of
+from running.training.builders import build_curriculum
 from tests.conftest import TINY
 from tests.run_files import (
     WITH_DIET,
@@ -140,7 +140,7 @@ def test_the_row_across_the_branching_plans_what_both_curricula_plan(trunk: Path
     assert row["step"] == 9
     whole = joined(trunk, 8, Path(config["run_dir"]))
     recent = Counter(source for source, _, _ in whole[6 * GLOBAL_BATCH : 9 * GLOBAL_BATCH])
-    curriculum = curriculum_of(branch("name=x")).resolve(steps=12, tokens_per_step=GLOBAL_BATCH * T)
+    curriculum = build_curriculum(branch("name=x")).resolve(steps=12, tokens_per_step=GLOBAL_BATCH * T)
     weights = [curriculum.weights(6), curriculum.weights(7), {"readmes": 1.0}]
     for source in SOURCES:
         planned = sum(weight.get(source, 0) for weight in weights) / 3
@@ -271,9 +271,9 @@ def test_a_trunk_of_other_data_is_refused(branch: Branch, scarce_data: Path, tmp
     data_dir = tmp_path / "data"
     shutil.copytree(scarce_data, data_dir)
     folder = data_dir / "bpe_512" / "stdlib"
-    information = read_information(folder)
+    information = read_source_json(folder)
     information["splits"]["train"]["shards"][0]["sha256"]["tokens_0000.npy"] = "0" * 64
-    (folder / "source.json").write_text(json.dumps(sealed(information)))
+    (folder / "source.json").write_text(json.dumps(with_checksum(information)))
     config = branch("name=refused", *OTHER, f"data_dir={data_dir}")
     with pytest.raises(ValueError, match=r"step_00000008\.pt was begun with other tokens of source stdlib"):
         train(config)
@@ -288,7 +288,7 @@ def test_a_branch_begins_again_only_at_the_same_trunk(trunk: Path, branch: Branc
     for _ in range(2):
         train(config)
         shutil.rmtree(run / "checkpoints")
-        (run / SAVED).unlink()
+        (run / SAVED_STEPS_FILE).unlink()
     shutil.rmtree(copy)
     train(branch("name=trunk", f"runs_dir={tmp_path}", "gradient_clip=0.1", "branch.run=null", "branch.step=null"))
     with pytest.raises(ValueError, match="branched off from another checkpoint than"):

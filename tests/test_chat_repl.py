@@ -14,7 +14,7 @@ import pytest
 
 import cli
 import generate as verb
-from gpt_lightning.console import visible
+from gpt_lightning.console import escape_control_characters
 from tests.conftest import ROOT
 from train import train
 
@@ -58,21 +58,23 @@ def test_commands_of_a_piped_chat(run: Path, tmp_path: Path) -> None:
     first, second = (json.loads(line)["messages"] for line in saved.read_text(encoding="utf-8").splitlines())
     assert [(turn["role"], turn["content"]) for turn in first[::2]] == [("user", "Why?"), ("user", "And then?")]
     assert [turn["content"] for turn in second[::2]] == ["/usr is a folder"]
-    assert all(visible(turn["content"]) in said for turn in [*first, *second] if turn["role"] == "assistant")
+    assert all(
+        escape_control_characters(turn["content"]) in said for turn in [*first, *second] if turn["role"] == "assistant"
+    )
 
 
 def test_a_saved_conversation_can_be_trained_on(run: Path, tmp_path: Path) -> None:
-    from data_modules.corpora.record_fields import Fields
+    from data_modules.corpora.record_fields import RecordFields
 
-    session = verb.Session(verb.Writer(cli.compose_config("generate", [f"run={run}", "mode=chat"])), chat=True)
+    session = verb.ReplSession(verb.TextWriter(cli.compose_config("generate", [f"run={run}", "mode=chat"])), chat=True)
     session.write("Why?")
     session._take(f"/save {tmp_path / 'c.jsonl'}")
-    document = Fields({"messages": "messages"}).document(json.loads((tmp_path / "c.jsonl").read_text()))
+    document = RecordFields({"messages": "messages"}).document(json.loads((tmp_path / "c.jsonl").read_text()))
     assert document == session.conversation
 
 
 def test_settings_change_what_is_written_and_nothing_else(run: Path) -> None:
-    session = verb.Session(verb.Writer(cli.compose_config("generate", [f"run={run}", "mode=text"])), chat=False)
+    session = verb.ReplSession(verb.TextWriter(cli.compose_config("generate", [f"run={run}", "mode=text"])), chat=False)
     first = session.write("def ")
     session._take("/set seed 5")
     other = session.write("def ")

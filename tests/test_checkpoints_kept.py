@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 import cli
-from callbacks import Stopped
+from callbacks import RunStopped
 from gpt_lightning.checkpoint_retention import checkpoint_path
-from gpt_lightning.lit_gpt import NotFinite
+from gpt_lightning.lit_gpt import NonFiniteLossError
 from tests.conftest import TINY
 from tests.run_files import as_if_killed, assert_same_state, contents, final_checkpoint, metrics, saved_steps
 from train import train
@@ -116,7 +116,7 @@ def files_in(run: Path, place: str) -> list[str]:
 
 def test_a_kill_before_the_old_best_is_removed_leaves_one(best_apart: Path, tiny_data: Path, tmp_path: Path) -> None:
     assert files_in(best_apart, "best") == ["step_00000006.pt", "step_00000009.pt"]
-    with pytest.raises(Stopped):
+    with pytest.raises(RunStopped):
         train(config_of(tiny_data, tmp_path, *BEST, "max_hours=1e-6"))
     assert files_in(best_apart, "best") == files_in(best_apart, "permanent") == ["step_00000009.pt"]
 
@@ -132,7 +132,9 @@ def test_weights_that_an_update_ruins_are_not_saved(
 ) -> None:
     """Its loss and gradient were finite; with an epsilon of nothing the first update divides what has no gradient by 0."""
     run = tmp_path / "run"
-    with pytest.raises(NotFinite, match=r"step 1 was made, and what it has made of the weights is not saved") as end:
+    with pytest.raises(
+        NonFiniteLossError, match=r"step 1 was made, and what it has made of the weights is not saved"
+    ) as end:
         train(config_of(tiny_data, tmp_path, "optimizer.eps=0", "callbacks.checkpoints.every=1"))
     assert end.value.exit_code == 65
     assert saved_steps(run) == []

@@ -9,8 +9,8 @@ import pytest
 
 import cli
 from data_modules import Curriculum
-from running.config.command_help import help_of, settings_of, version
-from running.training.builders import curriculum_of
+from running.config.command_help import command_help, list_settings, version
+from running.training.builders import build_curriculum
 from tests.conftest import ROOT, start_verb
 
 VERBS = ["convert", "evaluate", "generate", "plan", "prepare", "report", "train", "verify"]
@@ -19,23 +19,23 @@ VERBS = ["convert", "evaluate", "generate", "plan", "prepare", "report", "train"
 def asked(verb: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
     """What a verb prints that is only asked something."""
     monkeypatch.setattr(sys, "argv", [f"{verb}.py", *arguments])
-    cli.start(lambda: pytest.fail("Hydra was started"), verb)
+    cli.run_command_line(lambda: pytest.fail("Hydra was started"), verb)
     return capsys.readouterr().out
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_has_three_examples_that_compose(verb: str) -> None:
-    examples = re.findall(rf"^python {verb}\.py[^…<>\n]*$", help_of(verb), flags=re.MULTILINE)
+    examples = re.findall(rf"^python {verb}\.py[^…<>\n]*$", command_help(verb), flags=re.MULTILINE)
     assert len(examples) == 3
     for example in examples:
-        cli.check_command_line(verb, cli.quote_texts(shlex.split(example, comments=True)[2:]))
+        cli.check_command_line(verb, cli.quote_text_settings(shlex.split(example, comments=True)[2:]))
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_says_what_each_setting_is(verb: str) -> None:
     """Where somebody adds one to conf/, its line needs a comment."""
-    said = help_of(verb)
-    for setting in settings_of(verb):
+    said = command_help(verb)
+    for setting in list_settings(verb):
         assert setting.meaning, f"conf/{verb}.yaml: {setting.key} has no comment behind it"
         assert f"  {setting.key}={setting.default} " in said
     assert said.startswith(f"python {verb}.py ")
@@ -43,15 +43,15 @@ def test_help_says_what_each_setting_is(verb: str) -> None:
 
 def test_help_knows_all_settings_and_groups() -> None:
     config = cli.compose_config("generate")
-    assert {s.key for s in settings_of("generate")} == {key for key, _ in cli.flatten(config)}
-    said = help_of("plan")
+    assert {s.key for s in list_settings("generate")} == {key for key, _ in cli.flatten(config)}
+    said = command_help("plan")
     for line in ("  plan.mfu=", "  max_steps=", "  optimizer=adamw ", "  callbacks.checkpoints={every: 100, keep: 3, "):
         assert f"\n{line}" in said
 
 
 def test_help_is_ours(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert asked("train", ["--help", "experiment=quickstart"], monkeypatch, capsys) == help_of("train") + "\n"
-    assert asked("generate", ["-h"], monkeypatch, capsys) == help_of("generate") + "\n"
+    assert asked("train", ["--help", "experiment=quickstart"], monkeypatch, capsys) == command_help("train") + "\n"
+    assert asked("generate", ["-h"], monkeypatch, capsys) == command_help("generate") + "\n"
 
 
 def test_the_version_is_ours(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -93,5 +93,5 @@ def test_a_choice_that_cannot_be_is_answered_with_what_can(arguments: list[str],
 def test_a_misspelt_key_of_a_file_is_answered_with_the_right_one() -> None:
     curriculum: dict[str, Any] = {"keyframe": {"start": {"at": 0, "weights": {"c4": 1}}}}
     with pytest.raises(ValueError, match=r"^curriculum: .*'keyframe': did you mean keyframes\?$"):
-        curriculum_of({"curriculum": curriculum})
-    assert isinstance(curriculum_of({"curriculum": {"keyframes": curriculum["keyframe"]}}), Curriculum)
+        build_curriculum({"curriculum": curriculum})
+    assert isinstance(build_curriculum({"curriculum": {"keyframes": curriculum["keyframe"]}}), Curriculum)

@@ -7,9 +7,9 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 import cli
-from gpt_lightning.durable_files import locked
+from gpt_lightning.durable_files import exclusive_lock
 from running.config import command_line
-from running.config.command_line import said_besides
+from running.config.command_line import extra_hydra_settings
 from tests.conftest import start, start_verb
 
 OPTUNA = "hydra/sweeper=optuna"
@@ -116,7 +116,7 @@ def test_a_setting_that_is_typed_twice_is_an_axis_if_it_is_one_at_last() -> None
     for settings, fixed in ((["seed=1", "seed=2,3"], "[]"), (["seed=2,3", "seed=1"], "['seed']")):
         config = cli.check_command_line("train", ["-m", *settings])
         assert config is not None
-        assert said_besides(settings, config) == [f"hydra.job.config.override_dirname.exclude_keys={fixed}"]
+        assert extra_hydra_settings(settings, config) == [f"hydra.job.config.override_dirname.exclude_keys={fixed}"]
 
 
 def test_the_axes_of_a_file_name_its_jobs_be_it_by_one_choice() -> None:
@@ -125,14 +125,14 @@ def test_the_axes_of_a_file_name_its_jobs_be_it_by_one_choice() -> None:
     config = cli.check_command_line("train", ["-m", *settings])
     assert config is not None
     excluded = "hydra.job.config.override_dirname.exclude_keys=['experiment','model.n_layers']"
-    assert said_besides(settings, config) == [excluded]
+    assert extra_hydra_settings(settings, config) == [excluded]
 
 
 def test_a_search_is_told_what_makes_it_the_same_again() -> None:
     settings = [OPTUNA, "experiment=lr_search", "jobs_at_once=3", "seed=5"]
     config = cli.check_command_line("train", ["-m", *settings])
     assert config is not None
-    besides = said_besides(settings, config)
+    besides = extra_hydra_settings(settings, config)
     assert besides[1:] == [
         "hydra.sweeper.n_jobs=${jobs_at_once}",
         "hydra.sweeper.max_failure_rate=1.0",
@@ -143,18 +143,18 @@ def test_a_search_is_told_what_makes_it_the_same_again() -> None:
     sweeper = again.hydra.sweeper
     assert (sweeper.n_jobs, sweeper.sampler.seed, sweeper.max_failure_rate) == (3, 5, 1.0)
     typed = [*settings, "hydra.sweeper.n_jobs=2", "hydra.sweeper.sampler.seed=1"]
-    assert said_besides(typed, config)[1:] == ["hydra.sweeper.max_failure_rate=1.0"]
+    assert extra_hydra_settings(typed, config)[1:] == ["hydra.sweeper.max_failure_rate=1.0"]
 
 
 def test_a_job_of_slurm_whose_time_is_over_is_queued_again() -> None:
     settings = ["hydra/launcher=submitit_slurm", "seed=1,2"]
     config = cli.check_command_line("train", ["-m", *settings])
     assert config is not None
-    assert "hydra.launcher.max_num_timeout=100" in said_besides(settings, config)
+    assert "hydra.launcher.max_num_timeout=100" in extra_hydra_settings(settings, config)
     typed = [*settings, "hydra.launcher.max_num_timeout=3"]
-    assert len(said_besides(typed, config)) == 1
+    assert len(extra_hydra_settings(typed, config)) == 1
     config.hydra.job.name = "evaluate"  # which would begin anew
-    assert len(said_besides(settings, config)) == 1
+    assert len(extra_hydra_settings(settings, config)) == 1
 
 
 def test_a_search_needs_a_loss_and_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +167,7 @@ def test_a_search_needs_a_loss_and_its_package(monkeypatch: pytest.MonkeyPatch) 
 
 def test_one_process_works_on_a_sweep(tiny_overrides: list[str], tmp_path: Path) -> None:
     grid = [*tiny_overrides, "experiment=lr_sweep", "seed=1"]
-    with locked(tmp_path / "runs" / "lr_sweep" / ".jobs"):
+    with exclusive_lock(tmp_path / "runs" / "lr_sweep" / ".jobs"):
         answer = start(grid, "-m")
     assert answer.returncode == 1
     assert re.fullmatch(
@@ -186,6 +186,6 @@ def test_what_is_typed_is_quoted_for_the_program_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", ["run", "runs", "mix_law", "held_out", "branch.run", "curriculum.ado.record"])
 def test_the_path_of_a_sweeps_run_can_be_typed(key: str) -> None:
     path = "runs/sweep/curriculum=ado,seed=1"
-    (quoted,) = cli.quote_texts([f"{key}={path}"])
+    (quoted,) = cli.quote_text_settings([f"{key}={path}"])
     (parsed,) = OverridesParser.create().parse_overrides([quoted])
     assert parsed.value() == path

@@ -7,15 +7,15 @@ import torch
 
 import cli
 from data_modules import Curriculum
-from data_modules.corpora.record_fields import Fields
+from data_modules.corpora.record_fields import RecordFields
 from gpt_lightning.evaluation import PROTOCOLS, QuestionTemplate
-from gpt_lightning.evaluation.generation_metrics import WritingTask
+from gpt_lightning.evaluation.generation_metrics import GenerationTask
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.optim import learning_rate_schedule
 from gpt_lightning.tokenizer import load_tokenizer
 from running.config import allowed_targets
-from running.evaluation.task_loading import Examinee, open_tasks
-from running.training.builders import schedule_of
+from running.evaluation.task_loading import EvaluatedModel, load_tasks
+from running.training.builders import build_schedule
 
 CHOICES = [
     (group.name, path.stem)
@@ -37,9 +37,9 @@ def test_every_choice_composes(group: str, choice: str) -> None:
         GPTConfig(**config["model"], eot_id=0)
         Curriculum(**config["curriculum"])
         learning_rate_schedule(steps=config["max_steps"], **config["schedule"])
-        allowed_targets.optimizer(config["optimizer"])
+        allowed_targets.resolve_optimizer(config["optimizer"])
         for callback in config["callbacks"].values():
-            allowed_targets.callback(callback)
+            allowed_targets.build_callback(callback)
 
 
 @pytest.mark.parametrize("name", cli.group_choices("task"))
@@ -50,11 +50,11 @@ def test_every_task_can_be_read(name: str) -> None:
         assert task["protocol"] in PROTOCOLS
         assert task["hub"] is None or set(task["hub"]) == {"id", "config", "split"}
     elif task["kind"] == "conversations":
-        assert Fields(task["fields"]).columns
+        assert RecordFields(task["fields"]).columns
     elif task["kind"] == "writing":
         config = cli.compose_config("evaluate", [f"tasks=[{name}]"])
-        (opened,) = open_tasks(config, Examinee(load_tokenizer("gpt2_chatml"), max_seq_len=1024, run=None))
-        assert isinstance(opened, WritingTask)
+        (opened,) = load_tasks(config, EvaluatedModel(load_tokenizer("gpt2_chatml"), max_seq_len=1024, run=None))
+        assert isinstance(opened, GenerationTask)
         assert len(opened) == task["samples"] * len(task["prompts"])
     else:
         assert task == {"kind": "text"}
@@ -121,4 +121,4 @@ def test_a_warm_up_may_be_a_share_of_the_run(overrides: list[str], steps: int) -
     config = cli.compose_config("train", overrides)
     assert config["schedule"]["warmup_steps"] == steps
     assert type(config["schedule"]["warmup_steps"]) is int
-    schedule_of(config)
+    build_schedule(config)

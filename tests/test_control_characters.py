@@ -13,11 +13,11 @@ from rich.text import Text
 
 import cli
 import train
-from analysis.run_page import write_samples
-from analysis.standalone_html import write_page
+from analysis.run_page import write_samples_markdown
+from analysis.standalone_html import write_html_page
 from gpt_lightning.console import Console, say
-from gpt_lightning.loggers.console_logger import Terminal
-from gpt_lightning.loggers.jsonl_metrics import MetricsFile
+from gpt_lightning.loggers.console_logger import ConsoleLogger
+from gpt_lightning.loggers.jsonl_metrics import JsonlMetrics
 from gpt_lightning.loggers.tensorboard import TensorBoard
 from mix_laws.curriculum_yaml import write_constant_mix
 from running.sweeps.multirun import Multirun
@@ -29,16 +29,16 @@ HOSTILE = f"before{''.join(CONTROL)}\x1b[2J\x1b]0;title\x07after"
 
 
 def in_page(path: Path) -> None:
-    write_page(path, title=HOSTILE, body=f"<p>{HOSTILE}</p>", style="", data={"names": {HOSTILE: [HOSTILE]}})
+    write_html_page(path, title=HOSTILE, body=f"<p>{HOSTILE}</p>", style="", data={"names": {HOSTILE: [HOSTILE]}})
 
 
 def in_log(path: Path) -> None:
-    Terminal(path).samples(1, [(HOSTILE, HOSTILE)])
+    ConsoleLogger(path).samples(1, [(HOSTILE, HOSTILE)])
 
 
 def in_samples(path: Path) -> None:
     run: Any = type("Run", (), {"path": Path(HOSTILE), "responses": {HOSTILE: [(1, HOSTILE)]}})
-    write_samples(run, path)
+    write_samples_markdown(run, path)
 
 
 def in_curriculum(path: Path) -> None:
@@ -57,8 +57,8 @@ def test_no_control_character_is_written(write: Callable[[Path], None], tmp_path
 def test_tensorboard_gets_none(tmp_path: Path) -> None:
     board = TensorBoard(
         tmp_path,
-        terminal=Terminal(tmp_path / "log"),
-        metrics_file=MetricsFile(tmp_path / "metrics.jsonl"),
+        terminal=ConsoleLogger(tmp_path / "log"),
+        metrics_file=JsonlMetrics(tmp_path / "metrics.jsonl"),
         name="",
         version="",
         default_hp_metric=False,
@@ -102,9 +102,9 @@ def test_markup_and_emoji_names_are_shown_as_they_are(capfd: pytest.CaptureFixtu
 def test_an_error_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["train.py", HOSTILE])
     with pytest.raises(SystemExit) as refused:
-        cli.start(train.main, "train")
+        cli.run_command_line(train.main, "train")
     with pytest.raises(SystemExit) as left:
-        process_group.leave(f"error: {HOSTILE}")
+        process_group.exit_rank(f"error: {HOSTILE}")
     for end in (refused, left):
         assert "␛[2J" in str(end.value.code)
         assert not set(CONTROL) & set(str(end.value.code))

@@ -12,10 +12,10 @@ import pytest
 import cli
 from data_modules import SourceShards
 from data_modules.corpora import DocumentCorpus
-from data_modules.preparation import Recipe, adopt_shards, prepare_source
+from data_modules.preparation import PreparationSettings, adopt_shards, prepare_source
 from gpt_lightning.tokenizer import load_tokenizer
-from running.training.builders import curriculum_of
-from running.training.prepared_data import open_sources, refuse_damaged
+from running.training.builders import build_curriculum
+from running.training.prepared_data import check_undamaged, open_sources
 from tests.conftest import TINY, start
 from tests.run_files import as_if_killed, contents, final_weights, metrics, same_bits
 from train import train
@@ -215,7 +215,7 @@ def test_a_shard_that_was_replaced_together_with_its_source_json_is_other_data(
         tokenizer=load_tokenizer(data_dir / "bpe_512"),
         folder=folder,
         licence="test",
-        recipe=Recipe(val_fraction=0.1),
+        recipe=PreparationSettings(val_fraction=0.1),
     )
     for verify in ("true", "false"):
         with pytest.raises(ValueError, match=r"runs/run was begun with other tokens of source stdlib"):
@@ -229,15 +229,15 @@ def test_who_has_to_wait_is_told(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    _, sources = open_sources(config(), curriculum_of(config()))
-    refuse_damaged(config(), sources)
+    _, sources = open_sources(config(), build_curriculum(config()))
+    check_undamaged(config(), sources)
     assert capsys.readouterr().out == ""
     n_bytes = sum(path.stat().st_size for path in data_dir.rglob("*.npy"))
     monkeypatch.setattr("running.training.prepared_data._MANY_BYTES", n_bytes)
-    refuse_damaged(config(), sources)
+    check_undamaged(config(), sources)
     assert capsys.readouterr().out == "verifying 0.0 GB of shards; data.verify=false leaves it out\n"
     monkeypatch.setattr("running.training.prepared_data._MANY_BYTES", n_bytes + 1)
-    refuse_damaged(config(), sources)
+    check_undamaged(config(), sources)
     assert capsys.readouterr().out == ""
 
 
@@ -246,12 +246,12 @@ def test_of_the_ranks_of_a_node_the_first_looks(
     variable: str, data_dir: Path, config: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     DAMAGES["a flipped byte"](data_dir / "bpe_512")
-    _, sources = open_sources(config(), curriculum_of(config()))
+    _, sources = open_sources(config(), build_curriculum(config()))
     monkeypatch.setenv(variable, "1")
-    refuse_damaged(config(), sources)
+    check_undamaged(config(), sources)
     monkeypatch.setenv(variable, "0")
     with pytest.raises(ValueError, match=r"differs from source\.json"):
-        refuse_damaged(config(), sources)
+        check_undamaged(config(), sources)
 
 
 def test_a_user_sees_no_traceback(data_dir: Path, tmp_path: Path) -> None:

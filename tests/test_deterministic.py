@@ -11,7 +11,7 @@ import lightning as L
 import pytest
 import torch
 
-from gpt_lightning.device_and_precision import deterministic
+from gpt_lightning.device_and_precision import deterministic_algorithms
 from tests.run_files import as_if_killed, final_weights, same_bits
 from train import train
 
@@ -43,9 +43,9 @@ def test_flags_are_as_before_afterwards(workspace: str | None, monkeypatch: pyte
         monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", workspace)
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
     before = flags()
-    with deterministic(False):
+    with deterministic_algorithms(False):
         assert flags() == before
-    with suppress(ZeroDivisionError), deterministic(True):
+    with suppress(ZeroDivisionError), deterministic_algorithms(True):
         assert flags() == (True, False, False, False, ":4096:8")
         raise ZeroDivisionError
     assert flags() == before
@@ -55,7 +55,7 @@ def test_a_deterministic_run_is_one_all_along(
     tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It trains, validates, samples and saves without an operation that torch refuses, and it may become one at a resume."""
-    monkeypatch.setattr("running.training.run_training.Faults", SeesFlags)
+    monkeypatch.setattr("running.training.run_training.SkippedStepLog", SeesFlags)
     monkeypatch.setattr(SeesFlags, "seen", [])
     before = flags()
     train(tiny_config("name=plain"))

@@ -41,7 +41,7 @@ def run(trained: Path, tmp_path: Path) -> Path:
 
 def judged(run: Path, *more: str) -> dict[tuple[str, str], dict[str, Any]]:
     """The figures by (task, metric), as they stand in evaluation.json."""
-    report = verb.evaluate(cli.compose_config("evaluate", cli.quote_texts([f"run={run}", *more])))
+    report = verb.evaluate(cli.compose_config("evaluate", cli.quote_text_settings([f"run={run}", *more])))
     return {(result["task"], result["metric"]): result for result in report["results"]}
 
 
@@ -139,7 +139,7 @@ def test_the_size_of_a_batch_changes_nothing(run: Path, questions: Path, batch_t
 def test_stopped_it_goes_on_where_it_was(run: Path, questions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = ["tasks=[hellaswag]", f"path={questions}", "batch_tokens=100"]
     straight = judged(run, *asked, f"out_dir={run / 'straight'}")
-    real, calls = log_likelihood.score, []
+    real, calls = log_likelihood.score_requests, []
 
     def dying(model: Any, requests: Any) -> Any:
         calls.append(len(requests))
@@ -147,7 +147,7 @@ def test_stopped_it_goes_on_where_it_was(run: Path, questions: Path, monkeypatch
             raise KeyboardInterrupt
         return real(model, requests)
 
-    monkeypatch.setattr(result_store, "score", dying)
+    monkeypatch.setattr(result_store, "score_requests", dying)
     with pytest.raises(KeyboardInterrupt):
         judged(run, *asked)
     assert not (run / "evaluation" / "step_00000012" / "evaluation.json").exists()
@@ -168,7 +168,7 @@ def test_nothing_is_taken_over_from_another_model(run: Path, questions: Path, mo
     asked = ["tasks=[hellaswag]", f"path={questions}", "batch_tokens=100"]
     straight = judged(run, *asked, f"checkpoint={late}", f"out_dir={run / 'straight'}")
     judged(run, "limit=3", f"checkpoint={early}", f"out_dir={run / 'shared'}")
-    real, calls = log_likelihood.score, []
+    real, calls = log_likelihood.score_requests, []
 
     def dying(model: Any, requests: Any) -> Any:
         calls.append(requests)
@@ -176,7 +176,7 @@ def test_nothing_is_taken_over_from_another_model(run: Path, questions: Path, mo
             raise KeyboardInterrupt
         return real(model, requests)
 
-    monkeypatch.setattr(result_store, "score", dying)
+    monkeypatch.setattr(result_store, "score_requests", dying)
     with pytest.raises(KeyboardInterrupt):
         judged(run, *asked, f"checkpoint={early}", f"out_dir={run / 'shared'}")
     figures = judged(run, *asked, f"checkpoint={late}", f"out_dir={run / 'shared'}")

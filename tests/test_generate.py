@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import cli
 import generate as verb
 from gpt_lightning import load_model
-from gpt_lightning.console import visible
+from gpt_lightning.console import escape_control_characters
 from gpt_lightning.convert import to_native
 from gpt_lightning.generation import Sampling
 from gpt_lightning.generation import generate as generate_ids
@@ -55,7 +55,7 @@ def test_writing(
         return tokenizer.decode(ids)
 
     def shown(text: str) -> str:
-        return f"class {visible(text)}\n"
+        return f"class {escape_control_characters(text)}\n"
 
     text = expected([tokenizer.eot_id, *tokenizer.encode("class ")])
     assert verb.generate(settings(run, "prompt='class '")) == text
@@ -77,7 +77,7 @@ def test_writing(
     )  # longer than the context, in turns and at once
     verb.generate(settings(run, "mode=chat"))
     said = capsys.readouterr().out
-    assert said.split("\n")[0] == visible(chat).split("\n")[0]
+    assert said.split("\n")[0] == escape_control_characters(chat).split("\n")[0]
     assert said.count("error: the prompt has ") == 1
 
 
@@ -87,7 +87,7 @@ def test_writing(
 @example('It\'s f(x) = [1, {2: "3"}] # ${run} \\\\"')
 @example("a\\\\")
 def test_a_prompt_is_taken_as_it_is_typed(text: str) -> None:
-    (argument,) = cli.quote_texts([f"prompt={text}"])
+    (argument,) = cli.quote_text_settings([f"prompt={text}"])
     assert cli.compose_config("generate", [argument])["prompt"] == text
 
 
@@ -133,6 +133,6 @@ def test_a_config_that_is_not_of_a_run_is_named(run: Path, content: str) -> None
 
 def test_the_folder_of_a_sweeps_run_can_be_typed(run: Path) -> None:
     folder = run.rename(run.with_name("optimizer.lr=1e-3,model=micro"))
-    (argument,) = cli.quote_texts([f"run={folder}"])
+    (argument,) = cli.quote_text_settings([f"run={folder}"])
     cli.check_command_line("generate", [argument, "prompt=x"])
     assert cli.compose_config("generate", [argument])["run"] == str(folder)

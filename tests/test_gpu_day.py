@@ -23,7 +23,7 @@ from benchmarks.gpu_day.result_rows import Day, append, read_rows
 from benchmarks.gpu_day.small_runs import config_of, fingerprint, fingerprints_of
 from benchmarks.gpu_day.speed_candidates import OURS, ROWS, TRANSFORMERS
 from benchmarks.gpu_day.speed_worker import Loop
-from callbacks import Stopped
+from callbacks import RunStopped
 from gpt_lightning.generation import cuda_graph_step
 from gpt_lightning.lit_gpt import LitGPT
 from gpt_lightning.model import loss_kernels
@@ -97,7 +97,7 @@ def test_dropout_drops_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_loss_head_is_right(kernel: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     if kernel == "triton":
         pytest.importorskip("triton")
-        monkeypatch.setattr(loss_kernels, "triton_obstacle", lambda device: None)
+        monkeypatch.setattr(loss_kernels, "why_triton_is_unavailable", lambda device: None)
     for options in loss_head.OPTIONS.values():
         found = loss_head.errors(kernel=kernel, dtype=dtype, **HEAD, **options)
         assert found["passed"], found
@@ -120,7 +120,7 @@ def test_a_run_that_goes_on_is_compared_tensor_by_tensor(overrides: list[str], t
             if start is None:
                 train(config)
             else:
-                with pytest.raises(Stopped):
+                with pytest.raises(RunStopped):
                     train(config)
         return fingerprints_of(tmp_path / "runs" / name)
 

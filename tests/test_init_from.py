@@ -13,7 +13,7 @@ import torch
 
 import cli
 from gpt_lightning import load_model
-from gpt_lightning.convert import start_from, to_hf, to_native
+from gpt_lightning.convert import load_initial_weights, to_hf, to_native
 from gpt_lightning.tokenizer import load_tokenizer, train_bpe
 from tests.conftest import TINY
 from tests.gpt_lightning.tiny_models import GPT2, VOCAB_SIZE, build
@@ -71,7 +71,7 @@ def test_a_command_line_with_init_from_says_the_architecture(exported: Path, mon
     typed = [f"init_from={exported}", "model.dropout=0.3", "model.n_layers=3"]
     said: list[str] = []
     monkeypatch.setattr("sys.argv", ["train.py", *typed])
-    cli.start(lambda: said.extend(sys.argv[1:]), "train")
+    cli.run_command_line(lambda: said.extend(sys.argv[1:]), "train")
     assert said[: len(typed)] == typed
     assert {"model.d_model=32", "model.norm=layernorm", "model.n_kv_heads=null"} < set(said)
     assert sum(setting.startswith("model.n_layers=") for setting in said) == 1
@@ -82,18 +82,18 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     to_hf(model, tmp_path / "hf", format="gpt2")
     config = model.config
     free = replace(config, dropout=0.5, attention="manual", residual_init="zero", vocab_size=VOCAB_SIZE + 3)
-    assert start_from(tmp_path / "hf", free).config == free
+    assert load_initial_weights(tmp_path / "hf", free).config == free
     with pytest.raises(ValueError, match=r"another model: its weights go with model.n_heads=4 model.norm=layernorm"):
-        start_from(tmp_path / "hf", replace(config, n_heads=2, norm="rmsnorm"))
+        load_initial_weights(tmp_path / "hf", replace(config, n_heads=2, norm="rmsnorm"))
     with pytest.raises(
         ValueError, match=r"vocabulary of 97, more than model.vocab_size=90: set model.vocab_size=97 or more"
     ):
-        start_from(tmp_path / "hf", replace(config, vocab_size=90))
+        load_initial_weights(tmp_path / "hf", replace(config, vocab_size=90))
     to_hf(build(**GPT2, eot_id=3), tmp_path / "other", format="gpt2")
     with pytest.raises(ValueError, match="its end-of-text id is 3, and here it is 90"):
-        start_from(tmp_path / "other", replace(config, eot_id=90))
+        load_initial_weights(tmp_path / "other", replace(config, eot_id=90))
     with pytest.raises(ValueError, match="there is no"):
-        start_from(tmp_path / "nowhere", config)
+        load_initial_weights(tmp_path / "nowhere", config)
 
 
 def test_the_id_at_which_generating_ends_is_no_tokenizer(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from callbacks import Samples, Stopped
+from callbacks import RunStopped, Samples
 from running.interrupts import SENTENCE
 from tests.conftest import ROOT
 from train import train
@@ -39,7 +39,7 @@ def test_a_terminal_that_hangs_up_saves_as_sigterm_does(
 ) -> None:
     monkeypatch.setattr(Samples, "on_step", hang_up)
     config = tiny_config("max_steps=24")
-    with pytest.raises(Stopped, match="stopped by SIGHUP after step") as stopped:
+    with pytest.raises(RunStopped, match="stopped by SIGHUP after step") as stopped:
         train(config)
     assert stopped.value.exit_code == 143
     assert 6 <= json.loads((Path(config["run_dir"]) / "saved.json").read_text())["step"] < 24

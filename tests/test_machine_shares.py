@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from running.sweeps.machine_shares import in_words, machine_shares
+from running.sweeps.machine_shares import describe_shares, machine_shares
 
 
 def shares(n: Any, *, devices: int = 1, accelerator: str = "auto") -> list[dict[str, str]]:
@@ -67,6 +67,6 @@ def test_what_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_share_is_said_in_words() -> None:
-    assert in_words({"OMP_NUM_THREADS": "1"}) == "1 thread"
-    assert in_words({"OMP_NUM_THREADS": "4"}) == "4 threads"
-    assert in_words({"OMP_NUM_THREADS": "4", "CUDA_VISIBLE_DEVICES": "2,3"}) == "GPU 2,3"
+    assert describe_shares({"OMP_NUM_THREADS": "1"}) == "1 thread"
+    assert describe_shares({"OMP_NUM_THREADS": "4"}) == "4 threads"
+    assert describe_shares({"OMP_NUM_THREADS": "4", "CUDA_VISIBLE_DEVICES": "2,3"}) == "GPU 2,3"

@@ -18,7 +18,7 @@ import cli
 from data_modules import SourceShards
 from gpt_lightning.tokenizer import Message, load_tokenizer, train_bpe
 from prepare import prepare
-from running.evaluation.chat_repl import Session
+from running.evaluation.chat_repl import ReplSession
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 LONG = [f"Document {n}: " + "the cat sat on the green mat " * (n + 1) for n in range(16)]
@@ -163,7 +163,7 @@ def test_an_input_is_read_as_what_it_is_or_refused(
     ours = ("tokenizer=bpe_4096", "tokenizer.name=bpe", f"tokenizer.model_vocab_size={n_ids}")
     settings = [*case.settings, *(() if "tokenizer=gpt2" in case.settings else ours)]
     overrides = [*settings, "name=x", f"path={folder}", f"data_dir={tmp_path}", "workers=1"]
-    config = cli.compose_config("prepare", cli.quote_texts(overrides))
+    config = cli.compose_config("prepare", cli.quote_text_settings(overrides))
     if case.refused:
         with pytest.raises(ValueError, match=r"\.$") as refused:
             prepare(config)
@@ -211,7 +211,7 @@ def test_a_prompt_that_is_not_utf8_is_one_sentence_and_the_session_goes_on(
     chat: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"the caf\xe9\nthe cat\n"), encoding="utf-8"))
-    Session(Echo(tmp_path / "tokenizer.json"), chat=chat).hold("A session.")
+    ReplSession(Echo(tmp_path / "tokenizer.json"), chat=chat).hold("A session.")
     refused, answered = capsys.readouterr().out.splitlines()
     assert refused == "error: the prompt is not UTF-8: it holds the byte 0xe9."
     assert answered

@@ -15,7 +15,7 @@ from data_modules import SourceShards
 from mix_laws import design_mixes, read_mix_runs
 from plan import plan
 from report import report
-from running.training.builders import curriculum_of
+from running.training.builders import build_curriculum
 from tests.conftest import TINY, start
 from tests.example_sweep import copy_of, edit_environment
 from tests.synthetic_mix_runs import world
@@ -195,7 +195,7 @@ def test_a_design_is_written_as_choices_that_compose(
     folder = Path(tiny_config()["runs_dir"]) / "quickstart_design"
     for name, weights in named.items():
         content = yaml.safe_load((folder / "curriculum" / f"{name}.yaml").read_text())
-        curriculum = curriculum_of({"curriculum": content})
+        curriculum = build_curriculum({"curriculum": content})
         assert curriculum.resolve(steps=100, tokens_per_step=256).weights(50) == pytest.approx(weights)
         assert sum(weights.values()) == pytest.approx(1)
         assert min(weights.values()) >= 0.0099

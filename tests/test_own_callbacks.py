@@ -13,8 +13,8 @@ import yaml
 import cli
 from gpt_lightning.jsonl import read_rows
 from running.config import allowed_targets
-from running.config.allowed_targets import typed, typed_targets
-from running.training.builders import watchers_of
+from running.config.allowed_targets import allow_typed_targets, typed_targets
+from running.training.builders import build_callbacks
 from tests.conftest import TINY, start
 from train import train
 
@@ -110,8 +110,8 @@ def test_a_typed_one_is_a_callback_and_can_be_imported(package: str) -> None:
         (f"{package}.Nothing", f"the module {package} has no Nothing\\."),
         ("no_such_package.Mine", r"no_such_package\.Mine cannot be imported \(ModuleNotFoundError.*PYTHONPATH"),
     ):
-        with typed([name]), pytest.raises(ValueError, match=message):
-            allowed_targets.callback({"_target_": name})
+        with allow_typed_targets([name]), pytest.raises(ValueError, match=message):
+            allowed_targets.build_callback({"_target_": name})
 
 
 @pytest.mark.parametrize(
@@ -138,21 +138,24 @@ def test_one_of_lightnings_without_a_place_is_refused_with_what_to_use(
     config = tiny_config("name=run")
     config["callbacks"] = config["callbacks"] | {"theirs": {"_target_": f"{OF_LIGHTNING}.{name}"} | arguments}
     with pytest.raises(ValueError, match=rf"{name}.* has no place in a run: .*{instead}"):
-        watchers_of(config)
+        build_callbacks(config)
 
 
 def test_nor_has_one_that_is_derived_from_it(package: str, tmp_path: Path) -> None:
     (tmp_path / f"{package}_more.py").write_text(
         f"from {OF_LIGHTNING} import ModelCheckpoint\n\nclass Mine(ModelCheckpoint):\n    pass\n"
     )
-    with typed([f"{package}_more.Mine"]), pytest.raises(ValueError, match=r"Mine, a ModelCheckpoint has no place"):
-        allowed_targets.callback({"_target_": f"{package}_more.Mine"})
+    with (
+        allow_typed_targets([f"{package}_more.Mine"]),
+        pytest.raises(ValueError, match=r"Mine, a ModelCheckpoint has no place"),
+    ):
+        allowed_targets.build_callback({"_target_": f"{package}_more.Mine"})
 
 
 def test_two_of_one_state_are_refused(tiny_config: Config) -> None:
     two = [f"+callbacks.{name}._target_={OF_LIGHTNING}.EMAWeightAveraging" for name in ("a", "b")]
     with pytest.raises(ValueError, match=r"callbacks\.a and callbacks\.b are of one kind"):
-        watchers_of(tiny_config("name=run", *two))
+        build_callbacks(tiny_config("name=run", *two))
 
 
 def test_monitors_of_lightnings_log_into_the_rows_of_their_steps(tiny_data: Path, tmp_path: Path) -> None:

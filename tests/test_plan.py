@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 import cli
 from data_modules import Curriculum, corpora
 from data_modules.corpora import DocumentCorpus
-from data_modules.preparation import Recipe, prepare_source
+from data_modules.preparation import PreparationSettings, prepare_source
 from gpt_lightning.checkpoint_retention import checkpoint_path
 from gpt_lightning.model import GPT
 from gpt_lightning.tokenizer import load_tokenizer
@@ -58,7 +58,7 @@ def data_dir(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             tokenizer=tokenizer,
             folder=folder / "bpe_512" / name,
             licence="test",
-            recipe=Recipe(val_fraction=0.1, limit_tokens=tokens),
+            recipe=PreparationSettings(val_fraction=0.1, limit_tokens=tokens),
         )
     return folder
 

@@ -32,7 +32,7 @@ TEXT_SOURCES = {
 
 
 def run(*overrides: str) -> None:
-    prepare(cli.compose_config("prepare", cli.quote_texts(list(overrides))))
+    prepare(cli.compose_config("prepare", cli.quote_text_settings(list(overrides))))
 
 
 def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -215,7 +215,7 @@ def test_an_unreachable_hub_is_named_and_python_has_a_stand_in(tmp_path: Path) -
 def test_parts_are_prepared_side_by_side_and_joined(shared_data: Path, tmp_path: Path) -> None:
     """As on a cluster: Hydra's submitit launcher, here with processes of this machine."""
     options = [f"path={shared_data / 'c4'}", "source=c4", "tokenizer=gpt2", "limit_tokens=all", "group_mb=0.005"]
-    options = [*cli.quote_texts(options), "sources.c4.val_fraction=0.2", "workers=1"]
+    options = [*cli.quote_text_settings(options), "sources.c4.val_fraction=0.2", "workers=1"]
     run(*options, f"data_dir={tmp_path / 'one'}")
     many = [*options, f"data_dir={tmp_path / 'many'}"]
     answer = call("-m", "hydra/launcher=submitit_local", *many, "part=0/2,1/2")

@@ -8,9 +8,9 @@ import pytest
 from torch.distributed import HashStore
 
 from running.training import rank_agreement
-from running.training.rank_agreement import Agreement
+from running.training.rank_agreement import RankAgreement
 
-Rank = Callable[[Agreement], None]
+Rank = Callable[[RankAgreement], None]
 NEVER = 3600.0  # seconds: a test in which a rank is left waiting does not end
 
 
@@ -20,7 +20,7 @@ def ends_of(*ranks: Rank) -> list[str | None]:
 
     def end_of(rank: int) -> str | None:
         try:
-            with Agreement(store, rank, len(ranks)) as together:
+            with RankAgreement(store, rank, len(ranks)) as together:
                 ranks[rank](together)
         except Exception as error:
             return str(error)
@@ -35,7 +35,7 @@ def has(**mine: Any) -> Rank:
 
 
 def ends(sentence: str) -> Rank:
-    def rank(ranks: Agreement) -> None:
+    def rank(ranks: RankAgreement) -> None:
         raise ValueError(sentence)
 
     return rank
@@ -87,7 +87,7 @@ def test_ranks_that_all_refuse_wait_for_nobody() -> None:
 
 
 def test_what_ends_a_rank_later_is_told_by_others() -> None:
-    def rank(ranks: Agreement) -> None:
+    def rank(ranks: RankAgreement) -> None:
         ranks.compare({"seed": 1})
         ranks.compare({"step": 4}, last=True)
         raise ValueError("the disk is full")
@@ -96,6 +96,6 @@ def test_what_ends_a_rank_later_is_told_by_others() -> None:
 
 
 def test_a_rank_alone_agrees() -> None:
-    with Agreement() as ranks:
+    with RankAgreement() as ranks:
         ranks.compare({"seed": 1})
         ranks.compare({"step": 4}, last=True)

@@ -17,7 +17,7 @@ import torch
 
 import cli
 from running.training import prepared_data, process_group
-from running.training.distributed_strategy import refuse_other_ranks
+from running.training.distributed_strategy import check_ranks
 from tests.conftest import ROOT, TINY
 from tests.run_files import as_if_killed, metrics
 from tests.training_starts import begin, by_srun, end
@@ -200,16 +200,16 @@ def test_more_ranks_than_gpus_are_refused(tiny_data: Path, tmp_path: Path) -> No
     with pytest.raises(
         ValueError, match=f"this process sees {n_gpus} of CUDA's: set trainer.devices={n_gpus}, or trainer"
     ):
-        refuse_other_ranks(config, "cuda", "32-true")
+        check_ranks(config, "cuda", "32-true")
 
 
 def test_each_of_several_processes_would_run_the_whole_multirun(monkeypatch: pytest.MonkeyPatch) -> None:
-    process_group.refuse_multirun()
+    process_group.check_no_multirun()
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     with pytest.raises(
         ValueError, match="a multirun is one process, and torchrun has started several: start it by python;"
     ):
-        process_group.refuse_multirun()
+        process_group.check_no_multirun()
 
 
 def test_ranks_that_see_other_checkpoints_do_not_train(tiny_data: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 import cli
 from gpt_lightning.model import GPT, GPTConfig
-from running.training.builders import accumulation_of
+from running.training.builders import accumulation_steps
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -44,21 +44,21 @@ def test_a_command_composes(command: str) -> None:
     assert (ROOT / script).is_file()
     if "--config-dir" in arguments:  # a folder that another command writes: tests/test_mix_law.py trains with one
         return
-    settings = cli.quote_texts(arguments)
+    settings = cli.quote_text_settings(arguments)
     cli.check_command_line(Path(script).stem, settings)
     if script in ("train.py", "plan.py"):
         first = settings[0] == "-m"
         one_job = [re.sub(r"=tag\(.*", "=1", o).split(",")[0] for o in settings[1:]] if first else settings
-        assert accumulation_of(cli.compose_config(Path(script).stem, one_job)) > 0
+        assert accumulation_steps(cli.compose_config(Path(script).stem, one_job)) > 0
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith(("torchrun ", "srun "))])
 def test_a_command_of_several_machines_composes(command: str) -> None:
     before, after = command.split("train.py ")
-    overrides = cli.quote_texts(shlex.split(after))
+    overrides = cli.quote_text_settings(shlex.split(after))
     cli.check_command_line("train", overrides)
     config = cli.compose_config("train", overrides)
-    assert accumulation_of(config) > 0
+    assert accumulation_steps(config) > 0
     assert before.split()[0] == "srun" or f"--nproc-per-node={config['trainer']['devices']}" in before
 
 

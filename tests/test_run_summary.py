@@ -9,7 +9,7 @@ import pytest
 
 import cli
 from running.config.compose import typed
-from running.training.run_summary import busy, changes
+from running.training.run_summary import busy_machine_remark, change_remarks
 
 Config = Callable[..., dict[str, Any]]
 
@@ -17,18 +17,18 @@ Config = Callable[..., dict[str, Any]]
 def test_of_what_was_changed_only_what_makes_the_run_is_spelled_out() -> None:
     changed = {
         "optimizer.lr": (2e-3, 1e-3),
-        "logger._target_": (None, "callbacks.MetricsTable"),
+        "logger._target_": (None, "callbacks.CsvMetrics"),
         "callbacks.samples.every": (100, 50),
         "callbacks.samples.top_k": (50, None),
         "versions.torch": ("2.9", "2.10"),
         "log_every": (10, 20),
     }
-    assert list(changes(changed)) == [
+    assert list(change_remarks(changed)) == [
         "changed from here on: optimizer.lr=0.001, was 0.002",
         "changed from here on: versions.torch=2.10, was 2.9",
         "changed besides, of where or how it is made and watched: logger, callbacks, log_every; see changes.jsonl",
     ]
-    assert not list(changes({}))
+    assert not list(change_remarks({}))
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_of_what_was_changed_only_what_makes_the_run_is_spelled_out() -> None:
 )
 def test_what_is_printed_can_be_typed(path: str) -> None:
     """Into a shell, whose words come to a verb."""
-    command = cli.quote_texts(shlex.split(typed("run", path)))
+    command = cli.quote_text_settings(shlex.split(typed("run", path)))
     assert cli.compose_config("report", command)["run"] == path
 
 
@@ -66,6 +66,6 @@ def test_a_busy_machine_is_told_of_one_thread(
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if threads:
         monkeypatch.setenv("OMP_NUM_THREADS", threads)
-    said = list(busy(device))
+    said = list(busy_machine_remark(device))
     assert len(said) == is_said
     assert all("a load of 2.5 on 2 cores" in line and "OMP_NUM_THREADS=1 python train.py" in line for line in said)

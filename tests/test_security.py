@@ -12,7 +12,7 @@ import yaml
 import cli
 from running.config import allowed_targets
 from running.config.source_settings import open_corpus
-from running.training.builders import optimizer_of, watchers_of
+from running.training.builders import build_callbacks, build_optimizer
 from tests.conftest import ROOT
 
 EVIL = {"_target_": "os.mkdir", "path": "MARKER"}  # nothing that Hydra itself would refuse
@@ -141,7 +141,7 @@ def test_folders_and_configs_of_ones_own_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "target",
     [
-        "callbacks.checkpoints.prune",
+        "callbacks.checkpoints.prune_checkpoints",
         "gpt_lightning.checkpoint.prune",
         "callbacks.Samples",
         "torch.optim.lr_scheduler.StepLR",
@@ -156,7 +156,7 @@ def test_only_an_optimizer_stands_where_one_is_wanted(target: str) -> None:
     with pytest.raises(
         ValueError, match=rf"_target_={re.escape(target)} may not be called from a config: it must be an"
     ):
-        optimizer_of({"optimizer": {"_target_": target}}, "32-true")  # fmt: skip
+        build_optimizer({"optimizer": {"_target_": target}}, "32-true")  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_only_an_optimizer_stands_where_one_is_wanted(target: str) -> None:
     [
         "torch.optim.AdamW",
         "callbacks.checkpoints.Path.touch",
-        "gpt_lightning.loggers.console_logger.Terminal",
+        "gpt_lightning.loggers.console_logger.ConsoleLogger",
         "lightning.pytorch.callbacks.os.mkdir",
         "lightning.pytorch.loggers.TensorBoardLogger",
         "data_modules.MixedDataModule",
@@ -174,7 +174,7 @@ def test_only_a_callback_stands_where_one_is_wanted(target: str) -> None:
     with pytest.raises(
         ValueError, match=rf"_target_={re.escape(target)} may not be called from a config: it must be a c"
     ):
-        watchers_of({"callbacks": {"evil": {"_target_": target}}})  # fmt: skip
+        build_callbacks({"callbacks": {"evil": {"_target_": target}}})  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -201,15 +201,15 @@ def test_only_a_corpus_stands_where_one_is_wanted(target: str) -> None:
 def test_arguments_are_plain_values(more: dict[str, Any], message: str) -> None:
     node = {"_target_": "callbacks.Samples", "every": 1, "prompts": ["a"], "chat_prompts": [], "max_new_tokens": 1}
     node |= {"temperature": 1.0, "top_k": 1}
-    assert allowed_targets.callback(node)
+    assert allowed_targets.build_callback(node)
     with pytest.raises(ValueError, match=message):
-        allowed_targets.callback(node | more)
+        allowed_targets.build_callback(node | more)
 
 
 @pytest.mark.parametrize("node", [None, 3, [], {}, {"every": 1}])
 def test_a_node_that_names_nothing_is_refused(node: Any) -> None:
     with pytest.raises(ValueError, match="names nothing: a callback is written with its _target_"):
-        allowed_targets.callback(node)
+        allowed_targets.build_callback(node)
 
 
 def test_interpolations_build_nothing() -> None:
@@ -218,4 +218,4 @@ def test_interpolations_build_nothing() -> None:
     config = cli.compose_config("train", [f"callbacks.samples='{made}'"])
     assert config["callbacks"]["samples"] == {"_target_": "os.mkdir", "path": "x"}
     with pytest.raises(ValueError, match=r"_target_=os\.mkdir may not be called"):
-        watchers_of(config)
+        build_callbacks(config)

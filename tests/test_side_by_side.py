@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from callbacks import Stopping
-from gpt_lightning.durable_files import locked
+from callbacks import GracefulStop
+from gpt_lightning.durable_files import exclusive_lock
 from running.training import prepared_data, process_group
 
 OF_AN_ALLOCATION = {"SLURM_STEP_ID": "0", "SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "2"}
@@ -35,7 +35,7 @@ def test_a_second_run_waits_for_what_the_first_one_prepares(
         held.close()
 
     with ExitStack() as held:
-        held.enter_context(locked(tmp_path / ".prepared_by"))
+        held.enter_context(exclusive_lock(tmp_path / ".prepared_by"))
         thread = threading.Thread(target=first)
         thread.start()
         prepared_data._prepare({}, ["readmes"], tmp_path)
@@ -50,11 +50,11 @@ def test_an_interactive_shell_of_slurm_is_no_task_of_several(monkeypatch: pytest
         monkeypatch.setenv(name, value)
     for tasks_of_step, starter in (("4", "srun"), ("1", None)):
         monkeypatch.setenv("SLURM_STEP_NUM_TASKS", tasks_of_step)
-        assert process_group.started_by() == starter
+        assert process_group.detect_launcher() == starter
 
 
 def test_max_hours_count_from_the_first_start_of_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
     """Which starts ranks again that have failed, as children of the same process."""
-    assert Stopping(max_hours=1).began == psutil.Process().create_time()
+    assert GracefulStop(max_hours=1).began == psutil.Process().create_time()
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
-    assert Stopping(max_hours=1).began == psutil.Process(os.getppid()).create_time()
+    assert GracefulStop(max_hours=1).began == psutil.Process(os.getppid()).create_time()

@@ -8,8 +8,8 @@ from benchmarks.study_optimizer import where_it_is_reached
 from benchmarks.study_switch import BASE, LOSSES, REST, SWITCHES, Switched, table
 from data_modules import SampleOrder
 from mix_laws import design_mixes
-from mix_laws.simplex import as_weights, random_mixes
-from running.training.builders import curriculum_of
+from mix_laws.simplex import random_mixes, weights_by_source
+from running.training.builders import build_curriculum
 
 SIZES = {
     "readmes": 1979,
@@ -21,7 +21,7 @@ SIZES = {
 
 def order_of(experiment: str, curriculum: str) -> SampleOrder:
     config = cli.compose_config("train", [f"experiment={experiment}", f"curriculum={curriculum}", "seed=1"])
-    resolved = curriculum_of(config).resolve(steps=config["max_steps"], tokens_per_step=2048)
+    resolved = build_curriculum(config).resolve(steps=config["max_steps"], tokens_per_step=2048)
     return SampleOrder(resolved, sequences=SIZES, global_batch=config["global_batch"], seed=1)
 
 
@@ -57,7 +57,7 @@ def test_the_mixes_are_those_that_the_plan_proposes_and_four_more() -> None:
     assert swept == [f"study_mix/{name}" for name in mixes]
     for name, mix in mixes.items():
         order = order_of("study_mix_law", f"study_mix/{name}")
-        assert order.curriculum.weights(0) == pytest.approx(as_weights(list(SIZES), mix, caps))
+        assert order.curriculum.weights(0) == pytest.approx(weights_by_source(list(SIZES), mix, caps))
 
 
 def test_each_way_to_switch_is_an_axis() -> None:

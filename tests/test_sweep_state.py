@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 import cli
-from callbacks.checkpoints import SAVED
-from gpt_lightning.durable_files import is_locked, locked, owner_of
-from running.sweeps.sweep_state import SweepRecord, is_over, objective
+from callbacks.checkpoints import SAVED_STEPS_FILE
+from gpt_lightning.durable_files import exclusive_lock, is_locked, lock_owner
+from running.sweeps.sweep_state import SweepState, is_finished, objective
 from tests.conftest import TINY
 from tests.run_files import untimed
 from train import train
@@ -33,7 +33,7 @@ def done(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
 def stopped_at_8(run: Path) -> None:
     """After a validation and a checkpoint."""
     lines_cut(run, 4)
-    (run / SAVED).write_text('{"step": 8}')
+    (run / SAVED_STEPS_FILE).write_text('{"step": 8}')
 
 
 def lines_cut(run: Path, n: int) -> None:
@@ -44,8 +44,8 @@ def lines_cut(run: Path, n: int) -> None:
 def test_a_run_that_is_done_is_over(done: tuple[Path, dict[str, Any]]) -> None:
     run, config = done
     assert config["trainer"]["precision"] == "auto"  # the run has found out what that is
-    assert is_over(run, config)
-    assert is_over(run, {**config, "jobs_at_once": 3, "sweep_dir": "elsewhere"})
+    assert is_finished(run, config)
+    assert is_finished(run, {**config, "jobs_at_once": 3, "sweep_dir": "elsewhere"})
     assert objective(run, 0) == untimed(run / "metrics.jsonl")[-1]["val/loss/mean"]
     assert objective(run, 65) == math.inf
     with pytest.raises(ValueError, match="ended with exit code 1"):
@@ -55,15 +55,15 @@ def test_a_run_that_is_done_is_over(done: tuple[Path, dict[str, Any]]) -> None:
 @pytest.mark.parametrize("setting", ["max_steps", "seed", "global_batch", "data_dir"])
 def test_with_another_setting_it_is_not(done: tuple[Path, dict[str, Any]], setting: str) -> None:
     run, config = done
-    assert not is_over(run, {**config, setting: 13})
+    assert not is_finished(run, {**config, setting: 13})
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda run: (run / SAVED).unlink(),
-        lambda run: (run / SAVED).write_text('{"step": 8}'),
-        lambda run: (run / SAVED).write_text("{"),
+        lambda run: (run / SAVED_STEPS_FILE).unlink(),
+        lambda run: (run / SAVED_STEPS_FILE).write_text('{"step": 8}'),
+        lambda run: (run / SAVED_STEPS_FILE).write_text("{"),
         lambda run: (run / "config.yaml").unlink(),
         stopped_at_8,
         lambda run: lines_cut(run, 5),
@@ -75,22 +75,22 @@ def test_nor_if_something_of_its_end_is_missing(
     done: tuple[Path, dict[str, Any]], tmp_path: Path, change: Change
 ) -> None:
     run, config = done
-    for name in ("config.yaml", "metrics.jsonl", SAVED):
+    for name in ("config.yaml", "metrics.jsonl", SAVED_STEPS_FILE):
         (tmp_path / name).write_bytes((run / name).read_bytes())
     shutil.copytree(run / "checkpoints", tmp_path / "checkpoints")
-    assert is_over(tmp_path, config)
+    assert is_finished(tmp_path, config)
     change(tmp_path)
-    assert not is_over(tmp_path, config)
+    assert not is_finished(tmp_path, config)
 
 
 def test_no_run_is_not_over(done: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    assert not is_over(tmp_path / "nowhere", done[1])
+    assert not is_finished(tmp_path / "nowhere", done[1])
     with pytest.raises(ValueError, match=r"has no validation loss: callbacks\.validation makes it"):
         objective(tmp_path / "nowhere", 0)
 
 
 def test_the_record_tells_the_jobs_apart(tmp_path: Path) -> None:
-    record = SweepRecord(tmp_path)
+    record = SweepState(tmp_path)
     for number, code in enumerate([0, 1, None, 143, 0, -9]):
         record.write(number, f"job={number}", code=code, share={"OMP_NUM_THREADS": "1"})
     (tmp_path / "job=4").mkdir()
@@ -107,8 +107,8 @@ def test_the_record_tells_the_jobs_apart(tmp_path: Path) -> None:
 def test_a_folder_has_an_owner_while_somebody_is_at_work_in_it(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     assert not is_locked(folder)
-    with locked(folder):
+    with exclusive_lock(folder):
         assert is_locked(folder)
-        assert owner_of(folder).startswith(f"process {os.getpid()} on ")
+        assert lock_owner(folder).startswith(f"process {os.getpid()} on ")
     assert not is_locked(folder)
     assert not is_locked(tmp_path / ("x" * 300))  # a name that no folder can have is nobody's

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from running.thread_waiting import wait_briefly
+from running.thread_waiting import set_openmp_spin_count
 from tests.conftest import ROOT
 
 COMPUTING = ("train", "generate", "evaluate", "verify")
@@ -28,7 +28,7 @@ def test_what_the_environment_says_stays(
         monkeypatch.delenv(name, raising=False)
     for name, value in said.items():
         monkeypatch.setenv(name, value)
-    wait_briefly()
+    set_openmp_spin_count()
     assert {name: value for name, value in os.environ.items() if name == "GOMP_SPINCOUNT"} == kept
 
 

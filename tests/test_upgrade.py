@@ -9,8 +9,8 @@ from omegaconf import OmegaConf
 import cli
 from running.config.changed_settings import BEFORE
 from running.config.compose import flatten, read_config
-from running.sweeps.sweep_state import is_over
-from running.training.builders import optimizer_of
+from running.sweeps.sweep_state import is_finished
+from running.training.builders import build_optimizer
 from tests.conftest import TINY
 from tests.run_files import as_if_killed, contents, final_checkpoint
 from train import train
@@ -74,11 +74,11 @@ def test_a_run_of_an_old_version_that_is_done_is_done(
 ) -> None:
     run = as_if_killed(straight, tmp_path, after=12)
     config = config_of(tiny_data, tmp_path)
-    assert is_over(run, config)
+    assert is_finished(run, config)
     train(config)
     assert "is done: 12 steps, nothing to do" in capsys.readouterr().out
     for setting in ("on_spike=skip", "trainer.recompute=blocks", "model.qk_norm=true"):
-        assert not is_over(run, config_of(tiny_data, tmp_path, setting))
+        assert not is_finished(run, config_of(tiny_data, tmp_path, setting))
 
 
 def test_a_run_of_an_old_version_goes_on_and_nothing_has_changed(
@@ -141,7 +141,7 @@ def test_an_option_that_moves_the_state_is_converted(tiny_data: Path, tmp_path: 
 
 def test_an_optimizer_that_cannot_make_a_step_is_refused(tiny_data: Path, tmp_path: Path) -> None:
     config = config_of(tiny_data, tmp_path, "+optimizer.capturable=true", "optimizer.fused=false")
-    assert optimizer_of(config, "32-true")
+    assert build_optimizer(config, "32-true")
     with pytest.raises(ValueError, match=r"optimizer: torch\.optim\.AdamW cannot make a step: .*capturable"):
         train(config)
     assert not (tmp_path / "run" / "environment.json").exists()

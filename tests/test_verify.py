@@ -12,15 +12,15 @@ import torch
 
 import cli
 import verify
-from running.training.builders import curriculum_of
+from running.training.builders import build_curriculum
 from running.training.prepared_data import open_sources
 from tests.conftest import TINY
 from tests.run_files import saved_steps
-from verify import Evidence
+from verify import ReplayEvidence
 
 WORKERS, RANKS = "other workers", "other ranks, micro-batch and workers"
 FOLDERS = ("straight", "other_workers", "other_ranks_micro-batch_and_workers")
-Read = Callable[[str], Evidence]
+Read = Callable[[str], ReplayEvidence]
 
 
 def config_of(data_dir: Path, runs: Path, *more: str) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def runs(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def read(runs: Path, tiny_data: Path) -> Read:
     """What one of its runs left behind, read again."""
     config = config_of(tiny_data, runs)
-    _, sources = open_sources(config, curriculum_of(config))
+    _, sources = open_sources(config, build_curriculum(config))
     return lambda folder: verify._evidence(runs / "tiny_verify" / folder, sources)
 
 

@@ -10,12 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from analysis.comparison.metric_significance import STANDINGS, Cell, Standing, standing_of_lowest
-from analysis.comparison.run import Run, State
-from analysis.comparison.run_settings import SEED, short_names, shortened, text_of, unlike
-from analysis.comparison.tukey_test import Noise
+from analysis.comparison.metric_significance import (
+    SIGNIFICANCE_BY_TEST,
+    MetricResult,
+    Significance,
+    significance_of_lowest,
+)
+from analysis.comparison.run import Run, RunState
+from analysis.comparison.run_settings import SEED, differing_settings, setting_text, short_names, shorten_setting_names
+from analysis.comparison.tukey_test import AdditiveNoiseModel
 
-KINDS = ("loss", "perplexity", "bits_per_byte")
+METRIC_KINDS = ("loss", "perplexity", "bits_per_byte")
 """Of validation, as in `val/<kind>/<source>`."""
 _MOST_NAMED = 3  # settings in a name
 _SEED_IN_NAME = re.compile(r",?\bseed=[^,/]*")  # of a job of a sweep
@@ -57,7 +62,7 @@ class Basis:
             if self.validated != other.validated:
                 reasons.append(f"other validation data ({_validated(self)}, not {_validated(other)})")
         if self.tokens != other.tokens:
-            reasons.append(f"other token budget ({millions(self.tokens)}, not {millions(other.tokens)})")
+            reasons.append(f"other token budget ({format_millions(self.tokens)}, not {format_millions(other.tokens)})")
         if self.steps != other.steps:
             reasons.append(f"other schedule length ({self.steps:,} steps, not {other.steps:,})")
         return reasons
@@ -92,12 +97,12 @@ class Comparison:
             run.name: bases[run.name].differences(self.reference) for run in readable if self.reference is not None
         }
         """Of each run that could be read, why it is not compared; empty: it is."""
-        self._noises: dict[str, Noise | None] = {}
+        self._noises: dict[str, AdditiveNoiseModel | None] = {}
 
     @cached_property
     def comparable(self) -> list[Run]:
         """The runs that may be compared, unfinished ones among them."""
-        broken = (State.BROKEN, State.MISSING)
+        broken = (RunState.BROKEN, RunState.MISSING)
         return [run for run in self.runs if run.state not in broken and not self.reasons.get(run.name, ["unread"])]
 
     @cached_property
@@ -110,12 +115,12 @@ class Comparison:
         """The settings that are not the same in all comparable runs, and what of their environment is not; last of all those
         that decide no result."""
         decide = {SEED, *self.deciding}
-        return sorted(unlike([run.described for run in self.comparable]), key=lambda key: key not in decide)
+        return sorted(differing_settings([run.described for run in self.comparable]), key=lambda key: key not in decide)
 
     @cached_property
     def deciding(self) -> list[str]:
         """Of these, those that decide the result of a run, the seed apart."""
-        return unlike([run.deciding for run in self.comparable])
+        return differing_settings([run.deciding for run in self.comparable])
 
     @cached_property
     def short_names(self) -> dict[str, str]:
@@ -146,7 +151,10 @@ class Comparison:
         keys = [key for key in self.deciding if key in run.described]
         if not 0 < len(keys) <= _MOST_NAMED:
             return []
-        return [(self.short_names.get(key, key), shortened(text_of(run.described[key]), _LONGEST)) for key in keys]
+        return [
+            (self.short_names.get(key, key), shorten_setting_names(setting_text(run.described[key]), _LONGEST))
+            for key in keys
+        ]
 
     def name_of(self, run: Run) -> str:
         """A run's settings in short, but for its seed; its own name where that would be long, or say nothing."""
@@ -159,7 +167,7 @@ class Comparison:
         names = [key.removeprefix("val/loss/") for key in first if key.startswith("val/loss/")]
         return ["mean", *(name for name in names if name != "mean")]
 
-    def noise(self, key: str) -> Noise | None:
+    def noise(self, key: str) -> AdditiveNoiseModel | None:
         """What the final values of a metric say of the candidates whose mean is finite, in their order; None: of none it is."""
         if key not in self._noises:
             groups = [group for group in self.candidates if math.isfinite(_mean(group.values(key)))]
@@ -168,7 +176,7 @@ class Comparison:
                 for n, g in enumerate(groups)
                 for value, run in zip(g.values(key), g.runs, strict=True)
             ]
-            self._noises[key] = Noise(*zip(*rows, strict=True)) if rows else None
+            self._noises[key] = AdditiveNoiseModel(*zip(*rows, strict=True)) if rows else None
         return self._noises[key]
 
     def seed_effects(self, key: str) -> dict[str, float]:
@@ -179,13 +187,13 @@ class Comparison:
         runs = [run for group in self.candidates if math.isfinite(_mean(group.values(key))) for run in group.runs]
         return {run.name: float(effect) for run, effect in zip(runs, noise.of_seeds, strict=True)}
 
-    def column(self, key: str) -> list[Cell]:
+    def column(self, key: str) -> list[MetricResult]:
         """A final metric of each candidate, its difference to the lowest one, and how it stands.
 
-        The means are those of each candidate's runs. Differences, and what chance would make of them, are those of the model in
-        `Noise`, and so is the lowest: where not all candidates have the same seeds, the one with the lowest mean may owe that to
-        its seeds. In balanced designs they are the differences of the means. A perplexity grows with its loss, so its loss is
-        what is tested, and the differences of perplexities are those of their means.
+        Each mean is over the candidate's runs. Differences, their p-values and the lowest candidate come from the additive model:
+        where not all candidates have the same seeds, the one with the lowest mean may owe that to its seeds. In balanced designs
+        they are the differences of the means. A perplexity grows with its loss, so the loss is tested, and the differences of
+        perplexities are those of their means.
         """
         tested = key.replace("val/perplexity/", "val/loss/")
         means = [_mean(group.values(key)) for group in self.candidates]
@@ -194,7 +202,7 @@ class Comparison:
         finite = [n for n, level in enumerate(levels) if math.isfinite(level)]
         noise = self.noise(tested)
         if noise is None:
-            return [Cell(mean, None, math.nan, False, Standing.NOT_FINITE, None) for mean in means]
+            return [MetricResult(mean, None, math.nan, False, Significance.NOT_FINITE, None) for mean in means]
         least = min(range(len(finite)), key=lambda n: levels[finite[n]])
         to_least = [noise.difference(n, least).value for n in range(len(finite))]
         lowest = min((n for n, value in enumerate(to_least) if math.isfinite(value)), key=lambda n: to_least[n])
@@ -202,14 +210,18 @@ class Comparison:
         cells = []
         for n, (mean, deviation) in enumerate(zip(means, deviations, strict=True)):
             if n == finite[lowest]:
-                cells.append(Cell(mean, deviation, 0.0, True, standing_of_lowest(list(chances.values())), None))
+                cells.append(
+                    MetricResult(mean, deviation, 0.0, True, significance_of_lowest(list(chances.values())), None)
+                )
             elif n in chances:
                 chance = chances[n]
                 plain = mean - means[finite[lowest]] if math.isfinite(chance.value) else math.nan
                 difference = chance.value if tested == key else plain
-                cells.append(Cell(mean, deviation, difference, False, STANDINGS[chance.beyond_noise], chance))
+                cells.append(
+                    MetricResult(mean, deviation, difference, False, SIGNIFICANCE_BY_TEST[chance.beyond_noise], chance)
+                )
             else:
-                cells.append(Cell(mean, deviation, math.inf, False, Standing.NOT_FINITE, None))
+                cells.append(MetricResult(mean, deviation, math.inf, False, Significance.NOT_FINITE, None))
         return cells
 
     @cached_property
@@ -222,7 +234,7 @@ class Comparison:
 
 def _identity(run: Run) -> str:
     """The same for runs that repeat each other."""
-    return text_of({key: text_of(value) for key, value in run.deciding.items()})
+    return setting_text({key: setting_text(value) for key, value in run.deciding.items()})
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -237,7 +249,7 @@ def _deviation(values: Sequence[float]) -> float | None:
     return largest * float(np.std(np.divide(values, largest or 1.0), ddof=1))
 
 
-def millions(tokens: float) -> str:
+def format_millions(tokens: float) -> str:
     """A number of tokens, as it is said."""
     for unit, size in (("billion", 1e9), ("million", 1e6)):
         if tokens >= size:

@@ -5,31 +5,31 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 
-from analysis.comparison.comparison import Comparison, millions
-from analysis.comparison.evaluation_section import judged
-from analysis.comparison.final_metrics_section import TITLES, standings
+from analysis.comparison.comparison import Comparison, format_millions
+from analysis.comparison.evaluation_section import evaluation_section
+from analysis.comparison.final_metrics_section import TITLES, final_metrics_section
 from analysis.comparison.loss_charts import MOST_SHOWN, Figure, loss_figure
-from analysis.comparison.response_surface_charts import surface_figures
-from analysis.comparison.run import Run, State
-from analysis.comparison.run_settings import ABSENT, shortened, text_of
-from analysis.comparison.samples_section import samples_beside_each_other
-from analysis.comparison.sortable_html_tables import table
-from analysis.comparison.verdict_text import verdict_in_words
-from analysis.standalone_html import write_page
+from analysis.comparison.response_surface_charts import response_surface_figures
+from analysis.comparison.run import Run, RunState
+from analysis.comparison.run_settings import ABSENT, setting_text, shorten_setting_names
+from analysis.comparison.samples_section import samples_section
+from analysis.comparison.sortable_html_tables import sortable_table
+from analysis.comparison.verdict_text import verdict_sentence
+from analysis.standalone_html import write_html_page
 
 _HERE = Path(__file__).parent
 _LONGEST = 120  # characters of a setting
 _AXES = {"steps": "steps", "tokens": "tokens", "flops": "FLOPs", "hours": "time"}
 
 
-def write_comparison(comparison: Comparison, path: Path, *, title: str) -> None:
+def write_comparison_page(comparison: Comparison, path: Path, *, title: str) -> None:
     """Write the page; it needs no other file and no network."""
     figure, axes = loss_figure(comparison)
-    surfaces = surface_figures(comparison)
-    samples = samples_beside_each_other(comparison)
+    surfaces = response_surface_figures(comparison)
+    samples = samples_section(comparison)
     sections = [
         f"<h1>{escape(title)}</h1>",
-        f'<p class="verdict">{escape(verdict_in_words(comparison))}</p>',
+        f'<p class="verdict">{escape(verdict_sentence(comparison))}</p>',
         f"<p>{escape(_summary(comparison))}</p>",
         *_flagged(comparison),
         *_differences(comparison),
@@ -38,13 +38,13 @@ def write_comparison(comparison: Comparison, path: Path, *, title: str) -> None:
         "<h2>Final metrics</h2>",
         *_final(comparison),
         "<h2>Judged</h2>",
-        *judged([(run.name, figure) for run in comparison.comparable for figure in run.figures]),
+        *evaluation_section([(run.name, figure) for run in comparison.comparable for figure in run.figures]),
         "<h2>Response surfaces</h2>",
         *_surfaces([(heading, remark) for heading, _, remark in surfaces], comparison),
         "<h2>Samples</h2>",
         *(_samples() if samples["steps"] else ["<p>No run has written samples.</p>"]),
     ]
-    write_page(
+    write_html_page(
         path,
         title=title,
         body="\n".join(sections),
@@ -66,7 +66,7 @@ def _summary(comparison: Comparison) -> str:
     model = f"{sizes[0] / 1e6:.4g}" + (f" to {sizes[-1] / 1e6:.4g}" if len(sizes) > 1 else "")
     return (
         f"{len(compared)} of {len(comparison.runs)} runs are compared, {len(comparison.ranked)} of them done: models of {model} "
-        f"million parameters, {basis.steps:,} steps, {millions(basis.tokens)}, sources {', '.join(basis.sources)}."
+        f"million parameters, {basis.steps:,} steps, {format_millions(basis.tokens)}, sources {', '.join(basis.sources)}."
     )
 
 
@@ -81,7 +81,7 @@ def _flagged(comparison: Comparison) -> Iterator[str]:
             *([run.note] if run.note else []),
             *([f"settings and seed of {twin} once more"] if twin else []),
         ]
-        if said or run.state is not State.DONE:
+        if said or run.state is not RunState.DONE:
             what = (
                 "not compared"
                 if run not in comparison.comparable
@@ -92,7 +92,7 @@ def _flagged(comparison: Comparison) -> Iterator[str]:
             rows.append([run.name, str(run.state), what or "not counted again", "; ".join(said)])
     if rows:
         yield '<div class="warning"><b>Set apart</b>'
-        yield from table(["run", "state", "here", "why"], rows, name="flagged")
+        yield from sortable_table(["run", "state", "here", "why"], rows, name="flagged")
         yield "</div>"
 
 
@@ -104,9 +104,9 @@ def _differences(comparison: Comparison) -> Iterator[str]:
     else:
         rows = []
         for run in runs:
-            values = (shortened(text_of(run.described.get(key, ABSENT)), _LONGEST) for key in keys)
+            values = (shorten_setting_names(setting_text(run.described.get(key, ABSENT)), _LONGEST) for key in keys)
             rows.append([run.name, *values])
-        yield from table(["run", *keys], rows, name="differences")
+        yield from sortable_table(["run", *keys], rows, name="differences")
     if runs:
         common = len([key for key in runs[0].settings if key not in keys])
         yield f'<p class="small">The other {common:,} settings are the same in all of them, but for names and places.</p>'
@@ -145,7 +145,7 @@ def _final(comparison: Comparison) -> Iterator[str]:
         yield "<p>No compared run is done and validated at its end: there is nothing to rank.</p>"
         return
     yield _choices("metric", "validation", TITLES)
-    yield from standings(comparison)
+    yield from final_metrics_section(comparison)
 
 
 def _surfaces(shown: Sequence[tuple[str, str]], comparison: Comparison) -> Iterator[str]:

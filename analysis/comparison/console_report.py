@@ -7,18 +7,18 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.comparison.comparison import Comparison
-from analysis.comparison.comparison_page import write_comparison
-from analysis.comparison.final_metrics_section import by_mean
+from analysis.comparison.comparison_page import write_comparison_page
+from analysis.comparison.final_metrics_section import order_by_mean
 from analysis.comparison.find_runs import common_folder, find_runs
 from analysis.comparison.read_runs import read_runs
 from analysis.comparison.verdict_text import (
     LOSS,
-    difference_of,
-    noise_in_words,
-    seeds_of,
-    verdict_in_words,
-    verdict_of,
-    written,
+    difference_text,
+    format_metric,
+    noise_sentences,
+    seeds_text,
+    significance_text,
+    verdict_sentence,
 )
 from gpt_lightning.console import Console
 
@@ -26,7 +26,7 @@ MOST_SHOWN = 12
 """Candidates; the page has all of them."""
 
 
-def report_comparison(runs: Any, out_dir: Path | None) -> None:
+def print_comparison_report(runs: Any, out_dir: Path | None) -> None:
     """Write the page that compares runs, and print where it is, and how they stand.
 
     Args:
@@ -39,7 +39,9 @@ def report_comparison(runs: Any, out_dir: Path | None) -> None:
     paths, passed_over = find_runs(runs)
     comparison = Comparison(read_runs(paths))
     page = (out_dir or common_folder(paths)) / "comparison.html"
-    write_comparison(comparison, page, title=f"Comparison of {', '.join([runs] if isinstance(runs, str) else runs)}")
+    write_comparison_page(
+        comparison, page, title=f"Comparison of {', '.join([runs] if isinstance(runs, str) else runs)}"
+    )
     console = Console(soft_wrap=True)
     if passed_over:
         console.print(
@@ -52,7 +54,7 @@ def report_comparison(runs: Any, out_dir: Path | None) -> None:
     if comparison.ranked:
         console.print(f"{len(comparison.ranked)} of {len(paths)} runs are ranked")
         console.print(standings_table(comparison))
-        console.print("\n".join([*noise_in_words(comparison)[:1], verdict_in_words(comparison)]))
+        console.print("\n".join([*noise_sentences(comparison)[:1], verdict_sentence(comparison)]))
     else:
         console.print(f"no run is ranked, of {len(paths)}: the page says why")
     console.print(f"comparison:  {page}")
@@ -73,11 +75,17 @@ def standings_table(comparison: Comparison) -> Table:
     )
     for column in table.columns[1:5]:
         column.justify = "right"
-    order = by_mean(cells)
+    order = order_by_mean(cells)
     for n in order[:MOST_SHOWN]:
         cell, candidate = cells[n], comparison.candidates[n]
-        spread = "" if cell.deviation is None else written(cell.deviation, "loss")
-        texts = (written(cell.mean, "loss"), spread, seeds_of(candidate), difference_of(cell, "loss"), verdict_of(cell))
+        spread = "" if cell.deviation is None else format_metric(cell.deviation, "loss")
+        texts = (
+            format_metric(cell.mean, "loss"),
+            spread,
+            seeds_text(candidate),
+            difference_text(cell, "loss"),
+            significance_text(cell),
+        )
         table.add_row(Text(candidate.name, overflow="fold"), *texts)
     if len(order) > MOST_SHOWN:
         table.add_row(f"… and {len(order) - MOST_SHOWN} more on the page")

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from analysis.comparison.sortable_html_tables import table
+from analysis.comparison.sortable_html_tables import sortable_table
 
 _HEADS = ("figure", "run", "value", "95 % interval", "examples", "by chance", "checkpoint", "data", "tokenizer")
 _NUMBERS = ("value", "low", "high", "n", "chance")
 
 
-class Figure(NamedTuple):
+class EvaluatedMetric(NamedTuple):
     """A figure of a run, as evaluation.json says it."""
 
     checkpoint: str
@@ -29,36 +29,38 @@ class Figure(NamedTuple):
     @property
     def data(self) -> str:
         """Eight digits that are the same where the data are."""
-        return digits(self.result.get("data"))
+        return format_metric_value(self.result.get("data"))
 
 
-def digits(data: object) -> str:
+def format_metric_value(data: object) -> str:
     """Eight hexadecimal digits of a hash of what evaluation.json says of a figure's data."""
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def read_figures(run: Path) -> tuple[Figure, ...]:
+def read_evaluated_metrics(run: Path) -> tuple[EvaluatedMetric, ...]:
     """The figures of a run: of each one that of its newest checkpoint. What cannot be read is none."""
-    newest: dict[tuple[str, str], Figure] = {}
+    newest: dict[tuple[str, str], EvaluatedMetric] = {}
     checkpoints = [path for path in run.glob("evaluation/step_*") if path.name.removeprefix("step_").isdecimal()]
     for path in sorted(checkpoints, key=lambda path: int(path.name.removeprefix("step_"))):
         try:
             report = json.loads((path / "evaluation.json").read_bytes())
             tokenizer = str(report["tokenizer"]["fingerprint"])
-            figures = [Figure(path.name, result, tokenizer) for result in report["results"] if _is_figure(result)]
+            figures = [
+                EvaluatedMetric(path.name, result, tokenizer) for result in report["results"] if _is_figure(result)
+            ]
         except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
             continue
         newest |= {(figure.name, figure.data): figure for figure in figures}
     return tuple(newest.values())
 
 
-def judged(figures: Sequence[tuple[str, Figure]]) -> Iterator[str]:
+def evaluation_section(figures: Sequence[tuple[str, EvaluatedMetric]]) -> Iterator[str]:
     """A table of (run's name, figure), figures of one name and the same data beside each other, and what to make of it."""
     if not figures:
         yield "<p>None of the runs was judged: python evaluate.py run=… does it.</p>"
         return
     ordered = sorted(figures, key=lambda pair: (pair[1].name, pair[1].data, pair[0]))
-    yield from table(_HEADS, [_row(run, figure) for run, figure in ordered], name="judged")
+    yield from sortable_table(_HEADS, [_row(run, figure) for run, figure in ordered], name="judged")
     yield (
         '<p class="small">As evaluate.py found them, each of its newest checkpoint. Figures compare that have one name and the '
         "same data (the same eight digits); loss and perplexity, which are of a token, those of the same tokenizer alone. Where "
@@ -67,7 +69,7 @@ def judged(figures: Sequence[tuple[str, Figure]]) -> Iterator[str]:
     )
 
 
-def _row(run: str, figure: Figure) -> list[str]:
+def _row(run: str, figure: EvaluatedMetric) -> list[str]:
     result = figure.result
     value, low, high, chance = (
         "" if result.get(key) is None else f"{result[key]:.4f}" for key in (*_NUMBERS[:3], "chance")

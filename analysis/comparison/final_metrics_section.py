@@ -4,19 +4,25 @@ import math
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from analysis.comparison.comparison import KINDS, Comparison
-from analysis.comparison.metric_significance import Cell, Standing
-from analysis.comparison.sortable_html_tables import END, begin, breakable, sort_keys
-from analysis.comparison.verdict_text import difference_of, noise_in_words, seeds_of, verdict_of, written
+from analysis.comparison.comparison import METRIC_KINDS, Comparison
+from analysis.comparison.metric_significance import MetricResult, Significance
+from analysis.comparison.sortable_html_tables import TABLE_END, breakable, sort_keys, table_head
+from analysis.comparison.verdict_text import (
+    difference_text,
+    format_metric,
+    noise_sentences,
+    seeds_text,
+    significance_text,
+)
 
 TITLES = {"loss": "loss, nats per token", "perplexity": "perplexity per token", "bits_per_byte": "bits per byte"}
 _SIGNS = {None: "?", True: "≠", False: "≈"}
 
 
-def standings(comparison: Comparison) -> Iterator[str]:
+def final_metrics_section(comparison: Comparison) -> Iterator[str]:
     """A table for each of `TITLES`, and what they rest on."""
-    yield f"<p>{escape(' '.join(noise_in_words(comparison)))}</p>"
-    for kind in KINDS:
+    yield f"<p>{escape(' '.join(noise_sentences(comparison)))}</p>"
+    for kind in METRIC_KINDS:
         yield f'<div id="final-{kind}">'
         yield from _table(comparison, kind)
         yield "</div>"
@@ -35,33 +41,33 @@ def _table(comparison: Comparison, kind: str) -> Iterator[str]:
     columns = {source: comparison.column(f"val/{kind}/{source}") for source in sources}
     heads = ["settings", "runs", "mean", "± of a run", "to the lowest", "more than noise?", *sources[1:]]
     names = sort_keys([candidate.name for candidate in candidates])
-    yield from begin(heads, numbers=[n for n in range(len(heads)) if n not in (0, 5)], name=kind)
-    for n in by_mean(columns["mean"]):
+    yield from table_head(heads, numbers=[n for n in range(len(heads)) if n not in (0, 5)], name=kind)
+    for n in order_by_mean(columns["mean"]):
         candidate, mean = candidates[n], columns["mean"][n]
-        spread = "" if mean.deviation is None else written(mean.deviation, kind)
+        spread = "" if mean.deviation is None else format_metric(mean.deviation, kind)
         cells = [
             f'<td data-value="{names[n]}">{breakable(candidate.name)}</td>',
-            f'<td class="number" data-value="{len(candidate.runs)}">{escape(seeds_of(candidate))}</td>',
+            f'<td class="number" data-value="{len(candidate.runs)}">{escape(seeds_text(candidate))}</td>',
             _value_cell(mean, kind, below=False),
             f'<td class="number" data-value="{_value(mean.deviation)}">{spread}</td>',
-            f'<td class="number" data-value="{_value(mean.difference)}">{difference_of(mean, kind)}</td>',
-            f'<td data-value="{1.0 if mean.lowest else _value(mean.p_value)}">{verdict_of(mean)}</td>',
+            f'<td class="number" data-value="{_value(mean.difference)}">{difference_text(mean, kind)}</td>',
+            f'<td data-value="{1.0 if mean.lowest else _value(mean.p_value)}">{significance_text(mean)}</td>',
             *(_value_cell(columns[source][n], kind, below=True) for source in sources[1:]),
         ]
         yield f"<tr>{''.join(cells)}</tr>"
-    yield END
+    yield TABLE_END
 
 
-def by_mean(cells: Sequence[Cell]) -> list[int]:
+def order_by_mean(cells: Sequence[MetricResult]) -> list[int]:
     """The candidates' numbers, the lowest mean first, and last what is not finite."""
     return sorted(range(len(cells)), key=lambda n: cells[n].mean if math.isfinite(cells[n].mean) else math.inf)
 
 
-def _value_cell(cell: Cell, kind: str, *, below: bool) -> str:
-    difference = difference_of(cell, kind)
+def _value_cell(cell: MetricResult, kind: str, *, below: bool) -> str:
+    difference = difference_text(cell, kind)
     small = f"<small>{difference} {_SIGNS[cell.beyond_noise]}</small>" if below and difference else ""
-    best = ' class="number best"' if cell.standing in (Standing.BEST, Standing.TIED) else ' class="number"'
-    return f'<td{best} data-value="{_value(cell.mean)}">{written(cell.mean, kind)}{small}</td>'
+    best = ' class="number best"' if cell.standing in (Significance.BEST, Significance.TIED) else ' class="number"'
+    return f'<td{best} data-value="{_value(cell.mean)}">{format_metric(cell.mean, kind)}{small}</td>'
 
 
 def _value(value: float | None) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from analysis.comparison.comparison import Comparison
-from analysis.comparison.run import Run, State
-from analysis.comparison.run_labels import labels_of
+from analysis.comparison.run import Run, RunState
+from analysis.comparison.run_labels import run_labels
 from analysis.metrics_reader import Series
 from analysis.run_plots import COLOURS
 from analysis.series_downsampling import finite, means, smooth
@@ -31,8 +31,8 @@ def loss_figure(comparison: Comparison) -> tuple[Figure, list[dict[str, Any]]]:
     The x of a trace is its `steps` times `tokens` (a step) or `flops` (a step), or its `hours`; the script fills it in.
     """
     traces, axes = [], []
-    looks, labels = _looks(comparison), labels_of(comparison)
-    shown = [run for run in comparison.runs if run.metrics.n_rows and run.state is not State.MISSING]
+    looks, labels = _looks(comparison), run_labels(comparison)
+    shown = [run for run in comparison.runs if run.metrics.n_rows and run.state is not RunState.MISSING]
     shown.sort(key=lambda run: (run.name not in looks, run.final.get("val/loss/mean", math.inf)))
     for n, run in enumerate(shown):
         colour, dash, symbol = looks.get(run.name, ("#999999", "dot", "x"))
@@ -55,7 +55,7 @@ def loss_figure(comparison: Comparison) -> tuple[Figure, list[dict[str, Any]]]:
                     "visible": True if run.name in looks and n < MOST_SHOWN else "legendonly",
                     "xaxis": f"x{panel}",
                     "yaxis": f"y{panel}",
-                    "y": six_digits(values),
+                    "y": round_to_six_digits(values),
                     "line": {"color": colour, "dash": dash, "width": 2},
                     "marker": {"size": 8, "symbol": symbol, "maxdisplayed": 0 if panel else _MARKS},
                     "hovertemplate": "%{y:.4f}<extra>%{meta}</extra>",
@@ -65,7 +65,7 @@ def loss_figure(comparison: Comparison) -> tuple[Figure, list[dict[str, Any]]]:
             axes.append(
                 {
                     "steps": steps.tolist(),
-                    "hours": six_digits(run.hours_at(steps)),
+                    "hours": round_to_six_digits(run.hours_at(steps)),
                     "tokens": tokens,
                     "flops": tokens * run.flops_per_token,
                 }
@@ -161,6 +161,6 @@ def _thin(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return steps[chosen], values[chosen]
 
 
-def six_digits(values: np.ndarray) -> list[float]:
+def round_to_six_digits(values: np.ndarray) -> list[float]:
     """Six digits: more would only make the page larger."""
     return [float(f"{value:.6g}") for value in values]

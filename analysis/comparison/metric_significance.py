@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from analysis.comparison.tukey_test import Difference
+from analysis.comparison.tukey_test import PairDifference
 
 
-class Standing(Enum):
+class Significance(Enum):
     """What the test says of a candidate and one metric."""
 
     BEST = auto()  # all others are worse
@@ -19,7 +19,7 @@ class Standing(Enum):
 
 
 @dataclass(frozen=True)
-class Cell:
+class MetricResult:
     """One metric of one candidate."""
 
     mean: float
@@ -29,8 +29,8 @@ class Cell:
     difference: float
     """To the lowest, see `Comparison.column`; not finite where the mean is not, NaN where it cannot be told."""
     lowest: bool
-    standing: Standing
-    chance: Difference | None
+    standing: Significance
+    chance: PairDifference | None
     """Of the metric that is tested; None: this is the lowest, or the mean is not finite."""
 
     @property
@@ -44,13 +44,13 @@ class Cell:
         return None if self.chance is None else self.chance.beyond_noise
 
 
-STANDINGS = {True: Standing.WORSE, False: Standing.TIED, None: Standing.UNKNOWN}
+SIGNIFICANCE_BY_TEST = {True: Significance.WORSE, False: Significance.TIED, None: Significance.UNKNOWN}
 """Of a candidate that is not the lowest, by whether its difference is beyond the noise."""
 
 
-def standing_of_lowest(to_others: Sequence[Difference]) -> Standing:
+def significance_of_lowest(to_others: Sequence[PairDifference]) -> Significance:
     """Of the candidate with the lowest mean, by the differences of the others to it."""
     beyond = {difference.beyond_noise for difference in to_others}
     if False in beyond:
-        return Standing.TIED
-    return Standing.BEST if beyond == {True} else Standing.LOWEST
+        return Significance.TIED
+    return Significance.BEST if beyond == {True} else Significance.LOWEST

@@ -14,7 +14,7 @@ _FEWEST = 4  # values, so that something is left over that says how well the par
 _ROUNDING = 1e-9
 
 
-class Unclear(Enum):
+class UnclearOptimum(Enum):
     """Why no optimum is claimed."""
 
     EDGE = auto()  # the best value is the first or the last one tried
@@ -40,7 +40,9 @@ class Parabola(NamedTuple):
         return y
 
 
-def optimum(x: np.ndarray, loss: np.ndarray, *, noise: float | None, n_seeds: int = 1) -> Parabola | Unclear:
+def find_optimum(
+    x: np.ndarray, loss: np.ndarray, *, noise: float | None, n_seeds: int = 1
+) -> Parabola | UnclearOptimum:
     """The parabola around the best value, where its minimum can be told from chance.
 
     Args:
@@ -53,12 +55,12 @@ def optimum(x: np.ndarray, loss: np.ndarray, *, noise: float | None, n_seeds: in
     means = np.array([loss[x == value].mean() for value in tried])
     best = int(np.argmin(means))
     if best in (0, len(tried) - 1):
-        return Unclear.EDGE
+        return UnclearOptimum.EDGE
     around = tried[max(0, best - _NEIGHBOURS) : best + _NEIGHBOURS + 1]
     chosen = np.isin(x, around)
     degrees = int(chosen.sum()) - 3 - (n_seeds - 1)
     if len(around) < _FEWEST or degrees < 1:
-        return Unclear.FEW
+        return UnclearOptimum.FEW
     centre = float(around.mean())
     design = np.stack([(x[chosen] - centre) ** 2, x[chosen] - centre, np.ones(int(chosen.sum()))], axis=1)
     effects = np.linalg.lstsq(design, loss[chosen])[0]
@@ -66,10 +68,10 @@ def optimum(x: np.ndarray, loss: np.ndarray, *, noise: float | None, n_seeds: in
     error = residual * math.sqrt(float(np.linalg.inv(design.T @ design)[0, 0]))
     a, slope, level = (float(effect) for effect in effects)
     if a <= special.stdtrit(degrees, (1 + CONFIDENCE) / 2) * error:
-        return Unclear.NOISE
+        return UnclearOptimum.NOISE
     at, lowest = centre - slope / (2 * a), level - slope**2 / (4 * a)
     deepest = float(means.min()) - (residual if noise is None else noise) - _ROUNDING * abs(level)
     if not around[0] <= at <= around[-1] or lowest < deepest:
-        return Unclear.NOISE
+        return UnclearOptimum.NOISE
     b, c = slope - 2 * a * centre, level - slope * centre + a * centre**2
     return Parabola(a, b, c, at, lowest, (float(around[0]), float(around[-1])), len(around), int(chosen.sum()))

@@ -8,13 +8,13 @@ from typing import Any
 
 import yaml
 
-from analysis.callback_effects import settings_of
-from analysis.comparison.evaluation_section import read_figures
+from analysis.callback_effects import callback_setting_prefixes
+from analysis.comparison.evaluation_section import read_evaluated_metrics
 from analysis.comparison.find_runs import common_folder
-from analysis.comparison.run import Run, State
-from analysis.comparison.run_settings import PLACES, TRUNK, deciding, flatten, is_cosmetic
+from analysis.comparison.run import Run, RunState
+from analysis.comparison.run_settings import PATH_SETTINGS, TRUNK, flatten, is_logging_setting, result_settings
 from analysis.compute_estimate import flops_per_token, n_parameters
-from analysis.metrics_reader import Metrics
+from analysis.metrics_reader import LoggedMetrics
 from gpt_lightning.jsonl import read_objects
 
 CHANGED = "changed under way"
@@ -23,7 +23,7 @@ _READ = ("train/loss", "speed/tokens_per_s", "val/")  # of a row
 _MOST = {"max_steps": 10**12, "global_batch": 10**9, "model.max_seq_len": 10**9, "model.n_layers": 10**4}
 
 
-class Unreadable(Exception):
+class UnreadableFile(Exception):
     """Why a run cannot be read."""
 
 
@@ -34,44 +34,46 @@ def read_runs(paths: Iterable[Path]) -> list[Run]:
     return [read_run(path, str(path.absolute().relative_to(folder))) for path in paths]
 
 
-def read_run(path: Path, name: str, metrics: Metrics | None = None) -> Run:
+def read_run(path: Path, name: str, metrics: LoggedMetrics | None = None) -> Run:
     """One of them, by the name that it has there; with its metrics, if they are read already."""
     if not path.is_dir():
-        return Run(path, name, State.MISSING, "there is no such folder")
+        return Run(path, name, RunState.MISSING, "there is no such folder")
     try:
         return _read(path, name, metrics)
-    except Unreadable as reason:
-        return Run(path, name, State.BROKEN, str(reason))
+    except UnreadableFile as reason:
+        return Run(path, name, RunState.BROKEN, str(reason))
     except OSError as error:
-        return Run(path, name, State.BROKEN, f"{Path(error.filename).name} cannot be read ({error.strerror})")
+        return Run(path, name, RunState.BROKEN, f"{Path(error.filename).name} cannot be read ({error.strerror})")
 
 
-def _read(path: Path, name: str, metrics: Metrics | None) -> Run:
+def _read(path: Path, name: str, metrics: LoggedMetrics | None) -> Run:
     running = _is_locked(path)
     settings, environment, sizes = _settings(path)
-    metrics = metrics or Metrics.read(path / "metrics.jsonl", wanted=lambda key: key.startswith(_READ))
+    metrics = metrics or LoggedMetrics.read(path / "metrics.jsonl", wanted=lambda key: key.startswith(_READ))
     samples = tuple(row for row in read_objects(path / "samples.jsonl") if row is not None and _is_sample(row))
     steps, at = int(settings["max_steps"]), metrics.last_step
     state, note = _state(metrics, steps, running)
-    if state is State.UNFINISHED and (path / "pruned.json").is_file():
-        state, note = State.PRUNED, f"at step {at:,} of {steps:,}, as others were ahead"
-    if state is State.UNFINISHED and (why := _ended_early(path, at=at)):
-        state, note = State.ENDED_EARLY, f"at step {at:,} of {steps:,}: {why}"
+    if state is RunState.UNFINISHED and (path / "pruned.json").is_file():
+        state, note = RunState.PRUNED, f"at step {at:,} of {steps:,}, as others were ahead"
+    if state is RunState.UNFINISHED and (why := _ended_early(path, at=at)):
+        state, note = RunState.ENDED_EARLY, f"at step {at:,} of {steps:,}: {why}"
     trunk = _trunk(settings, {path.resolve()})
-    return Run(path, name, state, note, settings, environment, metrics, samples, read_figures(path), trunk, *sizes)
+    return Run(
+        path, name, state, note, settings, environment, metrics, samples, read_evaluated_metrics(path), trunk, *sizes
+    )
 
 
 def _settings(path: Path) -> tuple[dict[str, Any], dict[str, Any], tuple[int, float]]:
-    """(settings without `PLACES`, environment, (parameters, FLOPs of a token)) of a run."""
+    """(settings without `PATH_SETTINGS`, environment, (parameters, FLOPs of a token)) of a run."""
     config, environment = _config(path / "config.yaml"), _environment(path / "environment.json")
     try:
         sizes = n_parameters(config["model"]), flops_per_token(config["model"])
     except (KeyError, TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
-        raise Unreadable(f"config.yaml describes no model ({type(error).__name__}: {error})") from error
+        raise UnreadableFile(f"config.yaml describes no model ({type(error).__name__}: {error})") from error
     settings = dict(flatten(config))
     if changes := _changes(path / "changes.jsonl", settings):
         settings[CHANGED] = changes
-    return {key: value for key, value in settings.items() if key not in PLACES}, environment, sizes
+    return {key: value for key, value in settings.items() if key not in PATH_SETTINGS}, environment, sizes
 
 
 def _trunk(settings: Mapping[str, Any], above: set[Path]) -> dict[str, Any] | None:
@@ -85,27 +87,27 @@ def _trunk(settings: Mapping[str, Any], above: set[Path]) -> dict[str, Any] | No
         return None
     try:
         trunk, environment, _ = _settings(Path(path))
-    except Unreadable:
+    except UnreadableFile:
         return None
-    return deciding(trunk, environment, _trunk(trunk, above | {Path(path).resolve()}))
+    return result_settings(trunk, environment, _trunk(trunk, above | {Path(path).resolve()}))
 
 
-def _state(metrics: Metrics, steps: int, running: bool) -> tuple[State, str]:
+def _state(metrics: LoggedMetrics, steps: int, running: bool) -> tuple[RunState, str]:
     last, unreadable = metrics.last_step, metrics.n_unreadable
     if unreadable:
         return (
-            State.BROKEN,
+            RunState.BROKEN,
             f"{unreadable:,} of the {metrics.n_rows + unreadable:,} rows of metrics.jsonl cannot be read",
         )
     if running:
-        return State.RUNNING, f"at step {last:,} of {steps:,}"
+        return RunState.RUNNING, f"at step {last:,} of {steps:,}"
     if not metrics.n_rows:
-        return State.EMPTY, "it has logged no step, and nobody is training it"
+        return RunState.EMPTY, "it has logged no step, and nobody is training it"
     if last > steps:
-        return State.BROKEN, f"metrics.jsonl tells of step {last:,}, and max_steps is {steps:,}"
+        return RunState.BROKEN, f"metrics.jsonl tells of step {last:,}, and max_steps is {steps:,}"
     if last < steps:
-        return State.UNFINISHED, f"at step {last:,} of {steps:,}, and nobody is training it"
-    return State.DONE, "" if "val/loss/mean" in metrics.at(last) else "no validation after its last step"
+        return RunState.UNFINISHED, f"at step {last:,} of {steps:,}, and nobody is training it"
+    return RunState.DONE, "" if "val/loss/mean" in metrics.at(last) else "no validation after its last step"
 
 
 def _ended_early(path: Path, *, at: int) -> str | None:
@@ -142,21 +144,21 @@ def _config(path: Path) -> dict[str, Any]:
     try:
         config = yaml.load(path.read_bytes(), Loader=_PlainLoader)
     except OSError as error:
-        raise Unreadable(f"config.yaml cannot be read ({error.strerror})") from error
+        raise UnreadableFile(f"config.yaml cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise Unreadable(f"config.yaml is no YAML ({' '.join(str(error).split())})") from error
+        raise UnreadableFile(f"config.yaml is no YAML ({' '.join(str(error).split())})") from error
     if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
-        raise Unreadable("config.yaml describes no model")
+        raise UnreadableFile("config.yaml describes no model")
     settings = dict(flatten(config))
     for key, most in _MOST.items():
         value = settings.get(key)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= most:
-            raise Unreadable(f"config.yaml has {key}={value!r}, which should be a whole number from 1 to {most:,}")
+            raise UnreadableFile(f"config.yaml has {key}={value!r}, which should be a whole number from 1 to {most:,}")
     step = settings.get("branch.step")
     if step is not None and (
         not isinstance(step, int) or isinstance(step, bool) or not 0 <= step <= _MOST["max_steps"]
     ):
-        raise Unreadable(f"config.yaml has branch.step={step!r}, which should be a whole number of steps, or null")
+        raise UnreadableFile(f"config.yaml has branch.step={step!r}, which should be a whole number of steps, or null")
     return config
 
 
@@ -164,14 +166,14 @@ def _environment(path: Path) -> dict[str, Any]:
     try:
         environment = json.loads(path.read_bytes())
     except OSError as error:
-        raise Unreadable(f"environment.json cannot be read ({error.strerror})") from error
+        raise UnreadableFile(f"environment.json cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
-        raise Unreadable("environment.json is no JSON") from error
+        raise UnreadableFile("environment.json is no JSON") from error
     data = environment.get("data") if isinstance(environment, dict) else None
     sources = list(data.values()) if isinstance(data, dict) else []
     told = all(isinstance(source, dict) and isinstance(source.get("fingerprint"), str) for source in sources)
     if not sources or not told or not isinstance(environment.get("tokenizer"), str):
-        raise Unreadable("environment.json does not say which tokenizer and data the run had")
+        raise UnreadableFile("environment.json does not say which tokenizer and data the run had")
     return dict(environment)
 
 
@@ -182,11 +184,11 @@ def _is_sample(row: Mapping[str, Any]) -> bool:
 def _changes(path: Path, settings: Mapping[str, Any]) -> str:
     """What decides the result and was something else before some step, in words."""
     changes = []
-    deciders = settings_of(settings, all_that_may=True)
+    deciders = callback_setting_prefixes(settings, all_that_may=True)
     for row in read_objects(path):
         if row is not None and isinstance(row.get("changes"), dict):
             for key, pair in row["changes"].items():
-                decides = key in settings and key not in PLACES and not is_cosmetic(key, deciders)
+                decides = key in settings and key not in PATH_SETTINGS and not is_logging_setting(key, deciders)
                 decides |= key.startswith(_AROUND)
                 if decides and isinstance(pair, list) and len(pair) == 2:
                     then, now = (str(value)[:10] if key == "git.revision" else value for value in pair)

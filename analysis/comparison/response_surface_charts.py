@@ -7,39 +7,39 @@ from itertools import combinations
 import numpy as np
 
 from analysis.comparison.comparison import Comparison
-from analysis.comparison.loss_charts import DASHES, FONT, SYMBOLS, Figure, plain, six_digits
-from analysis.comparison.parabola_fit import Parabola, Unclear
-from analysis.comparison.response_surfaces import Axis, Curve, Grid, axes_of, curves_over, grids_over
+from analysis.comparison.loss_charts import DASHES, FONT, SYMBOLS, Figure, plain, round_to_six_digits
+from analysis.comparison.parabola_fit import Parabola, UnclearOptimum
+from analysis.comparison.response_surfaces import LossCurve, LossGrid, SweptAxis, loss_curves, loss_grids, swept_axes
 from analysis.comparison.run import Run
-from analysis.comparison.run_labels import Label, labels_of
+from analysis.comparison.run_labels import RunLabel, run_labels
 from analysis.run_plots import COLOURS
 
 _MOST_TICKS = 9
 
 
-def surface_figures(comparison: Comparison) -> list[tuple[str, Figure, str]]:
+def response_surface_figures(comparison: Comparison) -> list[tuple[str, Figure, str]]:
     """(heading, figure, remark) of every response surface for which there are runs enough."""
-    axes = axes_of(comparison)
+    axes = swept_axes(comparison)
     figures: list[tuple[str, Figure, str]] = []
-    labels = labels_of(comparison)
+    labels = run_labels(comparison)
     for axis in axes:
-        curves = curves_over(comparison, axis, axes)
+        curves = loss_curves(comparison, axis, axes)
         if curves:
             figures.append(
                 (f"Final loss over {_named(axis)}", _curve_figure(curves, axis, labels), _remark(curves, axis))
             )
     for x_axis, y_axis in combinations(axes, 2):
-        for grid in grids_over(comparison, x_axis, y_axis, axes):
+        for grid in loss_grids(comparison, x_axis, y_axis, axes):
             heading = f"Final loss over {_named(x_axis)} and {_named(y_axis)}"
             figures.append((heading, _grid_figure(grid), f"All with {grid.name}." if grid.name else ""))
     return figures
 
 
-def _named(axis: Axis) -> str:
+def _named(axis: SweptAxis) -> str:
     return axis.label.removesuffix(", %")
 
 
-def _curve_figure(curves: Sequence[Curve], axis: Axis, labels: Mapping[str, Label]) -> Figure:
+def _curve_figure(curves: Sequence[LossCurve], axis: SweptAxis, labels: Mapping[str, RunLabel]) -> Figure:
     traces: list[Figure] = []
     named: set[str] = set()  # of the lines: a legend has each kind once
     for n, curve in enumerate(curves):
@@ -58,7 +58,7 @@ def _curve_figure(curves: Sequence[Curve], axis: Axis, labels: Mapping[str, Labe
             x = np.unique(curve.x)
             y, name = np.array([curve.loss[curve.x == value].mean() for value in x]), "mean of each value"
             line["width"] = 1
-        drawn = {"x": six_digits(x), "y": six_digits(y), "mode": "lines", "name": name, "line": line}
+        drawn = {"x": round_to_six_digits(x), "y": round_to_six_digits(y), "mode": "lines", "name": name, "line": line}
         traces.append({**drawn, "hoverinfo": "skip", "showlegend": name not in named})
         named.add(name)
         if isinstance(curve.optimum, Parabola):
@@ -97,17 +97,17 @@ def tick_texts(values: Sequence[float]) -> list[str]:
     return texts
 
 
-def _said(run: Run, axis: Axis, labels: Mapping[str, Label]) -> str:
+def _said(run: Run, axis: SweptAxis, labels: Mapping[str, RunLabel]) -> str:
     """A run in the hover of a curve: what was set, and where that puts it on the axis."""
     value = f"{axis.label.removesuffix(', %')} {axis.values[run.name]:.3g}{' %' if axis.label.endswith(', %') else ''}"
     return f"{labels[run.name].full}: {value}" if axis.said else labels[run.name].full
 
 
-def _value_at(parabola: Parabola, axis: Axis) -> float:
+def _value_at(parabola: Parabola, axis: SweptAxis) -> float:
     return float(10**parabola.at) if axis.logarithmic else parabola.at
 
 
-def _remark(curves: Sequence[Curve], axis: Axis) -> str:
+def _remark(curves: Sequence[LossCurve], axis: SweptAxis) -> str:
     sentences = []
     for curve in curves:
         where = f"With {curve.name}: " if len(curves) > 1 and curve.name else ""
@@ -119,9 +119,9 @@ def _remark(curves: Sequence[Curve], axis: Axis) -> str:
                 at = f"{_value_at(found, axis):.3g} ({found.loss:.3f})"
                 among = f"{found.n_values} values around the best, {found.n_runs} runs"
                 said = f"the parabola by least squares ({among}) is lowest at {at}"
-            case Unclear.EDGE:
+            case UnclearOptimum.EDGE:
                 said = f"the lowest loss is at the edge, {best}: values beyond it may be better"
-            case Unclear.FEW:
+            case UnclearOptimum.FEW:
                 said = f"the lowest loss is at {best}; with fewer than four values around it no parabola is fitted"
             case _:
                 said = f"the lowest loss is at {best}; within the noise, no optimum between the values can be told"
@@ -130,7 +130,7 @@ def _remark(curves: Sequence[Curve], axis: Axis) -> str:
     return " ".join(sentence[0].upper() + sentence[1:] for sentence in sentences)
 
 
-def _weights_as_shares(curves: Sequence[Curve], axis: Axis) -> list[str]:
+def _weights_as_shares(curves: Sequence[LossCurve], axis: SweptAxis) -> list[str]:
     """What was set beside the share that it comes to, where each weight comes to one and is not the share itself."""
     pairs = {(axis.said[run.name], axis.values[run.name]) for curve in curves for run in curve.runs if axis.said}
     weights = {said for said, _ in pairs}
@@ -141,7 +141,7 @@ def _weights_as_shares(curves: Sequence[Curve], axis: Axis) -> list[str]:
     return [f"weights are shares of their sum: {shares}."]
 
 
-def _grid_figure(grid: Grid) -> Figure:
+def _grid_figure(grid: LossGrid) -> Figure:
     text = [["" if math.isnan(loss) else f"{loss:.3f}" for loss in row] for row in grid.loss]
     row, column = np.unravel_index(int(np.nanargmin(grid.loss)), grid.loss.shape)
     text[row][column] = f"<b>{text[row][column]} ★</b>"

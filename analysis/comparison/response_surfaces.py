@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from analysis.comparison.comparison import Comparison
-from analysis.comparison.parabola_fit import Parabola, Unclear, optimum
+from analysis.comparison.parabola_fit import Parabola, UnclearOptimum, find_optimum
 from analysis.comparison.run import Run
-from analysis.comparison.run_settings import text_of
+from analysis.comparison.run_settings import setting_text
 
 LEARNING_RATE = "optimizer.lr"
 _LOSS = "val/loss/mean"
@@ -21,7 +21,7 @@ _FILLED = 0.5  # share of a grid's cells, for a heat map
 
 
 @dataclass(frozen=True)
-class Axis:
+class SweptAxis:
     """A setting that runs differ in."""
 
     label: str
@@ -40,36 +40,36 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class Curve:
+class LossCurve:
     """Runs that differ in one axis, and their seeds."""
 
     name: str  # what else they have in common and other curves have not
     runs: tuple[Run, ...]  # by growing x
     x: np.ndarray  # (runs,)
     loss: np.ndarray  # (runs,)
-    optimum: Parabola | Unclear
+    optimum: Parabola | UnclearOptimum
     """Over x, or its logarithm to base 10 on a logarithmic axis."""
 
 
 @dataclass(frozen=True)
-class Grid:
+class LossGrid:
     """Mean loss over two axes."""
 
-    x_axis: Axis
-    y_axis: Axis
+    x_axis: SweptAxis
+    y_axis: SweptAxis
     x: list[float]
     y: list[float]
     loss: np.ndarray  # (y, x); NaN where there is no run
     name: str
 
 
-def axes_of(comparison: Comparison) -> list[Axis]:
+def swept_axes(comparison: Comparison) -> list[SweptAxis]:
     """The learning rate and the shares in which the ranked runs differ."""
     runs = comparison.ranked
     axes = []
     rates = {run.name: _number(run.settings.get(LEARNING_RATE)) for run in runs}
     if len(set(rates.values())) > 1 and all(rate > 0 for rate in rates.values()):
-        axes.append(Axis("peak learning rate", frozenset({LEARNING_RATE}), rates, logarithmic=True))
+        axes.append(SweptAxis("peak learning rate", frozenset({LEARNING_RATE}), rates, logarithmic=True))
     families: dict[str, dict[str, str]] = {}
     for key in dict.fromkeys(key for run in runs for key in run.settings):
         if (match := _WEIGHTS.fullmatch(key)) is not None:
@@ -80,7 +80,7 @@ def axes_of(comparison: Comparison) -> list[Axis]:
     return axes
 
 
-def _share_axes(runs: Sequence[Run], where: str, sources: Mapping[str, str]) -> list[Axis]:
+def _share_axes(runs: Sequence[Run], where: str, sources: Mapping[str, str]) -> list[SweptAxis]:
     """As few of the sources as say what all shares are."""
     weights = np.array([[_number(run.settings.get(key, 0.0)) for key in sources] for run in runs])
     totals = weights.sum(axis=1, keepdims=True)
@@ -97,7 +97,7 @@ def _share_axes(runs: Sequence[Run], where: str, sources: Mapping[str, str]) -> 
             chosen.append(n)
     names = list(sources.values())
     return [
-        Axis(
+        SweptAxis(
             f"share of {names[n]} {where}, %",
             keys,
             {run.name: round(100 * float(shares[k, n]), 6) for k, run in enumerate(runs)},
@@ -108,7 +108,7 @@ def _share_axes(runs: Sequence[Run], where: str, sources: Mapping[str, str]) -> 
     ]
 
 
-def curves_over(comparison: Comparison, axis: Axis, others: Sequence[Axis]) -> list[Curve]:
+def loss_curves(comparison: Comparison, axis: SweptAxis, others: Sequence[SweptAxis]) -> list[LossCurve]:
     """A curve for every group of runs that differ in this axis and their seeds alone, and have three values of it or more."""
     curves = []
     noise, effects = comparison.noise(_LOSS), comparison.seed_effects(_LOSS)
@@ -119,12 +119,14 @@ def curves_over(comparison: Comparison, axis: Axis, others: Sequence[Axis]) -> l
             order = np.argsort(places, kind="stable")
             level = loss - np.array([effects.get(run.name, 0.0) for run in runs])
             n_seeds = len({run.seed for run in runs}) if effects else 1
-            found = optimum(places, level, noise=noise.deviation if noise else None, n_seeds=n_seeds)
-            curves.append(Curve(name, tuple(runs[n] for n in order), x[order], loss[order], found))
+            found = find_optimum(places, level, noise=noise.deviation if noise else None, n_seeds=n_seeds)
+            curves.append(LossCurve(name, tuple(runs[n] for n in order), x[order], loss[order], found))
     return curves
 
 
-def grids_over(comparison: Comparison, x_axis: Axis, y_axis: Axis, others: Sequence[Axis]) -> list[Grid]:
+def loss_grids(
+    comparison: Comparison, x_axis: SweptAxis, y_axis: SweptAxis, others: Sequence[SweptAxis]
+) -> list[LossGrid]:
     """A grid for every group of runs that differ in these two axes and their seeds alone, where half the cells have runs."""
     grids = []
     for name, runs in _alike(comparison, [x_axis, y_axis], others):
@@ -138,11 +140,13 @@ def grids_over(comparison: Comparison, x_axis: Axis, y_axis: Axis, others: Seque
             loss = np.full((len(y), len(x)), math.nan)
             for place, values in cells.items():
                 loss[place] = math.fsum(values) / len(values)
-            grids.append(Grid(x_axis, y_axis, x, y, loss, name))
+            grids.append(LossGrid(x_axis, y_axis, x, y, loss, name))
     return grids
 
 
-def _alike(comparison: Comparison, free: Sequence[Axis], others: Sequence[Axis]) -> list[tuple[str, list[Run]]]:
+def _alike(
+    comparison: Comparison, free: Sequence[SweptAxis], others: Sequence[SweptAxis]
+) -> list[tuple[str, list[Run]]]:
     """The ranked runs by all that they have in common beside the free axes; those whose loss is finite."""
     freed = frozenset().union(*(axis.keys for axis in free))
     fixed = [axis for axis in others if axis not in free]  # shares of the same keyframe as a free one
@@ -150,12 +154,12 @@ def _alike(comparison: Comparison, free: Sequence[Axis], others: Sequence[Axis])
     names: dict[str, str] = {}
     for run in (run for candidate in comparison.candidates for run in candidate.runs):
         if math.isfinite(run.final[_LOSS]):
-            rest = {key: text_of(value) for key, value in run.deciding.items() if key not in freed}
+            rest = {key: setting_text(value) for key, value in run.deciding.items() if key not in freed}
             shares = {axis.label: axis.values[run.name] for axis in fixed if axis.keys & freed}
-            identity = text_of({**rest, **shares})
+            identity = setting_text({**rest, **shares})
             groups.setdefault(identity, []).append(run)
             told = [
-                f"{comparison.short_names.get(key, key)}={text_of(run.described[key])}"
+                f"{comparison.short_names.get(key, key)}={setting_text(run.described[key])}"
                 for key in comparison.deciding
                 if key in rest
             ]

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from analysis.comparison.evaluation_section import Figure
-from analysis.comparison.run_settings import ABSENT, SEED, deciding, described, text_of
-from analysis.metrics_reader import Metrics
+from analysis.comparison.evaluation_section import EvaluatedMetric
+from analysis.comparison.run_settings import ABSENT, SEED, described_settings, result_settings, setting_text
+from analysis.metrics_reader import LoggedMetrics
 
 
-class State(StrEnum):
+class RunState(StrEnum):
     """What became of a run."""
 
     DONE = "done"
@@ -35,15 +35,15 @@ class Run:
     path: Path
     name: str
     """Its path below the folder that all runs of the comparison share."""
-    state: State
+    state: RunState
     note: str = ""
     """Why it is in that state, and what else is to be known of it."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """By dotted name, without `PLACES`; empty if config.yaml could not be read."""
+    """By dotted name, without `PATH_SETTINGS`; empty if config.yaml could not be read."""
     environment: Mapping[str, Any] = field(default_factory=dict)
-    metrics: Metrics = field(default_factory=Metrics)
+    metrics: LoggedMetrics = field(default_factory=LoggedMetrics)
     samples: tuple[Mapping[str, Any], ...] = ()
-    figures: tuple[Figure, ...] = ()
+    figures: tuple[EvaluatedMetric, ...] = ()
     """What evaluate.py found of it."""
     trunk: Mapping[str, Any] | None = None
     """What decided the result of the run that it branched off from; None: there is none, or it cannot be read."""
@@ -53,17 +53,17 @@ class Run:
     @cached_property
     def described(self) -> dict[str, Any]:
         """Its settings, and those of its surroundings that its results may depend on."""
-        return described(self.settings, self.environment)
+        return described_settings(self.settings, self.environment)
 
     @cached_property
     def deciding(self) -> dict[str, Any]:
         """Of these, all that decides its result, but for the seed."""
-        return deciding(self.settings, self.environment, self.trunk)
+        return result_settings(self.settings, self.environment, self.trunk)
 
     @property
     def seed(self) -> str:
         """As it is written."""
-        return text_of(self.settings.get(SEED, ABSENT))
+        return setting_text(self.settings.get(SEED, ABSENT))
 
     @property
     def steps(self) -> int:
@@ -83,7 +83,7 @@ class Run:
     @property
     def final(self) -> Mapping[str, float]:
         """The validation after the last step of a run that is done: `val/<kind>/<source>`; empty if there is none."""
-        if self.state is not State.DONE:
+        if self.state is not RunState.DONE:
             return {}
         return {key: value for key, value in self.metrics.at(self.last_step).items() if key.startswith("val/")}
 

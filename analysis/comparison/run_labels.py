@@ -4,32 +4,32 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from analysis.comparison.comparison import Comparison
-from analysis.comparison.run import Run, State
-from analysis.comparison.run_settings import SEED, shortened
+from analysis.comparison.run import Run, RunState
+from analysis.comparison.run_settings import SEED, shorten_setting_names
 
 _LONGEST = 44  # characters in a legend
 
 
-class Label(NamedTuple):
+class RunLabel(NamedTuple):
     """Of a run in a chart: what sets it apart, and its state where that is not that it is done."""
 
     full: str
     short: str
 
 
-def labels_of(comparison: Comparison) -> dict[str, Label]:
+def run_labels(comparison: Comparison) -> dict[str, RunLabel]:
     """By name of the run; a label is that name where the settings in short would be another run's too."""
     apart = {run.name: _apart(comparison, run) for run in comparison.runs}
     own = {name: name for name in apart}
     full = {name: _joined(settings) for name, settings in apart.items()}
     heads = {name: _joined([(_head(key), value) for key, value in settings]) for name, settings in apart.items()}
-    cut = [{name: shortened(text, _LONGEST) for name, text in way.items()} for way in (full, own)]
+    cut = [{name: shorten_setting_names(text, _LONGEST) for name, text in way.items()} for way in (full, own)]
     labels = {}
     for run in comparison.runs:
         said = _first([full, own], run.name, longest=None)
         fitting = _first([full, heads, *cut, own], run.name, longest=_LONGEST)
-        state = "" if run.state is State.DONE else f" ({run.state})"
-        labels[run.name] = Label(said + state, fitting + state)
+        state = "" if run.state is RunState.DONE else f" ({run.state})"
+        labels[run.name] = RunLabel(said + state, fitting + state)
     return labels
 
 

@@ -5,11 +5,11 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from analysis.callback_effects import settings_of
+from analysis.callback_effects import callback_setting_prefixes
 
 ABSENT = "—"
 """A setting that a run does not have."""
-PLACES = frozenset({"name", "runs_dir", "run_dir", "sweep_dir", "jobs_at_once", "data_dir", "resume"})
+PATH_SETTINGS = frozenset({"name", "runs_dir", "run_dir", "sweep_dir", "jobs_at_once", "data_dir", "resume"})
 """Settings that say what a run is called, where it lies and how it was started."""
 SEED = "seed"
 TRUNK = "branch.run"
@@ -19,7 +19,7 @@ _PROCESSES = ("trainer.devices", "trainer.num_nodes", "trainer.strategy")  # the
 _COSMETIC = (*_WATCHING, *_MAKING, *_PROCESSES)
 
 
-def is_cosmetic(key: str, deciders: tuple[str, ...] = ()) -> bool:
+def is_logging_setting(key: str, deciders: tuple[str, ...] = ()) -> bool:
     """Whether a setting changes no result beyond rounding.
 
     Args:
@@ -30,7 +30,7 @@ def is_cosmetic(key: str, deciders: tuple[str, ...] = ()) -> bool:
     return any(key == name.removesuffix(".") or (name.endswith(".") and key.startswith(name)) for name in _COSMETIC)
 
 
-def described(settings: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str, Any]:
+def described_settings(settings: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str, Any]:
     """A run's settings, and those of its surroundings that its results may depend on."""
     git, versions = environment.get("git"), environment.get("versions")
     around: dict[str, Any] = {
@@ -44,7 +44,7 @@ def described(settings: Mapping[str, Any], environment: Mapping[str, Any]) -> di
     return {**settings, **around}
 
 
-def deciding(
+def result_settings(
     settings: Mapping[str, Any], environment: Mapping[str, Any], trunk: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """Of what describes a run all that decides its result, but for the seed: runs that agree in it repeat each other.
@@ -56,15 +56,15 @@ def deciding(
             trunks that differ in their seed alone are repeats, as their trunks are. None: there is no such run, or it cannot
             be read.
     """
-    every = described(settings, environment) | ({} if trunk is None else {TRUNK: trunk})
-    deciders = settings_of(settings, all_that_may=True)
-    return {key: value for key, value in every.items() if key != SEED and not is_cosmetic(key, deciders)}
+    every = described_settings(settings, environment) | ({} if trunk is None else {TRUNK: trunk})
+    deciders = callback_setting_prefixes(settings, all_that_may=True)
+    return {key: value for key, value in every.items() if key != SEED and not is_logging_setting(key, deciders)}
 
 
-def unlike(described: Sequence[Mapping[str, Any]]) -> list[str]:
+def differing_settings(described: Sequence[Mapping[str, Any]]) -> list[str]:
     """The keys that have not the same value in all of them, in the order in which they first occur."""
     keys = dict.fromkeys(key for settings in described for key in settings)
-    return [key for key in keys if len({text_of(settings.get(key, ABSENT)) for settings in described}) > 1]
+    return [key for key in keys if len({setting_text(settings.get(key, ABSENT)) for settings in described}) > 1]
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
@@ -72,7 +72,7 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
     return {key: _shortest(key, keys) for key in keys}
 
 
-def short_jobs(jobs: Sequence[str]) -> list[str]:
+def short_job_names(jobs: Sequence[str]) -> list[str]:
     """Names of a sweep's jobs, `optimizer.lr=0.001,seed=1`, with short names of settings and long fractions in four digits."""
     parts = [[part.partition("=") for part in job.split(",")] for job in jobs]
     short = short_names(list(dict.fromkeys(key for job in parts for key, _, _ in job)))
@@ -92,7 +92,7 @@ def _shortest(key: str, others: Sequence[str]) -> str:
     return next((end for end in ends if sum(f".{other}".endswith(f".{end}") for other in others) == 1), key)
 
 
-def text_of(value: Any) -> str:
+def setting_text(value: Any) -> str:
     """A setting as it is read and compared."""
     if isinstance(value, str):
         return value
@@ -101,7 +101,7 @@ def text_of(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
 
 
-def shortened(text: str, most: int) -> str:
+def shorten_setting_names(text: str, most: int) -> str:
     """At most so many characters of it: its beginning and its end."""
     if len(text) <= most:
         return text

@@ -7,14 +7,14 @@ import numpy as np
 
 from analysis.comparison.comparison import Comparison
 from analysis.comparison.run import Run
-from analysis.comparison.run_labels import labels_of
-from analysis.run_reader import asked
+from analysis.comparison.run_labels import run_labels
+from analysis.run_reader import prompt_label
 
 _MOST_STEPS = 12
 _LONGEST = 4000  # characters of a response
 
 
-def samples_beside_each_other(comparison: Comparison) -> dict[str, Any]:
+def samples_section(comparison: Comparison) -> dict[str, Any]:
     """For the page's script: the runs' names, the steps, and for each prompt and step (which run, its response).
 
     Comparable runs come first. Of many steps a dozen are kept, evenly, the last among them. `shown` is the one to begin with.
@@ -28,10 +28,10 @@ def samples_beside_each_other(comparison: Comparison) -> dict[str, Any]:
     for n, run in enumerate(runs):
         for sample in run.samples:
             if sample["step"] in steps:
-                by_step = prompts.setdefault(asked(sample), {})
+                by_step = prompts.setdefault(prompt_label(sample), {})
                 by_step.setdefault(sample["step"], []).append((n, sample["response"][:_LONGEST]))
     flag = {run.name: "" if run in comparison.comparable else ", not compared" for run in runs}
-    labels = labels_of(comparison)
+    labels = run_labels(comparison)
     return {
         "runs": [labels[run.name].full + flag[run.name] for run in runs],
         "steps": steps,

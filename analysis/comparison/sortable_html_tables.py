@@ -9,17 +9,17 @@ from analysis.comparison.run_settings import ABSENT
 _NUMBER = re.compile(r"((?:(?<![^\s=\[(,])-)?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)")
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, name: str) -> Iterator[str]:
+def sortable_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, name: str) -> Iterator[str]:
     """Of texts, a first column of names."""
     keys = [sort_keys(column) for column in zip(*rows, strict=True)]
-    yield from begin(heads, numbers=(), name=name)
+    yield from table_head(heads, numbers=(), name=name)
     for n, row in enumerate(rows):
         cells = (f'<td data-value="{keys[m][n]}">{breakable(text)}</td>' for m, text in enumerate(row))
         yield f"<tr>{''.join(cells)}</tr>"
-    yield END
+    yield TABLE_END
 
 
-def begin(heads: Sequence[str], *, numbers: Sequence[int], name: str) -> Iterator[str]:
+def table_head(heads: Sequence[str], *, numbers: Sequence[int], name: str) -> Iterator[str]:
     """All of a table up to its first row; `numbers` are the columns that hold nothing else."""
     yield f'<div class="scroll"><table class="sortable" id="table-{name}"><thead><tr>'
     for n, head in enumerate(heads):
@@ -27,7 +27,7 @@ def begin(heads: Sequence[str], *, numbers: Sequence[int], name: str) -> Iterato
     yield "</tr></thead><tbody>"
 
 
-END = "</tbody></table></div>"
+TABLE_END = "</tbody></table></div>"
 
 
 def sort_keys(texts: Sequence[str]) -> list[str]:

@@ -9,10 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.comparison.comparison import Comparison
-from analysis.comparison.metric_significance import Standing
+from analysis.comparison.metric_significance import Significance
 from analysis.comparison.read_runs import read_runs
-from analysis.comparison.run import Run, State
-from analysis.comparison.run_settings import short_jobs
+from analysis.comparison.run import Run, RunState
+from analysis.comparison.run_settings import short_job_names
 from analysis.comparison.verdict_text import LOSS
 
 WIDTH = 100
@@ -22,7 +22,7 @@ _STOPPED = (74, 75, 130, 143)  # exit codes after which the same command goes on
 _NOT_FINITE = 65
 _LOST = (65, 66, 74)  # exit codes after which what came last is in no checkpoint
 
-Row = dict[str, Any]
+SweepRow = dict[str, Any]
 
 
 def compare_jobs(folder: Path, jobs: Sequence[Mapping[str, Any]]) -> Comparison:
@@ -36,7 +36,7 @@ def compare_jobs(folder: Path, jobs: Sequence[Mapping[str, Any]]) -> Comparison:
     return Comparison(read_runs([folder / job["job"] for job in jobs]))
 
 
-def sweep_rows(comparison: Comparison, jobs: Sequence[Mapping[str, Any]]) -> list[Row]:
+def sweep_rows(comparison: Comparison, jobs: Sequence[Mapping[str, Any]]) -> list[SweepRow]:
     """What became of each job, and what its run directory says.
 
     Args:
@@ -51,7 +51,7 @@ def sweep_rows(comparison: Comparison, jobs: Sequence[Mapping[str, Any]]) -> lis
         run.name
         for candidate, cell in zip(comparison.candidates, comparison.column(LOSS), strict=True)
         for run in candidate.runs
-        if cell.standing in (Standing.BEST, Standing.TIED) and len(candidate.runs) > 1
+        if cell.standing in (Significance.BEST, Significance.TIED) and len(candidate.runs) > 1
     }
     twins = {name for name, twin in comparison.twins.items() if twin in starred}
     return [
@@ -69,18 +69,18 @@ def sweep_rows(comparison: Comparison, jobs: Sequence[Mapping[str, Any]]) -> lis
     ]
 
 
-def write_sweep(folder: Path, rows: Sequence[Row]) -> Path:
+def write_sweep_table(folder: Path, rows: Sequence[SweepRow]) -> Path:
     """The rows as sweep.json, in the folder that holds the run directories."""
     path = folder / "sweep.json"
     path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     return path
 
 
-def sweep_table(rows: Sequence[Row]) -> Table:
+def sweep_table(rows: Sequence[SweepRow]) -> Table:
     """A line a job for a terminal of 100 columns, with the mean loss and as many sources as fit; a star for the best settings."""
     sources = list(dict.fromkeys(source for row in rows for source in row["val_loss"]))
     names = [
-        name + " *" * row["best"] for name, row in zip(short_jobs([row["job"] for row in rows]), rows, strict=True)
+        name + " *" * row["best"] for name, row in zip(short_job_names([row["job"] for row in rows]), rows, strict=True)
     ]
     heads = ["state", "step", *sources]
     texts = [[row["state"], f"{row['step']:,}", *(_loss(row, source) for source in sources)] for row in rows]
@@ -97,8 +97,12 @@ def sweep_table(rows: Sequence[Row]) -> Table:
 
 def _state(run: Run, code: int | None) -> str:
     refused = code and code not in (*_STOPPED, _NOT_FINITE)  # be it done, with other settings than were asked for now
-    unsaved = run.state is State.DONE and (code in _LOST or not any((run.path / "checkpoints").glob("step_*.pt")))
-    if run.state in (State.DONE, State.PRUNED, State.ENDED_EARLY, State.RUNNING) and not refused and not unsaved:
+    unsaved = run.state is RunState.DONE and (code in _LOST or not any((run.path / "checkpoints").glob("step_*.pt")))
+    if (
+        run.state in (RunState.DONE, RunState.PRUNED, RunState.ENDED_EARLY, RunState.RUNNING)
+        and not refused
+        and not unsaved
+    ):
         return str(run.state)
     if not code:
         return "no checkpoint" if unsaved else "unfinished"
@@ -115,5 +119,5 @@ def _losses(run: Run) -> dict[str, float]:
     return {source: losses[source] for source in sorted(losses, key=lambda source: source != "mean")}
 
 
-def _loss(row: Row, source: str) -> str:
+def _loss(row: SweepRow, source: str) -> str:
     return f"{row['val_loss'][source]:.4f}" if source in row["val_loss"] else ""

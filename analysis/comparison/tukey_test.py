@@ -22,7 +22,7 @@ _UNEQUAL = 0.01  # of Bartlett's test
 
 
 @dataclass(frozen=True)
-class Difference:
+class PairDifference:
     """How much higher one setting is than another, and what chance would make of it."""
 
     value: float
@@ -48,7 +48,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Noise:
+class AdditiveNoiseModel:
     """What the values of runs say of their settings, by least squares.
 
     Args:
@@ -108,7 +108,7 @@ class Noise:
         effects = self._scale * (self._model[:, self.n_settings :] @ self._effects[self.n_settings :])
         return effects - effects.mean()
 
-    def difference(self, a: int, b: int) -> Difference:
+    def difference(self, a: int, b: int) -> PairDifference:
         """How much higher setting `a` is than setting `b`, runs of the same seed being compared with each other.
 
         In balanced designs this is the difference of the means of their runs.
@@ -122,7 +122,7 @@ class Noise:
         if estimable and a != b and self.deviation is not None:
             error = self.deviation * math.sqrt(float(np.square(contrast @ self._inverse).sum()) / 2)
             in_errors = abs(value) / error
-        return Difference(value, in_errors, self.n_settings, self.degrees)
+        return PairDifference(value, in_errors, self.n_settings, self.degrees)
 
     def least_difference(self, n: int) -> float | None:
         """The smallest significant difference of two settings with `n` runs each, of the same seeds."""

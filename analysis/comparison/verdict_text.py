@@ -5,23 +5,23 @@ import statistics
 from collections.abc import Sequence
 
 from analysis.comparison.comparison import Candidate, Comparison
-from analysis.comparison.metric_significance import Cell, Standing
-from analysis.comparison.tukey_test import CONFIDENCE, Noise
+from analysis.comparison.metric_significance import MetricResult, Significance
+from analysis.comparison.tukey_test import CONFIDENCE, AdditiveNoiseModel
 
 LOSS = "val/loss/mean"
-_OF_LOWEST = {Standing.BEST: "the best", Standing.TIED: "tied for best", Standing.LOWEST: "the lowest"}
+_OF_LOWEST = {Significance.BEST: "the best", Significance.TIED: "tied for best", Significance.LOWEST: "the lowest"}
 _MOST_NAMED = 3  # candidates in a sentence
 
 
-def verdict_in_words(comparison: Comparison) -> str:
+def verdict_sentence(comparison: Comparison) -> str:
     """Which candidates are the best by the mean validation loss, as far as the test tells; empty: none is ranked."""
     cells = comparison.column(LOSS)
     order = sorted(range(len(cells)), key=lambda n: (not cells[n].lowest, cells[n].mean))
     names = {
         standing: [comparison.candidates[n].name for n in order if cells[n].standing is standing]
-        for standing in Standing
+        for standing in Significance
     }
-    n_finite = len(cells) - len(names[Standing.NOT_FINITE])
+    n_finite = len(cells) - len(names[Significance.NOT_FINITE])
     if not n_finite:
         return ""
     name = comparison.candidates[order[0]].name
@@ -34,11 +34,11 @@ def verdict_in_words(comparison: Comparison) -> str:
         )
     if n_finite == 1:
         return f"{name} is the only one {f'with a finite loss{diverged}' if diverged else 'that is ranked'}."
-    worse, unknown = len(names[Standing.WORSE]), len(names[Standing.UNKNOWN])
-    if names[Standing.BEST]:
+    worse, unknown = len(names[Significance.WORSE]), len(names[Significance.UNKNOWN])
+    if names[Significance.BEST]:
         return f"{name} is best; all others are worse{diverged}."
     of_unknown = f"of {unknown} nothing can be said" if unknown else ""
-    if tied := names[Standing.TIED]:
+    if tied := names[Significance.TIED]:
         of_worse = "the other is worse" if worse == 1 and not unknown else f"{worse} are worse" if worse else ""
         rest = "".join(f"; {said}" for said in (of_worse, of_unknown) if said)
         return f"{_listed(tied)} are tied for best: they cannot be told apart{rest}{diverged}."
@@ -48,7 +48,7 @@ def verdict_in_words(comparison: Comparison) -> str:
     return f"{name} has the lowest loss; whether that is more than chance is unknown{diverged}."
 
 
-def noise_in_words(comparison: Comparison) -> list[str]:
+def noise_sentences(comparison: Comparison) -> list[str]:
     """How large the noise between seeds is, by which model, and what speaks against it: a sentence each."""
     noise = comparison.noise(LOSS)
     if noise is None:
@@ -89,7 +89,7 @@ def noise_in_words(comparison: Comparison) -> list[str]:
     return sentences
 
 
-def verdict_of(cell: Cell) -> str:
+def significance_text(cell: MetricResult) -> str:
     """Whether a candidate's difference to the lowest is more than noise."""
     if cell.lowest:
         return _OF_LOWEST[cell.standing]
@@ -101,26 +101,26 @@ def verdict_of(cell: Cell) -> str:
     return f"{'yes' if cell.beyond_noise else 'no'}, {f'p = {p:.2g}' if p >= 1e-4 else 'p < 0.0001'}"
 
 
-def seeds_of(candidate: Candidate) -> str:
+def seeds_text(candidate: Candidate) -> str:
     """How many runs it has, in words."""
     return _counted(len(candidate.runs), "seed")
 
 
-def written(value: float, kind: str) -> str:
+def format_metric(value: float, kind: str) -> str:
     """A metric, as it is read."""
     if not math.isfinite(value):
         return "not finite"
     return f"{value:,.2f}" if kind == "perplexity" else f"{value:.4f}"
 
 
-def difference_of(cell: Cell, kind: str) -> str:
+def difference_text(cell: MetricResult, kind: str) -> str:
     """To the lowest, with its sign; empty where there is none."""
     if cell.lowest or not math.isfinite(cell.difference):
         return ""
-    return f"{'-' if cell.difference < 0 else '+'}{written(abs(cell.difference), kind)}"
+    return f"{'-' if cell.difference < 0 else '+'}{format_metric(abs(cell.difference), kind)}"
 
 
-def _runs_of(noise: Noise) -> str:
+def _runs_of(noise: AdditiveNoiseModel) -> str:
     settings, seeds = _counted(noise.n_settings, "setting"), _counted(noise.n_seeds, "seed")
     if len(noise.values) == noise.n_settings * noise.n_seeds:
         return f"{settings} \N{MULTIPLICATION SIGN} {seeds}"

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-LONGEST = 1 << 16
+MAX_LINE_BYTES = 1 << 16
 """Bytes of a line: a longer one is no line of a log."""
 _BLOCK = 1 << 20  # bytes, of whole UTF-16 units
 _WIDE = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
@@ -32,7 +32,7 @@ def read_lines(path: Path) -> Iterator[bytes]:
         rest = b""
         while block:
             lines = (rest + block).split(end)
-            rest = lines.pop()[: 2 * LONGEST + 2]
+            rest = lines.pop()[: 2 * MAX_LINE_BYTES + 2]
             yield from (_as_utf8(line, encoding) for line in lines) if encoding else lines
             block = file.read(_BLOCK)
         if rest:
@@ -43,7 +43,7 @@ def _as_utf8(line: bytes, encoding: str) -> bytes:
     return line.decode(encoding, "replace").encode()
 
 
-def pieces_of(line: bytes) -> list[bytes]:
+def split_lines(line: bytes) -> list[bytes]:
     """What of a line was written in one go; none: nothing of it is left."""
     if b"\0" not in line:
         pieces = [line]
@@ -56,7 +56,7 @@ def pieces_of(line: bytes) -> list[bytes]:
     return pieces
 
 
-def text_of(piece: bytes) -> str:
+def decode_text(piece: bytes) -> str:
     """A piece as text, without the carriage return of Windows' line ends."""
     piece = piece.rstrip(b"\r")
     try:

@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from analysis.text_logs.line_reader import LONGEST, pieces_of, read_lines, text_of
-from analysis.text_logs.step_columns import VALUES, StepTable
+from analysis.text_logs.line_reader import MAX_LINE_BYTES, decode_text, read_lines, split_lines
+from analysis.text_logs.step_columns import VALUES, StepColumns
 
 _TIME = r"\d{4}-[01]\d-[0-3]\d [0-2]\d:[0-5]\d:[0-6]\d"
 _WHOLE = r"\d[\d,]{0,14}|nan|inf"
@@ -55,10 +55,10 @@ _INDENT = "    "  # of the further lines of a sample, in our logs
 
 
 @dataclass
-class TrainingLog:
+class TextLog:
     """The account of all files."""
 
-    steps: StepTable = field(default_factory=StepTable)
+    steps: StepColumns = field(default_factory=StepColumns)
     samples: dict[int, dict[str, Any]] = field(default_factory=dict)
     """By step, as llm_training_samples.json has them."""
     n_files: int = 0
@@ -68,19 +68,19 @@ class TrainingLog:
     """Where it is, and how it begins; none: empty."""
 
 
-def read_logs(paths: Sequence[Path]) -> TrainingLog:
+def read_logs(paths: Sequence[Path]) -> TextLog:
     """Read and merge; of lines with the same step and timestamp, that of the last file in `paths` stays."""
-    log = TrainingLog()
+    log = TextLog()
     gone_on: set[tuple[int, bytes]] = set()
     for path in paths:
         reader = _FileReader(log, gone_on)
         number = 0
         for number, line in enumerate(read_lines(path), 1):
-            if reader.take_step(line) or (len(line) <= LONGEST and reader.take_other(line)):
+            if reader.take_step(line) or (len(line) <= MAX_LINE_BYTES and reader.take_other(line)):
                 continue
             log.n_not_understood += 1
             if not log.first_not_understood:
-                log.first_not_understood = f"line {number:,} of {path}, {text_of(line[:60])!r}"
+                log.first_not_understood = f"line {number:,} of {path}, {decode_text(line[:60])!r}"
         reader.end_samples()
         log.n_files += 1
         log.n_lines += number
@@ -91,7 +91,7 @@ def read_logs(paths: Sequence[Path]) -> TrainingLog:
 class _FileReader:
     """Where the reading of one file stands."""
 
-    def __init__(self, log: TrainingLog, gone_on: set[tuple[int, bytes]]) -> None:
+    def __init__(self, log: TextLog, gone_on: set[tuple[int, bytes]]) -> None:
         self._log = log
         self._gone_on = gone_on
         self._step: int | None = None  # the last one so far
@@ -119,8 +119,8 @@ class _FileReader:
 
     def take_other(self, line: bytes) -> bool:
         """Whether it is any other line of a log, or what a fault has left of some."""
-        pieces = pieces_of(line)
-        return bool(pieces) and all([self.take_step(piece) or self._take_text(text_of(piece)) for piece in pieces])
+        pieces = split_lines(line)
+        return bool(pieces) and all([self.take_step(piece) or self._take_text(decode_text(piece)) for piece in pieces])
 
     def _take_text(self, text: str) -> bool:
         if self._rule == "─" and self._sample and text.startswith(_INDENT):
@@ -179,7 +179,7 @@ class _FileReader:
     def _continue(self, text: str) -> bool:
         """Anything may follow where a log was torn inside a block: no sample grows without end."""
         self._length += len(text) + 1
-        if self._length > LONGEST:
+        if self._length > MAX_LINE_BYTES:
             return False
         self._sample.append(text)
         return True

@@ -7,8 +7,8 @@ from tempfile import TemporaryDirectory
 
 from analysis.run_plots import draw_curves
 from analysis.run_reader import Curves
-from analysis.text_logs.log_parser import TrainingLog, read_logs
-from analysis.text_logs.step_columns import StepTable
+from analysis.text_logs.log_parser import TextLog, read_logs
+from analysis.text_logs.step_columns import StepColumns
 
 METRICS, SAMPLES, CURVES = "llm_training_metrics.json", "llm_training_samples.json", "llm_training_curves.png"
 _AT_A_TIME = 10_000  # entries that are text in memory
@@ -20,7 +20,7 @@ _COLUMN = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=("\n"
 class LogReport:
     """What was read, and the files that were written."""
 
-    log: TrainingLog
+    log: TextLog
     written: tuple[Path, ...]
 
 
@@ -54,7 +54,7 @@ def report_logs(log_dir: Path, out_dir: Path, *, pattern: str) -> LogReport:
     return LogReport(log, written)
 
 
-def _write_table(steps: StepTable, path: Path) -> None:
+def _write_table(steps: StepColumns, path: Path) -> None:
     """As json.dumps(entries, indent=2) would."""
     with path.open("w", encoding="utf-8", newline="\n") as file:
         before = "[\n"
@@ -66,7 +66,7 @@ def _write_table(steps: StepTable, path: Path) -> None:
         file.write("\n]")
 
 
-def _curves(log: TrainingLog, *, title: str) -> Curves:
+def _curves(log: TextLog, *, title: str) -> Curves:
     steps = log.steps
     return Curves(
         title=f"{title}: {len(steps):,} logged steps, {' to '.join(dict.fromkeys(steps.days))}",

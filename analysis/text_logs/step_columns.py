@@ -13,7 +13,7 @@ _WHOLE = {"tokens_per_s", "elapsed_s"}  # whole numbers
 _TIME = len("2025-11-18 07:15:06")
 
 
-class StepTable:
+class StepColumns:
     """One entry a step: where several lines tell of the same step, the one with the latest timestamp.
 
     What happened after a line belongs to its entry, and goes with it.

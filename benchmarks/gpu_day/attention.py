@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmarks.gpu_day.result_rows import Day
 from data_modules.sequence_reader import document_borders
 from gpt_lightning.model.attention_backends import BACKENDS
-from gpt_lightning.model.attention_mask import View
+from gpt_lightning.model.attention_mask import AttentionMask
 from gpt_lightning.model.attention_selection import backend_obstacle
 
 EOT = 0
@@ -59,7 +59,9 @@ def run(day: Day) -> None:
             day.check(str(case), partial(errors, case, time=time, device=day.device))
     for backend, dtype in product(BACKENDS, (torch.bfloat16, torch.float16)):
         name = f"{backend}, {short(dtype)}, dropout"
-        obstacle = backend_obstacle(backend, torch.device(day.device), dtype, 64, View(64, 64), dropout=DROPOUT)
+        obstacle = backend_obstacle(
+            backend, torch.device(day.device), dtype, 64, AttentionMask(64, 64), dropout=DROPOUT
+        )
         if obstacle or (day.rehearse and backend == "sdpa_cudnn"):
             day.skip(name, obstacle or "a rehearsal has no cuDNN")
         else:
@@ -103,7 +105,9 @@ def dropped(backend: str, dtype: torch.dtype, *, batch: int, device: str) -> dic
     q = torch.zeros(batch, time, heads, time, device=device, dtype=dtype)
     v = torch.eye(time, device=device, dtype=dtype)[None, :, None].repeat(batch, 1, heads, 1).requires_grad_()
     kind = BACKENDS[backend]
-    y = kind.attend(q, q, v, kind.plan(View(time, time), torch.device(device)), DROPOUT)  # (batch, query, head, key)
+    y = kind.attend(
+        q, q, v, kind.plan(AttentionMask(time, time), torch.device(device)), DROPOUT
+    )  # (batch, query, head, key)
     grad = torch.randn(y.shape, generator=torch.Generator().manual_seed(0)).to(device, dtype)
     y.backward(grad)
     weights = y.detach().cpu().double()
@@ -127,7 +131,7 @@ def dropped(backend: str, dtype: torch.dtype, *, batch: int, device: str) -> dic
     return {"passed": passed, "kept": kept, "mean": mean, "sigma": sigma, "dv": grad_error, "heads_alike": repeats}
 
 
-def view_of(time: int, documents: bool, device: str) -> tuple[View, Tensor]:
+def view_of(time: int, documents: bool, device: str) -> tuple[AttentionMask, Tensor]:
     """What two sequences see, and the first key of each query, (2, time) on the CPU; documents have unequal lengths."""
     ids = torch.ones(2, time, dtype=torch.int64)
     if documents:
@@ -137,9 +141,9 @@ def view_of(time: int, documents: bool, device: str) -> tuple[View, Tensor]:
     starts = torch.where((ids == EOT) | (place == 0), place, 0) if documents else torch.zeros_like(ids)
     first = starts.cummax(dim=1).values
     if not documents:
-        return View(time, time), first
+        return AttentionMask(time, time), first
     borders = torch.from_numpy(document_borders(ids.numpy(), EOT)).to(device)
-    return View(time, time, first=first.to(device), borders=borders), first
+    return AttentionMask(time, time, first=first.to(device), borders=borders), first
 
 
 def relative_error(got: Tensor | None, right: Tensor | None) -> float:

@@ -9,7 +9,7 @@ from benchmarks.gpu_day.result_rows import Day
 from benchmarks.gpu_day.small_runs import REHEARSED, SMALL, Overflow, config_of, rehearse
 from gpt_lightning.checkpoint import read_checkpoint
 from gpt_lightning.checkpoint_retention import newest_valid_checkpoint
-from gpt_lightning.lit_gpt import NotFinite
+from gpt_lightning.lit_gpt import NonFiniteLossError
 from train import train
 
 AT = 3  # the step that is disturbed, 0 is the first
@@ -48,7 +48,7 @@ def not_finite(base: list[str]) -> dict[str, Any]:
     config = config_of([*base, "name=ruined", every_step, "model.dropout=0"], probe={"kind": "Poison", "at": AT})
     try:
         train(config)
-    except NotFinite as end:
+    except NonFiniteLossError as end:
         path = newest_valid_checkpoint(Path(config["run_dir"]) / "checkpoints")
         if path is None:
             return {"passed": False, "step": end.step, "why": "no checkpoint was saved before"}

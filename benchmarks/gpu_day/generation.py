@@ -44,7 +44,7 @@ def sampled_by_graph(model: GPT, prompts: list[list[int]], new_tokens: int, rehe
     draw = partial(generate, model, prompts, new_tokens, sampling=Sampling(seed=0))
     graphed = draw()
     captured = not cuda_graph_step._failed
-    with patch.object(cuda_graph_step.GraphedStep, "_capture", lambda self, step: None):
+    with patch.object(cuda_graph_step.CudaGraphStep, "_capture", lambda self, step: None):
         launched = draw()
     return {
         "passed": rehearse or (captured and graphed == launched),

@@ -11,7 +11,7 @@ from torch import Tensor
 from benchmarks.gpu_day.attention import relative_error, short
 from benchmarks.gpu_day.result_rows import Day
 from gpt_lightning.model.loss_head import cross_entropy_sum
-from gpt_lightning.model.triton_check import triton_obstacle
+from gpt_lightning.model.triton_check import why_triton_is_unavailable
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -27,7 +27,7 @@ def run(day: Day) -> None:
     size = {"tokens": 100, "d_model": 64, "vocab_size": 997} if day.rehearse else SIZE
     for kernel, dtype, (name, options) in product(("torch", "triton"), DTYPES, OPTIONS.items()):
         row = f"{kernel}, {short(dtype)}, {name}"
-        obstacle = triton_obstacle(day.device) if kernel == "triton" else None
+        obstacle = why_triton_is_unavailable(day.device) if kernel == "triton" else None
         if obstacle:
             day.skip(row, obstacle)
             continue

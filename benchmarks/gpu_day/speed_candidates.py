@@ -15,10 +15,10 @@ from analysis.compute_estimate import flops_per_token
 from benchmarks.training import litgpt_model, transformers_model
 from data_modules.sequence_reader import document_borders
 from gpt_lightning.model import GPT, GPTConfig
-from gpt_lightning.model.attention_mask import View
+from gpt_lightning.model.attention_mask import AttentionMask
 from gpt_lightning.model.attention_selection import choose_backend
 from gpt_lightning.model.loss_kernels import choose_loss_kernel
-from running.training.builders import groups_of, optimizer_of
+from running.training.builders import build_optimizer, build_parameter_groups
 
 SHAPE = {"n_layers": 12, "d_model": 768, "n_heads": 12, "vocab_size": 50304, "max_seq_len": 1024, "batch": 32}
 REHEARSED = {"n_layers": 2, "d_model": 512, "n_heads": 8, "vocab_size": 1024, "max_seq_len": 64, "batch": 2}
@@ -93,11 +93,11 @@ def _ours(row: dict[str, Any], shape: dict[str, int], ids: Tensor, device: str) 
     time, dtype = shape["max_seq_len"], torch.float16 if row.get("precision") == "16-mixed" else torch.bfloat16
     apart = not config.attend_across_documents
     documents = torch.zeros(1, time, dtype=torch.int64) if apart else None
-    view = View(time, time, first=documents)
+    view = AttentionMask(time, time, first=documents)
     attention, why = choose_backend(config.attention, torch.device(device), dtype, config.d_head, view)
     if config.attention not in ("auto", attention):
         raise ValueError(why)
-    optimizer = optimizer_of(settings, row.get("precision", "bf16-mixed"))(groups_of(settings)(model))
+    optimizer = build_optimizer(settings, row.get("precision", "bf16-mixed"))(build_parameter_groups(settings)(model))
 
     # the loader finds them before the copy to the device
     borders = torch.from_numpy(document_borders(ids.cpu().numpy(), 0)).to(device) if apart else None

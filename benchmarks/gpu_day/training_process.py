@@ -7,7 +7,7 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from benchmarks.gpu_day.json_subprocess import argument, give
 from benchmarks.gpu_day.small_runs import config_of, rehearse
-from callbacks.graceful_stop import Stopped
+from callbacks.graceful_stop import RunStopped
 from gpt_lightning.sharding import ShardedStrategy
 from running.training import run_training
 from train import train
@@ -17,11 +17,11 @@ def main(given: dict[str, Any]) -> None:
     rehearse(given["rehearse"])
     if given.get("strategy"):
         # a run of one rank has nothing to share, and train.py leaves the strategy out
-        run_training.strategy_of = lambda config: strategy(given["strategy"], gloo=given["rehearse"])
+        run_training.build_strategy = lambda config: strategy(given["strategy"], gloo=given["rehearse"])
     config = config_of(given["overrides"], probe=given["probe"])
     try:
         train(config)
-    except Stopped:
+    except RunStopped:
         give({"stopped": True})
     else:
         give({"stopped": False})

@@ -9,10 +9,10 @@ record of any file on, so whoever stopped there goes on there.
 
 from data_modules.corpora.corpus import BadRecord, Corpus, Document, DocumentCorpus
 from data_modules.corpora.file_corpus import FileCorpus, RecordFiles
-from data_modules.corpora.hub_files import HubUnreachable, hub_files
+from data_modules.corpora.hub_files import HubUnreachableError, hub_files
 from data_modules.corpora.local_files import local_files
 from data_modules.corpora.python_installation import docstrings, pydoc, readmes, stdlib
-from data_modules.corpora.task_records import open_records
+from data_modules.corpora.task_records import open_task_records
 
 __all__ = [
     "BadRecord",
@@ -20,12 +20,12 @@ __all__ = [
     "Document",
     "DocumentCorpus",
     "FileCorpus",
-    "HubUnreachable",
+    "HubUnreachableError",
     "RecordFiles",
     "docstrings",
     "hub_files",
     "local_files",
-    "open_records",
+    "open_task_records",
     "pydoc",
     "readmes",
     "stdlib",

@@ -15,7 +15,7 @@ class BadRecord(ValueError):
     """Why a record is no document; a value that stands in the record's place until somebody decides what to do."""
 
 
-class Unreadable(ValueError):
+class UnreadableFile(ValueError):
     """Why a file cannot be read any further: where its next record begins is not known."""
 
 
@@ -80,12 +80,12 @@ def first_document(corpus: Corpus) -> Document | None:
     return None
 
 
-def identity_of(document: Document) -> str:
+def corpus_identity(document: Document) -> str:
     """A text that is equal for equal documents alone; of conversations it tells who said what."""
     return document if isinstance(document, str) else json.dumps(document)
 
 
-def text_of(document: Document) -> str:
+def document_text(document: Document) -> str:
     """All of a document's text: what decides its split, what is counted in bytes, what a tokenizer trains on."""
     if isinstance(document, str):
         return document

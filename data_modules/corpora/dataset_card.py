@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from fsspec.utils import glob_translate
 
-from gpt_lightning.bounded_yaml import check_yaml
+from gpt_lightning.bounded_yaml import check_yaml_bounds
 
 
 def read_card(folder: Path) -> dict[str, dict[str, Any]] | None:
@@ -24,7 +24,7 @@ def read_card(folder: Path) -> dict[str, dict[str, Any]] | None:
     if not header:
         return {}
     try:
-        check_yaml(header[1])
+        check_yaml_bounds(header[1])
         content = yaml.safe_load(header[1])
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(

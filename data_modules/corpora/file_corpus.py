@@ -14,11 +14,11 @@ import fsspec
 import pyarrow as pa
 
 from data_modules.corpora import file_formats
-from data_modules.corpora.corpus import BadRecord, Chunk, Document, InputFile, Unreadable, text_of
-from data_modules.corpora.file_formats import COMPRESSIONS, FORMATS, SEEKING, Format
-from data_modules.corpora.input_file import Opened, too_long
+from data_modules.corpora.corpus import BadRecord, Chunk, Document, InputFile, UnreadableFile, document_text
+from data_modules.corpora.file_formats import COMPRESSIONS, FORMATS, SEEKABLE_FORMATS, Format
+from data_modules.corpora.input_file import OpenInputFile, record_too_long
 from data_modules.corpora.local_files import known_formats, suffixes
-from data_modules.corpora.record_fields import Fields
+from data_modules.corpora.record_fields import RecordFields
 
 
 class RecordFiles:
@@ -40,7 +40,7 @@ class RecordFiles:
         self._urls = list(urls.values())
         self.files = [InputFile(name, _size(url)) for name, url in urls.items()]
         for name in urls:
-            format_of(name)
+            detect_format(name)
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         """(where it stands, what stands there) of every record: its fields, a text, or a BadRecord."""
@@ -54,7 +54,7 @@ class RecordFiles:
         if isinstance(chunk.payload, BadRecord):
             yield name, chunk.payload
             return
-        form = format_of(name)
+        form = detect_format(name)
         for number, row in form.rows(chunk):
             yield f"{name}, {form.place}{number}", row
 
@@ -66,9 +66,9 @@ class RecordFiles:
                 if not opened.stream.peek(1):
                     chunks = iter([] if first else [Chunk(BadRecord("the file is empty"), 0, 1, 0)])
                 else:
-                    chunks = format_of(name).chunks(opened, first)
+                    chunks = detect_format(name).chunks(opened, first)
                 yield from chunks
-        except Unreadable as error:
+        except UnreadableFile as error:
             raise ValueError(
                 f"{name}, {error}: nothing can be read after it, so it cannot be skipped either."
             ) from error
@@ -82,7 +82,7 @@ class RecordFiles:
             raise ValueError(f"{name} cannot be read to its end: {reason}.") from error
 
     @contextmanager
-    def _open(self, file: int) -> Iterator[Opened]:
+    def _open(self, file: int) -> Iterator[OpenInputFile]:
         suffix, compression = suffixes(self.files[file].name)
         url = self._urls[file]
         with (
@@ -92,13 +92,13 @@ class RecordFiles:
             stream: Any = raw
             if compression:
                 stream = decompressed = COMPRESSIONS[compression](raw)
-                if suffix in SEEKING:
+                if suffix in SEEKABLE_FORMATS:
                     copyfileobj(decompressed, spool)  # which closes `raw` as soon as nothing names it any more
                     spool.seek(0)
                     stream = spool
             buffered = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream, 1 << 20)
             text = io.TextIOWrapper(buffered, encoding="utf-8-sig", errors="surrogateescape", newline="")
-            yield Opened(buffered, raw.tell, self.limit, self._fields, text, file_formats.CHUNK_BYTES)
+            yield OpenInputFile(buffered, raw.tell, self.limit, self._fields, text, file_formats.CHUNK_BYTES)
 
 
 class FileCorpus:
@@ -106,7 +106,7 @@ class FileCorpus:
 
     Args:
         urls: name of each file -> where it lies: a path, or an address that fsspec opens.
-        fields: see `Fields`.
+        fields: see `RecordFields`.
         setting: what names them on the command line.
         origin: where the files come from, as it shall be recorded.
         max_record_mb: a longer record is a bad one.
@@ -124,7 +124,7 @@ class FileCorpus:
         max_record_mb: float,
         setting: str = "fields",
     ) -> None:
-        self._fields = Fields(fields, setting=setting)
+        self._fields = RecordFields(fields, setting=setting)
         self._records = RecordFiles(urls, fields=self._fields.columns, max_record_mb=max_record_mb)
         self.origin = dict(origin) | {"fields": dict(fields), "max_record_mb": max_record_mb}
         self.files = self._records.files
@@ -135,12 +135,12 @@ class FileCorpus:
     def documents(self, file: int, chunk: Chunk) -> Iterator[tuple[str, Document | BadRecord]]:
         for where, row in self._records.rows(file, chunk):
             document = self._fields.document(row)
-            if not isinstance(document, BadRecord) and len(text_of(document)) > self._records.limit:
-                document = too_long(len(text_of(document)), self._records.limit)
+            if not isinstance(document, BadRecord) and len(document_text(document)) > self._records.limit:
+                document = record_too_long(len(document_text(document)), self._records.limit)
             yield where, document
 
 
-def format_of(name: str) -> Format:
+def detect_format(name: str) -> Format:
     """The format of a file, from its name.
 
     Raises:

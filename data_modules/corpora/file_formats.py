@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from data_modules.corpora.corpus import BadRecord, Chunk, Unreadable
-from data_modules.corpora.input_file import Opened, Row, check_columns, too_long
+from data_modules.corpora.corpus import BadRecord, Chunk, UnreadableFile
+from data_modules.corpora.input_file import OpenInputFile, Row, check_columns, record_too_long
 from data_modules.corpora.json_array import JSON, array_elements
 from data_modules.corpora.parquet_and_arrow import arrow_chunks, batch_rows, parquet_chunks
 
@@ -31,12 +31,12 @@ CHUNK_BYTES = 1 << 20  # about half a megabyte of tokens: enough to keep a worke
 class Format(NamedTuple):
     """A format: its two halves, and what a record's place in the file is called."""
 
-    chunks: Callable[[Opened, int], Iterator[Chunk]]
+    chunks: Callable[[OpenInputFile, int], Iterator[Chunk]]
     rows: Callable[[Chunk], Iterator[Row]]
     place: str
 
 
-def _line_chunks(file: Opened, first: int) -> Iterator[Chunk]:
+def _line_chunks(file: OpenInputFile, first: int) -> Iterator[Chunk]:
     for _ in range(first):
         _read_line(file)
     lines: list[bytes | BadRecord] = []
@@ -51,7 +51,7 @@ def _line_chunks(file: Opened, first: int) -> Iterator[Chunk]:
         yield Chunk(lines, first, first + len(lines), file.tell())
 
 
-def _read_line(file: Opened) -> bytes | BadRecord:
+def _read_line(file: OpenInputFile) -> bytes | BadRecord:
     """The next line; of one that is too long only its length is kept."""
     line = file.stream.readline(file.limit + 1)
     if len(line) <= file.limit or line.endswith(b"\n"):
@@ -61,7 +61,7 @@ def _read_line(file: Opened) -> bytes | BadRecord:
         length += len(rest)
         if rest.endswith(b"\n"):
             break
-    return too_long(length, file.limit)
+    return record_too_long(length, file.limit)
 
 
 def _json_rows(chunk: Chunk) -> Iterator[Row]:
@@ -85,24 +85,24 @@ def _parse(line: bytes) -> Any:
         return BadRecord(f"is not JSON ({error})")
 
 
-def _json_chunks(file: Opened, first: int) -> Iterator[Chunk]:
+def _json_chunks(file: OpenInputFile, first: int) -> Iterator[Chunk]:
     """Lines or an array: the first sign decides."""
     head = file.stream.peek(1 << 16)
     is_array = head.removeprefix(_BOM.encode()).lstrip()[:1] == b"["
     return _rows_in_chunks(_array_rows(file), file, first) if is_array else _line_chunks(file, first)
 
 
-def _array_rows(file: Opened) -> Iterator[tuple[Row, int]]:
+def _array_rows(file: OpenInputFile) -> Iterator[tuple[Row, int]]:
     elements = array_elements(file.text, limit=file.limit, at_once=file.chunk_bytes)
     for number, (line, value, size) in enumerate(elements, start=1):  # many may stand in one line
-        yield (f"{line} (record {number})", value if size <= file.limit else too_long(size, file.limit)), size
+        yield (f"{line} (record {number})", value if size <= file.limit else record_too_long(size, file.limit)), size
 
 
-def _csv_chunks(file: Opened, first: int, *, delimiter: str = ",") -> Iterator[Chunk]:
+def _csv_chunks(file: OpenInputFile, first: int, *, delimiter: str = ",") -> Iterator[Chunk]:
     return _rows_in_chunks(_csv_rows(file, delimiter), file, first)
 
 
-def _csv_rows(file: Opened, delimiter: str) -> Iterator[tuple[Row, int]]:
+def _csv_rows(file: OpenInputFile, delimiter: str) -> Iterator[tuple[Row, int]]:
     """(row, its characters) of each record after the header line; one that is longer than the limit cannot be skipped."""
     csv.field_size_limit(file.limit)
     reader = csv.reader(_csv_lines(file), delimiter=delimiter, strict=True)
@@ -112,7 +112,7 @@ def _csv_rows(file: Opened, delimiter: str) -> Iterator[tuple[Row, int]]:
         try:
             values = next(reader, None)
         except csv.Error as error:
-            raise Unreadable(f"line {line}: no CSV record can be read here ({error})") from error
+            raise UnreadableFile(f"line {line}: no CSV record can be read here ({error})") from error
         if values is None:
             return
         if not header:
@@ -124,14 +124,14 @@ def _csv_rows(file: Opened, delimiter: str) -> Iterator[tuple[Row, int]]:
             yield (line, row), sum(map(len, values))
 
 
-def _csv_lines(file: Opened) -> Iterator[str]:
+def _csv_lines(file: OpenInputFile) -> Iterator[str]:
     while line := file.text.readline(file.limit + 2):
         if len(line) > file.limit and not line.endswith(("\n", "\r")):
             raise csv.Error(f"a line longer than {file.limit / 1e6:,.1f} MB")
         yield line
 
 
-def _rows_in_chunks(rows: Iterator[tuple[Row, int]], file: Opened, first: int) -> Iterator[Chunk]:
+def _rows_in_chunks(rows: Iterator[tuple[Row, int]], file: OpenInputFile, first: int) -> Iterator[Chunk]:
     """Rows that have to be read one after the other, together in chunks."""
     number = size = 0
     chosen: list[Row] = []
@@ -151,14 +151,14 @@ def _rows_as_they_are(chunk: Chunk) -> Iterator[Row]:
     return iter(chunk.payload)
 
 
-def _text_chunks(file: Opened, first: int) -> Iterator[Chunk]:
+def _text_chunks(file: OpenInputFile, first: int) -> Iterator[Chunk]:
     if first:
         return
     content = file.stream.read(file.limit + 1)
     length = len(content)
     while length > file.limit and (rest := file.stream.read(file.chunk_bytes)):
         length += len(rest)
-    yield Chunk(content if length <= file.limit else too_long(length, file.limit), 0, 1, file.tell())
+    yield Chunk(content if length <= file.limit else record_too_long(length, file.limit), 0, 1, file.tell())
 
 
 def _text_rows(chunk: Chunk) -> Iterator[Row]:
@@ -183,7 +183,7 @@ FORMATS = {
     ".md": _TEXT,
 }
 WHOLE_TEXTS = {".txt", ".md"}
-SEEKING = {".parquet", ".arrow"}  # they are not read from the front to the end
+SEEKABLE_FORMATS = {".parquet", ".arrow"}  # they are not read from the front to the end
 COMPRESSIONS: dict[str, Callable[[Any], Any]] = {
     ".gz": partial(pa.CompressedInputStream, compression="gzip"),
     ".zst": partial(pa.CompressedInputStream, compression="zstd"),

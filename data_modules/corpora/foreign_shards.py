@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_modules.corpora.token_file_check import other_kind, other_neighbours, other_values
+from data_modules.corpora.token_file_check import recognize_by_neighbours, recognize_by_values, recognize_other_format
 from data_modules.shard_integrity import MIB, Checksums
 from gpt_lightning.tokenizer import Tokenizer
 
@@ -45,7 +45,7 @@ class ForeignFile(NamedTuple):
 
 
 def _flat(path: Path) -> ForeignFile:
-    if what := other_kind(path):
+    if what := recognize_other_format(path):
         raise ValueError(f"{path} is {what}, and not a flat file of uint16 ids.")
     size = path.stat().st_size
     if size % _DTYPE.itemsize or not size:
@@ -56,7 +56,9 @@ def _flat(path: Path) -> ForeignFile:
 def _llmc(path: Path) -> ForeignFile:
     header = np.fromfile(path, dtype="<i4", count=256)
     if len(header) < 256 or header[0] != 20240520 or header[1] != 1:
-        what = f"It is {kind}." if (kind := other_kind(path)) else "Flat files of ids are for format=nanogpt."
+        what = (
+            f"It is {kind}." if (kind := recognize_other_format(path)) else "Flat files of ids are for format=nanogpt."
+        )
         raise ValueError(
             f"{path} does not begin with llm.c's header (256 int32: 20240520, 1, number of tokens, …). {what}"
         )
@@ -104,7 +106,7 @@ def foreign_splits(path: Path, format: str, tokenizer: Tokenizer, val_fraction: 
     paths = [path] if path.is_file() else sorted(file for file in path.glob(pattern) if _is_shown(file))
     if not paths:
         raise ValueError(f"{path} holds no {pattern} of format={format}.")
-    if what := other_neighbours(paths[0].parent):
+    if what := recognize_by_neighbours(paths[0].parent):
         raise ValueError(f"{paths[0].parent}: {what}.")
     by_name = _by_name(paths)
     train, val = ([_checked(read(file.resolve()), tokenizer) for file in by_name[split]] for split in ("train", "val"))
@@ -137,7 +139,7 @@ def _by_name(paths: list[Path]) -> dict[str, list[Path]]:
 def _checked(file: ForeignFile, tokenizer: Tokenizer) -> ForeignFile:
     if not file.tokens:
         raise ValueError(f"{file.path} holds no ids.")
-    if what := other_values(file.path, file.offset, tokenizer.vocab_size):
+    if what := recognize_by_values(file.path, file.offset, tokenizer.vocab_size):
         raise ValueError(f"{file.path} holds {what}, and not uint16 ids: {_ANEW}.")
     return file
 

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 
-class HubUnreachable(ValueError):
+class HubUnreachableError(ValueError):
     """The hub, or a repository on it, does not answer or does not let us in."""
 
 
@@ -32,7 +32,7 @@ def hub_files(
     try:
         builder = load_dataset_builder(id, name=config, revision=revision)
     except (OSError, DatasetsError) as error:
-        raise HubUnreachable(
+        raise HubUnreachableError(
             f"{id} cannot be reached on the Hugging Face hub ({' '.join(str(error).split()).rstrip('.')}). Of a dataset that "
             "asks for a login: hf auth login. Without a connection: path=… reads a copy of its files."
         ) from error

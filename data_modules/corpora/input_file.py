@@ -9,7 +9,7 @@ from data_modules.corpora.corpus import BadRecord
 Row = tuple[int | str, Any]  # number of the line or row in the file, from 1, and what stands there
 
 
-class Opened(NamedTuple):
+class OpenInputFile(NamedTuple):
     """An input file, open."""
 
     stream: io.BufferedReader  # decompressed
@@ -32,6 +32,6 @@ def check_columns(columns: Sequence[str], fields: Mapping[str, str] | None) -> N
             )
 
 
-def too_long(length: int, limit: int) -> BadRecord:
+def record_too_long(length: int, limit: int) -> BadRecord:
     """What stands for a record that is not held."""
     return BadRecord(f"is a record of {length / 1e6:,.1f} MB, longer than the {limit / 1e6:,.1f} MB of max_record_mb")

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from data_modules.corpora.corpus import BadRecord, Unreadable
+from data_modules.corpora.corpus import BadRecord, UnreadableFile
 
 _BLANK = " \t\r\n"
 
@@ -53,10 +53,10 @@ def array_elements(text: io.TextIOBase, *, limit: int, at_once: int) -> Iterator
     done = 0
     while (sign := next_sign()) != "]":
         if not sign:
-            raise Unreadable(f"line {line}: the file ends inside its array, after record {done}")
+            raise UnreadableFile(f"line {line}: the file ends inside its array, after record {done}")
         if done:
             if sign != ",":
-                raise Unreadable(f"line {line}: a comma is missing after record {done}")
+                raise UnreadableFile(f"line {line}: a comma is missing after record {done}")
             position += 1
             next_sign()
         while True:
@@ -69,11 +69,11 @@ def array_elements(text: io.TextIOBase, *, limit: int, at_once: int) -> Iterator
                 if not more:
                     what = f"longer than {limit / 1e6:,.1f} MB, or not JSON" if size > limit else "not JSON"
                     why = getattr(error, "msg", error)
-                    raise Unreadable(f"line {line} (record {done + 1}): is {what} ({why})") from error
+                    raise UnreadableFile(f"line {line} (record {done + 1}): is {what} ({why})") from error
                 buffer, position = buffer[position:] + more, 0
         yield line, value, end - position
         line += buffer.count("\n", position, end)
         position, done = end, done + 1
     position += 1
     if next_sign():
-        raise Unreadable(f"line {line}: there is more after the array's end")
+        raise UnreadableFile(f"line {line}: there is more after the array's end")

@@ -7,11 +7,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_modules.corpora.corpus import BadRecord, Chunk, Unreadable
-from data_modules.corpora.input_file import Opened, Row, check_columns
+from data_modules.corpora.corpus import BadRecord, Chunk, UnreadableFile
+from data_modules.corpora.input_file import OpenInputFile, Row, check_columns
 
 
-def parquet_chunks(file: Opened, first: int) -> Iterator[Chunk]:
+def parquet_chunks(file: OpenInputFile, first: int) -> Iterator[Chunk]:
     parquet = pq.ParquetFile(file.stream)
     check_columns(parquet.schema_arrow.names, file.fields)
     start = 0
@@ -21,14 +21,14 @@ def parquet_chunks(file: Opened, first: int) -> Iterator[Chunk]:
             try:
                 at_once = _rows_at_once(parquet.metadata.row_group(group), file)
             except BadRecord as error:
-                raise Unreadable(f"rows {start + 1:,} to {start + n_rows:,}: {error}") from error
+                raise UnreadableFile(f"rows {start + 1:,} to {start + n_rows:,}: {error}") from error
             columns = list(file.fields) if file.fields else None
             batches = parquet.iter_batches(at_once, row_groups=[group], columns=columns)
             yield from _batches_from(_combined(batches, file.chunk_bytes), file, start, first)
         start += n_rows
 
 
-def _rows_at_once(group: pq.RowGroupMetaData, file: Opened) -> int:
+def _rows_at_once(group: pq.RowGroupMetaData, file: OpenInputFile) -> int:
     """How many rows of a Parquet row group are decoded together: about a chunk.
 
     Each may be the longest value of a dictionary, which is decoded again for each row that refers to it.
@@ -69,7 +69,7 @@ def _combined(batches: Iterable[pa.RecordBatch], chunk_bytes: int) -> Iterator[p
         yield from pa.Table.from_batches(held).combine_chunks().to_batches()
 
 
-def arrow_chunks(file: Opened, first: int) -> Iterator[Chunk]:
+def arrow_chunks(file: OpenInputFile, first: int) -> Iterator[Chunk]:
     if file.stream.peek(6)[:6] == b"ARROW1":  # the file format, else the stream format
         reader = pa.ipc.open_file(file.stream)
         batches: Iterable[pa.RecordBatch] = (reader.get_batch(n) for n in range(reader.num_record_batches))
@@ -80,7 +80,7 @@ def arrow_chunks(file: Opened, first: int) -> Iterator[Chunk]:
     yield from _batches_from((batch.select(wanted) for batch in batches), file, 0, first)
 
 
-def _batches_from(batches: Iterable[pa.RecordBatch], file: Opened, start: int, first: int) -> Iterator[Chunk]:
+def _batches_from(batches: Iterable[pa.RecordBatch], file: OpenInputFile, start: int, first: int) -> Iterator[Chunk]:
     """The rows from number `first` on of batches whose first row is number `start`."""
     for batch in batches:
         at_once = max(

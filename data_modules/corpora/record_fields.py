@@ -14,7 +14,7 @@ from gpt_lightning.tokenizer import Message
 _ROLES = ("system", "user", "assistant")
 
 
-class Fields:
+class RecordFields:
     """Makes documents of records.
 
     Args:

@@ -12,7 +12,7 @@ from data_modules.corpora.local_files import local_files
 _LONGEST_MB = 32
 
 
-def open_records(
+def open_task_records(
     path: str | None, hub: Mapping[str, Any] | None, *, tell: Callable[[str], object] = str
 ) -> tuple[RecordFiles, dict[str, Any]]:
     """Records in files, and where they come from.

@@ -38,7 +38,7 @@ _OTHER_DTYPES = {  # the longer ones first: their halves make sense too
 }
 
 
-def other_kind(path: Path) -> str | None:
+def recognize_other_format(path: Path) -> str | None:
     """What the first bytes of a file say that it is, if not token ids."""
     with path.open("rb") as file:
         first = file.read(16)
@@ -50,7 +50,7 @@ def other_kind(path: Path) -> str | None:
     return None
 
 
-def other_neighbours(folder: Path) -> str | None:
+def recognize_by_neighbours(folder: Path) -> str | None:
     """Why none of a folder's files holds the ids of a tokenizer of ours, if other files in it say so."""
     if (folder / "meta.pkl").is_file():
         return "its meta.pkl says that its ids are those of a vocabulary of its own, such as nanoGPT's of characters"
@@ -63,7 +63,7 @@ def other_neighbours(folder: Path) -> str | None:
     return None
 
 
-def other_values(path: Path, offset: int, n_ids: int) -> str | None:
+def recognize_by_values(path: Path, offset: int, n_ids: int) -> str | None:
     """What the values of a file are, if they make no sense as uint16 ids below `n_ids` and sense as something else."""
     with path.open("rb") as file:
         file.seek(offset)

@@ -6,8 +6,15 @@ A part is committed every few seconds, and who is interrupted goes on after the 
 appears under its name when it is complete, never before.
 """
 
-from data_modules.preparation.preparation_settings import Recipe
-from data_modules.preparation.prepare_source import SourceParts, adopt_shards, prepare_source
-from data_modules.preparation.progress import Progress, shown
+from data_modules.preparation.preparation_settings import PreparationSettings
+from data_modules.preparation.prepare_source import PartSelection, adopt_shards, prepare_source
+from data_modules.preparation.progress import PreparationProgress, show_progress
 
-__all__ = ["Progress", "Recipe", "SourceParts", "adopt_shards", "prepare_source", "shown"]
+__all__ = [
+    "PartSelection",
+    "PreparationProgress",
+    "PreparationSettings",
+    "adopt_shards",
+    "prepare_source",
+    "show_progress",
+]

@@ -8,7 +8,7 @@ from pathlib import Path
 _CACHE_KB = 64 * 1024
 
 
-class SeenTexts:
+class SeenDocuments:
     """The texts of a source so far, as digests with the number of the document that had each first.
 
     Args:
@@ -43,7 +43,7 @@ class SeenTexts:
         self._connection.close()
 
 
-def n_different(paths: Iterable[Path]) -> int:
+def count_distinct(paths: Iterable[Path]) -> int:
     """How many different texts are in these files together; the first file comes to hold them all.
 
     Raises:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from data_modules.preparation.duplicate_detection import n_different
+from data_modules.preparation.duplicate_detection import count_distinct
 from data_modules.preparation.parallel_tokenization import MIXED
 from data_modules.preparation.resumable_part import BAD_NAMED
 from data_modules.preparation.validation_split import SPLITS
-from data_modules.shard_files import sealed
+from data_modules.shard_files import with_checksum
 from gpt_lightning.durable_files import sync_folder, write_durably
 
 _AT_ONCE = 1 << 20  # tokens
@@ -79,12 +79,12 @@ def join_parts(
             "first": list(chain.from_iterable(state["bad"]["first"] for state in states))[:BAD_NAMED],
         },
         "duplicates": {
-            "count": documents - n_different(folder / "seen.sqlite" for folder in folders),
+            "count": documents - count_distinct(folder / "seen.sqlite" for folder in folders),
             "removed": states[0]["request"]["deduplicate"] == "exact",
         },
         "unigram_loss": unigram_loss(counts["train"], counts["val"]),
     }
-    content = sealed(content)
+    content = with_checksum(content)
     write_durably(joined / "source.json", content)
     joined.replace(target)
     sync_folder(target.parent)

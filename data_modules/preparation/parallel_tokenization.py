@@ -11,17 +11,23 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_modules.child_processes import Children
-from data_modules.corpora.corpus import BadRecord, Chunk, Corpus, Document, identity_of, text_of
-from data_modules.preparation.preparation_settings import Recipe
-from data_modules.preparation.validation_split import cut_tail, digest_of, first_position, for_validation, position_of
+from data_modules.child_processes import ChildProcesses
+from data_modules.corpora.corpus import BadRecord, Chunk, Corpus, Document, corpus_identity, document_text
+from data_modules.preparation.preparation_settings import PreparationSettings
+from data_modules.preparation.validation_split import (
+    cut_tail,
+    first_position,
+    is_validation,
+    split_position,
+    text_digest,
+)
 from gpt_lightning.tokenizer import Tokenizer
 from gpt_lightning.tokenizer.base import CHAT_START
 
 MIXED = "the source holds texts and conversations: split it in two."
 
 
-class Encoded(NamedTuple):
+class EncodedChunk(NamedTuple):
     """The documents of a chunk as tokens. (n,) arrays go by document, or by half of one where the split cuts them."""
 
     ids: np.ndarray  # (tokens,) uint16 or uint32, with the end-of-text ids: behind each document; `tail`: before each
@@ -33,16 +39,16 @@ class Encoded(NamedTuple):
     bad: list[tuple[int, str]]  # (how many documents stand before it, what is wrong and where) of each bad record
 
 
-class Encoder:
+class ChunkEncoder:
     """Turns chunks of one corpus into tokens. It can be pickled."""
 
-    def __init__(self, corpus: Corpus, tokenizer: Tokenizer, recipe: Recipe) -> None:
+    def __init__(self, corpus: Corpus, tokenizer: Tokenizer, recipe: PreparationSettings) -> None:
         self._corpus = corpus
         self._tokenizer = tokenizer
         self._recipe = recipe
         self._first_position = first_position(corpus)
 
-    def encode(self, file: int, chunk: Chunk) -> Encoded:
+    def encode(self, file: int, chunk: Chunk) -> EncodedChunk:
         """Raises ValueError: texts and conversations are mixed, or conversations meet a tokenizer without chat tokens."""
         documents: list[Document] = []
         bad: list[tuple[int, str]] = []
@@ -54,19 +60,21 @@ class Encoder:
         is_chat = any(isinstance(document, list) for document in documents)
         if is_chat:
             self._refuse_mixtures(documents)
-        digests = [digest_of(identity_of(document)) for document in documents]
+        digests = [text_digest(corpus_identity(document)) for document in documents]
         if self._recipe.split == "tail":
             texts = [
-                piece for document in documents for piece in cut_tail(text_of(document), self._recipe.val_fraction)
+                piece
+                for document in documents
+                for piece in cut_tail(document_text(document), self._recipe.val_fraction)
             ]
             for_val = np.arange(len(texts)) % 2 == 1
             documents = list(texts)
         else:
-            texts = [text_of(document) for document in documents]
-            positions = np.array([position_of(text) for text in texts])
-            for_val = for_validation(positions, self._recipe.val_fraction, self._first_position)
+            texts = [document_text(document) for document in documents]
+            positions = np.array([split_position(text) for text in texts])
+            for_val = is_validation(positions, self._recipe.val_fraction, self._first_position)
         encoded, masks = self._tokens(documents, is_chat)
-        return Encoded(
+        return EncodedChunk(
             ids=np.concatenate(encoded) if encoded else np.zeros(0, self._dtype),
             mask=np.concatenate(masks) if masks else None,
             lengths=np.array([len(ids) for ids in encoded], dtype=np.int64),
@@ -105,8 +113,8 @@ class Encoder:
 
 
 def encode_in_order(
-    encoder: Encoder, chunks: Iterable[tuple[int, Chunk]], *, workers: int
-) -> Generator[tuple[int, Chunk, Encoded], None, None]:
+    encoder: ChunkEncoder, chunks: Iterable[tuple[int, Chunk]], *, workers: int
+) -> Generator[tuple[int, Chunk, EncodedChunk], None, None]:
     """(file, chunk without its payload, tokens) of each (file, chunk), in their order.
 
     At most two chunks a worker are under way, so memory does not depend on how much there is to do.
@@ -122,7 +130,7 @@ def encode_in_order(
             yield file, chunk._replace(payload=None), encoder.encode(file, chunk)
         return
     pool = _Workers(encoder, workers)
-    under_way: deque[tuple[int, Chunk, Future[Encoded]]] = deque()
+    under_way: deque[tuple[int, Chunk, Future[EncodedChunk]]] = deque()
     try:
         for file, chunk in chunks:
             under_way.append((file, chunk._replace(payload=None), pool.submit(file, chunk)))
@@ -134,7 +142,7 @@ def encode_in_order(
         pool.end()
 
 
-def _finished(under_way: deque[tuple[int, Chunk, Future[Encoded]]]) -> tuple[int, Chunk, Encoded]:
+def _finished(under_way: deque[tuple[int, Chunk, Future[EncodedChunk]]]) -> tuple[int, Chunk, EncodedChunk]:
     file, chunk, future = under_way.popleft()
     return file, chunk, future.result()
 
@@ -142,21 +150,21 @@ def _finished(under_way: deque[tuple[int, Chunk, Future[Encoded]]]) -> tuple[int
 class _Workers:
     """Child processes, and a thread for each that waits for its answers."""
 
-    def __init__(self, encoder: Encoder, number: int) -> None:
+    def __init__(self, encoder: ChunkEncoder, number: int) -> None:
         self._threads = ThreadPoolExecutor(number)
-        self._children = Children(_work, encoder, number)
+        self._children = ChildProcesses(_work, encoder, number)
         self._idle: SimpleQueue[Connection] = SimpleQueue()
         for child in self._children.all:
             self._idle.put(child.connection)
 
-    def submit(self, file: int, chunk: Chunk) -> Future[Encoded]:
+    def submit(self, file: int, chunk: Chunk) -> Future[EncodedChunk]:
         return self._threads.submit(self._ask, file, chunk)
 
-    def _ask(self, file: int, chunk: Chunk) -> Encoded:
+    def _ask(self, file: int, chunk: Chunk) -> EncodedChunk:
         connection = self._idle.get()
         try:
             connection.send((file, chunk))
-            answer: Encoded | Exception = connection.recv()
+            answer: EncodedChunk | Exception = connection.recv()
         except (EOFError, OSError) as error:
             raise ValueError(
                 f"one of the {len(self._children.all)} workers was killed, perhaps for want of memory: start the same command "
@@ -176,7 +184,7 @@ class _Workers:
             self._idle.get().close()
 
 
-def _work(encoder: Encoder, connection: Connection) -> None:
+def _work(encoder: ChunkEncoder, connection: Connection) -> None:
     """A worker's whole life."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the cores are taken by the other workers
     while True:
@@ -184,7 +192,7 @@ def _work(encoder: Encoder, connection: Connection) -> None:
         connection.send(_answer(encoder, file, chunk))
 
 
-def _answer(encoder: Encoder, file: int, chunk: Chunk) -> Encoded | Exception:
+def _answer(encoder: ChunkEncoder, file: int, chunk: Chunk) -> EncodedChunk | Exception:
     try:
         return encoder.encode(file, chunk)
     except Exception as error:

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from data_modules.preparation.validation_split import RULES
+from data_modules.preparation.validation_split import SPLIT_RULES
 
 
 @dataclass(frozen=True)
-class Recipe:
+class PreparationSettings:
     """How documents become shards.
 
     Raises:
@@ -30,7 +30,7 @@ class Recipe:
         if not 0 < self.val_fraction < 1:
             raise ValueError(f"val_fraction is {self.val_fraction}: it must lie between 0 and 1.")
         for name, value, allowed in (
-            ("split", self.split, RULES),
+            ("split", self.split, SPLIT_RULES),
             ("on_bad_record", self.on_bad_record, ("error", "skip")),
             ("deduplicate", self.deduplicate, (None, "exact")),
         ):

@@ -13,12 +13,12 @@ from typing import Any
 from data_modules.corpora.corpus import Corpus
 from data_modules.corpora.foreign_shards import foreign_splits
 from data_modules.preparation.join_parts import join_parts, unigram_loss
-from data_modules.preparation.preparation_settings import Recipe
-from data_modules.preparation.progress import Progress
-from data_modules.preparation.resumable_part import Part, refuse_many_bad
+from data_modules.preparation.preparation_settings import PreparationSettings
+from data_modules.preparation.progress import PreparationProgress
+from data_modules.preparation.resumable_part import ResumablePart, check_bad_share
 from data_modules.preparation.validation_split import SPLITS
-from data_modules.shard_files import read_information, sealed
-from gpt_lightning.durable_files import locked, write_durably
+from data_modules.shard_files import read_source_json, with_checksum
+from gpt_lightning.durable_files import exclusive_lock, write_durably
 from gpt_lightning.tokenizer import Tokenizer
 
 GROUP_MB = 64.0
@@ -31,9 +31,9 @@ def prepare_source(
     tokenizer: Tokenizer,
     folder: Path,
     licence: str,
-    recipe: Recipe,
+    recipe: PreparationSettings,
     workers: int = 1,
-    progress: Callable[[Progress], None] = lambda progress: None,
+    progress: Callable[[PreparationProgress], None] = lambda progress: None,
 ) -> dict[str, Any]:
     """Tokenize a whole corpus into `folder`, or go on with it, and return what its `source.json` says.
 
@@ -42,7 +42,7 @@ def prepare_source(
             already, or another process is at work.
         OSError: the disk is full or fails. Whatever is raised, the same call goes on from there.
     """
-    parts = SourceParts(corpus, name=name, tokenizer=tokenizer, folder=folder, licence=licence, recipe=recipe)
+    parts = PartSelection(corpus, name=name, tokenizer=tokenizer, folder=folder, licence=licence, recipe=recipe)
     return parts.prepare_all(workers=workers, progress=progress)
 
 
@@ -68,13 +68,13 @@ def adopt_shards(
         "splits": {split: entry for split, (entry, _) in entries.items()},
         "unigram_loss": unigram_loss(entries["train"][1], entries["val"][1]),
     }
-    information = sealed(information)
+    information = with_checksum(information)
     folder.mkdir(parents=True, exist_ok=True)
     write_durably(folder / "source.json", information)
     return information
 
 
-class SourceParts:
+class PartSelection:
     """A source whose input files are shared out among several parts, to be prepared anywhere and joined.
 
     Args:
@@ -91,7 +91,7 @@ class SourceParts:
         tokenizer: Tokenizer,
         folder: Path,
         licence: str,
-        recipe: Recipe,
+        recipe: PreparationSettings,
         of: int = 1,
         group_mb: float = GROUP_MB,
     ) -> None:
@@ -103,7 +103,7 @@ class SourceParts:
         self._licence = licence
         self._recipe = recipe
         self._group_mb = group_mb
-        self._group_of = groups([file.n_bytes for file in corpus.files], group_mb)
+        self._group_of = group_files([file.n_bytes for file in corpus.files], group_mb)
         self._work = folder.with_name(f".{folder.name}.unfinished")
         if of > 1 and recipe.limit_tokens is not None:
             raise ValueError(
@@ -118,7 +118,7 @@ class SourceParts:
         if of > 1 and recipe.split == "tail":
             raise ValueError("split=tail is for a few long texts: prepare the source in one part.")
 
-    def prepare(self, part: int, *, workers: int, progress: Callable[[Progress], None]) -> None:
+    def prepare(self, part: int, *, workers: int, progress: Callable[[PreparationProgress], None]) -> None:
         """Prepare one part, numbered from 0, or go on with it."""
         with self._in_order():
             self._prepare(part, workers=workers, progress=progress)
@@ -129,19 +129,19 @@ class SourceParts:
         Raises:
             ValueError: a part is missing or not done, or they hold too little for a validation split.
         """
-        with self._in_order(), locked(self._work):
+        with self._in_order(), exclusive_lock(self._work):
             return self._join()
 
-    def prepare_all(self, *, workers: int, progress: Callable[[Progress], None]) -> dict[str, Any]:
+    def prepare_all(self, *, workers: int, progress: Callable[[PreparationProgress], None]) -> dict[str, Any]:
         """Prepare all parts here and join them."""
-        with self._in_order(), locked(self._work):
+        with self._in_order(), exclusive_lock(self._work):
             for number in range(self.of):
                 self._prepare(number, workers=workers, progress=progress)
             return self._join()
 
-    def _prepare(self, number: int, *, workers: int, progress: Callable[[Progress], None]) -> None:
+    def _prepare(self, number: int, *, workers: int, progress: Callable[[PreparationProgress], None]) -> None:
         folder = self._folder_of(number)
-        with locked(folder):
+        with exclusive_lock(folder):
             part = self._part(number)
             try:
                 part.prepare(workers=workers, progress=progress)
@@ -172,9 +172,9 @@ class SourceParts:
             with suppress(OSError):
                 self._work.rmdir()
 
-    def _part(self, number: int) -> Part:
+    def _part(self, number: int) -> ResumablePart:
         files = [file for file, group in enumerate(self._group_of) if self._part_of(group) == number]
-        return Part(
+        return ResumablePart(
             self._folder_of(number),
             corpus=self._corpus,
             files=range(files[0], files[-1] + 1) if files else range(0),
@@ -206,7 +206,7 @@ class SourceParts:
         parts = [self._part(number) for number in range(self.of)]
         if (self.folder / "source.json").is_file():  # it was stopped when only its parts had to be removed yet
             shutil.rmtree(self._work)
-            return read_information(self.folder)
+            return read_source_json(self.folder)
         missing = [f"{n}/{self.of}" for n, part in enumerate(parts) if not part.state["done"]]
         if missing:
             raise ValueError(
@@ -214,7 +214,7 @@ class SourceParts:
                 "or not done. Run " + ", ".join(f"part={part}" for part in missing) + " first."
             )
         states = [part.state for part in parts]
-        refuse_many_bad(states)
+        check_bad_share(states)
         documents = [
             sum(state["splits"][split]["documents"] for state in states if state["splits"][split]) for split in SPLITS
         ]
@@ -239,7 +239,7 @@ class SourceParts:
         return [{"name": f.name, "bytes": f.n_bytes} for f in self._corpus.files[: last + 1] if f.n_bytes]
 
 
-def groups(sizes: list[int], group_mb: float) -> list[int]:
+def group_files(sizes: list[int], group_mb: float) -> list[int]:
     """The group of each file: a group ends with the file that makes it at least so many megabytes."""
     filled = list(accumulate(sizes, lambda total, size: (total if total < group_mb * 1e6 else 0) + size))
     ends = [total >= group_mb * 1e6 for total in filled]

@@ -13,7 +13,7 @@ from gpt_lightning.console import Console
 _LINE_EVERY = 60.0  # seconds, where no bar can be drawn
 
 
-class Progress(NamedTuple):
+class PreparationProgress(NamedTuple):
     """How far it is."""
 
     documents: int
@@ -22,12 +22,12 @@ class Progress(NamedTuple):
 
 
 @contextmanager
-def shown(name: str, console: Console) -> Iterator[Callable[[Progress], None]]:
+def show_progress(name: str, console: Console) -> Iterator[Callable[[PreparationProgress], None]]:
     """Documents, tokens, tokens a second and the time that is left, as the callable is told."""
     begin = last_line = time.monotonic()
-    first: Progress | None = None  # what an earlier start had done already costs no time now
+    first: PreparationProgress | None = None  # what an earlier start had done already costs no time now
 
-    def text(now: Progress) -> str:
+    def text(now: PreparationProgress) -> str:
         assert first is not None
         speed = (now.tokens - first.tokens) / max(1e-9, time.monotonic() - begin)
         return f"{now.documents:,} documents, {now.tokens:,} tokens, {speed:,.0f} tokens/s"
@@ -38,7 +38,7 @@ def shown(name: str, console: Console) -> Iterator[Callable[[Progress], None]]:
     ) as bar:
         task = bar.add_task(name, total=None, told="")
 
-        def show(now: Progress) -> None:
+        def show(now: PreparationProgress) -> None:
             nonlocal first, last_line
             first = first or now
             bar.update(task, total=None if now.share is None else 1.0, completed=now.share or 0.0, told=text(now))

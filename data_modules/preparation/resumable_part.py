@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from data_modules.corpora.corpus import Chunk, Corpus
-from data_modules.preparation.duplicate_detection import SeenTexts
-from data_modules.preparation.parallel_tokenization import MIXED, Encoded, Encoder, encode_in_order
-from data_modules.preparation.preparation_settings import Recipe
-from data_modules.preparation.progress import Progress
+from data_modules.preparation.duplicate_detection import SeenDocuments
+from data_modules.preparation.parallel_tokenization import MIXED, ChunkEncoder, EncodedChunk, encode_in_order
+from data_modules.preparation.preparation_settings import PreparationSettings
+from data_modules.preparation.progress import PreparationProgress
 from data_modules.preparation.shard_writer import ShardWriter
 from data_modules.preparation.validation_split import SPLITS
 from gpt_lightning.durable_files import write_durably
@@ -35,7 +35,7 @@ BAD_NAMED = 10
 _MANY_RECORDS = 100_000
 
 
-class Part:
+class ResumablePart:
     """The work on one part.
 
     Args:
@@ -55,7 +55,7 @@ class Part:
         files: range,
         group_of: Sequence[int],
         tokenizer: Tokenizer,
-        recipe: Recipe,
+        recipe: PreparationSettings,
         request: dict[str, Any],
     ) -> None:
         self.folder = folder
@@ -88,7 +88,7 @@ class Part:
         """Whether anything of it is committed."""
         return self._record.is_file()
 
-    def prepare(self, *, workers: int, progress: Callable[[Progress], None]) -> dict[str, Any]:
+    def prepare(self, *, workers: int, progress: Callable[[PreparationProgress], None]) -> dict[str, Any]:
         """Do what is missing; return the final state.
 
         Raises:
@@ -98,9 +98,9 @@ class Part:
         if self.state["done"]:
             return self.state
         state = self.state
-        encoder = Encoder(self._corpus, self._tokenizer, self._recipe)
+        encoder = ChunkEncoder(self._corpus, self._tokenizer, self._recipe)
         with ExitStack() as opened:
-            seen = opened.enter_context(closing(SeenTexts(self.folder / "seen.sqlite", state["documents"])))
+            seen = opened.enter_context(closing(SeenDocuments(self.folder / "seen.sqlite", state["documents"])))
             writers = self._writers(opened) if state["masked"] is not None else {}
             encoded_chunks = encode_in_order(encoder, self._chunks(), workers=workers)
             opened.enter_context(closing(encoded_chunks))
@@ -117,16 +117,16 @@ class Part:
                         raise ValueError(MIXED)
                 reached = self._take(encoded, writers, seen)
                 state["file"], state["record"] = file, chunk.stop
-                refuse_many_bad([state], at_least=_MANY_RECORDS)
+                check_bad_share([state], at_least=_MANY_RECORDS)
                 tokens = sum(writer.tokens for writer in writers.values())
-                progress(Progress(state["documents"], tokens, self._share(file, chunk, tokens)))
+                progress(PreparationProgress(state["documents"], tokens, self._share(file, chunk, tokens)))
                 if reached:
                     break
                 if time.monotonic() - committed > COMMIT_SECONDS:
                     self._commit(writers, seen)
                     committed = time.monotonic()
             # of one part among others only the join can say, which knows them all
-            refuse_many_bad([state], at_least=0 if len(self._files) == len(self._corpus.files) else _MANY_RECORDS)
+            check_bad_share([state], at_least=0 if len(self._files) == len(self._corpus.files) else _MANY_RECORDS)
             self._end_shards(writers)
             state["done"] = True
             self._commit(writers, seen)
@@ -138,7 +138,7 @@ class Part:
             for chunk in self._corpus.chunks(file, first):
                 yield file, chunk
 
-    def _take(self, encoded: Encoded, writers: dict[str, ShardWriter], seen: SeenTexts) -> bool:
+    def _take(self, encoded: EncodedChunk, writers: dict[str, ShardWriter], seen: SeenDocuments) -> bool:
         """Write the documents of a chunk; whether the amount that was asked for is reached."""
         state, limit = self.state, self._recipe.limit_tokens
         tokens = sum(writer.tokens for writer in writers.values())
@@ -211,13 +211,13 @@ class Part:
         for writer in writers.values():
             writer.end_shard()
 
-    def _commit(self, writers: dict[str, ShardWriter], seen: SeenTexts) -> None:
+    def _commit(self, writers: dict[str, ShardWriter], seen: SeenDocuments) -> None:
         self.state["splits"] = {split: writer.commit() for split, writer in writers.items()} or self.state["splits"]
         seen.commit()
         write_durably(self._record, self.state)
 
 
-def refuse_many_bad(states: Sequence[Mapping[str, Any]], *, at_least: int = 0) -> None:
+def check_bad_share(states: Sequence[Mapping[str, Any]], *, at_least: int = 0) -> None:
     """Give up on parts with too many bad records among them.
 
     Args:

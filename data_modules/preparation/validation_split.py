@@ -11,13 +11,13 @@ from hashlib import blake2b
 
 import numpy as np
 
-from data_modules.corpora.corpus import Corpus, first_document, text_of
+from data_modules.corpora.corpus import Corpus, document_text, first_document
 
 SPLITS = ("train", "val")
-RULES = ("hash", "tail")
+SPLIT_RULES = ("hash", "tail")
 
 
-def position_of(text: str) -> float:
+def split_position(text: str) -> float:
     """A number in [0, 1) that follows from the text alone, spread evenly over texts."""
     digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return (int.from_bytes(digest, "big") >> 11) / 2**53
@@ -26,10 +26,10 @@ def position_of(text: str) -> float:
 def first_position(corpus: Corpus) -> float:
     """The position of a corpus's first document; of one without documents none that any text has."""
     document = first_document(corpus)
-    return 1.0 if document is None else position_of(text_of(document))
+    return 1.0 if document is None else split_position(document_text(document))
 
 
-def for_validation(positions: np.ndarray, val_fraction: float, first: float) -> np.ndarray:
+def is_validation(positions: np.ndarray, val_fraction: float, first: float) -> np.ndarray:
     """Whether documents at these positions are for validation, where the corpus's first document is at `first`; (n,) bool."""
     return (positions < val_fraction) | (positions == first)
 
@@ -40,6 +40,6 @@ def cut_tail(text: str, val_fraction: float) -> tuple[str, str]:
     return text[:cut], text[cut:]
 
 
-def digest_of(text: str) -> bytes:
+def text_digest(text: str) -> bytes:
     """16 bytes that are equal for equal texts, and for no others that anybody will ever meet."""
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -11,22 +11,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpt_lightning.convert.torch_checkpoints import read_torch_file, weights_in
-from gpt_lightning.convert.weight_renaming import EMBEDDING, HEAD, Line, assemble, count_blocks, shape_of
+from gpt_lightning.convert.torch_checkpoints import extract_weights, read_torch_file
+from gpt_lightning.convert.weight_renaming import (
+    EMBEDDING,
+    HEAD,
+    WeightMapping,
+    count_blocks,
+    to_our_names,
+    weight_shape,
+)
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.model.positions import ROPE_THETA, RotaryPositions
 
 STATE = "model_state"
 _TABLE = (
-    Line(EMBEDDING, ("emb.weight",)),
-    Line("blocks.N.norm_attention.weight", ("tblocks.N.norm_att.weight",)),
-    Line("blocks.N.attention.qkv.weight", tuple(f"tblocks.N.mhsa.W{part}.weight" for part in "qkv")),
-    Line("blocks.N.attention.out.weight", ("tblocks.N.mhsa.Wo.weight",)),
-    Line("blocks.N.norm_feed_forward.weight", ("tblocks.N.norm_ff.weight",)),
-    Line("blocks.N.feed_forward.gate_up.weight", ("tblocks.N.ffn.w1", "tblocks.N.ffn.w3")),
-    Line("blocks.N.feed_forward.out.weight", ("tblocks.N.ffn.w2",)),
-    Line("norm.weight", ("norm.weight",)),
-    Line(HEAD, ("linear.weight",)),
+    WeightMapping(EMBEDDING, ("emb.weight",)),
+    WeightMapping("blocks.N.norm_attention.weight", ("tblocks.N.norm_att.weight",)),
+    WeightMapping("blocks.N.attention.qkv.weight", tuple(f"tblocks.N.mhsa.W{part}.weight" for part in "qkv")),
+    WeightMapping("blocks.N.attention.out.weight", ("tblocks.N.mhsa.Wo.weight",)),
+    WeightMapping("blocks.N.norm_feed_forward.weight", ("tblocks.N.norm_ff.weight",)),
+    WeightMapping("blocks.N.feed_forward.gate_up.weight", ("tblocks.N.ffn.w1", "tblocks.N.ffn.w3")),
+    WeightMapping("blocks.N.feed_forward.out.weight", ("tblocks.N.ffn.w2",)),
+    WeightMapping("norm.weight", ("norm.weight",)),
+    WeightMapping(HEAD, ("linear.weight",)),
 )
 _TOLERANCE = 5e-3
 """Of a cosine or sine: what bf16 rounds away is below, what another theta changes is far above."""
@@ -48,10 +55,10 @@ def from_gpt2_5(path: str | Path) -> GPT:
 
 def read_gpt2_5(content: dict[str, Any], path: Path) -> GPT:
     """`from_gpt2_5` for a file that has been read."""
-    weights = weights_in(content, STATE, where=path)
-    vocab_size, d_model = shape_of(weights, "emb.weight", where=path)
-    d_ff, _ = shape_of(weights, "tblocks.0.ffn.w1", where=path)
-    max_seq_len, n_angles = shape_of(weights, "tblocks.0.mhsa.rope.cos", where=path)
+    weights = extract_weights(content, STATE, where=path)
+    vocab_size, d_model = weight_shape(weights, "emb.weight", where=path)
+    d_ff, _ = weight_shape(weights, "tblocks.0.ffn.w1", where=path)
+    max_seq_len, n_angles = weight_shape(weights, "tblocks.0.mhsa.rope.cos", where=path)
     if not n_angles or d_model % (2 * n_angles):
         raise ValueError(
             f"{path}: heads of 2 x {n_angles} dimensions, as tblocks.0.mhsa.rope.cos has them, are no part of d_model {d_model}."
@@ -74,7 +81,7 @@ def read_gpt2_5(content: dict[str, Any], path: Path) -> GPT:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     _take_tables(weights, config, path)
-    model = assemble(config, weights, _TABLE, where=path)
+    model = to_our_names(config, weights, _TABLE, where=path)
     with torch.no_grad():
         for number in range(n_layers):
             qk = model.get_parameter(f"blocks.{number}.attention.qkv.weight")[: 2 * d_model]

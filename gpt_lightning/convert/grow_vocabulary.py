@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from gpt_lightning.convert.native_format import with_weights
+from gpt_lightning.convert.native_format import build_model
 from gpt_lightning.convert.weight_renaming import EMBEDDING, HEAD
 from gpt_lightning.model import GPT
 
@@ -28,4 +28,4 @@ def grow_vocabulary(model: GPT, vocab_size: int) -> GPT:
     for key in (EMBEDDING, HEAD):
         mean = weights[key].float().mean(dim=0, keepdim=True).to(weights[key].dtype)
         weights[key] = torch.cat([weights[key], mean.expand(n_new, -1)])
-    return with_weights(config, weights, where=Path("the grown model"))
+    return build_model(config, weights, where=Path("the grown model"))

@@ -4,14 +4,14 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from gpt_lightning.convert.weight_renaming import Table
+from gpt_lightning.convert.weight_renaming import RenamingTable
 from gpt_lightning.model import GPTConfig
 
 
 class Architecture(NamedTuple):
     """Where an architecture's weights and options are ours, and where they cannot be."""
 
-    table: Table
+    table: RenamingTable
     prefix: str
     """Stands before all keys but the head's; a file of the bare body lacks it."""
     derived: re.Pattern[str]
@@ -28,7 +28,7 @@ class Architecture(NamedTuple):
     """Our config -> config.json, but for what all architectures share."""
 
 
-def completed(architecture: Architecture, options: Mapping[str, Any]) -> dict[str, Any]:
+def with_default_values(architecture: Architecture, options: Mapping[str, Any]) -> dict[str, Any]:
     """config.json with what it leaves unsaid.
 
     Raises:
@@ -47,7 +47,7 @@ def completed(architecture: Architecture, options: Mapping[str, Any]) -> dict[st
     return options
 
 
-def refuse_inexpressible(architecture: Architecture, config: GPTConfig, *, name: str) -> None:
+def check_expressible(architecture: Architecture, config: GPTConfig, *, name: str) -> None:
     """A model is written only as what computes the same.
 
     Raises:

@@ -5,28 +5,28 @@ from collections.abc import Mapping
 from typing import Any
 
 from gpt_lightning.convert.hf_architecture import Architecture
-from gpt_lightning.convert.weight_renaming import EMBEDDING, HEAD, Line
+from gpt_lightning.convert.weight_renaming import EMBEDDING, HEAD, WeightMapping
 from gpt_lightning.model import GPTConfig
 from gpt_lightning.model.norms import EPS
 
 _TABLE = (
-    Line(EMBEDDING, ("transformer.wte.weight",)),
-    Line("positions.weight", ("transformer.wpe.weight",)),
-    Line("blocks.N.norm_attention.weight", ("transformer.h.N.ln_1.weight",)),
-    Line("blocks.N.norm_attention.bias", ("transformer.h.N.ln_1.bias",)),
-    Line("blocks.N.attention.qkv.weight", ("transformer.h.N.attn.c_attn.weight",), transposed=True),
-    Line("blocks.N.attention.qkv.bias", ("transformer.h.N.attn.c_attn.bias",)),
-    Line("blocks.N.attention.out.weight", ("transformer.h.N.attn.c_proj.weight",), transposed=True),
-    Line("blocks.N.attention.out.bias", ("transformer.h.N.attn.c_proj.bias",)),
-    Line("blocks.N.norm_feed_forward.weight", ("transformer.h.N.ln_2.weight",)),
-    Line("blocks.N.norm_feed_forward.bias", ("transformer.h.N.ln_2.bias",)),
-    Line("blocks.N.feed_forward.up.weight", ("transformer.h.N.mlp.c_fc.weight",), transposed=True),
-    Line("blocks.N.feed_forward.up.bias", ("transformer.h.N.mlp.c_fc.bias",)),
-    Line("blocks.N.feed_forward.out.weight", ("transformer.h.N.mlp.c_proj.weight",), transposed=True),
-    Line("blocks.N.feed_forward.out.bias", ("transformer.h.N.mlp.c_proj.bias",)),
-    Line("norm.weight", ("transformer.ln_f.weight",)),
-    Line("norm.bias", ("transformer.ln_f.bias",)),
-    Line(HEAD, ("lm_head.weight",)),
+    WeightMapping(EMBEDDING, ("transformer.wte.weight",)),
+    WeightMapping("positions.weight", ("transformer.wpe.weight",)),
+    WeightMapping("blocks.N.norm_attention.weight", ("transformer.h.N.ln_1.weight",)),
+    WeightMapping("blocks.N.norm_attention.bias", ("transformer.h.N.ln_1.bias",)),
+    WeightMapping("blocks.N.attention.qkv.weight", ("transformer.h.N.attn.c_attn.weight",), transposed=True),
+    WeightMapping("blocks.N.attention.qkv.bias", ("transformer.h.N.attn.c_attn.bias",)),
+    WeightMapping("blocks.N.attention.out.weight", ("transformer.h.N.attn.c_proj.weight",), transposed=True),
+    WeightMapping("blocks.N.attention.out.bias", ("transformer.h.N.attn.c_proj.bias",)),
+    WeightMapping("blocks.N.norm_feed_forward.weight", ("transformer.h.N.ln_2.weight",)),
+    WeightMapping("blocks.N.norm_feed_forward.bias", ("transformer.h.N.ln_2.bias",)),
+    WeightMapping("blocks.N.feed_forward.up.weight", ("transformer.h.N.mlp.c_fc.weight",), transposed=True),
+    WeightMapping("blocks.N.feed_forward.up.bias", ("transformer.h.N.mlp.c_fc.bias",)),
+    WeightMapping("blocks.N.feed_forward.out.weight", ("transformer.h.N.mlp.c_proj.weight",), transposed=True),
+    WeightMapping("blocks.N.feed_forward.out.bias", ("transformer.h.N.mlp.c_proj.bias",)),
+    WeightMapping("norm.weight", ("transformer.ln_f.weight",)),
+    WeightMapping("norm.bias", ("transformer.ln_f.bias",)),
+    WeightMapping(HEAD, ("lm_head.weight",)),
 )
 _ACTIVATIONS = {"gelu_tanh": "gelu_new", "gelu": "gelu"}  # ours -> theirs
 _DROPOUTS = ("resid_pdrop", "embd_pdrop", "attn_pdrop")

@@ -5,22 +5,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from gpt_lightning.convert.hf_architecture import Architecture
-from gpt_lightning.convert.weight_renaming import EMBEDDING, HEAD, Line
+from gpt_lightning.convert.weight_renaming import EMBEDDING, HEAD, WeightMapping
 from gpt_lightning.model import GPTConfig
 from gpt_lightning.model.norms import EPS
 from gpt_lightning.model.positions import ROPE_THETA
 
 _ATTENTION, _MLP = "model.layers.N.self_attn", "model.layers.N.mlp"
 _TABLE = (
-    Line(EMBEDDING, ("model.embed_tokens.weight",)),
-    Line("blocks.N.norm_attention.weight", ("model.layers.N.input_layernorm.weight",)),
-    Line("blocks.N.attention.qkv.weight", tuple(f"{_ATTENTION}.{part}_proj.weight" for part in "qkv")),
-    Line("blocks.N.attention.out.weight", (f"{_ATTENTION}.o_proj.weight",)),
-    Line("blocks.N.norm_feed_forward.weight", ("model.layers.N.post_attention_layernorm.weight",)),
-    Line("blocks.N.feed_forward.gate_up.weight", (f"{_MLP}.gate_proj.weight", f"{_MLP}.up_proj.weight")),
-    Line("blocks.N.feed_forward.out.weight", (f"{_MLP}.down_proj.weight",)),
-    Line("norm.weight", ("model.norm.weight",)),
-    Line(HEAD, ("lm_head.weight",)),
+    WeightMapping(EMBEDDING, ("model.embed_tokens.weight",)),
+    WeightMapping("blocks.N.norm_attention.weight", ("model.layers.N.input_layernorm.weight",)),
+    WeightMapping("blocks.N.attention.qkv.weight", tuple(f"{_ATTENTION}.{part}_proj.weight" for part in "qkv")),
+    WeightMapping("blocks.N.attention.out.weight", (f"{_ATTENTION}.o_proj.weight",)),
+    WeightMapping("blocks.N.norm_feed_forward.weight", ("model.layers.N.post_attention_layernorm.weight",)),
+    WeightMapping("blocks.N.feed_forward.gate_up.weight", (f"{_MLP}.gate_proj.weight", f"{_MLP}.up_proj.weight")),
+    WeightMapping("blocks.N.feed_forward.out.weight", (f"{_MLP}.down_proj.weight",)),
+    WeightMapping("norm.weight", ("model.norm.weight",)),
+    WeightMapping(HEAD, ("lm_head.weight",)),
 )
 
 

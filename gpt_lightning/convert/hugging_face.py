@@ -3,12 +3,12 @@
 from dataclasses import replace
 from pathlib import Path
 
-from gpt_lightning.convert.hf_architecture import completed, refuse_inexpressible
+from gpt_lightning.convert.hf_architecture import check_expressible, with_default_values
 from gpt_lightning.convert.hf_gpt2 import GPT2
 from gpt_lightning.convert.hf_llama import LLAMA
-from gpt_lightning.convert.model_folder import read_json, read_weights, refuse_occupied, to_json, write_folder
-from gpt_lightning.convert.tokenizer_files import refuse_too_many_ids, tokenizer_files
-from gpt_lightning.convert.weight_renaming import assemble, disassemble, dtype_name, without_prefix
+from gpt_lightning.convert.model_folder import check_unoccupied, read_json, read_weights, to_json, write_model_folder
+from gpt_lightning.convert.tokenizer_files import check_vocabulary_size, tokenizer_files
+from gpt_lightning.convert.weight_renaming import dtype_name, to_our_names, to_their_names, without_prefix
 from gpt_lightning.model import GPT
 from gpt_lightning.tokenizer import Tokenizer
 
@@ -33,7 +33,7 @@ def from_hf(folder: str | Path) -> GPT:
             f"{path}: model_type is {options.get('model_type')!r}, and must be one of {', '.join(ARCHITECTURES)}."
         )
     try:
-        options = completed(architecture, options)
+        options = with_default_values(architecture, options)
         config = architecture.read(options)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {str(error).rstrip('.')}.") from error
@@ -43,7 +43,7 @@ def from_hf(folder: str | Path) -> GPT:
     weights = {key: w for key, w in read_weights(folder).items() if not architecture.derived.fullmatch(key)}
     is_bare = not any(key.startswith(architecture.prefix) for key in weights)
     table = without_prefix(architecture.table, architecture.prefix) if is_bare else architecture.table
-    return assemble(config, weights, table, where=folder)
+    return to_our_names(config, weights, table, where=folder)
 
 
 def to_hf(model: GPT, folder: str | Path, *, tokenizer: Tokenizer | None = None, format: str) -> None:
@@ -63,9 +63,9 @@ def to_hf(model: GPT, folder: str | Path, *, tokenizer: Tokenizer | None = None,
     if format not in ARCHITECTURES:
         raise ValueError(f"format is {format!r}: it must be one of {', '.join(ARCHITECTURES)}.")
     architecture, config = ARCHITECTURES[format], model.config
-    refuse_inexpressible(architecture, config, name=format)
-    refuse_too_many_ids(tokenizer, model)
-    refuse_occupied(Path(folder))  # before the weights are copied
+    check_expressible(architecture, config, name=format)
+    check_vocabulary_size(tokenizer, model)
+    check_unoccupied(Path(folder))  # before the weights are copied
     eot_id = config.eot_id if tokenizer is None else tokenizer.eot_id
     options = architecture.write(config) | {
         "vocab_size": config.vocab_size,
@@ -77,4 +77,4 @@ def to_hf(model: GPT, folder: str | Path, *, tokenizer: Tokenizer | None = None,
     texts = {"config.json": to_json(options)}
     if tokenizer is not None:
         texts |= tokenizer_files(tokenizer, max_seq_len=config.max_seq_len)
-    write_folder(Path(folder), weights=disassemble(model, architecture.table), texts=texts)
+    write_model_folder(Path(folder), weights=to_their_names(model, architecture.table), texts=texts)

@@ -9,10 +9,10 @@ from gpt_lightning.convert.load_model import load_model
 from gpt_lightning.model import GPT, GPTConfig
 
 # What a training may choose anew; everything else is what the weights mean.
-FREE = {"vocab_size", "dropout", "attention", "residual_init", "z_loss", "attend_across_documents", "eot_id"}
+FREE_SETTINGS = {"vocab_size", "dropout", "attention", "residual_init", "z_loss", "attend_across_documents", "eot_id"}
 
 
-def start_from(path: str | Path, config: GPTConfig, *, same_tokenizer: bool = False) -> GPT:
+def load_initial_weights(path: str | Path, config: GPTConfig, *, same_tokenizer: bool = False) -> GPT:
     """A GPT of `config` in training mode, in fp32, with the weights that `path` holds.
 
     Where the config has more ids than the weights, the new rows start as the mean of the old ones.
@@ -27,7 +27,7 @@ def start_from(path: str | Path, config: GPTConfig, *, same_tokenizer: bool = Fa
         ValueError: as `load_model`; or the weights are of other sizes or choices than the config, which are named.
     """
     loaded = load_model(path)
-    names = [field.name for field in fields(GPTConfig) if field.name not in FREE]
+    names = [field.name for field in fields(GPTConfig) if field.name not in FREE_SETTINGS]
     other = [name for name in names if _meant(loaded.config, name) != _meant(config, name)]
     if other:
         settings = " ".join(f"model.{name}={_spelled(getattr(loaded.config, name))}" for name in other)
@@ -47,7 +47,7 @@ def start_from(path: str | Path, config: GPTConfig, *, same_tokenizer: bool = Fa
     return model
 
 
-def architecture_of(path: str | Path) -> dict[str, str]:
+def read_architecture(path: str | Path) -> dict[str, str]:
     """The settings `model.…` of a training that can begin with the weights that `path` holds, as the command line wants them.
 
     Raises:
@@ -56,7 +56,7 @@ def architecture_of(path: str | Path) -> dict[str, str]:
     config = load_model(path).config
     if config.kv_heads == config.n_heads:
         config = replace(config, n_kv_heads=None)
-    names = [field.name for field in fields(GPTConfig) if field.name not in FREE]
+    names = [field.name for field in fields(GPTConfig) if field.name not in FREE_SETTINGS]
     return {name: _spelled(getattr(config, name)) for name in [*names, "vocab_size"]}
 
 

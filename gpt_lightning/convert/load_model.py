@@ -3,16 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-from gpt_lightning.checkpoint import verify
+from gpt_lightning.checkpoint import verify_checkpoint
 from gpt_lightning.checkpoint_retention import newest_valid_checkpoint
 from gpt_lightning.convert.gpt2_5 import STATE as GPT2_5_STATE
 from gpt_lightning.convert.gpt2_5 import read_gpt2_5
 from gpt_lightning.convert.hugging_face import from_hf
 from gpt_lightning.convert.model_folder import read_json
-from gpt_lightning.convert.native_format import MODEL_TYPE, config_of, from_native, with_weights
+from gpt_lightning.convert.native_format import MODEL_TYPE, build_model, from_native, read_config
 from gpt_lightning.convert.rangeflow import STATE as RANGEFLOW_STATE
 from gpt_lightning.convert.rangeflow import read_rangeflow
-from gpt_lightning.convert.torch_checkpoints import read_torch_file, weights_in
+from gpt_lightning.convert.torch_checkpoints import extract_weights, read_torch_file
 from gpt_lightning.model import GPT
 
 
@@ -47,7 +47,7 @@ def load_model(path: str | Path) -> GPT:
 def _from_file(path: Path) -> GPT:
     content = read_torch_file(path)
     if "model_config" in content:
-        verify(path)
+        verify_checkpoint(path)
         return _from_checkpoint(content, path)
     if RANGEFLOW_STATE in content:
         return read_rangeflow(content, path)
@@ -61,6 +61,6 @@ def _from_file(path: Path) -> GPT:
 
 def _from_checkpoint(content: dict[str, Any], path: Path) -> GPT:
     weights = {
-        key.removeprefix("model."): value for key, value in weights_in(content, "state_dict", where=path).items()
+        key.removeprefix("model."): value for key, value in extract_weights(content, "state_dict", where=path).items()
     }
-    return with_weights(config_of(content["model_config"], where=path), weights, where=path)
+    return build_model(read_config(content["model_config"], where=path), weights, where=path)

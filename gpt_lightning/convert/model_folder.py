@@ -59,7 +59,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     return weights
 
 
-def refuse_occupied(folder: Path) -> None:
+def check_unoccupied(folder: Path) -> None:
     """What an export writes is new.
 
     Raises:
@@ -69,13 +69,13 @@ def refuse_occupied(folder: Path) -> None:
         raise ValueError(f"{folder} exists and is not an empty folder: remove it or choose another.")
 
 
-def write_folder(folder: Path, *, weights: Mapping[str, Tensor], texts: Mapping[str, str]) -> None:
+def write_model_folder(folder: Path, *, weights: Mapping[str, Tensor], texts: Mapping[str, str]) -> None:
     """Write weights and texts, by file name, as a new folder: it is there whole, or not at all.
 
     Raises:
         ValueError: the folder exists and is not empty.
     """
-    refuse_occupied(folder)
+    check_unoccupied(folder)
     folder = folder.resolve()
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)  # of an export that was killed

@@ -13,9 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpt_lightning.convert.model_folder import read_json, read_weights, to_json, write_folder
-from gpt_lightning.convert.tokenizer_files import refuse_too_many_ids
-from gpt_lightning.convert.weight_renaming import Line, Table, assemble, disassemble, refuse_other_sizes
+from gpt_lightning.convert.model_folder import read_json, read_weights, to_json, write_model_folder
+from gpt_lightning.convert.tokenizer_files import check_vocabulary_size
+from gpt_lightning.convert.weight_renaming import (
+    RenamingTable,
+    WeightMapping,
+    check_sizes,
+    to_our_names,
+    to_their_names,
+)
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.tokenizer import Tokenizer
 
@@ -33,7 +39,7 @@ def from_native(folder: str | Path) -> GPT:
     fields = read_json(path)
     if fields.pop("model_type", None) != MODEL_TYPE:
         raise ValueError(f"{path} has no model_type {MODEL_TYPE}: it is another project's model, for from_hf.")
-    return with_weights(config_of(fields, where=path), read_weights(folder), where=folder)
+    return build_model(read_config(fields, where=path), read_weights(folder), where=folder)
 
 
 def to_native(model: GPT, folder: str | Path, tokenizer: Tokenizer | None = None) -> None:
@@ -42,14 +48,14 @@ def to_native(model: GPT, folder: str | Path, tokenizer: Tokenizer | None = None
     Raises:
         ValueError: the folder exists and is not empty, or the tokenizer has more ids than the model.
     """
-    refuse_too_many_ids(tokenizer, model)
+    check_vocabulary_size(tokenizer, model)
     texts = {"config.json": to_json({"model_type": MODEL_TYPE} | asdict(model.config))}
     if tokenizer is not None:
         texts["tokenizer.json"] = tokenizer.to_hf_json()
-    write_folder(Path(folder), weights=disassemble(model, _own_names(model.config)), texts=texts)
+    write_model_folder(Path(folder), weights=to_their_names(model, _own_names(model.config)), texts=texts)
 
 
-def config_of(fields: Mapping[str, Any], *, where: Path) -> GPTConfig:
+def read_config(fields: Mapping[str, Any], *, where: Path) -> GPTConfig:
     """The config of a trained model; on the device at hand another attention backend may be the right one.
 
     Raises:
@@ -61,12 +67,12 @@ def config_of(fields: Mapping[str, Any], *, where: Path) -> GPTConfig:
         raise ValueError(f"{where}: {str(error).rstrip('.')}.") from error
 
 
-def with_weights(config: GPTConfig, weights: Mapping[str, Tensor], *, where: Path) -> GPT:
+def build_model(config: GPTConfig, weights: Mapping[str, Tensor], *, where: Path) -> GPT:
     """`assemble` for weights under our own names."""
-    refuse_other_sizes(config, weights, where=where)
-    return assemble(config, weights, _own_names(config), where=where)
+    check_sizes(config, weights, where=where)
+    return to_our_names(config, weights, _own_names(config), where=where)
 
 
-def _own_names(config: GPTConfig) -> Table:
+def _own_names(config: GPTConfig) -> RenamingTable:
     with torch.device("meta"):
-        return tuple(Line(key, (key,)) for key in GPT(config).state_dict())
+        return tuple(WeightMapping(key, (key,)) for key in GPT(config).state_dict())

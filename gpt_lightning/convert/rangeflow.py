@@ -3,31 +3,38 @@
 from pathlib import Path
 from typing import Any
 
-from gpt_lightning.convert.torch_checkpoints import read_torch_file, weights_in
-from gpt_lightning.convert.weight_renaming import EMBEDDING, HEAD, Line, assemble, count_blocks, shape_of
+from gpt_lightning.convert.torch_checkpoints import extract_weights, read_torch_file
+from gpt_lightning.convert.weight_renaming import (
+    EMBEDDING,
+    HEAD,
+    WeightMapping,
+    count_blocks,
+    to_our_names,
+    weight_shape,
+)
 from gpt_lightning.model import GPT, GPTConfig
 
 STATE = "model_state_dict"
 _D_HEAD = 64
 _GPT2_EOT_ID = 50256
 _TABLE = (
-    Line(EMBEDDING, ("token_embed.weight",)),
-    Line("positions.weight", ("pos_embed.weight",)),
-    Line("blocks.N.norm_attention.weight", ("blocks.N.ln1.weight",)),
-    Line("blocks.N.norm_attention.bias", ("blocks.N.ln1.bias",)),
-    Line("blocks.N.attention.qkv.weight", ("blocks.N.attn.qkv_proj.weight",)),
-    Line("blocks.N.attention.qkv.bias", ("blocks.N.attn.qkv_proj.bias",)),
-    Line("blocks.N.attention.out.weight", ("blocks.N.attn.out_proj.weight",)),
-    Line("blocks.N.attention.out.bias", ("blocks.N.attn.out_proj.bias",)),
-    Line("blocks.N.norm_feed_forward.weight", ("blocks.N.ln2.weight",)),
-    Line("blocks.N.norm_feed_forward.bias", ("blocks.N.ln2.bias",)),
-    Line("blocks.N.feed_forward.up.weight", ("blocks.N.ff.linear1.weight",)),
-    Line("blocks.N.feed_forward.up.bias", ("blocks.N.ff.linear1.bias",)),
-    Line("blocks.N.feed_forward.out.weight", ("blocks.N.ff.linear2.weight",)),
-    Line("blocks.N.feed_forward.out.bias", ("blocks.N.ff.linear2.bias",)),
-    Line("norm.weight", ("ln_final.weight",)),
-    Line("norm.bias", ("ln_final.bias",)),
-    Line(HEAD, ("head.weight",)),
+    WeightMapping(EMBEDDING, ("token_embed.weight",)),
+    WeightMapping("positions.weight", ("pos_embed.weight",)),
+    WeightMapping("blocks.N.norm_attention.weight", ("blocks.N.ln1.weight",)),
+    WeightMapping("blocks.N.norm_attention.bias", ("blocks.N.ln1.bias",)),
+    WeightMapping("blocks.N.attention.qkv.weight", ("blocks.N.attn.qkv_proj.weight",)),
+    WeightMapping("blocks.N.attention.qkv.bias", ("blocks.N.attn.qkv_proj.bias",)),
+    WeightMapping("blocks.N.attention.out.weight", ("blocks.N.attn.out_proj.weight",)),
+    WeightMapping("blocks.N.attention.out.bias", ("blocks.N.attn.out_proj.bias",)),
+    WeightMapping("blocks.N.norm_feed_forward.weight", ("blocks.N.ln2.weight",)),
+    WeightMapping("blocks.N.norm_feed_forward.bias", ("blocks.N.ln2.bias",)),
+    WeightMapping("blocks.N.feed_forward.up.weight", ("blocks.N.ff.linear1.weight",)),
+    WeightMapping("blocks.N.feed_forward.up.bias", ("blocks.N.ff.linear1.bias",)),
+    WeightMapping("blocks.N.feed_forward.out.weight", ("blocks.N.ff.linear2.weight",)),
+    WeightMapping("blocks.N.feed_forward.out.bias", ("blocks.N.ff.linear2.bias",)),
+    WeightMapping("norm.weight", ("ln_final.weight",)),
+    WeightMapping("norm.bias", ("ln_final.bias",)),
+    WeightMapping(HEAD, ("head.weight",)),
 )
 
 
@@ -46,10 +53,10 @@ def from_rangeflow(path: str | Path) -> GPT:
 
 def read_rangeflow(content: dict[str, Any], path: Path) -> GPT:
     """`from_rangeflow` for a file that has been read."""
-    weights = weights_in(content, STATE, where=path)
-    vocab_size, d_model = shape_of(weights, "token_embed.weight", where=path)
-    max_seq_len, _ = shape_of(weights, "pos_embed.weight", where=path)
-    d_ff, _ = shape_of(weights, "blocks.0.ff.linear1.weight", where=path)
+    weights = extract_weights(content, STATE, where=path)
+    vocab_size, d_model = weight_shape(weights, "token_embed.weight", where=path)
+    max_seq_len, _ = weight_shape(weights, "pos_embed.weight", where=path)
+    d_ff, _ = weight_shape(weights, "blocks.0.ff.linear1.weight", where=path)
     try:
         config = GPTConfig(
             vocab_size=vocab_size,
@@ -69,7 +76,7 @@ def read_rangeflow(content: dict[str, Any], path: Path) -> GPT:
         )
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return assemble(config, weights, _TABLE, where=path)
+    return to_our_names(config, weights, _TABLE, where=path)
 
 
 def _n_heads(config: Any, d_model: int) -> Any:

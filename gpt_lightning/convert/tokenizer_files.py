@@ -37,7 +37,7 @@ def tokenizer_files(tokenizer: Tokenizer, *, max_seq_len: int) -> dict[str, str]
     }
 
 
-def refuse_too_many_ids(tokenizer: Tokenizer | None, model: GPT) -> None:
+def check_vocabulary_size(tokenizer: Tokenizer | None, model: GPT) -> None:
     """A model must have a row for every id.
 
     Raises:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-COMPILED = "_orig_mod."
+COMPILED_PREFIX = "_orig_mod."
 
 
 def read_torch_file(path: Path) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def read_torch_file(path: Path) -> dict[str, Any]:
     return content
 
 
-def weights_in(content: dict[str, Any], key: str, *, where: Path) -> dict[str, Tensor]:
+def extract_weights(content: dict[str, Any], key: str, *, where: Path) -> dict[str, Tensor]:
     """The state dict under a key of a checkpoint, without the prefix that torch.compile may have left.
 
     Raises:
@@ -44,4 +44,4 @@ def weights_in(content: dict[str, Any], key: str, *, where: Path) -> dict[str, T
     for name, weight in weights.items():
         if not isinstance(weight, Tensor):
             raise ValueError(f"{where}: {name} in {key} is {type(weight).__name__}, and must be a tensor.")
-    return {str(name).removeprefix(COMPILED): weight for name, weight in weights.items()}
+    return {str(name).removeprefix(COMPILED_PREFIX): weight for name, weight in weights.items()}

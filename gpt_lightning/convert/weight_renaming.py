@@ -20,28 +20,28 @@ _MOST_POSITIONS = 2**22
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
-class Line(NamedTuple):
+class WeightMapping(NamedTuple):
     """One tensor of ours and what it is elsewhere."""
 
     ours: str
     theirs: tuple[str, ...]
     transposed: bool = False
 
-    def of_block(self, number: int) -> "Line":
+    def of_block(self, number: int) -> "WeightMapping":
         """The line for one block."""
         theirs = tuple(key.replace(".N.", f".{number}.") for key in self.theirs)
-        return Line(self.ours.replace(".N.", f".{number}."), theirs, self.transposed)
+        return WeightMapping(self.ours.replace(".N.", f".{number}."), theirs, self.transposed)
 
 
-Table = tuple[Line, ...]
+RenamingTable = tuple[WeightMapping, ...]
 
 
-def without_prefix(table: Table, prefix: str) -> Table:
+def without_prefix(table: RenamingTable, prefix: str) -> RenamingTable:
     """The table for files whose keys lack a prefix."""
     return tuple(line._replace(theirs=tuple(key.removeprefix(prefix) for key in line.theirs)) for line in table)
 
 
-def assemble(config: GPTConfig, weights: Mapping[str, Tensor], table: Table, *, where: Path) -> GPT:
+def to_our_names(config: GPTConfig, weights: Mapping[str, Tensor], table: RenamingTable, *, where: Path) -> GPT:
     """The GPT of `config` with these weights, in eval mode and in their dtype; it shares no memory with them.
 
     Args:
@@ -51,7 +51,7 @@ def assemble(config: GPTConfig, weights: Mapping[str, Tensor], table: Table, *, 
     Raises:
         ValueError: a weight is missing, is one too many, or has another shape or dtype than the model's; it is named.
     """
-    refuse_other_sizes(config, weights, where=where)
+    check_sizes(config, weights, where=where)
     with torch.device("meta"):  # no time and no random numbers for weights that are replaced
         model = GPT(config)
     shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
@@ -87,7 +87,7 @@ def assemble(config: GPTConfig, weights: Mapping[str, Tensor], table: Table, *, 
     return model.eval()
 
 
-def refuse_other_sizes(config: GPTConfig, weights: Mapping[str, Tensor], *, where: Path) -> None:
+def check_sizes(config: GPTConfig, weights: Mapping[str, Tensor], *, where: Path) -> None:
     """Before a model is built: its sizes must not be larger than its weights allow.
 
     Raises:
@@ -107,7 +107,7 @@ def refuse_other_sizes(config: GPTConfig, weights: Mapping[str, Tensor], *, wher
             )
 
 
-def disassemble(model: GPT, table: Table) -> dict[str, Tensor]:
+def to_their_names(model: GPT, table: RenamingTable) -> dict[str, Tensor]:
     """Copies of the model's weights under their names, on the CPU; a tied head is left out.
 
     Raises:
@@ -128,7 +128,7 @@ def disassemble(model: GPT, table: Table) -> dict[str, Tensor]:
     return theirs
 
 
-def shape_of(weights: Mapping[str, Tensor], key: str, *, where: Path) -> tuple[int, int]:
+def weight_shape(weights: Mapping[str, Tensor], key: str, *, where: Path) -> tuple[int, int]:
     """Rows and columns of a matrix that says how large the model is.
 
     Raises:
@@ -148,9 +148,9 @@ def count_blocks(weights: Iterable[str], prefix: str) -> int:
     return sum(part.isdigit() for part in after)
 
 
-def _lines(table: Table, config: GPTConfig) -> list[Line]:
+def _lines(table: RenamingTable, config: GPTConfig) -> list[WeightMapping]:
     """The table spelled out for a model; a tied head has no line."""
-    lines: list[Line] = []
+    lines: list[WeightMapping] = []
     for line in table:
         if ".N." in line.ours:
             lines += [line.of_block(number) for number in range(config.n_layers)]
@@ -159,13 +159,13 @@ def _lines(table: Table, config: GPTConfig) -> list[Line]:
     return lines
 
 
-def _copies(table: Table) -> dict[str, str]:
+def _copies(table: RenamingTable) -> dict[str, str]:
     """Their name of a tied head -> their name of the embedding."""
     theirs = {line.ours: line.theirs[0] for line in table}
     return {theirs[HEAD]: theirs[EMBEDDING]}
 
 
-def _rows(line: Line, shape: tuple[int, ...], config: GPTConfig) -> tuple[int, ...]:
+def _rows(line: WeightMapping, shape: tuple[int, ...], config: GPTConfig) -> tuple[int, ...]:
     """How many rows of our tensor each of theirs fills."""
     if len(line.theirs) == 1:
         return shape[:1]

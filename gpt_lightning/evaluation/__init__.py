@@ -8,25 +8,25 @@ Everything is a pure function of the model and the requests: the size of a batch
 interrupted change nothing but the rounding.
 """
 
-from gpt_lightning.evaluation.confidence_intervals import Estimate, proportion, ratio
-from gpt_lightning.evaluation.log_likelihood import Request, Score, TooLong, batches, score
-from gpt_lightning.evaluation.multiple_choice import PROTOCOLS, Question, judge, put
-from gpt_lightning.evaluation.question_template import BadQuestion, OtherFields, QuestionTemplate
+from gpt_lightning.evaluation.confidence_intervals import Estimate, proportion_interval, ratio_interval
+from gpt_lightning.evaluation.log_likelihood import Request, RequestTooLongError, Score, batch_requests, score_requests
+from gpt_lightning.evaluation.multiple_choice import PROTOCOLS, Question, encode_question, score_question
+from gpt_lightning.evaluation.question_template import BadQuestionError, MissingFieldError, QuestionTemplate
 
 __all__ = [
     "PROTOCOLS",
-    "BadQuestion",
+    "BadQuestionError",
     "Estimate",
-    "OtherFields",
+    "MissingFieldError",
     "Question",
     "QuestionTemplate",
     "Request",
+    "RequestTooLongError",
     "Score",
-    "TooLong",
-    "batches",
-    "judge",
-    "proportion",
-    "put",
-    "ratio",
-    "score",
+    "batch_requests",
+    "encode_question",
+    "proportion_interval",
+    "ratio_interval",
+    "score_question",
+    "score_requests",
 ]

@@ -24,7 +24,7 @@ class Estimate:
         return replace(self, value=monotone(self.value), low=monotone(self.low), high=monotone(self.high))
 
 
-def proportion(hits: int, n: int) -> Estimate:
+def proportion_interval(hits: int, n: int) -> Estimate:
     """A share of `n` independent examples, with Wilson's interval (1927), which stays inside [0, 1] and holds for few.
 
     Raises:
@@ -38,7 +38,7 @@ def proportion(hits: int, n: int) -> Estimate:
     return Estimate(share, min(share, centre - half), max(share, centre + half), n)
 
 
-def ratio(numerators: Sequence[float] | np.ndarray, denominators: Sequence[float] | np.ndarray) -> Estimate:
+def ratio_interval(numerators: Sequence[float] | np.ndarray, denominators: Sequence[float] | np.ndarray) -> Estimate:
     """sum(numerators) / sum(denominators) over independent examples of unequal sizes, by linearisation (Cochran, 1977).
 
     Of a single example nothing is known of how sure it is: its interval is everything.

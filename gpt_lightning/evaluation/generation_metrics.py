@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from gpt_lightning.evaluation.confidence_intervals import Estimate, proportion, ratio
+from gpt_lightning.evaluation.confidence_intervals import Estimate, proportion_interval, ratio_interval
 from gpt_lightning.generation import Sampling, generate
 from gpt_lightning.model import GPT
 from gpt_lightning.tokenizer import Tokenizer
 
-TOGETHER = 16  # prompts that are continued side by side; a constant, as each draws by its number among them
+GENERATION_BATCH = 16  # prompts that are continued side by side; a constant, as each draws by its number among them
 _MAY_GO_ON: int = codeop.PyCF_ALLOW_INCOMPLETE_INPUT  # type: ignore[attr-defined]  # its stubs do not know it
 _REPEATED = 4  # tokens in a row
 
 
 @dataclass(frozen=True, kw_only=True)
-class WritingTask:
+class GenerationTask:
     """Prompts to be continued, each several times."""
 
     name: str
@@ -41,9 +41,13 @@ class WritingTask:
         return len(self.prompts) * self.samples
 
 
-def write(model: GPT, tokenizer: Tokenizer, task: WritingTask, numbers: Sequence[int]) -> list[tuple[str, list[int]]]:
-    """Some of a task's texts, which must be `TOGETHER` in a row, or its last: (text, its ids) of each, without the prompt."""
-    sampling = Sampling(**{**vars(task.sampling), "seed": task.sampling.seed * 1_000_003 + numbers[0] // TOGETHER})
+def generate_texts(
+    model: GPT, tokenizer: Tokenizer, task: GenerationTask, numbers: Sequence[int]
+) -> list[tuple[str, list[int]]]:
+    """Generate `GENERATION_BATCH` consecutive texts of a task, or its last ones: (text, ids) of each, without the prompt."""
+    sampling = Sampling(
+        **{**vars(task.sampling), "seed": task.sampling.seed * 1_000_003 + numbers[0] // GENERATION_BATCH}
+    )
     written = generate(
         model,
         [task.ids[number // task.samples] for number in numbers],
@@ -55,7 +59,7 @@ def write(model: GPT, tokenizer: Tokenizer, task: WritingTask, numbers: Sequence
     return [(tokenizer.decode(ids), ids) for ids in written]
 
 
-def figures(task: WritingTask, texts: Sequence[tuple[str, Sequence[int]]]) -> dict[str, Estimate]:
+def generation_metrics(task: GenerationTask, texts: Sequence[tuple[str, Sequence[int]]]) -> dict[str, Estimate]:
     """Of all of a task's texts, in their order:
 
     `tokens`, the mean length; `ended`, the share that the model ended itself; `repetition`, the share of runs of four tokens that
@@ -63,18 +67,18 @@ def figures(task: WritingTask, texts: Sequence[tuple[str, Sequence[int]]]) -> di
     """
     lengths = [len(ids) for _, ids in texts]
     metrics = {
-        "tokens": ratio(lengths, np.ones(len(texts))),
-        "ended": proportion(sum(length < task.max_new_tokens for length in lengths), len(texts)),
+        "tokens": ratio_interval(lengths, np.ones(len(texts))),
+        "ended": proportion_interval(sum(length < task.max_new_tokens for length in lengths), len(texts)),
     }
     runs = [[tuple(ids[n : n + _REPEATED]) for n in range(len(ids) - _REPEATED + 1)] for _, ids in texts]
     if any(runs):
-        metrics["repetition"] = ratio([len(run) - len(set(run)) for run in runs], [len(run) for run in runs])
+        metrics["repetition"] = ratio_interval([len(run) - len(set(run)) for run in runs], [len(run) for run in runs])
     if task.language == "python":
         whole = [
             is_python(task.prompts[number // task.samples] + text, ended=len(ids) < task.max_new_tokens)
             for number, (text, ids) in enumerate(texts)
         ]
-        metrics["parses"] = proportion(sum(whole), len(whole))
+        metrics["parses"] = proportion_interval(sum(whole), len(whole))
     return metrics
 
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gpt_lightning.model import GPT
-from gpt_lightning.model.eval_mode import evaluating
+from gpt_lightning.model.eval_mode import eval_mode
 from gpt_lightning.model.loss_head import CHUNK_BYTES
 
 _HELD = 4  # times the tokens of a batch: of how many the cache may hold keys and values
@@ -55,15 +55,15 @@ class Score(NamedTuple):
     """Whether each scored id was the likeliest one."""
 
 
-class NotFinite(ValueError):
+class NonFiniteScoreError(ValueError):
     """The model gives no likelihoods, of whatever it is asked."""
 
 
-class TooLong(ValueError):
+class RequestTooLongError(ValueError):
     """More ids are to be scored than the model can see at once."""
 
 
-def window(request: Request, max_seq_len: int) -> Request:
+def truncate_to_context(request: Request, max_seq_len: int) -> Request:
     """The request as a model sees it: the oldest ids are left away where there are more than fit.
 
     Raises:
@@ -73,7 +73,7 @@ def window(request: Request, max_seq_len: int) -> Request:
     if cut <= 0:
         return request
     if request.first - cut < 1:
-        raise TooLong(
+        raise RequestTooLongError(
             f"{len(request.ids) - request.first} tokens are to be scored at once, and the model sees {max_seq_len}."
         )
     return replace(request, ids=request.ids[cut:], first=request.first - cut)
@@ -99,7 +99,7 @@ class _Unit(NamedTuple):
         return len(self.numbers) * (self.n_shared + self.n_own)
 
 
-def batches(requests: Sequence[Request], *, batch_tokens: int) -> list[list[int]]:
+def batch_requests(requests: Sequence[Request], *, batch_tokens: int) -> list[list[int]]:
     """Numbers of requests to be read together, the largest batch first: one that does not fit into memory fails at once.
 
     Args:
@@ -146,16 +146,16 @@ def _context(request: Request) -> bytes:
     return np.asarray(request.ids[: request.first], dtype=np.int64).tobytes()
 
 
-def score(model: GPT, requests: Sequence[Request]) -> list[Score]:
+def score_requests(model: GPT, requests: Sequence[Request]) -> list[Score]:
     """The scores of some requests, read as one batch, in their order.
 
     Raises:
         TooLong: a request is longer than the model can see; `window` cuts it.
         NotFinite: a likelihood is no number.
     """
-    nats, greedy = nats_of_ids(model, requests)
+    nats, greedy = token_losses(model, requests)
     if not np.isfinite(nats).all():
-        raise NotFinite("the model gives log-likelihoods that are no numbers: its weights are ruined.")
+        raise NonFiniteScoreError("the model gives log-likelihoods that are no numbers: its weights are ruined.")
     ends = np.cumsum([len(request.scored) for request in requests]).tolist()
     starts = [0, *ends[:-1]]
     return [
@@ -164,7 +164,7 @@ def score(model: GPT, requests: Sequence[Request]) -> list[Score]:
     ]
 
 
-def nats_of_ids(model: GPT, requests: Sequence[Request]) -> tuple[np.ndarray, np.ndarray]:
+def token_losses(model: GPT, requests: Sequence[Request]) -> tuple[np.ndarray, np.ndarray]:
     """Of every scored id of some requests, one after the other: its nats, and whether it was the likeliest.
 
     Returns:
@@ -173,7 +173,9 @@ def nats_of_ids(model: GPT, requests: Sequence[Request]) -> tuple[np.ndarray, np
     device = model.head.weight.device
     longest = max(len(request.ids) for request in requests) - 1
     if longest > model.config.max_seq_len:
-        raise TooLong(f"a request of {longest + 1} tokens is more than the model can see: {model.config.max_seq_len}.")
+        raise RequestTooLongError(
+            f"a request of {longest + 1} tokens is more than the model can see: {model.config.max_seq_len}."
+        )
     contexts = list(map(_context, requests))
     of_context = dict(zip(contexts, requests, strict=True))  # a request of each
     is_shared = len(of_context) < len(requests) and len({request.first for request in requests}) == 1
@@ -186,7 +188,7 @@ def nats_of_ids(model: GPT, requests: Sequence[Request]) -> tuple[np.ndarray, np
         scored[row, request.first - 1 - n_shared : n_ids - 1] = True if request.mask is None else request.mask
     token_ids = torch.from_numpy(ids).to(device)
     chosen = torch.from_numpy(scored).to(device)
-    with evaluating(model):
+    with eval_mode(model):
         cache = None
         if n_shared:
             shared = np.array([request.ids[:n_shared] for request in of_context.values()])

@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpt_lightning.evaluation.confidence_intervals import Estimate, proportion, ratio
-from gpt_lightning.evaluation.log_likelihood import Request, Score, TooLong, window
+from gpt_lightning.evaluation.confidence_intervals import Estimate, proportion_interval, ratio_interval
+from gpt_lightning.evaluation.log_likelihood import Request, RequestTooLongError, Score, truncate_to_context
 from gpt_lightning.tokenizer import Tokenizer
 
 
@@ -33,7 +33,7 @@ class Question:
     """Its place in the file it comes from."""
 
 
-class PutQuestion(NamedTuple):
+class EncodedQuestion(NamedTuple):
     """A question as a model reads it."""
 
     requests: list[Request]
@@ -44,7 +44,7 @@ class PutQuestion(NamedTuple):
     """Ids of its context that do not fit into the model's window, over all answers."""
 
 
-def put(question: Question, tokenizer: Tokenizer, *, protocol: str, max_seq_len: int) -> PutQuestion:
+def encode_question(question: Question, tokenizer: Tokenizer, *, protocol: str, max_seq_len: int) -> EncodedQuestion:
     """Encode a question as the protocol says.
 
     Raises:
@@ -55,11 +55,11 @@ def put(question: Question, tokenizer: Tokenizer, *, protocol: str, max_seq_len:
     encoded = [encode(tokenizer, question.context, answer) for answer in question.answers]
     whole = [Request([*context, *answer], len(context)) for context, answer, _ in encoded]
     try:
-        seen = [window(request, max_seq_len) for request in whole]
-    except TooLong as error:
-        raise TooLong(f"{question.where}: of an answer {error}") from error
+        seen = [truncate_to_context(request, max_seq_len) for request in whole]
+    except RequestTooLongError as error:
+        raise RequestTooLongError(f"{question.where}: of an answer {error}") from error
     n_cut = sum(len(a.ids) - len(b.ids) for a, b in zip(whole, seen, strict=True))
-    return PutQuestion(seen, len(encoded[question.gold].text.encode()), n_cut)
+    return EncodedQuestion(seen, len(encoded[question.gold].text.encode()), n_cut)
 
 
 class _Encoded(NamedTuple):
@@ -90,7 +90,7 @@ _ENCODINGS: Mapping[str, Callable[[Tokenizer, str, str], _Encoded]] = {
 PROTOCOLS = tuple(_ENCODINGS)
 
 
-class Verdict(NamedTuple):
+class QuestionScore(NamedTuple):
     """What came of a question."""
 
     chosen: dict[str, int]
@@ -100,7 +100,9 @@ class Verdict(NamedTuple):
     """Of the right answer."""
 
 
-def judge(question: Question, scores: Sequence[Score], n_tokens: Sequence[int], *, protocol: str) -> Verdict:
+def score_question(
+    question: Question, scores: Sequence[Score], n_tokens: Sequence[int], *, protocol: str
+) -> QuestionScore:
     """Which answer the model takes.
 
     Args:
@@ -109,7 +111,7 @@ def judge(question: Question, scores: Sequence[Score], n_tokens: Sequence[int], 
     """
     gold = question.gold
     if len(scores) == 1:
-        return Verdict({}, {"acc": scores[0].is_greedy}, scores[0].nats)
+        return QuestionScore({}, {"acc": scores[0].is_greedy}, scores[0].nats)
     likelihoods = -np.array([score.nats for score in scores])
     sizes: dict[str, Sequence[int]] = {"acc": [1] * len(scores)}
     if protocol == "completion":
@@ -118,10 +120,10 @@ def judge(question: Question, scores: Sequence[Score], n_tokens: Sequence[int], 
         sizes["acc_norm"] = [len(answer) for answer in question.answers]
         sizes["acc_bytes"] = [len(answer.encode()) for answer in question.answers]
     chosen = {metric: int(np.argmax(likelihoods / np.array(size, dtype=float))) for metric, size in sizes.items()}
-    return Verdict(chosen, {metric: answer == gold for metric, answer in chosen.items()}, scores[gold].nats)
+    return QuestionScore(chosen, {metric: answer == gold for metric, answer in chosen.items()}, scores[gold].nats)
 
 
-def summarise(verdicts: Sequence[Verdict], n_bytes: Sequence[int]) -> dict[str, Estimate]:
+def summarize_scores(verdicts: Sequence[QuestionScore], n_bytes: Sequence[int]) -> dict[str, Estimate]:
     """The figures of a task, by metric.
 
     `gold_bits_per_byte` is what the right answers cost, in bits, per UTF-8 byte of theirs: it moves long before accuracy does.
@@ -134,13 +136,13 @@ def summarise(verdicts: Sequence[Verdict], n_bytes: Sequence[int]) -> dict[str, 
         ValueError: there are none.
     """
     metrics = {
-        metric: proportion(sum(verdict.right[metric] for verdict in verdicts), len(verdicts))
+        metric: proportion_interval(sum(verdict.right[metric] for verdict in verdicts), len(verdicts))
         for metric in verdicts[0].right
     }
     nats = [verdict.nats for verdict in verdicts]
-    metrics["gold_bits_per_byte"] = ratio(np.array(nats) / math.log(2), n_bytes)
+    metrics["gold_bits_per_byte"] = ratio_interval(np.array(nats) / math.log(2), n_bytes)
     if not verdicts[0].chosen:
-        metrics["perplexity"] = ratio(nats, np.ones(len(nats))).through(exp)
+        metrics["perplexity"] = ratio_interval(nats, np.ones(len(nats))).through(exp)
     return metrics
 
 

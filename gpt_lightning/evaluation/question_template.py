@@ -14,11 +14,11 @@ from typing import Any
 from gpt_lightning.evaluation.multiple_choice import Question
 
 
-class BadQuestion(ValueError):
+class BadQuestionError(ValueError):
     """A record that has the fields of its task, and yet cannot be asked."""
 
 
-class OtherFields(ValueError):
+class MissingFieldError(ValueError):
     """A record that has not the fields of its task."""
 
 
@@ -78,39 +78,39 @@ class QuestionTemplate:
         )
         for number, answer in enumerate(answers):
             if not answer.strip():
-                raise BadQuestion(f"answer {number} is empty")
+                raise BadQuestionError(f"answer {number} is empty")
         for text in (context, *answers):
             if not text.isascii() and any("\ud800" <= sign <= "\udfff" for sign in text):
-                raise BadQuestion("it holds half a character")  # JSON can spell them, and no encoding of text can
+                raise BadQuestionError("it holds half a character")  # JSON can spell them, and no encoding of text can
         return Question(context, answers, self._gold(record, len(answers)), where)
 
     def _answers(self, record: Mapping[str, Any]) -> list[str]:
         if not isinstance(self.answers, str):
             return [_FORMATTER.vformat(template, (), record) for template in self.answers]
-        answers = field(record, self.answers)
+        answers = get_field(record, self.answers)
         if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
-            raise BadQuestion(f"{self.answers} holds no list of texts")
+            raise BadQuestionError(f"{self.answers} holds no list of texts")
         if len(answers) < 2:
-            raise BadQuestion(f"{self.answers} leaves nothing to choose")
+            raise BadQuestionError(f"{self.answers} leaves nothing to choose")
         return answers
 
     def _gold(self, record: Mapping[str, Any], n_answers: int) -> int:
         if isinstance(self.gold, int):
             return self.gold
-        said = field(record, self.gold)
+        said = get_field(record, self.gold)
         if self.labels is not None:
-            labels = field(record, self.labels)
+            labels = get_field(record, self.labels)
             if not isinstance(labels, list) or len(labels) != n_answers or labels.count(said) != 1:
-                raise BadQuestion(f"{self.gold} is {said!r}, and the {n_answers} answers are called {labels!r}")
+                raise BadQuestionError(f"{self.gold} is {said!r}, and the {n_answers} answers are called {labels!r}")
             return labels.index(said)
         is_number = type(said) is int or (isinstance(said, str) and said.isascii() and said.isdigit())
         gold = int(said) if is_number else -1
         if not 0 <= gold < n_answers:
-            raise BadQuestion(f"{self.gold} is {said!r}, and there are {n_answers} answers")
+            raise BadQuestionError(f"{self.gold} is {said!r}, and there are {n_answers} answers")
         return gold
 
 
-def field(record: Mapping[str, Any], name: str) -> Any:
+def get_field(record: Mapping[str, Any], name: str) -> Any:
     """A field of a record; `a.b` is the field b of its field a.
 
     Raises:
@@ -119,7 +119,7 @@ def field(record: Mapping[str, Any], name: str) -> Any:
     value: Any = record
     for part in name.split("."):
         if not isinstance(value, Mapping) or part not in value:
-            raise OtherFields(f"there is no field {name}; the fields are {', '.join(map(str, record))}")
+            raise MissingFieldError(f"there is no field {name}; the fields are {', '.join(map(str, record))}")
         value = value[part]
     return value
 
@@ -128,9 +128,9 @@ class _Formatter(string.Formatter):
     """Looks fields up in a record, and nothing else: no attribute of a value can be reached."""
 
     def get_field(self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, str]:
-        value = field(kwargs, field_name)
+        value = get_field(kwargs, field_name)
         if not isinstance(value, str):
-            raise BadQuestion(f"{field_name} is {value!r}, and no text")
+            raise BadQuestionError(f"{field_name} is {value!r}, and no text")
         return value, field_name
 
     def convert_field(self, value: Any, conversion: Any) -> Any:

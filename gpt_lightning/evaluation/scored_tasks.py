@@ -11,8 +11,8 @@ from gpt_lightning.evaluation import multiple_choice as q
 from gpt_lightning.evaluation import sliding_window_perplexity
 from gpt_lightning.evaluation.confidence_intervals import Estimate
 from gpt_lightning.evaluation.log_likelihood import Request, Score
-from gpt_lightning.evaluation.multiple_choice import Question, Verdict
-from gpt_lightning.evaluation.question_template import BadQuestion, OtherFields, QuestionTemplate
+from gpt_lightning.evaluation.multiple_choice import Question, QuestionScore
+from gpt_lightning.evaluation.question_template import BadQuestionError, MissingFieldError, QuestionTemplate
 from gpt_lightning.tokenizer import Tokenizer
 
 T = TypeVar("T")
@@ -40,14 +40,14 @@ class ScoredTask:
     """The share of examples that blind guessing gets right; None: there is nothing to choose from."""
 
 
-def spread(items: Sequence[T], limit: int | None) -> Sequence[T]:
+def sample_evenly(items: Sequence[T], limit: int | None) -> Sequence[T]:
     """`limit` of the items, evenly over all of them, so the same ones each time; None: all."""
     if limit is None or limit >= len(items):
         return items
     return [items[n * len(items) // limit] for n in range(limit)]
 
 
-def questions_in(
+def read_questions(
     rows: Iterable[tuple[str, Any]], template: QuestionTemplate, *, limit: int | None = None
 ) -> tuple[list[Question], list[str]]:
     """The questions that records ask, and why others ask none.
@@ -60,17 +60,17 @@ def questions_in(
         ValueError: a record is of another kind, or there is none that can be asked.
     """
     questions, left_out = [], []
-    for where, row in spread(list(rows), limit):
+    for where, row in sample_evenly(list(rows), limit):
         if not isinstance(row, Mapping):
             left_out.append(f"{where}: {row if isinstance(row, ValueError) else 'is no record with fields'}")
             continue
         try:
             questions.append(template.question(row, where))
-        except OtherFields as error:
+        except MissingFieldError as error:
             raise ValueError(
                 f"{where}: {error}. The task reads other records, or its template wants mending."
             ) from error
-        except BadQuestion as error:
+        except BadQuestionError as error:
             left_out.append(f"{where}: {error}")
     if not questions:
         raise ValueError(f"there is no question to be asked; {left_out[0] if left_out else 'there are no records'}.")
@@ -94,13 +94,13 @@ def question_task(
     """
     if protocol not in q.PROTOCOLS:
         raise ValueError(f"protocol is {protocol!r}: it must be {' or '.join(q.PROTOCOLS)}.")
-    put = [q.put(question, tokenizer, protocol=protocol, max_seq_len=max_seq_len) for question in questions]
+    put = [q.encode_question(question, tokenizer, protocol=protocol, max_seq_len=max_seq_len) for question in questions]
     requests = [request for one in put for request in one.requests]
     borders = [0, *accumulate(len(one.requests) for one in put)]
 
-    def verdicts(scores: Sequence[Score]) -> list[Verdict]:
+    def verdicts(scores: Sequence[Score]) -> list[QuestionScore]:
         return [
-            q.judge(question, scores[a:b], [len(r.scored) for r in requests[a:b]], protocol=protocol)
+            q.score_question(question, scores[a:b], [len(r.scored) for r in requests[a:b]], protocol=protocol)
             for question, (a, b) in zip(questions, pairwise(borders), strict=True)
         ]
 
@@ -118,7 +118,7 @@ def question_task(
         name=name,
         protocol=protocol,
         requests=requests,
-        figures=lambda scores: q.summarise(verdicts(scores), [one.n_bytes for one in put]),
+        figures=lambda scores: q.summarize_scores(verdicts(scores), [one.n_bytes for one in put]),
         examples=examples,
         data=data,
         left_out=left_out,
@@ -155,7 +155,7 @@ def text_task(
         name=name,
         protocol=protocol,
         requests=requests,
-        figures=lambda scores: sliding_window_perplexity.summarise(requests, scores, bytes_per_id),
+        figures=lambda scores: sliding_window_perplexity.summarize_perplexity(requests, scores, bytes_per_id),
         examples=examples,
         data=data,
         left_out=left_out,

@@ -13,12 +13,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from gpt_lightning.evaluation.confidence_intervals import Estimate, ratio
+from gpt_lightning.evaluation.confidence_intervals import Estimate, ratio_interval
 from gpt_lightning.evaluation.log_likelihood import Request, Score
 from gpt_lightning.evaluation.multiple_choice import exp
 
 
-def windows(n_tokens: int, *, max_seq_len: int, stride: int) -> Iterator[tuple[int, int, int]]:
+def sliding_windows(n_tokens: int, *, max_seq_len: int, stride: int) -> Iterator[tuple[int, int, int]]:
     """(start, first, stop) of each window of a stream: it reads the tokens [start, stop), and scores [first, stop).
 
     Together they score every token once.
@@ -34,7 +34,7 @@ def windows(n_tokens: int, *, max_seq_len: int, stride: int) -> Iterator[tuple[i
         first, stop = stop, min(stop + stride, n_tokens)
 
 
-def requests_of_text(ids: np.ndarray, *, max_seq_len: int, stride: int) -> list[Request]:
+def text_requests(ids: np.ndarray, *, max_seq_len: int, stride: int) -> list[Request]:
     """The windows of a stream.
 
     Args:
@@ -42,11 +42,13 @@ def requests_of_text(ids: np.ndarray, *, max_seq_len: int, stride: int) -> list[
     """
     return [
         Request(ids[start : stop + 1], first + 1 - start)
-        for start, first, stop in windows(len(ids) - 1, max_seq_len=max_seq_len, stride=stride)
+        for start, first, stop in sliding_windows(len(ids) - 1, max_seq_len=max_seq_len, stride=stride)
     ]
 
 
-def summarise(requests: Sequence[Request], scores: Sequence[Score], bytes_per_id: np.ndarray) -> dict[str, Estimate]:
+def summarize_perplexity(
+    requests: Sequence[Request], scores: Sequence[Score], bytes_per_id: np.ndarray
+) -> dict[str, Estimate]:
     """`perplexity`, exp of the mean nats a scored token, and `bits_per_byte`, with which other tokenizers compare.
 
     The windows are taken for independent examples; `n` counts them. Special tokens cost bits and spell no byte.
@@ -60,15 +62,15 @@ def summarise(requests: Sequence[Request], scores: Sequence[Score], bytes_per_id
     nats = np.array([score.nats for score in scores])
     n_tokens = [len(request.scored) for request in requests]
     n_bytes = [int(bytes_per_id[request.scored].sum()) for request in requests]
-    loss = ratio(nats, n_tokens)
+    loss = ratio_interval(nats, n_tokens)
     return {
         "loss": loss,
         "perplexity": loss.through(exp),
-        "bits_per_byte": ratio(nats / math.log(2), n_bytes),
+        "bits_per_byte": ratio_interval(nats / math.log(2), n_bytes),
     }
 
 
-def mean_of(estimates: Sequence[Estimate]) -> Estimate:
+def mean_over_sources(estimates: Sequence[Estimate]) -> Estimate:
     """The mean of independent figures, each weighed the same; `n` is their examples together."""
     value = sum(e.value for e in estimates) / len(estimates)
     half = math.sqrt(sum(((e.high - e.low) / 2) ** 2 for e in estimates)) / len(estimates)

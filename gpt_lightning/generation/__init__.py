@@ -4,13 +4,13 @@
 
     prompts --Reader--> KV cache, logits of the first new token --Drawing--> an id for each text, fed back as the next token
 
-Each prompt is read once into the cache, then each new token costs one forward pass over one token. `Decoding` makes these
+Each prompt is read once into the cache, then each new token costs one forward pass over one token. `EagerDecoding` makes these
 passes one by one. On CUDA, where a pass costs more to launch than to compute, `StaticDecoding` makes them of fixed shapes and
 repeats them as a CUDA graph. `generate` and `stream` choose by the model's device.
 """
 
-from gpt_lightning.generation.generate import generate, stream
+from gpt_lightning.generation.generate import generate, stream_text
 from gpt_lightning.generation.prompt_cache import window_start
 from gpt_lightning.generation.sampling import Sampling
 
-__all__ = ["Sampling", "generate", "stream", "window_start"]
+__all__ = ["Sampling", "generate", "stream_text", "window_start"]

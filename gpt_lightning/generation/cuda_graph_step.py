@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 _failed: list[torch.cuda.CUDAGraph] = []  # kept, because the allocator refers to a graph whose capture failed
 
 
-class GraphedStep:
+class CudaGraphStep:
     """Runs a step; on CUDA from the second time on as a CUDA graph.
 
     The step takes and gives nothing, reads and writes the same tensors each time, and never waits for the device. Its first

@@ -3,14 +3,14 @@
 import torch
 from torch import Tensor
 
-from gpt_lightning.generation.prompt_cache import Reader
-from gpt_lightning.generation.sampling import Drawing
+from gpt_lightning.generation.prompt_cache import CachedPrompts
+from gpt_lightning.generation.sampling import TokenSampler
 
 
-class Decoding:
+class EagerDecoding:
     """Continues texts by one token each at a time."""
 
-    def __init__(self, reader: Reader, drawing: Drawing) -> None:
+    def __init__(self, reader: CachedPrompts, drawing: TokenSampler) -> None:
         self._reader = reader
         self._drawing = drawing
         self._begun = False

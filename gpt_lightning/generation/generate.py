@@ -3,12 +3,12 @@
 import codecs
 from collections.abc import Iterable, Iterator, Sequence
 
-from gpt_lightning.generation.eager_decoding import Decoding
-from gpt_lightning.generation.prompt_cache import Reader
-from gpt_lightning.generation.sampling import Drawing, Sampling
+from gpt_lightning.generation.eager_decoding import EagerDecoding
+from gpt_lightning.generation.prompt_cache import CachedPrompts
+from gpt_lightning.generation.sampling import Sampling, TokenSampler
 from gpt_lightning.generation.static_decoding import StaticDecoding
 from gpt_lightning.model import GPT
-from gpt_lightning.model.eval_mode import evaluating
+from gpt_lightning.model.eval_mode import eval_mode
 from gpt_lightning.tokenizer import Tokenizer
 
 
@@ -40,7 +40,7 @@ def generate(
     return answers
 
 
-def stream(
+def stream_text(
     model: GPT,
     tokenizer: Tokenizer,
     prompt: Sequence[int],
@@ -79,20 +79,20 @@ def _generated(
     if not prompts:
         return
     vocab_size = model.config.vocab_size if vocab_size is None else min(vocab_size, model.config.vocab_size)
-    reader = Reader(model, prompts, max_new_tokens, vocab_size)
-    drawing = Drawing(sampling, prompts, vocab_size, reader.device)
-    decoding: Decoding | StaticDecoding = Decoding(reader, drawing)
+    reader = CachedPrompts(model, prompts, max_new_tokens, vocab_size)
+    drawing = TokenSampler(sampling, prompts, vocab_size, reader.device)
+    decoding: EagerDecoding | StaticDecoding = EagerDecoding(reader, drawing)
     if reader.device.type == "cuda":
         decoding = StaticDecoding(reader, drawing, max_new_tokens)
-    yield from continued(model, decoding, max_new_tokens, stop_ids)
+    yield from generate_batch(model, decoding, max_new_tokens, stop_ids)
 
 
-def continued(
-    model: GPT, decoding: Decoding | StaticDecoding, max_new_tokens: int, stop_ids: Sequence[int]
+def generate_batch(
+    model: GPT, decoding: EagerDecoding | StaticDecoding, max_new_tokens: int, stop_ids: Sequence[int]
 ) -> Iterator[tuple[int, int]]:
     """(text's number, its next id), as they arise, until each text has a stop id or max_new_tokens."""
     for _ in range(max_new_tokens):
-        with evaluating(model):  # and nothing is yielded inside
+        with eval_mode(model):  # and nothing is yielded inside
             chosen = decoding.next_ids()
         ended = {row for row, token_id in chosen.items() if token_id in stop_ids}
         for row, token_id in chosen.items():

@@ -43,7 +43,7 @@ class Sampling:
             raise ValueError(f"repetition_penalty is {self.repetition_penalty}: it must be above 0; 1 means none.")
 
 
-class Drawing:
+class TokenSampler:
     """Draws one id per text, each from random numbers of its own.
 
     Args:

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gpt_lightning.generation.cuda_graph_step import GraphedStep
-from gpt_lightning.generation.prompt_cache import Reader
-from gpt_lightning.generation.sampling import Drawing
+from gpt_lightning.generation.cuda_graph_step import CudaGraphStep
+from gpt_lightning.generation.prompt_cache import CachedPrompts
+from gpt_lightning.generation.sampling import TokenSampler
 from gpt_lightning.model.kv_cache import StaticCache
 
 BUCKET = 256
@@ -42,20 +42,20 @@ class _Launched(NamedTuple):
 
 
 class StaticDecoding:
-    """Continues texts by one token each at a time, with the ids of `Decoding`.
+    """Continues texts by one token each at a time, with the ids of `EagerDecoding`.
 
     Args:
         max_new_tokens: no step is launched beyond them.
     """
 
-    def __init__(self, reader: Reader, drawing: Drawing, max_new_tokens: int) -> None:
+    def __init__(self, reader: CachedPrompts, drawing: TokenSampler, max_new_tokens: int) -> None:
         self._reader = reader
         self._drawing = drawing
         self._to_launch = max_new_tokens
         self._going = set(reader.rows)
         self._launched: deque[_Launched] = deque()
         self._state: _State | None = None
-        self._step = GraphedStep(reader.device)
+        self._step = CudaGraphStep(reader.device)
 
     def next_ids(self) -> dict[int, int]:
         """The next id of every text, by the text's number."""

@@ -18,13 +18,13 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from gpt_lightning.console import Console, visible
-from gpt_lightning.loggers.jsonl_file import LineFile
+from gpt_lightning.console import Console, escape_control_characters
+from gpt_lightning.loggers.jsonl_file import JsonlFile
 
 _RULE = 60  # characters
 
 
-class Terminal:
+class ConsoleLogger:
     """Lines for the terminal and the run's log file; a progress bar below them when it really is a terminal.
 
     In a pipe, a file or a notebook the lines are plain, whatever the environment asks for.
@@ -34,7 +34,7 @@ class Terminal:
     """
 
     def __init__(self, log_file: Path) -> None:
-        self._log_file = LineFile(log_file)
+        self._log_file = JsonlFile(log_file)
         at_terminal = sys.stdout is not None and sys.stdout.isatty()
         self._console = Console(soft_wrap=True, force_terminal=at_terminal, force_jupyter=False)
         self._progress: Progress | None = None
@@ -42,14 +42,14 @@ class Terminal:
         self._cannot_write: dict[str, str | None] = {}
 
     @classmethod
-    def of(cls, trainer: Any) -> "Terminal":
+    def of(cls, trainer: Any) -> "ConsoleLogger":
         """The run's one terminal, held by its RunLog."""
         return next(callback.terminal for callback in trainer.callbacks if hasattr(callback, "terminal"))
 
     @rank_zero_only
     def note(self, text: str, *, style: str = "dim") -> None:
         """A line of its own, its control characters visible. Neither a full disk nor a terminal that has gone stops a run."""
-        text = visible(text)
+        text = escape_control_characters(text)
         self._log_file.append(f"[{time.strftime('%Y-%m-%d %H:%M:%S')}] {text}")
         with suppress(OSError):
             self._console.print(Text(text, style=style))

@@ -9,14 +9,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from gpt_lightning.durable_files import sync
+from gpt_lightning.durable_files import sync_file
 
 _BLOCK = 1 << 22  # bytes read at once
 _STEP = re.compile(rb'"step": (\d{1,18})[,}]')
 _ROW = re.compile(rb'\{"step": (\d{1,18})(?:, "[^{}\0]*)?\}\n?')
 
 
-class LineFile:
+class JsonlFile:
     """Adds lines to a file. One that cannot be written waits in memory, and is written before the next.
 
     Args:
@@ -48,7 +48,7 @@ class LineFile:
             raise failure
         if self.path.exists():
             with self.path.open("ab") as file:
-                sync(file)
+                sync_file(file)
 
     def cut_back(self, *, step: int) -> int:
         """Drop the rows after `step`, and a torn last line: the run goes on from there and will write them again.
@@ -66,7 +66,7 @@ class LineFile:
             file.seek(max(0, end - 1))
             if kept and kept[-1].stop == end and file.read(1) == b"\n":  # nothing else lies before it
                 file.truncate(end)
-                sync(file)
+                sync_file(file)
                 return lost
         self._keep_alone(kept)
         return lost
@@ -78,7 +78,7 @@ class LineFile:
                 file.seek(part.start)
                 content = file.read(len(part))
                 kept.write(content if content.endswith(b"\n") else content + b"\n")  # the last may lack its end alone
-            sync(kept)
+            sync_file(kept)
         temporary.replace(self.path)
 
     def _write(self) -> OSError | None:

@@ -7,12 +7,12 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from gpt_lightning.loggers.jsonl_file import LineFile
+from gpt_lightning.loggers.jsonl_file import JsonlFile
 
 _OF_LIGHTNING = ("step", "epoch")  # which it adds to metrics: a run has one epoch, and a row its own step
 
 
-class MetricsFile(Logger):
+class JsonlMetrics(Logger):
     """Gathers what is logged while a step is made into one line, written when the step is over.
 
     Callbacks of Lightning's and of users count steps in ways of their own: all that is logged belongs to the step being made.
@@ -24,7 +24,7 @@ class MetricsFile(Logger):
 
     def __init__(self, path: Path, *, done: int = 0) -> None:
         super().__init__()
-        self.lines = LineFile(path)
+        self.lines = JsonlFile(path)
         self.row: dict[str, float] = {}
         """What is known so far of the step being made, or just done."""
         self.step = done + 1
@@ -44,7 +44,7 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        self.row |= {"step": self.step} | metrics_alone(metrics)
+        self.row |= {"step": self.step} | metrics_logger_only(metrics)
 
     @rank_zero_only
     def save(self) -> None:
@@ -58,7 +58,7 @@ class MetricsFile(Logger):
         return failure
 
 
-def metrics_alone(metrics: Mapping[str, Any]) -> dict[str, float]:
+def metrics_logger_only(metrics: Mapping[str, Any]) -> dict[str, float]:
     """As plain numbers, without what Lightning adds."""
     return {
         key: value.item() if hasattr(value, "item") else value

@@ -13,9 +13,9 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from gpt_lightning.console import visible
-from gpt_lightning.loggers.console_logger import Terminal
-from gpt_lightning.loggers.jsonl_metrics import MetricsFile, metrics_alone
+from gpt_lightning.console import escape_control_characters
+from gpt_lightning.loggers.console_logger import ConsoleLogger
+from gpt_lightning.loggers.jsonl_metrics import JsonlMetrics, metrics_logger_only
 
 _ROW, _TEMPORARY = "events.out.tfevents.0.hparams", ".hparams.tmp"
 
@@ -26,7 +26,7 @@ class TensorBoard(TensorBoardLogger):
     The thread that writes them ends at its first failure, so there is no second try; metrics.jsonl has everything.
     """
 
-    def __init__(self, *args: Any, terminal: Terminal, metrics_file: MetricsFile, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, terminal: ConsoleLogger, metrics_file: JsonlMetrics, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._terminal = terminal
         self._metrics_file = metrics_file  # which knows the step
@@ -54,7 +54,10 @@ class TensorBoard(TensorBoardLogger):
             settings: what the run was trained with.
             curves: the metrics that the row shows, and the name of each there; it shows the first five names of the alphabet.
         """
-        texts = {key: visible(value) if isinstance(value, str) else value for key, value in settings.items()}
+        texts = {
+            key: escape_control_characters(value) if isinstance(value, str) else value
+            for key, value in settings.items()
+        }
         _, session, _ = hparams(texts, {})
         folder = Path(self.log_dir) / "result"
 
@@ -110,7 +113,7 @@ class TensorBoard(TensorBoardLogger):
         """Each metric as a scalar. (Lightning's own hides why one could not be written.)"""
 
         def add() -> None:
-            for key, value in metrics_alone(metrics).items():
+            for key, value in metrics_logger_only(metrics).items():
                 self.experiment.add_scalar(key, value, self._metrics_file.step)
                 if self._results and key in self._curves:
                     self._results.add_scalar(self._curves[key], value, self._metrics_file.step)

@@ -6,12 +6,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gpt_lightning.model.attention_backends import Backend
-from gpt_lightning.model.cpu_linear import Linear
+from gpt_lightning.model.cpu_linear import FastLinear
 from gpt_lightning.model.kv_cache import LayerCache
 from gpt_lightning.model.positions import Rotation, rotate
 
 
-class Pass(NamedTuple):
+class AttentionContext(NamedTuple):
     """What all blocks share in one forward pass."""
 
     backend: Backend
@@ -32,11 +32,13 @@ class CausalSelfAttention(nn.Module):
         # RMS norm without gains: a head's queries and keys keep their directions, and scores stay below sqrt(d_head)
         self.qk_norm = _rms_norm if qk_norm else nn.Identity()
         d_head = d_model // n_heads
-        self.qkv = Linear(d_model, (n_heads + 2 * n_kv_heads) * d_head, bias=bias)  # rows: q, k, v, each head by head
+        self.qkv = FastLinear(
+            d_model, (n_heads + 2 * n_kv_heads) * d_head, bias=bias
+        )  # rows: q, k, v, each head by head
         self.qkv.stacked = (n_heads * d_head, n_kv_heads * d_head, n_kv_heads * d_head)
-        self.out = Linear(d_model, d_model, bias=bias)
+        self.out = FastLinear(d_model, d_model, bias=bias)
 
-    def forward(self, x: Tensor, shared: Pass, cache: LayerCache | None = None) -> Tensor:
+    def forward(self, x: Tensor, shared: AttentionContext, cache: LayerCache | None = None) -> Tensor:
         batch, time, d_model = x.shape
         qkv = self.qkv(x).view(batch, time, self.n_heads + 2 * self.n_kv_heads, d_model // self.n_heads)
         qk, v = qkv.split([self.n_heads + self.n_kv_heads, self.n_kv_heads], dim=2)  # (batch, time, heads, d_head)

@@ -1,8 +1,8 @@
 """The ways to compute attention.
 
 Queries are (batch, time, heads, d_head); keys and values (batch, keys, kv_heads, d_head), where each kv head serves
-heads / kv_heads consecutive query heads. What a query may see is a `View`. A backend first turns the view into what its kernel
-wants (`plan`, once for all layers), then attends layer by layer. `attention_choice.py` says which backend runs where.
+heads / kv_heads consecutive query heads. `AttentionMask` says which keys a query sees. A backend first turns the mask into what
+its kernel wants (`plan`, once for all layers), then attends layer by layer. `attention_choice.py` says which backend runs where.
 
 * `manual` writes everything out and is the oracle of the others.
 * `sdpa` is torch's scaled_dot_product_attention, which picks a kernel by rules of its own.
@@ -28,13 +28,13 @@ from gpt_lightning.model.attention_flash import (
     plan_documents,
     plan_flash,
 )
-from gpt_lightning.model.attention_mask import View
+from gpt_lightning.model.attention_mask import AttentionMask
 
 
 class Backend(NamedTuple):
     """`plan(view, device)` and `attend(q, k, v, plan, dropout)`, which gives (batch, time, heads, d_head)."""
 
-    plan: Callable[[View, torch.device], Any]
+    plan: Callable[[AttentionMask, torch.device], Any]
     attend: Callable[[Tensor, Tensor, Tensor, Any, float], Tensor]
 
 
@@ -61,7 +61,7 @@ class _SdpaPlan(NamedTuple):
     """For the flash kernel."""
 
 
-def _plan_sdpa(view: View, device: torch.device) -> _SdpaPlan:
+def _plan_sdpa(view: AttentionMask, device: torch.device) -> _SdpaPlan:
     if view.first is None and view.last is None:
         if view.n_queries == view.n_keys:
             return _SdpaPlan(is_causal=True)
@@ -70,7 +70,7 @@ def _plan_sdpa(view: View, device: torch.device) -> _SdpaPlan:
     return _SdpaPlan(view.mask(device))  # torch's is_causal would align the mask with the first key, not with the last
 
 
-def _plan_sdpa_flash(view: View, device: torch.device) -> _SdpaPlan:
+def _plan_sdpa_flash(view: AttentionMask, device: torch.device) -> _SdpaPlan:
     return _SdpaPlan(documents=plan_documents(view)) if view.has_documents else _plan_sdpa(view, device)
 
 
@@ -104,7 +104,7 @@ def _groups_queries(q: Tensor, mask: Tensor | None, kernel: SDPBackend | None) -
 
 
 BACKENDS = {
-    "manual": Backend(View.mask, _manual),
+    "manual": Backend(AttentionMask.mask, _manual),
     "sdpa": Backend(_plan_sdpa, _sdpa),
     "sdpa_flash": Backend(_plan_sdpa_flash, partial(_sdpa, kernel=SDPBackend.FLASH_ATTENTION)),
     "sdpa_cudnn": Backend(_plan_sdpa, partial(_sdpa, kernel=SDPBackend.CUDNN_ATTENTION)),

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gpt_lightning.model.attention_mask import View
+from gpt_lightning.model.attention_mask import AttentionMask
 
 
 class FlashPlan(NamedTuple):
@@ -20,10 +20,10 @@ class FlashPlan(NamedTuple):
     """(batch,) int32, where they begin; None: at the first."""
 
 
-def plan_flash(view: View, device: torch.device) -> FlashPlan:
+def plan_flash(view: AttentionMask, device: torch.device) -> FlashPlan:
     """What the package needs to know of a view."""
     if view.has_documents:
-        return FlashPlan(borders=find_borders(view))
+        return FlashPlan(borders=find_document_borders(view))
     key_counts = None if view.last is None else (view.last[:, -1] + 1).int()
     if view.first is None:
         return FlashPlan(key_counts=key_counts)
@@ -32,7 +32,7 @@ def plan_flash(view: View, device: torch.device) -> FlashPlan:
     return FlashPlan(key_counts=key_counts, key_starts=view.first[:, 0].int())
 
 
-def find_borders(view: View) -> Tensor:
+def find_document_borders(view: AttentionMask) -> Tensor:
     """Borders of a view's documents. Where the loader has not found them already, the device is waited for."""
     if view.borders is not None:
         return view.borders
@@ -78,12 +78,12 @@ class DocumentsPlan(NamedTuple):
     """torch 2.11 groups queries unasked, later ones want to be asked."""
 
 
-def plan_documents(view: View) -> DocumentsPlan:
+def plan_documents(view: AttentionMask) -> DocumentsPlan:
     """Of a view that has documents."""
     from torch.nn.attention.varlen import varlen_attn
 
     asks = "enable_gqa" in inspect.signature(varlen_attn).parameters
-    return DocumentsPlan(find_borders(view), {"enable_gqa": True} if asks else {})
+    return DocumentsPlan(find_document_borders(view), {"enable_gqa": True} if asks else {})
 
 
 def attend_documents(q: Tensor, k: Tensor, v: Tensor, plan: DocumentsPlan) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-class View(NamedTuple):
+class AttentionMask(NamedTuple):
     """The keys that each query sees: from `first` to `last`, both included."""
 
     n_queries: int

@@ -10,7 +10,7 @@ from functools import cache
 
 import torch
 
-from gpt_lightning.model.attention_mask import View
+from gpt_lightning.model.attention_mask import AttentionMask
 
 _AUTO_ON_CUDA = ("flash", "sdpa_flash", "sdpa_efficient")  # in this order, the first that can run
 _HALF = (torch.float16, torch.bfloat16)
@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 
 def choose_backend(
-    wanted: str, device: torch.device, dtype: torch.dtype, d_head: int, view: View, *, dropout: float = 0.0
+    wanted: str, device: torch.device, dtype: torch.dtype, d_head: int, view: AttentionMask, *, dropout: float = 0.0
 ) -> tuple[str, str]:
     """(name of the backend for such queries, why).
 
@@ -49,7 +49,7 @@ def choose_backend(
 
 
 def backend_obstacle(
-    name: str, device: torch.device, dtype: torch.dtype, d_head: int, view: View, *, dropout: float = 0.0
+    name: str, device: torch.device, dtype: torch.dtype, d_head: int, view: AttentionMask, *, dropout: float = 0.0
 ) -> str | None:
     """Why a backend cannot compute such attention, as a clause; None: it can."""
     if name in ("manual", "sdpa"):
@@ -88,7 +88,7 @@ def _misalignment(dtype: torch.dtype, d_head: int) -> str | None:
     )
 
 
-def _view_obstacle(name: str, view: View, dropout: float) -> str | None:
+def _view_obstacle(name: str, view: AttentionMask, dropout: float) -> str | None:
     if name == "sdpa_flash" and view.has_documents and dropout:
         return "sdpa_flash has no dropout where documents are kept apart"
     if name == "sdpa_flash" and view.needs_mask:

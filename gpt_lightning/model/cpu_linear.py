@@ -17,7 +17,7 @@ FEW = range(4, 17)  # rows with which oneDNN is faster than MKL on Intel's CPUs 
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()
 
 
-class Linear(nn.Linear):
+class FastLinear(nn.Linear):
     """torch's linear layer; where nobody records, casts or compiles the product, it computes by `fast_linear`."""
 
     stacked: tuple[int, ...] = ()

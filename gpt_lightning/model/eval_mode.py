@@ -8,7 +8,7 @@ from torch import nn
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
     """Without dropout or gradients, and uncompiled: compiled blocks would be compiled anew for each length."""
     was_training = model.training
     if was_training:

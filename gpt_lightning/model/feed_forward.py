@@ -6,7 +6,7 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gpt_lightning.model.cpu_linear import Linear
+from gpt_lightning.model.cpu_linear import FastLinear
 
 
 class FeedForward(nn.Module):
@@ -14,8 +14,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, d_model: int, d_ff: int, *, bias: bool, activation: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self.up = Linear(d_model, d_ff, bias=bias)
-        self.out = Linear(d_ff, d_model, bias=bias)
+        self.up = FastLinear(d_model, d_ff, bias=bias)
+        self.out = FastLinear(d_ff, d_model, bias=bias)
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
@@ -27,9 +27,9 @@ class SwiGLUFeedForward(nn.Module):
 
     def __init__(self, d_model: int, d_ff: int, *, bias: bool) -> None:
         super().__init__()
-        self.gate_up = Linear(d_model, 2 * d_ff, bias=bias)  # the gate's rows first
+        self.gate_up = FastLinear(d_model, 2 * d_ff, bias=bias)  # the gate's rows first
         self.gate_up.stacked = (d_ff, d_ff)
-        self.out = Linear(d_ff, d_model, bias=bias)
+        self.out = FastLinear(d_ff, d_model, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         gate, up = self.gate_up(x).chunk(2, dim=-1)

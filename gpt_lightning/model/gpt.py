@@ -16,15 +16,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from gpt_lightning.model.attention import CausalSelfAttention, Pass
+from gpt_lightning.model.attention import AttentionContext, CausalSelfAttention
 from gpt_lightning.model.attention_backends import BACKENDS
-from gpt_lightning.model.attention_mask import View
+from gpt_lightning.model.attention_mask import AttentionMask
 from gpt_lightning.model.attention_selection import choose_backend
 from gpt_lightning.model.config import GPTConfig
-from gpt_lightning.model.cpu_linear import Linear, working_dtype
+from gpt_lightning.model.cpu_linear import FastLinear, working_dtype
 from gpt_lightning.model.feed_forward import FEED_FORWARDS
 from gpt_lightning.model.kv_cache import KVCache, LayerCache, document_starts
-from gpt_lightning.model.loss_head import LossSum, cross_entropy_sum
+from gpt_lightning.model.loss_head import SummedLoss, cross_entropy_sum
 from gpt_lightning.model.norms import NORMS
 from gpt_lightning.model.positions import POSITIONS
 
@@ -49,7 +49,7 @@ class Block(nn.Module):
         self.feed_forward = FEED_FORWARDS[config.feed_forward](config.d_model, config.d_ff, bias=config.bias)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, shared: Pass, cache: LayerCache | None = None) -> Tensor:
+    def forward(self, x: Tensor, shared: AttentionContext, cache: LayerCache | None = None) -> Tensor:
         x = x + self.dropout(self.attention(self.norm_attention(x), shared, cache))
         return x + self.dropout(self.feed_forward(self.norm_feed_forward(x)))
 
@@ -72,7 +72,7 @@ class GPT(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.norm = NORMS[config.norm](config.d_model, bias=config.bias)
-        self.head = Linear(config.d_model, config.vocab_size, bias=False)
+        self.head = FastLinear(config.d_model, config.vocab_size, bias=False)
         if config.tie_embeddings:
             self.head.weight = self.embedding.weight
         self._eot_id = None if config.attend_across_documents else config.eot_id
@@ -89,14 +89,14 @@ class GPT(nn.Module):
 
     def loss_sum(
         self, token_ids: Tensor, targets: Tensor, mask: Tensor | None = None, borders: Tensor | None = None
-    ) -> LossSum:
+    ) -> SummedLoss:
         """Sums over the loss-bearing tokens: the training objective, and the nats alone.
 
         Args:
             token_ids: (batch, time) int64.
             targets: (batch, time) int64, the token after each.
             mask: (batch, time) bool, whether a target bears loss; None: all do.
-            borders: (documents + 1,) int32, see `View`; only where documents do not see each other, and None there as well.
+            borders: (documents + 1,) int32, see `AttentionMask`; None, or documents that do not see each other.
         """
         return cross_entropy_sum(
             self.hidden(token_ids, borders=borders).flatten(0, 1),
@@ -124,7 +124,7 @@ class GPT(nn.Module):
             self.config.attention, x.device, working_dtype(x), self.config.d_head, view, dropout=dropout
         )
         backend = BACKENDS[name]
-        shared = Pass(backend, backend.plan(view, x.device), self.positions.rotation(at))
+        shared = AttentionContext(backend, backend.plan(view, x.device), self.positions.rotation(at))
         again = self.recompute and cache is None and torch.is_grad_enabled()
         for number, block in enumerate(self.blocks):
             if again:
@@ -157,14 +157,14 @@ class GPT(nn.Module):
         """Parameters, a tied one counted once."""
         return sum(p.numel() for p in self.parameters())
 
-    def _place(self, token_ids: Tensor, borders: Tensor | None) -> tuple[slice, View]:
+    def _place(self, token_ids: Tensor, borders: Tensor | None) -> tuple[slice, AttentionMask]:
         """Positions of whole sequences, and what their tokens see."""
         time = token_ids.shape[1]
         if self._eot_id is None:
-            return slice(0, time), View(time, time)
+            return slice(0, time), AttentionMask(time, time)
         positions = torch.arange(time, device=token_ids.device)
         first = document_starts(token_ids, positions, self._eot_id, torch.zeros_like(token_ids[:, :1]))
-        return slice(0, time), View(time, time, first=first, borders=borders)
+        return slice(0, time), AttentionMask(time, time, first=first, borders=borders)
 
     @torch.no_grad()
     def _initialise(self) -> None:

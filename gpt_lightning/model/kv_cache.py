@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gpt_lightning.model.attention_mask import View
+from gpt_lightning.model.attention_mask import AttentionMask
 
 
 class LayerCache(NamedTuple):
@@ -61,7 +61,7 @@ class KVCache:
         self.lengths, self.document_starts = self.lengths[rows], self.document_starts[rows]
         self.rows = torch.arange(len(rows), device=self.keys.device)[:, None]
 
-    def place(self, token_ids: Tensor, eot_id: int | None) -> tuple[slice | Tensor, View]:
+    def place(self, token_ids: Tensor, eot_id: int | None) -> tuple[slice | Tensor, AttentionMask]:
         """Positions for the next (batch, time) tokens and what they see; the tokens count as read from here on.
 
         Args:
@@ -76,11 +76,11 @@ class KVCache:
             at = last = (self.lengths[:, None] + torch.arange(time)).to(token_ids.device)
         self.lengths += time
         if eot_id is None:
-            return at, View(time, n_keys, last=last)
+            return at, AttentionMask(time, n_keys, last=last)
         positions = last if last is not None else torch.arange(lengths[0], n_keys, device=token_ids.device)
         first = document_starts(token_ids, positions, eot_id, self.document_starts[:, None])
         self.document_starts.copy_(first[:, -1])
-        return at, View(time, n_keys, first=first, last=last)
+        return at, AttentionMask(time, n_keys, first=first, last=last)
 
     def layer(self, number: int, at: slice | Tensor, n_keys: int) -> LayerCache:
         """The part of layer `number`, for tokens that come at `at` and make `n_keys` keys in all."""
@@ -106,15 +106,15 @@ class StaticCache(KVCache):
         """The same for every pass."""
         return self.n_keys
 
-    def place(self, token_ids: Tensor, eot_id: int | None) -> tuple[Tensor, View]:
+    def place(self, token_ids: Tensor, eot_id: int | None) -> tuple[Tensor, AttentionMask]:
         """As `KVCache.place`, without a value that the host would have to know."""
         at = self.lengths[:, None].clone()
         self.lengths += 1
         if eot_id is None:
-            return at, View(1, self.n_keys, last=at)
+            return at, AttentionMask(1, self.n_keys, last=at)
         first = document_starts(token_ids, at, eot_id, self.document_starts[:, None])
         self.document_starts.copy_(first[:, -1])
-        return at, View(1, self.n_keys, first=first, last=at)
+        return at, AttentionMask(1, self.n_keys, first=first, last=at)
 
 
 def document_starts(token_ids: Tensor, positions: Tensor, eot_id: int, before: Tensor) -> Tensor:

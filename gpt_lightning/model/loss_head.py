@@ -19,7 +19,7 @@ CHUNK_TOKENS = 1024  # at most on a CPU, so that their sum does not leave the ra
 BLOCK = 2**20  # numbers that are worked on at a time on a CPU, so that they stay in its cache
 
 
-class LossSum(NamedTuple):
+class SummedLoss(NamedTuple):
     """Sums over the loss-bearing tokens, each a scalar; and what they are sums of."""
 
     objective: Tensor
@@ -39,7 +39,7 @@ def cross_entropy_sum(
     soft_cap: float | None = None,
     z_loss: float = 0.0,
     kernel: str = "auto",
-) -> LossSum:
+) -> SummedLoss:
     """Cross-entropy of `x @ weight.T` with `targets`, summed.
 
     Args:
@@ -53,7 +53,7 @@ def cross_entropy_sum(
     """
     if not torch.is_grad_enabled():
         x, weight = x.detach(), weight.detach()  # so that no gradient is formed for nobody
-    return LossSum(*_CrossEntropySum.apply(x, weight, targets, mask, soft_cap, z_loss, kernel, working_dtype(x)))
+    return SummedLoss(*_CrossEntropySum.apply(x, weight, targets, mask, soft_cap, z_loss, kernel, working_dtype(x)))
 
 
 class _CrossEntropySum(torch.autograd.Function):

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gpt_lightning.model.triton_check import triton_obstacle
+from gpt_lightning.model.triton_check import why_triton_is_unavailable
 
 LossKernel = Callable[[Tensor, Tensor, Tensor | None, float | None, float, bool], tuple[Tensor, Tensor]]
 
@@ -83,7 +83,7 @@ def choose_loss_kernel(wanted: str, device: torch.device) -> tuple[str, str]:
     """
     if wanted not in LOSS_KERNEL_CHOICES:
         raise ValueError(f"trainer.loss_kernel is {wanted!r}: it must be one of {', '.join(LOSS_KERNEL_CHOICES)}.")
-    obstacle = triton_obstacle(device)
+    obstacle = why_triton_is_unavailable(device)
     if wanted == "triton" and obstacle:
         raise ValueError(f"trainer.loss_kernel=triton cannot run: {obstacle}. Take trainer.loss_kernel=auto or torch.")
     if wanted != "auto":

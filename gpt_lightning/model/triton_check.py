@@ -13,7 +13,7 @@ _OLDEST = (7, 0)  # compute capability
 
 
 @cache
-def triton_obstacle(device: torch.device | str) -> str | None:
+def why_triton_is_unavailable(device: torch.device | str) -> str | None:
     """Why Triton cannot compile for this device, and what to install, as a clause; None: it can.
 
     Triton compiles its launchers as C extensions of Python, so it needs a C compiler and Python's headers at run time.

@@ -6,16 +6,16 @@ The optimizers are torch's and bitsandbytes'; `MuonAdamW` is two of torch's as o
 from gpt_lightning.optim.muon import MuonAdamW
 from gpt_lightning.optim.parameter_groups import apply_multipliers, parameter_groups
 from gpt_lightning.optim.schedules import learning_rate_schedule
-from gpt_lightning.optim.spike_detector import Spikes
-from gpt_lightning.optim.step_counters import place_step_counts
-from gpt_lightning.optim.trial_step import try_step
+from gpt_lightning.optim.spike_detector import SpikeDetector
+from gpt_lightning.optim.step_counters import place_step_counters
+from gpt_lightning.optim.trial_step import try_optimizer_step
 
 __all__ = [
     "MuonAdamW",
-    "Spikes",
+    "SpikeDetector",
     "apply_multipliers",
     "learning_rate_schedule",
     "parameter_groups",
-    "place_step_counts",
-    "try_step",
+    "place_step_counters",
+    "try_optimizer_step",
 ]

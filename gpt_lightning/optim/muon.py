@@ -13,8 +13,8 @@ from torch.distributed import ProcessGroup
 from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Muon, Optimizer
 
-from gpt_lightning.optim.newton_schulz import orthogonalise
-from gpt_lightning.optim.sharded_matrices import apply_to_whole
+from gpt_lightning.optim.newton_schulz import orthogonalize
+from gpt_lightning.optim.sharded_matrices import apply_to_full_matrices
 
 BATCH = 2**25
 """Numbers of the matrices that a rank orthogonalises at a time. More cost memory, and fewer launches of kernels."""
@@ -149,8 +149,8 @@ def _update(batch: list[_Matrix], group: dict[str, Any]) -> None:
     weights, gradients, momenta, n_rows, (ranks, *_) = (list(column) for column in zip(*batch, strict=True))
     torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
     updates = _cast(list(torch._foreach_lerp(gradients, momenta, group["momentum"])), torch.bfloat16)
-    function = partial(orthogonalise, coefficients=group["ns_coefficients"], steps=group["ns_steps"], eps=group["eps"])
-    updates = function(updates) if ranks is None else apply_to_whole(function, updates, n_rows, ranks)
+    function = partial(orthogonalize, coefficients=group["ns_coefficients"], steps=group["ns_steps"], eps=group["eps"])
+    updates = function(updates) if ranks is None else apply_to_full_matrices(function, updates, n_rows, ranks)
     torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
     # converted first: torch adds tensors of unequal types one by one
     lr = group["lr"] * 0.2 * math.sqrt(batch[0].shape[1])

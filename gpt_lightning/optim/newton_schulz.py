@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def orthogonalise(
+def orthogonalize(
     matrices: Sequence[Tensor], *, coefficients: tuple[float, float, float], steps: int, eps: float
 ) -> list[Tensor]:
     """The iterations of torch.optim.Muon, for all matrices in the same batched products.

@@ -10,7 +10,7 @@ Function = Callable[[list[Tensor]], list[Tensor]]
 """Whole matrices -> a matrix of the same shape and dtype for each."""
 
 
-def apply_to_whole(
+def apply_to_full_matrices(
     function: Function, parts: Sequence[Tensor], n_rows: Sequence[Sequence[int]], ranks: ProcessGroup
 ) -> list[Tensor]:
     """This rank's rows of `function(matrices)`. Each rank calls it for its share of the matrices.

@@ -6,7 +6,7 @@ from math import fsum, sqrt
 WINDOW, SIGMAS = 128, 6.0
 
 
-class Spikes:
+class SpikeDetector:
     """Remembers the losses and gradient norms of the last 128 steps and says which stand out, as OLMo's SkipStepOptimizer does.
 
     Steps that stand out are remembered like the others: a loss that has risen for good, as where another mix of sources begins,

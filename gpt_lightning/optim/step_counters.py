@@ -4,7 +4,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 
-def place_step_counts(optimizer: Optimizer) -> None:
+def place_step_counters(optimizer: Optimizer) -> None:
     """Move the counts to where the optimizer's options want them, though its state may come from one with others.
 
     A fused or capturable step reads a count on the parameter's device; any other step reads it on the CPU, without waiting for

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gpt_lightning.optim.step_counters import place_step_counts
+from gpt_lightning.optim.step_counters import place_step_counters
 
 
-def try_step(
+def try_optimizer_step(
     make_optimizer: Callable[[list[dict[str, Any]]], Optimizer],
     groups: Sequence[Mapping[str, Any]],
     saved: Mapping[str, Any] | None,
@@ -40,7 +40,7 @@ def try_step(
         optimizer = make_optimizer(trial)
         # as it would be loaded, as some optimizers pack their state to save it; but with the options of now
         optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
-        place_step_counts(optimizer)
+        place_step_counters(optimizer)
         optimizer.step()
     except KeyError as error:
         raise ValueError(f"there is no {error.args[0]} in its state") from error

@@ -6,6 +6,6 @@ OTHERS = [b for b in range(256) if b not in PRINTABLE]
 _BYTE_OF = {chr(b): b for b in PRINTABLE} | {chr(256 + n): b for n, b in enumerate(OTHERS)}
 
 
-def written_to_bytes(written: str) -> bytes:
+def printable_to_bytes(written: str) -> bytes:
     """The bytes of a token as such a file spells it."""
     return bytes(_BYTE_OF[character] for character in written)

@@ -22,7 +22,7 @@ HARD_TEXTS = (
 )
 
 
-def obstacle(tokenizer: tokenizers.Tokenizer) -> str | None:
+def why_not_byte_level_bpe(tokenizer: tokenizers.Tokenizer) -> str | None:
     """Why its ids would not give every text back, or not the same ids each time; None if nothing is in the way."""
     said = json.loads(tokenizer.to_str())
     if reason := next(_obstacles(said), None):

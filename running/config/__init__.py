@@ -3,7 +3,8 @@
 command_line, command_line_quoting   what the user typed, checked before anything is imported or written
 command_help                         `--help` and `--version`
 compose, path_settings               Hydra's composition as plain dicts; which settings are paths or names
-allowed_targets                      allow-list for `_target_`
+allowed_targets, renamed_targets     allow-list for `_target_`; its names in earlier versions
+lightning_callbacks                  Lightning's callbacks that do not work in a run, and our replacements
 source_settings                      conf/source/*.yaml as corpora
 init_from_architecture               `init_from`: the architecture comes from the given weights
 changed_settings                     settings that differ between two starts of a run

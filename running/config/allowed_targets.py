@@ -21,12 +21,13 @@ from omegaconf import OmegaConf
 from yaml import YAMLError
 
 from running.config.compose import check_yaml_file
-from running.training.lightning_callbacks import refuse_without_place, stands_for
+from running.config.lightning_callbacks import check_lightning_callbacks, replaced_callback
+from running.config.renamed_targets import RENAMED_TARGETS
 
 OPTIMIZERS: tuple[str, ...] = ("torch.optim", "bitsandbytes.optim", "gpt_lightning.optim")
 CALLBACKS: tuple[str, ...] = ("callbacks", "lightning.pytorch.callbacks")
 LOGGERS = {
-    "MetricsTable": "csv",
+    "CsvMetrics": "csv",
     "WandbLogger": "wandb",
     "MLFlowLogger": "mlflow",
 }  # and what conf/logger calls them, which is also the extra that installs what they need
@@ -48,7 +49,7 @@ _typed: ContextVar[frozenset[str]] = ContextVar("typed", default=frozenset())
 _BY_HYDRA = ("runtime.", "job.config_name", "job.override_dirname", "searchpath")  # written by it, or looked at before
 
 
-def optimizer(node: Mapping[str, Any]) -> Callable[..., Any]:
+def resolve_optimizer(node: Mapping[str, Any]) -> Callable[..., Any]:
     """Parameter groups -> the optimizer that a config names.
 
     Raises:
@@ -58,7 +59,7 @@ def optimizer(node: Mapping[str, Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def typed(targets: Iterable[str]) -> Iterator[None]:
+def allow_typed_targets(targets: Iterable[str]) -> Iterator[None]:
     """Inside, a config may name these callbacks too, as its user has typed them.
 
     Args:
@@ -86,16 +87,16 @@ def typed_targets(settings: Iterable[str]) -> set[str]:
     return named
 
 
-def callback(node: Mapping[str, Any]) -> Any:
+def build_callback(node: Mapping[str, Any]) -> Any:
     """The callback that a config describes.
 
     Raises:
         ValueError: as `optimizer`; or it does not take these arguments, or has no place in a run.
     """
     if isinstance(node, Mapping) and "_target_" in node:
-        node = {**node, "_target_": stands_for(str(node["_target_"]))}
+        node = {**node, "_target_": replaced_callback(str(node["_target_"]))}
     build = _named(node, "a callback", CALLBACKS, _is_callback)
-    refuse_without_place(cast(type, build.func))
+    check_lightning_callbacks(cast(type, build.func))
     try:
         return build()
     except (ValueError, OSError):
@@ -104,7 +105,7 @@ def callback(node: Mapping[str, Any]) -> Any:
         raise ValueError(f"{node['_target_']} cannot be built: {' '.join(str(error).split()).rstrip('.')}.") from error
 
 
-def logger(node: Mapping[str, Any], **given: Any) -> Any:
+def build_logger(node: Mapping[str, Any], **given: Any) -> Any:
     """The further logger that a config describes, with arguments that no config has to give; None: it describes none.
 
     Raises:
@@ -116,7 +117,7 @@ def logger(node: Mapping[str, Any], **given: Any) -> Any:
     try:
         return build(**given)
     except ModuleNotFoundError as error:
-        extra = LOGGERS[node["_target_"].rpartition(".")[2]]
+        extra = LOGGERS[build.func.__name__]
         raise ValueError(
             f"logger={extra} needs a package: pip install -e '.[{extra}]', or take another logger=…."
         ) from error
@@ -124,7 +125,7 @@ def logger(node: Mapping[str, Any], **given: Any) -> Any:
         raise ValueError(f"{node['_target_']} cannot be built: {' '.join(str(error).split()).rstrip('.')}.") from error
 
 
-def corpus(node: Mapping[str, Any]) -> Callable[[], Iterator[Any]]:
+def resolve_corpus(node: Mapping[str, Any]) -> Callable[[], Iterator[Any]]:
     """The documents that a config names, anew at each call. It can be pickled.
 
     Raises:
@@ -133,7 +134,7 @@ def corpus(node: Mapping[str, Any]) -> Callable[[], Iterator[Any]]:
     return _named(node, "a corpus", CORPORA, inspect.isgeneratorfunction)
 
 
-def refuse_search_path(config_file: Path) -> None:
+def check_search_path(config_file: Path) -> None:
     """A file that names more folders of configs could name a Python package, which Hydra would import to look into it.
 
     Raises:
@@ -148,7 +149,7 @@ def refuse_search_path(config_file: Path) -> None:
         raise _of_the_command_line("hydra.searchpath")
 
 
-def refuse_targets_of_files(axes: Iterable[str]) -> None:
+def check_targets_of_files(axes: Iterable[str]) -> None:
     """The axes of a sweep that a file has are typed again for each of its jobs; so none of them may name a callback.
 
     Args:
@@ -162,7 +163,9 @@ def refuse_targets_of_files(axes: Iterable[str]) -> None:
             raise ValueError(f"the config's axis {axis} names a callback: type it on the command line if you mean it.")
 
 
-def refuse_hydra_of_files(composed: Mapping[str, Any], ours: Mapping[str, Any], said: Mapping[str, Any]) -> None:
+def check_hydra_settings_of_files(
+    composed: Mapping[str, Any], ours: Mapping[str, Any], said: Mapping[str, Any]
+) -> None:
     """Let only the command line decide what Hydra does.
 
     Args:
@@ -188,7 +191,10 @@ def _named(node: Mapping[str, Any], kind: str, packages: tuple[str, ...], fits: 
     """What a node names, with the arguments that stand beside its name."""
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise ValueError(f"{node} names nothing: {kind} is written with its _target_ (and left out with ~<its key>).")
-    target, arguments = node["_target_"], {key: value for key, value in node.items() if key != "_target_"}
+    target, arguments = (
+        RENAMED_TARGETS.get(node["_target_"], node["_target_"]),
+        {key: value for key, value in node.items() if key != "_target_"},
+    )
     module, _, name = str(target).rpartition(".")
     is_own = target in _typed.get() and fits is _is_callback
     found = None

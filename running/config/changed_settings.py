@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from analysis.callback_effects import settings_of
+from analysis.callback_effects import callback_setting_prefixes
 from running.config.compose import flatten
+from running.config.renamed_targets import RENAMED_TARGETS
 
 BEFORE: dict[str, Any] = {
     "data.prepare": "never",
@@ -32,11 +33,15 @@ def changed_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[st
         then: the earlier config, nested.
         now: the later one.
     """
-    old, new = dict(flatten(then)), dict(flatten(now))
+    old, new = ({key: _present_name(value) for key, value in flatten(config)} for config in (then, now))
     pairs = {key: (old.get(key, BEFORE.get(key)), new.get(key, BEFORE.get(key))) for key in old | new}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
+def _present_name(value: Any) -> Any:
+    return RENAMED_TARGETS.get(value, value) if isinstance(value, str) else value
+
+
 def averaging_in(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Beginnings of the settings of callbacks that average weights: they are a part of what a run is."""
-    return settings_of(dict(flatten(config)), all_that_may=False)
+    return callback_setting_prefixes(dict(flatten(config)), all_that_may=False)

@@ -25,12 +25,12 @@ class Setting(NamedTuple):
     meaning: str  # the comment behind it
 
 
-def help_of(verb: str) -> str:
+def command_help(verb: str) -> str:
     """All of it, as it is printed."""
     parts = [_docstring(verb)]
     for config in _configs(verb):
         parts.append(f"Settings of conf/{config}.yaml, as key=value:")
-        parts += [f"  {f'{s.key}={s.default}':<{_WIDTH}}  {s.meaning}" for s in settings_of(config)]
+        parts += [f"  {f'{s.key}={s.default}':<{_WIDTH}}  {s.meaning}" for s in list_settings(config)]
         if groups := _groups(config):
             parts.append(f"\nGroups of settings, files in conf/; python {verb}.py --cfg job shows what is in them:")
             parts += [f"  {f'{name}={default}':<{_WIDTH}}  or {', '.join(others)}" for name, default, others in groups]
@@ -44,7 +44,7 @@ def version() -> str:
     return f"{project['name']} {project['version']}"
 
 
-def settings_of(config: str) -> list[Setting]:
+def list_settings(config: str) -> list[Setting]:
     """Every setting that conf/<config>.yaml has, but what it says to Hydra."""
     text = (CONF / f"{config}.yaml").read_text(encoding="utf-8")
     root = yaml.compose(text, Loader=yaml.SafeLoader)

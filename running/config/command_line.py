@@ -17,12 +17,12 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from running.config.allowed_targets import refuse_hydra_of_files, refuse_search_path, refuse_targets_of_files
+from running.config.allowed_targets import check_hydra_settings_of_files, check_search_path, check_targets_of_files
 from running.config.command_help import version
 from running.config.compose import CONF, composing, flatten, hydra_quoted, to_dict
-from running.config.path_settings import at_home, check_names
+from running.config.path_settings import check_names, expand_home
 from running.sweeps.job_names import excluded_keys
-from running.sweeps.sweep_axes import jobs, refuse_inexact_range
+from running.sweeps.sweep_axes import check_exact_range, expand_jobs
 
 _OPTUNA = "hydra_plugins.hydra_optuna_sweeper."
 _TIMEOUTS, _MOST_TIMEOUTS = "hydra.launcher.max_num_timeout", 100  # its own default is 0: no job is requeued
@@ -88,7 +88,7 @@ def flags_and_settings(arguments: list[str]) -> Namespace:
     return parser.parse_args(arguments)
 
 
-def said_besides(settings: list[str], config: DictConfig) -> list[str]:
+def extra_hydra_settings(settings: list[str], config: DictConfig) -> list[str]:
     """What Hydra has to be told of a multirun beside what was typed.
 
     Which settings are no axes, wherever its launcher runs the jobs; and of a search, so that it can be started again: that its
@@ -102,7 +102,7 @@ def said_besides(settings: list[str], config: DictConfig) -> list[str]:
     axes = [*_axes_of_files(config, parsed), *(o for o in last.values() if o.is_sweep_override())]
     besides = [excluded_keys(fixed, axes)]
     if (folder := str(config.hydra.sweep.dir)).startswith("~") and "hydra.sweep.dir" not in last:  # which Hydra makes
-        besides.append(f"hydra.sweep.dir={hydra_quoted(at_home(folder))}")
+        besides.append(f"hydra.sweep.dir={hydra_quoted(expand_home(folder))}")
     if _searches(config):
         further = {"hydra.sweeper.n_jobs": "${jobs_at_once}", "hydra.sweeper.max_failure_rate": "1.0"}
         if "seed" in config.hydra.sweeper.sampler:
@@ -120,7 +120,7 @@ def _check_composed(verb: str, given: Namespace, parsed: Sequence[Override]) -> 
     for folder in folders:
         file = folder / f"{name.removesuffix('.yaml')}.yaml"
         if (folder, name) != (CONF, verb) and file.is_file():
-            refuse_search_path(file)
+            check_search_path(file)
     further = [f'hydra.searchpath=["file://{folder}"]' for folder in folders[1:]]
     typed = [str(o.input_line) for o in parsed if o.is_hydra_override() and o.key_or_group != "hydra.searchpath"]
     with composing(CONF, verb, verb):
@@ -134,15 +134,15 @@ def _check_composed(verb: str, given: Namespace, parsed: Sequence[Override]) -> 
             said = [*given.overrides, *further]
             loader = GlobalHydra.instance().config_loader()
             multirun = loader.load_configuration(name, said, run_mode=RunMode.MULTIRUN, from_shell=False)
-            refuse_hydra_of_files(_of_hydra(multirun), ours, _said(said))
+            check_hydra_settings_of_files(_of_hydra(multirun), ours, _said(said))
             of_files = _axes_of_files(multirun, parsed)
-            refuse_targets_of_files([str(o.input_line) for o in of_files])
+            check_targets_of_files([str(o.input_line) for o in of_files])
             parsed = [*of_files, *parsed]
             _refuse_sweeper(verb, multirun, parsed)
         defaults: dict[tuple[str, ...], dict[str, Any]] = {}
-        for job in jobs(parsed, folders):
+        for job in expand_jobs(parsed, folders):
             whole = compose(name, [*job, *further], return_hydra_config=True)
-            refuse_hydra_of_files(_of_hydra(whole), ours, _said([*job, *further]))
+            check_hydra_settings_of_files(_of_hydra(whole), ours, _said([*job, *further]))
             if not (given.cfg or given.info):  # which only show it
                 _refuse_open_axes(whole, parsed, is_multirun=bool(given.multirun))
             groups = tuple(text for text, o in zip(job, parsed, strict=True) if _is_group(o, folders))
@@ -171,7 +171,7 @@ def _refuse_sweeper(verb: str, config: DictConfig, parsed: Sequence[Override]) -
                 raise ValueError(
                     f"{o.input_line} is an interval, in which hydra/sweeper=optuna can search: add it, or give choices (a=1,2)."
                 )
-            refuse_inexact_range(o)
+            check_exact_range(o)
     elif verb not in _SEARCHED:
         raise ValueError(f"hydra/sweeper=optuna is for train.py: {verb}.py has no validation loss to be minimised.")
     elif find_spec("optuna") is None:

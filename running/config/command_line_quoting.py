@@ -8,7 +8,7 @@ from hydra.core.override_parser.types import ChoiceSweep, QuotedString
 from hydra.errors import HydraException
 
 from running.config.compose import CONF, hydra_quoted
-from running.config.path_settings import PROMPTS, at_home, is_name, is_path
+from running.config.path_settings import PROMPTS, expand_home, is_name, is_path
 
 _LISTS = {"runs", "mix_law", "held_out"}  # several paths, with or without brackets
 _NO_AXES = {"name", "runs_dir", "run_dir", "sweep_dir"}  # a multirun has one of each
@@ -18,7 +18,7 @@ _NO_CHOICES = re.compile(
 _SYNTAX = re.compile(r"[()\[\]{}$'\"\\]")  # in the place of a config's name, Hydra's own
 
 
-def quote_texts(arguments: list[str]) -> list[str]:
+def quote_text_settings(arguments: list[str]) -> list[str]:
     """The same arguments, with texts, paths and names quoted where Hydra would read something else than was typed.
 
     `null`, `${…}`, and what stands in quotes of its own, are left to Hydra. With -m, commas separate choices of a path.
@@ -27,8 +27,8 @@ def quote_texts(arguments: list[str]) -> list[str]:
     return [_quoted(argument, is_multirun=is_multirun) for argument in arguments]
 
 
-def as_typed(argument: str) -> str:
-    """A setting that Hydra has read, for a command line that `quote_texts` reads again: there a prompt stands without quotes."""
+def unquote_text_settings(argument: str) -> str:
+    """The inverse of `quote_text_settings`: a setting that Hydra has read, as a user types it (a prompt has no quotes)."""
     key = argument.partition("=")[0]
     if key.lstrip("+") not in PROMPTS:
         return argument
@@ -68,7 +68,7 @@ def _each(text: str, *, is_path: bool) -> str:
 def _one(text: str, *, is_path: bool) -> str:
     """Quoted, unless Hydra reads the same text without quotes; of a path `~` is the home folder."""
     if is_path:
-        text = at_home(text)
+        text = expand_home(text)
     return text if _read(text) == text else hydra_quoted(text)
 
 

@@ -19,9 +19,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from gpt_lightning.bounded_yaml import check_yaml
-from running.config.init_from_architecture import architecture_settings
-from running.config.path_settings import PROMPTS, at_home, is_name, is_path
+from gpt_lightning.bounded_yaml import check_yaml_bounds
+from running.config.init_from_architecture import init_from_settings
+from running.config.path_settings import PROMPTS, expand_home, is_name, is_path
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 _WHOLE_CONFIG = """defaults: [override hydra/hydra_logging: disabled, override hydra/job_logging: disabled, _self_]
@@ -47,7 +47,7 @@ def compose_config(config_name: str, overrides: Iterable[str] = ()) -> dict[str,
     """
     settings = list(overrides)
     with composing(CONF, config_name, config_name):
-        return to_dict(compose(config_name, [*settings, *architecture_settings(settings)]))
+        return to_dict(compose(config_name, [*settings, *init_from_settings(settings)]))
 
 
 class _BoundedFiles(FileConfigSource):
@@ -95,7 +95,7 @@ def check_yaml_file(path: Path) -> None:
         ValueError: it is no YAML of plain values, or is too deep or too large.
     """
     try:
-        check_yaml(path.read_text("utf-8"))
+        check_yaml_bounds(path.read_text("utf-8"))
     except (YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no YAML of plain values: {' '.join(str(error).split()).rstrip('.')}.") from error
 
@@ -129,7 +129,7 @@ def path_of(config: Mapping[str, Any], key: str) -> Path:
     """
     if not isinstance(config[key], str) or not config[key]:
         raise ValueError(f"{key} is {config[key]!r}: it must be a path.")
-    return Path(at_home(config[key]))
+    return Path(expand_home(config[key]))
 
 
 def group_choices(group: str) -> list[str]:
@@ -171,11 +171,11 @@ def _meant(value: Any, key: str) -> Any:
     if isinstance(value, dict):
         return {k: _meant(v, f"{key}.{k}") for k, v in value.items()}
     if isinstance(value, list):
-        return [at_home(v) if isinstance(v, str) and is_path(key) else v for v in value]
+        return [expand_home(v) if isinstance(v, str) and is_path(key) else v for v in value]
     if not isinstance(value, str):
         return value
     if is_path(key):
-        return at_home(value)
+        return expand_home(value)
     is_number = _NUMBER.fullmatch(value) and not (is_name(key) or key in PROMPTS)
     return float(value) if is_number else value
 
@@ -183,7 +183,7 @@ def _meant(value: Any, key: str) -> Any:
 def micro_batch_up_to(most: int, *, _root_: Any) -> int:
     """The most sequences, up to `most`, into which each rank's share of the global batch can be divided.
 
-    Where there is no such number, as the ranks cannot share the global batch, it is `most`: `accumulation_of` says what to do.
+    Where there is no such number, as the ranks cannot share the global batch, it is `most`: `accumulation_steps` says what to do.
     """
     batch, trainer = _root_.global_batch, _root_.trainer
     ranks = trainer.devices, trainer.num_nodes

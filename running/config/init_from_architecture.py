@@ -6,7 +6,7 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 
-def architecture_settings(settings: Sequence[str]) -> list[str]:
+def init_from_settings(settings: Sequence[str]) -> list[str]:
     """What the model that `init_from` names adds to the settings of a command line.
 
     A setting of the model that is typed is left out, and all of them are where `model=…` is: what is typed and contradicts the
@@ -22,8 +22,8 @@ def architecture_settings(settings: Sequence[str]) -> list[str]:
     path = given.value()
     if not isinstance(path, str) or not Path(path).exists():  # which a run that goes on does not need any more
         return []
-    from gpt_lightning.convert.init_from import architecture_of  # seconds of imports, for few command lines
+    from gpt_lightning.convert.init_from import read_architecture  # seconds of imports, for few command lines
 
-    theirs = architecture_of(path)
+    theirs = read_architecture(path)
     theirs["vocab_size"] = f"${{vocab_size_at_least:{theirs['vocab_size']}}}"
     return [f"model.{name}={value}" for name, value in theirs.items() if f"model.{name}" not in typed]

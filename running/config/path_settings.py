@@ -37,7 +37,7 @@ def is_name(key: str) -> bool:
     return key.rpartition(".")[2] in _NAMES
 
 
-def at_home(path: str) -> str:
+def expand_home(path: str) -> str:
     """The path, where `~` at its beginning is the home folder."""
     with suppress(RuntimeError):  # of ~somebody, where there is no such user
         return str(Path(path).expanduser()) if path.startswith("~") else path

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from data_modules.corpora import Corpus, DocumentCorpus, FileCorpus, HubUnreachable, hub_files, local_files
-from data_modules.preparation import Recipe
+from data_modules.corpora import Corpus, DocumentCorpus, FileCorpus, HubUnreachableError, hub_files, local_files
+from data_modules.preparation import PreparationSettings
 from gpt_lightning.console import say
 from running.config import allowed_targets, compose
 
@@ -17,7 +17,7 @@ _NUMBERS = ("workers", "limit_files", "max_record_mb", "group_mb", "inspect.max_
 _WHOLE = {"workers", "limit_files", "inspect.max_seq_len", "inspect.sequences"}
 
 
-def chosen_sources(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def build_sources(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The config of each source that the command line chooses, with what it says of a single one.
 
     Raises:
@@ -45,7 +45,7 @@ def chosen_sources(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return sources
 
 
-def recipe_of(config: Mapping[str, Any], source: Mapping[str, Any]) -> Recipe:
+def build_preparation_settings(config: Mapping[str, Any], source: Mapping[str, Any]) -> PreparationSettings:
     """How a source's documents become shards.
 
     Raises:
@@ -56,7 +56,7 @@ def recipe_of(config: Mapping[str, Any], source: Mapping[str, Any]) -> Recipe:
         limit = None
     elif isinstance(limit, bool) or not isinstance(limit, (int, float)) or not 1 <= limit < math.inf:
         raise ValueError(f"limit_tokens is {limit}: it must be a number of tokens, or all.")
-    return Recipe(
+    return PreparationSettings(
         val_fraction=source["val_fraction"],
         split=source["split"],
         limit_tokens=None if limit is None else int(limit),
@@ -82,14 +82,14 @@ def open_corpus(
             raise ValueError(
                 f"source {name} is made from the Python installation: path= reads other sources, as source=local."
             )
-        return DocumentCorpus(allowed_targets.corpus(source["corpus"]), origin=source["corpus"]), source
+        return DocumentCorpus(allowed_targets.resolve_corpus(source["corpus"]), origin=source["corpus"]), source
     if source["path"] is not None:
         return path_corpus(config, name, source, tell=print), source
     if source["hub"] is None:
         raise ValueError(f"source {name} needs path=…: a file, a folder or a pattern.")
     try:
         urls, commit = hub_files(**source["hub"], revision=config["revision"] or _begun_revision(begun_in))
-    except HubUnreachable as error:
+    except HubUnreachableError as error:
         if "fallback" not in source:
             raise
         say(f"{error}\n{name}: {source['fallback']} stands in for it.")
@@ -117,12 +117,12 @@ def path_corpus(
     return _file_corpus(config, key, source, local_files(path, hub=source["hub"], tell=tell), {"path": path})
 
 
-def is_commit(revision: str | None) -> bool:
+def is_commit_hash(revision: str | None) -> bool:
     """Whether a revision can name one state of a repository only; branches and tags move."""
     return revision is not None and re.fullmatch("[0-9a-f]{40}", revision) is not None
 
 
-def sources_to_train_on(config: Mapping[str, Any], names: Iterable[str]) -> dict[str, Mapping[str, Any]]:
+def training_sources(config: Mapping[str, Any], names: Iterable[str]) -> dict[str, Mapping[str, Any]]:
     """The configs of the sources that a tokenizer is trained on: those of the command line, or those that ship.
 
     Raises:

@@ -16,8 +16,8 @@ _HELP = """/reset            forget the conversation
 /help             this; an empty line or /exit ends the session, Ctrl-C an answer; //x is a prompt that begins with /"""
 
 
-class Author(Protocol):
-    """Who writes: see `generate.Writer`."""
+class TextGenerator(Protocol):
+    """Who writes: see `generate.TextWriter`."""
 
     settings: dict[str, Any]
     """How, by name."""
@@ -32,7 +32,7 @@ class Author(Protocol):
         """What follows a text, piece by piece."""
 
 
-class Session:
+class ReplSession:
     """Prompts, one after the other; a chat remembers them.
 
     Args:
@@ -40,7 +40,7 @@ class Session:
         chat: whether prompts are turns of a conversation; else each is a text to go on with.
     """
 
-    def __init__(self, author: Author, *, chat: bool) -> None:
+    def __init__(self, author: TextGenerator, *, chat: bool) -> None:
         self._author, self._chat = author, chat
         self.conversation: list[Message] = []
 

@@ -25,12 +25,12 @@ from gpt_lightning.console import say
 from gpt_lightning.convert import load_model
 from gpt_lightning.convert.tokenizer_files import CHATML
 from gpt_lightning.device_and_precision import choose_device
-from gpt_lightning.evaluation import Request, Score, batches, score
-from gpt_lightning.evaluation.log_likelihood import window
+from gpt_lightning.evaluation import Request, Score, batch_requests, score_requests
+from gpt_lightning.evaluation.log_likelihood import truncate_to_context
 from gpt_lightning.generation import Sampling, generate
 from gpt_lightning.tokenizer.base import CHAT_END, CHAT_START
 from running.config import compose
-from running.training.model_tokenizer import tokenizer_of
+from running.training.model_tokenizer import load_model_tokenizer
 
 _log = logging.getLogger(__name__)
 _GENERATION = ("until", "max_gen_toks", "do_sample", "temperature", "top_k", "top_p", "repetition_penalty")
@@ -57,7 +57,7 @@ class HarnessModel(TemplateLM):
         here = choose_device("auto")  # the harness asks for cuda by default, also where there is none
         self._device = torch.device(device if device and (here == "cuda" or device == "cpu") else here)
         self.model = load_model(Path(run)).to(self._device)
-        self.tokenizer = tokenizer_of(Path(run), tokenizer)
+        self.tokenizer = load_model_tokenizer(Path(run), tokenizer)
         self._batch_tokens = int(batch_tokens)
         self.max_length = self.model.config.max_seq_len
 
@@ -163,13 +163,15 @@ class HarnessModel(TemplateLM):
                 "%d of %d requests are longer than the window of %d tokens: their beginnings are left away",
                 *(cut, len(put), self.max_length),
             )
-        scores = self._score([window(request, self.max_length) for request in put], disable_tqdm)
+        scores = self._score([truncate_to_context(request, self.max_length) for request in put], disable_tqdm)
         return [(-score.nats, score.is_greedy) for score in scores]
 
     def _score(self, requests: list[Request], disable_tqdm: bool) -> list[Score]:
         scores: dict[int, Score] = {}
-        for group in tqdm(batches(requests, batch_tokens=self._batch_tokens), disable=disable_tqdm, desc="scoring"):
-            scores |= zip(group, score(self.model, [requests[n] for n in group]), strict=True)
+        for group in tqdm(
+            batch_requests(requests, batch_tokens=self._batch_tokens), disable=disable_tqdm, desc="scoring"
+        ):
+            scores |= zip(group, score_requests(self.model, [requests[n] for n in group]), strict=True)
         return [scores[n] for n in range(len(requests))]
 
 

@@ -22,21 +22,21 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gpt_lightning.console import Console
-from gpt_lightning.evaluation import Score, batches, generation_metrics, score
-from gpt_lightning.evaluation.generation_metrics import WritingTask
+from gpt_lightning.evaluation import Score, batch_requests, generation_metrics, score_requests
+from gpt_lightning.evaluation.generation_metrics import GenerationTask
 from gpt_lightning.evaluation.scored_tasks import ScoredTask
 from gpt_lightning.model import GPT
 from gpt_lightning.tokenizer import Tokenizer
 from running.evaluation.task_loading import Task
-from running.training.process_group import started_by
+from running.training.process_group import detect_launcher
 
 
-class Ranks:
+class EvaluationRanks:
     """The processes that examine together. Each has a share of the requests; they meet in the folder alone."""
 
     def __init__(self) -> None:
         self.rank, self.n_ranks = 0, 1
-        if started_by() is not None:
+        if detect_launcher() is not None:
             if "MASTER_ADDR" not in os.environ:
                 raise ValueError("an examination on several processes is started by torchrun, or by devices=….")
             torch.distributed.init_process_group("gloo")
@@ -50,7 +50,7 @@ class Ranks:
             torch.distributed.barrier()
 
 
-class Examination:
+class ResultStore:
     """Does tasks, one after the other, and goes on where it was stopped.
 
     Args:
@@ -69,7 +69,7 @@ class Examination:
         *,
         weights: str,
         batch_tokens: int,
-        ranks: Ranks,
+        ranks: EvaluationRanks,
         console: Console,
     ) -> None:
         self._folder, self._model, self._tokenizer = folder, model, tokenizer
@@ -83,22 +83,24 @@ class Examination:
         ledger = _Ledger(self._folder / f"{_file_name(task.name)}.scores", key=key)
         if isinstance(task, ScoredTask):
             requests = task.requests
-            groups = batches(requests, batch_tokens=self._batch_tokens)
-            done = self._work(task.name, ledger, groups, lambda group: score(self._model, [requests[n] for n in group]))
+            groups = batch_requests(requests, batch_tokens=self._batch_tokens)
+            done = self._work(
+                task.name, ledger, groups, lambda group: score_requests(self._model, [requests[n] for n in group])
+            )
             scores = [Score(*result) for result in done]
             figures, examples = task.figures(scores), task.examples(scores)
         else:
             groups = [
-                list(range(n, min(n + generation_metrics.TOGETHER, len(task))))
-                for n in range(0, len(task), generation_metrics.TOGETHER)
+                list(range(n, min(n + generation_metrics.GENERATION_BATCH, len(task))))
+                for n in range(0, len(task), generation_metrics.GENERATION_BATCH)
             ]
             texts = self._work(
                 task.name,
                 ledger,
                 groups,
-                lambda group: generation_metrics.write(self._model, self._tokenizer, task, group),
+                lambda group: generation_metrics.generate_texts(self._model, self._tokenizer, task, group),
             )
-            figures = generation_metrics.figures(task, texts)
+            figures = generation_metrics.generation_metrics(task, texts)
             examples = (
                 {"prompt": task.prompts[n // task.samples], "text": text, "tokens": len(ids)}
                 for n, (text, ids) in enumerate(texts)
@@ -202,7 +204,7 @@ def _key(examinee: str, task: Task) -> str:
             for part in (request.ids, [request.first], () if request.mask is None else request.mask):
                 digest.update(np.asarray(part, dtype=np.int64).tobytes() + b"|")
     else:
-        assert isinstance(task, WritingTask)
+        assert isinstance(task, GenerationTask)
         of = (task.prompts, [list(ids) for ids in task.ids], task.samples, task.max_new_tokens, vars(task.sampling))
         digest.update(json.dumps(of).encode())
     return digest.hexdigest()

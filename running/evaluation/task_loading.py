@@ -11,21 +11,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_modules import SourceShards
-from data_modules.corpora import BadRecord, Document, open_records
-from data_modules.corpora.record_fields import Fields
+from data_modules.corpora import BadRecord, Document, open_task_records
+from data_modules.corpora.record_fields import RecordFields
 from data_modules.memory_mapped_shards import TokenStream
 from gpt_lightning.evaluation import QuestionTemplate, Request
-from gpt_lightning.evaluation.generation_metrics import WritingTask
-from gpt_lightning.evaluation.scored_tasks import ScoredTask, question_task, questions_in, spread, text_task
-from gpt_lightning.evaluation.sliding_window_perplexity import requests_of_text
+from gpt_lightning.evaluation.generation_metrics import GenerationTask
+from gpt_lightning.evaluation.scored_tasks import ScoredTask, question_task, read_questions, sample_evenly, text_task
+from gpt_lightning.evaluation.sliding_window_perplexity import text_requests
 from gpt_lightning.generation import Sampling
 from gpt_lightning.tokenizer import Tokenizer
 from running.config import compose
 
-Task = ScoredTask | WritingTask
+Task = ScoredTask | GenerationTask
 
 
-class Examinee(NamedTuple):
+class EvaluatedModel(NamedTuple):
     """What there is to know of a model before its tasks can be opened."""
 
     tokenizer: Tokenizer
@@ -34,7 +34,7 @@ class Examinee(NamedTuple):
     """Whose sources' validation splits perplexity is measured on; None: the model is of no run of ours."""
 
 
-def open_tasks(config: Mapping[str, Any], examinee: Examinee) -> list[Task]:
+def load_tasks(config: Mapping[str, Any], examinee: EvaluatedModel) -> list[Task]:
     """Every task that the config of evaluate.py names, in its order.
 
     Raises:
@@ -77,10 +77,12 @@ def _named(name: str, task: Mapping[str, Any]) -> Iterator[None]:
         raise ValueError(f"task {name}: {error}") from error
 
 
-def _questions(name: str, task: Mapping[str, Any], config: Mapping[str, Any], examinee: Examinee) -> Iterator[Task]:
-    records, origin = open_records(_path(name, config), task["hub"], tell=print)
+def _questions(
+    name: str, task: Mapping[str, Any], config: Mapping[str, Any], examinee: EvaluatedModel
+) -> Iterator[Task]:
+    records, origin = open_task_records(_path(name, config), task["hub"], tell=print)
     rows = list(records)
-    questions, left_out = questions_in(rows, QuestionTemplate.of(task), limit=config["limit"])
+    questions, left_out = read_questions(rows, QuestionTemplate.of(task), limit=config["limit"])
     asked = question_task(
         name,
         questions,
@@ -99,7 +101,7 @@ def _limited(protocol: str, config: Mapping[str, Any], n_examples: int) -> str:
     return protocol if limit is None or limit >= n_examples else f"{protocol}, limit {limit}"
 
 
-def _texts(name: str, task: Mapping[str, Any], config: Mapping[str, Any], examinee: Examinee) -> Iterator[Task]:
+def _texts(name: str, task: Mapping[str, Any], config: Mapping[str, Any], examinee: EvaluatedModel) -> Iterator[Task]:
     """Of each source of the run its validation split; or of the text that `data` names."""
     max_seq_len, tokenizer = examinee.max_seq_len, examinee.tokenizer
     stride = max_seq_len if config["stride"] is None else config["stride"]
@@ -109,11 +111,11 @@ def _texts(name: str, task: Mapping[str, Any], config: Mapping[str, Any], examin
         ids = [tokenizer.eot_id]
         for document in documents:
             ids += [*tokenizer.encode(str(document)), tokenizer.eot_id]
-        requests = requests_of_text(np.array(ids), max_seq_len=max_seq_len, stride=stride)
+        requests = text_requests(np.array(ids), max_seq_len=max_seq_len, stride=stride)
         place = f"{name}/{Path(config['data']).name}"
         yield text_task(
             place,
-            spread(requests, config["limit"]),
+            sample_evenly(requests, config["limit"]),
             tokenizer,
             protocol=_limited(windowed, config, len(requests)),
             data=origin,
@@ -127,11 +129,11 @@ def _texts(name: str, task: Mapping[str, Any], config: Mapping[str, Any], examin
         requests = (
             list(_conversations_of(stream, max_seq_len))
             if stream.masked
-            else requests_of_text(stream.read(-1, len(stream)), max_seq_len=max_seq_len, stride=stride)
+            else text_requests(stream.read(-1, len(stream)), max_seq_len=max_seq_len, stride=stride)
         )
         yield text_task(
             f"{name}/{source}",
-            spread(requests, config["limit"]),
+            sample_evenly(requests, config["limit"]),
             tokenizer,
             protocol=_limited("whole conversations" if stream.masked else windowed, config, len(requests)),
             data={"source": source, "split": "val", "fingerprint": shards.fingerprint},
@@ -147,12 +149,14 @@ def _conversations_of(stream: TokenStream, max_seq_len: int) -> Iterator[Request
             yield Request(stream.read(start - 1, stop), 1, mask)
 
 
-def _conversations(name: str, task: Mapping[str, Any], config: Mapping[str, Any], examinee: Examinee) -> Iterator[Task]:
+def _conversations(
+    name: str, task: Mapping[str, Any], config: Mapping[str, Any], examinee: EvaluatedModel
+) -> Iterator[Task]:
     """Each conversation by itself, from the end-of-text id on; of a longer one than the model sees, the beginning."""
     tokenizer, max_seq_len = examinee.tokenizer, examinee.max_seq_len
     documents, left_out, origin = _documents(_path(name, config), task["fields"], task["hub"])
     requests, cut = [], []
-    for number, document in enumerate(spread(documents, config["limit"])):
+    for number, document in enumerate(sample_evenly(documents, config["limit"])):
         assert not isinstance(document, str)  # the fields are those of a conversation
         ids, mask = tokenizer.encode_chat(document)
         if len(ids) > max_seq_len:
@@ -169,7 +173,7 @@ def _conversations(name: str, task: Mapping[str, Any], config: Mapping[str, Any]
     yield text_task(name, requests, tokenizer, protocol=protocol, data=origin, left_out=left_out, cut=cut)
 
 
-def _writing(name: str, task: Mapping[str, Any], config: Mapping[str, Any], examinee: Examinee) -> Iterator[Task]:
+def _writing(name: str, task: Mapping[str, Any], config: Mapping[str, Any], examinee: EvaluatedModel) -> Iterator[Task]:
     tokenizer = examinee.tokenizer
     if task["mode"] not in ("text", "chat"):
         raise ValueError(f"mode is {task['mode']!r}: it must be text or chat.")
@@ -179,7 +183,7 @@ def _writing(name: str, task: Mapping[str, Any], config: Mapping[str, Any], exam
         else tokenizer.encode(prompt)
         for prompt in task["prompts"]
     ]
-    yield WritingTask(
+    yield GenerationTask(
         name=name,
         protocol=f"{task['mode']}, temperature {task['temperature']}, top_p {task['top_p']}, seed {task['seed']}",
         prompts=task["prompts"],
@@ -192,7 +196,7 @@ def _writing(name: str, task: Mapping[str, Any], config: Mapping[str, Any], exam
     )
 
 
-_KINDS: Mapping[str, Callable[[str, Mapping[str, Any], Mapping[str, Any], Examinee], Iterable[Task]]] = {
+_KINDS: Mapping[str, Callable[[str, Mapping[str, Any], Mapping[str, Any], EvaluatedModel], Iterable[Task]]] = {
     "text": _texts,
     "questions": _questions,
     "conversations": _conversations,
@@ -224,8 +228,8 @@ def _documents(
     path: str | None, fields: Mapping[str, str], hub: Mapping[str, Any] | None = None
 ) -> tuple[list[Document], list[str], dict[str, Any]]:
     """The documents in files, here or on the hub; why records are none; and what was read."""
-    records, origin = open_records(path, hub, tell=print)
-    made_of = Fields(fields)
+    records, origin = open_task_records(path, hub, tell=print)
+    made_of = RecordFields(fields)
     documents, left_out = [], []
     for where, row in records:
         document = made_of.document(row)

@@ -39,7 +39,7 @@ def machine_shares(config: Mapping[str, Any]) -> list[dict[str, str]]:
     return shares
 
 
-def in_words(share: Mapping[str, str]) -> str:
+def describe_shares(share: Mapping[str, str]) -> str:
     """A share as it is said."""
     if _GPUS in share:
         return f"GPU {share[_GPUS]}"

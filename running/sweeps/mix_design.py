@@ -11,9 +11,9 @@ from rich.table import Table
 
 from gpt_lightning.console import Console, say
 from mix_laws import design_mixes, write_constant_mix
-from mix_laws.simplex import as_weights, caps_of
+from mix_laws.simplex import caps_array, weights_by_source
 from running.config import compose
-from running.training.builders import curriculum_of
+from running.training.builders import build_curriculum
 from running.training.prepared_data import source_sizes
 
 _EPOCHS = 4.0  # a source that is seen more often than that teaches less (arXiv:2305.16264)
@@ -43,17 +43,17 @@ def propose_mixes(config: Mapping[str, Any], n: Any) -> dict[str, dict[str, floa
     """
     if not isinstance(n, int) or isinstance(n, bool) or n < 1:
         raise ValueError(f"mix_design is {n!r}: it must be a number of runs, such as 20.")
-    curriculum = curriculum_of(config)
+    curriculum = build_curriculum(config)
     sources = list(dict.fromkeys([*curriculum.sources, *(name for mix in curriculum.mixes.values() for name in mix)]))
     if len(sources) < 2:
         raise ValueError(f"mix_design is of several sources, and the curriculum has {', '.join(sources)} alone.")
     sizes = {name: size.sequences for name, size in source_sizes(config, curriculum, sources).items()}
     total = config["max_steps"] * config["global_batch"]
     most = min([_EPOCHS, *(limit for limit in curriculum.max_epochs.values())])
-    caps = caps_of(sizes, total, most)
+    caps = caps_array(sizes, total, most)
     mixes = design_mixes(n, caps)
     width = len(str(n - 1))
-    named = {f"mix_{k:0{width}}": as_weights(sources, mix, caps) for k, mix in enumerate(mixes)}
+    named = {f"mix_{k:0{width}}": weights_by_source(sources, mix, caps) for k, mix in enumerate(mixes)}
     folder = Path(config["runs_dir"]) / f"{config['name']}_design"
     for path in (folder / "curriculum").glob("mix_*.yaml"):  # of an earlier, longer design
         path.unlink()

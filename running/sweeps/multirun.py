@@ -12,10 +12,10 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from gpt_lightning.console import say, visible
-from gpt_lightning.durable_files import is_locked, owner_of
-from running.sweeps.machine_shares import in_words
-from running.sweeps.sweep_state import STOPPED, SweepRecord, objective
+from gpt_lightning.console import escape_control_characters, say
+from gpt_lightning.durable_files import is_locked, lock_owner
+from running.sweeps.machine_shares import describe_shares
+from running.sweeps.sweep_state import RESUMABLE_EXIT_CODES, SweepState, objective
 
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 _SAME = 0.1  # seconds: a signal this soon after another is the same one, sent to a whole group of processes
@@ -58,7 +58,7 @@ class Multirun:
         record: where it is written what becomes of the jobs; None: they are no trainings, and run one after the other.
     """
 
-    def __init__(self, *, shares: Sequence[dict[str, str]] = ({},), record: SweepRecord | None = None) -> None:
+    def __init__(self, *, shares: Sequence[dict[str, str]] = ({},), record: SweepState | None = None) -> None:
         self.shares = shares
         self.record = record
         self.answers: dict[str, dict[str, Any] | ValueError] = {}
@@ -83,7 +83,7 @@ class Multirun:
         if self._is_alone:
             say(f"── job {number}: {name}")
         else:
-            say(f"── job {number} begins on {in_words(self.shares[slot])}: {name}")
+            say(f"── job {number} begins on {describe_shares(self.shares[slot])}: {name}")
             job.output = self._log_of(job).open("wb")
         self._jobs.append(job)
         self._note(job)
@@ -117,7 +117,7 @@ class Multirun:
     def wait_for_owner(self, name: str, run: Path) -> None:
         """Wait for a process that an earlier start of the sweep, killed meanwhile, has left at work in a run directory."""
         if is_locked(run):
-            say(f"── {name} is still at work ({owner_of(run)}), and waited for")
+            say(f"── {name} is still at work ({lock_owner(run)}), and waited for")
             self._wait_until(lambda: not is_locked(run))
 
     def wait_for_earlier(self, *, than: int) -> None:
@@ -131,7 +131,7 @@ class Multirun:
         if self.record:  # which knows of jobs elsewhere too
             failed = [row["job"] for row in self.record.ended(stopped=False)]
         if failed:
-            sys.exit(visible(f"error: {len(failed)} of the jobs failed: {', '.join(failed)}."))
+            sys.exit(escape_control_characters(f"error: {len(failed)} of the jobs failed: {', '.join(failed)}."))
         if self.record and (stopped := self.record.ended(stopped=True)):
             say(f"{len(stopped)} of the jobs were stopped: {_GOES_ON}.", error=True)
             sys.exit(stopped[0]["code"])
@@ -168,7 +168,7 @@ class Multirun:
             if job.process and (code := job.process.poll()) is not None:
                 job.code = code
                 self._note(job)
-                if code in STOPPED:  # which would be the end of the next job too
+                if code in RESUMABLE_EXIT_CODES:  # which would be the end of the next job too
                     self._ended_all = self._ended_all or job
                 if not self._is_alone:
                     say(self._ending(job))

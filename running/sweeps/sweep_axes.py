@@ -10,7 +10,7 @@ from hydra.core.override_parser.types import Glob, IntervalSweep, Override, Rang
 _SHOWN = 20  # values of a range, in a sentence
 
 
-def jobs(parsed: Sequence[Override], folders: Sequence[Path]) -> Iterable[list[str]]:
+def expand_jobs(parsed: Sequence[Override], folders: Sequence[Path]) -> Iterable[list[str]]:
     """Settings of jobs, in which each choice of each axis occurs once: not all combinations.
 
     Args:
@@ -26,7 +26,7 @@ def jobs(parsed: Sequence[Override], folders: Sequence[Path]) -> Iterable[list[s
     return chain([first], others)
 
 
-def refuse_inexact_range(axis: Override) -> None:
+def check_exact_range(axis: Override) -> None:
     """Refuse a range of floats whose last value is not its stop: Hydra leaves the stop out, or in, as its sums are rounded.
 
     Raises:

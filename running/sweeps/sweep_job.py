@@ -10,25 +10,25 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from gpt_lightning.durable_files import locked
-from running.config.command_line_quoting import as_typed
+from gpt_lightning.durable_files import exclusive_lock
+from running.config.command_line_quoting import unquote_text_settings
 from running.config.compose import CONF, hydra_quoted, path_of, to_dict
 from running.sweeps import multirun
 from running.sweeps.job_names import job_name
 from running.sweeps.machine_shares import machine_shares
-from running.sweeps.sweep_state import SweepRecord, is_over, objective
+from running.sweeps.sweep_state import SweepState, is_finished, objective
 from running.training import process_group
 
 
 @contextmanager
-def multirun_of(verb: str, config: DictConfig) -> Iterator[multirun.Multirun]:
+def open_multirun(verb: str, config: DictConfig) -> Iterator[multirun.Multirun]:
     """Inside, this process runs the jobs of the multirun that a verb's config asks for, and no other process does.
 
     Raises:
         ValueError: another one does; it is one of several; `jobs_at_once` do not fit on this machine; or what needs no processes
             is given a launcher of them.
     """
-    process_group.refuse_multirun()
+    process_group.check_no_multirun()
     is_here = str(config.hydra.launcher._target_).startswith("hydra._internal.")
     if verb == "plan" and not is_here:
         raise ValueError("plan.py prices a sweep by itself, here: leave hydra/launcher=… out.")
@@ -36,22 +36,22 @@ def multirun_of(verb: str, config: DictConfig) -> Iterator[multirun.Multirun]:
         multirun.here = multirun.Multirun()
         yield multirun.here
         return
-    record = SweepRecord(path_of(config, "sweep_dir"))
+    record = SweepState(path_of(config, "sweep_dir"))
     shares = machine_shares(config) if is_here else [{}]
-    with locked(record.folder, doing="used"):
+    with exclusive_lock(record.folder, doing="used"):
         record.clear()
         multirun.here = multirun.Multirun(shares=shares, record=record)
         yield multirun.here
 
 
-def run_here(answer: Callable[[dict[str, Any]], dict[str, Any]], config: DictConfig) -> float:
+def answer_in_process(answer: Callable[[dict[str, Any]], dict[str, Any]], config: DictConfig) -> float:
     """One job of a multirun that needs no process."""
     assert multirun.here
     name = job_name(HydraConfig.get())
     return multirun.here.answer(answer, to_dict(config) | {"run_dir": str(path_of(config, "sweep_dir") / name)}, name)
 
 
-def run_as_process(config: DictConfig) -> Any:
+def run_job_process(config: DictConfig) -> Any:
     """One job of a multirun, in a directory named by its place on the axes; nothing of the job before it can linger.
 
     Returns:
@@ -62,7 +62,7 @@ def run_as_process(config: DictConfig) -> Any:
     command = [
         *(sys.executable, str(CONF.with_name(f"{hydra.job.name}.py"))),
         *_configs(hydra),
-        *map(as_typed, hydra.overrides.task),
+        *map(unquote_text_settings, hydra.overrides.task),
     ]
     if "run_dir" in config:
         command.append(f"run_dir={hydra_quoted(str(path_of(config, 'sweep_dir') / name))}")
@@ -72,18 +72,18 @@ def run_as_process(config: DictConfig) -> Any:
         if subprocess.run(command, check=False).returncode:
             raise RuntimeError(f"job {name} failed")
         return None
-    record = SweepRecord(path_of(config, "sweep_dir"))
+    record = SweepState(path_of(config, "sweep_dir"))
     run = record.sweep_dir / name
     command += _pruned_by(config, hydra, record)
     if not here:
-        return _elsewhere(command, record, name, number, over=is_over(run, to_dict(config)))
+        return _elsewhere(command, record, name, number, over=is_finished(run, to_dict(config)))
     here.wait_for_owner(name, run)
-    if is_over(run, to_dict(config)):
+    if is_finished(run, to_dict(config)):
         return here.over(name, number=number, run=run)
     return here.run(command, name, number=number, run=run)
 
 
-def _elsewhere(command: list[str], record: SweepRecord, name: str, number: int, *, over: bool) -> float | None:
+def _elsewhere(command: list[str], record: SweepState, name: str, number: int, *, over: bool) -> float | None:
     """A training where a launcher has brought this process, on another machine perhaps; None: it failed."""
     code = 0
     if not over:
@@ -101,7 +101,7 @@ def _ignore_sigusr2() -> None:
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 
-def _pruned_by(config: DictConfig, hydra: Any, record: SweepRecord) -> list[str]:
+def _pruned_by(config: DictConfig, hydra: Any, record: SweepState) -> list[str]:
     """The setting that tells `callbacks.MedianPruning` what to compare with: the runs of earlier batches that are complete.
 
     A batch is what is asked for, or runs, at the same time; so what a job is compared with depends on its number alone.

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from analysis.callback_effects import may_decide
+from analysis.callback_effects import may_change_weights
 from gpt_lightning.durable_files import write_durably
 from gpt_lightning.jsonl import last_row
 from running.config.changed_settings import averaging_in, changed_settings
@@ -19,13 +19,13 @@ PRUNED = "pruned.json"
 """In the directory of a run that `callbacks.MedianPruning` has ended."""
 ENDED_EARLY = "ended_early.json"
 """In the directory of a run that another callback has ended before its last step."""
-STOPPED = (74, 75, 130, 143)
+RESUMABLE_EXIT_CODES = (74, 75, 130, 143)
 """Exit codes after which the same command goes on: a full disk, a time that is over, signals."""
 _NOT_FINITE = 65  # the exit code of a run whose loss is no number
 _PLACES = ("name", "runs_dir", "run_dir", "sweep_dir", "jobs_at_once", "resume", "callbacks.")
 
 
-class SweepRecord:
+class SweepState:
     """The jobs of one start of a sweep.
 
     Args:
@@ -53,7 +53,7 @@ class SweepRecord:
 
     def ended(self, *, stopped: bool) -> list[dict[str, Any]]:
         """Those that were stopped before their end, or else those that failed."""
-        return [row for row in self.jobs() if row["code"] and (row["code"] in STOPPED) is stopped]
+        return [row for row in self.jobs() if row["code"] and (row["code"] in RESUMABLE_EXIT_CODES) is stopped]
 
     def completed(self, *, before: int) -> list[str]:
         """The names of those with smaller numbers that ran to their last step, none that was ended before."""
@@ -62,7 +62,7 @@ class SweepRecord:
         return [row["job"] for row in rows if not any((self.sweep_dir / row["job"] / end).exists() for end in ended)]
 
 
-def is_over(run: Path, config: Mapping[str, Any]) -> bool:
+def is_finished(run: Path, config: Mapping[str, Any]) -> bool:
     """Whether a run with just these settings is done, pruned or ended early, so that nothing is left to start.
 
     A run that is done with other settings is not over: what becomes of it, train.py says.
@@ -87,16 +87,18 @@ def why_ended_early(run: Path, config: Mapping[str, Any], step: int) -> str | No
     """Why a callback ended the run after this step, of which it has a checkpoint; None: none did, or they are others now."""
     try:
         ended = json.loads((run / ENDED_EARLY).read_bytes())
-        return str(ended["why"]) if (ended["step"], ended["callbacks"]) == (step, may_end(config)) else None
+        return str(ended["why"]) if (ended["step"], ended["callbacks"]) == (step, may_end_early(config)) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def may_end(config: Mapping[str, Any]) -> dict[str, Any]:
+def may_end_early(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of those callbacks that may end a run before its last step, or have a hand in when they do."""
     nodes = {name: (node, str(node.get("_target_"))) for name, node in config["callbacks"].items()}
     return {
-        name: node for name, (node, target) in nodes.items() if target.endswith(".EarlyStopping") or may_decide(target)
+        name: node
+        for name, (node, target) in nodes.items()
+        if target.endswith(".EarlyStopping") or may_change_weights(target)
     }
 
 

@@ -9,7 +9,7 @@ process_group, rank_agreement      ranks: how they start, stop together and comp
 distributed_strategy               Lightning's strategy for one device, DDP or FSDP
 code_revision                      git revision and digest of the code that trains
 cost_estimate                      FLOPs, hours, memory and disk of a run
-lightning_callbacks, lightning_warnings   Lightning's own callbacks and warnings
+lightning_warnings                 Lightning's warnings that do not apply here
 external_logger                    Weights & Biases, MLflow
 bus_error, out_of_memory           messages for two failures of the machine
 """

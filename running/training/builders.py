@@ -15,19 +15,19 @@ import torch
 
 from callbacks import Checkpoints, ValidationPerplexity, WeightAveraging
 from data_modules import Curriculum, ResolvedCurriculum, SampleOrder
-from data_modules.sample_order import Update
+from data_modules.sample_order import MixWeightUpdate
 from gpt_lightning.checkpoint import read_optimizer_state
 from gpt_lightning.model import GPT, GPTConfig
-from gpt_lightning.optim import MuonAdamW, learning_rate_schedule, parameter_groups, try_step
+from gpt_lightning.optim import MuonAdamW, learning_rate_schedule, parameter_groups, try_optimizer_step
 from gpt_lightning.tokenizer import Tokenizer
 from running.config import allowed_targets, compose
-from running.training.recorded_mix_weights import recorded_updates, refuse_reading_ahead, updates_of_checkpoint
-from running.training.resume import Beginning
+from running.training.recorded_mix_weights import check_no_prefetching, checkpoint_updates, recorded_updates
+from running.training.resume import ResumePoint
 
 _AT_ONCE = 100_000  # steps
 
 
-def curriculum_of(config: Mapping[str, Any]) -> Curriculum:
+def build_curriculum(config: Mapping[str, Any]) -> Curriculum:
     """The curriculum, not yet pinned to the run's length.
 
     Raises:
@@ -40,7 +40,7 @@ def curriculum_of(config: Mapping[str, Any]) -> Curriculum:
     return curriculum
 
 
-def schedule_of(config: Mapping[str, Any]) -> Callable[[int], float]:
+def build_schedule(config: Mapping[str, Any]) -> Callable[[int], float]:
     """The share of the peak learning rate at each step.
 
     Raises:
@@ -52,7 +52,7 @@ def schedule_of(config: Mapping[str, Any]) -> Callable[[int], float]:
     return schedule
 
 
-def model_config_of(config: Mapping[str, Any], tokenizer: Tokenizer) -> GPTConfig:
+def build_model_config(config: Mapping[str, Any], tokenizer: Tokenizer) -> GPTConfig:
     """The model's sizes and choices.
 
     Raises:
@@ -67,7 +67,7 @@ def model_config_of(config: Mapping[str, Any], tokenizer: Tokenizer) -> GPTConfi
     return model_config
 
 
-def accumulation_of(config: Mapping[str, Any]) -> int:
+def accumulation_steps(config: Mapping[str, Any]) -> int:
     """Micro-batches in a step on each rank.
 
     Raises:
@@ -104,13 +104,13 @@ def accumulation_of(config: Mapping[str, Any]) -> int:
     return accumulation
 
 
-def watchers_of(config: Mapping[str, Any]) -> list[L.Callback]:
+def build_callbacks(config: Mapping[str, Any]) -> list[L.Callback]:
     """The callbacks of the config.
 
     Raises:
         ValueError: one cannot be built, or there is none that saves.
     """
-    watchers = [allowed_targets.callback(node) for node in config["callbacks"].values()]
+    watchers = [allowed_targets.build_callback(node) for node in config["callbacks"].values()]
     kept: dict[str, str] = {}  # names of those that a checkpoint keeps a state of, by the key that it has there
     for name, watcher in zip(config["callbacks"], watchers, strict=True):
         if (
@@ -130,7 +130,7 @@ def watchers_of(config: Mapping[str, Any]) -> list[L.Callback]:
     return watchers
 
 
-def refuse_lost_average(watchers: Iterable[L.Callback], beginning: Beginning) -> None:
+def check_average_kept(watchers: Iterable[L.Callback], beginning: ResumePoint) -> None:
     """A checkpoint with an average has that in the place of the weights: only the callback that made it tells them apart.
 
     Raises:
@@ -143,8 +143,8 @@ def refuse_lost_average(watchers: Iterable[L.Callback], beginning: Beginning) ->
         )
 
 
-def order_of(
-    config: Mapping[str, Any], curriculum: Curriculum, sequences: Mapping[str, int], beginning: Beginning
+def build_sample_order(
+    config: Mapping[str, Any], curriculum: Curriculum, sequences: Mapping[str, int], beginning: ResumePoint
 ) -> SampleOrder:
     """The order of the run's sequences; of one that goes on or branches off, with the past that its checkpoint tells.
 
@@ -163,16 +163,16 @@ def order_of(
         "global_batch": config["global_batch"],
         "seed": config["seed"],
     }
-    refuse_reading_ahead(config)
+    check_no_prefetching(config)
     order: SampleOrder | None = None
     before: SampleOrder | None = None
     for entry in beginning.diet["curricula"] if beginning.diet else ():
         was: Curriculum = _build(Curriculum, str(beginning.checkpoint), entry["curriculum"])
         then = was.resolve(steps=entry["steps"], tokens_per_step=tokens_per_step)
-        before, updates = order, updates_of_checkpoint(beginning.checkpoint, entry)
+        before, updates = order, checkpoint_updates(beginning.checkpoint, entry)
         order = SampleOrder(then, **units, after=(order, entry["from_step"]) if order else None, updates=updates)
     resolved = curriculum.resolve(steps=config["max_steps"], tokens_per_step=tokens_per_step)
-    done: list[Update] = []
+    done: list[MixWeightUpdate] = []
     if order and (_settings(order.curriculum.curriculum), order.steps) == (_settings(curriculum), config["max_steps"]):
         done = [update for update in order.updates if update[0] <= beginning.step]
         if not curriculum.ado:
@@ -233,7 +233,7 @@ def _build(build: Callable[..., Any], name: str, section: Mapping[str, Any], **m
         raise ValueError(f"{name}: {error}" + (f": did you mean {near[0]}?" if near else ".")) from error
 
 
-def optimizer_of(config: Mapping[str, Any], precision: str) -> Any:
+def build_optimizer(config: Mapping[str, Any], precision: str) -> Any:
     """Parameter groups -> the optimizer.
 
     Raises:
@@ -243,7 +243,7 @@ def optimizer_of(config: Mapping[str, Any], precision: str) -> Any:
     if options.get("fused") and precision == "16-mixed":
         # a fused step unscales by itself, after our clipping: it would clip scaled gradients; torch chooses another one
         options["fused"] = None
-    make_optimizer = allowed_targets.optimizer(options)
+    make_optimizer = allowed_targets.resolve_optimizer(options)
     try:
         make_optimizer([{"params": [torch.nn.Parameter(torch.zeros(1))]}])
     except (TypeError, ValueError) as error:
@@ -251,9 +251,9 @@ def optimizer_of(config: Mapping[str, Any], precision: str) -> Any:
     return make_optimizer
 
 
-def refuse_other_optimizer(
+def check_same_optimizer(
     config: Mapping[str, Any],
-    beginning: Beginning,
+    beginning: ResumePoint,
     make_optimizer: Callable[..., Any],
     groups: list[dict[str, Any]],
     device: torch.device,
@@ -265,7 +265,7 @@ def refuse_other_optimizer(
     """
     saved = None if beginning.checkpoint is None else read_optimizer_state(beginning.checkpoint)
     try:
-        try_step(make_optimizer, groups, saved, device)
+        try_optimizer_step(make_optimizer, groups, saved, device)
     except ValueError as error:
         changed = {key: then for key, (then, _) in beginning.changes.items() if key.startswith("optimizer.")}
         if not changed:
@@ -283,7 +283,7 @@ def refuse_other_optimizer(
         ) from error
 
 
-def groups_of(config: Mapping[str, Any]) -> Callable[[GPT], list[dict[str, Any]]]:
+def build_parameter_groups(config: Mapping[str, Any]) -> Callable[[GPT], list[dict[str, Any]]]:
     """The model -> its parameter groups, as the config's optimizer wants them.
 
     Raises:

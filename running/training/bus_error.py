@@ -14,7 +14,7 @@ _Handler = ctypes.CFUNCTYPE(None, ctypes.c_int)
 _handler: object = None  # kept, as the C library knows its address alone
 
 
-def is_said(touched: Callable[[], list[str]]) -> None:
+def install_bus_error_message(touched: Callable[[], list[str]]) -> None:
     """From now on SIGBUS ends the program with a sentence and the exit code of data that has changed.
 
     Args:

@@ -11,11 +11,11 @@ import analysis.compute_estimate as budget
 import analysis.memory_estimate as memory_budget
 from data_modules import SampleOrder
 from gpt_lightning.device_and_precision import choose_precision
-from running.training.resume import Beginning
+from running.training.resume import ResumePoint
 
 
-def costs_of(
-    config: Mapping[str, Any], settings: Mapping[str, Any], order: SampleOrder, beginning: Beginning
+def estimate_costs(
+    config: Mapping[str, Any], settings: Mapping[str, Any], order: SampleOrder, beginning: ResumePoint
 ) -> dict[str, Any]:
     """What the steps that are left take and what they may reach, as plan.json says it.
 
@@ -51,9 +51,9 @@ def costs_of(
         n_parameters, {source: (n * model["max_seq_len"], drawn[source]) for source, n in order.sequences.items()}
     )
     n_devices = trainer["devices"] * trainer["num_nodes"]
-    memory = peak_memory(config, precision=precision, device_type="cpu" if on_cpu else "cuda")
+    memory = estimate_peak_memory(config, precision=precision, device_type="cpu" if on_cpu else "cuda")
     share = {"precision": precision, "mfu": settings["mfu"], "n_devices": n_devices}
-    hours = None if on_cpu else budget.hours(flops, settings["device"], **share)  # a CPU's peak is not known
+    hours = None if on_cpu else budget.training_hours(flops, settings["device"], **share)  # a CPU's peak is not known
     checkpoint = memory_budget.checkpoint_bytes(model, optimizer=optimizer, precision=precision)
     saving = config["callbacks"]["checkpoints"]
     written = -(-order.steps // saving["every"])
@@ -79,7 +79,7 @@ def costs_of(
     }
 
 
-def peak_memory(config: Mapping[str, Any], *, precision: str, device_type: str) -> int:
+def estimate_peak_memory(config: Mapping[str, Any], *, precision: str, device_type: str) -> int:
     """Bytes that the run should take on each device; a ValueError where its optimizer's are not known."""
     trainer = config["trainer"]
     return memory_budget.peak_memory_bytes(

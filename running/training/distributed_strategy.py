@@ -14,12 +14,12 @@ from lightning.fabric.plugins.environments import (
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from gpt_lightning.sharding import ShardedStrategy
-from running.training.process_group import PATIENCE, started_by
+from running.training.process_group import PATIENCE, detect_launcher
 
 STRATEGIES = ("auto", "ddp", "fsdp")
 
 
-def refuse_other_ranks(config: Mapping[str, Any], device: str, precision: str) -> None:
+def check_ranks(config: Mapping[str, Any], device: str, precision: str) -> None:
     """Refuse what cannot be trained together.
 
     Args:
@@ -41,7 +41,7 @@ def refuse_other_ranks(config: Mapping[str, Any], device: str, precision: str) -
         hint = ": srun must show each task all GPUs of its machine, by --gpus-per-node instead of --gpus-per-task"
         raise ValueError(
             f"trainer.devices is {devices}, and this process sees {n_gpus} of CUDA's"
-            + (hint if started_by() == "srun" else f": set trainer.devices={n_gpus}, or trainer.accelerator=cpu")
+            + (hint if detect_launcher() == "srun" else f": set trainer.devices={n_gpus}, or trainer.accelerator=cpu")
             + "."
         )
     if strategy == "fsdp" and devices * nodes > 1:
@@ -54,14 +54,14 @@ def refuse_other_ranks(config: Mapping[str, Any], device: str, precision: str) -
             raise ValueError(
                 f"{config['optimizer']['_target_']} cannot work on sharded weights: take optimizer=adamw, or trainer=ddp."
             )
-    if devices * nodes > 1 and not started_by():
+    if devices * nodes > 1 and not detect_launcher():
         raise ValueError(
             f"trainer.devices is {devices}, and this process is alone: run train.py in a shell, or set trainer.devices=1."
         )
 
 
 def _refuse_other_number(devices: int, nodes: int) -> None:
-    starter = started_by()
+    starter = detect_launcher()
     if starter == "torchrun":
         started, local = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
     elif starter == "srun":
@@ -82,7 +82,7 @@ def _refuse_other_number(devices: int, nodes: int) -> None:
         )
 
 
-def strategy_of(config: Mapping[str, Any]) -> str | Strategy:
+def build_strategy(config: Mapping[str, Any]) -> str | Strategy:
     """What `L.Trainer(strategy=…)` takes. A rank alone has nothing to share: there all strategies are the same."""
     n_ranks = config["trainer"]["devices"] * config["trainer"]["num_nodes"]
     if n_ranks == 1:
@@ -92,12 +92,12 @@ def strategy_of(config: Mapping[str, Any]) -> str | Strategy:
     return DDPStrategy(timeout=PATIENCE)
 
 
-def environment_of_ranks() -> ClusterEnvironment:
+def cluster_environment() -> ClusterEnvironment:
     """What tells Lightning which rank this process is, for `L.Trainer(plugins=[…])`.
 
     Left to itself it would wait for the tasks of any Slurm job that it finds itself in, and requeue it its own way.
     """
-    starter = started_by()
+    starter = detect_launcher()
     if starter == "torchrun":
         return TorchElasticEnvironment()
     return SLURMEnvironment(auto_requeue=False) if starter == "srun" else LightningEnvironment()

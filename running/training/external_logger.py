@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from callbacks import MetricsTable, PassedOn
+from callbacks import CsvMetrics, ExperimentTracker
 from running.config import allowed_targets
 
 _SERVICES = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow"}
 _LONGEST = 50  # characters of an id, without its unique part
 
 
-def further_logger(config: Mapping[str, Any]) -> MetricsTable | PassedOn | None:
+def build_external_logger(config: Mapping[str, Any]) -> CsvMetrics | ExperimentTracker | None:
     """What `logger` describes; None: nothing.
 
     A service is told a name and an id, both made of the run's place below runs_dir. The id has a unique part, and is kept in the
@@ -27,7 +27,7 @@ def further_logger(config: Mapping[str, Any]) -> MetricsTable | PassedOn | None:
     settings = config["logger"]
     kind = _SERVICES.get(str(settings.get("_target_")).rpartition(".")[2]) if settings else None
     if kind is None:
-        return allowed_targets.logger(settings)
+        return allowed_targets.build_logger(settings)
     run = Path(config["run_dir"])
     name, record = _name(run, Path(config["runs_dir"])), run / f"{kind}.json"
     identity = {"name": name, "settings": dict(settings)}
@@ -40,8 +40,8 @@ def further_logger(config: Mapping[str, Any]) -> MetricsTable | PassedOn | None:
         given = {"name": name, "id": known["id"], "save_dir": str(run), "resume": "allow"}
     else:
         given = {"run_name": name, "run_id": known.get("id")}  # which MLflow chooses
-    logger = allowed_targets.logger(settings, **given)
-    return PassedOn(logger, kind=kind, record=record, identity=identity)
+    logger = allowed_targets.build_logger(settings, **given)
+    return ExperimentTracker(logger, kind=kind, record=record, identity=identity)
 
 
 def _name(run: Path, runs: Path) -> str:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def lightning_without_noise() -> Iterator[None]:
+def quiet_lightning() -> Iterator[None]:
     """Lightning's advice that does not hold here, each for its reason; everything else it says is heard."""
     loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
     levels = [logger.level for logger in loggers]

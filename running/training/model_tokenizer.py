@@ -7,12 +7,12 @@ from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
 from running.config import compose
 
 
-def tokenizer_called(name: str, data_dir: Path) -> Tokenizer:
+def load_tokenizer_by_name(name: str, data_dir: Path) -> Tokenizer:
     """The tokenizer of that name in a data folder, where one was trained; else the one that `load_tokenizer` knows."""
     return load_tokenizer(data_dir / name if (data_dir / name / "tokenizer.json").is_file() else name)
 
 
-def tokenizer_of(path: Path, name: str | None) -> Tokenizer:
+def load_model_tokenizer(path: Path, name: str | None) -> Tokenizer:
     """The tokenizer called `name`; without a name the one that goes with the model at `path`.
 
     A run names it in its config.yaml, a converted folder holds it.
@@ -32,7 +32,7 @@ def tokenizer_of(path: Path, name: str | None) -> Tokenizer:
     raise ValueError(f"{path} does not say which tokenizer its model was trained with: name it with tokenizer.name=….")
 
 
-def refuse_other_tokenizer(path: Path, tokenizer: Tokenizer) -> bool:
+def check_same_tokenizer(path: Path, tokenizer: Tokenizer) -> bool:
     """Weights that are trained on must have been trained with the same tokens, or with some of them, if it is known.
 
     Returns:
@@ -42,7 +42,7 @@ def refuse_other_tokenizer(path: Path, tokenizer: Tokenizer) -> bool:
         ValueError: an id is another token with the tokenizer of the model at `path`.
     """
     try:
-        theirs = tokenizer_of(path, None)
+        theirs = load_model_tokenizer(path, None)
     except ValueError:
         return False
     if not tokenizer.extends(theirs):
@@ -64,7 +64,7 @@ def _tokenizer_of_run(run: Path) -> Tokenizer:
             f"{run} does not say which tokenizer it was trained with: its config.yaml and environment.json are not those of "
             f"a run ({type(error).__name__}). Name it with tokenizer.name=…."
         ) from error
-    tokenizer = tokenizer_called(name, data_dir)
+    tokenizer = load_tokenizer_by_name(name, data_dir)
     if tokenizer.fingerprint != fingerprint:
         raise ValueError(
             f"{run} was trained with another tokenizer {tokenizer.name} than {data_dir} or this version has now: name the right "

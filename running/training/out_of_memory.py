@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from running.training.cost_estimate import peak_memory
+from running.training.cost_estimate import estimate_peak_memory
 
 
 def out_of_memory(config: Mapping[str, Any], step: int) -> str:
@@ -20,7 +20,7 @@ def out_of_memory(config: Mapping[str, Any], step: int) -> str:
     gpu = torch.cuda.get_device_properties(torch.cuda.current_device())
     expected = ""
     with suppress(ValueError):  # an optimizer whose size is not known
-        memory = peak_memory(config, precision=trainer["precision"], device_type="cuda")
+        memory = estimate_peak_memory(config, precision=trainer["precision"], device_type="cuda")
         expected = f", where plan.py expects {memory / 1e9:.1f} GB"
     of_rank = config["global_batch"] // (trainer["devices"] * trainer["num_nodes"])
     smaller = [n for n in range(1, micro_batch) if of_rank % n == 0]

@@ -15,12 +15,12 @@ import numpy as np
 
 from data_modules import Curriculum, SourceShards
 from data_modules.shard_files import files_of_source
-from data_modules.shard_integrity import damages, refusal
+from data_modules.shard_integrity import damage_message, find_damage
 from gpt_lightning.console import say
-from gpt_lightning.durable_files import locked_in_turn
+from gpt_lightning.durable_files import wait_for_lock
 from gpt_lightning.tokenizer import Tokenizer
 from running.config import compose
-from running.training.model_tokenizer import tokenizer_called
+from running.training.model_tokenizer import load_tokenizer_by_name
 from running.training.process_group import is_first_rank
 
 _FILLED = 0.94  # of a sequence of whole conversations is no padding: measured on Alpaca at 1,024 tokens
@@ -59,7 +59,7 @@ def open_sources(
             f"not prepared with tokenizer {name} yet: {', '.join(missing)}. {either} run{commands}\n"
             "or train on the corpora that every machine has: python prepare.py && python train.py experiment=quickstart."
         )
-    tokenizer = tokenizer_called(name, Path(config["data_dir"]))
+    tokenizer = load_tokenizer_by_name(name, Path(config["data_dir"]))
     sources = {source: SourceShards(folder / source) for source in dict.fromkeys((*earlier, *curriculum.sources))}
     for source, shards in sources.items():
         if shards.information["tokenizer"]["fingerprint"] != tokenizer.fingerprint:
@@ -69,7 +69,7 @@ def open_sources(
     return tokenizer, sources
 
 
-def refuse_damaged(
+def check_undamaged(
     config: Mapping[str, Any],
     sources: Mapping[str, SourceShards],
     begun: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
@@ -93,16 +93,16 @@ def refuse_damaged(
         for name, source in sources.items():
             if found := source.changed_since(begun.get(name, {})):
                 raise ValueError(
-                    f"changed since the run was begun: {refusal(source.folder, found)}. Or begin a new run with name=…: this one "
-                    "would be of two corpora."
+                    f"changed since the run was begun: {damage_message(source.folder, found)}. Or begin a new run with "
+                    "name=…: this one would be of two corpora."
                 )
         return
     files = (file for source in sources.values() for file in files_of_source(source.folder, source.information))
     if (n_bytes := sum(file.end - file.first_byte for file in files)) >= _MANY_BYTES:
         say(f"verifying {n_bytes / 1e9:,.1f} GB of shards; data.verify=false leaves it out")
     for source in sources.values():
-        if found := damages(source.folder, source.information, with_sha256=False):
-            raise ValueError(f"{refusal(source.folder, found)}; data.verify=false trains on what is there.")
+        if found := find_damage(source.folder, source.information, with_sha256=False):
+            raise ValueError(f"{damage_message(source.folder, found)}; data.verify=false trains on what is there.")
 
 
 class SourceSize(NamedTuple):
@@ -172,7 +172,7 @@ def _prepare(config: Mapping[str, Any], missing: Sequence[str], folder: Path) ->
     folder.mkdir(parents=True, exist_ok=True)
     try:
         # jobs of a sweep lack the same sources
-        with locked_in_turn(folder / _LOCK, meanwhile=partial(_show, sign)):
+        with wait_for_lock(folder / _LOCK, meanwhile=partial(_show, sign)):
             _prepare_each(config, missing, folder, sign)
     finally:
         sign.unlink(missing_ok=True)

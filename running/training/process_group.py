@@ -18,7 +18,7 @@ from datetime import timedelta
 from typing import NoReturn
 from uuid import uuid4
 
-from gpt_lightning.console import say, visible
+from gpt_lightning.console import escape_control_characters, say
 
 # The longest that a rank waits for another: rank 0 may be sampling, or writing a checkpoint to a slow disk.
 PATIENCE = timedelta(minutes=30)
@@ -30,7 +30,7 @@ _TO_STOP = (
 _GOES_ON = "this one ends too, and the same command goes on from the newest checkpoint"
 
 
-def started_by() -> str | None:
+def detect_launcher() -> str | None:
     """Who started this process as one of several: torchrun or srun; None: nobody did.
 
     Of Slurm only the tasks of the process's own step count: in a batch script, or an interactive shell, which is a step of one
@@ -46,17 +46,17 @@ def started_by() -> str | None:
 
 def is_first_rank() -> bool:
     """Whether this process is the one that writes."""
-    variable = {"torchrun": "RANK", "srun": "SLURM_PROCID"}.get(started_by() or "")
+    variable = {"torchrun": "RANK", "srun": "SLURM_PROCID"}.get(detect_launcher() or "")
     return variable is None or os.environ[variable] == "0"
 
 
-def refuse_multirun() -> None:
+def check_no_multirun() -> None:
     """A multirun starts its jobs by itself, one after the other, and they their ranks.
 
     Raises:
         ValueError: this process is one of several, each of which would run all of the jobs.
     """
-    if starter := started_by():
+    if starter := detect_launcher():
         raise ValueError(
             f"a multirun is one process, and {starter} has started several: start it by python; trainer.devices says how many "
             "ranks each of its jobs has."
@@ -102,33 +102,33 @@ def run_on_ranks(n_ranks: int) -> None:
         logging.disable(logging.NOTSET)
 
 
-class RankLost(Exception):
+class RankLostError(Exception):
     """A run cannot go on without one of its ranks; the same command can."""
 
     exit_code = os.EX_TEMPFAIL
 
 
 @contextmanager
-def together() -> Iterator[None]:
+def fail_together() -> Iterator[None]:
     """Inside, a rank that loses another one, or the launcher that would have told it so, ends and says why.
 
     Raises:
         RankLost: another rank is gone.
     """
     over = threading.Event()
-    if started_by() == "torchrun":
+    if detect_launcher() == "torchrun":
         threading.Thread(target=_watch, args=(os.getppid(), over), daemon=True, name="watch-launcher").start()
     try:
         yield
     except Exception as error:
         if _says_lost(error):
-            raise RankLost(f"another rank is gone: {_GOES_ON}.") from error
+            raise RankLostError(f"another rank is gone: {_GOES_ON}.") from error
         raise
     finally:
         over.set()
 
 
-def leave(code: int | str) -> NoReturn:
+def exit_rank(code: int | str) -> NoReturn:
     """End this rank with an exit code, or a sentence, that is the same on all ranks.
 
     Rank 0 goes first: torchrun and srun end all others as soon as one has failed, and it may still be writing. Those who are
@@ -137,7 +137,7 @@ def leave(code: int | str) -> NoReturn:
     if not is_first_rank():
         signal.signal(signal.SIGTERM, lambda *_: os._exit(code if isinstance(code, int) else 1))
         time.sleep(_OWN_WORDS)
-    sys.exit(visible(code) if isinstance(code, str) else code)
+    sys.exit(escape_control_characters(code) if isinstance(code, str) else code)
 
 
 def _watch(launcher: int, over: threading.Event) -> None:

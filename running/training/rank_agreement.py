@@ -14,7 +14,7 @@ from typing import Any
 
 from running.config.compose import flatten
 from running.training.code_revision import digest_of_code, git
-from running.training.process_group import PATIENCE, RankLost, started_by
+from running.training.process_group import PATIENCE, RankLostError, detect_launcher
 
 # Settings that another machine may call otherwise. Which data and weights they lead to is compared by itself.
 _PLACES = ("data_dir", "runs_dir", "run_dir", "sweep_dir", "init_from")
@@ -24,7 +24,7 @@ _FAREWELL = 30.0  # seconds that rank 0 stays until all others know why it ends:
 _ABSENT = "not there"
 
 
-class Agreement:
+class RankAgreement:
     """Where the ranks of a run compare what they have. A rank alone agrees.
 
     What ends a rank inside, before all is compared, is told to the others, which end too.
@@ -40,11 +40,11 @@ class Agreement:
         self._meetings = 0
         self._is_settled = n_ranks == 1
 
-    def __enter__(self) -> "Agreement":
+    def __enter__(self) -> "RankAgreement":
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, Exception) and not isinstance(error, RankLost) and not self._is_settled:
+        if isinstance(error, Exception) and not isinstance(error, RankLostError) and not self._is_settled:
             self._refuse(f"{error or type(error).__name__} (said on {socket.gethostname()})")
 
     def compare(self, mine: Mapping[str, Any], *, last: bool = False) -> None:
@@ -81,11 +81,11 @@ class Agreement:
                 if self._store.check([_REFUSED]):
                     raise ValueError(self._store.get(_REFUSED).decode())
                 if time.monotonic() > until:
-                    raise RankLost("another rank has not come for too long: see what it says.")
+                    raise RankLostError("another rank has not come for too long: see what it says.")
                 time.sleep(_LOOK_EVERY)  # and not in the store, where no signal is heard
             return str(self._store.get(key).decode())
         except RuntimeError as error:  # of the store
-            raise RankLost("another rank is gone before the first step: see what it says.") from error
+            raise RankLostError("another rank is gone before the first step: see what it says.") from error
 
     def _refuse(self, sentence: str) -> None:
         """Say why this rank ends; of several the first is heard."""
@@ -98,11 +98,11 @@ class Agreement:
 
 
 @contextmanager
-def agreement_of_ranks(config: Mapping[str, Any]) -> Iterator[Agreement]:
+def build_rank_agreement(config: Mapping[str, Any]) -> Iterator[RankAgreement]:
     """Where the ranks of a run compare what they have; they were started with the same settings and the same code.
 
     Raises:
-        ValueError, RankLost: as `Agreement.compare`.
+        ValueError, RankLost: as `RankAgreement.compare`.
     """
     with _meet() as ranks:
         if ranks.n_ranks > 1:
@@ -110,27 +110,27 @@ def agreement_of_ranks(config: Mapping[str, Any]) -> Iterator[Agreement]:
         yield ranks
 
 
-def _meet() -> Agreement:
+def _meet() -> RankAgreement:
     """Where this process meets the other ranks; alone, if nothing has started it as one of several or says where they are."""
-    starter = started_by()
+    starter = detect_launcher()
     reachable = {"torchrun": "MASTER_ADDR", "srun": "SLURM_NODELIST"}.get(starter or "")
     if reachable is None or reachable not in os.environ:
-        return Agreement()
+        return RankAgreement()
     # seconds of imports, which a rank alone need not wait for
     from torch.distributed import PrefixStore, rendezvous
 
-    from running.training.distributed_strategy import environment_of_ranks
+    from running.training.distributed_strategy import cluster_environment
 
-    environment = environment_of_ranks()
+    environment = cluster_environment()
     rank, n_ranks = environment.global_rank(), environment.world_size()
     if n_ranks == 1:
-        return Agreement()
+        return RankAgreement()
     os.environ |= {"MASTER_ADDR": environment.main_address, "MASTER_PORT": str(environment.main_port)}
     try:
         store, *_ = next(rendezvous("env://", rank, n_ranks, timeout=PATIENCE))
     except RuntimeError as error:
-        raise RankLost("not all ranks have come: see what the others say.") from error
-    return Agreement(PrefixStore("agreement", store), rank, n_ranks)
+        raise RankLostError("not all ranks have come: see what the others say.") from error
+    return RankAgreement(PrefixStore("agreement", store), rank, n_ranks)
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from data_modules import ResolvedCurriculum
-from data_modules.sample_order import Update
-from gpt_lightning.jsonl import rows_of
+from data_modules.sample_order import MixWeightUpdate
+from gpt_lightning.jsonl import iterate_rows
 
 
-def refuse_reading_ahead(config: Mapping[str, Any]) -> None:
+def check_no_prefetching(config: Mapping[str, Any]) -> None:
     """Workers would fetch batches whose weights are not known yet.
 
     Raises:
@@ -23,7 +23,7 @@ def refuse_reading_ahead(config: Mapping[str, Any]) -> None:
         )
 
 
-def updates_of_checkpoint(checkpoint: Path | None, entry: Mapping[str, Any]) -> list[Update]:
+def checkpoint_updates(checkpoint: Path | None, entry: Mapping[str, Any]) -> list[MixWeightUpdate]:
     """Those of one curriculum in a checkpoint's diet.
 
     Raises:
@@ -36,8 +36,8 @@ def updates_of_checkpoint(checkpoint: Path | None, entry: Mapping[str, Any]) -> 
 
 
 def recorded_updates(
-    curriculum: ResolvedCurriculum, *, first_step: int, done: Sequence[Update], beginning: int
-) -> list[Update]:
+    curriculum: ResolvedCurriculum, *, first_step: int, done: Sequence[MixWeightUpdate], beginning: int
+) -> list[MixWeightUpdate]:
     """What the run's `curriculum.ado.record` says of each update of the run.
 
     Args:
@@ -55,9 +55,9 @@ def recorded_updates(
     path = Path(str(ado.record))
     if not path.is_file():
         raise ValueError(f"{where}: there is no such file; it must be the weights.jsonl of a run.")
-    rows = {row["step"]: row.get("weights") for row in rows_of(path)}
+    rows = {row["step"]: row.get("weights") for row in iterate_rows(path)}
     opened = [update for update in done if update[0] == first_step]
-    updates: list[Update] = list(opened)
+    updates: list[MixWeightUpdate] = list(opened)
     for step in ado.updates(after=first_step, steps=curriculum.steps):
         weights = rows.get(step)
         if not isinstance(weights, Mapping):

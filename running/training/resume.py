@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from callbacks.checkpoints import SAVED
-from gpt_lightning.checkpoint import read_passport, verify
-from gpt_lightning.checkpoint_retention import checkpoints_in, search, step_of
+from callbacks.checkpoints import SAVED_STEPS_FILE
+from gpt_lightning.checkpoint import read_checkpoint_metadata, verify_checkpoint
+from gpt_lightning.checkpoint_retention import checkpoint_step, list_checkpoints, search_checkpoints
 from running.config.changed_settings import averaging_in, changed_settings
 from running.config.compose import flatten, read_config
 
-# What a run is. Its past curriculum and its data belong to it too, see `order_of` and `refuse_other_data`.
+# What a run is. Its past curriculum and its data belong to it too, see `build_sample_order` and `refuse_other_data`.
 _DEFINES = {"model", "tokenizer", "seed", "global_batch", "init_from", "branch", "base_width"}
 _OF_THE_TRUNK = {"model", "tokenizer", "optimizer", "base_width", "global_batch", "seed"}
 _PLACES = {"runs_dir", "run_dir", "sweep_dir", "jobs_at_once"}
@@ -22,7 +22,7 @@ _WHERE_IT_RUNS = ("data_dir", "data.", "trainer.", "hardware.", "micro_batch", "
 _HOW_IT_IS_WATCHED = ("logger", "callbacks.", "log_every", "val_every")
 
 
-class Beginning(NamedTuple):
+class ResumePoint(NamedTuple):
     """Where a start of a run begins."""
 
     checkpoint: Path | None  # None: with fresh weights
@@ -42,7 +42,7 @@ class Beginning(NamedTuple):
         return tuple(self.diet["sources"]) if self.diet else ()
 
 
-def beginning_of(run: Path, config: Mapping[str, Any]) -> Beginning:
+def find_resume_point(run: Path, config: Mapping[str, Any]) -> ResumePoint:
     """Where this start of the run in the folder `run` begins.
 
     Raises:
@@ -54,11 +54,11 @@ def beginning_of(run: Path, config: Mapping[str, Any]) -> Beginning:
         raise ValueError(f"resume is {resume!r}: it must be auto, never, or the path of a checkpoint.")
     if trunk is None and step is not None:
         raise ValueError(f"branch.step is {step}, and branch.run names no run: set both of them or neither.")
-    own = checkpoints_in(run / "checkpoints")
+    own = list_checkpoints(run / "checkpoints")
     begun = (run / "environment.json").is_file()
     if own and resume == "never":
         raise ValueError(
-            f"resume=never, and {run} has a checkpoint of step {step_of(own[0])}: choose another run with name=…, or "
+            f"resume=never, and {run} has a checkpoint of step {checkpoint_step(own[0])}: choose another run with name=…, or "
             "delete that one."
         )
     if own and not begun:
@@ -67,11 +67,11 @@ def beginning_of(run: Path, config: Mapping[str, Any]) -> Beginning:
             "with name=…."
         )
     settings = read_config(run / "config.yaml") if begun else config
-    changes = changes_of(settings, config)
+    changes = changed_since(settings, config)
     _refuse_another_run(run, changes, averaging=(*averaging_in(settings), *averaging_in(config)))
     if resume not in ("auto", "never"):
         return _named(Path(resume), run, config, changes)
-    newest, damaged = search(run / "checkpoints")
+    newest, damaged = search_checkpoints(run / "checkpoints")
     if newest is None and damaged:
         raise ValueError(
             f"no checkpoint in {run / 'checkpoints'} is undamaged ({', '.join(path.name for path in damaged)}): put an undamaged "
@@ -89,7 +89,7 @@ def beginning_of(run: Path, config: Mapping[str, Any]) -> Beginning:
     if newest is None and trunk is not None:
         return _at(branch_point(config), config)._replace(branching=True, changes=changes)
     if newest is None:
-        return Beginning(None, 0, None, False, changes)
+        return ResumePoint(None, 0, None, False, changes)
     beginning = _at(newest, config)._replace(changes=changes, damaged=tuple(damaged))
     for key, (then, now) in changes.items():
         if beginning.step == config["max_steps"] and not key.startswith(_WHERE_IT_RUNS + _HOW_IT_IS_WATCHED):
@@ -100,47 +100,47 @@ def beginning_of(run: Path, config: Mapping[str, Any]) -> Beginning:
     return beginning
 
 
-def changes_of(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def changed_since(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """(then, now) of every setting that differs, but for those that only say where runs lie."""
     return {key: pair for key, pair in changed_settings(then, now).items() if key not in _PLACES}
 
 
-def _at(checkpoint: Path, config: Mapping[str, Any]) -> Beginning:
-    passport = read_passport(checkpoint)
+def _at(checkpoint: Path, config: Mapping[str, Any]) -> ResumePoint:
+    passport = read_checkpoint_metadata(checkpoint)
     if passport.step > config["max_steps"]:
         raise ValueError(
             f"max_steps is {config['max_steps']}, and {passport.step} steps are done in {checkpoint}: set a larger one, or "
             "choose another run with name=…."
         )
-    return Beginning(checkpoint, passport.step, passport.diet, False, averaged=passport.averaged)
+    return ResumePoint(checkpoint, passport.step, passport.diet, False, averaged=passport.averaged)
 
 
-def _named(path: Path, run: Path, config: Mapping[str, Any], changes: Mapping[str, tuple[Any, Any]]) -> Beginning:
+def _named(path: Path, run: Path, config: Mapping[str, Any], changes: Mapping[str, tuple[Any, Any]]) -> ResumePoint:
     """At the checkpoint that `resume` names; the same command, started again, goes on and does not go back once more."""
     folder = run / "checkpoints"
-    newest, damaged = search(folder)
+    newest, damaged = search_checkpoints(folder)
     if newest is not None and _resumed_from(run) == str(path) and "resume" not in changes:
         return _at(newest, config)._replace(changes=changes, damaged=tuple(damaged), went_back=True)
     if not path.is_file() or path.suffix != ".pt":
-        there = ", ".join(other.name for other in checkpoints_in(folder)) or "none"
+        there = ", ".join(other.name for other in list_checkpoints(folder)) or "none"
         raise ValueError(
             f"resume={path} is no checkpoint{'' if path.exists() else ', there is no such file'}: it must be auto, never, or the "
             f"path of a file step_….pt; {folder} has {there}."
         )
-    verify(path)
-    own = [other for other in checkpoints_in(folder) if other.resolve() != path.resolve()]
+    verify_checkpoint(path)
+    own = [other for other in list_checkpoints(folder) if other.resolve() != path.resolve()]
     beginning = _at(path, config)._replace(named=True)
     if folder.resolve() in path.resolve().parents:
-        later = tuple(other for other in own if step_of(other) >= beginning.step and not other.samefile(path))
+        later = tuple(other for other in own if checkpoint_step(other) >= beginning.step and not other.samefile(path))
         return beginning._replace(changes=changes, given_up=later)
     if own:
         raise ValueError(
             f"resume={path} lies elsewhere, and {run} has checkpoints of its own: choose another run with name=…."
         )
-    settings = read_passport(path).config
+    settings = read_checkpoint_metadata(path).config
     if not settings:
         raise ValueError(f"resume={path} does not say which settings it was trained with: it is from an older version.")
-    changes = changes_of(settings, config)
+    changes = changed_since(settings, config)
     _refuse_another_run(path, changes, averaging=(*averaging_in(settings), *averaging_in(config)))
     return beginning._replace(changes=changes)
 
@@ -154,7 +154,7 @@ def _resumed_from(run: Path) -> str | None:
 
 def _saved(run: Path) -> int | None:
     """After which step the run last saved a checkpoint; None: it has not yet."""
-    path = run / SAVED
+    path = run / SAVED_STEPS_FILE
     return int(json.loads(path.read_text())["step"]) if path.is_file() else None
 
 
@@ -182,7 +182,7 @@ def branch_point(config: Mapping[str, Any]) -> Path:
     if config["init_from"] is not None:
         raise ValueError("init_from and branch.run both say which weights to begin with: set only one of them.")
     folder = trunk / "checkpoints"
-    at = {step_of(path): path for path in checkpoints_in(folder)}
+    at = {checkpoint_step(path): path for path in list_checkpoints(folder)}
     if not isinstance(step, int) or step not in at:
         raise ValueError(
             f"branch.step is {'not given' if step is None else step}, and {folder} has checkpoints of the steps "
@@ -200,5 +200,5 @@ def branch_point(config: Mapping[str, Any]) -> Path:
             )
     if "callbacks.mix_ledger._target_" in set(dict(flatten(config))) - set(dict(flatten(settings))):
         raise ValueError(f"branch.run={trunk} was trained without callbacks.mix_ledger: leave it out here too.")
-    verify(at[step])
+    verify_checkpoint(at[step])
     return at[step]

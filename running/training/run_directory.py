@@ -26,13 +26,18 @@ import torch
 from omegaconf import OmegaConf
 
 from data_modules import SourceShards
-from gpt_lightning.checkpoint_retention import give_up, keep_in, set_aside, sweep
-from gpt_lightning.device_and_precision import arithmetic
-from gpt_lightning.durable_files import sync, sync_folder
+from gpt_lightning.checkpoint_retention import (
+    copy_to_permanent,
+    mark_superseded,
+    remove_partial_files,
+    set_aside_invalid,
+)
+from gpt_lightning.device_and_precision import arithmetic_settings
+from gpt_lightning.durable_files import sync_file, sync_folder
 from gpt_lightning.jsonl import last_row
 from running.training.code_revision import git
 from running.training.process_group import is_first_rank
-from running.training.resume import Beginning, changes_of
+from running.training.resume import ResumePoint, changed_since
 
 _PACKAGES = ("torch", "lightning", "numpy", "tokenizers", "tiktoken", "hydra-core", "bitsandbytes")
 
@@ -50,7 +55,7 @@ class RunDirectory:
         self.weights = path / "weights.jsonl"
 
     def refuse_other_weights(
-        self, config: Mapping[str, Any], beginning: Beginning, initial_weights: str | None
+        self, config: Mapping[str, Any], beginning: ResumePoint, initial_weights: str | None
     ) -> None:
         """What the run began with must still be what it was.
 
@@ -79,7 +84,7 @@ class RunDirectory:
         self,
         config: Mapping[str, Any],
         sources: Mapping[str, SourceShards],
-        beginning: Beginning,
+        beginning: ResumePoint,
         initial_weights: str | None = None,
     ) -> dict[str, tuple[Any, Any]]:
         """Write down, once, what the run is made of, and what has changed since; take checkpoints away that are in the way.
@@ -100,15 +105,15 @@ class RunDirectory:
             environment = json.loads((self.path / "environment.json").read_text())
             now = _environment()
             then = {key: environment.get(key, now[key]) for key in now}  # an older version recorded less
-            elsewhere = {key: pair for key, pair in changes_of(then, now).items() if key != "git.changed"}
+            elsewhere = {key: pair for key, pair in changed_since(then, now).items() if key != "git.changed"}
             if is_first_rank():
                 for path in beginning.damaged:
-                    set_aside(path)
+                    set_aside_invalid(path)
                 folder = self.path / "checkpoints"
                 times = len(list((folder / "given_up").glob("*")))
                 for path in beginning.given_up:
-                    give_up(path, folder / "given_up" / str(times + 1))
-                sweep(folder)
+                    mark_superseded(path, folder / "given_up" / str(times + 1))
+                remove_partial_files(folder)
                 self._record(config, beginning, elsewhere)
             data = environment["data"] | data
             if elsewhere or data != environment["data"] or not set(now) <= set(environment):
@@ -138,7 +143,7 @@ class RunDirectory:
         """A log file for this start of the run."""
         return self.path / f"training_{time.strftime('%Y%m%d_%H%M%S')}.log"
 
-    def refuse_other_data(self, beginning: Beginning, sources: Mapping[str, SourceShards]) -> None:
+    def refuse_other_data(self, beginning: ResumePoint, sources: Mapping[str, SourceShards]) -> None:
         """What the run, or its trunk, was trained on must still be what it was.
 
         Raises:
@@ -161,12 +166,12 @@ class RunDirectory:
         data = json.loads(record.read_text())["data"] if record.is_file() else {}
         return {name: of_source.get("files", {}) for name, of_source in data.items()}
 
-    def _record(self, config: Mapping[str, Any], beginning: Beginning, elsewhere: Mapping[str, Any]) -> None:
+    def _record(self, config: Mapping[str, Any], beginning: ResumePoint, elsewhere: Mapping[str, Any]) -> None:
         """What is not as it was: config.yaml then says how it is, changes.jsonl how it was and after which step it changed."""
         row: dict[str, Any] = {"after_step": beginning.step, "changes": {**beginning.changes, **elsewhere}}
         if beginning.named:
             assert beginning.checkpoint is not None
-            keep_in(beginning.checkpoint, self.path / "checkpoints")
+            copy_to_permanent(beginning.checkpoint, self.path / "checkpoints")
             row["resumed_from"] = str(Path(config["resume"]))
         elif not row["changes"]:
             return
@@ -179,11 +184,11 @@ class RunDirectory:
         _write(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
 
 
-def _branched_from(beginning: Beginning) -> dict[str, Any]:
+def _branched_from(beginning: ResumePoint) -> dict[str, Any]:
     return {"checkpoint": str(beginning.checkpoint), "step": beginning.step, "sha256": _sha256(beginning)}
 
 
-def _sha256(beginning: Beginning) -> str:
+def _sha256(beginning: ResumePoint) -> str:
     assert beginning.checkpoint is not None
     manifest = json.loads(beginning.checkpoint.with_suffix(".json").read_text())
     return str(manifest["sha256"])
@@ -194,7 +199,7 @@ def _environment() -> dict[str, Any]:
         "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
         "git": {"revision": git("rev-parse", "HEAD") or None, "changed": bool(git("status", "--porcelain"))},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores",
-        "arithmetic": arithmetic(),
+        "arithmetic": arithmetic_settings(),
     }
 
 
@@ -212,6 +217,6 @@ def _write(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     with temporary.open("w", encoding="utf-8") as file:
         file.write(text)
-        sync(file)
+        sync_file(file)
     temporary.replace(path)
     sync_folder(path.parent)

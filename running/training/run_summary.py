@@ -5,12 +5,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from callbacks.step_log import duration
+from callbacks.step_log import format_seconds
 from data_modules import SampleOrder
 from gpt_lightning.model import GPT
 from running.config import compose
 from running.config.changed_settings import averaging_in
-from running.training.resume import Beginning
+from running.training.resume import ResumePoint
 
 # settings that say where and how a run is made and watched, and not what it is
 _NO_HYPERPARAMETERS = (
@@ -59,7 +59,7 @@ def headline(config: Mapping[str, Any], model: GPT, order: SampleOrder, arithmet
     )
 
 
-def chosen(trainer: Mapping[str, Any]) -> str:
+def step_options_text(trainer: Mapping[str, Any]) -> str:
     """What else decides the time, the memory or the bits of a step, as the end of a line."""
     choices = {
         "compiled (the first step takes a minute or more)": trainer["compile"],
@@ -69,7 +69,7 @@ def chosen(trainer: Mapping[str, Any]) -> str:
     return "".join(f", {choice}" for choice, chosen in choices.items() if chosen)
 
 
-def beginnings(beginning: Beginning, *, lost: int, max_steps: int) -> Iterator[tuple[str, str]]:
+def start_remarks(beginning: ResumePoint, *, lost: int, max_steps: int) -> Iterator[tuple[str, str]]:
     """What there is to say of where this start begins, each with its style.
 
     Args:
@@ -96,7 +96,7 @@ def beginnings(beginning: Beginning, *, lost: int, max_steps: int) -> Iterator[t
         yield f"a branch: its trunk was to have {was:,} steps, and this run {max_steps:,}", ""
 
 
-def busy(device: str) -> Iterator[str]:
+def busy_machine_remark(device: str) -> Iterator[str]:
     """What to say where other programs use the cores that a run on the CPU shares with them. (It does not take fewer threads by
     itself: the last bits of a result depend on their number.)
     """
@@ -108,7 +108,7 @@ def busy(device: str) -> Iterator[str]:
         )
 
 
-def account(final: Mapping[str, float], *, tokens: int, seconds: float, run: Path) -> Iterator[str]:
+def print_summary(final: Mapping[str, float], *, tokens: int, seconds: float, run: Path) -> Iterator[str]:
     """What a person wants to know at the end.
 
     Args:
@@ -117,7 +117,7 @@ def account(final: Mapping[str, float], *, tokens: int, seconds: float, run: Pat
         seconds: that this start took.
         run: its directory.
     """
-    yield f"{_amount(tokens)} tokens; this start took {duration(seconds)}"
+    yield f"{_amount(tokens)} tokens; this start took {format_seconds(seconds)}"
     if "val/loss/mean" in final:
         yield (
             f"validation, mean of the sources: loss {final['val/loss/mean']:.4f}, perplexity {final['val/perplexity/mean']:.1f}, "
@@ -126,7 +126,7 @@ def account(final: Mapping[str, float], *, tokens: int, seconds: float, run: Pat
     yield f"python report.py {compose.typed('run', run)} draws it, make tensorboard shows it"
 
 
-def changes(changed: Mapping[str, tuple[Any, Any]]) -> Iterator[str]:
+def change_remarks(changed: Mapping[str, tuple[Any, Any]]) -> Iterator[str]:
     """What to say of settings, versions and the device that are not as they were, as (then, now)."""
     aside = [key for key in changed if f"{key}.".startswith(_NO_HYPERPARAMETERS)]
     for key, (then, now) in changed.items():

@@ -8,9 +8,9 @@ import pytest
 
 import cli
 from analysis.comparison import Comparison, find_runs, read_runs
-from analysis.comparison.run import State
-from analysis.comparison.samples_section import samples_beside_each_other
-from analysis.run_reader import RunRecord
+from analysis.comparison.run import RunState
+from analysis.comparison.samples_section import samples_section
+from analysis.run_reader import LoggedRun
 from report import report
 from tests.example_sweep import HOSTILE
 
@@ -38,7 +38,7 @@ from tests.example_sweep import HOSTILE
 def test_a_broken_run_says_why(alone: Path, file: str, content: bytes, said: str) -> None:
     (alone / file).write_bytes(content)
     (run,) = read_runs([alone])
-    assert run.state is State.BROKEN
+    assert run.state is RunState.BROKEN
     assert said in run.note
     report({"log_dir": None, "mix_law": None, "runs": str(alone), "out_dir": str(alone)})
     assert (alone / "comparison.html").is_file()
@@ -89,7 +89,7 @@ def test_a_folder_stands_for_the_runs_in_it(sweep: Path, alone: Path) -> None:
     ],
 )
 def test_patterns_are_typed_as_they_are(argument: str) -> None:
-    arguments = cli.quote_texts(argument.split())
+    arguments = cli.quote_text_settings(argument.split())
     cli.check_command_line("report", arguments)
     runs = cli.compose_config("report", arguments)["runs"]
     assert runs == (["runs/a", "runs/b"] if "[" in argument else argument.split()[0].removeprefix("runs="))
@@ -109,8 +109,8 @@ def test_a_prompt_and_the_same_words_as_a_message_are_two(alone: Path) -> None:
     rows = [{"step": 6, "prompt": "Hello", "chat": chat, "response": f"chat: {chat}"} for chat in (False, True)]
     (alone / "samples.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     responses = {"Hello": [(6, "chat: False")], "Hello (as a message)": [(6, "chat: True")]}
-    assert RunRecord(alone).responses == responses
-    shown = samples_beside_each_other(Comparison(read_runs([alone])))["prompts"]
+    assert LoggedRun(alone).responses == responses
+    shown = samples_section(Comparison(read_runs([alone])))["prompts"]
     assert {prompt["prompt"]: prompt["by_step"][6] for prompt in shown} == {
         asked: [(0, response)] for asked, [(_, response)] in responses.items()
     }

@@ -14,8 +14,8 @@ import yaml
 import cli
 from analysis.comparison import Comparison, find_runs, read_runs
 from analysis.comparison.loss_charts import MOST_SHOWN, loss_figure
-from analysis.comparison.run import Run, State
-from analysis.comparison.run_settings import text_of
+from analysis.comparison.run import Run, RunState
+from analysis.comparison.run_settings import setting_text
 from analysis.compute_estimate import flops_per_token
 from report import report
 from tests.example_sweep import HOSTILE_NAME, RATES, copy_of, edit_environment
@@ -36,13 +36,13 @@ def names(runs: Iterable[Run]) -> list[str]:
 
 def test_every_run_is_in_its_state(comparison: Comparison) -> None:
     states = {run.name: run.state for run in comparison.runs}
-    done = dict.fromkeys([*RATES, "longer", "other_tokenizer", HOSTILE_NAME], State.DONE)
+    done = dict.fromkeys([*RATES, "longer", "other_tokenizer", HOSTILE_NAME], RunState.DONE)
     assert states == done | {
-        "rotten": State.BROKEN,
-        "no_config": State.BROKEN,
-        "no_metrics": State.EMPTY,
-        "unfinished": State.UNFINISHED,
-        "absent": State.MISSING,
+        "rotten": RunState.BROKEN,
+        "no_config": RunState.BROKEN,
+        "no_metrics": RunState.EMPTY,
+        "unfinished": RunState.UNFINISHED,
+        "absent": RunState.MISSING,
     }
     notes = {run.name: run.note for run in comparison.runs}
     assert notes["rotten"] == "1 of the 6 rows of metrics.jsonl cannot be read"
@@ -150,11 +150,11 @@ def test_a_loss_that_is_no_number_ranks_last_and_makes_no_noise(sweep: Path, alo
 
 def test_a_run_is_running_while_its_lock_is_held(alone: Path) -> None:
     with (alone / "lock").open("w") as lock:
-        assert read(alone).state is State.DONE  # left over from a kill
+        assert read(alone).state is RunState.DONE  # left over from a kill
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert read(alone).state is State.RUNNING
+        assert read(alone).state is RunState.RUNNING
         assert read(alone).note == "at step 12 of 12"
-    assert read(alone).state is State.DONE
+    assert read(alone).state is RunState.DONE
 
 
 def test_hours_are_tokens_over_speed(alone: Path) -> None:
@@ -206,7 +206,7 @@ def test_of_forty_runs_the_best_are_drawn_at_first(sweep: Path, tmp_path: Path) 
 
 
 def test_settings_are_said_in_few_digits() -> None:
-    assert text_of(6e-4) == "0.0006"
-    assert text_of(0.1 + 0.2) == "0.30000000000000004"
-    assert text_of(None) == "null"
-    assert text_of([0.9, 0.95]) == "[0.9, 0.95]"
+    assert setting_text(6e-4) == "0.0006"
+    assert setting_text(0.1 + 0.2) == "0.30000000000000004"
+    assert setting_text(None) == "null"
+    assert setting_text([0.9, 0.95]) == "[0.9, 0.95]"

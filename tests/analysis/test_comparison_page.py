@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from analysis.comparison import Comparison, standings_table, verdict_in_words, write_comparison
+from analysis.comparison import Comparison, standings_table, verdict_sentence, write_comparison_page
 from analysis.comparison.console_report import MOST_SHOWN
 from analysis.comparison.run import Run
 from analysis.comparison.sortable_html_tables import sort_keys
-from analysis.comparison.verdict_text import noise_in_words
-from analysis.metrics_reader import Metrics
+from analysis.comparison.verdict_text import noise_sentences
+from analysis.metrics_reader import LoggedMetrics
 from report import report
 from tests.synthetic_runs import finished
 
@@ -31,7 +31,7 @@ def known() -> list[Run]:
 
 
 def written(runs: list[Run], folder: Path) -> str:
-    write_comparison(Comparison(runs), folder / "comparison.html", title="Comparison")
+    write_comparison_page(Comparison(runs), folder / "comparison.html", title="Comparison")
     return (folder / "comparison.html").read_text(encoding="utf-8").split("<script", 1)[0]
 
 
@@ -67,10 +67,10 @@ def test_the_page_says_of_what_model_its_noise_is(tmp_path: Path) -> None:
     apart = []
     for rate, seed in ((1, 10), (1, 11), (2, 20), (2, 21)):
         apart.append(finished(f"{rate} {seed}", 3 + rate + seed / 99, seed=seed, **{"optimizer.lr": rate}))
-    assert noise_in_words(Comparison(apart))[0].startswith("No pairs: 4 runs of 2 settings with 4 seeds, standard")
-    (unknown, _) = noise_in_words(Comparison(apart[::2]))
+    assert noise_sentences(Comparison(apart))[0].startswith("No pairs: 4 runs of 2 settings with 4 seeds, standard")
+    (unknown, _) = noise_sentences(Comparison(apart[::2]))
     assert unknown == "The noise between seeds is unknown: no two runs repeat each other."
-    one = noise_in_words(Comparison([*apart[:2], apart[2]]))
+    one = noise_sentences(Comparison([*apart[:2], apart[2]]))
     assert "1 degree of freedom" in one[0]
 
 
@@ -164,12 +164,12 @@ def test_the_verdict_is_a_sentence(losses: dict[int, tuple[float, ...]], said: s
     for rate, row in losses.items():
         runs += [finished(f"{rate} {n}", loss, seed=n, **{"optimizer.lr": rate}) for n, loss in enumerate(row)]
     name = "" if len(losses) > 1 else Comparison(runs).candidates[0].name
-    assert verdict_in_words(Comparison(runs)) == name + said
+    assert verdict_sentence(Comparison(runs)) == name + said
 
 
 def test_seeds_of_one_setting_are_called_by_none_of_them() -> None:
     runs = [finished(f"{n}", loss, seed=n) for n, loss in enumerate((3.0, 3.1, 3.2))]
-    assert verdict_in_words(Comparison(runs)) == (
+    assert verdict_sentence(Comparison(runs)) == (
         "3 runs of one setting: a loss of 3.1000, with a standard deviation of 0.1000 between seeds; there is nothing to compare "
         "it with."
     )
@@ -179,7 +179,7 @@ def test_the_first_steps_are_only_said_to_lie_above_where_they_do(tmp_path: Path
     run = finished("a", 3.0, max_steps=100)
     for early, said in ((10.0, True), (3.0, False)):
         rows = [{"step": step, "train/loss": early if step < 3 else 3.0} for step in range(1, 101)]
-        page = written([dataclasses.replace(run, metrics=Metrics(rows))], tmp_path)
+        page = written([dataclasses.replace(run, metrics=LoggedMetrics(rows))], tmp_path)
         assert ("lie above the chart" in page) is said
 
 

@@ -15,10 +15,10 @@ from analysis.compute_estimate import (
     effective_tokens,
     find_device,
     flops_per_token,
-    hours,
     n_parameters,
     parameter_shapes,
     peak_flops,
+    training_hours,
 )
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.model.attention_backends import ATTENTION_CHOICES
@@ -91,14 +91,14 @@ def test_published_speeds_give_their_mfu() -> None:
     model = shipped("gpt2_124m")
     for device, tokens_per_second, mfu in (("H100", 468e3, 0.41), ("H100", 453e3, 0.39), ("A100", 218e3, 0.60)):
         flops = flops_per_token(model) * tokens_per_second * 3600
-        assert hours(flops, device, precision="bf16-mixed", mfu=mfu) == pytest.approx(1, rel=0.03)
+        assert training_hours(flops, device, precision="bf16-mixed", mfu=mfu) == pytest.approx(1, rel=0.03)
 
 
 def test_hours_follow_devices_and_share() -> None:
-    one = hours(1e18, "H200", precision="bf16-mixed", mfu=0.4)
+    one = training_hours(1e18, "H200", precision="bf16-mixed", mfu=0.4)
     assert one == pytest.approx(1e18 / (989e12 * 0.4) / 3600)
-    assert hours(1e18, "H200", precision="bf16-true", mfu=0.2, n_devices=4) == pytest.approx(one / 2)
-    assert hours(1e18, "H200", precision="32-true", mfu=0.4) > 10 * one
+    assert training_hours(1e18, "H200", precision="bf16-true", mfu=0.2, n_devices=4) == pytest.approx(one / 2)
+    assert training_hours(1e18, "H200", precision="32-true", mfu=0.4) > 10 * one
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_only_what_computes_in_bf16_has_a_peak_in_it() -> None:
 )
 def test_what_has_no_hours(arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        hours(**{"flops": 1e18, "device": "H200", "precision": "bf16-mixed", "mfu": 0.4} | arguments)
+        training_hours(**{"flops": 1e18, "device": "H200", "precision": "bf16-mixed", "mfu": 0.4} | arguments)
 
 
 def test_published_losses_lie_in_the_forecast() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.comparison import Comparison, read_runs
-from analysis.comparison.evaluation_section import read_figures
+from analysis.comparison.evaluation_section import read_evaluated_metrics
 from tests.analysis.test_comparison_page import cells, written
 
 
@@ -63,6 +63,6 @@ def test_the_page_has_the_figures_of_the_newest_checkpoint_beside_each_other(swe
 
 
 def test_runs_that_nobody_judged_say_how(sweep: Path, tmp_path: Path) -> None:
-    assert read_figures(sweep / "a") == ()
+    assert read_evaluated_metrics(sweep / "a") == ()
     page = written(list(Comparison(read_runs([sweep / "a"])).runs), tmp_path)
     assert "None of the runs was judged: python evaluate.py run=… does it." in page

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis import metrics_reader
-from analysis.metrics_reader import Metrics
+from analysis.metrics_reader import LoggedMetrics
 
 ROWS = [
     {"step": 10, "tokens": 640, "train/loss": 3.5, "note": 1},
@@ -21,13 +21,13 @@ ROWS = [
 ]
 
 
-def said(metrics: Metrics) -> dict[str, Any]:
+def said(metrics: LoggedMetrics) -> dict[str, Any]:
     series = {key: [array.tolist() for array in metrics.series(key)] for key in metrics.keys}
     return {"rows": metrics.n_rows, "unreadable": metrics.n_unreadable, "last": metrics.last_step, "series": series}
 
 
 def test_series_have_the_steps_at_which_they_were_logged() -> None:
-    metrics = Metrics(ROWS, wanted=lambda key: key != "note")
+    metrics = LoggedMetrics(ROWS, wanted=lambda key: key != "note")
     assert metrics.keys == ["tokens", "train/loss", "val/loss/mean"]
     assert metrics.series("val/loss/mean")[0].tolist() == [20]
     steps, losses = metrics.series("train/loss")
@@ -43,7 +43,7 @@ def test_series_have_the_steps_at_which_they_were_logged() -> None:
 
 
 def test_later_rows_of_a_step_hold() -> None:
-    metrics = Metrics([*ROWS, {"step": 20, "train/loss": 9.0}, {"step": 5, "train/loss": 4.0}])
+    metrics = LoggedMetrics([*ROWS, {"step": 20, "train/loss": 9.0}, {"step": 5, "train/loss": 4.0}])
     assert [array.tolist() for array in metrics.series("train/loss")] == [[5, 10, 20, 30], [4.0, 3.5, 9.0, 3.0]]
     assert metrics.at(20) == {"train/loss": 9.0, "tokens": 1280, "val/loss/mean": 3.25}
 
@@ -84,9 +84,9 @@ def test_many_lines_at_once_say_what_each_says(
     path = tmp_path_factory.mktemp("metrics") / "metrics.jsonl"
     path.write_text("".join(f"{line}\n" for line in lines) + '{"step": 50, "train' * torn)
     with pytest.MonkeyPatch.context() as patch:
-        one_by_one = Metrics.read(path)
+        one_by_one = LoggedMetrics.read(path)
         patch.setattr(metrics_reader, "_SHORT", -1)
-        at_once = Metrics.read(path)
+        at_once = LoggedMetrics.read(path)
     assert repr(said(at_once)) == repr(said(one_by_one))  # NaN is NaN
     assert one_by_one.n_rows + one_by_one.n_unreadable == len(lines)
 
@@ -101,7 +101,7 @@ def test_of_a_long_run_only_what_is_drawn_is_kept(tmp_path: Path) -> None:
     path.write_text("".join(row.format(step) + "}\n" for step in range(1, n_rows + 1)))
     assert path.stat().st_size > 2 * metrics_reader._SHORT
     tracemalloc.start()
-    metrics = Metrics.read(path, wanted=lambda key: key.startswith("train/"))
+    metrics = LoggedMetrics.read(path, wanted=lambda key: key.startswith("train/"))
     steps, losses = metrics.series("train/loss")
     rates = metrics.series("train/lr")
     kept, _ = tracemalloc.get_traced_memory()

@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from analysis.comparison import Comparison, read_runs
-from analysis.comparison.run import Run, State
-from analysis.comparison.run_labels import labels_of
-from analysis.comparison.run_settings import is_cosmetic, short_names
+from analysis.comparison.run import Run, RunState
+from analysis.comparison.run_labels import run_labels
+from analysis.comparison.run_settings import is_logging_setting, short_names
 from tests.synthetic_runs import finished
 
 
@@ -76,7 +76,7 @@ def test_what_changes_no_result_parts_no_repeats_and_is_in_no_name(key: str) -> 
 
 def test_what_sounds_alike_decides() -> None:
     for key in ("data.limit_tokens.c4", "trainer.precision", "log_everything", "loggers", "max_steps", "gradient_clip"):
-        assert not is_cosmetic(key)
+        assert not is_logging_setting(key)
 
 
 def branch_in(folder: Path, trunk: Path, name: str, seed: int) -> Path:
@@ -107,7 +107,7 @@ def test_a_run_that_is_its_own_trunk_is_read(sweep: Path, tmp_path: Path) -> Non
     for path in (str(tail), "x\\0y"):
         (tail / "config.yaml").write_text(config.replace(str(tmp_path / "a"), f'"{path}"'))
         (run,) = read_runs([tail])
-        assert (run.state, run.trunk) == (State.DONE, None)
+        assert (run.state, run.trunk) == (RunState.DONE, None)
 
 
 def copy_of_in(folder: Path, run: Path) -> Path:
@@ -159,7 +159,7 @@ def test_a_branch_at_no_step_breaks_its_run_alone(sweep: Path, tmp_path: Path, s
     config["branch"] = {"run": "x", "step": yaml.safe_load(step)}
     (a / "config.yaml").write_text(yaml.safe_dump(config))
     odd, fine = read_runs([a, sweep / "b"])
-    assert (odd.state, fine.state) == (State.BROKEN, State.DONE)
+    assert (odd.state, fine.state) == (RunState.BROKEN, RunState.DONE)
     assert "branch.step" in odd.note
 
 
@@ -169,7 +169,7 @@ def test_labels_are_short_and_never_the_same() -> None:
     for switch, settled, seed in product((0.1, 0.4), (0.1, 0.8), (1, 2)):
         mix = {weights.format("switch"): switch, weights.format("settled"): settled}
         runs.append(finished(f"sweep/{switch},{settled},{seed}", 3.0, seed=seed, **mix))
-    labels = labels_of(Comparison(runs))
+    labels = run_labels(Comparison(runs))
     assert labels["sweep/0.1,0.8,2"] == (
         "switch.weights.docstrings=0.1, settled.weights.docstrings=0.8, seed=2",
         "switch…=0.1, settled…=0.8, seed=2",
@@ -177,7 +177,7 @@ def test_labels_are_short_and_never_the_same() -> None:
     assert len({label.short for label in labels.values()}) == len(runs)
     long = "a prompt of many words that goes on and on, and only here does it differ: {} - and then it goes on again as before"
     runs = [finished(f"run {n}", 3.0, words=long.format(n)) for n in range(3)]
-    labels = labels_of(Comparison(runs))
+    labels = run_labels(Comparison(runs))
     assert [label.short for label in labels.values()] == ["run 0", "run 1", "run 2"]
     names = [candidate.name for candidate in Comparison(runs).candidates]
     assert len(set(names)) == 3
@@ -186,5 +186,5 @@ def test_labels_are_short_and_never_the_same() -> None:
 def test_twins_and_runs_that_are_not_compared_are_called_by_their_names() -> None:
     runs = [finished(name, 3.0) for name in ("a", "again")]
     runs += [finished("b", 3.0, **{"optimizer.lr": 1.0}), finished("c", 3.0, max_steps=11)]
-    labels = labels_of(Comparison(runs))
+    labels = run_labels(Comparison(runs))
     assert [label.short for label in labels.values()] == ["a", "again", "lr=1", "c"]

@@ -17,20 +17,20 @@ import pytest
 from matplotlib.figure import Figure
 
 import cli
-from analysis.run_plots import draw_curves, draw_mix, draw_perplexity, line_look
-from analysis.run_reader import RunRecord
+from analysis.run_plots import draw_curves, draw_mix, draw_perplexity, line_style
+from analysis.run_reader import LoggedRun
 from analysis.series_downsampling import smooth
-from callbacks import Stopped
-from gpt_lightning.console import visible
+from callbacks import RunStopped
+from gpt_lightning.console import escape_control_characters
 from gpt_lightning.jsonl import read_rows
-from gpt_lightning.loggers.jsonl_file import LineFile
+from gpt_lightning.loggers.jsonl_file import JsonlFile
 from report import report
 from train import train
 
 
 def draw(run: Path, *more: str) -> None:
     """As `python report.py run=… …` does."""
-    report(cli.compose_config("report", cli.quote_texts([f"run={run}", *more])))
+    report(cli.compose_config("report", cli.quote_text_settings([f"run={run}", *more])))
 
 
 def test_a_run_becomes_pictures_and_a_summary(
@@ -52,7 +52,7 @@ def test_a_run_becomes_pictures_and_a_summary(
         pixels = matplotlib.image.imread(run / "report" / name)
         assert pixels.shape[0] > 500
         assert len(np.unique(pixels.reshape(-1, pixels.shape[2]), axis=0)) > 100  # something is drawn
-    record = RunRecord(run)
+    record = LoggedRun(run)
     assert record.saved_steps == [4, 8, 12]
     assert record.sources == ["readmes", "stdlib", "pydoc", "docstrings"]
     assert record.unigram_perplexity("stdlib") < 512
@@ -66,11 +66,11 @@ def test_the_page_stands_alone_and_tells_what_happened(
     settings = ["name=told", "max_steps=16", "curriculum=constant", "curriculum.mixes.base={stdlib:1}"]
     config = tiny_config(*settings)
     config["callbacks"]["samples"]["prompts"] = [hostile, "class "]
-    with pytest.raises(Stopped):
+    with pytest.raises(RunStopped):
         train(config | {"max_hours": 1e-6})
     config["optimizer"]["lr"] = 1e-3
     train(config)
-    run = RunRecord(tmp_path / "runs" / "told")
+    run = LoggedRun(tmp_path / "runs" / "told")
     draw(run.path)
     page = (run.path / "report" / "report.html").read_text()
     pictures = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
@@ -91,7 +91,7 @@ def test_the_page_stands_alone_and_tells_what_happened(
     samples = (run.path / "report" / "samples.md").read_text()
     for row in run.samples:
         assert f"Step {row['step']}:" in samples
-        assert all(f"    {visible(line)}\n" in samples for line in row["response"].splitlines())
+        assert all(f"    {escape_control_characters(line)}\n" in samples for line in row["response"].splitlines())
     # nothing that a model or a user wrote stands where Markdown would read it
     assert all(re.match(r"$|#+ (Samples|Prompt)|Step [\d,]+:$|    ", line) for line in samples.split("\n"))
 
@@ -140,7 +140,7 @@ def test_lines_that_cannot_be_read_are_passed_over_and_counted(
     assert "2 lines of metrics.jsonl cannot be read" in said
     assert "1 line of samples.jsonl cannot be read" in said
     assert "2 lines of metrics.jsonl cannot be read" in (reported / "report" / "report.html").read_text()
-    record = RunRecord(reported)
+    record = LoggedRun(reported)
     for key in ("train/loss", "val/loss/mean", "mix/epochs/stdlib"):
         logged = [(row["step"], row[key]) for row in rows if key in row]
         assert [*zip(*record.metrics.series(key), strict=True)] == logged
@@ -164,7 +164,7 @@ def test_a_source_that_was_not_validated_yet_is_left_out(reported: Path, capsys:
     kept = [{key: value for key, value in row.items() if not re.match("val/.*/stdlib", key)} for row in rows]
     (reported / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in kept))
     draw(reported)
-    assert [of.source for of in RunRecord(reported).validation] == ["readmes", "pydoc", "docstrings", "mean"]
+    assert [of.source for of in LoggedRun(reported).validation] == ["readmes", "pydoc", "docstrings", "mean"]
     assert "stdlib" not in capsys.readouterr().out
     never = [{key: value for key, value in row.items() if not key.startswith("val/")} for row in rows]
     (reported / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in never))
@@ -176,13 +176,13 @@ def test_a_run_of_one_source_is_drawn(tiny_config: Callable[..., dict[str, Any]]
     config = tiny_config("name=one", "max_steps=4", "curriculum=constant")
     config["curriculum"] |= {"mixes": {"base": {"stdlib": 1}, "target": {"stdlib": 1}}, "max_epochs": {}}
     train(config)
-    run = RunRecord(tmp_path / "runs" / "one")
+    run = LoggedRun(tmp_path / "runs" / "one")
     legend = draw_mix(run, tmp_path / "mix.png").legends[0]
     assert [text.get_text() for text in legend.get_texts()] == ["stdlib", "range of all drifts"]
 
 
 def test_the_pictures_hold_what_they_say(sweep: Path, tmp_path: Path) -> None:
-    run = RunRecord(sweep / "a")
+    run = LoggedRun(sweep / "a")
     curves = dataclasses.replace(run.curves, saved=[4, 8], resumed=[6], changed=[8])
     figure = draw_curves(curves, tmp_path / "curves.png")
     loss, rate, speed, memory = figure.axes
@@ -223,15 +223,15 @@ def unnamed(figure: Figure) -> list[Any]:
 
 
 def test_legends_name_every_line(sweep: Path, reported: Path, tmp_path: Path) -> None:
-    run = RunRecord(sweep / "a")
+    run = LoggedRun(sweep / "a")
     curves = dataclasses.replace(run.curves, saved=[4, 8], resumed=[6], changed=[8])
     assert unnamed(draw_curves(curves, tmp_path / "curves.png")) == []
     assert unnamed(draw_mix(run, tmp_path / "mix.png")) == []
     assert unnamed(draw_perplexity(run, tmp_path / "perplexity.png")) == []
     rows = [{k: v for k, v in row.items() if not k.startswith("val/")} for row in read_rows(reported / "metrics.jsonl")]
     (reported / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    assert unnamed(draw_perplexity(RunRecord(reported), tmp_path / "perplexity.png")) == []
-    looks = [str(line_look(n)) for n in range(36)]
+    assert unnamed(draw_perplexity(LoggedRun(reported), tmp_path / "perplexity.png")) == []
+    looks = [str(line_style(n)) for n in range(36)]
     assert len(set(looks)) == len(looks)  # and no two of a picture look alike
 
 
@@ -245,7 +245,7 @@ def test_rows_with_strange_line_breaks_stay_whole(tmp_path: Path) -> None:
     """U+2028, U+2029 and U+0085 end a line for str.splitlines, and a model can write them."""
     path = tmp_path / "samples.jsonl"
     rows = [{"step": step, "response": "a\u2028b\u2029c\x85d\re\nf"} for step in (100, 200, 300)]
-    lines = LineFile(path)
+    lines = JsonlFile(path)
     for row in rows:
         lines.append_row(row)
     assert read_rows(path) == rows

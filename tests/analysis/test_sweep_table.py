@@ -10,9 +10,9 @@ from rich.console import Console
 
 import cli
 from analysis.comparison import Comparison
-from analysis.comparison.run_settings import short_jobs
-from analysis.comparison.sweep_table import WIDTH, Row, compare_jobs, sweep_rows, sweep_table, write_sweep
-from analysis.sweep_cost import price_of, problems_of, say_price
+from analysis.comparison.run_settings import short_job_names
+from analysis.comparison.sweep_table import WIDTH, SweepRow, compare_jobs, sweep_rows, sweep_table, write_sweep_table
+from analysis.sweep_cost import estimate_sweep_cost, print_sweep_cost, sweep_problems
 from plan import plan
 from tests.conftest import TINY, start_verb
 from tests.run_files import untimed
@@ -21,7 +21,7 @@ from tests.synthetic_runs import finished
 JOBS = [{"job": name, "code": code, "environment": {}} for name, code in [("a", 0), ("c", 0), ("d", 0), ("gone", 1)]]
 
 
-def rows_of(folder: Path, jobs: list[dict[str, Any]]) -> list[Row]:
+def rows_of(folder: Path, jobs: list[dict[str, Any]]) -> list[SweepRow]:
     return sweep_rows(compare_jobs(folder, jobs), jobs)
 
 
@@ -43,7 +43,7 @@ def test_a_row_says_what_the_run_directory_says(sweep: Path, tmp_path: Path) -> 
         assert next(iter(row["val_loss"])) == "mean"
         assert set(row["val_loss"]) == {"mean", "readmes", "stdlib", "pydoc", "docstrings"}
     assert not any(row["best"] for row in rows)  # of a run each nothing can be said
-    assert json.loads(write_sweep(tmp_path, rows).read_text()) == rows
+    assert json.loads(write_sweep_table(tmp_path, rows).read_text()) == rows
     assert len(lines_of(rows)) == 5
 
 
@@ -117,8 +117,8 @@ def test_the_table_fits_and_no_job_is_cut_off() -> None:
 
 def test_jobs_have_short_names_that_differ() -> None:
     jobs = ["optimizer.lr=0.001,model.n_layers=2", "optimizer.lr=0.0012345678,model.n_layers=4"]
-    assert short_jobs(jobs) == ["lr=0.001 n_layers=2", "lr=0.001235 n_layers=4"]
-    assert short_jobs(["a.x=1,b.x=1", "a.x=2,b.x=1"]) == ["a.x=1 b.x=1", "a.x=2 b.x=1"]
+    assert short_job_names(jobs) == ["lr=0.001 n_layers=2", "lr=0.001235 n_layers=4"]
+    assert short_job_names(["a.x=1,b.x=1", "a.x=2,b.x=1"]) == ["a.x=1 b.x=1", "a.x=2 b.x=1"]
 
 
 def test_a_sweep_costs_what_its_jobs_cost(tiny_data: Path, tmp_path: Path) -> None:
@@ -126,21 +126,21 @@ def test_a_sweep_costs_what_its_jobs_cost(tiny_data: Path, tmp_path: Path) -> No
         return cli.compose_config("plan", [*TINY, f"data_dir={tiny_data}", f"runs_dir={tmp_path}", "name=run", *more])
 
     plans = {f"max_steps={n}": plan(config(f"max_steps={n}"), silently=True) for n in (4, 12, 20)}
-    sums = price_of(plans)
+    sums = estimate_sweep_cost(plans)
     assert not any(tmp_path.iterdir())
     for key in ("tokens", "flops", "hours", "disk_bytes"):
         assert sums[key] == pytest.approx(sum(one[key] for one in plans.values()))
     assert sums["tokens"] == (4 + 12 + 20) * 8 * 32
-    assert problems_of(plans, free=int(sums["disk_bytes"])) == []
-    (disk,) = problems_of(plans, free=int(sums["disk_bytes"]) - 1)
+    assert sweep_problems(plans, free=int(sums["disk_bytes"])) == []
+    (disk,) = sweep_problems(plans, free=int(sums["disk_bytes"]) - 1)
     assert disk.startswith("all checkpoints need ")
     assert sums["price"] is None
     paid = {job: plan(config(job, "plan.price_per_hour=3"), silently=True) for job in plans}
-    assert price_of(paid)["price"] == pytest.approx(sums["hours"] * 3)
+    assert estimate_sweep_cost(paid)["price"] == pytest.approx(sums["hours"] * 3)
     on_cpu = plan(config("plan.device=cpu", "plan.price_per_hour=3"), silently=True)
     for key in ("hours", "price"):
-        assert price_of({**paid, "x": on_cpu})[key] is None
-    assert problems_of({**plans, "x": ValueError("it cannot be"), "y": ValueError("it cannot be")}, free=10**15) == [
+        assert estimate_sweep_cost({**paid, "x": on_cpu})[key] is None
+    assert sweep_problems({**plans, "x": ValueError("it cannot be"), "y": ValueError("it cannot be")}, free=10**15) == [
         "x and 1 more: it cannot be"
     ]
 
@@ -150,11 +150,11 @@ def test_hours_of_several_devices_stand_in_one_column(capsys: pytest.CaptureFixt
     plan |= {"peak_memory_bytes": 1e9, "disk_bytes": 1e9}
     others: list[dict[str, Any]] = [{}, {"devices": 4}, {"price": 4.0}]
     for other, head in zip(others, ("on T4", "time", "on T4"), strict=True):
-        say_price({"seed=1": plan, "seed=2": plan | other})
+        print_sweep_cost({"seed=1": plan, "seed=2": plan | other})
         first, _, last, _ = capsys.readouterr().out.splitlines()
         assert " ".join(first.split()[4:]) == f"{head} memory disk"
         assert last.endswith("1 GB")
-    say_price({f"seed={n}": plan | {"price": 4.5, "devices": 4} for n in (1, 2)})
+    print_sweep_cost({f"seed={n}": plan | {"price": 4.5, "devices": 4} for n in (1, 2)})
     first, *jobs, total = (line.split() for line in capsys.readouterr().out.splitlines())
     assert first[4:] == ["on", "4", "T4", "memory", "disk", "price"]
     assert [job[-1] for job in jobs] == ["4.50", "4.50"]

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.text_logs.line_reader import LONGEST
-from analysis.text_logs.log_parser import TrainingLog, read_logs
-from gpt_lightning.loggers.console_logger import visible
+from analysis.text_logs.line_reader import MAX_LINE_BYTES
+from analysis.text_logs.log_parser import TextLog, read_logs
+from gpt_lightning.loggers.console_logger import escape_control_characters
 from train import train
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -42,7 +42,7 @@ def real_account(shared_data: Path) -> Account:
     return metrics, samples
 
 
-def account_of(log: TrainingLog) -> Account:
+def account_of(log: TextLog) -> Account:
     entries = [
         dict(zip(columns, row, strict=True))
         for columns in log.steps.columns(most=7)
@@ -60,7 +60,7 @@ def write(folder: Path, contents: Sequence[bytes]) -> list[Path]:
     return paths
 
 
-def read(folder: Path, *contents: bytes | str) -> TrainingLog:
+def read(folder: Path, *contents: bytes | str) -> TextLog:
     return read_logs(write(folder, [c.encode() if isinstance(c, str) else c for c in contents]))
 
 
@@ -181,8 +181,8 @@ def test_a_line_that_never_ends_is_one_that_is_not_understood(tmp_path: Path) ->
     tracemalloc.stop()
     assert log.steps.series("loss")[0].tolist() == [10, 20, 30]
     assert log.samples[10]["samples"][0]["response"] == "upon"
-    assert LONGEST - 20 < len(log.samples[30]["samples"][0]["response"]) < LONGEST + 20
-    assert log.n_not_understood == 1 + 10_000 - LONGEST // len("upon a time\n")
+    assert MAX_LINE_BYTES - 20 < len(log.samples[30]["samples"][0]["response"]) < MAX_LINE_BYTES + 20
+    assert log.n_not_understood == 1 + 10_000 - MAX_LINE_BYTES // len("upon a time\n")
     assert peak < 10e6
 
 
@@ -294,6 +294,8 @@ def test_a_training_is_read_from_its_log(tiny_config: Callable[..., dict[str, An
     assert sorted(log.samples) == [6, 12]
     for step, block in log.samples.items():
         said = [
-            (visible(row["prompt"].strip()), visible(row["response"].strip())) for row in written if row["step"] == step
+            (escape_control_characters(row["prompt"].strip()), escape_control_characters(row["response"].strip()))
+            for row in written
+            if row["step"] == step
         ]
         assert [(sample["prompt"], sample["response"]) for sample in block["samples"]] == said

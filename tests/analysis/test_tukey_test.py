@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.comparison.comparison import Cell, Comparison
-from analysis.comparison.tukey_test import Noise
+from analysis.comparison.comparison import Comparison, MetricResult
+from analysis.comparison.tukey_test import AdditiveNoiseModel
 from tests.synthetic_runs import finished
 
 LOSS = "val/loss/mean"
@@ -21,7 +21,7 @@ def compared(losses: Mapping[tuple[float, int], float]) -> Comparison:
     )
 
 
-def by_rate(comparison: Comparison, key: str = LOSS) -> dict[float, Cell]:
+def by_rate(comparison: Comparison, key: str = LOSS) -> dict[float, MetricResult]:
     rates = [candidate.runs[0].settings["optimizer.lr"] for candidate in comparison.candidates]
     return dict(zip(rates, comparison.column(key), strict=True))
 
@@ -209,9 +209,12 @@ def test_a_setting_that_diverged_is_in_no_model() -> None:
 def test_unequal_spread_is_noticed_and_equal_spread_is_not() -> None:
     draws = np.random.default_rng(4)
     settings, seeds = np.repeat(range(4), 5).tolist(), list(range(20))
-    even = [Noise(draws.normal(size=20).tolist(), settings, seeds).unequal_spread for _ in range(300)]
+    even = [AdditiveNoiseModel(draws.normal(size=20).tolist(), settings, seeds).unequal_spread for _ in range(300)]
     assert sum(even) < 10
-    uneven = [Noise((draws.normal(size=20) * np.repeat([1, 1, 1, 50], 5)).tolist(), settings, seeds) for _ in range(50)]
+    uneven = [
+        AdditiveNoiseModel((draws.normal(size=20) * np.repeat([1, 1, 1, 50], 5)).tolist(), settings, seeds)
+        for _ in range(50)
+    ]
     assert sum(noise.unequal_spread for noise in uneven) > 45
 
 

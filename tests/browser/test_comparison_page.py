@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page
 
-from analysis.comparison import Comparison, write_comparison
+from analysis.comparison import Comparison, write_comparison_page
 from report import report
 from tests.browser.conftest import Visit
 from tests.example_sweep import HOSTILE, HOSTILE_NAME
@@ -68,7 +68,7 @@ def ranked(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> str:
         for seed, loss in zip((9, 10), losses, strict=True):
             runs.append(finished(f"lr={name},seed={seed}", loss, seed=seed, **{"optimizer.lr": rate}))
     page = tmp_path_factory.mktemp("ranked") / "comparison.html"
-    write_comparison(Comparison(runs), page, title="Comparison")
+    write_comparison_page(Comparison(runs), page, title="Comparison")
     return page.as_uri()
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser
 
-from mix_laws import Aim, MixRuns, find_best, fit, write_mix_law
+from mix_laws import MixRuns, SearchTarget, find_best_mix, fit_mix_law, write_mix_law_page
 from tests.browser.conftest import Visit
 from tests.example_sweep import HOSTILE_NAME
 from tests.synthetic_mix_runs import runs_of, world
@@ -18,10 +18,10 @@ def address(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> str:
     ratios, losses = runs_of(world(), 20)
     sources = ("readmes", "stdlib", "pydoc", HOSTILE_NAME)
     runs = MixRuns(tuple(map(str, range(20))), sources, sources, ratios, losses, left_out=("21: running",))
-    law = fit(ratios, losses)
-    aim = Aim(np.full(4, 0.25), ratios.mean(axis=0), np.array([0.3, 1, 1, 1]), 0.01)
+    law = fit_mix_law(ratios, losses)
+    aim = SearchTarget(np.full(4, 0.25), ratios.mean(axis=0), np.array([0.3, 1, 1, 1]), 0.01)
     page: Path = tmp_path_factory.mktemp("page") / "mix_law.html"
-    write_mix_law(runs, law, find_best(law, aim), page, title="Mix law of 20 runs")
+    write_mix_law_page(runs, law, find_best_mix(law, aim), page, title="Mix law of 20 runs")
     return page.as_uri()
 
 

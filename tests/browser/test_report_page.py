@@ -6,20 +6,20 @@ import pytest
 from playwright.sync_api import Browser
 
 import cli
-from analysis.run_reader import RunRecord
+from analysis.run_reader import LoggedRun
 from report import report
 from tests.browser.conftest import Visit
 
 
 @pytest.fixture(scope="module")
-def run(browser: Browser, request: pytest.FixtureRequest) -> RunRecord:
+def run(browser: Browser, request: pytest.FixtureRequest) -> LoggedRun:
     """One of the sweep's, reported; only where there is a browser."""
     sweep: Path = request.getfixturevalue("sweep")
     report(cli.compose_config("report", [f"run={sweep / 'a'}"]))
-    return RunRecord(sweep / "a")
+    return LoggedRun(sweep / "a")
 
 
-def test_it_stands_alone_with_pictures_and_samples(visit: Visit, run: RunRecord) -> None:
+def test_it_stands_alone_with_pictures_and_samples(visit: Visit, run: LoggedRun) -> None:
     page = visit.open((run.path / "report" / "report.html").as_uri())
     assert page.title() == run.title
     widths = page.locator("img").evaluate_all("images => images.map(image => image.naturalWidth)")

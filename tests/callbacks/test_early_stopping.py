@@ -9,7 +9,7 @@ import pytest
 import cli
 from analysis.comparison import read_runs
 from callbacks import ENDED_EARLY
-from running.sweeps.sweep_state import SweepRecord, is_over
+from running.sweeps.sweep_state import SweepState, is_finished
 from tests.conftest import TINY
 from tests.run_files import as_if_killed, assert_same_state, final_checkpoint, metrics
 from train import train
@@ -50,20 +50,20 @@ def test_it_is_over_for_the_same_command_and_for_a_sweep(
 ) -> None:
     run = as_if_killed(ended, tmp_path, after=6)
     config = config_of(tiny_data, tmp_path)
-    assert is_over(run, config)
+    assert is_finished(run, config)
     train(config)
     assert "ended early after step 6: " in capsys.readouterr().out
     assert final_checkpoint(run)["global_step"] == 6
     (read,) = read_runs([run])
     assert (read.state, "did not improve" in read.note) == ("ended early", True)
-    record = SweepRecord(tmp_path)
+    record = SweepState(tmp_path)
     record.write(0, "run", code=0)
     assert record.completed(before=1) == []
 
 
 def test_a_kill_lets_it_end_at_the_same_step(ended: Path, tiny_data: Path, tmp_path: Path) -> None:
     run = as_if_killed(ended, tmp_path, after=4)
-    assert not is_over(run, config_of(tiny_data, tmp_path))
+    assert not is_finished(run, config_of(tiny_data, tmp_path))
     train(config_of(tiny_data, tmp_path))
     assert_same_state(final_checkpoint(run), final_checkpoint(ended))
 
@@ -75,7 +75,7 @@ def test_with_other_callbacks_it_goes_on(ended: Path, tiny_data: Path, tmp_path:
     config = config_of(tiny_data, tmp_path, *([] if without else [other]))
     if without:
         del config["callbacks"]["early"]
-    assert not is_over(run, config)
+    assert not is_finished(run, config)
     train(config)
     assert final_checkpoint(run)["global_step"] == (12 if without else 8)
 

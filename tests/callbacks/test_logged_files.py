@@ -21,13 +21,13 @@ from tensorboard.plugins.hparams.backend_context import Context
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 import cli
-from analysis.run_reader import RunRecord
+from analysis.run_reader import LoggedRun
 from analysis.text_logs.log_parser import read_logs
 from callbacks.samples import Samples
-from callbacks.step_log import line_of_step
+from callbacks.step_log import format_step_line
 from gpt_lightning.jsonl import read_rows
-from gpt_lightning.loggers.console_logger import Terminal
-from gpt_lightning.loggers.jsonl_metrics import MetricsFile
+from gpt_lightning.loggers.console_logger import ConsoleLogger
+from gpt_lightning.loggers.jsonl_metrics import JsonlMetrics
 from gpt_lightning.loggers.tensorboard import TensorBoard
 from gpt_lightning.model import GPT
 from running.training.run_summary import hyperparameters
@@ -63,7 +63,7 @@ def test_every_step_is_there_once(run: Path, events: EventAccumulator) -> None:
         assert sorted(event.step for event in events.Scalars(tag)) == steps, tag
         assert steps, tag
     assert {key for row in rows for key in row} - {"step"} == set(events.Tags()["scalars"])
-    assert RunRecord(run).resumed_steps == [4, 8]
+    assert LoggedRun(run).resumed_steps == [4, 8]
 
 
 def test_every_chart_of_the_layout_has_its_curves(events: EventAccumulator) -> None:
@@ -108,9 +108,9 @@ def test_the_hyperparameters_are_those_that_the_run_has_by_now(
 def test_the_table_of_runs_has_the_columns_of_all_of_them(tmp_path: Path) -> None:
     """As TensorBoard finds them: a setting that one run alone has, what differs, and the metrics that a row shows."""
     for name, settings in (("a", {"lr": 1e-3, "beta": 0.9}), ("b", {"lr": 2e-3, "momentum": 0.95})):
-        file = MetricsFile(tmp_path / name / "metrics.jsonl")
+        file = JsonlMetrics(tmp_path / name / "metrics.jsonl")
         logger = TensorBoard(
-            tmp_path / name, terminal=Terminal(tmp_path / "log"), metrics_file=file, name="", version="tensorboard"
+            tmp_path / name, terminal=ConsoleLogger(tmp_path / "log"), metrics_file=file, name="", version="tensorboard"
         )
         logger.add_run(settings, curves={"val/loss/mean": "result/loss"})
         logger.log_metrics({"train/loss": 3.0, "val/loss/mean": 4.0})
@@ -180,7 +180,7 @@ def test_the_longest_line_of_a_large_run_fits_too() -> None:
         "speed/tokens_per_s": 9_876_543.2,
         "speed/mfu": 0.4123,
     }
-    line = line_of_step(row, smoothed=10.9, left=99 * 3600 + 59 * 60)
+    line = format_step_line(row, smoothed=10.9, left=99 * 3600 + 59 * 60)
     assert line.endswith(" | 9,876,543 tokens/s, MFU 41.2% | 99 h 59 min left")
     assert len(line) <= 100
 
@@ -209,7 +209,7 @@ def test_no_line_is_longer_than_a_terminal_and_each_can_be_read(
     left: float,
 ) -> None:
     row = {"step": step, "train/loss": loss, "train/lr": rate, "speed/tokens_per_s": speed, "speed/mfu": mfu}
-    line = line_of_step(row, smoothed=smoothed, left=left)
+    line = format_step_line(row, smoothed=smoothed, left=left)
     assert len(line) <= 100
     path = tmp_path_factory.getbasetemp() / "line.log"
     path.write_text(f"[2026-11-22 02:00:01] {line}\n")
@@ -223,7 +223,7 @@ def test_no_line_is_longer_than_a_terminal_and_each_can_be_read(
 
 def test_a_line_says_what_counts() -> None:
     row = {"step": 10**6, "train/loss": 1e5, "train/lr": 6e-4, "speed/tokens_per_s": 1e7, "speed/mfu": 1.0}
-    line = line_of_step(row, smoothed=99999.6, left=721 * 3600)
+    line = format_step_line(row, smoothed=99999.6, left=721 * 3600)
     assert line == "step 1000000 | loss 1.0e5 (1.0e5) | lr 6.00e-04 | 10,000,000 tokens/s, MFU 100.0% | 30 d 1 h left"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from analysis.comparison import read_runs
-from analysis.comparison.run import State
+from analysis.comparison.run import RunState
 from callbacks import PRUNED, MedianPruning
 from running.sweeps import sweep_state
 from tests.run_files import untimed
@@ -47,16 +47,16 @@ def test_a_run_is_ended_where_it_is_above_the_median(tiny_config: Config, tmp_pa
     assert json.loads((run / PRUNED).read_text()) == pruned
     assert untimed(run / "metrics.jsonl") == [straight[step] for step in (2, 4, 6, 8)]
     (read,) = read_runs([run])
-    assert (read.state, read.note) == (State.PRUNED, "at step 8 of 12, as others were ahead")
+    assert (read.state, read.note) == (RunState.PRUNED, "at step 8 of 12, as others were ahead")
     before = sorted(run.iterdir())
     assert train(config) == metrics  # nothing to do
     assert sorted(run.iterdir()) == before
-    assert sweep_state.is_over(run, config)
+    assert sweep_state.is_finished(run, config)
     assert sweep_state.objective(run, 0) == at_8
     without = tiny_config("name=run")
     assert train(without)["step"] == 12
     assert untimed(run / "metrics.jsonl")[-1] == straight[12]
-    assert read_runs([run])[0].state is State.DONE
+    assert read_runs([run])[0].state is RunState.DONE
 
 
 def test_few_runs_and_the_median_itself_end_nothing(tiny_config: Config, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import cli
 from data_modules import SampleOrder, SourceShards
 from data_modules.batch import Batch
 from data_modules.mixed_data_module import MixedDataModule
-from running.training.builders import curriculum_of, order_of
-from running.training.resume import Beginning
+from running.training.builders import build_curriculum, build_sample_order
+from running.training.resume import ResumePoint
 from tests.conftest import TINY
 from tests.run_files import as_if_killed, final_checkpoint, final_weights, metrics, same_bits
 from train import train
@@ -39,7 +39,7 @@ def run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def order(tiny_data: Path) -> SampleOrder:
     config = config_of(tiny_data, Path("nowhere"))
     sequences = {name: shards(tiny_data, name).train.n_sequences(T) for name in SOURCES}
-    return order_of(config, curriculum_of(config), sequences, Beginning(None, 0, None, False))
+    return build_sample_order(config, build_curriculum(config), sequences, ResumePoint(None, 0, None, False))
 
 
 def shards(data_dir: Path, source: str) -> SourceShards:

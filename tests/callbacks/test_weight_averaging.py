@@ -10,8 +10,8 @@ import torch
 import cli
 from analysis.comparison import Comparison, read_runs
 from gpt_lightning.checkpoint_retention import checkpoint_path
-from running.sweeps.sweep_state import is_over
-from running.training.builders import watchers_of
+from running.sweeps.sweep_state import is_finished
+from running.training.builders import build_callbacks
 from running.training.run_summary import hyperparameters
 from tests.conftest import TINY
 from tests.run_files import as_if_killed, contents, final_checkpoint, identical, metrics, same_bits
@@ -100,8 +100,8 @@ def test_an_average_is_a_part_of_what_a_run_is(
         with pytest.raises(ValueError, match=f"was begun with .*{named}"):
             train(config)
         assert contents(run) == before
-        assert not is_over(run, config)
-    assert is_over(run, config_of(tiny_data, run.parent, "max_steps=8"))
+        assert not is_finished(run, config)
+    assert is_finished(run, config_of(tiny_data, run.parent, "max_steps=8"))
 
 
 def test_none_is_begun_under_way(tiny_data: Path, tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_no_branch_takes_an_average_for_the_weights(long: Path, tiny_data: Path,
         ("callbacks.EMAWeightAveraging", True),
         ("mypackage.Mine", True),
         ("lightning.pytorch.callbacks.DeviceStatsMonitor", False),
-        ("callbacks.ZeroShot", False),
+        ("callbacks.ZeroShotEvaluation", False),
     ],
 )
 def test_a_run_with_one_repeats_none_without(target: str, decides: bool) -> None:
@@ -160,4 +160,4 @@ def test_it_is_a_hyperparameter(tiny_data: Path, tmp_path: Path) -> None:
 )
 def test_an_average_that_cannot_be_is_refused(tiny_data: Path, tmp_path: Path, setting: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        watchers_of(config_of(tiny_data, tmp_path, setting))
+        build_callbacks(config_of(tiny_data, tmp_path, setting))

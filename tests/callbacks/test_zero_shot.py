@@ -29,7 +29,13 @@ def records(tmp_path: Path) -> Path:
 @pytest.fixture
 def config(tiny_config: Callable[..., dict[str, Any]], records: Path) -> dict[str, Any]:
     config = tiny_config("name=run", "model.max_seq_len=64")
-    watcher = {"_target_": "callbacks.ZeroShot", "name": "piqa", "every": 4, "questions": 10, "path": str(records)}
+    watcher = {
+        "_target_": "callbacks.ZeroShotEvaluation",
+        "name": "piqa",
+        "every": 4,
+        "questions": 10,
+        "path": str(records),
+    }
     config["callbacks"]["piqa"] = watcher | {"task": cli.read_choice("task", "piqa")}
     return config
 
@@ -50,9 +56,7 @@ def test_it_is_what_evaluate_says_of_that_step(
 
 
 def test_two_ranks_say_what_one_says_also_after_a_kill(records: Path, tiny_data: Path, tmp_path: Path) -> None:
-    asked = (
-        f"{{_target_: callbacks.ZeroShot, name: piqa, every: 4, questions: 10, path: '{records}'}}"  # but for the task
-    )
+    asked = f"{{_target_: callbacks.ZeroShotEvaluation, name: piqa, every: 4, questions: 10, path: '{records}'}}"
     same = [*TINY, f"data_dir={tiny_data}", "name=run", "model.max_seq_len=64"]
     same += ["+task@callbacks.piqa.task=piqa", f"+callbacks.piqa={asked}"]
     same += ["trainer.precision=32-true", "trainer.accelerator=cpu", "model.dropout=0"]

@@ -6,19 +6,21 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from data_modules import Curriculum
-from data_modules.ado import UNIT, Ado, Curve, Fit, fit, fit_curve, updated_weights
+from data_modules.ado import UNIT, AdoPolicy, CurveFit, LossCurve, fit_curve, fit_curves, update_mix_weights
 
 NAMES = ("a", "b", "c", "d")
 TOKENS = np.linspace(2e4, 2e6, 40)
-laws = st.builds(Fit, alpha=st.integers(5, 90).map(lambda n: n / 100), beta=st.floats(1, 100), eps=st.floats(0.5, 4))
+laws = st.builds(
+    CurveFit, alpha=st.integers(5, 90).map(lambda n: n / 100), beta=st.floats(1, 100), eps=st.floats(0.5, 4)
+)
 weights = st.lists(st.floats(0.01, 1), min_size=4, max_size=4).map(
     lambda values: {name: value / sum(values) for name, value in zip(NAMES, values, strict=True)}
 )
 
 
 @given(laws)
-def test_a_power_law_without_noise_is_recovered(law: Fit) -> None:
-    found = fit(TOKENS, law.eps + law.beta * TOKENS**-law.alpha, np.ones(len(TOKENS)))
+def test_a_power_law_without_noise_is_recovered(law: CurveFit) -> None:
+    found = fit_curves(TOKENS, law.eps + law.beta * TOKENS**-law.alpha, np.ones(len(TOKENS)))
     assert found == pytest.approx(law, rel=1e-6)
     slope = (law.loss(1e6) - law.loss(1e6 + 1)) / 1
     assert found.speed(1e6) == pytest.approx(slope, rel=1e-4, abs=1e-14)
@@ -29,11 +31,11 @@ def test_no_law_of_its_kind_fits_better(losses: list[float], data: st.DataObject
     """Also where the loss rises, or falls so fast that the best line would go below zero: eps and beta stay above it."""
     tokens = np.cumsum([data.draw(st.floats(1, 100)) for _ in losses])
     importance = np.array([data.draw(st.floats(0.1, 10)) for _ in losses])
-    found = fit(tokens, np.array(losses), importance)
+    found = fit_curves(tokens, np.array(losses), importance)
     assert found.beta >= 0
     assert found.eps >= 0
 
-    def residuals(law: Fit) -> float:
+    def residuals(law: CurveFit) -> float:
         return float(((law.eps + law.beta * tokens**-law.alpha - losses) ** 2 * importance).sum())
 
     for _ in range(20):
@@ -46,12 +48,12 @@ def test_no_law_of_its_kind_fits_better(losses: list[float], data: st.DataObject
 
 
 def test_the_transient_and_what_was_not_seen_are_left_out() -> None:
-    law = Fit(0.3, 40.0, 2.0)
+    law = CurveFit(0.3, 40.0, 2.0)
     losses = law.eps + law.beta * TOKENS**-law.alpha
     losses[:8] += 5.0
     bearing = np.full(len(TOKENS), 100.0)
     bearing[12] = 0.0
-    curve = Curve(TOKENS, losses * bearing, bearing)
+    curve = LossCurve(TOKENS, losses * bearing, bearing)
     assert fit_curve(curve, leave_out=float(TOKENS[7])) == pytest.approx(law, rel=1e-6)
     assert fit_curve(curve, leave_out=float(TOKENS[6])) != pytest.approx(law, rel=1e-2)
     assert fit_curve(curve, leave_out=float(TOKENS[-3])) is None  # two points say nothing of three unknowns
@@ -64,12 +66,12 @@ floors = st.dictionaries(st.sampled_from(NAMES), st.floats(0, 0.24))
 
 @given(fits, weights, pasts, floors)
 def test_weights_add_up_keep_their_floor_and_are_exact_in_a_file(
-    laws_by_source: dict[str, Fit | None],
+    laws_by_source: dict[str, CurveFit | None],
     prior: dict[str, float],
     past: list[tuple[int, dict[str, float]]],
     floor: dict[str, float],
 ) -> None:
-    found = updated_weights(laws_by_source, tokens=1e6, prior=prior, past=past, floors=floor)
+    found = update_mix_weights(laws_by_source, tokens=1e6, prior=prior, past=past, floors=floor)
     assert sum(found.values()) == 1.0
     assert all((value / UNIT).is_integer() and value > 0 for value in found.values())
     assert all(found[source] >= least for source, least in floor.items())
@@ -81,7 +83,7 @@ def test_weights_add_up_keep_their_floor_and_are_exact_in_a_file(
 
 @given(fits, weights, pasts, floors, st.permutations(NAMES))
 def test_the_order_of_the_sources_does_not_matter(
-    laws_by_source: dict[str, Fit | None],
+    laws_by_source: dict[str, CurveFit | None],
     prior: dict[str, float],
     past: list[tuple[int, dict[str, float]]],
     floor: dict[str, float],
@@ -90,8 +92,8 @@ def test_the_order_of_the_sources_does_not_matter(
     def permuted(by_source: dict) -> dict:  # type: ignore[type-arg]
         return {source: by_source[source] for source in order if source in by_source}
 
-    ours = updated_weights(laws_by_source, tokens=1e6, prior=prior, past=past, floors=floor)
-    theirs = updated_weights(
+    ours = update_mix_weights(laws_by_source, tokens=1e6, prior=prior, past=past, floors=floor)
+    theirs = update_mix_weights(
         permuted(laws_by_source),
         tokens=1e6,
         prior=permuted(prior),
@@ -102,21 +104,21 @@ def test_the_order_of_the_sources_does_not_matter(
 
 
 @given(laws, laws, st.integers(1, 500))
-def test_the_source_that_still_learns_fastest_gains(one: Fit, other: Fit, steps: int) -> None:
+def test_the_source_that_still_learns_fastest_gains(one: CurveFit, other: CurveFit, steps: int) -> None:
     tokens = 1e6
     assume(one.speed(tokens) > 1.01 * other.speed(tokens))
     prior = {"a": 0.5, "b": 0.5}
     past = [(steps, prior)]
     for _ in range(5):  # and goes on gaining
-        found = updated_weights({"a": one, "b": other}, tokens=tokens, prior=prior, past=past, floors={})
+        found = update_mix_weights({"a": one, "b": other}, tokens=tokens, prior=prior, past=past, floors={})
         assert found["a"] > sum(n * used["a"] for n, used in past) / sum(n for n, _ in past)
         past.append((steps, found))
 
 
 def test_less_credit_where_it_was_hardly_trained_on() -> None:
     """Of two losses that fall alike, the one of the source that was trained on less fell by the other's help."""
-    law, prior = Fit(0.3, 40.0, 2.0), {"a": 0.5, "b": 0.5}
-    found = updated_weights(
+    law, prior = CurveFit(0.3, 40.0, 2.0), {"a": 0.5, "b": 0.5}
+    found = update_mix_weights(
         {"a": law, "b": law},
         tokens=1e6,
         prior=prior,
@@ -130,15 +132,15 @@ def test_less_credit_where_it_was_hardly_trained_on() -> None:
 
 def test_nothing_known_is_the_prior() -> None:
     prior = {"a": 0.75, "b": 0.25}
-    nothing: dict[str, Fit | None] = {"a": None, "b": None}
-    still = {"a": Fit(0.3, 0.0, 2.0), "b": Fit(0.3, 0.0, 3.0)}
+    nothing: dict[str, CurveFit | None] = {"a": None, "b": None}
+    still = {"a": CurveFit(0.3, 0.0, 2.0), "b": CurveFit(0.3, 0.0, 3.0)}
     for laws_by_source in (nothing, still):
-        assert updated_weights(laws_by_source, tokens=1e6, prior=prior, past=[(10, prior)], floors={}) == prior
+        assert update_mix_weights(laws_by_source, tokens=1e6, prior=prior, past=[(10, prior)], floors={}) == prior
 
 
 @given(st.integers(1, 300), st.floats(0, 0.99), st.integers(1, 3000))
 def test_updates_are_at_multiples_after_the_warm_up(every: int, warmup: float, steps: int) -> None:
-    ado = Ado(every=every, warmup=warmup)
+    ado = AdoPolicy(every=every, warmup=warmup)
     least = warmup * steps - 1e-3
     assert ado.updates(after=0, steps=steps) == [s for s in range(every, steps, every) if s >= least]
 

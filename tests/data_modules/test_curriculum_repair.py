@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from data_modules import Curriculum, SampleOrder
 from data_modules.curriculum_repair import smallest_change
-from data_modules.sample_order import Exhausted
+from data_modules.sample_order import SourceExhaustedError
 
 STEPS, BATCH, SEQUENCES = 300, 64, 1000  # of each source
 Section = dict[str, Any]
@@ -27,8 +27,8 @@ def plan(curriculum: Curriculum) -> SampleOrder:
     )
 
 
-def refusal(section: Section, by: Callable[[Curriculum], object] = plan) -> Exhausted:
-    with pytest.raises(Exhausted) as refused:
+def refusal(section: Section, by: Callable[[Curriculum], object] = plan) -> SourceExhaustedError:
+    with pytest.raises(SourceExhaustedError) as refused:
         by(Curriculum(**section))
     return refused.value
 

@@ -9,7 +9,7 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from data_modules import Curriculum, SampleOrder, exact_shares
-from data_modules.sample_order import Exhausted
+from data_modules.sample_order import SourceExhaustedError
 from tests.data_modules.test_sample_order import blocks, located, orders, resolved_curricula
 
 
@@ -81,7 +81,9 @@ def test_factors_that_spread_do_not_hang_on_the_last_bit() -> None:
             weight = 1.0 + nudge * 2**-52
             frames = {"all": {"at": 0, "weights": {"a": weight, "b": 1, "c": 1}}}
             curriculum = Curriculum(keyframes=frames, on_exhausted="spread").resolve(steps=300, tokens_per_step=1)
-            factors = exact_shares.spread(curriculum, global_batch=8, first_step=0, limits={"a": round(800 * share)})
+            factors = exact_shares.spread_over_sources(
+                curriculum, global_batch=8, first_step=0, limits={"a": round(800 * share)}
+            )
             found.add(tuple(factors.items()))
         assert len(found) == 1
 
@@ -108,7 +110,7 @@ def test_nothing_left_is_refused() -> None:
     for how in ("redistribute", "spread"):
         curriculum = Curriculum(keyframes=frames, max_epochs={"a": 2, "b": 2}, on_exhausted=how, interpolation="step")
         with pytest.raises(
-            Exhausted, match=r"at step \d+ no source that has weight has sequences left \(keyframe late\)"
+            SourceExhaustedError, match=r"at step \d+ no source that has weight has sequences left \(keyframe late\)"
         ):
             SampleOrder(
                 curriculum.resolve(steps=20, tokens_per_step=1), sequences={"a": 10, "b": 90}, global_batch=4, seed=0
@@ -128,7 +130,7 @@ def test_an_order_goes_on_from_another(data: st.DataObject) -> None:
         tail = data.draw(resolved_curricula(steps=data.draw(st.integers(at + 1, 60)), on_exhausted="redistribute"))
         try:
             branch = SampleOrder(tail, **options, after=(trunk, at))
-        except Exhausted:
+        except SourceExhaustedError:
             reject()
     n = options["global_batch"]
     assert located(branch)[: at * n] == located(trunk)[: at * n]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_modules import Curriculum, SampleOrder
-from data_modules.sample_order import Exhausted, Update
+from data_modules.sample_order import MixWeightUpdate, SourceExhaustedError
 from tests.data_modules.test_sample_order import located, replayed
 
 
@@ -91,9 +91,9 @@ def test_an_order_rebuilt_from_its_updates_is_the_same(
     ]
 
 
-def random_updates(names: list[str], steps: range, *, rare: float, seed: int) -> list[Update]:
+def random_updates(names: list[str], steps: range, *, rare: float, seed: int) -> list[MixWeightUpdate]:
     random = np.random.default_rng(seed)
-    updates: list[Update] = []
+    updates: list[MixWeightUpdate] = []
     for step in steps:
         shares = random.dirichlet(np.ones(len(names) - 1)) * (1 - rare)
         updates.append((step, dict(zip(names, [rare, *shares.tolist()], strict=True))))
@@ -149,7 +149,7 @@ def test_a_limit_holds_through_updates(case: tuple[SampleOrder, list[SampleOrder
 
 
 def test_a_run_that_must_run_out_is_refused_before_it_begins() -> None:
-    with pytest.raises(Exhausted, match=r"at step \d+ no source that has weight has sequences left"):
+    with pytest.raises(SourceExhaustedError, match=r"at step \d+ no source that has weight has sequences left"):
         order_of(
             ["a", "b"], steps=20, every=5, global_batch=4, max_epochs={"a": 1, "b": 1}, on_exhausted="redistribute"
         )

@@ -12,7 +12,7 @@ import psutil
 import pytest
 import torch
 
-from callbacks import Stopped
+from callbacks import RunStopped
 from data_modules import prefetching
 from data_modules.mixed_data_module import MixedDataModule
 from data_modules.prefetching import ReaderLostError
@@ -144,7 +144,7 @@ def test_a_run_that_waits_for_a_reader_hears_sigterm(
 ) -> None:
     monkeypatch.setattr(prefetching, "_SILENCE_AT_A_STOP", 0.0)
     signal_a_reader(monkeypatch, signal.SIGSTOP, signal.SIGTERM, micro_batch=41)  # six before the end of its step
-    with pytest.raises(Stopped, match=r"stopped by SIGTERM after step 5.*could not be saved") as stopped:
+    with pytest.raises(RunStopped, match=r"stopped by SIGTERM after step 5.*could not be saved") as stopped:
         train(tiny_config("name=run", "data.workers=2", "micro_batch=1"))
     assert stopped.value.exit_code == 143
     assert readers() == []

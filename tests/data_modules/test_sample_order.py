@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from data_modules import Curriculum, ResolvedCurriculum, SampleOrder, exact_shares
 from data_modules.keyed_permutation import permutation_key, permute
-from data_modules.sample_order import Exhausted
+from data_modules.sample_order import SourceExhaustedError
 
 
 @contextmanager
@@ -57,7 +57,7 @@ def orders(draw: st.DrawFn, **options: str) -> SampleOrder:
                 global_batch=draw(st.integers(1, 24)),
                 seed=draw(st.integers(0, 2**32)),
             )
-        except Exhausted as error:
+        except SourceExhaustedError as error:
             if error.source is not None:
                 raise
             reject()  # no source that has weight has anything left

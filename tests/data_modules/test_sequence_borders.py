@@ -132,9 +132,9 @@ def test_padding_as_counted_by_hand(
 ) -> None:
     stream = stream_of(tmp_path / "chat", DOCUMENTS, masked=True, n_shards=n_shards)
     assert stream.sequences(max_seq_len, whole=True).tolist() == borders
-    assert source_inspection.padding(stream, max_seq_len) == pytest.approx(padding)
+    assert source_inspection.padding_share(stream, max_seq_len) == pytest.approx(padding)
     text = stream_of(tmp_path / "text", DOCUMENTS, masked=False, n_shards=n_shards)
-    assert source_inspection.padding(text, max_seq_len) == 0.0
+    assert source_inspection.padding_share(text, max_seq_len) == 0.0
     for each in (stream, text):
         assert source_inspection.document_lengths(each).tolist() == [4, 2, 8, 3, 5]
 
@@ -160,7 +160,7 @@ def test_inspected_sequences_are_what_a_model_gets(tiny_data: Path) -> None:
     assert set(chosen) <= set(everything)
     for start, stop in chosen:
         ids, mask = source.train.read(start, stop), source.train.read_mask(start, stop)
-        pieces = list(source_inspection.pieces(source.train, start, stop, tokenizer))
+        pieces = list(source_inspection.token_texts(source.train, start, stop, tokenizer))
         for bears_loss in (True, False):
             text = b"".join(tokenizer.decode_bytes([i]) for i in ids[mask == bears_loss].tolist())
             assert "".join(piece for piece, bears in pieces if bears == bears_loss) == text.decode(errors="replace")

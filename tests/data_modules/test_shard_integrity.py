@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from data_modules import SourceShards
 from data_modules.corpora import Document, DocumentCorpus
-from data_modules.preparation import Recipe, adopt_shards, prepare_source
-from data_modules.shard_files import read_information, sealed
-from data_modules.shard_integrity import MIB, damages
+from data_modules.preparation import PreparationSettings, adopt_shards, prepare_source
+from data_modules.shard_files import read_source_json, with_checksum
+from data_modules.shard_integrity import MIB, find_damage
 from gpt_lightning.tokenizer import load_tokenizer
 
 HEADER = 128  # of a .npy
@@ -39,7 +39,7 @@ def large_chat(folder: Path) -> Path:
         tokenizer=load_tokenizer("gpt2_chatml"),
         folder=folder,
         licence="test",
-        recipe=Recipe(val_fraction=0.1),
+        recipe=PreparationSettings(val_fraction=0.1),
     )
     assert all(path.stat().st_size > MIB for path in (folder / "train").iterdir())
     return folder
@@ -57,14 +57,14 @@ def adopted(path: Path, folder: Path, **more: Any) -> Path:
 
 def rewrite(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     """Another source.json, as if it had been written so."""
-    information = read_information(folder)
+    information = read_source_json(folder)
     change(information)
-    (folder / "source.json").write_text(json.dumps(sealed(information)))
+    (folder / "source.json").write_text(json.dumps(with_checksum(information)))
 
 
 def as_before(folder: Path) -> None:
     """A source as it was prepared when source.json had neither blocks nor a hash of its own."""
-    information = read_information(folder)
+    information = read_source_json(folder)
     del information["sha256_of_the_rest"]
     for entry in information["splits"].values():
         for shard in entry["shards"]:
@@ -73,7 +73,7 @@ def as_before(folder: Path) -> None:
 
 
 def found_in(folder: Path, *, with_sha256: bool = False) -> list[str]:
-    return damages(folder, read_information(folder), with_sha256=with_sha256)
+    return find_damage(folder, read_source_json(folder), with_sha256=with_sha256)
 
 
 def flip(path: Path, at: int, bits: int = 1) -> None:
@@ -140,11 +140,11 @@ def test_a_flipped_byte_of_source_json_is_found_or_changes_nothing(
 ) -> None:
     path = sources[name] / "source.json"
     content = path.read_bytes()
-    information = read_information(sources[name])
+    information = read_source_json(sources[name])
     at = data.draw(st.integers(0, len(content) - 1))
     try:
         flip(path, at, data.draw(st.integers(1, 255)))
-        again = read_information(sources[name])
+        again = read_source_json(sources[name])
     except ValueError as error:
         assert str(path) in str(error)  # noqa: PT017  # whether it raises depends on the byte
     else:
@@ -174,7 +174,7 @@ def test_an_id_beyond_the_vocabulary_is_found_where_the_hashes_agree(tmp_path: P
     """Made so: here by a tokenizer of fewer ids than the one that the file was adopted with."""
     folder = of_others(tmp_path / "others")
     rewrite(folder, lambda information: information["tokenizer"].update(name="small", vocab_size=50_000))
-    border = read_information(folder)["splits"]["val"]["shards"][0]["offset"]
+    border = read_source_json(folder)["splits"]["val"]["shards"][0]["offset"]
     strangers = np.flatnonzero(RANDOM_IDS >= 50_000)
     path = tmp_path / "others" / "all.bin"
     assert found_in(folder) == [
@@ -203,7 +203,7 @@ def test_large_files_are_compared_piece_by_piece(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("data_modules.corpora.foreign_shards._AT_ONCE", MIB // 2)
     path = tmp_path / "others" / "all.bin"
     again = adopted(path, tmp_path / "again", format="gpt2_5")
-    assert read_information(again) == read_information(folder)
+    assert read_source_json(again) == read_source_json(folder)
     assert found_in(folder) == []
     for at in (0, MIB):
         flip(path, at)
@@ -215,7 +215,7 @@ def test_only_sha256_finds_what_somebody_made_fit(tmp_path: Path) -> None:
     folder = of_others(tmp_path / "others")
     rewrite(folder, lambda information: information["splits"]["val"]["shards"][0]["sha256"].update(ids="0" * 64))
     assert found_in(folder) == []
-    shard = read_information(folder)["splits"]["val"]["shards"][0]
+    shard = read_source_json(folder)["splits"]["val"]["shards"][0]
     (said,) = found_in(folder, with_sha256=True)
     assert said.endswith(
         f"all.bin differs from source.json between bytes {shard['offset']:,} and {RANDOM_IDS.nbytes:,}"
@@ -249,7 +249,7 @@ def test_a_fingerprint_is_the_same_with_and_without_blocks(sources: dict[str, Pa
 
 def test_a_source_json_that_was_changed_by_hand_says_how_to_keep_it(tmp_path: Path) -> None:
     folder = of_others(tmp_path / "others")
-    information = read_information(folder)
+    information = read_source_json(folder)
     information["licence"] = "mine"
     (folder / "source.json").write_text(json.dumps(information))
     with pytest.raises(ValueError, match=r"source\.json is not what it was when it was written: .* sha256_of_the_rest"):

@@ -10,8 +10,8 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from data_modules import SampleOrder
-from data_modules.sample_order import Exhausted
-from data_modules.source_plan import plan_diet
+from data_modules.sample_order import SourceExhaustedError
+from data_modules.source_plan import plan_sources
 from tests.data_modules.test_sample_order import orders, replayed, resolved_curricula
 
 
@@ -26,7 +26,7 @@ def branched_orders(draw: st.DrawFn) -> SampleOrder:
         return SampleOrder(
             tail, sequences=sequences, global_batch=trunk.global_batch, seed=trunk.seed, after=(trunk, at)
         )
-    except Exhausted:
+    except SourceExhaustedError:
         reject()
 
 
@@ -51,7 +51,7 @@ def test_the_plan_is_the_sum_over_the_replayed_run(order: SampleOrder, data: st.
     for i, (source, _, sequence) in enumerate(run):
         in_run[source] += int(bearing[source][sequence])
         in_tenth[source] += int(bearing[source][sequence]) * (i >= borders[-2])
-    plans = plan_diet(order, bearing)
+    plans = plan_sources(order, bearing)
     assert list(plans) == list(order.sources)
     for source, plan in plans.items():
         drawn = [(i, sequence) for i, (s, _, sequence) in enumerate(run) if s == source]
@@ -69,7 +69,7 @@ def test_the_plan_is_the_sum_over_the_replayed_run(order: SampleOrder, data: st.
 def test_the_first_repeat_and_the_limit_come_when_the_plan_says(order: SampleOrder, data: st.DataObject) -> None:
     run = replayed(order)
     limits = order.curriculum.curriculum.max_epochs
-    for source, plan in plan_diet(order, counts_of(data, order)).items():
+    for source, plan in plan_sources(order, counts_of(data, order)).items():
         seen: set[int] = set()
         after = None  # the steps in which the last sequence comes that had not come yet
         for i, (s, _, sequence) in enumerate(run):
@@ -92,13 +92,13 @@ def test_an_expected_mean_plans_as_sequences_that_all_have_it(order: SampleOrder
     means = {source: data.draw(st.integers(0, 32)) for source in order.sources}
     known = {source: np.full(order.sequences[source], mean) for source, mean in means.items()}
     expected = {source: float(mean) if data.draw(st.booleans()) else known[source] for source, mean in means.items()}
-    assert plan_diet(order, expected) == plan_diet(order, known)
+    assert plan_sources(order, expected) == plan_sources(order, known)
 
 
 @settings(deadline=None)
 @given(any_order, st.data())
 def test_shares_add_up_to_one(order: SampleOrder, data: st.DataObject) -> None:
-    plans = plan_diet(order, {source: counts + 1 for source, counts in counts_of(data, order).items()}).values()
+    plans = plan_sources(order, {source: counts + 1 for source, counts in counts_of(data, order).items()}).values()
     assert sum(plan.loss_bearing for plan in plans) == pytest.approx(1, abs=1e-12)
     assert sum(plan.sequences for plan in plans) == order.steps * order.global_batch
     for of_sources in zip(*(plan.tenths for plan in plans), strict=True):

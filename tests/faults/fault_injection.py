@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from gpt_lightning.lit_gpt import LitGPT
-from gpt_lightning.model.loss_head import LossSum
+from gpt_lightning.model.loss_head import SummedLoss
 
 _CHANGES = {
     "os.rename": 2,
@@ -48,7 +48,7 @@ def spoil_loss(*, micro_batch: int, factor: str) -> None:
         if batch_idx != micro_batch:
             return training_step(lit, batch, batch_idx)
         loss_sum = lit.model.loss_sum
-        lit.model.loss_sum = lambda *args: LossSum(*(value * float(factor) for value in loss_sum(*args)))  # type: ignore[method-assign]
+        lit.model.loss_sum = lambda *args: SummedLoss(*(value * float(factor) for value in loss_sum(*args)))  # type: ignore[method-assign]
         try:
             return training_step(lit, batch, batch_idx)
         finally:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from gpt_lightning.checkpoint import verify
+from gpt_lightning.checkpoint import verify_checkpoint
 from tests.faults.bit_equality import assert_equal, differences
 from tests.faults.disturbed_runs import SOAK, Run, leftovers, soak_only
 from tests.run_files import final_checkpoint, saved_steps
@@ -27,7 +27,7 @@ def exactly(run: Run, steps: list[int]) -> None:
     """These checkpoints, each of which verifies, and no other file beside them."""
     assert saved_steps(run.path) == steps
     for path in run.checkpoints.glob("*.pt"):
-        verify(path)
+        verify_checkpoint(path)
     assert len([path for path in run.checkpoints.iterdir() if path.is_file()]) == 2 * len(steps)
     assert leftovers(run) == []
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gpt_lightning.model import attention_selection
 from gpt_lightning.model.attention_backends import BACKENDS
-from gpt_lightning.model.attention_mask import View
+from gpt_lightning.model.attention_mask import AttentionMask
 from tests.gpt_lightning.tiny_models import FAMILIES, build, sequences
 
 EOT = 7
@@ -180,7 +180,7 @@ def test_kernels_are_as_exact_as_their_precision(backend: str, dtype: torch.dtyp
         torch.randn(2, 9, heads, 8, generator=generator).to(dtype).requires_grad_() for heads in (4, kv_heads, kv_heads)
     )
     chosen = BACKENDS[backend]
-    y = chosen.attend(q, k, v, chosen.plan(View(9, 9), q.device), 0.0)
+    y = chosen.attend(q, k, v, chosen.plan(AttentionMask(9, 9), q.device), 0.0)
     upstream = torch.randn(y.shape, generator=generator).to(dtype)
     gradients = torch.autograd.grad(y, (q, k, v), upstream)
     exact_inputs = [x.detach().double().requires_grad_() for x in (q, k, v)]

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from gpt_lightning.model import attention_selection
-from gpt_lightning.model.attention_mask import View
+from gpt_lightning.model.attention_mask import AttentionMask
 from gpt_lightning.model.attention_selection import backend_obstacle, choose_backend
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
-WHOLE, NEWEST, CHUNK = View(64, 64), View(1, 64), View(8, 64)
-DOCUMENTS = View(64, 64, first=torch.zeros(2, 64, dtype=torch.int64))
+WHOLE, NEWEST, CHUNK = AttentionMask(64, 64), AttentionMask(1, 64), AttentionMask(8, 64)
+DOCUMENTS = AttentionMask(64, 64, first=torch.zeros(2, 64, dtype=torch.int64))
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ DOCUMENTS = View(64, 64, first=torch.zeros(2, 64, dtype=torch.int64))
 def test_auto_names_the_kernel_by_capability(
     capability: tuple[int, int],
     dtype: torch.dtype,
-    view: View,
+    view: AttentionMask,
     dropout: float,
     chosen: str,
     monkeypatch: pytest.MonkeyPatch,

@@ -7,7 +7,12 @@ import pytest
 import torch
 
 from gpt_lightning.checkpoint import VerifiedCheckpointIO, read_checkpoint
-from gpt_lightning.checkpoint_retention import checkpoint_path, newest_valid_checkpoint, prune, set_aside
+from gpt_lightning.checkpoint_retention import (
+    checkpoint_path,
+    newest_valid_checkpoint,
+    prune_checkpoints,
+    set_aside_invalid,
+)
 
 
 @pytest.fixture
@@ -50,7 +55,7 @@ def test_a_flipped_byte_or_a_missing_manifest_is_noticed(folder: Path) -> None:
 
 def test_pruning_goes_by_the_folder(folder: Path) -> None:
     (folder / ".step_00000060.pt.tmp").write_bytes(b"left over")
-    prune(folder, keep=3)
+    prune_checkpoints(folder, keep=3)
     steps = [f"step_{step:08d}" for step in (30, 40, 50)]
     assert sorted(path.name for path in folder.iterdir()) == sorted(
         f"{s}.{end}" for s in steps for end in ("pt", "json")
@@ -60,7 +65,7 @@ def test_pruning_goes_by_the_folder(folder: Path) -> None:
 def test_a_copy_with_a_name_of_its_own_is_neither_counted_nor_removed(folder: Path) -> None:
     own = folder / "step_00000001_before_the_change.pt"
     own.write_bytes(b"mine")
-    prune(folder, keep=1)
+    prune_checkpoints(folder, keep=1)
     assert own.read_bytes() == b"mine"
     assert newest_valid_checkpoint(folder) in list(folder.glob("step_????????.pt"))
     assert len(list(folder.glob("step_????????.pt"))) == 1
@@ -77,7 +82,7 @@ def test_what_was_set_aside_stays_when_its_step_rots_again(folder: Path) -> None
     path = checkpoint_path(folder, 40)
     for content in (b"first", b"second", b"third"):
         path.write_bytes(content)
-        set_aside(path)
+        set_aside_invalid(path)
     aside = sorted(folder.glob("step_00000040*.damaged"))
     assert {other.read_bytes() for other in aside if ".json" not in other.name} == {b"first", b"second", b"third"}
 

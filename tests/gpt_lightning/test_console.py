@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gpt_lightning.console import Console, open_unheard, say
+from gpt_lightning.console import Console, open_fault_tolerant_stream, say
 from running.sweeps.multirun import Multirun
 from tests.conftest import ROOT
 from train import train
@@ -115,7 +115,7 @@ def test_a_full_pipe_that_does_not_block_is_waited_for() -> None:
     os.set_blocking(writing, False)
     reader = subprocess.Popen(["wc", "-c"], stdin=reading, stdout=subprocess.PIPE)
     os.close(reading)
-    stream = open_unheard(writing, encoding="utf-8")
+    stream = open_fault_tolerant_stream(writing, encoding="utf-8")
     stream.write("x" * 1_000_000)
     stream.flush()
     os.close(writing)

@@ -14,7 +14,7 @@ from data_modules.batch import Batch
 from gpt_lightning.lit_gpt import LitGPT
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.optim import parameter_groups
-from running.training.lightning_warnings import lightning_without_noise
+from running.training.lightning_warnings import quiet_lightning
 
 SIZES = {"vocab_size": 61, "max_seq_len": 8, "d_model": 16, "n_layers": 1, "n_heads": 2, "d_ff": 32}
 
@@ -38,7 +38,7 @@ def cut(batch: Batch, size: int) -> list[Batch]:
 
 
 def fit(lit: LitGPT, batches: list[Batch], *, steps: int = 1) -> L.Trainer:
-    with lightning_without_noise():
+    with quiet_lightning():
         trainer = L.Trainer(
             accelerator="cpu",
             max_steps=steps,

@@ -66,7 +66,7 @@ def test_ruined_logits_show_in_their_loss_alone(ruined: float) -> None:
 
 
 def test_a_whole_head_takes_the_kernel_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpt_lightning.model.loss_kernels.triton_obstacle", lambda device: None)
+    monkeypatch.setattr("gpt_lightning.model.loss_kernels.why_triton_is_unavailable", lambda device: None)
     x, weight = (torch.randn(n, 16, device=DEVICE) for n in (40, 97))
     targets, mask = torch.arange(40, device=DEVICE), torch.arange(40, device=DEVICE) % 3 > 0
     gradients = []

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from gpt_lightning.model import cpu_linear
-from gpt_lightning.model.cpu_linear import Linear
+from gpt_lightning.model.cpu_linear import FastLinear
 from gpt_lightning.model.positions import rotate
 from tests.gpt_lightning.tiny_models import FAMILIES, LLAMA, build, sequences
 
@@ -143,7 +143,7 @@ def test_fast_products_are_those_of_torch(
     shape: tuple[int, ...], d_out: int, bias: bool, cores: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
-    layer, x = Linear(600, d_out, bias=bias), torch.randn(shape)
+    layer, x = FastLinear(600, d_out, bias=bias), torch.randn(shape)
     assert layer.weight.numel() > cpu_linear.SMALL
     expected = F.linear(x, layer.weight, layer.bias)
     with torch.no_grad():

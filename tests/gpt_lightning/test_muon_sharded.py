@@ -13,7 +13,7 @@ from torch.distributed.tensor import Shard, distribute_tensor
 
 from gpt_lightning.model import GPT
 from gpt_lightning.optim import MuonAdamW, muon, parameter_groups
-from gpt_lightning.sharding import ShardedStrategy, shard, whole
+from gpt_lightning.sharding import ShardedStrategy, shard, unshard
 from tests.gpt_lightning.tiny_models import FAMILIES, build
 from tests.training_starts import on_ranks
 
@@ -73,7 +73,7 @@ def compare_models(straight: GPT, sharded: GPT, mesh: DeviceMesh) -> None:
 
 
 def assert_equal(sharded: Any, straight: Any) -> None:
-    torch.testing.assert_close(whole(sharded, keep=True), straight, rtol=0, atol=0)
+    torch.testing.assert_close(unshard(sharded, keep=True), straight, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("n_ranks", [2, 5])

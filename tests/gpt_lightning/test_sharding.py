@@ -10,7 +10,7 @@ from torch.distributed import destroy_process_group, init_process_group
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from gpt_lightning.model import GPT
-from gpt_lightning.sharding import shard, total_norm, whole
+from gpt_lightning.sharding import shard, total_norm, unshard
 from tests.gpt_lightning.tiny_models import FAMILIES, build, sequences
 from tests.training_starts import on_ranks
 
@@ -29,7 +29,7 @@ def step(model: GPT, rank: int) -> tuple[list[Tensor], dict[str, Tensor]]:
         losses.append(loss.detach())
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
     norm = total_norm([gradient for gradient in gradients.values() if gradient is not None])
-    return losses, whole(gradients, keep=True) | {"norm": norm}
+    return losses, unshard(gradients, keep=True) | {"norm": norm}
 
 
 def dtypes_in_use(model: GPT) -> dict[str, set[torch.dtype]]:

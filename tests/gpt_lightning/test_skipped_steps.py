@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from data_modules.batch import Batch
-from gpt_lightning.lit_gpt import LitGPT, NotFinite
+from gpt_lightning.lit_gpt import LitGPT, NonFiniteLossError
 from gpt_lightning.model import GPT, GPTConfig
-from gpt_lightning.optim import MuonAdamW, Spikes, parameter_groups
-from running.training.lightning_warnings import lightning_without_noise
+from gpt_lightning.optim import MuonAdamW, SpikeDetector, parameter_groups
+from running.training.lightning_warnings import quiet_lightning
 
 STEPS, ACCUMULATION = 6, 3
 ADAMW: dict[str, Any] = {"make_optimizer": partial(torch.optim.AdamW, lr=1e-2, weight_decay=0.1)}
@@ -89,7 +89,7 @@ def fit(
         skip_spikes=skip_spikes,
     )
     lit.factor, lit.at_step = factor, at_step
-    with lightning_without_noise():
+    with quiet_lightning():
         trainer = L.Trainer(
             accelerator="cpu",
             max_steps=steps,
@@ -111,7 +111,7 @@ def fit(
 def test_a_loss_that_is_not_finite_ends_the_run_before_the_update(factor: float) -> None:
     calm, ended = Record(), Record()
     fit(calm)
-    with pytest.raises(NotFinite, match=r"^step 4 was not made: its loss is") as fault:
+    with pytest.raises(NonFiniteLossError, match=r"^step 4 was not made: its loss is") as fault:
         fit(ended, factor=factor)
     assert fault.value.micro_batches == [(0, 1)]
     assert fault.value.exit_code == 65
@@ -137,7 +137,7 @@ def test_what_does_not_fit_into_fp16_is_left_out_and_the_schedule_waits(optimize
 
 
 def test_a_loss_that_is_not_finite_is_none_of_the_scalers_business() -> None:
-    with pytest.raises(NotFinite):
+    with pytest.raises(NonFiniteLossError):
         fit(Record(), half_precision(2.0**10), factor=math.nan)
 
 
@@ -159,7 +159,7 @@ def test_a_spike_is_left_out_moments_and_schedule_included(optimizer: dict[str, 
 
 def test_a_rise_that_stays_is_trained_on_before_long() -> None:
     """Where the mix changes, the loss may rise for good: the window comes to know it."""
-    spikes = Spikes()
+    spikes = SpikeDetector()
     noise = torch.randn(400, generator=torch.Generator().manual_seed(0)).tolist()
     before = [spikes.judge(3 + 0.01 * x, 1 + 0.01 * x) for x in noise[:200]]
     after = [spikes.judge(4 + 0.01 * x, 1 + 0.01 * x) for x in noise[200:]]
@@ -169,7 +169,7 @@ def test_a_rise_that_stays_is_trained_on_before_long() -> None:
 
 
 def test_spikes_go_on_where_they_were() -> None:
-    straight, first, second = Spikes(), Spikes(), Spikes()
+    straight, first, second = SpikeDetector(), SpikeDetector(), SpikeDetector()
     values = [3 + 0.1 * math.sin(n) for n in range(300)]
     values[200] = 9.0
     expected = [straight.judge(value, value) for value in values]

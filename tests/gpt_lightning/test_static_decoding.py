@@ -11,9 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from gpt_lightning.generation import Sampling, cuda_graph_step, generate, static_decoding
-from gpt_lightning.generation.generate import continued
-from gpt_lightning.generation.prompt_cache import Reader
-from gpt_lightning.generation.sampling import Drawing
+from gpt_lightning.generation.generate import generate_batch
+from gpt_lightning.generation.prompt_cache import CachedPrompts
+from gpt_lightning.generation.sampling import TokenSampler
 from gpt_lightning.generation.static_decoding import StaticDecoding
 from gpt_lightning.model import GPT
 from tests.gpt_lightning.test_generation import GREEDY, PROMPTS, spread
@@ -87,7 +87,7 @@ class _Record(TorchDispatchMode):
 
 @pytest.fixture(autouse=True)
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(static_decoding, "GraphedStep", GraphStandIn)
+    monkeypatch.setattr(static_decoding, "CudaGraphStep", GraphStandIn)
     monkeypatch.setattr(static_decoding, "BUCKET", 5)
     monkeypatch.setattr(GraphStandIn, "captures", 0)
 
@@ -102,10 +102,10 @@ def static(
     vocab_size: int = VOCAB_SIZE,
 ) -> list[list[int]]:
     """What `generate` gives where the device is a GPU."""
-    reader = Reader(model, prompts, n, vocab_size)
-    decoding = StaticDecoding(reader, Drawing(sampling, prompts, vocab_size, reader.device), n)
+    reader = CachedPrompts(model, prompts, n, vocab_size)
+    decoding = StaticDecoding(reader, TokenSampler(sampling, prompts, vocab_size, reader.device), n)
     answers: list[list[int]] = [[] for _ in prompts]
-    for row, token_id in continued(model, decoding, n, stop_ids):
+    for row, token_id in generate_batch(model, decoding, n, stop_ids):
         answers[row].append(token_id)
     return answers
 
@@ -166,9 +166,9 @@ def test_a_graph_sees_weights_that_are_updated_in_place() -> None:
     ids = []
     for update in (False, True):
         model = spread(build())
-        reader = Reader(model, [[1, 2, 3]], 12, VOCAB_SIZE)
-        decoding = StaticDecoding(reader, Drawing(GREEDY, [[1, 2, 3]], VOCAB_SIZE, reader.device), 12)
-        tokens = continued(model, decoding, 12, [])
+        reader = CachedPrompts(model, [[1, 2, 3]], 12, VOCAB_SIZE)
+        decoding = StaticDecoding(reader, TokenSampler(GREEDY, [[1, 2, 3]], VOCAB_SIZE, reader.device), 12)
+        tokens = generate_batch(model, decoding, 12, [])
         first = [next(tokens) for _ in range(7)]
         if update:
             with torch.no_grad():
@@ -184,7 +184,7 @@ def test_a_step_that_cannot_be_captured_is_launched(
 ) -> None:
     """One that waits for the device: it runs as often as it is asked to, and the log says why."""
     monkeypatch.setattr(cuda_graph_step, "_failed", [])
-    x, step = torch.zeros(1, device="cuda"), cuda_graph_step.GraphedStep(torch.device("cuda:0"))
+    x, step = torch.zeros(1, device="cuda"), cuda_graph_step.CudaGraphStep(torch.device("cuda:0"))
     for n in range(4):
         step(lambda: x.add_(1 + 0 * x.item()))
         assert x.item() == n + 1
@@ -201,7 +201,7 @@ def test_a_cuda_graph_repeats_the_step(
     """The ids of the CPU, and those of the same step launched kernel by kernel; no capture fails."""
     documents = {"attend_across_documents": False, "eot_id": EOT} if apart else {}
     model = spread(build(**FAMILIES[family] | documents)).double()
-    monkeypatch.setattr(static_decoding, "GraphedStep", cuda_graph_step.GraphedStep)
+    monkeypatch.setattr(static_decoding, "CudaGraphStep", cuda_graph_step.CudaGraphStep)
     for sampling in SAMPLINGS.values():
         expected = generate(model.cpu(), PROMPTS, 40, sampling=sampling)
         with caplog.at_level(logging.WARNING):

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from gpt_lightning.optim import place_step_counts
-from running.training.builders import optimizer_of
+from gpt_lightning.optim import place_step_counters
+from running.training.builders import build_optimizer
 from tests.run_files import as_if_killed, final_checkpoint, final_weights
 from train import train
 
@@ -20,7 +20,7 @@ def test_counts_lie_where_the_step_reads_them(fused: bool, device: str) -> None:
     optimizer = torch.optim.AdamW([parameter])
     optimizer.param_groups[0]["fused"] = fused
     optimizer.state[parameter]["step"] = torch.tensor(7.0)
-    place_step_counts(optimizer)
+    place_step_counters(optimizer)
     assert optimizer.state[parameter]["step"].device.type == device
 
 
@@ -42,6 +42,6 @@ def test_a_run_goes_on_with_the_other_kind_of_step(
 def test_fp16_takes_torchs_own_choice_and_no_fused_step(tiny_config: Callable[..., dict[str, Any]]) -> None:
     """`fused=False` would be a loop over the parameters; left open, torch takes its foreach step on CUDA."""
     parameters = [{"params": [torch.nn.Parameter(torch.zeros(2))]}]
-    chosen = {kind: optimizer_of(tiny_config(), kind)(parameters).defaults for kind in ("16-mixed", "bf16-mixed")}
+    chosen = {kind: build_optimizer(tiny_config(), kind)(parameters).defaults for kind in ("16-mixed", "bf16-mixed")}
     assert (chosen["16-mixed"]["fused"], chosen["16-mixed"]["foreach"]) == (None, None)
     assert chosen["bf16-mixed"]["fused"] is True

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from gpt_lightning.device_and_precision import refuse_without_compiler
-from gpt_lightning.model.triton_check import triton_obstacle
+from gpt_lightning.device_and_precision import check_compiler
+from gpt_lightning.model.triton_check import why_triton_is_unavailable
 
 
 @pytest.fixture
@@ -23,20 +23,20 @@ def complete(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     monkeypatch.setattr(sysconfig, "get_paths", lambda scheme: {"include": str(tmp_path)})
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
-    triton_obstacle.cache_clear()
+    why_triton_is_unavailable.cache_clear()
     yield tmp_path
-    triton_obstacle.cache_clear()
+    why_triton_is_unavailable.cache_clear()
 
 
 def test_a_complete_machine_has_no_obstacle(complete: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert triton_obstacle("cuda") is None
-    refuse_without_compiler("cuda")
+    assert why_triton_is_unavailable("cuda") is None
+    check_compiler("cuda")
     (complete / "gcc").rename(complete / "clang")
-    triton_obstacle.cache_clear()
-    assert triton_obstacle("cuda") is None
+    why_triton_is_unavailable.cache_clear()
+    assert why_triton_is_unavailable("cuda") is None
     monkeypatch.setenv("CC", str(complete / "clang"))
-    triton_obstacle.cache_clear()
-    assert triton_obstacle("cuda") is None
+    why_triton_is_unavailable.cache_clear()
+    assert why_triton_is_unavailable("cuda") is None
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,8 @@ def test_what_is_missing_is_named(complete: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(
         ValueError, match=rf"trainer\.compile=true needs Triton on CUDA: .*{sentence}.*, or train without"
     ):
-        refuse_without_compiler("cuda")
+        check_compiler("cuda")
 
 
 def test_triton_is_for_cuda() -> None:
-    assert triton_obstacle("cpu") == "the device is cpu, not cuda"
+    assert why_triton_is_unavailable("cpu") == "the device is cpu, not cuda"

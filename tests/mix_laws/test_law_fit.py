@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 from scipy.optimize import least_squares
 
 from benchmarks.mix_law import DRAWS, chosen_runs, scores
-from mix_laws import fit, read_mix_runs
+from mix_laws import fit_mix_law, read_mix_runs
 from mix_laws.batched_exponential_fit import fit_exponentials
-from mix_laws.parameter_fit import Form, fit_samples
+from mix_laws.parameter_fit import LawForm, fit_samples
 from tests.synthetic_mix_runs import runs_of, world
 
 
 @pytest.mark.parametrize("power", [1.0, 0.5])
 def test_a_known_law_is_found_from_twenty_runs(power: float) -> None:
     truth = world(power=power)
-    law = fit(*runs_of(truth, 20))
+    law = fit_mix_law(*runs_of(truth, 20))
     unseen, _ = runs_of(truth, 300, seed=7)
     off = np.sqrt(((law.predict(unseen) - truth(unseen)) ** 2).mean())
     assert law.form.power == power
@@ -29,7 +29,7 @@ def test_a_known_law_is_found_from_twenty_runs(power: float) -> None:
 def test_without_noise_the_parameters_themselves_are_found() -> None:
     truth = world()
     ratios, losses = runs_of(truth, 60, noise=0.0)
-    law = fit(ratios, losses, powers=(1.0,))
+    law = fit_mix_law(ratios, losses, powers=(1.0,))
     assert law.predict(ratios) == pytest.approx(losses, abs=1e-3)
     assert law.c == pytest.approx(truth(np.full((1, 4), 0.25))[0] - np.exp(law.t.mean(axis=1)), abs=2e-3)
 
@@ -39,7 +39,7 @@ def test_one_run_that_went_wrong_does_not_bend_the_law() -> None:
     ratios, losses = runs_of(truth, 24)
     losses[5] += 0.5
     unseen, _ = runs_of(truth, 300, seed=7)
-    off = np.abs(fit(ratios, losses).predict(unseen) - truth(unseen)).mean()
+    off = np.abs(fit_mix_law(ratios, losses).predict(unseen) - truth(unseen)).mean()
     assert off < 0.02  # an even share of the blow would be 0.5 / 24 at the mean of the runs
 
 
@@ -70,7 +70,7 @@ def test_no_better_minimum_is_found_by_scipy(seed: int) -> None:
 def test_a_run_that_counts_twice_is_two_runs(counts: list[int], left_out: set[int]) -> None:
     counts = [0 if n in left_out else count for n, count in enumerate(counts)]
     ratios, losses = runs_of(world(), 16)
-    form = Form(1.0, 0.01)
+    form = LawForm(1.0, 0.01)
     start = fit_samples(ratios, losses, np.ones((1, 16)), form)[0]
     weighted = fit_samples(ratios, losses, np.array([counts], dtype=float), form, start=start)
     repeated = np.repeat(np.arange(16), counts)
@@ -83,14 +83,14 @@ def test_a_run_that_counts_twice_is_two_runs(counts: list[int], left_out: set[in
 def test_sources_have_no_order() -> None:
     ratios, losses = runs_of(world(), 20)
     order = [2, 0, 3, 1]
-    law, other = fit(ratios, losses), fit(ratios[:, order], losses)
+    law, other = fit_mix_law(ratios, losses), fit_mix_law(ratios[:, order], losses)
     assert other.predict(ratios[:, order]) == pytest.approx(law.predict(ratios), abs=1e-3)
     assert other.t == pytest.approx(law.t[:, order], abs=0.2)
 
 
 def test_one_loss_is_a_row_of_many() -> None:
     ratios, losses = runs_of(world(), 20)
-    law = fit(ratios, losses[:, 1])
+    law = fit_mix_law(ratios, losses[:, 1])
     assert law.predict(ratios).shape == (20,)
     assert [end.shape for end in law.interval(ratios)] == [(20,), (20,)]
     assert law.predict(ratios) == pytest.approx(losses[:, 1], abs=0.03)
@@ -100,7 +100,7 @@ def test_intervals_hold_the_truth_and_new_runs() -> None:
     inside, of_runs = [], []
     for seed in range(5):
         truth = world(power=0.5, seed=seed)
-        law = fit(*runs_of(truth, 20, seed=seed))
+        law = fit_mix_law(*runs_of(truth, 20, seed=seed))
         unseen, measured = runs_of(truth, 100, seed=seed + 50)
         low, high = law.interval(unseen)
         inside.append(((truth(unseen) >= low) & (truth(unseen) <= high)).mean())
@@ -124,9 +124,9 @@ def test_what_cannot_be_fitted_is_refused_in_one_sentence() -> None:
         ((ratios, -losses), r"run 0 is negative"),
     ):
         with pytest.raises(ValueError, match=message):
-            fit(*bad)
+            fit_mix_law(*bad)
     with pytest.raises(ValueError, match="ratios have 3 sources"):
-        fit(ratios, losses).predict(np.full((1, 3), 1 / 3))
+        fit_mix_law(ratios, losses).predict(np.full((1, 3), 1 / 3))
 
 
 def test_regmix_from_sixty_four_runs_and_from_all(shared_data: Path) -> None:
@@ -137,7 +137,7 @@ def test_regmix_from_sixty_four_runs_and_from_all(shared_data: Path) -> None:
     assert runs.sources[0] == runs.validation[0] == "arxiv"
 
     def means(powers: tuple[float, ...], chosen: list[np.ndarray]) -> np.ndarray:
-        laws = (fit(runs.ratios[of], runs.losses[of], powers=powers) for of in chosen)
+        laws = (fit_mix_law(runs.ratios[of], runs.losses[of], powers=powers) for of in chosen)
         asked, measured = runs.held_out.ratios, runs.held_out.losses  # type: ignore[union-attr]
         return np.mean([scores(law.predict(asked), measured) for law in laws], axis=0)
 

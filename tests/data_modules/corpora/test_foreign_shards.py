@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from data_modules import SourceShards
-from data_modules.shard_integrity import damages
+from data_modules.shard_integrity import find_damage
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
 from tests.conftest import CORPORA
 from tests.data_modules.corpora.foreign_shard_files import EOT, IDS, adopt, llmc, write
@@ -73,7 +73,7 @@ def test_files_for_validation_are_known_by_name(
         assert [Path(shard["file"]) for shard in entry["shards"]] == [path / name for name in sorted(files)]
         assert entry["shards"][0]["sha256"] == {"ids": hashlib.sha256(ids[files[0]].tobytes()).hexdigest()}
     assert source.information["origin"] == {"path": str(path), "format": format}
-    assert damages(tmp_path / "ours", source.information, with_sha256=True) == []
+    assert find_damage(tmp_path / "ours", source.information, with_sha256=True) == []
 
 
 def test_the_last_documents_are_for_validation_where_no_file_is(
@@ -125,13 +125,13 @@ def test_what_became_of_the_files_is_noticed(documents: list[np.ndarray], tokeni
     content = bytearray((path / "train.bin").read_bytes())
     content[4] ^= 1  # of the header, which nobody reads any more
     (path / "train.bin").write_bytes(content)
-    assert damages(tmp_path / "ours", information, with_sha256=True) == []
+    assert find_damage(tmp_path / "ours", information, with_sha256=True) == []
     content[1024 + 2 * 300] ^= 1
     (path / "train.bin").write_bytes(content)
     changed = f"{path / 'train.bin'} differs from source.json between bytes 1,024 and {1024 + ids.nbytes:,}"
-    assert damages(tmp_path / "ours", information, with_sha256=True) == [changed]
+    assert find_damage(tmp_path / "ours", information, with_sha256=True) == [changed]
     (path / "val.bin").unlink()
-    assert damages(tmp_path / "ours", information, with_sha256=True) == [changed, f"{path / 'val.bin'} is missing"]
+    assert find_damage(tmp_path / "ours", information, with_sha256=True) == [changed, f"{path / 'val.bin'} is missing"]
     with pytest.raises(ValueError, match=re.escape(f"{path / 'val.bin'} is missing")):
         SourceShards(tmp_path / "ours")
 

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import datasets
 import pytest
 
-from data_modules.corpora import FileCorpus, HubUnreachable, hub_files
+from data_modules.corpora import FileCorpus, HubUnreachableError, hub_files
 from tests.conftest import ROOT
 
 CARD = """---
@@ -100,7 +100,7 @@ def test_a_repository_with_one_configuration_needs_no_name(repository: Path) -> 
 def test_an_unknown_configuration(config: str | None, split: str, said: str, repository: Path) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(f'{repository}, {said}')}$") as refused:
         hub_files(str(repository), config=config, split=split)
-    assert not isinstance(refused.value, HubUnreachable)  # no other dataset stands in for a slip of the pen
+    assert not isinstance(refused.value, HubUnreachableError)  # no other dataset stands in for a slip of the pen
 
 
 def test_an_unknown_split(repository: Path) -> None:
@@ -108,7 +108,7 @@ def test_an_unknown_split(repository: Path) -> None:
         ValueError, match=re.escape(f"{repository} has no split test; it has train, validation.")
     ) as refused:
         hub_files(str(repository), config="en", split="test")
-    assert not isinstance(refused.value, HubUnreachable)
+    assert not isinstance(refused.value, HubUnreachableError)
 
 
 def test_a_hub_that_is_not_there() -> None:
@@ -165,5 +165,7 @@ def test_what_asks_for_a_login_is_not_reached(monkeypatch: pytest.MonkeyPatch) -
         raise datasets.exceptions.DatasetNotFoundError(f"Dataset '{path}' is a gated dataset\non the Hub.")
 
     monkeypatch.setattr(datasets, "load_dataset_builder", load_dataset_builder)
-    with pytest.raises(HubUnreachable, match=re.escape("hub (Dataset 'some/one' is a gated dataset on the Hub). Of")):
+    with pytest.raises(
+        HubUnreachableError, match=re.escape("hub (Dataset 'some/one' is a gated dataset on the Hub). Of")
+    ):
         hub_files("some/one", config=None, split="train")

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from data_modules import SourceShards
 from data_modules.corpora import BadRecord, Document, FileCorpus
-from data_modules.corpora.record_fields import Fields
-from data_modules.preparation import Recipe, prepare_source
+from data_modules.corpora.record_fields import RecordFields
+from data_modules.preparation import PreparationSettings, prepare_source
 from gpt_lightning.tokenizer import Message, Tokenizer, load_tokenizer
 
 TEXT = {"text": "body"}
@@ -77,14 +77,14 @@ def turn(role: str, content: str) -> Message:
     ],
 )
 def test_what_a_record_says(fields: dict[str, str | None], row: Any, document: Document) -> None:
-    assert Fields(fields).document(row) == document
+    assert RecordFields(fields).document(row) == document
 
 
 @pytest.mark.parametrize("weight", [0, 0.0, False, 1, 1.0, True, None])
 def test_an_answer_of_weight_0_bears_no_loss(weight: Any) -> None:
     """As OpenAI's files say which of several answers is to be learnt."""
     first, second = turn("assistant", "bad"), turn("assistant", "good")
-    document = Fields(CHAT).document(
+    document = RecordFields(CHAT).document(
         {"turns": [turn("user", "q"), {**first, "weight": weight}, turn("user", "r"), second]}
     )
     assert isinstance(document, list)
@@ -152,7 +152,7 @@ ROLES = "has no role of system, user, assistant"
     ],
 )
 def test_what_is_said_of_a_bad_record(fields: dict[str, str], row: Any, said: str) -> None:
-    document = Fields(fields).document(row)
+    document = RecordFields(fields).document(row)
     assert isinstance(document, BadRecord)
     assert str(document) == said
 
@@ -161,7 +161,7 @@ def test_what_is_said_of_a_bad_record(fields: dict[str, str], row: Any, said: st
 def test_fields_are_of_one_kind(names: list[str]) -> None:
     kinds = "it must name one of these: text; instruction, input, output; instruction, output; messages."
     with pytest.raises(ValueError, match=re.escape(f"fields names {', '.join(names) or 'nothing'}: {kinds}")):
-        Fields({name: name for name in names})
+        RecordFields({name: name for name in names})
 
 
 def test_conversations_in_columns_are_the_same(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_no_source_holds_a_special_id_that_a_text_spelled(kind: str, tokenizer: 
         tokenizer=tokenizer,
         folder=tmp_path / "hostile",
         licence="test",
-        recipe=Recipe(val_fraction=0.3),
+        recipe=PreparationSettings(val_fraction=0.3),
     )
     source = SourceShards(tmp_path / "hostile")
     decoded: list[str] = []
@@ -264,7 +264,7 @@ def test_no_source_holds_a_special_id_that_a_text_spelled(kind: str, tokenizer: 
             assert specials(ids, tokenizer) == Counter({"<|im_start|>": turns, "<|im_end|>": turns} if turns else {})
             decoded.append(tokenizer.decode(ids))
         assert start == len(stream)
-    documents = [Fields(fields).document(row) for row in rows]
+    documents = [RecordFields(fields).document(row) for row in rows]
     expected = [d if isinstance(d, str) else "".join(map(chatml, d)) for d in documents if not isinstance(d, BadRecord)]
     assert Counter(decoded) == Counter(expected)
     assert len(decoded) == len(rows)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import cli
-from data_modules.shard_integrity import damages
+from data_modules.shard_integrity import find_damage
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
 from prepare import prepare
 from tests.data_modules.corpora.foreign_shard_files import IDS, adopt, llmc, write
@@ -156,9 +156,9 @@ def test_files_that_are_neither_for_training_nor_for_validation_are_named(
     assert [Path(shard["file"]).stem for shard in source.information["splits"]["train"]["shards"]] == train
     assert source.information["origin"].get("left_out", []) == [f"{name}{suffix}" for name in left_out]
     assert source.information["remarks"] == ([remark.replace(".bin", suffix)] if remark else [])
-    assert damages(tmp_path / "ours", source.information, with_sha256=True) == []
+    assert find_damage(tmp_path / "ours", source.information, with_sha256=True) == []
     shutil.copy(path / f"{names[0]}{suffix}", path / f"test_2{suffix}")
-    (said,) = damages(tmp_path / "ours", source.information, with_sha256=True)
+    (said,) = find_damage(tmp_path / "ours", source.information, with_sha256=True)
     assert f"test_2{suffix} is not in source.json" in said
 
 

@@ -25,9 +25,9 @@ import numpy as np
 
 from data_modules.corpora import FileCorpus, file_formats, local_files
 from data_modules.corpora.corpus import Chunk
-from data_modules.preparation import Recipe, SourceParts, resumable_part
-from data_modules.shard_files import read_information
-from data_modules.shard_integrity import damages
+from data_modules.preparation import PartSelection, PreparationSettings, resumable_part
+from data_modules.shard_files import read_source_json
+from data_modules.shard_integrity import find_damage
 from gpt_lightning.tokenizer import load_tokenizer
 
 _EVENTS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "sqlite3.connect", "json.dumps"}
@@ -51,15 +51,15 @@ class Job:
     workers: int = 1
     pause: float = 0  # seconds after each chunk
 
-    def parts(self, **recipe: Any) -> SourceParts:
+    def parts(self, **recipe: Any) -> PartSelection:
         urls, origin = local_files(self.path), {"path": self.path}
-        return SourceParts(
+        return PartSelection(
             FileCorpus(urls, fields=self.fields, origin=origin, max_record_mb=32),
             name=Path(self.folder).name,
             tokenizer=_tokenizer(self.tokenizer),
             folder=Path(self.folder),
             licence="test",
-            recipe=Recipe(**{"val_fraction": 0.1} | self.recipe | recipe),
+            recipe=PreparationSettings(**{"val_fraction": 0.1} | self.recipe | recipe),
             of=self.of,
             group_mb=self.group_mb,
         )
@@ -92,7 +92,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def is_whole_or_absent(folder: Path) -> bool:
-    return not folder.exists() or damages(folder, read_information(folder), with_sha256=True) == []
+    return not folder.exists() or find_damage(folder, read_source_json(folder), with_sha256=True) == []
 
 
 def commit_eagerly(chunk_bytes: int) -> None:

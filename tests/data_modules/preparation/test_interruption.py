@@ -17,7 +17,7 @@ import pytest
 
 from data_modules import SourceShards
 from data_modules.corpora.corpus import Chunk
-from data_modules.preparation import Progress
+from data_modules.preparation import PreparationProgress
 from data_modules.preparation.parallel_tokenization import encode_in_order
 from tests.conftest import ROOT
 from tests.data_modules.preparation.conftest import FIELDS
@@ -131,7 +131,7 @@ def test_a_killed_worker_is_reported(corpora_in_files: Path, tmp_path: Path, mon
     monkeypatch.setattr("data_modules.preparation.resumable_part.COMMIT_SECONDS", -1.0)
     monkeypatch.setattr("data_modules.corpora.file_formats.CHUNK_BYTES", 1 << 12)
 
-    def kill_one(progress: Progress) -> None:
+    def kill_one(progress: PreparationProgress) -> None:
         for worker in multiprocessing.active_children()[:1]:
             worker.kill()
 

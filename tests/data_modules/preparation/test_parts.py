@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from data_modules import SourceShards
 from data_modules.corpora import Document
-from data_modules.preparation import Progress
-from data_modules.preparation.prepare_source import groups
-from data_modules.shard_integrity import damages
+from data_modules.preparation import PreparationProgress
+from data_modules.preparation.prepare_source import group_files
+from data_modules.shard_integrity import find_damage
 from tests.conftest import CORPORA
 from tests.data_modules.preparation.conftest import FIELDS, pieces_of_code, write_jsonl
 from tests.data_modules.preparation.preparation_process import Job, contents
@@ -55,7 +55,7 @@ def prepare(job: Job, part: int) -> None:
     job.parts().prepare(part, workers=1, progress=ignore)
 
 
-def ignore(progress: Progress) -> None:
+def ignore(progress: PreparationProgress) -> None:
     """Nobody looks."""
 
 
@@ -63,7 +63,7 @@ def ignore(progress: Progress) -> None:
 @pytest.mark.parametrize("of", [1, 2, 3, 5, 16])
 def test_any_number_of_parts_in_any_order(name: str, of: int, files: Path, tmp_path: Path) -> None:
     parts = job(files, name, tmp_path / "many" / "source", of=of)
-    assert max(groups([file.stat().st_size for file in sorted(Path(parts.path).iterdir())], parts.group_mb)) >= 3
+    assert max(group_files([file.stat().st_size for file in sorted(Path(parts.path).iterdir())], parts.group_mb)) >= 3
     information = replace(parts, of=1, folder=str(tmp_path / "source")).prepare()
     assert len(information["splits"]["train"]["shards"]) >= 5
     assert information["duplicates"] == {"count": 2 * len(SIZES), "removed": False}
@@ -106,7 +106,7 @@ def test_parts_of_an_earlier_version_are_joined_too(files: Path, tmp_path: Path)
     shards = information["splits"]["train"]["shards"]
     assert [set(shard) for shard in shards] == sorted(map(set, shards), key=len)
     assert len(shards[0]) < len(shards[-1])
-    assert damages(tmp_path / "source", information, with_sha256=False) == []
+    assert find_damage(tmp_path / "source", information, with_sha256=False) == []
     replace(source, of=1, folder=str(tmp_path / "one" / "source")).prepare()
     assert SourceShards(tmp_path / "source").fingerprint == SourceShards(tmp_path / "one" / "source").fingerprint
 
@@ -114,7 +114,7 @@ def test_parts_of_an_earlier_version_are_joined_too(files: Path, tmp_path: Path)
 def test_missing_parts_are_named(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = job(files, "texts", tmp_path / "source", of=3)
 
-    def interrupt(progress: Progress) -> None:
+    def interrupt(progress: PreparationProgress) -> None:
         if progress.documents > 30:
             raise KeyboardInterrupt
 
@@ -213,7 +213,7 @@ def test_bad_records_are_judged_by_the_whole(tmp_path: Path) -> None:
 
 @given(st.lists(st.integers(0, 3_000_000)), st.sampled_from([0.001, 1, 2.5, 64]))
 def test_groups_end_with_the_file_that_fills_them(sizes: list[int], group_mb: float) -> None:
-    numbers = groups(sizes, group_mb)
+    numbers = group_files(sizes, group_mb)
     assert len(numbers) == len(sizes)
     members = [[size for size, number in zip(sizes, numbers, strict=True) if number == n] for n in sorted(set(numbers))]
     assert [size for group in members for size in group] == sizes

@@ -11,9 +11,9 @@ import pytest
 
 from data_modules import SourceShards, corpora
 from data_modules.corpora import Document, DocumentCorpus
-from data_modules.corpora.corpus import text_of
-from data_modules.preparation import Recipe, prepare_source
-from data_modules.preparation.validation_split import position_of
+from data_modules.corpora.corpus import document_text
+from data_modules.preparation import PreparationSettings, prepare_source
+from data_modules.preparation.validation_split import split_position
 from gpt_lightning.tokenizer import load_tokenizer
 from tests.conftest import CORPORA
 
@@ -32,7 +32,7 @@ def prepare(
         tokenizer=load_tokenizer(tokenizer),
         folder=folder,
         licence="test",
-        recipe=Recipe(**{"val_fraction": 0.1} | recipe),
+        recipe=PreparationSettings(**{"val_fraction": 0.1} | recipe),
     )
     return SourceShards(folder)
 
@@ -41,13 +41,13 @@ def prepare(
 def test_embedded_corpora_are_real_and_repeat_themselves(name: str) -> None:
     documents = list(CORPORA[name]())
     assert documents == list(CORPORA[name]())
-    assert all(len(text_of(document)) > 20 for document in documents)
+    assert all(len(document_text(document)) > 20 for document in documents)
     assert all(isinstance(document, list) == (name == "docstrings") for document in documents)
 
 
 def test_embedded_corpora_share_no_text() -> None:
     """A validation docstring must not stand in the training text of another source."""
-    code = "\n".join(text_of(document) for document in corpora.stdlib())
+    code = "\n".join(document_text(document) for document in corpora.stdlib())
     answers = [document[1]["content"] for document in CORPORA["docstrings"]() if isinstance(document, list)]
     first_lines = [answer.split("\n")[0] for answer in answers if len(answer.split("\n")[0]) > 60]
     assert len(first_lines) > 50
@@ -64,7 +64,7 @@ def test_what_is_prepared_is_what_was_read(name: str, tiny_data: Path) -> None:
         chosen = [
             d
             for d in documents
-            if (d == documents[0] or position_of(text_of(d)) < source.information["split"]["val_fraction"])
+            if (d == documents[0] or split_position(document_text(d)) < source.information["split"]["val_fraction"])
             == (split == "val")
         ]
         ids = stream.read(0, len(stream))
@@ -73,7 +73,7 @@ def test_what_is_prepared_is_what_was_read(name: str, tiny_data: Path) -> None:
         assert ids.dtype == np.uint16
         assert entry["documents"] == len(chosen) > 0
         assert entry["tokens"] == len(ids)
-        assert entry["bytes"] == sum(len(text_of(d).encode()) for d in chosen)
+        assert entry["bytes"] == sum(len(document_text(d).encode()) for d in chosen)
         mask = stream.read_mask(0, len(stream))
         assert entry["loss_bearing_tokens"] == mask.sum()
         assert stream.masked == (name == "docstrings")

@@ -12,9 +12,9 @@ import pytest
 
 from data_modules import SourceShards
 from data_modules.corpora import BadRecord, Document, DocumentCorpus
-from data_modules.corpora.corpus import text_of
-from data_modules.preparation import Progress, Recipe, prepare_source
-from data_modules.preparation.validation_split import position_of
+from data_modules.corpora.corpus import document_text
+from data_modules.preparation import PreparationProgress, PreparationSettings, prepare_source
+from data_modules.preparation.validation_split import split_position
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
 from tests.conftest import CORPORA
 from tests.data_modules.preparation.conftest import LIBRARY, pieces_of_code
@@ -33,7 +33,7 @@ def prepare(documents: Iterable[Document | BadRecord] | Callable[[], Any], folde
         tokenizer=tokenizer(),
         folder=folder,
         licence="test",
-        recipe=Recipe(**{"val_fraction": 0.1, "shard_tokens": 5_000} | recipe),
+        recipe=PreparationSettings(**{"val_fraction": 0.1, "shard_tokens": 5_000} | recipe),
     )
     return SourceShards(folder)
 
@@ -117,7 +117,7 @@ def test_one_may_begin_to_skip_but_not_cease(tmp_path: Path, monkeypatch: pytest
         job.prepare(on_bad_record="error")
     assert 1000 < job.records < 2000
 
-    def interrupt(progress: Progress) -> None:
+    def interrupt(progress: PreparationProgress) -> None:
         if progress.documents > 2500:
             raise KeyboardInterrupt
 
@@ -149,7 +149,7 @@ def test_of_equal_texts_the_first_is_kept_or_all(deduplicate: str | None, tmp_pa
     assert source.information["duplicates"] == {"count": 200, "removed": deduplicate == "exact"}
     expected = once if deduplicate else documents
     for split in ("train", "val"):
-        chosen = [text for text in expected if (text == once[0] or position_of(text) < 0.1) == (split == "val")]
+        chosen = [text for text in expected if (text == once[0] or split_position(text) < 0.1) == (split == "val")]
         assert texts(source, split) == chosen
         assert source.information["splits"][split]["documents"] == len(chosen) > 5
     assert not set(texts(source, "train")) & set(texts(source, "val"))
@@ -183,7 +183,7 @@ def test_a_limit_of_chat_takes_whole_conversations(tmp_path: Path) -> None:
     lengths = [len(tokenizer().encode_chat(document)[0]) + 1 for document in documents if isinstance(document, list)]
     last = int(np.searchsorted(np.cumsum(lengths), 5_000))
     assert len(source.train) + len(source.val) == sum(lengths[: last + 1])
-    positions = [position_of(text_of(document)) for document in documents[: last + 1]]
+    positions = [split_position(document_text(document)) for document in documents[: last + 1]]
     assert source.information["splits"]["val"]["documents"] == sum(
         position < 0.1 or position == positions[0] for position in positions
     )
@@ -231,4 +231,4 @@ def test_recipes_that_are_none_are_refused() -> None:
         ({"limit_tokens": 0}, "limit_tokens is 0: it must be a whole number of tokens, 1 or more."),
     ):
         with pytest.raises(ValueError, match=re.escape(sentence)):
-            Recipe(**values)
+            PreparationSettings(**values)

@@ -11,9 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cli import read_choice
-from gpt_lightning.evaluation import Question, Score, TooLong, batches, judge, put, score
-from gpt_lightning.evaluation.question_template import BadQuestion, OtherFields, QuestionTemplate
-from gpt_lightning.evaluation.scored_tasks import question_task, questions_in, spread
+from gpt_lightning.evaluation import (
+    Question,
+    RequestTooLongError,
+    Score,
+    batch_requests,
+    encode_question,
+    score_question,
+    score_requests,
+)
+from gpt_lightning.evaluation.question_template import BadQuestionError, MissingFieldError, QuestionTemplate
+from gpt_lightning.evaluation.scored_tasks import question_task, read_questions, sample_evenly
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
 
@@ -50,12 +58,12 @@ def test_completion_is_what_one_record_at_a_time_gives(shared_data: Path, tiny_d
         right["acc"] += int(np.argmin(sums)) == int(record["label"])
         right["acc_norm"] += int(np.argmin(means)) == int(record["label"])
     rows = [(f"line {number}", record) for number, record in enumerate(records, start=1)]
-    questions, left_out = questions_in(rows, template("hellaswag_completion"))
+    questions, left_out = read_questions(rows, template("hellaswag_completion"))
     assert left_out == []
     task = question_task("h", questions, tokenizer, protocol="completion", max_seq_len=512, data={})
     scores: dict[int, Score] = {}
-    for group in batches(task.requests, batch_tokens=4096):
-        scores |= zip(group, score(model, [task.requests[n] for n in group]), strict=True)
+    for group in batch_requests(task.requests, batch_tokens=4096):
+        scores |= zip(group, score_requests(model, [task.requests[n] for n in group]), strict=True)
     figures = task.figures([scores[n] for n in range(len(task.requests))])
     assert {metric: figures[metric].value for metric in right} == {k: n / 1000 for k, n in right.items()}
     chosen = [example["chosen"] for example in task.examples([scores[n] for n in range(len(task.requests))])]
@@ -67,7 +75,7 @@ def test_completion_is_what_one_record_at_a_time_gives(shared_data: Path, tiny_d
     st.text("ab \n", max_size=12), st.text("ab ", min_size=1, max_size=8), st.sampled_from(["harness", "completion"])
 )
 def test_what_is_scored_spells_the_answer(tokenizer: Tokenizer, context: str, answer: str, protocol: str) -> None:
-    question = put(Question(context, [answer], 0, "x"), tokenizer, protocol=protocol, max_seq_len=64)
+    question = encode_question(Question(context, [answer], 0, "x"), tokenizer, protocol=protocol, max_seq_len=64)
     (request,) = question.requests
     text = tokenizer.decode(list(request.scored))
     assert question.n_bytes == len(text.encode())
@@ -78,11 +86,13 @@ def test_what_is_scored_spells_the_answer(tokenizer: Tokenizer, context: str, an
 
 def test_a_context_that_does_not_fit_is_counted_and_an_answer_is_refused(tokenizer: Tokenizer) -> None:
     question = Question("word " * 40, ["yes", "no"], 0, "line 7")
-    asked = put(question, tokenizer, protocol="harness", max_seq_len=16)
+    asked = encode_question(question, tokenizer, protocol="harness", max_seq_len=16)
     assert asked.n_cut > 0
     assert all(len(request.ids) == 17 for request in asked.requests)
-    with pytest.raises(TooLong, match="line 7: of an answer 31 tokens are to be scored at once, and the model sees 16"):
-        put(Question("", ["no " * 30, "b"], 0, "line 7"), tokenizer, protocol="harness", max_seq_len=16)
+    with pytest.raises(
+        RequestTooLongError, match="line 7: of an answer 31 tokens are to be scored at once, and the model sees 16"
+    ):
+        encode_question(Question("", ["no " * 30, "b"], 0, "line 7"), tokenizer, protocol="harness", max_seq_len=16)
     task = question_task("t", [question], tokenizer, protocol="harness", max_seq_len=16, data={})
     assert task.cut == ["line 7"]
 
@@ -91,11 +101,11 @@ def test_each_metric_has_a_size_of_its_own() -> None:
     question = Question("c", ["ab", "äöüä", "abcdef"], 1, "x")
     scores = [Score(4.0, False), Score(6.0, True), Score(7.0, False)]
     # as a whole: the first; per character 2.0, 1.5, 1.17; per byte 2.0, 0.75, 1.17; per token 4.0, 2.0, 1.0
-    verdict = judge(question, scores, [1, 3, 7], protocol="harness")
+    verdict = score_question(question, scores, [1, 3, 7], protocol="harness")
     assert verdict.chosen == {"acc": 0, "acc_norm": 2, "acc_bytes": 1}
     assert verdict.right == {"acc": False, "acc_norm": False, "acc_bytes": True}
-    assert judge(question, scores, [1, 3, 7], protocol="completion").chosen == {"acc": 0, "acc_norm": 2}
-    alone = judge(Question("c", ["x"], 0, "x"), [Score(2.0, True)], [1], protocol="harness")
+    assert score_question(question, scores, [1, 3, 7], protocol="completion").chosen == {"acc": 0, "acc_norm": 2}
+    alone = score_question(Question("c", ["x"], 0, "x"), [Score(2.0, True)], [1], protocol="harness")
     assert alone.right == {"acc": True}
 
 
@@ -137,7 +147,7 @@ def test_a_public_record_becomes_its_question(task: str) -> None:
     assert template(task).question(record, "here") == question
     for name in record:
         without = {key: value for key, value in record.items() if key != name}
-        with pytest.raises(OtherFields, match="there is no field "):
+        with pytest.raises(MissingFieldError, match="there is no field "):
             template(task).question(without, "here")
 
 
@@ -159,18 +169,18 @@ def test_a_public_record_becomes_its_question(task: str) -> None:
 )
 def test_a_record_that_cannot_be_asked_is_left_out_and_named(change: dict[str, object], said: str) -> None:
     record = RECORDS["hellaswag"][0]
-    questions, left_out = questions_in([("line 1", record), ("line 2", record | change)], template("hellaswag"))
+    questions, left_out = read_questions([("line 1", record), ("line 2", record | change)], template("hellaswag"))
     assert len(questions) == 1
     assert left_out == [f"line 2: {said}"]
-    with pytest.raises(BadQuestion, match=said):
+    with pytest.raises(BadQuestionError, match=said):
         template("hellaswag").question(record | change, "line 2")
 
 
 def test_records_of_another_kind_are_refused() -> None:
     with pytest.raises(ValueError, match=r"line 1: there is no field .+; the fields are goal, label"):
-        questions_in([("line 1", {"goal": "x", "label": 0})], template("arc_easy"))
+        read_questions([("line 1", {"goal": "x", "label": 0})], template("arc_easy"))
     with pytest.raises(ValueError, match=r"there is no question to be asked; line 1: is no record with fields"):
-        questions_in([("line 1", "a text")], template("piqa"))
+        read_questions([("line 1", "a text")], template("piqa"))
 
 
 @pytest.mark.parametrize(
@@ -189,20 +199,20 @@ def test_a_template_that_means_nothing_is_refused(settings: dict[str, str], said
 def test_a_template_reaches_fields_and_nothing_else() -> None:
     """`str.format` would give away anything that an attribute leads to."""
     nosy = QuestionTemplate(context="{a.__class__.__mro__}", answers=["x", "y"], gold=0)
-    with pytest.raises(OtherFields, match=r"there is no field a.__class__.__mro__"):
+    with pytest.raises(MissingFieldError, match=r"there is no field a.__class__.__mro__"):
         nosy.question({"a": "b"}, "here")
 
 
 @pytest.mark.parametrize("labels", [["A", "A"], ["A", "B", "C"], ["B", "C"]])
 def test_labels_that_name_no_answer_or_two_are_bad(labels: list[str]) -> None:
     record = RECORDS["arc_easy"][0] | {"choices": {"text": ["so", "not"], "label": labels}, "answerKey": "A"}
-    with pytest.raises(BadQuestion, match="answerKey is 'A', and the 2 answers are called"):
+    with pytest.raises(BadQuestionError, match="answerKey is 'A', and the 2 answers are called"):
         template("arc_easy").question(record, "here")
 
 
 @given(st.integers(0, 60), st.integers(1, 60))
 def test_a_part_is_spread_over_all(n: int, limit: int) -> None:
-    part = spread(range(n), limit)
+    part = sample_evenly(range(n), limit)
     assert len(part) == min(n, limit)
     assert sorted(set(part)) == list(part)
     assert all(abs(item - k * n / limit) < 1 for k, item in enumerate(part) if n > limit)

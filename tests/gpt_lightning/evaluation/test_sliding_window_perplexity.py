@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt_lightning.evaluation import score
-from gpt_lightning.evaluation.sliding_window_perplexity import requests_of_text, summarise, windows
+from gpt_lightning.evaluation import score_requests
+from gpt_lightning.evaluation.sliding_window_perplexity import sliding_windows, summarize_perplexity, text_requests
 from gpt_lightning.model import GPT
 
 
@@ -16,7 +16,7 @@ from gpt_lightning.model import GPT
 def test_every_token_is_scored_once(n_tokens: int, max_seq_len: int, data: st.DataObject) -> None:
     stride = data.draw(st.integers(1, max_seq_len))
     scored: list[int] = []
-    for start, first, stop in windows(n_tokens, max_seq_len=max_seq_len, stride=stride):
+    for start, first, stop in sliding_windows(n_tokens, max_seq_len=max_seq_len, stride=stride):
         assert 0 < stop - start <= max_seq_len
         assert start <= first
         assert start == 0 or first - start == max_seq_len - stride  # what it is given, where there is so much
@@ -26,7 +26,7 @@ def test_every_token_is_scored_once(n_tokens: int, max_seq_len: int, data: st.Da
 
 @given(st.lists(st.integers(0, 500), min_size=2, max_size=200), st.integers(1, 48))
 def test_requests_hold_the_ids_of_their_windows(ids: list[int], stride: int) -> None:
-    requests = requests_of_text(np.array(ids), max_seq_len=48, stride=stride)
+    requests = text_requests(np.array(ids), max_seq_len=48, stride=stride)
     assert np.concatenate([request.scored for request in requests]).tolist() == ids[1:]
     assert all(len(request.ids) <= 49 for request in requests)
 
@@ -34,9 +34,9 @@ def test_requests_hold_the_ids_of_their_windows(ids: list[int], stride: int) -> 
 def test_figures_are_those_of_all_tokens_together(model: GPT) -> None:
     ids = np.random.default_rng(3).integers(0, 512, size=500)
     bytes_per_id = np.random.default_rng(4).integers(0, 6, size=512)
-    requests = requests_of_text(ids, max_seq_len=48, stride=20)
-    scores = score(model, requests)
-    figures = summarise(requests, scores, bytes_per_id)
+    requests = text_requests(ids, max_seq_len=48, stride=20)
+    scores = score_requests(model, requests)
+    figures = summarize_perplexity(requests, scores, bytes_per_id)
     nats = sum(s.nats for s in scores)
     assert figures["loss"].value == pytest.approx(nats / 499)
     assert figures["perplexity"].value == pytest.approx(math.exp(nats / 499))
@@ -47,4 +47,4 @@ def test_figures_are_those_of_all_tokens_together(model: GPT) -> None:
 @pytest.mark.parametrize("stride", [0, 49])
 def test_a_stride_that_leaves_tokens_out_is_refused(stride: int) -> None:
     with pytest.raises(ValueError, match=f"stride is {stride}: it must be from 1 to the model's max_seq_len 48"):
-        requests_of_text(np.zeros(100, dtype=int), max_seq_len=48, stride=stride)
+        text_requests(np.zeros(100, dtype=int), max_seq_len=48, stride=stride)

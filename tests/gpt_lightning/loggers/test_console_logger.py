@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt_lightning.loggers.console_logger import Terminal, visible
+from gpt_lightning.loggers.console_logger import ConsoleLogger, escape_control_characters
 from tests.conftest import ROOT
 
 SHOWN = """
@@ -76,7 +76,7 @@ def test_a_notebook_gets_plain_lines(
 ) -> None:
     """As rich knows one."""
     monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
-    terminal = Terminal(tmp_path / "training.log")
+    terminal = ConsoleLogger(tmp_path / "training.log")
     terminal.start_progress(done=3, total=9)
     terminal.note("step 3 | loss 3.1")
     assert capsys.readouterr().out == "step 3 | loss 3.1\n"
@@ -84,7 +84,7 @@ def test_a_notebook_gets_plain_lines(
 
 @given(st.text())
 def test_no_control_character_is_left(text: str) -> None:
-    seen = visible(text)
+    seen = escape_control_characters(text)
     assert not [sign for sign in seen if (ord(sign) < 32 or 127 <= ord(sign) < 160) and sign not in "\t\n"]
     assert len(seen.split("\n")) == len(text.split("\n"))
-    assert visible(seen) == seen
+    assert escape_control_characters(seen) == seen

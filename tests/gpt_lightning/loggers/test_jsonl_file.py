@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt_lightning.loggers import jsonl_file
-from gpt_lightning.loggers.jsonl_file import LineFile, step_of_row
+from gpt_lightning.loggers.jsonl_file import JsonlFile, step_of_row
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def files_at_most(size: int) -> Iterator[None]:
 
 
 def test_what_cannot_be_written_waits_and_comes_in_order(tmp_path: Path) -> None:
-    lines = LineFile(tmp_path / "metrics.jsonl")
+    lines = JsonlFile(tmp_path / "metrics.jsonl")
     rows = [f"row {n:02d}" for n in range(20)]
     with files_at_most(40):
         failures = [lines.append(row) for row in rows[:15]]
@@ -40,7 +40,7 @@ def test_what_cannot_be_written_waits_and_comes_in_order(tmp_path: Path) -> None
 
 
 def test_a_row_half_written_is_taken_back(tmp_path: Path) -> None:
-    lines = LineFile(tmp_path / "metrics.jsonl")
+    lines = JsonlFile(tmp_path / "metrics.jsonl")
     lines.append("short")
     with files_at_most(50):
         assert lines.append("x" * 200) is not None  # the kernel takes 44 bytes of it
@@ -50,7 +50,7 @@ def test_a_row_half_written_is_taken_back(tmp_path: Path) -> None:
 
 
 def test_a_line_that_rots_takes_no_other_with_it(tmp_path: Path) -> None:
-    lines = LineFile(tmp_path / "metrics.jsonl")
+    lines = JsonlFile(tmp_path / "metrics.jsonl")
     for step in range(1, 9):
         lines.append_row({"step": step, "note": "a\u2028b"})
     whole = lines.path.read_bytes()
@@ -66,7 +66,7 @@ def test_a_line_that_rots_takes_no_other_with_it(tmp_path: Path) -> None:
 def test_a_long_file_is_cut_back_line_by_line_and_its_rows_are_not_parsed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lines = LineFile(tmp_path / "metrics.jsonl")
+    lines = JsonlFile(tmp_path / "metrics.jsonl")
     rows = [json.dumps({"step": step, "train/loss": 3.5, "note": "x" * 200}) + "\n" for step in range(1, 4001)]
     torn = '{"step": 7, "train/lo{"step": 8, "train/loss": 3.5}\n'
     lines.path.write_text("".join([*rows[:2000], torn, *rows[2000:]]))
@@ -108,7 +108,7 @@ LINES = st.one_of(
 def test_whole_blocks_are_cut_as_line_by_line(
     lines: list[str], end: str, block: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    file = LineFile(tmp_path_factory.mktemp("cut") / "metrics.jsonl")
+    file = JsonlFile(tmp_path_factory.mktemp("cut") / "metrics.jsonl")
     content = "\n".join(lines) + end
     file.path.write_text(content)
     steps = [step_of_row(line.encode()) for line in lines]

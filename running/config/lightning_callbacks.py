@@ -24,13 +24,13 @@ _INSTEAD = {
 }
 
 
-def stands_for(target: str) -> str:
+def replaced_callback(target: str) -> str:
     """The name of our class that does what one of Lightning's does; of any other the name itself."""
     name = target.rpartition(".")[2]
     return f"callbacks.{name}" if target.startswith(f"{_PACKAGE}.") and name in _OURS else target
 
 
-def refuse_without_place(callback: type) -> None:
+def check_lightning_callbacks(callback: type) -> None:
     """Refuse a callback that would change what a run of ours does by itself.
 
     Raises:
