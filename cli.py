@@ -1,8 +1,7 @@
-"""What the verbs share: the command line and errors in one sentence.
+"""What all commands share: the command line is checked first, and an error is one sentence.
 
-A verb is a file like train.py: a plain function of a dict, and a shell of @hydra.main around it. Hydra and OmegaConf end
-here; what goes on to the packages are dicts, dataclasses and objects. What verbs are made of lies in
-`running/`.
+A command is a script like train.py: its help text and `@hydra.main`. Its work is a function in `running/commands/`, which is
+imported after the command line was checked.
 """
 
 import os
@@ -10,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
+from importlib import import_module
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -21,49 +21,21 @@ from running.config.allowed_targets import allow_typed_targets, typed_targets
 from running.config.command_help import command_help
 from running.config.command_line import check_command_line, extra_hydra_settings, flags_and_settings
 from running.config.command_line_quoting import quote_text_settings
-from running.config.compose import (
-    CONF,
-    compose_config,
-    flatten,
-    group_choices,
-    path_of,
-    read_choice,
-    read_config,
-    to_dict,
-    write_config,
-)
+from running.config.compose import to_dict
 from running.config.init_from_architecture import init_from_settings
 from running.interrupts import SENTENCE, interrupt_message
-from running.sweeps.multirun import Multirun, end_with_sweep
+from running.sweeps.multirun import end_with_sweep
 from running.sweeps.sweep_job import answer_in_process, open_multirun, run_job_process
 from running.training import bus_error, process_group
 
-__all__ = [
-    "CONF",
-    "check_command_line",
-    "compose_config",
-    "flatten",
-    "group_choices",
-    "path_of",
-    "quote_text_settings",
-    "read_choice",
-    "read_config",
-    "run_command",
-    "run_command_line",
-    "to_dict",
-    "write_config",
-]
 
-
-def run_command_line(
-    hydra_main: Callable[[], None], verb: str, *, after_multirun: Callable[[Multirun], None] | None = None
-) -> None:
-    """Run a verb: check the command line first, so that a typo costs one sentence and not a page.
+def run_command_line(hydra_main: Callable[[], None], command: str, *, after_multirun: str | None = None) -> None:
+    """Run a command: check the command line first, so that a typo costs one sentence and not a page.
 
     Args:
-        hydra_main: what Hydra has made of the verb.
-        verb: its name.
-        after_multirun: says in short what came of the jobs, however the multirun has ended.
+        hydra_main: the script's `@hydra.main` function.
+        command: its name.
+        after_multirun: "module:function" that prints a summary of the jobs, given the Multirun, however it has ended.
     """
     end_with_sweep()
     guard_streams()
@@ -71,12 +43,12 @@ def run_command_line(
         arguments = sys.argv[1:] = quote_text_settings(sys.argv[1:])
         try:
             if flags_and_settings(arguments).help:
-                say(command_help(verb))
+                say(command_help(command))
                 return
-            config = check_command_line(verb, arguments)
+            config = check_command_line(command, arguments)
             arguments += init_from_settings(flags_and_settings(arguments).overrides)
             sys.argv[1:] = arguments
-            sweep = None if config is None else held.enter_context(open_multirun(verb, config))
+            sweep = None if config is None else held.enter_context(open_multirun(command, config))
         except ValueError as error:
             sys.exit(escape_control_characters(f"error: {error}"))
         if config is None or sweep is None:
@@ -84,36 +56,36 @@ def run_command_line(
             return
         sys.argv[1:] = [*arguments, *extra_hydra_settings(flags_and_settings(arguments).overrides, config)]
         if after_multirun:
-            held.callback(after_multirun, sweep)
+            held.callback(lambda: _function(after_multirun)(sweep))
         hydra_main()
         sweep.end()
 
 
 def run_command(
-    verb: Callable[[dict[str, Any]], Any],
+    command: str,
     config: DictConfig,
     *,
-    answer: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    in_multirun: str | None = None,
     prints_result: bool = False,
 ) -> Any:
-    """Call a verb with its config as a plain dict; as a job of a multirun, in a process of its own.
+    """Import a command and call it with its config as a plain dict; as a job of a multirun, in a process of its own.
 
     A ValueError or OSError is an answer to the user and becomes one sentence; GPT_LIGHTNING_TRACEBACK=1 shows the rest.
 
     Args:
-        verb: what to call.
+        command: "module:function" to call.
         config: what Hydra has composed.
-        answer: what is asked instead, and needs no process, if this is a job of a multirun; None: it needs one.
+        in_multirun: "module:function" to call instead, in this process, for each job of a multirun; None: a process each.
         prints_result: what it prints is what it is called for, so that it has failed if standard output did not take it.
     """
     own = typed_targets(HydraConfig.get().overrides.task)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         with allow_typed_targets(own):
-            return answer_in_process(answer, config) if answer else run_job_process(config)
+            return answer_in_process(_function(in_multirun), config) if in_multirun else run_job_process(config)
     bus_error.install_bus_error_message(lambda: [])
     try:
         with allow_typed_targets(own):
-            verb(to_dict(config))
+            _function(command)(to_dict(config))
             if prints_result and (lost := output_error()):
                 raise OSError(f"not all of the output was written: {lost.strerror}.")
     except KeyboardInterrupt:
@@ -131,3 +103,10 @@ def run_command(
             process_group.exit_rank(1)
         process_group.exit_rank(f"error: {error}")
     return None
+
+
+def _function(path: str) -> Callable[..., Any]:
+    """Import "module:function". It can take seconds, so it happens after all settings are checked."""
+    module, _, name = path.partition(":")
+    function: Callable[..., Any] = getattr(import_module(module), name)
+    return function

@@ -14,105 +14,15 @@ if __name__ == "__main__":  # before all that takes seconds to import
 
     exit_on_interrupt()
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
 import hydra
 from omegaconf import DictConfig
-from rich.table import Table
 
 import cli
-from analysis.run_page import progress_text, write_run_page, write_samples_markdown
-from analysis.run_plots import draw_curves, draw_mix, draw_perplexity
-from analysis.run_reader import LoggedRun
-from analysis.text_logs.log_report import LogReport, report_logs
-from gpt_lightning.console import Console, say
-
-
-def report(config: Mapping[str, Any]) -> None:
-    """Draw a run into its folder report/, compare `runs`, fit `mix_law`, or draw the logs in `log_dir`; print what became of it.
-
-    Raises:
-        ValueError: there is no such run, or there are no such logs, or nothing was logged yet; `runs` names no run; `out_dir`
-            is no folder.
-    """
-    out_dir = None if config["out_dir"] is None else cli.path_of(config, "out_dir")
-    if out_dir is not None and out_dir.exists() and not out_dir.is_dir():
-        raise ValueError(f"out_dir={out_dir} is a file: name a folder.")
-    asked = [key for key in ("runs", "mix_law", "log_dir") if config[key] is not None]
-    if len(asked) > 1:
-        raise ValueError("runs= compares runs, mix_law= fits a law to them and log_dir= reads logs: give one of them.")
-    if config["mix_law"] is not None:
-        from mix_laws import print_mix_law_report  # whose fits take seconds to import
-
-        print_mix_law_report(config["mix_law"], config["held_out"], config["mix"], out_dir)
-    elif config["runs"] is not None:
-        from analysis.comparison import print_comparison_report
-
-        print_comparison_report(config["runs"], out_dir)
-    elif config["log_dir"] is not None:
-        log_dir = cli.path_of(config, "log_dir")
-        _print_logs(report_logs(log_dir, out_dir or log_dir / "report", pattern=config["pattern"]))
-    else:
-        run = LoggedRun(cli.path_of(config, "run"))
-        _draw(run, out_dir or run.path / "report")
-
-
-def _draw(run: LoggedRun, folder: Path) -> None:
-    """A run's pictures and page, into a folder; and its figures in short, to the terminal."""
-    draw_curves(run.curves, folder / "curves.png")
-    draw_mix(run, folder / "mix.png")
-    draw_perplexity(run, folder / "perplexity.png")
-    write_samples_markdown(run, folder / "samples.md")
-    headings = {"Curves": "curves", "Perplexity by source": "perplexity", "Mix": "mix"}
-    write_run_page(run, {heading: folder / f"{name}.png" for heading, name in headings.items()}, folder / "report.html")
-    console = Console(soft_wrap=True)
-    console.print(f"\n{run.path}: {run.metrics.last_step:,} steps, {progress_text(run)}")
-    for name, lines in run.unreadable.items():
-        console.print(f"{lines:,} line{'s' * (lines > 1)} of {name} cannot be read", style="bold red")
-    if run.validation:
-        console.print(_validation_table(run))
-    for sample in _two_samples(run):
-        console.print(f"\nsample at step {sample['step']}, after «{sample['prompt'].strip()}»:", style="bold")
-        console.print("    " + sample["response"].strip().replace("\n", "\n    "))
-    console.print(
-        f"\nplots:       {', '.join(str(folder / f'{name}.png') for name in ('curves', 'mix', 'perplexity'))}"
-    )
-    console.print(f"page:        {folder / 'report.html'}; samples through time: {folder / 'samples.md'}")
-    console.print(f"TensorBoard: make tensorboard, or .venv/bin/tensorboard --logdir {run.path.parent}")
-
-
-def _print_logs(report: LogReport) -> None:
-    log = report.log
-    first = f"; the first is {log.first_not_understood}" if log.first_not_understood else ""
-    steps, saved, interrupted = log.steps.n_lines, len(log.steps.saved), len(log.steps.interrupted)
-    say(f"read:    {log.n_files:,} files, {log.n_lines:,} lines, {steps:,} of them of {len(log.steps):,} steps")
-    say(f"         {len(log.samples):,} blocks of samples, {saved:,} checkpoints, {interrupted:,} interruptions")
-    say(f"         {log.n_not_understood:,} lines could not be understood{first}")
-    say(f"written: {', '.join(map(str, report.written))}")
-
-
-def _validation_table(run: LoggedRun) -> Table:
-    table = Table("validation", "perplexity", "of a unigram model", "bits per byte", box=None, pad_edge=False)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for of in run.validation:
-        unigram = f"{of.unigram_perplexity:.0f}" if of.unigram_perplexity else ""
-        table.add_row(of.source, f"{of.perplexity:.1f}", unigram, f"{of.bits_per_byte:.3f}")
-    return table
-
-
-def _two_samples(run: LoggedRun) -> list[dict[str, Any]]:
-    """Of the newest samples the last text and the last chat, or the last two."""
-    newest = [sample for sample in run.samples if sample["step"] == run.samples[-1]["step"]]
-    texts, chats = ([s for s in newest if bool(s.get("chat")) == chat] for chat in (False, True))
-    return [*texts[-1:], *chats[-1:]] if texts and chats else newest[-2:]
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="report")
 def main(config: DictConfig) -> None:
-    cli.run_command(report, config, prints_result=True)
+    cli.run_command("running.commands.report:report", config, prints_result=True)
 
 
 if __name__ == "__main__":

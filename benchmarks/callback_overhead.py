@@ -8,10 +8,10 @@ import tempfile
 import time
 from typing import Any
 
-import cli
 from gpt_lightning.data_wait_profiler import DataWaitProfiler
+from running.commands.train import train
+from running.config.compose import compose_config
 from running.training import run_training
-from train import train
 
 WARM_UP = 10  # steps that are not counted
 
@@ -50,7 +50,7 @@ def measure(who: str, *, steps: int) -> dict[str, float]:
     """
     run_training.DataWaitProfiler = HookClock  # type: ignore[misc]
     with tempfile.TemporaryDirectory() as folder:
-        config: dict[str, Any] = cli.compose_config(
+        config: dict[str, Any] = compose_config(
             "train",
             ["experiment=quickstart", "curriculum=constant", "curriculum.mixes.base={stdlib:1}", f"runs_dir={folder}"],
         )

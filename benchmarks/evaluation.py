@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
-import cli
-import evaluate
 from gpt_lightning.convert import load_model, to_hf, to_native
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
+from running.commands import evaluate
+from running.config.compose import compose_config
 from running.training.model_tokenizer import load_model_tokenizer
 
 _APART = 1e-4  # nats, at most
@@ -38,7 +38,7 @@ def measure(who: str, *, records: str, limit: int) -> dict[str, float]:
     """
     torch.manual_seed(0)
     tokenizer = load_tokenizer("data/bpe_4096")
-    sizes = cli.compose_config("train", ["experiment=quickstart"])["model"]
+    sizes = compose_config("train", ["experiment=quickstart"])["model"]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = GPT(GPTConfig(**sizes)).eval()
@@ -62,7 +62,7 @@ def ours(model: Path, records: Path) -> Answers:
         with records.open(encoding="utf-8") as file:
             task = "hellaswag" if "ctx_a" in json.loads(next(file)) else "hellaswag_resolved"
         overrides = [f"run={model}", f"tasks=[{task}]", f"path={records}", f"out_dir={folder}"]
-        evaluate.evaluate(cli.compose_config("evaluate", overrides))
+        evaluate.evaluate(compose_config("evaluate", overrides))
         rows = map(json.loads, (Path(folder) / f"{task}.jsonl").read_text(encoding="utf-8").splitlines())
         return [([-nats for nats in row["nats"]], row["chosen"]["acc"], row["chosen"]["acc_norm"]) for row in rows]
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-import cli
 from benchmarks.machine import AddedMemory, memory_bandwidth
 from gpt_lightning.convert import to_hf
 from gpt_lightning.generation import Sampling, generate
 from gpt_lightning.model import GPT, GPTConfig
+from running.config.compose import compose_config
 
 PROMPT_TOKENS = 32
 BLOCK_SCALE = 4.0
@@ -51,7 +51,7 @@ def random_model(name: str) -> GPT:
     """Random weights, large enough that the likeliest token is not the last one once more."""
     torch.manual_seed(0)
     tokenizer = "bpe_4096" if name == "micro" else "gpt2"
-    config = cli.compose_config("train", [f"model={name}", "model.dropout=0", f"tokenizer={tokenizer}"])["model"]
+    config = compose_config("train", [f"model={name}", "model.dropout=0", f"tokenizer={tokenizer}"])["model"]
     model = GPT(GPTConfig(**config)).eval()
     with torch.no_grad():
         for block in model.blocks:

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 
-import cli
 from analysis.memory_estimate import peak_memory_bytes
 from benchmarks.cuda_calls import COUNTED_STEPS, CountedSteps, CudaCalls, GraphStandIn, require_null_gpu
 from benchmarks.machine import describe
@@ -26,8 +25,9 @@ from gpt_lightning.generation import Sampling, generate
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.model.loss_head import cross_entropy_sum
 from gpt_lightning.optim import MuonAdamW, parameter_groups
+from running.commands.train import train
 from running.config import allowed_targets
-from train import train
+from running.config.compose import compose_config, group_choices
 
 BEGIN, END = "<!-- made by python -m benchmarks.null_gpu -->", "<!-- end of what was counted -->"
 BATCH = 32
@@ -105,7 +105,7 @@ def generation_rows() -> Iterator[Row]:
 
 def graph_rows() -> Iterator[Row]:
     """Graph breaks in a forward and backward pass of every shipped model."""
-    for name in cli.group_choices("model"):
+    for name in group_choices("model"):
         torch._dynamo.reset()
         torch._dynamo.utils.counters.clear()
         model = on_gpu(shipped(name, n_layers=2))
@@ -120,7 +120,7 @@ def graph_rows() -> Iterator[Row]:
 
 def memory_rows() -> Iterator[Row]:
     """The most that torch allocates in a step of two micro-batches, and what plan.py expects."""
-    for name in cli.group_choices("model"):
+    for name in group_choices("model"):
         variants: list[dict[str, Any]] = [{}, {"compiled": True}, {"recompute": True}]
         for settings in variants:
             torch._dynamo.reset()
@@ -143,7 +143,7 @@ def trainer_rows() -> Iterator[Row]:
     MixLedger._refuse_another_order = lambda *counted: None  # type: ignore  # what it compares is garbage here
     seldom = ["val_every=1000", "log_every=1000", "callbacks.samples.every=1000", "callbacks.checkpoints.every=1000"]
     with tempfile.TemporaryDirectory() as folder:
-        config = cli.compose_config(
+        config = compose_config(
             "train",
             [
                 *("experiment=quickstart", "model=gpt2_124m", "tokenizer=gpt2", f"runs_dir={folder}", *seldom),
@@ -174,7 +174,7 @@ def trainer_rows() -> Iterator[Row]:
 def shipped(name: str, **sizes: Any) -> GPTConfig:
     """The configuration conf/model/<name>.yaml."""
     tokenizer = [] if "micro" in name else ["tokenizer=gpt2"]
-    model = cli.compose_config("train", ["experiment=quickstart", f"model={name}", *tokenizer])["model"]
+    model = compose_config("train", ["experiment=quickstart", f"model={name}", *tokenizer])["model"]
     return GPTConfig(**model | sizes, eot_id=0)
 
 

@@ -14,10 +14,10 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-import cli
 from benchmarks.machine import AddedMemory
+from running.commands.train import train
 from running.config import allowed_targets
-from train import train
+from running.config.compose import compose_config
 
 WARM_UP = 3  # steps that are not counted
 STDLIB_ALONE: dict[str, Any] = {
@@ -60,7 +60,7 @@ def _ours(shape: dict[str, int], precision: str, steps: int) -> dict[str, float]
     tokenizer = "bpe_4096" if shape["vocab_size"] == 4096 else "gpt2"
     sizes = {key: shape[key] for key in ("n_layers", "d_model", "n_heads", "vocab_size", "max_seq_len")}
     with tempfile.TemporaryDirectory() as folder:
-        config = cli.compose_config(
+        config = compose_config(
             "train",
             [
                 *("experiment=quickstart", "model=gpt2_124m", f"tokenizer={tokenizer}", f"runs_dir={folder}"),

@@ -16,10 +16,10 @@ from typing import Any
 import matplotlib.pyplot as plt
 import torch
 
-import cli
 from benchmarks.machine import describe
 from benchmarks.tables import ROOT, Lines, markdown_table, put_into, read_results, write_results
-from train import train
+from running.commands.train import train
+from running.config.compose import compose_config
 
 RUNS = ROOT / "runs" / "width"
 WIDTHS, BASE_WIDTH = (64, 128, 256), 64
@@ -34,7 +34,7 @@ PICTURE = ROOT / "docs" / "width.png"
 def loss_of(name: str, *settings: str, width: int, rate: float, seed: int) -> float:
     """Mean validation loss of the sources, in nats, at the end of a small model's training, now or before."""
     sizes = [f"model.d_model={width}", f"model.n_heads={width // 32}", f"model.d_ff={3 * width}"]
-    config = cli.compose_config(
+    config = compose_config(
         "train",
         [
             *("experiment=quickstart", f"runs_dir={RUNS}", f"name={name}_{width}_{rate:g}_{seed}", *SMALL, *sizes),

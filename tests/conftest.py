@@ -19,12 +19,12 @@ import pytest
 import torch
 from filelock import FileLock
 
-import cli
 from data_modules import corpora
 from data_modules.corpora import DocumentCorpus
 from data_modules.corpora.corpus import Document, document_text
 from data_modules.preparation import PreparationSettings, prepare_source
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer, train_bpe
+from running.config.compose import compose_config
 from tests import fork_client
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -164,7 +164,7 @@ def tiny_overrides(tiny_data: Path, tmp_path: Path) -> list[str]:
 @pytest.fixture
 def tiny_config(tiny_overrides: list[str]) -> Callable[..., dict[str, Any]]:
     """`tiny_config("a=1", …)`: the config of that run with further settings."""
-    return lambda *more: cli.compose_config("train", [*tiny_overrides, *more])
+    return lambda *more: compose_config("train", [*tiny_overrides, *more])
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
-import cli
+from running.commands.train import train
+from running.config.compose import compose_config
 from tests.conftest import TINY
-from train import train
 
 HOSTILE = "</script><img src=x onerror=hacked=1>\u2028<b>&amp;%{x}"
 """What a model can write, and a user can call a run."""
@@ -57,4 +57,4 @@ def edit_environment(run: Path, **entries: Any) -> None:
 def _train(folder: Path, data_dir: Path, name: str, *more: str) -> None:
     places = [f"data_dir={data_dir}", f"runs_dir={folder}", f"name={name}"]
     seldom = ["val_every=6", "callbacks.checkpoints.every=12"]
-    train(cli.compose_config("train", [*TINY, *seldom, *places, *more]))
+    train(compose_config("train", [*TINY, *seldom, *places, *more]))

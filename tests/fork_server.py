@@ -39,7 +39,7 @@ ROOT = Path(__file__).resolve().parent.parent
 _PROGRAMS = ("convert", "evaluate", "generate", "plan", "prepare", "report", "train", "verify")
 _MODULES = ("tests.", "torch.distributed.run", "submitit.", "running.evaluation.lm_eval_harness")
 _IMPORTED = (
-    *_PROGRAMS,
+    *(f"running.commands.{program}" for program in _PROGRAMS),
     "running.training.run_training",
     "analysis.comparison.sweep_table",
     "torch.distributed.launcher.api",

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-import cli
+from running.config.command_line_quoting import quote_text_settings
+from running.config.compose import compose_config
 
 MARKER = "marker"
 
@@ -37,6 +38,6 @@ def nothing_run_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
 def refusal(verb: Callable[[dict[str, Any]], object], name: str, *overrides: str) -> str:
     """The one sentence with which a verb refuses."""
     with pytest.raises(ValueError, match=r"\S") as error:
-        verb(cli.compose_config(name, cli.quote_text_settings(list(overrides))))
+        verb(compose_config(name, quote_text_settings(list(overrides))))
     assert len(str(error.value).splitlines()) == 1
     return str(error.value)

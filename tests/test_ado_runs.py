@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-import cli
 from data_modules.ado import AdoPolicy
 from gpt_lightning.checkpoint_retention import checkpoint_path
-from plan import plan
+from running.commands.plan import plan
+from running.commands.train import train
+from running.commands.verify import verify
+from running.config.compose import compose_config
 from tests.conftest import TINY
 from tests.faults.bit_equality import assert_equal
 from tests.run_files import WITH_DIET, as_if_killed, diet, final_checkpoint, metrics
 from tests.training_starts import begin, end, killed
-from train import train
-from verify import verify
 
 # of 12 steps weights are updated at 4, 6, 8 and 10, and checkpoints saved at 4, 8 and 12
 RUN = [*TINY, "name=run", "curriculum=ado", "curriculum.ado.every=2", "curriculum.ado.warmup=0.3"]
@@ -32,7 +32,7 @@ def places(data_dir: Path, runs: Path) -> list[str]:
 
 
 def config_of(data_dir: Path, runs: Path, *more: str) -> dict[str, Any]:
-    return cli.compose_config("train", [*places(data_dir, runs), WITH_DIET, *more])
+    return compose_config("train", [*places(data_dir, runs), WITH_DIET, *more])
 
 
 def updates_of(run: Path) -> list[dict[str, Any]]:
@@ -230,7 +230,7 @@ def test_plan_says_that_it_is_the_plan_of_the_prior(
     tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], straight: Path
 ) -> None:
     def said(*more: str) -> str:
-        plan(cli.compose_config("plan", [*places(tiny_data, tmp_path), *more]))
+        plan(compose_config("plan", [*places(tiny_data, tmp_path), *more]))
         return capsys.readouterr().out
 
     assert "weights       follow the losses from step 4 on, every 2 steps: this is the plan of the mix before" in said()
@@ -241,7 +241,7 @@ def test_plan_says_that_it_is_the_plan_of_the_prior(
 
 
 def test_verify_wants_a_record(tiny_data: Path, tmp_path: Path) -> None:
-    config = cli.compose_config("verify", [*places(tiny_data, tmp_path), "model.dropout=0"])
+    config = compose_config("verify", [*places(tiny_data, tmp_path), "model.dropout=0"])
     with pytest.raises(ValueError, match=r"verify\.py needs curriculum\.ado\.record"):
         verify(config)
 

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-import cli
-import evaluate as judging
-import generate as writing
-from plan import plan
-from prepare import prepare
+from running.commands import evaluate as judging
+from running.commands import generate as writing
+from running.commands.plan import plan
+from running.commands.prepare import prepare
+from running.commands.train import train
+from running.config.compose import compose_config
 from tests.conftest import CORPORA, TINY
-from train import train
 
 A_BPE = ["tokenizer.name=bpe_600", "tokenizer.model_vocab_size=600"]  # of so little text there are not 50,257
 SMALL = [setting for setting in TINY if not setting.startswith(("tokenizer.", "global_batch", "micro_batch"))]
@@ -37,7 +37,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = files / f"{name}.jsonl"
         path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
         settings = [f"source={name}", f"path={path}", "workers=1", f"data_dir={folder}", f"tokenizer.train_on=[{name}]"]
-        prepare(cli.compose_config("prepare", [*settings, *A_BPE]))
+        prepare(compose_config("prepare", [*settings, *A_BPE]))
     return folder
 
 
@@ -46,16 +46,16 @@ def test_a_recipe_goes_from_documents_to_figures(recipe: str, data_dir: Path, tm
     settings = [f"experiment={recipe}", "hardware=h200", *SMALL, *ONCE, *A_BPE, *ON_A_CPU, "global_batch=32"]
     settings += [f"data_dir={data_dir}", f"runs_dir={tmp_path}", "curriculum.on_exhausted=repeat"]
     settings += ["~callbacks.hellaswag"] if recipe == "gpt2_5" else []
-    content = plan(cli.compose_config("plan", settings), silently=True)
+    content = plan(compose_config("plan", settings), silently=True)
     assert (content["not_prepared"], content["device"]) == ([], "H200")
-    final = train(cli.compose_config("train", settings))
+    final = train(compose_config("train", settings))
     assert final["step"] == 10
     run = tmp_path / recipe
-    report: dict[str, Any] = judging.evaluate(cli.compose_config("evaluate", [f"run={run}", "limit=2"]))
+    report: dict[str, Any] = judging.evaluate(compose_config("evaluate", [f"run={run}", "limit=2"]))
     losses = {r["task"]: r["value"] for r in report["results"] if r["metric"] == "loss"}
     for source in RECIPES[recipe]:
         (loss,) = (value for task, value in losses.items() if task.startswith(f"perplexity/{source}"))
         assert loss == pytest.approx(np.log(600), rel=0.2)
         assert np.isfinite(final[f"val/loss/{source}"])
-    said = writing.generate(cli.compose_config("generate", [f"run={run}", "prompt=Once", "max_new_tokens=3"]))
+    said = writing.generate(compose_config("generate", [f"run={run}", "prompt=Once", "max_new_tokens=3"]))
     assert isinstance(said, str)

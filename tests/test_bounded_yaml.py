@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-import cli
 from analysis.comparison.read_runs import UnreadableFile
 from analysis.comparison.read_runs import _config as read_compared
 from data_modules.corpora import local_files
 from gpt_lightning.bounded_yaml import MAX_DEPTH, MAX_SIZE, check_yaml_bounds
+from running.config.command_line import check_command_line
+from running.config.compose import read_config
 
 LAUGHS = "\n".join(["l0: &l0 [x, x]", *(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]" for n in range(1, 9))])
 BOMBS = {
@@ -32,7 +33,7 @@ BOMBS = {
 
 def read_run(folder: Path, text: str) -> None:
     (folder / "config.yaml").write_text(text)
-    cli.read_config(folder / "config.yaml")
+    read_config(folder / "config.yaml")
 
 
 def read_card(folder: Path, text: str) -> None:
@@ -44,12 +45,12 @@ def read_by_hydra(folder: Path, text: str) -> None:
     """As the config of a folder that the command line adds: here a curriculum."""
     (folder / "curriculum").mkdir()
     (folder / "curriculum" / "mine.yaml").write_text(text)
-    cli.check_command_line("train", ["--config-dir", str(folder), "curriculum=mine"])
+    check_command_line("train", ["--config-dir", str(folder), "curriculum=mine"])
 
 
 def read_whole(folder: Path, text: str) -> None:
     (folder / "mine.yaml").write_text(text)
-    cli.check_command_line("train", ["--config-path", str(folder), "--config-name", "mine"])
+    check_command_line("train", ["--config-path", str(folder), "--config-name", "mine"])
 
 
 READERS: dict[Callable[[Path, str], None], str] = {
@@ -83,7 +84,7 @@ def test_what_people_write_is_within_the_bounds(tmp_path: Path) -> None:
     deep = "deep: " + "[" * (MAX_DEPTH - 1) + "]" * (MAX_DEPTH - 1) + "\n"
     many = "many:\n" + "".join(f"  key{n}: {n}\n" for n in range(5000))
     (tmp_path / "config.yaml").write_text(shared + deep + many)
-    content = cli.read_config(tmp_path / "config.yaml")
+    content = read_config(tmp_path / "config.yaml")
     assert content["other"] == {"a": 1, "b": [2, 3], "c": {"a": 1, "b": [2, 3]}}
     assert content == yaml.safe_load(shared + deep + many)
     check_yaml_bounds("a: [" + "1, " * (MAX_SIZE - 10) + "]")

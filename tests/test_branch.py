@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-import cli
 from callbacks.checkpoints import SAVED_STEPS_FILE
 from data_modules import SourceShards
 from data_modules.shard_files import read_source_json, with_checksum
 from gpt_lightning.optim import learning_rate_schedule
+from running.commands.train import train
+from running.config.compose import compose_config
 from running.training.builders import build_curriculum
 from tests.conftest import TINY
 from tests.run_files import (
@@ -30,7 +31,6 @@ from tests.run_files import (
     same_bits,
     saved_steps,
 )
-from train import train
 
 T, GLOBAL_BATCH = 32, 8
 SOURCES = ("readmes", "stdlib", "pydoc", "docstrings")
@@ -45,7 +45,7 @@ Branch = Callable[..., dict[str, Any]]
 def trunk(scarce_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With dropout; stdlib alone at first, then pydoc and docstrings more and more."""
     runs = tmp_path_factory.mktemp("runs")
-    train(cli.compose_config("train", [*TRUNK, "name=trunk", f"data_dir={scarce_data}", f"runs_dir={runs}"]))
+    train(compose_config("train", [*TRUNK, "name=trunk", f"data_dir={scarce_data}", f"runs_dir={runs}"]))
     return runs / "trunk"
 
 
@@ -54,7 +54,7 @@ def branch(trunk: Path, scarce_data: Path, tmp_path_factory: pytest.TempPathFact
     """`branch("name=a", …)`: the config of a run that begins after the trunk's step 8, with further settings."""
     runs = tmp_path_factory.mktemp("tails")
     options = [*TRUNK, f"data_dir={scarce_data}", f"runs_dir={runs}", f"branch.run={trunk}", "branch.step=8"]
-    return lambda *more: cli.compose_config("train", [*options, *more])
+    return lambda *more: compose_config("train", [*options, *more])
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-import cli
-import generate as verb
 from gpt_lightning.console import escape_control_characters
+from running.commands import generate as verb
+from running.commands.train import train
+from running.config.compose import compose_config
 from tests.conftest import ROOT
-from train import train
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_commands_of_a_piped_chat(run: Path, tmp_path: Path) -> None:
 def test_a_saved_conversation_can_be_trained_on(run: Path, tmp_path: Path) -> None:
     from data_modules.corpora.record_fields import RecordFields
 
-    session = verb.ReplSession(verb.TextWriter(cli.compose_config("generate", [f"run={run}", "mode=chat"])), chat=True)
+    session = verb.ReplSession(verb.TextWriter(compose_config("generate", [f"run={run}", "mode=chat"])), chat=True)
     session.write("Why?")
     session._take(f"/save {tmp_path / 'c.jsonl'}")
     document = RecordFields({"messages": "messages"}).document(json.loads((tmp_path / "c.jsonl").read_text()))
@@ -74,7 +74,7 @@ def test_a_saved_conversation_can_be_trained_on(run: Path, tmp_path: Path) -> No
 
 
 def test_settings_change_what_is_written_and_nothing_else(run: Path) -> None:
-    session = verb.ReplSession(verb.TextWriter(cli.compose_config("generate", [f"run={run}", "mode=text"])), chat=False)
+    session = verb.ReplSession(verb.TextWriter(compose_config("generate", [f"run={run}", "mode=text"])), chat=False)
     first = session.write("def ")
     session._take("/set seed 5")
     other = session.write("def ")

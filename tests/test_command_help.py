@@ -10,6 +10,9 @@ import pytest
 import cli
 from data_modules import Curriculum
 from running.config.command_help import command_help, list_settings, version
+from running.config.command_line import check_command_line
+from running.config.command_line_quoting import quote_text_settings
+from running.config.compose import compose_config, flatten
 from running.training.builders import build_curriculum
 from tests.conftest import ROOT, start_verb
 
@@ -28,7 +31,7 @@ def test_help_has_three_examples_that_compose(verb: str) -> None:
     examples = re.findall(rf"^python {verb}\.py[^…<>\n]*$", command_help(verb), flags=re.MULTILINE)
     assert len(examples) == 3
     for example in examples:
-        cli.check_command_line(verb, cli.quote_text_settings(shlex.split(example, comments=True)[2:]))
+        check_command_line(verb, quote_text_settings(shlex.split(example, comments=True)[2:]))
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -42,8 +45,8 @@ def test_help_says_what_each_setting_is(verb: str) -> None:
 
 
 def test_help_knows_all_settings_and_groups() -> None:
-    config = cli.compose_config("generate")
-    assert {s.key for s in list_settings("generate")} == {key for key, _ in cli.flatten(config)}
+    config = compose_config("generate")
+    assert {s.key for s in list_settings("generate")} == {key for key, _ in flatten(config)}
     said = command_help("plan")
     for line in ("  plan.mfu=", "  max_steps=", "  optimizer=adamw ", "  callbacks.checkpoints={every: 100, keep: 3, "):
         assert f"\n{line}" in said
@@ -72,7 +75,7 @@ def test_the_tab_key_completes_settings_and_choices(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("arguments", [[], ["bash"], ["install=tcsh"], ["install=bash", "query=bash"]])
 def test_another_question_about_completion_is_refused(arguments: list[str]) -> None:
     with pytest.raises(ValueError, match=r"^-sc takes one of install, uninstall and query, and a shell"):
-        cli.check_command_line("train", ["-sc", *arguments])
+        check_command_line("train", ["-sc", *arguments])
 
 
 @pytest.mark.parametrize(
@@ -86,7 +89,7 @@ def test_another_question_about_completion_is_refused(arguments: list[str]) -> N
 )
 def test_a_choice_that_cannot_be_is_answered_with_what_can(arguments: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message) as refusal:
-        cli.check_command_line("train", arguments)
+        check_command_line("train", arguments)
     assert len(str(refusal.value).splitlines()) == 1
 
 

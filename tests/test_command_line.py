@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-import cli
 from gpt_lightning.durable_files import exclusive_lock
 from running.config import command_line
-from running.config.command_line import extra_hydra_settings
+from running.config.command_line import check_command_line, extra_hydra_settings
+from running.config.command_line_quoting import quote_text_settings
 from tests.conftest import start, start_verb
 
 OPTUNA = "hydra/sweeper=optuna"
@@ -19,7 +19,7 @@ def test_a_setting_with_parts_is_set_part_by_part() -> None:
     with pytest.raises(
         ValueError, match=r"sources\.local\.fields is set part by part: sources\.local\.fields\.\w+=…"
     ) as refusal:
-        cli.check_command_line("prepare", ["source=local", "sources.local.fields={instruction: question}"])
+        check_command_line("prepare", ["source=local", "sources.local.fields={instruction: question}"])
     assert "did you mean" not in str(refusal.value)
 
 
@@ -70,7 +70,7 @@ def test_a_setting_with_parts_is_set_part_by_part() -> None:
 )
 def test_a_sweep_that_cannot_be_costs_one_sentence(arguments: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)) as refusal:
-        cli.check_command_line("train", arguments)
+        check_command_line("train", arguments)
     assert len(str(refusal.value).splitlines()) == 1
 
 
@@ -87,7 +87,7 @@ def test_a_sweep_that_cannot_be_costs_one_sentence(arguments: list[str], message
     ],
 )
 def test_what_can_be_is_a_multirun_or_none(arguments: list[str]) -> None:
-    config = cli.check_command_line("train", arguments)
+    config = check_command_line("train", arguments)
     assert (config is None) == (arguments[0] != "-m")
 
 
@@ -97,7 +97,7 @@ def test_each_choice_of_a_file_is_composed_before_the_first_job(tmp_path: Path) 
         text = f"# @package _global_\ndefaults: [quickstart]\nhydra: {{sweeper: {{params: {{{axes}}}}}}}"
         (tmp_path / "experiment" / "mine.yaml").write_text(text)
         with pytest.raises(ValueError, match=r".") as refusal:
-            cli.check_command_line("train", ["--config-dir", str(tmp_path), "-m", "experiment=mine"])
+            check_command_line("train", ["--config-dir", str(tmp_path), "-m", "experiment=mine"])
         assert len(str(refusal.value).splitlines()) == 1
         return str(refusal.value)
 
@@ -114,7 +114,7 @@ def test_each_choice_of_a_file_is_composed_before_the_first_job(tmp_path: Path) 
 
 def test_a_setting_that_is_typed_twice_is_an_axis_if_it_is_one_at_last() -> None:
     for settings, fixed in ((["seed=1", "seed=2,3"], "[]"), (["seed=2,3", "seed=1"], "['seed']")):
-        config = cli.check_command_line("train", ["-m", *settings])
+        config = check_command_line("train", ["-m", *settings])
         assert config is not None
         assert extra_hydra_settings(settings, config) == [f"hydra.job.config.override_dirname.exclude_keys={fixed}"]
 
@@ -122,7 +122,7 @@ def test_a_setting_that_is_typed_twice_is_an_axis_if_it_is_one_at_last() -> None
 def test_the_axes_of_a_file_name_its_jobs_be_it_by_one_choice() -> None:
     """Else seed=2 after seed=1 would be called what that was."""
     settings = ["experiment=lr_sweep", "seed=2", "model.n_layers=3"]
-    config = cli.check_command_line("train", ["-m", *settings])
+    config = check_command_line("train", ["-m", *settings])
     assert config is not None
     excluded = "hydra.job.config.override_dirname.exclude_keys=['experiment','model.n_layers']"
     assert extra_hydra_settings(settings, config) == [excluded]
@@ -130,7 +130,7 @@ def test_the_axes_of_a_file_name_its_jobs_be_it_by_one_choice() -> None:
 
 def test_a_search_is_told_what_makes_it_the_same_again() -> None:
     settings = [OPTUNA, "experiment=lr_search", "jobs_at_once=3", "seed=5"]
-    config = cli.check_command_line("train", ["-m", *settings])
+    config = check_command_line("train", ["-m", *settings])
     assert config is not None
     besides = extra_hydra_settings(settings, config)
     assert besides[1:] == [
@@ -138,7 +138,7 @@ def test_a_search_is_told_what_makes_it_the_same_again() -> None:
         "hydra.sweeper.max_failure_rate=1.0",
         "hydra.sweeper.sampler.seed=${seed}",
     ]
-    again = cli.check_command_line("train", ["-m", *settings, *besides])
+    again = check_command_line("train", ["-m", *settings, *besides])
     assert again is not None
     sweeper = again.hydra.sweeper
     assert (sweeper.n_jobs, sweeper.sampler.seed, sweeper.max_failure_rate) == (3, 5, 1.0)
@@ -148,7 +148,7 @@ def test_a_search_is_told_what_makes_it_the_same_again() -> None:
 
 def test_a_job_of_slurm_whose_time_is_over_is_queued_again() -> None:
     settings = ["hydra/launcher=submitit_slurm", "seed=1,2"]
-    config = cli.check_command_line("train", ["-m", *settings])
+    config = check_command_line("train", ["-m", *settings])
     assert config is not None
     assert "hydra.launcher.max_num_timeout=100" in extra_hydra_settings(settings, config)
     typed = [*settings, "hydra.launcher.max_num_timeout=3"]
@@ -159,10 +159,10 @@ def test_a_job_of_slurm_whose_time_is_over_is_queued_again() -> None:
 
 def test_a_search_needs_a_loss_and_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"hydra/sweeper=optuna is for train\.py: prepare\.py has no validation loss"):
-        cli.check_command_line("prepare", ["-m", OPTUNA, "source=c4,alpaca"])
+        check_command_line("prepare", ["-m", OPTUNA, "source=c4,alpaca"])
     monkeypatch.setattr(command_line, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"hydra/sweeper=optuna needs a package: pip install -e '\.\[optuna\]'\."):
-        cli.check_command_line("train", ["-m", OPTUNA, "experiment=lr_search"])
+        check_command_line("train", ["-m", OPTUNA, "experiment=lr_search"])
 
 
 def test_one_process_works_on_a_sweep(tiny_overrides: list[str], tmp_path: Path) -> None:
@@ -186,6 +186,6 @@ def test_what_is_typed_is_quoted_for_the_program_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", ["run", "runs", "mix_law", "held_out", "branch.run", "curriculum.ado.record"])
 def test_the_path_of_a_sweeps_run_can_be_typed(key: str) -> None:
     path = "runs/sweep/curriculum=ado,seed=1"
-    (quoted,) = cli.quote_text_settings([f"{key}={path}"])
+    (quoted,) = quote_text_settings([f"{key}={path}"])
     (parsed,) = OverridesParser.create().parse_overrides([quoted])
     assert parsed.value() == path

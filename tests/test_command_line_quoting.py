@@ -12,19 +12,20 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-import cli
-from running.config.command_line_quoting import unquote_text_settings
+from running.commands.train import train
+from running.config.command_line import check_command_line
+from running.config.command_line_quoting import quote_text_settings, unquote_text_settings
+from running.config.compose import compose_config, path_of, to_dict
 from running.config.path_settings import check_name
 from running.sweeps.job_names import excluded_keys, job_name
-from train import train
 
 SETTINGS = ["name", "data_dir", "+revision", "run", "tokenizer.name", "logger.project", "sources.local.path", "output"]
 
 
 def read(argument: str) -> Any:
     """What Hydra reads of an argument that a shell has passed on."""
-    (quoted,) = cli.quote_text_settings([argument])
-    assert cli.quote_text_settings([quoted]) == [quoted]  # as a sweep passes it on to its jobs
+    (quoted,) = quote_text_settings([argument])
+    assert quote_text_settings([quoted]) == [quoted]  # as a sweep passes it on to its jobs
     value: Any = OverridesParser.create().parse_override(quoted).value()
     return OmegaConf.to_container(OmegaConf.create([value]), resolve=True)[0]
 
@@ -45,9 +46,9 @@ def test_a_name_or_path_is_the_text_that_was_typed(setting: str, text: str) -> N
 
 
 def test_the_config_has_the_name_that_was_typed() -> None:
-    (argument,) = cli.quote_text_settings(["name=2025_11_28"])
-    cli.check_command_line("train", [argument])
-    config = cli.compose_config("train", [argument])
+    (argument,) = quote_text_settings(["name=2025_11_28"])
+    check_command_line("train", [argument])
+    config = compose_config("train", [argument])
     assert (config["name"], config["run_dir"]) == ("2025_11_28", "runs/2025_11_28")
 
 
@@ -59,7 +60,7 @@ def test_what_is_left_to_hydra() -> None:
     assert read("runs=[runs/it's,runs/on]") == ["runs/it's", "runs/on"]
     assert read("runs=['runs/a,b',runs/on]") == ["runs/a,b", "runs/on"]
     assert read("runs=é,2025_1") == ["é", "2025_1"]
-    assert cli.quote_text_settings(["runs_dir=${oc.env:SCRATCH}/runs", "max_steps=1_000", "--config-dir=1e3"]) == [
+    assert quote_text_settings(["runs_dir=${oc.env:SCRATCH}/runs", "max_steps=1_000", "--config-dir=1e3"]) == [
         "runs_dir=${oc.env:SCRATCH}/runs",
         "max_steps=1_000",
         "--config-dir=1e3",
@@ -67,7 +68,7 @@ def test_what_is_left_to_hydra() -> None:
 
 
 def test_commas_separate_the_choices_of_a_sweep() -> None:
-    quoted = cli.quote_text_settings(["-m", "init_from=runs/é,2025_1,~/x", "name=a,b", "model=micro,1e3"])
+    quoted = quote_text_settings(["-m", "init_from=runs/é,2025_1,~/x", "name=a,b", "model=micro,1e3"])
     assert quoted[1:] == [f'init_from="runs/é","2025_1",{Path.home()}/x', 'name="a,b"', 'model=micro,"1e3"']
 
 
@@ -77,18 +78,18 @@ def test_the_home_folder_is_meant_by_its_sign(monkeypatch: pytest.MonkeyPatch) -
     assert read("runs=[~/a,~nobody_at_all/b]") == ["/home/me/a", "~nobody_at_all/b"]
     assert read("name=~x") == "~x"
     config = OmegaConf.create({"data_dir": "~", "name": "~", "sources": {"local": {"path": "~/x"}}, "runs": ["~/y"]})
-    assert cli.to_dict(config) == {
+    assert to_dict(config) == {
         "data_dir": "/home/me",
         "name": "~",
         "sources": {"local": {"path": "/home/me/x"}},
         "runs": ["/home/me/y"],
     }
-    assert cli.path_of({"run": "~/r"}, "run") == Path("/home/me/r")
+    assert path_of({"run": "~/r"}, "run") == Path("/home/me/r")
 
 
 def test_a_prompt_of_a_sweep_stays_as_it_is() -> None:
     for prompt in ("null", 'Say "a", it\'s ${b}\\', "1e3"):
-        (quoted,) = cli.quote_text_settings([f"prompt={prompt}"])
+        (quoted,) = quote_text_settings([f"prompt={prompt}"])
         assert unquote_text_settings(quoted) == f"prompt={prompt}"
 
 
@@ -111,13 +112,13 @@ def test_a_name_that_leaves_its_folder_is_refused_before_anything_is_written(tmp
         with pytest.raises(ValueError, match=r"name is .*: it must name a folder"):
             train({"name": name, "run_dir": f"{tmp_path}/{name}"})
     with pytest.raises(ValueError, match=r"tokenizer\.name is '\.\./x': it must name a folder"):
-        cli.check_command_line("prepare", ["tokenizer.name=../x"])
+        check_command_line("prepare", ["tokenizer.name=../x"])
     assert not list(tmp_path.iterdir())
 
 
 def names_of(*arguments: str) -> list[str]:
     """The folders of the jobs of a sweep over one setting."""
-    axis, *fixed = OverridesParser.create().parse_overrides(cli.quote_text_settings(["-m", *arguments])[1:])
+    axis, *fixed = OverridesParser.create().parse_overrides(quote_text_settings(["-m", *arguments])[1:])
     excluded = OverridesParser.create().parse_override(excluded_keys(fixed, [axis])).value()
     tasks = [[f"{axis.get_key_element()}={choice}", *arguments[1:]] for choice in axis.sweep_string_iterator()]
     job = {"config": {"override_dirname": {"exclude_keys": excluded}}, "num": 0}
@@ -143,7 +144,7 @@ def test_the_folders_of_jobs_are_unique_and_short() -> None:
 def test_a_number_in_a_file_is_a_number(text: str) -> None:
     """YAML takes some of them for texts."""
     content = f"optimizer: {{lr: {text}}}\nprompt: '{text}'\nname: '{text}'\nstop: ['{text}']"
-    assert cli.to_dict(OmegaConf.load(io.StringIO(content))) == {
+    assert to_dict(OmegaConf.load(io.StringIO(content))) == {
         "optimizer": {"lr": float(text)},
         "prompt": text,
         "name": text,

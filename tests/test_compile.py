@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-import cli
 from gpt_lightning.checkpoint import read_checkpoint
 from gpt_lightning.generation import Sampling, generate
 from gpt_lightning.model import GPT, GPTConfig
+from running.commands.train import train
+from running.config.compose import compose_config, group_choices
 from tests.gpt_lightning.tiny_models import FAMILIES, build, sequences
-from train import train
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU"),
@@ -91,8 +91,8 @@ def test_no_shipped_model_breaks_the_graph(recompute: bool) -> None:
     """
     sizes = {"vocab_size": 97, "max_seq_len": 16, "d_model": 32, "n_layers": 2, "n_heads": 4, "d_ff": 48}
     kinds: dict[str, dict[str, Any]] = {}
-    for name in cli.group_choices("model"):
-        shipped = cli.compose_config("train", [f"model={name}"])["model"] | sizes | {"tie_embeddings": False}
+    for name in group_choices("model"):
+        shipped = compose_config("train", [f"model={name}"])["model"] | sizes | {"tie_embeddings": False}
         shipped |= {"n_kv_heads": 2} if shipped["n_kv_heads"] else {}
         kinds.setdefault(json.dumps(shipped, sort_keys=True), shipped)
     for kind, choices in kinds.items():

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 
-import cli
 from data_modules import Curriculum
 from data_modules.corpora.record_fields import RecordFields
 from gpt_lightning.evaluation import PROTOCOLS, QuestionTemplate
@@ -14,12 +13,13 @@ from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.optim import learning_rate_schedule
 from gpt_lightning.tokenizer import load_tokenizer
 from running.config import allowed_targets
+from running.config.compose import CONF, compose_config, group_choices, read_choice
 from running.evaluation.task_loading import EvaluatedModel, load_tasks
 from running.training.builders import build_schedule
 
 CHOICES = [
     (group.name, path.stem)
-    for group in sorted(cli.CONF.iterdir())
+    for group in sorted(CONF.iterdir())
     if group.is_dir() and group.name != "task"  # of no verb's defaults: evaluate.py reads them by name
     for path in sorted(group.glob("*.yaml"))
 ]
@@ -28,7 +28,7 @@ VERB = {"source": "prepare"}  # the verb whose config has the group; train for a
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids=map("/".join, CHOICES))
 def test_every_choice_composes(group: str, choice: str) -> None:
-    config = cli.compose_config(VERB.get(group, "train"), [f"{group}={choice}"])
+    config = compose_config(VERB.get(group, "train"), [f"{group}={choice}"])
     if group == "source":
         source = config["sources"][choice]
         assert {"licence", "val_fraction"} < set(source)
@@ -42,9 +42,9 @@ def test_every_choice_composes(group: str, choice: str) -> None:
             allowed_targets.build_callback(callback)
 
 
-@pytest.mark.parametrize("name", cli.group_choices("task"))
+@pytest.mark.parametrize("name", group_choices("task"))
 def test_every_task_can_be_read(name: str) -> None:
-    task = cli.read_choice("task", name)
+    task = read_choice("task", name)
     if task["kind"] == "questions":
         QuestionTemplate.of(task)
         assert task["protocol"] in PROTOCOLS
@@ -52,7 +52,7 @@ def test_every_task_can_be_read(name: str) -> None:
     elif task["kind"] == "conversations":
         assert RecordFields(task["fields"]).columns
     elif task["kind"] == "writing":
-        config = cli.compose_config("evaluate", [f"tasks=[{name}]"])
+        config = compose_config("evaluate", [f"tasks=[{name}]"])
         (opened,) = load_tasks(config, EvaluatedModel(load_tokenizer("gpt2_chatml"), max_seq_len=1024, run=None))
         assert isinstance(opened, GenerationTask)
         assert len(opened) == task["samples"] * len(task["prompts"])
@@ -60,15 +60,15 @@ def test_every_task_can_be_read(name: str) -> None:
         assert task == {"kind": "text"}
 
 
-@pytest.mark.parametrize("path", sorted(cli.CONF.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_verb_composes(path: Path) -> None:
-    assert cli.compose_config(path.stem)
+    assert compose_config(path.stem)
 
 
-@pytest.mark.parametrize("experiment", cli.group_choices("experiment"))
+@pytest.mark.parametrize("experiment", group_choices("experiment"))
 def test_an_experiment_trains_on_sources_that_exist(experiment: str) -> None:
-    config = cli.compose_config("train", [f"experiment={experiment}"])
-    assert set(Curriculum(**config["curriculum"]).sources) <= set(cli.group_choices("source"))
+    config = compose_config("train", [f"experiment={experiment}"])
+    assert set(Curriculum(**config["curriculum"]).sources) <= set(group_choices("source"))
     assert config["name"] == experiment
 
 
@@ -85,7 +85,7 @@ def test_an_experiment_trains_on_sources_that_exist(experiment: str) -> None:
     ],
 )
 def test_published_models_are_exact(model: str, n_parameters: int) -> None:
-    config = cli.compose_config("train", [f"model={model}", "tokenizer=gpt2"])
+    config = compose_config("train", [f"model={model}", "tokenizer=gpt2"])
     with torch.device("meta"):
         assert GPT(GPTConfig(**config["model"], eot_id=0)).n_parameters() == n_parameters
 
@@ -94,7 +94,7 @@ def test_mixed_curriculum_keeps_alpaca_to_four_epochs() -> None:
     """52,002 records of 88 tokens each (99 % of them to train on), drawn as the shipped weights say."""
     import numpy as np
 
-    config = cli.compose_config("train", ["experiment=mixed_curriculum"])
+    config = compose_config("train", ["experiment=mixed_curriculum"])
     curriculum = Curriculum(**config["curriculum"])
     resolved = curriculum.resolve(steps=config["max_steps"], tokens_per_step=129_024)
     drawn = resolved.weights_at(np.arange(config["max_steps"]))[:, curriculum.sources.index("alpaca")].sum() * 129_024
@@ -118,7 +118,7 @@ def test_mixed_curriculum_keeps_alpaca_to_four_epochs() -> None:
 )
 def test_a_warm_up_may_be_a_share_of_the_run(overrides: list[str], steps: int) -> None:
     """A shortened trial needs max_steps alone; what is written into config.yaml are steps."""
-    config = cli.compose_config("train", overrides)
+    config = compose_config("train", overrides)
     assert config["schedule"]["warmup_steps"] == steps
     assert type(config["schedule"]["warmup_steps"]) is int
     build_schedule(config)

@@ -7,21 +7,22 @@ from typing import Any
 import pytest
 import torch
 
-import cli
-from convert import convert
-from generate import generate
 from gpt_lightning import load_model
 from gpt_lightning.convert import from_hf, from_native, to_hf, to_native
 from gpt_lightning.tokenizer import load_tokenizer
+from running.commands.convert import convert
+from running.commands.generate import generate
+from running.commands.train import train
+from running.config.command_line import check_command_line
+from running.config.compose import compose_config
 from tests.gpt_lightning.tiny_models import GPT2, build
-from train import train
 
 SHORT = ["max_steps=2", "schedule.warmup_steps=1", "val_every=1", "callbacks.samples.every=1"]
 
 
 def compose(*arguments: str) -> dict[str, Any]:
-    cli.check_command_line("convert", list(arguments))
-    return cli.compose_config("convert", arguments)
+    check_command_line("convert", list(arguments))
+    return compose_config("convert", arguments)
 
 
 def same_weights(one: torch.nn.Module, other: torch.nn.Module) -> bool:
@@ -40,7 +41,7 @@ def test_ruined_weights_are_refused(
     to_native(model, tmp_path / "ruined", load_tokenizer(tiny_data / "bpe_512"))
     do: dict[str, Callable[[], object]] = {
         "convert": lambda: convert(compose(f"input={tmp_path}/ruined", f"output={tmp_path}/out", "format=llama")),
-        "generate": lambda: generate(cli.compose_config("generate", [f"run={tmp_path}/ruined", "prompt=a"])),
+        "generate": lambda: generate(compose_config("generate", [f"run={tmp_path}/ruined", "prompt=a"])),
         "train": lambda: train(config),
     }
     with pytest.raises(ValueError, match=r"ruined: blocks\.1\.\S+ holds numbers that are not finite"):

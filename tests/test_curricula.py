@@ -2,8 +2,8 @@
 
 import pytest
 
-import cli
 from data_modules import Curriculum
+from running.config.compose import compose_config, group_choices
 
 TARGET = {"cosmopedia": 0.687, "alpaca": 0.013, "python": 0.3}
 SWITCHED = {"c4": 0.9, "cosmopedia": 0.066, "alpaca": 0.004, "python": 0.03}
@@ -35,10 +35,10 @@ REDISTRIBUTE = ("redistribute", {"alpaca": 4})
 RULES = {"ado": REDISTRIBUTE, "anneal": REDISTRIBUTE, "unimax": ("spread", dict.fromkeys(SETTLED, 4))}
 
 
-@pytest.mark.parametrize("name", cli.group_choices("curriculum"))
+@pytest.mark.parametrize("name", group_choices("curriculum"))
 def test_a_curriculum_that_ships_does_what_its_first_line_says(name: str) -> None:
     experiment = "quickstart" if name == "quickstart" else "mixed_curriculum"
-    config = cli.compose_config("train", [f"experiment={experiment}", f"curriculum={name}"])
+    config = compose_config("train", [f"experiment={experiment}", f"curriculum={name}"])
     curriculum = Curriculum(**config["curriculum"])
     resolved = curriculum.resolve(steps=1000, tokens_per_step=1)
     for step, shares in SHIPPED[name].items():

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-import cli
 from data_modules import SourceShards
 from data_modules.corpora import DocumentCorpus
 from data_modules.preparation import PreparationSettings, adopt_shards, prepare_source
 from gpt_lightning.tokenizer import load_tokenizer
+from running.commands.train import train
+from running.config.compose import compose_config
 from running.training.builders import build_curriculum
 from running.training.prepared_data import check_undamaged, open_sources
 from tests.conftest import TINY, start
 from tests.run_files import as_if_killed, contents, final_weights, metrics, same_bits
-from train import train
 
 Damage = Callable[[Path], list[str]]  # done to a data folder; what must be said of it
 HEADER = 128
@@ -33,7 +33,7 @@ def data_dir(tiny_data: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def config(data_dir: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
     options = [*TINY, "name=run", f"data_dir={data_dir}", f"runs_dir={tmp_path / 'runs'}"]
-    return lambda *more: cli.compose_config("train", [*options, *more])
+    return lambda *more: compose_config("train", [*options, *more])
 
 
 def flip(path: Path, at: int, bits: int) -> None:

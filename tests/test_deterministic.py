@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from gpt_lightning.device_and_precision import deterministic_algorithms
+from running.commands.train import train
 from tests.run_files import as_if_killed, final_weights, same_bits
-from train import train
 
 Config = Callable[..., dict[str, Any]]
 

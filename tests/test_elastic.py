@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-import cli
+from running.commands.train import train
+from running.config.compose import compose_config
 from tests.conftest import TINY, start
 from tests.run_files import (
     WITH_DIET,
@@ -20,7 +21,6 @@ from tests.run_files import (
     same_bits,
     saved_steps,
 )
-from train import train
 
 GLOBAL_BATCH, MICRO_BATCH, STEPS, KILLED_AFTER = 12, 4, 12, 5
 RUN = [
@@ -43,7 +43,7 @@ def overrides(data_dir: Path, runs: Path, *more: str) -> list[str]:
 
 
 def config_of(data_dir: Path, runs: Path, *more: str) -> dict[str, Any]:
-    return cli.compose_config("train", overrides(data_dir, runs, *more))
+    return compose_config("train", overrides(data_dir, runs, *more))
 
 
 @pytest.fixture(scope="module")

@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 import torch
 
-import cli
-import evaluate as verb
 from gpt_lightning import load_model
 from gpt_lightning.convert import to_hf
 from gpt_lightning.evaluation import log_likelihood
 from gpt_lightning.jsonl import read_rows
 from gpt_lightning.tokenizer import load_tokenizer
+from running.commands import evaluate as verb
+from running.commands.train import train
+from running.config.command_line_quoting import quote_text_settings
+from running.config.compose import compose_config
 from running.evaluation import result_store
 from tests.conftest import TINY, start_verb
-from train import train
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def trained(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = tmp_path_factory.mktemp("judged")
     settings = [*TINY, f"data_dir={tiny_data}", f"runs_dir={runs}", "name=run", "data.val_sequences=null"]
     settings += ["trainer.precision=32-true"]  # as evaluate.py computes; a CPU may train in bf16
-    train(cli.compose_config("train", [*settings, "model.max_seq_len=64"]))
+    train(compose_config("train", [*settings, "model.max_seq_len=64"]))
     return runs / "run"
 
 
@@ -41,7 +42,7 @@ def run(trained: Path, tmp_path: Path) -> Path:
 
 def judged(run: Path, *more: str) -> dict[tuple[str, str], dict[str, Any]]:
     """The figures by (task, metric), as they stand in evaluation.json."""
-    report = verb.evaluate(cli.compose_config("evaluate", cli.quote_text_settings([f"run={run}", *more])))
+    report = verb.evaluate(compose_config("evaluate", quote_text_settings([f"run={run}", *more])))
     return {(result["task"], result["metric"]): result for result in report["results"]}
 
 

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-import cli
 from gpt_lightning import load_model
 from gpt_lightning.checkpoint_retention import checkpoint_path
 from gpt_lightning.convert import to_hf
 from gpt_lightning.sharding import ShardedStrategy
+from running.commands.train import train
+from running.config.compose import compose_config
 from tests.conftest import TINY, start
 from tests.run_files import (
     WITH_DIET,
@@ -27,7 +28,6 @@ from tests.run_files import (
     saved_steps,
 )
 from tests.training_starts import by_srun, by_torchrun
-from train import train
 
 GLOBAL_BATCH = 8
 RUN = [
@@ -50,7 +50,7 @@ def overrides(data_dir: Path, runs: Path, *more: str) -> list[str]:
 
 
 def train_alone(data_dir: Path, runs: Path) -> None:
-    train(cli.compose_config("train", overrides(data_dir, runs)))
+    train(compose_config("train", overrides(data_dir, runs)))
 
 
 @pytest.fixture(scope="module")
@@ -146,12 +146,12 @@ def test_so_is_one_of_muon_in_bf16_with_compiled_blocks(tiny_data: Path, tmp_pat
     """But for rounding in bf16. After five steps it goes on alone, from the checkpoint of two ranks."""
     more = ["trainer.precision=bf16-mixed", "optimizer=muon", "schedule.warmup_steps=2"]
     runs = [tmp_path / name for name in ("alone", "sharded", "continued")]
-    train(cli.compose_config("train", overrides(tiny_data, runs[0], *more)))
+    train(compose_config("train", overrides(tiny_data, runs[0], *more)))
     answer = start(overrides(tiny_data, runs[1], *more, "trainer=fsdp", "trainer.compile=true"))
     assert answer.returncode == 0, answer.stderr
     alone, sharded = runs[0] / "run", runs[1] / "run"
     continued = as_if_killed(sharded, runs[2], after=5)
-    train(cli.compose_config("train", overrides(tiny_data, runs[2], *more)))
+    train(compose_config("train", overrides(tiny_data, runs[2], *more)))
     for run in (sharded, continued):
         assert_same_rows(metrics(run), metrics(alone), rel=1e-3)
         for name, weight in final_weights(alone).items():
@@ -170,7 +170,7 @@ def test_what_does_not_go_with_sharded_weights_is_refused(tiny_data: Path, tmp_p
         ),
     ):
         with pytest.raises(ValueError, match=message):
-            train(cli.compose_config("train", overrides(tiny_data, tmp_path, "trainer=fsdp", *more)))
+            train(compose_config("train", overrides(tiny_data, tmp_path, "trainer=fsdp", *more)))
     assert not list(tmp_path.rglob("config.yaml"))
 
 

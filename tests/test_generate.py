@@ -10,15 +10,17 @@ from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-import cli
-import generate as verb
 from gpt_lightning import load_model
 from gpt_lightning.console import escape_control_characters
 from gpt_lightning.convert import to_native
 from gpt_lightning.generation import Sampling
 from gpt_lightning.generation import generate as generate_ids
 from gpt_lightning.tokenizer import load_tokenizer
-from train import train
+from running.commands import generate as verb
+from running.commands.train import train
+from running.config.command_line import check_command_line
+from running.config.command_line_quoting import quote_text_settings
+from running.config.compose import compose_config
 
 
 @pytest.fixture
@@ -28,7 +30,7 @@ def run(tiny_config: Callable[..., dict[str, Any]], tmp_path: Path) -> Path:
 
 
 def settings(run: Path, *more: str) -> dict[str, Any]:
-    return cli.compose_config("generate", [f"run={run}", "max_new_tokens=8", *more])
+    return compose_config("generate", [f"run={run}", "max_new_tokens=8", *more])
 
 
 def typed(lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,8 +89,8 @@ def test_writing(
 @example('It\'s f(x) = [1, {2: "3"}] # ${run} \\\\"')
 @example("a\\\\")
 def test_a_prompt_is_taken_as_it_is_typed(text: str) -> None:
-    (argument,) = cli.quote_text_settings([f"prompt={text}"])
-    assert cli.compose_config("generate", [argument])["prompt"] == text
+    (argument,) = quote_text_settings([f"prompt={text}"])
+    assert compose_config("generate", [argument])["prompt"] == text
 
 
 @pytest.mark.parametrize(
@@ -133,6 +135,6 @@ def test_a_config_that_is_not_of_a_run_is_named(run: Path, content: str) -> None
 
 def test_the_folder_of_a_sweeps_run_can_be_typed(run: Path) -> None:
     folder = run.rename(run.with_name("optimizer.lr=1e-3,model=micro"))
-    (argument,) = cli.quote_text_settings([f"run={folder}"])
-    cli.check_command_line("generate", [argument, "prompt=x"])
-    assert cli.compose_config("generate", [argument])["run"] == str(folder)
+    (argument,) = quote_text_settings([f"run={folder}"])
+    check_command_line("generate", [argument, "prompt=x"])
+    assert compose_config("generate", [argument])["run"] == str(folder)

@@ -28,8 +28,8 @@ from gpt_lightning.generation import cuda_graph_step
 from gpt_lightning.lit_gpt import LitGPT
 from gpt_lightning.model import loss_kernels
 from gpt_lightning.model.attention_backends import BACKENDS
+from running.commands.train import train
 from tests.conftest import TINY
-from train import train
 
 SMALL = {"n_layers": 2, "d_model": 32, "n_heads": 2, "vocab_size": 64, "max_seq_len": 16, "batch": 2}
 HEAD = {"tokens": 70, "d_model": 32, "vocab_size": 97, "device": "cpu", "oracle": "cpu"}

@@ -11,18 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-import cli
 from analysis.compute_estimate import DEVICES, find_device
 from analysis.memory_estimate import peak_memory_bytes
-from plan import plan
-from running.config.compose import flatten, micro_batch_up_to
+from running.commands.plan import plan
+from running.commands.train import train
+from running.config.compose import compose_config, flatten, group_choices, micro_batch_up_to
 from running.training.builders import accumulation_steps
 from running.training.cost_estimate import estimate_peak_memory
 from tests.conftest import ROOT
 from tests.run_files import as_if_killed, assert_same_rows, metrics, saved_steps
-from train import train
 
-PRESETS = cli.group_choices("hardware")
+PRESETS = group_choices("hardware")
 ON_ONE = ["trainer.devices=1"]
 ON_FOUR = ["trainer.devices=4", "trainer.strategy=fsdp"]
 RECIPES = {"mixed_curriculum": ON_ONE, "rangeflow": ON_ONE, "gpt2_5": ON_FOUR}
@@ -30,7 +29,7 @@ CHOSEN = {"micro_batch", "trainer.precision", "trainer.compile", "model.attentio
 
 
 def composed(verb: str, *overrides: str) -> dict[str, Any]:
-    return cli.compose_config(verb, overrides)
+    return compose_config(verb, overrides)
 
 
 @cache

@@ -15,10 +15,11 @@ import cli
 from gpt_lightning import load_model
 from gpt_lightning.convert import load_initial_weights, to_hf, to_native
 from gpt_lightning.tokenizer import load_tokenizer, train_bpe
+from running.commands.train import train
+from running.config.compose import compose_config
 from tests.conftest import TINY
 from tests.gpt_lightning.tiny_models import GPT2, VOCAB_SIZE, build
 from tests.run_files import as_if_killed
-from train import train
 
 SHORT = ["max_steps=4", "val_every=4", "callbacks.samples.every=4"]
 
@@ -52,17 +53,17 @@ def exported(tiny_data: Path, tmp_path: Path) -> Path:
 def test_a_run_takes_the_architecture_of_its_weights(exported: Path, tiny_data: Path, tmp_path: Path) -> None:
     settings = [setting for setting in TINY if not setting.startswith("model.")]
     settings += [f"data_dir={tiny_data}", f"runs_dir={tmp_path / 'runs'}", f"init_from={exported}", *SHORT]
-    config = cli.compose_config("train", [*settings, "experiment=quickstart"])
+    config = compose_config("train", [*settings, "experiment=quickstart"])
     theirs = load_model(exported).config
     assert {key: config["model"][key] for key in GPT2} == GPT2
     assert {config["model"][key] == getattr(theirs, key) for key in ("max_seq_len", "n_layers", "vocab_size")} == {True}
-    assert config["model"]["dropout"] == cli.compose_config("train", ["experiment=quickstart"])["model"]["dropout"]
+    assert config["model"]["dropout"] == compose_config("train", ["experiment=quickstart"])["model"]["dropout"]
     train(config)
     assert load_model(tmp_path / "runs" / config["name"]).config.n_layers == 3
     with pytest.raises(ValueError, match=r"another model: its weights go with model.n_layers=3\."):
-        train(cli.compose_config("train", [*settings, "name=other", "model.n_layers=2"]))
+        train(compose_config("train", [*settings, "name=other", "model.n_layers=2"]))
     with pytest.raises(ValueError, match=r"another model: its weights go with model\.max_seq_len=48 "):
-        train(cli.compose_config("train", [*settings, "name=other", "model=micro", "model.vocab_size=640"]))
+        train(compose_config("train", [*settings, "name=other", "model=micro", "model.vocab_size=640"]))
     assert not (tmp_path / "runs" / "other" / "config.yaml").exists()
 
 

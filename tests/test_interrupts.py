@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from callbacks import RunStopped, Samples
+from running.commands.train import train
 from running.interrupts import SENTENCE
 from tests.conftest import ROOT
-from train import train
 
 # As if somebody had pressed Ctrl-C while a module was being imported.
 INTERRUPTED = """

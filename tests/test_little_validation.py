@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import cli
-from prepare import prepare
+from running.commands.prepare import prepare
+from running.config.compose import compose_config
 
 EOT = 50256
 
@@ -20,7 +20,7 @@ def said(path: Path, capsys: pytest.CaptureFixture[str], *more: str) -> str:
         "workers=1",
         *more,
     ]
-    prepare(cli.compose_config("prepare", overrides))
+    prepare(compose_config("prepare", overrides))
     return capsys.readouterr().out
 
 

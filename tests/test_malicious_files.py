@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-import cli
-from convert import convert
-from generate import generate
-from report import report
+from running.commands.convert import convert
+from running.commands.generate import generate
+from running.commands.report import report
+from running.commands.train import train
+from running.config.compose import compose_config
 from tests.conftest import TINY
 from tests.malicious_pickle import MARKER, PICKLE, Evil, nothing_run_in, refusal
-from train import train
 
 Content = dict[str, Any]
 Written = Callable[[Path, Content], object]
@@ -33,7 +33,7 @@ def _nothing_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 @pytest.fixture(scope="module")
 def finished(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = tmp_path_factory.mktemp("finished")
-    train(cli.compose_config("train", [*TINY, f"data_dir={tiny_data}", f"runs_dir={runs}", "name=run"]))
+    train(compose_config("train", [*TINY, f"data_dir={tiny_data}", f"runs_dir={runs}", "name=run"]))
     return runs / "run"
 
 
@@ -160,7 +160,7 @@ def test_a_manifest_names_no_other_file(finished: Path, tmp_path: Path) -> None:
     checkpoint = put(run, lambda path, content: torch.save(content, path))
     manifest = json.loads(checkpoint.with_suffix(".json").read_text())
     checkpoint.with_suffix(".json").write_text(json.dumps(manifest | {"file": str(evil)}))
-    generate(cli.compose_config("generate", [f"run={run}", "prompt=a", "max_new_tokens=1"]))
+    generate(compose_config("generate", [f"run={run}", "prompt=a", "max_new_tokens=1"]))
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "environment.json", "metrics.jsonl", "samples.jsonl"])
@@ -178,6 +178,6 @@ def test_no_record_of_a_run_is_run(name: str, content: bytes, finished: Path, ti
     elif name == "metrics.jsonl":  # there is no other row, and so no step
         assert str(run) in refusal(report, "report", f"run={run}")
     else:
-        report(cli.compose_config("report", [f"run={run}"]))
+        report(compose_config("report", [f"run={run}"]))
         assert f"1 line of {name} cannot be read" in (run / "report" / "report.html").read_text()
     assert not Path("marker").exists()

@@ -11,16 +11,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import cli
 from data_modules import SourceShards
 from data_modules.corpora import hub_files
 from gpt_lightning.convert import from_hf, to_hf
 from gpt_lightning.tokenizer import load_tokenizer
-from prepare import prepare
+from running.commands.prepare import prepare
+from running.commands.train import train
+from running.config.compose import compose_config
 from tests.conftest import TINY
 from tests.gpt_lightning.tiny_models import LLAMA, build
 from tests.malicious_pickle import PICKLE, Evil, nothing_run_in, refusal
-from train import train
 
 Information = dict[str, Any]
 
@@ -55,7 +55,7 @@ def test_types_of_arrow_are_not_unpickled(tmp_path: Path) -> None:
         writer.write_table(table)
     for name in ("evil.parquet", "evil.arrow"):
         overrides = ["tokenizer=gpt2", f"data_dir={tmp_path / name}_data", "source=local", "workers=1"]
-        prepare(cli.compose_config("prepare", [*overrides, f"path='{tmp_path / name}'"]))
+        prepare(compose_config("prepare", [*overrides, f"path='{tmp_path / name}'"]))
 
 
 def objects(path: Path) -> None:

@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-import cli
 from data_modules import SourceShards
 from gpt_lightning.tokenizer import Message, load_tokenizer, train_bpe
-from prepare import prepare
+from running.commands.prepare import prepare
+from running.config.command_line_quoting import quote_text_settings
+from running.config.compose import compose_config
 from running.evaluation.chat_repl import ReplSession
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -163,7 +164,7 @@ def test_an_input_is_read_as_what_it_is_or_refused(
     ours = ("tokenizer=bpe_4096", "tokenizer.name=bpe", f"tokenizer.model_vocab_size={n_ids}")
     settings = [*case.settings, *(() if "tokenizer=gpt2" in case.settings else ours)]
     overrides = [*settings, "name=x", f"path={folder}", f"data_dir={tmp_path}", "workers=1"]
-    config = cli.compose_config("prepare", cli.quote_text_settings(overrides))
+    config = compose_config("prepare", quote_text_settings(overrides))
     if case.refused:
         with pytest.raises(ValueError, match=r"\.$") as refused:
             prepare(config)

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import yaml
 
-import cli
 from data_modules import SourceShards
 from mix_laws import design_mixes, read_mix_runs
-from plan import plan
-from report import report
+from running.commands.plan import plan
+from running.commands.report import report
+from running.commands.train import train
+from running.config.compose import compose_config
 from running.training.builders import build_curriculum
 from tests.conftest import TINY, start
 from tests.example_sweep import copy_of, edit_environment
 from tests.synthetic_mix_runs import world
-from train import train
 
 SOURCES = ("readmes", "stdlib", "pydoc", "docstrings")
 
@@ -29,7 +29,7 @@ def mix_sweep(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     """A run and copies of it that tell of other mixes, and of the losses that a known law gives them."""
     folder = tmp_path_factory.mktemp("mixes") / "mix_sweep"
     places = [f"data_dir={tiny_data}", f"runs_dir={folder}", "name=trained"]
-    train(cli.compose_config("train", [*TINY, "val_every=12", *places]))
+    train(compose_config("train", [*TINY, "val_every=12", *places]))
     truth = world(power=0.5)
     mixes = design_mixes(18, np.ones(4))
     noise = 0.005 * np.random.default_rng(0).normal(size=mixes.shape)
@@ -55,7 +55,7 @@ def tell(run: Path, mix: np.ndarray, losses: np.ndarray, **settings: Any) -> Non
 
 
 def report_on(runs: Any, *more: str) -> None:
-    report(cli.compose_config("report", list(more)) | {"mix_law": str(runs)})
+    report(compose_config("report", list(more)) | {"mix_law": str(runs)})
 
 
 def test_shares_are_those_that_were_drawn(mix_sweep: Path, tiny_data: Path) -> None:
@@ -118,7 +118,7 @@ def test_runs_are_held_out_and_predicted(mix_sweep: Path, tmp_path: Path, capsys
     assert len(runs.held_out.names) == 4
     whole = read_mix_runs(str(mix_sweep))
     assert np.concatenate([runs.losses, runs.held_out.losses]) == pytest.approx(whole.losses)
-    settings = cli.compose_config("report", [f"out_dir={tmp_path}"])
+    settings = compose_config("report", [f"out_dir={tmp_path}"])
     report(settings | {"mix_law": str(mix_sweep), "held_out": str(apart)})
     printed = capsys.readouterr().out.splitlines()
     heads = [n for n, line in enumerate(printed) if line.startswith("validation")]
@@ -190,7 +190,7 @@ def test_a_design_is_written_as_choices_that_compose(
     tiny_overrides: list[str],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    named = plan(cli.compose_config("plan", [*tiny_overrides, "mix_design=12", "max_steps=100"]))
+    named = plan(compose_config("plan", [*tiny_overrides, "mix_design=12", "max_steps=100"]))
     assert list(named) == [f"mix_{n:02}" for n in range(12)]
     folder = Path(tiny_config()["runs_dir"]) / "quickstart_design"
     for name, weights in named.items():
@@ -203,17 +203,17 @@ def test_a_design_is_written_as_choices_that_compose(
     assert f"--config-dir {folder}" in printed
     assert f"curriculum={','.join(named)}" in printed
     assert "curriculum=mix_00 seed=1338,1339" in printed
-    plan(cli.compose_config("plan", [*tiny_overrides, "mix_design=9", "max_steps=100"]))
+    plan(compose_config("plan", [*tiny_overrides, "mix_design=9", "max_steps=100"]))
     assert len(list((folder / "curriculum").iterdir())) == 9
     with pytest.raises(ValueError, match="mix_design is 'many'"):
-        plan(cli.compose_config("plan", [*tiny_overrides, "mix_design=many"]))
+        plan(compose_config("plan", [*tiny_overrides, "mix_design=many"]))
     with pytest.raises(ValueError, match="takes at least 8 runs"):
-        plan(cli.compose_config("plan", [*tiny_overrides, "mix_design=5"]))
+        plan(compose_config("plan", [*tiny_overrides, "mix_design=5"]))
 
 
 def test_a_mix_of_a_design_trains_as_the_plan_says(tiny_overrides: list[str], tmp_path: Path) -> None:
     """As a job of the printed command, and what it drew."""
-    plan(cli.compose_config("plan", [*tiny_overrides, "mix_design=9", "max_steps=12"]))
+    plan(compose_config("plan", [*tiny_overrides, "mix_design=9", "max_steps=12"]))
     folder = tmp_path / "runs" / "quickstart_design"
     finished = start([*tiny_overrides, "name=mix", "curriculum=mix_3"], "--config-dir", str(folder))
     assert finished.returncode == 0, finished.stderr

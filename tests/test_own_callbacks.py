@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import yaml
 
-import cli
 from gpt_lightning.jsonl import read_rows
+from running.commands.train import train
 from running.config import allowed_targets
 from running.config.allowed_targets import allow_typed_targets, typed_targets
+from running.config.command_line import check_command_line
+from running.config.compose import compose_config
 from running.training.builders import build_callbacks
 from tests.conftest import TINY, start
-from train import train
 
 Config = Callable[..., dict[str, Any]]
 OF_LIGHTNING = "lightning.pytorch.callbacks"
@@ -101,7 +102,7 @@ def test_an_axis_of_a_file_names_no_callback(tmp_path: Path) -> None:
     content = {"defaults": ["quickstart"], "hydra": {"sweeper": {"params": axes}}}
     (folder / "theirs.yaml").write_text("# @package _global_\n" + yaml.safe_dump(content))
     with pytest.raises(ValueError, match=r"the config's axis callbacks\.samples=.* names a callback: type it"):
-        cli.check_command_line("train", ["--config-dir", str(tmp_path), "-m", "experiment=theirs"])
+        check_command_line("train", ["--config-dir", str(tmp_path), "-m", "experiment=theirs"])
 
 
 def test_a_typed_one_is_a_callback_and_can_be_imported(package: str) -> None:
@@ -163,7 +164,7 @@ def test_monitors_of_lightnings_log_into_the_rows_of_their_steps(tiny_data: Path
         f"+callbacks.{name}._target_={OF_LIGHTNING}.{name}" for name in ("DeviceStatsMonitor", "LearningRateMonitor")
     ]
     overrides = [*TINY, f"data_dir={tiny_data}", f"runs_dir={tmp_path}", "name=run", *SHORT, *monitors]
-    train(cli.compose_config("train", overrides))
+    train(compose_config("train", overrides))
     rows = read_rows(tmp_path / "run" / "metrics.jsonl")
     assert [row["step"] for row in rows] == [2, 4]
     for row in rows:

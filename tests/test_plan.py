@@ -12,19 +12,19 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-import cli
 from data_modules import Curriculum, corpora
 from data_modules.corpora import DocumentCorpus
 from data_modules.preparation import PreparationSettings, prepare_source
 from gpt_lightning.checkpoint_retention import checkpoint_path
 from gpt_lightning.model import GPT
 from gpt_lightning.tokenizer import load_tokenizer
-from plan import plan
-from prepare import prepare
+from running.commands.plan import plan
+from running.commands.prepare import prepare
+from running.commands.train import train
+from running.config.compose import compose_config, group_choices
 from running.training.prepared_data import source_sizes
 from tests.conftest import TINY
 from tests.run_files import final_checkpoint, metrics
-from train import train
 
 STEPS = 20  # two in each tenth
 SMALL = [
@@ -70,7 +70,7 @@ def settings(data_dir: Path, tmp_path: Path) -> list[str]:
 
 def planned(*overrides: str) -> dict[str, Any]:
     """What plan.py writes down."""
-    config = cli.compose_config("plan", overrides)
+    config = compose_config("plan", overrides)
     plan(config)
     content: dict[str, Any] = json.loads((Path(config["run_dir"]) / "plan.json").read_text())
     return content
@@ -114,7 +114,7 @@ def test_a_run_draws_what_was_planned(overrides: list[str], settings: list[str],
     """In the same folder, in which the plan has left nothing that disturbs."""
     content = planned(*settings, *overrides, "name=run")
     assert {path.name for path in (tmp_path / "runs" / "run").iterdir()} == {"plan.json", "plan.png"}
-    train(cli.compose_config("train", [*settings, *overrides, "name=run"]))
+    train(compose_config("train", [*settings, *overrides, "name=run"]))
     assert_as_trained(content, tmp_path / "runs" / "run")
 
 
@@ -122,7 +122,7 @@ def test_a_run_that_is_begun_is_planned_as_it_goes_on(settings: list[str], tmp_p
     """Half of it is done, with a precision that was chosen where it began, and the rest is to be of another mix."""
     auto = [*settings, "experiment=quickstart", "name=run", "trainer.precision=auto", "curriculum.interpolation=step"]
     whole = planned(*auto)
-    train(cli.compose_config("train", auto))
+    train(compose_config("train", auto))
     run = tmp_path / "runs" / "run"
     for step in (16, 20):
         checkpoint_path(run / "checkpoints", step).unlink()
@@ -132,18 +132,18 @@ def test_a_run_that_is_begun_is_planned_as_it_goes_on(settings: list[str], tmp_p
     assert half["precision"] == OmegaConf.load(run / "config.yaml").trainer.precision
     assert half["flops"] == whole["flops"] * 8 / 20
     assert half["sources"]["docstrings"]["sequences"] > whole["sources"]["docstrings"]["sequences"]
-    train(cli.compose_config("train", [*auto, settled]))
+    train(compose_config("train", [*auto, settled]))
     assert_as_trained(half, run)
     assert planned(*auto, settled)["hours"] == 0  # it is done
 
 
 def test_a_branch_is_planned_from_its_trunk_on(settings: list[str], tmp_path: Path) -> None:
     trunk = [*settings, "experiment=quickstart"]
-    train(cli.compose_config("train", [*trunk, "name=trunk", "max_steps=8"]))
+    train(compose_config("train", [*trunk, "name=trunk", "max_steps=8"]))
     branch = [*trunk, "name=branch", f"branch.run={tmp_path / 'runs' / 'trunk'}", "branch.step=8"]
     branch += ["curriculum=constant", "+curriculum.mixes.base.c4=1", "curriculum.mixes.base.readmes=0"]
     content = planned(*branch)
-    train(cli.compose_config("train", branch))
+    train(compose_config("train", branch))
     assert list(content["sources"]) == ["readmes", "stdlib", "pydoc", "docstrings", "c4"]
     assert content["sources"]["c4"]["sequences"] == 12 * 8 * 2 / 3
     assert_as_trained(content, tmp_path / "runs" / "branch")
@@ -190,7 +190,7 @@ def test_rangeflow_read_alpaca_more_than_seventy_times(unprepared: list[str]) ->
     assert content["problems"] == []  # on_exhausted=repeat
 
 
-@pytest.mark.parametrize("curriculum", sorted({*cli.group_choices("curriculum")} - {"quickstart", "mixed"}))
+@pytest.mark.parametrize("curriculum", sorted({*group_choices("curriculum")} - {"quickstart", "mixed"}))
 def test_mixed_curriculum_holds_with_every_curriculum_that_ships(curriculum: str, unprepared: list[str]) -> None:
     content = planned("experiment=mixed_curriculum", f"curriculum={curriculum}", *unprepared)
     assert content["problems"] == []
@@ -201,8 +201,8 @@ def test_what_is_expected_of_alpaca_is_what_there_is(shared_data: Path, unprepar
     """5,000 of its 52,002 records, prepared: sequences of 1,024 tokens, and what of them bears loss."""
     made = tmp_path / "made"
     options = ["source=alpaca", f"path={shared_data / 'alpaca' / 'alpaca_5000.json'}", "tokenizer=gpt2_chatml"]
-    prepare(cli.compose_config("prepare", [*options, f"data_dir={made}", "workers=1"]))
-    config = cli.compose_config("train", ["experiment=mixed_curriculum", *unprepared])
+    prepare(compose_config("prepare", [*options, f"data_dir={made}", "workers=1"]))
+    config = compose_config("train", ["experiment=mixed_curriculum", *unprepared])
     curriculum = Curriculum(**config["curriculum"])
     expected = source_sizes(config, curriculum, ["alpaca"])["alpaca"]
     measured = source_sizes(config | {"data_dir": str(made)}, curriculum, ["alpaca"])["alpaca"]
@@ -216,8 +216,8 @@ def test_a_finished_run_does_not_refuse_another_plan(
 ) -> None:
     """It is the plan of a new run, and the finished one's folder stays as it is; a sweep still hears what training would say."""
     options = [*settings, "experiment=quickstart", "name=done", "max_steps=4", "val_every=4", "schedule.warmup_steps=1"]
-    train(cli.compose_config("train", options))
-    assert plan(cli.compose_config("plan", options))["from_step"] == 4
+    train(compose_config("train", options))
+    assert plan(compose_config("plan", options))["from_step"] == 4
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*")}
     for change, refusal in (
         ("optimizer.lr=0.1", "nothing is left for optimizer.lr=0.1"),
@@ -225,7 +225,7 @@ def test_a_finished_run_does_not_refuse_another_plan(
         ("max_steps=3", "max_steps is 3, and 4 steps are done"),
         ("max_steps=40", "only later weights may change"),
     ):
-        config = cli.compose_config("plan", [*options, change])
+        config = compose_config("plan", [*options, change])
         assert plan(config)["from_step"] == 0
         printed = capsys.readouterr().out
         assert "is done, and this is the plan of another run, which needs name=…: " in printed

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-import cli
-from plan import plan
+from running.commands.plan import plan
+from running.commands.train import train
+from running.config.compose import compose_config
 from tests.conftest import ROOT
-from train import train
 
 MIXED = ["experiment=mixed_curriculum"]
 
@@ -32,7 +32,7 @@ def folders(tmp_path: Path) -> list[str]:
 
 
 def planned(*overrides: str) -> dict[str, Any]:
-    return plan(cli.compose_config("plan", overrides))
+    return plan(compose_config("plan", overrides))
 
 
 def refusal(*overrides: str) -> str:
@@ -139,14 +139,14 @@ def test_what_no_weight_mends_says_what_else_does(folders: list[str]) -> None:
 def test_of_a_run_that_is_begun_only_what_is_to_come_is_changed(tiny_overrides: list[str], tmp_path: Path) -> None:
     """And what is said then can really be trained."""
     options = [*tiny_overrides, "experiment=quickstart", "name=run", "curriculum.interpolation=step"]
-    train(cli.compose_config("train", options))
+    train(compose_config("train", options))
     for path in (tmp_path / "runs" / "run" / "checkpoints").glob("step_00000012.*"):
         path.unlink()
     more = [*options, "curriculum.keyframes.settled.weights.docstrings=3", "curriculum.max_epochs.docstrings=0.01"]
     (change,) = smallest_change(refusal(*more))
     assert change.startswith("curriculum.keyframes.settled.weights.docstrings=")
     planned(*more, change)
-    assert train(cli.compose_config("train", [*more, change]))["step"] == 12
+    assert train(compose_config("train", [*more, change]))["step"] == 12
 
 
 def test_a_disk_that_is_too_small_is_refused_with_what_fits(

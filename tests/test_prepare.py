@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-import cli
 from data_modules import SourceShards
 from gpt_lightning.tokenizer import load_tokenizer
-from prepare import prepare
+from running.commands.prepare import prepare
+from running.commands.train import train
+from running.config.command_line_quoting import quote_text_settings
+from running.config.compose import compose_config, group_choices, read_choice
 from tests.conftest import ROOT, TINY
-from train import train
 
 INSTRUCTION_SOURCES = {"alpaca": "alpaca/alpaca_5000.json", "code_alpaca": "python_instruct/code_alpaca_2k.json"}
 TRAINED = {"c4", "cosmopedia", "alpaca", "python"}  # by mixed_curriculum as it ships
@@ -32,7 +33,7 @@ TEXT_SOURCES = {
 
 
 def run(*overrides: str) -> None:
-    prepare(cli.compose_config("prepare", cli.quote_text_settings(list(overrides))))
+    prepare(compose_config("prepare", quote_text_settings(list(overrides))))
 
 
 def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -71,13 +72,13 @@ def test_every_source_trains_from_files_of_its_schema(hub_data: Path, tmp_path: 
     """mixed_curriculum in small, with the sources that it does not name added to its last keyframe."""
     names = sorted(path.name for path in hub_data.iterdir())
     embedded = {"readmes", "pydoc", "docstrings", "stdlib"}
-    assert set(names) == set(cli.group_choices("source")) - embedded
+    assert set(names) == set(group_choices("source")) - embedded
     small = ["model.d_model=16", "model.n_layers=1", "model.n_heads=2", "model.d_ff=32", "model.max_seq_len=128"]
     sizes = ["max_steps=20", "global_batch=12", "micro_batch=6", "schedule.warmup_steps=2", "val_every=20"]
     more = [f"+curriculum.keyframes.settled.weights.{name}=0.2" for name in names if name not in TRAINED]
     watchers = ["callbacks.samples.every=20", "callbacks.samples.max_new_tokens=2", "data.val_sequences=2"]
     folders = [f"data_dir={hub_data.parent}", f"runs_dir={tmp_path}", "data.workers=0", "optimizer.fused=false"]
-    config = cli.compose_config("train", ["experiment=mixed_curriculum", *small, *sizes, *more, *watchers, *folders])
+    config = compose_config("train", ["experiment=mixed_curriculum", *small, *sizes, *more, *watchers, *folders])
     final = train(config)
     assert final["step"] == 20
     assert {f"val/loss/{name}" for name in names} <= set(final)
@@ -103,7 +104,7 @@ def test_of_a_copy_of_the_repository_one_configuration_is_read(shared_data: Path
 def test_sources_say_where_they_come_from(hub_data: Path) -> None:
     for folder in hub_data.iterdir():
         information = source_json(folder)
-        config = cli.read_choice("source", folder.name)
+        config = read_choice("source", folder.name)
         assert information["licence"] == config["licence"]
         assert information["origin"]["fields"] == config["fields"]
         assert information["files"]
@@ -215,7 +216,7 @@ def test_an_unreachable_hub_is_named_and_python_has_a_stand_in(tmp_path: Path) -
 def test_parts_are_prepared_side_by_side_and_joined(shared_data: Path, tmp_path: Path) -> None:
     """As on a cluster: Hydra's submitit launcher, here with processes of this machine."""
     options = [f"path={shared_data / 'c4'}", "source=c4", "tokenizer=gpt2", "limit_tokens=all", "group_mb=0.005"]
-    options = [*cli.quote_text_settings(options), "sources.c4.val_fraction=0.2", "workers=1"]
+    options = [*quote_text_settings(options), "sources.c4.val_fraction=0.2", "workers=1"]
     run(*options, f"data_dir={tmp_path / 'one'}")
     many = [*options, f"data_dir={tmp_path / 'many'}"]
     answer = call("-m", "hydra/launcher=submitit_local", *many, "part=0/2,1/2")
@@ -236,7 +237,7 @@ def test_parts_are_prepared_side_by_side_and_joined(shared_data: Path, tmp_path:
 def test_a_run_prepares_what_it_lacks(tmp_path: Path) -> None:
     tiny = [o for o in TINY if not o.startswith("tokenizer.")]
     options = ["tokenizer=gpt2_chatml", "data.prepare=missing", f"data_dir={tmp_path}/d", f"runs_dir={tmp_path}/runs"]
-    config = cli.compose_config("train", [*tiny, *options, "max_steps=3", "val_every=3"])
+    config = compose_config("train", [*tiny, *options, "max_steps=3", "val_every=3"])
     assert train(config)["step"] == 3
     assert sorted(path.name for path in (tmp_path / "d" / "gpt2_chatml").iterdir()) == sorted(
         ["docstrings", "pydoc", "readmes", "stdlib"]

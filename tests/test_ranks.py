@@ -15,13 +15,13 @@ import psutil
 import pytest
 import torch
 
-import cli
+from running.commands.train import train
+from running.config.compose import compose_config
 from running.training import prepared_data, process_group
 from running.training.distributed_strategy import check_ranks
 from tests.conftest import ROOT, TINY
 from tests.run_files import as_if_killed, metrics
 from tests.training_starts import begin, by_srun, end
-from train import train
 
 _SOON = 45.0  # seconds; a minute may pass until all ranks are gone
 GOES_ON = "this one ends too, and the same command goes on from the newest checkpoint."
@@ -155,7 +155,7 @@ def test_a_run_has_one_launcher_and_ends_with_it(tiny_data: Path, tmp_path: Path
 
 
 def config_of(data_dir: Path, runs: Path, *more: str) -> dict[str, Any]:
-    return cli.compose_config("train", [*RUN, f"data_dir={data_dir}", f"runs_dir={runs}", *more])
+    return compose_config("train", [*RUN, f"data_dir={data_dir}", f"runs_dir={runs}", *more])
 
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-import cli
 from gpt_lightning.model import GPT, GPTConfig
+from running.config.command_line import check_command_line
+from running.config.command_line_quoting import quote_text_settings
+from running.config.compose import compose_config
 from running.training.builders import accumulation_steps
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,20 +46,20 @@ def test_a_command_composes(command: str) -> None:
     assert (ROOT / script).is_file()
     if "--config-dir" in arguments:  # a folder that another command writes: tests/test_mix_law.py trains with one
         return
-    settings = cli.quote_text_settings(arguments)
-    cli.check_command_line(Path(script).stem, settings)
+    settings = quote_text_settings(arguments)
+    check_command_line(Path(script).stem, settings)
     if script in ("train.py", "plan.py"):
         first = settings[0] == "-m"
         one_job = [re.sub(r"=tag\(.*", "=1", o).split(",")[0] for o in settings[1:]] if first else settings
-        assert accumulation_steps(cli.compose_config(Path(script).stem, one_job)) > 0
+        assert accumulation_steps(compose_config(Path(script).stem, one_job)) > 0
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith(("torchrun ", "srun "))])
 def test_a_command_of_several_machines_composes(command: str) -> None:
     before, after = command.split("train.py ")
-    overrides = cli.quote_text_settings(shlex.split(after))
-    cli.check_command_line("train", overrides)
-    config = cli.compose_config("train", overrides)
+    overrides = quote_text_settings(shlex.split(after))
+    check_command_line("train", overrides)
+    config = compose_config("train", overrides)
     assert accumulation_steps(config) > 0
     assert before.split()[0] == "srun" or f"--nproc-per-node={config['trainer']['devices']}" in before
 
@@ -89,5 +91,5 @@ def test_the_tree_exists() -> None:
 
 def test_the_size_of_the_quickstart_model_is_as_stated() -> None:
     (millions,) = re.findall(r"a model of ([\d.]+) million parameters", README)
-    config = cli.compose_config("train", ["experiment=quickstart"])
+    config = compose_config("train", ["experiment=quickstart"])
     assert f"{GPT(GPTConfig(**config['model'])).n_parameters() / 1e6:.1f}" == millions

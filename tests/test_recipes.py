@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-import cli
 from gpt_lightning.optim import learning_rate_schedule
+from running.commands.train import train
+from running.config.compose import compose_config
 from tests.conftest import TINY, start
 from tests.run_files import (
     as_if_killed,
@@ -18,7 +19,6 @@ from tests.run_files import (
     metrics,
     same_bits,
 )
-from train import train
 
 STEPS = 12  # of TINY
 RUN = [
@@ -39,7 +39,7 @@ def overrides(data_dir: Path, runs: Path, *more: str) -> list[str]:
 
 
 def config_of(data_dir: Path, runs: Path, *more: str) -> dict[str, Any]:
-    return cli.compose_config("train", overrides(data_dir, runs, *more))
+    return compose_config("train", overrides(data_dir, runs, *more))
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_a_changed_rate_holds_for_every_group(straight: Path, tiny_data: Path, t
 def test_at_its_base_width_a_model_trains_as_without(tiny_data: Path, tmp_path: Path) -> None:
     folders = [f"data_dir={tiny_data}", f"runs_dir={tmp_path}"]
     for name, base_width in (("plain", "null"), ("same", "32"), ("other", "16")):
-        train(cli.compose_config("train", [*TINY, *folders, f"name={name}", f"base_width={base_width}"]))
+        train(compose_config("train", [*TINY, *folders, f"name={name}", f"base_width={base_width}"]))
     weights = {name: final_weights(tmp_path / name) for name in ("plain", "same", "other")}
     assert same_bits(weights["plain"], weights["same"])
     assert not same_bits(weights["plain"], weights["other"])
@@ -119,7 +119,7 @@ def test_a_fall_from_a_plateau_is_the_run_that_was_to_fall(tiny_data: Path, tmp_
     wsd = ["schedule=wsd", "schedule.decay_share=0.5"]
     branch = [f"branch.run={tmp_path}/trunk", "branch.step=8"]
     for name, more in (("straight", wsd), ("trunk", ["schedule=constant"]), ("tail", [*wsd, *branch])):
-        train(cli.compose_config("train", [*TINY, *same, *folders, f"name={name}", *more]))
+        train(compose_config("train", [*TINY, *same, *folders, f"name={name}", *more]))
     assert same_bits(final_weights(tmp_path / "tail"), final_weights(tmp_path / "straight"))
     rates = {row["step"]: row["train/lr"] for row in metrics(tmp_path / "straight") if "train/lr" in row}
     assert rates[4] == rates[8] > rates[10] > rates[16] > 0

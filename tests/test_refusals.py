@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-import cli
+from running.commands.train import train
+from running.config.command_line import check_command_line
+from running.config.compose import compose_config
 from tests.conftest import start
-from train import train
 
 Config = Callable[..., dict[str, Any]]
 
@@ -119,7 +120,7 @@ def test_compiling_without_a_compiler_is_refused_before_anything_is_written(
 )
 def test_a_typo_costs_one_sentence(arguments: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)) as refusal:
-        cli.check_command_line("train", arguments)
+        check_command_line("train", arguments)
     assert len(str(refusal.value).splitlines()) == 1
 
 
@@ -137,9 +138,7 @@ def test_mixed_curriculum_says_what_is_missing(tmp_path: Path) -> None:
         match=r"gpt2_chatml yet: c4, cosmopedia, alpaca, python\. Either data\.prepare=missing, or first run",
     ) as refusal:
         train(
-            cli.compose_config(
-                "train", ["experiment=mixed_curriculum", f"runs_dir={tmp_path}", f"data_dir={tmp_path}/d"]
-            )
+            compose_config("train", ["experiment=mixed_curriculum", f"runs_dir={tmp_path}", f"data_dir={tmp_path}/d"])
         )
     lines = [line.strip() for line in str(refusal.value).splitlines()]
     for source in ("c4", "cosmopedia", "alpaca", "python"):
@@ -151,5 +150,5 @@ def test_mixed_curriculum_says_what_is_missing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("arguments", [["--nonsense", "seed=1"], ["seed=1", "-m", "name=a", "optimizer.lr=1e-3,2e-3"]])
 def test_flags_in_the_wrong_place_are_refused_in_one_sentence(arguments: list[str]) -> None:
     with pytest.raises(ValueError, match="flags such as -m stand before all settings") as refusal:
-        cli.check_command_line("train", arguments)
+        check_command_line("train", arguments)
     assert len(str(refusal.value).splitlines()) == 1

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-import cli
 from gpt_lightning.checkpoint_retention import checkpoint_path
+from running.commands.train import train
+from running.config.compose import compose_config
 from tests.conftest import TINY
 from tests.run_files import (
     WITH_DIET,
@@ -22,13 +23,12 @@ from tests.run_files import (
     same_bits,
     saved_steps,
 )
-from train import train
 
 RUN = [*TINY, "name=run", WITH_DIET]
 
 
 def config_of(data_dir: Path, runs: Path, *more: str) -> dict[str, Any]:
-    return cli.compose_config("train", [*RUN, f"data_dir={data_dir}", f"runs_dir={runs}", *more])
+    return compose_config("train", [*RUN, f"data_dir={data_dir}", f"runs_dir={runs}", *more])
 
 
 def changes_of(run: Path) -> list[dict[str, Any]]:

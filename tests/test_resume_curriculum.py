@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-import cli
 from data_modules import SourceShards
+from running.commands.train import train
+from running.config.compose import compose_config
 from tests.conftest import TINY
 from tests.run_files import (
     WITH_DIET,
@@ -22,7 +23,6 @@ from tests.run_files import (
     same_bits,
     saved_steps,
 )
-from train import train
 
 T, GLOBAL_BATCH = 32, 8
 SOURCES = ("readmes", "stdlib", "pydoc", "docstrings")
@@ -33,7 +33,7 @@ LATER = [f"{SETTLED}stdlib=2"]  # readmes 0.2, pydoc 0.3, docstrings 0.3; stdlib
 
 
 def config_of(data_dir: Path, runs: Path, *more: str) -> dict[str, Any]:
-    return cli.compose_config("train", [*RUN, f"data_dir={data_dir}", f"runs_dir={runs}", *more])
+    return compose_config("train", [*RUN, f"data_dir={data_dir}", f"runs_dir={runs}", *more])
 
 
 def changes_of(run: Path) -> list[dict[str, Any]]:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-import cli
-from running.config.compose import typed
+from running.config.command_line_quoting import quote_text_settings
+from running.config.compose import compose_config, typed
 from running.training.run_summary import busy_machine_remark, change_remarks
 
 Config = Callable[..., dict[str, Any]]
@@ -49,8 +49,8 @@ def test_of_what_was_changed_only_what_makes_the_run_is_spelled_out() -> None:
 )
 def test_what_is_printed_can_be_typed(path: str) -> None:
     """Into a shell, whose words come to a verb."""
-    command = cli.quote_text_settings(shlex.split(typed("run", path)))
-    assert cli.compose_config("report", command)["run"] == path
+    command = quote_text_settings(shlex.split(typed("run", path)))
+    assert compose_config("report", command)["run"] == path
 
 
 @pytest.mark.parametrize(

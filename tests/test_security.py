@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-import cli
 from running.config import allowed_targets
+from running.config.command_line import check_command_line
+from running.config.compose import CONF, compose_config, write_config
 from running.config.source_settings import open_corpus
 from running.training.builders import build_callbacks, build_optimizer
 from tests.conftest import ROOT
@@ -103,7 +104,7 @@ def test_nor_does_a_choice_of_a_group(file: str, content: str, arguments: list[s
     inline = "{_target_: os.mkdir, path: MARKER}"
     written(tmp_path / file, content.replace("EVIL", inline).replace("CONTENT", inline[1:-1].replace(", ", "\n")))
     with pytest.raises(ValueError, match=r"hydra|YAML") as refusal:
-        cli.check_command_line("train", ["--config-dir", str(tmp_path), *arguments])
+        check_command_line("train", ["--config-dir", str(tmp_path), *arguments])
     assert len(str(refusal.value).splitlines()) == 1
     assert not marker(tmp_path / file).exists()
 
@@ -116,26 +117,26 @@ def test_what_was_typed_may_not_be_called_either() -> None:
         "+hydra.launcher.evil._target_=os.mkdir",
     ):
         with pytest.raises(ValueError, match=r"may not be called: only Hydra's own launchers and sweepers may\."):
-            cli.check_command_line("train", [typed])
+            check_command_line("train", [typed])
 
 
 def test_a_pickle_of_hydra_is_not_read(tmp_path: Path) -> None:
     for flag in ("--experimental-rerun", "--experimental-rer"):
         with pytest.raises(ValueError, match="reads a pickle, which can run code"):
-            cli.check_command_line("train", [flag, str(tmp_path / "config.pickle")])
+            check_command_line("train", [flag, str(tmp_path / "config.pickle")])
 
 
 def test_folders_and_configs_of_ones_own_are_read(tmp_path: Path) -> None:
-    written(tmp_path / "experiment" / "mine.yaml", (cli.CONF / "experiment" / "local.yaml").read_text())
-    cli.check_command_line("train", ["--config-dir", str(tmp_path), "experiment=mine", "seed=2"])
-    cli.check_command_line("train", ["--config-dir", str(tmp_path), "-m", "experiment=mine,local"])
-    cli.write_config(tmp_path / "whole.yaml", cli.compose_config("train"))
+    written(tmp_path / "experiment" / "mine.yaml", (CONF / "experiment" / "local.yaml").read_text())
+    check_command_line("train", ["--config-dir", str(tmp_path), "experiment=mine", "seed=2"])
+    check_command_line("train", ["--config-dir", str(tmp_path), "-m", "experiment=mine,local"])
+    write_config(tmp_path / "whole.yaml", compose_config("train"))
     whole = ["--config-path", str(tmp_path), "--config-name", "whole"]
     of_lightning = ['hydra.run.dir="."', "hydra.job.name=train_ddp_process_1", "hydra.output_subdir=null"]
-    cli.check_command_line("train", [*whole, "seed=2", *of_lightning])
+    check_command_line("train", [*whole, "seed=2", *of_lightning])
     with pytest.raises(ValueError, match=r"there is no setting sed: did you mean seed\?"):
-        cli.check_command_line("train", [*whole, "+sed=2"])
-    cli.check_command_line("prepare", ["-m", "hydra/launcher=submitit_local", "part=0/2,1/2"])
+        check_command_line("train", [*whole, "+sed=2"])
+    check_command_line("prepare", ["-m", "hydra/launcher=submitit_local", "part=0/2,1/2"])
 
 
 @pytest.mark.parametrize(
@@ -215,7 +216,7 @@ def test_a_node_that_names_nothing_is_refused(node: Any) -> None:
 def test_interpolations_build_nothing() -> None:
     """Whatever resolvers make of a config is there before it is looked at."""
     made = "${oc.create:{_target_:os.mkdir,path:x}}"
-    config = cli.compose_config("train", [f"callbacks.samples='{made}'"])
+    config = compose_config("train", [f"callbacks.samples='{made}'"])
     assert config["callbacks"]["samples"] == {"_target_": "os.mkdir", "path": "x"}
     with pytest.raises(ValueError, match=r"_target_=os\.mkdir may not be called"):
         build_callbacks(config)

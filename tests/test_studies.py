@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-import cli
 from benchmarks.study_optimizer import where_it_is_reached
 from benchmarks.study_switch import BASE, LOSSES, REST, SWITCHES, Switched, table
 from data_modules import SampleOrder
 from mix_laws import design_mixes
 from mix_laws.simplex import random_mixes, weights_by_source
+from running.config.compose import CONF, compose_config
 from running.training.builders import build_curriculum
 
 SIZES = {
@@ -20,14 +20,14 @@ SIZES = {
 
 
 def order_of(experiment: str, curriculum: str) -> SampleOrder:
-    config = cli.compose_config("train", [f"experiment={experiment}", f"curriculum={curriculum}", "seed=1"])
+    config = compose_config("train", [f"experiment={experiment}", f"curriculum={curriculum}", "seed=1"])
     resolved = build_curriculum(config).resolve(steps=config["max_steps"], tokens_per_step=2048)
     return SampleOrder(resolved, sequences=SIZES, global_batch=config["global_batch"], seed=1)
 
 
 def axis(experiment: str) -> list[str]:
     """The curricula that an experiment sweeps over."""
-    text = (cli.CONF / "experiment" / f"{experiment}.yaml").read_text()
+    text = (CONF / "experiment" / f"{experiment}.yaml").read_text()
     return [word for word in text.replace(",", " ").split() if word.startswith(("study/", "study_mix/"))]
 
 
@@ -52,7 +52,7 @@ def test_the_mixes_are_those_that_the_plan_proposes_and_four_more() -> None:
     caps = np.ones(4)
     mixes = {f"mix_{n:02}": mix for n, mix in enumerate(design_mixes(20, caps))}
     mixes |= {f"held_out_{n}": mix for n, mix in enumerate(random_mixes(4, caps, floor=0.01, seed=1))}
-    assert sorted(path.stem for path in (cli.CONF / "curriculum" / "study_mix").iterdir()) == sorted(mixes)
+    assert sorted(path.stem for path in (CONF / "curriculum" / "study_mix").iterdir()) == sorted(mixes)
     swept = [*dict.fromkeys(axis("study_mix_law"))]
     assert swept == [f"study_mix/{name}" for name in mixes]
     for name, mix in mixes.items():

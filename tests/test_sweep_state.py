@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-import cli
 from callbacks.checkpoints import SAVED_STEPS_FILE
 from gpt_lightning.durable_files import exclusive_lock, is_locked, lock_owner
+from running.commands.train import train
+from running.config.compose import compose_config
 from running.sweeps.sweep_state import SweepState, is_finished, objective
 from tests.conftest import TINY
 from tests.run_files import untimed
-from train import train
 
 Change = Callable[[Path], Any]
 
@@ -25,7 +25,7 @@ Change = Callable[[Path], Any]
 def done(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A run that is done, and its config as it is typed."""
     runs = tmp_path_factory.mktemp("runs")
-    config = cli.compose_config("train", [*TINY, f"data_dir={tiny_data}", f"runs_dir={runs}", "name=run"])
+    config = compose_config("train", [*TINY, f"data_dir={tiny_data}", f"runs_dir={runs}", "name=run"])
     train(config)
     return runs / "run", config
 

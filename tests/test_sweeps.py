@@ -14,7 +14,7 @@ import psutil
 import pytest
 import yaml
 
-import cli
+from running.config.compose import read_config
 from tests.conftest import ROOT, TINY, start
 from tests.faults.bit_equality import assert_equal
 from tests.run_files import untimed
@@ -125,7 +125,7 @@ def test_a_search_that_is_killed_comes_to_the_same(tiny_data: Path, tmp_path: Pa
     completed: list[str] = []
     for row in rows:
         one, other = again / row["job"], folder / row["job"]
-        assert cli.read_config(one / "config.yaml")["callbacks"]["pruning"]["against"] == completed
+        assert read_config(one / "config.yaml")["callbacks"]["pruning"]["against"] == completed
         assert untimed(one / "metrics.jsonl") == untimed(other / "metrics.jsonl")
         if row["state"] == "done":
             assert_same_run(one, other)

@@ -14,14 +14,14 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import cli
 from data_modules import SourceShards
 from gpt_lightning import load_model
 from gpt_lightning.tokenizer import load_tokenizer
+from running.commands.train import train
+from running.config.compose import compose_config
 from tests.conftest import TINY, start
 from tests.run_files import final_checkpoint, final_weights, untimed
 from tests.training_starts import killed
-from train import train
 
 ROOT = Path(__file__).resolve().parent.parent
 Config = Callable[..., dict[str, Any]]
@@ -31,7 +31,7 @@ Config = Callable[..., dict[str, Any]]
 def finished(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nobody disturbed."""
     runs = tmp_path_factory.mktemp("runs")
-    train(cli.compose_config("train", [*TINY, f"data_dir={tiny_data}", f"runs_dir={runs}", "name=straight"]))
+    train(compose_config("train", [*TINY, f"data_dir={tiny_data}", f"runs_dir={runs}", "name=straight"]))
     return runs / "straight"
 
 
@@ -161,7 +161,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
 def test_two_ranks_train_as_one(tiny_overrides: list[str], tmp_path: Path) -> None:
     """The same global batch cut over two processes: the same losses and weights but for the order of additions."""
     options = [*tiny_overrides, "model.dropout=0", "trainer.precision=32-true"]
-    train(cli.compose_config("train", [*options, "name=one"]))
+    train(compose_config("train", [*options, "name=one"]))
     answer = start([*options, "name=two", "trainer.devices=2", "trainer.strategy=ddp"])
     assert answer.returncode == 0, answer.stderr
     one, two = (untimed(tmp_path / "runs" / name / "metrics.jsonl") for name in ("one", "two"))
@@ -182,7 +182,7 @@ def test_two_ranks_train_as_one(tiny_overrides: list[str], tmp_path: Path) -> No
 
 def test_a_done_run_says_so(finished: Path, tiny_overrides: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     before = (finished / "metrics.jsonl").read_bytes()
-    config = cli.compose_config("train", [*tiny_overrides, "name=straight", f"runs_dir={finished.parent}"])
+    config = compose_config("train", [*tiny_overrides, "name=straight", f"runs_dir={finished.parent}"])
     metrics = train(config)
     assert "is done: 12 steps, nothing to do" in capsys.readouterr().out
     assert metrics["val/perplexity/mean"] > 1
@@ -196,7 +196,7 @@ def test_other_data_is_not_mixed_in(finished: Path, tiny_overrides: list[str]) -
     environment["data"]["stdlib"]["fingerprint"] = "0" * 64
     path.write_text(json.dumps(environment))
     try:
-        config = cli.compose_config("train", [*tiny_overrides, "name=straight", f"runs_dir={finished.parent}"])
+        config = compose_config("train", [*tiny_overrides, "name=straight", f"runs_dir={finished.parent}"])
         with pytest.raises(ValueError, match="was begun with other tokens of source stdlib"):
             train(config)
     finally:

@@ -6,14 +6,13 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-import cli
+from running.commands.train import train
 from running.config.changed_settings import BEFORE
-from running.config.compose import flatten, read_config
+from running.config.compose import compose_config, flatten, read_config
 from running.sweeps.sweep_state import is_finished
 from running.training.builders import build_optimizer
 from tests.conftest import TINY
 from tests.run_files import as_if_killed, contents, final_checkpoint
-from train import train
 
 CONSTANT = ["curriculum=constant", "curriculum.mixes.base={stdlib:1}"]
 FIRST_VERSION = {
@@ -45,7 +44,7 @@ def of_an_old_version(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def config_of(data_dir: Path, runs: Path, *more: str) -> dict[str, Any]:
-    return cli.compose_config("train", [*TINY, "name=run", f"data_dir={data_dir}", f"runs_dir={runs}", *more])
+    return compose_config("train", [*TINY, "name=run", f"data_dir={data_dir}", f"runs_dir={runs}", *more])
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +61,7 @@ def test_every_setting_says_what_runs_without_it_did() -> None:
     """A setting that is new stands in `BEFORE`, with the value that changes nothing, unless it is null."""
     later = {
         key: value
-        for key, value in flatten(cli.compose_config("train"))
+        for key, value in flatten(compose_config("train"))
         if key not in FIRST_VERSION | {"jobs_at_once"} and not key.startswith(("curriculum.", "logger", "hardware"))
     }
     assert {key for key, value in later.items() if value is not None} == BEFORE.keys()

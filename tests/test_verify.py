@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-import cli
-import verify
+from running.commands import verify
+from running.commands.verify import ReplayEvidence
+from running.config.compose import compose_config
 from running.training.builders import build_curriculum
 from running.training.prepared_data import open_sources
 from tests.conftest import TINY
 from tests.run_files import saved_steps
-from verify import ReplayEvidence
 
 WORKERS, RANKS = "other workers", "other ranks, micro-batch and workers"
 FOLDERS = ("straight", "other_workers", "other_ranks_micro-batch_and_workers")
@@ -25,7 +25,7 @@ Read = Callable[[str], ReplayEvidence]
 
 def config_of(data_dir: Path, runs: Path, *more: str) -> dict[str, Any]:
     options = ["name=tiny", "verify.steps=4", "verify.workers=1", "trainer.accelerator=cpu"]
-    return cli.compose_config(
+    return compose_config(
         "verify", [*TINY, "model.dropout=0", *options, f"data_dir={data_dir}", f"runs_dir={runs}", *more]
     )
 

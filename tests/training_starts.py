@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import cli
+from running.config.compose import compose_config
 from tests.conftest import ROOT
 
 _TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
@@ -77,7 +77,7 @@ def on_ranks(module: str, n_ranks: int, folder: Path) -> None:
 def killed(overrides: Sequence[str], *, at: int) -> None:
     """A run that gets SIGKILL as it begins a micro-batch; 0 is the first of the whole run."""
     faults = [["send", {"signal_name": "SIGKILL", "micro_batch": at}]]
-    asked = json.dumps({"config": cli.compose_config("train", overrides), "faults": faults})
+    asked = json.dumps({"config": compose_config("train", overrides), "faults": faults})
     script = [sys.executable, "-m", "tests.faults.forked_training", asked]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(script, cwd=ROOT, check=False, capture_output=True, env=environment)

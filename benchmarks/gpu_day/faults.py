@@ -10,7 +10,7 @@ from benchmarks.gpu_day.small_runs import REHEARSED, SMALL, Overflow, config_of,
 from gpt_lightning.checkpoint import read_checkpoint
 from gpt_lightning.checkpoint_retention import newest_valid_checkpoint
 from gpt_lightning.lit_gpt import NonFiniteLossError
-from train import train
+from running.commands.train import train
 
 AT = 3  # the step that is disturbed, 0 is the first
 

@@ -10,10 +10,10 @@ from typing import Any
 import lightning as L
 import torch
 
-import cli
 from benchmarks.training import STDLIB_ALONE
 from gpt_lightning.lit_gpt import LitGPT
 from running.config import allowed_targets
+from running.config.compose import compose_config
 
 SMALL = [
     *("experiment=quickstart", "model=gpt2_124m", "tokenizer=gpt2", "data.verify=false", "data.val_sequences=8"),
@@ -46,7 +46,7 @@ def config_of(overrides: Sequence[str], *, probe: Mapping[str, Any] | None = Non
     """
     if "benchmarks" not in allowed_targets.CALLBACKS:
         allowed_targets.CALLBACKS = (*allowed_targets.CALLBACKS, "benchmarks")
-    config = cli.compose_config("train", list(overrides))
+    config = compose_config("train", list(overrides))
     config["curriculum"] = STDLIB_ALONE
     if probe:
         node = {key: value for key, value in probe.items() if key != "kind"}

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-import cli
 from analysis.compute_estimate import flops_per_token
 from benchmarks.training import litgpt_model, transformers_model
 from data_modules.sequence_reader import document_borders
@@ -18,6 +17,7 @@ from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.model.attention_mask import AttentionMask
 from gpt_lightning.model.attention_selection import choose_backend
 from gpt_lightning.model.loss_kernels import choose_loss_kernel
+from running.config.compose import compose_config
 from running.training.builders import build_optimizer, build_parameter_groups
 
 SHAPE = {"n_layers": 12, "d_model": 768, "n_heads": 12, "vocab_size": 50304, "max_seq_len": 1024, "batch": 32}
@@ -80,7 +80,7 @@ def _config(row: dict[str, Any], shape: dict[str, int]) -> dict[str, Any]:
     sizes = [f"model.{key}={value}" for key, value in shape.items() if key != "batch"]
     more = [f"model.{key}={row[key]}" for key in ("attention",) if key in row]
     chosen = [f"model={row.get('model', 'gpt2_124m')}", f"optimizer={row.get('optimizer', 'adamw')}"]
-    return cli.compose_config("train", [*chosen, *sizes, "tokenizer=gpt2", "model.dropout=0", *more])
+    return compose_config("train", [*chosen, *sizes, "tokenizer=gpt2", "model.dropout=0", *more])
 
 
 def _ours(row: dict[str, Any], shape: dict[str, int], ids: Tensor, device: str) -> Contestant:

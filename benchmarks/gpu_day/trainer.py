@@ -13,7 +13,7 @@ from analysis.memory_estimate import peak_memory_bytes
 from benchmarks.gpu_day.result_rows import Day, read_rows
 from benchmarks.gpu_day.small_runs import UNJUDGED, config_of, rehearse
 from benchmarks.gpu_day.speed_candidates import OURS, REHEARSED, SHAPE, model_config
-from train import train
+from running.commands.train import train
 
 WARM_UP, STEPS = 10, 30
 MEMORY = 0.05

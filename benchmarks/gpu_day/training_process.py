@@ -9,8 +9,8 @@ from benchmarks.gpu_day.json_subprocess import argument, give
 from benchmarks.gpu_day.small_runs import config_of, rehearse
 from callbacks.graceful_stop import RunStopped
 from gpt_lightning.sharding import ShardedStrategy
+from running.commands.train import train
 from running.training import run_training
-from train import train
 
 
 def main(given: dict[str, Any]) -> None:

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
-import cli
 from analysis.comparison import Comparison, find_runs, read_runs
 from analysis.comparison.run import RunState
 from analysis.comparison.samples_section import samples_section
 from analysis.run_reader import LoggedRun
-from report import report
+from running.commands.report import report
+from running.config.command_line import check_command_line
+from running.config.command_line_quoting import quote_text_settings
+from running.config.compose import compose_config
 from tests.example_sweep import HOSTILE
 
 
@@ -89,9 +91,9 @@ def test_a_folder_stands_for_the_runs_in_it(sweep: Path, alone: Path) -> None:
     ],
 )
 def test_patterns_are_typed_as_they_are(argument: str) -> None:
-    arguments = cli.quote_text_settings(argument.split())
-    cli.check_command_line("report", arguments)
-    runs = cli.compose_config("report", arguments)["runs"]
+    arguments = quote_text_settings(argument.split())
+    check_command_line("report", arguments)
+    runs = compose_config("report", arguments)["runs"]
     assert runs == (["runs/a", "runs/b"] if "[" in argument else argument.split()[0].removeprefix("runs="))
 
 

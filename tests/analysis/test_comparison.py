@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import yaml
 
-import cli
 from analysis.comparison import Comparison, find_runs, read_runs
 from analysis.comparison.loss_charts import MOST_SHOWN, loss_figure
 from analysis.comparison.run import Run, RunState
 from analysis.comparison.run_settings import setting_text
 from analysis.compute_estimate import flops_per_token
-from report import report
+from running.commands.report import report
+from running.config.compose import compose_config
 from tests.example_sweep import HOSTILE_NAME, RATES, copy_of, edit_environment
 
 
@@ -166,7 +166,7 @@ def test_hours_are_tokens_over_speed(alone: Path) -> None:
         before = row["step"]
         assert run.hours_at(np.array([float(row["step"])])) == pytest.approx([hours])
     assert run.hours_at(np.array([0.0])) == [0.0]
-    config = cli.compose_config("train", ["run_dir=x", "model.max_seq_len=32"])["model"]
+    config = compose_config("train", ["run_dir=x", "model.max_seq_len=32"])["model"]
     assert flops_per_token(config) != run.flops_per_token  # another model's
     model = {key.removeprefix("model."): value for key, value in run.settings.items() if key.startswith("model.")}
     assert run.flops_per_token == flops_per_token(model)

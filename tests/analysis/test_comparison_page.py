@@ -15,7 +15,7 @@ from analysis.comparison.run import Run
 from analysis.comparison.sortable_html_tables import sort_keys
 from analysis.comparison.verdict_text import noise_sentences
 from analysis.metrics_reader import LoggedMetrics
-from report import report
+from running.commands.report import report
 from tests.synthetic_runs import finished
 
 LOSSES = {0.01: (3.03, 3.01), 0.002: (3.0, 3.02), 0.001: (3.5, 3.52), 0.05: (math.nan, math.nan)}

@@ -8,7 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import cli
 from analysis.compute_estimate import (
     DEVICES,
     chinchilla_loss,
@@ -25,12 +24,13 @@ from gpt_lightning.model.attention_backends import ATTENTION_CHOICES
 from gpt_lightning.model.feed_forward import FEED_FORWARDS
 from gpt_lightning.model.norms import NORMS
 from gpt_lightning.model.positions import POSITIONS
+from running.config.compose import compose_config, group_choices
 
 SMALL = asdict(GPTConfig(vocab_size=64, max_seq_len=64, d_model=64, n_layers=2, n_heads=4, d_ff=256, eot_id=0))
 
 
 def shipped(model: str, tokenizer: str = "gpt2") -> dict[str, Any]:
-    config: dict[str, Any] = cli.compose_config("train", [f"model={model}", f"tokenizer={tokenizer}"])["model"]
+    config: dict[str, Any] = compose_config("train", [f"model={model}", f"tokenizer={tokenizer}"])["model"]
     return config
 
 
@@ -39,7 +39,7 @@ def shapes_of(model: dict[str, Any]) -> dict[str, tuple[int, ...]]:
         return {name: tuple(p.shape) for name, p in GPT(GPTConfig(**{"eot_id": 0} | model)).named_parameters()}
 
 
-@pytest.mark.parametrize("choice", cli.group_choices("model"))
+@pytest.mark.parametrize("choice", group_choices("model"))
 def test_parameters_of_every_shipped_model_are_exact(choice: str) -> None:
     model = shipped(choice)
     assert parameter_shapes(model) == shapes_of(model)

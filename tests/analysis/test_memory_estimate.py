@@ -10,7 +10,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import cli
 from analysis.compute_estimate import NUMBER_FORMATS
 from analysis.memory_estimate import (
     activation_bytes_per_token,
@@ -20,8 +19,9 @@ from analysis.memory_estimate import (
 from benchmarks.__main__ import TRAINING
 from benchmarks.tables import read_results
 from gpt_lightning.model import GPT, GPTConfig
+from running.commands.train import train
+from running.config.compose import group_choices
 from tests.analysis.test_compute_estimate import SMALL, shipped
-from train import train
 
 NULL_GPU = read_results("null_gpu")["rows"]
 MODERN = {"n_kv_heads": 2, "norm": "rmsnorm", "feed_forward": "relu2", "position": "rope", "qk_norm": True}
@@ -153,7 +153,7 @@ def test_memory_on_cuda_is_what_torch_allocated(row: dict[str, Any]) -> None:
 
 
 def test_every_shipped_model_was_counted() -> None:
-    models = cli.group_choices("model")
+    models = group_choices("model")
     assert {row["model"] for row in NULL_GPU if "bytes" in row} == set(models)
     assert {row["what"] for row in NULL_GPU if "graph breaks" in row["what"]} == {f"graph breaks, {m}" for m in models}
 

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-import cli
 from analysis.run_plots import draw_curves, draw_mix, draw_perplexity, line_style
 from analysis.run_reader import LoggedRun
 from analysis.series_downsampling import smooth
@@ -24,13 +23,15 @@ from callbacks import RunStopped
 from gpt_lightning.console import escape_control_characters
 from gpt_lightning.jsonl import read_rows
 from gpt_lightning.loggers.jsonl_file import JsonlFile
-from report import report
-from train import train
+from running.commands.report import report
+from running.commands.train import train
+from running.config.command_line_quoting import quote_text_settings
+from running.config.compose import compose_config
 
 
 def draw(run: Path, *more: str) -> None:
     """As `python report.py run=… …` does."""
-    report(cli.compose_config("report", cli.quote_text_settings([f"run={run}", *more])))
+    report(compose_config("report", quote_text_settings([f"run={run}", *more])))
 
 
 def test_a_run_becomes_pictures_and_a_summary(

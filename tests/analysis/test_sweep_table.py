@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-import cli
 from analysis.comparison import Comparison
 from analysis.comparison.run_settings import short_job_names
 from analysis.comparison.sweep_table import WIDTH, SweepRow, compare_jobs, sweep_rows, sweep_table, write_sweep_table
 from analysis.sweep_cost import estimate_sweep_cost, print_sweep_cost, sweep_problems
-from plan import plan
+from running.commands.plan import plan
+from running.config.compose import compose_config
 from tests.conftest import TINY, start_verb
 from tests.run_files import untimed
 from tests.synthetic_runs import finished
@@ -123,7 +123,7 @@ def test_jobs_have_short_names_that_differ() -> None:
 
 def test_a_sweep_costs_what_its_jobs_cost(tiny_data: Path, tmp_path: Path) -> None:
     def config(*more: str) -> dict[str, Any]:
-        return cli.compose_config("plan", [*TINY, f"data_dir={tiny_data}", f"runs_dir={tmp_path}", "name=run", *more])
+        return compose_config("plan", [*TINY, f"data_dir={tiny_data}", f"runs_dir={tmp_path}", "name=run", *more])
 
     plans = {f"max_steps={n}": plan(config(f"max_steps={n}"), silently=True) for n in (4, 12, 20)}
     sums = estimate_sweep_cost(plans)

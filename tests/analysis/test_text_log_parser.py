@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from analysis.text_logs.line_reader import MAX_LINE_BYTES
 from analysis.text_logs.log_parser import TextLog, read_logs
 from gpt_lightning.loggers.console_logger import escape_control_characters
-from train import train
+from running.commands.train import train
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

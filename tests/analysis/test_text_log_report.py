@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from analysis.series_downsampling import extremes, means
-from cli import compose_config
-from report import report
+from running.commands.report import report
+from running.config.compose import compose_config
 
 NAMES = [f"llm_training_{what}" for what in ("curves.png", "metrics.json", "samples.json")]
 LINE = "[2026-11-22 02:00:01] step {:6d} | loss {} (3.4701) | lr 5.79e-04 | 128,514 tokens/s, MFU 41.2% | 2 min left\n"

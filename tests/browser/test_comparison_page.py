@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from analysis.comparison import Comparison, write_comparison_page
-from report import report
+from running.commands.report import report
 from tests.browser.conftest import Visit
 from tests.example_sweep import HOSTILE, HOSTILE_NAME
 from tests.synthetic_runs import finished

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-import cli
 from analysis.run_reader import LoggedRun
-from report import report
+from running.commands.report import report
+from running.config.compose import compose_config
 from tests.browser.conftest import Visit
 
 
@@ -15,7 +15,7 @@ from tests.browser.conftest import Visit
 def run(browser: Browser, request: pytest.FixtureRequest) -> LoggedRun:
     """One of the sweep's, reported; only where there is a browser."""
     sweep: Path = request.getfixturevalue("sweep")
-    report(cli.compose_config("report", [f"run={sweep / 'a'}"]))
+    report(compose_config("report", [f"run={sweep / 'a'}"]))
     return LoggedRun(sweep / "a")
 
 

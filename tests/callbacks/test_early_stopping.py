@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-import cli
 from analysis.comparison import read_runs
 from callbacks import ENDED_EARLY
+from running.commands.train import train
+from running.config.compose import compose_config
 from running.sweeps.sweep_state import SweepState, is_finished
 from tests.conftest import TINY
 from tests.run_files import as_if_killed, assert_same_state, final_checkpoint, metrics
-from train import train
 
 # a loss that is never better by 9 does not improve after the first validation
 EARLY = [
@@ -24,7 +24,7 @@ EARLY += ["+callbacks.early.min_delta=9", "+callbacks.early.patience=2", "val_ev
 
 def config_of(data_dir: Path, runs: Path, *more: str) -> dict[str, Any]:
     overrides = [*TINY, "name=run", "callbacks.samples.every=100", f"data_dir={data_dir}", f"runs_dir={runs}"]
-    return cli.compose_config("train", [*overrides, *EARLY, *more])
+    return compose_config("train", [*overrides, *EARLY, *more])
 
 
 @pytest.fixture(scope="module")

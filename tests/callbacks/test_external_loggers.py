@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-import cli
 from gpt_lightning.jsonl import read_rows
+from running.commands.train import train
+from running.config.compose import compose_config
 from running.training.run_summary import hyperparameters
 from tests.conftest import start
 from tests.training_starts import killed
-from train import train
 
 Config = Callable[..., dict[str, Any]]
 OF_OTHERS = pytest.mark.filterwarnings("ignore")  # of packages that this one does not install
@@ -27,8 +27,8 @@ def killed_twice(tiny_overrides: list[str], *more: str) -> Path:
     overrides = [*tiny_overrides, "name=run", *more]
     for micro_batch in (9, 27):
         killed(overrides, at=micro_batch)
-    train(cli.compose_config("train", overrides))
-    return Path(cli.compose_config("train", overrides)["run_dir"])
+    train(compose_config("train", overrides))
+    return Path(compose_config("train", overrides)["run_dir"])
 
 
 def table_of(run: Path) -> list[dict[str, float]]:

@@ -20,7 +20,6 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams.backend_context import Context
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-import cli
 from analysis.run_reader import LoggedRun
 from analysis.text_logs.log_parser import read_logs
 from callbacks.samples import Samples
@@ -30,10 +29,11 @@ from gpt_lightning.loggers.console_logger import ConsoleLogger
 from gpt_lightning.loggers.jsonl_metrics import JsonlMetrics
 from gpt_lightning.loggers.tensorboard import TensorBoard
 from gpt_lightning.model import GPT
+from running.commands.train import train
+from running.config.compose import compose_config
 from running.training.run_summary import hyperparameters
 from tests.conftest import TINY
 from tests.training_starts import killed
-from train import train
 
 Config = Callable[..., dict[str, Any]]
 
@@ -46,7 +46,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Path:
     for micro_batch in (9, 27, 38):
         killed(overrides, at=micro_batch)
         time.sleep(1.1)  # TensorBoard reads event files in the order of the seconds in their names
-    train(cli.compose_config("train", overrides))
+    train(compose_config("train", overrides))
     return runs / "run"
 
 

@@ -10,9 +10,9 @@ import pytest
 from analysis.comparison import read_runs
 from analysis.comparison.run import RunState
 from callbacks import PRUNED, MedianPruning
+from running.commands.train import train
 from running.sweeps import sweep_state
 from tests.run_files import untimed
-from train import train
 
 Config = Callable[..., dict[str, Any]]
 

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-import cli
 from data_modules import SampleOrder, SourceShards
 from data_modules.batch import Batch
 from data_modules.mixed_data_module import MixedDataModule
+from running.commands.train import train
+from running.config.compose import compose_config
 from running.training.builders import build_curriculum, build_sample_order
 from running.training.resume import ResumePoint
 from tests.conftest import TINY
 from tests.run_files import as_if_killed, final_checkpoint, final_weights, metrics, same_bits
-from train import train
 
 T, GLOBAL_BATCH, STEPS, EVERY = 32, 8, 12, 3
 SOURCES = ("readmes", "stdlib", "pydoc", "docstrings")
@@ -24,7 +24,7 @@ KINDS = {"planned", "realised", "planned_loss_bearing", "realised_loss_bearing",
 
 
 def config_of(data_dir: Path, runs: Path, *more: str) -> dict[str, Any]:
-    return cli.compose_config("train", [*RUN, f"data_dir={data_dir}", f"runs_dir={runs}", *more])
+    return compose_config("train", [*RUN, f"data_dir={data_dir}", f"runs_dir={runs}", *more])
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from data_modules import training_batches
 from gpt_lightning import data_wait_profiler
 from gpt_lightning.jsonl import read_rows
 from gpt_lightning.lit_gpt import LitGPT
-from train import train
+from running.commands.train import train
 
 Config = Callable[..., dict[str, Any]]
 TOKENS = 2 * 8 * 32  # between two lines of the log: steps, sequences, tokens of each

@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 import torch
 
-import cli
 from analysis.comparison import Comparison, read_runs
 from gpt_lightning.checkpoint_retention import checkpoint_path
+from running.commands.train import train
+from running.config.compose import compose_config
 from running.sweeps.sweep_state import is_finished
 from running.training.builders import build_callbacks
 from running.training.run_summary import hyperparameters
 from tests.conftest import TINY
 from tests.run_files import as_if_killed, contents, final_checkpoint, identical, metrics, same_bits
 from tests.synthetic_runs import finished
-from train import train
 
 CONSTANT = ["curriculum=constant", "curriculum.mixes.base={readmes:0,stdlib:1}", "schedule=constant"]
 EMA = ["+callbacks.ema._target_=lightning.pytorch.callbacks.EMAWeightAveraging", "+callbacks.ema.decay=0.5"]
@@ -25,7 +25,7 @@ ENOUGH = ("state_dict", "current_model_state", "averaging_state", "optimizer_sta
 
 def config_of(data_dir: Path, runs: Path, *more: str, ema: bool = True) -> dict[str, Any]:
     overrides = [*TINY, "name=run", "callbacks.samples.every=100", f"data_dir={data_dir}", f"runs_dir={runs}"]
-    return cli.compose_config("train", [*overrides, *CONSTANT, *(EMA if ema else []), *more])
+    return compose_config("train", [*overrides, *CONSTANT, *(EMA if ema else []), *more])
 
 
 @pytest.fixture(scope="module")

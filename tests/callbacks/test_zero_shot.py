@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-import cli
-import evaluate as verb
 from gpt_lightning.jsonl import read_rows
+from running.commands import evaluate as verb
+from running.commands.train import train
+from running.config.compose import compose_config, read_choice
 from tests.conftest import TINY, start
 from tests.training_starts import killed
-from train import train
 
 NAME = "zero_shot/piqa_harness_10_every_4"
 
@@ -36,7 +36,7 @@ def config(tiny_config: Callable[..., dict[str, Any]], records: Path) -> dict[st
         "questions": 10,
         "path": str(records),
     }
-    config["callbacks"]["piqa"] = watcher | {"task": cli.read_choice("task", "piqa")}
+    config["callbacks"]["piqa"] = watcher | {"task": read_choice("task", "piqa")}
     return config
 
 
@@ -49,7 +49,7 @@ def test_it_is_what_evaluate_says_of_that_step(
     for step in (4, 12):
         checkpoint = tmp_path / "runs" / "run" / "checkpoints" / f"step_{step:08}.pt"
         overrides = [f"checkpoint={checkpoint}", "tasks=[piqa]", f"path={records}", "limit=10"]
-        report = verb.evaluate(cli.compose_config("evaluate", overrides))
+        report = verb.evaluate(compose_config("evaluate", overrides))
         for figure in report["results"]:
             assert rows[step][f"{NAME}/{figure['metric']}"] == pytest.approx(figure["value"], rel=1e-5)
     assert "piqa (harness): acc 0." in capsys.readouterr().out
@@ -60,7 +60,7 @@ def test_two_ranks_say_what_one_says_also_after_a_kill(records: Path, tiny_data:
     same = [*TINY, f"data_dir={tiny_data}", "name=run", "model.max_seq_len=64"]
     same += ["+task@callbacks.piqa.task=piqa", f"+callbacks.piqa={asked}"]
     same += ["trainer.precision=32-true", "trainer.accelerator=cpu", "model.dropout=0"]
-    train(cli.compose_config("train", [*same, f"runs_dir={tmp_path / 'one'}"]))
+    train(compose_config("train", [*same, f"runs_dir={tmp_path / 'one'}"]))
     killed(
         [*same, f"runs_dir={tmp_path / 'ddp'}"], at=22
     )  # in step 6: after the first examination, and the checkpoint of its step

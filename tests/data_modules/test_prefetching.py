@@ -17,9 +17,9 @@ from data_modules import prefetching
 from data_modules.mixed_data_module import MixedDataModule
 from data_modules.prefetching import ReaderLostError
 from gpt_lightning.lit_gpt import LitGPT
+from running.commands.train import train
 from tests.conftest import ROOT
 from tests.data_modules.test_mixed_data_module import make_module, training_batches
-from train import train
 
 Config = Callable[..., dict[str, Any]]
 READ_AND_DIE = """

@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 import cli
-import train
+from running.commands import train
 from tests.faults import fault_injection
 
 if __name__ == "__main__":

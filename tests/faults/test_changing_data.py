@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-import cli
 from data_modules.shard_integrity import DataChangedError
 from gpt_lightning.lit_gpt import LitGPT
+from running.commands.train import train
+from running.config.compose import compose_config
 from tests.conftest import TINY
 from tests.faults.bit_equality import assert_equal
 from tests.faults.disturbed_runs import Run
 from tests.run_files import as_if_killed, saved_steps
-from train import train
 
 Runs = Callable[..., Run]
 Config = Callable[..., dict[str, Any]]
@@ -53,7 +53,7 @@ def data(tiny_data: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def config(data: Path, tmp_path: Path) -> Config:
     settings = [*TINY, f"data_dir={data}", f"runs_dir={tmp_path / 'runs'}", "name=run", "data.verify=false"]
-    return lambda *more: cli.compose_config("train", [*settings, *more])
+    return lambda *more: compose_config("train", [*settings, *more])
 
 
 def change_at(monkeypatch: pytest.MonkeyPatch, micro_batch: int, change: Callable[[Path], object], path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-import cli
+from running.config.compose import compose_config
 from tests import fork_client
 from tests.conftest import ROOT
 
@@ -85,7 +85,7 @@ def composed(overrides: Sequence[str]) -> dict[str, Any]:
 
 @cache
 def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
-    return cli.compose_config("train", overrides)
+    return compose_config("train", overrides)
 
 
 def marked(mark: str) -> list[str]:

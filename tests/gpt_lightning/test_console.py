@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from gpt_lightning.console import Console, open_fault_tolerant_stream, say
+from running.commands.train import train
 from running.sweeps.multirun import Multirun
 from tests.conftest import ROOT
-from train import train
 
 GUARDED = """
 import sys

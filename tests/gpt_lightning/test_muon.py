@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import cli
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.optim import MuonAdamW, apply_multipliers, muon, parameter_groups
+from running.config.compose import compose_config, group_choices
 from tests.gpt_lightning.tiny_models import FAMILIES, build, sequences
 
 LR, DECAY, STEPS = 3e-3, 0.1, 6
@@ -151,9 +151,9 @@ def test_each_stacked_matrix_gets_an_orthogonal_update(choices: dict[str, Any]) 
 
 
 @pytest.mark.parametrize("options", [{}, {"muon": True}, {"base_width": 64}, {"muon": True, "base_width": 64}], ids=str)
-@pytest.mark.parametrize("name", cli.group_choices("model"))
+@pytest.mark.parametrize("name", group_choices("model"))
 def test_the_groups_of_every_model_hold_each_parameter_once(name: str, options: dict[str, Any]) -> None:
-    config = cli.compose_config("train", [f"model={name}", "model.n_layers=2", "tokenizer=gpt2"])
+    config = compose_config("train", [f"model={name}", "model.n_layers=2", "tokenizer=gpt2"])
     with torch.device("meta"):
         model = GPT(GPTConfig(**config["model"], eot_id=0))
     groups = parameter_groups(model, **options)

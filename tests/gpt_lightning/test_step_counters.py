@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from gpt_lightning.optim import place_step_counters
+from running.commands.train import train
 from running.training.builders import build_optimizer
 from tests.run_files import as_if_killed, final_checkpoint, final_weights
-from train import train
 
 
 @pytest.mark.parametrize(("fused", "device"), [(True, "meta"), (False, "cpu")])

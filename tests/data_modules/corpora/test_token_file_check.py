@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-import cli
 from data_modules.shard_integrity import find_damage
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
-from prepare import prepare
+from running.commands.prepare import prepare
+from running.config.compose import compose_config
 from tests.data_modules.corpora.foreign_shard_files import IDS, adopt, llmc, write
 
 
@@ -186,7 +186,7 @@ def test_prepare_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     )
     (path / "t.bin").rename(path / "test.bin")
     overrides = ["source=local", "tokenizer=gpt2", f"data_dir={tmp_path}", f"path={path}", "format=nanogpt"]
-    prepare(cli.compose_config("prepare", overrides))
+    prepare(compose_config("prepare", overrides))
     printed = capsys.readouterr().out
     assert "local: test.bin is left out, as neither train nor val by name\n" in printed
     assert "local: no document ends: the end-of-text id 50256 of tokenizer gpt2 never occurs" in printed

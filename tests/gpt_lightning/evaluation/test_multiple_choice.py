@@ -10,7 +10,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli import read_choice
 from gpt_lightning.evaluation import (
     Question,
     RequestTooLongError,
@@ -24,6 +23,7 @@ from gpt_lightning.evaluation.question_template import BadQuestionError, Missing
 from gpt_lightning.evaluation.scored_tasks import question_task, read_questions, sample_evenly
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
+from running.config.compose import read_choice
 
 
 def template(task: str) -> QuestionTemplate:

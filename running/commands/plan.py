@@ -1,0 +1,293 @@
+"""plan.py: what a run would draw, cost and reach, before it costs anything; plan.png and plan.json."""
+
+import json
+import math
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from analysis import compute_estimate
+from analysis.number_formatting import format_bytes, format_count, format_duration
+from analysis.plan_plot import draw_plan
+from data_modules import Curriculum, SampleOrder
+from data_modules.curriculum_repair import smallest_change
+from data_modules.sample_order import SourceExhaustedError
+from data_modules.source_plan import SourcePlan, plan_sources
+from gpt_lightning.checkpoint_retention import checkpoint_step, list_checkpoints
+from gpt_lightning.console import Console, escape_control_characters, say
+from gpt_lightning.model import GPTConfig
+from running.config.compose import read_config
+from running.sweeps.mix_design import propose_mixes
+from running.sweeps.multirun import Multirun
+from running.training.builders import (
+    accumulation_steps,
+    build_callbacks,
+    build_curriculum,
+    build_sample_order,
+    build_schedule,
+)
+from running.training.cost_estimate import estimate_costs
+from running.training.prepared_data import SourceSize, source_sizes
+from running.training.resume import ResumePoint, find_resume_point
+from running.training.run_directory import RunDirectory
+
+_POINTS = 200  # of the curves
+_WIDTH = 110  # characters, of tables that go into a file
+
+
+def plan(config: Mapping[str, Any], *, silently: bool = False) -> dict[str, Any]:
+    """Compose what train.py would, print what it means, and draw it; no model is built and no data is read but its sizes.
+
+    Args:
+        config: of train.py, and `plan`.
+        silently: print, draw and write nothing; problems are returned with the rest.
+
+    Raises:
+        ValueError: the run cannot be, as train.py would say; or the plan exceeds a limit, a source or the disk, after all of it
+            is printed, with the smallest change that mends it.
+    """
+    settings, n_mixes = config["plan"], config["mix_design"]
+    config = {key: value for key, value in config.items() if key not in ("plan", "mix_design")}
+    if n_mixes is not None:
+        return propose_mixes(config, n_mixes)
+    run = RunDirectory(Path(config["run_dir"]))
+    config = _as_begun(config, run.path)
+    curriculum, schedule = build_curriculum(config), build_schedule(config)
+    accumulation_steps(config)
+    _refuse_what_cannot_be(config)
+    beginning, sizes, refused = _beginning(run.path, config, curriculum, may_be_another=not silently)
+    sequences = {name: size.sequences for name, size in sizes.items()}
+
+    def order_by(changed: Curriculum) -> SampleOrder:
+        return build_sample_order(config, changed, sequences, beginning)
+
+    problems = []
+    try:
+        order = order_by(curriculum)
+    except SourceExhaustedError as error:
+        order = order_by(replace(curriculum, on_exhausted="repeat"))
+        change = " ".join(smallest_change(config["curriculum"], error, order_by)) or "curriculum.on_exhausted=repeat"
+        problems.append(f"{error.fact}. The smallest change: {change}.")
+    sources = plan_sources(order, {name: size.loss_bearing for name, size in sizes.items()})
+    costs = estimate_costs(config, settings, order, beginning)
+    problems += _disk_problems(config, run.path, costs)
+    expected = [name for name, size in sizes.items() if size.is_expected]
+    content = {
+        "name": config["name"],
+        "steps": order.steps,
+        "tokens_per_step": config["global_batch"] * config["model"]["max_seq_len"],
+        "sources": {name: asdict(source) for name, source in sources.items()},
+        "not_prepared": expected,
+        **costs,
+        "problems": problems,
+    }
+    if silently:
+        return content
+    _print(config, settings, sources, costs, expected)
+    if refused:
+        say(f"\n{run.path} is done, and this is the plan of another run, which needs name=…: {refused}")
+    else:
+        run.path.mkdir(parents=True, exist_ok=True)
+        _draw(run.path / "plan.png", config, order, schedule, beginning.step)
+        (run.path / "plan.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        say(f"\n{run.path / 'plan.png'}, {run.path / 'plan.json'}")
+    if problems:
+        raise ValueError("the plan does not hold: " + " ".join(problems))
+    return content
+
+
+def plan_silently(config: Mapping[str, Any]) -> dict[str, Any]:
+    """`plan` of a job of a sweep."""
+    return plan(config, silently=True)
+
+
+def _beginning(
+    run: Path, config: Mapping[str, Any], curriculum: Curriculum, *, may_be_another: bool
+) -> tuple[ResumePoint, dict[str, SourceSize], str | None]:
+    """Where the run would begin, how much there is of each source, and, for a run that is done and cannot go on with these
+    settings, why; then the beginning is that of a new run."""
+    anew = ResumePoint(None, 0, None, False)
+    if not (may_be_another and _is_done(run)):
+        beginning = find_resume_point(run, config)
+        return beginning, source_sizes(config, curriculum, _sources(beginning, curriculum)), None
+    try:
+        beginning = find_resume_point(run, config)
+        sizes = source_sizes(config, curriculum, _sources(beginning, curriculum))
+        with suppress(SourceExhaustedError):
+            build_sample_order(config, curriculum, {name: size.sequences for name, size in sizes.items()}, beginning)
+    except ValueError as error:
+        return anew, source_sizes(config, curriculum, curriculum.sources), str(error)
+    return beginning, sizes, None
+
+
+def _sources(beginning: ResumePoint, curriculum: Curriculum) -> list[str]:
+    return list(dict.fromkeys((*beginning.sources, *curriculum.sources)))
+
+
+def _is_done(run: Path) -> bool:
+    """Whether a run lies there that has made all of its own steps."""
+    own, config = list_checkpoints(run / "checkpoints"), run / "config.yaml"
+    return bool(own) and config.is_file() and checkpoint_step(own[0]) == read_config(config).get("max_steps")
+
+
+def _as_begun(config: Mapping[str, Any], run: Path) -> Mapping[str, Any]:
+    """A run that is begun goes on in the precision that `auto` was where it began."""
+    if config["trainer"]["precision"] != "auto" or not (run / "config.yaml").is_file():
+        return config
+    begun = read_config(run / "config.yaml")
+    return {**config, "trainer": {**config["trainer"], "precision": begun["trainer"]["precision"]}}
+
+
+def _refuse_what_cannot_be(config: Mapping[str, Any]) -> None:
+    try:
+        GPTConfig(**config["model"], eot_id=0)
+    except TypeError as error:  # a key that it does not know
+        raise ValueError(f"model: {error}.") from error
+    build_callbacks(config)
+
+
+def _disk_problems(config: Mapping[str, Any], run: Path, costs: Mapping[str, Any]) -> list[str]:
+    """While a checkpoint is written, there is one more than are kept; the best and the permanent ones come on top."""
+    exists = next(folder for folder in (run, *run.resolve().parents) if folder.is_dir())
+    ours = sum(path.stat().st_size for path in (run / "checkpoints").glob("step_*.pt"))
+    free, needed = shutil.disk_usage(exists).free + ours, costs["disk_bytes"]
+    if free >= needed:
+        return []
+    most = needed // costs["checkpoint_bytes"]
+    fits = config["callbacks"]["checkpoints"]["keep"] + free // costs["checkpoint_bytes"] - most
+    fewer = f"callbacks.checkpoints.keep={fits}, or " if fits >= 1 else ""
+    return [
+        f"{run} needs {format_bytes(needed)} for {most} checkpoints and {format_bytes(free)} are free. "
+        f"The smallest change: {fewer}{format_bytes(needed - free)} more, or runs_dir=… on another disk."
+    ]
+
+
+def _print(
+    config: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    sources: Mapping[str, SourcePlan],
+    costs: Mapping[str, Any],
+    expected: list[str],
+) -> None:
+    console = Console(soft_wrap=True)
+    if not console.is_terminal:
+        console.width = _WIDTH
+    max_seq_len = config["model"]["max_seq_len"]
+    if costs["from_step"]:
+        console.print(f"going on after step {costs['from_step']:,}: FLOPs and hours are those of what is left")
+    console.print(
+        f"{config['name']}: {config['max_steps']:,} steps of {config['global_batch'] * max_seq_len:,} tokens "
+        f"({config['global_batch']} sequences of {max_seq_len:,}), {format_count(costs['tokens'])} in all\n"
+    )
+    table = Table("source", *_HEAD, box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+        column.no_wrap = True
+    for name, source in sources.items():
+        table.add_row(
+            name + " *" * (name in expected),
+            format_count(source.sequences * max_seq_len),
+            format_count(source.unique_sequences * max_seq_len),
+            f"{source.epochs:.2f}" + (f" of {source.max_epochs:g}" if source.max_epochs else ""),
+            "" if source.repeats_after is None else f"{source.repeats_after:,}",
+            "" if source.limit_reached_after is None else f"{source.limit_reached_after:,}",
+            f"{source.loss_bearing:.2%}",
+            f"{source.loss_bearing_last_tenth:.2%}",
+        )
+    console.print(table)
+    if expected:
+        console.print("* not prepared yet: its size is what is expected of it")
+    if beyond := [name for name, source in sources.items() if source.max_epochs and source.epochs > source.max_epochs]:
+        console.print(f"beyond its limit, as with on_exhausted=repeat: {', '.join(beyond)}")
+    console.print()
+    tenths = Table("% of the sequences in tenth", *map(str, range(1, 11)), box=None, pad_edge=False)
+    for name, source in sources.items():
+        tenths.add_row(name, *(f"{share:.1%}".rstrip("%") for share in source.tenths))
+    for column in tenths.columns[1:]:
+        column.justify = "right"
+    console.print(tenths)
+    console.print()
+    for name, text in _lines(config, settings, costs):
+        console.print(f"{name:14}{text}")
+
+
+def _lines(
+    config: Mapping[str, Any], settings: Mapping[str, Any], costs: Mapping[str, Any]
+) -> Iterator[tuple[str, str]]:
+    if (ado := build_curriculum(config).ado) and not ado.record:
+        first = ado.next_update(0, steps=config["max_steps"])
+        yield (
+            "weights",
+            f"follow the losses from step {first:,} on, every {ado.every:,} steps: this is the plan of the mix before"
+            if first < config["max_steps"]
+            else "would follow the losses, and no update falls into this run: curriculum.ado.every and warmup say when",
+        )
+    loss, memory, there = costs["loss"], costs["peak_memory_bytes"], costs["device_memory_bytes"]
+    best = compute_estimate.CHINCHILLA_TOKENS_PER_PARAMETER
+    yield (
+        "parameters",
+        f"{costs['parameters']:,}; {costs['tokens_per_parameter']:.1f} tokens for each (Chinchilla: {best})",
+    )
+    expected = f"{loss['loss']:.2f} nats a token expected, {loss['low']:.2f} to {loss['high']:.2f}"
+    sensible = loss["loss"] < math.log(config["model"]["vocab_size"])
+    yield "loss", "; ".join([expected if sensible else "no forecast", *filter(None, [loss["note"]])])
+    preset = config.get("hardware", {})
+    own = {key: preset.get(key) for key in ("device", "mfu")} == {key: settings[key] for key in ("device", "mfu")}
+    origin = f" ({preset['mfu_from']})" if own else ""
+    where = f"on {costs['devices']} {settings['device']} at {settings['mfu']:.0%} MFU{origin} in {costs['precision']}"
+    time = (
+        "no hours, as a CPU's peak is not known"
+        if costs["hours"] is None
+        else f"{format_duration(costs['hours'])} {where}"
+    )
+    yield "compute", f"{costs['flops']:.3g} FLOPs: {time}"
+    if costs["price"] is not None:
+        yield "price", f"{costs['price']:,.2f} at {settings['price_per_hour']:g} an hour for each device"
+    fits = "" if memory < there else "; that does not fit: take a smaller micro_batch"
+    yield (
+        "memory",
+        f"about {format_bytes(memory)} of {format_bytes(there)} at micro-batch {config['micro_batch']}{fits}",
+    )
+    most = f"{format_bytes(costs['disk_bytes'])} at most at one time"
+    yield "disk", f"{costs['checkpoints']:,} checkpoints of {format_bytes(costs['checkpoint_bytes'])}, {most}"
+
+
+_HEAD = ("tokens", "unique", "epochs", "all seen at", "limit at", "of the loss", "in the last tenth")
+
+
+def _draw(
+    path: Path, config: Mapping[str, Any], order: SampleOrder, schedule: Callable[[int], float], from_step: int
+) -> None:
+    steps = np.unique(np.linspace(0, order.steps, min(_POINTS, order.steps) + 1).round().astype(np.int64))
+    begins, ends = steps[:-1].tolist(), steps[1:].tolist()
+    drawn = np.array([list(order.due_between(begin, end).values()) for begin, end in zip(begins, ends, strict=True)])
+    shares = drawn / drawn.sum(axis=1, keepdims=True)  # (intervals, sources)
+    passes = order.drawn_before(steps) / np.array(list(order.sequences.values()))
+    rates = [config["optimizer"]["lr"] * schedule(min(step, order.steps - 1)) for step in steps.tolist()]
+    tokens = order.steps * order.global_batch * config["model"]["max_seq_len"]
+    draw_plan(
+        path,
+        title=f"Plan of {config['name']}: {format_count(tokens)} tokens",
+        steps=steps,
+        shares=dict(zip(order.sources, np.concatenate([shares, shares[-1:]]).T, strict=True)),
+        epochs=dict(zip(order.sources, passes.T, strict=True)),
+        max_epochs=order.curriculum.curriculum.limits,
+        learning_rates=np.array(rates),
+        from_step=from_step,
+    )
+
+
+def price(sweep: Multirun) -> None:
+    """What a whole sweep would cost; exit if some of it cannot be."""
+    from analysis.sweep_cost import print_sweep_cost, sweep_problems  # which takes seconds
+
+    print_sweep_cost(sweep.answers)
+    if problems := sweep_problems(sweep.answers, free=shutil.disk_usage(".").free):
+        sys.exit(escape_control_characters("\n  ".join(["error: the plan does not hold:", *problems])))

@@ -1,0 +1,286 @@
+"""prepare.py: documents to shards, once; what is complete is left alone."""
+
+import json
+import math
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.table import Table
+from rich.text import Text
+
+from analysis.document_length_plot import draw_document_lengths
+from data_modules import SourceShards
+from data_modules.corpora import Corpus
+from data_modules.preparation import PartSelection, adopt_shards, show_progress
+from data_modules.shard_files import read_source_json
+from data_modules.shard_integrity import damage_message, find_damage
+from data_modules.source_inspection import (
+    describe_source,
+    document_lengths,
+    random_sequences,
+    source_summary,
+    token_texts,
+)
+from data_modules.tokenizer_training import bytes_per_token, training_texts
+from gpt_lightning.console import Console, say
+from gpt_lightning.tokenizer import Tokenizer, load_tokenizer, train_bpe
+from running.config.compose import path_of, read_choice
+from running.config.source_settings import (
+    build_preparation_settings,
+    build_sources,
+    is_commit_hash,
+    open_corpus,
+    path_corpus,
+    training_sources,
+)
+
+_FEW_TOKENS = 5_000
+_REPORT_MB = 5.0  # of each source's validation documents, for the report on a new tokenizer
+
+
+class _Job(NamedTuple):
+    """One source to be seen to."""
+
+    config: Mapping[str, Any]
+    key: str  # of its config
+    name: str
+    source: Mapping[str, Any]  # its config
+    tokenizer: Tokenizer
+    folder: Path
+    console: Console
+
+
+def prepare(config: Mapping[str, Any]) -> None:
+    """Do what `mode` says with each source of the config, training the tokenizer first if it is one of ours.
+
+    Raises:
+        ValueError: a source or the tokenizer cannot be made; sources that were complete before stay as they are.
+    """
+    try:
+        _do(config)
+    except KeyboardInterrupt:
+        say("interrupted: the same command continues where this one stopped.", error=True)
+        sys.exit(130)
+
+
+def _do(config: Mapping[str, Any]) -> None:
+    modes = {"prepare": _prepare, "join": _join, "inspect": _inspect, "verify": _verify}
+    if config["mode"] not in modes:
+        raise ValueError(f"mode={config['mode']}: there is no such mode; there are {', '.join(modes)}.")
+    sources = build_sources(config)
+    config = {**config, "sources": sources}
+    console = Console(soft_wrap=True)
+    tokenizer = _tokenizer(config, console)
+    for key, source in sources.items():
+        name = config["name"] or key
+        folder = Path(config["data_dir"]) / tokenizer.name / name
+        modes[config["mode"]](_Job(config, key, name, source, tokenizer, folder, console))
+
+
+def _prepare(job: _Job) -> None:
+    config, name, folder = job.config, job.name, job.folder
+    if (folder / "source.json").is_file():
+        information = read_source_json(folder)
+        _refuse_another(job, information)
+        # a join that was stopped may have left its parts behind
+        shutil.rmtree(folder.with_name(f".{name}.unfinished"), ignore_errors=True)
+        job.console.print(f"{name}: already in {folder}, {source_summary(information)}")
+        return
+    if config["format"] is not None:
+        _refuse_more_than_format(config)
+        information = adopt_shards(
+            path_of(job.source, "path"),
+            format=config["format"],
+            name=name,
+            tokenizer=job.tokenizer,
+            folder=folder,
+            licence=job.source["licence"],
+            val_fraction=job.source["val_fraction"],
+        )
+        job.console.print(f"{name}: {folder}/source.json reads them where they lie, {source_summary(information)}")
+        for remark in information["remarks"]:
+            job.console.print(f"{name}: {remark}")
+        _say_little_validation(job, information)
+        return
+    number, of = _part(config["part"])
+    parts = _parts(job, of)
+    workers = config["workers"] or (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    with show_progress(name, job.console) as progress:
+        if config["part"] is not None:
+            parts.prepare(number, workers=workers, progress=progress)
+            job.console.print(f"{name}: part {number}/{of} is prepared; mode=join makes a source of all {of}")
+            return
+        information = parts.prepare_all(workers=workers, progress=progress)
+    job.console.print(f"{name}: prepared in {folder}, {source_summary(information)}")
+    _say_little_validation(job, information)
+
+
+def _join(job: _Job) -> None:
+    begun = {folder.name.rpartition("_")[2] for folder in job.folder.parent.glob(f".{job.name}.unfinished/*_of_*")}
+    if len(begun) != 1:
+        raise ValueError(
+            f"{job.name}: there are {'parts of ' + ' and of '.join(sorted(begun)) if begun else 'no parts'} to be joined: "
+            "prepare part=0/n to part=n-1/n, of one n, and delete what is left of others."
+        )
+    information = _parts(job, int(begun.pop())).join()
+    job.console.print(f"{job.name}: joined in {job.folder}, {source_summary(information)}")
+    _say_little_validation(job, information)
+
+
+def _say_little_validation(job: _Job, information: Mapping[str, Any]) -> None:
+    """Where a loss on the validation split would say little, and which setting gives more."""
+    train, val = information["splits"]["train"], information["splits"]["val"]
+    tokens, documents = val["tokens"], val["documents"]
+    if tokens >= _FEW_TOKENS and documents > 1:
+        return
+    share = max(1.5 * _FEW_TOKENS / (train["tokens"] + tokens), 2 * job.source["val_fraction"])
+    setting = f"sources.{job.key}.val_fraction={min(0.5, math.ceil(100 * share) / 100):g}"
+    is_text = job.config["format"] is None and "text" in job.source.get("fields", {})  # tail cuts texts
+    either = f" or sources.{job.key}.split=tail, for a few long texts," if is_text else ""
+    job.console.print(
+        f"{job.name}: {tokens:,} tokens of {documents:,} document{'s' * (documents != 1)} are little to validate with: delete "
+        f"{job.folder} and prepare it again with {setting},{either} or with more text"
+    )
+
+
+def _verify(job: _Job) -> None:
+    if found := find_damage(job.folder, read_source_json(job.folder), with_sha256=True):
+        raise ValueError(f"{damage_message(job.folder, found)}.")
+    job.console.print(f"{job.name}: every shard in {job.folder} is what it was when it was made")
+
+
+def _inspect(job: _Job) -> None:
+    """Counts, a histogram, and random sequences with what bears no loss between marks."""
+    max_seq_len, n_sequences = job.config["inspect"]["max_seq_len"], job.config["inspect"]["sequences"]
+    source = SourceShards(job.folder)
+    picture = job.folder / "document_lengths.png"
+    draw_document_lengths(document_lengths(source.train), picture, name=job.name, max_seq_len=max_seq_len)
+    print_ = job.console.print
+    print_(f"{job.name}: {source_summary(source.information)}")
+    for what, said in describe_source(source, max_seq_len).items():
+        print_(f"  {what:<10} {said}")
+    print_(f"  picture    {picture}")
+    for start, stop in random_sequences(source.train, max_seq_len, n_sequences, seed=0):
+        print_(Text(f"\ntokens {start:,} to {stop:,}; ⟦what bears no loss⟧", style="bold"))
+        for text, bears_loss in token_texts(source.train, start, stop, job.tokenizer):
+            print_(Text(text) if bears_loss else Text(f"⟦{text}⟧", style="dim"), end="")
+        print_()
+
+
+def _parts(job: _Job, of: int) -> PartSelection:
+    begun_in = job.folder.with_name(f".{job.name}.unfinished")
+    corpus, source = open_corpus(job.config, job.key, job.source, begun_in=begun_in)
+    return PartSelection(
+        corpus,
+        name=job.name,
+        tokenizer=job.tokenizer,
+        folder=job.folder,
+        licence=source["licence"],
+        recipe=build_preparation_settings(job.config, source),
+        of=of,
+        group_mb=job.config["group_mb"],
+    )
+
+
+def _part(part: str | None) -> tuple[int, int]:
+    """(number, of how many) that part= says."""
+    if part is None:
+        return 0, 1
+    number, slash, of = str(part).partition("/")
+    if not (slash and number.isdigit() and of.isdigit() and int(number) < int(of)):
+        raise ValueError(f"part={part}: it must be k/n, the k-th of n parts, counted from 0.")
+    return int(number), int(of)
+
+
+def _tokenizer(config: Mapping[str, Any], console: Console) -> Tokenizer:
+    """The tokenizer of the config; one of ours is trained first if it is not there yet."""
+    name, vocab_size = config["tokenizer"]["name"], config["tokenizer"]["model_vocab_size"]
+    if "train_on" not in config["tokenizer"]:
+        return load_tokenizer(name)
+    path = Path(config["data_dir"]) / name / "tokenizer.json"
+    if not path.is_file():
+        if config["mode"] != "prepare":
+            raise ValueError(f"{path} is not there: mode=prepare trains the tokenizer first.")
+        console.print(f"{name}: training {vocab_size:,} ids on {', '.join(config['tokenizer']['train_on'])}")
+        tokenizer: Tokenizer = train_bpe(_training_texts(config), vocab_size=vocab_size, path=path)
+        console.print(f"{name}: trained, {path}")
+        _report_fit(config, tokenizer, path.with_name("tokenizer_report.json"), console)
+    tokenizer = load_tokenizer(path)
+    if tokenizer.vocab_size != vocab_size:
+        raise ValueError(
+            f"{path} has {tokenizer.vocab_size} ids, not tokenizer.model_vocab_size={vocab_size}: choose another tokenizer.name, "
+            "or delete its folder and prepare again."
+        )
+    return tokenizer
+
+
+def _trained_on(config: Mapping[str, Any]) -> Iterator[tuple[str, Corpus, float]]:
+    """(name, corpus, val_fraction) of each source that the tokenizer is trained on."""
+    for name, source in training_sources(config, config["tokenizer"]["train_on"]).items():
+        yield name, open_corpus(config, name, source)[0], source["val_fraction"]
+
+
+def _training_texts(config: Mapping[str, Any]) -> Iterator[str]:
+    for _, corpus, val_fraction in _trained_on(config):
+        yield from training_texts(corpus, val_fraction=val_fraction, for_val=False, mb=config["tokenizer"]["train_mb"])
+
+
+def _report_fit(config: Mapping[str, Any], tokenizer: Tokenizer, path: Path, console: Console) -> None:
+    """Bytes per token of the new tokenizer and of GPT-2's on validation documents of each source: printed, and a file."""
+    gpt2 = load_tokenizer("gpt2")
+    report = {}
+    table = Table(
+        "validation documents of", "MB", tokenizer.name, "gpt2", box=None, pad_edge=False, title="bytes a token"
+    )
+    for name, corpus, val_fraction in _trained_on(config):
+        texts = list(training_texts(corpus, val_fraction=val_fraction, for_val=True, mb=_REPORT_MB))
+        mb = sum(len(text.encode()) for text in texts) / 1e6
+        report[name] = {"mb": mb} | {t.name: bytes_per_token(texts, t) for t in (tokenizer, gpt2)}
+        table.add_row(name, f"{mb:.2f}", f"{report[name][tokenizer.name]:.3f}", f"{report[name]['gpt2']:.3f}")
+    path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    console.print(table)
+
+
+def _refuse_more_than_format(config: Mapping[str, Any]) -> None:
+    for key in ("limit_tokens", "limit_files", "deduplicate", "part"):
+        if config[key] is not None:
+            raise ValueError(
+                f"format={config['format']} reads shards as they are: {key}={config[key]} does not go with it."
+            )
+
+
+def _refuse_another(job: _Job, information: Mapping[str, Any]) -> None:
+    """A source that is complete was made with the same tokenizer and of what is asked for now."""
+    if information["tokenizer"]["fingerprint"] != job.tokenizer.fingerprint:
+        raise ValueError(
+            f"{job.folder} was made with another tokenizer {job.tokenizer.name}: delete it and prepare it again."
+        )
+    then: dict[str, Any] = {"format": None} | information.get("request", {}) | information["origin"]
+    source = read_choice("source", job.source["fallback"]) if "instead_of" in then else job.source
+    now = asdict(build_preparation_settings(job.config, source)) | {"format": job.config["format"]}
+    del now["on_bad_record"]  # it decides whether the source is made, not what it is
+    if is_commit_hash(job.config["revision"]):
+        now["revision"] = job.config["revision"]
+    if job.source["path"] is not None and "path" in then:
+        path = str(job.source["path"])
+        now["path"] = path if now["format"] is None else str(Path(path).resolve())
+        if now["format"] is None:
+            corpus = path_corpus(job.config, job.key, job.source)
+            files = [{"name": file.name, "bytes": file.n_bytes} for file in corpus.files]
+            read = len(information["files"])  # a limit may have been reached before the others
+            same = information["files"] == (files if then["limit_tokens"] is None else files[:read])
+            if path == then["path"] and not same:
+                raise ValueError(f"{job.folder} was made of other files in {path}: delete it to prepare it again.")
+    for key, value in now.items():
+        if key in then and then[key] != value:
+            raise ValueError(
+                f"{job.folder} was made with {key}={then[key]}, and now it is {value}: delete it to prepare it again, or call "
+                "this one otherwise with name=…."
+            )

@@ -1,0 +1,71 @@
+"""train.py: train a model, or go on with the run of the same name."""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import Any
+
+from gpt_lightning.console import Console, say
+from gpt_lightning.durable_files import exclusive_lock
+from running.config.compose import path_of, typed
+from running.config.path_settings import check_names
+from running.sweeps.multirun import Multirun
+from running.training.process_group import detect_launcher, fail_together, is_first_rank, run_on_ranks
+from running.training.rank_agreement import build_rank_agreement
+
+
+def train(config: Mapping[str, Any]) -> dict[str, float]:
+    """Run or resume the training that a config describes; return its final metrics.
+
+    Everything that can be refused is refused before anything is built or written.
+
+    Raises:
+        ValueError: a setting is wrong, a source is not prepared, or the run directory belongs to another run or process.
+        Stopped, NotFinite, NotSaved: it ended before its last step; their `exit_code` says so to the shell.
+    """
+    check_names(config)
+    run = path_of(config, "run_dir")
+    with (
+        fail_together(),
+        build_rank_agreement(config) as ranks,
+        exclusive_lock(run, doing="trained") if is_first_rank() else nullcontext(),
+    ):
+        from running.training.run_training import (
+            run_training,  # seconds of imports, which a second process need not wait for
+        )
+
+        return run_training(config, ranks)
+
+
+def train_on_ranks(config: Mapping[str, Any]) -> None:
+    """`train`; where it takes several processes on this machine, this one starts them and waits."""
+    n_ranks, n_nodes = config["trainer"]["devices"], config["trainer"]["num_nodes"]
+    if isinstance(n_ranks, int) and n_ranks > 1 and n_nodes == 1 and not detect_launcher():
+        with exclusive_lock(path_of(config, "run_dir"), doing="trained"):
+            pass  # who comes second is told so before any rank is started
+        run_on_ranks(n_ranks)
+    else:
+        train(config)
+
+
+def print_outcome(sweep: Multirun) -> None:
+    """A table of a sweep's jobs, sweep.json, and what compares the runs."""
+    if not (sweep.record and (jobs := sweep.record.jobs())):
+        return
+    from analysis.comparison import verdict_sentence
+    from analysis.comparison.sweep_table import (  # as above
+        WIDTH,
+        compare_jobs,
+        sweep_rows,
+        sweep_table,
+        write_sweep_table,
+    )
+
+    folder = sweep.record.sweep_dir
+    comparison = compare_jobs(folder, jobs)
+    rows = sweep_rows(comparison, jobs)
+    Console(width=WIDTH).print("", sweep_table(rows), "", sep="\n")
+    if verdict := verdict_sentence(comparison):
+        say(verdict)
+    star = "; * marks the best settings, or all that are tied for best" if any(row["best"] for row in rows) else ""
+    say(f"{write_sweep_table(folder, rows)} has it in full{star}")
+    say(f"python report.py {typed('runs', f'{folder}/*')} compares them")
