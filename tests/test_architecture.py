@@ -70,6 +70,7 @@ MAY_IMPORT = {
         "gpt_lightning.checkpoint",
         "gpt_lightning.checkpoint_retention",
         "gpt_lightning.model",
+        "gpt_lightning.model_path",
         "gpt_lightning.tokenizer",
         "torch",
     },
@@ -104,8 +105,10 @@ MAY_IMPORT = {
         "gpt_lightning",
         "torch",
     },
+    "gpt_lightning.model_path": set(),
     "running": {
         "running",
+        "analysis.comparison.evaluation_section",
         "analysis.compute_estimate",
         "analysis.callback_effects",
         "analysis.memory_estimate",

@@ -13,9 +13,12 @@ from typing import Any
 import pytest
 
 from gpt_lightning.console import escape_control_characters
-from running.commands import generate as verb
 from running.commands.train import train
+from running.config.command_configs import GenerateConfig
 from running.config.compose import compose_config
+from running.config.settings_parser import parse
+from running.evaluation.chat_repl import ReplSession
+from running.evaluation.text_writer import TextWriter
 from tests.conftest import ROOT
 
 
@@ -23,6 +26,11 @@ from tests.conftest import ROOT
 def run(tiny_config: Callable[..., dict[str, Any]], tmp_path: Path) -> Path:
     train(tiny_config("name=run", "max_steps=4", "val_every=4", "model.max_seq_len=64"))
     return tmp_path / "runs" / "run"
+
+
+def session_with(run: Path, mode: str) -> ReplSession:
+    config = parse(GenerateConfig, compose_config("generate", [f"run={run}", f"mode={mode}"]))
+    return ReplSession(TextWriter(config), chat=mode == "chat")
 
 
 def piped(run: Path, lines: list[str], *settings: str) -> str:
@@ -66,7 +74,7 @@ def test_commands_of_a_piped_chat(run: Path, tmp_path: Path) -> None:
 def test_a_saved_conversation_can_be_trained_on(run: Path, tmp_path: Path) -> None:
     from data_modules.corpora.record_fields import RecordFields
 
-    session = verb.ReplSession(verb.TextWriter(compose_config("generate", [f"run={run}", "mode=chat"])), chat=True)
+    session = session_with(run, "chat")
     session.write("Why?")
     session._take(f"/save {tmp_path / 'c.jsonl'}")
     document = RecordFields({"messages": "messages"}).document(json.loads((tmp_path / "c.jsonl").read_text()))
@@ -74,7 +82,7 @@ def test_a_saved_conversation_can_be_trained_on(run: Path, tmp_path: Path) -> No
 
 
 def test_settings_change_what_is_written_and_nothing_else(run: Path) -> None:
-    session = verb.ReplSession(verb.TextWriter(compose_config("generate", [f"run={run}", "mode=text"])), chat=False)
+    session = session_with(run, "text")
     first = session.write("def ")
     session._take("/set seed 5")
     other = session.write("def ")

@@ -263,7 +263,7 @@ def test_answers_alone_are_scored_of_a_chat(run: Path, shared_data: Path, tiny_d
         (["limit=0"], "limit is 0: it must be a whole number"),
         (["stride=65"], "stride is 65: it must be from 1 to the model's max_seq_len 64"),
         (["data=nowhere.txt"], r"path=nowhere\.txt: there is no such file"),
-        (["run=runs/nothing"], "there is no run or model runs/nothing"),
+        (["run=runs/nothing"], "there is no runs/nothing: give a run, a checkpoint"),
         (["tokenizer.name=gpt2"], "has a vocabulary of 512, less than the 50257 ids of tokenizer gpt2"),
     ],
 )

@@ -107,7 +107,7 @@ def test_a_prompt_is_taken_as_it_is_typed(text: str) -> None:
         ("run=nowhere", "there is no nowhere"),
         ("run=null", "run is None: it must be a path"),
         ("run=README.md", r"README\.md cannot be read: it must be a file of torch\.save"),
-        ("run=conf", "conf is no model: it has neither checkpoints, as a run has, nor a config.json"),
+        ("run=conf", "conf is not a model: it has neither checkpoints, as a run has, nor a config.json"),
         ("temperature=null", "temperature is None: it must be a number"),
         ("top_k=true", "top_k is True: it must be a whole number"),
         ("tokenizer.name=gpt2", "has a vocabulary of 512, less than the 50257 ids of tokenizer gpt2"),

@@ -14,6 +14,7 @@ from gpt_lightning.convert.rangeflow import STATE as RANGEFLOW_STATE
 from gpt_lightning.convert.rangeflow import read_rangeflow
 from gpt_lightning.convert.torch_checkpoints import extract_weights, read_torch_file
 from gpt_lightning.model import GPT
+from gpt_lightning.model_path import check_model_path
 
 
 def load_model(path: str | Path) -> GPT:
@@ -27,8 +28,7 @@ def load_model(path: str | Path) -> GPT:
         ValueError: it is none of these, or what it is is damaged; the error names what.
     """
     path = Path(path)
-    if not path.exists():
-        raise ValueError(f"there is no {path}: give a run, a checkpoint, or the folder of an exported model.")
+    check_model_path(path)
     if not path.is_dir():
         return _from_file(path)
     if (path / "checkpoints").is_dir():
@@ -36,10 +36,6 @@ def load_model(path: str | Path) -> GPT:
         if newest is None:
             raise ValueError(f"{path} holds no valid checkpoint in its folder checkpoints.")
         return _from_checkpoint(read_torch_file(newest), newest)
-    if not (path / "config.json").is_file():
-        raise ValueError(
-            f"{path} is no model: it has neither checkpoints, as a run has, nor a config.json, as an export has."
-        )
     is_native = read_json(path / "config.json").get("model_type") == MODEL_TYPE
     return from_native(path) if is_native else from_hf(path)
 

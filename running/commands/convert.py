@@ -1,50 +1,25 @@
-"""convert.py: a model of any make that is read here, as a folder of a make that is written."""
+"""convert.py: a model in any format that is read here, written as a folder in another format."""
 
-from collections.abc import Callable, Mapping
-from functools import partial
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from gpt_lightning.console import say
-from gpt_lightning.convert import grow_vocabulary, load_model, to_hf, to_native
-from gpt_lightning.tokenizer import Tokenizer
-from running.config.compose import path_of
-from running.training.model_tokenizer import load_model_tokenizer
-
-FORMATS: dict[str, Callable[..., None]] = {
-    "gpt2": partial(to_hf, format="gpt2"),
-    "llama": partial(to_hf, format="llama"),
-    "gpt_lightning": to_native,
-}
+from gpt_lightning.model_path import check_model_path
+from running.config.command_configs import ConvertConfig
+from running.config.settings_parser import parse
 
 
 def convert(config: Mapping[str, Any]) -> None:
     """Write the model at `input` as the new folder `output`, with its tokenizer where that is known.
 
+    Args:
+        config: what conf/convert.yaml and the command line say.
+
     Raises:
-        ValueError: the input is no model, the format cannot express it, or the output exists; nothing is written then.
+        ValueError: a setting is wrong, the input is not a model, the format cannot express it, or the output exists; nothing is
+            written then.
     """
-    if config["format"] not in list(FORMATS):
-        raise ValueError(f"format is {config['format']!r}: it must be one of {', '.join(FORMATS)}.")
-    source, target = path_of(config, "input"), path_of(config, "output")
-    model = load_model(source)
-    if config["vocab_size"] is not None:
-        model = grow_vocabulary(model, config["vocab_size"])
-    tokenizer, about_it = _tokenizer(source, config["tokenizer"]["name"])
-    FORMATS[config["format"]](model, target, tokenizer=tokenizer)
-    sizes, dtype = model.config, str(model.head.weight.dtype).removeprefix("torch.")
-    say(
-        f"{target}: {source} as {config['format']}, {model.n_parameters():,} parameters in {dtype}, {sizes.n_layers} layers of "
-        f"{sizes.n_heads} heads, {sizes.vocab_size:,} ids\n{about_it}"
-    )
+    settings = parse(ConvertConfig, config)
+    check_model_path(settings.input)
+    from running.evaluation.convert_model import convert_model  # torch takes seconds to import
 
-
-def _tokenizer(source: Path, name: str | None) -> tuple[Tokenizer | None, str]:
-    """The tokenizer to write beside the model, and a sentence about it; one that is asked for by name must be there."""
-    try:
-        tokenizer = load_model_tokenizer(source, name)
-    except ValueError as error:
-        if name is not None:
-            raise
-        return None, f"no tokenizer was written: {error}"  # the model alone is of use too
-    return tokenizer, f"tokenizer {tokenizer.name}, {tokenizer.vocab_size:,} ids"
+    convert_model(settings)

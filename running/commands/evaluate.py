@@ -1,199 +1,56 @@
-"""evaluate.py: judge a model, and say how sure each figure is."""
+"""evaluate.py: evaluate a model on tasks, with confidence intervals."""
 
-import json
-import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import version
-from itertools import groupby
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from rich.table import Table
-
-from analysis.comparison.evaluation_section import format_metric_value as digits_of
-from gpt_lightning.checkpoint import checkpoint_fingerprint
-from gpt_lightning.checkpoint_retention import newest_valid_checkpoint
-from gpt_lightning.console import Console, say
-from gpt_lightning.convert import load_model
-from gpt_lightning.device_and_precision import choose_device
-from gpt_lightning.durable_files import exclusive_lock, make_folder, write_durably
-from gpt_lightning.evaluation import Estimate
-from gpt_lightning.evaluation.multiple_choice import exp
-from gpt_lightning.evaluation.sliding_window_perplexity import mean_over_sources
-from running.config.compose import path_of
-from running.evaluation.result_store import EvaluationRanks, ResultStore
-from running.evaluation.task_loading import EvaluatedModel, load_tasks
-from running.training.model_tokenizer import load_model_tokenizer
+from gpt_lightning.console import say
+from gpt_lightning.durable_files import exclusive_lock
+from gpt_lightning.model_path import check_model_path
+from running.config.command_configs import EvaluateConfig
+from running.config.settings_parser import parse
 from running.training.process_group import detect_launcher, fail_together, run_on_ranks
-
-_DIGITS = {"perplexity": 2, "tokens": 1}  # of figures in the table; of others 4
 
 
 def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Do the tasks of a config; write evaluation.json and a file for each task, print the table, give what the JSON says.
+    """Do the tasks; write evaluation.json and a file per task, print the table, return what evaluation.json says.
 
-    Everything that can be refused is refused before anything is scored. Stopped, the same call goes on where it was.
+    All checks come before anything is scored. A stopped evaluation continues where it was when it is called again.
+
+    Args:
+        config: what conf/evaluate.yaml and the command line say.
 
     Raises:
-        ValueError: the model cannot be read, or a task is unknown or cannot be asked.
+        ValueError: a setting is wrong, the model cannot be read, or a task is unknown or lacks its records.
     """
-    path, run, folder = _places(config)
-    tokenizer = load_model_tokenizer(path, config["tokenizer"]["name"])
-    model = load_model(path)
-    if model.config.vocab_size < tokenizer.vocab_size:
-        raise ValueError(
-            f"{path} has a vocabulary of {model.config.vocab_size}, less than the {tokenizer.vocab_size} ids of tokenizer "
-            f"{tokenizer.name}: name its own with tokenizer.name=…."
-        )
-    tasks = load_tasks(config, EvaluatedModel(tokenizer, model.config.max_seq_len, run))
-    console = Console(soft_wrap=True)
-    weights, device = checkpoint_fingerprint(model.state_dict()), choose_device("auto")
-    ranks = EvaluationRanks()
-    examination = ResultStore(
-        folder,
-        model.to(device),
-        tokenizer,
-        weights=weights,
-        batch_tokens=config["batch_tokens"],
-        ranks=ranks,
-        console=console,
-    )
-    make_folder(folder)
-    results: list[dict[str, Any]] = []
-    for task in tasks:
-        results += examination.take(task)
-    results += _means(results)
-    report = {
-        "model": {"path": str(path), "weights": weights, "parameters": model.n_parameters()},
-        "tokenizer": {"name": tokenizer.name, "fingerprint": tokenizer.fingerprint},
-        "device": device,
-        "versions": {name: version(name) for name in ("gpt-lightning", "torch")},
-        "results": _finite(results),
-    }
-    if ranks.rank == 0:
-        write_durably(folder / "evaluation.json", _merged(folder / "evaluation.json", report))
-        console.print(f"{path}: {model.n_parameters():,} parameters, tokenizer {tokenizer.name}")
-        _print(results, console)
-        console.print(f"\n{folder / 'evaluation.json'}; what came of each example lies beside it")
-    return report
+    settings = _checked(config)
+    from running.evaluation.evaluate_model import evaluate_model  # torch takes seconds to import
+
+    return evaluate_model(settings)
 
 
 def evaluate_on_ranks(config: Mapping[str, Any]) -> None:
-    """`evaluate`; where it takes several processes on this machine, this one starts them and waits."""
-    n_ranks = config["devices"]
-    if type(n_ranks) is not int or n_ranks < 1:
-        raise ValueError(f"devices is {n_ranks!r}: it must be a number of processes, 1 or more.")
+    """`evaluate`; with `devices` above 1 on this machine, start that many processes and wait for them."""
+    settings = _checked(config)
     if detect_launcher():
         with fail_together():
             evaluate(config)
         return
-    with exclusive_lock(_places(config)[2], doing="evaluated"):
-        if n_ranks > 1:
-            run_on_ranks(n_ranks)
+    from running.evaluation.evaluate_model import evaluation_places  # as above
+
+    with exclusive_lock(evaluation_places(settings)[2], doing="evaluated"):
+        if settings.devices > 1:
+            run_on_ranks(settings.devices)
             return
         try:
             evaluate(config)
         except KeyboardInterrupt:
-            say("stopped: what is scored is kept, and the same command goes on there.", error=True)
+            say("stopped: what is scored is kept, and the same command continues there.", error=True)
             sys.exit(130)
 
 
-def _places(config: Mapping[str, Any]) -> tuple[Path, Path | None, Path]:
-    """Where the model lies, the run that it is of, if it is of one, and the folder for what comes of it."""
-    path = path_of(config, "run" if config["checkpoint"] is None else "checkpoint")
-    if path.is_dir() and (path / "checkpoints").is_dir():
-        newest = newest_valid_checkpoint(path / "checkpoints")
-        if newest is None:
-            raise ValueError(f"{path} holds no valid checkpoint in its folder checkpoints.")
-        path = newest
-    run = next((folder for folder in path.parents if (folder / "environment.json").is_file()), None)
-    of_run = run is not None and path.is_file()
-    default = (
-        run / "evaluation" / path.stem if of_run and run else (path if path.is_dir() else path.parent) / "evaluation"
-    )
-    return path, run if of_run else None, default if config["out_dir"] is None else path_of(config, "out_dir")
-
-
-def _means(results: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Of a task of several parts, such as perplexity's sources, the mean of each figure, all parts weighed the same.
-
-    A mean perplexity is the exponential of the mean loss.
-    """
-    parts: dict[str, dict[str, list[Estimate]]] = {}
-    protocols: dict[str, dict[str, None]] = {}
-    data: dict[str, dict[str, Any]] = {}
-    for result in results:
-        whole, of_several, _ = result["task"].partition("/")
-        if of_several:
-            estimate = Estimate(*(result[key] for key in ("value", "low", "high", "n")))
-            parts.setdefault(whole, {}).setdefault(result["metric"], []).append(estimate)
-            protocols.setdefault(whole, {})[result["protocol"]] = None
-            data.setdefault(whole, {})[result["task"]] = result["data"]
-    for task, metrics in parts.items():
-        if len(metrics["loss"]) > 1:
-            loss = mean_over_sources(metrics["loss"])
-            means = {
-                "loss": loss,
-                "perplexity": loss.through(exp),
-                "bits_per_byte": mean_over_sources(metrics["bits_per_byte"]),
-            }
-            for metric, estimate in means.items():
-                yield {
-                    "task": f"{task}/mean",
-                    "protocol": "; ".join(protocols[task]),
-                    "metric": metric,
-                    **vars(estimate),
-                    "data": data[task],
-                }
-
-
-def _merged(path: Path, report: dict[str, Any]) -> dict[str, Any]:
-    """A report with what an earlier one says of the same model's other tasks."""
-    try:
-        earlier = json.loads(path.read_text(encoding="utf-8"))
-        if (earlier["model"]["weights"], earlier["tokenizer"]) != (report["model"]["weights"], report["tokenizer"]):
-            return report
-        done = set(map(_measured, report["results"]))
-        others = [result for result in earlier["results"] if _measured(result) not in done]
-    except (OSError, ValueError, KeyError, TypeError):  # there is none, or it is no report
-        return report
-    return report | {"results": [*others, *report["results"]]}
-
-
-def _measured(result: Mapping[str, Any]) -> str:
-    """What a figure is of: other data under the same name is another figure."""
-    return json.dumps([result["task"], result["protocol"], result.get("data")], sort_keys=True)
-
-
-def _finite(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What is infinite, such as the interval of a single example, as JSON's null."""
-    return [
-        {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in result.items()}
-        for result in results
-    ]
-
-
-def _print(results: Sequence[Mapping[str, Any]], console: Console) -> None:
-    """A table of each task's figures."""
-    for (task, protocol), of_task in groupby(results, key=lambda result: (result["task"], result["protocol"])):
-        figures = list(of_task)
-        seconds = f", {figures[0]['seconds']:,} s" if "seconds" in figures[0] else ""
-        of = f"{figures[0]['n']:,} examples of data {digits_of(figures[0]['data'])}{seconds}"
-        console.print(f"\n{task} ({protocol}), {of}", style="bold")
-        chance = [f"{result['chance']:.4f}" if "chance" in result else "" for result in figures]
-        heads = ["metric", "value", "95 % interval", *(["by chance"] if any(chance) else [])]
-        table = Table(*heads, box=None, pad_edge=False)
-        for column in table.columns[1:]:
-            column.justify = "right"
-        for result, guessed in zip(figures, chance, strict=True):
-            digits = _DIGITS.get(result["metric"], 4)
-            value, low, high = (f"{result[key]:,.{digits}f}" for key in ("value", "low", "high"))
-            table.add_row(result["metric"], value, f"{low} to {high}", *([guessed] if any(chance) else []))
-        console.print(table)
-        for what, places in (
-            ("left out", figures[0].get("left_out")),
-            ("longer than the window, so cut", figures[0].get("cut")),
-        ):
-            if places:
-                console.print(f"{len(places):,} {what}; the first: {places[0]}", style="bold red")
+def _checked(config: Mapping[str, Any]) -> EvaluateConfig:
+    settings = parse(EvaluateConfig, config)
+    assert settings.model is not None
+    check_model_path(settings.model)
+    return settings

@@ -1,129 +1,36 @@
-"""generate.py: let a model write, to the terminal as it thinks."""
+"""generate.py: continue a prompt, or hold an interactive session."""
 
-import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from gpt_lightning.console import say
-from gpt_lightning.convert import load_model
-from gpt_lightning.device_and_precision import choose_device
-from gpt_lightning.generation import Sampling, stream_text
-from gpt_lightning.model import GPT
-from gpt_lightning.tokenizer import Message, Tokenizer
-from running.config.compose import path_of
-from running.evaluation.chat_repl import ReplSession
-from running.training.model_tokenizer import load_model_tokenizer
-
-_SETTINGS = ("temperature", "top_k", "top_p", "repetition_penalty", "max_new_tokens", "seed")
-
-
-class TextWriter:
-    """A model, its tokenizer, and how it shall write.
-
-    Raises:
-        ValueError: the model cannot be read, is of another vocabulary, or a setting is wrong.
-    """
-
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        if config["mode"] not in ("text", "chat"):
-            raise ValueError(f"mode is {config['mode']!r}: it must be text or chat.")
-        self.settings = {key: config[key] for key in _SETTINGS}
-        self._check()
-        run = path_of(config, "run")
-        self.model: GPT = load_model(run)
-        self.tokenizer: Tokenizer = load_model_tokenizer(run, config["tokenizer"]["name"])
-        self.stop_ids = _stop_ids(self.tokenizer, config["stop"])
-        if config["mode"] == "chat":
-            self.tokenizer.encode_chat_prompt([])  # refuses a tokenizer without chat tokens
-        if self.model.config.vocab_size < self.tokenizer.vocab_size:
-            raise ValueError(
-                f"{run} has a vocabulary of {self.model.config.vocab_size}, less than the "
-                f"{self.tokenizer.vocab_size} ids of tokenizer {self.tokenizer.name}: name its own with tokenizer.name=…."
-            )
-        self.model.to(choose_device("auto"))
-
-    def change(self, name: str, value: str) -> None:
-        """Write otherwise from now on.
-
-        Raises:
-            ValueError: that is no setting, or no value of it; all stays as it was.
-        """
-        if name not in self.settings:
-            raise ValueError(f"there is no {name!r} to set: {', '.join(self.settings)}.")
-        before = dict(self.settings)
-        try:
-            self.settings[name] = json.loads("null" if value == "none" else value)
-            self._check()
-        except (ValueError, TypeError) as error:
-            self.settings = before
-            reason = f"{value!r} is no number" if isinstance(error, json.JSONDecodeError) else str(error)
-            raise ValueError(f"{name} stays {before[name]}: {reason}") from error
-
-    def continue_text(self, prompt: str) -> Iterator[str]:
-        """What follows `prompt`, piece by piece."""
-        return self._stream([self.tokenizer.eot_id, *self.tokenizer.encode(prompt)])
-
-    def answer(self, conversation: list[Message]) -> Iterator[str]:
-        """What the assistant says next, piece by piece; the oldest turns are forgotten once the context is full."""
-        max_seq_len = self.model.config.max_seq_len
-        room = max_seq_len - min(self.max_new_tokens, max_seq_len // 2)
-        recent = conversation
-        while len(recent) > 1 and len(self._chat_ids(recent)) > room:
-            recent = recent[2:]  # without the oldest question and its answer
-        return self._stream(self._chat_ids(recent))
-
-    def _check(self) -> None:
-        """Make of the settings how ids are drawn.
-
-        Raises:
-            ValueError: one is out of its range.
-        """
-        most = self.settings["max_new_tokens"]
-        if type(most) is not int or most < 1:
-            raise ValueError(f"max_new_tokens is {most!r}: it must be a whole number, 1 or more.")
-        if type(self.settings["seed"]) is not int:
-            raise ValueError(f"seed is {self.settings['seed']!r}: it must be a whole number.")
-        self.sampling = Sampling(**{key: value for key, value in self.settings.items() if key != "max_new_tokens"})
-        self.max_new_tokens: int = most
-
-    def _chat_ids(self, conversation: list[Message]) -> list[int]:
-        return [self.tokenizer.eot_id, *self.tokenizer.encode_chat_prompt(conversation)]
-
-    def _stream(self, ids: list[int]) -> Iterator[str]:
-        return stream_text(
-            self.model, self.tokenizer, ids, self.max_new_tokens, sampling=self.sampling, stop_ids=self.stop_ids
-        )
+from gpt_lightning.model_path import check_model_path
+from running.config.command_configs import GenerateConfig
+from running.config.settings_parser import parse
 
 
 def generate(config: Mapping[str, Any]) -> str | None:
-    """Continue one prompt and return what was written; without a prompt, hold a session until its input ends.
+    """Continue one prompt and return the text; without a prompt, hold a session until its input ends.
+
+    Args:
+        config: what conf/generate.yaml and the command line say.
 
     Raises:
-        ValueError: as `TextWriter`, or the prompt is longer than the model's context.
+        ValueError: a setting is wrong, the model cannot be read or has another vocabulary, or the prompt is longer than the
+            model's context.
     """
-    writer = TextWriter(config)
-    session = ReplSession(writer, chat=config["mode"] == "chat")
-    if config["prompt"] is None:
-        session.hold(f"{config['run']}: {config['mode']}. An empty line or Ctrl-D ends the session, Ctrl-C an answer.")
+    settings = parse(GenerateConfig, config)
+    check_model_path(settings.run)
+    from running.evaluation.chat_repl import ReplSession  # torch takes seconds to import
+    from running.evaluation.text_writer import TextWriter
+
+    session = ReplSession(TextWriter(settings), chat=settings.mode == "chat")
+    if settings.prompt is None:
+        session.hold(f"{settings.run}: {settings.mode}. An empty line or Ctrl-D ends the session, Ctrl-C an answer.")
         return None
     try:
-        return session.write(str(config["prompt"]))
+        return session.write(str(settings.prompt))
     except KeyboardInterrupt:
         say()
         sys.exit(130)
-
-
-def _stop_ids(tokenizer: Tokenizer, further: Any) -> list[int]:
-    if not isinstance(further, list) or not all(isinstance(text, str) for text in further):
-        raise ValueError(f"stop is {further!r}: it must be a list of tokens, such as stop=['<|im_end|>'].")
-    ids = list(tokenizer.special_ids.values())
-    for text in further:
-        spelled = [tokenizer.special_ids[text]] if text in tokenizer.special_ids else tokenizer.encode(text)
-        if len(spelled) != 1:
-            raise ValueError(
-                f"stop: '{text}' is no token of tokenizer {tokenizer.name}; its special ones are "
-                f"{', '.join(tokenizer.special_ids)}."
-            )
-        ids += spelled
-    return ids

@@ -11,7 +11,8 @@ from analysis.run_plots import draw_curves, draw_mix, draw_perplexity
 from analysis.run_reader import LoggedRun
 from analysis.text_logs.log_report import LogReport, report_logs
 from gpt_lightning.console import Console, say
-from running.config.compose import path_of
+from running.config.command_configs import ReportConfig
+from running.config.settings_parser import parse
 
 
 def report(config: Mapping[str, Any]) -> None:
@@ -21,25 +22,20 @@ def report(config: Mapping[str, Any]) -> None:
         ValueError: there is no such run, or there are no such logs, or nothing was logged yet; `runs` names no run; `out_dir`
             is no folder.
     """
-    out_dir = None if config["out_dir"] is None else path_of(config, "out_dir")
-    if out_dir is not None and out_dir.exists() and not out_dir.is_dir():
-        raise ValueError(f"out_dir={out_dir} is a file: name a folder.")
-    asked = [key for key in ("runs", "mix_law", "log_dir") if config[key] is not None]
-    if len(asked) > 1:
-        raise ValueError("runs= compares runs, mix_law= fits a law to them and log_dir= reads logs: give one of them.")
-    if config["mix_law"] is not None:
+    settings = parse(ReportConfig, config)
+    out_dir = settings.out_dir
+    if settings.mix_law is not None:
         from mix_laws import print_mix_law_report  # whose fits take seconds to import
 
-        print_mix_law_report(config["mix_law"], config["held_out"], config["mix"], out_dir)
-    elif config["runs"] is not None:
+        print_mix_law_report(settings.mix_law, settings.held_out, vars(settings.mix), out_dir)
+    elif settings.runs is not None:
         from analysis.comparison import print_comparison_report
 
-        print_comparison_report(config["runs"], out_dir)
-    elif config["log_dir"] is not None:
-        log_dir = path_of(config, "log_dir")
-        _print_logs(report_logs(log_dir, out_dir or log_dir / "report", pattern=config["pattern"]))
+        print_comparison_report(settings.runs, out_dir)
+    elif settings.log_dir is not None:
+        _print_logs(report_logs(settings.log_dir, out_dir or settings.log_dir / "report", pattern=settings.pattern))
     else:
-        run = LoggedRun(path_of(config, "run"))
+        run = LoggedRun(settings.run)
         _draw(run, out_dir or run.path / "report")
 
 

@@ -21,6 +21,7 @@ from gpt_lightning.evaluation.sliding_window_perplexity import text_requests
 from gpt_lightning.generation import Sampling
 from gpt_lightning.tokenizer import Tokenizer
 from running.config import compose
+from running.config.command_configs import EvaluateConfig
 
 Task = ScoredTask | GenerationTask
 
@@ -34,30 +35,24 @@ class EvaluatedModel(NamedTuple):
     """Whose sources' validation splits perplexity is measured on; None: the model is of no run of ours."""
 
 
-def load_tasks(config: Mapping[str, Any], examinee: EvaluatedModel) -> list[Task]:
+def load_tasks(config: EvaluateConfig, examinee: EvaluatedModel) -> list[Task]:
     """Every task that the config of evaluate.py names, in its order.
 
     Raises:
         ValueError: a task is unknown, its records cannot be read or asked, or what it needs is not there.
     """
-    names, known = config["tasks"], compose.group_choices("task")
-    if not isinstance(names, list) or not names:
-        raise ValueError(f"tasks is {names!r}: it must be a list, such as tasks=[perplexity,hellaswag].")
+    names, known = config.tasks, compose.group_choices("task")
     for name in names:
         if name not in known:
             raise ValueError(f"tasks: there is no task {name!r}; conf/task has {', '.join(known)}.")
-    for key in ("limit", "stride", "batch_tokens"):
-        value = config[key]
-        if not (value is None and key != "batch_tokens") and (type(value) is not int or value < 1):
-            raise ValueError(f"{key} is {value!r}: it must be a whole number, 1 or more.")
     settings = {name: compose.read_choice("task", name) for name in names}
     kinds = {task.get("kind") for task in settings.values()}
-    if config["path"] is not None and not kinds & {"questions", "conversations"}:
+    if config.path is not None and not kinds & {"questions", "conversations"}:
         raise ValueError(
-            f"path is {config['path']}, and none of the tasks reads records: perplexity reads a text with data=…."
+            f"path is {config.path}, and none of the tasks reads records: perplexity reads a text with data=…."
         )
-    if config["data"] is not None and "text" not in kinds:
-        raise ValueError(f"data is {config['data']}, and none of the tasks reads a text: records are read with path=….")
+    if config.data is not None and "text" not in kinds:
+        raise ValueError(f"data is {config.data}, and none of the tasks reads a text: records are read with path=….")
     tasks: list[Task] = []
     for name, task in settings.items():
         if task.get("kind") not in _KINDS:
@@ -77,12 +72,10 @@ def _named(name: str, task: Mapping[str, Any]) -> Iterator[None]:
         raise ValueError(f"task {name}: {error}") from error
 
 
-def _questions(
-    name: str, task: Mapping[str, Any], config: Mapping[str, Any], examinee: EvaluatedModel
-) -> Iterator[Task]:
+def _questions(name: str, task: Mapping[str, Any], config: EvaluateConfig, examinee: EvaluatedModel) -> Iterator[Task]:
     records, origin = open_task_records(_path(name, config), task["hub"], tell=print)
     rows = list(records)
-    questions, left_out = read_questions(rows, QuestionTemplate.of(task), limit=config["limit"])
+    questions, left_out = read_questions(rows, QuestionTemplate.of(task), limit=config.limit)
     asked = question_task(
         name,
         questions,
@@ -95,27 +88,27 @@ def _questions(
     yield replace(asked, protocol=_limited(task["protocol"], config, len(rows)))
 
 
-def _limited(protocol: str, config: Mapping[str, Any], n_examples: int) -> str:
+def _limited(protocol: str, config: EvaluateConfig, n_examples: int) -> str:
     """The protocol, which says so where not all examples are asked."""
-    limit = config["limit"]
+    limit = config.limit
     return protocol if limit is None or limit >= n_examples else f"{protocol}, limit {limit}"
 
 
-def _texts(name: str, task: Mapping[str, Any], config: Mapping[str, Any], examinee: EvaluatedModel) -> Iterator[Task]:
+def _texts(name: str, task: Mapping[str, Any], config: EvaluateConfig, examinee: EvaluatedModel) -> Iterator[Task]:
     """Of each source of the run its validation split; or of the text that `data` names."""
     max_seq_len, tokenizer = examinee.max_seq_len, examinee.tokenizer
-    stride = max_seq_len if config["stride"] is None else config["stride"]
+    stride = max_seq_len if config.stride is None else config.stride
     windowed = f"windows of {max_seq_len}, stride {stride}"
-    if config["data"] is not None:
-        documents, left_out, origin = _documents(str(compose.path_of(config, "data")), {"text": "text"})
+    if config.data is not None:
+        documents, left_out, origin = _documents(str(config.data), {"text": "text"})
         ids = [tokenizer.eot_id]
         for document in documents:
             ids += [*tokenizer.encode(str(document)), tokenizer.eot_id]
         requests = text_requests(np.array(ids), max_seq_len=max_seq_len, stride=stride)
-        place = f"{name}/{Path(config['data']).name}"
+        place = f"{name}/{Path(config.data).name}"
         yield text_task(
             place,
-            sample_evenly(requests, config["limit"]),
+            sample_evenly(requests, config.limit),
             tokenizer,
             protocol=_limited(windowed, config, len(requests)),
             data=origin,
@@ -133,7 +126,7 @@ def _texts(name: str, task: Mapping[str, Any], config: Mapping[str, Any], examin
         )
         yield text_task(
             f"{name}/{source}",
-            sample_evenly(requests, config["limit"]),
+            sample_evenly(requests, config.limit),
             tokenizer,
             protocol=_limited("whole conversations" if stream.masked else windowed, config, len(requests)),
             data={"source": source, "split": "val", "fingerprint": shards.fingerprint},
@@ -150,13 +143,13 @@ def _conversations_of(stream: TokenStream, max_seq_len: int) -> Iterator[Request
 
 
 def _conversations(
-    name: str, task: Mapping[str, Any], config: Mapping[str, Any], examinee: EvaluatedModel
+    name: str, task: Mapping[str, Any], config: EvaluateConfig, examinee: EvaluatedModel
 ) -> Iterator[Task]:
     """Each conversation by itself, from the end-of-text id on; of a longer one than the model sees, the beginning."""
     tokenizer, max_seq_len = examinee.tokenizer, examinee.max_seq_len
     documents, left_out, origin = _documents(_path(name, config), task["fields"], task["hub"])
     requests, cut = [], []
-    for number, document in enumerate(sample_evenly(documents, config["limit"])):
+    for number, document in enumerate(sample_evenly(documents, config.limit)):
         assert not isinstance(document, str)  # the fields are those of a conversation
         ids, mask = tokenizer.encode_chat(document)
         if len(ids) > max_seq_len:
@@ -173,7 +166,7 @@ def _conversations(
     yield text_task(name, requests, tokenizer, protocol=protocol, data=origin, left_out=left_out, cut=cut)
 
 
-def _writing(name: str, task: Mapping[str, Any], config: Mapping[str, Any], examinee: EvaluatedModel) -> Iterator[Task]:
+def _writing(name: str, task: Mapping[str, Any], config: EvaluateConfig, examinee: EvaluatedModel) -> Iterator[Task]:
     tokenizer = examinee.tokenizer
     if task["mode"] not in ("text", "chat"):
         raise ValueError(f"mode is {task['mode']!r}: it must be text or chat.")
@@ -196,7 +189,7 @@ def _writing(name: str, task: Mapping[str, Any], config: Mapping[str, Any], exam
     )
 
 
-_KINDS: Mapping[str, Callable[[str, Mapping[str, Any], Mapping[str, Any], EvaluatedModel], Iterable[Task]]] = {
+_KINDS: Mapping[str, Callable[[str, Mapping[str, Any], EvaluateConfig, EvaluatedModel], Iterable[Task]]] = {
     "text": _texts,
     "questions": _questions,
     "conversations": _conversations,
@@ -204,18 +197,18 @@ _KINDS: Mapping[str, Callable[[str, Mapping[str, Any], Mapping[str, Any], Evalua
 }
 
 
-def _path(name: str, config: Mapping[str, Any]) -> str | None:
+def _path(name: str, config: EvaluateConfig) -> str | None:
     """Where the records of a task lie: `path`, or what is called like the task in the folder `path`; None: on the hub.
 
     Raises:
         ValueError: there is no such file, or several tasks would read the same one.
     """
-    if config["path"] is None:
+    if config.path is None:
         return None
-    path = compose.path_of(config, "path")
+    path = config.path
     if path.is_dir() and (own := sorted(file for file in path.iterdir() if file.name.split(".")[0] == name)):
         return str(own[0])
-    others = [other for other in config["tasks"] if other != name and "hub" in compose.read_choice("task", other)]
+    others = [other for other in config.tasks if other != name and "hub" in compose.read_choice("task", other)]
     if others:
         raise ValueError(
             f"path={path} would be read by {', '.join(others)} too: with several tasks it is a folder that holds {name}.jsonl, "

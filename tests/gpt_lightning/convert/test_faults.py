@@ -150,7 +150,7 @@ def test_what_is_no_folder_of_a_model_is_refused(tmp_path: Path) -> None:
     for read in (load_model, from_hf, from_native, from_rangeflow):
         with pytest.raises(ValueError, match="there is no "):
             read(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match=r"is no model: it has neither checkpoints"):
+    with pytest.raises(ValueError, match=r"is not a model: it has neither checkpoints"):
         load_model(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config\.json is not JSON"):

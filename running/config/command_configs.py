@@ -1,0 +1,116 @@
+"""Typed settings of the commands that do not train: conf/generate.yaml, evaluate.yaml, convert.yaml and report.yaml."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from running.config.settings_parser import Count
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerChoice:
+    """The tokenizer of an existing model."""
+
+    name: str | None = None
+    """gpt2, gpt2_chatml or the path of a tokenizer.json; None: the tokenizer that the model was trained with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig:
+    """Settings of generate.py."""
+
+    run: Path
+    prompt: Any
+    """None: an interactive session."""
+    mode: Literal["text", "chat"]
+    tokenizer: TokenizerChoice
+    max_new_tokens: Count
+    temperature: float
+    top_k: Count | None
+    top_p: float | None
+    repetition_penalty: float
+    stop: list[str]
+    """Tokens before which generation stops, besides the special tokens."""
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.stop, list) or not all(isinstance(text, str) for text in self.stop):
+            raise ValueError(f"stop is {self.stop!r}: it must be a list of tokens, such as stop=['<|im_end|>'].")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Settings of evaluate.py."""
+
+    run: Path | None
+    checkpoint: Path | None
+    tasks: list[str]
+    tokenizer: TokenizerChoice
+    path: Path | None
+    """Records of the one task that needs some, or a folder with a file for each task."""
+    data: Path | None
+    """Text for perplexity; None: the validation splits of the run's sources."""
+    stride: Count | None
+    """Tokens that each window of perplexity scores; None: the whole window."""
+    limit: Count | None
+    """Examples per task; None: all."""
+    batch_tokens: Count
+    devices: Count
+    out_dir: Path | None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.tasks, list) or not self.tasks:
+            raise ValueError(f"tasks is {self.tasks!r}: it must be a list, such as tasks=[perplexity,hellaswag].")
+        if self.model is None:
+            raise ValueError("run is None: it must be a path.")
+
+    @property
+    def model(self) -> Path | None:
+        """The run, checkpoint or exported folder to evaluate."""
+        return self.run if self.checkpoint is None else self.checkpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertConfig:
+    """Settings of convert.py."""
+
+    input: Path
+    output: Path
+    format: Literal["gpt2", "llama", "gpt_lightning"]
+    tokenizer: TokenizerChoice
+    vocab_size: int | None
+    """Rows of the embedding and head after growing them; None: unchanged."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """Settings of the search for the best mix; see `mix_laws.search_options.parse_search_target`."""
+
+    weights: dict[str, Any] = field(default_factory=dict)
+    prior: dict[str, Any] = field(default_factory=dict)
+    closeness: Any = 0.01
+    max_epochs: Any = 4
+    tokens: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """Settings of report.py: one of `runs`, `mix_law` and `log_dir`; without them the run is drawn."""
+
+    run: Path = Path("runs/quickstart")
+    runs: Any = None
+    """A folder, a pattern, or a list of them."""
+    mix_law: Any = None
+    held_out: Any = None
+    mix: SearchConfig = field(default_factory=SearchConfig)
+    log_dir: Path | None = None
+    pattern: str = "training_*.log"
+    out_dir: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.out_dir is not None and self.out_dir.exists() and not self.out_dir.is_dir():
+            raise ValueError(f"out_dir={self.out_dir} is a file: name a folder.")
+        if sum(chosen is not None for chosen in (self.runs, self.mix_law, self.log_dir)) > 1:
+            raise ValueError(
+                "runs= compares runs, mix_law= fits a law to them and log_dir= reads logs: give one of them."
+            )

@@ -1,0 +1,96 @@
+"""Composed settings -> frozen dataclasses, whose annotations say what each setting may be."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from running.config.path_settings import expand_home
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """The lowest value of a whole number."""
+
+    lowest: int
+
+
+@dataclass(frozen=True)
+class Positive:
+    """A number above 0."""
+
+
+Count = Annotated[int, AtLeast(1)]
+CountOrZero = Annotated[int, AtLeast(0)]
+
+
+def parse(kind: type[T], settings: Any, *, name: str = "") -> T:
+    """Build a frozen dataclass from a group of settings, and those within it from the groups within.
+
+    Args:
+        kind: the dataclass. Annotations may be int, float, bool, str, Path, Literal, Annotated[int, AtLeast(…)], a dataclass,
+            any of them or None; others are left alone, for the dataclass to check.
+        settings: key -> value.
+        name: dotted name of the group; "": they are a command's own.
+
+    Raises:
+        ValueError: a setting is unknown, missing, or not what its annotation says; or the dataclass refuses it.
+    """
+    if not isinstance(settings, Mapping):
+        raise ValueError(f"{name} is {settings!r}: it must be a group of settings.")
+    kinds, known = get_type_hints(kind, include_extras=True), {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
+    prefix = f"{name}." if name else ""
+    for key in settings:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            raise ValueError(
+                f"there is no setting {prefix}{key}" + (f": did you mean {prefix}{near[0]}?" if near else ".")
+            )
+    for key, field in known.items():
+        if key not in settings and field.default is MISSING and field.default_factory is MISSING:
+            raise ValueError(f"the setting {prefix}{key} has no value.")
+    return kind(**{key: _checked(kinds[key], value, f"{prefix}{key}") for key, value in settings.items()})
+
+
+def _checked(annotation: Any, value: Any, name: str) -> Any:
+    allowed = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    if value is None and NoneType in allowed:
+        return None
+    (wanted,) = (one for one in allowed if one is not NoneType)
+    if is_dataclass(wanted):
+        return parse(wanted, value, name=name)  # type: ignore[arg-type]
+    fits, described = _test(wanted)
+    if not fits(value):
+        or_null = ", or null" if NoneType in allowed else ""
+        raise ValueError(f"{name} is {value!r}: it must be {described}{or_null}.")
+    return Path(expand_home(value)) if wanted is Path else value
+
+
+def _test(wanted: Any) -> tuple[Any, str]:
+    """(whether a value is of a kind, what that kind is called)."""
+    if get_origin(wanted) is Annotated:
+        _, bound = get_args(wanted)
+        if isinstance(bound, Positive):
+            return lambda value: _is_number(value) and value > 0, "a number above 0"
+        return lambda value: type(value) is int and value >= bound.lowest, f"a whole number, {bound.lowest} or more"
+    if get_origin(wanted) is Literal:
+        choices = get_args(wanted)
+        described = " or ".join(choices) if len(choices) == 2 else f"one of {', '.join(choices)}"
+        return lambda value: type(value) is str and value in choices, described
+    if wanted is Path:
+        return lambda value: isinstance(value, str) and bool(value), "a path"
+    kinds: dict[Any, tuple[Any, str]] = {
+        int: (lambda value: type(value) is int, "a whole number"),
+        float: (_is_number, "a number"),
+        bool: (lambda value: isinstance(value, bool), "true or false"),
+        str: (lambda value: isinstance(value, str), "a text"),
+    }
+    return kinds.get(wanted, (lambda value: True, ""))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

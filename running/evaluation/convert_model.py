@@ -1,0 +1,43 @@
+"""Convert a model between formats, with its tokenizer."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from gpt_lightning.console import say
+from gpt_lightning.convert import grow_vocabulary, load_model, to_hf, to_native
+from gpt_lightning.tokenizer import Tokenizer
+from running.config.command_configs import ConvertConfig
+from running.training.model_tokenizer import load_model_tokenizer
+
+_WRITERS: dict[str, Callable[..., None]] = {
+    "gpt2": partial(to_hf, format="gpt2"),
+    "llama": partial(to_hf, format="llama"),
+    "gpt_lightning": to_native,
+}
+
+
+def convert_model(config: ConvertConfig) -> None:
+    """See `running.commands.convert`."""
+    source, target = config.input, config.output
+    model = load_model(source)
+    if config.vocab_size is not None:
+        model = grow_vocabulary(model, config.vocab_size)
+    tokenizer, about_it = _tokenizer(source, config.tokenizer.name)
+    _WRITERS[config.format](model, target, tokenizer=tokenizer)
+    sizes, dtype = model.config, str(model.head.weight.dtype).removeprefix("torch.")
+    say(
+        f"{target}: {source} as {config.format}, {model.n_parameters():,} parameters in {dtype}, {sizes.n_layers} layers of "
+        f"{sizes.n_heads} heads, {sizes.vocab_size:,} ids\n{about_it}"
+    )
+
+
+def _tokenizer(source: Path, name: str | None) -> tuple[Tokenizer | None, str]:
+    """The tokenizer to write beside the model, and a sentence about it; one that is asked for by name must be there."""
+    try:
+        tokenizer = load_model_tokenizer(source, name)
+    except ValueError as error:
+        if name is not None:
+            raise
+        return None, f"no tokenizer was written: {error}"  # the model alone is of use too
+    return tokenizer, f"tokenizer {tokenizer.name}, {tokenizer.vocab_size:,} ids"

@@ -1,0 +1,103 @@
+"""A loaded model that writes text: generation settings that can be changed, prompts and conversations."""
+
+import json
+from collections.abc import Iterator
+
+from gpt_lightning.convert import load_model
+from gpt_lightning.device_and_precision import choose_device
+from gpt_lightning.generation import Sampling, stream_text
+from gpt_lightning.model import GPT
+from gpt_lightning.tokenizer import Message, Tokenizer
+from running.config.command_configs import GenerateConfig
+from running.training.model_tokenizer import load_model_tokenizer
+
+_SETTINGS = ("temperature", "top_k", "top_p", "repetition_penalty", "max_new_tokens", "seed")
+
+
+class TextWriter:
+    """A model, its tokenizer, and how it shall write.
+
+    Raises:
+        ValueError: the model cannot be read, is of another vocabulary, or a setting is wrong.
+    """
+
+    def __init__(self, config: GenerateConfig) -> None:
+        self.settings = {key: getattr(config, key) for key in _SETTINGS}
+        self._check()
+        run = config.run
+        self.model: GPT = load_model(run)
+        self.tokenizer: Tokenizer = load_model_tokenizer(run, config.tokenizer.name)
+        self.stop_ids = _stop_ids(self.tokenizer, config.stop)
+        if config.mode == "chat":
+            self.tokenizer.encode_chat_prompt([])  # refuses a tokenizer without chat tokens
+        if self.model.config.vocab_size < self.tokenizer.vocab_size:
+            raise ValueError(
+                f"{run} has a vocabulary of {self.model.config.vocab_size}, less than the "
+                f"{self.tokenizer.vocab_size} ids of tokenizer {self.tokenizer.name}: name its own with tokenizer.name=…."
+            )
+        self.model.to(choose_device("auto"))
+
+    def change(self, name: str, value: str) -> None:
+        """Write otherwise from now on.
+
+        Raises:
+            ValueError: that is no setting, or no value of it; all stays as it was.
+        """
+        if name not in self.settings:
+            raise ValueError(f"there is no {name!r} to set: {', '.join(self.settings)}.")
+        before = dict(self.settings)
+        try:
+            self.settings[name] = json.loads("null" if value == "none" else value)
+            self._check()
+        except (ValueError, TypeError) as error:
+            self.settings = before
+            reason = f"{value!r} is no number" if isinstance(error, json.JSONDecodeError) else str(error)
+            raise ValueError(f"{name} stays {before[name]}: {reason}") from error
+
+    def continue_text(self, prompt: str) -> Iterator[str]:
+        """What follows `prompt`, piece by piece."""
+        return self._stream([self.tokenizer.eot_id, *self.tokenizer.encode(prompt)])
+
+    def answer(self, conversation: list[Message]) -> Iterator[str]:
+        """What the assistant says next, piece by piece; the oldest turns are forgotten once the context is full."""
+        max_seq_len = self.model.config.max_seq_len
+        room = max_seq_len - min(self.max_new_tokens, max_seq_len // 2)
+        recent = conversation
+        while len(recent) > 1 and len(self._chat_ids(recent)) > room:
+            recent = recent[2:]  # without the oldest question and its answer
+        return self._stream(self._chat_ids(recent))
+
+    def _check(self) -> None:
+        """Make of the settings how ids are drawn.
+
+        Raises:
+            ValueError: one is out of its range.
+        """
+        most = self.settings["max_new_tokens"]
+        if type(most) is not int or most < 1:
+            raise ValueError(f"max_new_tokens is {most!r}: it must be a whole number, 1 or more.")
+        if type(self.settings["seed"]) is not int:
+            raise ValueError(f"seed is {self.settings['seed']!r}: it must be a whole number.")
+        self.sampling = Sampling(**{key: value for key, value in self.settings.items() if key != "max_new_tokens"})
+        self.max_new_tokens: int = most
+
+    def _chat_ids(self, conversation: list[Message]) -> list[int]:
+        return [self.tokenizer.eot_id, *self.tokenizer.encode_chat_prompt(conversation)]
+
+    def _stream(self, ids: list[int]) -> Iterator[str]:
+        return stream_text(
+            self.model, self.tokenizer, ids, self.max_new_tokens, sampling=self.sampling, stop_ids=self.stop_ids
+        )
+
+
+def _stop_ids(tokenizer: Tokenizer, further: list[str]) -> list[int]:
+    ids = list(tokenizer.special_ids.values())
+    for text in further:
+        spelled = [tokenizer.special_ids[text]] if text in tokenizer.special_ids else tokenizer.encode(text)
+        if len(spelled) != 1:
+            raise ValueError(
+                f"stop: '{text}' is no token of tokenizer {tokenizer.name}; its special ones are "
+                f"{', '.join(tokenizer.special_ids)}."
+            )
+        ids += spelled
+    return ids
