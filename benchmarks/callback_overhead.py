@@ -11,7 +11,7 @@ from typing import Any
 from gpt_lightning.data_wait_profiler import DataWaitProfiler
 from running.commands.train import train
 from running.config.compose import compose_config
-from running.training import run_training
+from running.training import build
 
 WARM_UP = 10  # steps that are not counted
 
@@ -37,7 +37,7 @@ class HookClock(DataWaitProfiler):
         super().stop(action_name)
         if action_name.startswith("[Callback]"):
             self._in_hooks += time.perf_counter() - self._began.pop(action_name)
-        if action_name.endswith("RunLog.on_train_batch_end"):
+        if action_name.endswith("StepLog.on_train_batch_end"):
             HookClock.steps.append((time.perf_counter(), self._in_hooks))
 
 
@@ -48,7 +48,7 @@ def measure(who: str, *, steps: int) -> dict[str, float]:
         who: ours.
         steps: that are counted, before the first validation.
     """
-    run_training.DataWaitProfiler = HookClock  # type: ignore[misc]
+    build.DataWaitProfiler = HookClock  # type: ignore[misc]
     with tempfile.TemporaryDirectory() as folder:
         config: dict[str, Any] = compose_config(
             "train",

@@ -17,7 +17,7 @@ from data_modules.shard_files import read_source_json, with_checksum
 from gpt_lightning.optim import learning_rate_schedule
 from running.commands.train import train
 from running.config.compose import compose_config
-from running.training.builders import build_curriculum
+from running.config.run_config import RunConfig
 from tests.conftest import TINY
 from tests.run_files import (
     WITH_DIET,
@@ -140,7 +140,7 @@ def test_the_row_across_the_branching_plans_what_both_curricula_plan(trunk: Path
     assert row["step"] == 9
     whole = joined(trunk, 8, Path(config["run_dir"]))
     recent = Counter(source for source, _, _ in whole[6 * GLOBAL_BATCH : 9 * GLOBAL_BATCH])
-    curriculum = build_curriculum(branch("name=x")).resolve(steps=12, tokens_per_step=GLOBAL_BATCH * T)
+    curriculum = RunConfig.of(branch("name=x")).curriculum.resolve(steps=12, tokens_per_step=GLOBAL_BATCH * T)
     weights = [curriculum.weights(6), curriculum.weights(7), {"readmes": 1.0}]
     for source in SOURCES:
         planned = sum(weight.get(source, 0) for weight in weights) / 3

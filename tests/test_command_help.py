@@ -13,7 +13,7 @@ from running.config.command_help import command_help, list_settings, version
 from running.config.command_line import check_command_line
 from running.config.command_line_quoting import quote_text_settings
 from running.config.compose import compose_config, flatten
-from running.training.builders import build_curriculum
+from running.config.settings_parser import build_section
 from tests.conftest import ROOT, start_verb
 
 VERBS = ["convert", "evaluate", "generate", "plan", "prepare", "report", "train", "verify"]
@@ -96,5 +96,5 @@ def test_a_choice_that_cannot_be_is_answered_with_what_can(arguments: list[str],
 def test_a_misspelt_key_of_a_file_is_answered_with_the_right_one() -> None:
     curriculum: dict[str, Any] = {"keyframe": {"start": {"at": 0, "weights": {"c4": 1}}}}
     with pytest.raises(ValueError, match=r"^curriculum: .*'keyframe': did you mean keyframes\?$"):
-        build_curriculum({"curriculum": curriculum})
-    assert isinstance(build_curriculum({"curriculum": {"keyframes": curriculum["keyframe"]}}), Curriculum)
+        build_section(Curriculum, "curriculum", curriculum)
+    assert isinstance(Curriculum(keyframes=curriculum["keyframe"]), Curriculum)

@@ -14,6 +14,7 @@ from gpt_lightning.optim import learning_rate_schedule
 from gpt_lightning.tokenizer import load_tokenizer
 from running.config import allowed_targets
 from running.config.compose import CONF, compose_config, group_choices, read_choice
+from running.config.run_config import RunConfig
 from running.evaluation.task_loading import EvaluatedModel, load_tasks
 from running.training.builders import build_schedule
 
@@ -121,4 +122,4 @@ def test_a_warm_up_may_be_a_share_of_the_run(overrides: list[str], steps: int) -
     config = compose_config("train", overrides)
     assert config["schedule"]["warmup_steps"] == steps
     assert type(config["schedule"]["warmup_steps"]) is int
-    build_schedule(config)
+    build_schedule(RunConfig.of(config))

@@ -15,7 +15,7 @@ from data_modules.preparation import PreparationSettings, adopt_shards, prepare_
 from gpt_lightning.tokenizer import load_tokenizer
 from running.commands.train import train
 from running.config.compose import compose_config
-from running.training.builders import build_curriculum
+from running.config.run_config import RunConfig
 from running.training.prepared_data import check_undamaged, open_sources
 from tests.conftest import TINY, start
 from tests.run_files import as_if_killed, contents, final_weights, metrics, same_bits
@@ -229,15 +229,15 @@ def test_who_has_to_wait_is_told(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    _, sources = open_sources(config(), build_curriculum(config()))
-    check_undamaged(config(), sources)
+    _, sources = open_sources(RunConfig.of(config()))
+    check_undamaged(RunConfig.of(config()), sources)
     assert capsys.readouterr().out == ""
     n_bytes = sum(path.stat().st_size for path in data_dir.rglob("*.npy"))
     monkeypatch.setattr("running.training.prepared_data._MANY_BYTES", n_bytes)
-    check_undamaged(config(), sources)
+    check_undamaged(RunConfig.of(config()), sources)
     assert capsys.readouterr().out == "verifying 0.0 GB of shards; data.verify=false leaves it out\n"
     monkeypatch.setattr("running.training.prepared_data._MANY_BYTES", n_bytes + 1)
-    check_undamaged(config(), sources)
+    check_undamaged(RunConfig.of(config()), sources)
     assert capsys.readouterr().out == ""
 
 
@@ -246,12 +246,12 @@ def test_of_the_ranks_of_a_node_the_first_looks(
     variable: str, data_dir: Path, config: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     DAMAGES["a flipped byte"](data_dir / "bpe_512")
-    _, sources = open_sources(config(), build_curriculum(config()))
+    _, sources = open_sources(RunConfig.of(config()))
     monkeypatch.setenv(variable, "1")
-    check_undamaged(config(), sources)
+    check_undamaged(RunConfig.of(config()), sources)
     monkeypatch.setenv(variable, "0")
     with pytest.raises(ValueError, match=r"differs from source\.json"):
-        check_undamaged(config(), sources)
+        check_undamaged(RunConfig.of(config()), sources)
 
 
 def test_a_user_sees_no_traceback(data_dir: Path, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_a_deterministic_run_is_one_all_along(
     tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It trains, validates, samples and saves without an operation that torch refuses, and it may become one at a resume."""
-    monkeypatch.setattr("running.training.run_training.SkippedStepLog", SeesFlags)
+    monkeypatch.setattr("running.training.build.SkippedStepLog", SeesFlags)
     monkeypatch.setattr(SeesFlags, "seen", [])
     before = flags()
     train(tiny_config("name=plain"))

@@ -16,7 +16,7 @@ from analysis.memory_estimate import peak_memory_bytes
 from running.commands.plan import plan
 from running.commands.train import train
 from running.config.compose import compose_config, flatten, group_choices, micro_batch_up_to
-from running.training.builders import accumulation_steps
+from running.config.run_config import RunConfig
 from running.training.cost_estimate import estimate_peak_memory
 from tests.conftest import ROOT
 from tests.run_files import as_if_killed, assert_same_rows, metrics, saved_steps
@@ -48,7 +48,7 @@ def test_every_recipe_fits_every_hardware(recipe: str, preset: str) -> None:
     assert without.keys() <= with_it.keys()
     trainer, optimizer = config["trainer"], config["optimizer"]["_target_"].rpartition(".")[2]
     of_rank = config["global_batch"] // trainer["devices"]
-    assert accumulation_steps(config) * config["micro_batch"] == of_rank
+    assert RunConfig.of(config).accumulation_steps * config["micro_batch"] == of_rank
     most = {"t4": 18, "a100": 42, "h100": 64, "h200": 128}[preset]
     assert config["micro_batch"] == max(n for n in range(1, most + 1) if of_rank % n == 0)
     assert config["micro_batch"] > most / 2  # the best that divides is not far from what was meant
@@ -91,10 +91,10 @@ def test_the_largest_micro_batch_that_divides(batch: int, devices: int, nodes: i
 
 def test_a_batch_that_ranks_cannot_share_is_refused_as_ever() -> None:
     with pytest.raises(ValueError, match=r"micro-batches of micro_batch=18 on each of 4 ranks: set global_batch=72"):
-        accumulation_steps(composed("train", "experiment=rangeflow", "hardware=t4", "trainer.devices=4"))
+        RunConfig.of(composed("train", "experiment=rangeflow", "hardware=t4", "trainer.devices=4"))
     for wrong in ("global_batch=-4", "trainer.devices=0", "global_batch=1.5"):
         with pytest.raises(ValueError, match=r"must be a whole number, 1 or more"):
-            accumulation_steps(composed("train", "experiment=rangeflow", "hardware=t4", wrong))
+            RunConfig.of(composed("train", "experiment=rangeflow", "hardware=t4", wrong))
 
 
 @pytest.fixture
@@ -160,4 +160,7 @@ def test_the_page_of_a_recipe_says_what_it_takes(recipe: str) -> None:
         config = composed("train", f"experiment={recipe}", f"hardware={preset}", *several)
         assert config["micro_batch"] == int(micro_batch)
         precision = config["trainer"]["precision"]
-        assert f"{estimate_peak_memory(config, precision=precision, device_type='cuda') / 1e9:.0f} GB" == memory.strip()
+        assert (
+            f"{estimate_peak_memory(RunConfig.of(config), precision=precision, device_type='cuda') / 1e9:.0f} GB"
+            == memory.strip()
+        )

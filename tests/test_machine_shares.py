@@ -12,7 +12,7 @@ from running.sweeps.machine_shares import describe_shares, machine_shares
 
 
 def shares(n: Any, *, devices: int = 1, accelerator: str = "auto") -> list[dict[str, str]]:
-    return machine_shares({"jobs_at_once": n, "trainer": {"devices": devices, "accelerator": accelerator}})
+    return machine_shares(n, devices=devices, accelerator=accelerator)
 
 
 def gpus_of(some: list[dict[str, str]]) -> list[list[str]]:

@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 import yaml
 
-from data_modules import SourceShards
+from data_modules import Curriculum, SourceShards
 from mix_laws import design_mixes, read_mix_runs
 from running.commands.plan import plan
 from running.commands.report import report
 from running.commands.train import train
 from running.config.compose import compose_config
-from running.training.builders import build_curriculum
 from tests.conftest import TINY, start
 from tests.example_sweep import copy_of, edit_environment
 from tests.synthetic_mix_runs import world
@@ -195,7 +194,7 @@ def test_a_design_is_written_as_choices_that_compose(
     folder = Path(tiny_config()["runs_dir"]) / "quickstart_design"
     for name, weights in named.items():
         content = yaml.safe_load((folder / "curriculum" / f"{name}.yaml").read_text())
-        curriculum = build_curriculum({"curriculum": content})
+        curriculum = Curriculum(**content)
         assert curriculum.resolve(steps=100, tokens_per_step=256).weights(50) == pytest.approx(weights)
         assert sum(weights.values()) == pytest.approx(1)
         assert min(weights.values()) >= 0.0099

@@ -139,7 +139,7 @@ def test_one_of_lightnings_without_a_place_is_refused_with_what_to_use(
     config = tiny_config("name=run")
     config["callbacks"] = config["callbacks"] | {"theirs": {"_target_": f"{OF_LIGHTNING}.{name}"} | arguments}
     with pytest.raises(ValueError, match=rf"{name}.* has no place in a run: .*{instead}"):
-        build_callbacks(config)
+        build_callbacks(config["callbacks"])
 
 
 def test_nor_has_one_that_is_derived_from_it(package: str, tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_nor_has_one_that_is_derived_from_it(package: str, tmp_path: Path) -> No
 def test_two_of_one_state_are_refused(tiny_config: Config) -> None:
     two = [f"+callbacks.{name}._target_={OF_LIGHTNING}.EMAWeightAveraging" for name in ("a", "b")]
     with pytest.raises(ValueError, match=r"callbacks\.a and callbacks\.b are of one kind"):
-        build_callbacks(tiny_config("name=run", *two))
+        build_callbacks(tiny_config("name=run", *two)["callbacks"])
 
 
 def test_monitors_of_lightnings_log_into_the_rows_of_their_steps(tiny_data: Path, tmp_path: Path) -> None:

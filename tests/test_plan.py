@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from data_modules import Curriculum, corpora
+from data_modules import corpora
 from data_modules.corpora import DocumentCorpus
 from data_modules.preparation import PreparationSettings, prepare_source
 from gpt_lightning.checkpoint_retention import checkpoint_path
@@ -22,6 +22,7 @@ from running.commands.plan import plan
 from running.commands.prepare import prepare
 from running.commands.train import train
 from running.config.compose import compose_config, group_choices
+from running.config.run_config import RunConfig
 from running.training.prepared_data import source_sizes
 from tests.conftest import TINY
 from tests.run_files import final_checkpoint, metrics
@@ -203,9 +204,8 @@ def test_what_is_expected_of_alpaca_is_what_there_is(shared_data: Path, unprepar
     options = ["source=alpaca", f"path={shared_data / 'alpaca' / 'alpaca_5000.json'}", "tokenizer=gpt2_chatml"]
     prepare(compose_config("prepare", [*options, f"data_dir={made}", "workers=1"]))
     config = compose_config("train", ["experiment=mixed_curriculum", *unprepared])
-    curriculum = Curriculum(**config["curriculum"])
-    expected = source_sizes(config, curriculum, ["alpaca"])["alpaca"]
-    measured = source_sizes(config | {"data_dir": str(made)}, curriculum, ["alpaca"])["alpaca"]
+    expected = source_sizes(RunConfig.of(config), ["alpaca"])["alpaca"]
+    measured = source_sizes(RunConfig.of(config | {"data_dir": str(made)}), ["alpaca"])["alpaca"]
     assert (expected.is_expected, measured.is_expected) == (True, False)
     assert expected.sequences == pytest.approx(measured.sequences * 52_002 / 5_000, rel=0.03)
     assert expected.loss_bearing == pytest.approx(np.mean(measured.loss_bearing), rel=0.03)

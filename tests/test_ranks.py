@@ -17,6 +17,7 @@ import torch
 
 from running.commands.train import train
 from running.config.compose import compose_config
+from running.config.run_config import RunConfig
 from running.training import prepared_data, process_group
 from running.training.distributed_strategy import check_ranks
 from tests.conftest import ROOT, TINY
@@ -200,7 +201,7 @@ def test_more_ranks_than_gpus_are_refused(tiny_data: Path, tmp_path: Path) -> No
     with pytest.raises(
         ValueError, match=f"this process sees {n_gpus} of CUDA's: set trainer.devices={n_gpus}, or trainer"
     ):
-        check_ranks(config, "cuda", "32-true")
+        check_ranks(RunConfig.of(config), "cuda", "32-true")
 
 
 def test_each_of_several_processes_would_run_the_whole_multirun(monkeypatch: pytest.MonkeyPatch) -> None:

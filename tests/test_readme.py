@@ -11,7 +11,7 @@ from gpt_lightning.model import GPT, GPTConfig
 from running.config.command_line import check_command_line
 from running.config.command_line_quoting import quote_text_settings
 from running.config.compose import compose_config
-from running.training.builders import accumulation_steps
+from running.config.run_config import RunConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -51,7 +51,9 @@ def test_a_command_composes(command: str) -> None:
     if script in ("train.py", "plan.py"):
         first = settings[0] == "-m"
         one_job = [re.sub(r"=tag\(.*", "=1", o).split(",")[0] for o in settings[1:]] if first else settings
-        assert accumulation_steps(compose_config(Path(script).stem, one_job)) > 0
+        config = compose_config(Path(script).stem, one_job)
+        settings_of_train = {key: value for key, value in config.items() if key not in ("plan", "mix_design")}
+        assert RunConfig.of(settings_of_train).accumulation_steps > 0
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith(("torchrun ", "srun "))])
@@ -60,7 +62,7 @@ def test_a_command_of_several_machines_composes(command: str) -> None:
     overrides = quote_text_settings(shlex.split(after))
     check_command_line("train", overrides)
     config = compose_config("train", overrides)
-    assert accumulation_steps(config) > 0
+    assert RunConfig.of(config).accumulation_steps > 0
     assert before.split()[0] == "srun" or f"--nproc-per-node={config['trainer']['devices']}" in before
 
 

@@ -157,7 +157,7 @@ def test_only_an_optimizer_stands_where_one_is_wanted(target: str) -> None:
     with pytest.raises(
         ValueError, match=rf"_target_={re.escape(target)} may not be called from a config: it must be an"
     ):
-        build_optimizer({"optimizer": {"_target_": target}}, "32-true")  # fmt: skip
+        build_optimizer({"_target_": target}, "32-true")  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_only_a_callback_stands_where_one_is_wanted(target: str) -> None:
     with pytest.raises(
         ValueError, match=rf"_target_={re.escape(target)} may not be called from a config: it must be a c"
     ):
-        build_callbacks({"callbacks": {"evil": {"_target_": target}}})  # fmt: skip
+        build_callbacks({"evil": {"_target_": target}})  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -219,4 +219,4 @@ def test_interpolations_build_nothing() -> None:
     config = compose_config("train", [f"callbacks.samples='{made}'"])
     assert config["callbacks"]["samples"] == {"_target_": "os.mkdir", "path": "x"}
     with pytest.raises(ValueError, match=r"_target_=os\.mkdir may not be called"):
-        build_callbacks(config)
+        build_callbacks(config["callbacks"])

@@ -5,11 +5,10 @@ import pytest
 
 from benchmarks.study_optimizer import where_it_is_reached
 from benchmarks.study_switch import BASE, LOSSES, REST, SWITCHES, Switched, table
-from data_modules import SampleOrder
+from data_modules import Curriculum, SampleOrder
 from mix_laws import design_mixes
 from mix_laws.simplex import random_mixes, weights_by_source
 from running.config.compose import CONF, compose_config
-from running.training.builders import build_curriculum
 
 SIZES = {
     "readmes": 1979,
@@ -21,7 +20,7 @@ SIZES = {
 
 def order_of(experiment: str, curriculum: str) -> SampleOrder:
     config = compose_config("train", [f"experiment={experiment}", f"curriculum={curriculum}", "seed=1"])
-    resolved = build_curriculum(config).resolve(steps=config["max_steps"], tokens_per_step=2048)
+    resolved = Curriculum(**config["curriculum"]).resolve(steps=config["max_steps"], tokens_per_step=2048)
     return SampleOrder(resolved, sequences=SIZES, global_batch=config["global_batch"], seed=1)
 
 

@@ -13,7 +13,7 @@ import torch
 from running.commands import verify
 from running.commands.verify import ReplayEvidence
 from running.config.compose import compose_config
-from running.training.builders import build_curriculum
+from running.config.run_config import RunConfig
 from running.training.prepared_data import open_sources
 from tests.conftest import TINY
 from tests.run_files import saved_steps
@@ -42,7 +42,7 @@ def runs(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def read(runs: Path, tiny_data: Path) -> Read:
     """What one of its runs left behind, read again."""
     config = config_of(tiny_data, runs)
-    _, sources = open_sources(config, build_curriculum(config))
+    _, sources = open_sources(RunConfig.of(config))
     return lambda folder: verify._evidence(runs / "tiny_verify" / folder, sources)
 
 

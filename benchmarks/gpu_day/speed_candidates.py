@@ -18,6 +18,7 @@ from gpt_lightning.model.attention_mask import AttentionMask
 from gpt_lightning.model.attention_selection import choose_backend
 from gpt_lightning.model.loss_kernels import choose_loss_kernel
 from running.config.compose import compose_config
+from running.config.run_config import RunConfig
 from running.training.builders import build_optimizer, build_parameter_groups
 
 SHAPE = {"n_layers": 12, "d_model": 768, "n_heads": 12, "vocab_size": 50304, "max_seq_len": 1024, "batch": 32}
@@ -97,7 +98,8 @@ def _ours(row: dict[str, Any], shape: dict[str, int], ids: Tensor, device: str) 
     attention, why = choose_backend(config.attention, torch.device(device), dtype, config.d_head, view)
     if config.attention not in ("auto", attention):
         raise ValueError(why)
-    optimizer = build_optimizer(settings, row.get("precision", "bf16-mixed"))(build_parameter_groups(settings)(model))
+    run, precision = RunConfig.of(settings), row.get("precision", "bf16-mixed")
+    optimizer = build_optimizer(run.optimizer, precision)(build_parameter_groups(run)(model))
 
     # the loader finds them before the copy to the device
     borders = torch.from_numpy(document_borders(ids.cpu().numpy(), 0)).to(device) if apart else None

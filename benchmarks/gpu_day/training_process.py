@@ -10,14 +10,14 @@ from benchmarks.gpu_day.small_runs import config_of, rehearse
 from callbacks.graceful_stop import RunStopped
 from gpt_lightning.sharding import ShardedStrategy
 from running.commands.train import train
-from running.training import run_training
+from running.training import build
 
 
 def main(given: dict[str, Any]) -> None:
     rehearse(given["rehearse"])
     if given.get("strategy"):
         # a run of one rank has nothing to share, and train.py leaves the strategy out
-        run_training.build_strategy = lambda config: strategy(given["strategy"], gloo=given["rehearse"])
+        build.build_strategy = lambda config: strategy(given["strategy"], gloo=given["rehearse"])
     config = config_of(given["overrides"], probe=given["probe"])
     try:
         train(config)

@@ -22,14 +22,13 @@ from data_modules.sample_order import SourceExhaustedError
 from data_modules.source_plan import SourcePlan, plan_sources
 from gpt_lightning.checkpoint_retention import checkpoint_step, list_checkpoints
 from gpt_lightning.console import Console, escape_control_characters, say
-from gpt_lightning.model import GPTConfig
 from running.config.compose import read_config
+from running.config.run_config import PlanConfig, RunConfig
+from running.config.settings_parser import parse
 from running.sweeps.mix_design import propose_mixes
 from running.sweeps.multirun import Multirun
 from running.training.builders import (
-    accumulation_steps,
     build_callbacks,
-    build_curriculum,
     build_sample_order,
     build_schedule,
 )
@@ -53,16 +52,17 @@ def plan(config: Mapping[str, Any], *, silently: bool = False) -> dict[str, Any]
         ValueError: the run cannot be, as train.py would say; or the plan exceeds a limit, a source or the disk, after all of it
             is printed, with the smallest change that mends it.
     """
-    settings, n_mixes = config["plan"], config["mix_design"]
-    config = {key: value for key, value in config.items() if key not in ("plan", "mix_design")}
-    if n_mixes is not None:
-        return propose_mixes(config, n_mixes)
-    run = RunDirectory(Path(config["run_dir"]))
-    config = _as_begun(config, run.path)
-    curriculum, schedule = build_curriculum(config), build_schedule(config)
-    accumulation_steps(config)
-    _refuse_what_cannot_be(config)
-    beginning, sizes, refused = _beginning(run.path, config, curriculum, may_be_another=not silently)
+    run_config = RunConfig.of({key: value for key, value in config.items() if key not in ("plan", "mix_design")})
+    if config["mix_design"] is not None:
+        return propose_mixes(run_config, config["mix_design"])
+    assumed = parse(PlanConfig, config["plan"], name="plan")
+    return _plan(_as_begun(run_config), assumed, silently=silently)
+
+
+def _plan(config: RunConfig, assumed: PlanConfig, *, silently: bool) -> dict[str, Any]:
+    run, curriculum, schedule = RunDirectory(config.run_dir), config.curriculum, build_schedule(config)
+    build_callbacks(config.callbacks)
+    beginning, sizes, refused = _beginning(run.path, config, may_be_another=not silently)
     sequences = {name: size.sequences for name, size in sizes.items()}
 
     def order_by(changed: Curriculum) -> SampleOrder:
@@ -73,16 +73,19 @@ def plan(config: Mapping[str, Any], *, silently: bool = False) -> dict[str, Any]
         order = order_by(curriculum)
     except SourceExhaustedError as error:
         order = order_by(replace(curriculum, on_exhausted="repeat"))
-        change = " ".join(smallest_change(config["curriculum"], error, order_by)) or "curriculum.on_exhausted=repeat"
+        change = (
+            " ".join(smallest_change(config.settings["curriculum"], error, order_by))
+            or "curriculum.on_exhausted=repeat"
+        )
         problems.append(f"{error.fact}. The smallest change: {change}.")
     sources = plan_sources(order, {name: size.loss_bearing for name, size in sizes.items()})
-    costs = estimate_costs(config, settings, order, beginning)
+    costs = estimate_costs(config, assumed, order, beginning)
     problems += _disk_problems(config, run.path, costs)
     expected = [name for name, size in sizes.items() if size.is_expected]
     content = {
-        "name": config["name"],
+        "name": config.name,
         "steps": order.steps,
-        "tokens_per_step": config["global_batch"] * config["model"]["max_seq_len"],
+        "tokens_per_step": config.tokens_per_step,
         "sources": {name: asdict(source) for name, source in sources.items()},
         "not_prepared": expected,
         **costs,
@@ -90,7 +93,7 @@ def plan(config: Mapping[str, Any], *, silently: bool = False) -> dict[str, Any]
     }
     if silently:
         return content
-    _print(config, settings, sources, costs, expected)
+    _print(config, assumed, sources, costs, expected)
     if refused:
         say(f"\n{run.path} is done, and this is the plan of another run, which needs name=…: {refused}")
     else:
@@ -109,21 +112,23 @@ def plan_silently(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _beginning(
-    run: Path, config: Mapping[str, Any], curriculum: Curriculum, *, may_be_another: bool
+    run: Path, config: RunConfig, *, may_be_another: bool
 ) -> tuple[ResumePoint, dict[str, SourceSize], str | None]:
     """Where the run would begin, how much there is of each source, and, for a run that is done and cannot go on with these
     settings, why; then the beginning is that of a new run."""
     anew = ResumePoint(None, 0, None, False)
     if not (may_be_another and _is_done(run)):
         beginning = find_resume_point(run, config)
-        return beginning, source_sizes(config, curriculum, _sources(beginning, curriculum)), None
+        return beginning, source_sizes(config, _sources(beginning, config.curriculum)), None
     try:
         beginning = find_resume_point(run, config)
-        sizes = source_sizes(config, curriculum, _sources(beginning, curriculum))
+        sizes = source_sizes(config, _sources(beginning, config.curriculum))
         with suppress(SourceExhaustedError):
-            build_sample_order(config, curriculum, {name: size.sequences for name, size in sizes.items()}, beginning)
+            build_sample_order(
+                config, config.curriculum, {name: size.sequences for name, size in sizes.items()}, beginning
+            )
     except ValueError as error:
-        return anew, source_sizes(config, curriculum, curriculum.sources), str(error)
+        return anew, source_sizes(config, config.curriculum.sources), str(error)
     return beginning, sizes, None
 
 
@@ -137,23 +142,15 @@ def _is_done(run: Path) -> bool:
     return bool(own) and config.is_file() and checkpoint_step(own[0]) == read_config(config).get("max_steps")
 
 
-def _as_begun(config: Mapping[str, Any], run: Path) -> Mapping[str, Any]:
+def _as_begun(config: RunConfig) -> RunConfig:
     """A run that is begun goes on in the precision that `auto` was where it began."""
-    if config["trainer"]["precision"] != "auto" or not (run / "config.yaml").is_file():
+    begun = config.run_dir / "config.yaml"
+    if config.trainer.precision != "auto" or not begun.is_file():
         return config
-    begun = read_config(run / "config.yaml")
-    return {**config, "trainer": {**config["trainer"], "precision": begun["trainer"]["precision"]}}
+    return config.with_precision(read_config(begun)["trainer"]["precision"])
 
 
-def _refuse_what_cannot_be(config: Mapping[str, Any]) -> None:
-    try:
-        GPTConfig(**config["model"], eot_id=0)
-    except TypeError as error:  # a key that it does not know
-        raise ValueError(f"model: {error}.") from error
-    build_callbacks(config)
-
-
-def _disk_problems(config: Mapping[str, Any], run: Path, costs: Mapping[str, Any]) -> list[str]:
+def _disk_problems(config: RunConfig, run: Path, costs: Mapping[str, Any]) -> list[str]:
     """While a checkpoint is written, there is one more than are kept; the best and the permanent ones come on top."""
     exists = next(folder for folder in (run, *run.resolve().parents) if folder.is_dir())
     ours = sum(path.stat().st_size for path in (run / "checkpoints").glob("step_*.pt"))
@@ -161,7 +158,7 @@ def _disk_problems(config: Mapping[str, Any], run: Path, costs: Mapping[str, Any
     if free >= needed:
         return []
     most = needed // costs["checkpoint_bytes"]
-    fits = config["callbacks"]["checkpoints"]["keep"] + free // costs["checkpoint_bytes"] - most
+    fits = config.callbacks["checkpoints"]["keep"] + free // costs["checkpoint_bytes"] - most
     fewer = f"callbacks.checkpoints.keep={fits}, or " if fits >= 1 else ""
     return [
         f"{run} needs {format_bytes(needed)} for {most} checkpoints and {format_bytes(free)} are free. "
@@ -170,8 +167,8 @@ def _disk_problems(config: Mapping[str, Any], run: Path, costs: Mapping[str, Any
 
 
 def _print(
-    config: Mapping[str, Any],
-    settings: Mapping[str, Any],
+    config: RunConfig,
+    assumed: PlanConfig,
     sources: Mapping[str, SourcePlan],
     costs: Mapping[str, Any],
     expected: list[str],
@@ -179,12 +176,12 @@ def _print(
     console = Console(soft_wrap=True)
     if not console.is_terminal:
         console.width = _WIDTH
-    max_seq_len = config["model"]["max_seq_len"]
+    max_seq_len = config.model.max_seq_len
     if costs["from_step"]:
         console.print(f"going on after step {costs['from_step']:,}: FLOPs and hours are those of what is left")
     console.print(
-        f"{config['name']}: {config['max_steps']:,} steps of {config['global_batch'] * max_seq_len:,} tokens "
-        f"({config['global_batch']} sequences of {max_seq_len:,}), {format_count(costs['tokens'])} in all\n"
+        f"{config.name}: {config.max_steps:,} steps of {config.global_batch * max_seq_len:,} tokens "
+        f"({config.global_batch} sequences of {max_seq_len:,}), {format_count(costs['tokens'])} in all\n"
     )
     table = Table("source", *_HEAD, box=None, pad_edge=False)
     for column in table.columns[1:]:
@@ -214,19 +211,17 @@ def _print(
         column.justify = "right"
     console.print(tenths)
     console.print()
-    for name, text in _lines(config, settings, costs):
+    for name, text in _lines(config, assumed, costs):
         console.print(f"{name:14}{text}")
 
 
-def _lines(
-    config: Mapping[str, Any], settings: Mapping[str, Any], costs: Mapping[str, Any]
-) -> Iterator[tuple[str, str]]:
-    if (ado := build_curriculum(config).ado) and not ado.record:
-        first = ado.next_update(0, steps=config["max_steps"])
+def _lines(config: RunConfig, assumed: PlanConfig, costs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if (ado := config.curriculum.ado) and not ado.record:
+        first = ado.next_update(0, steps=config.max_steps)
         yield (
             "weights",
             f"follow the losses from step {first:,} on, every {ado.every:,} steps: this is the plan of the mix before"
-            if first < config["max_steps"]
+            if first < config.max_steps
             else "would follow the losses, and no update falls into this run: curriculum.ado.every and warmup say when",
         )
     loss, memory, there = costs["loss"], costs["peak_memory_bytes"], costs["device_memory_bytes"]
@@ -236,12 +231,12 @@ def _lines(
         f"{costs['parameters']:,}; {costs['tokens_per_parameter']:.1f} tokens for each (Chinchilla: {best})",
     )
     expected = f"{loss['loss']:.2f} nats a token expected, {loss['low']:.2f} to {loss['high']:.2f}"
-    sensible = loss["loss"] < math.log(config["model"]["vocab_size"])
+    sensible = loss["loss"] < math.log(config.model.vocab_size)
     yield "loss", "; ".join([expected if sensible else "no forecast", *filter(None, [loss["note"]])])
-    preset = config.get("hardware", {})
-    own = {key: preset.get(key) for key in ("device", "mfu")} == {key: settings[key] for key in ("device", "mfu")}
+    preset = config.settings.get("hardware", {})
+    own = (preset.get("device"), preset.get("mfu")) == (assumed.device, assumed.mfu)
     origin = f" ({preset['mfu_from']})" if own else ""
-    where = f"on {costs['devices']} {settings['device']} at {settings['mfu']:.0%} MFU{origin} in {costs['precision']}"
+    where = f"on {costs['devices']} {assumed.device} at {assumed.mfu:.0%} MFU{origin} in {costs['precision']}"
     time = (
         "no hours, as a CPU's peak is not known"
         if costs["hours"] is None
@@ -249,11 +244,11 @@ def _lines(
     )
     yield "compute", f"{costs['flops']:.3g} FLOPs: {time}"
     if costs["price"] is not None:
-        yield "price", f"{costs['price']:,.2f} at {settings['price_per_hour']:g} an hour for each device"
+        yield "price", f"{costs['price']:,.2f} at {assumed.price_per_hour:g} an hour for each device"
     fits = "" if memory < there else "; that does not fit: take a smaller micro_batch"
     yield (
         "memory",
-        f"about {format_bytes(memory)} of {format_bytes(there)} at micro-batch {config['micro_batch']}{fits}",
+        f"about {format_bytes(memory)} of {format_bytes(there)} at micro-batch {config.micro_batch}{fits}",
     )
     most = f"{format_bytes(costs['disk_bytes'])} at most at one time"
     yield "disk", f"{costs['checkpoints']:,} checkpoints of {format_bytes(costs['checkpoint_bytes'])}, {most}"
@@ -262,19 +257,17 @@ def _lines(
 _HEAD = ("tokens", "unique", "epochs", "all seen at", "limit at", "of the loss", "in the last tenth")
 
 
-def _draw(
-    path: Path, config: Mapping[str, Any], order: SampleOrder, schedule: Callable[[int], float], from_step: int
-) -> None:
+def _draw(path: Path, config: RunConfig, order: SampleOrder, schedule: Callable[[int], float], from_step: int) -> None:
     steps = np.unique(np.linspace(0, order.steps, min(_POINTS, order.steps) + 1).round().astype(np.int64))
     begins, ends = steps[:-1].tolist(), steps[1:].tolist()
     drawn = np.array([list(order.due_between(begin, end).values()) for begin, end in zip(begins, ends, strict=True)])
     shares = drawn / drawn.sum(axis=1, keepdims=True)  # (intervals, sources)
     passes = order.drawn_before(steps) / np.array(list(order.sequences.values()))
-    rates = [config["optimizer"]["lr"] * schedule(min(step, order.steps - 1)) for step in steps.tolist()]
-    tokens = order.steps * order.global_batch * config["model"]["max_seq_len"]
+    rates = [config.optimizer["lr"] * schedule(min(step, order.steps - 1)) for step in steps.tolist()]
+    tokens = order.steps * order.global_batch * config.model.max_seq_len
     draw_plan(
         path,
-        title=f"Plan of {config['name']}: {format_count(tokens)} tokens",
+        title=f"Plan of {config.name}: {format_count(tokens)} tokens",
         steps=steps,
         shares=dict(zip(order.sources, np.concatenate([shares, shares[-1:]]).T, strict=True)),
         epochs=dict(zip(order.sources, passes.T, strict=True)),

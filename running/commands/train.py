@@ -6,8 +6,8 @@ from typing import Any
 
 from gpt_lightning.console import Console, say
 from gpt_lightning.durable_files import exclusive_lock
-from running.config.compose import path_of, typed
-from running.config.path_settings import check_names
+from running.config.compose import typed
+from running.config.run_config import RunConfig
 from running.sweeps.multirun import Multirun
 from running.training.process_group import detect_launcher, fail_together, is_first_rank, run_on_ranks
 from running.training.rank_agreement import build_rank_agreement
@@ -22,25 +22,20 @@ def train(config: Mapping[str, Any]) -> dict[str, float]:
         ValueError: a setting is wrong, a source is not prepared, or the run directory belongs to another run or process.
         Stopped, NotFinite, NotSaved: it ended before its last step; their `exit_code` says so to the shell.
     """
-    check_names(config)
-    run = path_of(config, "run_dir")
-    with (
-        fail_together(),
-        build_rank_agreement(config) as ranks,
-        exclusive_lock(run, doing="trained") if is_first_rank() else nullcontext(),
-    ):
-        from running.training.run_training import (
-            run_training,  # seconds of imports, which a second process need not wait for
-        )
+    with fail_together(), build_rank_agreement(config) as ranks:
+        settings = RunConfig.of(config)
+        with exclusive_lock(settings.run_dir, doing="trained") if is_first_rank() else nullcontext():
+            from running.training.run_training import run_training  # a second process need not wait for its imports
 
-        return run_training(config, ranks)
+            return run_training(settings, ranks)
 
 
 def train_on_ranks(config: Mapping[str, Any]) -> None:
     """`train`; where it takes several processes on this machine, this one starts them and waits."""
-    n_ranks, n_nodes = config["trainer"]["devices"], config["trainer"]["num_nodes"]
-    if isinstance(n_ranks, int) and n_ranks > 1 and n_nodes == 1 and not detect_launcher():
-        with exclusive_lock(path_of(config, "run_dir"), doing="trained"):
+    settings = RunConfig.of(config)
+    n_ranks, n_nodes = settings.trainer.devices, settings.trainer.num_nodes
+    if n_ranks > 1 and n_nodes == 1 and not detect_launcher():
+        with exclusive_lock(settings.run_dir, doing="trained"):
             pass  # who comes second is told so before any rank is started
         run_on_ranks(n_ranks)
     else:

@@ -16,12 +16,15 @@ import torch
 from rich.table import Table
 
 from data_modules import SourceShards
+from data_modules.curriculum import Curriculum
 from gpt_lightning.checkpoint import read_checkpoint
 from gpt_lightning.checkpoint_retention import newest_valid_checkpoint
 from gpt_lightning.console import Console
 from gpt_lightning.device_and_precision import choose_device
 from running.config.compose import CONF, write_config
-from running.training.builders import accumulation_steps, build_curriculum, build_schedule
+from running.config.run_config import RunConfig
+from running.config.settings_parser import build_section
+from running.training.builders import build_schedule
 from running.training.prepared_data import open_sources
 
 LOSS_TOLERANCE = 1e-5  # relative, between runs whose global batch is cut otherwise
@@ -51,7 +54,7 @@ def verify(config: Mapping[str, Any]) -> dict[str, Any]:
     if not console.is_terminal:
         console.width = 120
     base, other = _runs(config)
-    _, sources = open_sources(base, build_curriculum(base))
+    _, sources = open_sources(RunConfig.of(base))
     folder = Path(base["runs_dir"]) / f"{base['name']}_verify"
     if folder.exists() and not (folder / "straight.yaml").is_file():
         raise ValueError(f"{folder} is in the way, and no folder of verify.py: choose another name with name=….")
@@ -99,7 +102,7 @@ def _runs(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
             f"model.dropout is {config['model']['dropout']}: its random numbers follow the split of the global batch, so that no "
             "other ranks repeat them; set model.dropout=0."
         )
-    if (ado := build_curriculum(config).ado) and not ado.record:
+    if (ado := build_section(Curriculum, "curriculum", config["curriculum"]).ado) and not ado.record:
         raise ValueError(
             "curriculum.ado follows losses, whose last bits differ where the batch is cut otherwise: verify.py needs "
             "curriculum.ado.record, the weights.jsonl of a run, or another curriculum."
@@ -116,7 +119,7 @@ def _runs(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         "mix_ledger": {"_target_": "callbacks.MixLedger", "every": 1},
         "checkpoints": {"_target_": "callbacks.Checkpoints", "every": steps // 2, "keep": 3},
     }
-    build_schedule(base)
+    build_schedule(RunConfig.of(base))
     smaller = (n for n in range(config["micro_batch"] - 1, 0, -1) if per_rank % n == 0)
     micro_batch = wanted["micro_batch"] or next(smaller, 1)
     other = base | {
@@ -124,8 +127,7 @@ def _runs(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         "trainer": config["trainer"] | {"devices": wanted["devices"], "num_nodes": 1},
         "data": config["data"] | {"workers": wanted["workers"]},
     }
-    for run in (base, other):
-        accumulation_steps(run)
+    RunConfig.of(other)  # which checks that its micro-batch divides the global batch
     return base, other
 
 

@@ -1,8 +1,10 @@
 """Composed settings -> frozen dataclasses, whose annotations say what each setting may be."""
 
 import difflib
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from inspect import signature
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -56,12 +58,26 @@ def parse(kind: type[T], settings: Any, *, name: str = "") -> T:
     return kind(**{key: _checked(kinds[key], value, f"{prefix}{key}") for key, value in settings.items()})
 
 
+def build_section(build: Callable[..., T], name: str, section: Mapping[str, Any], **more: Any) -> T:
+    """`build(**section, **more)`, for a class or function that checks its own arguments.
+
+    Raises:
+        ValueError: the section has a key that it does not know; or whatever it raises itself.
+    """
+    try:
+        return build(**section, **more)
+    except TypeError as error:
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        near = difflib.get_close_matches(unknown[1], signature(build).parameters, n=1) if unknown else []
+        raise ValueError(f"{name}: {error}" + (f": did you mean {near[0]}?" if near else ".")) from error
+
+
 def _checked(annotation: Any, value: Any, name: str) -> Any:
     allowed = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     if value is None and NoneType in allowed:
         return None
     (wanted,) = (one for one in allowed if one is not NoneType)
-    if is_dataclass(wanted):
+    if is_dataclass(wanted) and not isinstance(value, wanted):  # type: ignore[arg-type]
         return parse(wanted, value, name=name)  # type: ignore[arg-type]
     fits, described = _test(wanted)
     if not fits(value):

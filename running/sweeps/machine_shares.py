@@ -7,22 +7,27 @@ from typing import Any
 _GPUS, _THREADS = "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"
 
 
-def machine_shares(config: Mapping[str, Any]) -> list[dict[str, str]]:
+def machine_shares(jobs_at_once: Any, *, devices: int, accelerator: str) -> list[dict[str, str]]:
     """Environment variables for each of the `jobs_at_once`; none for one job alone, which has the whole machine.
 
     The GPUs are those that this process sees, dealt out in equal shares; where jobs are more than GPUs, one is shared by several.
     The threads are OMP_NUM_THREADS, or as many as the process may use cores; on a CPU each of a job's ranks has a share of them.
 
+    Args:
+        jobs_at_once: how many.
+        devices: processes of each job.
+        accelerator: what they run on; cpu, cuda or auto.
+
     Raises:
         ValueError: `jobs_at_once` is no number of jobs, or jobs of several devices each do not fit beside each other.
     """
-    n, devices = config["jobs_at_once"], config["trainer"]["devices"]
+    n = jobs_at_once
     if not isinstance(n, int) or isinstance(n, bool) or n < 1:
         raise ValueError(f"jobs_at_once is {n!r}: it must be a number of jobs, 1 or more.")
     if n == 1:
         return [{}]
     threads = int(os.environ.get(_THREADS) or len(os.sched_getaffinity(0)))
-    gpus = [] if config["trainer"]["accelerator"] == "cpu" else _visible_gpus()
+    gpus = [] if accelerator == "cpu" else _visible_gpus()
     ranks = n if gpus else n * devices
     shares = [{_THREADS: str(max(1, threads // ranks))} for _ in range(n)]
     if not gpus:

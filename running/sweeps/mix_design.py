@@ -13,7 +13,7 @@ from gpt_lightning.console import Console, say
 from mix_laws import design_mixes, write_constant_mix
 from mix_laws.simplex import caps_array, weights_by_source
 from running.config import compose
-from running.training.builders import build_curriculum
+from running.config.run_config import RunConfig
 from running.training.prepared_data import source_sizes
 
 _EPOCHS = 4.0  # a source that is seen more often than that teaches less (arXiv:2305.16264)
@@ -27,7 +27,7 @@ _NOT_THEIRS = (
 )  # settings of the plan that the runs get otherwise
 
 
-def propose_mixes(config: Mapping[str, Any], n: Any) -> dict[str, dict[str, float]]:
+def propose_mixes(config: RunConfig, n: Any) -> dict[str, dict[str, float]]:
     """Choose the mixes, write each as a choice of `curriculum`, and print them with the command that trains them all.
 
     Args:
@@ -43,18 +43,18 @@ def propose_mixes(config: Mapping[str, Any], n: Any) -> dict[str, dict[str, floa
     """
     if not isinstance(n, int) or isinstance(n, bool) or n < 1:
         raise ValueError(f"mix_design is {n!r}: it must be a number of runs, such as 20.")
-    curriculum = build_curriculum(config)
+    curriculum = config.curriculum
     sources = list(dict.fromkeys([*curriculum.sources, *(name for mix in curriculum.mixes.values() for name in mix)]))
     if len(sources) < 2:
         raise ValueError(f"mix_design is of several sources, and the curriculum has {', '.join(sources)} alone.")
-    sizes = {name: size.sequences for name, size in source_sizes(config, curriculum, sources).items()}
-    total = config["max_steps"] * config["global_batch"]
+    sizes = {name: size.sequences for name, size in source_sizes(config, sources).items()}
+    total = config.max_steps * config.global_batch
     most = min([_EPOCHS, *(limit for limit in curriculum.max_epochs.values())])
     caps = caps_array(sizes, total, most)
     mixes = design_mixes(n, caps)
     width = len(str(n - 1))
     named = {f"mix_{k:0{width}}": weights_by_source(sources, mix, caps) for k, mix in enumerate(mixes)}
-    folder = Path(config["runs_dir"]) / f"{config['name']}_design"
+    folder = config.runs_dir / f"{config.name}_design"
     for path in (folder / "curriculum").glob("mix_*.yaml"):  # of an earlier, longer design
         path.unlink()
     for name, weights in named.items():
@@ -76,9 +76,9 @@ def _print(mixes: Mapping[str, Mapping[str, float]], caps: Mapping[str, float], 
     Console(width=max(80, 26 + 14 * len(caps))).print(table)
 
 
-def _print_commands(config: Mapping[str, Any], folder: Path, names: list[str]) -> None:
+def _print_commands(config: RunConfig, folder: Path, names: list[str]) -> None:
     """What trains the mixes and shows the noise between runs of one mix, and what fits a law to them."""
-    sweep = Path(config["runs_dir"]) / f"{config['name']}_mixes"
+    sweep = config.runs_dir / f"{config.name}_mixes"
     typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     own = [setting for setting in typed if not setting.startswith(_NOT_THEIRS)]
     train = f"python train.py -m {shlex.join(['--config-dir', str(folder), *own, f'sweep_dir={sweep}'])}"
@@ -86,5 +86,5 @@ def _print_commands(config: Mapping[str, Any], folder: Path, names: list[str]) -
         f"\nwritten to {folder / 'curriculum'}. To train them, the first with two more seeds for the noise, and to fit a law:"
     )
     say(f"{train} curriculum={','.join(names)}")
-    say(f"{train} curriculum={names[0]} seed={config['seed'] + 1},{config['seed'] + 2}")
+    say(f"{train} curriculum={names[0]} seed={config.seed + 1},{config.seed + 2}")
     say(f"python report.py {compose.typed('mix_law', sweep)}")

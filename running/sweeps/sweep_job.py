@@ -37,11 +37,16 @@ def open_multirun(verb: str, config: DictConfig) -> Iterator[multirun.Multirun]:
         yield multirun.here
         return
     record = SweepState(path_of(config, "sweep_dir"))
-    shares = machine_shares(config) if is_here else [{}]
+    shares = _shares(config) if is_here else [{}]
     with exclusive_lock(record.folder, doing="used"):
         record.clear()
         multirun.here = multirun.Multirun(shares=shares, record=record)
         yield multirun.here
+
+
+def _shares(config: DictConfig) -> list[dict[str, str]]:
+    trainer = config.trainer
+    return machine_shares(config.jobs_at_once, devices=trainer.devices, accelerator=trainer.accelerator)
 
 
 def answer_in_process(answer: Callable[[dict[str, Any]], dict[str, Any]], config: DictConfig) -> float:

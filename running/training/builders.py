@@ -1,12 +1,8 @@
 """What a config says of a run, checked and made into objects: the same for train.py, plan.py and verify.py."""
 
-import difflib
-import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
-from inspect import signature
 from typing import Any
 
 import lightning as L
@@ -20,45 +16,34 @@ from gpt_lightning.checkpoint import read_optimizer_state
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.optim import MuonAdamW, learning_rate_schedule, parameter_groups, try_optimizer_step
 from gpt_lightning.tokenizer import Tokenizer
-from running.config import allowed_targets, compose
+from running.config import allowed_targets
+from running.config.run_config import RunConfig
+from running.config.settings_parser import build_section
 from running.training.recorded_mix_weights import check_no_prefetching, checkpoint_updates, recorded_updates
 from running.training.resume import ResumePoint
 
 _AT_ONCE = 100_000  # steps
 
 
-def build_curriculum(config: Mapping[str, Any]) -> Curriculum:
-    """The curriculum, not yet pinned to the run's length.
-
-    Raises:
-        ValueError: it cannot be; the message names the keyframe.
-    """
-    curriculum: Curriculum = _build(Curriculum, "curriculum", config["curriculum"])
-    for mix in curriculum.mixes:
-        if mix in compose.group_choices("source"):
-            raise ValueError(f"curriculum.mixes.{mix}: {mix} is a source, and a mix needs a name of its own.")
-    return curriculum
-
-
-def build_schedule(config: Mapping[str, Any]) -> Callable[[int], float]:
+def build_schedule(config: RunConfig) -> Callable[[int], float]:
     """The share of the peak learning rate at each step.
 
     Raises:
         ValueError: its parts do not fit into the run, or it has others.
     """
-    schedule: Callable[[int], float] = _build(
-        learning_rate_schedule, "schedule", config["schedule"], steps=config["max_steps"]
+    schedule: Callable[[int], float] = build_section(
+        learning_rate_schedule, "schedule", config.schedule, steps=config.max_steps
     )
     return schedule
 
 
-def build_model_config(config: Mapping[str, Any], tokenizer: Tokenizer) -> GPTConfig:
+def build_model_config(config: RunConfig, tokenizer: Tokenizer) -> GPTConfig:
     """The model's sizes and choices.
 
     Raises:
         ValueError: they do not go together, or the tokenizer has more ids than the model.
     """
-    model_config: GPTConfig = _build(GPTConfig, "model", config["model"], eot_id=tokenizer.eot_id)
+    model_config = replace(config.model, eot_id=tokenizer.eot_id)
     if model_config.vocab_size < tokenizer.vocab_size:
         raise ValueError(
             f"model.vocab_size is {model_config.vocab_size}, less than the {tokenizer.vocab_size} ids of tokenizer "
@@ -67,52 +52,18 @@ def build_model_config(config: Mapping[str, Any], tokenizer: Tokenizer) -> GPTCo
     return model_config
 
 
-def accumulation_steps(config: Mapping[str, Any]) -> int:
-    """Micro-batches in a step on each rank.
+def build_callbacks(nodes: Mapping[str, Any]) -> list[L.Callback]:
+    """The callbacks of a config.
 
-    Raises:
-        ValueError: a number is out of range, or the global batch cannot be divided.
-    """
-    trainer = config["trainer"]
-    counts = {key: config[key] for key in ("max_steps", "global_batch", "micro_batch", "log_every", "val_every")}
-    for key, value in (counts | {f"trainer.{key}": trainer[key] for key in ("devices", "num_nodes")}).items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{key} is {value!r}: it must be a whole number, 1 or more.")
-    for switch in ("compile", "deterministic"):
-        if not isinstance(trainer[switch], bool):
-            raise ValueError(f"trainer.{switch} is {trainer[switch]!r}: it must be true or false.")
-    if trainer["recompute"] not in ("none", "blocks"):
-        raise ValueError(f"trainer.recompute is {trainer['recompute']!r}: it must be none or blocks.")
-    if config["on_spike"] not in ("train", "skip"):
-        raise ValueError(f"on_spike is {config['on_spike']!r}: it must be train or skip.")
-    if not isinstance(config["seed"], int) or config["seed"] < 0:
-        raise ValueError(f"seed is {config['seed']!r}: it must be a whole number, 0 or more.")
-    world_size = trainer["devices"] * trainer["num_nodes"]
-    accumulation, rest = divmod(config["global_batch"], config["micro_batch"] * world_size)
-    if rest or not accumulation:
-        ranks = f" on each of {world_size} ranks" if world_size > 1 else ""
-        of_rank, uneven = divmod(config["global_batch"], world_size)
-        mend = (
-            f"global_batch={config['micro_batch'] * world_size}"
-            if uneven or not of_rank
-            else (f"micro_batch={math.gcd(of_rank, config['micro_batch'])}")
-        )
-        raise ValueError(
-            f"global_batch={config['global_batch']} sequences cannot be divided into micro-batches of "
-            f"micro_batch={config['micro_batch']}{ranks}: set {mend}, for example."
-        )
-    return accumulation
-
-
-def build_callbacks(config: Mapping[str, Any]) -> list[L.Callback]:
-    """The callbacks of the config.
+    Args:
+        nodes: name -> `_target_` and arguments.
 
     Raises:
         ValueError: one cannot be built, or there is none that saves.
     """
-    watchers = [allowed_targets.build_callback(node) for node in config["callbacks"].values()]
+    watchers = [allowed_targets.build_callback(node) for node in nodes.values()]
     kept: dict[str, str] = {}  # names of those that a checkpoint keeps a state of, by the key that it has there
-    for name, watcher in zip(config["callbacks"], watchers, strict=True):
+    for name, watcher in zip(nodes, watchers, strict=True):
         if (
             type(watcher).state_dict is not L.Callback.state_dict
             and (other := kept.setdefault(watcher.state_key, name)) != name
@@ -122,7 +73,7 @@ def build_callbacks(config: Mapping[str, Any]) -> list[L.Callback]:
             )
     if sum(isinstance(watcher, Checkpoints) for watcher in watchers) != 1:
         raise ValueError("callbacks.checkpoints is missing: a run without checkpoints could not be continued.")
-    checks = config["callbacks"]["checkpoints"]
+    checks = nodes["checkpoints"]
     if checks.get("best") and not any(isinstance(watcher, ValidationPerplexity) for watcher in watchers):
         raise ValueError(
             "callbacks.checkpoints.best is true, and callbacks.validation, which would say so, is missing."
@@ -144,7 +95,7 @@ def check_average_kept(watchers: Iterable[L.Callback], beginning: ResumePoint) -
 
 
 def build_sample_order(
-    config: Mapping[str, Any], curriculum: Curriculum, sequences: Mapping[str, int], beginning: ResumePoint
+    config: RunConfig, curriculum: Curriculum, sequences: Mapping[str, int], beginning: ResumePoint
 ) -> SampleOrder:
     """The order of the run's sequences; of one that goes on or branches off, with the past that its checkpoint tells.
 
@@ -157,23 +108,23 @@ def build_sample_order(
     Raises:
         ValueError: the curriculum asks for more of a source than it may have, or changes what is done already.
     """
-    tokens_per_step = config["global_batch"] * config["model"]["max_seq_len"]
+    tokens_per_step = config.tokens_per_step
     units: dict[str, Any] = {
         "sequences": sequences,
-        "global_batch": config["global_batch"],
-        "seed": config["seed"],
+        "global_batch": config.global_batch,
+        "seed": config.seed,
     }
     check_no_prefetching(config)
     order: SampleOrder | None = None
     before: SampleOrder | None = None
     for entry in beginning.diet["curricula"] if beginning.diet else ():
-        was: Curriculum = _build(Curriculum, str(beginning.checkpoint), entry["curriculum"])
+        was: Curriculum = build_section(Curriculum, str(beginning.checkpoint), entry["curriculum"])
         then = was.resolve(steps=entry["steps"], tokens_per_step=tokens_per_step)
         before, updates = order, checkpoint_updates(beginning.checkpoint, entry)
         order = SampleOrder(then, **units, after=(order, entry["from_step"]) if order else None, updates=updates)
-    resolved = curriculum.resolve(steps=config["max_steps"], tokens_per_step=tokens_per_step)
+    resolved = curriculum.resolve(steps=config.max_steps, tokens_per_step=tokens_per_step)
     done: list[MixWeightUpdate] = []
-    if order and (_settings(order.curriculum.curriculum), order.steps) == (_settings(curriculum), config["max_steps"]):
+    if order and (_settings(order.curriculum.curriculum), order.steps) == (_settings(curriculum), config.max_steps):
         done = [update for update in order.updates if update[0] <= beginning.step]
         if not curriculum.ado:
             return order
@@ -181,7 +132,7 @@ def build_sample_order(
     else:
         after = (order, beginning.step) if order else None
         if order and not beginning.branching:
-            _refuse_other_past(order.curriculum, resolved, config["branch"]["step"] or 0, beginning.step)
+            _refuse_other_past(order.curriculum, resolved, config.branch.step or 0, beginning.step)
         if order and curriculum.ado and order.updates and order.curriculum.weights(0) == resolved.weights(0):
             # from the same beginning: what was learned of the weights so far holds until the next update
             done = [(beginning.step, weights) for step, weights in order.updates if step <= beginning.step][-1:]
@@ -223,23 +174,13 @@ def _columns(curriculum: ResolvedCurriculum, names: tuple[str, ...], steps: np.n
     return columns
 
 
-def _build(build: Callable[..., Any], name: str, section: Mapping[str, Any], **more: Any) -> Any:
-    """`build(**section, **more)`, where a key that it does not know is the user's mistake."""
-    try:
-        return build(**section, **more)
-    except TypeError as error:
-        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-        near = difflib.get_close_matches(unknown[1], signature(build).parameters, n=1) if unknown else []
-        raise ValueError(f"{name}: {error}" + (f": did you mean {near[0]}?" if near else ".")) from error
-
-
-def build_optimizer(config: Mapping[str, Any], precision: str) -> Any:
+def build_optimizer(settings: Mapping[str, Any], precision: str) -> Any:
     """Parameter groups -> the optimizer.
 
     Raises:
         ValueError: a setting is not for this optimizer.
     """
-    options = dict(config["optimizer"])
+    options = dict(settings)
     if options.get("fused") and precision == "16-mixed":
         # a fused step unscales by itself, after our clipping: it would clip scaled gradients; torch chooses another one
         options["fused"] = None
@@ -252,7 +193,7 @@ def build_optimizer(config: Mapping[str, Any], precision: str) -> Any:
 
 
 def check_same_optimizer(
-    config: Mapping[str, Any],
+    config: RunConfig,
     beginning: ResumePoint,
     make_optimizer: Callable[..., Any],
     groups: list[dict[str, Any]],
@@ -269,7 +210,7 @@ def check_same_optimizer(
     except ValueError as error:
         changed = {key: then for key, (then, _) in beginning.changes.items() if key.startswith("optimizer.")}
         if not changed:
-            raise ValueError(f"optimizer: {config['optimizer']['_target_']} cannot make a step: {error}.") from error
+            raise ValueError(f"optimizer: {config.optimizer_target} cannot make a step: {error}.") from error
         now, was = (
             ", ".join(f"{key}={value}" for key, value in pairs.items())
             for pairs in (
@@ -283,14 +224,12 @@ def check_same_optimizer(
         ) from error
 
 
-def build_parameter_groups(config: Mapping[str, Any]) -> Callable[[GPT], list[dict[str, Any]]]:
+def build_parameter_groups(config: RunConfig) -> Callable[[GPT], list[dict[str, Any]]]:
     """The model -> its parameter groups, as the config's optimizer wants them.
 
     Raises:
         ValueError: `base_width` is no width.
     """
-    base_width = config["base_width"]
-    if base_width is not None and (not isinstance(base_width, int) or base_width < 1):
-        raise ValueError(f"base_width is {base_width!r}: it must be a d_model, 1 or more, or null.")
-    muon = config["optimizer"]["_target_"].rpartition(".")[2] == MuonAdamW.__name__
+    base_width = config.base_width
+    muon = config.optimizer_target.rpartition(".")[2] == MuonAdamW.__name__
     return partial(parameter_groups, muon=muon, base_width=base_width)

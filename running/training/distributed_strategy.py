@@ -1,8 +1,6 @@
 """How a run is spread over its ranks: what Lightning is told, and what is refused before."""
 
 import os
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 from lightning.fabric.plugins.environments import (
@@ -14,12 +12,13 @@ from lightning.fabric.plugins.environments import (
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from gpt_lightning.sharding import ShardedStrategy
+from running.config.run_config import RunConfig
 from running.training.process_group import PATIENCE, detect_launcher
 
 STRATEGIES = ("auto", "ddp", "fsdp")
 
 
-def check_ranks(config: Mapping[str, Any], device: str, precision: str) -> None:
+def check_ranks(config: RunConfig, device: str, precision: str) -> None:
     """Refuse what cannot be trained together.
 
     Args:
@@ -31,8 +30,8 @@ def check_ranks(config: Mapping[str, Any], device: str, precision: str) -> None:
         ValueError: another number of processes was started than the config says, there are fewer GPUs, or the strategy is
             unknown or does not go with the rest.
     """
-    trainer = config["trainer"]
-    strategy, devices, nodes = trainer["strategy"], trainer["devices"], trainer["num_nodes"]
+    trainer = config.trainer
+    strategy, devices, nodes = trainer.strategy, trainer.devices, trainer.num_nodes
     if strategy not in STRATEGIES:
         raise ValueError(f"trainer.strategy is {strategy!r}: it must be one of {', '.join(STRATEGIES)}.")
     _refuse_other_number(devices, nodes)
@@ -50,9 +49,9 @@ def check_ranks(config: Mapping[str, Any], device: str, precision: str) -> None:
                 "trainer.precision is 16-mixed, whose gradient scaler does not go with sharded weights: take trainer=ddp, or "
                 "bf16-mixed or 32-true."
             )
-        if config["optimizer"]["_target_"].startswith("bitsandbytes."):
+        if config.optimizer_target.startswith("bitsandbytes."):
             raise ValueError(
-                f"{config['optimizer']['_target_']} cannot work on sharded weights: take optimizer=adamw, or trainer=ddp."
+                f"{config.optimizer_target} cannot work on sharded weights: take optimizer=adamw, or trainer=ddp."
             )
     if devices * nodes > 1 and not detect_launcher():
         raise ValueError(
@@ -82,12 +81,12 @@ def _refuse_other_number(devices: int, nodes: int) -> None:
         )
 
 
-def build_strategy(config: Mapping[str, Any]) -> str | Strategy:
+def build_strategy(config: RunConfig) -> str | Strategy:
     """What `L.Trainer(strategy=…)` takes. A rank alone has nothing to share: there all strategies are the same."""
-    n_ranks = config["trainer"]["devices"] * config["trainer"]["num_nodes"]
+    n_ranks = config.trainer.devices * config.trainer.num_nodes
     if n_ranks == 1:
         return "auto"
-    if config["trainer"]["strategy"] == "fsdp":
+    if config.trainer.strategy == "fsdp":
         return ShardedStrategy(n_ranks=n_ranks, timeout=PATIENCE)
     return DDPStrategy(timeout=PATIENCE)
 

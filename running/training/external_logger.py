@@ -2,19 +2,18 @@
 
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 from callbacks import CsvMetrics, ExperimentTracker
 from running.config import allowed_targets
+from running.config.run_config import RunConfig
 
 _SERVICES = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow"}
 _LONGEST = 50  # characters of an id, without its unique part
 
 
-def build_external_logger(config: Mapping[str, Any]) -> CsvMetrics | ExperimentTracker | None:
+def build_external_logger(config: RunConfig) -> CsvMetrics | ExperimentTracker | None:
     """What `logger` describes; None: nothing.
 
     A service is told a name and an id, both made of the run's place below runs_dir. The id has a unique part, and is kept in the
@@ -24,12 +23,12 @@ def build_external_logger(config: Mapping[str, Any]) -> CsvMetrics | ExperimentT
     Raises:
         ValueError: it may not be called, does not take its settings, or its package is not installed.
     """
-    settings = config["logger"]
+    settings = config.logger
     kind = _SERVICES.get(str(settings.get("_target_")).rpartition(".")[2]) if settings else None
     if kind is None:
         return allowed_targets.build_logger(settings)
-    run = Path(config["run_dir"])
-    name, record = _name(run, Path(config["runs_dir"])), run / f"{kind}.json"
+    run = config.run_dir
+    name, record = _name(run, config.runs_dir), run / f"{kind}.json"
     identity = {"name": name, "settings": dict(settings)}
     known = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
     if any(known.get(key) != value for key, value in identity.items()):

@@ -1,31 +1,30 @@
 """What there is to say when a GPU's memory is not enough."""
 
-from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
 
 import torch
 
+from running.config.run_config import RunConfig
 from running.training.cost_estimate import estimate_peak_memory
 
 
-def out_of_memory(config: Mapping[str, Any], step: int) -> str:
+def out_of_memory(config: RunConfig, step: int) -> str:
     """One sentence: what was too large, what plan.py expects, what the GPU has, and what to set.
 
     Args:
         config: the run's, its precision chosen.
         step: how many steps are done.
     """
-    micro_batch, trainer = config["micro_batch"], config["trainer"]
+    micro_batch, trainer = config.micro_batch, config.trainer
     gpu = torch.cuda.get_device_properties(torch.cuda.current_device())
     expected = ""
     with suppress(ValueError):  # an optimizer whose size is not known
-        memory = estimate_peak_memory(config, precision=trainer["precision"], device_type="cuda")
+        memory = estimate_peak_memory(config, precision=trainer.precision, device_type="cuda")
         expected = f", where plan.py expects {memory / 1e9:.1f} GB"
-    of_rank = config["global_batch"] // (trainer["devices"] * trainer["num_nodes"])
+    of_rank = config.global_batch // (trainer.devices * trainer.num_nodes)
     smaller = [n for n in range(1, micro_batch) if of_rank % n == 0]
     mends = [f"micro_batch={smaller[-1]}"] if smaller else []
-    if trainer["recompute"] == "none":
+    if trainer.recompute == "none":
         mends.append("trainer.recompute=blocks")
     mend = " or ".join(mends) or "a smaller model, or a shorter model.max_seq_len"
     return (

@@ -9,17 +9,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from data_modules import Curriculum, SourceShards
+from data_modules import SourceShards
 from data_modules.shard_files import files_of_source
 from data_modules.shard_integrity import damage_message, find_damage
 from gpt_lightning.console import say
 from gpt_lightning.durable_files import wait_for_lock
 from gpt_lightning.tokenizer import Tokenizer
 from running.config import compose
+from running.config.run_config import RunConfig
 from running.training.model_tokenizer import load_tokenizer_by_name
 from running.training.process_group import is_first_rank
 
@@ -31,26 +32,21 @@ _AT_WORK = ".being_prepared"  # the file that is the sign
 _LOCK = ".prepared_by"  # the folder whose lock the run that prepares holds
 
 
-def open_sources(
-    config: Mapping[str, Any], curriculum: Curriculum, *, earlier: Iterable[str] = ()
-) -> tuple[Tokenizer, dict[str, SourceShards]]:
+def open_sources(config: RunConfig, *, earlier: Iterable[str] = ()) -> tuple[Tokenizer, dict[str, SourceShards]]:
     """The tokenizer of a run, and each source of its curriculum as prepared with it; `data.prepare` says what is done first.
 
     Args:
         config: the run's.
-        curriculum: what it says of the mix.
         earlier: sources that the run was trained on before, if any.
 
     Raises:
         ValueError: a source is unknown, not prepared, or was prepared with another tokenizer.
     """
-    if config["data"]["prepare"] not in ("never", "missing"):
-        raise ValueError(f"data.prepare is {config['data']['prepare']}: it must be never or missing.")
-    name = config["tokenizer"]["name"]
-    folder = Path(config["data_dir"]) / name
-    missing = _missing(config, curriculum, folder)
+    name = config.tokenizer.name
+    folder = config.data_dir / name
+    missing = _missing(config, folder)
     unreadable = [source for source in missing if _is_local(source)]
-    if missing and config["data"]["prepare"] == "missing" and not unreadable:
+    if missing and config.data.prepare == "missing" and not unreadable:
         _prepare(config, missing, folder)
     elif missing:
         commands = "".join(f"\n    python {shlex.join(_command(config, source))}" for source in missing)
@@ -59,8 +55,10 @@ def open_sources(
             f"not prepared with tokenizer {name} yet: {', '.join(missing)}. {either} run{commands}\n"
             "or train on the corpora that every machine has: python prepare.py && python train.py experiment=quickstart."
         )
-    tokenizer = load_tokenizer_by_name(name, Path(config["data_dir"]))
-    sources = {source: SourceShards(folder / source) for source in dict.fromkeys((*earlier, *curriculum.sources))}
+    tokenizer = load_tokenizer_by_name(name, config.data_dir)
+    sources = {
+        source: SourceShards(folder / source) for source in dict.fromkeys((*earlier, *config.curriculum.sources))
+    }
     for source, shards in sources.items():
         if shards.information["tokenizer"]["fingerprint"] != tokenizer.fingerprint:
             raise ValueError(
@@ -70,7 +68,7 @@ def open_sources(
 
 
 def check_undamaged(
-    config: Mapping[str, Any],
+    config: RunConfig,
     sources: Mapping[str, SourceShards],
     begun: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> None:
@@ -85,11 +83,9 @@ def check_undamaged(
     Raises:
         ValueError: a shard is damaged, was added, or holds an id that the tokenizer has not; the message says where.
     """
-    if not isinstance(config["data"]["verify"], bool):
-        raise ValueError(f"data.verify is {config['data']['verify']!r}: it must be true or false.")
     if os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) != "0":
         return
-    if not config["data"]["verify"]:
+    if not config.data.verify:
         for name, source in sources.items():
             if found := source.changed_since(begun.get(name, {})):
                 raise ValueError(
@@ -113,14 +109,14 @@ class SourceSize(NamedTuple):
     is_expected: bool  # the source is not prepared: this is what its config says
 
 
-def source_sizes(config: Mapping[str, Any], curriculum: Curriculum, names: Iterable[str]) -> dict[str, SourceSize]:
+def source_sizes(config: RunConfig, names: Iterable[str]) -> dict[str, SourceSize]:
     """How much there is of each source to train on: as it is prepared, else as conf/source says that it will be.
 
     Raises:
         ValueError: one is unknown, or is neither prepared nor is its size known.
     """
-    folder = Path(config["data_dir"]) / config["tokenizer"]["name"]
-    missing = _missing(config, curriculum, folder)
+    folder = config.data_dir / config.tokenizer.name
+    missing = _missing(config, folder)
     sizes = {name: _expected_size(config, name) if name in missing else _size(config, folder / name) for name in names}
     if unknown := [name for name, size in sizes.items() if size is None]:
         command = _command(config, unknown[0] if len(unknown) == 1 else f"[{','.join(unknown)}]")
@@ -130,18 +126,18 @@ def source_sizes(config: Mapping[str, Any], curriculum: Curriculum, names: Itera
     return {name: size for name, size in sizes.items() if size is not None}
 
 
-def _size(config: Mapping[str, Any], folder: Path) -> SourceSize:
-    max_seq_len = config["model"]["max_seq_len"]
+def _size(config: RunConfig, folder: Path) -> SourceSize:
+    max_seq_len = config.model.max_seq_len
     stream = SourceShards(folder).train
     borders = stream.sequences(max_seq_len, whole=True)
     bearing = stream.loss_bearing(borders) if stream.masked else float(max_seq_len)
     return SourceSize(len(borders) - 1, bearing, False)
 
 
-def _expected_size(config: Mapping[str, Any], source: str) -> SourceSize | None:
-    max_seq_len, said = config["model"]["max_seq_len"], compose.read_choice("source", source)
+def _expected_size(config: RunConfig, source: str) -> SourceSize | None:
+    max_seq_len, said = config.model.max_seq_len, compose.read_choice("source", source)
     expected = {"tokens": None, "loss_bearing": 1.0} | said.get("expected", {})
-    limit = config["data"]["limit_tokens"].get(source, said.get("limit_tokens"))
+    limit = config.data.limit_tokens.get(source, said.get("limit_tokens"))
     tokens = min(filter(None, (expected["tokens"], limit)), default=None)
     if tokens is None:
         return None
@@ -150,7 +146,8 @@ def _expected_size(config: Mapping[str, Any], source: str) -> SourceSize | None:
     return SourceSize(n_sequences, expected["loss_bearing"] * max_seq_len * filled, True)
 
 
-def _missing(config: Mapping[str, Any], curriculum: Curriculum, folder: Path) -> list[str]:
+def _missing(config: RunConfig, folder: Path) -> list[str]:
+    curriculum = config.curriculum
     known = compose.group_choices("source")
     missing = [source for source in curriculum.sources if not (folder / source / "source.json").is_file()]
     for source in missing:
@@ -163,7 +160,7 @@ def _missing(config: Mapping[str, Any], curriculum: Curriculum, folder: Path) ->
     return missing
 
 
-def _prepare(config: Mapping[str, Any], missing: Sequence[str], folder: Path) -> None:
+def _prepare(config: RunConfig, missing: Sequence[str], folder: Path) -> None:
     """Prepare sources, one after the other, each in a process of its own; only rank 0 does, the others wait."""
     sign = folder / _AT_WORK
     if not is_first_rank():
@@ -183,7 +180,7 @@ def _show(sign: Path) -> None:
     time.sleep(_LOOK_EVERY)
 
 
-def _prepare_each(config: Mapping[str, Any], missing: Sequence[str], folder: Path, sign: Path) -> None:
+def _prepare_each(config: RunConfig, missing: Sequence[str], folder: Path, sign: Path) -> None:
     for source in missing:
         if not (folder / source / "source.json").is_file():  # another run may have made it meanwhile
             command = [sys.executable, str(compose.CONF.parent / "prepare.py"), *_command(config, source)[1:]]
@@ -227,10 +224,9 @@ def _is_local(source: str) -> bool:
     return compose.read_choice("source", source).get("hub", "") is None
 
 
-def _command(config: Mapping[str, Any], source: str) -> list[str]:
+def _command(config: RunConfig, source: str) -> list[str]:
     """The command line that prepares a source for this run."""
-    tokenizer = config["tokenizer"]
-    name = tokenizer["name"]
+    name, tokenizer = config.tokenizer.name, config.settings["tokenizer"]
     known = name in compose.group_choices("tokenizer")
     shipped = compose.read_choice("tokenizer", name if known else "bpe_4096")  # what is trained has the same settings
     chosen = [f"tokenizer={name}"] if known else []
@@ -240,8 +236,8 @@ def _command(config: Mapping[str, Any], source: str) -> list[str]:
             chosen.append(f"tokenizer.{key}={said}")
     if not source.startswith("[") and _is_local(source):
         chosen.append("path=…")
-    if source in config["data"]["limit_tokens"]:
-        chosen.append(f"limit_tokens={config['data']['limit_tokens'][source]:g}")
-    if config["data_dir"] != "data":
-        chosen.append(f"data_dir={config['data_dir']}")
+    if source in config.data.limit_tokens:
+        chosen.append(f"limit_tokens={config.data.limit_tokens[source]:g}")
+    if config.data_dir != Path("data"):
+        chosen.append(f"data_dir={config.data_dir}")
     return ["prepare.py", f"source={source}", *chosen]

@@ -7,16 +7,17 @@ from typing import Any
 from data_modules import ResolvedCurriculum
 from data_modules.sample_order import MixWeightUpdate
 from gpt_lightning.jsonl import iterate_rows
+from running.config.run_config import RunConfig
 
 
-def check_no_prefetching(config: Mapping[str, Any]) -> None:
+def check_no_prefetching(config: RunConfig) -> None:
     """Workers would fetch batches whose weights are not known yet.
 
     Raises:
         ValueError: the weights follow the losses, and there are workers.
     """
-    ado, workers = config["curriculum"].get("ado"), config["data"]["workers"]
-    if ado and not ado.get("record") and workers:
+    ado, workers = config.curriculum.ado, config.data.workers
+    if ado and not ado.record and workers:
         raise ValueError(
             f"data.workers is {workers}, and with curriculum.ado the next batch depends on the losses of this one: set "
             "data.workers=0, or curriculum.ado.record to the weights.jsonl of a run to repeat."

@@ -13,6 +13,7 @@ from gpt_lightning.checkpoint import read_checkpoint_metadata, verify_checkpoint
 from gpt_lightning.checkpoint_retention import checkpoint_step, list_checkpoints, search_checkpoints
 from running.config.changed_settings import averaging_in, changed_settings
 from running.config.compose import flatten, read_config
+from running.config.run_config import RunConfig
 
 # What a run is. Its past curriculum and its data belong to it too, see `build_sample_order` and `refuse_other_data`.
 _DEFINES = {"model", "tokenizer", "seed", "global_batch", "init_from", "branch", "base_width"}
@@ -42,18 +43,14 @@ class ResumePoint(NamedTuple):
         return tuple(self.diet["sources"]) if self.diet else ()
 
 
-def find_resume_point(run: Path, config: Mapping[str, Any]) -> ResumePoint:
+def find_resume_point(run: Path, config: RunConfig) -> ResumePoint:
     """Where this start of the run in the folder `run` begins.
 
     Raises:
         ValueError: the folder belongs to a run with other settings, all of its checkpoints are damaged, or it cannot go on or
             branch off where `resume` or `branch` says.
     """
-    resume, trunk, step = config["resume"], config["branch"]["run"], config["branch"]["step"]
-    if not isinstance(resume, str):
-        raise ValueError(f"resume is {resume!r}: it must be auto, never, or the path of a checkpoint.")
-    if trunk is None and step is not None:
-        raise ValueError(f"branch.step is {step}, and branch.run names no run: set both of them or neither.")
+    resume, trunk = config.resume, config.branch.run
     own = list_checkpoints(run / "checkpoints")
     begun = (run / "environment.json").is_file()
     if own and resume == "never":
@@ -66,9 +63,9 @@ def find_resume_point(run: Path, config: Mapping[str, Any]) -> ResumePoint:
             f"{run} has checkpoints and no environment.json, which says what they are of: put it back, or choose another run "
             "with name=…."
         )
-    settings = read_config(run / "config.yaml") if begun else config
-    changes = changed_since(settings, config)
-    _refuse_another_run(run, changes, averaging=(*averaging_in(settings), *averaging_in(config)))
+    settings = read_config(run / "config.yaml") if begun else config.settings
+    changes = changed_since(settings, config.settings)
+    _refuse_another_run(run, changes, averaging=(*averaging_in(settings), *averaging_in(config.settings)))
     if resume not in ("auto", "never"):
         return _named(Path(resume), run, config, changes)
     newest, damaged = search_checkpoints(run / "checkpoints")
@@ -92,7 +89,7 @@ def find_resume_point(run: Path, config: Mapping[str, Any]) -> ResumePoint:
         return ResumePoint(None, 0, None, False, changes)
     beginning = _at(newest, config)._replace(changes=changes, damaged=tuple(damaged))
     for key, (then, now) in changes.items():
-        if beginning.step == config["max_steps"] and not key.startswith(_WHERE_IT_RUNS + _HOW_IT_IS_WATCHED):
+        if beginning.step == config.max_steps and not key.startswith(_WHERE_IT_RUNS + _HOW_IT_IS_WATCHED):
             raise ValueError(
                 f"{run} is done: {beginning.step} steps with {key}={then}, and nothing is left for {key}={now}: choose another "
                 "run with name=…, or a larger max_steps."
@@ -105,17 +102,17 @@ def changed_since(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
     return {key: pair for key, pair in changed_settings(then, now).items() if key not in _PLACES}
 
 
-def _at(checkpoint: Path, config: Mapping[str, Any]) -> ResumePoint:
+def _at(checkpoint: Path, config: RunConfig) -> ResumePoint:
     passport = read_checkpoint_metadata(checkpoint)
-    if passport.step > config["max_steps"]:
+    if passport.step > config.max_steps:
         raise ValueError(
-            f"max_steps is {config['max_steps']}, and {passport.step} steps are done in {checkpoint}: set a larger one, or "
+            f"max_steps is {config.max_steps}, and {passport.step} steps are done in {checkpoint}: set a larger one, or "
             "choose another run with name=…."
         )
     return ResumePoint(checkpoint, passport.step, passport.diet, False, averaged=passport.averaged)
 
 
-def _named(path: Path, run: Path, config: Mapping[str, Any], changes: Mapping[str, tuple[Any, Any]]) -> ResumePoint:
+def _named(path: Path, run: Path, config: RunConfig, changes: Mapping[str, tuple[Any, Any]]) -> ResumePoint:
     """At the checkpoint that `resume` names; the same command, started again, goes on and does not go back once more."""
     folder = run / "checkpoints"
     newest, damaged = search_checkpoints(folder)
@@ -140,8 +137,8 @@ def _named(path: Path, run: Path, config: Mapping[str, Any], changes: Mapping[st
     settings = read_checkpoint_metadata(path).config
     if not settings:
         raise ValueError(f"resume={path} does not say which settings it was trained with: it is from an older version.")
-    changes = changed_since(settings, config)
-    _refuse_another_run(path, changes, averaging=(*averaging_in(settings), *averaging_in(config)))
+    changes = changed_since(settings, config.settings)
+    _refuse_another_run(path, changes, averaging=(*averaging_in(settings), *averaging_in(config.settings)))
     return beginning._replace(changes=changes)
 
 
@@ -170,16 +167,17 @@ def _refuse_another_run(run: Path, changes: Mapping[str, tuple[Any, Any]], *, av
         )
 
 
-def branch_point(config: Mapping[str, Any]) -> Path:
+def branch_point(config: RunConfig) -> Path:
     """The checkpoint of another run, its trunk, that a run branches off from.
 
     Raises:
         ValueError: there is none of that step, or the trunk is another kind of run.
     """
-    trunk, step = Path(str(config["branch"]["run"])), config["branch"]["step"]
+    trunk, step = config.branch.run, config.branch.step
+    assert trunk is not None
     if not (trunk / "config.yaml").is_file():
         raise ValueError(f"branch.run={trunk} is no run: name the folder of one.")
-    if config["init_from"] is not None:
+    if config.init_from is not None:
         raise ValueError("init_from and branch.run both say which weights to begin with: set only one of them.")
     folder = trunk / "checkpoints"
     at = {checkpoint_step(path): path for path in list_checkpoints(folder)}
@@ -189,16 +187,16 @@ def branch_point(config: Mapping[str, Any]) -> Path:
             f"{', '.join(map(str, sorted(at))) or 'none'}: "
             "choose one of them, or train the trunk with another callbacks.checkpoints.every or keep."
         )
-    if step >= config["max_steps"]:
-        raise ValueError(f"branch.step is {step}: it must be below max_steps={config['max_steps']}.")
+    if step >= config.max_steps:
+        raise ValueError(f"branch.step is {step}: it must be below max_steps={config.max_steps}.")
     settings = read_config(trunk / "config.yaml")
-    for key, (then, now) in changed_settings(settings, config).items():
+    for key, (then, now) in changed_settings(settings, config.settings).items():
         if key.split(".")[0] in _OF_THE_TRUNK:
             raise ValueError(
                 f"branch.run={trunk} was trained with {key}={then}, and now it is {now}: a branch keeps the "
                 "model, the tokenizer, the optimizer, the global batch and the seed of its trunk."
             )
-    if "callbacks.mix_ledger._target_" in set(dict(flatten(config))) - set(dict(flatten(settings))):
+    if "callbacks.mix_ledger._target_" in set(dict(flatten(config.settings))) - set(dict(flatten(settings))):
         raise ValueError(f"branch.run={trunk} was trained without callbacks.mix_ledger: leave it out here too.")
     verify_checkpoint(at[step])
     return at[step]

@@ -35,6 +35,7 @@ from gpt_lightning.checkpoint_retention import (
 from gpt_lightning.device_and_precision import arithmetic_settings
 from gpt_lightning.durable_files import sync_file, sync_folder
 from gpt_lightning.jsonl import last_row
+from running.config.run_config import RunConfig
 from running.training.code_revision import git
 from running.training.process_group import is_first_rank
 from running.training.resume import ResumePoint, changed_since
@@ -54,9 +55,7 @@ class RunDirectory:
         self.metrics = path / "metrics.jsonl"
         self.weights = path / "weights.jsonl"
 
-    def refuse_other_weights(
-        self, config: Mapping[str, Any], beginning: ResumePoint, initial_weights: str | None
-    ) -> None:
+    def refuse_other_weights(self, config: RunConfig, beginning: ResumePoint, initial_weights: str | None) -> None:
         """What the run began with must still be what it was.
 
         Args:
@@ -71,7 +70,7 @@ class RunDirectory:
         environment = json.loads(record.read_text())
         if initial_weights not in (None, environment["initial_weights"]):
             raise ValueError(
-                f"{self.path} was begun with other weights than init_from={config['init_from']} holds by now: choose "
+                f"{self.path} was begun with other weights than init_from={config.init_from} holds by now: choose "
                 "another run with name=…."
             )
         if beginning.branching and _branched_from(beginning)["sha256"] != environment["branched_from"]["sha256"]:
@@ -82,7 +81,7 @@ class RunDirectory:
 
     def begin(
         self,
-        config: Mapping[str, Any],
+        config: RunConfig,
         sources: Mapping[str, SourceShards],
         beginning: ResumePoint,
         initial_weights: str | None = None,
@@ -166,13 +165,13 @@ class RunDirectory:
         data = json.loads(record.read_text())["data"] if record.is_file() else {}
         return {name: of_source.get("files", {}) for name, of_source in data.items()}
 
-    def _record(self, config: Mapping[str, Any], beginning: ResumePoint, elsewhere: Mapping[str, Any]) -> None:
+    def _record(self, config: RunConfig, beginning: ResumePoint, elsewhere: Mapping[str, Any]) -> None:
         """What is not as it was: config.yaml then says how it is, changes.jsonl how it was and after which step it changed."""
         row: dict[str, Any] = {"after_step": beginning.step, "changes": {**beginning.changes, **elsewhere}}
         if beginning.named:
             assert beginning.checkpoint is not None
             copy_to_permanent(beginning.checkpoint, self.path / "checkpoints")
-            row["resumed_from"] = str(Path(config["resume"]))
+            row["resumed_from"] = str(Path(config.resume))
         elif not row["changes"]:
             return
         path = self.path / "changes.jsonl"
@@ -180,8 +179,8 @@ class RunDirectory:
         _write(path, before + json.dumps(row) + "\n")
         self._write_config(config)
 
-    def _write_config(self, config: Mapping[str, Any]) -> None:
-        _write(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+    def _write_config(self, config: RunConfig) -> None:
+        _write(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config.settings))))
 
 
 def _branched_from(beginning: ResumePoint) -> dict[str, Any]:

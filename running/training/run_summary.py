@@ -10,6 +10,7 @@ from data_modules import SampleOrder
 from gpt_lightning.model import GPT
 from running.config import compose
 from running.config.changed_settings import averaging_in
+from running.config.run_config import RunConfig, TrainerConfig
 from running.training.resume import ResumePoint
 
 # settings that say where and how a run is made and watched, and not what it is
@@ -31,40 +32,39 @@ _NO_HYPERPARAMETERS = (
 )
 
 
-def hyperparameters(config: Mapping[str, Any]) -> dict[str, bool | float | str]:
+def hyperparameters(settings: Mapping[str, Any]) -> dict[str, bool | float | str]:
     """The settings that make a run what it is, by their dotted names."""
-    averaging = averaging_in(config)
+    averaging = averaging_in(settings)
     return {
         key: value
-        for key, value in compose.flatten(config)
+        for key, value in compose.flatten(settings)
         if isinstance(value, (bool, int, float, str))
         and (key.startswith(averaging) or not key.startswith(_NO_HYPERPARAMETERS))
     }
 
 
-def _job(config: Mapping[str, Any]) -> str:
+def _job(config: RunConfig) -> str:
     """What tells this run from the others of its multirun; empty outside of one."""
-    run = Path(config["run_dir"])
-    return run.name if run.parent == Path(config["sweep_dir"]) else ""
+    return config.run_dir.name if config.run_dir.parent == config.sweep_dir else ""
 
 
-def headline(config: Mapping[str, Any], model: GPT, order: SampleOrder, arithmetic: str) -> str:
-    tokens_per_step = config["global_batch"] * model.config.max_seq_len
-    tokens = _amount(config["max_steps"] * tokens_per_step)
+def headline(config: RunConfig, model: GPT, order: SampleOrder, arithmetic: str) -> str:
+    tokens_per_step = config.global_batch * model.config.max_seq_len
+    tokens = _amount(config.max_steps * tokens_per_step)
     epochs = (f"{s} {order.counts(order.steps)[s] / n:.2f}" for s, n in order.sequences.items())
     return (
-        f"{' '.join(filter(None, (config['name'], _job(config))))}: {model.n_parameters():,} parameters on {arithmetic}\n"
-        f"  {config['max_steps']:,} steps of {tokens_per_step:,} tokens, {tokens} in all; epochs "
+        f"{' '.join(filter(None, (config.name, _job(config))))}: {model.n_parameters():,} parameters on {arithmetic}\n"
+        f"  {config.max_steps:,} steps of {tokens_per_step:,} tokens, {tokens} in all; epochs "
         f"planned: {', '.join(epochs)}"
     )
 
 
-def step_options_text(trainer: Mapping[str, Any]) -> str:
+def step_options_text(trainer: TrainerConfig) -> str:
     """What else decides the time, the memory or the bits of a step, as the end of a line."""
     choices = {
-        "compiled (the first step takes a minute or more)": trainer["compile"],
-        "blocks recomputed": trainer["recompute"] == "blocks",
-        "deterministic": trainer["deterministic"],
+        "compiled (the first step takes a minute or more)": trainer.compile,
+        "blocks recomputed": trainer.recompute == "blocks",
+        "deterministic": trainer.deterministic,
     }
     return "".join(f", {choice}" for choice, chosen in choices.items() if chosen)
 
@@ -108,7 +108,7 @@ def busy_machine_remark(device: str) -> Iterator[str]:
         )
 
 
-def print_summary(final: Mapping[str, float], *, tokens: int, seconds: float, run: Path) -> Iterator[str]:
+def end_remarks(final: Mapping[str, float], *, tokens: int, seconds: float, run: Path) -> Iterator[str]:
     """What a person wants to know at the end.
 
     Args:

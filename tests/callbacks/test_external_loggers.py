@@ -211,9 +211,9 @@ def test_a_service_that_fails_stops_no_run(
     ("overrides", "message"),
     [
         (["logger=wandb", "+logger.nothing=1"], r"needs a package: pip install -e|logger=wandb cannot begin: .*nothing"),
-        (["+logger._target_=lightning.pytorch.loggers.CometLogger"], "it must be one of MetricsTable, WandbLogger, MLFlowLogger"),
+        (["+logger._target_=lightning.pytorch.loggers.CometLogger"], "it must be one of CsvMetrics, WandbLogger, MLFlowLogger"),
         (["+logger._target_=os.system", "+logger.command=id"], "may not be called from a config"),
-        (["logger=csv", "+logger.nothing=1"], r"MetricsTable cannot be built: .*nothing"),
+        (["logger=csv", "+logger.nothing=1"], r"CsvMetrics cannot be built: .*nothing"),
     ],
 )  # fmt: skip
 def test_a_logger_that_cannot_be_is_refused(

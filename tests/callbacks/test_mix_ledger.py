@@ -12,7 +12,8 @@ from data_modules.batch import Batch
 from data_modules.mixed_data_module import MixedDataModule
 from running.commands.train import train
 from running.config.compose import compose_config
-from running.training.builders import build_curriculum, build_sample_order
+from running.config.run_config import RunConfig
+from running.training.builders import build_sample_order
 from running.training.resume import ResumePoint
 from tests.conftest import TINY
 from tests.run_files import as_if_killed, final_checkpoint, final_weights, metrics, same_bits
@@ -37,9 +38,9 @@ def run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def order(tiny_data: Path) -> SampleOrder:
-    config = config_of(tiny_data, Path("nowhere"))
+    config = RunConfig.of(config_of(tiny_data, Path("nowhere")))
     sequences = {name: shards(tiny_data, name).train.n_sequences(T) for name in SOURCES}
-    return build_sample_order(config, build_curriculum(config), sequences, ResumePoint(None, 0, None, False))
+    return build_sample_order(config, config.curriculum, sequences, ResumePoint(None, 0, None, False))
 
 
 def shards(data_dir: Path, source: str) -> SourceShards:

@@ -160,4 +160,4 @@ def test_it_is_a_hyperparameter(tiny_data: Path, tmp_path: Path) -> None:
 )
 def test_an_average_that_cannot_be_is_refused(tiny_data: Path, tmp_path: Path, setting: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        build_callbacks(config_of(tiny_data, tmp_path, setting))
+        build_callbacks(config_of(tiny_data, tmp_path, setting)["callbacks"])

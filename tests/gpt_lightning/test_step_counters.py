@@ -42,6 +42,9 @@ def test_a_run_goes_on_with_the_other_kind_of_step(
 def test_fp16_takes_torchs_own_choice_and_no_fused_step(tiny_config: Callable[..., dict[str, Any]]) -> None:
     """`fused=False` would be a loop over the parameters; left open, torch takes its foreach step on CUDA."""
     parameters = [{"params": [torch.nn.Parameter(torch.zeros(2))]}]
-    chosen = {kind: build_optimizer(tiny_config(), kind)(parameters).defaults for kind in ("16-mixed", "bf16-mixed")}
+    chosen = {
+        kind: build_optimizer(tiny_config()["optimizer"], kind)(parameters).defaults
+        for kind in ("16-mixed", "bf16-mixed")
+    }
     assert (chosen["16-mixed"]["fused"], chosen["16-mixed"]["foreach"]) == (None, None)
     assert chosen["bf16-mixed"]["fused"] is True

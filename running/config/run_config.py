@@ -1,0 +1,203 @@
+"""Typed settings of a training run: what conf/train.yaml composes, parsed once and checked before torch is imported."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from data_modules.curriculum import Curriculum
+from running.config import compose
+from running.config.path_settings import check_names
+from running.config.settings_parser import Count, CountOrZero, build_section, parse
+
+if TYPE_CHECKING:
+    from gpt_lightning.model import GPTConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class BranchConfig:
+    """The run and the step that a run branches off from; both or neither."""
+
+    run: Path | None = None
+    step: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """How the data is read."""
+
+    prepare: Literal["never", "missing"] = "never"
+    verify: bool = True
+    """Compare every byte of the shards with source.json before training."""
+    limit_tokens: dict[str, Any] = field(default_factory=dict)
+    """Tokens to prepare, by source; of others what conf/source says."""
+    workers: CountOrZero = 0
+    """Processes that prefetch."""
+    val_sequences: Count | None = None
+    """Validation sequences of each source; None: all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunTokenizer:
+    """The tokenizer of a run; see conf/tokenizer."""
+
+    name: str
+    model_vocab_size: Any = None
+    train_on: Any = None
+    train_mb: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerConfig:
+    """Devices and arithmetic; see conf/trainer."""
+
+    accelerator: str
+    devices: Count
+    """Processes on each machine."""
+    num_nodes: Count
+    """Machines."""
+    strategy: Literal["auto", "ddp", "fsdp"]
+    precision: str
+    compile: bool
+    loss_kernel: str
+    recompute: Literal["none", "blocks"]
+    deterministic: bool
+
+    @property
+    def world_size(self) -> int:
+        """Processes on all machines."""
+        return self.devices * self.num_nodes
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanConfig:
+    """What plan.py assumes of the devices; see conf/plan.yaml. `estimate_costs` checks it."""
+
+    device: Any
+    mfu: Any
+    """Model FLOPs utilisation: the share of the device's peak."""
+    price_per_hour: Any
+    """Of one device, in any currency; None: unknown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that a training run is made of. `RunConfig.of` parses it."""
+
+    name: Any
+    runs_dir: Path
+    run_dir: Path
+    sweep_dir: Path
+    jobs_at_once: Any
+    data_dir: Path
+    seed: CountOrZero
+    max_steps: Count
+    global_batch: Count
+    """Sequences in one optimizer step, over all ranks."""
+    micro_batch: Count
+    """Sequences in one forward pass on one rank."""
+    max_hours: Any
+    """Wall-clock limit in hours; None: no limit."""
+    gradient_clip: Any
+    """Largest norm of the gradient; None: no limit."""
+    on_spike: Literal["train", "skip"]
+    base_width: Count | None
+    """The d_model at which the learning rate was found; None: model.d_model."""
+    init_from: Path | None
+    resume: Any
+    branch: BranchConfig
+    data: DataConfig
+    log_every: Count
+    """Steps between two rows of metrics."""
+    val_every: Count
+    """Steps between two validations."""
+    callbacks: dict[str, Any]
+    tokenizer: RunTokenizer
+    optimizer: dict[str, Any]
+    schedule: dict[str, Any]
+    curriculum: Curriculum
+    trainer: TrainerConfig
+    logger: Any = None
+    settings: Mapping[str, Any]
+    """The same as composed, nested: what config.yaml records."""
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> "RunConfig":
+        """Parse what conf/train.yaml and a command line compose.
+
+        Raises:
+            ValueError: a setting is unknown, missing or wrong, or two settings do not fit together.
+        """
+        check_names(settings)
+        known = {
+            key: value for key, value in settings.items() if key not in ("model", "sources", "hardware", "curriculum")
+        }
+        curriculum = build_section(Curriculum, "curriculum", settings["curriculum"])
+        return parse(cls, known | {"curriculum": curriculum, "settings": settings})
+
+    def __post_init__(self) -> None:
+        for mix in self.curriculum.mixes:
+            if mix in compose.group_choices("source"):
+                raise ValueError(f"curriculum.mixes.{mix}: {mix} is a source, and a mix needs a name of its own.")
+        if not isinstance(self.resume, str):
+            raise ValueError(f"resume is {self.resume!r}: it must be auto, never, or the path of a checkpoint.")
+        if self.branch.run is None and self.branch.step is not None:
+            raise ValueError(
+                f"branch.step is {self.branch.step}, and branch.run names no run: set both of them or neither."
+            )
+        if "_target_" not in self.optimizer:
+            raise ValueError("optimizer has no _target_: it must name a class, as conf/optimizer does.")
+        if "checkpoints" not in self.callbacks:
+            raise ValueError("callbacks.checkpoints is missing: a run without checkpoints could not be continued.")
+        self._check_batch()
+
+    @cached_property
+    def model(self) -> "GPTConfig":
+        """The model's sizes and choices, its `eot_id` not known yet. It imports torch, whose modules the choices name.
+
+        Raises:
+            ValueError: they do not go together.
+        """
+        from gpt_lightning.model import GPTConfig
+
+        return build_section(GPTConfig, "model", self.settings["model"], eot_id=0)
+
+    @property
+    def accumulation_steps(self) -> int:
+        """Micro-batches in an optimizer step on each rank."""
+        return self.global_batch // (self.micro_batch * self.trainer.world_size)
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens in an optimizer step, over all ranks."""
+        return self.global_batch * self.model.max_seq_len
+
+    @property
+    def optimizer_target(self) -> str:
+        """Dotted name of the optimizer's class."""
+        return str(self.optimizer["_target_"])
+
+    def with_precision(self, precision: str) -> "RunConfig":
+        """The same run in the precision that `auto` was found to be, as config.yaml records it."""
+        settings = {**self.settings, "trainer": {**self.settings["trainer"], "precision": precision}}
+        return replace(self, trainer=replace(self.trainer, precision=precision), settings=settings)
+
+    def _check_batch(self) -> None:
+        n_ranks = self.trainer.world_size
+        accumulation, rest = divmod(self.global_batch, self.micro_batch * n_ranks)
+        if not rest and accumulation:
+            return
+        ranks = f" on each of {n_ranks} ranks" if n_ranks > 1 else ""
+        of_rank, uneven = divmod(self.global_batch, n_ranks)
+        divides = not uneven and of_rank
+        mend = (
+            f"micro_batch={math.gcd(of_rank, self.micro_batch)}"
+            if divides
+            else f"global_batch={self.micro_batch * n_ranks}"
+        )
+        raise ValueError(
+            f"global_batch={self.global_batch} sequences cannot be divided into micro-batches of "
+            f"micro_batch={self.micro_batch}{ranks}: set {mend}, for example."
+        )
