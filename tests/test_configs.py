@@ -13,8 +13,10 @@ from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.optim import learning_rate_schedule
 from gpt_lightning.tokenizer import load_tokenizer
 from running.config import allowed_targets
+from running.config.command_configs import EvaluateConfig
 from running.config.compose import CONF, compose_config, group_choices, read_choice
 from running.config.run_config import RunConfig
+from running.config.settings_parser import parse
 from running.evaluation.task_loading import EvaluatedModel, load_tasks
 from running.training.builders import build_schedule
 
@@ -54,7 +56,9 @@ def test_every_task_can_be_read(name: str) -> None:
         assert RecordFields(task["fields"]).columns
     elif task["kind"] == "writing":
         config = compose_config("evaluate", [f"tasks=[{name}]"])
-        (opened,) = load_tasks(config, EvaluatedModel(load_tokenizer("gpt2_chatml"), max_seq_len=1024, run=None))
+        (opened,) = load_tasks(
+            parse(EvaluateConfig, config), EvaluatedModel(load_tokenizer("gpt2_chatml"), max_seq_len=1024, run=None)
+        )
         assert isinstance(opened, GenerationTask)
         assert len(opened) == task["samples"] * len(task["prompts"])
     else:

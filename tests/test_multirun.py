@@ -19,7 +19,7 @@ from tests.run_files import saved_steps
 
 TWO_JOBS = """
 import sys
-from running import multirun
+from running.sweeps import multirun
 jobs = multirun.Multirun()
 for name in ("first", "second"):
     jobs.run([sys.executable, "-c", sys.argv[1], name], name)
@@ -28,8 +28,8 @@ jobs.end()
 AT_ONCE = """
 import sys
 from pathlib import Path
-from running import multirun, sweep_record
-jobs = multirun.Multirun(shares=[{"OMP_NUM_THREADS": "3"}, {"OMP_NUM_THREADS": "4"}], record=sweep_record.SweepRecord(Path()))
+from running.sweeps import multirun, sweep_state
+jobs = multirun.Multirun(shares=[{"OMP_NUM_THREADS": "3"}, {"OMP_NUM_THREADS": "4"}], record=sweep_state.SweepState(Path()))
 for number, name in enumerate(("first", "second", "third")):
     jobs.run([sys.executable, "-c", sys.argv[1], name], name, number=number)
 jobs.end()

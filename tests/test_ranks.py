@@ -34,17 +34,17 @@ RUN = [*TINY, "name=run", "trainer.accelerator=cpu", "trainer.precision=32-true"
 
 _PROGRAM = """
 import os, sys, time
-from running.training.process_group import RankLost, is_first_rank, leave, run_on_ranks, started_by, together
-if not started_by():
+from running.training.process_group import RankLostError, detect_launcher, exit_rank, fail_together, is_first_rank, run_on_ranks
+if not detect_launcher():
     run_on_ranks(2)
     sys.exit()
 try:
-    with together():
+    with fail_together():
         os.write(1, f"rank {{os.environ['RANK']}} {{os.getpid()}}\\n".encode())  # in one piece, whatever the other rank writes
         {first} if is_first_rank() else {second}
-except RankLost as error:
+except RankLostError as error:
     sys.stderr.write(f"error: {{error}}\\n")
-    leave(error.exit_code)
+    exit_rank(error.exit_code)
 print("done", flush=True)
 """
 TwoRanks = Callable[[str, str], subprocess.Popen[str]]
@@ -101,7 +101,7 @@ def test_ranks_end_with_what_has_started_them(two_ranks: TwoRanks) -> None:
 
 def test_an_exit_code_of_all_ranks_is_that_of_the_run(two_ranks: TwoRanks) -> None:
     """Though the first rank, which still has something to write, would be ended as soon as another one has failed."""
-    main = two_ranks("(time.sleep(2), print('written', flush=True), leave(143))", "leave(143)")
+    main = two_ranks("(time.sleep(2), print('written', flush=True), exit_rank(143))", "exit_rank(143)")
     out, err = main.communicate(timeout=_SOON)
     assert (main.returncode, err) == (143, "")
     assert "written" in out
@@ -109,7 +109,7 @@ def test_an_exit_code_of_all_ranks_is_that_of_the_run(two_ranks: TwoRanks) -> No
 
 def test_a_rank_that_is_ended_as_it_leaves_has_the_exit_code_of_the_run() -> None:
     """So that of all ranks the highest, which is srun's, is that of the first."""
-    program = "from running import ranks; print(flush=True); ranks.leave(65)"
+    program = "from running.training import process_group; print(flush=True); process_group.exit_rank(65)"
     with subprocess.Popen(
         [sys.executable, "-c", program], cwd=ROOT, env=os.environ | TORCHRUN | {"RANK": "1"}, stdout=subprocess.PIPE
     ) as rank:

@@ -52,7 +52,7 @@ def plan(config: Mapping[str, Any], *, silently: bool = False) -> dict[str, Any]
         ValueError: the run cannot be, as train.py would say; or the plan exceeds a limit, a source or the disk, after all of it
             is printed, with the smallest change that mends it.
     """
-    run_config = RunConfig.of({key: value for key, value in config.items() if key not in ("plan", "mix_design")})
+    run_config = RunConfig.of(config)
     if config["mix_design"] is not None:
         return propose_mixes(run_config, config["mix_design"])
     assumed = parse(PlanConfig, config["plan"], name="plan")

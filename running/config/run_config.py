@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from gpt_lightning.model import GPTConfig
 
 
+_OF_PLAN_AND_VERIFY = ("plan", "mix_design", "verify")
+
+
 @dataclass(frozen=True, kw_only=True)
 class BranchConfig:
     """The run and the step that a run branches off from; both or neither."""
@@ -125,12 +128,13 @@ class RunConfig:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> "RunConfig":
-        """Parse what conf/train.yaml and a command line compose.
+        """Parse what conf/train.yaml and a command line compose; what plan.py and verify.py add to it is left out.
 
         Raises:
             ValueError: a setting is unknown, missing or wrong, or two settings do not fit together.
         """
         check_names(settings)
+        settings = {key: value for key, value in settings.items() if key not in _OF_PLAN_AND_VERIFY}
         known = {
             key: value for key, value in settings.items() if key not in ("model", "sources", "hardware", "curriculum")
         }

@@ -26,15 +26,15 @@ READ_AND_DIE = """
 import os, signal, sys
 from pathlib import Path
 from data_modules import Curriculum, SampleOrder, SourceShards
-from data_modules.prefetching import ReadAhead
-from data_modules.training_batches import Cut, TrainingBatches
+from data_modules.prefetching import BatchPrefetcher
+from data_modules.training_batches import RankSlice, TrainingBatches
 if __name__ == "__main__":
     stream = SourceShards(Path(sys.argv[1])).train
     curriculum = Curriculum(keyframes={"all": {"at": 0, "weights": {"stdlib": 1}}}).resolve(steps=6, tokens_per_step=64)
     borders = stream.sequences(32, whole=True)
     order = SampleOrder(curriculum, sequences={"stdlib": len(borders) - 1}, global_batch=2, seed=5)
-    batches = TrainingBatches(order, [stream], [borders], Cut(32, 2, rank=0, world_size=1, eot_id=None))
-    ahead = ReadAhead(batches, 2, told_to_stop=lambda: False, check_files=lambda: None)
+    batches = TrainingBatches(order, [stream], [borders], RankSlice(32, 2, rank=0, world_size=1, eot_id=None))
+    ahead = BatchPrefetcher(batches, 2, told_to_stop=lambda: False, check_files=lambda: None)
     print(ahead[0].ids.shape, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """

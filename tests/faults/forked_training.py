@@ -16,7 +16,6 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 import cli
-from running.commands import train
 from tests.faults import fault_injection
 
 if __name__ == "__main__":
@@ -28,4 +27,4 @@ if __name__ == "__main__":
     this.__spec__ = None  # processes that it starts anew need nothing of this module
     vars(this).pop("__file__", None)
     HydraConfig.instance().set_config(OmegaConf.create({"hydra": HydraConf(mode=RunMode.RUN)}))
-    cli.run_command(train.train, OmegaConf.create(asked["config"]))
+    cli.run_command("running.commands.train:train", OmegaConf.create(asked["config"]))

@@ -113,10 +113,10 @@ def test_an_unknown_split(repository: Path) -> None:
 
 def test_a_hub_that_is_not_there() -> None:
     script = """
-from data_modules.corpora import HubUnreachable, hub_files
+from data_modules.corpora import HubUnreachableError, hub_files
 try:
     hub_files("allenai/c4", config="en", split="train")
-except HubUnreachable as error:
+except HubUnreachableError as error:
     print(error)
 """
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}

@@ -16,8 +16,8 @@ from tests.conftest import ROOT
 SHOWN = """
 import sys
 from pathlib import Path
-from gpt_lightning.loggers.console_logger import Terminal
-terminal = Terminal(Path(sys.argv[1]))
+from gpt_lightning.loggers.console_logger import ConsoleLogger
+terminal = ConsoleLogger(Path(sys.argv[1]))
 terminal.start_progress(done=3, total=9)
 terminal.note("step 3 | loss 3.1", style="bold red")
 terminal.say_in_progress("validating after step")
