@@ -122,7 +122,9 @@ class LoggedMetrics:
             return False
         columns = {key: table.column(key) for key in table.column_names if key == "step" or self._wanted(key)}
         steps = columns.pop("step", None)
-        if steps is None or steps.type != pa.int64() or len(table) != block.count(b"\n") or steps.null_count:
+        if not len(table) == block.count(b"\n") == block.count(b"}\n"):  # else a line has no object, or two
+            return False
+        if steps is None or steps.type != pa.int64() or steps.null_count:
             return False
         if not all(column.type in (pa.int64(), pa.float64(), pa.null()) for column in columns.values()):
             return False

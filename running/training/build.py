@@ -21,7 +21,8 @@ from callbacks import (
 )
 from data_modules.mixed_data_module import MixedDataModule
 from gpt_lightning import random_states
-from gpt_lightning.checkpoint import VerifiedCheckpointIO, checkpoint_fingerprint
+from gpt_lightning.checkpoint import checkpoint_fingerprint
+from gpt_lightning.checkpoint_io import VerifiedCheckpointIO
 from gpt_lightning.convert import load_initial_weights
 from gpt_lightning.data_wait_profiler import DataWaitProfiler
 from gpt_lightning.lit_gpt import LitGPT

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from gpt_lightning.checkpoint import VerifiedCheckpointIO, read_checkpoint
+from gpt_lightning.checkpoint import read_checkpoint
+from gpt_lightning.checkpoint_io import VerifiedCheckpointIO
 from gpt_lightning.checkpoint_retention import (
     checkpoint_path,
     newest_valid_checkpoint,

@@ -1,0 +1,86 @@
+"""Typed settings of the callbacks of conf/train.yaml, so that a wrong one is found before Lightning is imported."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from running.config.renamed_targets import RENAMED_TARGETS
+from running.config.settings_parser import Count, parse
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoSettings:
+    """Of a callback that has none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EveryConfig:
+    """Of a callback that does something at intervals."""
+
+    every: Count
+    """Steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplesConfig:
+    """Settings of `callbacks.Samples`."""
+
+    every: Count
+    """Steps."""
+    prompts: list[str]
+    chat_prompts: list[str]
+    max_new_tokens: Count
+    temperature: float
+    top_k: Count | None
+
+    def __post_init__(self) -> None:
+        for name in ("prompts", "chat_prompts"):
+            texts = getattr(self, name)
+            if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
+                raise ValueError(f"callbacks.samples.{name} is {texts!r}: it must be a list of texts.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointsConfig:
+    """Settings of `callbacks.Checkpoints`."""
+
+    every: Count
+    """Steps."""
+    keep: Count
+    """Checkpoints that stay."""
+    best: bool = False
+    permanent_every: Count | None = None
+    """Steps between checkpoints that stay for good; None: none do."""
+
+
+_TYPED: dict[str, type] = {
+    "callbacks.Throughput": EveryConfig,
+    "callbacks.ValidationPerplexity": NoSettings,
+    "callbacks.MixLedger": EveryConfig,
+    "callbacks.Samples": SamplesConfig,
+    "callbacks.Checkpoints": CheckpointsConfig,
+}
+
+
+def check_known_callbacks(nodes: Mapping[str, Any]) -> bool:
+    """Check the settings of the callbacks that are known here.
+
+    Args:
+        nodes: name -> `_target_` and arguments.
+
+    Returns:
+        whether all are known; others can be checked only by building them.
+
+    Raises:
+        ValueError: a setting is wrong.
+    """
+    all_known = True
+    for name, node in nodes.items():
+        target = node.get("_target_") if isinstance(node, Mapping) else None
+        kind = _TYPED.get(RENAMED_TARGETS.get(str(target), str(target)))
+        if kind is None:
+            all_known = False
+        else:
+            arguments = {key: value for key, value in node.items() if key != "_target_"}
+            parse(kind, arguments, name=f"callbacks.{name}")
+    return all_known
