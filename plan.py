@@ -56,7 +56,7 @@ _WIDTH = 110  # characters, of tables that go into a file
 
 
 def plan(config: Mapping[str, Any], *, silently: bool = False) -> dict[str, Any]:
-    """Compose what train.py would, print what it means, and draw it; no model is built and no data is read but its sizes.
+    """Compose what train.py would, print what it means, and draw it. No weights are made and no data is read but its sizes.
 
     Args:
         config: of train.py, and `plan`.

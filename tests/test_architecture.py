@@ -96,11 +96,11 @@ MAY_IMPORT = {
     "gpt_lightning.optim": {"gpt_lightning.optim", "torch"},
     "gpt_lightning.tokenizer": {"gpt_lightning.tokenizer"},
     "analysis": {"analysis", "data_modules.curriculum", "gpt_lightning.console", "gpt_lightning.jsonl"},
+    "analysis.comparison.model_size": {"gpt_lightning.model"},
     "running": {
         "running",
         "analysis.compute_estimate",
         "analysis.callback_effects",
-        "analysis.memory_estimate",
         "mix_laws",
         "callbacks",
         "data_modules",

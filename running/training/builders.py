@@ -18,7 +18,7 @@ from data_modules import Curriculum, ResolvedCurriculum, SampleOrder
 from data_modules.sample_order import MixWeightUpdate
 from gpt_lightning.checkpoint import read_optimizer_state
 from gpt_lightning.model import GPT, GPTConfig
-from gpt_lightning.optim import MuonAdamW, learning_rate_schedule, parameter_groups, try_optimizer_step
+from gpt_lightning.optim import learning_rate_schedule, optimizer_traits, parameter_groups, try_optimizer_step
 from gpt_lightning.tokenizer import Tokenizer
 from running.config import allowed_targets, compose
 from running.training.recorded_mix_weights import check_no_prefetching, checkpoint_updates, recorded_updates
@@ -240,10 +240,10 @@ def build_optimizer(config: Mapping[str, Any], precision: str) -> Any:
         ValueError: a setting is not for this optimizer.
     """
     options = dict(config["optimizer"])
-    if options.get("fused") and precision == "16-mixed":
-        # a fused step unscales by itself, after our clipping: it would clip scaled gradients; torch chooses another one
-        options["fused"] = None
     make_optimizer = allowed_targets.resolve_optimizer(options)
+    if optimizer_traits(make_optimizer).fused and options.get("fused") and precision == "16-mixed":
+        # a fused step unscales by itself, after our clipping: it would clip scaled gradients; torch chooses another one
+        make_optimizer = allowed_targets.resolve_optimizer({**options, "fused": None})
     try:
         make_optimizer([{"params": [torch.nn.Parameter(torch.zeros(1))]}])
     except (TypeError, ValueError) as error:
@@ -292,5 +292,5 @@ def build_parameter_groups(config: Mapping[str, Any]) -> Callable[[GPT], list[di
     base_width = config["base_width"]
     if base_width is not None and (not isinstance(base_width, int) or base_width < 1):
         raise ValueError(f"base_width is {base_width!r}: it must be a d_model, 1 or more, or null.")
-    muon = config["optimizer"]["_target_"].rpartition(".")[2] == MuonAdamW.__name__
-    return partial(parameter_groups, muon=muon, base_width=base_width)
+    traits = optimizer_traits(allowed_targets.resolve_optimizer(config["optimizer"]))
+    return partial(parameter_groups, muon=traits.muon, base_width=base_width)

@@ -13,7 +13,9 @@ from lightning.fabric.plugins.environments import (
 )
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
+from gpt_lightning.optim import optimizer_traits
 from gpt_lightning.sharding import ShardedStrategy
+from running.config.allowed_targets import resolve_optimizer
 from running.training.process_group import PATIENCE, detect_launcher
 
 STRATEGIES = ("auto", "ddp", "fsdp")
@@ -50,7 +52,7 @@ def check_ranks(config: Mapping[str, Any], device: str, precision: str) -> None:
                 "trainer.precision is 16-mixed, whose gradient scaler does not go with sharded weights: take trainer=ddp, or "
                 "bf16-mixed or 32-true."
             )
-        if config["optimizer"]["_target_"].startswith("bitsandbytes."):
+        if not optimizer_traits(resolve_optimizer(config["optimizer"])).shardable:
             raise ValueError(
                 f"{config['optimizer']['_target_']} cannot work on sharded weights: take optimizer=adamw, or trainer=ddp."
             )

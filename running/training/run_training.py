@@ -180,7 +180,7 @@ def run_training(config: Mapping[str, Any], ranks: RankAgreement) -> dict[str, f
     def begin() -> None:
         root_device = lit.trainer.strategy.root_device
         check_same_optimizer(config, beginning, make_optimizer, make_groups(lit.model), root_device)
-        changed = run.begin(config, sources, beginning, initial_weights)
+        changed = run.begin(config, sources, beginning, lit.model, initial_weights)
         terminal.note(
             run_summary.headline(
                 config,
