@@ -13,7 +13,7 @@ from callbacks.checkpoints import SAVED_STEPS_FILE
 from gpt_lightning.checkpoint import read_checkpoint
 from gpt_lightning.checkpoint_retention import newest_valid_checkpoint
 
-WITH_DIET = "+callbacks.diet_log._target_=callbacks.DietLog"
+WITH_DIET = "+callbacks.diet_log._target_=callbacks.SampleOrderLog"
 _TIMING = ("speed/", "memory/")
 _ROUNDED = ("train/", "val/")  # sums of floats, whose last bits follow the way a global batch is cut
 

@@ -83,6 +83,7 @@ MAY_IMPORT = {
     },
     "gpt_lightning.lit_gpt": {
         "gpt_lightning.async_device_scalars",
+        "gpt_lightning.loss_normalization",
         "gpt_lightning.model",
         "gpt_lightning.optim",
         "gpt_lightning.sharding",
