@@ -1,58 +1,16 @@
-"""What a run will cost and reach, from plain numbers: parameters, FLOPs, hours, loss; `memory_budget` has bytes.
+"""What a run will cost and reach, from plain numbers: hours and loss.
 
-No model is built. `precision` is Lightning's word; an unknown one is a ValueError.
+`precision` is Lightning's word; an unknown one is a ValueError.
 """
 
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-Model = Mapping[str, Any]  # the `model:` section of a config, or `asdict` of a GPTConfig: all its keys, already checked
 # what matrices are multiplied in, by precision
 NUMBER_FORMATS = {"32-true": "fp32", "bf16-mixed": "bf16", "16-mixed": "fp16", "bf16-true": "bf16"}
 CHINCHILLA_TOKENS_PER_PARAMETER = 20  # of the model that is best for its FLOPs (Hoffmann et al., arXiv:2203.15556)
-
-
-def parameter_shapes(model: Model) -> dict[str, tuple[int, ...]]:
-    """Shape of each parameter by its name, as `GPT.named_parameters` gives them: a tied head is the embedding."""
-    d_model, d_ff, vocab_size = model["d_model"], model["d_ff"], model["vocab_size"]
-    norm_bias = model["bias"] and model["norm"] == "layernorm"
-    inner, inner_rows = ("gate_up", 2 * d_ff) if model["feed_forward"] == "swiglu" else ("up", d_ff)
-    linear = {
-        "attention.qkv": (d_model + 2 * key_value_width(model), d_model),
-        "attention.out": (d_model, d_model),
-        f"feed_forward.{inner}": (inner_rows, d_model),
-        "feed_forward.out": (d_model, d_ff),
-    }
-    biases = {name: shape[:1] for name, shape in linear.items()} if model["bias"] else {}
-    in_blocks = [f"blocks.{n}.norm_{part}" for n in range(model["n_layers"]) for part in ("attention", "feed_forward")]
-    return {
-        "embedding.weight": (vocab_size, d_model),
-        **({"positions.weight": (model["max_seq_len"], d_model)} if model["position"] == "learned" else {}),
-        **{f"blocks.{n}.{name}.weight": shape for n in range(model["n_layers"]) for name, shape in linear.items()},
-        **{f"blocks.{n}.{name}.bias": shape for n in range(model["n_layers"]) for name, shape in biases.items()},
-        **{f"{name}.weight": (d_model,) for name in (*in_blocks, "norm")},
-        **({f"{name}.bias": (d_model,) for name in (*in_blocks, "norm")} if norm_bias else {}),
-        **({} if model["tie_embeddings"] else {"head.weight": (vocab_size, d_model)}),
-    }
-
-
-def n_parameters(model: Model, *, without: Collection[str] = ()) -> int:
-    """Parameters, a tied one counted once; `without` names some to leave out: positions.weight, embedding.weight."""
-    return sum(math.prod(shape) for name, shape in parameter_shapes(model).items() if name not in without)
-
-
-def flops_per_token(model: Model) -> int:
-    """FLOPs of training on one token, forward and backward: 6 N + 12 n_layers d_model T (PaLM, arXiv:2204.02311).
-
-    N is the parameters that a token is multiplied with. What is only looked up is left out: the table of positions, and an input
-    embedding that is not the head as well. T is max_seq_len; the half of attention that is masked counts, as is the custom.
-    """
-    looked_up = ["positions.weight", *([] if model["tie_embeddings"] else ["embedding.weight"])]
-    attention = 12 * model["n_layers"] * model["d_model"] * model["max_seq_len"]
-    return 6 * n_parameters(model, without=looked_up) + attention
 
 
 @dataclass(frozen=True)
@@ -152,11 +110,6 @@ def chinchilla_loss(n_parameters: float, sources: Mapping[str, tuple[float, floa
     inside = 44e6 <= n_parameters <= 16e9 and 5e9 <= tokens <= 500e9
     note = None if inside else "beyond what the law was fitted on, 44 M to 16 B parameters and 5 to 500 B tokens"
     return LossForecast(law + 0.26, law, law + 0.5, note)
-
-
-def key_value_width(model: Model) -> int:
-    """Numbers in the keys of a token, over all heads; and in its values."""
-    return int(model["d_model"] // model["n_heads"] * (model["n_kv_heads"] or model["n_heads"]))
 
 
 def matmul_number_format(precision: str) -> str:

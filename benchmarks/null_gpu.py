@@ -11,12 +11,10 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict
 from typing import Any
 
 import torch
 
-from analysis.memory_estimate import peak_memory_bytes
 from benchmarks.cuda_calls import COUNTED_STEPS, CountedSteps, CudaCalls, GraphStandIn, require_null_gpu
 from benchmarks.machine import describe
 from benchmarks.tables import ROOT, Lines, markdown_table, print_table, put_into, read_results, write_results
@@ -24,10 +22,13 @@ from callbacks.mix_ledger import MixLedger
 from gpt_lightning.generation import Sampling, generate
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.model.loss_head import cross_entropy_sum
+from gpt_lightning.model.model_size import build_meta_model
 from gpt_lightning.optim import MuonAdamW, parameter_groups
+from gpt_lightning.optim.optimizer_traits import ADAMW
 from running.commands.train import train
 from running.config import allowed_targets
 from running.config.compose import compose_config, group_choices
+from running.training.memory_estimate import TrainingSetup, peak_memory_bytes
 
 BEGIN, END = "<!-- made by python -m benchmarks.null_gpu -->", "<!-- end of what was counted -->"
 BATCH = 32
@@ -126,9 +127,8 @@ def memory_rows() -> Iterator[Row]:
             torch._dynamo.reset()
             config, micro_batch = shipped(name), MICRO_BATCH.get(name, BATCH)
             got = _peak_memory(config, micro_batch, **settings)
-            foretold = peak_memory_bytes(
-                asdict(config), micro_batch=micro_batch, optimizer="AdamW", precision="bf16-mixed", **settings
-            )
+            setup = TrainingSetup(micro_batch=micro_batch, precision="bf16-mixed", **settings)
+            foretold = peak_memory_bytes(build_meta_model(config), ADAMW, setup)
             what = ", ".join([f"memory of {name}", f"{micro_batch} sequences", *settings])
             yield {"what": what, "model": name, "micro_batch": micro_batch, "settings": settings} | {
                 "bytes": got,
@@ -179,8 +179,7 @@ def shipped(name: str, **sizes: Any) -> GPTConfig:
 
 
 def on_gpu(config: GPTConfig, *, compiled: bool = False) -> GPT:
-    with torch.device("meta"):
-        model = GPT(config)
+    model = build_meta_model(config)
     model.to_empty(device="cuda").train()
     if config.tie_embeddings:  # which to_empty has made two
         model.head.weight = model.embedding.weight

@@ -13,11 +13,11 @@ import torch
 from torch._inductor import compile_fx
 from torch._inductor.graph import GraphLowering
 
-from analysis.compute_estimate import flops_per_token
 from benchmarks.cuda_calls import require_null_gpu
 from benchmarks.null_gpu import BATCH, on_gpu, one_pass, shipped
 from benchmarks.tables import ROOT, Lines, markdown_table, print_table, put_into
 from gpt_lightning.model import GPTConfig
+from gpt_lightning.model.model_size import build_meta_model, flops_per_token
 
 BEGIN, END = "<!-- made by python -m benchmarks.roofline -->", "<!-- end of the roofline -->"
 
@@ -65,7 +65,7 @@ def count(name: str = "gpt2_124m") -> Counts:
     attention = 12 * config.n_layers * width * config.max_seq_len  # as flops_per_token counts it
     parameters = sum(p.numel() for p in on_gpu(config).parameters())
     return Counts(
-        products=tokens * (flops_per_token(vars(config)) - attention),
+        products=tokens * (flops_per_token(build_meta_model(config)) - attention),
         # of a causal kernel half, and its backward pass forms the scores again: seven products where the custom counts six
         attention=tokens * attention * 7 / 6 / 2,
         in_blocks=config.n_layers * in_block,
@@ -97,14 +97,14 @@ def lines(counts: Counts) -> Lines:
     """Milliseconds by part, and the MFU that follows."""
     parts = ("products", "attention", "fused kernels of blocks", "loss kernel", "around", "update")
     table = [["at most, of GPT-2 124M, 32 x 1,024 tokens, bf16, compiled", *(f"{part}, ms" for part in parts), "MFU"]]
-    model: dict[str, Any] = vars(shipped("gpt2_124m"))
+    model = build_meta_model(shipped("gpt2_124m"))
     for name, ceiling in CEILINGS.items():
         milliseconds = [
             1e3 * counts.products / (ceiling.flops * ceiling.products),
             1e3 * counts.attention / (ceiling.flops * ceiling.attention),
             *(1e3 * n / (ceiling.bandwidth * ceiling.memory) for n in counts[2:]),
         ]
-        tokens = BATCH * model["max_seq_len"]
+        tokens = BATCH * model.config.max_seq_len
         mfu = flops_per_token(model) * tokens / (sum(milliseconds) / 1e3) / ceiling.flops
         table.append([name, *(f"{ms:.1f}" for ms in milliseconds), f"{mfu:.0%}"])
     return table

@@ -18,6 +18,7 @@ from callbacks.throughput import Throughput
 from callbacks.validation_perplexity import ValidationPerplexity
 from gpt_lightning import random_states
 from gpt_lightning.checkpoint_retention import (
+    SAVED_STEPS_FILE,
     checkpoint_path,
     checkpoint_step,
     copy_to_permanent,
@@ -30,7 +31,6 @@ from gpt_lightning.durable_files import write_durably
 from gpt_lightning.loggers.console_logger import ConsoleLogger
 from gpt_lightning.loggers.jsonl_metrics import JsonlMetrics
 
-SAVED_STEPS_FILE = "saved.json"  # in the run directory: after which step a checkpoint was last saved
 _FAILURES = 3  # in a row
 
 

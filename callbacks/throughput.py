@@ -3,16 +3,16 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import Any
 
 import lightning as L
 import psutil
 import torch
 
-from analysis.compute_estimate import NUMBER_FORMATS, flops_per_token, peak_flops
+from analysis.compute_estimate import NUMBER_FORMATS, peak_flops
 from callbacks.step_callback import StepCallback, log_metrics
 from gpt_lightning.data_wait_profiler import DataWaitProfiler
+from gpt_lightning.model.model_size import flops_per_token
 
 
 class Throughput(StepCallback):
@@ -53,7 +53,7 @@ class Throughput(StepCallback):
         device = torch.cuda.get_device_name(pl_module.device) if self._on_gpu else "CPU"
         peak = peak_flops(device, NUMBER_FORMATS[str(trainer.precision)])
         if peak:
-            self._whole_speed = peak * trainer.world_size / flops_per_token(asdict(pl_module.model.config))
+            self._whole_speed = peak * trainer.world_size / flops_per_token(pl_module.model)
         self._begin(trainer)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: Any) -> None:

@@ -18,6 +18,8 @@ from gpt_lightning.durable_files import make_folder, sync_file, sync_folder
 
 _UNPRUNED = ("best", "permanent")
 
+SAVED_STEPS_FILE = "saved.json"  # in the run directory: after which step a checkpoint was last saved
+
 
 def checkpoint_path(folder: Path, step: int) -> Path:
     """Where the checkpoint of `step` completed steps lies."""

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from gpt_lightning.async_device_scalars import AsyncDeviceScalars
+from gpt_lightning.loss_normalization import loss_normalization
 from gpt_lightning.model import GPT
 from gpt_lightning.optim import SpikeDetector, apply_multipliers, parameter_groups, place_step_counters
 from gpt_lightning.sharding import local_shards, shard, total_norm
@@ -62,7 +63,8 @@ class LitGPT(L.LightningModule):
 
     Micro-batches hold different numbers of loss-bearing tokens once targets are masked, so the mean of their means is not
     the mean of the batch. Here each micro-batch adds its SUM of nats, over a fixed number of tokens, and before the
-    optimizer's step the gradients are scaled to the number of tokens that really bore loss, on all ranks.
+    optimizer's step the gradients are scaled to the number of tokens that really bore loss, on all ranks. The module
+    `loss_normalization` says what the gradients are at each hook.
 
     On a GPU the loss of a step is read while the next step is computed, so that the device never waits for the host. A ruined
     step is therefore found one step late, but before anything that it changed is shown or saved: see `settle`.
@@ -146,6 +148,10 @@ class LitGPT(L.LightningModule):
         scheduler.base_lrs = [options["initial_lr"] for options in self._options]
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
+        """The objective of a micro-batch, summed and divided by its targets, whether they bear loss or not.
+
+        Gradients: summed over the micro-batches of this step that are done, scaled by the GradScaler.
+        """
         accumulation = self.trainer.accumulate_grad_batches
         micro = batch_idx % accumulation
         self._seed_dropout(micro)
@@ -160,6 +166,7 @@ class LitGPT(L.LightningModule):
         return loss.objective / batch.targets.numel()  # Lightning averages over the accumulation and the ranks
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Gradients: of the mean over all targets of the global batch, reduced over the ranks, unscaled, not clipped."""
         self._nats, self._tokens = (
             self.trainer.strategy.reduce(value, reduce_op="sum")
             for value in (torch.stack(self._micro_nats).sum(), self._tokens)
@@ -167,9 +174,12 @@ class LitGPT(L.LightningModule):
         self._learning_rate = optimizer.param_groups[0]["lr"]
 
     def configure_gradient_clipping(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> None:
-        """Scale to the mean over loss-bearing tokens and clip, in one pass over the gradients; unless the step is left out."""
+        """Scale to the mean over loss-bearing tokens and clip, in one pass over the gradients; unless the step is left out.
+
+        Gradients after: of the mean over the loss-bearing tokens of the global batch, clipped; None if it is left out.
+        """
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
-        to_mean = self._global_batch_tokens / self._tokens.clamp(min=1)
+        to_mean = loss_normalization(self._global_batch_tokens, self._tokens)
         norm = total_norm(gradients) * to_mean
         loss = self._nats / self._tokens.clamp(min=1)
         self.settle()  # the step before
@@ -185,7 +195,7 @@ class LitGPT(L.LightningModule):
                 parameter.grad = None  # for the optimizer, moments and weight decay included, there is nothing to do
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """The schedule counts the steps that changed weights."""
+        """The schedule counts the steps that changed weights. Gradients: those that the optimizer has used."""
         if self.left_out is None:
             scheduler.step()
 

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from callbacks.checkpoints import SAVED_STEPS_FILE
 from gpt_lightning.checkpoint import read_checkpoint
-from gpt_lightning.checkpoint_retention import newest_valid_checkpoint
+from gpt_lightning.checkpoint_retention import SAVED_STEPS_FILE, newest_valid_checkpoint
 
 WITH_DIET = "+callbacks.diet_log._target_=callbacks.SampleOrderLog"
 _TIMING = ("speed/", "memory/")

@@ -83,6 +83,7 @@ MAY_IMPORT = {
     },
     "gpt_lightning.lit_gpt": {
         "gpt_lightning.async_device_scalars",
+        "gpt_lightning.loss_normalization",
         "gpt_lightning.model",
         "gpt_lightning.optim",
         "gpt_lightning.sharding",
@@ -106,12 +107,12 @@ MAY_IMPORT = {
         "torch",
     },
     "gpt_lightning.model_path": set(),
+    "analysis.comparison.model_size": {"gpt_lightning.model"},
     "running": {
         "running",
         "analysis.comparison.evaluation_section",
         "analysis.compute_estimate",
         "analysis.callback_effects",
-        "analysis.memory_estimate",
         "mix_laws",
         "callbacks",
         "data_modules",

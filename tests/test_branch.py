@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from callbacks.checkpoints import SAVED_STEPS_FILE
 from data_modules import SourceShards
 from data_modules.shard_files import read_source_json, with_checksum
+from gpt_lightning.checkpoint_retention import SAVED_STEPS_FILE
 from gpt_lightning.optim import learning_rate_schedule
 from running.commands.train import train
 from running.config.compose import compose_config

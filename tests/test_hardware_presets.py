@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,12 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from analysis.compute_estimate import DEVICES, find_device
-from analysis.memory_estimate import peak_memory_bytes
 from running.commands.plan import plan
 from running.commands.train import train
 from running.config.compose import compose_config, flatten, group_choices, micro_batch_up_to
 from running.config.run_config import RunConfig
-from running.training.cost_estimate import estimate_peak_memory
+from running.training.cost_estimate import estimate_peak_memory, planned_model, planned_optimizer, training_setup
+from running.training.memory_estimate import peak_memory_bytes
 from tests.conftest import ROOT
 from tests.run_files import as_if_killed, assert_same_rows, metrics, saved_steps
 
@@ -46,7 +47,7 @@ def test_every_recipe_fits_every_hardware(recipe: str, preset: str) -> None:
     changed = {key for key in with_it if key not in without or with_it[key] != without[key]}
     assert {key for key in changed if not key.startswith("hardware.")} <= CHOSEN
     assert without.keys() <= with_it.keys()
-    trainer, optimizer = config["trainer"], config["optimizer"]["_target_"].rpartition(".")[2]
+    trainer = config["trainer"]
     of_rank = config["global_batch"] // trainer["devices"]
     assert RunConfig.of(config).accumulation_steps * config["micro_batch"] == of_rank
     most = {"t4": 18, "a100": 42, "h100": 64, "h200": 128}[preset]
@@ -55,14 +56,11 @@ def test_every_recipe_fits_every_hardware(recipe: str, preset: str) -> None:
     device = find_device(config["hardware"]["device"])
     assert device is DEVICES[preset.upper()]
     assert trainer["precision"] == ("bf16-mixed" if device.has_bf16 else "16-mixed")
-    needed = peak_memory_bytes(
-        config["model"],
-        micro_batch=config["micro_batch"],
-        optimizer=optimizer,
-        precision=trainer["precision"],
-        n_devices=trainer["devices"],
-        sharded=trainer["strategy"] == "fsdp" and preset != "t4",  # which is refused in fp16
-    )
+    run = RunConfig.of(config)
+    setup = training_setup(run, precision=trainer["precision"], device_type="cuda")
+    if preset == "t4":  # where sharding is refused, in fp16
+        setup = replace(setup, sharded=False)
+    needed = peak_memory_bytes(planned_model(run), planned_optimizer(run), setup)
     assert needed < 0.75 * device.memory  # the allocator's gaps and CUDA itself want memory too
 
 

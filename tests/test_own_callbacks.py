@@ -16,7 +16,7 @@ from running.config import allowed_targets
 from running.config.allowed_targets import allow_typed_targets, typed_targets
 from running.config.command_line import check_command_line
 from running.config.compose import compose_config
-from running.training.builders import build_callbacks
+from running.training.callback_builders import build_callbacks
 from tests.conftest import TINY, start
 
 Config = Callable[..., dict[str, Any]]

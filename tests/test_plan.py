@@ -10,13 +10,16 @@ from typing import Any
 import matplotlib.image
 import numpy as np
 import pytest
+import torch
 from omegaconf import OmegaConf
+from torch import Tensor, nn
 
 from data_modules import corpora
 from data_modules.corpora import DocumentCorpus
 from data_modules.preparation import PreparationSettings, prepare_source
 from gpt_lightning.checkpoint_retention import checkpoint_path
-from gpt_lightning.model import GPT
+from gpt_lightning.model import GPT, GPTConfig
+from gpt_lightning.model.feed_forward import FEED_FORWARDS
 from gpt_lightning.tokenizer import load_tokenizer
 from running.commands.plan import plan
 from running.commands.prepare import prepare
@@ -150,13 +153,15 @@ def test_a_branch_is_planned_from_its_trunk_on(settings: list[str], tmp_path: Pa
     assert_as_trained(content, tmp_path / "runs" / "branch")
 
 
-def test_a_plan_builds_no_model_and_reads_of_text_only_how_much_there_is(
+def test_a_plan_builds_the_model_without_its_numbers_and_reads_of_text_only_how_much_there_is(
     settings: list[str], data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_model(*_: object, **__: object) -> None:
-        raise AssertionError("a plan needs no model")
+    def refuse_numbers(model: GPT, config: GPTConfig) -> None:
+        build(model, config)
+        assert all(parameter.is_meta for parameter in model.parameters())
 
-    monkeypatch.setattr(GPT, "__init__", no_model)
+    build = GPT.__init__
+    monkeypatch.setattr(GPT, "__init__", refuse_numbers)
     options = [*settings, "experiment=mixed_curriculum", "name=run"]
     content = planned(*options)
     shutil.copytree(data_dir, tmp_path / "blank")
@@ -169,6 +174,47 @@ def test_a_plan_builds_no_model_and_reads_of_text_only_how_much_there_is(
     (picture,) = (tmp_path / "runs" / "run").glob("*.png")
     assert picture.stat().st_size > 10_000
     assert matplotlib.image.imread(picture).shape == (990, 1210, 4)
+
+
+class _Gated(nn.Module):
+    """A feed-forward of the user's own."""
+
+    def __init__(self, d_model: int, d_ff: int, *, bias: bool) -> None:
+        super().__init__()
+        self.up, self.gate = (nn.Linear(d_model, d_ff, bias=bias) for _ in range(2))
+        self.out = nn.Linear(d_ff, d_model, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(torch.sigmoid(self.gate(x)) * self.up(x))
+
+
+def test_a_feed_forward_of_the_users_own_is_planned_as_it_is(
+    settings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FEED_FORWARDS, "gated", _Gated)
+    gelu, gated = (
+        planned(*settings, "experiment=quickstart", f"name={name}", f"model.feed_forward={name}")
+        for name in ("gelu", "gated")
+    )
+    config = compose_config("train", [*settings, "experiment=quickstart", "model.feed_forward=gated"])
+    model = GPT(GPTConfig(**config["model"], eot_id=0))
+    more = gated["parameters"] - gelu["parameters"]
+    assert gated["parameters"] == model.n_parameters()
+    assert more == sum(p.numel() for block in model.blocks for p in block.feed_forward.gate.parameters())
+    assert gated["flops"] - gelu["flops"] == 6 * more * gelu["tokens"]
+    assert gated["checkpoint_bytes"] - gelu["checkpoint_bytes"] >= 3 * 4 * more
+    assert gated["peak_memory_bytes"] - gelu["peak_memory_bytes"] >= 4 * 4 * more
+
+
+def test_an_optimizer_without_an_entry_is_planned_by_a_trial_step(settings: list[str]) -> None:
+    other = ["~optimizer.fused", "optimizer._target_=torch.optim.Adamax"]
+    adamw, adamax, lbfgs = (
+        [*settings, "experiment=quickstart", *more]
+        for more in ([], [*other, "name=adamax"], ["optimizer={_target_:torch.optim.LBFGS,lr:1.0}"])
+    )
+    assert planned(*adamax)["checkpoint_bytes"] == pytest.approx(planned(*adamw)["checkpoint_bytes"], rel=1e-3)
+    with pytest.raises(ValueError, match="the size of LBFGS's state is not known: its trial step"):
+        planned(*lbfgs)
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from running.config import allowed_targets
 from running.config.command_line import check_command_line
 from running.config.compose import CONF, compose_config, write_config
 from running.config.source_settings import open_corpus
-from running.training.builders import build_callbacks, build_optimizer
+from running.training.builders import build_optimizer
+from running.training.callback_builders import build_callbacks
 from tests.conftest import ROOT
 
 EVIL = {"_target_": "os.mkdir", "path": "MARKER"}  # nothing that Hydra itself would refuse

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from callbacks.checkpoints import SAVED_STEPS_FILE
+from gpt_lightning.checkpoint_retention import SAVED_STEPS_FILE
 from gpt_lightning.durable_files import exclusive_lock, is_locked, lock_owner
 from running.commands.train import train
 from running.config.compose import compose_config

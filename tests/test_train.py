@@ -49,7 +49,12 @@ def test_a_run_writes_what_the_design_says(finished: Path) -> None:
         "tokenizer",
         "initial_weights",
         "data",
+        "model",
     }
+    parameters = final_checkpoint(finished)["state_dict"]
+    assert environment["model"]["parameters"] == sum(
+        weight.numel() for name, weight in parameters.items() if name != "model.head.weight"
+    )
     assert [row["step"] for row in untimed(finished / "metrics.jsonl")] == [2, 4, 6, 8, 10, 12]
     assert [path.stem for path in sorted((finished / "checkpoints").glob("*.pt"))] == [
         f"step_{n:08d}" for n in (4, 8, 12)

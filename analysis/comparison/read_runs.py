@@ -11,16 +11,16 @@ import yaml
 from analysis.callback_effects import callback_setting_prefixes
 from analysis.comparison.evaluation_section import read_evaluated_metrics
 from analysis.comparison.find_runs import common_folder
+from analysis.comparison.model_size import model_size
 from analysis.comparison.run import Run, RunState
 from analysis.comparison.run_settings import PATH_SETTINGS, TRUNK, flatten, is_logging_setting, result_settings
-from analysis.compute_estimate import flops_per_token, n_parameters
 from analysis.metrics_reader import LoggedMetrics
 from gpt_lightning.jsonl import read_objects
 
 CHANGED = "changed under way"
 _AROUND = ("device", "git.revision", "versions.")  # of what a run's environment says, what its result may depend on
 _READ = ("train/loss", "speed/tokens_per_s", "val/")  # of a row
-_MOST = {"max_steps": 10**12, "global_batch": 10**9, "model.max_seq_len": 10**9, "model.n_layers": 10**4}
+_MOST = {"max_steps": 10**12, "global_batch": 10**9, "model.max_seq_len": 10**9, "model.n_layers": 10**3}
 
 
 class UnreadableFile(Exception):
@@ -63,13 +63,14 @@ def _read(path: Path, name: str, metrics: LoggedMetrics | None) -> Run:
     )
 
 
-def _settings(path: Path) -> tuple[dict[str, Any], dict[str, Any], tuple[int, float]]:
+def _settings(path: Path) -> tuple[dict[str, Any], dict[str, Any], tuple[int, int]]:
     """(settings without `PATH_SETTINGS`, environment, (parameters, FLOPs of a token)) of a run."""
     config, environment = _config(path / "config.yaml"), _environment(path / "environment.json")
     try:
-        sizes = n_parameters(config["model"]), flops_per_token(config["model"])
-    except (KeyError, TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
-        raise UnreadableFile(f"config.yaml describes no model ({type(error).__name__}: {error})") from error
+        sizes = model_size(config["model"], environment)
+    except (TypeError, ValueError, RuntimeError) as error:
+        told = " ".join(str(error).split())
+        raise UnreadableFile(f"config.yaml describes no model ({type(error).__name__}: {told})") from error
     settings = dict(flatten(config))
     if changes := _changes(path / "changes.jsonl", settings):
         settings[CHANGED] = changes

@@ -3,20 +3,19 @@
 import importlib.util
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from analysis.compute_estimate import flops_per_token
 from benchmarks.training import litgpt_model, transformers_model
 from data_modules.sequence_reader import document_borders
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.model.attention_mask import AttentionMask
 from gpt_lightning.model.attention_selection import choose_backend
 from gpt_lightning.model.loss_kernels import choose_loss_kernel
+from gpt_lightning.model.model_size import build_meta_model, flops_per_token
 from running.config.compose import compose_config
 from running.config.run_config import RunConfig
 from running.training.builders import build_optimizer, build_parameter_groups
@@ -50,7 +49,7 @@ class Contestant(NamedTuple):
     loss: Callable[[nn.Module, Tensor, Tensor], Tensor]
     optimizer: Any
     flops_per_token: int
-    """The shape's, as `analysis.compute_estimate` counts them, for all alike; of another model of ours its own."""
+    """The shape's, as `gpt_lightning.model.model_size` counts them, for all alike; of another model of ours its own."""
     chose: dict[str, str]
     """What `auto` took."""
 
@@ -69,7 +68,7 @@ def build(row: dict[str, Any], shape: dict[str, int], ids: Tensor, *, nanogpt: s
     if row["compile"]:
         model.compile()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-    return Contestant(model, loss, optimizer, flops_per_token(asdict(model_config({}, shape))), {})
+    return Contestant(model, loss, optimizer, flops_per_token(build_meta_model(model_config({}, shape))), {})
 
 
 def model_config(row: dict[str, Any], shape: dict[str, int]) -> GPTConfig:
@@ -110,7 +109,7 @@ def _ours(row: dict[str, Any], shape: dict[str, int], ids: Tensor, device: str) 
         return value
 
     chose = {"attention": attention, "loss_kernel": kernel}
-    return Contestant(model, loss, optimizer, flops_per_token(asdict(config)), chose)
+    return Contestant(model, loss, optimizer, flops_per_token(model), chose)
 
 
 def tokens(row: dict[str, Any], shape: dict[str, int], device: str) -> Tensor:

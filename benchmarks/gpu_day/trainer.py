@@ -1,7 +1,6 @@
 """The real train.py with all callbacks at their usual cadence: its speed beside the bare loop's, its memory beside plan.py's."""
 
 import time
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,11 +8,13 @@ from typing import Any
 import lightning as L
 import torch
 
-from analysis.memory_estimate import peak_memory_bytes
 from benchmarks.gpu_day.result_rows import Day, read_rows
 from benchmarks.gpu_day.small_runs import UNJUDGED, config_of, rehearse
 from benchmarks.gpu_day.speed_candidates import OURS, REHEARSED, SHAPE, model_config
+from gpt_lightning.model.model_size import build_meta_model
+from gpt_lightning.optim.optimizer_traits import ADAMW
 from running.commands.train import train
+from running.training.memory_estimate import TrainingSetup, peak_memory_bytes
 
 WARM_UP, STEPS = 10, 30
 MEMORY = 0.05
@@ -47,10 +48,9 @@ def memory(day: Day) -> dict[str, Any]:
     torch.cuda.reset_peak_memory_stats()
     train(config_of([*overrides(day, shape), "name=memory", "max_steps=6"]))
     got = torch.cuda.max_memory_allocated()
-    model = asdict(model_config({}, shape | {"vocab_size": SHAPE["vocab_size"]}))
-    expected = peak_memory_bytes(
-        model, micro_batch=shape["batch"], optimizer="AdamW", precision="bf16-mixed", accumulates=False
-    )
+    model = build_meta_model(model_config({}, shape | {"vocab_size": SHAPE["vocab_size"]}))
+    setup = TrainingSetup(micro_batch=shape["batch"], precision="bf16-mixed", accumulates=False)
+    expected = peak_memory_bytes(model, ADAMW, setup)
     ratio = expected / got
     return {"passed": abs(ratio - 1) <= MEMORY, "mb": got / 1e6, "planned_mb": expected / 1e6, "ratio": ratio}
 

@@ -168,6 +168,8 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def _initialise(self) -> None:
+        if self.embedding.weight.is_meta:  # shapes without numbers
+            return
         residual_std = {"scaled": INIT_STD / math.sqrt(2 * self.config.n_layers), "plain": INIT_STD, "zero": 0.0}
         for name, parameter in self.named_parameters():
             if parameter.dim() >= 2:

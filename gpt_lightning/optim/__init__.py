@@ -1,9 +1,10 @@
 """What trains which parameters and at which rate, how the rate moves, which steps stand out.
 
-The optimizers are torch's and bitsandbytes'; `MuonAdamW` is two of torch's as one.
+The optimizers are torch's and bitsandbytes'; `MuonAdamW` is two of torch's as one. `OPTIMIZERS` says what each needs and can do.
 """
 
 from gpt_lightning.optim.muon import MuonAdamW
+from gpt_lightning.optim.optimizer_traits import OPTIMIZERS, OptimizerTraits, optimizer_traits
 from gpt_lightning.optim.parameter_groups import apply_multipliers, parameter_groups
 from gpt_lightning.optim.schedules import learning_rate_schedule
 from gpt_lightning.optim.spike_detector import SpikeDetector
@@ -11,10 +12,13 @@ from gpt_lightning.optim.step_counters import place_step_counters
 from gpt_lightning.optim.trial_step import try_optimizer_step
 
 __all__ = [
+    "OPTIMIZERS",
     "MuonAdamW",
+    "OptimizerTraits",
     "SpikeDetector",
     "apply_multipliers",
     "learning_rate_schedule",
+    "optimizer_traits",
     "parameter_groups",
     "place_step_counters",
     "try_optimizer_step",

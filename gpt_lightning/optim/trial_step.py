@@ -15,7 +15,7 @@ def try_optimizer_step(
     groups: Sequence[Mapping[str, Any]],
     saved: Mapping[str, Any] | None,
     device: torch.device,
-) -> None:
+) -> Optimizer:
     """Make a step on a copy of the smallest parameter of each group.
 
     Args:
@@ -23,6 +23,9 @@ def try_optimizer_step(
         groups: of the model.
         saved: state of an optimizer of the same groups, which may have had other options; None: it has none yet.
         device: where the run trains.
+
+    Returns:
+        the optimizer of the copies, after the step.
 
     Raises:
         ValueError: the step fails. The message says why.
@@ -42,6 +45,7 @@ def try_optimizer_step(
         optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
         place_step_counters(optimizer)
         optimizer.step()
+        return optimizer
     except KeyError as error:
         raise ValueError(f"there is no {error.args[0]} in its state") from error
     except Exception as error:  # each optimizer has its own

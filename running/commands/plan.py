@@ -15,20 +15,18 @@ from rich.table import Table
 
 from analysis import compute_estimate
 from analysis.number_formatting import format_bytes, format_count, format_duration
-from analysis.plan_plot import draw_plan
 from data_modules import Curriculum, SampleOrder
 from data_modules.curriculum_repair import smallest_change
 from data_modules.sample_order import SourceExhaustedError
 from data_modules.source_plan import SourcePlan, plan_sources
 from gpt_lightning.checkpoint_retention import checkpoint_step, list_checkpoints
 from gpt_lightning.console import Console, escape_control_characters, say
+from running.config.callback_configs import check_known_callbacks
 from running.config.compose import read_config
 from running.config.run_config import PlanConfig, RunConfig
 from running.config.settings_parser import parse
-from running.sweeps.mix_design import propose_mixes
 from running.sweeps.multirun import Multirun
 from running.training.builders import (
-    build_callbacks,
     build_sample_order,
     build_schedule,
 )
@@ -54,6 +52,8 @@ def plan(config: Mapping[str, Any], *, silently: bool = False) -> dict[str, Any]
     """
     run_config = RunConfig.of(config)
     if config["mix_design"] is not None:
+        from running.sweeps.mix_design import propose_mixes  # SciPy takes its time to import
+
         return propose_mixes(run_config, config["mix_design"])
     assumed = parse(PlanConfig, config["plan"], name="plan")
     return _plan(_as_begun(run_config), assumed, silently=silently)
@@ -61,7 +61,10 @@ def plan(config: Mapping[str, Any], *, silently: bool = False) -> dict[str, Any]
 
 def _plan(config: RunConfig, assumed: PlanConfig, *, silently: bool) -> dict[str, Any]:
     run, curriculum, schedule = RunDirectory(config.run_dir), config.curriculum, build_schedule(config)
-    build_callbacks(config.callbacks)
+    if not check_known_callbacks(config.callbacks):
+        from running.training.callback_builders import build_callbacks  # Lightning takes seconds to import
+
+        build_callbacks(config.callbacks)
     beginning, sizes, refused = _beginning(run.path, config, may_be_another=not silently)
     sequences = {name: size.sequences for name, size in sizes.items()}
 
@@ -264,6 +267,8 @@ def _draw(path: Path, config: RunConfig, order: SampleOrder, schedule: Callable[
     shares = drawn / drawn.sum(axis=1, keepdims=True)  # (intervals, sources)
     passes = order.drawn_before(steps) / np.array(list(order.sequences.values()))
     rates = [config.optimizer["lr"] * schedule(min(step, order.steps - 1)) for step in steps.tolist()]
+    from analysis.plan_plot import draw_plan  # Matplotlib takes its time to import
+
     tokens = order.steps * order.global_batch * config.model.max_seq_len
     draw_plan(
         path,

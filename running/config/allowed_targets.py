@@ -49,7 +49,7 @@ _typed: ContextVar[frozenset[str]] = ContextVar("typed", default=frozenset())
 _BY_HYDRA = ("runtime.", "job.config_name", "job.override_dirname", "searchpath")  # written by it, or looked at before
 
 
-def resolve_optimizer(node: Mapping[str, Any]) -> Callable[..., Any]:
+def resolve_optimizer(node: Mapping[str, Any]) -> partial[Any]:
     """Parameter groups -> the optimizer that a config names.
 
     Raises:

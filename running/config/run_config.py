@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from data_modules.curriculum import Curriculum
 from running.config import compose
+from running.config.callback_configs import check_known_callbacks
 from running.config.path_settings import check_names
 from running.config.settings_parser import Count, CountOrZero, build_section, parse
 
@@ -155,6 +156,7 @@ class RunConfig:
             raise ValueError("optimizer has no _target_: it must name a class, as conf/optimizer does.")
         if "checkpoints" not in self.callbacks:
             raise ValueError("callbacks.checkpoints is missing: a run without checkpoints could not be continued.")
+        check_known_callbacks(self.callbacks)
         self._check_batch()
 
     @cached_property

@@ -1,7 +1,8 @@
 """One training run.
 
 run_training                       from the config to the last step
-builders                           build the model config, optimizer, schedule, sample order and callbacks from the config
+resolve, build, fit                check everything; build model, data and Trainer; train
+builders, callback_builders        model config, optimizer, schedule and sample order; callbacks
 prepared_data, model_tokenizer     open data/<tokenizer>/<source>/, prepare what is missing
 resume, recorded_mix_weights       where a start continues: from the beginning, a checkpoint, or another run
 run_directory, run_summary         the run's folder; what the run prints at its start and end

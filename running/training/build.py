@@ -64,7 +64,7 @@ class Run:
         resolved, config, point = self.resolved, self.resolved.config, self.resolved.resume_point
         groups, device = resolved.make_groups(self.lit.model), self.lit.trainer.strategy.root_device
         check_same_optimizer(config, point, resolved.make_optimizer, groups, device)
-        changed = resolved.directory.begin(config, resolved.sources, point, self.initial_weights)
+        changed = resolved.directory.begin(config, resolved.sources, point, self.lit.model, self.initial_weights)
         arithmetic = f"{resolved.kernels.described}{run_summary.step_options_text(config.trainer)}"
         self.console.note(run_summary.headline(config, self.lit.model, resolved.order, arithmetic), style="")
         for note in run_summary.busy_machine_remark(resolved.kernels.device):

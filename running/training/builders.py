@@ -1,20 +1,18 @@
 """What a config says of a run, checked and made into objects: the same for train.py, plan.py and verify.py."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import lightning as L
 import numpy as np
 import torch
 
-from callbacks import Checkpoints, ValidationPerplexity, WeightAveraging
 from data_modules import Curriculum, ResolvedCurriculum, SampleOrder
 from data_modules.sample_order import MixWeightUpdate
 from gpt_lightning.checkpoint import read_optimizer_state
 from gpt_lightning.model import GPT, GPTConfig
-from gpt_lightning.optim import MuonAdamW, learning_rate_schedule, parameter_groups, try_optimizer_step
+from gpt_lightning.optim import learning_rate_schedule, optimizer_traits, parameter_groups, try_optimizer_step
 from gpt_lightning.tokenizer import Tokenizer
 from running.config import allowed_targets
 from running.config.run_config import RunConfig
@@ -50,48 +48,6 @@ def build_model_config(config: RunConfig, tokenizer: Tokenizer) -> GPTConfig:
             f"{tokenizer.name}."
         )
     return model_config
-
-
-def build_callbacks(nodes: Mapping[str, Any]) -> list[L.Callback]:
-    """The callbacks of a config.
-
-    Args:
-        nodes: name -> `_target_` and arguments.
-
-    Raises:
-        ValueError: one cannot be built, or there is none that saves.
-    """
-    watchers = [allowed_targets.build_callback(node) for node in nodes.values()]
-    kept: dict[str, str] = {}  # names of those that a checkpoint keeps a state of, by the key that it has there
-    for name, watcher in zip(nodes, watchers, strict=True):
-        if (
-            type(watcher).state_dict is not L.Callback.state_dict
-            and (other := kept.setdefault(watcher.state_key, name)) != name
-        ):
-            raise ValueError(
-                f"callbacks.{other} and callbacks.{name} are of one kind, and a checkpoint keeps one such state: leave one out."
-            )
-    if sum(isinstance(watcher, Checkpoints) for watcher in watchers) != 1:
-        raise ValueError("callbacks.checkpoints is missing: a run without checkpoints could not be continued.")
-    checks = nodes["checkpoints"]
-    if checks.get("best") and not any(isinstance(watcher, ValidationPerplexity) for watcher in watchers):
-        raise ValueError(
-            "callbacks.checkpoints.best is true, and callbacks.validation, which would say so, is missing."
-        )
-    return watchers
-
-
-def check_average_kept(watchers: Iterable[L.Callback], beginning: ResumePoint) -> None:
-    """A checkpoint with an average has that in the place of the weights: only the callback that made it tells them apart.
-
-    Raises:
-        ValueError: it is missing.
-    """
-    if beginning.averaged and not any(isinstance(watcher, WeightAveraging) for watcher in watchers):
-        raise ValueError(
-            f"{beginning.checkpoint} holds an average of the weights, and no callback here goes on with it: leave the "
-            "callback in (callbacks.<its name>._target_=callbacks.WeightAveraging or EMAWeightAveraging)."
-        )
 
 
 def build_sample_order(
@@ -181,10 +137,10 @@ def build_optimizer(settings: Mapping[str, Any], precision: str) -> Any:
         ValueError: a setting is not for this optimizer.
     """
     options = dict(settings)
-    if options.get("fused") and precision == "16-mixed":
-        # a fused step unscales by itself, after our clipping: it would clip scaled gradients; torch chooses another one
-        options["fused"] = None
     make_optimizer = allowed_targets.resolve_optimizer(options)
+    if optimizer_traits(make_optimizer).fused and options.get("fused") and precision == "16-mixed":
+        # a fused step unscales by itself, after our clipping: it would clip scaled gradients; torch chooses another one
+        make_optimizer = allowed_targets.resolve_optimizer({**options, "fused": None})
     try:
         make_optimizer([{"params": [torch.nn.Parameter(torch.zeros(1))]}])
     except (TypeError, ValueError) as error:
@@ -230,6 +186,5 @@ def build_parameter_groups(config: RunConfig) -> Callable[[GPT], list[dict[str, 
     Raises:
         ValueError: `base_width` is no width.
     """
-    base_width = config.base_width
-    muon = config.optimizer_target.rpartition(".")[2] == MuonAdamW.__name__
-    return partial(parameter_groups, muon=muon, base_width=base_width)
+    traits = optimizer_traits(allowed_targets.resolve_optimizer(config.optimizer))
+    return partial(parameter_groups, muon=traits.muon, base_width=config.base_width)

@@ -6,11 +6,15 @@ from typing import Any
 
 import psutil
 
-import analysis.compute_estimate as budget
-import analysis.memory_estimate as memory_budget
+from analysis.compute_estimate import DEVICES, Device, chinchilla_loss, find_device, training_hours
 from data_modules import SampleOrder
 from gpt_lightning.device_and_precision import choose_precision
+from gpt_lightning.model import GPT
+from gpt_lightning.model.model_size import build_meta_model, flops_per_token
+from gpt_lightning.optim import OptimizerTraits, optimizer_traits
+from running.config.allowed_targets import resolve_optimizer
 from running.config.run_config import PlanConfig, RunConfig
+from running.training.memory_estimate import TrainingSetup, checkpoint_bytes, peak_memory_bytes
 from running.training.resume import ResumePoint
 
 
@@ -24,42 +28,25 @@ def estimate_costs(
         assumed: the device, the share of its peak, and what it costs an hour.
 
     Raises:
-        ValueError: the device is not known, the share is none, or the price no price.
+        ValueError: the device is not known, the share is none, the price no price, or the size of the optimizer's state is not
+            known.
     """
-    model, trainer = asdict(config.model), config.trainer
-    on_cpu, device = assumed.device == "cpu", budget.find_device(str(assumed.device))
-    if device is None and not on_cpu:
-        raise ValueError(f"plan.device={assumed.device} is not known: cpu, {', '.join(budget.DEVICES)} are.")
-    if not isinstance(assumed.mfu, (int, float)) or not 0 < assumed.mfu <= 1:
-        raise ValueError(f"plan.mfu is {assumed.mfu!r}: it is a share of the device's peak, above 0 and at most 1.")
-    rate = assumed.price_per_hour
-    if rate is not None and (type(rate) not in (int, float) or not 0 <= rate < math.inf):
-        raise ValueError(
-            f"plan.price_per_hour is {rate!r}: it is what one device costs an hour, a number of 0 or more, or null."
-        )
-    precision = trainer.precision
-    if precision == "auto":
-        half = "bf16-mixed" if device and device.has_bf16 else "16-mixed"
-        precision = choose_precision("auto", device="cpu")[0] if on_cpu else half
-    optimizer = config.optimizer_target.rpartition(".")[2]
-    n_parameters = budget.n_parameters(model)
-    tokens = order.steps * order.global_batch * model["max_seq_len"]
-    left = (order.steps - beginning.step) * order.global_batch * model["max_seq_len"]
-    flops = budget.flops_per_token(model) * left
+    device = _find_device(assumed)
+    precision = _precision(config, device)
+    model, optimizer = planned_model(config), planned_optimizer(config)
+    n_parameters, n_devices = model.n_parameters(), config.trainer.devices * config.trainer.num_nodes
+    max_seq_len = model.config.max_seq_len
+    tokens = order.steps * order.global_batch * max_seq_len
+    flops = flops_per_token(model) * (order.steps - beginning.step) * order.global_batch * max_seq_len
     drawn = {source: order.counts(order.steps)[source] / n for source, n in order.sequences.items()}
-    forecast = budget.chinchilla_loss(
-        n_parameters, {source: (n * model["max_seq_len"], drawn[source]) for source, n in order.sequences.items()}
+    forecast = chinchilla_loss(
+        n_parameters, {source: (n * max_seq_len, drawn[source]) for source, n in order.sequences.items()}
     )
-    n_devices = trainer.devices * trainer.num_nodes
-    memory = estimate_peak_memory(config, precision=precision, device_type="cpu" if on_cpu else "cuda")
-    hours = None  # a CPU's peak is not known
-    if not on_cpu:
-        hours = budget.training_hours(flops, assumed.device, precision=precision, mfu=assumed.mfu, n_devices=n_devices)
-    checkpoint = memory_budget.checkpoint_bytes(model, optimizer=optimizer, precision=precision)
-    saving = config.callbacks["checkpoints"]
-    written = -(-order.steps // saving["every"])
-    permanent = saving.get("permanent_every")
-    apart = bool(saving.get("best")) + (order.steps // permanent if permanent else 0)
+    share = {"precision": precision, "mfu": assumed.mfu, "n_devices": n_devices}
+    # a CPU's peak is not known
+    hours = training_hours(flops, assumed.device, **share) if device else None
+    rate = assumed.price_per_hour
+    setup = training_setup(config, precision=precision, device_type="cuda" if device else "cpu")
     return {
         "from_step": beginning.step,
         "parameters": n_parameters,
@@ -72,27 +59,79 @@ def estimate_costs(
         "price": None if hours is None or rate is None else hours * n_devices * rate,
         "device": assumed.device,
         "devices": n_devices,
-        "peak_memory_bytes": memory,
+        "peak_memory_bytes": peak_memory_bytes(model, optimizer, setup),
         "device_memory_bytes": device.memory if device else psutil.virtual_memory().total,
-        "checkpoints": written,
-        "checkpoint_bytes": checkpoint,
-        "disk_bytes": checkpoint * (min(written, saving["keep"] + 1) + apart),
+        **_disk_costs(config, order.steps, checkpoint_bytes(model, optimizer, precision=precision)),
     }
 
 
 def estimate_peak_memory(config: RunConfig, *, precision: str, device_type: str) -> int:
-    """Bytes that the run should take on each device; a ValueError where its optimizer's are not known."""
+    """Bytes that the run should take on each device; a ValueError where the size of its optimizer's state is not known."""
+    setup = training_setup(config, precision=precision, device_type=device_type)
+    return peak_memory_bytes(planned_model(config), planned_optimizer(config), setup)
+
+
+def planned_model(config: RunConfig) -> GPT:
+    """The run's model on the meta device."""
+    return build_meta_model(config.model)
+
+
+def planned_optimizer(config: RunConfig) -> OptimizerTraits:
+    """What the run's optimizer needs; a ValueError where it may not be called."""
+    return optimizer_traits(resolve_optimizer(config.optimizer))
+
+
+def training_setup(config: RunConfig, *, precision: str, device_type: str) -> TrainingSetup:
+    """How the run trains."""
     trainer = config.trainer
-    return memory_budget.peak_memory_bytes(
-        asdict(config.model),
+    n_devices = trainer.devices * trainer.num_nodes
+    return TrainingSetup(
         micro_batch=config.micro_batch,
-        optimizer=config.optimizer_target.rpartition(".")[2],
         precision=precision,
         device_type=device_type,
-        n_devices=trainer.devices * trainer.num_nodes,
+        n_devices=n_devices,
         sharded=trainer.strategy == "fsdp",
-        accumulates=config.micro_batch * trainer.devices * trainer.num_nodes < config.global_batch,
+        accumulates=config.micro_batch * n_devices < config.global_batch,
         compiled=trainer.compile,
         recompute=trainer.recompute == "blocks",
         loss_kernel=trainer.loss_kernel,
     )
+
+
+def _find_device(assumed: PlanConfig) -> Device | None:
+    """The device that is planned with, once all that is said of it is checked; None: it is the CPU."""
+    device = find_device(str(assumed.device))
+    if device is None and assumed.device != "cpu":
+        known = ", ".join(DEVICES)
+        raise ValueError(f"plan.device={assumed.device} is not known: cpu, {known} are.")
+    if not isinstance(assumed.mfu, (int, float)) or not 0 < assumed.mfu <= 1:
+        raise ValueError(f"plan.mfu is {assumed.mfu!r}: it is a share of the device's peak, above 0 and at most 1.")
+    rate = assumed.price_per_hour
+    if rate is not None and (type(rate) not in (int, float) or not 0 <= rate < math.inf):
+        raise ValueError(
+            f"plan.price_per_hour is {rate!r}: it is what one device costs an hour, a number of 0 or more, or null."
+        )
+    return device
+
+
+def _precision(config: RunConfig, device: Device | None) -> str:
+    """Lightning's word, `auto` decided."""
+    precision: str = config.trainer.precision
+    if precision != "auto":
+        return precision
+    if device is None:
+        return choose_precision("auto", device="cpu")[0]
+    return "bf16-mixed" if device.has_bf16 else "16-mixed"
+
+
+def _disk_costs(config: RunConfig, steps: int, checkpoint: int) -> dict[str, int]:
+    """Checkpoints of a run of so many steps, and the most bytes that they take at one time, each of `checkpoint` bytes."""
+    saving = config.callbacks["checkpoints"]
+    written = -(-steps // saving["every"])
+    permanent = saving.get("permanent_every")
+    apart = bool(saving.get("best")) + (steps // permanent if permanent else 0)
+    return {
+        "checkpoints": written,
+        "checkpoint_bytes": checkpoint,
+        "disk_bytes": checkpoint * (min(written, saving["keep"] + 1) + apart),
+    }

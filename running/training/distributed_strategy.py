@@ -11,7 +11,9 @@ from lightning.fabric.plugins.environments import (
 )
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
+from gpt_lightning.optim import optimizer_traits
 from gpt_lightning.sharding import ShardedStrategy
+from running.config.allowed_targets import resolve_optimizer
 from running.config.run_config import RunConfig
 from running.training.process_group import PATIENCE, detect_launcher
 
@@ -49,7 +51,7 @@ def check_ranks(config: RunConfig, device: str, precision: str) -> None:
                 "trainer.precision is 16-mixed, whose gradient scaler does not go with sharded weights: take trainer=ddp, or "
                 "bf16-mixed or 32-true."
             )
-        if config.optimizer_target.startswith("bitsandbytes."):
+        if not optimizer_traits(resolve_optimizer(config.optimizer)).shardable:
             raise ValueError(
                 f"{config.optimizer_target} cannot work on sharded weights: take optimizer=adamw, or trainer=ddp."
             )

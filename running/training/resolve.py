@@ -16,14 +16,13 @@ from gpt_lightning.model.loss_kernels import choose_loss_kernel
 from gpt_lightning.tokenizer import Tokenizer
 from running.config.run_config import RunConfig
 from running.training.builders import (
-    build_callbacks,
     build_model_config,
     build_optimizer,
     build_parameter_groups,
     build_sample_order,
     build_schedule,
-    check_average_kept,
 )
+from running.training.callback_builders import build_callbacks, check_average_kept
 from running.training.distributed_strategy import check_ranks
 from running.training.prepared_data import check_undamaged, open_sources
 from running.training.rank_agreement import RankAgreement

@@ -1,6 +1,6 @@
 """The one folder that holds everything a run wrote.
 
-runs/<name>/config.yaml          resolved           environment.json    versions, git revision, command, data
+runs/<name>/config.yaml          resolved           environment.json    versions, git revision, command, data, sizes
 runs/<name>/checkpoints/         the newest three   tensorboard/
 runs/<name>/metrics.jsonl        one row a step     samples.jsonl       training_<time>.log     report/
 runs/<name>/plan.json plan.png   what was planned   changes.jsonl       settings that were changed under way, if any were
@@ -35,6 +35,8 @@ from gpt_lightning.checkpoint_retention import (
 from gpt_lightning.device_and_precision import arithmetic_settings
 from gpt_lightning.durable_files import sync_file, sync_folder
 from gpt_lightning.jsonl import last_row
+from gpt_lightning.model import GPT
+from gpt_lightning.model.model_size import flops_per_token
 from running.config.run_config import RunConfig
 from running.training.code_revision import git
 from running.training.process_group import is_first_rank
@@ -84,6 +86,7 @@ class RunDirectory:
         config: RunConfig,
         sources: Mapping[str, SourceShards],
         beginning: ResumePoint,
+        model: GPT,
         initial_weights: str | None = None,
     ) -> dict[str, tuple[Any, Any]]:
         """Write down, once, what the run is made of, and what has changed since; take checkpoints away that are in the way.
@@ -120,8 +123,9 @@ class RunDirectory:
                 _write(self.path / "environment.json", json.dumps(environment, indent=2) + "\n")
             return {**beginning.changes, **elsewhere}
         tokenizer = next(iter(sources.values())).information["tokenizer"]["fingerprint"]  # of all sources the same
+        sizes = {"parameters": model.n_parameters(), "flops_per_token": flops_per_token(model)}
         begun_with = {"command": _command(), "tokenizer": tokenizer, "initial_weights": initial_weights, "data": data}
-        environment = _environment() | begun_with
+        environment = _environment() | begun_with | {"model": sizes}
         if beginning.branching:
             environment["branched_from"] = _branched_from(beginning)
         self._write_config(config)

@@ -14,7 +14,7 @@ from running.commands.report import report
 from running.config.command_line import check_command_line
 from running.config.command_line_quoting import quote_text_settings
 from running.config.compose import compose_config
-from tests.example_sweep import HOSTILE
+from tests.example_sweep import HOSTILE, edit_environment
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,12 @@ from tests.example_sweep import HOSTILE
         ("config.yaml", b"a: &a [x, x]\nb: &b [*a, *a]\nmodel: {c: [*b, *b]}", "it holds an alias"),
         ("config.yaml", b"model: {}\nmax_steps: many", "max_steps='many'"),
         ("config.yaml", b"model: {n_layers: 1, max_seq_len: 8}\nmax_steps: 4\nglobal_batch: 2", "describes no model"),
+        (
+            "config.yaml",
+            b"model: {vocab_size: 9, max_seq_len: 8, d_model: 1000000000000, n_layers: 1, n_heads: 1, d_ff: 1000000000000}\n"
+            b"max_steps: 4\nglobal_batch: 2",
+            "describes no model (RuntimeError",
+        ),
         ("config.yaml", b"model: {n_layers: 1000000000, max_seq_len: 8}\nmax_steps: 4\nglobal_batch: 2", "n_layers"),
         ("config.yaml", b"[" * 100_000, "config.yaml is no YAML"),
         ("environment.json", b"[]", "environment.json does not say"),
@@ -38,6 +44,7 @@ from tests.example_sweep import HOSTILE
     ],
 )
 def test_a_broken_run_says_why(alone: Path, file: str, content: bytes, said: str) -> None:
+    edit_environment(alone, model=None)  # as of an older version, whose sizes follow from its config
     (alone / file).write_bytes(content)
     (run,) = read_runs([alone])
     assert run.state is RunState.BROKEN

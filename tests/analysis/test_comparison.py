@@ -15,9 +15,9 @@ from analysis.comparison import Comparison, find_runs, read_runs
 from analysis.comparison.loss_charts import MOST_SHOWN, loss_figure
 from analysis.comparison.run import Run, RunState
 from analysis.comparison.run_settings import setting_text
-from analysis.compute_estimate import flops_per_token
+from gpt_lightning.model import GPTConfig
+from gpt_lightning.model.model_size import build_meta_model, flops_per_token
 from running.commands.report import report
-from running.config.compose import compose_config
 from tests.example_sweep import HOSTILE_NAME, RATES, copy_of, edit_environment
 
 
@@ -166,10 +166,17 @@ def test_hours_are_tokens_over_speed(alone: Path) -> None:
         before = row["step"]
         assert run.hours_at(np.array([float(row["step"])])) == pytest.approx([hours])
     assert run.hours_at(np.array([0.0])) == [0.0]
-    config = compose_config("train", ["run_dir=x", "model.max_seq_len=32"])["model"]
-    assert flops_per_token(config) != run.flops_per_token  # another model's
-    model = {key.removeprefix("model."): value for key, value in run.settings.items() if key.startswith("model.")}
-    assert run.flops_per_token == flops_per_token(model)
+
+
+def test_sizes_of_a_model_are_as_recorded_or_as_its_config_says(alone: Path) -> None:
+    run = read(alone)
+    section = {key.removeprefix("model."): value for key, value in run.settings.items() if key.startswith("model.")}
+    model = build_meta_model(GPTConfig(**section, eot_id=0))
+    assert (run.n_parameters, run.flops_per_token) == (model.n_parameters(), flops_per_token(model))
+    edit_environment(alone, model=None)  # of an older version
+    assert (read(alone).n_parameters, read(alone).flops_per_token) == (run.n_parameters, run.flops_per_token)
+    edit_environment(alone, model={"parameters": 5, "flops_per_token": 7})  # a part that only its user has
+    assert (read(alone).n_parameters, read(alone).flops_per_token) == (5, 7)
 
 
 def test_curricula_that_differ_in_much_are_called_by_their_directories(sweep: Path, tmp_path: Path) -> None:

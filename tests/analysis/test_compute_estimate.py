@@ -1,11 +1,9 @@
-"""Parameters, FLOPs, hours and forecasts, held against the models themselves and published figures."""
+"""Hours and forecasts, held against published figures."""
 
-from dataclasses import asdict
 from typing import Any
 
 import pytest
-import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis.compute_estimate import (
@@ -13,84 +11,17 @@ from analysis.compute_estimate import (
     chinchilla_loss,
     effective_tokens,
     find_device,
-    flops_per_token,
-    n_parameters,
-    parameter_shapes,
     peak_flops,
     training_hours,
 )
-from gpt_lightning.model import GPT, GPTConfig
-from gpt_lightning.model.attention_backends import ATTENTION_CHOICES
-from gpt_lightning.model.feed_forward import FEED_FORWARDS
-from gpt_lightning.model.norms import NORMS
-from gpt_lightning.model.positions import POSITIONS
-from running.config.compose import compose_config, group_choices
-
-SMALL = asdict(GPTConfig(vocab_size=64, max_seq_len=64, d_model=64, n_layers=2, n_heads=4, d_ff=256, eot_id=0))
-
-
-def shipped(model: str, tokenizer: str = "gpt2") -> dict[str, Any]:
-    config: dict[str, Any] = compose_config("train", [f"model={model}", f"tokenizer={tokenizer}"])["model"]
-    return config
-
-
-def shapes_of(model: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    with torch.device("meta"):
-        return {name: tuple(p.shape) for name, p in GPT(GPTConfig(**{"eot_id": 0} | model)).named_parameters()}
-
-
-@pytest.mark.parametrize("choice", group_choices("model"))
-def test_parameters_of_every_shipped_model_are_exact(choice: str) -> None:
-    model = shipped(choice)
-    assert parameter_shapes(model) == shapes_of(model)
-    with torch.device("meta"):
-        assert n_parameters(model) == GPT(GPTConfig(**model, eot_id=0)).n_parameters()
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    st.fixed_dictionaries(
-        {
-            **{size: st.integers(1, 20) for size in ("vocab_size", "max_seq_len", "n_layers", "d_ff")},
-            **{switch: st.booleans() for switch in ("bias", "qk_norm", "tie_embeddings", "attend_across_documents")},
-            "norm": st.sampled_from(sorted(NORMS)),
-            "feed_forward": st.sampled_from(sorted(FEED_FORWARDS)),
-            "position": st.sampled_from(sorted(POSITIONS)),
-            "attention": st.sampled_from(sorted(ATTENTION_CHOICES)),
-        }
-    ),
-    st.sampled_from([(4, None), (4, 4), (4, 2), (4, 1), (1, None), (3, 1)]),
-    st.integers(1, 4),
-)
-def test_parameters_of_any_model_are_exact(
-    options: dict[str, Any], heads: tuple[int, int | None], half_d_head: int
-) -> None:
-    sizes = {"d_model": 2 * half_d_head * heads[0], "n_heads": heads[0], "n_kv_heads": heads[1], "eot_id": 0}
-    model = asdict(GPTConfig(**options, **sizes))
-    assert parameter_shapes(model) == shapes_of(model)
-
-
-def test_published_counts() -> None:
-    assert n_parameters(shipped("gpt2_124m")) == 124_439_808
-    assert n_parameters(shipped("gpt2_124m"), without=["positions.weight"]) == 124_439_808 - 1024 * 768
-    assert n_parameters(shipped("gpt2_5_124m")) == 162_148_608
-    assert n_parameters(shipped("gpt2_5_124m"), without=["embedding.weight"]) == 123_551_232
-
-
-def test_flops_count_what_is_multiplied() -> None:
-    attention = 12 * 12 * 768 * 1024
-    assert flops_per_token(shipped("gpt2_124m")) == 6 * (124_439_808 - 1024 * 768) + attention
-    assert flops_per_token(shipped("gpt2_5_124m")) == 6 * 123_551_232 + attention
-    small = SMALL | {"position": "rope"}
-    assert flops_per_token(small) == flops_per_token(small | {"n_kv_heads": 4})
-    assert flops_per_token(small | {"tie_embeddings": False}) == flops_per_token(small)  # a second table is looked up
+from gpt_lightning.model.model_size import flops_per_token
+from tests.planned_models import shipped_model
 
 
 def test_published_speeds_give_their_mfu() -> None:
     """llm.c's and modded-nanogpt's tokens per second, and the MFU that they state for them."""
-    model = shipped("gpt2_124m")
     for device, tokens_per_second, mfu in (("H100", 468e3, 0.41), ("H100", 453e3, 0.39), ("A100", 218e3, 0.60)):
-        flops = flops_per_token(model) * tokens_per_second * 3600
+        flops = flops_per_token(shipped_model("gpt2_124m")) * tokens_per_second * 3600
         assert training_hours(flops, device, precision="bf16-mixed", mfu=mfu) == pytest.approx(1, rel=0.03)
 
 

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from analysis import compute_estimate
 from callbacks import Checkpoints, ValidationPerplexity, samples, throughput
 from data_modules import training_batches
 from gpt_lightning import data_wait_profiler
 from gpt_lightning.jsonl import read_rows
 from gpt_lightning.lit_gpt import LitGPT
+from gpt_lightning.model import GPTConfig
+from gpt_lightning.model.model_size import build_meta_model, flops_per_token
 from running.commands.train import train
 
 Config = Callable[..., dict[str, Any]]
@@ -79,7 +80,7 @@ def test_mfu_is_the_share_of_the_peak_that_the_tokens_are_worth(
     monkeypatch.setattr("callbacks.throughput.peak_flops", lambda device, number_format: 1e12)
     config = tiny_config("name=run", "max_steps=4")
     train(config)
-    flops = compute_estimate.flops_per_token(config["model"])
+    flops = flops_per_token(build_meta_model(GPTConfig(**config["model"], eot_id=0)))
     for row in read_rows(tmp_path / "runs" / "run" / "metrics.jsonl"):
         assert row["speed/mfu"] == pytest.approx(row["speed/tokens_per_s"] * flops / 1e12)
     assert f"MFU {row['speed/mfu']:.1%}" in next((tmp_path / "runs" / "run").glob("training_*.log")).read_text()

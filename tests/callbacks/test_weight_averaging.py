@@ -12,7 +12,7 @@ from gpt_lightning.checkpoint_retention import checkpoint_path
 from running.commands.train import train
 from running.config.compose import compose_config
 from running.sweeps.sweep_state import is_finished
-from running.training.builders import build_callbacks
+from running.training.callback_builders import build_callbacks
 from running.training.run_summary import hyperparameters
 from tests.conftest import TINY
 from tests.run_files import as_if_killed, contents, final_checkpoint, identical, metrics, same_bits

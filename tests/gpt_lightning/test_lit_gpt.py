@@ -8,6 +8,7 @@ import lightning as L
 import pytest
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from data_modules.batch import Batch
@@ -142,3 +143,22 @@ def test_8bit_adamw_trains_on_a_cpu() -> None:
         value.dtype == torch.uint8 for state in states.values() for value in state.values() if torch.is_tensor(value)
     )
     assert lit.model.loss(batch.token_ids, batch.targets).item() < before - 1
+
+
+class _Noting(LitGPT):
+    """Keeps the gradients that a hook finds."""
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        super().on_before_optimizer_step(optimizer)
+        self.found = [p.grad.clone() for p in self.model.parameters() if p.grad is not None]
+
+
+def test_before_the_optimizers_step_gradients_are_those_of_the_mean_over_all_targets() -> None:
+    batch = global_batch(masked=True)
+    oracle = model()
+    (oracle.loss_sum(batch.token_ids, batch.targets, batch.mask).objective / batch.targets.numel()).backward()
+    make_optimizer = partial(torch.optim.SGD, lr=1.0)
+    lit = _Noting(model(), make_optimizer=make_optimizer, schedule=lambda step: 1.0, gradient_clip=0.01, seed=0)
+    fit(lit, cut(batch, 3))
+    for found, parameter in zip(lit.found, oracle.parameters(), strict=True):
+        torch.testing.assert_close(found, parameter.grad, atol=2e-6, rtol=1e-4)

@@ -1,0 +1,36 @@
+"""The model's sizes, from the model itself: on torch's meta device it has shapes and no numbers, and costs no memory."""
+
+import torch
+from torch import Tensor, nn
+
+from gpt_lightning.model.config import GPTConfig
+from gpt_lightning.model.gpt import GPT
+
+
+def build_meta_model(config: GPTConfig) -> GPT:
+    """The model on the meta device."""
+    with torch.device("meta"):
+        return GPT(config)
+
+
+def multiplied_parameters(model: GPT) -> list[Tensor]:
+    """The parameters that each token is multiplied with, biases and gains included; a tied head is one of them.
+
+    Left out are tables in which a token only looks up a row: embeddings that are not the head as well, and the matrices of the
+    positions that belong to no linear layer.
+    """
+    in_products = {layer.weight for layer in model.modules() if isinstance(layer, nn.Linear)}
+    tables = {layer.weight for layer in model.modules() if isinstance(layer, nn.Embedding)}
+    tables |= {parameter for parameter in model.positions.parameters() if parameter.dim() >= 2}
+    return [parameter for parameter in model.parameters() if parameter not in tables - in_products]
+
+
+def flops_per_token(model: GPT) -> int:
+    """FLOPs of training on one token, forward and backward: 6 N + 12 n_layers d_model T (PaLM, arXiv:2204.02311).
+
+    A product with a weight is 2 FLOPs, and the backward pass makes two such products for each of the forward pass. N is the
+    number of `multiplied_parameters`, T is max_seq_len. The half of attention that is masked counts, as is the custom.
+    """
+    config = model.config
+    attention = 12 * config.n_layers * config.d_model * config.max_seq_len
+    return 6 * sum(parameter.numel() for parameter in multiplied_parameters(model)) + attention
