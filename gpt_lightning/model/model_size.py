@@ -1,7 +1,10 @@
 """The model's sizes, from the model itself: on torch's meta device it has shapes and no numbers, and costs no memory."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from gpt_lightning.model.config import GPTConfig
 from gpt_lightning.model.gpt import GPT
@@ -9,8 +12,18 @@ from gpt_lightning.model.gpt import GPT
 
 def build_meta_model(config: GPTConfig) -> GPT:
     """The model on the meta device."""
-    with torch.device("meta"):
+    with torch.device("meta"), _SkipInitialization():
         return GPT(config)
+
+
+class _SkipInitialization(TorchFunctionMode):
+    """Leaves weights as they are. To draw them on the meta device, torch would import its compiler, which takes seconds."""
+
+    def __torch_function__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+        options = options or {}
+        if function in (Tensor.normal_, Tensor.uniform_) or function.__module__ == "torch.nn.init":
+            return arguments[0] if arguments else options["tensor"]
+        return function(*arguments, **options)
 
 
 def multiplied_parameters(model: GPT) -> list[Tensor]:

@@ -1,6 +1,7 @@
 """Muon for the matrices of the blocks and AdamW for all the rest, as one optimizer."""
 
 import math
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -10,7 +11,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.distributed import ProcessGroup
-from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Muon, Optimizer
 
 from gpt_lightning.optim.newton_schulz import orthogonalize
@@ -108,6 +108,12 @@ class _Matrix(NamedTuple):
         return min(rows, columns), max(rows, columns)
 
 
+def _is_sharded(weight: Any) -> bool:
+    """Whether a weight is a DTensor: only where sharding has imported that class, which takes a second."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(weight, module.DTensor)
+
+
 def _split(parameter: tuple[Any, Any, Any], stacked: list[int]) -> Iterator[_Matrix]:
     """The matrices of a parameter.
 
@@ -117,7 +123,7 @@ def _split(parameter: tuple[Any, Any, Any], stacked: list[int]) -> Iterator[_Mat
     """
     weight, *_ = parameter
     ranks, n_ranks, rank = None, 1, 0
-    if isinstance(weight, DTensor):
+    if _is_sharded(weight):
         mesh = weight.device_mesh
         ranks, n_ranks, rank = mesh.get_group(), mesh.size(), mesh.get_local_rank()
         parameter = weight.to_local(), parameter[1].to_local(), parameter[2].to_local()
