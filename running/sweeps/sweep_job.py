@@ -16,7 +16,7 @@ from running.config.compose import CONF, hydra_quoted, path_of, to_dict
 from running.sweeps import multirun
 from running.sweeps.job_names import job_name
 from running.sweeps.machine_shares import machine_shares
-from running.sweeps.sweep_state import SweepState, is_finished, objective
+from running.sweeps.sweep_state import SweepState, describe_other_run, exit_code, is_finished, objective
 from running.training import process_group
 
 
@@ -80,24 +80,26 @@ def run_job_process(config: DictConfig) -> Any:
     record = SweepState(path_of(config, "sweep_dir"))
     run = record.sweep_dir / name
     command += _pruned_by(config, hydra, record)
+    settings = to_dict(config)
     if not here:
-        return _elsewhere(command, record, name, number, over=is_finished(run, to_dict(config)))
+        return _elsewhere(command, record, name, number, settings)
     here.wait_for_owner(name, run)
-    if is_finished(run, to_dict(config)):
+    if is_finished(run, settings):
         return here.over(name, number=number, run=run)
-    return here.run(command, name, number=number, run=run)
+    return here.run(command, name, number=number, run=run, config=settings)
 
 
-def _elsewhere(command: list[str], record: SweepState, name: str, number: int, *, over: bool) -> float | None:
+def _elsewhere(command: list[str], record: SweepState, name: str, number: int, config: dict[str, Any]) -> float | None:
     """A training where a launcher has brought this process, on another machine perhaps; None: it failed."""
-    code = 0
-    if not over:
+    code, run, other = 0, record.sweep_dir / name, None
+    if not is_finished(run, config):
         record.write(number, name, code=None)
         # SIGUSR2 tells submitit to requeue the job, and the training, which would die of it, is sent SIGTERM next
-        code = subprocess.run(command, check=False, preexec_fn=_ignore_sigusr2).returncode
-    record.write(number, name, code=code)
+        code = exit_code(subprocess.run(command, check=False, preexec_fn=_ignore_sigusr2).returncode)
+        other = describe_other_run(run, config) if code else None
+    record.write(number, name, code=code, other_run=other)
     try:
-        return objective(record.sweep_dir / name, code)
+        return objective(run, code)
     except ValueError:
         return None  # which no search takes for a number
 
