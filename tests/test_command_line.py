@@ -6,21 +6,27 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from data_modules.corpora.record_fields import RecordFields
 from gpt_lightning.durable_files import exclusive_lock
 from running.config import command_line
 from running.config.command_line import check_command_line, extra_hydra_settings
 from running.config.command_line_quoting import quote_text_settings
+from running.config.compose import compose_config
+from running.sweeps.sweep_axes import count_jobs
 from tests.conftest import start, start_verb
 
 OPTUNA = "hydra/sweeper=optuna"
 
 
-def test_a_setting_with_parts_is_set_part_by_part() -> None:
+@pytest.mark.parametrize("source", ["local", "alpaca", "smol_smoltalk"])
+def test_a_setting_with_parts_is_set_part_by_part(source: str) -> None:
     with pytest.raises(
-        ValueError, match=r"sources\.local\.fields is set part by part: sources\.local\.fields\.\w+=…"
+        ValueError, match=rf"sources\.{source}\.fields is set part by part: sources\.{source}\.fields\.\w+=…"
     ) as refusal:
-        check_command_line("prepare", ["source=local", "sources.local.fields={instruction: question}"])
+        check_command_line("prepare", [f"source={source}", f"sources.{source}.fields={{question: question}}"])
     assert "did you mean" not in str(refusal.value)
+    instead = str(refusal.value).rpartition(" here: ")[2].rstrip(".").split()
+    RecordFields(compose_config("prepare", [f"source={source}", *instead])["sources"][source]["fields"])
 
 
 @pytest.mark.parametrize(
@@ -189,3 +195,18 @@ def test_the_path_of_a_sweeps_run_can_be_typed(key: str) -> None:
     (quoted,) = quote_text_settings([f"{key}={path}"])
     (parsed,) = OverridesParser.create().parse_overrides([quoted])
     assert parsed.value() == path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "n_jobs"),
+    [
+        (["experiment=lr_sweep"], 10),
+        (["experiment=lr_sweep", "seed=1", "optimizer.lr=1e-3,2e-3", "model.n_layers=range(1,4)"], 6),
+        (["model=glob(gpt2_5*)", "seed=1,2", "seed=3,4,5"], 3),
+        ([OPTUNA, "optimizer.lr=interval(1e-3,1e-2)"], None),
+    ],
+)
+def test_the_jobs_of_a_sweep_are_counted_before_the_first(arguments: list[str], n_jobs: int | None) -> None:
+    config = check_command_line("train", ["-m", *arguments])
+    assert config is not None
+    assert count_jobs(config) == n_jobs

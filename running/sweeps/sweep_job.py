@@ -16,6 +16,7 @@ from running.config.compose import CONF, hydra_quoted, path_of, to_dict
 from running.sweeps import multirun
 from running.sweeps.job_names import job_name
 from running.sweeps.machine_shares import machine_shares
+from running.sweeps.sweep_axes import count_jobs
 from running.sweeps.sweep_state import SweepState, describe_other_run, exit_code, is_finished, objective
 from running.training import process_group
 
@@ -39,7 +40,7 @@ def open_multirun(verb: str, config: DictConfig) -> Iterator[multirun.Multirun]:
     record = SweepState(path_of(config, "sweep_dir"))
     shares = _shares(config) if is_here else [{}]
     with exclusive_lock(record.folder, doing="used"):
-        record.clear()
+        record.clear(n_jobs=count_jobs(config))
         multirun.here = multirun.Multirun(shares=shares, record=record)
         yield multirun.here
 

@@ -49,10 +49,16 @@ class SweepState:
         self.sweep_dir = sweep_dir
         self.folder = sweep_dir / ".jobs"
 
-    def clear(self) -> None:
-        """Forget an earlier start."""
-        for path in self.folder.glob("*.json"):
-            path.unlink()
+    def clear(self, *, n_jobs: int | None = None) -> None:
+        """Forget an earlier start.
+
+        Args:
+            n_jobs: how many jobs this start has; None: a search decides it.
+        """
+        for path in [*self.folder.glob("*.json"), self.folder / "n_jobs"]:
+            path.unlink(missing_ok=True)
+        if n_jobs is not None:
+            (self.folder / "n_jobs").write_text(f"{n_jobs}\n", encoding="utf-8")
 
     def write(
         self,
