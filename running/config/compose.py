@@ -242,7 +242,12 @@ def _one_sentence(error: Exception, config_name: str) -> str:
             there = read_choice("source", of_source[1]).get(of_source[2])
             if isinstance(there, dict):
                 parts = ", ".join(f"{key}.{part}=…" for part in there)
-                return f"{key} is set part by part: {parts}; a new part with +{key}.<name>=…."
+                other, name = ("text", "a text") if "messages" in there else ("messages", "conversations")
+                whole = " ".join(f"{key}.{part}=null" for part in there)
+                return (
+                    f"{key} is set part by part: {parts}; others in their place, as {name} here: "
+                    f"{whole} +{key}.{other}={other}."
+                )
         near = difflib.get_close_matches(key, _all_keys(config_name), n=1)
         return f"there is no setting {key}" + (
             f": did you mean {near[0]}?" if near else f" in conf/{config_name}.yaml."
