@@ -13,6 +13,7 @@ from running.config.command_line import check_command_line, extra_hydra_settings
 from running.config.command_line_quoting import quote_text_settings
 from running.config.compose import compose_config
 from running.sweeps.sweep_axes import count_jobs
+from running.sweeps.sweep_job import open_multirun
 from tests.conftest import start, start_verb
 
 OPTUNA = "hydra/sweeper=optuna"
@@ -195,6 +196,36 @@ def test_the_path_of_a_sweeps_run_can_be_typed(key: str) -> None:
     (quoted,) = quote_text_settings([f"{key}={path}"])
     (parsed,) = OverridesParser.create().parse_overrides([quoted])
     assert parsed.value() == path
+
+
+def test_slurm_where_there_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    config = check_command_line(
+        "train", ["-m", "hydra/launcher=submitit_slurm", "seed=1,2", f"runs_dir={tmp_path / 'runs'}"]
+    )
+    assert config is not None
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ValueError, match="needs Slurm, and there is no srun here"), open_multirun("train", config):
+        pass
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_said"), [([], True), (["seed=1"], True), (["seed=1,2"], False), (["experiment=lr_sweep"], False)]
+)
+def test_a_multirun_without_choices_says_so(
+    arguments: list[str], is_said: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = check_command_line("train", ["-m", *arguments, f"sweep_dir={tmp_path}"])
+    assert config is not None
+    with open_multirun("train", config):
+        assert ("no setting has several: this is one job" in capsys.readouterr().err) is is_said
+
+
+@pytest.mark.parametrize("command", ["convert", "evaluate", "generate", "plan", "prepare", "report", "train", "verify"])
+def test_what_hydra_writes_of_a_multirun_lies_in_a_folder_that_git_ignores(command: str) -> None:
+    config = check_command_line(command, ["-m"])
+    assert config is not None
+    assert str(config.hydra.sweep.dir).startswith(("runs/", "data", "exported"))
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def count_jobs(config: DictConfig) -> int | None:
     Args:
         config: of the multirun as a whole, with what Hydra says of itself.
     """
-    if not str(config.hydra.sweeper._target_).endswith(".BasicSweeper"):
+    if not _is_grid(config):
         return None
     parsed = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
     typed = {o.key_or_group for o in parsed}
@@ -42,6 +42,16 @@ def count_jobs(config: DictConfig) -> int | None:
     folders = [Path(source.path) for source in config.hydra.runtime.config_sources if source.schema == "file"]
     last = {o.key_or_group: o for o in [*OverridesParser.create().parse_overrides(of_file), *parsed]}
     return math.prod(len(_choices(o, folders)) for o in last.values())
+
+
+def has_no_axes(config: DictConfig) -> bool:
+    """Whether neither the command line nor a config of a multirun gives choices of anything."""
+    parsed = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+    return _is_grid(config) and not config.hydra.sweeper.params and not any(o.is_sweep_override() for o in parsed)
+
+
+def _is_grid(config: DictConfig) -> bool:
+    return str(config.hydra.sweeper._target_).endswith(".BasicSweeper")
 
 
 def check_exact_range(axis: Override) -> None:

@@ -1,5 +1,6 @@
 """What becomes of a job of Hydra's multirun: a process of its own, or none, if its run is over already."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,13 +11,14 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from gpt_lightning.console import say
 from gpt_lightning.durable_files import exclusive_lock
 from running.config.command_line_quoting import unquote_text_settings
 from running.config.compose import CONF, hydra_quoted, path_of, to_dict
 from running.sweeps import multirun
 from running.sweeps.job_names import job_name
 from running.sweeps.machine_shares import machine_shares
-from running.sweeps.sweep_axes import count_jobs
+from running.sweeps.sweep_axes import count_jobs, has_no_axes
 from running.sweeps.sweep_state import SweepState, describe_other_run, exit_code, is_finished, objective
 from running.training import process_group
 
@@ -26,11 +28,22 @@ def open_multirun(verb: str, config: DictConfig) -> Iterator[multirun.Multirun]:
     """Inside, this process runs the jobs of the multirun that a verb's config asks for, and no other process does.
 
     Raises:
-        ValueError: another one does; it is one of several; `jobs_at_once` do not fit on this machine; or what needs no processes
-            is given a launcher of them.
+        ValueError: another one does; it is one of several; its launcher needs Slurm and there is none; `jobs_at_once` do not
+            fit on this machine; or what needs no processes is given a launcher of them.
     """
     process_group.check_no_multirun()
-    is_here = str(config.hydra.launcher._target_).startswith("hydra._internal.")
+    launcher = str(config.hydra.launcher._target_)
+    is_here = launcher.startswith("hydra._internal.")
+    if launcher.endswith(".SlurmLauncher") and shutil.which("srun") is None:
+        raise ValueError(
+            "hydra/launcher=submitit_slurm needs Slurm, and there is no srun here: start it where jobs are submitted, or leave "
+            "hydra/launcher=… out."
+        )
+    if has_no_axes(config):
+        say(
+            "-m makes a job of each choice, and no setting has several: this is one job. Choices are written seed=1,2.",
+            error=True,
+        )
     if verb == "plan" and not is_here:
         raise ValueError("plan.py prices a sweep by itself, here: leave hydra/launcher=… out.")
     if verb != "train":
