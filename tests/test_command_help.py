@@ -58,6 +58,7 @@ def test_help_shows_the_values_of_the_command_without_settings(command: str) -> 
     config = dict(flatten(compose_config(command)))
     for setting in list_settings(command):
         assert "???" not in setting.default
+        assert "\n" not in setting.default
         assert "${" not in setting.default
         if setting.key in config:
             assert yaml.safe_load(setting.default) == config[setting.key], setting.key

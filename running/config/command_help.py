@@ -1,6 +1,7 @@
 """What --help of a verb prints: what it does, with examples, from its docstring; its settings, from the comments of conf/."""
 
 import ast
+import json
 import math
 import re
 import tomllib
@@ -77,6 +78,8 @@ def _default(setting: Setting, composed: Mapping[str, Any]) -> str:
         value = {key: inner for key, inner in value.items() if key != "_target_"}
     if yaml.safe_load(setting.default) == value:
         return setting.default
+    if isinstance(value, list):  # in one line
+        return json.dumps(value, ensure_ascii=False)
     return (
         yaml.safe_dump(value, default_flow_style=True, width=math.inf, sort_keys=False).removesuffix("\n...\n").strip()
     )
