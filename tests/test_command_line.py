@@ -241,3 +241,8 @@ def test_the_jobs_of_a_sweep_are_counted_before_the_first(arguments: list[str], 
     config = check_command_line("train", ["-m", *arguments])
     assert config is not None
     assert count_jobs(config) == n_jobs
+
+
+def test_what_is_a_group_elsewhere_is_not_suggested() -> None:
+    with pytest.raises(ValueError, match=r"^there is no setting task: did you mean tasks\?$"):
+        check_command_line("evaluate", ["task=hellaswag"])

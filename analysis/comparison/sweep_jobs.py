@@ -7,6 +7,8 @@ from typing import Any
 
 from analysis.comparison.find_runs import is_run_directory
 
+_MOST_NAMED = 3  # jobs in a line
+
 
 def missing_jobs(patterns: Any) -> Iterator[str]:
     """A line for each sweep that `runs` names as a whole, its folder or all in it, and that lacks runs of some of its jobs."""
@@ -15,12 +17,15 @@ def missing_jobs(patterns: Any) -> Iterator[str]:
         rows = _jobs(folder)
         missing = [f"{row['job']} {why}" for row in rows if (why := _why_missing(folder, row))]
         n_jobs = max(_n_jobs(folder), len(rows))
-        if never_began := n_jobs - len(rows):
-            missing.append(f"{never_began} never began")
-        if missing:
-            n_missing = len(missing) - bool(never_began) + never_began
-            is_or_are = "job is" if n_jobs == 1 else "jobs is" if n_missing == 1 else "jobs are"
-            yield f"{n_missing} of {n_jobs} {is_or_are} missing: {'; '.join(missing)}"
+        never_began = n_jobs - len(rows)
+        if n_missing := len(missing) + never_began:
+            said = missing[:_MOST_NAMED]
+            if len(missing) > _MOST_NAMED:
+                said.append(f"{len(missing) - _MOST_NAMED} more of those that began")
+            if never_began:
+                said.append(f"{never_began} never began")
+            are = "is" if n_missing == 1 else "are"
+            yield f"{n_missing} of {n_jobs} jobs {are} missing: {'; '.join(said)}"
 
 
 def _why_missing(folder: Path, row: dict[str, Any]) -> str:

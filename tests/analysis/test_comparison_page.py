@@ -13,6 +13,7 @@ from analysis.comparison import Comparison, standings_table, verdict_sentence, w
 from analysis.comparison.console_report import MOST_SHOWN
 from analysis.comparison.run import Run
 from analysis.comparison.sortable_html_tables import sort_keys
+from analysis.comparison.sweep_jobs import missing_jobs
 from analysis.comparison.verdict_text import noise_sentences
 from analysis.metrics_reader import LoggedMetrics
 from running.commands.report import report
@@ -203,6 +204,12 @@ def test_the_report_prints_which_jobs_of_a_sweep_are_missing(
     for runs, is_said in ((tmp_path, True), (tmp_path / "*", True), (tmp_path / "[ab]", False)):
         report({"log_dir": None, "mix_law": None, "runs": str(runs), "out_dir": None})
         assert (said in capsys.readouterr().out) is is_said
+    record.clear()
+    for n in range(5):
+        record.write(n, f"lr=-{n}", code=1)
+    (line,) = missing_jobs([str(tmp_path)])
+    assert line.startswith("5 of 5 jobs are missing: lr=-0 ended with exit code 1; lr=-1 ")
+    assert line.endswith("; 2 more of those that began")
 
 
 def test_the_report_prints_the_reference_where_a_run_is_set_apart(
