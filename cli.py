@@ -23,7 +23,7 @@ from running.config.command_line import check_command_line, extra_hydra_settings
 from running.config.command_line_quoting import quote_text_settings
 from running.config.compose import to_dict
 from running.config.init_from_architecture import init_from_settings
-from running.interrupts import SENTENCE, interrupt_message
+from running.interrupts import interrupt_message, interrupt_sentence
 from running.sweeps.multirun import end_with_sweep
 from running.sweeps.sweep_job import answer_in_process, open_multirun, run_job_process
 from running.training import bus_error, process_group
@@ -89,7 +89,7 @@ def run_command(
             if prints_result and (lost := output_error()):
                 raise OSError(f"not all of the output was written: {lost.strerror}.")
     except KeyboardInterrupt:
-        say(SENTENCE, error=True)
+        say(interrupt_sentence(), error=True)
         process_group.exit_rank(130)
     except Exception as error:
         if code := getattr(error, "exit_code", None):

@@ -19,9 +19,10 @@ class RunPruned(Exception):
     """The run has ended before its last step, as others were ahead of it: nothing is left to do."""
 
     def __init__(self, pruned: dict[str, Any]) -> None:
+        n_runs = len(pruned["against"])
         super().__init__(
             f"pruned after step {pruned['step']:,}: validation loss {pruned['loss']:.4f} is above {pruned['median']:.4f}, the "
-            f"median of {len(pruned['against'])} runs there."
+            f"median of {n_runs} run{'s' * (n_runs != 1)} there."
         )
 
 

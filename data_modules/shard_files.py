@@ -128,7 +128,12 @@ def read_source_json(folder: Path) -> dict[str, Any]:
     """
     path = folder / "source.json"
     if not path.is_file():
-        raise ValueError(f"{folder} holds no prepared source: run python prepare.py source={folder.name}.")
+        tokenizer, data_dir = folder.parent.name, folder.parent.parent
+        elsewhere = "" if data_dir == Path("data") else f" data_dir={data_dir}"
+        raise ValueError(
+            f"{folder} holds no prepared source: "
+            f"run python prepare.py source={folder.name} tokenizer={tokenizer}{elsewhere}."
+        )
     try:
         information: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

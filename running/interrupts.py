@@ -5,9 +5,8 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
-
-SENTENCE = "error: stopped by SIGINT before there was anything to save."
 
 
 def exit_on_interrupt() -> None:
@@ -28,6 +27,12 @@ def interrupt_message() -> Iterator[None]:
         sys.exit(130)
 
 
+def interrupt_sentence() -> str:
+    """What this program says of Ctrl-C; of a training also that nothing is lost."""
+    is_training = Path(sys.argv[0]).stem == "train"
+    return f"error: stopped by SIGINT{' before there was anything to save' if is_training else ''}."
+
+
 def _end(number: int, frame: FrameType | None) -> None:
     _say()
     os._exit(130)
@@ -35,4 +40,4 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 def _say() -> None:
     with suppress(OSError):  # before the streams are guarded
-        os.write(2, f"{SENTENCE}\n".encode())
+        os.write(2, f"{interrupt_sentence()}\n".encode())

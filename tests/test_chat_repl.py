@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from running.commands.train import train
 from running.config.command_configs import GenerateConfig
 from running.config.compose import compose_config
 from running.config.settings_parser import parse
+from running.evaluation import chat_repl
 from running.evaluation.chat_repl import ReplSession
 from running.evaluation.text_writer import TextWriter
 from tests.conftest import ROOT
@@ -52,7 +54,7 @@ def piped(run: Path, lines: list[str], *settings: str) -> str:
 def test_commands_of_a_piped_chat(run: Path, tmp_path: Path) -> None:
     saved = tmp_path / "a conversation.jsonl"
     lines = ["Why?", "", "/set temperature 0", "/set top_k=x", "/set seed 1.5", "/set colour red", "And then?"]
-    lines += [f"/save {saved}", "/reset", "/save x", "//usr is a folder", f"/save {saved}"]
+    lines += [f"/save {saved}", f"/save {tmp_path}/no/x", "/reset", "/save x", "//usr is a folder", f"/save {saved}"]
     lines += ["/sing", "/help", "/exit", "Not asked"]
     said = piped(run, lines, "mode=chat")
     assert "\n> " not in said  # nobody is there to be prompted
@@ -61,6 +63,9 @@ def test_commands_of_a_piped_chat(run: Path, tmp_path: Path) -> None:
     assert "error: seed stays 0: seed is 1.5: it must be a whole number" in said
     assert "error: there is no 'colour' to set: temperature, top_k," in said
     assert "error: there is no conversation to save yet." in said
+    assert (
+        f"error: {tmp_path}/no/x cannot be written: No such file or directory; the conversation is still here." in said
+    )
     assert "error: there is no /sing: /reset, /save, /set, /help, /exit." in said
     assert "Not asked" not in said
     first, second = (json.loads(line)["messages"] for line in saved.read_text(encoding="utf-8").splitlines())
@@ -77,7 +82,11 @@ def test_a_saved_conversation_can_be_trained_on(run: Path, tmp_path: Path) -> No
     session = session_with(run, "chat")
     session.write("Why?")
     session._take(f"/save {tmp_path / 'c.jsonl'}")
-    document = RecordFields({"messages": "messages"}).document(json.loads((tmp_path / "c.jsonl").read_text()))
+    (fields,) = re.findall("source=local .*", chat_repl._HELP)  # as /help says it
+    config = compose_config("prepare", fields.replace("<file>", str(tmp_path / "c.jsonl")).split())
+    document = RecordFields(config["sources"]["local"]["fields"]).document(
+        json.loads((tmp_path / "c.jsonl").read_text())
+    )
     assert document == session.conversation
 
 

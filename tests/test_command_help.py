@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import pytest
+import yaml
 
 import cli
 from data_modules import Curriculum
@@ -50,6 +51,17 @@ def test_help_knows_all_settings_and_groups() -> None:
     said = command_help("plan")
     for line in ("  plan.mfu=", "  max_steps=", "  optimizer=adamw ", "  callbacks.checkpoints={every: 100, keep: 3, "):
         assert f"\n{line}" in said
+
+
+@pytest.mark.parametrize("command", VERBS)
+def test_help_shows_the_values_of_the_command_without_settings(command: str) -> None:
+    config = dict(flatten(compose_config(command)))
+    for setting in list_settings(command):
+        assert "???" not in setting.default
+        assert "\n" not in setting.default
+        assert "${" not in setting.default
+        if setting.key in config:
+            assert yaml.safe_load(setting.default) == config[setting.key], setting.key
 
 
 def test_help_is_ours(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

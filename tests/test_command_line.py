@@ -6,21 +6,28 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from data_modules.corpora.record_fields import RecordFields
 from gpt_lightning.durable_files import exclusive_lock
 from running.config import command_line
 from running.config.command_line import check_command_line, extra_hydra_settings
 from running.config.command_line_quoting import quote_text_settings
+from running.config.compose import compose_config
+from running.sweeps.sweep_axes import count_jobs
+from running.sweeps.sweep_job import open_multirun
 from tests.conftest import start, start_verb
 
 OPTUNA = "hydra/sweeper=optuna"
 
 
-def test_a_setting_with_parts_is_set_part_by_part() -> None:
+@pytest.mark.parametrize("source", ["local", "alpaca", "smol_smoltalk"])
+def test_a_setting_with_parts_is_set_part_by_part(source: str) -> None:
     with pytest.raises(
-        ValueError, match=r"sources\.local\.fields is set part by part: sources\.local\.fields\.\w+=…"
+        ValueError, match=rf"sources\.{source}\.fields is set part by part: sources\.{source}\.fields\.\w+=…"
     ) as refusal:
-        check_command_line("prepare", ["source=local", "sources.local.fields={instruction: question}"])
+        check_command_line("prepare", [f"source={source}", f"sources.{source}.fields={{question: question}}"])
     assert "did you mean" not in str(refusal.value)
+    instead = str(refusal.value).rpartition(" here: ")[2].rstrip(".").split()
+    RecordFields(compose_config("prepare", [f"source={source}", *instead])["sources"][source]["fields"])
 
 
 @pytest.mark.parametrize(
@@ -189,3 +196,53 @@ def test_the_path_of_a_sweeps_run_can_be_typed(key: str) -> None:
     (quoted,) = quote_text_settings([f"{key}={path}"])
     (parsed,) = OverridesParser.create().parse_overrides([quoted])
     assert parsed.value() == path
+
+
+def test_slurm_where_there_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    config = check_command_line(
+        "train", ["-m", "hydra/launcher=submitit_slurm", "seed=1,2", f"runs_dir={tmp_path / 'runs'}"]
+    )
+    assert config is not None
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ValueError, match="needs Slurm, and there is no srun here"), open_multirun("train", config):
+        pass
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_said"), [([], True), (["seed=1"], True), (["seed=1,2"], False), (["experiment=lr_sweep"], False)]
+)
+def test_a_multirun_without_choices_says_so(
+    arguments: list[str], is_said: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = check_command_line("train", ["-m", *arguments, f"sweep_dir={tmp_path}"])
+    assert config is not None
+    with open_multirun("train", config):
+        assert ("no setting has several: this is one job" in capsys.readouterr().err) is is_said
+
+
+@pytest.mark.parametrize("command", ["convert", "evaluate", "generate", "plan", "prepare", "report", "train", "verify"])
+def test_what_hydra_writes_of_a_multirun_lies_in_a_folder_that_git_ignores(command: str) -> None:
+    config = check_command_line(command, ["-m"])
+    assert config is not None
+    assert str(config.hydra.sweep.dir).startswith(("runs/", "data", "exported"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "n_jobs"),
+    [
+        (["experiment=lr_sweep"], 10),
+        (["experiment=lr_sweep", "seed=1", "optimizer.lr=1e-3,2e-3", "model.n_layers=range(1,4)"], 6),
+        (["model=glob(gpt2_5*)", "seed=1,2", "seed=3,4,5"], 3),
+        ([OPTUNA, "optimizer.lr=interval(1e-3,1e-2)"], None),
+    ],
+)
+def test_the_jobs_of_a_sweep_are_counted_before_the_first(arguments: list[str], n_jobs: int | None) -> None:
+    config = check_command_line("train", ["-m", *arguments])
+    assert config is not None
+    assert count_jobs(config) == n_jobs
+
+
+def test_what_is_a_group_elsewhere_is_not_suggested() -> None:
+    with pytest.raises(ValueError, match=r"^there is no setting task: did you mean tasks\?$"):
+        check_command_line("evaluate", ["task=hellaswag"])

@@ -127,3 +127,9 @@ def test_a_warm_up_may_be_a_share_of_the_run(overrides: list[str], steps: int) -
     assert config["schedule"]["warmup_steps"] == steps
     assert type(config["schedule"]["warmup_steps"]) is int
     build_schedule(RunConfig.of(config))
+
+
+@pytest.mark.parametrize("max_steps", [2, 5, 300])
+def test_a_sweep_can_be_made_shorter(max_steps: int) -> None:
+    config = compose_config("train", ["experiment=lr_sweep", "optimizer.lr=1e-3", "seed=1", f"max_steps={max_steps}"])
+    assert config["schedule"]["warmup_steps"] == max_steps // 15

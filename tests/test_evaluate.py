@@ -262,7 +262,11 @@ def test_answers_alone_are_scored_of_a_chat(run: Path, shared_data: Path, tiny_d
         (["tasks=[hellaswag]", "data=README.md"], "data is README.md, and none of the tasks reads a text"),
         (["limit=0"], "limit is 0: it must be a whole number"),
         (["stride=65"], "stride is 65: it must be from 1 to the model's max_seq_len 64"),
-        (["data=nowhere.txt"], r"path=nowhere\.txt: there is no such file"),
+        (["data=nowhere.txt"], r"^task perplexity: data=nowhere\.txt: there is no such file"),
+        (
+            ["tasks=[hellaswag]", "path=README.md"],
+            r"path=README\.md holds texts: hellaswag reads records, in files of \.jsonl ",
+        ),
         (["run=runs/nothing"], "there is no runs/nothing: give a run, a checkpoint"),
         (["tokenizer.name=gpt2"], "has a vocabulary of 512, less than the 50257 ids of tokenizer gpt2"),
     ],

@@ -107,6 +107,7 @@ def test_a_prompt_is_taken_as_it_is_typed(text: str) -> None:
         ("run=nowhere", "there is no nowhere"),
         ("run=null", "run is None: it must be a path"),
         ("run=README.md", r"README\.md cannot be read: it must be a file of torch\.save"),
+        ("run={}/checkpoints", r"holds a run's checkpoints: give .*/run, or one of its step_….pt"),
         ("run=conf", "conf is not a model: it has neither checkpoints, as a run has, nor a config.json"),
         ("temperature=null", "temperature is None: it must be a number"),
         ("top_k=true", "top_k is True: it must be a whole number"),
@@ -116,7 +117,7 @@ def test_a_prompt_is_taken_as_it_is_typed(text: str) -> None:
 )
 def test_refusals(run: Path, setting: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        verb.generate(settings(run, "prompt=x", setting))
+        verb.generate(settings(run, "prompt=x", setting.replace("{}", str(run))))
 
 
 def test_a_tokenizer_that_was_made_anew_is_noticed(run: Path) -> None:

@@ -136,7 +136,7 @@ def test_all_jobs_that_run_are_told(tmp_path: Path) -> None:
 
 
 def test_a_job_stops_when_the_sweep_is_killed(tmp_path: Path) -> None:
-    job = f"from running import multirun\nmultirun.end_with_sweep()\n{JOB}"
+    job = f"from running.sweeps import multirun\nmultirun.end_with_sweep()\n{JOB}"
     with begun([sys.executable, "-c", TWO_JOBS, job], cwd=tmp_path) as process:
         until(lambda: told(tmp_path) == ["ready"], seconds=30)
         process.kill()
@@ -174,11 +174,18 @@ sys.exit("error: not this one" if sys.argv[1] == "second" else 0)
     assert "share" not in answer.stdout
 
 
-@pytest.mark.parametrize("code", [74, 75, 143])
-def test_what_would_end_the_next_job_too_ends_all(code: int, tmp_path: Path) -> None:
-    with begun(
-        [sys.executable, "-c", TWO_JOBS, f"import sys; open(sys.argv[1], 'w'); sys.exit({code})"], cwd=tmp_path
-    ) as process:
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        ("sys.exit(74)", 74),
+        ("sys.exit(75)", 75),
+        ("sys.exit(143)", 143),
+        ("signal.signal(15, signal.SIG_DFL); os.kill(os.getpid(), 15)", 143),  # it does not listen yet
+    ],
+)
+def test_what_would_end_the_next_job_too_ends_all(end: str, code: int, tmp_path: Path) -> None:
+    job = f"import os, signal, sys; open(sys.argv[1], 'w'); {end}"
+    with begun([sys.executable, "-c", TWO_JOBS, job], cwd=tmp_path) as process:
         _, stderr = process.communicate(timeout=30)
     assert process.returncode == code
     assert stderr == "job first was stopped: no further one is started; the same command goes on with the sweep.\n"

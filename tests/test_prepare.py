@@ -267,6 +267,7 @@ def test_inspect_and_verify(hub_data: Path, capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
+        (["source=owt"], "texts of your own are read with source=local name=owt path=…."),
         (["mode=prepar"], "mode=prepar: there is no such mode; there are prepare, join, inspect, verify."),
         (["path=x"], "path=x is of one source: name it with source=…."),
         (["source=local"], "source local needs path=…: a file, a folder or a pattern."),

@@ -9,7 +9,8 @@ import pytest
 
 from running.config.command_line_quoting import quote_text_settings
 from running.config.compose import compose_config, typed
-from running.training.run_summary import busy_machine_remark, change_remarks
+from running.training.resume import ResumePoint
+from running.training.run_summary import busy_machine_remark, change_remarks, start_remarks
 
 Config = Callable[..., dict[str, Any]]
 
@@ -29,6 +30,14 @@ def test_of_what_was_changed_only_what_makes_the_run_is_spelled_out() -> None:
         "changed besides, of where or how it is made and watched: logger, callbacks, log_every; see changes.jsonl",
     ]
     assert not list(change_remarks({}))
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"), [(40, []), (60, [("a branch: its trunk was to have 40 steps, and this run 60", "")])]
+)
+def test_a_branch_that_is_as_long_as_its_trunk_says_nothing_of_it(steps: int, said: list[tuple[str, str]]) -> None:
+    branch = ResumePoint(None, 20, {"curricula": [{"steps": 40}]}, branching=True)
+    assert list(start_remarks(branch, lost=0, max_steps=steps)) == said
 
 
 @pytest.mark.parametrize(

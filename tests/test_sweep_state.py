@@ -4,6 +4,7 @@ import json
 import math
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from gpt_lightning.checkpoint_retention import SAVED_STEPS_FILE
 from gpt_lightning.durable_files import exclusive_lock, is_locked, lock_owner
 from running.commands.train import train
 from running.config.compose import compose_config
+from running.sweeps.multirun import Multirun
 from running.sweeps.sweep_state import SweepState, is_finished, objective
 from tests.conftest import TINY
 from tests.run_files import untimed
@@ -81,6 +83,27 @@ def test_nor_if_something_of_its_end_is_missing(
     assert is_finished(tmp_path, config)
     change(tmp_path)
     assert not is_finished(tmp_path, config)
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [
+        ({"seed": 13}, "its folder holds a run with other settings: seed=1337, not 13"),
+        ({"max_steps": 13, "log_every": 7}, "its folder holds a run with other settings: max_steps=12, not 13"),
+        ({"log_every": 7, "data_dir": "elsewhere", "name": "other"}, None),
+    ],
+)
+def test_a_job_that_fails_beside_another_run_says_so(
+    done: tuple[Path, dict[str, Any]], tmp_path: Path, setting: dict[str, Any], reason: str | None
+) -> None:
+    run, config = done
+    record = SweepState(tmp_path)
+    job = Multirun(record=record).run(
+        [sys.executable, "-c", "raise SystemExit(1)"], "run", run=run, config={**config, **setting}
+    )
+    with pytest.raises(ValueError, match="ended with exit code 1"):
+        float(job)
+    assert [row["other_run"] for row in record.jobs()] == [reason]
 
 
 def test_no_run_is_not_over(done: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from analysis.comparison.comparison_page import write_comparison_page
 from analysis.comparison.final_metrics_section import order_by_mean
 from analysis.comparison.find_runs import common_folder, find_runs
 from analysis.comparison.read_runs import read_runs
+from analysis.comparison.sweep_jobs import missing_jobs
 from analysis.comparison.verdict_text import (
     LOSS,
     difference_text,
@@ -47,6 +48,10 @@ def print_comparison_report(runs: Any, out_dir: Path | None) -> None:
         console.print(
             f"{passed_over} {'folder holds' if passed_over == 1 else 'folders hold'} nothing of a run: passed over"
         )
+    for line in missing_jobs(runs):
+        console.print(line)
+    if any(comparison.reasons.values()):
+        console.print(reference_sentence(comparison))
     for run in comparison.runs:
         reasons = [*comparison.reasons.get(run.name, []), *([run.note] if run.note else [])]
         if reasons:
@@ -58,6 +63,18 @@ def print_comparison_report(runs: Any, out_dir: Path | None) -> None:
     else:
         console.print(f"no run is ranked, of {len(paths)}: the page says why")
     console.print(f"comparison:  {page}")
+
+
+def reference_sentence(comparison: Comparison) -> str:
+    """Which runs are compared where others are set apart, and why these."""
+    chosen = [run.name for run in comparison.runs if comparison.reasons.get(run.name) == []]
+    done = [run.name for run in comparison.runs if "val/loss/mean" in run.final]
+    n_of_reference = len({*chosen} & {*done})
+    counts = f"{n_of_reference} of the {len(done)} finished runs share" if done else f"{len(chosen)} runs share"
+    return (
+        f"the reference is {chosen[0]}: {counts} its tokenizer, validation data, token budget and schedule length, "
+        "and no other choice has more runs"
+    )
 
 
 def standings_table(comparison: Comparison) -> Table:

@@ -20,6 +20,7 @@ WIDTH = 100
 _LONG_NAME = 60  # columns: a longer one may go on in the next line
 _STOPPED = (74, 75, 130, 143)  # exit codes after which the same command goes on
 _NOT_FINITE = 65
+_REFUSED = 1
 _LOST = (65, 66, 74)  # exit codes after which what came last is in no checkpoint
 
 SweepRow = dict[str, Any]
@@ -31,9 +32,15 @@ def compare_jobs(folder: Path, jobs: Sequence[Mapping[str, Any]]) -> Comparison:
     Args:
         folder: that holds the run directories.
         jobs: by number; of each the name, which is that of its run directory, the exit code (None: it has none), and the
-            environment variables that it got.
+            environment variables that it got; and as `other_run`, why what the directory holds is not its own, if it is not.
     """
-    return Comparison(read_runs([folder / job["job"] for job in jobs]))
+    runs = read_runs([folder / job["job"] for job in jobs])
+    return Comparison(
+        [
+            Run(run.path, run.name, RunState.MISSING, other) if (other := job.get("other_run")) else run
+            for run, job in zip(runs, jobs, strict=True)
+        ]
+    )
 
 
 def sweep_rows(comparison: Comparison, jobs: Sequence[Mapping[str, Any]]) -> list[SweepRow]:
@@ -44,8 +51,9 @@ def sweep_rows(comparison: Comparison, jobs: Sequence[Mapping[str, Any]]) -> lis
         jobs: as there.
 
     Returns:
-        a row for each: job, state, code, step, steps, val_loss (by source, with their mean), best (whether it is a run of
-        settings that are best, or tied for best, by the test; never where one run alone has these settings), environment.
+        a row for each: job, state, reason (None: the state says all), code, step, steps, val_loss (by source, with their mean),
+        best (whether it is a run of settings that are best, or tied for best, by the test; never where one run alone has these
+        settings), environment.
     """
     starred = {
         run.name
@@ -57,7 +65,8 @@ def sweep_rows(comparison: Comparison, jobs: Sequence[Mapping[str, Any]]) -> lis
     return [
         {
             "job": job["job"],
-            "state": _state(run, job["code"]),
+            "state": "refused" if is_refused(job) else _state(run, job["code"]),
+            "reason": job.get("other_run"),
             "code": job["code"],
             "step": run.last_step,
             "steps": run.steps,
@@ -67,6 +76,11 @@ def sweep_rows(comparison: Comparison, jobs: Sequence[Mapping[str, Any]]) -> lis
         }
         for job, run in zip(jobs, comparison.runs, strict=True)
     ]
+
+
+def is_refused(job: Mapping[str, Any]) -> bool:
+    """Whether a job was refused because its directory holds another run."""
+    return job["code"] == _REFUSED and bool(job.get("other_run"))
 
 
 def write_sweep_table(folder: Path, rows: Sequence[SweepRow]) -> Path:

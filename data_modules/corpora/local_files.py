@@ -6,7 +6,8 @@
     a copy of a dataset whose card names its files           those of one split
     names such as test/ or validation-00000-of-00001         only those of the split that is asked for
 
-A file that the path names itself is read, whatever it is called.
+A file that the path names itself is read, whatever it is called; a pattern of .md names README.md. A text whose own name sounds
+like a split (evaluation.md) is read where more texts have other names.
 """
 
 import json
@@ -34,6 +35,7 @@ _SPLITS = {
     "validation": {"validation", "valid", "dev", "val"},
     "test": {"test", "testing", "eval", "evaluation"},
 }  # the words by which `datasets` knows them
+_MOST_NAMED = 3  # files in a sentence
 _CACHE = "cache-"  # how the names of the files begin that Dataset.map leaves beside the data
 
 
@@ -57,14 +59,21 @@ def local_files(
     Raises:
         ValueError: there are none, or none of the split.
     """
+    held_out: list[str] = []
     root = Path(path).expanduser()
     if root.is_file():
         return {root.name: str(root.absolute())}
     passed_over: Counter[str] = Counter()
     if root.is_dir():
         below = _files_below(root, passed_over)
-        names = _chosen(path, root, below, hub, hub["split"] if hub else split)
-        passed_over.update(map(_kind_and_split, set(below).difference(names)))
+        wanted = hub["split"] if hub else split
+        names = _chosen(path, root, below, hub, wanted)
+        others = sorted(set(below).difference(names))
+        passed_over.update(map(_kind_and_split, others))
+        held_out = [name for name in others if suffixes(name)[0] in WHOLE_TEXTS and _split_of(name)]
+        titled = sorted(name for name in _titled(below).intersection(names) if _split_of(name) != wanted)
+        if titled and wanted:
+            tell(f"{path}: read as texts among others, and not as a split: {_some(titled)}")
         found = {name: str((root / name).absolute()) for name in names}
     else:
         files = _matching(path, root, passed_over)
@@ -76,7 +85,8 @@ def local_files(
             tell(f"{path}: the files of all splits are read, as a pattern names the files themselves: {said}")
     if passed_over:
         kinds = ", ".join(f"{kind} ({number:,})" for kind, number in sorted(passed_over.items()))
-        tell(f"{path}: {len(found):,} {'file is' if len(found) == 1 else 'files are'} read; passed over: {kinds}")
+        how = f"; path='{path}/**/*{_kind(held_out[0])}' reads {_some(held_out)} too" if held_out else ""
+        tell(f"{path}: {len(found):,} {'file is' if len(found) == 1 else 'files are'} read; passed over: {kinds}{how}")
     return found
 
 
@@ -182,8 +192,9 @@ def _chosen(path: str, root: Path, below: list[str], hub: Mapping[str, Any] | No
 def _of_split(path: str, names: list[str], split: str | None) -> list[str]:
     """The files of one split as `datasets` knows it by their names; where no name speaks of it, those of no split."""
     by_split: dict[str, list[str]] = {}
+    titled = _titled(names)
     for name in names:
-        by_split.setdefault(_split_of(name), []).append(name)
+        by_split.setdefault("" if name in titled else _split_of(name), []).append(name)
     if split is None or set(by_split) == {""}:
         return names
     wanted = _split_in(_words(split)) or "train"
@@ -196,6 +207,19 @@ def _of_split(path: str, names: list[str], split: str | None) -> list[str]:
             f"themselves: path={path}/…."
         )
     return chosen
+
+
+def _titled(names: list[str]) -> set[str]:
+    """The whole texts whose own names sound like a split, where more of them have other names: there it is a title."""
+    texts = [name for name in names if suffixes(name)[0] in WHOLE_TEXTS]
+    plain = [name for name in texts if not _split_of(name)]
+    titled = {name for name in texts if _split_of(name) and not _split_of(f"{PurePosixPath(name).parent}/a.txt")}
+    return titled if len(plain) > len(titled) else set()
+
+
+def _some(names: list[str]) -> str:
+    """Names in a sentence; of many the first."""
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {len(names) - _MOST_NAMED} more" if names[_MOST_NAMED:] else "")
 
 
 def _split_of(name: str) -> str:
@@ -228,6 +252,7 @@ def _matching(path: str, pattern: Path, passed_over: Counter[str]) -> list[Path]
         if not file.is_file():
             continue
         spelled = pattern.name == file.name or pattern.name.startswith(_CACHE)
+        spelled |= file.suffix == pattern.suffix == ".md"  # README.md is a text where texts of its kind are asked for
         hidden = _hidden_parts(file) != _hidden_parts(pattern)
         if kind := "hidden files" if hidden else "" if spelled else _no_data(file.name, None):
             passed_over[kind] += 1

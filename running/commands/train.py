@@ -59,6 +59,9 @@ def print_outcome(sweep: Multirun) -> None:
     comparison = compare_jobs(folder, jobs)
     rows = sweep_rows(comparison, jobs)
     Console(width=WIDTH).print("", sweep_table(rows), "", sep="\n")
+    for row in rows:
+        if row["state"] == "refused":
+            say(f"{row['job']} is refused: {row['reason']}")
     if verdict := verdict_sentence(comparison):
         say(verdict)
     star = "; * marks the best settings, or all that are tied for best" if any(row["best"] for row in rows) else ""

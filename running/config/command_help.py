@@ -1,14 +1,18 @@
 """What --help of a verb prints: what it does, with examples, from its docstring; its settings, from the comments of conf/."""
 
 import ast
+import json
+import math
 import re
 import tomllib
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any, NamedTuple
 
 import yaml
+from hydra import compose
 
-from running.config.compose import CONF, group_choices
+from running.config.compose import CONF, composing, group_choices, to_dict
 
 _WIDTH = 36  # characters of a setting, before what is said of it
 _FLAGS = '''
@@ -21,7 +25,7 @@ class Setting(NamedTuple):
     """One setting of a verb."""
 
     key: str
-    default: str  # as conf/ has it
+    default: str  # of the command without any settings
     meaning: str  # the comment behind it
 
 
@@ -49,9 +53,36 @@ def list_settings(config: str) -> list[Setting]:
     text = (CONF / f"{config}.yaml").read_text(encoding="utf-8")
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     assert isinstance(root, yaml.MappingNode)
-    return [
+    written = [
         s for key, node in root.value if key.value not in ("defaults", "hydra") for s in _leaves(text, key.value, node)
     ]
+    composed = _composed(config)[0]
+    return [s._replace(default=_default(s, composed)) for s in written]
+
+
+@cache
+def _composed(config: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """(settings, what is chosen of each group) of a command without any settings."""
+    with composing(CONF, config, config):
+        whole = compose(config, return_hydra_config=True)
+        choices = {key: choice for key, choice in whole.hydra.runtime.choices.items() if isinstance(choice, str)}
+        return to_dict(compose(config)), choices
+
+
+def _default(setting: Setting, composed: Mapping[str, Any]) -> str:
+    """A setting's value, written as conf/ has it where that is the same."""
+    value: Any = composed
+    for part in setting.key.split("."):
+        value = value[part]
+    if isinstance(value, dict):
+        value = {key: inner for key, inner in value.items() if key != "_target_"}
+    if yaml.safe_load(setting.default) == value:
+        return setting.default
+    if isinstance(value, list):  # in one line
+        return json.dumps(value, ensure_ascii=False)
+    return (
+        yaml.safe_dump(value, default_flow_style=True, width=math.inf, sort_keys=False).removesuffix("\n...\n").strip()
+    )
 
 
 def _leaves(text: str, key: str, node: yaml.Node) -> Iterator[Setting]:
@@ -81,6 +112,8 @@ def _groups(config: str) -> list[tuple[str, str, list[str]]]:
         if name in ("_self_", *_configs(config)) or name.startswith("override "):
             continue
         taken = chosen if isinstance(chosen, list) else [chosen]
+        if not isinstance(chosen, list):
+            taken = [chosen := _composed(config)[1].get(name, chosen)]
         shown = f"[{','.join(taken)}]" if isinstance(chosen, list) else chosen or "null"
         groups.append((name, shown, [other for other in group_choices(name) if other not in taken]))
     return groups

@@ -82,6 +82,12 @@ def flags_and_settings(arguments: list[str]) -> Namespace:
         raise ValueError(f"{message}: flags such as -m stand before all settings, and --help lists them.")
 
     parser.error = refuse  # type: ignore[method-assign]
+    flags = parser._option_string_actions
+    for argument in arguments:
+        name, equals, _ = argument.partition("=")
+        is_abbreviated = name.startswith("--") and any(flag.startswith(name) for flag in flags)
+        if equals and name.startswith("-") and name not in flags and not is_abbreviated:
+            raise ValueError(f"settings are written without -, as {argument.lstrip('-')}.")
     for action in parser._actions:
         if "--version" in action.option_strings:
             vars(action)["version"] = version()
@@ -230,6 +236,10 @@ def _refuse_strangers(config: Mapping[str, Any], *, defaults: Mapping[str, Any])
         raise ValueError(f"there is no setting {key}" + (f": did you mean {near[0]}?" if near else "."))
     numbers = {key: value for key, value in flatten(defaults) if isinstance(value, (int, float))}
     for key, value in flatten(config):
+        if key in numbers and isinstance(value, list):
+            what = "true or false" if isinstance(numbers[key], bool) else "a number"
+            choices = ",".join(map(str, value))
+            raise ValueError(f"{key} is {value}: it must be {what}; choices are written {key}={choices} after -m.")
         if key in numbers and isinstance(value, str):
             what = "true or false" if isinstance(numbers[key], bool) else f"a number like {numbers[key]}"
             raise ValueError(f"{key} is '{value}', and must be {what}.")

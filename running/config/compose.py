@@ -242,8 +242,21 @@ def _one_sentence(error: Exception, config_name: str) -> str:
             there = read_choice("source", of_source[1]).get(of_source[2])
             if isinstance(there, dict):
                 parts = ", ".join(f"{key}.{part}=…" for part in there)
-                return f"{key} is set part by part: {parts}; a new part with +{key}.<name>=…."
-        near = difflib.get_close_matches(key, _all_keys(config_name), n=1)
+                other, name = ("text", "a text") if "messages" in there else ("messages", "conversations")
+                whole = " ".join(f"{key}.{part}=null" for part in there)
+                return (
+                    f"{key} is set part by part: {parts}; others in their place, as {name} here: "
+                    f"{whole} +{key}.{other}={other}."
+                )
+        if key == "source" and (typed_name := re.search(r"\+source=(\w+)", str(error))):
+            curriculum = compose(config_name).curriculum
+            mix, keyframe = (next(iter(curriculum[of]), None) for of in ("mixes", "keyframes"))
+            place = f"mixes.{mix}" if mix else f"keyframes.{keyframe}.weights"
+            return (
+                f"there is no setting source: the sources come from the curriculum, "
+                f"e.g. +curriculum.{place}.{typed_name[1]}=1."
+            )
+        near = difflib.get_close_matches(key, [other for other in _all_keys(config_name) if other != key], n=1)
         return f"there is no setting {key}" + (
             f": did you mean {near[0]}?" if near else f" in conf/{config_name}.yaml."
         )
@@ -254,7 +267,8 @@ def _one_sentence(error: Exception, config_name: str) -> str:
             return f"{group}={choice}: there is no such choice; there are {others}{_PACKAGES.get(group, '')}."
         further = sorted(f"{folder.name}/…" for folder in (CONF / group).glob("*") if folder.is_dir())
         there = ", ".join([*group_choices(group), *further])
-        return f"{group}={choice}: there is no such choice; conf/{group} has {there}."
+        own = f"; texts of your own are read with source=local name={choice} path=…" if group == "source" else ""
+        return f"{group}={choice}: there is no such choice; conf/{group} has {there}{own}."
     return " ".join(lines[:2]).rstrip(".") + "."
 
 

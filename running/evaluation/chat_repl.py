@@ -11,7 +11,8 @@ from gpt_lightning.console import say
 from gpt_lightning.tokenizer import Message
 
 _HELP = """/reset            forget the conversation
-/save <file>      add the conversation to a file of JSON lines, which prepare.py reads with fields={messages:messages}
+/save <file>      add the conversation to a file of JSON lines, which prepare.py reads with
+                  source=local path=<file> sources.local.fields.text=null +sources.local.fields.messages=messages
 /set              how it writes now; /set temperature 0.5 changes it, and so on
 /help             this; an empty line or /exit ends the session, Ctrl-C an answer; //x is a prompt that begins with /"""
 
@@ -122,8 +123,11 @@ class ReplSession:
             raise ValueError("/save needs the name of a file.")
         if not self.conversation:
             raise ValueError("there is no conversation to save yet.")
-        with Path(rest).expanduser().open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"messages": self.conversation}, ensure_ascii=False) + "\n")
+        try:
+            with Path(rest).expanduser().open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"messages": self.conversation}, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise ValueError(f"{rest} cannot be written: {error.strerror}; the conversation is still here.") from error
         say(f"added to {rest}.")
 
     def _set(self, rest: str) -> None:

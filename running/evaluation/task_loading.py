@@ -12,6 +12,7 @@ import numpy as np
 
 from data_modules import SourceShards
 from data_modules.corpora import BadRecord, Document, open_task_records
+from data_modules.corpora.file_formats import FORMATS, WHOLE_TEXTS
 from data_modules.corpora.record_fields import RecordFields
 from data_modules.memory_mapped_shards import TokenStream
 from gpt_lightning.evaluation import QuestionTemplate, Request
@@ -75,6 +76,9 @@ def _named(name: str, task: Mapping[str, Any]) -> Iterator[None]:
 def _questions(name: str, task: Mapping[str, Any], config: EvaluateConfig, examinee: EvaluatedModel) -> Iterator[Task]:
     records, origin = open_task_records(_path(name, config), task["hub"], tell=print)
     rows = list(records)
+    if rows and all(isinstance(row, str) for _, row in rows):
+        others = " ".join(ending for ending in FORMATS if ending not in WHOLE_TEXTS)
+        raise ValueError(f"path={config.path} holds texts: {name} reads records, in files of {others}.")
     questions, left_out = read_questions(rows, QuestionTemplate.of(task), limit=config.limit)
     asked = question_task(
         name,
@@ -100,7 +104,10 @@ def _texts(name: str, task: Mapping[str, Any], config: EvaluateConfig, examinee:
     stride = max_seq_len if config.stride is None else config.stride
     windowed = f"windows of {max_seq_len}, stride {stride}"
     if config.data is not None:
-        documents, left_out, origin = _documents(str(config.data), {"text": "text"})
+        try:
+            documents, left_out, origin = _documents(str(config.data), {"text": "text"})
+        except ValueError as error:  # which takes the setting for path=
+            raise ValueError(str(error).replace(f"path={config.data}", f"data={config.data}")) from error
         ids = [tokenizer.eot_id]
         for document in documents:
             ids += [*tokenizer.encode(str(document)), tokenizer.eot_id]

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -15,7 +15,7 @@ from typing import IO, Any
 from gpt_lightning.console import escape_control_characters, say
 from gpt_lightning.durable_files import is_locked, lock_owner
 from running.sweeps.machine_shares import describe_shares
-from running.sweeps.sweep_state import RESUMABLE_EXIT_CODES, SweepState, objective
+from running.sweeps.sweep_state import RESUMABLE_EXIT_CODES, SweepState, describe_other_run, exit_code, objective
 
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 _SAME = 0.1  # seconds: a signal this soon after another is the same one, sent to a whole group of processes
@@ -36,6 +36,7 @@ class Job:
     output: IO[bytes] | None = None  # None: to the terminal
     code: int | None = None
     run: Path | None = None
+    config: Mapping[str, Any] | None = None
     wait: Callable[["Job"], None] | None = None
 
     def __float__(self) -> float:
@@ -68,7 +69,15 @@ class Multirun:
         self._signals: list[tuple[int, float]] = []  # that came, and when
         self._ended_all: Job | None = None  # the first that ended as others would
 
-    def run(self, command: list[str], name: str, *, number: int = 0, run: Path | None = None) -> Job:
+    def run(
+        self,
+        command: list[str],
+        name: str,
+        *,
+        number: int = 0,
+        run: Path | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> Job:
         """Begin a job as soon as there is room for it; exit if this process was told to stop.
 
         Args:
@@ -76,10 +85,11 @@ class Multirun:
             name: of the job.
             number: of the job.
             run: its run directory, if it is a training.
+            config: of the training.
         """
         self._wait_until(lambda: len(self._running()) < len(self.shares))
         slot = min({*range(len(self.shares))} - {job.slot for job in self._running()})
-        job = Job(number, name, slot, run=run, wait=self._wait_for)
+        job = Job(number, name, slot, run=run, config=config, wait=self._wait_for)
         if self._is_alone:
             say(f"── job {number}: {name}")
         else:
@@ -166,7 +176,7 @@ class Multirun:
     def _look(self) -> None:
         for job in self._running():
             if job.process and (code := job.process.poll()) is not None:
-                job.code = code
+                job.code = code = exit_code(code)
                 self._note(job)
                 if code in RESUMABLE_EXIT_CODES:  # which would be the end of the next job too
                     self._ended_all = self._ended_all or job
@@ -191,7 +201,8 @@ class Multirun:
 
     def _note(self, job: Job) -> None:
         if self.record:
-            self.record.write(job.number, job.name, code=job.code, share=self.shares[job.slot])
+            other = describe_other_run(job.run, job.config) if job.code and job.run and job.config else None
+            self.record.write(job.number, job.name, code=job.code, share=self.shares[job.slot], other_run=other)
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()

@@ -5,7 +5,9 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override, RangeSweep
+from omegaconf import DictConfig
 
 _SHOWN = 20  # values of a range, in a sentence
 
@@ -24,6 +26,32 @@ def expand_jobs(parsed: Sequence[Override], folders: Sequence[Path]) -> Iterable
     first = [texts[0] for texts in choices]
     others = ([*first[:n], text, *first[n + 1 :]] for n, texts in enumerate(choices) for text in texts[1:])
     return chain([first], others)
+
+
+def count_jobs(config: DictConfig) -> int | None:
+    """How many jobs a multirun makes of its axes; None: a search decides it.
+
+    Args:
+        config: of the multirun as a whole, with what Hydra says of itself.
+    """
+    if not _is_grid(config):
+        return None
+    parsed = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+    typed = {o.key_or_group for o in parsed}
+    of_file = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items() if key not in typed]
+    folders = [Path(source.path) for source in config.hydra.runtime.config_sources if source.schema == "file"]
+    last = {o.key_or_group: o for o in [*OverridesParser.create().parse_overrides(of_file), *parsed]}
+    return math.prod(len(_choices(o, folders)) for o in last.values())
+
+
+def has_no_axes(config: DictConfig) -> bool:
+    """Whether neither the command line nor a config of a multirun gives choices of anything."""
+    parsed = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+    return _is_grid(config) and not config.hydra.sweeper.params and not any(o.is_sweep_override() for o in parsed)
+
+
+def _is_grid(config: DictConfig) -> bool:
+    return str(config.hydra.sweeper._target_).endswith(".BasicSweeper")
 
 
 def check_exact_range(axis: Override) -> None:

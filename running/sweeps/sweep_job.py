@@ -1,5 +1,6 @@
 """What becomes of a job of Hydra's multirun: a process of its own, or none, if its run is over already."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,13 +11,15 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from gpt_lightning.console import say
 from gpt_lightning.durable_files import exclusive_lock
 from running.config.command_line_quoting import unquote_text_settings
 from running.config.compose import CONF, hydra_quoted, path_of, to_dict
 from running.sweeps import multirun
 from running.sweeps.job_names import job_name
 from running.sweeps.machine_shares import machine_shares
-from running.sweeps.sweep_state import SweepState, is_finished, objective
+from running.sweeps.sweep_axes import count_jobs, has_no_axes
+from running.sweeps.sweep_state import SweepState, describe_other_run, exit_code, is_finished, objective
 from running.training import process_group
 
 
@@ -25,11 +28,22 @@ def open_multirun(verb: str, config: DictConfig) -> Iterator[multirun.Multirun]:
     """Inside, this process runs the jobs of the multirun that a verb's config asks for, and no other process does.
 
     Raises:
-        ValueError: another one does; it is one of several; `jobs_at_once` do not fit on this machine; or what needs no processes
-            is given a launcher of them.
+        ValueError: another one does; it is one of several; its launcher needs Slurm and there is none; `jobs_at_once` do not
+            fit on this machine; or what needs no processes is given a launcher of them.
     """
     process_group.check_no_multirun()
-    is_here = str(config.hydra.launcher._target_).startswith("hydra._internal.")
+    launcher = str(config.hydra.launcher._target_)
+    is_here = launcher.startswith("hydra._internal.")
+    if launcher.endswith(".SlurmLauncher") and shutil.which("srun") is None:
+        raise ValueError(
+            "hydra/launcher=submitit_slurm needs Slurm, and there is no srun here: start it where jobs are submitted, or leave "
+            "hydra/launcher=… out."
+        )
+    if has_no_axes(config):
+        say(
+            "-m makes a job of each choice, and no setting has several: this is one job. Choices are written seed=1,2.",
+            error=True,
+        )
     if verb == "plan" and not is_here:
         raise ValueError("plan.py prices a sweep by itself, here: leave hydra/launcher=… out.")
     if verb != "train":
@@ -39,7 +53,7 @@ def open_multirun(verb: str, config: DictConfig) -> Iterator[multirun.Multirun]:
     record = SweepState(path_of(config, "sweep_dir"))
     shares = _shares(config) if is_here else [{}]
     with exclusive_lock(record.folder, doing="used"):
-        record.clear()
+        record.clear(n_jobs=count_jobs(config))
         multirun.here = multirun.Multirun(shares=shares, record=record)
         yield multirun.here
 
@@ -80,24 +94,26 @@ def run_job_process(config: DictConfig) -> Any:
     record = SweepState(path_of(config, "sweep_dir"))
     run = record.sweep_dir / name
     command += _pruned_by(config, hydra, record)
+    settings = to_dict(config)
     if not here:
-        return _elsewhere(command, record, name, number, over=is_finished(run, to_dict(config)))
+        return _elsewhere(command, record, name, number, settings)
     here.wait_for_owner(name, run)
-    if is_finished(run, to_dict(config)):
+    if is_finished(run, settings):
         return here.over(name, number=number, run=run)
-    return here.run(command, name, number=number, run=run)
+    return here.run(command, name, number=number, run=run, config=settings)
 
 
-def _elsewhere(command: list[str], record: SweepState, name: str, number: int, *, over: bool) -> float | None:
+def _elsewhere(command: list[str], record: SweepState, name: str, number: int, config: dict[str, Any]) -> float | None:
     """A training where a launcher has brought this process, on another machine perhaps; None: it failed."""
-    code = 0
-    if not over:
+    code, run, other = 0, record.sweep_dir / name, None
+    if not is_finished(run, config):
         record.write(number, name, code=None)
         # SIGUSR2 tells submitit to requeue the job, and the training, which would die of it, is sent SIGTERM next
-        code = subprocess.run(command, check=False, preexec_fn=_ignore_sigusr2).returncode
-    record.write(number, name, code=code)
+        code = exit_code(subprocess.run(command, check=False, preexec_fn=_ignore_sigusr2).returncode)
+        other = describe_other_run(run, config) if code else None
+    record.write(number, name, code=code, other_run=other)
     try:
-        return objective(record.sweep_dir / name, code)
+        return objective(run, code)
     except ValueError:
         return None  # which no search takes for a number
 

@@ -5,6 +5,7 @@ The run directories say the rest: how far a run is, and what it reached.
 
 import json
 import math
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,18 @@ ENDED_EARLY = "ended_early.json"
 RESUMABLE_EXIT_CODES = (74, 75, 130, 143)
 """Exit codes after which the same command goes on: a full disk, a time that is over, signals."""
 _NOT_FINITE = 65  # the exit code of a run whose loss is no number
+_DECIDES_NOTHING = (
+    "data_dir",
+    "data.",
+    "trainer.",
+    "hardware.",
+    "micro_batch",
+    "max_hours",
+    "logger",
+    "log_every",
+    "val_every",
+)
+_MOST_NAMED = 3  # settings in a reason
 _PLACES = ("name", "runs_dir", "run_dir", "sweep_dir", "jobs_at_once", "resume", "callbacks.")
 
 
@@ -36,15 +49,33 @@ class SweepState:
         self.sweep_dir = sweep_dir
         self.folder = sweep_dir / ".jobs"
 
-    def clear(self) -> None:
-        """Forget an earlier start."""
-        for path in self.folder.glob("*.json"):
-            path.unlink()
+    def clear(self, *, n_jobs: int | None = None) -> None:
+        """Forget an earlier start.
 
-    def write(self, number: int, job: str, *, code: int | None, share: Mapping[str, str] | None = None) -> None:
-        """A job has begun (code None), or ended with an exit code."""
+        Args:
+            n_jobs: how many jobs this start has; None: a search decides it.
+        """
+        for path in [*self.folder.glob("*.json"), self.folder / "n_jobs"]:
+            path.unlink(missing_ok=True)
+        if n_jobs is not None:
+            (self.folder / "n_jobs").write_text(f"{n_jobs}\n", encoding="utf-8")
+
+    def write(
+        self,
+        number: int,
+        job: str,
+        *,
+        code: int | None,
+        share: Mapping[str, str] | None = None,
+        other_run: str | None = None,
+    ) -> None:
+        """A job has begun (code None), or ended with an exit code.
+
+        Args:
+            other_run: why what its folder holds is not its own, see `describe_other_run`.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
-        row = {"number": number, "job": job, "code": code, "environment": dict(share or {})}
+        row = {"number": number, "job": job, "code": code, "environment": dict(share or {}), "other_run": other_run}
         write_durably(self.folder / f"{number:04}.json", row)
 
     def jobs(self) -> list[dict[str, Any]]:
@@ -72,15 +103,45 @@ def is_finished(run: Path, config: Mapping[str, Any]) -> bool:
         saved = json.loads((run / "saved.json").read_text())["step"]
     except (OSError, ValueError, KeyError):
         return False
-    deciders = (*averaging_in(settings), *averaging_in(config))
-    for key, (_, now) in changed_settings(settings, config).items():
-        is_found = key == "trainer.precision" and now == "auto"  # then it is what it was found to be
-        if not is_found and (not key.startswith(_PLACES) or key.startswith(deciders)):
-            return False
+    if _differing(settings, config):
+        return False
     if saved == config["max_steps"]:
         kept = any((run / "checkpoints").glob("step_*.pt"))
         return kept and _validated(run).get("step") == saved
     return (run / PRUNED).is_file() or why_ended_early(run, config, saved) is not None
+
+
+def describe_other_run(run: Path, config: Mapping[str, Any]) -> str | None:
+    """Why a folder holds another run than that of these settings; None: it holds that run, or none.
+
+    Settings that decide no result, such as log_every, make no other run.
+    """
+    try:
+        settings = read_config(run / "config.yaml")
+    except (OSError, ValueError):
+        return None
+    pairs = {key: pair for key, pair in _differing(settings, config).items() if not key.startswith(_DECIDES_NOTHING)}
+    if not pairs:
+        return None
+    named = [f"{key}={then}, not {now}" for key, (then, now) in pairs.items()]
+    more = f" and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
+    return f"its folder holds a run with other settings: {'; '.join(named[:_MOST_NAMED])}{more}"
+
+
+def _differing(settings: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """(then, now) of the settings in which a run and a job differ, but for places and for callbacks that only watch."""
+    deciders = (*averaging_in(settings), *averaging_in(config))
+    return {
+        key: (then, now)
+        for key, (then, now) in changed_settings(settings, config).items()
+        if not (key == "trainer.precision" and now == "auto")  # then it is what it was found to be
+        and (not key.startswith(_PLACES) or key.startswith(deciders))
+    }
+
+
+def exit_code(returncode: int) -> int:
+    """The exit code of a job, where a signal that asks it to stop came before it listened: 143, or 130 of Ctrl-C."""
+    return 128 - returncode if -returncode in (signal.SIGTERM, signal.SIGINT) else returncode
 
 
 def why_ended_early(run: Path, config: Mapping[str, Any], step: int) -> str | None:

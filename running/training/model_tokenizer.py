@@ -47,10 +47,19 @@ def check_same_tokenizer(path: Path, tokenizer: Tokenizer) -> bool:
         return False
     if not tokenizer.extends(theirs):
         raise ValueError(
-            f"init_from={path} was trained with a tokenizer {theirs.name} whose ids are other tokens than those of "
-            f"{tokenizer.name} here."
+            f"init_from={path} was trained with other tokens than those of tokenizer {tokenizer.name} here: "
+            f"{_typed(path, theirs)}."
         )
     return True
+
+
+def _typed(path: Path, tokenizer: Tokenizer) -> str:
+    """What to type for the tokenizer of a model that a run begins with."""
+    size = f"tokenizer.model_vocab_size={tokenizer.vocab_size}"
+    if not path.is_dir() or (path / "config.yaml").is_file():  # of a run, which knows its name
+        is_choice = tokenizer.name in compose.group_choices("tokenizer")
+        return f"take tokenizer={tokenizer.name}" if is_choice else f"take tokenizer.name={tokenizer.name} {size}"
+    return f"copy {path}/tokenizer.json to data/<name>/, and prepare and train with tokenizer.name=<name> {size}"
 
 
 def _tokenizer_of_run(run: Path) -> Tokenizer:

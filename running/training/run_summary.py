@@ -93,7 +93,8 @@ def start_remarks(beginning: ResumePoint, *, lost: int, max_steps: int) -> Itera
         yield f"beginning once more at step 0, as no checkpoint was saved; {again}", ""
     if beginning.branching and beginning.diet:
         was = beginning.diet["curricula"][-1]["steps"]
-        yield f"a branch: its trunk was to have {was:,} steps, and this run {max_steps:,}", ""
+        if was != max_steps:
+            yield f"a branch: its trunk was to have {was:,} steps, and this run {max_steps:,}", ""
 
 
 def busy_machine_remark(device: str) -> Iterator[str]:

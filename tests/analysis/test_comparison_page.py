@@ -13,9 +13,11 @@ from analysis.comparison import Comparison, standings_table, verdict_sentence, w
 from analysis.comparison.console_report import MOST_SHOWN
 from analysis.comparison.run import Run
 from analysis.comparison.sortable_html_tables import sort_keys
+from analysis.comparison.sweep_jobs import missing_jobs
 from analysis.comparison.verdict_text import noise_sentences
 from analysis.metrics_reader import LoggedMetrics
 from running.commands.report import report
+from running.sweeps.sweep_state import SweepState
 from tests.synthetic_runs import finished
 
 LOSSES = {0.01: (3.03, 3.01), 0.002: (3.0, 3.02), 0.001: (3.5, 3.52), 0.05: (math.nan, math.nan)}
@@ -181,6 +183,42 @@ def test_the_first_steps_are_only_said_to_lie_above_where_they_do(tmp_path: Path
         rows = [{"step": step, "train/loss": early if step < 3 else 3.0} for step in range(1, 101)]
         page = written([dataclasses.replace(run, metrics=LoggedMetrics(rows))], tmp_path)
         assert ("lie above the chart" in page) is said
+
+
+def test_the_report_prints_which_jobs_of_a_sweep_are_missing(
+    sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = SweepState(tmp_path)
+    (tmp_path / ".jobs").mkdir()
+    record.clear(n_jobs=6)
+    for n, (name, code) in enumerate([("a", 0), ("b", 0), ("c", 1), ("lr=-1", 1), ("d", None)]):
+        record.write(
+            n, name, code=code, other_run="its folder holds a run with other settings" if name == "c" else None
+        )
+        if name != "lr=-1":
+            (tmp_path / name).symlink_to(sweep / name)
+    said = (
+        "3 of 6 jobs are missing: c was refused, its folder holds a run with other settings; lr=-1 ended with exit code 1; "
+        "1 never began\n"
+    )
+    for runs, is_said in ((tmp_path, True), (tmp_path / "*", True), (tmp_path / "[ab]", False)):
+        report({"log_dir": None, "mix_law": None, "runs": str(runs), "out_dir": None})
+        assert (said in capsys.readouterr().out) is is_said
+    record.clear()
+    for n in range(5):
+        record.write(n, f"lr=-{n}", code=1)
+    (line,) = missing_jobs([str(tmp_path)])
+    assert line.startswith("5 of 5 jobs are missing: lr=-0 ended with exit code 1; lr=-1 ")
+    assert line.endswith("; 2 more of those that began")
+
+
+def test_the_report_prints_the_reference_where_a_run_is_set_apart(
+    sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [str(sweep / name) for name in ("longer", "a", "b")]
+    report({"log_dir": None, "mix_law": None, "runs": runs, "out_dir": str(tmp_path)})
+    said = "the reference is a: 2 of the 3 finished runs share its tokenizer, validation data, token budget and schedule length"
+    assert said in capsys.readouterr().out
 
 
 def test_the_report_prints_how_they_stand(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from analysis.comparison import Comparison
+from analysis.comparison import Comparison, verdict_sentence
 from analysis.comparison.run_settings import short_job_names
 from analysis.comparison.sweep_table import WIDTH, SweepRow, compare_jobs, sweep_rows, sweep_table, write_sweep_table
 from analysis.sweep_cost import estimate_sweep_cost, print_sweep_cost, sweep_problems
@@ -45,6 +45,15 @@ def test_a_row_says_what_the_run_directory_says(sweep: Path, tmp_path: Path) -> 
     assert not any(row["best"] for row in rows)  # of a run each nothing can be said
     assert json.loads(write_sweep_table(tmp_path, rows).read_text()) == rows
     assert len(lines_of(rows)) == 5
+
+
+@pytest.mark.parametrize(("code", "state"), [(1, "refused"), (143, "stopped"), (-9, "failed")])
+def test_the_losses_of_another_run_are_no_job_s(sweep: Path, code: int, state: str) -> None:
+    jobs = [{"job": name, "code": code, "environment": {}, "other_run": "it holds seed=1"} for name in ("a", "c")]
+    comparison = compare_jobs(sweep, jobs)
+    assert verdict_sentence(comparison) == ""
+    for row in sweep_rows(comparison, jobs):
+        assert (row["state"], row["reason"], row["val_loss"], row["step"]) == (state, "it holds seed=1", {}, 0)
 
 
 @pytest.mark.parametrize(

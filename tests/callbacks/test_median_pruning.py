@@ -10,6 +10,7 @@ import pytest
 from analysis.comparison import read_runs
 from analysis.comparison.run import RunState
 from callbacks import PRUNED, MedianPruning
+from callbacks.median_pruning import RunPruned
 from running.commands.train import train
 from running.sweeps import sweep_state
 from tests.run_files import untimed
@@ -57,6 +58,13 @@ def test_a_run_is_ended_where_it_is_above_the_median(tiny_config: Config, tmp_pa
     assert train(without)["step"] == 12
     assert untimed(run / "metrics.jsonl")[-1] == straight[12]
     assert read_runs([run])[0].state is RunState.DONE
+
+
+@pytest.mark.parametrize(
+    ("against", "said"), [(["a"], "median of 1 run there."), (["a", "b"], "median of 2 runs there.")]
+)
+def test_the_runs_are_counted(against: list[str], said: str) -> None:
+    assert str(RunPruned({"step": 8, "loss": 3.0, "median": 2.0, "against": against})).endswith(said)
 
 
 def test_few_runs_and_the_median_itself_end_nothing(tiny_config: Config, tmp_path: Path) -> None:

@@ -77,7 +77,8 @@ FOLDERS: dict[str, tuple[list[str], list[str], str]] = {  # files, those that ar
     "only held-out files are named": (
         ["corpus.jsonl", "deep/test/a.txt", "Validation-1.jsonl"],
         ["corpus.jsonl"],
-        "1 file is read; passed over: .jsonl of the split validation (1), .txt of the split test (1)",
+        "1 file is read; passed over: .jsonl of the split validation (1), .txt of the split test (1); "
+        "path='{}/**/*.txt' reads deep/test/a.txt too",
     ),
     "texts with a title": (
         ["night-train.txt", "training manuals/a.txt", "test-drive.md", "contest.txt"],
@@ -87,7 +88,19 @@ FOLDERS: dict[str, tuple[list[str], list[str], str]] = {  # files, those that ar
     "texts with a split": (
         ["wiki.train.txt", "wiki.valid.txt", "test.txt"],
         ["wiki.train.txt"],
-        "1 file is read; passed over: .txt of the split test (1), .txt of the split validation (1)",
+        "1 file is read; passed over: .txt of the split test (1), .txt of the split validation (1); "
+        "path='{}/**/*.txt' reads test.txt, wiki.valid.txt too",
+    ),
+    "more texts than those with the name of a split": (
+        ["a.md", "docs/b.md", "docs/evaluation.md", "c.txt", "Testing.txt", "test/d.md", "corpus.jsonl"],
+        ["Testing.txt", "a.md", "c.txt", "corpus.jsonl", "docs/b.md", "docs/evaluation.md"],
+        "read as texts among others, and not as a split: Testing.txt, docs/evaluation.md\n"
+        "6 files are read; passed over: .md of the split test (1); path='{}/**/*.md' reads test/d.md too",
+    ),
+    "as many texts as those with the name of a split": (
+        ["a.md", "evaluation.md"],
+        ["a.md"],
+        "1 file is read; passed over: .md of the split test (1); path='{}/**/*.md' reads evaluation.md too",
     ),
 }
 
@@ -95,7 +108,7 @@ FOLDERS: dict[str, tuple[list[str], list[str], str]] = {  # files, those that ar
 @pytest.mark.parametrize("name", FOLDERS)
 def test_of_a_folder_the_training_texts_are_read_and_the_rest_is_said(name: str, tmp_path: Path) -> None:
     files, expected, said = FOLDERS[name]
-    assert read(make(tmp_path, dict.fromkeys(files, ""))) == (expected, [said] if said else [])
+    assert read(make(tmp_path, dict.fromkeys(files, ""))) == (expected, said.format(tmp_path).splitlines())
 
 
 def test_linked_folders_are_read_once(tmp_path: Path) -> None:
@@ -228,6 +241,7 @@ def test_a_pattern_reads_hidden_files_only_if_it_spells_them(tmp_path: Path) -> 
     assert read(f"{tmp_path}/.x/*")[0] == ["b.txt"]
     assert read(f"{tmp_path}/.*.txt")[0] == [".c.txt"]
     assert read(f"{tmp_path}/**/README.md")[0] == ["README.md"]
+    assert read(f"{tmp_path}/*.md") == (["README.md"], [])
     assert read(f"{tmp_path}/cache-*.arrow")[0] == ["cache-1.arrow"]
 
 

@@ -132,7 +132,9 @@ def test_a_source_is_complete_or_absent(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="the disk is gone"):
         prepare(failing, tmp_path / "torn")
     assert not list(tmp_path.iterdir())
-    with pytest.raises(ValueError, match=r"torn holds no prepared source: run python prepare.py source=torn"):
+    with pytest.raises(
+        ValueError, match=r"torn holds no prepared source: run python prepare.py source=torn tokenizer=.+ data_dir="
+    ):
         SourceShards(tmp_path / "torn")
 
 
