@@ -21,7 +21,7 @@ class _SkipInitialization(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
         options = options or {}
-        if function in (Tensor.normal_, Tensor.uniform_) or function.__module__ == "torch.nn.init":
+        if function in (Tensor.normal_, Tensor.uniform_) or getattr(function, "__module__", "") == "torch.nn.init":
             return arguments[0] if arguments else options["tensor"]
         return function(*arguments, **options)
 
