@@ -24,7 +24,7 @@ _INTRODUCTIONS = {
     "model": "Architecture and sizes. [Choices of the model](../../explanation/model.md) measures what each choice is worth.",
     "optimizer": "The optimizer and its settings. [Recipes](../../recipes/optimizers.md) compares them.",
     "schedule": "The learning rate over the run. [Recipes](../../recipes/optimizers.md) compares the shapes.",
-    "source": "A corpus: where it comes from and which fields hold its text. [Prepare corpora](../../howto/corpora.md) explains the keys.",
+    "source": "A corpus: its origin and its fields. [Prepare corpora](../../howto/corpora.md) explains the keys.",
     "task": "What `evaluate.py` measures. [Evaluate a model](../../howto/evaluation.md) explains protocols and figures.",
     "tokenizer": "Text to token ids. [Prepare corpora](../../howto/corpora.md#tokenizers) shows how to train one.",
     "trainer": "Processes, precision and kernels. [Several GPUs](../../howto/several_gpus.md) compares the strategies.",
@@ -68,7 +68,11 @@ def group_page(group: str) -> str:
     chosen = f"`tasks=[{_choices(group)[0]}]`" if group in _NOT_HYDRA else f"`{group}={_choices(group)[0]}`"
     introduction = _INTRODUCTIONS.get(group, "")
     meanings = _model_fields() if group == "model" else {}
-    parts = [f"# {group}\n", introduction and f"{introduction}\n", f"A choice is a file in `conf/{group}/`, for example {chosen}.\n"]
+    parts = [
+        f"# {group}\n",
+        introduction and f"{introduction}\n",
+        f"A choice is a file in `conf/{group}/`, for example {chosen}.\n",
+    ]
     for choice in _choices(group, everything=True):
         text = (CONF / group / f"{choice}.yaml").read_text(encoding="utf-8")
         comment, package = _comment(text), _package(text, group)
@@ -169,5 +173,6 @@ def _group_names(config: str) -> list[str]:
 
 
 def _defaults(config: str) -> list[dict[str, object] | str]:
-    entries: list[dict[str, object] | str] = yaml.safe_load((CONF / f"{config}.yaml").read_text(encoding="utf-8"))["defaults"]
+    content = yaml.safe_load((CONF / f"{config}.yaml").read_text(encoding="utf-8"))
+    entries: list[dict[str, object] | str] = content["defaults"]
     return entries
