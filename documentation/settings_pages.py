@@ -15,7 +15,6 @@ from running.config.compose import CONF
 PAGES = CONF.parent / "docs" / "reference" / "settings"
 COMMANDS = tuple(sorted(path.stem for path in CONF.glob("*.yaml")))
 GROUPS = tuple(sorted(path.name for path in CONF.iterdir() if path.is_dir()))
-_HEAD = "| setting | default | meaning |\n| --- | --- | --- |\n"
 _INTRODUCTIONS = {
     "curriculum": "The mix of sources over the run. [Plan a curriculum](../../howto/curriculum.md) explains each key.",
     "experiment": "A complete training: it chooses from the other groups and sets the sizes.",
@@ -67,7 +66,7 @@ def group_page(group: str) -> str:
     """The choices of a group, each with its comment and its settings."""
     chosen = f"`tasks=[{_choices(group)[0]}]`" if group in _NOT_HYDRA else f"`{group}={_choices(group)[0]}`"
     introduction = _INTRODUCTIONS.get(group, "")
-    meanings = _model_fields() if group == "model" else {}
+    known = _meanings()
     parts = [
         f"# {group}\n",
         introduction and f"{introduction}\n",
@@ -82,13 +81,24 @@ def group_page(group: str) -> str:
         if bases := _bases(text):
             parts.append(f"Starts from: {bases}.\n")
         prefix = f"{package}." if package else ""
-        settings = [
-            s._replace(key=prefix + s.key, meaning="; ".join(filter(None, [meanings.get(s.key, ""), s.meaning])))
-            for s in settings_of(f"{group}/{choice}")
-        ]
+        settings = [s._replace(key=prefix + s.key) for s in settings_of(f"{group}/{choice}")]
+        settings = [s._replace(meaning=s.meaning or known.get(s.key, "")) for s in settings]
         if settings:
             parts.append(_table(settings))
     return _joined(parts)
+
+
+def _meanings() -> dict[str, str]:
+    """What is said of each setting in one place, for the places that only change its value."""
+    found = {s.key: s.meaning for s in settings_of("train") if s.meaning}
+    found |= {f"model.{name}": meaning for name, meaning in _model_fields().items()}
+    for group in (name for name in GROUPS if name not in ("experiment", "hardware", *_NOT_HYDRA)):
+        for choice in _choices(group):
+            package = _package((CONF / group / f"{choice}.yaml").read_text(encoding="utf-8"), group)
+            for setting in settings_of(f"{group}/{choice}"):
+                if setting.meaning:
+                    found.setdefault(f"{package}.{setting.key}", setting.meaning)
+    return found
 
 
 def _model_fields() -> dict[str, str]:
@@ -98,7 +108,7 @@ def _model_fields() -> dict[str, str]:
     found = dict(_SIZES)
     for field, behind in zip(body.body, body.body[1:], strict=False):
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(behind, ast.Expr):
-            found[field.target.id] = " ".join(ast.literal_eval(behind.value).split()).rstrip(".")
+            found[field.target.id] = " ".join(ast.literal_eval(behind.value).split())
     return {name: meaning.rstrip(".") for name, meaning in found.items()}
 
 
@@ -107,8 +117,11 @@ def _joined(parts: list[str]) -> str:
 
 
 def _table(settings: list[Setting]) -> str:
+    if not any(s.meaning for s in settings):
+        rows = (f"| `{s.key}` | {_code(s.default)} |\n" for s in settings)
+        return "| setting | value |\n| --- | --- |\n" + "".join(rows)
     rows = (f"| `{s.key}` | {_code(s.default)} | {_escape(s.meaning)} |\n" for s in settings)
-    return _HEAD + "".join(rows)
+    return "| setting | value | meaning |\n| --- | --- | --- |\n" + "".join(rows)
 
 
 def _code(text: str) -> str:
