@@ -1,4 +1,4 @@
-"""The table of docs/explanation/reliability.md: its rows, the tests that each of them stands for, and how many of those ran and held."""
+"""The table of docs/explanation/reliability.md: its rows, the tests that each stands for, and how many of those ran and held."""
 
 import subprocess
 import time
