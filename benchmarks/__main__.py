@@ -1,7 +1,8 @@
 """python -m benchmarks [name …]: speed and memory beside other libraries.
 
-Names: preparation, planning, loading, linear, loss_head, generation, training, evaluation, callback_overhead; without one, all. Each figure comes from a process of its own. The contestants of a row take turns, round after round, so
-that a machine that slows down slows all of them down; what counts is the median over the rounds, and the ratio of medians.
+Names: preparation, planning, loading, linear, loss_head, generation, training, evaluation, callback_overhead; without one, all.
+Each figure comes from a process of its own. The contestants of a row take turns, round after round, so that
+a machine that slows down slows all of them down; what counts is the median over the rounds, and the ratio of medians.
 """
 
 import importlib

@@ -1,4 +1,6 @@
-"""python -m benchmarks.mix_law <folder of RegMix's tables>: how well laws fitted to some runs predict others; docs/explanation/mix_laws.md.
+"""python -m benchmarks.mix_law <folder of RegMix's tables>: how well laws fitted to some runs predict others.
+
+Writes the table of docs/explanation/mix_laws.md.
 
 Fitted to 64 of RegMix's runs, drawn three times, and to all 512, and asked for its 256 unseen ones. A fit
 chooses by its own runs alone.

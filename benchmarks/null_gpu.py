@@ -1,9 +1,9 @@
 """python -m benchmarks.null_gpu: what a training asks of a GPU, counted without one; see `cuda_calls`.
 
 Launches of a step, of the loss head, of Muon and of a generated token; waiting and copies of the real Trainer; graph breaks; and
-memory beside plan.py's estimate. Prints tables, writes benchmarks/results/null_gpu.json and the table of docs/howto/hardware.md, and
-exits with 1 if a figure is above its limit. A limit that is a share is one of what commit 19adf72 needed, which was written
-without a GPU in mind.
+memory beside plan.py's estimate. Prints tables, writes benchmarks/results/null_gpu.json and the table of
+docs/howto/hardware.md, and exits with 1 if a figure is above its limit. A limit that is a share is one of what commit
+19adf72 needed, which was written without a GPU in mind.
 """
 
 import gc

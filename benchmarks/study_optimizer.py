@@ -1,4 +1,6 @@
-"""python -m benchmarks.study_optimizer: how many tokens the modern recipe takes to AdamW's final loss; for docs/explanation/study.md.
+"""python -m benchmarks.study_optimizer: how many tokens the modern recipe takes to AdamW's final loss.
+
+Writes the tables of docs/explanation/study.md.
 
 Both recipes get as many trials of their learning rate, of one seed. At its best rate each is trained with three seeds, and the
 modern one for shorter runs too, each with its whole schedule. What is finished is left alone, so it can be stopped and

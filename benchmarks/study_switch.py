@@ -1,4 +1,6 @@
-"""python -m benchmarks.study_switch: what a switch of the mix costs and what mends it; tables and picture of docs/explanation/study.md.
+"""python -m benchmarks.study_switch: what a switch of the mix costs and what mends it.
+
+Writes tables and picture of docs/explanation/study.md.
 
 Reads the runs of `python train.py -m experiment=study_switch`. A difference in brackets is to the abrupt switch, seed by seed;
 ≠ says that it is more than the noise between seeds makes, all pairs of curricula together
