@@ -1,7 +1,7 @@
 """A victim: `python train.py …` once Hydra has composed its config, with faults that act from inside.
 
-`python -m tests.faults.forked_training '{"config": {…}, "faults": [[name, {…}], …]}'`, which the tests' fork server starts
-without the six seconds of imports; it saves the second of composing besides, and ends as the program does, with its real exit code.
+`python -m tests.faults.forked_training '{"config": {…}, "faults": [[name, {…}], …]}'`: the tests' fork server starts it without
+the six seconds of imports. It also saves the second of composing, and ends as the program does, with its real exit code.
 """
 
 import faulthandler
