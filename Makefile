@@ -4,15 +4,17 @@
 # make check        lint, types and tests: what CI runs
 # make audit        known vulnerabilities of the installed packages, where a network serves
 # make lowest       a selection of the tests with the lowest versions that pyproject.toml promises: 3 GB, 20 minutes
-# make soak         every fault of docs/reliability.md, and its table: 35 minutes; make soak-hour: its hour of preemption
-# make bench        speed and memory beside other libraries; puts the table into the README
+# make soak         every fault of docs/explanation/reliability.md, and its table: 35 minutes; make soak-hour: its hour of preemption
+# make docs         the documentation as a site, offline: open site/index.html
+# make bench        speed and memory beside other libraries; puts the tables into docs/speed.md
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready_dev
+READY_DOCS := $(VENV)/.ready_docs
 
-.PHONY: setup quickstart test lint types check audit lowest tensorboard bench soak soak-hour
+.PHONY: setup quickstart test lint types check audit lowest tensorboard docs bench soak soak-hour
 
 setup: $(READY)
 
@@ -42,7 +44,7 @@ audit: $(READY_DEV)
 lowest:
 	$(PYTHON) .ci/lowest_versions.py
 
-# what ran, with the commit, is written into docs/reliability.md: leave the checkout alone meanwhile
+# what ran, with the commit, is written into docs/explanation/reliability.md: leave the checkout alone meanwhile
 soak: $(READY_DEV)
 	GPT_LIGHTNING_SOAK=all $(BIN)/python -m pytest $$($(BIN)/python -m tests.faults.reliability_table)
 
@@ -52,6 +54,10 @@ soak-hour: $(READY_DEV)
 # by default TensorBoard draws 1,000 points of a curve at random, and 10 texts
 tensorboard: $(READY)
 	$(BIN)/tensorboard --logdir runs --samples_per_plugin scalars=1000000,text=100000
+
+# a warning is an error: a link to a page or a heading that is not there, for example
+docs: $(READY_DOCS)
+	$(BIN)/python -m documentation
 
 # litgpt without its dependencies: it asks for a huggingface-hub older than transformers', and its model needs none;
 # litdata and mosaicml-streaming with those alone that they import: their others ask for an urllib3, a numpy and a
@@ -76,3 +82,7 @@ $(READY): pyproject.toml constraints.txt
 $(READY_DEV): $(READY)
 	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $(READY_DEV)
+
+$(READY_DOCS): $(READY)
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	touch $(READY_DOCS)

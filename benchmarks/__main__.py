@@ -146,7 +146,7 @@ def main(arguments: list[str]) -> None:
         print_table(lines(benchmark, table))
     results = {benchmark: {"machine": describe("cpu"), "rows": table} for benchmark, table in tables.items()}
     path = write_results("cpu", read_results("cpu") | results)
-    print(f"written to {path}; python -m benchmarks.report puts it into the README")
+    print(f"written to {path}; python -m benchmarks.report puts it into docs/speed.md")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 Trains the quickstart's diet for fewer steps, one choice changed at a time and all of them together, several seeds each; all
 models have as many parameters as the plain one, or as near as whole numbers come. What is finished is left alone, so it can
-be stopped and started again. Writes the table of docs/model.md.
+be stopped and started again. Writes the table of docs/explanation/model.md.
 """
 
 import json
@@ -73,11 +73,11 @@ def main() -> None:
     machine = describe("cpu")
     machine["commit"] = ", ".join(sorted({run["commit"] for runs in results.values() for run in runs}))
     write_results("choices", {"machine": machine, "steps": STEPS, "results": results})
-    put_into(ROOT / "docs" / "model.md", BEGIN, END, markdown())
+    put_into(ROOT / "docs" / "explanation" / "model.md", BEGIN, END, markdown())
 
 
 def markdown() -> str:
-    """The table of docs/model.md."""
+    """The table of docs/explanation/model.md."""
     content = read_results("choices")
     return markdown_table(_lines(content["results"]), content["machine"])
 

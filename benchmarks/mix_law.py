@@ -1,4 +1,6 @@
-"""python -m benchmarks.mix_law <folder of RegMix's tables>: how well laws fitted to some runs predict others; docs/mix_laws.md.
+"""python -m benchmarks.mix_law <folder of RegMix's tables>: how well laws fitted to some runs predict others.
+
+Writes the table of docs/explanation/mix_laws.md.
 
 Fitted to 64 of RegMix's runs, drawn three times, and to all 512, and asked for its 256 unseen ones. A fit
 chooses by its own runs alone.
@@ -88,12 +90,12 @@ def measure(folder: str) -> Lines:
 
 
 def main() -> None:
-    """Print the table, and put it into docs/mix_laws.md."""
+    """Print the table, and put it into docs/explanation/mix_laws.md."""
     if len(sys.argv) != 2:
         sys.exit("python -m benchmarks.mix_law <folder with RegMix's train_… and test_… tables>")
     lines = measure(sys.argv[1])
     print_table(lines)
-    put_into(Path(ROOT / "docs" / "mix_laws.md"), BEGIN, END, markdown_table(lines, describe("cpu")))
+    put_into(Path(ROOT / "docs" / "explanation" / "mix_laws.md"), BEGIN, END, markdown_table(lines, describe("cpu")))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """python -m benchmarks.null_gpu: what a training asks of a GPU, counted without one; see `cuda_calls`.
 
 Launches of a step, of the loss head, of Muon and of a generated token; waiting and copies of the real Trainer; graph breaks; and
-memory beside plan.py's estimate. Prints tables, writes benchmarks/results/null_gpu.json and the table of docs/hardware.md, and
-exits with 1 if a figure is above its limit. A limit that is a share is one of what commit 19adf72 needed, which was written
-without a GPU in mind.
+memory beside plan.py's estimate. Prints tables, writes benchmarks/results/null_gpu.json and the table of
+docs/howto/hardware.md, and exits with 1 if a figure is above its limit. A limit that is a share is one of what commit
+19adf72 needed, which was written without a GPU in mind.
 """
 
 import gc
@@ -233,7 +233,7 @@ def lines(rows: list[Row]) -> Lines:
 
 
 def markdown() -> str:
-    """The table of docs/hardware.md: what is launched, waited for and copied."""
+    """The table of docs/howto/hardware.md: what is launched, waited for and copied."""
     results = read_results("null_gpu")
     told = [row for row in results["rows"] if "bytes" not in row and not row["what"].startswith("graph")]
     return markdown_table([line[:3] for line in lines(told)], results["machine"])
@@ -263,7 +263,7 @@ def main() -> None:
         rows += new
     machine = describe("cuda") | {"device": "a null GPU, which calls itself H200"}
     write_results("null_gpu", {"machine": machine, "rows": rows})
-    put_into(ROOT / "docs" / "hardware.md", BEGIN, END, markdown())
+    put_into(ROOT / "docs" / "howto" / "hardware.md", BEGIN, END, markdown())
     if failed := [row["what"] for row in rows if too_high(row)]:
         sys.exit(f"error: above their limits: {'; '.join(failed)}.")
 

@@ -2,7 +2,7 @@
 
 Trains the quickstart's diet for fewer steps with one thing changed at a time and all together, at every learning rate with every
 seed: as many trials for each line. What is finished is left alone, so it can be stopped and started again; `python -m
-benchmarks.recipes 1/2` does every second run, and without such a part the table of docs/recipes.md is written.
+benchmarks.recipes 1/2` does every second run, and without such a part the table of docs/recipes/optimizers.md is written.
 """
 
 import json
@@ -53,11 +53,11 @@ def main() -> None:
             print(f"seed {seed}, {recipe}, lr {rate}: {results[recipe][rate][-1]:.4f}", flush=True)
     if parts == "1":
         write_results("recipes", {"machine": describe("cpu"), "steps": STEPS, "results": results})
-        put_into(ROOT / "docs" / "recipes.md", BEGIN, END, markdown())
+        put_into(ROOT / "docs" / "recipes" / "optimizers.md", BEGIN, END, markdown())
 
 
 def markdown() -> str:
-    """The table of docs/recipes.md."""
+    """The table of docs/recipes/optimizers.md."""
     content = read_results("recipes")
     return markdown_table(_lines(content["results"]), content["machine"])
 

@@ -1,4 +1,4 @@
-"""python -m benchmarks.report: the results as the tables of the README."""
+"""python -m benchmarks.report: the results as the tables of docs/speed.md."""
 
 from typing import Any
 
@@ -150,7 +150,7 @@ def _callback_overhead(rows: list[dict[str, Any]]) -> Lines:
 
 
 def markdown() -> str:
-    """All results, for the README."""
+    """All results, for docs/speed.md."""
     on_cpu = read_results("cpu")
     parts = [markdown_table(lines(name, result["rows"]), result["machine"]) for name, result in on_cpu.items()]
     on_gpus = [read_rows(path) for path in sorted(RESULTS.glob("gpu_day_*.jsonl"))]
@@ -159,8 +159,8 @@ def markdown() -> str:
 
 
 def main() -> None:
-    """Replace what stands between the two marks in the README."""
-    put_into(ROOT / "README.md", BEGIN, END, markdown())
+    """Replace what stands between the two marks in docs/speed.md."""
+    put_into(ROOT / "docs" / "speed.md", BEGIN, END, markdown())
 
 
 if __name__ == "__main__":

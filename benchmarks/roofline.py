@@ -3,7 +3,7 @@
 This is an estimate from counts, not a measurement. Matrix products run at a share of the data sheet's peak, everything else at a
 share of its memory bandwidth, nothing overlaps, and the host costs nothing; the shares are assumptions. What the fused kernels of
 compiled blocks read and write is counted by torch's inductor on a null GPU (see `cuda_calls`), the rest by hand below. Prints the
-table of docs/hardware.md and puts it there.
+table of docs/howto/hardware.md and puts it there.
 """
 
 import logging
@@ -111,12 +111,12 @@ def lines(counts: Counts) -> Lines:
 
 
 def main() -> None:
-    """Print the table and put it into docs/hardware.md."""
+    """Print the table and put it into docs/howto/hardware.md."""
     require_null_gpu()
     torch.backends.cuda.enable_cudnn_sdp(False)  # a null GPU has no cuDNN
     table = lines(count())
     print_table(table)
-    put_into(ROOT / "docs" / "hardware.md", BEGIN, END, markdown_table(table, None))
+    put_into(ROOT / "docs" / "howto" / "hardware.md", BEGIN, END, markdown_table(table, None))
 
 
 if __name__ == "__main__":

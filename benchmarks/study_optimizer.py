@@ -1,4 +1,6 @@
-"""python -m benchmarks.study_optimizer: how many tokens the modern recipe takes to AdamW's final loss; for docs/study.md.
+"""python -m benchmarks.study_optimizer: how many tokens the modern recipe takes to AdamW's final loss.
+
+Writes the tables of docs/explanation/study.md.
 
 Both recipes get as many trials of their learning rate, of one seed. At its best rate each is trained with three seeds, and the
 modern one for shorter runs too, each with its whole schedule. What is finished is left alone, so it can be stopped and
@@ -20,7 +22,7 @@ from benchmarks.tables import ROOT, Lines, markdown_table, print_table, put_into
 from gpt_lightning import load_model
 from gpt_lightning.optim import parameter_groups
 
-RUNS, PAGE = ROOT / "runs" / "study_optimizer", ROOT / "docs" / "study.md"
+RUNS, PAGE = ROOT / "runs" / "study_optimizer", ROOT / "docs" / "explanation" / "study.md"
 BEGIN, END = "<!-- made by python -m benchmarks.study_optimizer -->\n", "<!-- end of study_optimizer -->\n"
 RECIPES = {"quickstart": "AdamW, cosine, micro", "modern_micro": "experiment=modern_micro"}
 RATES, SEEDS, STEPS, SHORTER = ("2e-3", "4e-3", "8e-3", "16e-3"), (1, 2, 3), 300, (100, 125, 150, 200)

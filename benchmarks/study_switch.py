@@ -1,4 +1,6 @@
-"""python -m benchmarks.study_switch: what a switch of the mix costs and what mends it; tables and picture of docs/study.md.
+"""python -m benchmarks.study_switch: what a switch of the mix costs and what mends it.
+
+Writes tables and picture of docs/explanation/study.md.
 
 Reads the runs of `python train.py -m experiment=study_switch`. A difference in brackets is to the abrupt switch, seed by seed;
 ≠ says that it is more than the noise between seeds makes, all pairs of curricula together
@@ -20,7 +22,7 @@ from benchmarks.machine import trained_on
 from benchmarks.tables import ROOT, Lines, markdown_table, print_table, put_into
 from gpt_lightning.jsonl import read_rows
 
-RUNS, PAGE = ROOT / "runs" / "study_switch", ROOT / "docs" / "study.md"
+RUNS, PAGE = ROOT / "runs" / "study_switch", ROOT / "docs" / "explanation" / "study.md"
 BEGIN, END = "<!-- made by python -m benchmarks.study_switch -->\n", "<!-- end of study_switch -->\n"
 SWITCHES = {"static": 600, "abrupt": 600, "ramp": 500, "abrupt_replay": 500, "ramp_replay": 400}
 """After which step each curriculum leaves the base; of the static one, which does not, as of the abrupt one."""
@@ -159,7 +161,7 @@ def main() -> None:
     put_into(
         PAGE, BEGIN, END, f"{markdown_table(losses, None)}\n{markdown_table(rest, trained_on([*RUNS.glob('*seed=*')]))}"
     )
-    draw(runs, PAGE.with_name("study_switch.png"))
+    draw(runs, PAGE.parent.with_name("images") / "study_switch.png")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 Trains small models on the quickstart's diet, at every learning rate with every seed. What is finished is left alone, so it can be
 stopped and started again; `python -m benchmarks.width 1/2` does every second run, for two processes side by side, and without
-such a part the table and the picture of docs/recipes.md are written.
+such a part the table and the picture of docs/recipes/optimizers.md are written.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ SEEDS = {"adamw": (1, 2)}  # and "muon", for whoever has the time
 STEPS = 200
 SMALL = ["model.n_layers=2", "model.max_seq_len=64", "global_batch=8", "micro_batch=8", "trainer.accelerator=cpu"]
 BEGIN, END = "<!-- made by python -m benchmarks.width -->\n", "<!-- end of width -->\n"
-PICTURE = ROOT / "docs" / "width.png"
+PICTURE = ROOT / "docs" / "images" / "width.png"
 
 
 def loss_of(name: str, *settings: str, width: int, rate: float, seed: int) -> float:
@@ -62,7 +62,7 @@ def main() -> None:
             of_widths.setdefault(str(width), {}).setdefault(f"{rate:g}", []).append(loss)
     if parts == "1":
         write_results("width", {"machine": describe("cpu"), "steps": STEPS, "results": results})
-        put_into(ROOT / "docs" / "recipes.md", BEGIN, END, markdown())
+        put_into(ROOT / "docs" / "recipes" / "optimizers.md", BEGIN, END, markdown())
         draw(results)
 
 
@@ -78,7 +78,7 @@ def _title(optimizer: str, base_width: int | None) -> str:
 
 
 def markdown() -> str:
-    """The table of docs/recipes.md."""
+    """The table of docs/recipes/optimizers.md."""
     content = read_results("width")
     return markdown_table(_lines(content["results"]), content["machine"])
 

@@ -1,4 +1,4 @@
-"""The benchmarks measure what they say, and the README says what they measured."""
+"""The benchmarks measure what they say, and the docs say what they measured."""
 
 from pathlib import Path
 
@@ -12,24 +12,24 @@ from gpt_lightning.model.model_size import build_meta_model, flops_per_token
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def test_the_readme_shows_the_results() -> None:
-    assert report.markdown() in (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_docs_show_the_results() -> None:
+    assert report.markdown() in (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
 
 
 def test_the_docs_show_what_was_counted_without_a_gpu() -> None:
-    assert null_gpu.markdown() in (ROOT / "docs" / "hardware.md").read_text(encoding="utf-8")
+    assert null_gpu.markdown() in (ROOT / "docs" / "howto" / "hardware.md").read_text(encoding="utf-8")
 
 
 def test_the_docs_show_what_choices_are_worth() -> None:
-    assert architecture_ablation.markdown() in (ROOT / "docs" / "model.md").read_text(encoding="utf-8")
+    assert architecture_ablation.markdown() in (ROOT / "docs" / "explanation" / "model.md").read_text(encoding="utf-8")
 
 
 def test_the_docs_show_where_the_best_rates_lie() -> None:
-    assert width.markdown() in (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    assert width.markdown() in (ROOT / "docs" / "recipes" / "optimizers.md").read_text(encoding="utf-8")
 
 
 def test_the_docs_show_what_optimizer_and_schedule_are_worth() -> None:
-    assert recipes.markdown() in (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    assert recipes.markdown() in (ROOT / "docs" / "recipes" / "optimizers.md").read_text(encoding="utf-8")
 
 
 def test_flops_of_a_token_count_every_matrix() -> None:

@@ -149,7 +149,7 @@ def test_a_run_goes_on_on_other_hardware(tiny_overrides: list[str], tmp_path: Pa
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_the_page_of_a_recipe_says_what_it_takes(recipe: str) -> None:
     """The last column of its table, in GB, is plan.py's estimate."""
-    page = (ROOT / "docs" / f"recipe_{recipe}.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "recipes" / f"{recipe}.md").read_text(encoding="utf-8")
     rows = [line.strip("| ").split("|") for line in page.splitlines() if line.startswith("| `") and "GB" in line]
     assert len(rows) == len(PRESETS)
     for first, micro_batch, *_, memory in rows:

@@ -21,6 +21,13 @@ def test_quickstart_installs_what_a_user_needs_and_the_checks_add_the_tools(tmp_
         assert commands(target, tmp_path).count("'.[dev]'") == 1
 
 
+def test_docs_installs_what_builds_them_and_no_other_tools(tmp_path: Path) -> None:
+    run = commands("docs", tmp_path)
+    assert run.count("'.[docs]'") == 1
+    assert "[dev]" not in run
+    assert run.rstrip().endswith("python -m documentation")
+
+
 def test_installing_shows_its_progress(tmp_path: Path) -> None:
     installs = re.findall("pip install.*", commands("check", tmp_path))
     assert len(installs) == 3

@@ -1,13 +1,21 @@
-"""The README tells the truth: its commands compose, its tree exists, its words are the code's."""
+"""README and docs tell the truth: commands compose, links lead somewhere, the tree exists, the words are the code's."""
 
 import importlib.util
 import re
 import shlex
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
+from documentation.settings_pages import COMMANDS as SETTINGS_OF_COMMANDS
+from documentation.settings_pages import GROUPS, command_page, group_page
 from gpt_lightning.model import GPT, GPTConfig
+from running.config.command_help import list_settings, written_settings
 from running.config.command_line import check_command_line
 from running.config.command_line_quoting import quote_text_settings
 from running.config.compose import compose_config
@@ -15,20 +23,16 @@ from running.config.run_config import RunConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-GUIDES = "".join(
-    (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
-    for name in (
-        *("corpora", "curriculum", "distributed", "evaluation", "hardware", "mix_laws", "recipes", "study", "sweeps"),
-        *("recipe_gpt2_5", "recipe_mixed_curriculum", "recipe_rangeflow"),
-    )
-)
+GENERATED = ROOT / "docs" / "reference" / "settings"
+PAGES = [path for path in sorted((ROOT / "docs").rglob("*.md")) if GENERATED not in path.parents]
+GUIDES = "\n".join(path.read_text(encoding="utf-8") for path in PAGES)
 BLOCKS = re.findall(r"```\w*\n(.*?)```", README, flags=re.DOTALL)
 COMMANDS = sorted(
     {
         line.split("#")[0].strip()
         for text in [
             *BLOCKS,
-            *re.findall(r"```\w*\n(.*?)```", GUIDES.replace("\\\n", ""), flags=re.DOTALL),
+            *re.findall(r"```\w*\n(.*?)```", re.sub(r" *\\\n *", " ", GUIDES), flags=re.DOTALL),
             *re.findall(r"`(python .*?)`", README + GUIDES),
         ]
         for line in text.splitlines()
@@ -46,10 +50,11 @@ def test_a_command_composes(command: str) -> None:
     assert (ROOT / script).is_file()
     if "--config-dir" in arguments:  # a folder that another command writes: tests/test_mix_law.py trains with one
         return
+    arguments = [a for a in arguments if a not in ("--help", "--cfg", "job")]
     settings = quote_text_settings(arguments)
     check_command_line(Path(script).stem, settings)
     if script in ("train.py", "plan.py"):
-        first = settings[0] == "-m"
+        first = settings[:1] == ["-m"]
         one_job = [re.sub(r"=tag\(.*", "=1", o).split(",")[0] for o in settings[1:]] if first else settings
         config = compose_config(Path(script).stem, one_job)
         assert RunConfig.of(config).accumulation_steps > 0
@@ -70,9 +75,67 @@ def test_a_make_target_exists(command: str) -> None:
     assert re.search(rf"^{command.split()[1]}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
 
 
-def test_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\((?!https?:)(.+?)\)", README):
-        assert (ROOT / target).exists(), target
+def anchors(page: Path) -> set[str]:
+    """Of the headings of a page, as the site and code hosts spell them."""
+    headings = re.findall(
+        r"^#+ (.+)$", re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL), re.M
+    )
+    return {re.sub(r"[\s]+", "-", re.sub(r"[^\w\s-]", "", heading.lower()).strip()) for heading in headings}
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\((?!https?:)(.+?)\)", text):
+        path, _, anchor = target.partition("#")
+        there = page.parent / path if path else page
+        assert there.exists(), target
+        assert not anchor or anchor in anchors(there), target
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 200
+    assert len(README.split()) <= 1500
+    assert "not measured" not in re.sub(r"## What is not measured.*?\n## ", "", README, flags=re.DOTALL)
+    tables = re.findall(r"^\| ---", README, flags=re.MULTILINE)
+    assert len(tables) + README.count("![") <= 5
+
+
+def _pages_of(nav: list[dict[str, Any]]) -> list[str]:
+    entries = [entry for part in nav for entry in part.values()]
+    return [page for entry in entries for page in (_pages_of(entry) if isinstance(entry, list) else [entry])]
+
+
+def test_the_site_has_every_page_and_every_group_of_settings() -> None:
+    site = tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))["project"]
+    listed = _pages_of(site["nav"])
+    written = {str(page.relative_to(ROOT / "docs")) for page in PAGES}
+    generated = {f"reference/settings/{name}.md" for name in (*SETTINGS_OF_COMMANDS, *GROUPS)}
+    assert len(listed) == len(set(listed))
+    assert set(listed) == written - {"distributed.md"} | generated  # whose address a message of train.py gives
+
+
+def test_the_reference_has_every_setting() -> None:
+    for command in SETTINGS_OF_COMMANDS:
+        assert all(f"| `{setting.key}` |" in command_page(command) for setting in list_settings(command))
+    for group in GROUPS:
+        page = group_page(group)
+        for path in (ROOT / "conf" / group).rglob("*.yaml"):
+            choice = path.relative_to(ROOT / "conf" / group).with_suffix("").as_posix()
+            assert f"# {choice}\n" in page
+            keys = [setting.key for setting in written_settings(f"{group}/{choice}")]
+            assert all(re.search(rf"`[\w.@]*{re.escape(key)}` \|", page) for key in keys)
+
+
+def test_the_experiment_of_the_docs_composes(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "howto" / "own_parts.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "small_web.yaml").write_text(text)
+    train = [sys.executable, "train.py", "--config-dir", str(tmp_path), "experiment=small_web", "--cfg", "job"]
+    done = subprocess.run(train, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert yaml.safe_load(done.stdout)["curriculum"]["mixes"] == {"base": {"fineweb_edu": 1.0}}
 
 
 def test_the_tree_exists() -> None:

@@ -1,4 +1,4 @@
-"""The rows of a day as the tables of the README."""
+"""The rows of a day as the tables of docs/speed.md."""
 
 from typing import Any
 

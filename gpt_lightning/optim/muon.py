@@ -37,7 +37,8 @@ class MuonAdamW(Optimizer):
         params: the groups.
         lr: of both, at its peak.
         momentum: of Muon, which is Nesterov's.
-        betas, eps: of AdamW.
+        betas: of AdamW.
+        eps: of AdamW.
         weight_decay: of both.
         fused: of AdamW; None: torch chooses.
     """

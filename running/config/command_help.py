@@ -49,15 +49,19 @@ def version() -> str:
 
 
 def list_settings(config: str) -> list[Setting]:
-    """Every setting that conf/<config>.yaml has, but what it says to Hydra."""
+    """Every setting of a command's conf/<config>.yaml with the default that it has once all groups are composed."""
+    composed = _composed(config)[0]
+    return [s._replace(default=_default(s, composed)) for s in written_settings(config)]
+
+
+def written_settings(config: str) -> list[Setting]:
+    """Every setting that conf/<config>.yaml has, as it is written there, except what it tells Hydra."""
     text = (CONF / f"{config}.yaml").read_text(encoding="utf-8")
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     assert isinstance(root, yaml.MappingNode)
-    written = [
+    return [
         s for key, node in root.value if key.value not in ("defaults", "hydra") for s in _leaves(text, key.value, node)
     ]
-    composed = _composed(config)[0]
-    return [s._replace(default=_default(s, composed)) for s in written]
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The table of docs/reliability.md: its rows, the tests that each of them stands for, and how many of those ran and held."""
+"""The table of docs/explanation/reliability.md: its rows, the tests that each stands for, and how many of those ran and held."""
 
 import subprocess
 import time
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs" / "reliability.md"
+PAGE = ROOT / "docs" / "explanation" / "reliability.md"
 BEGIN, END = "<!-- written by make soak -->", "<!-- end of what make soak writes -->"
 HEAD = "| fault | must hold | ran | held | when |\n| --- | --- | ---: | ---: | --- |\n"
 
@@ -196,7 +196,7 @@ def revision() -> str:
     git = ("git", "-C", str(ROOT))
     commit = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True, check=False)
     edited = subprocess.run(
-        [*git, "status", "--porcelain", "--", ".", ":!docs/reliability.md"],
+        [*git, "status", "--porcelain", "--", ".", ":!docs/explanation/reliability.md"],
         capture_output=True,
         text=True,
         check=False,

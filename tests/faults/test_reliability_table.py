@@ -1,4 +1,4 @@
-"""The table of docs/reliability.md says what ran, and nothing else."""
+"""The table of docs/explanation/reliability.md says what ran, and nothing else."""
 
 from tests.conftest import ROOT
 from tests.faults.reliability_table import BEGIN, END, HEAD, PAGE, ROWS, Tally, rewritten

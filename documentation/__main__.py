@@ -1,0 +1,55 @@
+"""python -m documentation: build the site into site/, which loads nothing from elsewhere. A warning is an error."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from documentation.settings_pages import write_pages
+
+ROOT = Path(__file__).resolve().parent.parent
+SITE = ROOT / "site"
+_SHIM = re.compile(r"https://[\w./-]*iframe-worker[\w./-]*")  # the theme takes it from a server
+_OURS = "javascripts/frame_worker.js"
+_LOADED = re.compile(
+    r"""<(?:script|img|iframe)[^>]*\ssrc=["']?(https?:[^"'> ]+)|<link[^>]*\shref=["']?(https?:[^"'> ]+)"""
+)
+
+
+def main() -> int:
+    """Write the generated pages, build, and keep the site on this machine; 0: without a warning."""
+    write_pages()
+    shutil.rmtree(SITE, ignore_errors=True)
+    build = [sys.executable, "-m", "zensical", "build", "--clean", "--strict"]
+    # without NO_COLOR its messages colour each character of a line by itself
+    environment = os.environ | {"NO_COLOR": "1"}
+    done = subprocess.run(
+        build, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    print(done.stdout, end="")
+    if done.returncode:
+        return done.returncode
+    complaints = [line for line in done.stdout.splitlines() if line.startswith("griffe:")]  # of docstrings
+    complaints += stay_offline(SITE)
+    for line in complaints:
+        print(f"error: {line}", file=sys.stderr)
+    if not complaints:
+        print("open site/index.html")
+    return 1 if complaints else 0
+
+
+def stay_offline(site: Path) -> list[str]:
+    """Put our script in the place of the theme's, and name what a page would still load from another server."""
+    found = []
+    for page in sorted(site.rglob("*.html")):
+        up = "../" * (len(page.relative_to(site).parts) - 1)
+        text = _SHIM.sub(f"{up}{_OURS}", page.read_text(encoding="utf-8"))
+        page.write_text(text, encoding="utf-8")
+        found += [f"{page.relative_to(site)} loads {a or b}" for a, b in _LOADED.findall(text)]
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
