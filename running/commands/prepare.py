@@ -29,10 +29,11 @@ from data_modules.source_inspection import (
 from data_modules.tokenizer_training import bytes_per_token, training_texts
 from gpt_lightning.console import Console, say
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer, train_bpe
+from running.config.command_configs import PrepareConfig
 from running.config.compose import path_of, read_choice
+from running.config.settings_parser import parse
 from running.config.source_settings import (
     build_preparation_settings,
-    build_sources,
     is_commit_hash,
     open_corpus,
     path_corpus,
@@ -46,7 +47,7 @@ _REPORT_MB = 5.0  # of each source's validation documents, for the report on a n
 class _Job(NamedTuple):
     """One source to be seen to."""
 
-    config: Mapping[str, Any]
+    config: PrepareConfig
     key: str  # of its config
     name: str
     source: Mapping[str, Any]  # its config
@@ -61,25 +62,22 @@ def prepare(config: Mapping[str, Any]) -> None:
     Raises:
         ValueError: a source or the tokenizer cannot be made; sources that were complete before stay as they are.
     """
+    settings = parse(PrepareConfig, config)
     try:
-        _do(config)
+        _do(settings)
     except KeyboardInterrupt:
         say("interrupted: the same command continues where this one stopped.", error=True)
         sys.exit(130)
 
 
-def _do(config: Mapping[str, Any]) -> None:
+def _do(config: PrepareConfig) -> None:
     modes = {"prepare": _prepare, "join": _join, "inspect": _inspect, "verify": _verify}
-    if config["mode"] not in modes:
-        raise ValueError(f"mode={config['mode']}: there is no such mode; there are {', '.join(modes)}.")
-    sources = build_sources(config)
-    config = {**config, "sources": sources}
     console = Console(soft_wrap=True)
     tokenizer = _tokenizer(config, console)
-    for key, source in sources.items():
-        name = config["name"] or key
-        folder = Path(config["data_dir"]) / tokenizer.name / name
-        modes[config["mode"]](_Job(config, key, name, source, tokenizer, folder, console))
+    for key, source in config.sources_with_path.items():
+        name = config.name or key
+        folder = config.data_dir / tokenizer.name / name
+        modes[config.mode](_Job(config, key, name, source, tokenizer, folder, console))
 
 
 def _prepare(job: _Job) -> None:
@@ -91,11 +89,11 @@ def _prepare(job: _Job) -> None:
         shutil.rmtree(folder.with_name(f".{name}.unfinished"), ignore_errors=True)
         job.console.print(f"{name}: already in {folder}, {source_summary(information)}")
         return
-    if config["format"] is not None:
+    if config.format is not None:
         _refuse_more_than_format(config)
         information = adopt_shards(
             path_of(job.source, "path"),
-            format=config["format"],
+            format=config.format,
             name=name,
             tokenizer=job.tokenizer,
             folder=folder,
@@ -107,13 +105,13 @@ def _prepare(job: _Job) -> None:
             job.console.print(f"{name}: {remark}")
         _say_little_validation(job, information)
         return
-    number, of = _part(config["part"])
+    number, of = _part(config.part)
     parts = _parts(job, of)
-    workers = config["workers"] or (
+    workers = config.workers or (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
     with show_progress(name, job.console) as progress:
-        if config["part"] is not None:
+        if config.part is not None:
             parts.prepare(number, workers=workers, progress=progress)
             job.console.print(f"{name}: part {number}/{of} is prepared; mode=join makes a source of all {of}")
             return
@@ -142,7 +140,7 @@ def _say_little_validation(job: _Job, information: Mapping[str, Any]) -> None:
         return
     share = max(1.5 * _FEW_TOKENS / (train["tokens"] + tokens), 2 * job.source["val_fraction"])
     setting = f"sources.{job.key}.val_fraction={min(0.5, math.ceil(100 * share) / 100):g}"
-    is_text = job.config["format"] is None and "text" in job.source.get("fields", {})  # tail cuts texts
+    is_text = job.config.format is None and "text" in job.source.get("fields", {})  # tail cuts texts
     either = f" or sources.{job.key}.split=tail, for a few long texts," if is_text else ""
     job.console.print(
         f"{job.name}: {tokens:,} tokens of {documents:,} document{'s' * (documents != 1)} are little to validate with: delete "
@@ -158,7 +156,7 @@ def _verify(job: _Job) -> None:
 
 def _inspect(job: _Job) -> None:
     """Counts, a histogram, and random sequences with what bears no loss between marks."""
-    max_seq_len, n_sequences = job.config["inspect"]["max_seq_len"], job.config["inspect"]["sequences"]
+    max_seq_len, n_sequences = job.config.inspect.max_seq_len, job.config.inspect.sequences
     source = SourceShards(job.folder)
     picture = job.folder / "document_lengths.png"
     draw_document_lengths(document_lengths(source.train), picture, name=job.name, max_seq_len=max_seq_len)
@@ -185,7 +183,7 @@ def _parts(job: _Job, of: int) -> PartSelection:
         licence=source["licence"],
         recipe=build_preparation_settings(job.config, source),
         of=of,
-        group_mb=job.config["group_mb"],
+        group_mb=job.config.group_mb,
     )
 
 
@@ -199,16 +197,16 @@ def _part(part: str | None) -> tuple[int, int]:
     return int(number), int(of)
 
 
-def _tokenizer(config: Mapping[str, Any], console: Console) -> Tokenizer:
+def _tokenizer(config: PrepareConfig, console: Console) -> Tokenizer:
     """The tokenizer of the config; one of ours is trained first if it is not there yet."""
-    name, vocab_size = config["tokenizer"]["name"], config["tokenizer"]["model_vocab_size"]
-    if "train_on" not in config["tokenizer"]:
+    name, vocab_size = config.tokenizer.name, config.tokenizer.model_vocab_size
+    if config.tokenizer.train_on is None:
         return load_tokenizer(name)
-    path = Path(config["data_dir"]) / name / "tokenizer.json"
+    path = config.data_dir / name / "tokenizer.json"
     if not path.is_file():
-        if config["mode"] != "prepare":
+        if config.mode != "prepare":
             raise ValueError(f"{path} is not there: mode=prepare trains the tokenizer first.")
-        console.print(f"{name}: training {vocab_size:,} ids on {', '.join(config['tokenizer']['train_on'])}")
+        console.print(f"{name}: training {vocab_size:,} ids on {', '.join(config.tokenizer.train_on)}")
         tokenizer: Tokenizer = train_bpe(_training_texts(config), vocab_size=vocab_size, path=path)
         console.print(f"{name}: trained, {path}")
         _report_fit(config, tokenizer, path.with_name("tokenizer_report.json"), console)
@@ -221,18 +219,18 @@ def _tokenizer(config: Mapping[str, Any], console: Console) -> Tokenizer:
     return tokenizer
 
 
-def _trained_on(config: Mapping[str, Any]) -> Iterator[tuple[str, Corpus, float]]:
+def _trained_on(config: PrepareConfig) -> Iterator[tuple[str, Corpus, float]]:
     """(name, corpus, val_fraction) of each source that the tokenizer is trained on."""
-    for name, source in training_sources(config, config["tokenizer"]["train_on"]).items():
+    for name, source in training_sources(config, config.tokenizer.train_on).items():
         yield name, open_corpus(config, name, source)[0], source["val_fraction"]
 
 
-def _training_texts(config: Mapping[str, Any]) -> Iterator[str]:
+def _training_texts(config: PrepareConfig) -> Iterator[str]:
     for _, corpus, val_fraction in _trained_on(config):
-        yield from training_texts(corpus, val_fraction=val_fraction, for_val=False, mb=config["tokenizer"]["train_mb"])
+        yield from training_texts(corpus, val_fraction=val_fraction, for_val=False, mb=config.tokenizer.train_mb)
 
 
-def _report_fit(config: Mapping[str, Any], tokenizer: Tokenizer, path: Path, console: Console) -> None:
+def _report_fit(config: PrepareConfig, tokenizer: Tokenizer, path: Path, console: Console) -> None:
     """Bytes per token of the new tokenizer and of GPT-2's on validation documents of each source: printed, and a file."""
     gpt2 = load_tokenizer("gpt2")
     report = {}
@@ -248,11 +246,11 @@ def _report_fit(config: Mapping[str, Any], tokenizer: Tokenizer, path: Path, con
     console.print(table)
 
 
-def _refuse_more_than_format(config: Mapping[str, Any]) -> None:
+def _refuse_more_than_format(config: PrepareConfig) -> None:
     for key in ("limit_tokens", "limit_files", "deduplicate", "part"):
-        if config[key] is not None:
+        if getattr(config, key) is not None:
             raise ValueError(
-                f"format={config['format']} reads shards as they are: {key}={config[key]} does not go with it."
+                f"format={config.format} reads shards as they are: {key}={getattr(config, key)} does not go with it."
             )
 
 
@@ -264,10 +262,10 @@ def _refuse_another(job: _Job, information: Mapping[str, Any]) -> None:
         )
     then: dict[str, Any] = {"format": None} | information.get("request", {}) | information["origin"]
     source = read_choice("source", job.source["fallback"]) if "instead_of" in then else job.source
-    now = asdict(build_preparation_settings(job.config, source)) | {"format": job.config["format"]}
+    now = asdict(build_preparation_settings(job.config, source)) | {"format": job.config.format}
     del now["on_bad_record"]  # it decides whether the source is made, not what it is
-    if is_commit_hash(job.config["revision"]):
-        now["revision"] = job.config["revision"]
+    if is_commit_hash(job.config.revision):
+        now["revision"] = job.config.revision
     if job.source["path"] is not None and "path" in then:
         path = str(job.source["path"])
         now["path"] = path if now["format"] is None else str(Path(path).resolve())

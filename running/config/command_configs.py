@@ -1,10 +1,14 @@
-"""Typed settings of the commands that do not train: conf/generate.yaml, evaluate.yaml, convert.yaml and report.yaml."""
+"""Typed settings of the commands that do not train: conf/prepare.yaml, generate.yaml, evaluate.yaml, convert.yaml and
+report.yaml.
+"""
 
+import re
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from running.config.settings_parser import Count
+from running.config.settings_parser import Count, PositiveNumber
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,3 +118,67 @@ class ReportConfig:
             raise ValueError(
                 "runs= compares runs, mix_law= fits a law to them and log_dir= reads logs: give one of them."
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectConfig:
+    """What mode=inspect shows."""
+
+    max_seq_len: Count
+    """Tokens of each sequence."""
+    sequences: Count
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedTokenizer:
+    """The tokenizer of conf/tokenizer; one with `train_on` is trained first."""
+
+    name: str
+    model_vocab_size: Any = None
+    train_on: Any = None
+    """Sources."""
+    train_mb: Any = None
+    """Megabytes of each; None: all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareConfig:
+    """Settings of prepare.py."""
+
+    tokenizer: PreparedTokenizer
+    sources: dict[str, Any] = field(default_factory=dict)
+    """conf/source by name, with what was set of each."""
+    data_dir: Path
+    mode: Literal["prepare", "join", "inspect", "verify"]
+    workers: Count | None
+    name: Any
+    path: Any
+    format: Any
+    revision: Any
+    limit_tokens: Any
+    limit_files: Count | None
+    on_bad_record: Any
+    deduplicate: Any
+    max_record_mb: PositiveNumber
+    """Megabytes; a longer record is a bad one."""
+    part: Any
+    group_mb: PositiveNumber
+    """Megabytes of input files that are read together."""
+    inspect: InspectConfig
+
+    def __post_init__(self) -> None:
+        if not self.sources:
+            raise ValueError("there is no source to prepare: name one with source=….")
+        for key in ("name", "path", "format", "revision"):
+            if getattr(self, key) is not None and len(self.sources) > 1:
+                raise ValueError(
+                    f"{key}={getattr(self, key)} is of one source: name it with source=…. (Of several, each has its own "
+                    "sources.<name>.path.)"
+                )
+        if self.name is not None and not re.fullmatch(r"[\w-][\w.-]*", str(self.name)):
+            raise ValueError(f"name is {str(self.name)!r}: a source is named by letters, digits and _ . - alone.")
+
+    @cached_property
+    def sources_with_path(self) -> dict[str, dict[str, Any]]:
+        """The config of each source, with the `path` that the command line gives a single one."""
+        return {key: {**source, "path": self.path or source.get("path")} for key, source in self.sources.items()}

@@ -1,6 +1,7 @@
 """Composed settings -> frozen dataclasses, whose annotations say what each setting may be."""
 
 import difflib
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
@@ -28,6 +29,7 @@ class Positive:
 
 Count = Annotated[int, AtLeast(1)]
 CountOrZero = Annotated[int, AtLeast(0)]
+PositiveNumber = Annotated[float, Positive()]
 
 
 def parse(kind: type[T], settings: Any, *, name: str = "") -> T:
@@ -91,7 +93,7 @@ def _test(wanted: Any) -> tuple[Any, str]:
     if get_origin(wanted) is Annotated:
         _, bound = get_args(wanted)
         if isinstance(bound, Positive):
-            return lambda value: _is_number(value) and value > 0, "a number above 0"
+            return lambda value: _is_number(value) and 0 < value < math.inf, "a number above 0"
         return lambda value: type(value) is int and value >= bound.lowest, f"a whole number, {bound.lowest} or more"
     if get_origin(wanted) is Literal:
         choices = get_args(wanted)

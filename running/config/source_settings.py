@@ -11,47 +11,16 @@ from data_modules.corpora import Corpus, DocumentCorpus, FileCorpus, HubUnreacha
 from data_modules.preparation import PreparationSettings
 from gpt_lightning.console import say
 from running.config import allowed_targets, compose
-
-_OF_ONE_SOURCE = ("name", "path", "format", "revision")
-_NUMBERS = ("workers", "limit_files", "max_record_mb", "group_mb", "inspect.max_seq_len", "inspect.sequences")
-_WHOLE = {"workers", "limit_files", "inspect.max_seq_len", "inspect.sequences"}
+from running.config.command_configs import PrepareConfig
 
 
-def build_sources(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The config of each source that the command line chooses, with what it says of a single one.
-
-    Raises:
-        ValueError: there is none, or a setting is out of its range.
-    """
-    sources = {key: dict(source) for key, source in config.get("sources", {}).items()}
-    if not sources:
-        raise ValueError("there is no source to prepare: name one with source=….")
-    for key in _OF_ONE_SOURCE:
-        if config[key] is not None and len(sources) > 1:
-            raise ValueError(
-                f"{key}={config[key]} is of one source: name it with source=…. (Of several, each has its own "
-                "sources.<name>.path.)"
-            )
-    if config["name"] is not None and not re.fullmatch(r"[\w-][\w.-]*", str(config["name"])):
-        raise ValueError(f"name is {str(config['name'])!r}: a source is named by letters, digits and _ . - alone.")
-    numbers = dict(compose.flatten(config))
-    for key in _NUMBERS:
-        value = numbers[key]
-        right = isinstance(value, int if key in _WHOLE else (int, float)) and not isinstance(value, bool)
-        if value is not None and not (right and 0 < value < math.inf):
-            raise ValueError(f"{key} is {value!r}: it must be a {'whole ' if key in _WHOLE else ''}number above 0.")
-    for source in sources.values():
-        source["path"] = config["path"] or source.get("path")
-    return sources
-
-
-def build_preparation_settings(config: Mapping[str, Any], source: Mapping[str, Any]) -> PreparationSettings:
+def build_preparation_settings(config: PrepareConfig, source: Mapping[str, Any]) -> PreparationSettings:
     """How a source's documents become shards.
 
     Raises:
         ValueError: a setting is out of its range.
     """
-    limit = source["limit_tokens"] if config["limit_tokens"] is None else config["limit_tokens"]
+    limit = source["limit_tokens"] if config.limit_tokens is None else config.limit_tokens
     if limit in (None, "all"):
         limit = None
     elif isinstance(limit, bool) or not isinstance(limit, (int, float)) or not 1 <= limit < math.inf:
@@ -60,13 +29,13 @@ def build_preparation_settings(config: Mapping[str, Any], source: Mapping[str, A
         val_fraction=source["val_fraction"],
         split=source["split"],
         limit_tokens=None if limit is None else int(limit),
-        on_bad_record=config["on_bad_record"],
-        deduplicate=config["deduplicate"],
+        on_bad_record=config.on_bad_record,
+        deduplicate=config.deduplicate,
     )
 
 
 def open_corpus(
-    config: Mapping[str, Any], name: str, source: Mapping[str, Any], *, begun_in: Path | None = None
+    config: PrepareConfig, name: str, source: Mapping[str, Any], *, begun_in: Path | None = None
 ) -> tuple[Corpus, Mapping[str, Any]]:
     """Where a source's documents come from, the Python installation, path= or the hub; and the config that holds for them.
 
@@ -88,7 +57,7 @@ def open_corpus(
     if source["hub"] is None:
         raise ValueError(f"source {name} needs path=…: a file, a folder or a pattern.")
     try:
-        urls, commit = hub_files(**source["hub"], revision=config["revision"] or _begun_revision(begun_in))
+        urls, commit = hub_files(**source["hub"], revision=config.revision or _begun_revision(begun_in))
     except HubUnreachableError as error:
         if "fallback" not in source:
             raise
@@ -102,7 +71,7 @@ def open_corpus(
 
 
 def path_corpus(
-    config: Mapping[str, Any], key: str, source: Mapping[str, Any], *, tell: Callable[[str], object] = str
+    config: PrepareConfig, key: str, source: Mapping[str, Any], *, tell: Callable[[str], object] = str
 ) -> Corpus:
     """The corpus of the files at a source's path; of a copy of a whole repository, of its configuration and split.
 
@@ -122,27 +91,28 @@ def is_commit_hash(revision: str | None) -> bool:
     return revision is not None and re.fullmatch("[0-9a-f]{40}", revision) is not None
 
 
-def training_sources(config: Mapping[str, Any], names: Iterable[str]) -> dict[str, Mapping[str, Any]]:
+def training_sources(config: PrepareConfig, names: Iterable[str]) -> dict[str, Mapping[str, Any]]:
     """The configs of the sources that a tokenizer is trained on: those of the command line, or those that ship.
 
     Raises:
         ValueError: one of them does not exist.
     """
     known = compose.group_choices("source")
-    if isinstance(names, str) or not set(names) <= {*known, *config["sources"]}:
+    if isinstance(names, str) or not set(names) <= {*known, *config.sources}:
         raise ValueError(
             f"tokenizer.train_on={names}: it must be a list of sources; conf/source has {', '.join(known)}."
         )
     return {
-        name: config["sources"].get(name) or {"path": None, **compose.read_choice("source", name)} for name in names
+        name: config.sources_with_path.get(name) or {"path": None, **compose.read_choice("source", name)}
+        for name in names
     }
 
 
 def _file_corpus(
-    config: Mapping[str, Any], key: str, source: Mapping[str, Any], urls: Mapping[str, str], origin: Mapping[str, Any]
+    config: PrepareConfig, key: str, source: Mapping[str, Any], urls: Mapping[str, str], origin: Mapping[str, Any]
 ) -> Corpus:
-    chosen = dict(list(urls.items())[: config["limit_files"]])
-    setting, limit = f"sources.{key}.fields", config["max_record_mb"]
+    chosen = dict(list(urls.items())[: config.limit_files])
+    setting, limit = f"sources.{key}.fields", config.max_record_mb
     return FileCorpus(chosen, fields=source["fields"], origin=origin, max_record_mb=limit, setting=setting)
 
 
