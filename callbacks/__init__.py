@@ -1,22 +1,29 @@
-"""The watchers of a run. None of them can change the training, but for LossFollowing, which moves weights where the curriculum
-asks for it, and three that end it: MedianPruning, EarlyStopping, and SuddenEnd, a kill. WeightAveraging and EMAWeightAveraging
-decide which weights are validated, and given to whoever loads a checkpoint.
+"""Training callbacks. They only observe, except these: `AdoUpdater` changes mix weights where the curriculum says so,
+`MedianPruning` and `EarlyStopping` end a run, `KillAtStep` kills it for verify.py, and `WeightAveraging` and
+`EMAWeightAveraging` decide which weights are validated and loaded from a checkpoint.
 
-    Throughput             speed/…, memory/…             MixLedger     mix/…: planned, realised, epochs, drift
-    ValidationPerplexity   val/…                         Samples       samples.jsonl
-    RunLog                 train/…, terminal, log file    Checkpoints   checkpoints/, and the cut of the logs at a resume
-    Stopping               signals and max_hours          Faults        faults.jsonl: steps left out, losses that are not finite
-    ZeroShot               zero_shot/…: tasks of questions
-    MedianPruning          pruned.json: of a sweep, runs that others are ahead of
-    SameBeginning          of several ranks              DataWait      the clock that Throughput reads: waiting for data
-    MetricsTable           metrics.csv                   PassedOn      Weights & Biases, MLflow
-    EarlyStopping          ends a run that does not improve             EndedEarly    ended_early.json
-    EndOfStep              the end of each row of metrics.jsonl
-    LossFollowing          weights.jsonl: updates of the weights, which it gives the data module
-    DietLog, SuddenEnd     of verify.py: every sequence in diet/, and a kill
+    Throughput             speed/…, memory/…
+    MixLedger              mix/…: planned and realised shares, epochs, drift
+    ValidationPerplexity   val/…
+    ZeroShotEvaluation     zero_shot/…
+    Samples                samples.jsonl
+    StepLog                train/…, a line for the console and the log file
+    WriteMetricsAtStepEnd  the end of each row of metrics.jsonl
+    CsvMetrics             metrics.csv
+    ExperimentTracker      Weights & Biases, MLflow
+    SkippedStepLog         faults.jsonl: skipped steps, losses that are not finite
+    Checkpoints            checkpoints/; cuts the logs back at a resume
+    GracefulStop           termination signals and max_hours
+    MedianPruning          pruned.json: a run of a sweep that is worse than the median of the others
+    EarlyStopping          ends a run whose validation stops improving
+    EndedEarly             ended_early.json
+    AdoUpdater             weights.jsonl: updates of the mix weights
+    StartAgreement         all ranks start from the same step
+    SampleOrderLog         diet/: every sequence, for verify.py
+    KillAtStep             SIGKILL, for verify.py
 
-Whatever happens at a step is on disk before the checkpoint of that step: metrics and samples are written at the end of the
-step, validation included, and the checkpoint is saved when the next step begins.
+Everything that happens at a step is on disk before the checkpoint of that step. Metrics and samples are written at the end of the
+step, validation included. The checkpoint is saved when the next step begins.
 """
 
 from callbacks.ado_updater import AdoUpdater

@@ -1,4 +1,4 @@
-"""The diet: from documents to batches.
+"""Data pipeline: documents to batches.
 
     corpora ──documents──> preparation ──shards──> MixedDataModule ──batches──> the model
                                                         │

@@ -1,4 +1,4 @@
-"""The learner: model, tokenizer, optimisation, generation, checkpoints, conversion. No Hydra anywhere below."""
+"""Model, tokenizer, optimizers, generation, evaluation, checkpoints and conversion. Nothing in this package imports Hydra."""
 
 from typing import TYPE_CHECKING, Any
 

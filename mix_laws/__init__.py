@@ -1,6 +1,6 @@
 """From runs of many mixes to the mix to train: a law for each validation loss, how far to trust it, and the best mix under it.
 
-runs of a sweep, or tables --read_mix_runs--> MixRuns --fit--> MixLaw --find_best--> Best --write_mix_law--> page, best_mix.yaml
+runs of a sweep, or tables --read_mix_runs--> MixRuns --fit_mix_law--> MixLaw --find_best_mix--> BestMix --> page, best_mix.yaml
 caps --design_mixes--> the mixes to run first
 """
 

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -203,3 +204,19 @@ def test_no_file_is_a_link() -> None:
     if listed.returncode:
         pytest.skip("this is no checkout")
     assert [line for line in listed.stdout.splitlines() if line.startswith("120000")] == []
+
+
+def test_prose_names_files_that_exist() -> None:
+    """A docstring, a comment or a page that names one of our files by a path or by a name in backticks."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    if not listed:
+        pytest.skip("this is no checkout")
+    names = {Path(path).name for path in listed}
+    ours = {Path(path).parts[0] for path in listed if "/" in path}
+    missing = []
+    for path in (Path(path) for path in listed if path.endswith((".py", ".md")) and path != "CHANGELOG.md"):
+        text = (ROOT / path).read_text(encoding="utf-8")
+        whole = {name for name in re.findall(r"(?<![\w./*])(?:\w+/)+\w+\.py\b", text) if name.split("/")[0] in ours}
+        missing += [f"{path}: {name}" for name in whole if name not in listed]
+        missing += [f"{path}: {name}" for name in re.findall(r"`(\w+\.py)`", text) if name not in names]
+    assert not missing

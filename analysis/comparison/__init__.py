@@ -1,7 +1,7 @@
-"""Many runs beside each other: which is best, and is the difference real?
+"""Compare many runs: which is best, and is the difference more than noise?
 
 run directories --read_runs--> Runs, broken ones too --Comparison--> which compare, how they rank
-                                                               --write_comparison--> one page of HTML
+                                                               --write_comparison_page--> one HTML page
 """
 
 from analysis.comparison.comparison import Comparison

@@ -1,8 +1,8 @@
 """Judging a model: what a figure was measured on, with how many examples, and how sure it is.
 
-    records ──records.py──> questions ──questions.py──┐
-    streams of tokens ──────windows.py────────────────┴─> requests ──scoring.py──> scores ──> figures with their intervals
-    prompts ──generation──> texts ──writing.py──────────────────────────────────────────────> figures with their intervals
+    records ──question_template──> questions ──multiple_choice──┐
+    streams of tokens ──sliding_window_perplexity───────────────┴─> requests ──log_likelihood──> scores ──> metrics, intervals
+    prompts ──generation──> texts ──generation_metrics────────────────────────────────────────────────────> metrics, intervals
 
 Everything is a pure function of the model and the requests: the size of a batch, the number of ranks and where an evaluation was
 interrupted change nothing but the rounding.

@@ -1,12 +1,12 @@
-"""Text from a model.
+"""Text generation.
 
 ::
 
-    prompts --Reader--> KV cache, logits of the first new token --Drawing--> an id for each text, fed back as the next token
+    prompts --CachedPrompts--> KV cache, logits of the next token --TokenSampler--> an id per text, fed back as the next token
 
 Each prompt is read once into the cache, then each new token costs one forward pass over one token. `EagerDecoding` makes these
 passes one by one. On CUDA, where a pass costs more to launch than to compute, `StaticDecoding` makes them of fixed shapes and
-repeats them as a CUDA graph. `generate` and `stream` choose by the model's device.
+repeats them as a CUDA graph. `generate` and `stream_text` choose by the model's device.
 """
 
 from gpt_lightning.generation.generate import generate, stream_text

@@ -1,4 +1,4 @@
-"""The model. `gpt.py` is the place to begin reading."""
+"""The GPT model. Start reading at `gpt.py`."""
 
 from gpt_lightning.model.config import GPTConfig
 from gpt_lightning.model.gpt import GPT

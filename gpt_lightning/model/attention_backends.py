@@ -2,7 +2,7 @@
 
 Queries are (batch, time, heads, d_head); keys and values (batch, keys, kv_heads, d_head), where each kv head serves
 heads / kv_heads consecutive query heads. `AttentionMask` says which keys a query sees. A backend first turns the mask into what
-its kernel wants (`plan`, once for all layers), then attends layer by layer. `attention_choice.py` says which backend runs where.
+its kernel wants (`plan`, once for all layers), then attends layer by layer. `attention_selection.py` chooses the backend.
 
 * `manual` writes everything out and is the oracle of the others.
 * `sdpa` is torch's scaled_dot_product_attention, which picks a kernel by rules of its own.

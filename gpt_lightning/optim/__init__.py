@@ -1,4 +1,4 @@
-"""What trains which parameters and at which rate, how the rate moves, which steps stand out.
+"""Optimizers, parameter groups, learning-rate schedules and the detection of loss spikes.
 
 The optimizers are torch's and bitsandbytes'; `MuonAdamW` is two of torch's as one. `OPTIMIZERS` says what each needs and can do.
 """

@@ -4,7 +4,7 @@
     messages --encode_chat-->  ids, loss mask      ChatML; only what the assistant says bears loss
     ids      --decode-->       text
 
-Two makes of tokenizer stand behind one interface: GPT-2's BPE (through tiktoken) and a byte-level BPE trained here.
+Two kinds of tokenizer have one interface: GPT-2's BPE (through tiktoken) and a byte-level BPE trained here.
 Nothing in this package uses torch or the network.
 """
 

@@ -87,7 +87,7 @@ class Run:
 
         Args:
             more: settings.
-            faults: functions of injected.py.
+            faults: functions of fault_injection.py.
             on_ranks: which of the ranks they act on; None: on all.
             environment: variables that are set.
             plain: start the program itself and not a fork of the nursery.

@@ -1,4 +1,4 @@
-"""Real training processes that can be watched, signalled and killed: by way of nursery.py, or the program itself."""
+"""Real training processes that can be watched, signalled and killed: by way of forked_training.py, or the program itself."""
 
 import json
 import os
@@ -20,13 +20,13 @@ from running.config.compose import compose_config
 from tests import fork_client
 from tests.conftest import ROOT
 
-Fault = tuple[str, dict[str, Any]]  # a function of injected.py, and its arguments
+Fault = tuple[str, dict[str, Any]]  # a function of fault_injection.py, and its arguments
 MARK = "GPT_LIGHTNING_TEST_MARK"  # environment variable
 PATIENCE = 120.0  # seconds for a victim to end; most take three where nothing else runs
 
 
 class Nursery:
-    """Starts victims as nursery.py describes them."""
+    """Starts victims as forked_training.py describes them."""
 
     def __init__(self) -> None:
         self._born: dict[int, subprocess.Popen[bytes]] = {}
