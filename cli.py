@@ -23,10 +23,13 @@ from running.config.command_line import check_command_line, extra_hydra_settings
 from running.config.command_line_quoting import quote_text_settings
 from running.config.compose import to_dict
 from running.config.init_from_architecture import init_from_settings
+from running.config.own_imports import check_imports, import_parts, typed_imports
 from running.interrupts import interrupt_message, interrupt_sentence
 from running.sweeps.multirun import end_with_sweep
 from running.sweeps.sweep_job import answer_in_process, open_multirun, run_job_process
 from running.training import bus_error, process_group
+
+_OF_A_RUN = tuple(f"running.commands.{name}:" for name in ("train", "plan", "verify"))
 
 
 def run_command_line(hydra_main: Callable[[], None], command: str, *, after_multirun: str | None = None) -> None:
@@ -46,6 +49,7 @@ def run_command_line(hydra_main: Callable[[], None], command: str, *, after_mult
                 say(command_help(command))
                 return
             config = check_command_line(command, arguments)
+            import_parts(typed_imports(flags_and_settings(arguments).overrides))
             arguments += init_from_settings(flags_and_settings(arguments).overrides)
             sys.argv[1:] = arguments
             sweep = None if config is None else held.enter_context(open_multirun(command, config))
@@ -85,7 +89,11 @@ def run_command(
     bus_error.install_bus_error_message(lambda: [])
     try:
         with allow_typed_targets(own):
-            _function(command)(to_dict(config))
+            settings = to_dict(config)
+            check_imports(settings)
+            if not command.startswith(_OF_A_RUN):
+                settings.pop("imports", None)  # of other commands no record is kept
+            _function(command)(settings)
             if prints_result and (lost := output_error()):
                 raise OSError(f"not all of the output was written: {lost.strerror}.")
     except KeyboardInterrupt:

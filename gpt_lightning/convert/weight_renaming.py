@@ -63,11 +63,10 @@ def to_our_names(config: GPTConfig, weights: Mapping[str, Tensor], table: Renami
     ours = {}
     for line in lines:
         parts = []
-        for key, n_rows in zip(line.theirs, _rows(line, shapes[line.ours], config), strict=True):
-            shape = (n_rows, *shapes[line.ours][1:])
+        for key, shape in zip(line.theirs, _shapes_of_parts(line, shapes[line.ours], config), strict=True):
             _check(weights, key, shape[::-1] if line.transposed else shape, where, same_dtype_as=wanted[0])
             parts.append(weights[key].T if line.transposed else weights[key])
-        ours[line.ours] = torch.cat(parts)
+        ours[line.ours] = parts[0].clone(memory_format=torch.contiguous_format) if len(parts) == 1 else torch.cat(parts)
     for copy, original in copies.items():
         if copy in weights:
             _check(weights, copy, shapes[EMBEDDING], where, same_dtype_as=original)
@@ -122,7 +121,8 @@ def to_their_names(model: GPT, table: RenamingTable) -> dict[str, Tensor]:
     theirs = {}
     for line in _lines(table, model.config):
         weight = weights[line.ours]
-        parts = weight.split(_rows(line, tuple(weight.shape), model.config))
+        shapes = _shapes_of_parts(line, tuple(weight.shape), model.config)
+        parts = weight.split([shape[0] for shape in shapes]) if len(shapes) > 1 else (weight,)
         for key, part in zip(line.theirs, parts, strict=True):
             theirs[key] = (part.T if line.transposed else part).cpu().clone(memory_format=torch.contiguous_format)
     return theirs
@@ -165,13 +165,13 @@ def _copies(table: RenamingTable) -> dict[str, str]:
     return {theirs[HEAD]: theirs[EMBEDDING]}
 
 
-def _rows(line: WeightMapping, shape: tuple[int, ...], config: GPTConfig) -> tuple[int, ...]:
-    """How many rows of our tensor each of theirs fills."""
+def _shapes_of_parts(line: WeightMapping, shape: tuple[int, ...], config: GPTConfig) -> list[tuple[int, ...]]:
+    """The shape of each of their tensors; together they are our tensor, row by row."""
     if len(line.theirs) == 1:
-        return shape[:1]
+        return [shape]
     d_kv = config.kv_heads * config.d_head
     fused = {"qkv": (config.d_model, d_kv, d_kv), "gate_up": (config.d_ff, config.d_ff)}
-    return fused[line.ours.split(".")[-2]]
+    return [(n_rows, *shape[1:]) for n_rows in fused[line.ours.split(".")[-2]]]
 
 
 def _refuse_other_keys(weights: Mapping[str, Tensor], wanted: list[str], known: set[str], where: Path) -> None:

@@ -111,4 +111,3 @@ BACKENDS = {
     "sdpa_efficient": Backend(_plan_sdpa, partial(_sdpa, kernel=SDPBackend.EFFICIENT_ATTENTION)),
     "flash": Backend(plan_flash, attend_flash),
 }
-ATTENTION_CHOICES = (*BACKENDS, "auto")

@@ -13,6 +13,7 @@ import torch
 from gpt_lightning.model.attention_mask import AttentionMask
 
 _AUTO_ON_CUDA = ("flash", "sdpa_flash", "sdpa_efficient")  # in this order, the first that can run
+_ON_CUDA = ("sdpa_flash", "sdpa_cudnn", "sdpa_efficient", "flash")  # the others run anywhere
 _HALF = (torch.float16, torch.bfloat16)
 _log = logging.getLogger(__name__)
 
@@ -26,12 +27,12 @@ def choose_backend(
     of it and in fp32.
 
     Args:
-        wanted: one of ATTENTION_CHOICES.
+        wanted: a key of BACKENDS, or auto.
         dtype: of queries, keys and values.
         view: what each query sees.
         dropout: of attention's weights.
     """
-    if wanted in ("manual", "sdpa"):
+    if wanted not in (*_ON_CUDA, "auto"):
         return wanted, "as configured"
     if wanted == "auto" and device.type != "cuda":
         return "sdpa", f"the device is {device.type}"
@@ -52,7 +53,7 @@ def backend_obstacle(
     name: str, device: torch.device, dtype: torch.dtype, d_head: int, view: AttentionMask, *, dropout: float = 0.0
 ) -> str | None:
     """Why a backend cannot compute such attention, as a clause; None: it can."""
-    if name in ("manual", "sdpa"):
+    if name not in _ON_CUDA:
         return None
     return _hardware_obstacle(name, device, dtype, d_head) or _view_obstacle(name, view, dropout)
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from gpt_lightning.model.attention_backends import ATTENTION_CHOICES
+from gpt_lightning.model.attention_backends import BACKENDS
 from gpt_lightning.model.feed_forward import FEED_FORWARDS
 from gpt_lightning.model.norms import NORMS
 from gpt_lightning.model.positions import POSITIONS
@@ -83,7 +83,7 @@ class GPTConfig:
             ("feed_forward", FEED_FORWARDS),
             ("position", POSITIONS),
             ("residual_init", RESIDUAL_INITS),
-            ("attention", ATTENTION_CHOICES),
+            ("attention", (*BACKENDS, "auto")),
         ):
             if getattr(self, choice) not in list(known):
                 raise ValueError(f"model.{choice} is {getattr(self, choice)!r}: it must be one of {', '.join(known)}.")

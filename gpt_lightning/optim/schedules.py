@@ -4,14 +4,13 @@ import math
 import re
 from collections.abc import Callable
 
-# how much of the way down is left at a place in the fall, from 1 at 0 to 0 at 1
-_FALLS: dict[str, Callable[[float], float]] = {
+FALLS: dict[str, Callable[[float], float]] = {
     "cosine": lambda progress: (1 + math.cos(math.pi * progress)) / 2,
     "linear": lambda progress: 1 - progress,
     "wsd": lambda progress: 1 - math.sqrt(progress),
     "constant": lambda progress: 1.0,
 }
-SHAPES = tuple(_FALLS)
+"""Shape -> progress from 0 to 1 -> the share of the way down that is left, from 1 to 0."""
 
 
 def learning_rate_schedule(
@@ -29,7 +28,7 @@ def learning_rate_schedule(
     * `constant`: not at all; `final_ratio` has no part in it.
 
     Args:
-        shape: one of SHAPES.
+        shape: a key of FALLS.
         warmup_steps: in steps.
         steps: of the run.
         final_ratio: what the fall ends at, as a share of the peak.
@@ -39,8 +38,8 @@ def learning_rate_schedule(
         ValueError: the shape is unknown, the warm-up is negative or not shorter than the run, a share is none, or the fall of
             `wsd` would begin before the warm-up ends.
     """
-    if shape not in SHAPES:
-        raise ValueError(f"schedule.shape is {shape!r}: it must be one of {', '.join(SHAPES)}.")
+    if shape not in FALLS:
+        raise ValueError(f"schedule.shape is {shape!r}: it must be one of {', '.join(FALLS)}.")
     if type(warmup_steps) is not int or not 0 <= warmup_steps < steps:
         percent = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", str(warmup_steps))
         example = f"{float(percent[1]) / 100:.6g}" if percent else "0.05"
@@ -64,7 +63,7 @@ def learning_rate_schedule(
         raise ValueError(
             f"schedule.decay_share is {decay_share}, and shape {shape} has no plateau: it is for wsd alone."
         )
-    fall = _FALLS[shape]
+    fall = FALLS[shape]
 
     def share(step: int) -> float:
         if step < warmup_steps:

@@ -8,6 +8,7 @@ never in a file, but for the axes of a sweep over other settings.
 
 import inspect
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -55,7 +56,9 @@ def resolve_optimizer(node: Mapping[str, Any]) -> partial[Any]:
     Raises:
         ValueError: it names something else, or its arguments are no plain values.
     """
-    return _named(node, "an optimizer", OPTIMIZERS, _is_optimizer)
+    target = str(node.get("_target_")) if isinstance(node, Mapping) else ""
+    packages = (*OPTIMIZERS, target.rpartition(".")[0]) if _is_registered(target) else OPTIMIZERS
+    return _named(node, "an optimizer", packages, _is_optimizer)
 
 
 @contextmanager
@@ -236,6 +239,15 @@ def _imported(module: str, name: str) -> Any:
         raise ValueError(
             f"{module}.{name} cannot be imported ({why}): install its package, or put its folder on PYTHONPATH."
         ) from error
+
+
+def _is_registered(target: str) -> bool:
+    """Whether the user's own module has registered an optimizer under this name."""
+    if target.rpartition(".")[0] not in sys.modules or target.startswith(OPTIMIZERS):
+        return False
+    from gpt_lightning.optim.optimizer_traits import OPTIMIZERS as REGISTERED  # as below
+
+    return target in REGISTERED
 
 
 def _is_optimizer(target: Any) -> bool:

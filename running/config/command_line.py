@@ -231,7 +231,7 @@ def _said(settings: Iterable[str]) -> dict[str, list[str]]:
 
 def _refuse_strangers(config: Mapping[str, Any], *, defaults: Mapping[str, Any]) -> None:
     """Refuse settings that nothing reads, also behind a `+`, and texts where a number belongs."""
-    for key in set(config) - set(defaults):
+    for key in set(config) - set(defaults) - {"imports"}:
         near = difflib.get_close_matches(key, list(defaults), n=1)
         raise ValueError(f"there is no setting {key}" + (f": did you mean {near[0]}?" if near else "."))
     numbers = {key: value for key, value in flatten(defaults) if isinstance(value, (int, float))}

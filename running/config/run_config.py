@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from data_modules.curriculum import Curriculum
 from running.config import compose
 from running.config.callback_configs import check_known_callbacks
+from running.config.own_imports import check_imports
 from running.config.path_settings import check_names
 from running.config.settings_parser import Count, CountOrZero, build_section, parse
 
@@ -124,6 +125,8 @@ class RunConfig:
     curriculum: Curriculum
     trainer: TrainerConfig
     logger: Any = None
+    imports: list[str] = field(default_factory=list)
+    """Modules of the user's own that register parts; see `own_imports`."""
     settings: Mapping[str, Any]
     """The same as composed, nested: what config.yaml records."""
 
@@ -135,6 +138,7 @@ class RunConfig:
             ValueError: a setting is unknown, missing or wrong, or two settings do not fit together.
         """
         check_names(settings)
+        check_imports(settings)
         settings = {key: value for key, value in settings.items() if key not in _OF_PLAN_AND_VERIFY}
         known = {
             key: value for key, value in settings.items() if key not in ("model", "sources", "hardware", "curriculum")

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from running.config.compose import flatten
+from running.config.own_imports import digests_of_imports
 from running.training.code_revision import digest_of_code, git
 from running.training.process_group import PATIENCE, RankLostError, detect_launcher
 
@@ -136,7 +137,11 @@ def _meet() -> RankAgreement:
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """What a rank was started with, but for places."""
     settings = {key: value for key, value in flatten(config) if key not in _PLACES}
-    return settings | {"the git revision": git("rev-parse", "HEAD") or None, "the code": digest_of_code()}
+    return (
+        settings
+        | {"the git revision": git("rev-parse", "HEAD") or None, "the code": digest_of_code()}
+        | {f"the code of {name}": digest for name, digest in digests_of_imports(config.get("imports") or []).items()}
+    )
 
 
 def _difference(ours: Mapping[str, Any], theirs: Mapping[str, Any], rank: int) -> str | None:

@@ -20,8 +20,8 @@ from running.config.compose import flatten, read_config
 from running.config.run_config import RunConfig
 
 # What a run is. Its past curriculum and its data belong to it too, see `build_sample_order` and `refuse_other_data`.
-_DEFINES = {"model", "tokenizer", "seed", "global_batch", "init_from", "branch", "base_width"}
-_OF_THE_TRUNK = {"model", "tokenizer", "optimizer", "base_width", "global_batch", "seed"}
+_DEFINES = {"imports", "model", "tokenizer", "seed", "global_batch", "init_from", "branch", "base_width"}
+_OF_THE_TRUNK = {"imports", "model", "tokenizer", "optimizer", "base_width", "global_batch", "seed"}
 _PLACES = {"runs_dir", "run_dir", "sweep_dir", "jobs_at_once"}
 _WHERE_IT_RUNS = ("data_dir", "data.", "trainer.", "hardware.", "micro_batch", "max_hours", "resume")
 _HOW_IT_IS_WATCHED = ("logger", "callbacks.", "log_every", "val_every")

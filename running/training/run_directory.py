@@ -17,7 +17,7 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from gpt_lightning.durable_files import sync_file, sync_folder
 from gpt_lightning.jsonl import last_row
 from gpt_lightning.model import GPT
 from gpt_lightning.model.model_size import flops_per_token
+from running.config.own_imports import digests_of_imports
 from running.config.run_config import RunConfig
 from running.training.code_revision import git
 from running.training.process_group import is_first_rank
@@ -105,7 +106,7 @@ class RunDirectory:
         }
         if (self.path / "environment.json").is_file():
             environment = json.loads((self.path / "environment.json").read_text())
-            now = _environment()
+            now = _environment(config.imports)
             then = {key: environment.get(key, now[key]) for key in now}  # an older version recorded less
             elsewhere = {key: pair for key, pair in changed_since(then, now).items() if key != "git.changed"}
             if is_first_rank():
@@ -125,7 +126,7 @@ class RunDirectory:
         tokenizer = next(iter(sources.values())).information["tokenizer"]["fingerprint"]  # of all sources the same
         sizes = {"parameters": model.n_parameters(), "flops_per_token": flops_per_token(model)}
         begun_with = {"command": _command(), "tokenizer": tokenizer, "initial_weights": initial_weights, "data": data}
-        environment = _environment() | begun_with | {"model": sizes}
+        environment = _environment(config.imports) | begun_with | {"model": sizes}
         if beginning.branching:
             environment["branched_from"] = _branched_from(beginning)
         self._write_config(config)
@@ -197,8 +198,9 @@ def _sha256(beginning: ResumePoint) -> str:
     return str(manifest["sha256"])
 
 
-def _environment() -> dict[str, Any]:
+def _environment(imports: Iterable[str]) -> dict[str, Any]:
     return {
+        "imports": digests_of_imports(imports),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
         "git": {"revision": git("rev-parse", "HEAD") or None, "changed": bool(git("status", "--porcelain"))},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores",

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt_lightning.optim import learning_rate_schedule
-from gpt_lightning.optim.schedules import SHAPES
+from gpt_lightning.optim.schedules import FALLS
 
 
 @st.composite
-def settings(draw: Any, shapes: tuple[str, ...] = SHAPES) -> dict[str, Any]:
+def settings(draw: Any, shapes: tuple[str, ...] = tuple(FALLS)) -> dict[str, Any]:
     """Of a schedule that can be."""
     shape = draw(st.sampled_from(shapes))
     steps = draw(st.integers(2, 3000))
