@@ -1,75 +1,94 @@
 """The picture of a run that is still to come."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.run_plots import COLOURS, label_steps, line_style
 
 
-def draw_plan(
-    path: Path,
-    *,
-    title: str,
-    steps: np.ndarray,
-    shares: Mapping[str, np.ndarray],
-    epochs: Mapping[str, np.ndarray],
-    max_epochs: Mapping[str, float],
-    learning_rates: np.ndarray,
-    from_step: int,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class PlannedCurves:
+    """What a run will do, at chosen steps."""
+
+    steps: np.ndarray
+    """(n,) int64, in order: the steps at which the curves are known."""
+    shares: Mapping[str, np.ndarray]
+    """Of each source (n,): its share, 0 to 1, of the sequences from this step to the next of `steps`."""
+    epochs: Mapping[str, np.ndarray]
+    """Of each source (n,): passes over it before this step."""
+    max_epochs: Mapping[str, float]
+    """The most passes over a source, for each source that has a limit."""
+    learning_rates: np.ndarray
+    """(n,) the learning rate of each step."""
+    from_step: int
+    """Steps before the run begins: it goes on, or branches off from another, there. 0: it begins anew."""
+
+
+def draw_plan(path: Path, curves: PlannedCurves, *, title: str) -> None:
     """The mix, the epochs of each source and the learning rate over the run, one above the other.
 
     Args:
         path: the picture.
+        curves: what it shows.
         title: its heading.
-        steps: (n,) where the curves are known.
-        shares: of each source, (n,), its share of the sequences up to the next of them.
-        epochs: of each source, (n,), passes before that step.
-        max_epochs: of each source that has a limit.
-        learning_rates: (n,).
-        from_step: where the run goes on, or branches off from another.
     """
     figure = Figure(figsize=(11, 9), layout="constrained")
     mix, passes, rate = figure.subplots(3, 1, sharex=True, height_ratios=(4, 4, 2))
-    names = list(shares)
-    colours = [COLOURS[k % len(COLOURS)] for k in range(len(names))]
-    mix.stackplot(
-        steps, np.array(list(shares.values())) * 100, colors=colours, labels=names, alpha=0.85, step="post", linewidth=0
-    )
-    mix.set(title="Mix", ylabel="% of the sequences", ylim=(0, 100))
-    handles, labels = mix.get_legend_handles_labels()  # areas are stacked from below: list them from above
-    mix.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-    for k, (name, values) in enumerate(epochs.items()):
-        passes.plot(steps, values, **line_style(k), linewidth=2, label=name)
-    highest = max(float(values[-1]) for values in epochs.values())
-    for most in sorted(
-        most for most in set(max_epochs.values()) if most <= 4 * highest
-    ):  # else it would only flatten the curves
-        limited = ", ".join(name for name in epochs if max_epochs.get(name) == most)
-        passes.axhline(most, color="0.4", linewidth=1)
-        passes.annotate(f"limit of {limited}", (0, most), xytext=(4, 3), textcoords="offset points", color="0.3")
-    passes.set(title="Passes over each source", ylabel="epochs")
-    passes.set_ylim(bottom=0)
-    passes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-    rate.plot(steps, learning_rates, color=COLOURS[0], linewidth=2)
-    rate.set(title="Learning rate", ylabel="learning rate", xlabel="step")
-    rate.set_ylim(bottom=0)
-    rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    _draw_mix(mix, curves)
+    _draw_epochs(passes, curves)
+    _draw_learning_rate(rate, curves)
     for axes in figure.axes:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color="0.92")
-        axes.set_axisbelow(True)
-        label_steps(axes)
-        axes.set_xlim(0, steps[-1])
-        if from_step:
-            axes.axvline(
-                from_step, color="black", linestyle=":", linewidth=1.5, label=f"begins after step {from_step:,}"
-            )
-    if from_step:
+        _finish(axes, curves)
+    if curves.from_step:
         rate.legend(handles=rate.lines[-1:], loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     figure.suptitle(title, x=0.01, ha="left")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
+
+
+def _draw_mix(axes: Axes, curves: PlannedCurves) -> None:
+    names = list(curves.shares)
+    colours = [COLOURS[k % len(COLOURS)] for k in range(len(names))]
+    percent = np.array(list(curves.shares.values())) * 100
+    axes.stackplot(curves.steps, percent, colors=colours, labels=names, alpha=0.85, step="post", linewidth=0)
+    axes.set(title="Mix", ylabel="% of the sequences", ylim=(0, 100))
+    handles, labels = axes.get_legend_handles_labels()  # areas are stacked from below: list them from above
+    axes.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+
+
+def _draw_epochs(axes: Axes, curves: PlannedCurves) -> None:
+    for k, (name, values) in enumerate(curves.epochs.items()):
+        axes.plot(curves.steps, values, **line_style(k), linewidth=2, label=name)
+    highest = max(float(values[-1]) for values in curves.epochs.values())
+    # a limit far above the curves would only flatten them
+    for most in sorted(most for most in set(curves.max_epochs.values()) if most <= 4 * highest):
+        limited = ", ".join(name for name in curves.epochs if curves.max_epochs.get(name) == most)
+        axes.axhline(most, color="0.4", linewidth=1)
+        axes.annotate(f"limit of {limited}", (0, most), xytext=(4, 3), textcoords="offset points", color="0.3")
+    axes.set(title="Passes over each source", ylabel="epochs")
+    axes.set_ylim(bottom=0)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+
+
+def _draw_learning_rate(axes: Axes, curves: PlannedCurves) -> None:
+    axes.plot(curves.steps, curves.learning_rates, color=COLOURS[0], linewidth=2)
+    axes.set(title="Learning rate", ylabel="learning rate", xlabel="step")
+    axes.set_ylim(bottom=0)
+    axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+
+
+def _finish(axes: Axes, curves: PlannedCurves) -> None:
+    """Frame, grid and steps, and where the run begins."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="0.92")
+    axes.set_axisbelow(True)
+    label_steps(axes)
+    axes.set_xlim(0, curves.steps[-1])
+    if curves.from_step:
+        label = f"begins after step {curves.from_step:,}"
+        axes.axvline(curves.from_step, color="black", linestyle=":", linewidth=1.5, label=label)

@@ -20,8 +20,9 @@ import numpy as np
 import torch
 
 from data_modules import Curriculum, SampleOrder, SourceShards
+from data_modules.batch_settings import BatchSettings
 from data_modules.mixed_data_module import MixedDataModule
-from data_modules.preparation import adopt_shards
+from data_modules.preparation import SourceIdentity, adopt_shards
 from gpt_lightning.tokenizer import load_tokenizer
 
 WEIGHTS = {"first": 0.7, "second": 0.3}  # of the sources
@@ -106,11 +107,8 @@ def _write_ours(folder: Path, sequences: np.ndarray) -> None:
     _write_flat(folder, sequences)
     adopt_shards(
         folder / "ids.bin",
+        SourceIdentity(name=folder.name, tokenizer=load_tokenizer("gpt2"), folder=folder, licence=""),
         format="nanogpt",
-        name=folder.name,
-        tokenizer=load_tokenizer("gpt2"),
-        folder=folder,
-        licence="",
         val_fraction=0.001,
     )
 
@@ -134,10 +132,7 @@ def _data_module(folders: list[Path], length: int, batch: int, steps: int, *, be
         sources=sources,
         order=order,
         tokenizer=load_tokenizer("gpt2"),
-        max_seq_len=max_seq_len,
-        micro_batch=batch,
-        val_sequences=None,
-        workers=0,
+        batches=BatchSettings(max_seq_len=max_seq_len, micro_batch=batch, val_sequences=None, workers=0),
     )
     module.trainer = SimpleNamespace(world_size=1, global_rank=0, global_step=begin)  # type: ignore[assignment]
     return module

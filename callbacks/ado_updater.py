@@ -90,7 +90,7 @@ class AdoUpdater(StepCallback):
     def _update(self, trainer: L.Trainer, step: int) -> None:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         order, rules = data.order, data.order.curriculum.curriculum
-        tokens_per_step = order.global_batch * data.max_seq_len
+        tokens_per_step = order.global_batch * data.batches.max_seq_len
         leave_out = rules.ado.warmup / 2 * order.steps * tokens_per_step
         fits = {
             source: fit_curve(self._curve(order.sources.index(source), tokens_per_step), leave_out=leave_out)

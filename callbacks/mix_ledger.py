@@ -72,7 +72,7 @@ class MixLedger(StepCallback):
         self._logged = total
         planned = {source: n / sum(sequences) for source, n in recent.items()}
         planned_bearing = {source: share * self._per_sequence[source] for source, share in planned.items()}
-        metrics: dict[str, float] = {"tokens": int(total[0].sum()) * data.max_seq_len}
+        metrics: dict[str, float] = {"tokens": int(total[0].sum()) * data.batches.max_seq_len}
         for k, (source, drawn) in enumerate(zip(order.sources, total[0].tolist(), strict=True)):
             metrics[f"mix/planned/{source}"] = planned[source]
             metrics[f"mix/realised/{source}"] = sequences[k] / sum(sequences)
@@ -80,7 +80,7 @@ class MixLedger(StepCallback):
             metrics[f"mix/realised_loss_bearing/{source}"] = bearing[k] / max(1, sum(bearing))
             metrics[f"mix/epochs/{source}"] = drawn / order.sequences[source]
             metrics[f"mix/drift/{source}"] = drawn - due[source]
-            metrics[f"mix/tokens/{source}"] = drawn * data.max_seq_len
+            metrics[f"mix/tokens/{source}"] = drawn * data.batches.max_seq_len
         log_metrics(trainer, metrics)
         self._refuse_another_order(trainer, total[0].tolist())
 

@@ -9,7 +9,7 @@ from callbacks.step_callback import StepCallback, log_metrics
 from callbacks.throughput import Throughput
 from data_modules.corpora import open_task_records
 from gpt_lightning.evaluation import QuestionTemplate, Score, batch_requests, score_requests
-from gpt_lightning.evaluation.scored_tasks import ScoredTask, question_task, read_questions
+from gpt_lightning.evaluation.scored_tasks import ScoredTask, TaskDescription, question_task, read_questions
 from gpt_lightning.loggers.console_logger import ConsoleLogger
 from gpt_lightning.sharding import unsharded_model
 
@@ -56,14 +56,12 @@ class ZeroShotEvaluation(StepCallback):
             return
         rows, origin = open_task_records(self._path, self._task["hub"])
         questions, left_out = read_questions(rows, QuestionTemplate.of(self._task), limit=self._n_questions)
+        protocol = self._task["protocol"]
         self._opened = question_task(
-            self._name,
+            TaskDescription(name=self._name, protocol=protocol, data=origin, left_out=left_out),
             questions,
             trainer.datamodule.tokenizer,  # type: ignore[attr-defined]
-            protocol=self._task["protocol"],
             max_seq_len=pl_module.model.config.max_seq_len,
-            data=origin,
-            left_out=left_out,
         )
 
     def on_step(self, trainer: L.Trainer, module: Any) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from data_modules.batch import Batch, to_tensors
+from data_modules.batch_settings import BatchSettings
 from data_modules.memory_mapped_shards import SourceShards, TokenStream
 from data_modules.prefetching import BatchPrefetcher
 from data_modules.sample_order import SampleOrder
@@ -28,14 +29,10 @@ class MixedDataModule(L.LightningDataModule):
         sources: the prepared sources of the curriculum, by name.
         order: which sequence is trained on when.
         tokenizer: the one the sources were prepared with; for those who read batches.
-        max_seq_len: tokens in a sequence.
-        micro_batch: sequences in one forward pass on one rank.
-        val_sequences: at most this many validation sequences of each source, evenly spaced over its split; None: all.
-        workers: processes that read ahead; 0 reads in the training process. The batches are the same.
-        eot_id: the id that stands before a document, where batches say where their documents begin; None: they do not.
+        batches: how the sequences become batches.
 
     Raises:
-        ValueError: a number is out of range, or a source has nothing to validate with.
+        ValueError: a source has nothing to validate with.
     """
 
     def __init__(
@@ -44,32 +41,18 @@ class MixedDataModule(L.LightningDataModule):
         sources: Mapping[str, SourceShards],
         order: SampleOrder,
         tokenizer: Tokenizer,
-        max_seq_len: int,
-        micro_batch: int,
-        val_sequences: int | None,
-        workers: int,
-        eot_id: int | None = None,
+        batches: BatchSettings,
     ) -> None:
         super().__init__()
-        self.eot_id = eot_id
         self._copies: torch.cuda.Stream | None = None
         self.sources = {name: sources[name] for name in order.sources}
         self.order = order
         self.tokenizer = tokenizer
-        self.max_seq_len = max_seq_len
-        self.micro_batch = micro_batch
-        self.val_sequences = val_sequences
-        self.workers = workers
+        self.batches = batches
         self.told_to_stop: Callable[[], bool] = lambda: False
         """Whether the run was told to stop: then it waits for a process that reads ahead no longer than it must."""
         self._training_batches: TrainingBatches | None = None
         self._read_ahead: BatchPrefetcher | None = None
-        if not isinstance(workers, int) or workers < 0:
-            raise ValueError(f"data.workers is {workers!r}: it must be a number of processes, 0 or more.")
-        if val_sequences is not None and (not isinstance(val_sequences, int) or val_sequences < 1):
-            raise ValueError(
-                f"data.val_sequences is {val_sequences!r}: it must be a number of sequences, 1 or more, or null."
-            )
         for name, source in self.sources.items():
             windows = self.chosen_val_windows(source.val)
             if not any(source.val.read_mask(start, stop).any() for start, stop in windows.tolist()):
@@ -78,7 +61,8 @@ class MixedDataModule(L.LightningDataModule):
     @cached_property
     def train_borders(self) -> dict[str, np.ndarray]:
         """Where the training sequences of each source begin and end."""
-        return {name: source.train.sequences(self.max_seq_len, whole=True) for name, source in self.sources.items()}
+        length = self.batches.max_seq_len
+        return {name: source.train.sequences(length, whole=True) for name, source in self.sources.items()}
 
     def loss_bearing_per_sequence(self) -> dict[str, float]:
         """The mean number of loss-bearing targets in a training sequence of each source."""
@@ -88,10 +72,10 @@ class MixedDataModule(L.LightningDataModule):
         }
 
     def chosen_val_windows(self, stream: TokenStream) -> np.ndarray:
-        """Where the sequences begin and end that are scored: all, or `val_sequences` spread evenly; (sequences, 2) int64."""
-        borders = stream.sequences(self.max_seq_len, whole=False)
+        """(sequences, 2) int64: where the scored sequences begin and end; all, or `val_sequences` of them, evenly spread."""
+        borders = stream.sequences(self.batches.max_seq_len, whole=False)
         available = len(borders) - 1
-        wanted = min(available, self.val_sequences or available)
+        wanted = min(available, self.batches.val_sequences or available)
         chosen = np.linspace(0, available - 1, wanted).round().astype(np.int64)
         return np.stack([borders[chosen], borders[chosen + 1]], axis=1)
 
@@ -108,7 +92,7 @@ class MixedDataModule(L.LightningDataModule):
                 for order in self.order.history
             ],
             "global_batch": self.order.global_batch,
-            "max_seq_len": self.max_seq_len,
+            "max_seq_len": self.batches.max_seq_len,
             "seed": self.order.seed,
             "tokenizer": self.tokenizer.fingerprint,
             "sources": {name: source.fingerprint for name, source in self.sources.items()},
@@ -133,7 +117,7 @@ class MixedDataModule(L.LightningDataModule):
 
     def go_on_with(self, order: SampleOrder) -> None:
         """Train by an order that is this one up to the step just done; without workers, which would have read ahead of it."""
-        assert self.workers == 0, "workers read ahead"
+        assert self.batches.workers == 0, "workers read ahead"
         self.order = order
         if self._training_batches:
             self._training_batches.order = order
@@ -157,15 +141,15 @@ class MixedDataModule(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         assert self.trainer is not None
         cut = self._cut()
-        accumulation = self.order.global_batch // (self.micro_batch * cut.world_size)
-        assert accumulation * self.micro_batch * cut.world_size == self.order.global_batch
+        accumulation = self.order.global_batch // (cut.micro_batch * cut.world_size)
+        assert accumulation * cut.micro_batch * cut.world_size == self.order.global_batch
         streams = [source.train for source in self.sources.values()]
         borders = [self.train_borders[name] for name in self.sources]
         self._training_batches = TrainingBatches(self.order, streams, borders, cut)
-        if self.workers:
+        if self.batches.workers:
             self._read_ahead = BatchPrefetcher(
                 self._training_batches,
-                self.workers,
+                self.batches.workers,
                 told_to_stop=lambda: self.told_to_stop(),
                 check_files=self.refuse_changed_files,
             )
@@ -193,7 +177,11 @@ class MixedDataModule(L.LightningDataModule):
     def _cut(self) -> RankSlice:
         assert self.trainer is not None
         return RankSlice(
-            self.max_seq_len, self.micro_batch, self.trainer.global_rank, self.trainer.world_size, self.eot_id
+            self.batches.max_seq_len,
+            self.batches.micro_batch,
+            self.trainer.global_rank,
+            self.trainer.world_size,
+            self.batches.eot_id,
         )
 
 

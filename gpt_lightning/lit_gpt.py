@@ -1,7 +1,7 @@
 """The LightningModule: what a training step is. It reads and writes nothing."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from hashlib import blake2b
 from typing import Any, NamedTuple, Protocol
@@ -15,7 +15,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from gpt_lightning.async_device_scalars import AsyncDeviceScalars
 from gpt_lightning.loss_normalization import loss_normalization
 from gpt_lightning.model import GPT
-from gpt_lightning.optim import SpikeDetector, apply_multipliers, parameter_groups, place_step_counters
+from gpt_lightning.optim import SpikeDetector, apply_multipliers, place_step_counters
+from gpt_lightning.optimization_settings import OptimizationSettings
 from gpt_lightning.sharding import local_shards, shard, total_norm
 
 
@@ -74,12 +75,8 @@ class LitGPT(L.LightningModule):
 
     Args:
         model: trained in place.
-        make_optimizer: parameter groups -> the optimizer; its learning rate is the peak.
-        make_groups: the model -> its parameter groups.
-        schedule: step -> share of the peak learning rate.
-        gradient_clip: the largest global gradient norm.
+        optimization: how its weights are trained.
         seed: the run's.
-        skip_spikes: leave the weights as they are in steps whose loss or gradient norm stands out; see `SpikeDetector`.
         settings: the run's, as its checkpoints keep them.
 
     Raises:
@@ -89,27 +86,18 @@ class LitGPT(L.LightningModule):
     def __init__(
         self,
         model: GPT,
+        optimization: OptimizationSettings,
         *,
-        make_optimizer: Callable[[list[dict[str, Any]]], Optimizer],
-        make_groups: Callable[[GPT], list[dict[str, Any]]] = parameter_groups,
-        schedule: Callable[[int], float],
-        gradient_clip: float,
         seed: int,
-        skip_spikes: bool = False,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if not gradient_clip > 0:
-            raise ValueError(f"gradient_clip is {gradient_clip}: it must be above 0.")
         self.model = model
-        self._make_optimizer = make_optimizer
-        self._make_groups = make_groups
-        self._schedule = schedule
-        self._gradient_clip = gradient_clip
+        self._optimization = optimization
         self._seed = seed
         self._settings = settings or {}
         self._options: list[dict[str, Any]] = []  # of the optimizer's groups
-        self._spikes = SpikeDetector() if skip_spikes else None
+        self._spikes = SpikeDetector() if optimization.skip_spikes else None
         self.left_out: str | None = None
         """Why the step just done changed no weight; None: it did."""
         self.sequence_nats = torch.zeros(0)
@@ -131,16 +119,16 @@ class LitGPT(L.LightningModule):
             shard(self.model, self.device_mesh["data_parallel"], gathered_in=gathered_in)
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
-        optimizer = self._make_optimizer(self._make_groups(self.model))
+        optimizer = self._optimization.make_optimizer(self._optimization.make_groups(self.model))
         apply_multipliers(optimizer)
-        scheduler = LambdaLR(optimizer, self._schedule)
+        scheduler = LambdaLR(optimizer, self._optimization.schedule)
         self._options = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_train_start(self) -> None:
         """What the config says of the optimizer holds, though its state may come from a run that was told otherwise."""
         scheduler: Any = self.lr_schedulers()
-        share = self._schedule(scheduler.last_epoch)
+        share = self._optimization.schedule(scheduler.last_epoch)
         for group, options in zip(self.trainer.optimizers[0].param_groups, self._options, strict=True):
             group |= options
             group["lr"] = group["initial_lr"] * share
@@ -188,7 +176,7 @@ class LitGPT(L.LightningModule):
         if not self._reads_late():
             self.settle()
         if self.left_out is None:
-            scale = to_mean * (self._gradient_clip / (norm + 1e-6)).clamp(max=1)
+            scale = to_mean * (self._optimization.gradient_clip / (norm + 1e-6)).clamp(max=1)
             torch._foreach_mul_(local_shards(gradients), scale)
         else:
             for parameter in self.parameters():

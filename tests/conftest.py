@@ -22,7 +22,7 @@ from filelock import FileLock
 from data_modules import corpora
 from data_modules.corpora import DocumentCorpus
 from data_modules.corpora.corpus import Document, document_text
-from data_modules.preparation import PreparationSettings, prepare_source
+from data_modules.preparation import PreparationSettings, SourceIdentity, prepare_source
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer, train_bpe
 from running.config.compose import compose_config
 from tests import fork_client
@@ -147,7 +147,8 @@ def _prepare(
 ) -> None:
     corpus = DocumentCorpus(documents, origin={"corpus": name})
     folder = data_dir / "bpe_512" / name
-    prepare_source(corpus, name=name, tokenizer=tokenizer, folder=folder, licence="test", recipe=recipe)
+    source = SourceIdentity(name=name, tokenizer=tokenizer, folder=folder, licence="test")
+    prepare_source(corpus, source, recipe)
 
 
 def _beginnings(documents: Callable[[], Iterable[Document]]) -> Iterator[Document]:

@@ -5,6 +5,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,7 @@ MAY_IMPORT = {
         "gpt_lightning.loss_normalization",
         "gpt_lightning.model",
         "gpt_lightning.optim",
+        "gpt_lightning.optimization_settings",
         "gpt_lightning.sharding",
         "torch",
         "lightning",
@@ -96,6 +98,7 @@ MAY_IMPORT = {
     "gpt_lightning.jsonl": set(),
     "gpt_lightning.durable_files": {"gpt_lightning.console"},
     "gpt_lightning.optim": {"gpt_lightning.optim", "torch"},
+    "gpt_lightning.optimization_settings": {"gpt_lightning.model", "gpt_lightning.optim", "torch"},
     "gpt_lightning.tokenizer": {"gpt_lightning.tokenizer"},
     "analysis": {"analysis", "data_modules.curriculum", "gpt_lightning.console", "gpt_lightning.jsonl"},
     "mix_laws": {"mix_laws", "analysis", "gpt_lightning.console"},
@@ -123,6 +126,16 @@ MAY_IMPORT = {
         "hydra",
         "omegaconf",
     },
+}
+MOST_LINES, MOST_PARAMETERS = 60, 6  # of a function; self and cls are not counted
+# Numerics: their parameters are the arrays and the constants of a formula.
+MANY_PARAMETERS = {
+    "benchmarks.gpu_day.loss_head.errors",
+    "gpt_lightning.model.loss_head._CrossEntropySum.forward",
+    "gpt_lightning.model.loss_head.cross_entropy_sum",
+    "gpt_lightning.model.loss_kernel_triton._row_loss",
+    "gpt_lightning.optim.muon.MuonAdamW.__init__",
+    "mix_laws.batched_exponential_fit._steps",
 }
 GUARDED = {*OURS, "torch", "lightning", "hydra", "omegaconf", "transformers"}
 
@@ -159,6 +172,40 @@ def test_imports_follow_the_directions(path: Path) -> None:
 def test_file_holds_one_idea(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 300
     assert path.stem not in CALLED_BY_NOBODY
+
+
+def functions(tree: ast.AST, name: str) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """(its full name, the function) of every function and method, those inside others too."""
+    for node in ast.iter_child_nodes(tree):
+        inner = (
+            f"{name}.{node.name}" if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) else name
+        )
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield inner, node
+        yield from functions(node, inner)
+
+
+def n_parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    given = function.args
+    positional = [parameter.arg for parameter in (*given.posonlyargs, *given.args)]
+    others = [*given.kwonlyargs, *filter(None, (given.vararg, given.kwarg))]
+    return len(positional) - (positional[:1] in (["self"], ["cls"])) + len(others)
+
+
+def test_functions_are_short_and_take_few_parameters() -> None:
+    violations, many = [], set()
+    for path in FILES:
+        for name, function in functions(ast.parse(path.read_text()), module_name(path)):
+            assert function.end_lineno is not None
+            lines, parameters = function.end_lineno - function.lineno + 1, n_parameters(function)
+            if lines > MOST_LINES:
+                violations.append(f"{name} has {lines} lines")
+            if parameters > MOST_PARAMETERS:
+                many.add(name)
+                if name not in MANY_PARAMETERS:
+                    violations.append(f"{name} has {parameters} parameters")
+    violations += [f"{name} is excused and needs it no more" for name in sorted(MANY_PARAMETERS - many)]
+    assert not violations, "\n".join(violations)
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from data_modules import corpora
 from data_modules.corpora import DocumentCorpus
-from data_modules.preparation import PreparationSettings, prepare_source
+from data_modules.preparation import PreparationSettings, SourceIdentity, prepare_source
 from gpt_lightning.checkpoint_retention import checkpoint_path
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.model.feed_forward import FEED_FORWARDS
@@ -58,11 +58,8 @@ def data_dir(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         documents = [d[:300] if isinstance(d, str) else d for d in islice(corpus(), 60)]
         prepare_source(
             DocumentCorpus(partial(iter, documents), origin={"corpus": name}),
-            name=name,
-            tokenizer=tokenizer,
-            folder=folder / "bpe_512" / name,
-            licence="test",
-            recipe=PreparationSettings(val_fraction=0.1, limit_tokens=tokens),
+            SourceIdentity(name=name, tokenizer=tokenizer, folder=folder / "bpe_512" / name, licence="test"),
+            PreparationSettings(val_fraction=0.1, limit_tokens=tokens),
         )
     return folder
 

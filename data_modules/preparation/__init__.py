@@ -9,11 +9,13 @@ appears under its name when it is complete, never before.
 from data_modules.preparation.preparation_settings import PreparationSettings
 from data_modules.preparation.prepare_source import PartSelection, adopt_shards, prepare_source
 from data_modules.preparation.progress import PreparationProgress, show_progress
+from data_modules.preparation.source_identity import SourceIdentity
 
 __all__ = [
     "PartSelection",
     "PreparationProgress",
     "PreparationSettings",
+    "SourceIdentity",
     "adopt_shards",
     "prepare_source",
     "show_progress",

@@ -31,60 +31,31 @@ def join_parts(
     Raises:
         ValueError: some parts are chat and others are not.
     """
-    kinds = {state["masked"] for state in states} - {None}
-    if len(kinds) > 1:
-        raise ValueError(MIXED)
-    masked = True in kinds
+    masked = _are_masked(states)
     joined = folders[0].parent / "joined"
-    splits = {}
-    counts = {}
+    vocab_size = information["tokenizer"]["vocab_size"]
+    splits, counts = {}, {}
     for split in SPLITS:
-        (joined / split).mkdir(parents=True, exist_ok=True)
-        entries: list[dict[str, Any]] = []
-        for state, folder in zip(states, folders, strict=True):
-            for number, shard in enumerate((state["splits"][split] or {"shards": []})["shards"]):
-                # of a part that an earlier version prepared only the first
-                checksums = [key for key in ("sha256", "crc32_per_mib") if key in shard]
-                entries.append({"tokens": shard["tokens"], **{key: {} for key in checksums}})
-                for kind in ("tokens", "mask") if masked else ("tokens",):
-                    name = f"{kind}_{len(entries) - 1:04d}.npy"
-                    old, new = folder / split / f"{kind}_{number:04d}.npy", joined / split / name
-                    if old.exists():
-                        old.replace(new)
-                    for key in checksums:
-                        entries[-1][key][name] = shard[key][old.name]
-        sync_folder(joined / split)
+        shards = _move_shards(states, folders, joined, split=split, masked=masked)
+        counts[split], bearing = _count_ids(joined / split, len(shards), masked, vocab_size)
         totals = [state["splits"][split] or {"documents": 0, "bytes": 0} for state in states]
-        counts[split], bearing = _count_ids(
-            joined / split, len(entries), masked, information["tokenizer"]["vocab_size"]
-        )
         splits[split] = {
             "documents": sum(total["documents"] for total in totals),
-            "tokens": sum(shard["tokens"] for shard in entries),
+            "tokens": sum(shard["tokens"] for shard in shards),
             "loss_bearing_tokens": bearing,
             "bytes": sum(total["bytes"] for total in totals),
-            "dtype": np.dtype(np.uint16 if information["tokenizer"]["vocab_size"] <= 2**16 else np.uint32).name,
+            "dtype": np.dtype(np.uint16 if vocab_size <= 2**16 else np.uint32).name,
             "masked": masked,
-            "shards": entries,
+            "shards": shards,
         }
-    documents = sum(state["documents"] for state in states)
-    content = {
-        **information,
-        "splits": splits,
-        "documents": documents
-        - sum(state["duplicates"] for state in states) * (states[0]["request"]["deduplicate"] is not None),
-        "records": sum(state["records"] for state in states),
-        "bad_records": {
-            "count": sum(state["bad"]["count"] for state in states),
-            "first": list(chain.from_iterable(state["bad"]["first"] for state in states))[:BAD_NAMED],
-        },
-        "duplicates": {
-            "count": documents - count_distinct(folder / "seen.sqlite" for folder in folders),
-            "removed": states[0]["request"]["deduplicate"] == "exact",
-        },
-        "unigram_loss": unigram_loss(counts["train"], counts["val"]),
-    }
-    content = with_checksum(content)
+    content = with_checksum(
+        {
+            **information,
+            "splits": splits,
+            **_document_counts(states, folders),
+            "unigram_loss": unigram_loss(counts["train"], counts["val"]),
+        }
+    )
     write_durably(joined / "source.json", content)
     joined.replace(target)
     sync_folder(target.parent)
@@ -92,6 +63,58 @@ def join_parts(
         (folder / "part.json").unlink(missing_ok=True)  # so that nobody who finds the rest takes it for a part
     shutil.rmtree(folders[0].parent)
     return content
+
+
+def _are_masked(states: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the parts are chat.
+
+    Raises:
+        ValueError: some are and others are not.
+    """
+    kinds = {state["masked"] for state in states} - {None}
+    if len(kinds) > 1:
+        raise ValueError(MIXED)
+    return True in kinds
+
+
+def _move_shards(
+    states: Sequence[Mapping[str, Any]], folders: Sequence[Path], joined: Path, *, split: str, masked: bool
+) -> list[dict[str, Any]]:
+    """Rename the shards of a split into `joined`, numbered over all parts; return what source.json says of each."""
+    (joined / split).mkdir(parents=True, exist_ok=True)
+    shards: list[dict[str, Any]] = []
+    for state, folder in zip(states, folders, strict=True):
+        for number, shard in enumerate((state["splits"][split] or {"shards": []})["shards"]):
+            # of a part that an earlier version prepared only the first
+            checksums = [key for key in ("sha256", "crc32_per_mib") if key in shard]
+            shards.append({"tokens": shard["tokens"], **{key: {} for key in checksums}})
+            for kind in ("tokens", "mask") if masked else ("tokens",):
+                name = f"{kind}_{len(shards) - 1:04d}.npy"
+                old, new = folder / split / f"{kind}_{number:04d}.npy", joined / split / name
+                if old.exists():
+                    old.replace(new)
+                for key in checksums:
+                    shards[-1][key][name] = shard[key][old.name]
+    sync_folder(joined / split)
+    return shards
+
+
+def _document_counts(states: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> dict[str, Any]:
+    """What source.json says of the source's documents and records."""
+    documents = sum(state["documents"] for state in states)
+    deduplicate = states[0]["request"]["deduplicate"]
+    return {
+        "documents": documents - sum(state["duplicates"] for state in states) * (deduplicate is not None),
+        "records": sum(state["records"] for state in states),
+        "bad_records": {
+            "count": sum(state["bad"]["count"] for state in states),
+            "first": list(chain.from_iterable(state["bad"]["first"] for state in states))[:BAD_NAMED],
+        },
+        "duplicates": {
+            "count": documents - count_distinct(folder / "seen.sqlite" for folder in folders),
+            "removed": deduplicate == "exact",
+        },
+    }
 
 
 def unigram_loss(train_counts: np.ndarray, val_counts: np.ndarray) -> float:

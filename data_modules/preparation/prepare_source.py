@@ -15,51 +15,50 @@ from data_modules.corpora.foreign_shards import foreign_splits
 from data_modules.preparation.join_parts import join_parts, unigram_loss
 from data_modules.preparation.preparation_settings import PreparationSettings
 from data_modules.preparation.progress import PreparationProgress
-from data_modules.preparation.resumable_part import ResumablePart, check_bad_share
+from data_modules.preparation.resumable_part import PartFiles, ResumablePart, check_bad_share
+from data_modules.preparation.source_identity import SourceIdentity
 from data_modules.preparation.validation_split import SPLITS
 from data_modules.shard_files import read_source_json, with_checksum
 from gpt_lightning.durable_files import exclusive_lock, write_durably
-from gpt_lightning.tokenizer import Tokenizer
 
 GROUP_MB = 64.0
 
 
 def prepare_source(
     corpus: Corpus,
-    *,
-    name: str,
-    tokenizer: Tokenizer,
-    folder: Path,
-    licence: str,
+    source: SourceIdentity,
     recipe: PreparationSettings,
+    *,
     workers: int = 1,
     progress: Callable[[PreparationProgress], None] = lambda progress: None,
 ) -> dict[str, Any]:
-    """Tokenize a whole corpus into `folder`, or go on with it, and return what its `source.json` says.
+    """Tokenize a whole corpus into the source's folder, or go on with it, and return what its `source.json` says.
 
     Raises:
         ValueError: a record is bad, a file cannot be read, the source has fewer than two different documents, it is there
             already, or another process is at work.
         OSError: the disk is full or fails. Whatever is raised, the same call goes on from there.
     """
-    parts = PartSelection(corpus, name=name, tokenizer=tokenizer, folder=folder, licence=licence, recipe=recipe)
-    return parts.prepare_all(workers=workers, progress=progress)
+    return PartSelection(corpus, source, recipe).prepare_all(workers=workers, progress=progress)
 
 
-def adopt_shards(
-    path: Path, *, format: str, name: str, tokenizer: Tokenizer, folder: Path, licence: str, val_fraction: float
-) -> dict[str, Any]:
+def adopt_shards(path: Path, source: SourceIdentity, *, format: str, val_fraction: float) -> dict[str, Any]:
     """Make a source of another project's shards where they lie, and return what its `source.json` says.
+
+    Args:
+        path: the shards, or their folder.
+        format: of the shards, by the other project's name.
+        val_fraction: share of the tokens set aside for validation, where no file is a validation file by its name.
 
     Raises:
         ValueError: a file is damaged, holds something else, or was made with another tokenizer.
     """
-    entries, left_out, remarks = foreign_splits(path, format, tokenizer, val_fraction)
+    entries, left_out, remarks = foreign_splits(path, format, source.tokenizer, val_fraction)
     origin: dict[str, Any] = {"path": str(path.resolve()), "format": format}
     if left_out:
         origin["left_out"] = [file.name for file in left_out]
     information = {
-        **_common(name, tokenizer, origin, licence),
+        **_common(source, origin),
         "remarks": remarks,
         "split": {
             "rule": "files with val in their names, or else the last documents",
@@ -69,8 +68,8 @@ def adopt_shards(
         "unigram_loss": unigram_loss(entries["train"][1], entries["val"][1]),
     }
     information = with_checksum(information)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_durably(folder / "source.json", information)
+    source.folder.mkdir(parents=True, exist_ok=True)
+    write_durably(source.folder / "source.json", information)
     return information
 
 
@@ -86,25 +85,20 @@ class PartSelection:
     def __init__(
         self,
         corpus: Corpus,
-        *,
-        name: str,
-        tokenizer: Tokenizer,
-        folder: Path,
-        licence: str,
+        source: SourceIdentity,
         recipe: PreparationSettings,
+        *,
         of: int = 1,
         group_mb: float = GROUP_MB,
     ) -> None:
-        self.folder = folder
+        self.folder = source.folder
         self.of = of
         self._corpus = corpus
-        self._name = name
-        self._tokenizer = tokenizer
-        self._licence = licence
+        self._source = source
         self._recipe = recipe
         self._group_mb = group_mb
         self._group_of = group_files([file.n_bytes for file in corpus.files], group_mb)
-        self._work = folder.with_name(f".{folder.name}.unfinished")
+        self._work = source.folder.with_name(f".{source.folder.name}.unfinished")
         if of > 1 and recipe.limit_tokens is not None:
             raise ValueError(
                 "limit_tokens counts from a source's beginning, which a part cannot know: limit_tokens=all with limit_files=… "
@@ -176,10 +170,12 @@ class PartSelection:
         files = [file for file, group in enumerate(self._group_of) if self._part_of(group) == number]
         return ResumablePart(
             self._folder_of(number),
-            corpus=self._corpus,
-            files=range(files[0], files[-1] + 1) if files else range(0),
-            group_of=self._group_of,
-            tokenizer=self._tokenizer,
+            PartFiles(
+                corpus=self._corpus,
+                numbers=range(files[0], files[-1] + 1) if files else range(0),
+                group_of=self._group_of,
+            ),
+            tokenizer=self._source.tokenizer,
             recipe=self._recipe,
             request=self._request(files),
         )
@@ -194,8 +190,8 @@ class PartSelection:
     def _request(self, files: list[int]) -> dict[str, Any]:
         """What decides the bytes of a part."""
         return {
-            "source": self._name,
-            "tokenizer": self._tokenizer.fingerprint,
+            "source": self._source.name,
+            "tokenizer": self._source.tokenizer.fingerprint,
             "origin": self._corpus.origin,
             "group_mb": self._group_mb,
             "files": [[self._corpus.files[n].name, self._corpus.files[n].n_bytes] for n in files],
@@ -210,7 +206,7 @@ class PartSelection:
         missing = [f"{n}/{self.of}" for n, part in enumerate(parts) if not part.state["done"]]
         if missing:
             raise ValueError(
-                f"{self._name} cannot be joined: part {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing "
+                f"{self._source.name} cannot be joined: part {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing "
                 "or not done. Run " + ", ".join(f"part={part}" for part in missing) + " first."
             )
         states = [part.state for part in parts]
@@ -220,13 +216,15 @@ class PartSelection:
         ]
         if not all(documents):
             shutil.rmtree(self._work)
-            raise ValueError(f"source {self._name} needs at least two different documents, one of them for validation.")
+            raise ValueError(
+                f"source {self._source.name} needs at least two different documents, one of them for validation."
+            )
         rules = {
             "hash": "blake2b of the document's text, and the first document",
             "tail": "the last characters of each document",
         }
         information = {
-            **_common(self._name, self._tokenizer, self._corpus.origin, self._licence),
+            **_common(self._source, self._corpus.origin),
             "split": {"rule": rules[self._recipe.split], "val_fraction": self._recipe.val_fraction},
             "request": asdict(self._recipe),
             "files": self._files_read(states),
@@ -246,10 +244,11 @@ def group_files(sizes: list[int], group_mb: float) -> list[int]:
     return [0, *accumulate(ends)][: len(sizes)]
 
 
-def _common(name: str, tokenizer: Tokenizer, origin: Mapping[str, Any], licence: str) -> dict[str, Any]:
+def _common(source: SourceIdentity, origin: Mapping[str, Any]) -> dict[str, Any]:
     """What source.json says of every source."""
+    tokenizer = source.tokenizer
     return {
-        "source": name,
+        "source": source.name,
         "tokenizer": {
             "name": tokenizer.name,
             "fingerprint": tokenizer.fingerprint,
@@ -257,7 +256,7 @@ def _common(name: str, tokenizer: Tokenizer, origin: Mapping[str, Any], licence:
             "eot_id": tokenizer.eot_id,
         },
         "origin": dict(origin),
-        "licence": licence,
+        "licence": source.licence,
         "versions": {"python": platform.python_version()}
         | {package: version(package) for package in ("numpy", "tiktoken", "tokenizers", "datasets", "pyarrow")},
     }

@@ -13,6 +13,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -35,12 +36,42 @@ BAD_NAMED = 10
 _MANY_RECORDS = 100_000
 
 
+@dataclass(frozen=True, kw_only=True)
+class PartFiles:
+    """The input files of one part."""
+
+    corpus: Corpus
+    """Has the files of all parts."""
+    numbers: range
+    """Which of the corpus's files belong to this part, in order."""
+    group_of: Sequence[int]
+    """The number of the group of each of the corpus's files; a shard never holds documents of two groups."""
+
+    @property
+    def are_all(self) -> bool:
+        """Whether the part is the whole corpus."""
+        return len(self.numbers) == len(self.corpus.files)
+
+    def chunks(self, *, file: int, record: int) -> Iterator[tuple[int, Chunk]]:
+        """(number of a file, chunk of it) from a record of a file on."""
+        for number in range(file, self.numbers.stop):
+            for chunk in self.corpus.chunks(number, record if number == file else 0):
+                yield number, chunk
+
+    def share_read(self, file: int, chunk: Chunk) -> float | None:
+        """The share of the part's bytes up to the end of a chunk; None: the files have no sizes."""
+        sizes = [self.corpus.files[number].n_bytes for number in self.numbers]
+        return (sum(sizes[: file - self.numbers.start]) + chunk.read) / sum(sizes) if sum(sizes) else None
+
+
 class ResumablePart:
     """The work on one part.
 
     Args:
-        files: which of the corpus's files, in order.
-        group_of: a number for each of the corpus's files; a shard never holds documents of two groups.
+        folder: of the part.
+        files: its input.
+        tokenizer: makes its ids.
+        recipe: how its documents become shards.
         request: all that was asked for, which decides the bytes; a part that was begun with another one is refused.
 
     Raises:
@@ -50,25 +81,21 @@ class ResumablePart:
     def __init__(
         self,
         folder: Path,
+        files: PartFiles,
         *,
-        corpus: Corpus,
-        files: range,
-        group_of: Sequence[int],
         tokenizer: Tokenizer,
         recipe: PreparationSettings,
         request: dict[str, Any],
     ) -> None:
         self.folder = folder
-        self._corpus = corpus
         self._files = files
-        self._group_of = group_of
         self._tokenizer = tokenizer
         self._recipe = recipe
         self._record = folder / "part.json"
         self.state: dict[str, Any] = {
             "request": request,
             "done": False,
-            "file": files.start,
+            "file": files.numbers.start,
             "record": 0,
             "masked": None,
             "documents": 0,
@@ -97,16 +124,17 @@ class ResumablePart:
         """
         if self.state["done"]:
             return self.state
-        state = self.state
-        encoder = ChunkEncoder(self._corpus, self._tokenizer, self._recipe)
+        state, group_of = self.state, self._files.group_of
+        encoder = ChunkEncoder(self._files.corpus, self._tokenizer, self._recipe)
         with ExitStack() as opened:
             seen = opened.enter_context(closing(SeenDocuments(self.folder / "seen.sqlite", state["documents"])))
             writers = self._writers(opened) if state["masked"] is not None else {}
-            encoded_chunks = encode_in_order(encoder, self._chunks(), workers=workers)
+            remaining = self._files.chunks(file=state["file"], record=state["record"])
+            encoded_chunks = encode_in_order(encoder, remaining, workers=workers)
             opened.enter_context(closing(encoded_chunks))
             committed = time.monotonic()
             for file, chunk, encoded in encoded_chunks:
-                if self._group_of[file] != self._group_of[state["file"]]:
+                if group_of[file] != group_of[state["file"]]:
                     self._end_shards(writers)
                 if len(encoded.lengths):
                     masked = encoded.mask is not None
@@ -126,17 +154,11 @@ class ResumablePart:
                     self._commit(writers, seen)
                     committed = time.monotonic()
             # of one part among others only the join can say, which knows them all
-            check_bad_share([state], at_least=0 if len(self._files) == len(self._corpus.files) else _MANY_RECORDS)
+            check_bad_share([state], at_least=0 if self._files.are_all else _MANY_RECORDS)
             self._end_shards(writers)
             state["done"] = True
             self._commit(writers, seen)
         return state
-
-    def _chunks(self) -> Iterator[tuple[int, Chunk]]:
-        for file in range(self.state["file"], self._files.stop):
-            first = self.state["record"] if file == self.state["file"] else 0
-            for chunk in self._corpus.chunks(file, first):
-                yield file, chunk
 
     def _take(self, encoded: EncodedChunk, writers: dict[str, ShardWriter], seen: SeenDocuments) -> bool:
         """Write the documents of a chunk; whether the amount that was asked for is reached."""
@@ -186,10 +208,9 @@ class ResumablePart:
         bad["first"] = [*bad["first"], *reasons][:BAD_NAMED]
 
     def _share(self, file: int, chunk: Chunk, tokens: int) -> float | None:
-        sizes = [self._corpus.files[n].n_bytes for n in self._files]
         shares = [tokens / self._recipe.limit_tokens] if self._recipe.limit_tokens else []
-        if sum(sizes):
-            shares.append((sum(sizes[: file - self._files.start]) + chunk.read) / sum(sizes))
+        if (read := self._files.share_read(file, chunk)) is not None:
+            shares.append(read)
         return min(1.0, max(shares)) if shares else None
 
     def _writers(self, opened: ExitStack) -> dict[str, ShardWriter]:

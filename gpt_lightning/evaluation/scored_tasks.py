@@ -19,21 +19,28 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoredTask:
-    """Requests, and how their scores become figures."""
+class TaskDescription:
+    """What a task is called, how it is put, and what it measures on."""
 
     name: str
+    """The task's name, with the source's or the file's where it has several."""
     protocol: str
-    """How it is put: part of the name of every figure."""
+    """How the task is put: part of the name of every figure."""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """What the figures are measured on, as evaluation.json says it."""
+    left_out: Sequence[str] = ()
+    """Records that cannot be asked, and why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredTask(TaskDescription):
+    """Requests, and how their scores become figures."""
+
     requests: Sequence[Request]
     figures: Callable[[Sequence[Score]], dict[str, Estimate]]
     """The scores of all requests -> the figures, by metric."""
     examples: Callable[[Sequence[Score]], Iterable[dict[str, Any]]]
     """The scores of all requests -> what came of each example."""
-    data: Mapping[str, Any] = field(default_factory=dict)
-    """What it was measured on."""
-    left_out: Sequence[str] = ()
-    """Records that cannot be asked, and why."""
     cut: Sequence[str] = ()
     """Examples whose beginning does not fit into the model's window."""
     chance: float | None = None
@@ -78,20 +85,17 @@ def read_questions(
 
 
 def question_task(
-    name: str,
-    questions: Sequence[Question],
-    tokenizer: Tokenizer,
-    *,
-    protocol: str,
-    max_seq_len: int,
-    data: Mapping[str, Any],
-    left_out: Sequence[str] = (),
+    description: TaskDescription, questions: Sequence[Question], tokenizer: Tokenizer, *, max_seq_len: int
 ) -> ScoredTask:
-    """Questions, put as a protocol says.
+    """Questions, put as the description's protocol says.
+
+    Args:
+        max_seq_len: tokens in the model's window.
 
     Raises:
         ValueError: an answer alone does not fit into the model's window, or there is no such protocol.
     """
+    protocol = description.protocol
     if protocol not in q.PROTOCOLS:
         raise ValueError(f"protocol is {protocol!r}: it must be {' or '.join(q.PROTOCOLS)}.")
     put = [q.encode_question(question, tokenizer, protocol=protocol, max_seq_len=max_seq_len) for question in questions]
@@ -115,13 +119,10 @@ def question_task(
             } | verdict.right
 
     return ScoredTask(
-        name=name,
-        protocol=protocol,
+        **vars(description),
         requests=requests,
         figures=lambda scores: q.summarize_scores(verdicts(scores), [one.n_bytes for one in put]),
         examples=examples,
-        data=data,
-        left_out=left_out,
         cut=[question.where for question, one in zip(questions, put, strict=True) if one.n_cut],
         chance=_chance(questions),
     )
@@ -135,16 +136,13 @@ def _chance(questions: Sequence[Question]) -> float | None:
 
 
 def text_task(
-    name: str,
-    requests: Sequence[Request],
-    tokenizer: Tokenizer,
-    *,
-    protocol: str,
-    data: Mapping[str, Any],
-    left_out: Sequence[str] = (),
-    cut: Sequence[str] = (),
+    description: TaskDescription, requests: Sequence[Request], tokenizer: Tokenizer, *, cut: Sequence[str] = ()
 ) -> ScoredTask:
-    """The windows of a text, or the conversations of a chat."""
+    """The windows of a text, or the conversations of a chat.
+
+    Args:
+        cut: examples whose beginning does not fit into the model's window.
+    """
     bytes_per_id = np.array(tokenizer.bytes_per_id())
 
     def examples(scores: Sequence[Score]) -> Iterable[dict[str, Any]]:
@@ -152,12 +150,9 @@ def text_task(
             yield {"window": number, "tokens": len(request.scored), "nats": round(score.nats, 6)}
 
     return ScoredTask(
-        name=name,
-        protocol=protocol,
+        **vars(description),
         requests=requests,
         figures=lambda scores: sliding_window_perplexity.summarize_perplexity(requests, scores, bytes_per_id),
         examples=examples,
-        data=data,
-        left_out=left_out,
         cut=cut,
     )

@@ -267,12 +267,10 @@ def _draw(path: Path, config: RunConfig, order: SampleOrder, schedule: Callable[
     shares = drawn / drawn.sum(axis=1, keepdims=True)  # (intervals, sources)
     passes = order.drawn_before(steps) / np.array(list(order.sequences.values()))
     rates = [config.optimizer["lr"] * schedule(min(step, order.steps - 1)) for step in steps.tolist()]
-    from analysis.plan_plot import draw_plan  # Matplotlib takes its time to import
+    from analysis.plan_plot import PlannedCurves, draw_plan  # Matplotlib takes its time to import
 
     tokens = order.steps * order.global_batch * config.model.max_seq_len
-    draw_plan(
-        path,
-        title=f"Plan of {config.name}: {format_count(tokens)} tokens",
+    curves = PlannedCurves(
         steps=steps,
         shares=dict(zip(order.sources, np.concatenate([shares, shares[-1:]]).T, strict=True)),
         epochs=dict(zip(order.sources, passes.T, strict=True)),
@@ -280,6 +278,7 @@ def _draw(path: Path, config: RunConfig, order: SampleOrder, schedule: Callable[
         learning_rates=np.array(rates),
         from_step=from_step,
     )
+    draw_plan(path, curves, title=f"Plan of {config.name}: {format_count(tokens)} tokens")
 
 
 def price(sweep: Multirun) -> None:

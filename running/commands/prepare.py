@@ -16,7 +16,7 @@ from rich.text import Text
 from analysis.document_length_plot import draw_document_lengths
 from data_modules import SourceShards
 from data_modules.corpora import Corpus
-from data_modules.preparation import PartSelection, adopt_shards, show_progress
+from data_modules.preparation import PartSelection, SourceIdentity, adopt_shards, show_progress
 from data_modules.shard_files import read_source_json
 from data_modules.shard_integrity import damage_message, find_damage
 from data_modules.source_inspection import (
@@ -93,11 +93,8 @@ def _prepare(job: _Job) -> None:
         _refuse_more_than_format(config)
         information = adopt_shards(
             path_of(job.source, "path"),
+            _identity(job, job.source),
             format=config.format,
-            name=name,
-            tokenizer=job.tokenizer,
-            folder=folder,
-            licence=job.source["licence"],
             val_fraction=job.source["val_fraction"],
         )
         job.console.print(f"{name}: {folder}/source.json reads them where they lie, {source_summary(information)}")
@@ -175,16 +172,13 @@ def _inspect(job: _Job) -> None:
 def _parts(job: _Job, of: int) -> PartSelection:
     begun_in = job.folder.with_name(f".{job.name}.unfinished")
     corpus, source = open_corpus(job.config, job.key, job.source, begun_in=begun_in)
-    return PartSelection(
-        corpus,
-        name=job.name,
-        tokenizer=job.tokenizer,
-        folder=job.folder,
-        licence=source["licence"],
-        recipe=build_preparation_settings(job.config, source),
-        of=of,
-        group_mb=job.config.group_mb,
-    )
+    recipe = build_preparation_settings(job.config, source)
+    return PartSelection(corpus, _identity(job, source), recipe, of=of, group_mb=job.config.group_mb)
+
+
+def _identity(job: _Job, source: Mapping[str, Any]) -> SourceIdentity:
+    """What the source is; `source` is its config, or that of the source that stands in for it."""
+    return SourceIdentity(name=job.name, tokenizer=job.tokenizer, folder=job.folder, licence=source["licence"])
 
 
 def _part(part: str | None) -> tuple[int, int]:

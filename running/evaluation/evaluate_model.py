@@ -21,7 +21,7 @@ from gpt_lightning.evaluation import Estimate
 from gpt_lightning.evaluation.multiple_choice import exp
 from gpt_lightning.evaluation.sliding_window_perplexity import mean_over_sources
 from running.config.command_configs import EvaluateConfig
-from running.evaluation.result_store import EvaluationRanks, ResultStore
+from running.evaluation.result_store import EvaluationRanks, LoadedModel, ResultStore
 from running.evaluation.task_loading import EvaluatedModel, load_tasks
 from running.training.model_tokenizer import load_model_tokenizer
 
@@ -50,9 +50,7 @@ def evaluate_model(config: EvaluateConfig) -> dict[str, Any]:
     ranks = EvaluationRanks()
     examination = ResultStore(
         folder,
-        model.to(device),
-        tokenizer,
-        weights=weights,
+        LoadedModel(model=model.to(device), tokenizer=tokenizer, weights=weights),
         batch_tokens=config.batch_tokens,
         ranks=ranks,
         console=console,

@@ -14,6 +14,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,30 +51,34 @@ class EvaluationRanks:
             torch.distributed.barrier()
 
 
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """A model, ready to be examined."""
+
+    model: GPT
+    """On its device."""
+    tokenizer: Tokenizer
+    """Makes the ids that the model reads."""
+    weights: str
+    """The fingerprint of the model's weights."""
+
+
 class ResultStore:
     """Does tasks, one after the other, and goes on where it was stopped.
 
     Args:
         folder: where what is done is kept.
-        model: on its device.
-        weights: fingerprint of the model's.
-        batch_tokens: that are read at once.
+        loaded: the model that is examined.
+        batch_tokens: tokens that are read at once.
+        ranks: the processes that share the requests.
         console: for the bar.
     """
 
     def __init__(
-        self,
-        folder: Path,
-        model: GPT,
-        tokenizer: Tokenizer,
-        *,
-        weights: str,
-        batch_tokens: int,
-        ranks: EvaluationRanks,
-        console: Console,
+        self, folder: Path, loaded: LoadedModel, *, batch_tokens: int, ranks: EvaluationRanks, console: Console
     ) -> None:
-        self._folder, self._model, self._tokenizer = folder, model, tokenizer
-        self._weights, self._batch_tokens = weights, batch_tokens
+        self._folder, self._batch_tokens = folder, batch_tokens
+        self._model, self._tokenizer, self._weights = loaded.model, loaded.tokenizer, loaded.weights
         self._ranks, self._console = ranks, console
 
     def take(self, task: Task) -> list[dict[str, Any]]:

@@ -17,7 +17,14 @@ from data_modules.corpora.record_fields import RecordFields
 from data_modules.memory_mapped_shards import TokenStream
 from gpt_lightning.evaluation import QuestionTemplate, Request
 from gpt_lightning.evaluation.generation_metrics import GenerationTask
-from gpt_lightning.evaluation.scored_tasks import ScoredTask, question_task, read_questions, sample_evenly, text_task
+from gpt_lightning.evaluation.scored_tasks import (
+    ScoredTask,
+    TaskDescription,
+    question_task,
+    read_questions,
+    sample_evenly,
+    text_task,
+)
 from gpt_lightning.evaluation.sliding_window_perplexity import text_requests
 from gpt_lightning.generation import Sampling
 from gpt_lightning.tokenizer import Tokenizer
@@ -80,15 +87,8 @@ def _questions(name: str, task: Mapping[str, Any], config: EvaluateConfig, exami
         others = " ".join(ending for ending in FORMATS if ending not in WHOLE_TEXTS)
         raise ValueError(f"path={config.path} holds texts: {name} reads records, in files of {others}.")
     questions, left_out = read_questions(rows, QuestionTemplate.of(task), limit=config.limit)
-    asked = question_task(
-        name,
-        questions,
-        examinee.tokenizer,
-        protocol=task["protocol"],
-        max_seq_len=examinee.max_seq_len,
-        data=origin,
-        left_out=left_out,
-    )
+    description = TaskDescription(name=name, protocol=task["protocol"], data=origin, left_out=left_out)
+    asked = question_task(description, questions, examinee.tokenizer, max_seq_len=examinee.max_seq_len)
     yield replace(asked, protocol=_limited(task["protocol"], config, len(rows)))
 
 
@@ -113,14 +113,9 @@ def _texts(name: str, task: Mapping[str, Any], config: EvaluateConfig, examinee:
             ids += [*tokenizer.encode(str(document)), tokenizer.eot_id]
         requests = text_requests(np.array(ids), max_seq_len=max_seq_len, stride=stride)
         place = f"{name}/{Path(config.data).name}"
-        yield text_task(
-            place,
-            sample_evenly(requests, config.limit),
-            tokenizer,
-            protocol=_limited(windowed, config, len(requests)),
-            data=origin,
-            left_out=left_out,
-        )
+        protocol = _limited(windowed, config, len(requests))
+        description = TaskDescription(name=place, protocol=protocol, data=origin, left_out=left_out)
+        yield text_task(description, sample_evenly(requests, config.limit), tokenizer)
         return
     if examinee.run is None:
         raise ValueError("this model is of no run, whose validation splits could be read: name a text with data=….")
@@ -131,13 +126,12 @@ def _texts(name: str, task: Mapping[str, Any], config: EvaluateConfig, examinee:
             if stream.masked
             else text_requests(stream.read(-1, len(stream)), max_seq_len=max_seq_len, stride=stride)
         )
-        yield text_task(
-            f"{name}/{source}",
-            sample_evenly(requests, config.limit),
-            tokenizer,
+        description = TaskDescription(
+            name=f"{name}/{source}",
             protocol=_limited("whole conversations" if stream.masked else windowed, config, len(requests)),
             data={"source": source, "split": "val", "fingerprint": shards.fingerprint},
         )
+        yield text_task(description, sample_evenly(requests, config.limit), tokenizer)
 
 
 def _conversations_of(stream: TokenStream, max_seq_len: int) -> Iterator[Request]:
@@ -170,7 +164,8 @@ def _conversations(
     if not requests:
         raise ValueError("in none of the conversations does the assistant say anything that the model sees.")
     protocol = _limited("answers alone", config, len(documents))
-    yield text_task(name, requests, tokenizer, protocol=protocol, data=origin, left_out=left_out, cut=cut)
+    description = TaskDescription(name=name, protocol=protocol, data=origin, left_out=left_out)
+    yield text_task(description, requests, tokenizer, cut=cut)
 
 
 def _writing(name: str, task: Mapping[str, Any], config: EvaluateConfig, examinee: EvaluatedModel) -> Iterator[Task]:

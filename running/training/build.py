@@ -19,6 +19,7 @@ from callbacks import (
     StepLog,
     WriteMetricsAtStepEnd,
 )
+from data_modules.batch_settings import BatchSettings
 from data_modules.mixed_data_module import MixedDataModule
 from gpt_lightning import random_states
 from gpt_lightning.checkpoint import checkpoint_fingerprint
@@ -31,6 +32,7 @@ from gpt_lightning.loggers.jsonl_file import JsonlFile
 from gpt_lightning.loggers.jsonl_metrics import JsonlMetrics
 from gpt_lightning.loggers.tensorboard import TensorBoard
 from gpt_lightning.model import GPT
+from gpt_lightning.optimization_settings import OptimizationSettings
 from running.config.run_config import RunConfig
 from running.sweeps.sweep_state import may_end_early
 from running.training import bus_error, run_summary
@@ -132,15 +134,15 @@ def build(resolved: ResolvedRun, ranks: RankAgreement) -> Run:
 
 def _build_data(resolved: ResolvedRun) -> MixedDataModule:
     config, model = resolved.config, resolved.model_config
-    return MixedDataModule(
-        sources=resolved.sources,
-        order=resolved.order,
-        tokenizer=resolved.tokenizer,
+    batches = BatchSettings(
         max_seq_len=model.max_seq_len,
         micro_batch=config.micro_batch,
         val_sequences=config.data.val_sequences,
         workers=config.data.workers,
         eot_id=None if model.attend_across_documents else model.eot_id,
+    )
+    return MixedDataModule(
+        sources=resolved.sources, order=resolved.order, tokenizer=resolved.tokenizer, batches=batches
     )
 
 
@@ -160,16 +162,14 @@ def _build_model(resolved: ResolvedRun) -> tuple[GPT, str | None]:
 
 def _build_module(resolved: ResolvedRun, model: GPT) -> LitGPT:
     config = resolved.config
-    lit = LitGPT(
-        model,
+    optimization = OptimizationSettings(
         make_optimizer=resolved.make_optimizer,
         make_groups=resolved.make_groups,
         schedule=resolved.schedule,
         gradient_clip=config.gradient_clip,
-        seed=config.seed,
         skip_spikes=config.on_spike == "skip",
-        settings=config.settings,
     )
+    lit = LitGPT(model, optimization, seed=config.seed, settings=config.settings)
     if config.trainer.compile:
         lit.model.compile_blocks()
     return lit

@@ -10,6 +10,7 @@ import torch
 
 from data_modules import Curriculum, SampleOrder, SourceShards
 from data_modules.batch import Batch
+from data_modules.batch_settings import BatchSettings
 from data_modules.mixed_data_module import MixedDataModule
 from data_modules.sequence_reader import document_borders
 from gpt_lightning.tokenizer import load_tokenizer
@@ -28,9 +29,8 @@ def make_module(
     )
     tokenizer = load_tokenizer(data_dir / "bpe_512")
     arguments: dict[str, Any] = {"val_sequences": None, "workers": 0}
-    return MixedDataModule(
-        sources=sources, order=order, tokenizer=tokenizer, max_seq_len=T, micro_batch=micro_batch, **arguments | options
-    )
+    batches = BatchSettings(max_seq_len=T, micro_batch=micro_batch, **arguments | options)
+    return MixedDataModule(sources=sources, order=order, tokenizer=tokenizer, batches=batches)
 
 
 def training_batches(

@@ -1,5 +1,6 @@
 """What a step is: its gradient is that of the global batch's mean, however the batch is cut."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from data_modules.batch import Batch
 from gpt_lightning.lit_gpt import LitGPT
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.optim import parameter_groups
+from gpt_lightning.optimization_settings import OptimizationSettings
 from running.training.lightning_warnings import quiet_lightning
 
 SIZES = {"vocab_size": 61, "max_seq_len": 8, "d_model": 16, "n_layers": 1, "n_heads": 2, "d_ff": 32}
@@ -36,6 +38,11 @@ def global_batch(*, masked: bool) -> Batch:
 def cut(batch: Batch, size: int) -> list[Batch]:
     parts = [value.split(size) if value is not None else [None] * (12 // size) for value in batch]
     return [Batch(*micro) for micro in zip(*parts, strict=True)]
+
+
+def steady(make_optimizer: Callable[..., Optimizer], *, gradient_clip: float = 1.0) -> OptimizationSettings:
+    """At a constant learning rate."""
+    return OptimizationSettings(make_optimizer=make_optimizer, schedule=lambda step: 1.0, gradient_clip=gradient_clip)
 
 
 def fit(lit: LitGPT, batches: list[Batch], *, steps: int = 1) -> L.Trainer:
@@ -65,13 +72,7 @@ def test_the_gradient_is_that_of_the_mean_over_the_global_batch(masked: bool, mi
     norm = torch.nn.utils.get_total_norm([p.grad for p in oracle.parameters() if p.grad is not None])
     trained = model()
     before = [p.detach().clone() for p in trained.parameters()]
-    lit = LitGPT(
-        trained,
-        make_optimizer=partial(torch.optim.SGD, lr=1.0),
-        schedule=lambda step: 1.0,
-        gradient_clip=1e9,
-        seed=0,
-    )
+    lit = LitGPT(trained, steady(partial(torch.optim.SGD, lr=1.0), gradient_clip=1e9), seed=0)
     fit(lit, cut(batch, micro_batch))
     for was, now, wanted in zip(before, trained.parameters(), oracle.parameters(), strict=True):
         assert wanted.grad is not None
@@ -84,9 +85,7 @@ def test_the_gradient_is_that_of_the_mean_over_the_global_batch(masked: bool, mi
 def test_gradients_are_clipped_to_the_global_norm() -> None:
     trained = model()
     before = [p.detach().clone() for p in trained.parameters()]
-    lit = LitGPT(
-        trained, make_optimizer=partial(torch.optim.SGD, lr=1.0), schedule=lambda step: 1.0, gradient_clip=0.01, seed=0
-    )
+    lit = LitGPT(trained, steady(partial(torch.optim.SGD, lr=1.0), gradient_clip=0.01), seed=0)
     fit(lit, cut(global_batch(masked=True), 4))
     moved = torch.nn.utils.get_total_norm([was - now for was, now in zip(before, trained.parameters(), strict=True)])
     assert moved.item() == pytest.approx(0.01, rel=1e-3)
@@ -97,13 +96,7 @@ def test_dropout_follows_from_seed_and_step_alone() -> None:
     """Whatever else draws random numbers between the steps, the training is the same."""
 
     def trained(*, seed: int, disturb: bool) -> list[Tensor]:
-        lit = LitGPT(
-            model(dropout=0.3),
-            make_optimizer=partial(torch.optim.AdamW, lr=1e-2),
-            schedule=lambda step: 1.0,
-            gradient_clip=1.0,
-            seed=seed,
-        )
+        lit = LitGPT(model(dropout=0.3), steady(partial(torch.optim.AdamW, lr=1e-2)), seed=seed)
         if disturb:
             lit.on_train_batch_start = lambda *args: torch.rand(7).sum() and None  # type: ignore[method-assign]
         fit(lit, cut(global_batch(masked=False), 3), steps=2)
@@ -128,13 +121,8 @@ def test_only_matrices_decay() -> None:
 
 
 def test_8bit_adamw_trains_on_a_cpu() -> None:
-    lit = LitGPT(
-        model(d_model=64, vocab_size=61),
-        make_optimizer=partial(bitsandbytes.optim.AdamW8bit, lr=1e-2, min_8bit_size=16),
-        schedule=lambda step: 1.0,
-        gradient_clip=1.0,
-        seed=0,
-    )
+    optimization = steady(partial(bitsandbytes.optim.AdamW8bit, lr=1e-2, min_8bit_size=16))
+    lit = LitGPT(model(d_model=64, vocab_size=61), optimization, seed=0)
     batch = global_batch(masked=False)
     before = lit.model.loss(batch.token_ids, batch.targets).item()
     trainer = fit(lit, [batch] * 30, steps=30)
@@ -157,8 +145,7 @@ def test_before_the_optimizers_step_gradients_are_those_of_the_mean_over_all_tar
     batch = global_batch(masked=True)
     oracle = model()
     (oracle.loss_sum(batch.token_ids, batch.targets, batch.mask).objective / batch.targets.numel()).backward()
-    make_optimizer = partial(torch.optim.SGD, lr=1.0)
-    lit = _Noting(model(), make_optimizer=make_optimizer, schedule=lambda step: 1.0, gradient_clip=0.01, seed=0)
+    lit = _Noting(model(), steady(partial(torch.optim.SGD, lr=1.0), gradient_clip=0.01), seed=0)
     fit(lit, cut(batch, 3))
     for found, parameter in zip(lit.found, oracle.parameters(), strict=True):
         torch.testing.assert_close(found, parameter.grad, atol=2e-6, rtol=1e-4)

@@ -15,6 +15,7 @@ from data_modules.batch import Batch
 from gpt_lightning.lit_gpt import LitGPT, NonFiniteLossError
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.optim import MuonAdamW, SpikeDetector, parameter_groups
+from gpt_lightning.optimization_settings import OptimizationSettings
 from running.training.lightning_warnings import quiet_lightning
 
 STEPS, ACCUMULATION = 6, 3
@@ -82,11 +83,10 @@ def fit(
     batches = [Batch(micro[:, :-1], micro[:, 1:], None, *torch.zeros(2, 2, dtype=torch.long)) for micro in ids]
     lit = Disturbed(
         Loud(GPTConfig(vocab_size=61, max_seq_len=8, d_model=16, n_layers=1, n_heads=2, d_ff=32)),
-        **optimizer,
-        schedule=lambda step: 1 / (step + 1),
-        gradient_clip=1.0,
+        OptimizationSettings(
+            **optimizer, schedule=lambda step: 1 / (step + 1), gradient_clip=1.0, skip_spikes=skip_spikes
+        ),
         seed=0,
-        skip_spikes=skip_spikes,
     )
     lit.factor, lit.at_step = factor, at_step
     with quiet_lightning():

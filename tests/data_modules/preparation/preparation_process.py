@@ -25,7 +25,7 @@ import numpy as np
 
 from data_modules.corpora import FileCorpus, file_formats, local_files
 from data_modules.corpora.corpus import Chunk
-from data_modules.preparation import PartSelection, PreparationSettings, resumable_part
+from data_modules.preparation import PartSelection, PreparationSettings, SourceIdentity, resumable_part
 from data_modules.shard_files import read_source_json
 from data_modules.shard_integrity import find_damage
 from gpt_lightning.tokenizer import load_tokenizer
@@ -53,13 +53,11 @@ class Job:
 
     def parts(self, **recipe: Any) -> PartSelection:
         urls, origin = local_files(self.path), {"path": self.path}
+        folder = Path(self.folder)
         return PartSelection(
             FileCorpus(urls, fields=self.fields, origin=origin, max_record_mb=32),
-            name=Path(self.folder).name,
-            tokenizer=_tokenizer(self.tokenizer),
-            folder=Path(self.folder),
-            licence="test",
-            recipe=PreparationSettings(**{"val_fraction": 0.1} | self.recipe | recipe),
+            SourceIdentity(name=folder.name, tokenizer=_tokenizer(self.tokenizer), folder=folder, licence="test"),
+            PreparationSettings(**{"val_fraction": 0.1} | self.recipe | recipe),
             of=self.of,
             group_mb=self.group_mb,
         )

@@ -13,7 +13,7 @@ import pytest
 from data_modules import SourceShards
 from data_modules.corpora import BadRecord, Document, DocumentCorpus
 from data_modules.corpora.corpus import document_text
-from data_modules.preparation import PreparationProgress, PreparationSettings, prepare_source
+from data_modules.preparation import PreparationProgress, PreparationSettings, SourceIdentity, prepare_source
 from data_modules.preparation.validation_split import split_position
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
 from tests.conftest import CORPORA
@@ -29,11 +29,8 @@ def tokenizer() -> Tokenizer:
 def prepare(documents: Iterable[Document | BadRecord] | Callable[[], Any], folder: Path, **recipe: Any) -> SourceShards:
     prepare_source(
         DocumentCorpus(documents if callable(documents) else lambda: documents),
-        name=folder.name,
-        tokenizer=tokenizer(),
-        folder=folder,
-        licence="test",
-        recipe=PreparationSettings(**{"val_fraction": 0.1, "shard_tokens": 5_000} | recipe),
+        SourceIdentity(name=folder.name, tokenizer=tokenizer(), folder=folder, licence="test"),
+        PreparationSettings(**{"val_fraction": 0.1, "shard_tokens": 5_000} | recipe),
     )
     return SourceShards(folder)
 

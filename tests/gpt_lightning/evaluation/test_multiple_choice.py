@@ -20,7 +20,7 @@ from gpt_lightning.evaluation import (
     score_requests,
 )
 from gpt_lightning.evaluation.question_template import BadQuestionError, MissingFieldError, QuestionTemplate
-from gpt_lightning.evaluation.scored_tasks import question_task, read_questions, sample_evenly
+from gpt_lightning.evaluation.scored_tasks import TaskDescription, question_task, read_questions, sample_evenly
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
 from running.config.compose import read_choice
@@ -60,7 +60,7 @@ def test_completion_is_what_one_record_at_a_time_gives(shared_data: Path, tiny_d
     rows = [(f"line {number}", record) for number, record in enumerate(records, start=1)]
     questions, left_out = read_questions(rows, template("hellaswag_completion"))
     assert left_out == []
-    task = question_task("h", questions, tokenizer, protocol="completion", max_seq_len=512, data={})
+    task = question_task(TaskDescription(name="h", protocol="completion"), questions, tokenizer, max_seq_len=512)
     scores: dict[int, Score] = {}
     for group in batch_requests(task.requests, batch_tokens=4096):
         scores |= zip(group, score_requests(model, [task.requests[n] for n in group]), strict=True)
@@ -93,7 +93,7 @@ def test_a_context_that_does_not_fit_is_counted_and_an_answer_is_refused(tokeniz
         RequestTooLongError, match="line 7: of an answer 31 tokens are to be scored at once, and the model sees 16"
     ):
         encode_question(Question("", ["no " * 30, "b"], 0, "line 7"), tokenizer, protocol="harness", max_seq_len=16)
-    task = question_task("t", [question], tokenizer, protocol="harness", max_seq_len=16, data={})
+    task = question_task(TaskDescription(name="t", protocol="harness"), [question], tokenizer, max_seq_len=16)
     assert task.cut == ["line 7"]
 
 
@@ -113,7 +113,7 @@ def test_a_last_word_has_a_perplexity(tokenizer: Tokenizer) -> None:
     lambada = template("lambada")
     question = lambada.question({"text": "He took a sip of hot tea"}, "line 1")
     assert (question.context, question.answers) == ("He took a sip of hot", ["tea"])
-    task = question_task("l", [question] * 2, tokenizer, protocol="harness", max_seq_len=64, data={})
+    task = question_task(TaskDescription(name="l", protocol="harness"), [question] * 2, tokenizer, max_seq_len=64)
     figures = task.figures([Score(1.0, True), Score(3.0, False)])
     assert figures["acc"].value == 0.5
     assert figures["perplexity"].value == pytest.approx(math.exp(2.0))

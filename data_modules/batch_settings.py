@@ -1,0 +1,32 @@
+"""How sequences become batches."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchSettings:
+    """How sequences are cut into batches, and who reads them.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+
+    max_seq_len: int
+    """Tokens in a sequence."""
+    micro_batch: int
+    """Sequences in one forward pass on one rank."""
+    val_sequences: int | None
+    """At most this many validation sequences of each source, evenly spaced over its split; None: all."""
+    workers: int
+    """Processes that read ahead; 0 reads in the training process. The batches are the same."""
+    eot_id: int | None = None
+    """The id that stands before a document, where batches say where their documents begin; None: they do not."""
+
+    def __post_init__(self) -> None:
+        workers, val_sequences = self.workers, self.val_sequences
+        if not isinstance(workers, int) or workers < 0:
+            raise ValueError(f"data.workers is {workers!r}: it must be a number of processes, 0 or more.")
+        if val_sequences is not None and (not isinstance(val_sequences, int) or val_sequences < 1):
+            raise ValueError(
+                f"data.val_sequences is {val_sequences!r}: it must be a number of sequences, 1 or more, or null."
+            )
