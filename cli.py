@@ -19,15 +19,15 @@ from omegaconf import DictConfig
 from gpt_lightning.console import escape_control_characters, guard_streams, output_error, say
 from running.config.allowed_targets import allow_typed_targets, typed_targets
 from running.config.command_help import command_help
-from running.config.command_line import check_command_line, extra_hydra_settings, flags_and_settings
-from running.config.command_line_quoting import quote_text_settings
+from running.config.command_line_check import check_command_line, extra_hydra_settings, flags_and_settings
 from running.config.compose import to_dict
 from running.config.init_from_architecture import init_from_settings
 from running.config.own_imports import check_imports, import_parts, typed_imports
+from running.config.quote_for_hydra import quote_text_settings
 from running.interrupts import interrupt_message, interrupt_sentence
 from running.sweeps.multirun import end_with_sweep
 from running.sweeps.sweep_job import answer_in_process, open_multirun, run_job_process
-from running.training import bus_error, process_group
+from running.training import bus_error, rank_processes
 
 _OF_A_RUN = tuple(f"running.commands.{name}:" for name in ("train", "plan", "verify"))
 
@@ -98,18 +98,18 @@ def run_command(
                 raise OSError(f"not all of the output was written: {lost.strerror}.")
     except KeyboardInterrupt:
         say(interrupt_sentence(), error=True)
-        process_group.exit_rank(130)
+        rank_processes.exit_rank(130)
     except Exception as error:
         if code := getattr(error, "exit_code", None):
-            if isinstance(error, process_group.RankLostError):  # of the other ends the run itself has said all
+            if isinstance(error, rank_processes.RankLostError):  # of the other ends the run itself has said all
                 say(f"error: {error}", error=True)  # in one piece: other ranks say the same
-            process_group.exit_rank(code)
+            rank_processes.exit_rank(code)
         is_answer = isinstance(error, (ValueError, OSError))
         if not is_answer or os.environ.get("GPT_LIGHTNING_TRACEBACK"):
             say(traceback.format_exc(), error=True)
         if not is_answer:
-            process_group.exit_rank(1)
-        process_group.exit_rank(f"error: {error}")
+            rank_processes.exit_rank(1)
+        rank_processes.exit_rank(f"error: {error}")
     return None
 
 

@@ -7,7 +7,7 @@ python train.py -m experiment=lr_sweep jobs_at_once=2                    # a swe
 
 if __name__ == "__main__":  # before all that takes seconds to import
     from running.interrupts import exit_on_interrupt
-    from running.thread_waiting import set_openmp_spin_count
+    from running.openmp_spin_count import set_openmp_spin_count
 
     exit_on_interrupt()
     set_openmp_spin_count()

@@ -7,7 +7,7 @@ python verify.py experiment=mixed_curriculum verify.devices=4 verify.micro_batch
 
 if __name__ == "__main__":  # before all that takes seconds to import
     from running.interrupts import exit_on_interrupt
-    from running.thread_waiting import set_openmp_spin_count
+    from running.openmp_spin_count import set_openmp_spin_count
 
     exit_on_interrupt()
     set_openmp_spin_count()

@@ -20,7 +20,7 @@ from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
 from running.commands import evaluate
 from running.config.compose import compose_config
-from running.training.model_tokenizer import load_model_tokenizer
+from running.training.find_tokenizer import load_model_tokenizer
 
 _APART = 1e-4  # nats, at most
 Answer = tuple[list[float], int, int]

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from data_modules.corpora import FileCorpus, local_files
+from data_modules.corpora import FileCorpus, find_local_files
 from data_modules.preparation import PreparationSettings, SourceIdentity, prepare_source
 from gpt_lightning.tokenizer import load_tokenizer
 from gpt_lightning.tokenizer.gpt2 import GPT2Tokenizer
@@ -39,7 +39,7 @@ def measure(who: str, *, mb: int, workers: int) -> dict[str, Any]:
 def _ours(path: Path, workers: int) -> tuple[int, float]:
     begin = time.perf_counter()
     information = prepare_source(
-        FileCorpus(local_files(str(path)), fields={"text": "text"}, origin={}, max_record_mb=32),
+        FileCorpus(find_local_files(str(path)), fields={"text": "text"}, origin={}, max_record_mb=32),
         SourceIdentity(
             name="texts", tokenizer=load_tokenizer("gpt2"), folder=path.parent / "gpt2" / "texts", licence=""
         ),

@@ -16,9 +16,9 @@
     GracefulStop           termination signals and max_hours
     MedianPruning          pruned.json: a run of a sweep that is worse than the median of the others
     EarlyStopping          ends a run whose validation stops improving
-    EndedEarly             ended_early.json
+    EarlyEndRecorder             ended_early.json
     AdoUpdater             weights.jsonl: updates of the mix weights
-    StartAgreement         all ranks start from the same step
+    StartStepAgreement         all ranks start from the same step
     SampleOrderLog         diet/: every sequence, for verify.py
     KillAtStep             SIGKILL, for verify.py
 
@@ -29,7 +29,7 @@ step, validation included. The checkpoint is saved when the next step begins.
 from callbacks.ado_updater import AdoUpdater
 from callbacks.checkpoints import Checkpoints, CheckpointWriteError
 from callbacks.csv_metrics import CsvMetrics
-from callbacks.early_stopping import ENDED_EARLY, EarlyStopping, EndedEarly
+from callbacks.early_stopping import ENDED_EARLY, EarlyEndRecorder, EarlyStopping
 from callbacks.experiment_tracker import ExperimentTracker
 from callbacks.graceful_stop import GracefulStop, RunStopped
 from callbacks.median_pruning import PRUNED, MedianPruning, RunPruned
@@ -37,7 +37,7 @@ from callbacks.mix_ledger import MixLedger
 from callbacks.replay_probe import KillAtStep, SampleOrderLog
 from callbacks.samples import Samples
 from callbacks.skipped_step_log import SkippedStepLog
-from callbacks.start_agreement import StartAgreement
+from callbacks.start_step_agreement import StartStepAgreement
 from callbacks.step_log import StepLog, WriteMetricsAtStepEnd
 from callbacks.throughput import Throughput
 from callbacks.validation_perplexity import ValidationPerplexity
@@ -54,8 +54,8 @@ __all__ = [
     "Checkpoints",
     "CsvMetrics",
     "EMAWeightAveraging",
+    "EarlyEndRecorder",
     "EarlyStopping",
-    "EndedEarly",
     "ExperimentTracker",
     "GracefulStop",
     "JsonlMetrics",
@@ -67,7 +67,7 @@ __all__ = [
     "SampleOrderLog",
     "Samples",
     "SkippedStepLog",
-    "StartAgreement",
+    "StartStepAgreement",
     "StepLog",
     "TensorBoard",
     "Throughput",

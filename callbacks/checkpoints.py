@@ -53,9 +53,9 @@ class Checkpoints(StepCallback):
         permanent_every: keep besides, in permanent/, those of every so many steps for good; None: none.
 
     Raises:
-        NotSaved: while training, three times in a row, or at the end.
+        CheckpointWriteError: while training, three times in a row, or at the end.
         DataChangedError: before a checkpoint is saved, when what was trained on is not what it was.
-        Stopped: while training, when a signal or max_hours ends it, after a checkpoint was saved.
+        RunStopped: while training, when a signal or max_hours ends it, after a checkpoint was saved.
     """
 
     def __init__(self, *, every: int, keep: int, best: bool = False, permanent_every: int | None = None) -> None:

@@ -8,13 +8,13 @@ from typing import Any
 
 import lightning as L
 
-from callbacks.metrics_tail import MetricsTail
+from callbacks.metrics_forwarding import MetricsForwarder
 from gpt_lightning.jsonl import iterate_rows
 from gpt_lightning.loggers.console_logger import ConsoleLogger
 from gpt_lightning.loggers.jsonl_file import JsonlFile
 
 
-class CsvMetrics(MetricsTail):
+class CsvMetrics(MetricsForwarder):
     """Writes a row for each of metrics.jsonl's, and a column for each metric; what a step did not measure is empty.
 
     The first row of a start, and one that brings a new column, write the whole file anew.

@@ -48,7 +48,7 @@ class EarlyStopping(of_lightning.EarlyStopping):
         super().load_state_dict(state_dict | {"patience": self.patience})
 
 
-class EndedEarly(L.Callback):
+class EarlyEndRecorder(L.Callback):
     """Writes down that a callback has ended the run before its last step, before the checkpoint of that step is saved.
 
     The run has ended if its newest checkpoint is of that step: a kill in between lets it go on to the same end.

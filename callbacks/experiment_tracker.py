@@ -8,12 +8,12 @@ import lightning as L
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from callbacks.metrics_tail import MetricsTail
+from callbacks.metrics_forwarding import MetricsForwarder
 from gpt_lightning.durable_files import write_durably
 from gpt_lightning.loggers.console_logger import ConsoleLogger
 
 
-class ExperimentTracker(MetricsTail):
+class ExperimentTracker(MetricsForwarder):
     """Sends each row once, however often the run is killed and goes on: the service itself is asked up to which step it has them.
 
     What a service does not take does not stop a run: this start goes on without it, and the next one sends what is missing.

@@ -38,7 +38,7 @@ class ExactShares:
         owed: (sources,) int64, what each is due when counting begins, adding up to 0; None: nothing.
 
     Raises:
-        RanOut: nothing is left to be drawn at some step.
+        SourceRanOut: nothing is left to be drawn at some step.
         ValueError: the run has more sequences than can be counted.
     """
 

@@ -4,7 +4,7 @@
     data/<tokenizer>/<source>/{train,val}/tokens_0000.npy …      1-D ids, each document ended by the end-of-text id
     data/<tokenizer>/<source>/{train,val}/mask_0000.npy …        for a source with masked tokens: does the token bear loss?
 
-The shards of a split are one stream of tokens, cut into sequences as data_modules/sequence_borders.py says. The inputs of a
+The shards of a split are one stream of tokens, cut into sequences as data_modules/cut_into_sequences.py says. The inputs of a
 sequence are the tokens before its targets; the very first token is predicted from end-of-text. Shards that others made lie
 elsewhere, and source.json says where. What source.json says of the files, and their checksums, is in data_modules/shard_files.py.
 """
@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from data_modules.cut_into_sequences import sequence_borders
 from data_modules.gather_windows import ConcatenatedArrays
-from data_modules.sequence_borders import sequence_borders
 from data_modules.shard_files import ShardFile, files_of_source, files_of_split, read_source_json, unlisted_files
 from data_modules.shard_integrity import damage_message, find_source_damage
 

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data_modules.curriculum import ResolvedCurriculum
-from data_modules.curriculum_segment import CurriculumSegment
+from data_modules.curriculum_in_force import CurriculumSegment
 from data_modules.exact_shares import ONE, SourceRanOut
 from data_modules.keyed_permutation import permutation_key, permute
 
@@ -64,7 +64,7 @@ class SampleOrder:
 
     Raises:
         ValueError: a source is unknown or empty, or is not what it was in the order before; or the updates are none of this run.
-        Exhausted: the curriculum draws more epochs of a source than it allows.
+        SourceExhaustedError: the curriculum draws more epochs of a source than it allows.
     """
 
     def __init__(

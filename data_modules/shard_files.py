@@ -9,7 +9,7 @@ Of each shard of a split it says:
     file, offset, dtype    of a shard that others made: where it lies, the bytes before its first id, and what an id is;
                            its checksums are of the ids alone, by the name "ids", and its MiB are counted from the first of them
 
-and of itself `sha256_of_the_rest`, see `sealed`. Sources that were prepared before crc32_per_mib and it came up have neither.
+and of itself `sha256_of_the_rest`, see `with_checksum`. Sources from before crc32_per_mib have neither.
 """
 
 import hashlib

@@ -10,8 +10,8 @@ from typing import IO, Any
 import torch
 from lightning.fabric.plugins import CheckpointIO
 
-from gpt_lightning.checkpoint import read_checkpoint
 from gpt_lightning.durable_files import make_folder, sync_file, sync_folder
+from gpt_lightning.verified_checkpoint import read_checkpoint
 
 
 class VerifiedCheckpointIO(CheckpointIO):

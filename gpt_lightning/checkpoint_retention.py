@@ -1,6 +1,6 @@
 """A run's folder of checkpoints: which of them to go on from, and which of them stay.
 
-checkpoints/step_00000200.pt .json     the newest few: see gpt_lightning/checkpoint.py
+checkpoints/step_00000200.pt .json     the newest few: see gpt_lightning/verified_checkpoint.py
 checkpoints/best/                      that of the least mean validation loss, if it is asked for
 checkpoints/permanent/                 those of every so many steps, if they are: no number of newer ones removes them
 checkpoints/given_up/                  those that came after one that `resume` named
@@ -13,8 +13,8 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from gpt_lightning.checkpoint import is_valid_checkpoint
 from gpt_lightning.durable_files import make_folder, sync_file, sync_folder
+from gpt_lightning.verified_checkpoint import is_valid_checkpoint
 
 _UNPRUNED = ("best", "permanent")
 

@@ -1,7 +1,7 @@
 """What a program says to a person: the one writer of its standard output and of its sentences.
 
 Nobody needs to listen. A reader that goes away, a closed stream, a full disk or an encoding without the character costs what
-would have been said, never the work; `unwritten` tells of it. Control characters of texts that are not ours appear as signs.
+would have been said, never the work; `output_error` tells of it. Control characters of texts that are not ours appear as signs.
 """
 
 import errno

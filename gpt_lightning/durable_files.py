@@ -53,7 +53,7 @@ def exclusive_lock(folder: Path, *, doing: str = "prepared") -> Iterator[None]:
 
 @contextmanager
 def wait_for_lock(folder: Path, *, meanwhile: Callable[[], object]) -> Iterator[None]:
-    """As `locked`, but wait for a process that is at work there.
+    """As `exclusive_lock`, but wait for a process that is at work there.
 
     Args:
         folder: where to work, in the folder that is prepared.

@@ -80,7 +80,7 @@ class LitGPT(L.LightningModule):
         settings: the run's, as its checkpoints keep them.
 
     Raises:
-        NotFinite: while training.
+        NonFiniteLossError: while training.
     """
 
     def __init__(
@@ -193,7 +193,7 @@ class LitGPT(L.LightningModule):
         Whoever shows or keeps what a step has changed calls this first.
 
         Raises:
-            NotFinite: the step is ruined.
+            NonFiniteLossError: the step is ruined.
         """
         if self._in_flight is None:
             return
@@ -232,7 +232,7 @@ class LitGPT(L.LightningModule):
         """All ranks together make sure that weights and the optimizer's moments are numbers.
 
         Raises:
-            NotFinite: the update of the step just done has left some that are not, though its loss and gradient were; or these
+            NonFiniteLossError: the update of the step just done has left some that are not, though its loss and gradient were; or these
                 were not.
         """
         self.settle()
@@ -264,7 +264,7 @@ class LitGPT(L.LightningModule):
         """Why the step must not change the weights; None: it may.
 
         Raises:
-            NotFinite: nor may any step after it.
+            NonFiniteLossError: nor may any step after it.
         """
         if math.isfinite(self._loss) and math.isfinite(self._gradient_norm):
             return self._spikes.judge(self._loss, self._gradient_norm) if self._spikes else None

@@ -14,7 +14,7 @@ from gpt_lightning.model.attention_backends import BACKENDS, Backend
 from gpt_lightning.model.feed_forward import FEED_FORWARDS
 from gpt_lightning.model.norms import NORMS
 from gpt_lightning.model.positions import POSITIONS, Positions
-from gpt_lightning.optim.optimizer_traits import OPTIMIZERS, OptimizerTraits
+from gpt_lightning.optim.optimizer_traits import OPTIMIZER_TRAITS, OptimizerTraits
 from gpt_lightning.optim.schedules import FALLS
 
 T = TypeVar("T")
@@ -94,7 +94,7 @@ def register_optimizer(optimizer: type[Optimizer], traits: OptimizerTraits) -> N
         optimizer: its class, which takes parameter groups and keyword arguments.
         traits: what plan.py and FSDP must know of it.
     """
-    OPTIMIZERS[f"{optimizer.__module__}.{optimizer.__qualname__}"] = traits
+    OPTIMIZER_TRAITS[f"{optimizer.__module__}.{optimizer.__qualname__}"] = traits
 
 
 def _register(registry: dict[str, T], kind: str, name: str, part: T) -> None:

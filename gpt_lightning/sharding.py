@@ -19,8 +19,8 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_f
 from torch.distributed.tensor import DTensor
 from torch.utils._pytree import tree_map
 
-from gpt_lightning.checkpoint import read_checkpoint
 from gpt_lightning.model import GPT
+from gpt_lightning.verified_checkpoint import read_checkpoint
 
 
 def shard(model: GPT, mesh: DeviceMesh, *, gathered_in: torch.dtype | None = None) -> None:

@@ -5,7 +5,7 @@ caps --design_mixes--> the mixes to run first
 """
 
 from mix_laws.best_mix_search import BestMix, SearchTarget, find_best_mix
-from mix_laws.console_report import print_mix_law_report
+from mix_laws.console_report import report_mix_law
 from mix_laws.curriculum_yaml import write_constant_mix
 from mix_laws.experiment_design import design_mixes
 from mix_laws.fit_data import MixRuns, read_mix_runs
@@ -20,8 +20,8 @@ __all__ = [
     "design_mixes",
     "find_best_mix",
     "fit_mix_law",
-    "print_mix_law_report",
     "read_mix_runs",
+    "report_mix_law",
     "write_constant_mix",
     "write_mix_law_page",
 ]

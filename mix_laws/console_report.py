@@ -20,7 +20,7 @@ from mix_laws.verdict_text import best_mix_sentences, chosen_mix, law_sentences
 _WIDTH = 130  # characters, of tables that go into a file
 
 
-def print_mix_law_report(patterns: Any, held_out: Any, settings: Mapping[str, Any], out_dir: Path | None) -> None:
+def report_mix_law(patterns: Any, held_out: Any, settings: Mapping[str, Any], out_dir: Path | None) -> None:
     """Write mix_law.html and curriculum/best_mix.yaml, and print what they come to.
 
     Args:

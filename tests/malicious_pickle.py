@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from running.config.command_line_quoting import quote_text_settings
 from running.config.compose import compose_config
+from running.config.quote_for_hydra import quote_text_settings
 
 MARKER = "marker"
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from gpt_lightning.checkpoint import read_checkpoint
 from gpt_lightning.checkpoint_retention import SAVED_STEPS_FILE, newest_valid_checkpoint
+from gpt_lightning.verified_checkpoint import read_checkpoint
 
 WITH_DIET = "+callbacks.diet_log._target_=callbacks.SampleOrderLog"
 _TIMING = ("speed/", "memory/")
@@ -80,7 +80,7 @@ def saved_steps(run: Path) -> list[int]:
 
 
 def diet(run: Path, *, after: int = 0) -> dict[int, Sequence]:
-    """What DietLog says that the model was given, by its place in the run and in that order; each place once.
+    """What SampleOrderLog says that the model was given, by its place in the run and in that order; each place once.
 
     Args:
         after: leave out the sequences with a smaller number.

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.compute_estimate import peak_flops
+from analysis.time_and_loss_forecast import peak_flops
 from benchmarks import architecture_ablation, loading, null_gpu, recipes, report, width
 from benchmarks.gpu_day.speed_candidates import SHAPE, model_config
 from gpt_lightning.model.model_size import build_meta_model, flops_per_token

@@ -9,9 +9,9 @@ import yaml
 
 from analysis.comparison.read_runs import UnreadableFile
 from analysis.comparison.read_runs import _config as read_compared
-from data_modules.corpora import local_files
+from data_modules.corpora import find_local_files
 from gpt_lightning.bounded_yaml import MAX_DEPTH, MAX_SIZE, check_yaml_bounds
-from running.config.command_line import check_command_line
+from running.config.command_line_check import check_command_line
 from running.config.compose import read_config
 
 LAUGHS = "\n".join(["l0: &l0 [x, x]", *(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]" for n in range(1, 9))])
@@ -38,7 +38,7 @@ def read_run(folder: Path, text: str) -> None:
 
 def read_card(folder: Path, text: str) -> None:
     (folder / "README.md").write_text(f"---\n{text}\n---\n")
-    local_files(str(folder))
+    find_local_files(str(folder))
 
 
 def read_by_hydra(folder: Path, text: str) -> None:

@@ -20,7 +20,7 @@ from running.config.compose import compose_config
 from running.config.settings_parser import parse
 from running.evaluation import chat_repl
 from running.evaluation.chat_repl import ReplSession
-from running.evaluation.text_writer import TextWriter
+from running.evaluation.model_text_generator import ModelTextGenerator
 from tests.conftest import ROOT
 
 
@@ -32,7 +32,7 @@ def run(tiny_config: Callable[..., dict[str, Any]], tmp_path: Path) -> Path:
 
 def session_with(run: Path, mode: str) -> ReplSession:
     config = parse(GenerateConfig, compose_config("generate", [f"run={run}", f"mode={mode}"]))
-    return ReplSession(TextWriter(config), chat=mode == "chat")
+    return ReplSession(ModelTextGenerator(config), chat=mode == "chat")
 
 
 def piped(run: Path, lines: list[str], *settings: str) -> str:

@@ -11,9 +11,9 @@ import yaml
 import cli
 from data_modules import Curriculum
 from running.config.command_help import command_help, list_settings, version
-from running.config.command_line import check_command_line
-from running.config.command_line_quoting import quote_text_settings
+from running.config.command_line_check import check_command_line
 from running.config.compose import compose_config, flatten
+from running.config.quote_for_hydra import quote_text_settings
 from running.config.settings_parser import build_section
 from tests.conftest import ROOT, start_verb
 

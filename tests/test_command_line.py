@@ -8,11 +8,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from data_modules.corpora.record_fields import RecordFields
 from gpt_lightning.durable_files import exclusive_lock
-from running.config import command_line
-from running.config.command_line import check_command_line, extra_hydra_settings
-from running.config.command_line_quoting import quote_text_settings
+from running.config import command_line_check
+from running.config.command_line_check import check_command_line, extra_hydra_settings
 from running.config.compose import compose_config
-from running.sweeps.sweep_axes import count_jobs
+from running.config.quote_for_hydra import quote_text_settings
+from running.sweeps.sweep_axis_choices import count_jobs
 from running.sweeps.sweep_job import open_multirun
 from tests.conftest import start, start_verb
 
@@ -167,7 +167,7 @@ def test_a_job_of_slurm_whose_time_is_over_is_queued_again() -> None:
 def test_a_search_needs_a_loss_and_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"hydra/sweeper=optuna is for train\.py: prepare\.py has no validation loss"):
         check_command_line("prepare", ["-m", OPTUNA, "source=c4,alpaca"])
-    monkeypatch.setattr(command_line, "find_spec", lambda name: None)
+    monkeypatch.setattr(command_line_check, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"hydra/sweeper=optuna needs a package: pip install -e '\.\[optuna\]'\."):
         check_command_line("train", ["-m", OPTUNA, "experiment=lr_search"])
 

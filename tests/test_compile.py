@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from gpt_lightning.checkpoint import read_checkpoint
 from gpt_lightning.generation import Sampling, generate
 from gpt_lightning.model import GPT, GPTConfig
+from gpt_lightning.verified_checkpoint import read_checkpoint
 from running.commands.train import train
 from running.config.compose import compose_config, group_choices
 from tests.gpt_lightning.tiny_models import FAMILIES, build, sequences

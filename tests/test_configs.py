@@ -7,8 +7,8 @@ import torch
 
 from data_modules import Curriculum
 from data_modules.corpora.record_fields import RecordFields
-from gpt_lightning.evaluation import PROTOCOLS, QuestionTemplate
-from gpt_lightning.evaluation.generation_metrics import GenerationTask
+from gpt_lightning.evaluation import QUESTION_PROTOCOLS, QuestionTemplate
+from gpt_lightning.evaluation.generated_text_quality import GenerationTask
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.optim import learning_rate_schedule
 from gpt_lightning.tokenizer import load_tokenizer
@@ -50,7 +50,7 @@ def test_every_task_can_be_read(name: str) -> None:
     task = read_choice("task", name)
     if task["kind"] == "questions":
         QuestionTemplate.of(task)
-        assert task["protocol"] in PROTOCOLS
+        assert task["protocol"] in QUESTION_PROTOCOLS
         assert task["hub"] is None or set(task["hub"]) == {"id", "config", "split"}
     elif task["kind"] == "conversations":
         assert RecordFields(task["fields"]).columns

@@ -21,7 +21,7 @@ from gpt_lightning.loggers.tensorboard import TensorBoard
 from mix_laws.curriculum_yaml import write_constant_mix
 from running.commands import train
 from running.sweeps.multirun import Multirun
-from running.training import process_group
+from running.training import rank_processes
 from tests.conftest import ROOT
 
 CONTROL = [chr(n) for n in (*range(32), *range(127, 160)) if chr(n) not in "\t\n"]
@@ -104,7 +104,7 @@ def test_an_error_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit) as refused:
         cli.run_command_line(train.main, "train")
     with pytest.raises(SystemExit) as left:
-        process_group.exit_rank(f"error: {HOSTILE}")
+        rank_processes.exit_rank(f"error: {HOSTILE}")
     for end in (refused, left):
         assert "␛[2J" in str(end.value.code)
         assert not set(CONTROL) & set(str(end.value.code))

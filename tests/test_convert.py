@@ -13,7 +13,7 @@ from gpt_lightning.tokenizer import load_tokenizer
 from running.commands.convert import convert
 from running.commands.generate import generate
 from running.commands.train import train
-from running.config.command_line import check_command_line
+from running.config.command_line_check import check_command_line
 from running.config.compose import compose_config
 from tests.gpt_lightning.tiny_models import GPT2, build
 

@@ -18,8 +18,8 @@ from gpt_lightning.jsonl import read_rows
 from gpt_lightning.tokenizer import load_tokenizer
 from running.commands import evaluate as verb
 from running.commands.train import train
-from running.config.command_line_quoting import quote_text_settings
 from running.config.compose import compose_config
+from running.config.quote_for_hydra import quote_text_settings
 from running.evaluation import result_store
 from tests.conftest import TINY, start_verb
 

@@ -18,9 +18,9 @@ from gpt_lightning.generation import generate as generate_ids
 from gpt_lightning.tokenizer import load_tokenizer
 from running.commands import generate as verb
 from running.commands.train import train
-from running.config.command_line import check_command_line
-from running.config.command_line_quoting import quote_text_settings
+from running.config.command_line_check import check_command_line
 from running.config.compose import compose_config
+from running.config.quote_for_hydra import quote_text_settings
 
 
 @pytest.fixture

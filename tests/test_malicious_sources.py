@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_modules import SourceShards
-from data_modules.corpora import hub_files
+from data_modules.corpora import find_hub_files
 from gpt_lightning.convert import from_hf, to_hf
 from gpt_lightning.tokenizer import load_tokenizer
 from running.commands.prepare import prepare
@@ -137,7 +137,7 @@ def copy_of_a_repository(folder: Path, data_files: str) -> Path:
 
 def test_a_copy_of_a_repository_stays_in_its_folder(tmp_path: Path) -> None:
     copy = copy_of_a_repository(tmp_path / "0" / "copy", "en/*.json")
-    assert hub_files(str(copy), config="en", split="train") == ({"en/a.json": str(copy / "en" / "a.json")}, None)
+    assert find_hub_files(str(copy), config="en", split="train") == ({"en/a.json": str(copy / "en" / "a.json")}, None)
     outside = ["../secret.json", "en/../../secret.json", "{folder}/secret.json", "file://{folder}/secret.json"]
     for number, data_files in enumerate(outside, start=1):
         folder = tmp_path / str(number)
@@ -145,14 +145,14 @@ def test_a_copy_of_a_repository_stays_in_its_folder(tmp_path: Path) -> None:
         with pytest.raises(
             ValueError, match=r"secret\.json, which lies outside of it: nothing but its own files is read"
         ):
-            hub_files(str(copy), config="en", split="train")
+            find_hub_files(str(copy), config="en", split="train")
 
 
 def test_no_program_of_a_repository_is_run(tmp_path: Path) -> None:
     copy = copy_of_a_repository(tmp_path / "copy", "en/a.json")
     (copy / "copy.py").write_text("import os\nos.mkdir('marker')\n")
     with pytest.raises(ValueError, match=r"found copy\.py, and no program of a repository is run"):
-        hub_files(str(copy), config="en", split="train")
+        find_hub_files(str(copy), config="en", split="train")
 
 
 def test_a_tokenizer_is_no_pickle(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from analysis.compute_estimate import NUMBER_FORMATS
+from analysis.time_and_loss_forecast import NUMBER_FORMATS
 from benchmarks.__main__ import TRAINING
 from benchmarks.tables import read_results
 from gpt_lightning.model import GPT, GPTConfig

@@ -17,8 +17,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from data_modules import SourceShards
 from gpt_lightning.tokenizer import Message, load_tokenizer, train_bpe
 from running.commands.prepare import prepare
-from running.config.command_line_quoting import quote_text_settings
 from running.config.compose import compose_config
+from running.config.quote_for_hydra import quote_text_settings
 from running.evaluation.chat_repl import ReplSession
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]

@@ -14,7 +14,7 @@ from gpt_lightning.jsonl import read_rows
 from running.commands.train import train
 from running.config import allowed_targets
 from running.config.allowed_targets import allow_typed_targets, typed_targets
-from running.config.command_line import check_command_line
+from running.config.command_line_check import check_command_line
 from running.config.compose import compose_config
 from running.training.callback_builders import build_callbacks
 from tests.conftest import TINY, start

@@ -17,8 +17,8 @@ from data_modules import SourceShards
 from gpt_lightning.tokenizer import load_tokenizer
 from running.commands.prepare import prepare
 from running.commands.train import train
-from running.config.command_line_quoting import quote_text_settings
 from running.config.compose import compose_config, group_choices, read_choice
+from running.config.quote_for_hydra import quote_text_settings
 from tests.conftest import ROOT, TINY
 
 INSTRUCTION_SOURCES = {"alpaca": "alpaca/alpaca_5000.json", "code_alpaca": "python_instruct/code_alpaca_2k.json"}

@@ -18,7 +18,7 @@ import torch
 from running.commands.train import train
 from running.config.compose import compose_config
 from running.config.run_config import RunConfig
-from running.training import prepared_data, process_group
+from running.training import prepared_data, rank_processes
 from running.training.distributed_strategy import check_ranks
 from tests.conftest import ROOT, TINY
 from tests.run_files import as_if_killed, metrics
@@ -34,7 +34,7 @@ RUN = [*TINY, "name=run", "trainer.accelerator=cpu", "trainer.precision=32-true"
 
 _PROGRAM = """
 import os, sys, time
-from running.training.process_group import RankLostError, detect_launcher, exit_rank, fail_together, is_first_rank, run_on_ranks
+from running.training.rank_processes import RankLostError, detect_launcher, exit_rank, fail_together, is_first_rank, run_on_ranks
 if not detect_launcher():
     run_on_ranks(2)
     sys.exit()
@@ -141,14 +141,14 @@ def test_a_run_has_one_launcher_and_ends_with_it(tiny_data: Path, tmp_path: Path
         assert main.poll() is None, end(main).stderr
         assert time.monotonic() < until
         time.sleep(0.1)
-    process_group = [child.pid for child in psutil.Process(main.pid).children()]
-    assert len(process_group) == 2
+    rank_processes = [child.pid for child in psutil.Process(main.pid).children()]
+    assert len(rank_processes) == 2
     second = end(begin(command))
     assert second.returncode == 1
     assert (said := re.fullmatch(r"error: .*run is being trained by process (\d+) on .*\n", second.stderr))
-    assert int(said[1]) in process_group
+    assert int(said[1]) in rank_processes
     main.kill()
-    ends_within(process_group, _SOON)
+    ends_within(rank_processes, _SOON)
     assert f"error: torchrun is gone: {GOES_ON}\n" in end(main).stderr
 
 
@@ -205,12 +205,12 @@ def test_more_ranks_than_gpus_are_refused(tiny_data: Path, tmp_path: Path) -> No
 
 
 def test_each_of_several_processes_would_run_the_whole_multirun(monkeypatch: pytest.MonkeyPatch) -> None:
-    process_group.check_no_multirun()
+    rank_processes.check_no_multirun()
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     with pytest.raises(
         ValueError, match="a multirun is one process, and torchrun has started several: start it by python;"
     ):
-        process_group.check_no_multirun()
+        rank_processes.check_no_multirun()
 
 
 def test_ranks_that_see_other_checkpoints_do_not_train(tiny_data: Path, tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ from documentation.settings_pages import COMMANDS as SETTINGS_OF_COMMANDS
 from documentation.settings_pages import GROUPS, command_page, group_page
 from gpt_lightning.model import GPT, GPTConfig
 from running.config.command_help import list_settings, written_settings
-from running.config.command_line import check_command_line
-from running.config.command_line_quoting import quote_text_settings
+from running.config.command_line_check import check_command_line
 from running.config.compose import compose_config
+from running.config.quote_for_hydra import quote_text_settings
 from running.config.run_config import RunConfig
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from running.commands.train import train
-from running.config.command_line import check_command_line
+from running.config.command_line_check import check_command_line
 from running.config.compose import compose_config
 from tests.conftest import start
 
@@ -34,7 +34,7 @@ Config = Callable[..., dict[str, Any]]
         ("optimizer._target_=os.system", r"_target_=os\.system may not be called from a config"),
         ("callbacks.samples._target_=subprocess.run", r"_target_=subprocess\.run may not be called"),
         (
-            "optimizer._target_=gpt_lightning.checkpoint.os.getcwd",
+            "optimizer._target_=gpt_lightning.verified_checkpoint.os.getcwd",
             r"_target_=gpt_lightning\.checkpoint\.os\.getcwd may not",
         ),
         ("callbacks.checkpoints.keep=0", r"callbacks\.checkpoints\.keep is 0"),

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from running.config.command_line_quoting import quote_text_settings
 from running.config.compose import compose_config, typed
+from running.config.quote_for_hydra import quote_text_settings
 from running.training.resume import ResumePoint
 from running.training.run_summary import busy_machine_remark, change_remarks, start_remarks
 

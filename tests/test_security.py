@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from running.config import allowed_targets
-from running.config.command_line import check_command_line
+from running.config.command_line_check import check_command_line
 from running.config.compose import CONF, compose_config, write_config
-from running.config.source_settings import open_corpus
+from running.config.source_builders import open_corpus
 from running.training.builders import build_optimizer
 from running.training.callback_builders import build_callbacks
 from tests.conftest import ROOT
@@ -144,7 +144,7 @@ def test_folders_and_configs_of_ones_own_are_read(tmp_path: Path) -> None:
     "target",
     [
         "callbacks.checkpoints.prune_checkpoints",
-        "gpt_lightning.checkpoint.prune",
+        "gpt_lightning.verified_checkpoint.prune",
         "callbacks.Samples",
         "torch.optim.lr_scheduler.StepLR",
         "torch.optim.adamw.torch.hub.load",
@@ -180,7 +180,8 @@ def test_only_a_callback_stands_where_one_is_wanted(target: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["data_modules.corpora.local_files", "data_modules.corpora.hub_files", "callbacks.Samples", "os.listdir"]
+    "target",
+    ["data_modules.corpora.find_local_files", "data_modules.corpora.find_hub_files", "callbacks.Samples", "os.listdir"],
 )
 def test_only_a_corpus_stands_where_one_is_wanted(target: str) -> None:
     with pytest.raises(

@@ -13,7 +13,7 @@ import pytest
 
 from callbacks import GracefulStop
 from gpt_lightning.durable_files import exclusive_lock
-from running.training import prepared_data, process_group
+from running.training import prepared_data, rank_processes
 
 OF_AN_ALLOCATION = {"SLURM_STEP_ID": "0", "SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "2"}
 
@@ -50,7 +50,7 @@ def test_an_interactive_shell_of_slurm_is_no_task_of_several(monkeypatch: pytest
         monkeypatch.setenv(name, value)
     for tasks_of_step, starter in (("4", "srun"), ("1", None)):
         monkeypatch.setenv("SLURM_STEP_NUM_TASKS", tasks_of_step)
-        assert process_group.detect_launcher() == starter
+        assert rank_processes.detect_launcher() == starter
 
 
 def test_max_hours_count_from_the_first_start_of_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from running.thread_waiting import set_openmp_spin_count
+from running.openmp_spin_count import set_openmp_spin_count
 from tests.conftest import ROOT
 
 COMPUTING = ("train", "generate", "evaluate", "verify")

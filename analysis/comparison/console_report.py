@@ -10,13 +10,13 @@ from analysis.comparison.comparison import Comparison
 from analysis.comparison.comparison_page import write_comparison_page
 from analysis.comparison.final_metrics_section import order_by_mean
 from analysis.comparison.find_runs import common_folder, find_runs
+from analysis.comparison.missing_sweep_jobs import missing_jobs
 from analysis.comparison.read_runs import read_runs
-from analysis.comparison.sweep_jobs import missing_jobs
 from analysis.comparison.verdict_text import (
     LOSS,
     difference_text,
     format_metric,
-    noise_sentences,
+    seed_noise_sentences,
     seeds_text,
     significance_text,
     verdict_sentence,
@@ -27,7 +27,7 @@ MOST_SHOWN = 12
 """Candidates; the page has all of them."""
 
 
-def print_comparison_report(runs: Any, out_dir: Path | None) -> None:
+def report_comparison(runs: Any, out_dir: Path | None) -> None:
     """Write the page that compares runs, and print where it is, and how they stand.
 
     Args:
@@ -59,7 +59,7 @@ def print_comparison_report(runs: Any, out_dir: Path | None) -> None:
     if comparison.ranked:
         console.print(f"{len(comparison.ranked)} of {len(paths)} runs are ranked")
         console.print(standings_table(comparison))
-        console.print("\n".join([*noise_sentences(comparison)[:1], verdict_sentence(comparison)]))
+        console.print("\n".join([*seed_noise_sentences(comparison)[:1], verdict_sentence(comparison)]))
     else:
         console.print(f"no run is ranked, of {len(paths)}: the page says why")
     console.print(f"comparison:  {page}")

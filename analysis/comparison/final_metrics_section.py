@@ -10,7 +10,7 @@ from analysis.comparison.sortable_html_tables import TABLE_END, breakable, sort_
 from analysis.comparison.verdict_text import (
     difference_text,
     format_metric,
-    noise_sentences,
+    seed_noise_sentences,
     seeds_text,
     significance_text,
 )
@@ -21,7 +21,7 @@ _SIGNS = {None: "?", True: "≠", False: "≈"}
 
 def final_metrics_section(comparison: Comparison) -> Iterator[str]:
     """A table for each of `TITLES`, and what they rest on."""
-    yield f"<p>{escape(' '.join(noise_sentences(comparison)))}</p>"
+    yield f"<p>{escape(' '.join(seed_noise_sentences(comparison)))}</p>"
     for kind in METRIC_KINDS:
         yield f'<div id="final-{kind}">'
         yield from _table(comparison, kind)

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from analysis.callback_effects import callback_setting_prefixes
+from analysis.callbacks_that_change_results import callback_setting_prefixes
 from analysis.comparison.evaluation_section import read_evaluated_metrics
 from analysis.comparison.find_runs import common_folder
 from analysis.comparison.model_size import model_size

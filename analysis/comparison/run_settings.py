@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from analysis.callback_effects import callback_setting_prefixes
+from analysis.callbacks_that_change_results import callback_setting_prefixes
 
 ABSENT = "—"
 """A setting that a run does not have."""

@@ -48,7 +48,7 @@ def verdict_sentence(comparison: Comparison) -> str:
     return f"{name} has the lowest loss; whether that is more than chance is unknown{diverged}."
 
 
-def noise_sentences(comparison: Comparison) -> list[str]:
+def seed_noise_sentences(comparison: Comparison) -> list[str]:
     """How large the noise between seeds is, by which model, and what speaks against it: a sentence each."""
     noise = comparison.noise(LOSS)
     if noise is None:

@@ -28,7 +28,7 @@ from analysis.text_logs.step_columns import VALUES, StepColumns
 _TIME = r"\d{4}-[01]\d-[0-3]\d [0-2]\d:[0-5]\d:[0-6]\d"
 _WHOLE = r"\d[\d,]{0,14}|nan|inf"
 _NUMBER = r"[+-]?(?:\d[\d,]*(?:\.\d*)?(?:e[+-]?\d{1,3})?|nan|inf)"
-# in bytes, as most lines need not become text; the groups are time, step and StepTable's values, as many as there are
+# in bytes, as most lines need not become text; the groups are time, step and StepColumns's values, as many as there are
 _STEP = re.compile(
     rf"\[({_TIME})\] Step +(\d{{1,15}}) \| Loss: +({_NUMBER}) \| LR: ({_NUMBER}) \| Tokens/s: +({_WHOLE}) \| "
     rf"GPU: ({_NUMBER})GB \| Time: (\d{{1,15}})s\s*".encode()

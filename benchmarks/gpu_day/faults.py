@@ -7,9 +7,9 @@ from typing import Any
 
 from benchmarks.gpu_day.result_rows import Day
 from benchmarks.gpu_day.small_runs import REHEARSED, SMALL, Overflow, config_of, rehearse
-from gpt_lightning.checkpoint import read_checkpoint
 from gpt_lightning.checkpoint_retention import newest_valid_checkpoint
 from gpt_lightning.lit_gpt import NonFiniteLossError
+from gpt_lightning.verified_checkpoint import read_checkpoint
 from running.commands.train import train
 
 AT = 3  # the step that is disturbed, 0 is the first

@@ -9,8 +9,8 @@ record of any file on, so whoever stopped there goes on there.
 
 from data_modules.corpora.corpus import BadRecord, Corpus, Document, DocumentCorpus
 from data_modules.corpora.file_corpus import FileCorpus, RecordFiles
-from data_modules.corpora.hub_files import HubUnreachableError, hub_files
-from data_modules.corpora.local_files import local_files
+from data_modules.corpora.find_hub_files import HubUnreachableError, find_hub_files
+from data_modules.corpora.find_local_files import find_local_files
 from data_modules.corpora.python_installation import docstrings, pydoc, readmes, stdlib
 from data_modules.corpora.task_records import open_task_records
 
@@ -23,8 +23,8 @@ __all__ = [
     "HubUnreachableError",
     "RecordFiles",
     "docstrings",
-    "hub_files",
-    "local_files",
+    "find_hub_files",
+    "find_local_files",
     "open_task_records",
     "pydoc",
     "readmes",

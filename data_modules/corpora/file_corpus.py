@@ -16,8 +16,8 @@ import pyarrow as pa
 from data_modules.corpora import file_formats
 from data_modules.corpora.corpus import BadRecord, Chunk, Document, InputFile, UnreadableFile, document_text
 from data_modules.corpora.file_formats import COMPRESSIONS, FORMATS, SEEKABLE_FORMATS, Format
-from data_modules.corpora.input_file import OpenInputFile, record_too_long
-from data_modules.corpora.local_files import known_formats, suffixes
+from data_modules.corpora.find_local_files import known_formats, suffixes
+from data_modules.corpora.open_input_file import OpenInputFile, record_too_long
 from data_modules.corpora.record_fields import RecordFields
 
 

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from data_modules.corpora.corpus import BadRecord, Chunk, UnreadableFile
-from data_modules.corpora.input_file import OpenInputFile, Row, check_columns, record_too_long
 from data_modules.corpora.json_array import JSON, array_elements
+from data_modules.corpora.open_input_file import OpenInputFile, Row, check_columns, record_too_long
 from data_modules.corpora.parquet_and_arrow import arrow_chunks, batch_rows, parquet_chunks
 
 _BOM = "\ufeff"

@@ -30,7 +30,7 @@ def array_elements(text: io.TextIOBase, *, limit: int, at_once: int) -> Iterator
         at_once: characters to read.
 
     Raises:
-        Unreadable: the array is malformed, or an element too long.
+        UnreadableFile: the array is malformed, or an element too long.
     """
     buffer, position, line = "", 0, 1
 

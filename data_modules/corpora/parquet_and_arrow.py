@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_modules.corpora.corpus import BadRecord, Chunk, UnreadableFile
-from data_modules.corpora.input_file import OpenInputFile, Row, check_columns
+from data_modules.corpora.open_input_file import OpenInputFile, Row, check_columns
 
 
 def parquet_chunks(file: OpenInputFile, first: int) -> Iterator[Chunk]:

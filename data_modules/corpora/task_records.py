@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from data_modules.corpora.file_corpus import RecordFiles
-from data_modules.corpora.hub_files import hub_files
-from data_modules.corpora.local_files import local_files
+from data_modules.corpora.find_hub_files import find_hub_files
+from data_modules.corpora.find_local_files import find_local_files
 
 _LONGEST_MB = 32
 
@@ -23,18 +23,18 @@ def open_task_records(
         tell: called with one line that counts the files which were passed over, if any were.
 
     Raises:
-        HubUnreachable: it does not answer.
+        HubUnreachableError: it does not answer.
         ValueError: there are no such files, or neither is given.
     """
     if path is not None:
-        urls = local_files(path, hub=hub, split=None, tell=tell)
+        urls = find_local_files(path, hub=hub, split=None, tell=tell)
         digest = hashlib.sha256()
         for url in urls.values():
             with Path(url).open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         origin: dict[str, Any] = {"files": list(urls), "sha256": digest.hexdigest()}
     elif hub is not None:
-        urls, commit = hub_files(**hub)
+        urls, commit = find_hub_files(**hub)
         origin = {**hub, "revision": commit}
     else:
         raise ValueError("there is nothing to read: name a file, a folder or a pattern with path=….")

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from gpt_lightning.checkpoint import verify_checkpoint
 from gpt_lightning.checkpoint_retention import newest_valid_checkpoint
 from gpt_lightning.convert.gpt2_5 import STATE as GPT2_5_STATE
 from gpt_lightning.convert.gpt2_5 import read_gpt2_5
@@ -14,7 +13,8 @@ from gpt_lightning.convert.rangeflow import STATE as RANGEFLOW_STATE
 from gpt_lightning.convert.rangeflow import read_rangeflow
 from gpt_lightning.convert.torch_checkpoints import extract_weights, read_torch_file
 from gpt_lightning.model import GPT
-from gpt_lightning.model_path import check_model_path
+from gpt_lightning.model_path_check import check_model_path
+from gpt_lightning.verified_checkpoint import verify_checkpoint
 
 
 def load_model(path: str | Path) -> GPT:

@@ -68,7 +68,7 @@ def read_config(fields: Mapping[str, Any], *, where: Path) -> GPTConfig:
 
 
 def build_model(config: GPTConfig, weights: Mapping[str, Tensor], *, where: Path) -> GPT:
-    """`assemble` for weights under our own names."""
+    """`to_our_names` for weights under our own names."""
     check_sizes(config, weights, where=where)
     return to_our_names(config, weights, _own_names(config), where=where)
 

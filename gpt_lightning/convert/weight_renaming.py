@@ -2,7 +2,7 @@
 
 A table has one line for each of our tensors: its name, its name elsewhere, and whether it is stored transposed there. Where
 ours is one fused matrix, theirs are several, which stand in it one below the other. `N` is the number of a block.
-`assemble` reads a table from right to left, `disassemble` from left to right.
+`to_our_names` reads a table from right to left, `to_their_names` from left to right.
 """
 
 from collections.abc import Iterable, Mapping

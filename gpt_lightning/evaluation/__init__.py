@@ -10,11 +10,11 @@ interrupted change nothing but the rounding.
 
 from gpt_lightning.evaluation.confidence_intervals import Estimate, proportion_interval, ratio_interval
 from gpt_lightning.evaluation.log_likelihood import Request, RequestTooLongError, Score, batch_requests, score_requests
-from gpt_lightning.evaluation.multiple_choice import PROTOCOLS, Question, encode_question, score_question
+from gpt_lightning.evaluation.multiple_choice import QUESTION_PROTOCOLS, Question, encode_question, score_question
 from gpt_lightning.evaluation.question_template import BadQuestionError, MissingFieldError, QuestionTemplate
 
 __all__ = [
-    "PROTOCOLS",
+    "QUESTION_PROTOCOLS",
     "BadQuestionError",
     "Estimate",
     "MissingFieldError",

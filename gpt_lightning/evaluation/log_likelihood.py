@@ -67,7 +67,7 @@ def truncate_to_context(request: Request, max_seq_len: int) -> Request:
     """The request as a model sees it: the oldest ids are left away where there are more than fit.
 
     Raises:
-        TooLong: the scored ids alone do not fit.
+        RequestTooLongError: the scored ids alone do not fit.
     """
     cut = len(request.ids) - (max_seq_len + 1)
     if cut <= 0:
@@ -150,8 +150,8 @@ def score_requests(model: GPT, requests: Sequence[Request]) -> list[Score]:
     """The scores of some requests, read as one batch, in their order.
 
     Raises:
-        TooLong: a request is longer than the model can see; `window` cuts it.
-        NotFinite: a likelihood is no number.
+        RequestTooLongError: a request is longer than the model can see; `window` cuts it.
+        NonFiniteScoreError: a likelihood is no number.
     """
     nats, greedy = token_losses(model, requests)
     if not np.isfinite(nats).all():

@@ -48,7 +48,7 @@ def encode_question(question: Question, tokenizer: Tokenizer, *, protocol: str, 
     """Encode a question as the protocol says.
 
     Raises:
-        TooLong: an answer alone does not fit into the model's window.
+        RequestTooLongError: an answer alone does not fit into the model's window.
         KeyError: there is no such protocol.
     """
     encode = _ENCODINGS[protocol]
@@ -87,7 +87,7 @@ _ENCODINGS: Mapping[str, Callable[[Tokenizer, str, str], _Encoded]] = {
     "harness": _encode_as_one,
     "completion": _encode_apart,
 }
-PROTOCOLS = tuple(_ENCODINGS)
+QUESTION_PROTOCOLS = tuple(_ENCODINGS)
 
 
 class QuestionScore(NamedTuple):

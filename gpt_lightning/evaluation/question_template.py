@@ -68,8 +68,8 @@ class QuestionTemplate:
             where: the record stands, for whoever has to mend it.
 
         Raises:
-            OtherFields: it has not the fields of the task.
-            BadQuestion: an answer is empty or no text, or which is right is not said.
+            MissingFieldError: it has not the fields of the task.
+            BadQuestionError: an answer is empty or no text, or which is right is not said.
         """
         clean = _CLEANINGS[self.clean] if self.clean else str
         context, answers = (
@@ -114,7 +114,7 @@ def get_field(record: Mapping[str, Any], name: str) -> Any:
     """A field of a record; `a.b` is the field b of its field a.
 
     Raises:
-        OtherFields: there is none.
+        MissingFieldError: there is none.
     """
     value: Any = record
     for part in name.split("."):

@@ -96,8 +96,8 @@ def question_task(
         ValueError: an answer alone does not fit into the model's window, or there is no such protocol.
     """
     protocol = description.protocol
-    if protocol not in q.PROTOCOLS:
-        raise ValueError(f"protocol is {protocol!r}: it must be {' or '.join(q.PROTOCOLS)}.")
+    if protocol not in q.QUESTION_PROTOCOLS:
+        raise ValueError(f"protocol is {protocol!r}: it must be {' or '.join(q.QUESTION_PROTOCOLS)}.")
     put = [q.encode_question(question, tokenizer, protocol=protocol, max_seq_len=max_seq_len) for question in questions]
     requests = [request for one in put for request in one.requests]
     borders = [0, *accumulate(len(one.requests) for one in put)]

@@ -3,14 +3,14 @@
 import torch
 from torch import Tensor
 
-from gpt_lightning.generation.prompt_cache import CachedPrompts
+from gpt_lightning.generation.continued_texts import ContinuedTexts
 from gpt_lightning.generation.sampling import TokenSampler
 
 
 class EagerDecoding:
     """Continues texts by one token each at a time."""
 
-    def __init__(self, reader: CachedPrompts, drawing: TokenSampler) -> None:
+    def __init__(self, reader: ContinuedTexts, drawing: TokenSampler) -> None:
         self._reader = reader
         self._drawing = drawing
         self._begun = False

@@ -3,8 +3,8 @@
 import codecs
 from collections.abc import Iterable, Iterator, Sequence
 
+from gpt_lightning.generation.continued_texts import ContinuedTexts
 from gpt_lightning.generation.eager_decoding import EagerDecoding
-from gpt_lightning.generation.prompt_cache import CachedPrompts
 from gpt_lightning.generation.sampling import Sampling, TokenSampler
 from gpt_lightning.generation.static_decoding import StaticDecoding
 from gpt_lightning.model import GPT
@@ -40,7 +40,7 @@ def generate(
     return answers
 
 
-def stream_text(
+def stream_generated_text(
     model: GPT,
     tokenizer: Tokenizer,
     prompt: Sequence[int],
@@ -79,7 +79,7 @@ def _generated(
     if not prompts:
         return
     vocab_size = model.config.vocab_size if vocab_size is None else min(vocab_size, model.config.vocab_size)
-    reader = CachedPrompts(model, prompts, max_new_tokens, vocab_size)
+    reader = ContinuedTexts(model, prompts, max_new_tokens, vocab_size)
     drawing = TokenSampler(sampling, prompts, vocab_size, reader.device)
     decoding: EagerDecoding | StaticDecoding = EagerDecoding(reader, drawing)
     if reader.device.type == "cuda":

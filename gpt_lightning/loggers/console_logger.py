@@ -43,7 +43,7 @@ class ConsoleLogger:
 
     @classmethod
     def of(cls, trainer: Any) -> "ConsoleLogger":
-        """The run's one terminal, held by its RunLog."""
+        """The run's one terminal, held by its StepLog."""
         return next(callback.terminal for callback in trainer.callbacks if hasattr(callback, "terminal"))
 
     @rank_zero_only

@@ -1,10 +1,10 @@
 """Optimizers, parameter groups, learning-rate schedules and the detection of loss spikes.
 
-The optimizers are torch's and bitsandbytes'; `MuonAdamW` is two of torch's as one. `OPTIMIZERS` says what each needs and can do.
+The optimizers are those of torch and bitsandbytes; `MuonAdamW` joins two of torch. `OPTIMIZER_TRAITS` says what each needs.
 """
 
 from gpt_lightning.optim.muon import MuonAdamW
-from gpt_lightning.optim.optimizer_traits import OPTIMIZERS, OptimizerTraits, optimizer_traits
+from gpt_lightning.optim.optimizer_traits import OPTIMIZER_TRAITS, OptimizerTraits, optimizer_traits
 from gpt_lightning.optim.parameter_groups import apply_multipliers, parameter_groups
 from gpt_lightning.optim.schedules import learning_rate_schedule
 from gpt_lightning.optim.spike_detector import SpikeDetector
@@ -12,7 +12,7 @@ from gpt_lightning.optim.step_counters import place_step_counters
 from gpt_lightning.optim.trial_step import try_optimizer_step
 
 __all__ = [
-    "OPTIMIZERS",
+    "OPTIMIZER_TRAITS",
     "MuonAdamW",
     "OptimizerTraits",
     "SpikeDetector",

@@ -1,6 +1,6 @@
 """What the rest of the program must know of an optimizer: parameter groups, whether it can be sharded, the size of its state.
 
-`OPTIMIZERS` has an entry for each optimizer that ships. For another one the size of its state is measured in a trial step.
+`OPTIMIZER_TRAITS` has an entry for each optimizer that ships. For another one the size of its state is measured in a trial step.
 """
 
 import math
@@ -59,7 +59,7 @@ def _adamw_8bit_state(parameter: Tensor, group: Mapping[str, Any]) -> StateSize:
 ADAMW = OptimizerTraits(state=_adamw_state, shardable=True, fused=True)
 ADAMW_8BIT = OptimizerTraits(state=_adamw_8bit_state, shardable=False, fused=False)
 MUON_ADAMW = OptimizerTraits(state=_muon_adamw_state, muon=True, shardable=True, fused=True)
-OPTIMIZERS = {
+OPTIMIZER_TRAITS = {
     "torch.optim.adamw.AdamW": ADAMW,
     "bitsandbytes.optim.adamw.AdamW8bit": ADAMW_8BIT,
     "gpt_lightning.optim.muon.MuonAdamW": MUON_ADAMW,
@@ -74,7 +74,7 @@ def optimizer_traits(make_optimizer: partial[Optimizer]) -> OptimizerTraits:
         make_optimizer: an optimizer's class and its settings; called with parameter groups it gives the optimizer.
     """
     made: Any = make_optimizer.func
-    return OPTIMIZERS.get(f"{made.__module__}.{made.__qualname__}") or OptimizerTraits(
+    return OPTIMIZER_TRAITS.get(f"{made.__module__}.{made.__qualname__}") or OptimizerTraits(
         state=partial(_state_after_trial, make_optimizer),
         shardable=made.__module__.startswith("torch."),
         fused="fused" in signature(made).parameters,

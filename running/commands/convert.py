@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from gpt_lightning.model_path import check_model_path
+from gpt_lightning.model_path_check import check_model_path
 from running.config.command_configs import ConvertConfig
 from running.config.settings_parser import parse
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from gpt_lightning.console import say
 from gpt_lightning.durable_files import exclusive_lock
-from gpt_lightning.model_path import check_model_path
+from gpt_lightning.model_path_check import check_model_path
 from running.config.command_configs import EvaluateConfig
 from running.config.settings_parser import parse
-from running.training.process_group import detect_launcher, fail_together, run_on_ranks
+from running.training.rank_processes import detect_launcher, fail_together, run_on_ranks
 
 
 def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:

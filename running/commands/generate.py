@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gpt_lightning.console import say
-from gpt_lightning.model_path import check_model_path
+from gpt_lightning.model_path_check import check_model_path
 from running.config.command_configs import GenerateConfig
 from running.config.settings_parser import parse
 
@@ -23,9 +23,9 @@ def generate(config: Mapping[str, Any]) -> str | None:
     settings = parse(GenerateConfig, config)
     check_model_path(settings.run)
     from running.evaluation.chat_repl import ReplSession  # torch takes seconds to import
-    from running.evaluation.text_writer import TextWriter
+    from running.evaluation.model_text_generator import ModelTextGenerator
 
-    session = ReplSession(TextWriter(settings), chat=settings.mode == "chat")
+    session = ReplSession(ModelTextGenerator(settings), chat=settings.mode == "chat")
     if settings.prompt is None:
         session.hold(f"{settings.run}: {settings.mode}. An empty line or Ctrl-D ends the session, Ctrl-C an answer.")
         return None

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from analysis import compute_estimate
+from analysis import time_and_loss_forecast
 from analysis.number_formatting import format_bytes, format_count, format_duration
 from data_modules import Curriculum, SampleOrder
 from data_modules.curriculum_repair import smallest_change
@@ -228,7 +228,7 @@ def _lines(config: RunConfig, assumed: PlanConfig, costs: Mapping[str, Any]) -> 
             else "would follow the losses, and no update falls into this run: curriculum.ado.every and warmup say when",
         )
     loss, memory, there = costs["loss"], costs["peak_memory_bytes"], costs["device_memory_bytes"]
-    best = compute_estimate.CHINCHILLA_TOKENS_PER_PARAMETER
+    best = time_and_loss_forecast.CHINCHILLA_TOKENS_PER_PARAMETER
     yield (
         "parameters",
         f"{costs['parameters']:,}; {costs['tokens_per_parameter']:.1f} tokens for each (Chinchilla: {best})",

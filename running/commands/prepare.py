@@ -26,13 +26,13 @@ from data_modules.source_inspection import (
     source_summary,
     token_texts,
 )
-from data_modules.tokenizer_training import bytes_per_token, training_texts
+from data_modules.tokenizer_training_texts import bytes_per_token, training_texts
 from gpt_lightning.console import Console, say
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer, train_bpe
 from running.config.command_configs import PrepareConfig
 from running.config.compose import path_of, read_choice
 from running.config.settings_parser import parse
-from running.config.source_settings import (
+from running.config.source_builders import (
     build_preparation_settings,
     is_commit_hash,
     open_corpus,

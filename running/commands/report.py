@@ -25,13 +25,13 @@ def report(config: Mapping[str, Any]) -> None:
     settings = parse(ReportConfig, config)
     out_dir = settings.out_dir
     if settings.mix_law is not None:
-        from mix_laws import print_mix_law_report  # whose fits take seconds to import
+        from mix_laws import report_mix_law  # whose fits take seconds to import
 
-        print_mix_law_report(settings.mix_law, settings.held_out, vars(settings.mix), out_dir)
+        report_mix_law(settings.mix_law, settings.held_out, vars(settings.mix), out_dir)
     elif settings.runs is not None:
-        from analysis.comparison import print_comparison_report
+        from analysis.comparison import report_comparison
 
-        print_comparison_report(settings.runs, out_dir)
+        report_comparison(settings.runs, out_dir)
     elif settings.log_dir is not None:
         _print_logs(report_logs(settings.log_dir, out_dir or settings.log_dir / "report", pattern=settings.pattern))
     else:

@@ -9,8 +9,8 @@ from gpt_lightning.durable_files import exclusive_lock
 from running.config.compose import typed
 from running.config.run_config import RunConfig
 from running.sweeps.multirun import Multirun
-from running.training.process_group import detect_launcher, fail_together, is_first_rank, run_on_ranks
 from running.training.rank_agreement import build_rank_agreement
+from running.training.rank_processes import detect_launcher, fail_together, is_first_rank, run_on_ranks
 
 
 def train(config: Mapping[str, Any]) -> dict[str, float]:
@@ -20,7 +20,7 @@ def train(config: Mapping[str, Any]) -> dict[str, float]:
 
     Raises:
         ValueError: a setting is wrong, a source is not prepared, or the run directory belongs to another run or process.
-        Stopped, NotFinite, NotSaved: it ended before its last step; their `exit_code` says so to the shell.
+        RunStopped, NonFiniteLossError, CheckpointWriteError: it ended before its last step; their `exit_code` says so to the shell.
     """
     with fail_together(), build_rank_agreement(config) as ranks:
         settings = RunConfig.of(config)

@@ -17,10 +17,10 @@ from rich.table import Table
 
 from data_modules import SourceShards
 from data_modules.curriculum import Curriculum
-from gpt_lightning.checkpoint import read_checkpoint
 from gpt_lightning.checkpoint_retention import newest_valid_checkpoint
 from gpt_lightning.console import Console
 from gpt_lightning.device_and_precision import choose_device
+from gpt_lightning.verified_checkpoint import read_checkpoint
 from running.config.compose import CONF, write_config
 from running.config.run_config import RunConfig
 from running.config.settings_parser import build_section

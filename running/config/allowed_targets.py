@@ -245,7 +245,7 @@ def _is_registered(target: str) -> bool:
     """Whether the user's own module has registered an optimizer under this name."""
     if target.rpartition(".")[0] not in sys.modules or target.startswith(OPTIMIZERS):
         return False
-    from gpt_lightning.optim.optimizer_traits import OPTIMIZERS as REGISTERED  # as below
+    from gpt_lightning.optim.optimizer_traits import OPTIMIZER_TRAITS as REGISTERED  # as below
 
     return target in REGISTERED
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from analysis.callback_effects import callback_setting_prefixes
+from analysis.callbacks_that_change_results import callback_setting_prefixes
 from running.config.compose import flatten
 from running.config.renamed_targets import RENAMED_TARGETS
 

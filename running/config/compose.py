@@ -21,7 +21,7 @@ from yaml import YAMLError
 
 from gpt_lightning.bounded_yaml import check_yaml_bounds
 from running.config.init_from_architecture import init_from_settings
-from running.config.path_settings import PROMPTS, expand_home, is_name, is_path
+from running.config.path_and_name_settings import PROMPTS, expand_home, is_name, is_path
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 _WHOLE_CONFIG = """defaults: [override hydra/hydra_logging: disabled, override hydra/job_logging: disabled, _self_]

@@ -11,7 +11,7 @@ from data_modules.curriculum import Curriculum
 from running.config import compose
 from running.config.callback_configs import check_known_callbacks
 from running.config.own_imports import check_imports
-from running.config.path_settings import check_names
+from running.config.path_and_name_settings import check_names
 from running.config.settings_parser import Count, CountOrZero, build_section, parse
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from running.config.path_settings import expand_home
+from running.config.path_and_name_settings import expand_home
 
 T = TypeVar("T")
 

@@ -18,7 +18,7 @@ _HELP = """/reset            forget the conversation
 
 
 class TextGenerator(Protocol):
-    """Who writes: see `generate.TextWriter`."""
+    """Who writes: see `generate.ModelTextGenerator`."""
 
     settings: dict[str, Any]
     """How, by name."""

@@ -8,7 +8,7 @@ from gpt_lightning.console import say
 from gpt_lightning.convert import grow_vocabulary, load_model, to_hf, to_native
 from gpt_lightning.tokenizer import Tokenizer
 from running.config.command_configs import ConvertConfig
-from running.training.model_tokenizer import load_model_tokenizer
+from running.training.find_tokenizer import load_model_tokenizer
 
 _WRITERS: dict[str, Callable[..., None]] = {
     "gpt2": partial(to_hf, format="gpt2"),

@@ -11,7 +11,6 @@ from typing import Any
 from rich.table import Table
 
 from analysis.comparison.evaluation_section import format_metric_value as digits_of
-from gpt_lightning.checkpoint import checkpoint_fingerprint
 from gpt_lightning.checkpoint_retention import newest_valid_checkpoint
 from gpt_lightning.console import Console
 from gpt_lightning.convert import load_model
@@ -20,10 +19,11 @@ from gpt_lightning.durable_files import make_folder, write_durably
 from gpt_lightning.evaluation import Estimate
 from gpt_lightning.evaluation.multiple_choice import exp
 from gpt_lightning.evaluation.sliding_window_perplexity import mean_over_sources
+from gpt_lightning.verified_checkpoint import checkpoint_fingerprint
 from running.config.command_configs import EvaluateConfig
 from running.evaluation.result_store import EvaluationRanks, LoadedModel, ResultStore
 from running.evaluation.task_loading import EvaluatedModel, load_tasks
-from running.training.model_tokenizer import load_model_tokenizer
+from running.training.find_tokenizer import load_model_tokenizer
 
 _DIGITS = {"perplexity": 2, "tokens": 1}  # of figures in the table; of others 4
 

@@ -30,7 +30,7 @@ from gpt_lightning.evaluation.log_likelihood import truncate_to_context
 from gpt_lightning.generation import Sampling, generate
 from gpt_lightning.tokenizer.base import CHAT_END, CHAT_START
 from running.config import compose
-from running.training.model_tokenizer import load_model_tokenizer
+from running.training.find_tokenizer import load_model_tokenizer
 
 _log = logging.getLogger(__name__)
 _GENERATION = ("until", "max_gen_toks", "do_sample", "temperature", "top_k", "top_p", "repetition_penalty")

@@ -23,13 +23,13 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gpt_lightning.console import Console
-from gpt_lightning.evaluation import Score, batch_requests, generation_metrics, score_requests
-from gpt_lightning.evaluation.generation_metrics import GenerationTask
+from gpt_lightning.evaluation import Score, batch_requests, generated_text_quality, score_requests
+from gpt_lightning.evaluation.generated_text_quality import GenerationTask
 from gpt_lightning.evaluation.scored_tasks import ScoredTask
 from gpt_lightning.model import GPT
 from gpt_lightning.tokenizer import Tokenizer
 from running.evaluation.task_loading import Task
-from running.training.process_group import detect_launcher
+from running.training.rank_processes import detect_launcher
 
 
 class EvaluationRanks:
@@ -96,16 +96,16 @@ class ResultStore:
             figures, examples = task.figures(scores), task.examples(scores)
         else:
             groups = [
-                list(range(n, min(n + generation_metrics.GENERATION_BATCH, len(task))))
-                for n in range(0, len(task), generation_metrics.GENERATION_BATCH)
+                list(range(n, min(n + generated_text_quality.GENERATION_BATCH, len(task))))
+                for n in range(0, len(task), generated_text_quality.GENERATION_BATCH)
             ]
             texts = self._work(
                 task.name,
                 ledger,
                 groups,
-                lambda group: generation_metrics.generate_texts(self._model, self._tokenizer, task, group),
+                lambda group: generated_text_quality.generate_texts(self._model, self._tokenizer, task, group),
             )
-            figures = generation_metrics.generation_metrics(task, texts)
+            figures = generated_text_quality.generation_metrics(task, texts)
             examples = (
                 {"prompt": task.prompts[n // task.samples], "text": text, "tokens": len(ids)}
                 for n, (text, ids) in enumerate(texts)

@@ -16,7 +16,7 @@ from data_modules.corpora.file_formats import FORMATS, WHOLE_TEXTS
 from data_modules.corpora.record_fields import RecordFields
 from data_modules.memory_mapped_shards import TokenStream
 from gpt_lightning.evaluation import QuestionTemplate, Request
-from gpt_lightning.evaluation.generation_metrics import GenerationTask
+from gpt_lightning.evaluation.generated_text_quality import GenerationTask
 from gpt_lightning.evaluation.scored_tasks import (
     ScoredTask,
     TaskDescription,

@@ -9,7 +9,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 
-from running.config.path_settings import MOST_BYTES
+from running.config.path_and_name_settings import MOST_BYTES
 
 _ALIKE = "~"  # in exclude_keys: the choices of this axis differ only in signs that no folder's name has
 

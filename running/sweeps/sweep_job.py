@@ -13,14 +13,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from gpt_lightning.console import say
 from gpt_lightning.durable_files import exclusive_lock
-from running.config.command_line_quoting import unquote_text_settings
 from running.config.compose import CONF, hydra_quoted, path_of, to_dict
+from running.config.quote_for_hydra import unquote_text_settings
 from running.sweeps import multirun
 from running.sweeps.job_names import job_name
 from running.sweeps.machine_shares import machine_shares
-from running.sweeps.sweep_axes import count_jobs, has_no_axes
+from running.sweeps.sweep_axis_choices import count_jobs, has_no_axes
 from running.sweeps.sweep_state import SweepState, describe_other_run, exit_code, is_finished, objective
-from running.training import process_group
+from running.training import rank_processes
 
 
 @contextmanager
@@ -31,7 +31,7 @@ def open_multirun(verb: str, config: DictConfig) -> Iterator[multirun.Multirun]:
         ValueError: another one does; it is one of several; its launcher needs Slurm and there is none; `jobs_at_once` do not
             fit on this machine; or what needs no processes is given a launcher of them.
     """
-    process_group.check_no_multirun()
+    rank_processes.check_no_multirun()
     launcher = str(config.hydra.launcher._target_)
     is_here = launcher.startswith("hydra._internal.")
     if launcher.endswith(".SlurmLauncher") and shutil.which("srun") is None:

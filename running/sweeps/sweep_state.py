@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from analysis.callback_effects import may_change_weights
+from analysis.callbacks_that_change_results import may_change_weights
 from gpt_lightning.durable_files import write_durably
 from gpt_lightning.jsonl import last_row
 from running.config.changed_settings import averaging_in, changed_settings

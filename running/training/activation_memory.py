@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from analysis.compute_estimate import matmul_number_format
+from analysis.time_and_loss_forecast import matmul_number_format
 from gpt_lightning.model import GPT
 from gpt_lightning.model.part_memory import PartMemory, measure_part
 

@@ -10,19 +10,18 @@ from callbacks import (
     AdoUpdater,
     Checkpoints,
     CsvMetrics,
-    EndedEarly,
+    EarlyEndRecorder,
     ExperimentTracker,
     GracefulStop,
     MedianPruning,
     SkippedStepLog,
-    StartAgreement,
+    StartStepAgreement,
     StepLog,
     WriteMetricsAtStepEnd,
 )
 from data_modules.batch_settings import BatchSettings
 from data_modules.mixed_data_module import MixedDataModule
 from gpt_lightning import random_states
-from gpt_lightning.checkpoint import checkpoint_fingerprint
 from gpt_lightning.checkpoint_io import VerifiedCheckpointIO
 from gpt_lightning.convert import load_initial_weights
 from gpt_lightning.data_wait_profiler import DataWaitProfiler
@@ -33,15 +32,16 @@ from gpt_lightning.loggers.jsonl_metrics import JsonlMetrics
 from gpt_lightning.loggers.tensorboard import TensorBoard
 from gpt_lightning.model import GPT
 from gpt_lightning.optimization_settings import OptimizationSettings
+from gpt_lightning.verified_checkpoint import checkpoint_fingerprint
 from running.config.run_config import RunConfig
 from running.sweeps.sweep_state import may_end_early
 from running.training import bus_error, run_summary
 from running.training.builders import check_same_optimizer
 from running.training.distributed_strategy import build_strategy, cluster_environment
 from running.training.external_logger import build_external_logger
-from running.training.model_tokenizer import check_same_tokenizer
-from running.training.process_group import is_first_rank
+from running.training.find_tokenizer import check_same_tokenizer
 from running.training.rank_agreement import RankAgreement
+from running.training.rank_processes import is_first_rank
 from running.training.resolve import ResolvedRun
 
 
@@ -57,7 +57,7 @@ class Run:
     tensorboard: TensorBoard
     external: CsvMetrics | ExperimentTracker | None
     graceful_stop: GracefulStop
-    ended_early: EndedEarly
+    ended_early: EarlyEndRecorder
     initial_weights: str | None
     """Fingerprint of the weights that `init_from` gives; None: it gives none, or a checkpoint goes before them."""
 
@@ -127,7 +127,7 @@ def build(resolved: ResolvedRun, ranks: RankAgreement) -> Run:
         tensorboard=tensorboard,
         external=external,
         graceful_stop=graceful_stop,
-        ended_early=EndedEarly(may_end_early(config.settings)),
+        ended_early=EarlyEndRecorder(may_end_early(config.settings)),
         initial_weights=initial_weights,
     )
 
@@ -175,10 +175,10 @@ def _build_module(resolved: ResolvedRun, model: GPT) -> LitGPT:
     return lit
 
 
-def build_trainer(run: Run) -> tuple[L.Trainer, StartAgreement]:
+def build_trainer(run: Run) -> tuple[L.Trainer, StartStepAgreement]:
     """Lightning's Trainer with all callbacks, and the one that says whether training has begun."""
     config, directory = run.resolved.config, run.resolved.directory
-    start = StartAgreement(run.resolved.resume_point.step, run.begin)
+    start = StartStepAgreement(run.resolved.resume_point.step, run.begin)
     step_log = StepLog(every=config.log_every, terminal=run.console, metrics_file=run.metrics)
     # what a callback refuses when it is set up, it refuses before the run begins
     ado = [AdoUpdater(directory.weights)] if config.curriculum.ado else []

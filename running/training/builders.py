@@ -10,10 +10,10 @@ import torch
 
 from data_modules import Curriculum, ResolvedCurriculum, SampleOrder
 from data_modules.sample_order import MixWeightUpdate
-from gpt_lightning.checkpoint import read_optimizer_state
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.optim import learning_rate_schedule, optimizer_traits, parameter_groups, try_optimizer_step
 from gpt_lightning.tokenizer import Tokenizer
+from gpt_lightning.verified_checkpoint import read_optimizer_state
 from running.config import allowed_targets
 from running.config.run_config import RunConfig
 from running.config.settings_parser import build_section

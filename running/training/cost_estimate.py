@@ -6,7 +6,7 @@ from typing import Any
 
 import psutil
 
-from analysis.compute_estimate import DEVICES, Device, chinchilla_loss, find_device, training_hours
+from analysis.time_and_loss_forecast import DEVICES, Device, chinchilla_loss, find_device, training_hours
 from data_modules import SampleOrder
 from gpt_lightning.device_and_precision import choose_precision
 from gpt_lightning.model import GPT

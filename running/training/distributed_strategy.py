@@ -15,7 +15,7 @@ from gpt_lightning.optim import optimizer_traits
 from gpt_lightning.sharding import ShardedStrategy
 from running.config.allowed_targets import resolve_optimizer
 from running.config.run_config import RunConfig
-from running.training.process_group import PATIENCE, detect_launcher
+from running.training.rank_processes import PATIENCE, detect_launcher
 
 STRATEGIES = ("auto", "ddp", "fsdp")
 

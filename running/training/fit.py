@@ -4,7 +4,7 @@ import lightning as L
 import torch
 
 from callbacks import CheckpointWriteError, RunPruned, RunStopped
-from data_modules.prefetching import ReaderLostError
+from data_modules.read_ahead_processes import ReaderLostError
 from data_modules.shard_integrity import DataChangedError
 from gpt_lightning.console import say
 from gpt_lightning.device_and_precision import deterministic_algorithms
@@ -12,7 +12,7 @@ from gpt_lightning.lit_gpt import NonFiniteLossError
 from running.training.build import Run, build_trainer
 from running.training.lightning_warnings import quiet_lightning
 from running.training.out_of_memory import out_of_memory
-from running.training.process_group import is_first_rank
+from running.training.rank_processes import is_first_rank
 
 
 def fit(run: Run) -> int | None:

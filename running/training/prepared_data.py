@@ -21,8 +21,8 @@ from gpt_lightning.durable_files import wait_for_lock
 from gpt_lightning.tokenizer import Tokenizer
 from running.config import compose
 from running.config.run_config import RunConfig
-from running.training.model_tokenizer import load_tokenizer_by_name
-from running.training.process_group import is_first_rank
+from running.training.find_tokenizer import load_tokenizer_by_name
+from running.training.rank_processes import is_first_rank
 
 _FILLED = 0.94  # of a sequence of whole conversations is no padding: measured on Alpaca at 1,024 tokens
 _MANY_BYTES = 2e9  # to be verified: a slow disk takes its time over them

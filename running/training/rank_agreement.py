@@ -15,7 +15,7 @@ from typing import Any
 from running.config.compose import flatten
 from running.config.own_imports import digests_of_imports
 from running.training.code_revision import digest_of_code, git
-from running.training.process_group import PATIENCE, RankLostError, detect_launcher
+from running.training.rank_processes import PATIENCE, RankLostError, detect_launcher
 
 # Settings that another machine may call otherwise. Which data and weights they lead to is compared by itself.
 _PLACES = ("data_dir", "runs_dir", "run_dir", "sweep_dir", "init_from")
@@ -57,7 +57,7 @@ class RankAgreement:
 
         Raises:
             ValueError: on all ranks: they do not have the same, or one of them has ended.
-            RankLost: a rank does not come.
+            RankLostError: a rank does not come.
         """
         if self.n_ranks == 1:
             return
@@ -103,7 +103,7 @@ def build_rank_agreement(config: Mapping[str, Any]) -> Iterator[RankAgreement]:
     """Where the ranks of a run compare what they have; they were started with the same settings and the same code.
 
     Raises:
-        ValueError, RankLost: as `RankAgreement.compare`.
+        ValueError, RankLostError: as `RankAgreement.compare`.
     """
     with _meet() as ranks:
         if ranks.n_ranks > 1:

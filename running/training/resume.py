@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gpt_lightning.checkpoint import read_checkpoint_metadata, verify_checkpoint
 from gpt_lightning.checkpoint_retention import (
     SAVED_STEPS_FILE,
     checkpoint_step,
     list_checkpoints,
     search_checkpoints,
 )
+from gpt_lightning.verified_checkpoint import read_checkpoint_metadata, verify_checkpoint
 from running.config.changed_settings import averaging_in, changed_settings
 from running.config.compose import flatten, read_config
 from running.config.run_config import RunConfig

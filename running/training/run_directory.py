@@ -40,7 +40,7 @@ from gpt_lightning.model.model_size import flops_per_token
 from running.config.own_imports import digests_of_imports
 from running.config.run_config import RunConfig
 from running.training.code_revision import git
-from running.training.process_group import is_first_rank
+from running.training.rank_processes import is_first_rank
 from running.training.resume import ResumePoint, changed_since
 
 _PACKAGES = ("torch", "lightning", "numpy", "tokenizers", "tiktoken", "hydra-core", "bitsandbytes")

@@ -8,8 +8,8 @@ from running.config.run_config import RunConfig
 from running.sweeps.sweep_state import why_ended_early
 from running.training.build import Run, build
 from running.training.fit import fit
-from running.training.process_group import is_first_rank
 from running.training.rank_agreement import RankAgreement
+from running.training.rank_processes import is_first_rank
 from running.training.resolve import ResolvedRun, resolve
 from running.training.run_summary import end_remarks
 

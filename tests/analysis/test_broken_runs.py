@@ -11,9 +11,9 @@ from analysis.comparison.run import RunState
 from analysis.comparison.samples_section import samples_section
 from analysis.run_reader import LoggedRun
 from running.commands.report import report
-from running.config.command_line import check_command_line
-from running.config.command_line_quoting import quote_text_settings
+from running.config.command_line_check import check_command_line
 from running.config.compose import compose_config
+from running.config.quote_for_hydra import quote_text_settings
 from tests.example_sweep import HOSTILE, edit_environment
 
 

@@ -11,10 +11,10 @@ from rich.console import Console
 
 from analysis.comparison import Comparison, standings_table, verdict_sentence, write_comparison_page
 from analysis.comparison.console_report import MOST_SHOWN
+from analysis.comparison.missing_sweep_jobs import missing_jobs
 from analysis.comparison.run import Run
 from analysis.comparison.sortable_html_tables import sort_keys
-from analysis.comparison.sweep_jobs import missing_jobs
-from analysis.comparison.verdict_text import noise_sentences
+from analysis.comparison.verdict_text import seed_noise_sentences
 from analysis.metrics_reader import LoggedMetrics
 from running.commands.report import report
 from running.sweeps.sweep_state import SweepState
@@ -69,10 +69,12 @@ def test_the_page_says_of_what_model_its_noise_is(tmp_path: Path) -> None:
     apart = []
     for rate, seed in ((1, 10), (1, 11), (2, 20), (2, 21)):
         apart.append(finished(f"{rate} {seed}", 3 + rate + seed / 99, seed=seed, **{"optimizer.lr": rate}))
-    assert noise_sentences(Comparison(apart))[0].startswith("No pairs: 4 runs of 2 settings with 4 seeds, standard")
-    (unknown, _) = noise_sentences(Comparison(apart[::2]))
+    assert seed_noise_sentences(Comparison(apart))[0].startswith(
+        "No pairs: 4 runs of 2 settings with 4 seeds, standard"
+    )
+    (unknown, _) = seed_noise_sentences(Comparison(apart[::2]))
     assert unknown == "The noise between seeds is unknown: no two runs repeat each other."
-    one = noise_sentences(Comparison([*apart[:2], apart[2]]))
+    one = seed_noise_sentences(Comparison([*apart[:2], apart[2]]))
     assert "1 degree of freedom" in one[0]
 
 

@@ -25,8 +25,8 @@ from gpt_lightning.jsonl import read_rows
 from gpt_lightning.loggers.jsonl_file import JsonlFile
 from running.commands.report import report
 from running.commands.train import train
-from running.config.command_line_quoting import quote_text_settings
 from running.config.compose import compose_config
+from running.config.quote_for_hydra import quote_text_settings
 
 
 def draw(run: Path, *more: str) -> None:

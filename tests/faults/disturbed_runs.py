@@ -49,7 +49,7 @@ class Life:
 
     codes: list[int]  # by rank
     output: str
-    diet: list[list[Any]]  # rows of DietLog, of each rank in the order that it was given them
+    diet: list[list[Any]]  # rows of SampleOrderLog, of each rank in the order that it was given them
     saved: int  # the step of the newest valid checkpoint that it left
     seconds: float
 
@@ -147,7 +147,7 @@ def newest(checkpoints: Path) -> int:
 
 
 def _row(line: str) -> list[Any] | None:
-    """A line of DietLog; None for a last one that was torn."""
+    """A line of SampleOrderLog; None for a last one that was torn."""
     try:
         row: list[Any] = json.loads(line)
     except ValueError:

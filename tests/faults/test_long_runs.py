@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from gpt_lightning.checkpoint import verify_checkpoint
+from gpt_lightning.verified_checkpoint import verify_checkpoint
 from tests.faults.bit_equality import assert_equal, differences
 from tests.faults.disturbed_runs import SOAK, Run, leftovers, soak_only
 from tests.run_files import final_checkpoint, saved_steps

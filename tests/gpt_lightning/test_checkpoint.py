@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from gpt_lightning.checkpoint import read_checkpoint
 from gpt_lightning.checkpoint_io import VerifiedCheckpointIO
 from gpt_lightning.checkpoint_retention import (
     checkpoint_path,
@@ -14,6 +13,7 @@ from gpt_lightning.checkpoint_retention import (
     prune_checkpoints,
     set_aside_invalid,
 )
+from gpt_lightning.verified_checkpoint import read_checkpoint
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gpt_lightning.generation import Sampling, generate, stream_text, window_start
+from gpt_lightning.generation import Sampling, generate, stream_generated_text, window_start
 from gpt_lightning.model import GPT
 from gpt_lightning.tokenizer import load_tokenizer
 from tests.gpt_lightning.tiny_models import FAMILIES, VOCAB_SIZE, build
@@ -122,11 +122,13 @@ def test_a_stream_is_the_decoded_answer_and_splits_no_character(name: str, tiny_
     ids = tokenizer.encode(text)
     model = build(vocab_size=tokenizer.vocab_size, max_seq_len=128, d_model=64, n_layers=1)
     recite(model, [tokenizer.eot_id, *ids, tokenizer.eot_id])
-    pieces = list(stream_text(model, tokenizer, [tokenizer.eot_id], 200, sampling=GREEDY, stop_ids=[tokenizer.eot_id]))
+    pieces = list(
+        stream_generated_text(model, tokenizer, [tokenizer.eot_id], 200, sampling=GREEDY, stop_ids=[tokenizer.eot_id])
+    )
     assert "".join(pieces) == text
     assert len(pieces) > 5
     assert not any("\ufffd" in piece for piece in pieces)
-    cut = list(stream_text(model, tokenizer, [tokenizer.eot_id], 9, sampling=GREEDY))
+    cut = list(stream_generated_text(model, tokenizer, [tokenizer.eot_id], 9, sampling=GREEDY))
     assert "".join(cut) == tokenizer.decode(generate(model, [[tokenizer.eot_id]], 9, sampling=GREEDY)[0])
 
 
@@ -145,7 +147,7 @@ def recite(model: GPT, text: list[int]) -> None:
 def test_two_streams_at_once_leave_the_model_as_it_was() -> None:
     tokenizer = load_tokenizer("gpt2")
     model = build(vocab_size=tokenizer.vocab_size, dropout=0.5)
-    first, second = (stream_text(model, tokenizer, [5, 6], 12, sampling=GREEDY) for _ in range(2))
+    first, second = (stream_generated_text(model, tokenizer, [5, 6], 12, sampling=GREEDY) for _ in range(2))
     pieces = [(next(first, ""), next(second, "")) for _ in range(13)]
     assert "".join(a for a, _ in pieces) == "".join(b for _, b in pieces)
     assert model.training

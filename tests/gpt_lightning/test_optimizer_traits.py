@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gpt_lightning.model import GPT
-from gpt_lightning.optim import OPTIMIZERS, OptimizerTraits, optimizer_traits, parameter_groups
+from gpt_lightning.optim import OPTIMIZER_TRAITS, OptimizerTraits, optimizer_traits, parameter_groups
 from gpt_lightning.optim.optimizer_traits import ADAMW, MUON_ADAMW
 from running.config.allowed_targets import resolve_optimizer
 from running.config.compose import compose_config, group_choices
@@ -41,7 +41,7 @@ def state_bytes(make_optimizer: partial[Any], traits: OptimizerTraits) -> int:
 def test_every_optimizer_that_ships_has_an_entry_that_is_true(name: str) -> None:
     make_optimizer = shipped(name)
     traits = optimizer_traits(make_optimizer)
-    assert traits in OPTIMIZERS.values()
+    assert traits in OPTIMIZER_TRAITS.values()
     assert traits.fused == ("fused" in signature(make_optimizer.func).parameters)
     groups = parameter_groups(small_model(), muon=traits.muon)
     foretold = sum(traits.state(p, group).n_bytes for group in groups for p in group["params"])

@@ -15,14 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_modules.corpora import BadRecord, FileCorpus, file_formats, local_files
+from data_modules.corpora import BadRecord, FileCorpus, file_formats, find_local_files
 
 GOOD = b'{"text": "good"}\n'
 LIMIT = "longer than the 1.0 MB of max_record_mb"
 
 
 def corpus_of(path: Path, *, field: str = "text") -> FileCorpus:
-    return FileCorpus(local_files(str(path)), fields={"text": field}, origin={}, max_record_mb=1)
+    return FileCorpus(find_local_files(str(path)), fields={"text": field}, origin={}, max_record_mb=1)
 
 
 def read(corpus: FileCorpus, *, good: list[str] | None = None) -> list[str]:
@@ -378,9 +378,9 @@ def test_what_is_no_file_is_refused_before_anything_is_read(tmp_path: Path) -> N
     with pytest.raises(ValueError, match=re.escape(f"a.pdf.gz is of no known format ({known}).")):
         corpus_of(tmp_path / "a.pdf.gz")
     with pytest.raises(ValueError, match=re.escape(f"path={tmp_path} holds no file of a known format ({known}).")):
-        local_files(str(tmp_path))
+        find_local_files(str(tmp_path))
     for missing in (tmp_path / "b.txt", tmp_path / "*.txt", tmp_path / "none" / "**"):
         with pytest.raises(ValueError, match=re.escape(f"path={missing}: there is no such file, folder or pattern.")):
-            local_files(str(missing))
+            find_local_files(str(missing))
     with pytest.raises(ValueError, match=re.escape(f"{tmp_path}/b.txt: there is no such file.")):
         FileCorpus({"b.txt": f"{tmp_path}/b.txt"}, fields={"text": "text"}, origin={}, max_record_mb=1)

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_modules.corpora import BadRecord, Document, FileCorpus, file_formats, local_files
+from data_modules.corpora import BadRecord, Document, FileCorpus, file_formats, find_local_files
 from tests.conftest import CORPORA
 
 Records = list[dict[str, Any]]
@@ -90,7 +90,7 @@ def write(folder: Path, name: str, content: bytes) -> Path:
 
 
 def corpus_of(path: Path, fields: Mapping[str, str] | None = None) -> FileCorpus:
-    return FileCorpus(local_files(str(path)), fields=fields or {"text": "body"}, origin={}, max_record_mb=32)
+    return FileCorpus(find_local_files(str(path)), fields=fields or {"text": "body"}, origin={}, max_record_mb=32)
 
 
 def read(corpus: FileCorpus, *, file: int = 0, first: int = 0) -> list[Document | BadRecord]:
@@ -230,7 +230,7 @@ def test_what_a_path_means(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"x")
 
     def found(pattern: str) -> list[str]:
-        files = local_files(str(tmp_path / pattern))
+        files = find_local_files(str(tmp_path / pattern))
         assert all(Path(url).is_file() for url in files.values())
         return list(files)
 
@@ -260,7 +260,7 @@ def _question(record: dict[str, str]) -> str:
 )
 def test_real_files_against_the_standard_library(pattern: str, fields: dict[str, str], shared_data: Path) -> None:
     corpus = corpus_of(shared_data / pattern, fields)
-    for number, url in enumerate(local_files(str(shared_data / pattern)).values()):
+    for number, url in enumerate(find_local_files(str(shared_data / pattern)).values()):
         content = Path(url).read_bytes()
         content = gzip.decompress(content) if url.endswith(".gz") else content
         records = json.loads(content) if fields == ALPACA else _json_lines(content)

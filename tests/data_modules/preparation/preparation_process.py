@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from data_modules.corpora import FileCorpus, file_formats, local_files
+from data_modules.corpora import FileCorpus, file_formats, find_local_files
 from data_modules.corpora.corpus import Chunk
 from data_modules.preparation import PartSelection, PreparationSettings, SourceIdentity, resumable_part
 from data_modules.shard_files import read_source_json
@@ -52,7 +52,7 @@ class Job:
     pause: float = 0  # seconds after each chunk
 
     def parts(self, **recipe: Any) -> PartSelection:
-        urls, origin = local_files(self.path), {"path": self.path}
+        urls, origin = find_local_files(self.path), {"path": self.path}
         folder = Path(self.folder)
         return PartSelection(
             FileCorpus(urls, fields=self.fields, origin=origin, max_record_mb=32),

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import datasets
 import pytest
 
-from data_modules.corpora import FileCorpus, HubUnreachableError, hub_files
+from data_modules.corpora import FileCorpus, HubUnreachableError, find_hub_files
 from tests.conftest import ROOT
 
 CARD = """---
@@ -59,7 +59,7 @@ def repository(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("config", ["en", "realnewslike"])
 @pytest.mark.parametrize("split", N_FILES)
 def test_a_split_is_its_files_in_order(config: str, split: str, repository: Path) -> None:
-    files, commit = hub_files(str(repository), config=config, split=split)
+    files, commit = find_hub_files(str(repository), config=config, split=split)
     n_files = N_FILES[split]
     assert list(files) == [f"{config}/c4-{split}.{n:05d}-of-{n_files:05d}.json.gz" for n in range(n_files)]
     assert list(files.values()) == [str(repository / name) for name in files]
@@ -74,14 +74,17 @@ def test_a_split_is_its_files_in_order(config: str, split: str, repository: Path
 def test_a_folder_of_a_repository(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A relative path is the same repository."""
     monkeypatch.chdir(repository.parent)
-    assert hub_files("./c4", config="en", split="train")[0] == hub_files(str(repository), config="en", split="train")[0]
+    assert (
+        find_hub_files("./c4", config="en", split="train")[0]
+        == find_hub_files(str(repository), config="en", split="train")[0]
+    )
 
 
 def test_a_repository_with_one_configuration_needs_no_name(repository: Path) -> None:
     """As tatsu-lab/alpaca: conf/source says config: null."""
     (repository / "README.md").unlink()
     shutil.rmtree(repository / "realnewslike")
-    files, commit = hub_files(str(repository), config=None, split="train")
+    files, commit = find_hub_files(str(repository), config=None, split="train")
     assert [Path(name).name for name in files] == [f"c4-train.{n:05d}-of-00012.json.gz" for n in range(12)]
     assert commit is None
 
@@ -99,7 +102,7 @@ def test_a_repository_with_one_configuration_needs_no_name(repository: Path) -> 
 )
 def test_an_unknown_configuration(config: str | None, split: str, said: str, repository: Path) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(f'{repository}, {said}')}$") as refused:
-        hub_files(str(repository), config=config, split=split)
+        find_hub_files(str(repository), config=config, split=split)
     assert not isinstance(refused.value, HubUnreachableError)  # no other dataset stands in for a slip of the pen
 
 
@@ -107,15 +110,15 @@ def test_an_unknown_split(repository: Path) -> None:
     with pytest.raises(
         ValueError, match=re.escape(f"{repository} has no split test; it has train, validation.")
     ) as refused:
-        hub_files(str(repository), config="en", split="test")
+        find_hub_files(str(repository), config="en", split="test")
     assert not isinstance(refused.value, HubUnreachableError)
 
 
 def test_a_hub_that_is_not_there() -> None:
     script = """
-from data_modules.corpora import HubUnreachableError, hub_files
+from data_modules.corpora import HubUnreachableError, find_hub_files
 try:
-    hub_files("allenai/c4", config="en", split="train")
+    find_hub_files("allenai/c4", config="en", split="train")
 except HubUnreachableError as error:
     print(error)
 """
@@ -151,7 +154,7 @@ def test_addresses_are_pinned_to_a_commit(monkeypatch: pytest.MonkeyPatch) -> No
         return SimpleNamespace(config=SimpleNamespace(data_files={"train": addresses(COMMIT, 3), "validation": []}))
 
     monkeypatch.setattr(datasets, "load_dataset_builder", load_dataset_builder)
-    files, commit = hub_files("allenai/c4", config="en", split="train", revision="main")
+    files, commit = find_hub_files("allenai/c4", config="en", split="train", revision="main")
     assert asked == {"path": "allenai/c4", "name": "en", "revision": "main"}
     assert commit == COMMIT
     assert list(files) == [f"en/c4-train.{i:05d}-of-01024.json.gz" for i in range(3)]
@@ -168,4 +171,4 @@ def test_what_asks_for_a_login_is_not_reached(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(
         HubUnreachableError, match=re.escape("hub (Dataset 'some/one' is a gated dataset on the Hub). Of")
     ):
-        hub_files("some/one", config=None, split="train")
+        find_hub_files("some/one", config=None, split="train")

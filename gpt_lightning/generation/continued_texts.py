@@ -29,7 +29,7 @@ def _kept(max_seq_len: int) -> int:
     return max(1, max_seq_len // 2)
 
 
-class CachedPrompts:
+class ContinuedTexts:
     """Reads texts into a cache, which holds all tokens of a window but the newest.
 
     Args:

@@ -9,7 +9,7 @@ class HubUnreachableError(ValueError):
     """The hub, or a repository on it, does not answer or does not let us in."""
 
 
-def hub_files(
+def find_hub_files(
     id: str, *, config: str | None, split: str, revision: str | None = None
 ) -> tuple[dict[str, str], str | None]:
     """The files of one split of one configuration of a dataset.
@@ -23,7 +23,7 @@ def hub_files(
         name of each file in the repository -> its address; and the commit that the addresses are pinned to.
 
     Raises:
-        HubUnreachable: it does not answer, or asks for a login.
+        HubUnreachableError: it does not answer, or asks for a login.
         ValueError: the repository has no such configuration or split.
     """
     from datasets import load_dataset_builder  # seconds of import, wanted by this function alone

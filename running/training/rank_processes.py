@@ -113,7 +113,7 @@ def fail_together() -> Iterator[None]:
     """Inside, a rank that loses another one, or the launcher that would have told it so, ends and says why.
 
     Raises:
-        RankLost: another rank is gone.
+        RankLostError: another rank is gone.
     """
     over = threading.Event()
     if detect_launcher() == "torchrun":

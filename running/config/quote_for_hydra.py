@@ -8,7 +8,7 @@ from hydra.core.override_parser.types import ChoiceSweep, QuotedString
 from hydra.errors import HydraException
 
 from running.config.compose import CONF, hydra_quoted
-from running.config.path_settings import PROMPTS, expand_home, is_name, is_path
+from running.config.path_and_name_settings import PROMPTS, expand_home, is_name, is_path
 
 _LISTS = {"runs", "mix_law", "held_out"}  # several paths, with or without brackets
 _NO_AXES = {"name", "runs_dir", "run_dir", "sweep_dir"}  # a multirun has one of each

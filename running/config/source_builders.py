@@ -7,7 +7,14 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from data_modules.corpora import Corpus, DocumentCorpus, FileCorpus, HubUnreachableError, hub_files, local_files
+from data_modules.corpora import (
+    Corpus,
+    DocumentCorpus,
+    FileCorpus,
+    HubUnreachableError,
+    find_hub_files,
+    find_local_files,
+)
 from data_modules.preparation import PreparationSettings
 from gpt_lightning.console import say
 from running.config import allowed_targets, compose
@@ -57,7 +64,7 @@ def open_corpus(
     if source["hub"] is None:
         raise ValueError(f"source {name} needs path=…: a file, a folder or a pattern.")
     try:
-        urls, commit = hub_files(**source["hub"], revision=config.revision or _begun_revision(begun_in))
+        urls, commit = find_hub_files(**source["hub"], revision=config.revision or _begun_revision(begun_in))
     except HubUnreachableError as error:
         if "fallback" not in source:
             raise
@@ -83,7 +90,7 @@ def path_corpus(
         ValueError: there are none.
     """
     path = str(source["path"])
-    return _file_corpus(config, key, source, local_files(path, hub=source["hub"], tell=tell), {"path": path})
+    return _file_corpus(config, key, source, find_local_files(path, hub=source["hub"], tell=tell), {"path": path})
 
 
 def is_commit_hash(revision: str | None) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from callbacks import StartAgreement
+from callbacks import StartStepAgreement
 
 
 class Group:
@@ -28,13 +28,13 @@ class Trainer:
 
 def test_a_run_begins_once_its_ranks_agree() -> None:
     begun: list[str] = []
-    same: Any = StartAgreement(8, lambda: begun.append("now"))
+    same: Any = StartStepAgreement(8, lambda: begun.append("now"))
     same.setup(Trainer(Group(8, 8)), torch.nn.Linear(1, 1), "fit")
     assert (begun, same.begun) == (["now"], True)
 
 
 def test_it_does_not_begin_where_they_do_not() -> None:
-    same: Any = StartAgreement(8, lambda: pytest.fail("it began"))
+    same: Any = StartStepAgreement(8, lambda: pytest.fail("it began"))
     with pytest.raises(ValueError, match="some ranks would go on after step 4, others after step 8: they do not see"):
         same.setup(Trainer(Group(4, 8)), torch.nn.Linear(1, 1), "fit")
     assert not same.begun

@@ -12,8 +12,8 @@ from callbacks.throughput import Throughput
 from gpt_lightning.jsonl import iterate_rows
 
 
-class MetricsTail(L.Callback, ABC):
-    """Calls `take` with the rows that a run has written, from its first one on; it must stand behind RunLog.
+class MetricsForwarder(L.Callback, ABC):
+    """Calls `take` with the rows that a run has written, from its first one on; it must stand behind StepLog.
 
     So a start that goes on, or that takes up a further place, brings that up to date first: metrics.jsonl is the truth.
     """

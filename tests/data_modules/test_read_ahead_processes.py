@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from callbacks import RunStopped
-from data_modules import prefetching
+from data_modules import read_ahead_processes
 from data_modules.mixed_data_module import MixedDataModule
-from data_modules.prefetching import ReaderLostError
+from data_modules.read_ahead_processes import ReaderLostError
 from gpt_lightning.lit_gpt import LitGPT
 from running.commands.train import train
 from tests.conftest import ROOT
@@ -26,7 +26,7 @@ READ_AND_DIE = """
 import os, signal, sys
 from pathlib import Path
 from data_modules import Curriculum, SampleOrder, SourceShards
-from data_modules.prefetching import BatchPrefetcher
+from data_modules.read_ahead_processes import BatchPrefetcher
 from data_modules.training_batches import RankSlice, TrainingBatches
 if __name__ == "__main__":
     stream = SourceShards(Path(sys.argv[1])).train
@@ -107,7 +107,7 @@ def test_a_killed_reader_is_said(module: MixedDataModule, number: signal.Signals
 
 def test_the_wait_for_a_reader_has_an_end(module: MixedDataModule, monkeypatch: pytest.MonkeyPatch) -> None:
     training_batches(module, 3)
-    monkeypatch.setattr(prefetching, "_SILENCE", 0.0)
+    monkeypatch.setattr(read_ahead_processes, "_SILENCE", 0.0)
     for reader in readers():
         reader.suspend()
     assert module._read_ahead is not None
@@ -142,7 +142,7 @@ def test_a_run_whose_reader_is_killed_goes_on_at_the_next_start(
 def test_a_run_that_waits_for_a_reader_hears_sigterm(
     tiny_config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(prefetching, "_SILENCE_AT_A_STOP", 0.0)
+    monkeypatch.setattr(read_ahead_processes, "_SILENCE_AT_A_STOP", 0.0)
     signal_a_reader(monkeypatch, signal.SIGSTOP, signal.SIGTERM, micro_batch=41)  # six before the end of its step
     with pytest.raises(RunStopped, match=r"stopped by SIGTERM after step 5.*could not be saved") as stopped:
         train(tiny_config("name=run", "data.workers=2", "micro_batch=1"))

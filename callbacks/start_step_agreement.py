@@ -7,7 +7,7 @@ import lightning as L
 import torch
 
 
-class StartAgreement(L.Callback):
+class StartStepAgreement(L.Callback):
     """Refuses a run whose ranks begin at different steps; they would wait for each other for ever, or train no one run.
 
     Args:

@@ -5,16 +5,16 @@ from collections.abc import Iterator
 
 from gpt_lightning.convert import load_model
 from gpt_lightning.device_and_precision import choose_device
-from gpt_lightning.generation import Sampling, stream_text
+from gpt_lightning.generation import Sampling, stream_generated_text
 from gpt_lightning.model import GPT
 from gpt_lightning.tokenizer import Message, Tokenizer
 from running.config.command_configs import GenerateConfig
-from running.training.model_tokenizer import load_model_tokenizer
+from running.training.find_tokenizer import load_model_tokenizer
 
 _SETTINGS = ("temperature", "top_k", "top_p", "repetition_penalty", "max_new_tokens", "seed")
 
 
-class TextWriter:
+class ModelTextGenerator:
     """A model, its tokenizer, and how it shall write.
 
     Raises:
@@ -85,7 +85,7 @@ class TextWriter:
         return [self.tokenizer.eot_id, *self.tokenizer.encode_chat_prompt(conversation)]
 
     def _stream(self, ids: list[int]) -> Iterator[str]:
-        return stream_text(
+        return stream_generated_text(
             self.model, self.tokenizer, ids, self.max_new_tokens, sampling=self.sampling, stop_ids=self.stop_ids
         )
 

@@ -39,7 +39,7 @@ _MOST_NAMED = 3  # files in a sentence
 _CACHE = "cache-"  # how the names of the files begin that Dataset.map leaves beside the data
 
 
-def local_files(
+def find_local_files(
     path: str,
     *,
     hub: Mapping[str, Any] | None = None,

@@ -34,7 +34,7 @@ class CurriculumSegment:
         owed: (sources,) int64, what each was due by then and has not got, in 2^-32 sequences, adding up to 0; None: nothing.
 
     Raises:
-        RanOut: no source that has weight has anything left at some step.
+        SourceRanOut: no source that has weight has anything left at some step.
     """
 
     def __init__(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt_lightning.evaluation.generation_metrics import is_python
+from gpt_lightning.evaluation.generated_text_quality import is_python
 
 FILES = [Path(module.__file__).read_text(encoding="utf-8") for module in (dataclasses, functools, textwrap)]
 """With decorators, `try` at the outermost level, strings over many lines."""

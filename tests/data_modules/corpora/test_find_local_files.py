@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_modules.corpora import FileCorpus, hub_files, local_files
-from data_modules.corpora.local_files import _DESCRIPTIONS, _SPLITS
+from data_modules.corpora import FileCorpus, find_hub_files, find_local_files
+from data_modules.corpora.find_local_files import _DESCRIPTIONS, _SPLITS
 
 CARD = "---\nlicense: mit\nconfigs:\n{}\n---\n# A card\n"
 ONE_CONFIG = CARD.format(
@@ -37,7 +37,7 @@ def make(root: Path, files: dict[str, str]) -> Path:
 def read(path: Path | str) -> tuple[list[str], list[str]]:
     """(names of the files that a path means, what is said of the others)."""
     said: list[str] = []
-    files = local_files(str(path), tell=said.append)
+    files = find_local_files(str(path), tell=said.append)
     assert all(Path(place).is_absolute() and Path(place).is_file() for place in files.values())
     return list(files), [line.removeprefix(f"{path}: ") for line in said]
 
@@ -147,9 +147,9 @@ def test_a_copy_of_a_dataset_gives_what_datasets_reads(
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     files, config = LAYOUTS[name]
     root = make(tmp_path / "copy", files)
-    theirs, _ = hub_files(str(root), config=config, split="train")
+    theirs, _ = find_hub_files(str(root), config=config, split="train")
     hub = {"id": "some/one", "config": config, "split": "train"} if config else None
-    assert local_files(str(root), hub=hub) == theirs
+    assert find_local_files(str(root), hub=hub) == theirs
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_a_folder_without_the_split_is_refused(
     files: dict[str, str], hub: dict[str, str] | None, said: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=re.escape(said)) as refused:
-        local_files(str(make(tmp_path, files)), hub=hub)
+        find_local_files(str(make(tmp_path, files)), hub=hub)
     assert str(refused.value).startswith(f"path={tmp_path} ")
 
 
@@ -192,7 +192,7 @@ def test_a_card_that_is_not_yaml_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=re.escape(f"{tmp_path}/README.md: what stands between its two --- is not YAML")
     ):
-        local_files(str(tmp_path))
+        find_local_files(str(tmp_path))
 
 
 def test_a_saved_dataset_is_the_files_that_it_names(tmp_path: Path) -> None:
@@ -209,10 +209,10 @@ def test_a_saved_dataset_is_the_files_that_it_names(tmp_path: Path) -> None:
     ]
     (tmp_path / "train" / files[0].removeprefix("train/")).unlink()
     with pytest.raises(ValueError, match=r"state\.json names data-00000-of-00002\.arrow, which is not there: copy the"):
-        local_files(str(tmp_path))
+        find_local_files(str(tmp_path))
     (tmp_path / "train" / "state.json").write_text("[]")
     with pytest.raises(ValueError, match=r"state\.json does not name the files of a saved dataset, as save_to"):
-        local_files(str(tmp_path))
+        find_local_files(str(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["a::b", "s3://bucket", "zip::x", "[v2]", "file:", "né=,'"])
@@ -221,7 +221,7 @@ def test_a_local_path_may_be_called_anything(name: str, tmp_path: Path, monkeypa
     make(tmp_path / name, {"data/a.jsonl": "", "README.md": CARD.format("- data_files: data/*")})
     monkeypatch.chdir(tmp_path)
     for path, key in ((name, "data/a.jsonl"), (f"{name}/data/a.jsonl", "a.jsonl")):
-        files = local_files(path)
+        files = find_local_files(path)
         assert list(files) == [key]
         corpus = FileCorpus(files, fields={"text": "text"}, origin={}, max_record_mb=1)
         documents = [document for chunk in corpus.chunks(0, 0) for _, document in corpus.documents(0, chunk)]

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_modules import SourceShards, source_inspection
+from data_modules.cut_into_sequences import sequence_borders
 from data_modules.memory_mapped_shards import TokenStream
-from data_modules.sequence_borders import sequence_borders
 from gpt_lightning.tokenizer import load_tokenizer
 
 LENGTHS = st.lists(st.integers(1, 30), max_size=40)
