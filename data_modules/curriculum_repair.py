@@ -27,7 +27,8 @@ def smallest_change(
     Args:
         curriculum: the section of the config.
         refused: what was said of it.
-        plan: makes an order of a curriculum, or raises SourceExhaustedError; another ValueError, where it would change what is done.
+        plan: makes an order of a curriculum, or raises SourceExhaustedError; another
+            ValueError, where it would change what is done.
 
     Returns:
         settings like `curriculum.mixes.target.alpaca=0.0113`; none, if no such change is enough.

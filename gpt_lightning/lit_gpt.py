@@ -232,8 +232,8 @@ class LitGPT(L.LightningModule):
         """All ranks together make sure that weights and the optimizer's moments are numbers.
 
         Raises:
-            NonFiniteLossError: the update of the step just done has left some that are not, though its loss and gradient were; or these
-                were not.
+            NonFiniteLossError: after the update of the last step some weights are not finite, although its loss and gradient were;
+                or these were not.
         """
         self.settle()
         states = (value for optimizer in self.trainer.optimizers for value in optimizer.state.values())

@@ -20,7 +20,7 @@ def train(config: Mapping[str, Any]) -> dict[str, float]:
 
     Raises:
         ValueError: a setting is wrong, a source is not prepared, or the run directory belongs to another run or process.
-        RunStopped, NonFiniteLossError, CheckpointWriteError: it ended before its last step; their `exit_code` says so to the shell.
+        RunStopped, NonFiniteLossError, CheckpointWriteError: it ended before its last step. The shell gets their `exit_code`.
     """
     with fail_together(), build_rank_agreement(config) as ranks:
         settings = RunConfig.of(config)
