@@ -232,7 +232,7 @@ class LitGPT(L.LightningModule):
         """All ranks together make sure that weights and the optimizer's moments are numbers.
 
         Raises:
-            NonFiniteLossError: after the update of the last step some weights are not finite, although its loss and gradient were;
+            NonFiniteLossError: after the update of the last step some weights are not finite, although loss and gradient were;
                 or these were not.
         """
         self.settle()
