@@ -13,29 +13,29 @@ from analysis.run_plots import COLOURS, label_steps, line_style
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedCurves:
-    """What a run will do, at chosen steps."""
+    """The mix, the epochs and the learning rate of a planned run, at some of its steps."""
 
     steps: np.ndarray
-    """(n,) int64, in order: the steps at which the curves are known."""
+    """(n,) int64, ascending: optimizer steps before each point."""
     shares: Mapping[str, np.ndarray]
-    """Of each source (n,): its share, 0 to 1, of the sequences from this step to the next of `steps`."""
+    """(n,) by source: its share, 0 to 1, of the sequences from a point to the next."""
     epochs: Mapping[str, np.ndarray]
-    """Of each source (n,): passes over it before this step."""
+    """(n,) by source: passes over its sequences before a point."""
     max_epochs: Mapping[str, float]
-    """The most passes over a source, for each source that has a limit."""
+    """The limit of passes, for each source that has one."""
     learning_rates: np.ndarray
-    """(n,) the learning rate of each step."""
+    """(n,): the learning rate of the step after a point; at the end, of the last step."""
     from_step: int
-    """Steps before the run begins: it goes on, or branches off from another, there. 0: it begins anew."""
+    """The step after which the run goes on, or branches off from another run; 0: it starts anew."""
 
 
 def draw_plan(path: Path, curves: PlannedCurves, *, title: str) -> None:
     """The mix, the epochs of each source and the learning rate over the run, one above the other.
 
     Args:
-        path: the picture.
-        curves: what it shows.
-        title: its heading.
+        path: the picture's file.
+        curves: the curves.
+        title: the picture's heading.
     """
     figure = Figure(figsize=(11, 9), layout="constrained")
     mix, passes, rate = figure.subplots(3, 1, sharex=True, height_ratios=(4, 4, 2))
@@ -83,7 +83,7 @@ def _draw_learning_rate(axes: Axes, curves: PlannedCurves) -> None:
 
 
 def _finish(axes: Axes, curves: PlannedCurves) -> None:
-    """Frame, grid and steps, and where the run begins."""
+    """Draw the frame, the grid, the labels of the steps and a line where the run begins."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="0.92")
     axes.set_axisbelow(True)

@@ -1,4 +1,4 @@
-"""How sequences become batches."""
+"""How sequences are cut into batches."""
 
 from dataclasses import dataclass
 

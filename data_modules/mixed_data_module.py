@@ -29,7 +29,7 @@ class MixedDataModule(L.LightningDataModule):
         sources: the prepared sources of the curriculum, by name.
         order: which sequence is trained on when.
         tokenizer: the one the sources were prepared with; for those who read batches.
-        batches: how the sequences become batches.
+        batches: how sequences are cut into batches.
 
     Raises:
         ValueError: a source has nothing to validate with.

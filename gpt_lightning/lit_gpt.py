@@ -75,7 +75,7 @@ class LitGPT(L.LightningModule):
 
     Args:
         model: trained in place.
-        optimization: how its weights are trained.
+        optimization: how gradients become steps.
         seed: the run's.
         settings: the run's, as its checkpoints keep them.
 

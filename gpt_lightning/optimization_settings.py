@@ -1,4 +1,4 @@
-"""How a model's weights are trained."""
+"""How the optimizer trains a model's weights."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from gpt_lightning.optim import parameter_groups
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizationSettings:
-    """How `LitGPT` makes a step of a gradient.
+    """How `LitGPT` turns gradients into steps.
 
     Raises:
         ValueError: the largest gradient norm is not above 0.

@@ -77,6 +77,9 @@ class PartSelection:
     """A source whose input files are shared out among several parts, to be prepared anywhere and joined.
 
     Args:
+        corpus: the documents.
+        source: what identifies the source.
+        recipe: how the documents become shards.
         of: how many parts.
         group_mb: input files are taken together in groups of at least so many megabytes (as they lie there). A part is made
             of whole groups and a shard never holds documents of two, so the shards do not depend on the number of parts.

@@ -41,11 +41,11 @@ class PartFiles:
     """The input files of one part."""
 
     corpus: Corpus
-    """Has the files of all parts."""
+    """The corpus with the files of all parts."""
     numbers: range
-    """Which of the corpus's files belong to this part, in order."""
+    """The indices of this part's files in `corpus.files`, in order."""
     group_of: Sequence[int]
-    """The number of the group of each of the corpus's files; a shard never holds documents of two groups."""
+    """The group of each of the corpus's files, numbered from 0. A shard never holds documents of two groups."""
 
     @property
     def are_all(self) -> bool:
@@ -53,13 +53,13 @@ class PartFiles:
         return len(self.numbers) == len(self.corpus.files)
 
     def chunks(self, *, file: int, record: int) -> Iterator[tuple[int, Chunk]]:
-        """(number of a file, chunk of it) from a record of a file on."""
+        """(index of a file, chunk of it) for each chunk, from a record of a file on."""
         for number in range(file, self.numbers.stop):
             for chunk in self.corpus.chunks(number, record if number == file else 0):
                 yield number, chunk
 
     def share_read(self, file: int, chunk: Chunk) -> float | None:
-        """The share of the part's bytes up to the end of a chunk; None: the files have no sizes."""
+        """The share, 0 to 1, of the part's bytes up to the end of a chunk; None: the files have no sizes."""
         sizes = [self.corpus.files[number].n_bytes for number in self.numbers]
         return (sum(sizes[: file - self.numbers.start]) + chunk.read) / sum(sizes) if sum(sizes) else None
 
@@ -68,10 +68,10 @@ class ResumablePart:
     """The work on one part.
 
     Args:
-        folder: of the part.
-        files: its input.
-        tokenizer: makes its ids.
-        recipe: how its documents become shards.
+        folder: the part's folder.
+        files: the part's input files.
+        tokenizer: the tokenizer of the shards' ids.
+        recipe: how documents become shards.
         request: all that was asked for, which decides the bytes; a part that was begun with another one is refused.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a prepared source is, whatever it is made of."""
+"""What identifies a source: its name, its tokenizer, its folder and its licence."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,13 +8,13 @@ from gpt_lightning.tokenizer import Tokenizer
 
 @dataclass(frozen=True, kw_only=True)
 class SourceIdentity:
-    """What `source.json` calls a source, where the source lies, and whose ids it holds."""
+    """What identifies a source. A corpus says which documents it has, `PreparationSettings` how they become shards."""
 
     name: str
-    """The source's name, as a curriculum says it."""
+    """The name by which a curriculum and `source.json` call the source."""
     tokenizer: Tokenizer
-    """Makes the ids of the source's documents, or made those of shards that are adopted."""
+    """The tokenizer of the token ids in the shards."""
     folder: Path
-    """Holds `source.json`, and the shards of a source that is prepared. It appears when the source is complete."""
+    """The folder of `source.json`, and of the shards unless they are adopted. It appears when the source is complete."""
     licence: str
-    """Under which the documents may be used."""
+    """The licence of the documents, as `source.json` says it."""

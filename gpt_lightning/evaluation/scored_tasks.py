@@ -20,12 +20,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class TaskDescription:
-    """What a task is called, how it is put, and what it measures on."""
+    """A task's name, protocol and data."""
 
     name: str
-    """The task's name, with the source's or the file's where it has several."""
+    """The task's name; of perplexity, with the name of the source or the file."""
     protocol: str
-    """How the task is put: part of the name of every figure."""
+    """How the task is put to a model. It is part of the name of every figure."""
     data: Mapping[str, Any] = field(default_factory=dict)
     """What the figures are measured on, as evaluation.json says it."""
     left_out: Sequence[str] = ()

@@ -53,12 +53,12 @@ class EvaluationRanks:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
-    """A model, ready to be examined."""
+    """A model that is ready for its tasks."""
 
     model: GPT
-    """On its device."""
+    """The model, on its device."""
     tokenizer: Tokenizer
-    """Makes the ids that the model reads."""
+    """The tokenizer of the model's ids."""
     weights: str
     """The fingerprint of the model's weights."""
 
@@ -68,8 +68,8 @@ class ResultStore:
 
     Args:
         folder: where what is done is kept.
-        loaded: the model that is examined.
-        batch_tokens: tokens that are read at once.
+        loaded: the model that does the tasks.
+        batch_tokens: tokens in a forward pass.
         ranks: the processes that share the requests.
         console: for the bar.
     """
