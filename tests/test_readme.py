@@ -54,8 +54,6 @@ def test_a_command_composes(command: str) -> None:
     settings = quote_text_settings(arguments)
     check_command_line(Path(script).stem, settings)
     settings = [s for s in settings if not s.startswith("+imports=")]  # tests/test_own_parts.py has such a module
-        setting for setting in settings if not setting.startswith("+imports=")
-    ]  # tests/test_own_parts.py has such a module
     if script in ("train.py", "plan.py"):
         first = settings[:1] == ["-m"]
         one_job = [re.sub(r"=tag\(.*", "=1", o).split(",")[0] for o in settings[1:]] if first else settings
