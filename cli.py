@@ -29,8 +29,6 @@ from running.sweeps.multirun import end_with_sweep
 from running.sweeps.sweep_job import answer_in_process, open_multirun, run_job_process
 from running.training import bus_error, rank_processes
 
-_OF_A_RUN = tuple(f"running.commands.{name}:" for name in ("train", "plan", "verify"))
-
 
 def run_command_line(hydra_main: Callable[[], None], command: str, *, after_multirun: str | None = None) -> None:
     """Run a command: check the command line first, so that a typo costs one sentence and not a page.
@@ -91,8 +89,6 @@ def run_command(
         with allow_typed_targets(own):
             settings = to_dict(config)
             check_imports(settings)
-            if not command.startswith(_OF_A_RUN):
-                settings.pop("imports", None)  # of other commands no record is kept
             _function(command)(settings)
             if prints_result and (lost := output_error()):
                 raise OSError(f"not all of the output was written: {lost.strerror}.")

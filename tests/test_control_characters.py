@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 import cli
+import train
 from analysis.run_page import write_samples_markdown
 from analysis.standalone_html import write_html_page
 from gpt_lightning.console import Console, say
@@ -19,7 +20,6 @@ from gpt_lightning.loggers.console_logger import ConsoleLogger
 from gpt_lightning.loggers.jsonl_metrics import JsonlMetrics
 from gpt_lightning.loggers.tensorboard import TensorBoard
 from mix_laws.curriculum_yaml import write_constant_mix
-from running.commands import train
 from running.sweeps.multirun import Multirun
 from running.training import rank_processes
 from tests.conftest import ROOT

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from running.config.run_config import RunConfig
 from running.training import out_of_memory
 from tests.conftest import ROOT
 
@@ -66,4 +67,4 @@ def test_what_it_names_divides_the_global_batch(
 
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: Gpu)
-    assert what in out_of_memory.out_of_memory(tiny_config("trainer.precision=32-true", *settings), 0)
+    assert what in out_of_memory.out_of_memory(RunConfig.of(tiny_config("trainer.precision=32-true", *settings)), 0)

@@ -182,7 +182,7 @@ def test_a_disk_that_is_too_small_is_refused_with_what_fits(
         ("model.n_heads=7", r"model\.d_model is 768, which model\.n_heads=7 does not divide"),
         ("schedule.warmup_steps=25000", r"schedule\.warmup_steps is 25000"),
         ("micro_batch=5", r"global_batch=126 sequences cannot be divided"),
-        ("callbacks.checkpoints.every=0", r"every is 0 for Checkpoints"),
+        ("callbacks.checkpoints.every=0", r"callbacks\.checkpoints\.every is 0"),
         ("callbacks.checkpoints.keep=0", r"callbacks\.checkpoints\.keep is 0"),
         ("~callbacks.checkpoints", r"callbacks\.checkpoints is missing"),
         ("+curriculum.keyframes.settled.weights.wiki=1", r"weights\.wiki: there is no source wiki"),

@@ -35,7 +35,7 @@ Config = Callable[..., dict[str, Any]]
         ("callbacks.samples._target_=subprocess.run", r"_target_=subprocess\.run may not be called"),
         (
             "optimizer._target_=gpt_lightning.verified_checkpoint.os.getcwd",
-            r"_target_=gpt_lightning\.checkpoint\.os\.getcwd may not",
+            r"_target_=gpt_lightning\.verified_checkpoint\.os\.getcwd may not",
         ),
         ("callbacks.checkpoints.keep=0", r"callbacks\.checkpoints\.keep is 0"),
         ("~callbacks.checkpoints", r"callbacks\.checkpoints is missing"),
@@ -54,7 +54,7 @@ Config = Callable[..., dict[str, Any]]
         ("data.val_sequences=0", r"data\.val_sequences is 0"),
         ("trainer.accelerator=tpu", r"trainer\.accelerator is 'tpu'"),
         ("trainer.strategy=foo", r"foo"),
-        ("callbacks.samples.every=0", r"every is 0 for Samples"),
+        ("callbacks.samples.every=0", r"callbacks\.samples\.every is 0: it must be a whole number, 1 or more"),
         ("trainer.precision=half", r"trainer\.precision is 'half'"),
         ("trainer.devices=0", r"trainer\.devices is 0"),
         ("trainer.compile=max", r"trainer\.compile is 'max': it must be true or false"),

@@ -39,7 +39,8 @@ def parse(kind: type[T], settings: Any, *, name: str = "") -> T:
         kind: the dataclass. Annotations may be int, float, bool, str, Path, Literal, Annotated[int, AtLeast(…)], a dataclass,
             any of them or None; others are left alone, for the dataclass to check.
         settings: key -> value.
-        name: dotted name of the group; "": they are a command's own.
+        name: dotted name of the group; "": they are a command's own, of which the command line was checked already. A user's own
+            config may hold more.
 
     Raises:
         ValueError: a setting is unknown, missing, or not what its annotation says; or the dataclass refuses it.
@@ -48,7 +49,7 @@ def parse(kind: type[T], settings: Any, *, name: str = "") -> T:
         raise ValueError(f"{name} is {settings!r}: it must be a group of settings.")
     kinds, known = get_type_hints(kind, include_extras=True), {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
     prefix = f"{name}." if name else ""
-    for key in settings:
+    for key in settings if name else ():
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
             raise ValueError(
@@ -57,7 +58,7 @@ def parse(kind: type[T], settings: Any, *, name: str = "") -> T:
     for key, field in known.items():
         if key not in settings and field.default is MISSING and field.default_factory is MISSING:
             raise ValueError(f"the setting {prefix}{key} has no value.")
-    return kind(**{key: _checked(kinds[key], value, f"{prefix}{key}") for key, value in settings.items()})
+    return kind(**{key: _checked(kinds[key], settings[key], f"{prefix}{key}") for key in known if key in settings})
 
 
 def build_section(build: Callable[..., T], name: str, section: Mapping[str, Any], **more: Any) -> T:
