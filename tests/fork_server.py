@@ -40,6 +40,16 @@ _PROGRAMS = ("convert", "evaluate", "generate", "plan", "prepare", "report", "tr
 _MODULES = ("tests.", "torch.distributed.run", "submitit.", "running.evaluation.lm_eval_harness")
 _IMPORTED = (
     *(f"running.commands.{program}" for program in _PROGRAMS),
+    # what these import only after their checks
+    *(
+        f"running.evaluation.{module}"
+        for module in ("chat_repl", "convert_model", "evaluate_model", "model_text_generator")
+    ),
+    "running.sweeps.mix_design",
+    "running.training.callback_builders",
+    "analysis.comparison",
+    "analysis.plan_plot",
+    "mix_laws",
     "running.training.run_training",
     "analysis.comparison.sweep_table",
     "torch.distributed.launcher.api",

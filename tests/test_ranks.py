@@ -109,7 +109,7 @@ def test_an_exit_code_of_all_ranks_is_that_of_the_run(two_ranks: TwoRanks) -> No
 
 def test_a_rank_that_is_ended_as_it_leaves_has_the_exit_code_of_the_run() -> None:
     """So that of all ranks the highest, which is srun's, is that of the first."""
-    program = "from running.training import process_group; print(flush=True); process_group.exit_rank(65)"
+    program = "from running.training import rank_processes; print(flush=True); rank_processes.exit_rank(65)"
     with subprocess.Popen(
         [sys.executable, "-c", program], cwd=ROOT, env=os.environ | TORCHRUN | {"RANK": "1"}, stdout=subprocess.PIPE
     ) as rank:

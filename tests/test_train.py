@@ -41,6 +41,7 @@ def test_a_run_writes_what_the_design_says(finished: Path) -> None:
     assert len([name for name in names if name.startswith("training_") and name.endswith(".log")]) == 1
     environment = json.loads((finished / "environment.json").read_text())
     assert set(environment) == {
+        "imports",
         "command",
         "versions",
         "git",

@@ -80,7 +80,7 @@ def test_search_finds_a_page(unwatched: Visit, site: Path, request: pytest.Fixtu
     page.keyboard.press("Control+k")
     page.keyboard.type("manifest checkpoint")
     result = page.locator("a:visible", has_text="What it resumes from").first
-    expect(result).to_be_visible()
+    expect(result).to_be_visible(timeout=20_000)
     page.keyboard.press("Enter")
     page.wait_for_url("**/explanation/reliability.html*")
     assert [url for url in unwatched.strangers if not url.startswith(here)] == []
