@@ -57,8 +57,8 @@ class LoggedMetrics:
 
     @property
     def keys(self) -> list[str]:
-        """The metrics that were logged, in the order of their first values."""
-        return list(self._columns)
+        """Names of the metrics that were logged, in the order in which the rows first name them."""
+        return [key for key, column in self._columns.items() if column.values]
 
     def series(self, key: str) -> Series:
         """Where a metric was logged, by growing step; empty if it never was."""
@@ -100,12 +100,12 @@ class LoggedMetrics:
 
     def _add_rows(self, rows: Iterable[dict[str, Any] | None]) -> None:
         for row in rows:
-            metrics = {key: value for key, value in (row or {}).items() if key != "step" and value is not None}
-            metrics = {key: value for key, value in metrics.items() if self._wanted(key)}
+            metrics = {key: value for key, value in (row or {}).items() if key != "step" and self._wanted(key)}
             step = None if row is None else row.get("step")
-            if _is_step(step) and all(map(_is_number, metrics.values())):
+            if _is_step(step) and all(value is None or _is_number(value) for value in metrics.values()):
                 for key, value in metrics.items():
-                    self._add(key, [len(self._steps)], [value])
+                    values = [] if value is None else [value]
+                    self._add(key, [len(self._steps)] * len(values), values)
                 self._steps.append(step)
             else:
                 self.n_unreadable += 1
@@ -138,9 +138,9 @@ class LoggedMetrics:
         return True
 
     def _add(self, key: str, rows: Sequence[int] | np.ndarray, values: Sequence[float] | np.ndarray) -> None:
+        column = self._columns.setdefault(key, _Column(array("q"), array("d")))
         if not len(rows):
             return
-        column = self._columns.setdefault(key, _Column(array("q"), array("d")))
         n_before, without_gap = len(column.values), int(rows[-1]) + 1 == len(column.values) + len(rows)
         if not (without_gap or column.rows):
             column.rows.frombytes(np.arange(n_before).tobytes())

@@ -9,7 +9,7 @@ from tests.conftest import ROOT
 
 def commands(target: str, tmp_path: Path) -> str:
     """Of a target, on a machine without an environment."""
-    make = ["make", "--dry-run", target, f"VENV={tmp_path / 'venv'}"]
+    make = ["make", "--dry-run", "--no-print-directory", target, f"VENV={tmp_path / 'venv'}"]
     return subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from analysis import metrics_reader
@@ -78,6 +78,9 @@ LINES = st.one_of(
 
 
 @given(lines=st.lists(LINES, max_size=12), torn=st.booleans())
+@example(
+    lines=['{"step": 0, "val/loss/mean": null}', '{"step": 0, "train/loss": 0.0, "val/loss/mean": 0.0}'], torn=False
+)
 def test_many_lines_at_once_say_what_each_says(
     lines: list[str], torn: bool, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -77,8 +77,13 @@ def test_the_api_comes_from_docstrings(visit: Visit, address: str) -> None:
 def test_search_finds_a_page(unwatched: Visit, site: Path, request: pytest.FixtureRequest, served: bool) -> None:
     here = request.getfixturevalue("address") if served else site.as_uri()
     page = unwatched.open(f"{here}/start.html")
-    page.keyboard.press("Control+k")
-    page.keyboard.type("manifest checkpoint")
+    box = page.get_by_role("combobox", name="Search")
+    for _ in range(20):  # until the page's script listens to the keyboard
+        page.keyboard.press("Control+k")
+        if box.is_visible():
+            break
+        page.wait_for_timeout(1_000)
+    box.fill("manifest checkpoint")
     result = page.locator("a:visible", has_text="What it resumes from").first
     expect(result).to_be_visible(timeout=20_000)
     page.keyboard.press("Enter")

@@ -104,9 +104,12 @@ def test_each_command_is_guarded() -> None:
     ("to", "code", "said"),
     [(">/dev/full", 1, b"error: not all of the output was written: No space left on device.\n"), ("| true", 0, b"")],
 )
-def test_what_is_called_for_what_it_prints_fails_where_that_is_lost(to: str, code: int, said: bytes) -> None:
-    command = f'"$0" plan.py experiment=quickstart {to}; exit ${{PIPESTATUS[0]}}'
-    done = subprocess.run(["bash", "-c", command, sys.executable], cwd=ROOT, capture_output=True, check=False)
+def test_what_is_called_for_what_it_prints_fails_where_that_is_lost(
+    tiny_overrides: list[str], to: str, code: int, said: bytes
+) -> None:
+    command = f'"$0" plan.py "$@" {to}; exit ${{PIPESTATUS[0]}}'
+    args = ["bash", "-c", command, sys.executable, *tiny_overrides]
+    done = subprocess.run(args, cwd=ROOT, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (code, said)
 
 
