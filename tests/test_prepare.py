@@ -74,13 +74,13 @@ def test_every_source_trains_from_files_of_its_schema(hub_data: Path, tmp_path: 
     embedded = {"readmes", "pydoc", "docstrings", "stdlib"}
     assert set(names) == set(group_choices("source")) - embedded
     small = ["model.d_model=16", "model.n_layers=1", "model.n_heads=2", "model.d_ff=32", "model.max_seq_len=128"]
-    sizes = ["max_steps=20", "global_batch=12", "micro_batch=6", "schedule.warmup_steps=2", "val_every=20"]
+    sizes = ["max_steps=8", "global_batch=12", "micro_batch=6", "schedule.warmup_steps=2", "val_every=8"]
     more = [f"+curriculum.keyframes.settled.weights.{name}=0.2" for name in names if name not in TRAINED]
-    watchers = ["callbacks.samples.every=20", "callbacks.samples.max_new_tokens=2", "data.val_sequences=2"]
+    watchers = ["callbacks.samples.every=8", "callbacks.samples.max_new_tokens=2", "data.val_sequences=2"]
     folders = [f"data_dir={hub_data.parent}", f"runs_dir={tmp_path}", "data.workers=0", "optimizer.fused=false"]
     config = compose_config("train", ["experiment=mixed_curriculum", *small, *sizes, *more, *watchers, *folders])
     final = train(config)
-    assert final["step"] == 20
+    assert final["step"] == 8
     assert {f"val/loss/{name}" for name in names} <= set(final)
     assert all(np.isfinite(final[f"val/loss/{name}"]) for name in names)
 
@@ -172,6 +172,7 @@ def test_what_a_kill_left_behind_is_cleared_away(tmp_path: Path) -> None:
 
 def test_a_tokenizer_is_trained_first_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["tokenizer.name=small", "tokenizer.model_vocab_size=600", "tokenizer.train_on=[readmes]"]
+    options += ["tokenizer.train_mb=0.2", "limit_tokens=50000", "workers=1"]
     run("source=readmes", *options, f"data_dir={tmp_path}")
     printed = capsys.readouterr().out
     assert "small: trained" in printed
@@ -234,14 +235,16 @@ def test_parts_are_prepared_side_by_side_and_joined(shared_data: Path, tmp_path:
         run(*many, "mode=join")
 
 
-def test_a_run_prepares_what_it_lacks(tmp_path: Path) -> None:
-    tiny = [o for o in TINY if not o.startswith("tokenizer.")]
-    options = ["tokenizer=gpt2_chatml", "data.prepare=missing", f"data_dir={tmp_path}/d", f"runs_dir={tmp_path}/runs"]
-    config = compose_config("train", [*tiny, *options, "max_steps=3", "val_every=3"])
+def test_a_run_prepares_what_it_lacks(tiny_data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "bpe_512"
+    shutil.copytree(tiny_data / "bpe_512", folder)
+    shutil.rmtree(folder / "readmes")
+    there = {path: path.stat().st_mtime_ns for path in folder.rglob("source.json")}
+    options = ["data.prepare=missing", "+data.limit_tokens.readmes=20000", f"data_dir={tmp_path}"]
+    config = compose_config("train", [*TINY, *options, f"runs_dir={tmp_path}/runs", "max_steps=3", "val_every=3"])
     assert train(config)["step"] == 3
-    assert sorted(path.name for path in (tmp_path / "d" / "gpt2_chatml").iterdir()) == sorted(
-        ["docstrings", "pydoc", "readmes", "stdlib"]
-    )
+    assert source_json(folder / "readmes")["request"]["limit_tokens"] == 20000
+    assert {path: path.stat().st_mtime_ns for path in there} == there
 
 
 def test_inspect_and_verify(hub_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
