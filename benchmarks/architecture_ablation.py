@@ -84,7 +84,7 @@ def markdown() -> str:
 
 def _lines(results: dict[str, list[dict[str, Any]]]) -> Lines:
     plain, *_ = results.values()
-    lines = [["choice", "validation loss", "against the first line, seed by seed", "tokens/s"]]
+    lines = [["choice", "validation loss", "difference to the first row, seed by seed", "tokens/s"]]
     for choice, runs in results.items():
         differences = [run["loss"] - other["loss"] for run, other in zip(runs, plain, strict=True)]
         spread = statistics.stdev(differences) / len(differences) ** 0.5

@@ -30,7 +30,7 @@ def predictors(ratios: np.ndarray, losses: np.ndarray) -> Iterator[tuple[str, Pr
     """What is compared, each fitted to the same runs."""
     yield "law", fit_mix_law(ratios, losses).predict
     yield "law of shares alone", fit_mix_law(ratios, losses, powers=(1.0,)).predict
-    yield "that by plain least squares", plain_least_squares(ratios, losses)
+    yield "law of shares alone, plain least squares", plain_least_squares(ratios, losses)
     of_sources = linear_fit(ratios, losses)
     yield "linear fit", lambda mixes: mixes @ of_sources
     yield "mean of the runs", lambda mixes: np.repeat(losses.mean(axis=0)[None], len(mixes), axis=0)
@@ -82,7 +82,7 @@ def measure(folder: str) -> Lines:
         low, high = law.run_interval(runs.held_out.ratios)
         inside = float(((runs.held_out.losses >= low) & (runs.held_out.losses <= high)).mean())
         of = {who: scores(ask(runs.held_out.ratios), runs.held_out.losses) for who, ask in predictors(ratios, losses)}
-        lines = lines or [["fitted to", *of, "of the law: fit", "in its 95 % intervals"]]
+        lines = lines or [["fitted to", *of, "time to fit the law", "runs within its 95 % intervals"]]
         lines.append(
             [name, *(f"{rank:.3f}, {r2:.3f}" for rank, r2 in of.values()), f"{seconds:.1f} s", f"{inside:.1%}"]
         )

@@ -57,8 +57,12 @@ def spread(losses: Sequence[float]) -> str:
 def main() -> None:
     """Train what is missing, print the tables and put them into the page."""
     trials = sweep("rates", STEPS, f"experiment={','.join(RECIPES)}", f"optimizer.lr={','.join(RATES)}", "seed=1")
-    tuned: Lines = [["recipe", *(f"lr {rate}" for rate in RATES), "FLOPs a token", "of the optimizer"]]
-    results: Lines = [["recipe", "lr", "steps", "tokens", f"loss, {len(SEEDS)} seeds", "to AdamW, seed by seed"]]
+    tuned: Lines = [
+        ["recipe", *(f"lr {rate}" for rate in RATES), "FLOPs per token", "FLOPs of the optimizer per token"]
+    ]
+    results: Lines = [
+        ["recipe", "lr", "steps", "tokens", f"loss, {len(SEEDS)} seeds", "difference to AdamW, seed by seed"]
+    ]
     adamw: list[float] = []
     reached: list[tuple[int, list[float]]] = []  # (tokens, loss of each seed less AdamW's)
     trained = [run.path for run in trials]

@@ -1,9 +1,9 @@
-"""What a config may set off: three kinds of objects that it may name with `_target_`, and nothing of Hydra's own.
+"""Allow-list for `_target_`, and for settings under `hydra` in config files.
 
-A config may be a stranger's. So no text in it chooses what is called, but for a class or function of the kind that its place
-needs, given plain values. A callback of the user's own is typed on the command line, which no file can do. And what Hydra
-itself does (its callbacks, log handlers, launchers, environment variables: all under `hydra`) is decided on the command line,
-never in a file, but for the axes of a sweep over other settings.
+Config files are untrusted. A `_target_` in a file may only name a class or function of the expected kind from the packages below,
+and its arguments must be plain values. The user's own callbacks must be typed on the command line. Settings of Hydra itself
+(callbacks, log handlers, launchers, environment variables: everything under `hydra`) must also be typed. The only exceptions are
+the folders Hydra writes to and the axes of a sweep over other settings.
 """
 
 import inspect
@@ -31,7 +31,7 @@ LOGGERS = {
     "CsvMetrics": "csv",
     "WandbLogger": "wandb",
     "MLFlowLogger": "mlflow",
-}  # and what conf/logger calls them, which is also the extra that installs what they need
+}  # class -> name in conf/logger, which is also the name of the extra that installs its package
 CORPORA: tuple[str, ...] = ("data_modules.corpora",)
 _PLUGINS = (
     "hydra._internal.core_plugins.",
@@ -42,19 +42,17 @@ _PLUGINS = (
 _SAMPLERS = "optuna.samplers."
 _OF_FILES = {"run.dir", "sweep.dir", "sweep.subdir", "output_subdir"} | {
     f"{log}_logging.{key}" for log in ("hydra", "job") for key in ("root.level", "disable_existing_loggers")
-}  # the verbs' own configs say where Hydra writes, and that it is silent
-_AXIS = re.compile(
-    r"sweeper\.params\.(?!hydra\b)[\w./]+"
-)  # of a sweep: a setting, of which the value is several choices
+}  # where Hydra writes, and that it does not log
+_AXIS = re.compile(r"sweeper\.params\.(?!hydra\b)[\w./]+")  # an axis of a sweep: setting -> choices
 _typed: ContextVar[frozenset[str]] = ContextVar("typed", default=frozenset())
-_BY_HYDRA = ("runtime.", "job.config_name", "job.override_dirname", "searchpath")  # written by it, or looked at before
+_BY_HYDRA = ("runtime.", "job.config_name", "job.override_dirname", "searchpath")  # written by Hydra, or checked before
 
 
 def resolve_optimizer(node: Mapping[str, Any]) -> partial[Any]:
-    """Parameter groups -> the optimizer that a config names.
+    """The optimizer class of a config with its settings bound; call it with parameter groups.
 
     Raises:
-        ValueError: it names something else, or its arguments are no plain values.
+        ValueError: the target is not an allowed optimizer, or a setting is not a plain value.
     """
     target = str(node.get("_target_")) if isinstance(node, Mapping) else ""
     packages = (*OPTIMIZERS, target.rpartition(".")[0]) if _is_registered(target) else OPTIMIZERS
@@ -63,10 +61,10 @@ def resolve_optimizer(node: Mapping[str, Any]) -> partial[Any]:
 
 @contextmanager
 def allow_typed_targets(targets: Iterable[str]) -> Iterator[None]:
-    """Inside, a config may name these callbacks too, as its user has typed them.
+    """Context in which a config may also name these callbacks, because the user typed them on the command line.
 
     Args:
-        targets: their dotted names; see `typed_targets`.
+        targets: dotted names of callbacks, from `typed_targets`.
     """
     token = _typed.set(frozenset(targets))
     try:
@@ -76,10 +74,10 @@ def allow_typed_targets(targets: Iterable[str]) -> Iterator[None]:
 
 
 def typed_targets(settings: Iterable[str]) -> set[str]:
-    """The callbacks that a command line names, by dotted name.
+    """Dotted names of the callbacks on a command line.
 
     Args:
-        settings: what was typed, `key=value` each.
+        settings: the typed settings, `key=value` each.
     """
     named: set[str] = set()
     for override in OverridesParser.create().parse_overrides(list(settings)):
@@ -91,10 +89,10 @@ def typed_targets(settings: Iterable[str]) -> set[str]:
 
 
 def build_callback(node: Mapping[str, Any]) -> Any:
-    """The callback that a config describes.
+    """Build the callback that a config describes.
 
     Raises:
-        ValueError: as `optimizer`; or it does not take these arguments, or has no place in a run.
+        ValueError: the target is not an allowed callback, does not accept the arguments, or cannot be used in a run.
     """
     if isinstance(node, Mapping) and "_target_" in node:
         node = {**node, "_target_": replaced_callback(str(node["_target_"]))}
@@ -104,15 +102,22 @@ def build_callback(node: Mapping[str, Any]) -> Any:
         return build()
     except (ValueError, OSError):
         raise
-    except Exception as error:  # the class may be Lightning's, which has exceptions of its own
+    except Exception as error:  # Lightning has its own exception classes
         raise ValueError(f"{node['_target_']} cannot be built: {' '.join(str(error).split()).rstrip('.')}.") from error
 
 
 def build_logger(node: Mapping[str, Any], **given: Any) -> Any:
-    """The further logger that a config describes, with arguments that no config has to give; None: it describes none.
+    """Build the additional logger that a config describes.
+
+    Args:
+        node: the section `logger`; empty: no additional logger.
+        given: arguments that do not come from the config.
+
+    Returns:
+        The logger, or None without one.
 
     Raises:
-        ValueError: as `callback`; or its package is not installed.
+        ValueError: the target is not an allowed logger, its package is not installed, or it cannot be built.
     """
     if not node:
         return None
@@ -129,19 +134,19 @@ def build_logger(node: Mapping[str, Any], **given: Any) -> Any:
 
 
 def resolve_corpus(node: Mapping[str, Any]) -> Callable[[], Iterator[Any]]:
-    """The documents that a config names, anew at each call. It can be pickled.
+    """The generator function of a corpus: each call iterates over all documents again. It can be pickled.
 
     Raises:
-        ValueError: as `optimizer`.
+        ValueError: the target is not an allowed corpus, or a setting is not a plain value.
     """
     return _named(node, "a corpus", CORPORA, inspect.isgeneratorfunction)
 
 
 def check_search_path(config_file: Path) -> None:
-    """A file that names more folders of configs could name a Python package, which Hydra would import to look into it.
+    """Check that a config file does not set `hydra.searchpath`: Hydra would import a package named there.
 
     Raises:
-        ValueError: it does, or it is no YAML.
+        ValueError: the file sets it, or is not YAML.
     """
     check_yaml_file(config_file)
     try:
@@ -153,13 +158,13 @@ def check_search_path(config_file: Path) -> None:
 
 
 def check_targets_of_files(axes: Iterable[str]) -> None:
-    """The axes of a sweep that a file has are typed again for each of its jobs; so none of them may name a callback.
+    """Check that no axis of a sweep in a config file names a callback: the jobs receive axes as typed settings.
 
     Args:
         axes: `key=choice,choice` each.
 
     Raises:
-        ValueError: one does.
+        ValueError: an axis names a callback.
     """
     for axis in axes:
         if axis.startswith("callbacks") and "_target_" in axis:
@@ -169,15 +174,15 @@ def check_targets_of_files(axes: Iterable[str]) -> None:
 def check_hydra_settings_of_files(
     composed: Mapping[str, Any], ours: Mapping[str, Any], said: Mapping[str, Any]
 ) -> None:
-    """Let only the command line decide what Hydra does.
+    """Check that config files change no setting of Hydra except the allowed ones.
 
     Args:
-        composed: all that was composed under `hydra`, interpolations unresolved, as dotted key -> value.
-        ours: the same of no config at all, but with what the command line says of `hydra`.
-        said: what Hydra must repeat of the command line, under the keys where it does.
+        composed: everything composed under `hydra`, as dotted key -> value, with unresolved interpolations.
+        ours: the same without any config file, but with the command line's settings of `hydra`.
+        said: the copy of the command line that Hydra keeps under `hydra`, by key.
 
     Raises:
-        ValueError: a config says something else, or a target is no launcher or sweeper of Hydra's.
+        ValueError: a config file changes a setting, or a target is not a launcher or sweeper of Hydra.
     """
     ours = {**ours, **said}
     for key, value in composed.items():
@@ -191,7 +196,7 @@ def check_hydra_settings_of_files(
 
 
 def _named(node: Mapping[str, Any], kind: str, packages: tuple[str, ...], fits: Callable[[Any], bool]) -> partial[Any]:
-    """What a node names, with the arguments that stand beside its name."""
+    """Resolve `_target_` if it is allowed, and bind the other keys as arguments."""
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise ValueError(f"{node} names nothing: {kind} is written with its _target_ (and left out with ~<its key>).")
     target, arguments = (
@@ -227,14 +232,14 @@ def _named(node: Mapping[str, Any], kind: str, packages: tuple[str, ...], fits: 
 
 
 def _imported(module: str, name: str) -> Any:
-    """What a user's own module has under a name; None: nothing.
+    """Import a module of the user and get a name from it; None: the module does not have the name.
 
     Raises:
         ValueError: the module cannot be imported.
     """
     try:
         return getattr(import_module(module), name, None)
-    except Exception as error:  # it is the user's: anything can be wrong with it
+    except Exception as error:  # user code can raise anything
         why = f"{type(error).__name__}: {' '.join(str(error).split()).rstrip('.')}"
         raise ValueError(
             f"{module}.{name} cannot be imported ({why}): install its package, or put its folder on PYTHONPATH."
@@ -242,22 +247,22 @@ def _imported(module: str, name: str) -> Any:
 
 
 def _is_registered(target: str) -> bool:
-    """Whether the user's own module has registered an optimizer under this name."""
+    """Whether an imported module of the user has registered an optimizer under this name."""
     if target.rpartition(".")[0] not in sys.modules or target.startswith(OPTIMIZERS):
         return False
-    from gpt_lightning.optim.optimizer_traits import OPTIMIZER_TRAITS as REGISTERED  # as below
+    from gpt_lightning.optim.optimizer_traits import OPTIMIZER_TRAITS as REGISTERED  # imports torch
 
     return target in REGISTERED
 
 
 def _is_optimizer(target: Any) -> bool:
-    from torch.optim import Optimizer  # seconds of import, which a target of torch has cost already
+    from torch.optim import Optimizer  # takes seconds; only needed if the target has imported torch
 
     return isinstance(target, type) and issubclass(target, Optimizer)
 
 
 def _is_callback(target: Any) -> bool:
-    from lightning import Callback  # as above
+    from lightning import Callback  # takes seconds to import
 
     return isinstance(target, type) and issubclass(target, Callback)
 

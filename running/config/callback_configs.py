@@ -1,4 +1,4 @@
-"""Typed settings of the callbacks of conf/train.yaml, so that a wrong one is found before Lightning is imported."""
+"""Typed settings of the callbacks in conf/train.yaml, so that they are checked before Lightning is imported."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ from running.config.settings_parser import Count, parse
 
 @dataclass(frozen=True, kw_only=True)
 class NoSettings:
-    """Of a callback that has none."""
+    """A callback without settings."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EveryConfig:
-    """Of a callback that does something at intervals."""
+    """Settings of a callback that acts at intervals."""
 
     every: Count
-    """Steps."""
+    """Interval in steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class SamplesConfig:
     """Settings of `callbacks.Samples`."""
 
     every: Count
-    """Steps."""
+    """Interval in steps."""
     prompts: list[str]
     chat_prompts: list[str]
     max_new_tokens: Count
@@ -45,12 +45,12 @@ class CheckpointsConfig:
     """Settings of `callbacks.Checkpoints`."""
 
     every: Count
-    """Steps."""
+    """Steps between two checkpoints."""
     keep: Count
-    """Checkpoints that stay."""
+    """Number of newest checkpoints to keep."""
     best: bool = False
     permanent_every: Count | None = None
-    """Steps between checkpoints that stay for good; None: none do."""
+    """Steps between two checkpoints that are never deleted; None: there are none."""
 
 
 _TYPED: dict[str, type] = {
@@ -63,16 +63,16 @@ _TYPED: dict[str, type] = {
 
 
 def check_known_callbacks(nodes: Mapping[str, Any]) -> bool:
-    """Check the settings of the callbacks that are known here.
+    """Check the settings of the callbacks that have a dataclass in this module.
 
     Args:
         nodes: name -> `_target_` and arguments.
 
     Returns:
-        whether all are known; others can be checked only by building them.
+        Whether this checked all callbacks. The others can only be checked by building them.
 
     Raises:
-        ValueError: a setting is wrong.
+        ValueError: a setting is unknown, missing or invalid.
     """
     all_known = True
     for name, node in nodes.items():

@@ -1,4 +1,4 @@
-"""Which settings differ between two starts of a run, when an older version may have made the first one."""
+"""Settings that differ between two starts of a run. An older version may have made the first start."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,15 +23,15 @@ BEFORE: dict[str, Any] = {
     "trainer.recompute": "none",
     "callbacks.checkpoints.best": False,
 }
-"""Settings that the first version did not have, and the value that does what a run without them did. Others mean null."""
+"""Settings that older versions did not have -> the value that reproduces the old behaviour. For all others it is None."""
 
 
 def changed_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """(then, now) of every setting that differs. A setting that a config does not have has the value in `BEFORE`.
+    """Key -> (then, now) of every setting that differs. A setting missing from a config has the value in `BEFORE`.
 
     Args:
-        then: the earlier config, nested.
-        now: the later one.
+        then: the earlier config, as nested dicts.
+        now: the later config.
     """
     old, new = ({key: _present_name(value) for key, value in flatten(config)} for config in (then, now))
     pairs = {key: (old.get(key, BEFORE.get(key)), new.get(key, BEFORE.get(key))) for key in old | new}
@@ -43,5 +43,5 @@ def _present_name(value: Any) -> Any:
 
 
 def averaging_in(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Beginnings of the settings of callbacks that average weights: they are a part of what a run is."""
+    """Key prefixes of the settings of weight-averaging callbacks. These settings define a run."""
     return callback_setting_prefixes(dict(flatten(config)), all_that_may=False)

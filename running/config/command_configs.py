@@ -1,6 +1,4 @@
-"""Typed settings of the commands that do not train: conf/prepare.yaml, generate.yaml, evaluate.yaml, convert.yaml and
-report.yaml.
-"""
+"""Typed settings of the commands that do not train: prepare.py, generate.py, evaluate.py, convert.py and report.py."""
 
 import re
 from dataclasses import dataclass, field
@@ -34,7 +32,7 @@ class GenerateConfig:
     top_p: float | None
     repetition_penalty: float
     stop: list[str]
-    """Tokens before which generation stops, besides the special tokens."""
+    """Tokens at which generation stops, in addition to the special tokens."""
     seed: int
 
     def __post_init__(self) -> None:
@@ -51,7 +49,7 @@ class EvaluateConfig:
     tasks: list[str]
     tokenizer: TokenizerChoice
     path: Path | None
-    """Records of the one task that needs some, or a folder with a file for each task."""
+    """Local records of the one task that needs them, or a folder with one file per task."""
     data: Path | None
     """Text for perplexity; None: the validation splits of the run's sources."""
     stride: Count | None
@@ -83,12 +81,12 @@ class ConvertConfig:
     format: Literal["gpt2", "llama", "gpt_lightning"]
     tokenizer: TokenizerChoice
     vocab_size: int | None
-    """Rows of the embedding and head after growing them; None: unchanged."""
+    """Number of rows to which the embedding and the head are padded; None: unchanged."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig:
-    """Settings of the search for the best mix; see `mix_laws.search_options.parse_search_target`."""
+    """Settings of the search for the best mix. `mix_laws.search_options.parse_search_target` explains them."""
 
     weights: dict[str, Any] = field(default_factory=dict)
     prior: dict[str, Any] = field(default_factory=dict)
@@ -99,7 +97,7 @@ class SearchConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportConfig:
-    """Settings of report.py: one of `runs`, `mix_law` and `log_dir`; without them the run is drawn."""
+    """Settings of report.py. Set at most one of `runs`, `mix_law` and `log_dir`; without them it reports on `run`."""
 
     run: Path = Path("runs/quickstart")
     runs: Any = None
@@ -125,20 +123,20 @@ class InspectConfig:
     """What mode=inspect shows."""
 
     max_seq_len: Count
-    """Tokens of each sequence."""
+    """Tokens per sequence."""
     sequences: Count
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedTokenizer:
-    """The tokenizer of conf/tokenizer; one with `train_on` is trained first."""
+    """The tokenizer of conf/tokenizer. If it has `train_on`, it is trained first."""
 
     name: str
     model_vocab_size: Any = None
     train_on: Any = None
-    """Sources."""
+    """Sources to train the tokenizer on."""
     train_mb: Any = None
-    """Megabytes of each; None: all."""
+    """Megabytes of text from each of these sources; None: all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +145,7 @@ class PrepareConfig:
 
     tokenizer: PreparedTokenizer
     sources: dict[str, Any] = field(default_factory=dict)
-    """conf/source by name, with what was set of each."""
+    """Name -> composed settings of conf/source/<name>.yaml."""
     data_dir: Path
     mode: Literal["prepare", "join", "inspect", "verify"]
     workers: Count | None
@@ -160,10 +158,10 @@ class PrepareConfig:
     on_bad_record: Any
     deduplicate: Any
     max_record_mb: PositiveNumber
-    """Megabytes; a longer record is a bad one."""
+    """Megabytes. A longer record counts as bad."""
     part: Any
     group_mb: PositiveNumber
-    """Megabytes of input files that are read together."""
+    """Megabytes of input files per group."""
     inspect: InspectConfig
 
     def __post_init__(self) -> None:
@@ -180,5 +178,5 @@ class PrepareConfig:
 
     @cached_property
     def sources_with_path(self) -> dict[str, dict[str, Any]]:
-        """The config of each source, with the `path` that the command line gives a single one."""
+        """Source name -> its settings, with `path` from the command line."""
         return {key: {**source, "path": self.path or source.get("path")} for key, source in self.sources.items()}

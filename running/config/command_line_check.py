@@ -1,4 +1,4 @@
-"""A command line as Hydra will take it, composed and checked before anything is done: what is wrong costs one sentence."""
+"""Compose and check a command line before the command starts. Errors are explained in one sentence."""
 
 import difflib
 import re
@@ -25,21 +25,21 @@ from running.sweeps.job_names import excluded_keys
 from running.sweeps.sweep_axis_choices import check_exact_range, expand_jobs
 
 _OPTUNA = "hydra_plugins.hydra_optuna_sweeper."
-_TIMEOUTS, _MOST_TIMEOUTS = "hydra.launcher.max_num_timeout", 100  # its own default is 0: no job is requeued
-_SEARCHED = ("train", "plan")  # verbs whose runs have a validation loss to be minimised
+_TIMEOUTS, _MOST_TIMEOUTS = "hydra.launcher.max_num_timeout", 100  # submitit's default is 0: no job is requeued
+_SEARCHED = ("train", "plan")  # commands with a validation loss to minimize
 
 
-def check_command_line(verb: str, arguments: list[str]) -> DictConfig | None:
-    """Compose once what the arguments ask for, as Hydra will; of a sweep, each choice of each axis.
+def check_command_line(command: str, arguments: list[str]) -> DictConfig | None:
+    """Compose the config as Hydra will, and check it. For a sweep, check each choice of each axis.
 
-    The axes of a sweep are what the command line gives several choices of, and what a config does in `hydra.sweeper.params`.
+    The axes of a sweep are settings with several choices on the command line, and `hydra.sweeper.params` of the configs.
 
     Returns:
-        the config of the multirun as a whole; None: it is none.
+        The config of the whole multirun; None without -m.
 
     Raises:
-        ValueError: as `compose_config`; or a setting is none, a text stands where a number belongs, an axis has a choice twice, a
-            config with axes is no multirun, or a config file says what Hydra itself shall do.
+        ValueError: a flag or setting is invalid or does not exist, a text is given for a number, an axis has the same
+            choice twice, a config with axes is used without -m, or a config file changes settings of Hydra itself.
     """
     given = flags_and_settings(arguments)
     if given.experimental_rerun is not None and any(a.partition("=")[0] == "--experiment" for a in arguments):
@@ -65,17 +65,17 @@ def check_command_line(verb: str, arguments: list[str]) -> DictConfig | None:
         raise ValueError("choices separated by commas (a=1,2) need a multirun: add -m after the file's name.")
     if any(o.is_hydra_override() for o in swept):
         raise ValueError("what Hydra does (hydra.…) holds for a whole multirun: only other settings can have choices.")
-    return _check_composed(verb, given, parsed)
+    return _check_composed(command, given, parsed)
 
 
 def _check_completion(arguments: Sequence[str]) -> None:
-    """Hydra answers `-sc query=bash` with what can be typed next, and prints what a shell needs to ask so."""
+    """Check the arguments of `-sc`, Hydra's shell completion (`-sc install=bash`)."""
     if len(arguments) != 1 or not re.fullmatch("(install|uninstall|query)=(bash|fish|zsh)", arguments[0]):
         raise ValueError("-sc takes one of install, uninstall and query, and a shell: -sc install=bash (or fish, zsh).")
 
 
 def flags_and_settings(arguments: list[str]) -> Namespace:
-    """A command line's flags and settings, where argparse would print a page and exit with 2."""
+    """Parse flags and settings. Errors are ValueErrors; argparse would print its usage and exit with 2."""
     parser = get_args_parser()
 
     def refuse(message: str) -> NoReturn:
@@ -95,43 +95,46 @@ def flags_and_settings(arguments: list[str]) -> Namespace:
 
 
 def extra_hydra_settings(settings: list[str], config: DictConfig) -> list[str]:
-    """What Hydra has to be told of a multirun beside what was typed.
+    """Settings of Hydra to add to the command line of a multirun.
 
-    Which settings are no axes, wherever its launcher runs the jobs; and of a search, so that it can be started again: that its
-    sampler draws by the run's seed, as many trials are asked for as run at the same time, and a job that fails ends no other. Of
-    submitit on Slurm, that a job whose time is over is queued again.
+    - For every multirun: which settings are not axes, so that job names leave them out.
+    - For a search, so that it can be restarted: the sampler uses the run's seed, each batch has `jobs_at_once` trials, and a
+      failed job does not end the search.
+    - For submitit on Slurm: a job that reaches its time limit is requeued.
     """
     parsed = OverridesParser.create().parse_overrides(settings)
-    last = {o.key_or_group: o for o in parsed}  # of a setting that is typed twice
-    of_files = config.hydra.sweeper.get("params") or {}  # they name its jobs, though one choice may be typed
+    last = {o.key_or_group: o for o in parsed}  # if a setting is typed twice, the last one counts
+    of_files = config.hydra.sweeper.get("params") or {}  # part of the job names even with a single choice
     fixed = [o for key, o in last.items() if not o.is_sweep_override() and key not in of_files]
     axes = [*_axes_of_files(config, parsed), *(o for o in last.values() if o.is_sweep_override())]
     besides = [excluded_keys(fixed, axes)]
-    if (folder := str(config.hydra.sweep.dir)).startswith("~") and "hydra.sweep.dir" not in last:  # which Hydra makes
+    if (folder := str(config.hydra.sweep.dir)).startswith(
+        "~"
+    ) and "hydra.sweep.dir" not in last:  # Hydra would create a folder called ~
         besides.append(f"hydra.sweep.dir={hydra_quoted(expand_home(folder))}")
     if _searches(config):
         further = {"hydra.sweeper.n_jobs": "${jobs_at_once}", "hydra.sweeper.max_failure_rate": "1.0"}
         if "seed" in config.hydra.sweeper.sampler:
             further["hydra.sweeper.sampler.seed"] = "${seed}"
         besides += [f"{key}={value}" for key, value in further.items() if key not in last]
-    goes_on = config.hydra.job.name in ("train", "prepare")  # where the time of a cluster's job ended
+    goes_on = config.hydra.job.name in ("train", "prepare")  # can resume after the time limit of a Slurm job
     if goes_on and "max_num_timeout" in config.hydra.launcher and _TIMEOUTS not in last:
         besides.append(f"{_TIMEOUTS}={_MOST_TIMEOUTS}")
     return besides
 
 
-def _check_composed(verb: str, given: Namespace, parsed: Sequence[Override]) -> DictConfig | None:
-    """Check what Hydra will compose for the multirun, if it is one, and for its jobs."""
-    folders, name = _folders(given), given.config_name or verb
+def _check_composed(command: str, given: Namespace, parsed: Sequence[Override]) -> DictConfig | None:
+    """Check the composed config of the multirun, if it is one, and of each job."""
+    folders, name = _folders(given), given.config_name or command
     for folder in folders:
         file = folder / f"{name.removesuffix('.yaml')}.yaml"
-        if (folder, name) != (CONF, verb) and file.is_file():
+        if (folder, name) != (CONF, command) and file.is_file():
             check_search_path(file)
     further = [f'hydra.searchpath=["file://{folder}"]' for folder in folders[1:]]
     typed = [str(o.input_line) for o in parsed if o.is_hydra_override() and o.key_or_group != "hydra.searchpath"]
-    with composing(CONF, verb, verb):
+    with composing(CONF, command, command):
         ours = _of_hydra(compose(None, typed, return_hydra_config=True))
-    with composing(folders[0], name, verb):
+    with composing(folders[0], name, command):
         for o in parsed:
             if (o.is_add() or o.is_force_add()) and _is_group(o, folders) and not o.package:
                 _refuse_second_choice(o, compose(name, further, return_hydra_config=True))
@@ -144,12 +147,12 @@ def _check_composed(verb: str, given: Namespace, parsed: Sequence[Override]) -> 
             of_files = _axes_of_files(multirun, parsed)
             check_targets_of_files([str(o.input_line) for o in of_files])
             parsed = [*of_files, *parsed]
-            _refuse_sweeper(verb, multirun, parsed)
+            _refuse_sweeper(command, multirun, parsed)
         defaults: dict[tuple[str, ...], dict[str, Any]] = {}
         for job in expand_jobs(parsed, folders):
             whole = compose(name, [*job, *further], return_hydra_config=True)
             check_hydra_settings_of_files(_of_hydra(whole), ours, _said([*job, *further]))
-            if not (given.cfg or given.info):  # which only show it
+            if not (given.cfg or given.info):  # these only print the config
                 _refuse_open_axes(whole, parsed, is_multirun=bool(given.multirun))
             groups = tuple(text for text, o in zip(job, parsed, strict=True) if _is_group(o, folders))
             if groups not in defaults:
@@ -163,14 +166,14 @@ def _check_composed(verb: str, given: Namespace, parsed: Sequence[Override]) -> 
 
 
 def _axes_of_files(config: DictConfig, parsed: Sequence[Override]) -> list[Override]:
-    """Those axes of the configs that the command line says nothing of, as if they were typed."""
+    """The axes of the configs that are not on the command line, parsed like typed settings."""
     typed = {o.key_or_group for o in parsed}
     axes = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items() if key not in typed]
     return OverridesParser.create().parse_overrides(axes)
 
 
-def _refuse_sweeper(verb: str, config: DictConfig, parsed: Sequence[Override]) -> None:
-    """Refuse a search for which something is missing, and an interval without a search."""
+def _refuse_sweeper(command: str, config: DictConfig, parsed: Sequence[Override]) -> None:
+    """Check that a search can run, and that intervals are only used with a search."""
     if not _searches(config):
         for o in parsed:
             if o.is_sweep_override() and not o.is_discrete_sweep():
@@ -178,8 +181,8 @@ def _refuse_sweeper(verb: str, config: DictConfig, parsed: Sequence[Override]) -
                     f"{o.input_line} is an interval, in which hydra/sweeper=optuna can search: add it, or give choices (a=1,2)."
                 )
             check_exact_range(o)
-    elif verb not in _SEARCHED:
-        raise ValueError(f"hydra/sweeper=optuna is for train.py: {verb}.py has no validation loss to be minimised.")
+    elif command not in _SEARCHED:
+        raise ValueError(f"hydra/sweeper=optuna is for train.py: {command}.py has no validation loss to be minimised.")
     elif find_spec("optuna") is None:
         raise ValueError("hydra/sweeper=optuna needs a package: pip install -e '.[optuna]'.")
 
@@ -189,7 +192,7 @@ def _searches(config: DictConfig) -> bool:
 
 
 def _refuse_open_axes(job: DictConfig, parsed: Sequence[Override], *, is_multirun: bool) -> None:
-    """A job has one choice of everything; also if the choices are those of a config."""
+    """Check that each job has one value for every axis, including the axes of configs."""
     settled = {o.key_or_group for o in parsed}
     if missing := [key for key in (job.hydra.sweeper.params or {}) if key not in settled]:
         alone = "such a one cannot be one choice of several"
@@ -198,10 +201,10 @@ def _refuse_open_axes(job: DictConfig, parsed: Sequence[Override], *, is_multiru
 
 
 def _folders(given: Namespace) -> list[Path]:
-    """Where Hydra will look for configs, its own apart: first of all for the one that is named."""
+    """Folders in which Hydra looks for configs, the main folder first."""
     if "://" in f"{given.config_path} {given.config_dir}":
         raise ValueError("--config-path and --config-dir name folders of this machine, and nothing else.")
-    main = CONF.parent / (given.config_path or CONF)  # as Hydra does, beside the verb
+    main = CONF.parent / (given.config_path or CONF)  # relative to the script, as in Hydra
     return [main, *([Path(given.config_dir).absolute()] if given.config_dir else [])]
 
 
@@ -216,12 +219,12 @@ def _refuse_second_choice(added: Override, config: DictConfig) -> None:
 
 
 def _of_hydra(whole: DictConfig) -> dict[str, Any]:
-    """All that a composed config says under `hydra`, interpolations unresolved, as dotted key -> value."""
+    """Everything under `hydra` in a composed config, as dotted key -> value, with unresolved interpolations."""
     return dict(flatten(OmegaConf.to_container(whole.hydra, resolve=False)))
 
 
 def _said(settings: Iterable[str]) -> dict[str, list[str]]:
-    """The account of a command line that Hydra gives under `hydra`."""
+    """The copy of the command line that Hydra keeps under `hydra`, by key."""
     parsed = OverridesParser.create().parse_overrides(list(settings))
     of = {
         by_hydra: [str(o.input_line) for o in parsed if o.is_hydra_override() is by_hydra] for by_hydra in (True, False)
@@ -230,7 +233,7 @@ def _said(settings: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _refuse_strangers(config: Mapping[str, Any], *, defaults: Mapping[str, Any]) -> None:
-    """Refuse settings that nothing reads, also behind a `+`, and texts where a number belongs."""
+    """Check that every setting exists, also those added with `+`, and that numbers are not texts or lists."""
     for key in set(config) - set(defaults) - {"imports"}:
         near = difflib.get_close_matches(key, list(defaults), n=1)
         raise ValueError(f"there is no setting {key}" + (f": did you mean {near[0]}?" if near else "."))

@@ -1,4 +1,4 @@
-"""conf/ and what a command line says, composed to plain dicts; and what is wrong where they cannot be."""
+"""Compose conf/ and the command line into plain dicts, and explain errors of Hydra in one sentence."""
 
 import difflib
 import math
@@ -32,7 +32,7 @@ _PACKAGES = {
     "hydra/sweeper": ". optuna needs pip install -e '.[optuna]'",
 }
 _NUMBER = re.compile(r"[-+]\.\d[\d_]*([eE][-+]?\d+)?|\.\d[\d_]*[eE]\d+")
-# sections whose keys are names of the user's
+# sections whose keys are chosen by the user
 _OPEN = (
     r"curriculum\.(keyframes|keyframes\.\w+\.weights|mixes|mixes\.\w+|max_epochs|replay)"
     r"|data\.limit_tokens|mix\.(weights|prior)"
@@ -40,10 +40,10 @@ _OPEN = (
 
 
 def compose_config(config_name: str, overrides: Iterable[str] = ()) -> dict[str, Any]:
-    """The config that a verb would get from this command line; for tests and notebooks.
+    """Compose the config of a command from command-line settings. For tests and notebooks.
 
     Raises:
-        ValueError: an override names nothing, or cannot be read.
+        ValueError: a setting does not exist, or cannot be parsed.
     """
     settings = list(overrides)
     with composing(CONF, config_name, config_name):
@@ -51,7 +51,7 @@ def compose_config(config_name: str, overrides: Iterable[str] = ()) -> dict[str,
 
 
 class _BoundedFiles(FileConfigSource):
-    """Configs in folders, which may be a stranger's, looked over before Hydra reads them."""
+    """Reader of config folders that checks untrusted YAML files before Hydra parses them."""
 
     def load_config(self, config_path: str) -> ConfigResult:
         path = Path(self.path, self._normalize_file_name(config_path))
@@ -62,8 +62,8 @@ class _BoundedFiles(FileConfigSource):
 
 @contextmanager
 def _bounded_files() -> Iterator[None]:
-    """Let Hydra read files through `_BoundedFiles`; its own reader is back afterwards: launchers pickle what is registered."""
-    Plugins.instance()  # registers that reader
+    """Let Hydra read files with `_BoundedFiles`. Restores Hydra's reader afterwards, because launchers pickle it."""
+    Plugins.instance()  # registers Hydra's reader
     types = SourcesRegistry.instance().types
     types["file"] = _BoundedFiles
     try:
@@ -73,13 +73,18 @@ def _bounded_files() -> Iterator[None]:
 
 
 @contextmanager
-def composing(folder: Path, config_name: str, verb: str) -> Iterator[None]:
-    """Let Hydra compose a verb's config of this name from a folder.
+def composing(folder: Path, config_name: str, command: str) -> Iterator[None]:
+    """Context in which Hydra composes a config of a command from a folder.
+
+    Args:
+        folder: folder of the configs.
+        config_name: name of the config, for messages.
+        command: name of the command.
 
     Raises:
-        ValueError: what is composed cannot be; in one sentence.
+        ValueError: an error of Hydra or OmegaConf inside the context, explained in one sentence.
     """
-    with _bounded_files(), initialize_config_dir(str(folder), job_name=verb, version_base=None):
+    with _bounded_files(), initialize_config_dir(str(folder), job_name=command, version_base=None):
         try:
             yield
         except (HydraException, OmegaConfBaseException) as error:
@@ -89,10 +94,10 @@ def composing(folder: Path, config_name: str, verb: str) -> Iterator[None]:
 
 
 def check_yaml_file(path: Path) -> None:
-    """Look over a YAML file before it is read.
+    """Check an untrusted YAML file before it is loaded.
 
     Raises:
-        ValueError: it is no YAML of plain values, or is too deep or too large.
+        ValueError: it is not YAML with plain values, or is too deeply nested or too large.
     """
     try:
         check_yaml_bounds(path.read_text("utf-8"))
@@ -101,15 +106,15 @@ def check_yaml_file(path: Path) -> None:
 
 
 def write_config(path: Path, config: Mapping[str, Any]) -> None:
-    """Write a config that a verb takes whole: `train.py --config-path <folder> --config-name <stem>`."""
+    """Write a complete config, to be used as `train.py --config-path <folder> --config-name <stem>`."""
     path.write_text(_WHOLE_CONFIG + OmegaConf.to_yaml(OmegaConf.create(dict(config))), encoding="utf-8")
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The config that a run has written, as plain dicts and lists; what refers to something else stays as it is written.
+    """Read a run's config.yaml as plain dicts and lists. Interpolations are not resolved.
 
     Raises:
-        ValueError: it is no YAML of plain values, or none with settings.
+        ValueError: it is not YAML with plain values, or does not contain settings.
     """
     check_yaml_file(path)
     try:
@@ -122,10 +127,10 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def path_of(config: Mapping[str, Any], key: str) -> Path:
-    """A setting that says where something lies; `~` is the home folder.
+    """The path in a setting, with `~` expanded.
 
     Raises:
-        ValueError: it is null, a list, a number, or empty.
+        ValueError: the value is not a string, or is empty.
     """
     if not isinstance(config[key], str) or not config[key]:
         raise ValueError(f"{key} is {config[key]!r}: it must be a path.")
@@ -138,18 +143,18 @@ def group_choices(group: str) -> list[str]:
 
 
 def read_choice(group: str, name: str) -> dict[str, Any]:
-    """conf/<group>/<name>.yaml by itself, where a verb needs one that the command line did not choose."""
+    """Read conf/<group>/<name>.yaml alone, for a config that the command line did not select."""
     return to_dict(OmegaConf.load(CONF / group / f"{name}.yaml"))
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A resolved config as plain dicts and lists.
+    """Resolve a composed config into plain dicts and lists.
 
-    A config may say `micro_batch: ${micro_batch_up_to:64}`, see `micro_batch_up_to`; and `vocab_size_at_least`. A
-    `schedule.warmup_steps` between 0 and 1 is a share of `max_steps`, and becomes steps.
+    The interpolations `${micro_batch_up_to:64}` and `${vocab_size_at_least:50304}` call the functions of these names. A
+    `schedule.warmup_steps` between 0 and 1 is a fraction of `max_steps` and is converted to steps.
 
     Raises:
-        ValueError: a value is missing, or refers to one that does not exist.
+        ValueError: a value is missing, or an interpolation refers to a setting that does not exist.
     """
     OmegaConf.register_new_resolver("micro_batch_up_to", micro_batch_up_to, replace=True)
     OmegaConf.register_new_resolver("vocab_size_at_least", vocab_size_at_least, replace=True)
@@ -162,12 +167,12 @@ def to_dict(config: Any) -> dict[str, Any]:
     schedule, steps = config.get("schedule"), config.get("max_steps")
     share = schedule.get("warmup_steps") if isinstance(schedule, dict) else None
     if isinstance(schedule, dict) and isinstance(share, float) and 0 < share < 1 and isinstance(steps, int):
-        schedule["warmup_steps"] = min(round(share * steps), steps - 1)  # however few steps there are, it is shorter
+        schedule["warmup_steps"] = min(round(share * steps), steps - 1)  # always shorter than the run
     return config
 
 
 def _meant(value: Any, key: str) -> Any:
-    """What a config says under `key`, where `~` in a path is the home folder, and -.5 a number, which YAML takes for a text."""
+    """The value of a setting, with `~` in paths expanded and numbers such as -.5 parsed, which YAML reads as strings."""
     if isinstance(value, dict):
         return {k: _meant(v, f"{key}.{k}") for k, v in value.items()}
     if isinstance(value, list):
@@ -181,9 +186,9 @@ def _meant(value: Any, key: str) -> Any:
 
 
 def micro_batch_up_to(most: int, *, _root_: Any) -> int:
-    """The most sequences, up to `most`, into which each rank's share of the global batch can be divided.
+    """The largest micro-batch, up to `most`, that divides each rank's share of the global batch.
 
-    Where there is no such number, as the ranks cannot share the global batch, it is `most`: `accumulation_steps` says what to do.
+    Returns `most` if the global batch cannot be divided among the ranks. `RunConfig` then raises an error that says what to do.
     """
     batch, trainer = _root_.global_batch, _root_.trainer
     ranks = trainer.devices, trainer.num_nodes
@@ -194,12 +199,12 @@ def micro_batch_up_to(most: int, *, _root_: Any) -> int:
 
 
 def vocab_size_at_least(rows: int, *, _root_: Any) -> int:
-    """Rows of the embedding: as many as the tokenizer asks for, or as weights have that a run begins with."""
+    """Rows of the embedding: `rows` of the initial weights, or more if the tokenizer needs more."""
     return max(rows, int(_root_.tokenizer.model_vocab_size))
 
 
 def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of every leaf of nested dicts; a list is a leaf."""
+    """Yield (dotted key, value) of every leaf of nested dicts. A list is a leaf."""
     if isinstance(node, Mapping):
         for key, value in node.items():
             yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))
@@ -208,21 +213,21 @@ def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def hydra_quoted(text: str) -> str:
-    """A text as Hydra takes it whole from a command line."""
+    """Quote a text so that Hydra reads it as one string."""
     escaped = re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + ('\\"' if m[2] else ""), text.replace("${", "\\${"))
     return f'"{escaped}"'
 
 
 def typed(key: str, path: str | Path) -> str:
-    """A setting that holds a path, fit to be typed into a shell as an argument of a verb."""
+    """Format `key=path` so that it can be typed into a shell as an argument of a command."""
     text = str(path)
-    # the last: typed_text.quote_texts sees to it
+    # a path with = is quoted by quote_text_settings
     as_it_is = re.fullmatch(r"[\w./~+*-]+", text) or ("=" in text and text[0] not in "\"'[")
     return f"{key}={shlex.quote(text if as_it_is else hydra_quoted(text))}"
 
 
 def _one_sentence(error: Exception, config_name: str) -> str:
-    """What is wrong with the command line, with the nearest right spelling."""
+    """Explain an error of Hydra in one sentence, with the closest valid name."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if lines[0].startswith("Could not override '"):
         key = lines[0].split("'")[1]
@@ -273,7 +278,7 @@ def _one_sentence(error: Exception, config_name: str) -> str:
 
 
 def _all_keys(config_name: str) -> list[str]:
-    """Every setting and every group that a command line may name."""
+    """Every setting and every group that can be set on the command line."""
     keys = [key for key, _ in flatten(OmegaConf.to_container(compose(config_name)))]
     parents = {key.rpartition(".")[0] for key in keys}
     return [*(path.name for path in CONF.iterdir() if path.is_dir()), *keys, *sorted(parents)]

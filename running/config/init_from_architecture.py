@@ -1,4 +1,4 @@
-"""`init_from`: a training takes the architecture of the weights that it begins with; what is typed goes before it."""
+"""`init_from`: take the architecture from the initial weights. Settings on the command line take precedence."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,22 +7,24 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 
 def init_from_settings(settings: Sequence[str]) -> list[str]:
-    """What the model that `init_from` names adds to the settings of a command line.
+    """Model settings of the weights that `init_from` names, to add to a command line.
 
-    A setting of the model that is typed is left out, and all of them are where `model=…` is: what is typed and contradicts the
-    weights is refused when they are read. Of a multirun over `init_from` each job does this for itself.
+    Model settings on the command line are left out of the result, and with `model=…` the result is empty. If they contradict the
+    weights, loading the weights raises an error. In a multirun over `init_from` each job calls this itself.
 
     Raises:
-        ValueError: what `init_from` names is no model, or is damaged.
+        ValueError: `init_from` does not name a model, or the model is damaged.
     """
     typed = {o.key_or_group: o for o in OverridesParser.create().parse_overrides(list(settings))}
     given = typed.get("init_from")
     if given is None or given.is_sweep_override() or "model" in typed:
         return []
     path = given.value()
-    if not isinstance(path, str) or not Path(path).exists():  # which a run that goes on does not need any more
+    if not isinstance(path, str) or not Path(path).exists():  # a resumed run no longer needs it
         return []
-    from gpt_lightning.convert.init_from import read_architecture  # seconds of imports, for few command lines
+    from gpt_lightning.convert.init_from import (
+        read_architecture,
+    )  # takes seconds to import, and few command lines need it
 
     theirs = read_architecture(path)
     theirs["vocab_size"] = f"${{vocab_size_at_least:{theirs['vocab_size']}}}"

@@ -1,4 +1,4 @@
-"""Callbacks of Lightning's in a run: those that ours stand for, and those that have no place in it."""
+"""Lightning callbacks that cannot be used in a run, and Lightning callbacks that a class of this project replaces."""
 
 _PACKAGE = "lightning.pytorch.callbacks"
 _OURS = ("EarlyStopping", "EMAWeightAveraging", "WeightAveraging")
@@ -25,16 +25,16 @@ _INSTEAD = {
 
 
 def replaced_callback(target: str) -> str:
-    """The name of our class that does what one of Lightning's does; of any other the name itself."""
+    """Name of this project's replacement of a Lightning callback; any other name is returned unchanged."""
     name = target.rpartition(".")[2]
     return f"callbacks.{name}" if target.startswith(f"{_PACKAGE}.") and name in _OURS else target
 
 
 def check_lightning_callbacks(callback: type) -> None:
-    """Refuse a callback that would change what a run of ours does by itself.
+    """Check that a callback is not a Lightning callback that conflicts with a run.
 
     Raises:
-        ValueError: it is one of Lightning's, or derived from it; the message says what to use.
+        ValueError: it is one of them, or derived from one; the message says what to use instead.
     """
     for base in callback.__mro__:
         if base.__module__ == "callbacks" or base.__module__.startswith("callbacks."):

@@ -1,4 +1,4 @@
-"""`+imports=[my_package]`: the user's own modules, which register parts under words that the config may use."""
+"""`+imports=[my_package]`: modules of the user that register parts under names for the config."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -13,13 +13,13 @@ _imported: set[str] = set()
 
 
 def typed_imports(settings: Iterable[str]) -> list[str]:
-    """The modules that a command line names.
+    """Names of the modules in `+imports=[…]` on a command line.
 
     Args:
-        settings: what was typed, `key=value` each.
+        settings: the typed settings, `key=value` each.
 
     Raises:
-        ValueError: they are not a list of names.
+        ValueError: the value is not a list of names.
     """
     for override in OverridesParser.create().parse_overrides(list(settings)):
         if override.key_or_group == "imports" and not override.is_delete() and not override.is_sweep_override():
@@ -28,15 +28,15 @@ def typed_imports(settings: Iterable[str]) -> list[str]:
 
 
 def import_parts(names: Iterable[str]) -> None:
-    """Import modules, which may register parts; see `gpt_lightning.registration`.
+    """Import modules that register parts. See `gpt_lightning.registration`.
 
     Raises:
-        ValueError: one cannot be imported.
+        ValueError: a module cannot be imported.
     """
     for name in names:
         try:
             import_module(name)
-        except Exception as error:  # it is the user's: anything can be wrong with it
+        except Exception as error:  # user code can raise anything
             why = f"{type(error).__name__}: {' '.join(str(error).split()).rstrip('.')}"
             raise ValueError(
                 f"imports: {name} cannot be imported ({why}): install its package, or put its folder on PYTHONPATH."
@@ -45,10 +45,10 @@ def import_parts(names: Iterable[str]) -> None:
 
 
 def check_imports(config: Mapping[str, Any]) -> None:
-    """Check that what a config wants to have imported was imported at the user's own word.
+    """Check that the modules in a config's `imports` were typed on the command line.
 
     Raises:
-        ValueError: it was not, as a config file may not name code.
+        ValueError: a module was not typed. A config file must not name code.
     """
     for name in _names(config.get("imports") or []):
         if name not in _imported:
@@ -58,7 +58,7 @@ def check_imports(config: Mapping[str, Any]) -> None:
 
 
 def digests_of_imports(names: Iterable[str]) -> dict[str, str]:
-    """Module -> twelve hexadecimal digits, the same for the same source; of a package all of its files count."""
+    """Module -> digest of its source in twelve hexadecimal digits. For a package it covers all of its files."""
     return {name: _digest(name) for name in names}
 
 

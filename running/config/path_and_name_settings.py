@@ -1,4 +1,4 @@
-"""Which settings are paths, names and prompts; and what a name may be of which a folder is made."""
+"""Which settings are paths, names or prompts, and which names are valid for folders."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -21,34 +21,34 @@ _PATHS = {
     ),
     *("data", "data_dir", "runs_dir", "run_dir", "sweep_dir", "branch.run", "curriculum.ado.record", "tokenizer.name"),
 }
-PROMPTS = {"prompt", "pattern"}  # whatever is typed is the text
+PROMPTS = {"prompt", "pattern"}  # the text is taken as typed
 _NAMES = {"name", "revision", "project", "experiment_name", "entity", "partition", "account", "qos"}  # in any section
 MOST_BYTES = 200
-"""In the name of a folder: file systems take 255, and what is made beside it has a longer name."""
+"""Maximum length of a folder name in bytes. File systems allow 255, but related files have longer names."""
 
 
 def is_path(key: str) -> bool:
-    """Whether a setting of a verb says where something lies."""
+    """Whether a setting is a path."""
     return key in _PATHS or key == "path" or key.endswith(".path")
 
 
 def is_name(key: str) -> bool:
-    """Whether a setting of a verb is what something is called."""
+    """Whether a setting is a name."""
     return key.rpartition(".")[2] in _NAMES
 
 
 def expand_home(path: str) -> str:
-    """The path, where `~` at its beginning is the home folder."""
-    with suppress(RuntimeError):  # of ~somebody, where there is no such user
+    """The path with `~` at its beginning expanded to the home folder."""
+    with suppress(RuntimeError):  # `~user` without such a user
         return str(Path(path).expanduser()) if path.startswith("~") else path
     return path
 
 
 def check_names(config: Mapping[str, Any]) -> None:
-    """Check the names of a verb's config of which folders are made, that of a run and of a tokenizer which is trained.
+    """Check the names that become folders: the name of a run, and of a tokenizer to be trained.
 
     Raises:
-        ValueError: as `check_name`.
+        ValueError: a name is invalid, see `check_name`.
     """
     if "run_dir" in config:
         check_name("name", config["name"])
@@ -57,10 +57,10 @@ def check_names(config: Mapping[str, Any]) -> None:
 
 
 def check_name(key: str, name: Any) -> None:
-    """Check a name of which a folder is made, or several in each other, below another folder.
+    """Check a name that becomes a folder, or nested folders if it has slashes.
 
     Raises:
-        ValueError: it is empty or no text, leads elsewhere, or is too long.
+        ValueError: it is empty, not a string or too long, or leads out of the parent folder.
     """
     if not isinstance(name, str):
         raise ValueError(f"{key} is {name!r}: it must be a text; where a YAML file says it, in quotes.")

@@ -1,7 +1,7 @@
-"""Names that `_target_` had in earlier versions: configs and run directories that hold them keep working."""
+"""Names that `_target_` had in earlier versions, so that old configs and run directories keep working."""
 
 RENAMED_TARGETS = {
     "callbacks.MetricsTable": "callbacks.CsvMetrics",
     "callbacks.ZeroShot": "callbacks.ZeroShotEvaluation",
 }
-"""Old dotted name -> the present one."""
+"""Old dotted name -> current dotted name."""

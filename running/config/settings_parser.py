@@ -1,4 +1,4 @@
-"""Composed settings -> frozen dataclasses, whose annotations say what each setting may be."""
+"""Parse composed settings into frozen dataclasses. Their annotations define the valid values."""
 
 import difflib
 import math
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class AtLeast:
-    """The lowest value of a whole number."""
+    """Minimum of a whole number."""
 
     lowest: int
 
@@ -33,17 +33,18 @@ PositiveNumber = Annotated[float, Positive()]
 
 
 def parse(kind: type[T], settings: Any, *, name: str = "") -> T:
-    """Build a frozen dataclass from a group of settings, and those within it from the groups within.
+    """Build a frozen dataclass from a group of settings, recursively for nested groups.
 
     Args:
-        kind: the dataclass. Annotations may be int, float, bool, str, Path, Literal, Annotated[int, AtLeast(…)], a dataclass,
-            any of them or None; others are left alone, for the dataclass to check.
+        kind: the dataclass. Annotations that are checked here: int, float, bool, str, Path, Literal,
+            Annotated[int, AtLeast(…)], a dataclass, and each of these or None. Values with other annotations are left to the
+            dataclass.
         settings: key -> value.
-        name: dotted name of the group; "": they are a command's own, of which the command line was checked already. A user's own
-            config may hold more.
+        name: dotted name of the group; "": the top level of a command. Unknown keys are allowed there, because the command
+            line has been checked, and a user's own config may contain more.
 
     Raises:
-        ValueError: a setting is unknown, missing, or not what its annotation says; or the dataclass refuses it.
+        ValueError: a setting is unknown, missing or invalid.
     """
     if not isinstance(settings, Mapping):
         raise ValueError(f"{name} is {settings!r}: it must be a group of settings.")
@@ -62,10 +63,10 @@ def parse(kind: type[T], settings: Any, *, name: str = "") -> T:
 
 
 def build_section(build: Callable[..., T], name: str, section: Mapping[str, Any], **more: Any) -> T:
-    """`build(**section, **more)`, for a class or function that checks its own arguments.
+    """Call `build(**section, **more)`. `build` is a class or function that checks its own arguments.
 
     Raises:
-        ValueError: the section has a key that it does not know; or whatever it raises itself.
+        ValueError: the section has an unknown or missing key, or `build` raises it.
     """
     try:
         return build(**section, **more)
@@ -90,7 +91,7 @@ def _checked(annotation: Any, value: Any, name: str) -> Any:
 
 
 def _test(wanted: Any) -> tuple[Any, str]:
-    """(whether a value is of a kind, what that kind is called)."""
+    """(predicate for valid values, description of valid values) of an annotation."""
     if get_origin(wanted) is Annotated:
         _, bound = get_args(wanted)
         if isinstance(bound, Positive):

@@ -1,4 +1,4 @@
-"""What conf/source/<name>.yaml and the command line say of sources, made into corpora and recipes."""
+"""Build corpora and preparation settings from conf/source/<name>.yaml and the command line."""
 
 import json
 import math
@@ -22,10 +22,10 @@ from running.config.command_configs import PrepareConfig
 
 
 def build_preparation_settings(config: PrepareConfig, source: Mapping[str, Any]) -> PreparationSettings:
-    """How a source's documents become shards.
+    """Settings for turning a source's documents into shards.
 
     Raises:
-        ValueError: a setting is out of its range.
+        ValueError: a setting is out of range.
     """
     limit = source["limit_tokens"] if config.limit_tokens is None else config.limit_tokens
     if limit in (None, "all"):
@@ -44,14 +44,19 @@ def build_preparation_settings(config: PrepareConfig, source: Mapping[str, Any])
 def open_corpus(
     config: PrepareConfig, name: str, source: Mapping[str, Any], *, begun_in: Path | None = None
 ) -> tuple[Corpus, Mapping[str, Any]]:
-    """Where a source's documents come from, the Python installation, path= or the hub; and the config that holds for them.
+    """Open a source's documents: from the Python installation, from path=, or from the hub.
 
     Args:
-        name: of the source's config.
-        begun_in: what was begun there with a commit of the hub goes on with it.
+        config: settings of prepare.py.
+        name: name of the source's config.
+        source: settings of the source.
+        begun_in: folder of an unfinished preparation. It continues with the hub commit recorded there.
+
+    Returns:
+        The corpus, and the settings of the source; those of its `fallback` if the hub cannot be reached.
 
     Raises:
-        ValueError: there is nothing to be read, or the hub does not answer and no `fallback` does.
+        ValueError: there is nothing to read, or the hub cannot be reached and there is no `fallback`.
     """
     if "corpus" in source:
         if source["path"] is not None:
@@ -80,29 +85,31 @@ def open_corpus(
 def path_corpus(
     config: PrepareConfig, key: str, source: Mapping[str, Any], *, tell: Callable[[str], object] = str
 ) -> Corpus:
-    """The corpus of the files at a source's path; of a copy of a whole repository, of its configuration and split.
+    """The corpus of the files at a source's path. For a copy of a hub repository, only the files of its configuration and split.
 
     Args:
-        key: the name of the source's config.
-        tell: called with one line that counts the files which were passed over, if any were.
+        config: settings of prepare.py.
+        key: name of the source's config.
+        source: settings of the source, with `path`.
+        tell: called with one line that counts skipped files, if there are any.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are no files.
     """
     path = str(source["path"])
     return _file_corpus(config, key, source, find_local_files(path, hub=source["hub"], tell=tell), {"path": path})
 
 
 def is_commit_hash(revision: str | None) -> bool:
-    """Whether a revision can name one state of a repository only; branches and tags move."""
+    """Whether a revision is a full commit hash. Branches and tags can move."""
     return revision is not None and re.fullmatch("[0-9a-f]{40}", revision) is not None
 
 
 def training_sources(config: PrepareConfig, names: Iterable[str]) -> dict[str, Mapping[str, Any]]:
-    """The configs of the sources that a tokenizer is trained on: those of the command line, or those that ship.
+    """Name -> settings of the sources to train a tokenizer on, from the command line or from conf/source.
 
     Raises:
-        ValueError: one of them does not exist.
+        ValueError: a source does not exist.
     """
     known = compose.group_choices("source")
     if isinstance(names, str) or not set(names) <= {*known, *config.sources}:

@@ -58,7 +58,7 @@ def propose_mixes(config: RunConfig, n: Any) -> dict[str, dict[str, float]]:
     for path in (folder / "curriculum").glob("mix_*.yaml"):  # of an earlier, longer design
         path.unlink()
     for name, weights in named.items():
-        remark = f"One of {n} mixes whose runs say most of how the losses follow from the mix."
+        remark = f"One of {n} mixes chosen so that their runs determine a mix law best."
         write_constant_mix(folder, name, weights, remarks=[remark], max_epochs=None)
     _print(named, dict(zip(sources, caps.tolist(), strict=True)), most)
     _print_commands(config, folder, list(named))

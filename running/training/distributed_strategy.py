@@ -72,7 +72,7 @@ def _refuse_other_number(devices: int, nodes: int) -> None:
     elif nodes > 1:
         raise ValueError(
             f"trainer.num_nodes is {nodes}, and nothing has started the processes of the other machines: start the run by "
-            "torchrun or srun, see docs/distributed.md."
+            "torchrun or srun, see docs/howto/several_gpus.md."
         )
     else:
         return
