@@ -233,8 +233,8 @@ def test_plan_says_that_it_is_the_plan_of_the_prior(
         plan(compose_config("plan", [*places(tiny_data, tmp_path), *more]))
         return capsys.readouterr().out
 
-    assert "weights       follow the losses from step 4 on, every 2 steps: this is the plan of the mix before" in said()
-    assert "follow the losses" not in said(f"curriculum.ado.record={straight / 'weights.jsonl'}")
+    assert "weights       ADO updates them every 2 steps from step 4; this plan uses the initial mix" in said()
+    assert "ADO updates them" not in said(f"curriculum.ado.record={straight / 'weights.jsonl'}")
     planned = json.loads((tmp_path / "run" / "plan.json").read_text())["sources"]
     drawn = {name: row["sequences"] for name, row in planned.items()}
     assert drawn == dict(Counter(source for source, *_ in diet(straight).values()))  # of a record all is known

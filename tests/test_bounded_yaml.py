@@ -54,10 +54,10 @@ def read_whole(folder: Path, text: str) -> None:
 
 
 READERS: dict[Callable[[Path, str], None], str] = {
-    read_run: "{}/config.yaml is no YAML of plain values: ",
+    read_run: "{}/config.yaml is not YAML of plain values: ",
     read_card: "{}/README.md: what stands between its two --- is not YAML (",
-    read_by_hydra: "{}/curriculum/mine.yaml is no YAML of plain values: ",
-    read_whole: "{}/mine.yaml is no YAML of plain values: ",
+    read_by_hydra: "{}/curriculum/mine.yaml is not YAML of plain values: ",
+    read_whole: "{}/mine.yaml is not YAML of plain values: ",
 }
 
 

@@ -230,7 +230,7 @@ def test_a_limit_of_epochs_counts_what_the_trunk_has_drawn(trunk: Path, branch: 
         (["branch.step=7"], r"branch\.step is 7, and .*checkpoints has checkpoints of the steps 4, 8, 12: choose one"),
         (["branch.step=8.0"], r"branch\.step is 8\.0, and .* of the steps 4, 8, 12"),
         (["branch.step=null"], r"branch\.step is not given, and .* of the steps 4, 8, 12"),
-        (["branch.run=null"], r"branch\.step is 8, and branch\.run names no run"),
+        (["branch.run=null"], r"branch\.step is 8, but branch\.run is not set"),
         (["max_steps=8"], r"branch\.step is 8: it must be below max_steps=8"),
         (["init_from=anywhere"], r"init_from and branch\.run both say which weights to begin with"),
         (["model.n_layers=3"], r"was trained with model\.n_layers=2, and now it is 3: a branch keeps the model"),

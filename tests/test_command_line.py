@@ -22,7 +22,7 @@ OPTUNA = "hydra/sweeper=optuna"
 @pytest.mark.parametrize("source", ["local", "alpaca", "smol_smoltalk"])
 def test_a_setting_with_parts_is_set_part_by_part(source: str) -> None:
     with pytest.raises(
-        ValueError, match=rf"sources\.{source}\.fields is set part by part: sources\.{source}\.fields\.\w+=…"
+        ValueError, match=rf"sources\.{source}\.fields cannot be set as a whole: set sources\.{source}\.fields\.\w+=…"
     ) as refusal:
         check_command_line("prepare", [f"source={source}", f"sources.{source}.fields={{question: question}}"])
     assert "did you mean" not in str(refusal.value)
@@ -35,16 +35,16 @@ def test_a_setting_with_parts_is_set_part_by_part(source: str) -> None:
     [
         (
             ["experiment=lr_sweep"],
-            "the config is a sweep, over optimizer.lr and seed: add -m after the file's name, or choose one (optimizer.lr=…).",
+            "the config is a sweep, over optimizer.lr and seed: add -m after the script's name, or choose one value (optimizer.lr=…).",
         ),
         (["experiment=lr_sweep", "seed=1"], "the config is a sweep, over optimizer.lr: add -m"),
         (
             ["-m", "experiment=quickstart,lr_sweep"],
-            "over optimizer.lr and seed: such a one cannot be one choice of several.",
+            "over optimizer.lr and seed: a config with axes cannot itself be one of several choices.",
         ),
         (
             ["-m", "experiment=lr_sweep", "optimizer.lr=1,fast"],
-            "optimizer.lr is 'fast', and must be a number like 0.002.",
+            "optimizer.lr is 'fast': it must be a number like 0.002.",
         ),
         (
             ["-m", "experiment=lr_sweep", "optimiser.lr=1,2"],
@@ -54,9 +54,9 @@ def test_a_setting_with_parts_is_set_part_by_part(source: str) -> None:
         (["-m", "optimizer.lr=1e-3,0.001"], "optimizer.lr=0.001 is there twice"),
         (
             ["-m", "experiment=lr_search"],
-            "optimizer.lr=tag(log, interval(5e-4, 5e-2)) is an interval, in which hydra/sweeper=optuna can search: add it, or",
+            "optimizer.lr=tag(log, interval(5e-4, 5e-2)) is an interval, which needs a search: add hydra/sweeper=optuna, or",
         ),
-        (["-m", "optimizer.lr=interval(1e-3,1e-2)"], "is an interval, in which hydra/sweeper=optuna can search"),
+        (["-m", "optimizer.lr=interval(1e-3,1e-2)"], "is an interval, which needs a search: add hydra/sweeper=optuna"),
         (["-m", OPTUNA, "optimizer.lrr=interval(1e-3,1e-2)"], "there is no setting optimizer.lrr"),
         (
             ["-m", "model=glob(gpt3*)"],
@@ -71,7 +71,7 @@ def test_a_setting_with_parts_is_set_part_by_part(source: str) -> None:
             ["-m", "gradient_clip=range(0.1,0.9,0.2)"],
             "type the values that are meant, as gradient_clip=0.1,0.3,0.5,0.7",
         ),
-        (["--experiment", "quickstart"], "settings are written without --, as experiment=quickstart."),
+        (["--experiment", "quickstart"], "settings have no -- in front: type experiment=quickstart."),
         (["-m", "gradient_clip=range(0,1,1e-3)"], "makes 1000 values, 0, 0.001, …, 0.999, and not its stop 1"),
     ],
 )
@@ -109,7 +109,7 @@ def test_each_choice_of_a_file_is_composed_before_the_first_job(tmp_path: Path) 
         return str(refusal.value)
 
     assert refused('optimizer.lrr: "1e-3,2e-3"') == "there is no setting optimizer.lrr: did you mean optimizer.lr?"
-    assert refused('optimizer.lr: "1e-3,fast"') == "optimizer.lr is 'fast', and must be a number like 0.002."
+    assert refused('optimizer.lr: "1e-3,fast"') == "optimizer.lr is 'fast': it must be a number like 0.002."
     assert refused('model: "micro,macro"').startswith("model=macro: there is no such choice")
     assert "can search" in refused('optimizer.lr: "interval(1,2)"')
     for hydras in ("hydra.job.name", "hydra/launcher", "+hydra.callbacks", "~hydra.job", "model@hydra.job"):

@@ -271,7 +271,7 @@ def test_a_finished_run_does_not_refuse_another_plan(
         config = compose_config("plan", [*options, change])
         assert plan(config)["from_step"] == 0
         printed = capsys.readouterr().out
-        assert "is done, and this is the plan of another run, which needs name=…: " in printed
+        assert "is complete. This is the plan of a new run, which needs another name=…: " in printed
         assert refusal in printed
         with pytest.raises(ValueError, match=refusal):
             plan(config, silently=True)

@@ -1,4 +1,4 @@
-"""What conf/source/<name>.yaml and the command line say of sources, made into corpora and recipes."""
+"""Build corpora and preparation settings from conf/source/<name>.yaml and the command line."""
 
 import json
 import math
@@ -22,16 +22,20 @@ from running.config.command_configs import PrepareConfig
 
 
 def build_preparation_settings(config: PrepareConfig, source: Mapping[str, Any]) -> PreparationSettings:
-    """How a source's documents become shards.
+    """How the documents of a source become shards.
+
+    Args:
+        config: settings of prepare.py.
+        source: content of conf/source/<name>.yaml.
 
     Raises:
-        ValueError: a setting is out of its range.
+        ValueError: a setting is out of range.
     """
     limit = source["limit_tokens"] if config.limit_tokens is None else config.limit_tokens
     if limit in (None, "all"):
         limit = None
     elif isinstance(limit, bool) or not isinstance(limit, (int, float)) or not 1 <= limit < math.inf:
-        raise ValueError(f"limit_tokens is {limit}: it must be a number of tokens, or all.")
+        raise ValueError(f"limit_tokens is {limit}: it must be a number of tokens, 1 or more, or all.")
     return PreparationSettings(
         val_fraction=source["val_fraction"],
         split=source["split"],
@@ -44,19 +48,25 @@ def build_preparation_settings(config: PrepareConfig, source: Mapping[str, Any])
 def open_corpus(
     config: PrepareConfig, name: str, source: Mapping[str, Any], *, begun_in: Path | None = None
 ) -> tuple[Corpus, Mapping[str, Any]]:
-    """Where a source's documents come from, the Python installation, path= or the hub; and the config that holds for them.
+    """The documents of a source, from the Python installation, from `path` or from the hub; and the source's effective
+    config.
 
     Args:
+        config: settings of prepare.py.
         name: of the source's config.
-        begun_in: what was begun there with a commit of the hub goes on with it.
+        source: content of that config.
+        begun_in: folder of an unfinished preparation. Its commit of the hub's repository is used again.
+
+    Returns:
+        The corpus, and `source` or the config of its fallback.
 
     Raises:
-        ValueError: there is nothing to be read, or the hub does not answer and no `fallback` does.
+        ValueError: there is nothing to read, or the hub is unreachable and the source has no `fallback`.
     """
     if "corpus" in source:
         if source["path"] is not None:
             raise ValueError(
-                f"source {name} is made from the Python installation: path= reads other sources, as source=local."
+                f"source {name} is made from the Python installation and has no path=: use source=local to read files."
             )
         return DocumentCorpus(allowed_targets.resolve_corpus(source["corpus"]), origin=source["corpus"]), source
     if source["path"] is not None:
@@ -68,7 +78,7 @@ def open_corpus(
     except HubUnreachableError as error:
         if "fallback" not in source:
             raise
-        say(f"{error}\n{name}: {source['fallback']} stands in for it.")
+        say(f"{error}\n{name}: using the fallback {source['fallback']} instead.")
         instead = compose.read_choice("source", source["fallback"]) | {"instead_of": source["hub"]}
         return open_corpus(config, name, instead, begun_in=begun_in)
     origin = source["hub"] | {"revision": commit}
@@ -80,29 +90,37 @@ def open_corpus(
 def path_corpus(
     config: PrepareConfig, key: str, source: Mapping[str, Any], *, tell: Callable[[str], object] = str
 ) -> Corpus:
-    """The corpus of the files at a source's path; of a copy of a whole repository, of its configuration and split.
+    """The corpus of the files at a source's path. In a copy of a whole repository, only the source's config and split
+    are read.
 
     Args:
-        key: the name of the source's config.
-        tell: called with one line that counts the files which were passed over, if any were.
+        config: settings of prepare.py.
+        key: name of the source's config.
+        source: content of that config.
+        tell: called with one line that counts the skipped files, if any.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are no files.
     """
     path = str(source["path"])
     return _file_corpus(config, key, source, find_local_files(path, hub=source["hub"], tell=tell), {"path": path})
 
 
 def is_commit_hash(revision: str | None) -> bool:
-    """Whether a revision can name one state of a repository only; branches and tags move."""
+    """Whether a revision is a commit hash, which always names the same state of a repository. Branches and tags can
+    move."""
     return revision is not None and re.fullmatch("[0-9a-f]{40}", revision) is not None
 
 
 def training_sources(config: PrepareConfig, names: Iterable[str]) -> dict[str, Mapping[str, Any]]:
-    """The configs of the sources that a tokenizer is trained on: those of the command line, or those that ship.
+    """The configs of the sources that a tokenizer is trained on: from the command line, else from conf/source.
+
+    Args:
+        config: settings of prepare.py.
+        names: of the sources.
 
     Raises:
-        ValueError: one of them does not exist.
+        ValueError: a source does not exist.
     """
     known = compose.group_choices("source")
     if isinstance(names, str) or not set(names) <= {*known, *config.sources}:

@@ -20,7 +20,7 @@ from tests.example_sweep import HOSTILE, edit_environment
 @pytest.mark.parametrize(
     ("file", "content", "said"),
     [
-        ("config.yaml", b"model: [", "config.yaml is no YAML"),
+        ("config.yaml", b"model: [", "config.yaml is not YAML"),
         ("config.yaml", b"\xff\xfe\x00", "config.yaml"),
         ("config.yaml", b"a: &a [x, x]\nb: &b [*a, *a]\nmodel: {c: [*b, *b]}", "it holds an alias"),
         ("config.yaml", b"model: {}\nmax_steps: many", "max_steps='many'"),
@@ -32,7 +32,7 @@ from tests.example_sweep import HOSTILE, edit_environment
             "describes no model (RuntimeError",
         ),
         ("config.yaml", b"model: {n_layers: 1000000000, max_seq_len: 8}\nmax_steps: 4\nglobal_batch: 2", "n_layers"),
-        ("config.yaml", b"[" * 100_000, "config.yaml is no YAML"),
+        ("config.yaml", b"[" * 100_000, "config.yaml is not YAML"),
         ("environment.json", b"[]", "environment.json does not say"),
         ("environment.json", b'{"tokenizer": "x", "data": {"c4": 3}}', "environment.json does not say"),
         ("environment.json", b"{", "environment.json is no JSON"),

@@ -114,9 +114,9 @@ def test_a_run_that_is_none_is_refused(tmp_path: Path) -> None:
         draw(tmp_path / "environment.json")
     with pytest.raises(ValueError, match=r"runs= compares all that a pattern names"):
         draw(tmp_path / "lr=*")
-    with pytest.raises(ValueError, match=r"out_dir=.*environment\.json is a file: name a folder"):
+    with pytest.raises(ValueError, match=r"out_dir=.*environment\.json is a file: it must be a folder"):
         draw(tmp_path, f"out_dir={tmp_path / 'environment.json'}")
-    with pytest.raises(ValueError, match="give one of them"):
+    with pytest.raises(ValueError, match="set only one"):
         draw(tmp_path, "runs=runs", "log_dir=runs")
 
 
