@@ -95,7 +95,10 @@ def test_another_question_about_completion_is_refused(arguments: list[str]) -> N
     [
         (["-m", "hydra/launcher=slurm", "seed=1,2"], "there are basic, .* need pip install -e '.\\[slurm\\]'"),
         (["-m", "hydra/sweeper=ax", "seed=1,2"], "there are basic, .* optuna needs pip install -e '.\\[optuna\\]'"),
-        (["+experiment=quickstart"], "^experiment is already in the config: type it without \\+, as experiment=quickstart\\.$"),
+        (
+            ["+experiment=quickstart"],
+            "^experiment is already in the config: type it without \\+, as experiment=quickstart\\.$",
+        ),
         (["++model=micro"], "^model is already in the config: type it without \\+, as model=micro\\.$"),
     ],
 )

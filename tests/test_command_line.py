@@ -50,8 +50,8 @@ def test_a_setting_with_parts_is_set_part_by_part(source: str) -> None:
             ["-m", "experiment=lr_sweep", "optimiser.lr=1,2"],
             "there is no setting optimiser.lr: did you mean optimizer.lr?",
         ),
-        (["-m", "experiment=lr_sweep", "seed=1,2,1"], "seed=1 is there twice: each choice makes a job"),
-        (["-m", "optimizer.lr=1e-3,0.001"], "optimizer.lr=0.001 is there twice"),
+        (["-m", "experiment=lr_sweep", "seed=1,2,1"], "seed=1 occurs twice: each choice must be different"),
+        (["-m", "optimizer.lr=1e-3,0.001"], "optimizer.lr=0.001 occurs twice"),
         (
             ["-m", "experiment=lr_search"],
             "optimizer.lr=tag(log, interval(5e-4, 5e-2)) is an interval, which needs a search: add hydra/sweeper=optuna, or",
@@ -60,19 +60,19 @@ def test_a_setting_with_parts_is_set_part_by_part(source: str) -> None:
         (["-m", OPTUNA, "optimizer.lrr=interval(1e-3,1e-2)"], "there is no setting optimizer.lrr"),
         (
             ["-m", "model=glob(gpt3*)"],
-            "model=glob(gpt3*) makes no choice, so no job: conf/model has gpt2_124m, gpt2_1558m, ",
+            "model=glob(gpt3*) matches no choice, so there is no job: conf/model has gpt2_124m, gpt2_1558m, ",
         ),
-        (["-m", "seed=range(3,1)"], "seed=range(3,1) makes no choice, so no job."),
+        (["-m", "seed=range(3,1)"], "seed=range(3,1) matches no choice, so there is no job."),
         (
             ["-m", "gradient_clip=range(0.1,0.3,0.1)"],
-            "gradient_clip=range(0.1,0.3,0.1) makes 2 values, 0.1, 0.2, and not its stop 0.3: type the values that are meant",
+            "gradient_clip=range(0.1,0.3,0.1) gives 2 values, 0.1, 0.2, without its stop 0.3: type the values that you mean",
         ),
         (
             ["-m", "gradient_clip=range(0.1,0.9,0.2)"],
-            "type the values that are meant, as gradient_clip=0.1,0.3,0.5,0.7",
+            "type the values that you mean, such as gradient_clip=0.1,0.3,0.5,0.7",
         ),
         (["--experiment", "quickstart"], "settings have no -- in front: type experiment=quickstart."),
-        (["-m", "gradient_clip=range(0,1,1e-3)"], "makes 1000 values, 0, 0.001, …, 0.999, and not its stop 1"),
+        (["-m", "gradient_clip=range(0,1,1e-3)"], "gives 1000 values, 0, 0.001, …, 0.999, without its stop 1"),
     ],
 )
 def test_a_sweep_that_cannot_be_costs_one_sentence(arguments: list[str], message: str) -> None:
@@ -204,7 +204,7 @@ def test_slurm_where_there_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, t
     )
     assert config is not None
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ValueError, match="needs Slurm, and there is no srun here"), open_multirun("train", config):
+    with pytest.raises(ValueError, match="needs Slurm, but there is no srun here"), open_multirun("train", config):
         pass
     assert not (tmp_path / "runs").exists()
 
@@ -218,7 +218,7 @@ def test_a_multirun_without_choices_says_so(
     config = check_command_line("train", ["-m", *arguments, f"sweep_dir={tmp_path}"])
     assert config is not None
     with open_multirun("train", config):
-        assert ("no setting has several: this is one job" in capsys.readouterr().err) is is_said
+        assert ("no setting has several choices, so this is one job" in capsys.readouterr().err) is is_said
 
 
 @pytest.mark.parametrize("command", ["convert", "evaluate", "generate", "plan", "prepare", "report", "train", "verify"])

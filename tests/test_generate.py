@@ -101,7 +101,7 @@ def test_a_prompt_is_taken_as_it_is_typed(text: str) -> None:
         ("top_p=2", "top_p is 2"),
         (
             "stop=['<|stop|>']",
-            r"stop: '<\|stop\|>' is no token of tokenizer bpe_512; its special ones are <\|endoftext\|>",
+            r"stop: '<\|stop\|>' is not a single token of tokenizer bpe_512; its special tokens are <\|endoftext\|>",
         ),
         ("stop=the", "stop is 'the': it must be a list of tokens"),
         ("run=nowhere", "there is no nowhere"),
@@ -111,7 +111,7 @@ def test_a_prompt_is_taken_as_it_is_typed(text: str) -> None:
         ("run=conf", "conf is not a model: it has neither checkpoints, as a run has, nor a config.json"),
         ("temperature=null", "temperature is None: it must be a number"),
         ("top_k=true", "top_k is True: it must be a whole number"),
-        ("tokenizer.name=gpt2", "has a vocabulary of 512, less than the 50257 ids of tokenizer gpt2"),
+        ("tokenizer.name=gpt2", "has a vocabulary of 512, smaller than the 50257 tokens of tokenizer gpt2"),
         (f"prompt={'x' * 500}", r"the prompt has \d+ tokens, more than the model's max_seq_len 64: shorten it"),
     ],
 )

@@ -64,7 +64,10 @@ def test_a_run_is_not_resumed_without_the_module_that_defines_it(overrides: list
     ("settings", "sentence"),
     [
         (["+imports=[no_such_module]"], "imports: no_such_module cannot be imported (ModuleNotFoundError:"),
-        (["+imports=my_parts"], "imports is 'my_parts': it must be a list of module names, such as +imports=[my_package]."),
+        (
+            ["+imports=my_parts"],
+            "imports is 'my_parts': it must be a list of module names, such as +imports=[my_package].",
+        ),
     ],
 )
 def test_what_cannot_be_imported_is_one_sentence(overrides: list[str], settings: list[str], sentence: str) -> None:

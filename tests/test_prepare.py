@@ -140,7 +140,9 @@ def test_a_source_is_prepared_once(tmp_path: Path, capsys: pytest.CaptureFixture
     run("source=readmes", "tokenizer=gpt2_chatml", f"data_dir={tmp_path}")
     assert "readmes: already in" in capsys.readouterr().out
     assert path.stat().st_mtime_ns == written
-    with pytest.raises(ValueError, match="was made with limit_tokens=None, and now limit_tokens=1000: delete the folder"):
+    with pytest.raises(
+        ValueError, match="was made with limit_tokens=None, and now limit_tokens=1000: delete the folder"
+    ):
         run("source=readmes", "tokenizer=gpt2_chatml", f"data_dir={tmp_path}", "limit_tokens=1000")
 
 
@@ -282,7 +284,10 @@ def test_inspect_and_verify(hub_data: Path, capsys: pytest.CaptureFixture[str]) 
         (["source=readmes", "name=a/b"], "name is 'a/b': it must consist of letters, digits, _, . and -."),
         (["source=[]"], "there is no source to prepare: choose one with source=…."),
         (["source=local", "path=x", "format=nanogpt", "part=0/2"], "format=nanogpt reads shards unchanged: part=0/2"),
-        (["source=readmes", "tokenizer=bpe_4096", "mode=verify"], "tokenizer.json does not exist: run mode=prepare, which trains"),
+        (
+            ["source=readmes", "tokenizer=bpe_4096", "mode=verify"],
+            "tokenizer.json does not exist: run mode=prepare, which trains",
+        ),
         (["source=readmes", "tokenizer=bpe_4096", "tokenizer.train_on=[no]"], "train_on=['no']: it must be a list of"),
     ],
 )

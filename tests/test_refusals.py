@@ -41,7 +41,10 @@ Config = Callable[..., dict[str, Any]]
         ("~callbacks.checkpoints", r"callbacks\.checkpoints is missing"),
         ("model.attention=flash", r"model\.attention=flash cannot run: flash-attn needs a CUDA device and this is cpu"),
         ("callbacks.samples.top_k=0", r"callbacks\.samples\.top_k is 0: it must be a whole number, 1 or more"),
-        ("callbacks.samples.prompts=hello", r"callbacks\.samples\.prompts is 'hello': it must be a list of non-empty strings"),
+        (
+            "callbacks.samples.prompts=hello",
+            r"callbacks\.samples\.prompts is 'hello': it must be a list of non-empty strings",
+        ),
         ("+curriculum.foo=1", r"curriculum: .*unexpected keyword argument 'foo'"),
         ("+schedule.foo=1", r"schedule: .*unexpected keyword argument 'foo'"),
         ("+model.foo=1", r"model: .*unexpected keyword argument 'foo'"),

@@ -88,6 +88,7 @@ class PlanConfig:
     price_per_hour: Any
     """Of one device, in any currency; None: unknown."""
 
+
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """All settings of a training run. `RunConfig.of` parses them."""
@@ -160,9 +161,7 @@ class RunConfig:
         if not isinstance(self.resume, str):
             raise ValueError(f"resume is {self.resume!r}: it must be auto, never, or the path of a checkpoint.")
         if self.branch.run is None and self.branch.step is not None:
-            raise ValueError(
-                f"branch.step is {self.branch.step}, but branch.run is not set: set both or neither."
-            )
+            raise ValueError(f"branch.step is {self.branch.step}, but branch.run is not set: set both or neither.")
         if "_target_" not in self.optimizer:
             raise ValueError("optimizer has no _target_: it must name a class, as conf/optimizer does.")
         if "checkpoints" not in self.callbacks:

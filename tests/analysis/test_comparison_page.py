@@ -195,12 +195,12 @@ def test_the_report_prints_which_jobs_of_a_sweep_are_missing(
     record.clear(n_jobs=6)
     for n, (name, code) in enumerate([("a", 0), ("b", 0), ("c", 1), ("lr=-1", 1), ("d", None)]):
         record.write(
-            n, name, code=code, other_run="its folder holds a run with other settings" if name == "c" else None
+            n, name, code=code, other_run="its folder contains a run with other settings" if name == "c" else None
         )
         if name != "lr=-1":
             (tmp_path / name).symlink_to(sweep / name)
     said = (
-        "3 of 6 jobs are missing: c was refused, its folder holds a run with other settings; lr=-1 ended with exit code 1; "
+        "3 of 6 jobs are missing: c was refused, its folder contains a run with other settings; lr=-1 ended with exit code 1; "
         "1 never began\n"
     )
     for runs, is_said in ((tmp_path, True), (tmp_path / "*", True), (tmp_path / "[ab]", False)):
