@@ -123,7 +123,7 @@ def test_refusals(run: Path, setting: str, message: str) -> None:
 def test_a_tokenizer_that_was_made_anew_is_noticed(run: Path) -> None:
     environment = json.loads((run / "environment.json").read_text())
     (run / "environment.json").write_text(json.dumps(environment | {"tokenizer": "0" * 64}))
-    with pytest.raises(ValueError, match="was trained with another tokenizer bpe_512 than "):
+    with pytest.raises(ValueError, match="was trained with a tokenizer bpe_512 that differs from "):
         verb.generate(settings(run, "prompt=x"))
 
 

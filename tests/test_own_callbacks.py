@@ -155,7 +155,7 @@ def test_nor_has_one_that_is_derived_from_it(package: str, tmp_path: Path) -> No
 
 def test_two_of_one_state_are_refused(tiny_config: Config) -> None:
     two = [f"+callbacks.{name}._target_={OF_LIGHTNING}.EMAWeightAveraging" for name in ("a", "b")]
-    with pytest.raises(ValueError, match=r"callbacks\.a and callbacks\.b are of one kind"):
+    with pytest.raises(ValueError, match=r"callbacks\.a and callbacks\.b are of the same class"):
         build_callbacks(tiny_config("name=run", *two)["callbacks"])
 
 

@@ -57,7 +57,7 @@ def test_a_run_is_planned_with_its_own_parts(overrides: list[str], tmp_path: Pat
 def test_a_run_is_not_resumed_without_the_module_that_defines_it(overrides: list[str]) -> None:
     assert start([*overrides, NAMED]).returncode == 0
     refused = start([*overrides, "max_steps=6"])
-    assert "was begun with imports=['my_parts'], and now it is None" in refused.stderr
+    assert "was started with imports=['my_parts'], and now it is None" in refused.stderr
 
 
 @pytest.mark.parametrize(

@@ -263,10 +263,10 @@ def test_a_finished_run_does_not_refuse_another_plan(
     assert plan(compose_config("plan", options))["from_step"] == 4
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*")}
     for change, refusal in (
-        ("optimizer.lr=0.1", "nothing is left for optimizer.lr=0.1"),
-        ("seed=5", "was begun with seed="),
+        ("optimizer.lr=0.1", "no steps remain for optimizer.lr=0.1"),
+        ("seed=5", "was started with seed="),
         ("max_steps=3", "max_steps is 3, and 4 steps are done"),
-        ("max_steps=40", "only later weights may change"),
+        ("max_steps=40", "change later weights only"),
     ):
         config = compose_config("plan", [*options, change])
         assert plan(config)["from_step"] == 0

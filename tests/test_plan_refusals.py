@@ -175,7 +175,7 @@ def test_a_disk_that_is_too_small_is_refused_with_what_fits(
     [
         ("plan.device=B52", r"plan\.device=B52 is not known: cpu, B200, H200, H100, A100, "),
         ("plan.device=null", r"plan\.device=None is not known"),
-        ("plan.mfu=0", r"plan\.mfu is 0: it is a share of the device's peak, above 0 and at most 1\."),
+        ("plan.mfu=0", r"plan\.mfu is 0: it must be a fraction of the device's peak, above 0 and at most 1\."),
         ("plan.mfu=40", r"plan\.mfu is 40"),
         ("plan.mfu=null", r"plan\.mfu is None"),
         ("+model.foo=1", r"model: .*unexpected keyword argument 'foo'"),
@@ -188,7 +188,7 @@ def test_a_disk_that_is_too_small_is_refused_with_what_fits(
         ("+curriculum.keyframes.settled.weights.wiki=1", r"weights\.wiki: there is no source wiki"),
         (
             "+curriculum.keyframes.settled.weights.readmes=1",
-            r"there is of readmes is known only when prepared: python pre",
+            r"the size of readmes is unknown until it is prepared: run python pre",
         ),
         ("curriculum.keyframes.settled.at=0.5", r"keyframes\.settled\.at is 0\.5: it must come after"),
     ],

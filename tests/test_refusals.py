@@ -29,7 +29,7 @@ Config = Callable[..., dict[str, Any]]
         ("base_width=0", r"base_width is 0: it must be a whole number, 1 or more, or null"),
         ("base_width=wide", r"base_width is 'wide': it must be a whole number"),
         ("model.n_heads=3", r"model\.d_model is 32, which model\.n_heads=3 does not divide"),
-        ("model.vocab_size=500", r"model\.vocab_size is 500, less than the 512 ids of tokenizer bpe_512"),
+        ("model.vocab_size=500", r"model\.vocab_size is 500, smaller than the 512 tokens of tokenizer bpe_512"),
         ("optimizer.lr=-1", r"optimizer: Invalid learning rate: -1"),
         ("optimizer._target_=os.system", r"_target_=os\.system may not be called from a config"),
         ("callbacks.samples._target_=subprocess.run", r"_target_=subprocess\.run may not be called"),
@@ -151,7 +151,7 @@ def test_a_refusal_shows_no_traceback() -> None:
 def test_mixed_curriculum_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError,
-        match=r"gpt2_chatml yet: c4, cosmopedia, alpaca, python\. Either data\.prepare=missing, or first run",
+        match=r"gpt2_chatml yet: c4, cosmopedia, alpaca, python\. Set data\.prepare=missing, or first run",
     ) as refusal:
         train(
             compose_config("train", ["experiment=mixed_curriculum", f"runs_dir={tmp_path}", f"data_dir={tmp_path}/d"])

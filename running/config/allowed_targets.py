@@ -69,11 +69,7 @@ def resolve_optimizer(node: Mapping[str, Any]) -> partial[Any]:
 
 @contextmanager
 def allow_typed_targets(targets: Iterable[str]) -> Iterator[None]:
-    """Allow a config to name these callbacks inside the context, because the user typed them.
-
-    Args:
-        targets: their dotted names; see `typed_targets`.
-    """
+    """Inside the context, a config may name these callbacks (dotted names), because the user typed them."""
     token = _typed.set(frozenset(targets))
     try:
         yield
@@ -82,11 +78,7 @@ def allow_typed_targets(targets: Iterable[str]) -> Iterator[None]:
 
 
 def typed_targets(settings: Iterable[str]) -> set[str]:
-    """Dotted names of the callbacks on a command line.
-
-    Args:
-        settings: typed settings, `key=value` each.
-    """
+    """Dotted names of the callbacks on a command line, given as settings of the form `key=value`."""
     named: set[str] = set()
     for override in OverridesParser.create().parse_overrides(list(settings)):
         key = override.key_or_group

@@ -122,9 +122,6 @@ def write_config(path: Path, config: Mapping[str, Any]) -> None:
 def read_config(path: Path) -> dict[str, Any]:
     """The config that a run recorded, as plain dicts and lists. Interpolations stay unresolved.
 
-    Args:
-        path: of the run's config.yaml.
-
     Raises:
         ValueError: it is not YAML of plain values, or holds no settings.
     """
