@@ -291,5 +291,5 @@ def test_a_branch_begins_again_only_at_the_same_trunk(trunk: Path, branch: Branc
         (run / SAVED_STEPS_FILE).unlink()
     shutil.rmtree(copy)
     train(branch("name=trunk", f"runs_dir={tmp_path}", "gradient_clip=0.1", "branch.run=null", "branch.step=null"))
-    with pytest.raises(ValueError, match="branched off from .*, which has changed since"):
+    with pytest.raises(ValueError, match=r"branched off from .*, which has changed since"):
         train(config)

@@ -74,7 +74,9 @@ def test_a_run_whose_checkpoints_are_gone_does_not_begin_anew(straight: Path, ti
     for path in (run / "checkpoints").iterdir():
         path.unlink()
     before = contents(run)
-    with pytest.raises(ValueError, match=r"has saved a checkpoint of step 12, but no checkpoint is left: restore a copy"):
+    with pytest.raises(
+        ValueError, match=r"has saved a checkpoint of step 12, but no checkpoint is left: restore a copy"
+    ):
         train(config_of(tiny_data, tmp_path))
     assert contents(run) == before
 

@@ -35,7 +35,8 @@ def test_a_setting_with_parts_is_set_part_by_part(source: str) -> None:
     [
         (
             ["experiment=lr_sweep"],
-            "the config is a sweep, over optimizer.lr and seed: add -m after the script's name, or choose one value (optimizer.lr=…).",
+            "the config is a sweep, over optimizer.lr and seed: add -m after the script's name, or choose one value "
+            "(optimizer.lr=…).",
         ),
         (["experiment=lr_sweep", "seed=1"], "the config is a sweep, over optimizer.lr: add -m"),
         (

@@ -277,10 +277,16 @@ def test_inspect_and_verify(hub_data: Path, capsys: pytest.CaptureFixture[str]) 
         (["source=readmes", "path=x"], "source readmes is made from the Python installation"),
         (["source=readmes", "part=3/3"], "part=3/3: it must be k/n, for part k of n, counted from 0."),
         (["source=readmes", "on_bad_record=ignore"], "on_bad_record is ignore: it must be error or skip."),
-        (["source=readmes", "limit_tokens=many"], "limit_tokens is many: it must be a number of tokens, 1 or more, or all."),
+        (
+            ["source=readmes", "limit_tokens=many"],
+            "limit_tokens is many: it must be a number of tokens, 1 or more, or all.",
+        ),
         (["source=readmes", "workers=0"], "workers is 0: it must be a whole number, 1 or more, or null."),
         (["source=readmes", "limit_files=-1"], "limit_files is -1: it must be a whole number, 1 or more, or null."),
-        (["source=readmes", "limit_tokens=.inf"], "limit_tokens is .inf: it must be a number of tokens, 1 or more, or all."),
+        (
+            ["source=readmes", "limit_tokens=.inf"],
+            "limit_tokens is .inf: it must be a number of tokens, 1 or more, or all.",
+        ),
         (["source=readmes", "name=a/b"], "name is 'a/b': it must consist of letters, digits, _, . and -."),
         (["source=[]"], "there is no source to prepare: choose one with source=…."),
         (["source=local", "path=x", "format=nanogpt", "part=0/2"], "format=nanogpt reads shards unchanged: part=0/2"),

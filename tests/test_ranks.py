@@ -26,7 +26,9 @@ from tests.training_starts import begin, by_srun, end
 
 _SOON = 45.0  # seconds; a minute may pass until all ranks are gone
 GOES_ON = "this rank ends too; run the same command again to resume from the newest checkpoint."
-KILLED = "was killed by signal 9, and the others ended: run the same command again to resume from the newest checkpoint."
+KILLED = (
+    "was killed by signal 9, and the others ended: run the same command again to resume from the newest checkpoint."
+)
 RUN = [*TINY, "name=run", "trainer.accelerator=cpu", "trainer.precision=32-true"]
 
 

@@ -126,7 +126,11 @@ def test_what_was_begun_elsewhere_is_not_begun_anew(straight: Path, tiny_data: P
         ("{}/checkpoints", (), r"checkpoints is not a checkpoint: it must be auto, never, or the path"),
         ("null", (), r"resume is None: it must be auto, never, or the path"),
         ("{}/checkpoints/step_00000008.pt", ("seed=3",), "was started with seed=1337, and now it is 3"),
-        ("{}/checkpoints/step_00000008.pt", ("model.n_heads=4",), r"was started with model\.n_heads=2, and now it is 4"),
+        (
+            "{}/checkpoints/step_00000008.pt",
+            ("model.n_heads=4",),
+            r"was started with model\.n_heads=2, and now it is 4",
+        ),
         ("{}/checkpoints/step_00000008.json", (), "json is not a checkpoint: it must be"),
     ],
 )

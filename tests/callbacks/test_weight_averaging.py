@@ -112,7 +112,9 @@ def test_none_is_begun_under_way(tiny_data: Path, tmp_path: Path) -> None:
 
 def test_no_branch_takes_an_average_for_the_weights(long: Path, tiny_data: Path, tmp_path: Path) -> None:
     branch = [f"branch.run={long}", "branch.step=4", "max_steps=6"]
-    with pytest.raises(ValueError, match=r"step_00000004\.pt contains an average of the weights, but no callback of this run"):
+    with pytest.raises(
+        ValueError, match=r"step_00000004\.pt contains an average of the weights, but no callback of this run"
+    ):
         train(config_of(tiny_data, tmp_path, *branch, ema=False))
     train(config_of(tiny_data, tmp_path, *branch))
     assert "averaging_state" in final_checkpoint(tmp_path / "run")

@@ -92,7 +92,9 @@ def test_a_corpus_that_was_replaced_since_a_kill_is_refused(config: Config, data
     train(config())
     killed = as_if_killed(tmp_path / "runs" / "run", tmp_path / "killed", after=8)
     replaced(data / SHARD)
-    with pytest.raises(ValueError, match=f"changed since the run was started: .*{SHARD} differs .* on two different corpora"):
+    with pytest.raises(
+        ValueError, match=f"changed since the run was started: .*{SHARD} differs .* on two different corpora"
+    ):
         train(config(f"runs_dir={killed.parent}"))
     assert saved_steps(killed) == [4, 8]
 

@@ -84,9 +84,7 @@ def test_the_newest_is_damaged(begun: Run, new_run: Runs, straight: Runs, damage
     DAMAGES[damage](newest)
     content = newest.read_bytes()
     life = run.finish()
-    assert (
-        f"{newest} does not match its manifest, or has none: skipped, and renamed to .damaged" in life.output
-    )
+    assert f"{newest} does not match its manifest, or has none: skipped, and renamed to .damaged" in life.output
     assert "going on after step 20" in life.output
     assert newest.with_suffix(".damaged").read_bytes() == content
     assert saved_steps(run.path) == [30, 35, 40]
