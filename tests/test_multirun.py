@@ -245,7 +245,7 @@ def test_the_jobs_read_the_configs_that_the_multirun_read(tmp_path: Path) -> Non
     folders = ["--config-path", str(tmp_path), "--config-name", "mine", "--config-dir", str(tmp_path / "further")]
     command = [sys.executable, "report.py", "-m", *folders, "group.ours=2", "run=x,y"]
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert "error: x holds no run" in answer.stderr  # and not: there is no setting group.ours
-    assert "error: y holds no run" in answer.stderr
+    assert "error: x is not a run" in answer.stderr  # and not: there is no setting group.ours
+    assert "error: y is not a run" in answer.stderr
     assert answer.stderr.endswith("error: 2 of the jobs failed: run=x, run=y.\n")
     assert answer.returncode == 1

@@ -1,1 +1,2 @@
-"""Text logs of training runs (`training_*.log`, also RangeFlow-GPT's): read, merged, reported as JSON and a plot."""
+"""Read text logs of training runs (`training_*.log`, also RangeFlow-GPT's), merge them, and report them as JSON and a
+plot."""

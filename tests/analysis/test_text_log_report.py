@@ -56,15 +56,15 @@ def test_what_is_not_finite_is_null_and_what_is_not_logged_is_no_obstacle(
 
 
 def test_what_is_no_log_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="absent is no folder"):
+    with pytest.raises(ValueError, match="absent is not a folder"):
         report_on(tmp_path / "absent")
-    with pytest.raises(ValueError, match=r"no file in .* is called like training_\*\.log"):
+    with pytest.raises(ValueError, match=r"no file in .* matches training_\*\.log"):
         report_on(tmp_path)
     (tmp_path / "training_1.log").write_text("Hello\n" * 3)
     with pytest.raises(ValueError, match=r"none of the 3 lines in .*training_\*\.log is that of a training step"):
         report_on(tmp_path)
     for pattern in ("''", "/tmp/*"):
-        with pytest.raises(ValueError, match="names no files of log_dir"):
+        with pytest.raises(ValueError, match="does not match files in log_dir"):
             report_on(tmp_path, f"pattern={pattern}")
     assert files_in(tmp_path) == ["training_1.log"]
 
