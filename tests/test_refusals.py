@@ -115,7 +115,7 @@ def test_compiling_without_a_compiler_is_refused_before_anything_is_written(
             "optimizer.lr is [0.001, 0.002]: it must be a number; for a sweep, type -m optimizer.lr=0.001,0.002.",
         ),
         (["trainer.compile=[true]"], "trainer.compile is [True]: it must be true or false; for a sweep, type -m"),
-        (["-m", "optimizer.lr=[1,2],3"], "optimizer.lr is [1, 2]: it must be a number; choices"),
+        (["-m", "optimizer.lr=[1,2],3"], "optimizer.lr is [1, 2]: it must be a number; for a sweep"),
         (["-max_steps=60"], "settings have no - in front: type max_steps=60."),
         (["--max_steps=60"], "settings have no - in front: type max_steps=60."),
         (

@@ -180,7 +180,8 @@ def test_the_verdict_is_a_sentence(losses: dict[int, tuple[float, ...]], said: s
 def test_seeds_of_one_setting_are_called_by_none_of_them() -> None:
     runs = [finished(f"{n}", loss, seed=n) for n, loss in enumerate((3.0, 3.1, 3.2))]
     assert verdict_sentence(Comparison(runs)) == (
-        "3 runs of one setting: a loss of 3.1000, with a standard deviation of 0.1000 between seeds; there is no other setting to compare "
+        "3 runs of one setting: a loss of 3.1000, with a standard deviation of 0.1000 between seeds; there is no other "
+        "setting to compare "
         "it with."
     )
 
