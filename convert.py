@@ -1,5 +1,4 @@
-"""python convert.py input=… output=… format=…: convert a model from any format that is read to a folder in another
-format.
+"""python convert.py input=… output=… format=…: convert a model to another format.
 
 python convert.py input=runs/quickstart output=exported/quickstart       # for transformers, as Llama
 python convert.py input=runs/gpt2 output=exported/gpt2 format=gpt2

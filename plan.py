@@ -1,5 +1,4 @@
-"""python plan.py experiment=…: what a run would consume, cost and reach, before it starts; writes plan.png and
-plan.json.
+"""python plan.py experiment=…: what a run would use, cost and reach; writes plan.png, plan.json.
 
 python plan.py experiment=quickstart plan.device=cpu
 python plan.py experiment=mixed_curriculum hardware=a100

@@ -1,5 +1,6 @@
-"""make audit: does a package of this environment have a known vulnerability? If the service is unreachable, print a
-line.
+"""make audit: does a package of this environment have a known vulnerability?
+
+If the service is unreachable, print a line.
 
 pip-audit exits with 1 both for a vulnerability and for a lost connection, and reports no vulnerability for an
 environment whose packages are unknown to a mirror. Therefore the service is first asked about a vulnerability that it

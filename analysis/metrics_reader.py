@@ -37,8 +37,10 @@ class LoggedMetrics:
 
     @classmethod
     def read(cls, path: Path, *, wanted: Callable[[str], bool] = bool) -> "LoggedMetrics":
-        """Read a file; empty if it does not exist. A last line without a newline is skipped: it is still being
-        written."""
+        """Read a file; empty if it does not exist.
+
+        A last line without a newline is skipped: it is still being written.
+        """
         metrics = cls(wanted=wanted)
         is_short = path.is_file() and path.stat().st_size <= _SHORT
         for block in whole_lines(path):

@@ -1,5 +1,7 @@
-"""Plots of one run, written to files and returned. A source has the same colour, line style and place in each of
-them."""
+"""Plots of one run, written to files and returned.
+
+A source has the same colour, line style and place in each of them.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -90,8 +92,7 @@ def _draw_line(axes: Axes, series: Series, **look: Any) -> None:
 
 
 def draw_mix(run: LoggedRun, path: Path) -> Figure:
-    """Draw the mix of sequences and of loss-bearing tokens (areas: planned; lines: realised), the epochs of each
-    source, and its drift from the exact share.
+    """Draw the planned and realised mix of sequences and of loss-bearing tokens, and epochs and drift of each source.
 
     Args:
         run: the run.

@@ -1,5 +1,7 @@
-"""Write an HTML page as a single file with charts, data and scripts. Its security policy forbids it to load anything
-else."""
+"""Write an HTML page as a single file with charts, data and scripts.
+
+Its security policy forbids it to load anything else.
+"""
 
 import json
 import math

@@ -15,8 +15,7 @@ _WIDTH = 100  # columns
 
 
 def estimate_sweep_cost(plans: Mapping[str, Plan | ValueError]) -> dict[str, Any]:
-    """Sums over the feasible plans: tokens, flops, hours, price and disk_bytes; None where a value of one plan is
-    unknown.
+    """Sums of tokens, flops, hours, price and disk_bytes over the feasible plans; None if one plan lacks the value.
 
     Args:
         plans: job -> content of its plan.json, or the error of plan.py.

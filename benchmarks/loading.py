@@ -1,5 +1,4 @@
-"""Loading batches of sequences from two sources in a weighted mix, in one process: ours, bare copies, and two
-libraries.
+"""Loading batches of sequences from two sources in a weighted mix, in one process: ours and others.
 
 Every contestant gets the same random ids in its own file format, freshly written and therefore in the page cache, and
 yields (batch, max_seq_len + 1) int64 ids; ours yields inputs and targets. The bare copies are windows at random places

@@ -65,8 +65,7 @@ def chosen_runs(n_runs: int, draw: int) -> np.ndarray:
 
 
 def measure(folder: str) -> Lines:
-    """The table: Spearman and R² of each predictor on the unseen runs, the law's seconds, and the coverage of its
-    intervals."""
+    """The table: Spearman and R² of each predictor on the unseen runs, the law's seconds, its intervals' coverage."""
     runs = read_mix_runs(folder)
     if runs.held_out is None:
         raise ValueError(

@@ -1,5 +1,4 @@
-"""Text to tokens on disk: our preparation compared with tiktoken's batch encoding in memory and with litdata's
-optimize.
+"""Text to tokens on disk: our preparation compared with tiktoken's batch encoding and litdata's optimize.
 
 The text is Python source and prose that every environment has: files of the installed packages. All contestants get the
 same documents and the same number of cores. Ours and litdata read them from a JSON Lines file and write shards.
@@ -116,8 +115,7 @@ def _write_texts(path: Path, mb: int) -> None:
 
 @contextmanager
 def _peak_memory() -> Iterator[dict[str, float]]:
-    """Yield a dict whose `mb` is at the end the added peak memory of this process and its children, without shared
-    memory."""
+    """Yield a dict; its `mb` is at the end the added peak memory of this process and its children, unshared."""
     ended = threading.Event()
     peak = {"mb": 0.0}
     before = _unique_mb()

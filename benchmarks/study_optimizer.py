@@ -91,8 +91,7 @@ def main() -> None:
 
 
 def where_it_is_reached(reached: Sequence[tuple[int, list[float]]]) -> str:
-    """A sentence on the number of tokens at which AdamW's final loss is reached, for each seed, interpolated between
-    run lengths.
+    """A sentence on the tokens that reach AdamW's final loss, for each seed, interpolated between run lengths.
 
     Args:
         reached: (tokens, loss of each seed minus AdamW's of the same seed); the last entry has as many tokens as AdamW.

@@ -56,8 +56,7 @@ class Switched(NamedTuple):
         return float(losses[-1] - losses.min())
 
     def peak(self, steps: int) -> float:
-        """Largest gradient norm in the first `steps` steps after the switch, before clipping, relative to the usual
-        norm before it."""
+        """Largest unclipped gradient norm in `steps` steps after the switch, relative to the usual norm before it."""
         first = SWITCHES[self.curriculum]
         before = [row["train/grad_norm"] for row in self.rows if first - BEFORE < row["step"] <= first]
         after = [row["train/grad_norm"] for row in self.rows if first < row["step"] <= first + steps]

@@ -1,5 +1,7 @@
-"""Results as tables, for a terminal and for the docs. A table is a list of lines, each a list of cells; the first is
-the head."""
+"""Results as tables, for a terminal and for the docs.
+
+A table is a list of lines, each a list of cells; the first is the head.
+"""
 
 import json
 from pathlib import Path

@@ -17,8 +17,10 @@ def exit_on_interrupt() -> None:
 
 @contextmanager
 def interrupt_message() -> Iterator[None]:
-    """Inside the context, Ctrl-C raises KeyboardInterrupt, so that code can clean up. If nothing catches it, the
-    process ends."""
+    """Inside the context, Ctrl-C raises KeyboardInterrupt, so that code can clean up.
+
+    If nothing catches it, the process ends.
+    """
     if signal.getsignal(signal.SIGINT) is _end:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

@@ -1,5 +1,7 @@
-"""How long OpenMP threads on a CPU spin while they wait. It must be set before torch, which loads OpenMP, is
-imported."""
+"""How long OpenMP threads on a CPU spin while they wait.
+
+It must be set before torch, which loads OpenMP, is imported.
+"""
 
 import os
 

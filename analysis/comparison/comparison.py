@@ -114,8 +114,10 @@ class Comparison:
 
     @cached_property
     def differing(self) -> list[str]:
-        """Settings and environment values that differ between compared runs. Those that do not change results come
-        last."""
+        """Settings and environment values that differ between compared runs.
+
+        Those that do not change results come last.
+        """
         decide = {SEED, *self.deciding}
         return sorted(differing_settings([run.described for run in self.comparable]), key=lambda key: key not in decide)
 
@@ -142,16 +144,14 @@ class Comparison:
         ]
 
     def _names(self, runs: Sequence[Run]) -> list[str]:
-        """Names of candidates, from the first run of each: all from settings, or all from their folders without the
-        seed."""
+        """Names of candidates, from the first run of each: from settings, or from folder names without the seed."""
         folders = [_SEED_IN_NAME.sub("", run.name) for run in runs]
         if not all(map(self.named_settings, runs)) and all(folders) and len({*folders}) == len(folders):
             return folders
         return [self.name_of(run) for run in runs]
 
     def named_settings(self, run: Run) -> list[tuple[str, str]]:
-        """(short name, value) of the settings that distinguish a run, without its seed; empty if there are too many or
-        none."""
+        """(short name, value) of the settings that distinguish a run, without its seed; empty if there are too many."""
         keys = [key for key in self.deciding if key in run.described]
         if not 0 < len(keys) <= _MOST_NAMED:
             return []

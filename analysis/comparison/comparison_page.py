@@ -1,5 +1,4 @@
-"""Write the page of a comparison: differences, loss, final metrics, results of evaluate.py, response surfaces,
-samples."""
+"""Write the page of a comparison: differences, loss, final metrics, evaluation, response surfaces, samples."""
 
 import math
 from collections.abc import Iterator, Sequence

@@ -79,8 +79,7 @@ def reference_sentence(comparison: Comparison) -> str:
 
 
 def standings_table(comparison: Comparison) -> Table:
-    """A table of the candidates by mean loss, lowest first, with the significance of their differences to the
-    lowest."""
+    """A table of the candidates by mean loss, with the significance of their differences to the lowest."""
     cells = comparison.column(LOSS)
     table = Table(
         "settings",

@@ -122,8 +122,7 @@ def _heading(text: str) -> Figure:
 
 
 def _highest_of_interest(comparison: Comparison) -> float | None:
-    """The median over runs of the loss after a twentieth of the run, so that the first steps do not flatten the
-    rest."""
+    """Median loss of the runs after a twentieth of their steps, so that the first steps do not flatten the rest."""
     losses = []
     for run in comparison.comparable:
         steps, values = _smoothed(run)

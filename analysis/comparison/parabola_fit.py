@@ -1,5 +1,4 @@
-"""Fit a parabola around the best value of a setting, to estimate where the loss is lowest if the runs are
-sufficient."""
+"""Fit a parabola around the best value of a setting, to estimate where the loss is lowest."""
 
 import math
 from enum import Enum, auto

@@ -109,8 +109,7 @@ def _share_axes(runs: Sequence[Run], where: str, sources: Mapping[str, str]) -> 
 
 
 def loss_curves(comparison: Comparison, axis: SweptAxis, others: Sequence[SweptAxis]) -> list[LossCurve]:
-    """A curve for every group of runs that differ only in this axis and their seeds, and have at least three values of
-    it.
+    """A curve for every group of runs that differ only in this axis and their seeds, with at least three values.
 
     Args:
         comparison: the compared runs.
@@ -134,8 +133,7 @@ def loss_curves(comparison: Comparison, axis: SweptAxis, others: Sequence[SweptA
 def loss_grids(
     comparison: Comparison, x_axis: SweptAxis, y_axis: SweptAxis, others: Sequence[SweptAxis]
 ) -> list[LossGrid]:
-    """A grid for every group of runs that differ only in these two axes and their seeds, if half of its cells have
-    runs.
+    """A grid for every group of runs that differ only in two axes and their seeds, if half of its cells have runs.
 
     Args:
         comparison: the compared runs.

@@ -47,8 +47,7 @@ def _joined(settings: Iterable[tuple[str, str]]) -> str:
 
 
 def _apart(comparison: Comparison, run: Run) -> list[tuple[str, str]]:
-    """The settings that distinguish a run, with its seed last; empty if it is not compared or is labelled by its
-    name."""
+    """The settings that distinguish a run, its seed last; empty if it is not compared or is labelled by its name."""
     named = comparison.named_settings(run) if run in comparison.comparable else []
     return [*named, *([(SEED, run.seed)] if named and SEED in comparison.differing else [])]
 

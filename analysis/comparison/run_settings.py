@@ -53,8 +53,9 @@ def described_settings(settings: Mapping[str, Any], environment: Mapping[str, An
 def result_settings(
     settings: Mapping[str, Any], environment: Mapping[str, Any], trunk: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """The settings and environment of a run that decide its result, without the seed. Runs that agree in them are
-    repeats.
+    """The settings and environment of a run that decide its result, without the seed.
+
+    Runs that agree in them are repeats.
 
     Args:
         settings: of the run, by dotted name.
@@ -79,8 +80,7 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
 
 
 def short_job_names(jobs: Sequence[str]) -> list[str]:
-    """Names of a sweep's jobs (`optimizer.lr=0.001,seed=1`) with short setting names, and long fractions in four
-    digits."""
+    """Names of a sweep's jobs (`optimizer.lr=0.001,seed=1`) with short setting names and rounded fractions."""
     parts = [[part.partition("=") for part in job.split(",")] for job in jobs]
     short = short_names(list(dict.fromkeys(key for job in parts for key, _, _ in job)))
     return [" ".join(f"{short[key]}{equals}{_shorter(value)}" for key, equals, value in job) for job in parts]

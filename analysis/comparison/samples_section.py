@@ -15,8 +15,7 @@ _LONGEST = 4000  # characters of a response
 
 
 def samples_section(comparison: Comparison) -> dict[str, Any]:
-    """Data for the page's script: names of the runs, the steps, and (index of the run, response) for each prompt and
-    step.
+    """Data for the page's script: names of runs, steps, and (index of run, response) for each prompt and step.
 
     Compared runs come first. At most a dozen evenly spaced steps are kept, including the last. `shown` is the initial
     step.

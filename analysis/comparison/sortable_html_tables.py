@@ -37,8 +37,10 @@ TABLE_END = "</tbody></table></div>"
 
 
 def sort_keys(texts: Sequence[str]) -> list[str]:
-    """The rank of each text, equal for equal texts. Missing values are "", which the page sorts last in both
-    directions."""
+    """The rank of each text, equal for equal texts.
+
+    Missing values are "", which the page sorts last in both directions.
+    """
     places = {key: n for n, key in enumerate(sorted({_natural(text) for text in texts}))}
     return ["" if text in ("", ABSENT) else str(places[_natural(text)]) for text in texts]
 

@@ -91,8 +91,7 @@ def write_sweep_table(folder: Path, rows: Sequence[SweepRow]) -> Path:
 
 
 def sweep_table(rows: Sequence[SweepRow]) -> Table:
-    """The table for a terminal of 100 columns: one row per job, the mean loss, as many sources as fit, a star for the
-    best."""
+    """The table for a terminal of 100 columns: one row per job, mean loss, as many sources as fit, a star for the best."""
     sources = list(dict.fromkeys(source for row in rows for source in row["val_loss"]))
     names = [
         name + " *" * row["best"] for name, row in zip(short_job_names([row["job"] for row in rows]), rows, strict=True)

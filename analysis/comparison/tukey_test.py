@@ -1,10 +1,9 @@
 """Is a difference larger than the noise between seeds? An additive model, and Tukey's test of all pairs at once.
 
-loss of a run = its setting + its seed + residual     if settings share seeds: the seed decides the data order and the
-initial
-                                                      weights, so its effect on different settings is similar
+loss of a run = its setting + its seed + residual     if settings share seeds
 loss of a run = its setting + residual                otherwise
 
+A seed decides the data order and the initial weights, so its effect on different settings is similar.
 The best of many settings was selected because it looked best. Therefore a difference to it is compared with the largest
 difference between equal settings, the studentized range, and not with that of a single pair.
 """
@@ -130,8 +129,7 @@ class AdditiveNoiseModel:
         return PairDifference(value, in_errors, self.n_settings, self.degrees)
 
     def least_difference(self, n: int) -> float | None:
-        """The smallest significant difference between two settings with `n` runs each of the same seeds; None if
-        unknown."""
+        """The smallest significant difference of two settings with `n` runs each of the same seeds; None if unknown."""
         if self.deviation is None or self.n_settings < 2:
             return None
         return _critical(self.n_settings, self.degrees) * self.deviation / math.sqrt(n)

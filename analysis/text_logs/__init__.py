@@ -1,2 +1,1 @@
-"""Read text logs of training runs (`training_*.log`, also RangeFlow-GPT's), merge them, and report them as JSON and a
-plot."""
+"""Read, merge and report text logs of training runs (`training_*.log`, also RangeFlow-GPT's), as JSON and a plot."""

@@ -1,5 +1,6 @@
-"""Read the lines of untrusted logs: torn files, mixed encodings, missing line ends. At most one block is in memory at a
-time.
+"""Read the lines of untrusted logs: torn files, mixed encodings, missing line ends.
+
+At most one block is in memory at a time.
 
 A file that starts with UTF-16's byte order mark is UTF-16. In any other file, a line ends with a line feed and the text
 is UTF-8; bytes that are not UTF-8 are read as Windows-1252, whose letters include Latin-1's. NUL bytes mark where a

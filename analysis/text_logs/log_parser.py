@@ -1,14 +1,14 @@
 """Parse training logs of RangeFlow-GPT and ours. Several files are merged into one record of steps and samples.
 
     [2025-11-18 07:15:06] Step    610 | Loss: 6.2691 | LR: 2.09e-04 | Tokens/s: 8,362 | GPU: 14.8GB | Time: 158s
-    [2026-11-22 02:00:00] step    610 | loss 3.4512 (3.4701) | lr 5.79e-04 | 128,514 tokens/s, MFU 41.2% | 3 h 12 min
-    left [2025-11-18 07:38:15] 📝 SAMPLES                              [2026-11-22 02:00:00] ── samples at step 610
-    ────── [2025-11-18 07:38:16] The future of AI is → The future of AI is also
+    [2026-11-22 02:00:00] step    610 | loss 3.4512 (3.4701) | lr 5.79e-04 | 128,514 tokens/s, MFU 41.2% | 3 min left
+    [2025-11-18 07:38:15] 📝 SAMPLES                        [2026-11-22 02:00:00] ── samples at step 610 ──────
+    [2025-11-18 07:38:16] The future of AI is → The future of AI is also
     not only …                  (a response ends at the next timestamp, or at the rule of = or ─ that ends the block)
-    [2025-11-18 07:38:20] 💾 Checkpoint saved: checkpoints/checkpoint_step_700.pt       [2026-11-22 02:00:00] saved
-    checkpoints/… [2025-11-18 07:38:20] 🗑️  Removed old checkpoint: checkpoint_step_428.pt
-    ⚠️  Interrupted! Saving...                                    [2026-11-22 02:00:00] stopped by SIGTERM after step
-    612: …
+    [2025-11-18 07:38:20] 💾 Checkpoint saved: checkpoints/checkpoint_step_700.pt
+    [2026-11-22 02:00:00] saved checkpoints/…
+    [2025-11-18 07:38:20] 🗑️  Removed old checkpoint: checkpoint_step_428.pt
+    ⚠️  Interrupted! Saving...                              [2026-11-22 02:00:00] stopped by SIGTERM after step 612: …
 
 Lines about checkpoints and interruptions belong to the last step before them in their file, and so do samples without a
 step. "going on after step 610, from …" means an interruption at the last step logged up to that step. If several lines

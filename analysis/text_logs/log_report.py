@@ -25,8 +25,7 @@ class LogReport:
 
 
 def report_logs(log_dir: Path, out_dir: Path, *, pattern: str) -> LogReport:
-    """Read the logs in `log_dir` whose names match `pattern`, and write all three files into `out_dir`, or none of
-    them.
+    """Read the logs in `log_dir` whose names match `pattern`, and write three files, or none, into `out_dir`.
 
     Args:
         log_dir: folder of the logs.

@@ -1,5 +1,6 @@
-"""python -m benchmarks.gpu_day: run every stage within its deadline, and write one file of rows. The exit code is 1 if
-a check failed, 2 if time ran out.
+"""python -m benchmarks.gpu_day: run every stage within its deadline, and write one file of rows.
+
+The exit code is 1 if a check failed, 2 if time ran out.
 
 python -m benchmarks.gpu_day --wheels FOLDER              # installs the wheels first
 python -m benchmarks.gpu_day --rehearse --seconds 1500    # tiny sizes and no checks of values: for a null GPU

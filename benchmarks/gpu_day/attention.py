@@ -96,8 +96,7 @@ def errors(case: Case, *, time: int, device: str) -> dict[str, Any]:
 
 
 def written_out(q: Tensor, k: Tensor, v: Tensor, first: Tensor) -> Tensor:
-    """Softmax over the keys from `first` (batch, queries) up to the query's own position; (batch, time, heads,
-    d_head)."""
+    """Softmax over the keys from `first` (batch, queries) to the query's position; (batch, time, heads, d_head)."""
     time, group = q.shape[1], q.shape[2] // k.shape[2]
     k, v = (x.repeat_interleave(group, dim=2) for x in (k, v))
     place = torch.arange(time, device=q.device)
@@ -108,8 +107,7 @@ def written_out(q: Tensor, k: Tensor, v: Tensor, first: Tensor) -> Tensor:
 
 
 def dropped(backend: str, dtype: torch.dtype, *, batch: int, device: str) -> dict[str, Any]:
-    """Check dropout with equal weights times the identity: its rate, its scale, and that the gradient drops the same
-    elements.
+    """Check dropout with equal weights times the identity: its rate, its scale, and what the gradient drops.
 
     Args:
         backend: name of the backend.
@@ -148,8 +146,7 @@ def dropped(backend: str, dtype: torch.dtype, *, batch: int, device: str) -> dic
 
 
 def view_of(time: int, documents: bool, device: str) -> tuple[AttentionMask, Tensor]:
-    """The mask of two sequences, and the first key of each query, (2, time) on the CPU; documents have unequal
-    lengths."""
+    """Mask of two sequences with unequal documents, and the first key of each query, (2, time) on the CPU."""
     ids = torch.ones(2, time, dtype=torch.int64)
     if documents:
         ids[0, [3, 4, time // 2]] = EOT

@@ -30,8 +30,10 @@ APART = ["model.attend_across_documents=false"]
 
 
 def overflow(base: list[str]) -> dict[str, Any]:
-    """The scaled gradient of one step overflows. Check that weights and schedule do not change and the scale is
-    halved."""
+    """The scaled gradient of one step overflows.
+
+    Check that weights and schedule do not change and the scale is halved.
+    """
     overrides = [*base, "name=overflow", "trainer.precision=16-mixed", "model.dropout=0", "micro_batch=${global_batch}"]
     train(config_of(overrides, probe={"kind": "Overflow", "at": AT}))
     seen = Overflow.seen
@@ -44,8 +46,10 @@ def overflow(base: list[str]) -> dict[str, Any]:
 
 
 def not_finite(base: list[str]) -> dict[str, Any]:
-    """The loss of a step is not finite. Check that the run ends with that step, and that no checkpoint contains its
-    effect."""
+    """The loss of a step is not finite.
+
+    Check that the run ends with that step, and that no checkpoint contains its effect.
+    """
     every_step = "callbacks.checkpoints.every=1"
     config = config_of([*base, "name=ruined", every_step, "model.dropout=0"], probe={"kind": "Poison", "at": AT})
     try:

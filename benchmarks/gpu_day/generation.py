@@ -1,5 +1,4 @@
-"""Generation of 124M in bf16: a CUDA graph draws the same ids as single launches; tokens per second against
-transformers."""
+"""Generation of 124M in bf16: a CUDA graph draws the same ids as single launches; speed against transformers."""
 
 import time
 from collections.abc import Callable
@@ -41,8 +40,7 @@ def _prompts(model: GPT, batch: int) -> list[list[int]]:
 
 
 def sampled_by_graph(model: GPT, prompts: list[list[int]], new_tokens: int, rehearse: bool) -> dict[str, Any]:
-    """Compare ids drawn by steps in a CUDA graph with those of single kernel launches; check that a graph was
-    captured."""
+    """Compare ids drawn by a CUDA graph with those of single kernel launches; check that a graph was captured."""
     draw = partial(generate, model, prompts, new_tokens, sampling=Sampling(seed=0))
     graphed = draw()
     captured = not cuda_graph_step._failed

@@ -1,5 +1,6 @@
-"""Does a run that is stopped and resumed equal an uninterrupted one, and does a repeat? Compared tensor by tensor, step
-by step.
+"""Does a run that is stopped and resumed equal an uninterrupted one, and does a repeat?
+
+Compared tensor by tensor, step by step.
 
 Each start of a run has its own process, like a user's. With `trainer.deterministic=true` the results must be
 bit-identical; with the default settings the comparison is only recorded.

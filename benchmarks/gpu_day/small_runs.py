@@ -86,8 +86,7 @@ class TensorLog(L.Callback):
 
 
 def fingerprint(x: torch.Tensor) -> torch.Tensor:
-    """Sum of the bits of each number times an odd factor for its position, modulo 2^64; independent of the summation
-    order."""
+    """Sum of the bits of each number times an odd factor for its position, modulo 2^64, in any order."""
     bits = x.contiguous().view({2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()]).flatten().long()
     return (bits * (2 * torch.arange(len(bits), device=x.device) + 1)).sum()
 

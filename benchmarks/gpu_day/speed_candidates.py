@@ -1,5 +1,4 @@
-"""What the rows of the speed table train: GPT-2 124M with 1,024 tokens, by ours with various settings, and by the
-peers."""
+"""What the rows of the speed table train: GPT-2 124M with 1,024 tokens, ours with various settings, and peers."""
 
 import importlib.util
 import sys

@@ -1,5 +1,4 @@
-"""The process of one contestant: it builds, compiles and warms up, then trains as many steps as each question asks
-for."""
+"""The process of one contestant: it builds, compiles and warms up, then trains steps on request."""
 
 import time
 from typing import Any

@@ -1,5 +1,4 @@
-"""The real train.py with all callbacks at their usual intervals: its speed against the bare loop, its memory against
-plan.py."""
+"""The real train.py with all callbacks: its speed against the bare loop, its memory against plan.py."""
 
 import time
 from functools import partial

@@ -1,5 +1,7 @@
-"""The process of one start of a run: `train` with a config. A signal may stop it, and it may be one rank of a
-strategy."""
+"""The process of one start of a run: `train` with a config.
+
+A signal may stop it, and it may be one rank of a strategy.
+"""
 
 from datetime import timedelta
 from typing import Any

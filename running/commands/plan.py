@@ -26,10 +26,7 @@ from running.config.compose import read_config
 from running.config.run_config import PlanConfig, RunConfig
 from running.config.settings_parser import parse
 from running.sweeps.multirun import Multirun
-from running.training.builders import (
-    build_sample_order,
-    build_schedule,
-)
+from running.training.builders import build_sample_order, build_schedule
 from running.training.cost_estimate import estimate_costs
 from running.training.prepared_data import SourceSize, source_sizes
 from running.training.resume import ResumePoint, find_resume_point
@@ -40,8 +37,9 @@ _WIDTH = 110  # of tables in characters, when the output is not a terminal
 
 
 def plan(config: Mapping[str, Any], *, silently: bool = False) -> dict[str, Any]:
-    """Compose what train.py would run, print its plan and draw it. This builds no model and reads only the sizes of the
-    data.
+    """Compose what train.py would run, print its plan and draw it.
+
+    This builds no model and reads only the sizes of the data.
 
     Args:
         config: the composed settings of train.py and of `plan`.
@@ -161,8 +159,10 @@ def _as_begun(config: RunConfig) -> RunConfig:
 
 
 def _disk_problems(config: RunConfig, run: Path, costs: Mapping[str, Any]) -> list[str]:
-    """Check the free disk space. One checkpoint more than `keep` exists while one is written, plus the best and
-    permanent ones."""
+    """Check the free disk space.
+
+    One checkpoint more than `keep` exists while one is written, plus the best and permanent ones.
+    """
     exists = next(folder for folder in (run, *run.resolve().parents) if folder.is_dir())
     ours = sum(path.stat().st_size for path in (run / "checkpoints").glob("step_*.pt"))
     free, needed = shutil.disk_usage(exists).free + ours, costs["disk_bytes"]

@@ -155,8 +155,7 @@ def _verify(job: _Job) -> None:
 
 
 def _inspect(job: _Job) -> None:
-    """Print counts and random sequences, with tokens without loss between ⟦ and ⟧; draw a histogram of document
-    lengths."""
+    """Print counts and random sequences, with ⟦…⟧ around tokens without loss; plot the document lengths."""
     max_seq_len, n_sequences = job.config.inspect.max_seq_len, job.config.inspect.sequences
     source = SourceShards(job.folder)
     picture = job.folder / "document_lengths.png"

@@ -16,8 +16,7 @@ from running.config.settings_parser import parse
 
 
 def report(config: Mapping[str, Any]) -> None:
-    """Draw a run into its folder report/, compare `runs`, fit `mix_law`, or draw the logs in `log_dir`; print a
-    summary.
+    """Draw a run, compare `runs`, fit `mix_law`, or draw the logs in `log_dir`; print a summary.
 
     Args:
         config: the composed settings of conf/report.yaml and the command line.

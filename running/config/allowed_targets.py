@@ -137,8 +137,7 @@ def build_logger(node: Mapping[str, Any], **given: Any) -> Any:
 
 
 def resolve_corpus(node: Mapping[str, Any]) -> Callable[[], Iterator[Any]]:
-    """The corpus that a config names, as a function that yields its documents from the start at each call. It can be
-    pickled.
+    """The corpus that a config names, as a picklable function that yields its documents from the start.
 
     Args:
         node: `_target_` and keyword arguments.
@@ -165,8 +164,7 @@ def check_search_path(config_file: Path) -> None:
 
 
 def check_targets_of_files(axes: Iterable[str]) -> None:
-    """Check that no sweep axis of a config file names a callback. Axes count as typed in the jobs, so they would be
-    allowed there.
+    """Check that no sweep axis of a config file names a callback: in the jobs, axes count as typed.
 
     Args:
         axes: `key=choice,choice` each.

@@ -79,8 +79,7 @@ def check_command_line(verb: str, arguments: list[str]) -> DictConfig | None:
 
 
 def _check_completion(arguments: Sequence[str]) -> None:
-    """Check the arguments of `-sc`: Hydra prints a shell's completion script, or answers `query=bash` with
-    completions."""
+    """Check the arguments of `-sc`, with which Hydra prints a completion script or completions."""
     if len(arguments) != 1 or not re.fullmatch("(install|uninstall|query)=(bash|fish|zsh)", arguments[0]):
         raise ValueError(
             "-sc needs install, uninstall or query with a shell (bash, fish or zsh), such as -sc install=bash."

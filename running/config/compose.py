@@ -58,8 +58,7 @@ def compose_config(config_name: str, overrides: Iterable[str] = ()) -> dict[str,
 
 
 class _BoundedFiles(FileConfigSource):
-    """Reader of config folders that checks files outside conf/, which may come from a stranger, before Hydra reads
-    them."""
+    """Reader of config folders that checks files outside conf/ first, because they may come from a stranger."""
 
     def load_config(self, config_path: str) -> ConfigResult:
         path = Path(self.path, self._normalize_file_name(config_path))
@@ -70,8 +69,7 @@ class _BoundedFiles(FileConfigSource):
 
 @contextmanager
 def _bounded_files() -> Iterator[None]:
-    """Let Hydra read files through `_BoundedFiles` inside the context. Launchers pickle the registry, so it is
-    restored."""
+    """Inside the context, Hydra reads files through `_BoundedFiles`. (Launchers pickle the registry afterwards.)"""
     Plugins.instance()  # registers Hydra's own reader
     types = SourcesRegistry.instance().types
     types["file"] = _BoundedFiles
@@ -182,8 +180,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def _meant(value: Any, key: str) -> Any:
-    """Convert a value under `key`: expand `~` in paths, and make a number of texts such as -.5, which YAML reads as
-    strings."""
+    """Convert a value under `key`: expand `~` in paths, and parse numbers such as -.5, which YAML reads as strings."""
     if isinstance(value, dict):
         return {k: _meant(v, f"{key}.{k}") for k, v in value.items()}
     if isinstance(value, list):

@@ -1,5 +1,7 @@
-"""Quote paths, names and prompts as Hydra needs. Unquoted, it would interpret numbers, commas, brackets and quotes in
-them."""
+"""Quote paths, names and prompts as Hydra needs.
+
+Unquoted, it would interpret numbers, commas, brackets and quotes in them.
+"""
 
 import re
 from functools import cache

@@ -134,8 +134,9 @@ class RunConfig:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> "RunConfig":
-        """Parse the composed settings of conf/train.yaml and a command line. Settings of plan.py and verify.py are
-        ignored.
+        """Parse the composed settings of conf/train.yaml and a command line.
+
+        Settings of plan.py and verify.py are ignored.
 
         Args:
             settings: nested dicts, as composed.
@@ -171,8 +172,9 @@ class RunConfig:
 
     @cached_property
     def model(self) -> "GPTConfig":
-        """Sizes and choices of the model; its `eot_id` is not known yet. This imports torch, because choices name
-        modules.
+        """Sizes and choices of the model; its `eot_id` is not known yet.
+
+        This imports torch, because choices name modules.
 
         Raises:
             ValueError: the model's settings contradict each other.

@@ -48,8 +48,7 @@ def build_preparation_settings(config: PrepareConfig, source: Mapping[str, Any])
 def open_corpus(
     config: PrepareConfig, name: str, source: Mapping[str, Any], *, begun_in: Path | None = None
 ) -> tuple[Corpus, Mapping[str, Any]]:
-    """The documents of a source, from the Python installation, from `path` or from the hub; and the source's effective
-    config.
+    """The documents of a source, from Python, `path` or the hub; and the source's effective config.
 
     Args:
         config: settings of prepare.py.
@@ -90,8 +89,9 @@ def open_corpus(
 def path_corpus(
     config: PrepareConfig, key: str, source: Mapping[str, Any], *, tell: Callable[[str], object] = str
 ) -> Corpus:
-    """The corpus of the files at a source's path. In a copy of a whole repository, only the source's config and split
-    are read.
+    """The corpus of the files at a source's path.
+
+    In a copy of a whole repository, only the source's config and split are read.
 
     Args:
         config: settings of prepare.py.
@@ -107,8 +107,10 @@ def path_corpus(
 
 
 def is_commit_hash(revision: str | None) -> bool:
-    """Whether a revision is a commit hash, which always names the same state of a repository. Branches and tags can
-    move."""
+    """Whether a revision is a commit hash, which always names the same state of a repository.
+
+    Branches and tags can move.
+    """
     return revision is not None and re.fullmatch("[0-9a-f]{40}", revision) is not None
 
 

@@ -1,7 +1,7 @@
 """Run a model of ours under lm-evaluation-harness (the extra `harness`), which asks its own tasks.
 
-    python -m running.evaluation.lm_eval_harness run --model gpt_lightning --model_args run=runs/quickstart --tasks
-    lambada_openai
+    python -m running.evaluation.lm_eval_harness run --model gpt_lightning \\
+        --model_args run=runs/quickstart --tasks lambada_openai
 
 This is the harness's own command line with our models registered. gpt_lightning.evaluation computes all scores.
 `--apply_chat_template` writes prompts in ChatML. Of `--gen_kwargs`, those in `_GENERATION` are applied and others are
@@ -99,8 +99,10 @@ class HarnessModel(TemplateLM):
         return CHATML if chat_template else None
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """A conversation in ChatML. It ends with the start of an assistant's turn, or without the end mark of the last
-        turn."""
+        """A conversation in ChatML.
+
+        It ends with the start of an assistant's turn, or without the end mark of the last turn.
+        """
         self.chat_template(True)
         turns = (f"{CHAT_START}{turn['role']}\n{turn['content']}{CHAT_END}\n" for turn in chat_history)
         text = "".join(turns)
@@ -122,8 +124,10 @@ class HarnessModel(TemplateLM):
         return [-sum(next(scores).nats for _ in range(count)) for count in counts]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Continue the context of each request. Each request has its own seed, so repeats of a prompt give other
-        samples."""
+        """Continue the context of each request.
+
+        Each request has its own seed, so repeats of a prompt give other samples.
+        """
         asked = [
             (context, _sampling(how, seed=number)) for number, (context, how) in enumerate(r.args for r in requests)
         ]
@@ -131,8 +135,9 @@ class HarnessModel(TemplateLM):
         return [self._write(context, *how) for context, how in shown]
 
     def _write(self, context: str, most: int, ends: list[str], sampling: Sampling) -> str:
-        """The continuation of a context, up to the first of the stop texts. A context that does not fit loses its
-        beginning.
+        """The continuation of a context, up to the first of the stop texts.
+
+        A context that does not fit loses its beginning.
 
         Raises:
             ValueError: the requested number of tokens leaves no room for the context.

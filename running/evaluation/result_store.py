@@ -33,8 +33,10 @@ from running.training.rank_processes import detect_launcher
 
 
 class EvaluationRanks:
-    """The processes of an evaluation. Each scores its share of the requests; they exchange results through the folder
-    only."""
+    """The processes of an evaluation.
+
+    Each scores its share of the requests; they exchange results through the folder only.
+    """
 
     def __init__(self) -> None:
         self.rank, self.n_ranks = 0, 1

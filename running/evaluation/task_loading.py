@@ -141,8 +141,10 @@ def _texts(name: str, task: Mapping[str, Any], config: EvaluateConfig, examinee:
 
 
 def _conversations_of(stream: TokenStream, max_seq_len: int) -> Iterator[Request]:
-    """Sequences of a chat source's validation split, as in training. Sequences without loss-bearing tokens are
-    skipped."""
+    """Sequences of a chat source's validation split, as in training.
+
+    Sequences without loss-bearing tokens are skipped.
+    """
     borders = stream.sequences(max_seq_len, whole=False).tolist()
     for start, stop in pairwise(borders):
         mask = stream.read_mask(start, stop)
@@ -153,8 +155,10 @@ def _conversations_of(stream: TokenStream, max_seq_len: int) -> Iterator[Request
 def _conversations(
     name: str, task: Mapping[str, Any], config: EvaluateConfig, examinee: EvaluatedModel
 ) -> Iterator[Task]:
-    """One request per conversation, starting with the end-of-text id. A conversation longer than the context is
-    truncated."""
+    """One request per conversation, starting with the end-of-text id.
+
+    A conversation longer than the context is truncated.
+    """
     tokenizer, max_seq_len = examinee.tokenizer, examinee.max_seq_len
     documents, left_out, origin = _documents(_path(name, config), task["fields"], task["hub"])
     requests, cut = [], []

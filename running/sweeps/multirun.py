@@ -26,8 +26,10 @@ _OF_SWEEP = "GPT_LIGHTNING_SWEEP"  # environment variable of a job: process id o
 
 @dataclass(eq=False)
 class Job:
-    """One job of a multirun. As a float, for a sweeper that searches, it is its objective; the conversion waits for its
-    end."""
+    """One job of a multirun.
+
+    As a float, for a sweeper that searches, it is its objective; the conversion waits for its end.
+    """
 
     number: int
     name: str
@@ -169,8 +171,10 @@ class Multirun:
         self._wait_until(lambda: job.code is not None)
 
     def _wait_until(self, condition: Callable[[], bool]) -> None:
-        """Wait for a condition and poll the jobs meanwhile. If this process was told to stop, exit once all jobs have
-        ended."""
+        """Wait for a condition and poll the jobs meanwhile.
+
+        If this process was told to stop, exit once all jobs have ended.
+        """
         self._listen()
         self._look()
         self._exit_if_over()

@@ -157,8 +157,7 @@ def exit_code(returncode: int) -> int:
 
 
 def why_ended_early(run: Path, config: Mapping[str, Any], step: int) -> str | None:
-    """Why a callback ended the run after `step`, its checkpoint's; None: no callback did, or the callbacks have
-    changed."""
+    """Why a callback ended the run after its checkpoint of `step`; None: none did, or the callbacks have changed."""
     try:
         ended = json.loads((run / ENDED_EARLY).read_bytes())
         return str(ended["why"]) if (ended["step"], ended["callbacks"]) == (step, may_end_early(config)) else None

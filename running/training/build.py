@@ -194,8 +194,10 @@ def build_trainer(run: Run) -> tuple[L.Trainer, StartStepAgreement]:
 
 
 def _in_order(of_config: list[L.Callback], writers: list[L.Callback]) -> list[L.Callback]:
-    """Order the callbacks: samples before the log line of their step, then what may end the run because of that line,
-    and last the checkpoint, so that a resumed run repeats none of these."""
+    """Order the callbacks: samples, the log line of their step, what may end the run because of it, the checkpoint.
+
+    With the checkpoint last, a resumed run repeats none of the others.
+    """
     last = [c for kind in (MedianPruning, Checkpoints) for c in of_config if isinstance(c, kind)]
     return [*(c for c in of_config if c not in last), SkippedStepLog(), *writers, *last]
 

@@ -8,8 +8,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Suppress advice of Lightning that does not apply here, for the reason given with each. Other messages are
-    shown."""
+    """Suppress advice of Lightning that does not apply here, for the reason given with each.
+
+    Other messages are shown.
+    """
     loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -138,8 +138,10 @@ def _state_bytes(model: GPT, setup: TrainingSetup, weights: int, moments: int) -
 
 
 def _cast_weight_bytes(model: GPT, setup: TrainingSetup) -> float:
-    """Bytes of autocast's copies of the blocks' matrices, which the backward pass needs too. Sharded ones are gathered
-    again."""
+    """Bytes of autocast's copies of the blocks' matrices, which the backward pass needs too.
+
+    Sharded ones are gathered again.
+    """
     return 2 * _block_parameters(model) if setup.arithmetic.is_mixed and not setup.is_sharded else 0
 
 

@@ -33,8 +33,9 @@ _LOCK = ".prepared_by"  # the folder whose lock the preparing run holds
 
 
 def open_sources(config: RunConfig, *, earlier: Iterable[str] = ()) -> tuple[Tokenizer, dict[str, SourceShards]]:
-    """The tokenizer of a run, and each source of its curriculum. `data.prepare` says whether missing sources are
-    prepared first.
+    """The tokenizer of a run, and each source of its curriculum.
+
+    `data.prepare` says whether missing sources are prepared first.
 
     Args:
         config: the run's.
@@ -73,8 +74,9 @@ def check_undamaged(
     sources: Mapping[str, SourceShards],
     begun: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> None:
-    """Verify the shards of the sources. With data.verify=false, refuse only sources whose files changed since the last
-    start.
+    """Verify the shards of the sources.
+
+    With data.verify=false, refuse only sources whose files changed since the last start.
 
     On each machine, only the first rank does this.
 

@@ -1,7 +1,7 @@
 """The processes that train one run together (ranks): how they are started, and how they end.
 
-    python train.py trainer=ddp trainer.devices=4    this process becomes torchrun's launcher and starts four ranks on
-    this machine torchrun, srun                                   start all ranks, on one machine or on many
+    python train.py trainer=ddp trainer.devices=4    this process becomes torchrun's launcher and starts four local ranks
+    torchrun, srun                                   start all ranks, on one machine or on many
 
 If one rank ends, the others must end too: torchrun's launcher does this, and `srun --kill-on-bad-exit=1`.
 """
@@ -62,8 +62,10 @@ def check_no_multirun() -> None:
 
 
 def run_on_ranks(n_ranks: int) -> None:
-    """Run this program again on each of `n_ranks` ranks with torchrun's launcher. On failure, exit like the first
-    failed rank."""
+    """Run this program again on each of `n_ranks` ranks with torchrun's launcher.
+
+    On failure, exit like the first failed rank.
+    """
     # slow to import, and not needed by a rank
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -144,8 +146,10 @@ def exit_rank(code: int | str) -> NoReturn:
 
 
 def _watch(launcher: int, over: threading.Event) -> None:
-    """End this process when its launcher is gone. It may be waiting for other ranks in a call that no exception
-    interrupts."""
+    """End this process when its launcher is gone.
+
+    It may be waiting for other ranks in a call that no exception interrupts.
+    """
     while not over.wait(_LOOK_EVERY):
         if os.getppid() != launcher and not over.wait(_OWN_WORDS):
             say(f"error: torchrun is gone: {_GOES_ON}.", error=True)

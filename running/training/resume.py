@@ -1,5 +1,4 @@
-"""Where a start of a run begins: at step 0, at one of its checkpoints, at the checkpoint in `resume`, or at its branch
-point.
+"""Where a start of a run begins: at step 0, at one of its checkpoints, at `resume`, or at its branch point.
 
 This module writes nothing; `RunDirectory.begin` does.
 """

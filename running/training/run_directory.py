@@ -8,8 +8,7 @@ runs/<name>/weights.jsonl        one row per update of the mix weights, of a run
 runs/<name>/faults.jsonl         skipped steps, if any                          lock, owner   while it is being trained
 runs/<name>/pruned.json          where and why a run of a sweep was pruned, if it was
 runs/<name>/ended_early.json     after which step a callback ended the run, and why, if one did
-runs/<name>/saved.json           step of the last saved checkpoint; if none is left, the run does not restart from step
-0
+runs/<name>/saved.json           step of the last saved checkpoint; if none is left, the run does not restart
 """
 
 import json
@@ -225,8 +224,7 @@ def _environment(imports: Iterable[str]) -> dict[str, Any]:
 
 
 def _command() -> str | None:
-    """The command line of train.py as it can be typed again; None: this process is another program, such as a
-    notebook."""
+    """The command line of train.py, to be typed again; None: this process is another program, such as a notebook."""
     script = next((n for n, argument in enumerate(sys.orig_argv) if n and Path(argument).name == "train.py"), None)
     return None if script is None else shlex.join(["python", *sys.orig_argv[script:]])
 
