@@ -183,7 +183,7 @@ def test_more_ranks_than_gpus_are_refused(tiny_data: Path, tmp_path: Path, monke
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(
-        ValueError, match=r"verify\.devices is 2, but this machine has 1 GPUs: set verify\.devices=1 or"
+        ValueError, match=r"verify\.devices is 2, but the number of GPUs here is 1: set verify\.devices=1 or"
     ):
         verify.verify(config_of(tiny_data, tmp_path, "trainer.accelerator=auto"))
     assert not list(tmp_path.iterdir())

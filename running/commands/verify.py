@@ -102,7 +102,7 @@ def _runs(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     n_gpus = torch.cuda.device_count()
     if choose_device(config["trainer"]["accelerator"]) == "cuda" and wanted["devices"] > n_gpus:
         raise ValueError(
-            f"verify.devices is {wanted['devices']}, but this machine has {n_gpus} GPUs: set verify.devices={n_gpus} "
+            f"verify.devices is {wanted['devices']}, but the number of GPUs here is {n_gpus}: set verify.devices={n_gpus} "
             "or trainer.accelerator=cpu."
         )
     if config["model"]["dropout"]:

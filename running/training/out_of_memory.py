@@ -20,7 +20,7 @@ def out_of_memory(config: RunConfig, step: int) -> str:
     expected = ""
     with suppress(ValueError):  # an optimizer whose state has an unknown size
         memory = estimate_peak_memory(config, precision=trainer.precision, device_type="cuda")
-        expected = f"(plan.py estimates {memory / 1e9:.1f} GB)"
+        expected = f" (plan.py estimates {memory / 1e9:.1f} GB)"
     of_rank = config.global_batch // (trainer.devices * trainer.num_nodes)
     smaller = [n for n in range(1, micro_batch) if of_rank % n == 0]
     mends = [f"micro_batch={smaller[-1]}"] if smaller else []
