@@ -44,7 +44,7 @@ def test_it_says_in_one_sentence_what_to_set(tiny_overrides: list[str], tmp_path
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     said = done.stderr.strip().splitlines()[-1]
-    assert said.startswith("error: after step 2 Tesla T4 is out of memory with micro_batch=8 (plan.py estimates 0.")
+    assert said.startswith("error: after step 2, Tesla T4 is out of memory with micro_batch=8 (plan.py estimates 0.")
     assert said.endswith(
         "the GPU has 15.8 GB: set micro_batch=4 or trainer.recompute=blocks, and run the same command again."
     )
