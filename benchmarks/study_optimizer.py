@@ -107,8 +107,8 @@ def where_it_is_reached(reached: Sequence[tuple[int, list[float]]]) -> str:
         shares.append(math.exp(logs[n - 1] + part * (logs[n] - logs[n - 1])) / whole)
     told = ", ".join(f"{share:.0%}" for share in shares)
     return (
-        f"AdamW's final loss is reached at {statistics.mean(shares):.0%} of its tokens (seed by seed {told}): between "
-        "two lengths by a line in the logarithm of the tokens."
+        f"AdamW's final loss is reached at {statistics.mean(shares):.0%} of its tokens (seed by seed {told}): "
+        "interpolated between two run lengths, linearly in the logarithm of the tokens."
     )
 
 

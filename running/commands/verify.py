@@ -231,8 +231,8 @@ def _print(results: Mapping[str, Any], base: Mapping[str, Any], other: Mapping[s
         table.add_row(name, diet, *exact)
     console.print(table)
     console.print(
-        f"{base['max_steps']} steps of {base['global_batch']} sequences. From 1 rank, micro-batch "
-        f"{base['micro_batch']} and {base['data']['workers']} workers to {other['trainer']['devices']}, "
-        f"{other['micro_batch']} and {other['data']['workers']}. Losses may differ by {_tolerance(base):g} if the "
-        "batch is split differently; nothing else may differ."
+        f"{base['max_steps']} steps of {base['global_batch']} sequences; before the kill 1 rank, micro-batch "
+        f"{base['micro_batch']} and {base['data']['workers']} workers, afterwards {other['trainer']['devices']} ranks, "
+        f"micro-batch {other['micro_batch']} and {other['data']['workers']} workers. Losses may differ by "
+        f"{_tolerance(base):g} if the batch is split differently; nothing else may differ."
     )

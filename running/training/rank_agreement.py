@@ -116,7 +116,7 @@ def build_rank_agreement(config: Mapping[str, Any]) -> Iterator[RankAgreement]:
 
 
 def _meet() -> RankAgreement:
-    """Connect to the other ranks; a single rank if no launcher started this process or says where they are."""
+    """Connect to the other ranks; a single rank if there is no launcher, or if the address of the others is unknown."""
     starter = detect_launcher()
     reachable = {"torchrun": "MASTER_ADDR", "srun": "SLURM_NODELIST"}.get(starter or "")
     if reachable is None or reachable not in os.environ:
