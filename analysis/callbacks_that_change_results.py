@@ -8,13 +8,21 @@ _WATCH = ("DeviceStatsMonitor", "LearningRateMonitor", "EarlyStopping")  # Light
 
 
 def averages_weights(target: str) -> bool:
-    """Whether a callback of this dotted name, ours or one of Lightning's, averages weights."""
+    """Whether a callback of this dotted name, ours or one of Lightning's, averages weights.
+
+    Args:
+        target: dotted name of the class.
+    """
     package, _, name = target.rpartition(".")
     return name in _AVERAGES and package.startswith(("callbacks", "lightning.pytorch.callbacks"))
 
 
 def may_change_weights(target: str) -> bool:
-    """Whether a callback of this dotted name may change weights: it averages them, or it is not one of ours."""
+    """Whether a callback of this dotted name may change weights: it averages them, or it is not one of ours.
+
+    Args:
+        target: dotted name of the class.
+    """
     package, _, name = target.rpartition(".")
     is_known = package.split(".")[0] == "callbacks" or (package.startswith("lightning.pytorch.") and name in _WATCH)
     return averages_weights(target) or not is_known

@@ -40,6 +40,10 @@ class LoggedMetrics:
         """Read a file; empty if it does not exist.
 
         A last line without a newline is skipped: it is still being written.
+
+        Args:
+            path: of metrics.jsonl.
+            wanted: which metrics to keep, by name.
         """
         metrics = cls(wanted=wanted)
         is_short = path.is_file() and path.stat().st_size <= _SHORT
@@ -64,7 +68,14 @@ class LoggedMetrics:
         return [key for key, column in self._columns.items() if column.values]
 
     def series(self, key: str) -> Series:
-        """(steps, values) of a metric, by ascending step; empty if it was never logged."""
+        """(steps, values) of a metric, by ascending step; empty if it was never logged.
+
+        Args:
+            key: name of the metric.
+
+        Returns:
+            (steps, values), both (n,).
+        """
         if key not in self._columns:
             return np.empty(0), np.empty(0)
         column, steps = self._columns[key], np.frombuffer(self._steps)
@@ -93,7 +104,11 @@ class LoggedMetrics:
         return found
 
     def table(self, keys: Iterable[str]) -> Series:
-        """(steps, values (metrics, steps)) of several metrics; 0 where a metric was not logged at a step."""
+        """(steps, values (metrics, steps)) of several metrics; 0 where a metric was not logged at a step.
+
+        Args:
+            keys: names of the metrics.
+        """
         of_keys = [self.series(key) for key in keys]
         steps = np.unique(np.concatenate([np.empty(0), *(steps for steps, _ in of_keys)]))
         values = np.zeros((len(of_keys), len(steps)))

@@ -63,7 +63,12 @@ def _as_compared(run: LoggedRun) -> Run:
 
 
 def write_samples_markdown(run: LoggedRun, path: Path) -> None:
-    """Write samples.md: each prompt, and the model's responses over time."""
+    """Write samples.md: each prompt, and the model's responses over time.
+
+    Args:
+        run: the run.
+        path: of the Markdown file.
+    """
     lines = [f"# Samples of {escape_control_characters(run.path.name)}"]
     for number, (prompt, responses) in enumerate(run.responses.items(), start=1):
         lines += ["", f"## Prompt {number}", "", *_verbatim(prompt)]
@@ -114,7 +119,12 @@ def _validation(run: LoggedRun) -> Iterator[str]:
 
 
 def image_html(heading: str, file: Path) -> str:
-    """HTML of an embedded PNG file."""
+    """HTML of an embedded PNG file.
+
+    Args:
+        heading: alternative text.
+        file: the PNG file.
+    """
     return f'<img alt="{escape(heading)}" src="data:image/png;base64,{b64encode(file.read_bytes()).decode()}">'
 
 
@@ -159,7 +169,12 @@ def _environment(run: LoggedRun) -> Iterator[str]:
 
 
 def table_html(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """An HTML table. Cells that start with a number are right-aligned."""
+    """An HTML table. Cells that start with a number are right-aligned.
+
+    Args:
+        head: of the columns.
+        rows: texts of the cells.
+    """
 
     def cell(text: str) -> str:
         number = ' class="number"' if re.match(r"[\d,]+(\.\d+)?( |%|$)", text) else ""

@@ -111,7 +111,11 @@ class LoggedRun:
         return f"{self.path.name}: {self.metrics.last_step:,} steps{said}"
 
     def by_source(self, prefix: str) -> Series:
-        """(steps, values (sources, steps)) of a metric that every source has; 0 where a source has no value yet."""
+        """(steps, values (sources, steps)) of a metric that every source has; 0 where a source has no value yet.
+
+        Args:
+            prefix: of the metric's name, in front of "/<source>".
+        """
         return self.metrics.table([f"{prefix}/{source}" for source in self.sources])
 
     def unigram_perplexity(self, source: str) -> float:
@@ -205,6 +209,10 @@ def _instead(path: Path) -> str:
 
 
 def prompt_label(sample: Mapping[str, Any]) -> str:
-    """The prompt. A prompt sent as a chat message is marked, because the same words as a text are another prompt."""
+    """The prompt. A prompt sent as a chat message is marked, because the same words as a text are another prompt.
+
+    Args:
+        sample: a row of samples.jsonl.
+    """
     prompt: str = sample["prompt"]
     return f"{prompt} (as a message)" if sample.get("chat") else prompt

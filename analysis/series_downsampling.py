@@ -15,7 +15,12 @@ def finite(series: Series) -> Series:
 
 
 def extremes(series: Series, *, most: int) -> Series:
-    """The smallest and largest value of each of up to `most` / 2 groups of neighbours, to preserve a line's look."""
+    """The smallest and largest value of each of up to `most` / 2 groups of neighbours, to preserve a line's look.
+
+    Args:
+        series: (steps, values), both (n,).
+        most: maximum number of points.
+    """
     steps, values = series
     if len(steps) <= most:
         return series
@@ -26,21 +31,37 @@ def extremes(series: Series, *, most: int) -> Series:
 
 
 def band(steps: np.ndarray, values: np.ndarray, *, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(first step, smallest, largest value) of each of up to `most` groups of neighbours; values (lines, steps)."""
+    """(first step, smallest, largest value) of each of up to `most` groups of neighbours; values (lines, steps).
+
+    Args:
+        steps: (n,).
+        values: (lines, n).
+        most: maximum number of groups.
+    """
     starts = np.unique(np.linspace(0, len(steps), min(most, len(steps)), endpoint=False).astype(int))
     least, greatest = values.min(axis=0), values.max(axis=0)
     return steps[starts], np.minimum.reduceat(least, starts), np.maximum.reduceat(greatest, starts)
 
 
 def thin(series: Series, *, most: int) -> Series:
-    """Up to `most` of the points, including the first and last, for smooth lines; values (n,) or (lines, n)."""
+    """Up to `most` of the points, including the first and last, for smooth lines; values (n,) or (lines, n).
+
+    Args:
+        series: (steps, values).
+        most: maximum number of points.
+    """
     steps, values = series
     kept = np.unique(np.linspace(0, len(steps) - 1, min(most, len(steps))).round().astype(int))
     return steps[kept], values[..., kept]
 
 
 def means(series: Series, *, most: int) -> Series:
-    """The mean step and value of each of up to `most` groups of neighbours."""
+    """The mean step and value of each of up to `most` groups of neighbours.
+
+    Args:
+        series: (steps, values), both (n,).
+        most: maximum number of points.
+    """
     steps, values = series
     if len(steps) <= most:
         return series

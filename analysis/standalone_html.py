@@ -65,7 +65,11 @@ def _plotly() -> str:
 
 
 def script_safe_json(value: Any) -> str:
-    """JSON that cannot end the script element that contains it, whatever its strings are."""
+    """JSON that cannot end the script element that contains it, whatever its strings are.
+
+    Args:
+        value: numbers, strings, lists and dicts.
+    """
     text = json.dumps(_fit(value), separators=(",", ":"), allow_nan=False)  # ASCII: U+2028 is escaped too
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

@@ -47,7 +47,11 @@ _LESSER = {"PCIE", "NVL", "MIG", "LAPTOP", "D"}  # slower variants, and slices o
 
 
 def find_device(name: str) -> Device | None:
-    """The device of a name used here or by torch ("NVIDIA A100-SXM4-80GB"); None if it is not known for certain."""
+    """The device of a name used here or by torch ("NVIDIA A100-SXM4-80GB"); None if it is not known for certain.
+
+    Args:
+        name: of the device.
+    """
     words = set(re.split(r"[\s-]+", name.upper()))
     of_known = {known: set(known.upper().split()) for known in DEVICES}
     fitting = [known for known, its in of_known.items() if its <= words and not (words - its) & _LESSER]
@@ -55,7 +59,12 @@ def find_device(name: str) -> Device | None:
 
 
 def peak_flops(device: str, number_format: str = "bf16") -> float | None:
-    """Dense FLOP/s in bf16, fp16 or fp32; None if the device is unknown or does not support the format."""
+    """Dense FLOP/s in bf16, fp16 or fp32; None if the device is unknown or does not support the format.
+
+    Args:
+        device: its name.
+        number_format: bf16, fp16 or fp32.
+    """
     found = find_device(device)
     if found is None or (number_format == "bf16" and not found.has_bf16):
         return None
@@ -102,6 +111,10 @@ def effective_tokens(unique_tokens: float, epochs: float) -> float:
 
     U + 15.4 U (1 - e^(-R/15.4)), R = epochs - 1 repeats; below one epoch, the tokens drawn.
 
+    Args:
+        unique_tokens: U.
+        epochs: passes over them.
+
     Raises:
         ValueError: a value is negative.
     """
@@ -136,7 +149,14 @@ def chinchilla_loss(n_parameters: float, sources: Mapping[str, tuple[float, floa
 
 
 def matmul_number_format(precision: str) -> str:
-    """Number format of matrix products: fp32, bf16 or fp16."""
+    """Number format of matrix products: fp32, bf16 or fp16.
+
+    Args:
+        precision: Lightning's name for it.
+
+    Raises:
+        ValueError: the precision is unknown.
+    """
     if precision not in NUMBER_FORMATS:
         raise ValueError(f"precision {precision} is not known: it must be one of {', '.join(NUMBER_FORMATS)}.")
     return NUMBER_FORMATS[precision]

@@ -50,7 +50,11 @@ class Basis:
         )
 
     def differences(self, other: "Basis") -> list[str]:
-        """Why runs of this basis are not comparable with runs of another, as phrases; empty if they are."""
+        """Why runs of this basis are not comparable with runs of another, as phrases; empty if they are.
+
+        Args:
+            other: the basis of other runs.
+        """
         reasons = []
         if self.tokenizer != other.tokenizer:
             reasons.append("different tokenizer")
@@ -151,7 +155,11 @@ class Comparison:
         return [self.name_of(run) for run in runs]
 
     def named_settings(self, run: Run) -> list[tuple[str, str]]:
-        """(short name, value) of the settings that distinguish a run, without its seed; empty if there are too many."""
+        """(short name, value) of the settings that distinguish a run, without its seed; empty if there are too many.
+
+        Args:
+            run: one of the compared runs.
+        """
         keys = [key for key in self.deciding if key in run.described]
         if not 0 < len(keys) <= _MOST_NAMED:
             return []
@@ -172,7 +180,11 @@ class Comparison:
         return ["mean", *(name for name in names if name != "mean")]
 
     def noise(self, key: str) -> AdditiveNoiseModel | None:
-        """The noise model of a metric's final values, over candidates with a finite mean; None if there is none."""
+        """The noise model of a metric's final values, over candidates with a finite mean; None if there is none.
+
+        Args:
+            key: of the metric, `val/<kind>/<source>`.
+        """
         if key not in self._noises:
             groups = [group for group in self.candidates if math.isfinite(_mean(group.values(key)))]
             rows = [
@@ -184,7 +196,11 @@ class Comparison:
         return self._noises[key]
 
     def seed_effects(self, key: str) -> dict[str, float]:
-        """Name of a run -> effect of its seed on a final metric; empty if the effects of seeds cannot be estimated."""
+        """Name of a run -> effect of its seed on a final metric; empty if the effects of seeds cannot be estimated.
+
+        Args:
+            key: of the metric, `val/<kind>/<source>`.
+        """
         noise = self.noise(key)
         if noise is None or not noise.connected:
             return {}

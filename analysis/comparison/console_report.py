@@ -67,7 +67,11 @@ def report_comparison(runs: Any, out_dir: Path | None) -> None:
 
 
 def reference_sentence(comparison: Comparison) -> str:
-    """Which run is the reference if some runs are excluded, and why."""
+    """Which run is the reference if some runs are excluded, and why.
+
+    Args:
+        comparison: the compared runs.
+    """
     chosen = [run.name for run in comparison.runs if comparison.reasons.get(run.name) == []]
     done = [run.name for run in comparison.runs if "val/loss/mean" in run.final]
     n_of_reference = len({*chosen} & {*done})
@@ -79,7 +83,11 @@ def reference_sentence(comparison: Comparison) -> str:
 
 
 def standings_table(comparison: Comparison) -> Table:
-    """A table of the candidates by mean loss, with the significance of their differences to the lowest."""
+    """A table of the candidates by mean loss, with the significance of their differences to the lowest.
+
+    Args:
+        comparison: the compared runs.
+    """
     cells = comparison.column(LOSS)
     table = Table(
         "settings",

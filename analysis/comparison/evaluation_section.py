@@ -38,7 +38,11 @@ def format_metric_value(data: object) -> str:
 
 
 def read_evaluated_metrics(run: Path) -> tuple[EvaluatedMetric, ...]:
-    """The results of a run; of each, the one of the newest checkpoint. Unreadable results are skipped."""
+    """The results of a run; of each, the one of the newest checkpoint. Unreadable results are skipped.
+
+    Args:
+        run: its directory.
+    """
     newest: dict[tuple[str, str], EvaluatedMetric] = {}
     checkpoints = [path for path in run.glob("evaluation/step_*") if path.name.removeprefix("step_").isdecimal()]
     for path in sorted(checkpoints, key=lambda path: int(path.name.removeprefix("step_"))):

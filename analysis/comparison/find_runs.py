@@ -64,5 +64,9 @@ def is_run_directory(path: Path) -> bool:
 
 
 def common_folder(paths: Iterable[Path]) -> Path:
-    """The deepest folder that contains all runs."""
+    """The deepest folder that contains all runs.
+
+    Args:
+        paths: of the runs.
+    """
     return Path(os.path.commonpath([path.absolute().parent for path in paths]))

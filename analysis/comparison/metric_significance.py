@@ -50,7 +50,11 @@ SIGNIFICANCE_BY_TEST = {True: Significance.WORSE, False: Significance.TIED, None
 
 
 def significance_of_lowest(to_others: Sequence[PairDifference]) -> Significance:
-    """Significance of the lowest candidate, from the differences of the others to it."""
+    """Significance of the lowest candidate, from the differences of the others to it.
+
+    Args:
+        to_others: differences of the other candidates to the lowest.
+    """
     beyond = {difference.beyond_noise for difference in to_others}
     if False in beyond:
         return Significance.TIED

@@ -28,7 +28,11 @@ class UnreadableFile(Exception):
 
 
 def read_runs(paths: Iterable[Path]) -> list[Run]:
-    """Read every run, in the given order, whatever its state."""
+    """Read every run, in the given order, whatever its state.
+
+    Args:
+        paths: run directories.
+    """
     paths = list(paths)
     folder = common_folder(paths)
     return [read_run(path, str(path.absolute().relative_to(folder))) for path in paths]

@@ -93,7 +93,11 @@ def _curve_figure(curves: Sequence[LossCurve], axis: SweptAxis, labels: Mapping[
 
 
 def tick_texts(values: Sequence[float]) -> list[str]:
-    """The values with three digits, or with as many as distinguish all of them."""
+    """The values with three digits, or with as many as distinguish all of them.
+
+    Args:
+        values: of the ticks.
+    """
     for digits in range(3, 18):
         texts = [f"{value:.{digits}g}" for value in values]
         if len(set(texts)) == len(set(values)):

@@ -64,7 +64,11 @@ class LossGrid:
 
 
 def swept_axes(comparison: Comparison) -> list[SweptAxis]:
-    """The axes in which the ranked runs differ: learning rate and shares of sources."""
+    """The axes in which the ranked runs differ: learning rate and shares of sources.
+
+    Args:
+        comparison: the compared runs.
+    """
     runs = comparison.ranked
     axes = []
     rates = {run.name: _number(run.settings.get(LEARNING_RATE)) for run in runs}

@@ -18,7 +18,11 @@ class RunLabel(NamedTuple):
 
 
 def run_labels(comparison: Comparison) -> dict[str, RunLabel]:
-    """Name of a run -> its labels. A label is the name itself if the shortened settings would match another run's."""
+    """Name of a run -> its labels. A label is the name itself if the shortened settings would match another run's.
+
+    Args:
+        comparison: the compared runs.
+    """
     apart = {run.name: _apart(comparison, run) for run in comparison.runs}
     own = {name: name for name in apart}
     full = {name: _joined(settings) for name, settings in apart.items()}

@@ -69,18 +69,30 @@ def result_settings(
 
 
 def differing_settings(described: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Keys whose values are not all the same, in the order in which they first occur."""
+    """Keys whose values are not all the same, in the order in which they first occur.
+
+    Args:
+        described: settings of each run, by dotted name.
+    """
     keys = dict.fromkeys(key for settings in described for key in settings)
     return [key for key in keys if len({setting_text(settings.get(key, ABSENT)) for settings in described}) > 1]
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """Dotted name -> its shortest unique suffix; the whole name if it is itself a suffix of another."""
+    """Dotted name -> its shortest unique suffix; the whole name if it is itself a suffix of another.
+
+    Args:
+        keys: dotted names.
+    """
     return {key: _shortest(key, keys) for key in keys}
 
 
 def short_job_names(jobs: Sequence[str]) -> list[str]:
-    """Names of a sweep's jobs (`optimizer.lr=0.001,seed=1`) with short setting names and rounded fractions."""
+    """Names of a sweep's jobs (`optimizer.lr=0.001,seed=1`) with short setting names and rounded fractions.
+
+    Args:
+        jobs: names of jobs, `key=value` joined by commas.
+    """
     parts = [[part.partition("=") for part in job.split(",")] for job in jobs]
     short = short_names(list(dict.fromkeys(key for job in parts for key, _, _ in job)))
     return [" ".join(f"{short[key]}{equals}{_shorter(value)}" for key, equals, value in job) for job in parts]
@@ -109,14 +121,24 @@ def setting_text(value: Any) -> str:
 
 
 def shorten_setting_names(text: str, most: int) -> str:
-    """At most `most` characters of a text: its beginning and its end."""
+    """At most `most` characters of a text: its beginning and its end.
+
+    Args:
+        text: the text.
+        most: maximum number of characters.
+    """
     if len(text) <= most:
         return text
     return f"{text[: most // 2]}…{text[len(text) - (most - 1) // 2 :]}"
 
 
 def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted name, value) of every leaf of nested mappings. Lists and empty mappings are leaves."""
+    """(dotted name, value) of every leaf of nested mappings. Lists and empty mappings are leaves.
+
+    Args:
+        node: nested mappings.
+        prefix: dotted name of `node`.
+    """
     if isinstance(node, Mapping) and (node or not prefix):
         for key, value in node.items():
             yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))

@@ -26,7 +26,13 @@ def sortable_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, name:
 
 
 def table_head(heads: Sequence[str], *, numbers: Sequence[int], name: str) -> Iterator[str]:
-    """The HTML of a table up to its first row. `numbers` are the indices of columns with only numbers."""
+    """The HTML of a table up to its first row. `numbers` are the indices of columns with only numbers.
+
+    Args:
+        heads: of the columns.
+        numbers: indices of columns with only numbers.
+        name: part of the table's id.
+    """
     yield f'<div class="scroll"><table class="sortable" id="table-{name}"><thead><tr>'
     for n, head in enumerate(heads):
         yield f'<th{" class=number" if n in numbers else ""}><button type="button">{breakable(head)}</button></th>'

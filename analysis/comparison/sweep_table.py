@@ -79,19 +79,32 @@ def sweep_rows(comparison: Comparison, jobs: Sequence[Mapping[str, Any]]) -> lis
 
 
 def is_refused(job: Mapping[str, Any]) -> bool:
-    """Whether a job was refused because its directory contains another run."""
+    """Whether a job was refused because its directory contains another run.
+
+    Args:
+        job: its state, see `SweepState.jobs`.
+    """
     return job["code"] == _REFUSED and bool(job.get("other_run"))
 
 
 def write_sweep_table(folder: Path, rows: Sequence[SweepRow]) -> Path:
-    """Write the rows to sweep.json in the folder that contains the run directories, and return its path."""
+    """Write the rows to sweep.json in the folder that contains the run directories, and return its path.
+
+    Args:
+        folder: of the sweep.
+        rows: from `sweep_rows`.
+    """
     path = folder / "sweep.json"
     path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     return path
 
 
 def sweep_table(rows: Sequence[SweepRow]) -> Table:
-    """The table for a terminal of 100 columns: one row per job, mean loss, as many sources as fit, a star for the best."""
+    """The table for a terminal of 100 columns: one row per job, mean loss, as many sources as fit, a star for the best.
+
+    Args:
+        rows: from `sweep_rows`.
+    """
     sources = list(dict.fromkeys(source for row in rows for source in row["val_loss"]))
     names = [
         name + " *" * row["best"] for name, row in zip(short_job_names([row["job"] for row in rows]), rows, strict=True)

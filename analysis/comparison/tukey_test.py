@@ -129,7 +129,11 @@ class AdditiveNoiseModel:
         return PairDifference(value, in_errors, self.n_settings, self.degrees)
 
     def least_difference(self, n: int) -> float | None:
-        """The smallest significant difference of two settings with `n` runs each of the same seeds; None if unknown."""
+        """The smallest significant difference of two settings with `n` runs each of the same seeds; None if unknown.
+
+        Args:
+            n: runs per setting.
+        """
         if self.deviation is None or self.n_settings < 2:
             return None
         return _critical(self.n_settings, self.degrees) * self.deviation / math.sqrt(n)

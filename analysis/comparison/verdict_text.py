@@ -14,7 +14,11 @@ _MOST_NAMED = 3  # candidates in a sentence
 
 
 def verdict_sentence(comparison: Comparison) -> str:
-    """Which candidates are best by mean validation loss, as far as the test can tell; empty if none is ranked."""
+    """Which candidates are best by mean validation loss, as far as the test can tell; empty if none is ranked.
+
+    Args:
+        comparison: the compared runs.
+    """
     cells = comparison.column(LOSS)
     order = sorted(range(len(cells)), key=lambda n: (not cells[n].lowest, cells[n].mean))
     names = {
@@ -50,7 +54,11 @@ def verdict_sentence(comparison: Comparison) -> str:
 
 
 def seed_noise_sentences(comparison: Comparison) -> list[str]:
-    """Sentences on the size of the noise between seeds, the model behind it, and objections to it."""
+    """Sentences on the size of the noise between seeds, the model behind it, and objections to it.
+
+    Args:
+        comparison: the compared runs.
+    """
     noise = comparison.noise(LOSS)
     if noise is None:
         return []
@@ -92,7 +100,11 @@ def seed_noise_sentences(comparison: Comparison) -> list[str]:
 
 
 def significance_text(cell: MetricResult) -> str:
-    """Whether a candidate's difference to the lowest is significant."""
+    """Whether a candidate's difference to the lowest is significant.
+
+    Args:
+        cell: a metric of the candidate.
+    """
     if cell.lowest:
         return _OF_LOWEST[cell.standing]
     if not math.isfinite(cell.mean):
@@ -109,14 +121,24 @@ def seeds_text(candidate: Candidate) -> str:
 
 
 def format_metric(value: float, kind: str) -> str:
-    """A metric as text."""
+    """A metric as text.
+
+    Args:
+        value: of the metric.
+        kind: one of `METRIC_KINDS`.
+    """
     if not math.isfinite(value):
         return "not finite"
     return f"{value:,.2f}" if kind == "perplexity" else f"{value:.4f}"
 
 
 def difference_text(cell: MetricResult, kind: str) -> str:
-    """The signed difference to the lowest as text; empty if there is none."""
+    """The signed difference to the lowest as text; empty if there is none.
+
+    Args:
+        cell: a metric of a candidate.
+        kind: one of `METRIC_KINDS`.
+    """
     if cell.lowest or not math.isfinite(cell.difference):
         return ""
     return f"{'-' if cell.difference < 0 else '+'}{format_metric(abs(cell.difference), kind)}"

@@ -26,6 +26,9 @@ def read_lines(path: Path) -> Iterator[bytes]:
     """The lines of a file as UTF-8 where they are text, without line feeds.
 
     Of a line longer than `MAX_LINE_BYTES`, only the first bytes are returned, but more than `MAX_LINE_BYTES`.
+
+    Args:
+        path: of the log.
     """
     with path.open("rb") as file:
         block = file.read(_BLOCK)
@@ -48,7 +51,11 @@ def _as_utf8(line: bytes, encoding: str) -> bytes:
 
 
 def split_lines(line: bytes) -> list[bytes]:
-    """The parts of a line that were each written at once; empty if nothing is left of it."""
+    """The parts of a line that were each written at once; empty if nothing is left of it.
+
+    Args:
+        line: from `read_lines`.
+    """
     if b"\0" not in line:
         pieces = [line]
     elif 3 * line.count(b"\0") > len(line) and b"\0\0\0" not in line:

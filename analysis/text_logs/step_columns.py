@@ -61,19 +61,37 @@ class StepColumns:
         return place
 
     def set_saved(self, place: int, checkpoint: str) -> None:
-        """Record that a checkpoint was saved after an entry."""
+        """Record that a checkpoint was saved after an entry.
+
+        Args:
+            place: index of the entry, from `add`.
+            checkpoint: path of the checkpoint.
+        """
         self._saved[place] = checkpoint
 
     def set_removed(self, place: int, checkpoint: str) -> None:
-        """Record that a checkpoint was removed after an entry."""
+        """Record that a checkpoint was removed after an entry.
+
+        Args:
+            place: index of the entry, from `add`.
+            checkpoint: path of the checkpoint.
+        """
         self._removed[place] = checkpoint
 
     def set_interrupted(self, place: int) -> None:
-        """Record that the run was interrupted after an entry."""
+        """Record that the run was interrupted after an entry.
+
+        Args:
+            place: index of the entry, from `add`.
+        """
         self._interrupted.add(place)
 
     def set_gone_on(self, resumes: Iterable[tuple[int, bytes]]) -> None:
-        """Record that the run resumed after a step, at a time: the last entry before was interrupted."""
+        """Record that the run resumed after a step, at a time: the last entry before was interrupted.
+
+        Args:
+            resumes: (step, time) of each resume.
+        """
         order = self._order()
         steps = self._steps()[order]
         for step, time in resumes:
@@ -106,7 +124,11 @@ class StepColumns:
         return days[0].decode(), days[-1].decode()
 
     def columns(self, *, most: int) -> Iterator[dict[str, list[Any]]]:
-        """The entries by step in columns, at most `most` of them at a time. Unknown and infinite values are None."""
+        """The entries by step in columns, at most `most` of them at a time. Unknown and infinite values are None.
+
+        Args:
+            most: entries at a time.
+        """
         order, times, steps, table = self._order(), self._all_times(), self._steps(), self._table()
         for start in range(0, len(order), most):
             places = order[start : start + most]

@@ -34,7 +34,14 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def evaluate_on_ranks(config: Mapping[str, Any]) -> None:
-    """Call `evaluate`. With `devices` above 1 on this machine, start that many processes and wait for them."""
+    """Call `evaluate`. With `devices` above 1 on this machine, start that many processes and wait for them.
+
+    Args:
+        config: the composed settings of conf/evaluate.yaml and the command line.
+
+    Raises:
+        ValueError: as `evaluate`.
+    """
     settings = _checked(config)
     if detect_launcher():
         with fail_together():

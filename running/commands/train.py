@@ -39,7 +39,14 @@ def train(config: Mapping[str, Any]) -> dict[str, float]:
 
 
 def train_on_ranks(config: Mapping[str, Any]) -> None:
-    """Call `train`. If the run needs several processes on this machine, start them and wait for them."""
+    """Call `train`. If the run needs several processes on this machine, start them and wait for them.
+
+    Args:
+        config: the composed settings of conf/train.yaml and the command line.
+
+    Raises:
+        ValueError: as `train`.
+    """
     settings = RunConfig.of(config)
     n_ranks, n_nodes = settings.trainer.devices, settings.trainer.num_nodes
     if n_ranks > 1 and n_nodes == 1 and not detect_launcher():
@@ -51,7 +58,11 @@ def train_on_ranks(config: Mapping[str, Any]) -> None:
 
 
 def print_outcome(sweep: Multirun) -> None:
-    """Print the table of a sweep's jobs, write sweep.json, and print the command that compares the runs."""
+    """Print the table of a sweep's jobs, write sweep.json, and print the command that compares the runs.
+
+    Args:
+        sweep: the multirun that has ended.
+    """
     if not (sweep.record and (jobs := sweep.record.jobs())):
         return
     from analysis.comparison import verdict_sentence

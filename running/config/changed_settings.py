@@ -44,5 +44,9 @@ def _present_name(value: Any) -> Any:
 
 
 def averaging_in(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Prefixes of the settings of callbacks that average weights. These settings define a run."""
+    """Prefixes of the settings of callbacks that average weights. These settings define a run.
+
+    Args:
+        config: nested settings of a run.
+    """
     return callback_setting_prefixes(dict(flatten(config)), all_that_may=False)

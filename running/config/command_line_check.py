@@ -89,6 +89,9 @@ def _check_completion(arguments: Sequence[str]) -> None:
 def flags_and_settings(arguments: list[str]) -> Namespace:
     """Parse the flags and settings of a command line.
 
+    Args:
+        arguments: the command line after the script's name.
+
     Raises:
         ValueError: the arguments are wrong, where argparse would print its usage and exit with 2.
     """

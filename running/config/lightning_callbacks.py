@@ -25,13 +25,20 @@ _INSTEAD = {
 
 
 def replaced_callback(target: str) -> str:
-    """The name of our class that replaces one of Lightning's; any other name unchanged."""
+    """The name of our class that replaces one of Lightning's; any other name unchanged.
+
+    Args:
+        target: dotted name of a callback.
+    """
     name = target.rpartition(".")[2]
     return f"callbacks.{name}" if target.startswith(f"{_PACKAGE}.") and name in _OURS else target
 
 
 def check_lightning_callbacks(callback: type) -> None:
     """Refuse one of Lightning's callbacks that conflicts with what a run does itself.
+
+    Args:
+        callback: the class.
 
     Raises:
         ValueError: the class is such a callback or derives from one. The message says what to use instead.

@@ -50,6 +50,9 @@ def import_parts(names: Iterable[str]) -> None:
 def check_imports(config: Mapping[str, Any]) -> None:
     """Check that the user typed the imports of a config on the command line. A config file may not import code.
 
+    Args:
+        config: nested settings.
+
     Raises:
         ValueError: a module was not imported by `import_parts`.
     """
@@ -61,7 +64,11 @@ def check_imports(config: Mapping[str, Any]) -> None:
 
 
 def digests_of_imports(names: Iterable[str]) -> dict[str, str]:
-    """Module -> 12 hexadecimal digits that identify its source code; of a package, all files count."""
+    """Module -> 12 hexadecimal digits that identify its source code; of a package, all files count.
+
+    Args:
+        names: dotted names of modules.
+    """
     return {name: _digest(name) for name in names}
 
 

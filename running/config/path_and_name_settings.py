@@ -28,12 +28,20 @@ MOST_BYTES = 200
 
 
 def is_path(key: str) -> bool:
-    """Whether a setting holds a path."""
+    """Whether a setting holds a path.
+
+    Args:
+        key: dotted name of the setting.
+    """
     return key in _PATHS or key == "path" or key.endswith(".path")
 
 
 def is_name(key: str) -> bool:
-    """Whether a setting holds a name."""
+    """Whether a setting holds a name.
+
+    Args:
+        key: dotted name of the setting.
+    """
     return key.rpartition(".")[2] in _NAMES
 
 
@@ -47,6 +55,9 @@ def expand_home(path: str) -> str:
 def check_names(config: Mapping[str, Any]) -> None:
     """Check the names that become folders: of a run, and of a tokenizer that is trained.
 
+    Args:
+        config: nested settings of a command.
+
     Raises:
         ValueError: as `check_name`.
     """
@@ -58,6 +69,10 @@ def check_names(config: Mapping[str, Any]) -> None:
 
 def check_name(key: str, name: Any) -> None:
     """Check a name that becomes a folder. With "/" in it, it becomes nested folders.
+
+    Args:
+        key: dotted name of the setting.
+        name: its value.
 
     Raises:
         ValueError: the name is empty or not a string, leads outside the parent folder, or is too long.

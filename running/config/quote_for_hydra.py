@@ -37,7 +37,11 @@ def quote_text_settings(arguments: list[str]) -> list[str]:
 
 def unquote_text_settings(argument: str) -> str:
     """The inverse of `quote_text_settings`: from a setting as Hydra reads it to what a user types (prompts have no
-    quotes)."""
+    quotes).
+
+    Args:
+        argument: one setting, `key=value`.
+    """
     key = argument.partition("=")[0]
     if key.lstrip("+") not in PROMPTS:
         return argument

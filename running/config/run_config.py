@@ -199,7 +199,11 @@ class RunConfig:
         return str(self.optimizer["_target_"])
 
     def with_precision(self, precision: str) -> "RunConfig":
-        """The same run with `auto` replaced by the precision that was chosen, as config.yaml records it."""
+        """The same run with `auto` replaced by the precision that was chosen, as config.yaml records it.
+
+        Args:
+            precision: Lightning's name for it.
+        """
         settings = {**self.settings, "trainer": {**self.settings["trainer"], "precision": precision}}
         return replace(self, trainer=replace(self.trainer, precision=precision), settings=settings)
 

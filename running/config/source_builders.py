@@ -110,6 +110,9 @@ def is_commit_hash(revision: str | None) -> bool:
     """Whether a revision is a commit hash, which always names the same state of a repository.
 
     Branches and tags can move.
+
+    Args:
+        revision: of a repository on the hub; None: the default branch.
     """
     return revision is not None and re.fullmatch("[0-9a-f]{40}", revision) is not None
 

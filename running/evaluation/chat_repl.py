@@ -25,7 +25,12 @@ class TextGenerator(Protocol):
     """Generation settings by name."""
 
     def change(self, name: str, value: str) -> None:
-        """Change a generation setting. Raises ValueError if there is no such setting or the value is invalid."""
+        """Change a generation setting. Raises ValueError if there is no such setting or the value is invalid.
+
+        Args:
+            name: of the setting.
+            value: as JSON; none stands for null.
+        """
 
     def answer(self, conversation: list[Message]) -> Iterator[str]:
         """Yield the next turn of a conversation, piece by piece."""

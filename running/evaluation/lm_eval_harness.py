@@ -84,6 +84,9 @@ class HarnessModel(TemplateLM):
     def chat_template(self, chat_template: bool | str = False) -> str | None:
         """The ChatML template, the only one.
 
+        Args:
+            chat_template: whether to use ChatML; the harness may also give a name.
+
         Raises:
             ValueError: another template is requested, or the tokenizer has no chat tokens.
         """

@@ -63,11 +63,19 @@ class ModelTextGenerator:
             raise ValueError(f"{name} stays {before[name]}: {reason}") from error
 
     def continue_text(self, prompt: str) -> Iterator[str]:
-        """Yield the continuation of `prompt`, piece by piece."""
+        """Yield the continuation of `prompt`, piece by piece.
+
+        Args:
+            prompt: the text to continue.
+        """
         return self._stream([self.tokenizer.eot_id, *self.tokenizer.encode(prompt)])
 
     def answer(self, conversation: list[Message]) -> Iterator[str]:
-        """Yield the assistant's next turn, piece by piece. If the context is full, the oldest turns are dropped."""
+        """Yield the assistant's next turn, piece by piece. If the context is full, the oldest turns are dropped.
+
+        Args:
+            conversation: turns, ending with the user's.
+        """
         max_seq_len = self.model.config.max_seq_len
         room = max_seq_len - min(self.max_new_tokens, max_seq_len // 2)
         recent = conversation

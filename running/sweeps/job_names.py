@@ -19,6 +19,9 @@ def job_name(hydra: Any) -> str:
     """Name of a job: its settings on the axes.
 
     Invalid characters become _, and the end of a long name becomes a digest.
+
+    Args:
+        hydra: Hydra's config of the job.
     """
     said = set(hydra.job.config.override_dirname.exclude_keys)
     settings = [setting for setting in hydra.overrides.task if setting.split("=")[0].lstrip("+") not in said]

@@ -49,7 +49,11 @@ def machine_shares(jobs_at_once: Any, *, devices: int, accelerator: str) -> list
 
 
 def describe_shares(share: Mapping[str, str]) -> str:
-    """A share as text for messages."""
+    """A share as text for messages.
+
+    Args:
+        share: environment variables of a job.
+    """
     if _GPUS in share:
         return f"GPU {share[_GPUS]}"
     return f"{share[_THREADS]} thread{'s' * (share[_THREADS] != '1')}" if share else "the whole machine"

@@ -116,7 +116,13 @@ class Multirun:
         return job
 
     def over(self, name: str, *, number: int, run: Path) -> Job:
-        """Record a job whose run is already finished."""
+        """Record a job whose run is already finished.
+
+        Args:
+            name: of the job.
+            number: of the job.
+            run: its run directory.
+        """
         self._wait_until(lambda: not (self._is_alone and self._running()))  # so that its output comes first
         say(f"── job {number}: {name} is already finished")
         self._jobs.append(Job(number, name, 0, code=0, run=run))
@@ -139,13 +145,22 @@ class Multirun:
 
     def wait_for_owner(self, name: str, run: Path) -> None:
         """Wait for a process that still trains in a run directory, left over from an earlier start of the sweep that
-        was killed."""
+        was killed.
+
+        Args:
+            name: of the job.
+            run: its run directory.
+        """
         if is_locked(run):
             say(f"── {name} is still running ({lock_owner(run)}); waiting for it")
             self._wait_until(lambda: not is_locked(run))
 
     def wait_for_earlier(self, *, than: int) -> None:
-        """Wait until all jobs with smaller numbers have ended."""
+        """Wait until all jobs with smaller numbers have ended.
+
+        Args:
+            than: number of a job.
+        """
         self._wait_until(lambda: all(job.number >= than for job in self._running()))
 
     def end(self) -> None:

@@ -48,7 +48,11 @@ def count_jobs(config: DictConfig) -> int | None:
 
 
 def has_no_axes(config: DictConfig) -> bool:
-    """Whether no setting of a multirun has several choices, on the command line or in a config."""
+    """Whether no setting of a multirun has several choices, on the command line or in a config.
+
+    Args:
+        config: of the multirun as a whole, including `hydra`.
+    """
     parsed = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
     return _is_grid(config) and not config.hydra.sweeper.params and not any(o.is_sweep_override() for o in parsed)
 
@@ -59,6 +63,9 @@ def _is_grid(config: DictConfig) -> bool:
 
 def check_exact_range(axis: Override) -> None:
     """Refuse a range of floats that may or may not include its stop because of rounding in Hydra.
+
+    Args:
+        axis: a setting on the command line.
 
     Raises:
         ValueError: the last value is not the stop. The message lists the values.

@@ -87,11 +87,19 @@ class SweepState:
         return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(self.folder.glob("*.json"))]
 
     def ended(self, *, stopped: bool) -> list[dict[str, Any]]:
-        """Jobs that were stopped before their end, or else jobs that failed."""
+        """Jobs that were stopped before their end, or else jobs that failed.
+
+        Args:
+            stopped: which of the two.
+        """
         return [row for row in self.jobs() if row["code"] and (row["code"] in RESUMABLE_EXIT_CODES) is stopped]
 
     def completed(self, *, before: int) -> list[str]:
-        """Names of the jobs with smaller numbers that ran to their last step."""
+        """Names of the jobs with smaller numbers that ran to their last step.
+
+        Args:
+            before: number of a job.
+        """
         rows = [row for row in self.jobs() if row["number"] < before and row["code"] == 0]
         ended = (PRUNED, ENDED_EARLY)
         return [row["job"] for row in rows if not any((self.sweep_dir / row["job"] / end).exists() for end in ended)]
@@ -152,12 +160,22 @@ def _differing(settings: Mapping[str, Any], config: Mapping[str, Any]) -> dict[s
 
 
 def exit_code(returncode: int) -> int:
-    """The exit code of a job. A job killed by SIGTERM or SIGINT before it could handle it has 143 or 130."""
+    """The exit code of a job. A job killed by SIGTERM or SIGINT before it could handle it has 143 or 130.
+
+    Args:
+        returncode: of the process, as in `subprocess`.
+    """
     return 128 - returncode if -returncode in (signal.SIGTERM, signal.SIGINT) else returncode
 
 
 def why_ended_early(run: Path, config: Mapping[str, Any], step: int) -> str | None:
-    """Why a callback ended the run after its checkpoint of `step`; None: none did, or the callbacks have changed."""
+    """Why a callback ended the run after its checkpoint of `step`; None: none did, or the callbacks have changed.
+
+    Args:
+        run: its directory.
+        config: settings of the job, nested.
+        step: of the run's checkpoint.
+    """
     try:
         ended = json.loads((run / ENDED_EARLY).read_bytes())
         return str(ended["why"]) if (ended["step"], ended["callbacks"]) == (step, may_end_early(config)) else None
@@ -166,7 +184,11 @@ def why_ended_early(run: Path, config: Mapping[str, Any], step: int) -> str | No
 
 
 def may_end_early(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of the callbacks that may end a run before its last step, or that influence when this happens."""
+    """Settings of the callbacks that may end a run before its last step, or that influence when this happens.
+
+    Args:
+        config: nested settings.
+    """
     nodes = {name: (node, str(node.get("_target_"))) for name, node in config["callbacks"].items()}
     return {
         name: node

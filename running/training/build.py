@@ -181,7 +181,11 @@ def _build_module(resolved: ResolvedRun, model: GPT) -> LitGPT:
 
 
 def build_trainer(run: Run) -> tuple[L.Trainer, StartStepAgreement]:
-    """Lightning's Trainer with all callbacks, and the callback that knows whether training has begun."""
+    """Lightning's Trainer with all callbacks, and the callback that knows whether training has begun.
+
+    Args:
+        run: the built run.
+    """
     config, directory = run.resolved.config, run.resolved.directory
     start = StartStepAgreement(run.resolved.resume_point.step, run.begin)
     step_log = StepLog(every=config.log_every, terminal=run.console, metrics_file=run.metrics)

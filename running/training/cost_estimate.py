@@ -85,17 +85,31 @@ def estimate_peak_memory(config: RunConfig, *, precision: str, device_type: str)
 
 
 def planned_model(config: RunConfig) -> GPT:
-    """The run's model on the meta device."""
+    """The run's model on the meta device.
+
+    Args:
+        config: settings of train.py.
+    """
     return build_meta_model(config.model)
 
 
 def planned_optimizer(config: RunConfig) -> OptimizerTraits:
-    """Memory and other traits of the run's optimizer. Raises ValueError if the config may not name this optimizer."""
+    """Memory and other traits of the run's optimizer. Raises ValueError if the config may not name this optimizer.
+
+    Args:
+        config: settings of train.py.
+    """
     return optimizer_traits(resolve_optimizer(config.optimizer))
 
 
 def training_setup(config: RunConfig, *, precision: str, device_type: str) -> TrainingSetup:
-    """The settings of a run that its memory depends on."""
+    """The settings of a run that its memory depends on.
+
+    Args:
+        config: settings of train.py.
+        precision: Lightning's name for it, not auto.
+        device_type: cpu or cuda.
+    """
     trainer = config.trainer
     n_devices = trainer.devices * trainer.num_nodes
     return TrainingSetup(

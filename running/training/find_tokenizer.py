@@ -9,7 +9,12 @@ from running.config import compose
 
 def load_tokenizer_by_name(name: str, data_dir: Path) -> Tokenizer:
     """The tokenizer of that name in a data folder, if one was trained there; else the one that `load_tokenizer`
-    knows."""
+    knows.
+
+    Args:
+        name: of the tokenizer.
+        data_dir: the data folder.
+    """
     return load_tokenizer(data_dir / name if (data_dir / name / "tokenizer.json").is_file() else name)
 
 

@@ -65,6 +65,9 @@ def run_on_ranks(n_ranks: int) -> None:
     """Run this program again on each of `n_ranks` ranks with torchrun's launcher.
 
     On failure, exit like the first failed rank.
+
+    Args:
+        n_ranks: number of processes.
     """
     # slow to import, and not needed by a rank
     from torch.distributed.elastic.multiprocessing import SignalException

@@ -106,7 +106,12 @@ def find_resume_point(run: Path, config: RunConfig) -> ResumePoint:
 
 
 def changed_since(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """(then, now) of every setting that differs, except paths."""
+    """(then, now) of every setting that differs, except paths.
+
+    Args:
+        then: the earlier settings, nested.
+        now: the later settings, nested.
+    """
     return {key: pair for key, pair in changed_settings(then, now).items() if key not in _PLACES}
 
 

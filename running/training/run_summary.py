@@ -33,7 +33,11 @@ _NO_HYPERPARAMETERS = (
 
 
 def hyperparameters(settings: Mapping[str, Any]) -> dict[str, bool | float | str]:
-    """The settings that define a run, by dotted name."""
+    """The settings that define a run, by dotted name.
+
+    Args:
+        settings: nested settings of a run.
+    """
     averaging = averaging_in(settings)
     return {
         key: value
@@ -49,7 +53,14 @@ def _job(config: RunConfig) -> str:
 
 
 def headline(config: RunConfig, model: GPT, order: SampleOrder, arithmetic: str) -> str:
-    """The first lines of a start: the model, the device, the steps and the planned epochs."""
+    """The first lines of a start: the model, the device, the steps and the planned epochs.
+
+    Args:
+        config: the run's.
+        model: of the run.
+        order: the sequences of the run.
+        arithmetic: device, precision and kernels as text.
+    """
     tokens_per_step = config.global_batch * model.config.max_seq_len
     tokens = _amount(config.max_steps * tokens_per_step)
     epochs = (f"{s} {order.counts(order.steps)[s] / n:.2f}" for s, n in order.sequences.items())
@@ -61,7 +72,11 @@ def headline(config: RunConfig, model: GPT, order: SampleOrder, arithmetic: str)
 
 
 def step_options_text(trainer: TrainerConfig) -> str:
-    """Options that affect the time, memory or bits of a step, as the end of a line."""
+    """Options that affect the time, memory or bits of a step, as the end of a line.
+
+    Args:
+        trainer: section `trainer` of the config.
+    """
     choices = {
         "compiled (the first step takes a minute or more)": trainer.compile,
         "blocks recomputed": trainer.recompute == "blocks",
@@ -102,6 +117,9 @@ def busy_machine_remark(device: str) -> Iterator[str]:
     """A remark if other programs use the cores of a run on the CPU.
 
     The run does not lower its number of threads itself, because the last bits of results depend on it.
+
+    Args:
+        device: cpu or cuda.
     """
     cores, load = os.cpu_count() or 1, os.getloadavg()[0]
     if device == "cpu" and load > cores and "OMP_NUM_THREADS" not in os.environ:
@@ -130,7 +148,11 @@ def end_remarks(final: Mapping[str, float], *, tokens: int, seconds: float, run:
 
 
 def change_remarks(changed: Mapping[str, tuple[Any, Any]]) -> Iterator[str]:
-    """Remarks on changed settings, versions and devices, given as (then, now)."""
+    """Remarks on changed settings, versions and devices, given as (then, now).
+
+    Args:
+        changed: dotted name -> (then, now).
+    """
     aside = [key for key in changed if f"{key}.".startswith(_NO_HYPERPARAMETERS)]
     for key, (then, now) in changed.items():
         if key not in aside:
