@@ -93,8 +93,11 @@ def test_another_question_about_completion_is_refused(arguments: list[str]) -> N
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-m", "hydra/launcher=slurm", "seed=1,2"], "there are basic, .* need pip install -e '.\\[slurm\\]'"),
-        (["-m", "hydra/sweeper=ax", "seed=1,2"], "there are basic, .* optuna needs pip install -e '.\\[optuna\\]'"),
+        (["-m", "hydra/launcher=slurm", "seed=1,2"], "the choices are basic, .* need pip install -e '.\\[slurm\\]'"),
+        (
+            ["-m", "hydra/sweeper=ax", "seed=1,2"],
+            "the choices are basic, .* optuna needs pip install -e '.\\[optuna\\]'",
+        ),
         (
             ["+experiment=quickstart"],
             "^experiment is already in the config: type it without \\+, as experiment=quickstart\\.$",

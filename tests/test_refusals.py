@@ -120,7 +120,7 @@ def test_compiling_without_a_compiler_is_refused_before_anything_is_written(
         (["--max_steps=60"], "settings have no - in front: type max_steps=60."),
         (
             ["source=oth"],
-            "there is no setting source: the sources come from the curriculum, e.g. +curriculum.mixes.base.oth=1.",
+            "there is no setting source: the curriculum names the sources, for example +curriculum.mixes.base.oth=1.",
         ),
         (["task=perplexity"], "there is no setting task in conf/train.yaml."),
         (["optimizer.lr=fast"], "optimizer.lr is 'fast': it must be a number like 0.002."),
