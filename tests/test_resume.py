@@ -48,7 +48,7 @@ def straight(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_never_goes_on_with_nothing(straight: Path, tiny_data: Path) -> None:
     before = contents(straight)
-    with pytest.raises(ValueError, match=r"resume=never, and .*run has a checkpoint of step 12: choose another run"):
+    with pytest.raises(ValueError, match=r"resume=never, but .*run has a checkpoint of step 12: choose another run"):
         train(config_of(tiny_data, straight.parent, "resume=never"))
     assert contents(straight) == before
 

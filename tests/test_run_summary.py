@@ -77,4 +77,4 @@ def test_a_busy_machine_is_told_of_one_thread(
         monkeypatch.setenv("OMP_NUM_THREADS", threads)
     said = list(busy_machine_remark(device))
     assert len(said) == is_said
-    assert all("a load of 2.5 on 2 cores" in line and "OMP_NUM_THREADS=1 python train.py" in line for line in said)
+    assert all("load 2.5 on 2 cores" in line and "OMP_NUM_THREADS=1 python train.py" in line for line in said)

@@ -155,7 +155,7 @@ def test_how_far_a_run_is_stands_in_its_report(reported: Path, capsys: pytest.Ca
     rows = (reported / "metrics.jsonl").read_bytes().split(b"\n")
     (reported / "metrics.jsonl").write_bytes(b"\n".join(rows[:2]) + b"\n")
     draw(reported)
-    how_far = "at step 4 of 12, and nobody is training it"
+    how_far = "at step 4 of 12, and no process is training it"
     assert how_far in capsys.readouterr().out
     assert how_far in (reported / "report" / "report.html").read_text()
 

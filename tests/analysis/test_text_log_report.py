@@ -32,7 +32,12 @@ def test_the_files_of_a_real_log_equal_those_of_its_own_tool(
         expected = (shared_data / "rangeflow" / f"expected_{name}.json").read_bytes()
         assert (tmp_path / "out" / f"llm_training_{name}.json").read_bytes() == expected
     said = capsys.readouterr().out
-    for what in ("3 files, 480 lines, 256 of them of 250 steps", "21 blocks", "27 checkpoints", "2 interruptions"):
+    for what in (
+        "3 files, 480 lines, 256 of them for 250 training steps",
+        "21 blocks",
+        "27 checkpoints",
+        "2 interruptions",
+    ):
         assert what in said
     assert "0 lines could not be understood\n" in said
     pixels = matplotlib.image.imread(tmp_path / "out" / "llm_training_curves.png")
