@@ -66,7 +66,7 @@ def test_what_is_no_log_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no file in .* matches training_\*\.log"):
         report_on(tmp_path)
     (tmp_path / "training_1.log").write_text("Hello\n" * 3)
-    with pytest.raises(ValueError, match=r"none of the 3 lines in .*training_\*\.log is that of a training step"):
+    with pytest.raises(ValueError, match=r"none of the 3 lines in .*training_\*\.log is a training step"):
         report_on(tmp_path)
     for pattern in ("''", "/tmp/*"):
         with pytest.raises(ValueError, match="does not match files in log_dir"):
