@@ -79,7 +79,7 @@ def test_a_rank_that_refuses_alone_ends_the_others(which: int) -> None:
     ranks[which] = ends("a shard is damaged")
     found = ends_of(*ranks)
     assert found.pop(which) == "a shard is damaged"
-    assert all(str(sentence).startswith("a shard is damaged (said on ") for sentence in found)
+    assert all(str(sentence).startswith("a shard is damaged (on ") for sentence in found)
 
 
 def test_ranks_that_all_refuse_wait_for_nobody() -> None:

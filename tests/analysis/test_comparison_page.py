@@ -96,7 +96,7 @@ def test_what_differs_comes_first_and_what_is_set_apart_before_it(tmp_path: Path
     assert [page.index(mark) for mark in marks] == sorted(page.index(mark) for mark in marks)
     _, longer = cells(page, "flagged")
     assert longer[:3] == ["runs/longer", "done", "notcompared"]
-    assert "otherschedulelength(11steps,not10)" in longer[3]
+    assert "differentschedulelength(11steps,not10)" in longer[3]
     heads, *rows = cells(page, "differences")
     assert heads == ["run", "seed", "optimizer.lr", "log_every"]
     assert rows[0] == ["runs/lr=0.01,seed=0", "0", "0.01", "0"]
