@@ -55,7 +55,7 @@ def test_what_must_not_be_compared_is_not(comparison: Comparison) -> None:
         "different token budget (4,096 tokens, not 3,072 tokens)",
         "different schedule length (16 steps, not 12)",
     ]
-    assert comparison.reasons["other_tokenizer"] == ["other tokenizer"]
+    assert comparison.reasons["other_tokenizer"] == ["different tokenizer"]
     assert not any(comparison.reasons[name] for name in (*RATES, HOSTILE_NAME, "unfinished"))
     assert set(names(comparison.ranked)) == {*RATES, HOSTILE_NAME}
     assert set(names(comparison.comparable)) == {*RATES, HOSTILE_NAME, "unfinished", "no_metrics"}
