@@ -1,4 +1,4 @@
-"""python -m benchmarks.report: the results as the tables of docs/speed.md."""
+"""python -m benchmarks.report: write the results as tables into docs/speed.md."""
 
 from typing import Any
 
@@ -159,7 +159,7 @@ def markdown() -> str:
 
 
 def main() -> None:
-    """Replace what stands between the two marks in docs/speed.md."""
+    """Replace the tables between the two marks in docs/speed.md."""
     put_into(ROOT / "docs" / "speed.md", BEGIN, END, markdown())
 
 

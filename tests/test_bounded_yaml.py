@@ -54,10 +54,10 @@ def read_whole(folder: Path, text: str) -> None:
 
 
 READERS: dict[Callable[[Path, str], None], str] = {
-    read_run: "{}/config.yaml is no YAML of plain values: ",
+    read_run: "{}/config.yaml is not YAML of plain values: ",
     read_card: "{}/README.md: what stands between its two --- is not YAML (",
-    read_by_hydra: "{}/curriculum/mine.yaml is no YAML of plain values: ",
-    read_whole: "{}/mine.yaml is no YAML of plain values: ",
+    read_by_hydra: "{}/curriculum/mine.yaml is not YAML of plain values: ",
+    read_whole: "{}/mine.yaml is not YAML of plain values: ",
 }
 
 
@@ -74,7 +74,7 @@ def test_yaml_without_bounds_is_refused_in_one_sentence(
 @pytest.mark.parametrize("text", BOMBS, ids=range(len(BOMBS)))
 def test_a_run_that_is_compared_is_read_within_bounds(text: str, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(text)
-    with pytest.raises(UnreadableFile, match=r"^config\.yaml (is no YAML|describes no model)"):
+    with pytest.raises(UnreadableFile, match=r"^config\.yaml (is not YAML|describes no model)"):
         read_compared(tmp_path / "config.yaml")
 
 

@@ -88,17 +88,23 @@ def test_the_tab_key_completes_settings_and_choices(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("arguments", [[], ["bash"], ["install=tcsh"], ["install=bash", "query=bash"]])
 def test_another_question_about_completion_is_refused(arguments: list[str]) -> None:
-    with pytest.raises(ValueError, match=r"^-sc takes one of install, uninstall and query, and a shell"):
+    with pytest.raises(ValueError, match=r"^-sc needs install, uninstall or query with a shell"):
         check_command_line("train", ["-sc", *arguments])
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-m", "hydra/launcher=slurm", "seed=1,2"], "there are basic, .* need pip install -e '.\\[slurm\\]'"),
-        (["-m", "hydra/sweeper=ax", "seed=1,2"], "there are basic, .* optuna needs pip install -e '.\\[optuna\\]'"),
-        (["+experiment=quickstart"], "^experiment is chosen without a \\+, .*: type experiment=quickstart\\.$"),
-        (["++model=micro"], "^model is chosen without a \\+, .*: type model=micro\\.$"),
+        (["-m", "hydra/launcher=slurm", "seed=1,2"], "the choices are basic, .* need pip install -e '.\\[slurm\\]'"),
+        (
+            ["-m", "hydra/sweeper=ax", "seed=1,2"],
+            "the choices are basic, .* optuna needs pip install -e '.\\[optuna\\]'",
+        ),
+        (
+            ["+experiment=quickstart"],
+            "^experiment is already in the config: type it without \\+, as experiment=quickstart\\.$",
+        ),
+        (["++model=micro"], "^model is already in the config: type it without \\+, as model=micro\\.$"),
     ],
 )
 def test_a_choice_that_cannot_be_is_answered_with_what_can(arguments: list[str], message: str) -> None:

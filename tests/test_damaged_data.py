@@ -212,7 +212,7 @@ def test_a_shard_that_was_replaced_together_with_its_source_json_is_other_data(
         PreparationSettings(val_fraction=0.1),
     )
     for verify in ("true", "false"):
-        with pytest.raises(ValueError, match=r"runs/run was begun with other tokens of source stdlib"):
+        with pytest.raises(ValueError, match=r"runs/run was started with other tokens of source stdlib"):
             train(config("max_steps=8", f"data.verify={verify}"))
     assert contents(tmp_path / "runs") == before
 
@@ -229,7 +229,7 @@ def test_who_has_to_wait_is_told(
     n_bytes = sum(path.stat().st_size for path in data_dir.rglob("*.npy"))
     monkeypatch.setattr("running.training.prepared_data._MANY_BYTES", n_bytes)
     check_undamaged(RunConfig.of(config()), sources)
-    assert capsys.readouterr().out == "verifying 0.0 GB of shards; data.verify=false leaves it out\n"
+    assert capsys.readouterr().out == "verifying 0.0 GB of shards; data.verify=false skips this\n"
     monkeypatch.setattr("running.training.prepared_data._MANY_BYTES", n_bytes + 1)
     check_undamaged(RunConfig.of(config()), sources)
     assert capsys.readouterr().out == ""

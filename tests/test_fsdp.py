@@ -162,11 +162,11 @@ def test_what_does_not_go_with_sharded_weights_is_refused(tiny_data: Path, tmp_p
     for more, message in (
         (
             ["trainer.precision=16-mixed"],
-            r"trainer\.precision is 16-mixed, whose gradient scaler does not go with sharded",
+            r"trainer\.precision is 16-mixed, whose gradient scaler does not support sharded",
         ),
         (
             ["optimizer=adamw_8bit"],
-            r"bitsandbytes\.optim\.AdamW8bit cannot work on sharded weights: take optimizer=adamw",
+            r"bitsandbytes\.optim\.AdamW8bit does not support sharded weights: set optimizer=adamw",
         ),
     ):
         with pytest.raises(ValueError, match=message):

@@ -251,7 +251,7 @@ def test_generation_settings_are_applied_or_refused(ours: Any) -> None:
     assert written(do_sample=True) == written(temperature=1.0) == written(temperature=1, top_k=0) != greedy
     assert written(repetition_penalty=1e6) != greedy
     for how, said in (
-        ({"min_p": 0.1, "num_beams": 4}, "--gen_kwargs min_p, num_beams cannot be applied: there are until, max_gen_"),
+        ({"min_p": 0.1, "num_beams": 4}, "--gen_kwargs min_p, num_beams cannot be applied: use until, max_gen_"),
         ({"top_p": 0.9}, "top_k and top_p need do_sample=true or a temperature"),
         ({"do_sample": True, "top_p": 1.5}, "top_p is 1.5: it must be above 0 and at most 1"),
     ):
@@ -283,7 +283,7 @@ def test_chats_are_encoded_and_ended_as_theirs(ours: Any, theirs: Any) -> None:
 
 @pytest.mark.parametrize("folder", ["random"], indirect=True)
 def test_a_chat_that_cannot_be_written_is_refused(ours: Any) -> None:
-    with pytest.raises(ValueError, match="there is no chat template 'mine': give --apply_chat_template without a name"):
+    with pytest.raises(ValueError, match="there is no chat template 'mine': use --apply_chat_template without a name"):
         ours.chat_template("mine")
     del ours.tokenizer.special_ids["<|im_start|>"]
     for call in (lambda: ours.chat_template(True), lambda: ours.apply_chat_template([])):

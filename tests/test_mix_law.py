@@ -143,7 +143,7 @@ def test_runs_are_held_out_and_predicted(mix_sweep: Path, tmp_path: Path, capsys
         (["mix.closeness=-1"], r"mix.closeness is -1"),
         (["mix.max_epochs=0"], r"mix.max_epochs is 0"),
         (["mix.tokens=1e12"], r"4 epochs of .* are 0% of the"),
-        (["runs=elsewhere"], r"give one of them"),
+        (["runs=elsewhere"], r"set only one"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(mix_sweep: Path, settings: list[str], message: str) -> None:

@@ -57,14 +57,17 @@ def test_a_run_is_planned_with_its_own_parts(overrides: list[str], tmp_path: Pat
 def test_a_run_is_not_resumed_without_the_module_that_defines_it(overrides: list[str]) -> None:
     assert start([*overrides, NAMED]).returncode == 0
     refused = start([*overrides, "max_steps=6"])
-    assert "was begun with imports=['my_parts'], and now it is None" in refused.stderr
+    assert "was started with imports=['my_parts'], and now it is None" in refused.stderr
 
 
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
         (["+imports=[no_such_module]"], "imports: no_such_module cannot be imported (ModuleNotFoundError:"),
-        (["+imports=my_parts"], "imports is 'my_parts': it must be a list of modules, such as +imports=[my_package]."),
+        (
+            ["+imports=my_parts"],
+            "imports is 'my_parts': it must be a list of module names, such as +imports=[my_package].",
+        ),
     ],
 )
 def test_what_cannot_be_imported_is_one_sentence(overrides: list[str], settings: list[str], sentence: str) -> None:
@@ -76,8 +79,8 @@ def test_what_cannot_be_imported_is_one_sentence(overrides: list[str], settings:
 
 def test_a_config_file_names_no_module() -> None:
     assert "json.tool" not in sys.modules
-    with pytest.raises(ValueError, match=r"a config file may not name a module\. Type \+imports=\[json\.tool\]"):
+    with pytest.raises(ValueError, match=r"a config file may not import a module\. Type \+imports=\[json\.tool\]"):
         check_imports({"imports": ["json.tool"]})
-    with pytest.raises(ValueError, match="a config file may not name a module"):
+    with pytest.raises(ValueError, match="a config file may not import a module"):
         RunConfig.of({"imports": ["json.tool"], "name": "x", "run_dir": "x"})
     assert "json.tool" not in sys.modules

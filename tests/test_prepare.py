@@ -140,7 +140,9 @@ def test_a_source_is_prepared_once(tmp_path: Path, capsys: pytest.CaptureFixture
     run("source=readmes", "tokenizer=gpt2_chatml", f"data_dir={tmp_path}")
     assert "readmes: already in" in capsys.readouterr().out
     assert path.stat().st_mtime_ns == written
-    with pytest.raises(ValueError, match="was made with limit_tokens=None, and now it is 1000: delete it"):
+    with pytest.raises(
+        ValueError, match="was made with limit_tokens=None, and now limit_tokens=1000: delete the folder"
+    ):
         run("source=readmes", "tokenizer=gpt2_chatml", f"data_dir={tmp_path}", "limit_tokens=1000")
 
 
@@ -150,14 +152,14 @@ def test_a_source_of_another_path_is_another_source(shared_data: Path, tmp_path:
     options = ["source=local", "tokenizer=gpt2", f"data_dir={tmp_path / 'data'}"]
     run(*options, f"path={texts}")
     run(*options, f"path={texts}", "on_bad_record=skip")  # there was none
-    with pytest.raises(ValueError, match=r"was made with path=.*, and now it is"):
+    with pytest.raises(ValueError, match=r"was made with path=.*, and now path="):
         run(*options, f"path={texts / '11-0.txt'}")
     with pytest.raises(ValueError, match=re.escape("nowhere: there is no such file, folder or pattern")):
         run(*options, f"path={tmp_path / 'nowhere'}")
-    with pytest.raises(ValueError, match="was made with format=None, and now it is nanogpt"):
+    with pytest.raises(ValueError, match="was made with format=None, and now format=nanogpt"):
         run(*options, f"path={texts}", "format=nanogpt")
     (texts / "zz.txt").write_text("a further text, after all the others")
-    with pytest.raises(ValueError, match=r"was made of other files in .*: delete it"):
+    with pytest.raises(ValueError, match=r"was made from other files than .* holds now: delete the folder"):
         run(*options, f"path={texts}")
 
 
@@ -209,7 +211,7 @@ def test_an_unreachable_hub_is_named_and_python_has_a_stand_in(tmp_path: Path) -
     assert "allenai/c4 cannot be reached on the Hugging Face hub" in answer.stderr
     assert "path=… reads a copy of its files" in answer.stderr
     answer = call("source=python", "tokenizer=gpt2_chatml", f"data_dir={tmp_path}", **offline)
-    assert "python: code_alpaca stands in for it" in answer.stdout
+    assert "python: using the fallback code_alpaca instead" in answer.stdout
     assert "sahil2801/CodeAlpaca-20k cannot be reached" in answer.stderr
     assert not list(tmp_path.rglob("*.unfinished"))
 
@@ -231,7 +233,7 @@ def test_parts_are_prepared_side_by_side_and_joined(shared_data: Path, tmp_path:
     assert {p.relative_to(one): p.read_bytes() for p in one.rglob("*.*")} == {
         p.relative_to(joined): p.read_bytes() for p in joined.rglob("*.*")
     }
-    with pytest.raises(ValueError, match="c4: there are no parts to be joined"):
+    with pytest.raises(ValueError, match="c4: there are no parts to join"):
         run(*many, "mode=join")
 
 
@@ -252,7 +254,7 @@ def test_inspect_and_verify(hub_data: Path, capsys: pytest.CaptureFixture[str]) 
     run(*options, "mode=inspect")
     printed = capsys.readouterr().out
     assert "licence    CC-BY-NC-4.0" in printed
-    assert printed.count("⟦what bears no loss⟧") == 10
+    assert printed.count("⟦tokens without loss⟧") == 10
     assert "⟦<|im_start|>user\n" in printed
     assert (hub_data / "alpaca" / "document_lengths.png").stat().st_size > 10_000
     run(*options, "mode=verify")
@@ -270,22 +272,31 @@ def test_inspect_and_verify(hub_data: Path, capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["source=owt"], "texts of your own are read with source=local name=owt path=…."),
+        (["source=owt"], "for your own texts, type source=local name=owt path=…."),
         (["mode=prepar"], "mode is 'prepar': it must be one of prepare, join, inspect, verify."),
-        (["path=x"], "path=x is of one source: name it with source=…."),
+        (["path=x"], "path=x applies to a single source: choose it with source=…."),
         (["source=local"], "source local needs path=…: a file, a folder or a pattern."),
         (["source=local", "path=nowhere"], "path=nowhere: there is no such file, folder or pattern."),
         (["source=readmes", "path=x"], "source readmes is made from the Python installation"),
-        (["source=readmes", "part=3/3"], "part=3/3: it must be k/n, the k-th of n parts, counted from 0."),
+        (["source=readmes", "part=3/3"], "part=3/3: it must be k/n, for part k of n, counted from 0."),
         (["source=readmes", "on_bad_record=ignore"], "on_bad_record is ignore: it must be error or skip."),
-        (["source=readmes", "limit_tokens=many"], "limit_tokens is many: it must be a number of tokens, or all."),
+        (
+            ["source=readmes", "limit_tokens=many"],
+            "limit_tokens is many: it must be a number of tokens, 1 or more, or all.",
+        ),
         (["source=readmes", "workers=0"], "workers is 0: it must be a whole number, 1 or more, or null."),
         (["source=readmes", "limit_files=-1"], "limit_files is -1: it must be a whole number, 1 or more, or null."),
-        (["source=readmes", "limit_tokens=.inf"], "limit_tokens is .inf: it must be a number of tokens, or all."),
-        (["source=readmes", "name=a/b"], "name is 'a/b': a source is named by letters, digits and _ . - alone."),
-        (["source=[]"], "there is no source to prepare: name one with source=…."),
-        (["source=local", "path=x", "format=nanogpt", "part=0/2"], "format=nanogpt reads shards as they are: part=0/2"),
-        (["source=readmes", "tokenizer=bpe_4096", "mode=verify"], "tokenizer.json is not there: mode=prepare trains"),
+        (
+            ["source=readmes", "limit_tokens=.inf"],
+            "limit_tokens is .inf: it must be a number of tokens, 1 or more, or all.",
+        ),
+        (["source=readmes", "name=a/b"], "name is 'a/b': it must consist of letters, digits, _, . and -."),
+        (["source=[]"], "there is no source to prepare: choose one with source=…."),
+        (["source=local", "path=x", "format=nanogpt", "part=0/2"], "format=nanogpt reads shards unchanged: part=0/2"),
+        (
+            ["source=readmes", "tokenizer=bpe_4096", "mode=verify"],
+            "tokenizer.json does not exist: run mode=prepare, which trains",
+        ),
         (["source=readmes", "tokenizer=bpe_4096", "tokenizer.train_on=[no]"], "train_on=['no']: it must be a list of"),
     ],
 )

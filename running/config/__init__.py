@@ -1,15 +1,15 @@
 """Settings: from the command line and conf/ to checked values.
 
-command_line_check, quote_for_hydra   check the command line before anything is imported or written; quote text for Hydra
-command_help                          `--help` and `--version`
-compose, path_and_name_settings       compose configs with Hydra as plain dicts; which settings are paths or names
-settings_parser                       parse composed settings into frozen dataclasses
-run_config                            dataclasses of a training run
-command_configs, callback_configs     dataclasses of the other commands, and of callbacks
-allowed_targets, renamed_targets      allow-list for `_target_`; names that targets had in earlier versions
-own_imports                           `+imports=[…]`: modules of the user
-lightning_callbacks                   Lightning callbacks that do not work in a run, and what replaces them
-source_builders                       conf/source/*.yaml -> corpora
-init_from_architecture                `init_from`: take the architecture from the given weights
-changed_settings                      settings that differ between two starts of a run
+command_line_check, quote_for_hydra  what the user typed, checked before anything is imported or written
+command_help                         `--help` and `--version`
+compose, path_and_name_settings      Hydra's composition as plain dicts; which settings are paths or names
+settings_parser                      composed settings to frozen dataclasses
+run_config, command_configs,         those dataclasses: of train.py, of the other commands, of the callbacks
+callback_configs
+allowed_targets, renamed_targets     allow-list for `_target_`; its names in earlier versions
+own_imports                          `+imports=[my_package]`: the user's own modules
+lightning_callbacks                  Lightning's callbacks that do not work in a run, and our replacements
+source_builders                      conf/source/*.yaml as corpora and preparation settings
+init_from_architecture               `init_from`: the architecture comes from the given weights
+changed_settings                     settings that differ between two starts of a run
 """

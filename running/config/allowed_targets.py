@@ -1,9 +1,10 @@
-"""Allow-list for `_target_`, and for settings under `hydra` in config files.
+"""Allow-list of `_target_`: which classes and functions a config file may call.
 
-Config files are untrusted. A `_target_` in a file may only name a class or function of the expected kind from the packages below,
-and its arguments must be plain values. The user's own callbacks must be typed on the command line. Settings of Hydra itself
-(callbacks, log handlers, launchers, environment variables: everything under `hydra`) must also be typed. The only exceptions are
-the folders Hydra writes to and the axes of a sweep over other settings.
+A config file may come from a stranger. Therefore a `_target_` in it may name only a class or function of the kind that
+its place needs (an optimizer, a callback, a logger or a corpus), with plain values as arguments. The user can allow
+another callback by typing its name on the command line. Hydra's own settings (everything under `hydra`: callbacks, log
+handlers, launchers, environment variables) come from the command line only, except the axes of a sweep over other
+settings.
 """
 
 import inspect
@@ -27,11 +28,12 @@ from running.config.renamed_targets import RENAMED_TARGETS
 
 OPTIMIZERS: tuple[str, ...] = ("torch.optim", "bitsandbytes.optim", "gpt_lightning.optim")
 CALLBACKS: tuple[str, ...] = ("callbacks", "lightning.pytorch.callbacks")
+# class -> its name in conf/logger, which is also the extra that installs its package
 LOGGERS = {
     "CsvMetrics": "csv",
     "WandbLogger": "wandb",
     "MLFlowLogger": "mlflow",
-}  # class -> name in conf/logger, which is also the name of the extra that installs its package
+}
 CORPORA: tuple[str, ...] = ("data_modules.corpora",)
 _PLUGINS = (
     "hydra._internal.core_plugins.",
@@ -40,19 +42,25 @@ _PLUGINS = (
     "hydra_plugins.hydra_optuna_sweeper.",
 )
 _SAMPLERS = "optuna.samplers."
+# set by the config of each command: where Hydra writes, and that it does not log
 _OF_FILES = {"run.dir", "sweep.dir", "sweep.subdir", "output_subdir"} | {
     f"{log}_logging.{key}" for log in ("hydra", "job") for key in ("root.level", "disable_existing_loggers")
-}  # where Hydra writes, and that it does not log
-_AXIS = re.compile(r"sweeper\.params\.(?!hydra\b)[\w./]+")  # an axis of a sweep: setting -> choices
+}
+# an axis of a sweep: a setting with several choices
+_AXIS = re.compile(r"sweeper\.params\.(?!hydra\b)[\w./]+")
 _typed: ContextVar[frozenset[str]] = ContextVar("typed", default=frozenset())
-_BY_HYDRA = ("runtime.", "job.config_name", "job.override_dirname", "searchpath")  # written by Hydra, or checked before
+# written by Hydra itself, or checked elsewhere
+_BY_HYDRA = ("runtime.", "job.config_name", "job.override_dirname", "searchpath")
 
 
 def resolve_optimizer(node: Mapping[str, Any]) -> partial[Any]:
-    """The optimizer class of a config with its settings bound; call it with parameter groups.
+    """The optimizer that a config names, as a function of the parameter groups.
+
+    Args:
+        node: `_target_` and keyword arguments.
 
     Raises:
-        ValueError: the target is not an allowed optimizer, or a setting is not a plain value.
+        ValueError: the target is not an allowed optimizer, or an argument is not a plain value.
     """
     target = str(node.get("_target_")) if isinstance(node, Mapping) else ""
     packages = (*OPTIMIZERS, target.rpartition(".")[0]) if _is_registered(target) else OPTIMIZERS
@@ -61,11 +69,7 @@ def resolve_optimizer(node: Mapping[str, Any]) -> partial[Any]:
 
 @contextmanager
 def allow_typed_targets(targets: Iterable[str]) -> Iterator[None]:
-    """Context in which a config may also name these callbacks, because the user typed them on the command line.
-
-    Args:
-        targets: dotted names of callbacks, from `typed_targets`.
-    """
+    """Inside the context, a config may name these callbacks (dotted names), because the user typed them."""
     token = _typed.set(frozenset(targets))
     try:
         yield
@@ -74,11 +78,7 @@ def allow_typed_targets(targets: Iterable[str]) -> Iterator[None]:
 
 
 def typed_targets(settings: Iterable[str]) -> set[str]:
-    """Dotted names of the callbacks on a command line.
-
-    Args:
-        settings: the typed settings, `key=value` each.
-    """
+    """Dotted names of the callbacks on a command line, given as settings of the form `key=value`."""
     named: set[str] = set()
     for override in OverridesParser.create().parse_overrides(list(settings)):
         key = override.key_or_group
@@ -91,8 +91,11 @@ def typed_targets(settings: Iterable[str]) -> set[str]:
 def build_callback(node: Mapping[str, Any]) -> Any:
     """Build the callback that a config describes.
 
+    Args:
+        node: `_target_` and keyword arguments.
+
     Raises:
-        ValueError: the target is not an allowed callback, does not accept the arguments, or cannot be used in a run.
+        ValueError: as `resolve_optimizer`; or the callback rejects its arguments or does not work in a run.
     """
     if isinstance(node, Mapping) and "_target_" in node:
         node = {**node, "_target_": replaced_callback(str(node["_target_"]))}
@@ -102,22 +105,22 @@ def build_callback(node: Mapping[str, Any]) -> Any:
         return build()
     except (ValueError, OSError):
         raise
-    except Exception as error:  # Lightning has its own exception classes
+    except Exception as error:  # Lightning's classes raise their own exceptions
         raise ValueError(f"{node['_target_']} cannot be built: {' '.join(str(error).split()).rstrip('.')}.") from error
 
 
 def build_logger(node: Mapping[str, Any], **given: Any) -> Any:
-    """Build the additional logger that a config describes.
+    """Build the external logger that a config describes.
 
     Args:
-        node: the section `logger`; empty: no additional logger.
-        given: arguments that do not come from the config.
+        node: `_target_` and keyword arguments; empty: no logger.
+        given: further arguments, which no config has to set.
 
     Returns:
-        The logger, or None without one.
+        The logger; None if `node` is empty.
 
     Raises:
-        ValueError: the target is not an allowed logger, its package is not installed, or it cannot be built.
+        ValueError: as `build_callback`; or the logger's package is not installed.
     """
     if not node:
         return None
@@ -127,38 +130,41 @@ def build_logger(node: Mapping[str, Any], **given: Any) -> Any:
     except ModuleNotFoundError as error:
         extra = LOGGERS[build.func.__name__]
         raise ValueError(
-            f"logger={extra} needs a package: pip install -e '.[{extra}]', or take another logger=…."
+            f"logger={extra} needs a package: pip install -e '.[{extra}]', or set another logger=…."
         ) from error
     except Exception as error:
         raise ValueError(f"{node['_target_']} cannot be built: {' '.join(str(error).split()).rstrip('.')}.") from error
 
 
 def resolve_corpus(node: Mapping[str, Any]) -> Callable[[], Iterator[Any]]:
-    """The generator function of a corpus: each call iterates over all documents again. It can be pickled.
+    """The corpus that a config names, as a picklable function that yields its documents from the start.
+
+    Args:
+        node: `_target_` and keyword arguments.
 
     Raises:
-        ValueError: the target is not an allowed corpus, or a setting is not a plain value.
+        ValueError: as `resolve_optimizer`.
     """
     return _named(node, "a corpus", CORPORA, inspect.isgeneratorfunction)
 
 
 def check_search_path(config_file: Path) -> None:
-    """Check that a config file does not set `hydra.searchpath`: Hydra would import a package named there.
+    """Check that a config file does not set `hydra.searchpath`. A package on that path would be imported by Hydra.
 
     Raises:
-        ValueError: the file sets it, or is not YAML.
+        ValueError: the file sets it, or is not YAML of plain values.
     """
     check_yaml_file(config_file)
     try:
         searched = OmegaConf.select(OmegaConf.create(OmegaConf.load(config_file)), "hydra.searchpath")
     except YAMLError as error:
-        raise ValueError(f"{config_file} is no YAML of plain values: {' '.join(str(error).split())}.") from error
+        raise ValueError(f"{config_file} is not YAML of plain values: {' '.join(str(error).split())}.") from error
     if searched is not None:
         raise _of_the_command_line("hydra.searchpath")
 
 
 def check_targets_of_files(axes: Iterable[str]) -> None:
-    """Check that no axis of a sweep in a config file names a callback: the jobs receive axes as typed settings.
+    """Check that no sweep axis of a config file names a callback: in the jobs, axes count as typed.
 
     Args:
         axes: `key=choice,choice` each.
@@ -168,37 +174,39 @@ def check_targets_of_files(axes: Iterable[str]) -> None:
     """
     for axis in axes:
         if axis.startswith("callbacks") and "_target_" in axis:
-            raise ValueError(f"the config's axis {axis} names a callback: type it on the command line if you mean it.")
+            raise ValueError(
+                f"the axis {axis} of a config file names a callback: type it on the command line to allow it."
+            )
 
 
 def check_hydra_settings_of_files(
     composed: Mapping[str, Any], ours: Mapping[str, Any], said: Mapping[str, Any]
 ) -> None:
-    """Check that config files change no setting of Hydra except the allowed ones.
+    """Check that Hydra's own settings come from the command line only.
 
     Args:
-        composed: everything composed under `hydra`, as dotted key -> value, with unresolved interpolations.
+        composed: everything composed under `hydra`, interpolations unresolved, as dotted key -> value.
         ours: the same without any config file, but with the command line's settings of `hydra`.
-        said: the copy of the command line that Hydra keeps under `hydra`, by key.
+        said: where Hydra repeats the command line: dotted key -> value.
 
     Raises:
-        ValueError: a config file changes a setting, or a target is not a launcher or sweeper of Hydra.
+        ValueError: a config file sets something else, or a target is not one of Hydra's launchers or sweepers.
     """
     ours = {**ours, **said}
     for key, value in composed.items():
         is_plugin = key in ("launcher._target_", "sweeper._target_") and str(value).startswith(_PLUGINS)
         is_plugin |= key == "sweeper.sampler._target_" and str(value).startswith(_SAMPLERS)
         if (key.rpartition(".")[2] == "_target_" and not is_plugin) or any(_targets(value)):
-            raise ValueError(f"hydra.{key}={value} may not be called: only Hydra's own launchers and sweepers may.")
+            raise ValueError(f"hydra.{key}={value} may not be called: use one of Hydra's launchers or sweepers.")
         free = key in _OF_FILES or key.startswith(_BY_HYDRA) or _AXIS.fullmatch(key)
         if not free and (key not in ours or ours[key] != value):
             raise _of_the_command_line(f"hydra.{key}")
 
 
 def _named(node: Mapping[str, Any], kind: str, packages: tuple[str, ...], fits: Callable[[Any], bool]) -> partial[Any]:
-    """Resolve `_target_` if it is allowed, and bind the other keys as arguments."""
+    """The class or function that a node names, with its arguments bound."""
     if not isinstance(node, Mapping) or "_target_" not in node:
-        raise ValueError(f"{node} names nothing: {kind} is written with its _target_ (and left out with ~<its key>).")
+        raise ValueError(f"{node} has no _target_: it must name {kind} with _target_ (to remove it, type ~<its key>).")
     target, arguments = (
         RENAMED_TARGETS.get(node["_target_"], node["_target_"]),
         {key: value for key, value in node.items() if key != "_target_"},
@@ -216,47 +224,47 @@ def _named(node: Mapping[str, Any], kind: str, packages: tuple[str, ...], fits: 
     if is_own and found is None:
         raise ValueError(f"_target_={target}: the module {module} has no {name}.")
     if is_own and not fits(found):
-        raise ValueError(f"_target_={target}: {name} is no subclass of lightning.pytorch.callbacks.Callback.")
+        raise ValueError(f"_target_={target}: {name} is not a subclass of lightning.pytorch.callbacks.Callback.")
     if found is None or not fits(found):
-        of_ones_own = " One of your own you allow by typing it: ++callbacks.<its name>._target_=" + str(target) + "."
+        of_ones_own = " To allow your own callback, type ++callbacks.<its name>._target_=" + str(target) + "."
         raise ValueError(
-            f"_target_={target} may not be called from a config: it must be {kind} of {' or '.join(packages)}."
+            f"_target_={target} may not be called from a config: it must be {kind} from {' or '.join(packages)}."
             + of_ones_own * (fits is _is_callback)
         )
     for key in arguments:
         if str(key).startswith("_"):
-            raise ValueError(f"{target} is given {key}: beside _target_ there may be arguments by name only.")
+            raise ValueError(f"{target} has the argument {key}: besides _target_, give only keyword arguments.")
     for inner in _targets(list(arguments.values())):
-        raise ValueError(f"{target} is given something with _target_={inner}: it takes plain values only.")
+        raise ValueError(f"an argument of {target} has _target_={inner}: arguments must be plain values.")
     return partial(found, **arguments)
 
 
 def _imported(module: str, name: str) -> Any:
-    """Import a module of the user and get a name from it; None: the module does not have the name.
+    """An attribute of a user's own module; None if the module has no such attribute.
 
     Raises:
         ValueError: the module cannot be imported.
     """
     try:
         return getattr(import_module(module), name, None)
-    except Exception as error:  # user code can raise anything
+    except Exception as error:  # user code may raise anything
         why = f"{type(error).__name__}: {' '.join(str(error).split()).rstrip('.')}"
         raise ValueError(
-            f"{module}.{name} cannot be imported ({why}): install its package, or put its folder on PYTHONPATH."
+            f"{module}.{name} cannot be imported ({why}): install its package, or add its folder to PYTHONPATH."
         ) from error
 
 
 def _is_registered(target: str) -> bool:
-    """Whether an imported module of the user has registered an optimizer under this name."""
+    """Whether a user's own module registered an optimizer under this name."""
     if target.rpartition(".")[0] not in sys.modules or target.startswith(OPTIMIZERS):
         return False
-    from gpt_lightning.optim.optimizer_traits import OPTIMIZER_TRAITS as REGISTERED  # imports torch
+    from gpt_lightning.optim.optimizer_traits import OPTIMIZER_TRAITS as REGISTERED  # imports torch, see below
 
     return target in REGISTERED
 
 
 def _is_optimizer(target: Any) -> bool:
-    from torch.optim import Optimizer  # takes seconds; only needed if the target has imported torch
+    from torch.optim import Optimizer  # slow to import, but the target has imported it already
 
     return isinstance(target, type) and issubclass(target, Optimizer)
 
@@ -284,6 +292,6 @@ def _targets(node: Any) -> Iterator[Any]:
 
 def _of_the_command_line(key: str) -> ValueError:
     return ValueError(
-        f"{key} is set by a config file: what Hydra itself does is decided on the command line alone. Take it out of the file, "
-        "and type it if you mean it."
+        f"{key} is set by a config file: Hydra's own settings may come from the command line only. Remove it from the "
+        "file, and type it on the command line to set it."
     )

@@ -1,4 +1,4 @@
-"""Typed settings of the callbacks in conf/train.yaml, so that they are checked before Lightning is imported."""
+"""Typed settings of the callbacks in conf/train.yaml. A wrong setting is found before Lightning is imported."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ from running.config.settings_parser import Count, parse
 
 @dataclass(frozen=True, kw_only=True)
 class NoSettings:
-    """A callback without settings."""
+    """For callbacks without settings."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EveryConfig:
-    """Settings of a callback that acts at intervals."""
+    """For callbacks that act at intervals."""
 
     every: Count
-    """Interval in steps."""
+    """Steps between two actions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class SamplesConfig:
     """Settings of `callbacks.Samples`."""
 
     every: Count
-    """Interval in steps."""
+    """Steps between two sets of samples."""
     prompts: list[str]
     chat_prompts: list[str]
     max_new_tokens: Count
@@ -37,7 +37,7 @@ class SamplesConfig:
         for name in ("prompts", "chat_prompts"):
             texts = getattr(self, name)
             if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
-                raise ValueError(f"callbacks.samples.{name} is {texts!r}: it must be a list of texts.")
+                raise ValueError(f"callbacks.samples.{name} is {texts!r}: it must be a list of non-empty strings.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class CheckpointsConfig:
     """Number of newest checkpoints to keep."""
     best: bool = False
     permanent_every: Count | None = None
-    """Steps between two checkpoints that are never deleted; None: there are none."""
+    """Steps between two checkpoints that are never deleted; None: no such checkpoints."""
 
 
 _TYPED: dict[str, type] = {
@@ -63,13 +63,13 @@ _TYPED: dict[str, type] = {
 
 
 def check_known_callbacks(nodes: Mapping[str, Any]) -> bool:
-    """Check the settings of the callbacks that have a dataclass in this module.
+    """Check the settings of the callbacks whose types are known here.
 
     Args:
         nodes: name -> `_target_` and arguments.
 
     Returns:
-        Whether this checked all callbacks. The others can only be checked by building them.
+        Whether all callbacks are known. Others can be checked only by building them.
 
     Raises:
         ValueError: a setting is unknown, missing or invalid.

@@ -1,4 +1,4 @@
-"""Settings that differ between two starts of a run. An older version may have made the first start."""
+"""Settings that differ between two starts of a run. An earlier version may have made the first start."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,15 +23,16 @@ BEFORE: dict[str, Any] = {
     "trainer.recompute": "none",
     "callbacks.checkpoints.best": False,
 }
-"""Settings that older versions did not have -> the value that reproduces the old behaviour. For all others it is None."""
+"""Settings that the first version did not have -> the value with which a run is as it was then. For others it is
+null."""
 
 
 def changed_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Key -> (then, now) of every setting that differs. A setting missing from a config has the value in `BEFORE`.
+    """(then, now) of every setting that differs. A missing setting has its value in `BEFORE`.
 
     Args:
-        then: the earlier config, as nested dicts.
-        now: the later config.
+        then: the earlier config, nested.
+        now: the later config, nested.
     """
     old, new = ({key: _present_name(value) for key, value in flatten(config)} for config in (then, now))
     pairs = {key: (old.get(key, BEFORE.get(key)), new.get(key, BEFORE.get(key))) for key in old | new}
@@ -43,5 +44,9 @@ def _present_name(value: Any) -> Any:
 
 
 def averaging_in(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Key prefixes of the settings of weight-averaging callbacks. These settings define a run."""
+    """Prefixes of the settings of callbacks that average weights. These settings define a run.
+
+    Args:
+        config: nested settings of a run.
+    """
     return callback_setting_prefixes(dict(flatten(config)), all_that_may=False)

@@ -49,11 +49,11 @@ class EvaluateConfig:
     tasks: list[str]
     tokenizer: TokenizerChoice
     path: Path | None
-    """Local records of the one task that needs them, or a folder with one file per task."""
+    """File of records for the one task that needs one, or a folder with a file for each task."""
     data: Path | None
     """Text for perplexity; None: the validation splits of the run's sources."""
     stride: Count | None
-    """Tokens that each window of perplexity scores; None: the whole window."""
+    """Tokens that each perplexity window scores; None: the whole window."""
     limit: Count | None
     """Examples per task; None: all."""
     batch_tokens: Count
@@ -81,7 +81,7 @@ class ConvertConfig:
     format: Literal["gpt2", "llama", "gpt_lightning"]
     tokenizer: TokenizerChoice
     vocab_size: int | None
-    """Number of rows to which the embedding and the head are padded; None: unchanged."""
+    """Rows of the embedding and the head, to enlarge them; None: unchanged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,7 @@ class SearchConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportConfig:
-    """Settings of report.py. Set at most one of `runs`, `mix_law` and `log_dir`; without them it reports on `run`."""
+    """Settings of report.py. At most one of `runs`, `mix_law` and `log_dir` is set; without them, `run` is drawn."""
 
     run: Path = Path("runs/quickstart")
     runs: Any = None
@@ -111,16 +111,14 @@ class ReportConfig:
 
     def __post_init__(self) -> None:
         if self.out_dir is not None and self.out_dir.exists() and not self.out_dir.is_dir():
-            raise ValueError(f"out_dir={self.out_dir} is a file: name a folder.")
+            raise ValueError(f"out_dir={self.out_dir} is a file: it must be a folder.")
         if sum(chosen is not None for chosen in (self.runs, self.mix_law, self.log_dir)) > 1:
-            raise ValueError(
-                "runs= compares runs, mix_law= fits a law to them and log_dir= reads logs: give one of them."
-            )
+            raise ValueError("more than one of runs=, mix_law= and log_dir= is set: set only one.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class InspectConfig:
-    """What mode=inspect shows."""
+    """Settings of mode=inspect."""
 
     max_seq_len: Count
     """Tokens per sequence."""
@@ -129,14 +127,14 @@ class InspectConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedTokenizer:
-    """The tokenizer of conf/tokenizer. If it has `train_on`, it is trained first."""
+    """The tokenizer of conf/tokenizer. One with `train_on` is trained before the sources are prepared."""
 
     name: str
     model_vocab_size: Any = None
     train_on: Any = None
-    """Sources to train the tokenizer on."""
+    """Sources to train the tokenizer on; None: the tokenizer is not trained here."""
     train_mb: Any = None
-    """Megabytes of text from each of these sources; None: all."""
+    """Megabytes of text per source; None: all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +143,7 @@ class PrepareConfig:
 
     tokenizer: PreparedTokenizer
     sources: dict[str, Any] = field(default_factory=dict)
-    """Name -> composed settings of conf/source/<name>.yaml."""
+    """Name -> content of conf/source/<name>.yaml, with the settings of the command line."""
     data_dir: Path
     mode: Literal["prepare", "join", "inspect", "verify"]
     workers: Count | None
@@ -158,25 +156,25 @@ class PrepareConfig:
     on_bad_record: Any
     deduplicate: Any
     max_record_mb: PositiveNumber
-    """Megabytes. A longer record counts as bad."""
+    """Megabytes; a longer record counts as a bad record."""
     part: Any
     group_mb: PositiveNumber
-    """Megabytes of input files per group."""
+    """Megabytes; input files are processed in groups of at least this size."""
     inspect: InspectConfig
 
     def __post_init__(self) -> None:
         if not self.sources:
-            raise ValueError("there is no source to prepare: name one with source=….")
+            raise ValueError("there is no source to prepare: choose one with source=….")
         for key in ("name", "path", "format", "revision"):
             if getattr(self, key) is not None and len(self.sources) > 1:
                 raise ValueError(
-                    f"{key}={getattr(self, key)} is of one source: name it with source=…. (Of several, each has its own "
-                    "sources.<name>.path.)"
+                    f"{key}={getattr(self, key)} applies to a single source: choose it with source=…. (For several "
+                    "sources, set sources.<name>.path of each.)"
                 )
         if self.name is not None and not re.fullmatch(r"[\w-][\w.-]*", str(self.name)):
-            raise ValueError(f"name is {str(self.name)!r}: a source is named by letters, digits and _ . - alone.")
+            raise ValueError(f"name is {str(self.name)!r}: it must consist of letters, digits, _, . and -.")
 
     @cached_property
     def sources_with_path(self) -> dict[str, dict[str, Any]]:
-        """Source name -> its settings, with `path` from the command line."""
+        """The config of each source. The `path` on the command line applies to a single source."""
         return {key: {**source, "path": self.path or source.get("path")} for key, source in self.sources.items()}

@@ -1,4 +1,4 @@
-"""`init_from`: take the architecture from the initial weights. Settings on the command line take precedence."""
+"""`init_from`: a run takes the architecture of its initial weights. Settings on the command line have priority."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,13 +7,19 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 
 def init_from_settings(settings: Sequence[str]) -> list[str]:
-    """Model settings of the weights that `init_from` names, to add to a command line.
+    """Settings that the model at `init_from` adds to a command line.
 
-    Model settings on the command line are left out of the result, and with `model=…` the result is empty. If they contradict the
-    weights, loading the weights raises an error. In a multirun over `init_from` each job calls this itself.
+    A setting of the model that is typed is not added; with `model=…`, none are. If typed settings contradict the
+    weights, the error comes when the weights are read. In a multirun over `init_from`, each job calls this itself.
+
+    Args:
+        settings: typed settings, `key=value` each.
+
+    Returns:
+        Further settings, `model.<name>=<value>` each.
 
     Raises:
-        ValueError: `init_from` does not name a model, or the model is damaged.
+        ValueError: `init_from` is not a model, or the model is damaged.
     """
     typed = {o.key_or_group: o for o in OverridesParser.create().parse_overrides(list(settings))}
     given = typed.get("init_from")
@@ -22,9 +28,7 @@ def init_from_settings(settings: Sequence[str]) -> list[str]:
     path = given.value()
     if not isinstance(path, str) or not Path(path).exists():  # a resumed run no longer needs it
         return []
-    from gpt_lightning.convert.init_from import (
-        read_architecture,
-    )  # takes seconds to import, and few command lines need it
+    from gpt_lightning.convert.init_from import read_architecture  # slow to import, and rarely needed
 
     theirs = read_architecture(path)
     theirs["vocab_size"] = f"${{vocab_size_at_least:{theirs['vocab_size']}}}"

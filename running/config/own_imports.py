@@ -1,4 +1,4 @@
-"""`+imports=[my_package]`: modules of the user that register parts under names for the config."""
+"""`+imports=[my_package]`: the user's own modules, which register parts under names that a config may use."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -13,13 +13,13 @@ _imported: set[str] = set()
 
 
 def typed_imports(settings: Iterable[str]) -> list[str]:
-    """Names of the modules in `+imports=[…]` on a command line.
+    """The modules that a command line imports.
 
     Args:
-        settings: the typed settings, `key=value` each.
+        settings: typed settings, `key=value` each.
 
     Raises:
-        ValueError: the value is not a list of names.
+        ValueError: `imports` is not a list of names.
     """
     for override in OverridesParser.create().parse_overrides(list(settings)):
         if override.key_or_group == "imports" and not override.is_delete() and not override.is_sweep_override():
@@ -30,35 +30,45 @@ def typed_imports(settings: Iterable[str]) -> list[str]:
 def import_parts(names: Iterable[str]) -> None:
     """Import modules that register parts. See `gpt_lightning.registration`.
 
+    Args:
+        names: dotted names of modules.
+
     Raises:
         ValueError: a module cannot be imported.
     """
     for name in names:
         try:
             import_module(name)
-        except Exception as error:  # user code can raise anything
+        except Exception as error:  # user code may raise anything
             why = f"{type(error).__name__}: {' '.join(str(error).split()).rstrip('.')}"
             raise ValueError(
-                f"imports: {name} cannot be imported ({why}): install its package, or put its folder on PYTHONPATH."
+                f"imports: {name} cannot be imported ({why}): install its package, or add its folder to PYTHONPATH."
             ) from error
         _imported.add(name)
 
 
 def check_imports(config: Mapping[str, Any]) -> None:
-    """Check that the modules in a config's `imports` were typed on the command line.
+    """Check that the user typed the imports of a config on the command line. A config file may not import code.
+
+    Args:
+        config: nested settings.
 
     Raises:
-        ValueError: a module was not typed. A config file must not name code.
+        ValueError: a module was not imported by `import_parts`.
     """
     for name in _names(config.get("imports") or []):
         if name not in _imported:
             raise ValueError(
-                f"imports={name}: a config file may not name a module. Type +imports=[{name}] if you mean it."
+                f"imports={name}: a config file may not import a module. Type +imports=[{name}] to allow it."
             )
 
 
 def digests_of_imports(names: Iterable[str]) -> dict[str, str]:
-    """Module -> digest of its source in twelve hexadecimal digits. For a package it covers all of its files."""
+    """Module -> 12 hexadecimal digits that identify its source code; of a package, all files count.
+
+    Args:
+        names: dotted names of modules.
+    """
     return {name: _digest(name) for name in names}
 
 
@@ -77,5 +87,5 @@ def _digest(name: str) -> str:
 
 def _names(value: Any) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
-        raise ValueError(f"imports is {value!r}: it must be a list of modules, such as +imports=[my_package].")
+        raise ValueError(f"imports is {value!r}: it must be a list of module names, such as +imports=[my_package].")
     return list(value)

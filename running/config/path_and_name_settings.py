@@ -1,4 +1,4 @@
-"""Which settings are paths, names or prompts, and which names are valid for folders."""
+"""Which settings are paths, names or prompts, and which names a folder may have."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -21,31 +21,42 @@ _PATHS = {
     ),
     *("data", "data_dir", "runs_dir", "run_dir", "sweep_dir", "branch.run", "curriculum.ado.record", "tokenizer.name"),
 }
-PROMPTS = {"prompt", "pattern"}  # the text is taken as typed
+PROMPTS = {"prompt", "pattern"}  # the value is the text exactly as typed
 _NAMES = {"name", "revision", "project", "experiment_name", "entity", "partition", "account", "qos"}  # in any section
 MOST_BYTES = 200
-"""Maximum length of a folder name in bytes. File systems allow 255, but related files have longer names."""
+"""Longest name of a folder in bytes. File systems allow 255; files next to the folder have longer names."""
 
 
 def is_path(key: str) -> bool:
-    """Whether a setting is a path."""
+    """Whether a setting holds a path.
+
+    Args:
+        key: dotted name of the setting.
+    """
     return key in _PATHS or key == "path" or key.endswith(".path")
 
 
 def is_name(key: str) -> bool:
-    """Whether a setting is a name."""
+    """Whether a setting holds a name.
+
+    Args:
+        key: dotted name of the setting.
+    """
     return key.rpartition(".")[2] in _NAMES
 
 
 def expand_home(path: str) -> str:
-    """The path with `~` at its beginning expanded to the home folder."""
-    with suppress(RuntimeError):  # `~user` without such a user
+    """Expand `~` at the start of a path to the home folder."""
+    with suppress(RuntimeError):  # ~somebody, if there is no such user
         return str(Path(path).expanduser()) if path.startswith("~") else path
     return path
 
 
 def check_names(config: Mapping[str, Any]) -> None:
-    """Check the names that become folders: the name of a run, and of a tokenizer to be trained.
+    """Check the names that become folders: of a run, and of a tokenizer that is trained.
+
+    Args:
+        config: nested settings of a command.
 
     Raises:
         ValueError: a name is invalid, see `check_name`.
@@ -57,22 +68,27 @@ def check_names(config: Mapping[str, Any]) -> None:
 
 
 def check_name(key: str, name: Any) -> None:
-    """Check a name that becomes a folder, or nested folders if it has slashes.
+    """Check a name that becomes a folder. With "/" in it, it becomes nested folders.
+
+    Args:
+        key: dotted name of the setting.
+        name: its value.
 
     Raises:
-        ValueError: it is empty, not a string or too long, or leads out of the parent folder.
+        ValueError: the name is empty or not a string, leads outside the parent folder, or is too long.
     """
     if not isinstance(name, str):
-        raise ValueError(f"{key} is {name!r}: it must be a text; where a YAML file says it, in quotes.")
+        raise ValueError(f"{key} is {name!r}: it must be a string; put it in quotes in a YAML file.")
     if any("\ud800" <= character <= "\udfff" for character in name):
         raise ValueError(
-            f"{key} is {name!r}: this locale lacks a character of it. Start the command with PYTHONUTF8=1 before it."
+            f"{key} is {name!r}: this locale cannot represent one of its characters. Set the environment variable "
+            "PYTHONUTF8=1."
         )
     if {"", ".", ".."} & set(name.split("/")) or not name.isprintable():
         raise ValueError(
-            f"{key} is {name!r}: it must name a folder, as my_run or tests/my_run, without empty parts, . and .., and without "
+            f"{key} is {name!r}: it must name a folder, such as my_run or tests/my_run, without empty parts, ., .. or "
             "control characters."
         )
     for part in name.split("/"):
         if (n_bytes := len(part.encode())) > MOST_BYTES:
-            raise ValueError(f"{key} is {n_bytes} bytes long: the name of a folder may have {MOST_BYTES}.")
+            raise ValueError(f"{key} is {n_bytes} bytes long: it must have at most {MOST_BYTES} bytes.")

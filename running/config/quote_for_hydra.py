@@ -1,4 +1,7 @@
-"""Quote paths, names and prompts on the command line. Hydra would parse numbers, commas, brackets and quotes in them."""
+"""Quote paths, names and prompts as Hydra needs.
+
+Unquoted, it would interpret numbers, commas, brackets and quotes in them.
+"""
 
 import re
 from functools import cache
@@ -10,25 +13,35 @@ from hydra.errors import HydraException
 from running.config.compose import CONF, hydra_quoted
 from running.config.path_and_name_settings import PROMPTS, expand_home, is_name, is_path
 
-_LISTS = {"runs", "mix_law", "held_out"}  # may be several paths, with or without brackets
-_NO_AXES = {"name", "runs_dir", "run_dir", "sweep_dir"}  # the same for all jobs of a multirun
-_NO_CHOICES = re.compile(
-    r"[^\w./,*?:+@%~-]"
-)  # names of sweep jobs contain = and ,: a text with such characters is one path
-_SYNTAX = re.compile(r"[()\[\]{}$'\"\\]")  # Hydra syntax in the name of a config
+_LISTS = {"runs", "mix_law", "held_out"}  # several paths, with or without brackets
+_NO_AXES = {"name", "runs_dir", "run_dir", "sweep_dir"}  # a multirun has one of each
+# Runs of a sweep have = and , in their names. A text with = is one path, not several choices.
+_NO_CHOICES = re.compile(r"[^\w./,*?:+@%~-]")
+_SYNTAX = re.compile(r"[()\[\]{}$'\"\\]")  # Hydra's syntax, where the name of a config is expected
 
 
 def quote_text_settings(arguments: list[str]) -> list[str]:
-    """Quote texts, paths and names that Hydra would otherwise not read as typed.
+    """Quote texts, paths and names that Hydra would read differently from what was typed.
 
-    `null`, `${…}` and values already in quotes are unchanged. With -m, commas separate the choices of a path.
+    `null`, `${…}`, and values that are already quoted stay unchanged. With -m, commas separate the choices of a path.
+
+    Args:
+        arguments: the command line after the script's name.
+
+    Returns:
+        The arguments, in the same order.
     """
     is_multirun = any(argument == "-m" or argument.startswith("--mu") for argument in arguments)
     return [_quoted(argument, is_multirun=is_multirun) for argument in arguments]
 
 
 def unquote_text_settings(argument: str) -> str:
-    """The inverse of `quote_text_settings`: a setting as the user typed it, with a prompt unquoted."""
+    """The inverse of `quote_text_settings`: from a setting as Hydra reads it to what a user types (prompts have no
+    quotes).
+
+    Args:
+        argument: one setting, `key=value`.
+    """
     key = argument.partition("=")[0]
     if key.lstrip("+") not in PROMPTS:
         return argument
@@ -66,20 +79,20 @@ def _each(text: str, *, is_path: bool) -> str:
 
 
 def _one(text: str, *, is_path: bool) -> str:
-    """Quote a text, unless Hydra reads it unchanged without quotes. In a path, `~` is expanded first."""
+    """Quote a text, unless Hydra reads the same text without quotes. In a path, `~` is expanded."""
     if is_path:
         text = expand_home(text)
     return text if _read(text) == text else hydra_quoted(text)
 
 
 def _is_quoted(text: str) -> bool:
-    """Whether a value, or each of its choices, is already quoted for Hydra."""
+    """Whether the user quoted the text for Hydra, as one value or as several choices."""
     value = _read(text) if text[:1] in ("'", '"') else None
     return all(isinstance(part, QuotedString) for part in (value.list if isinstance(value, ChoiceSweep) else [value]))
 
 
 def _read(text: str) -> object:
-    """The value as Hydra parses it; None: Hydra cannot parse it."""
+    """The value that Hydra reads; None if it cannot parse the text."""
     try:
         return OverridesParser.create().parse_override(f"key={text}")._value
     except HydraException:

@@ -1,7 +1,7 @@
-"""Names that `_target_` had in earlier versions, so that old configs and run directories keep working."""
+"""Names that `_target_` had in earlier versions. Configs and run directories that contain them keep working."""
 
 RENAMED_TARGETS = {
     "callbacks.MetricsTable": "callbacks.CsvMetrics",
     "callbacks.ZeroShot": "callbacks.ZeroShotEvaluation",
 }
-"""Old dotted name -> current dotted name."""
+"""Old dotted name -> new dotted name."""

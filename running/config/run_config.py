@@ -1,4 +1,5 @@
-"""Typed settings of a training run, composed from conf/train.yaml. They are parsed and checked before torch is imported."""
+"""Typed settings of a training run: conf/train.yaml and the command line, parsed once and checked before torch is
+imported."""
 
 import math
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ _OF_PLAN_AND_VERIFY = ("plan", "mix_design", "verify")
 
 @dataclass(frozen=True, kw_only=True)
 class BranchConfig:
-    """The run and the step to branch off from. Set both or neither."""
+    """The run and the step where a run branches off; both are set or neither is."""
 
     run: Path | None = None
     step: Any = None
@@ -37,11 +38,11 @@ class DataConfig:
     verify: bool = True
     """Compare every byte of the shards with source.json before training."""
     limit_tokens: dict[str, Any] = field(default_factory=dict)
-    """Source -> tokens to prepare. Other sources use the limit of conf/source."""
+    """Tokens to prepare, by source; other sources use the limit in conf/source."""
     workers: CountOrZero = 0
-    """Data-loading processes."""
+    """Number of processes that prefetch."""
     val_sequences: Count | None = None
-    """Maximum number of validation sequences per source; None: all."""
+    """Number of validation sequences per source; None: all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,11 +79,12 @@ class TrainerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanConfig:
-    """Assumptions of plan.py about the devices. See conf/plan.yaml. `estimate_costs` checks them."""
+    """What plan.py assumes about the devices; see conf/plan.yaml. `estimate_costs` checks it."""
 
     device: Any
     mfu: Any
-    """Model FLOPs utilization: the fraction of the device's peak FLOP/s."""
+    """Model FLOPs utilisation: the share of the device's peak."""
+    """Model FLOPs utilisation, as a fraction of the device's peak."""
     price_per_hour: Any
     """Price of one device per hour, in any currency; None: unknown."""
 
@@ -106,7 +108,7 @@ class RunConfig:
     max_hours: Any
     """Wall-clock limit in hours; None: no limit."""
     gradient_clip: Any
-    """Maximum gradient norm; None: no clipping."""
+    """Maximum norm of the gradient; None: no limit."""
     on_spike: Literal["train", "skip"]
     base_width: Count | None
     """The d_model for which the learning rate was tuned; None: model.d_model."""
@@ -126,18 +128,21 @@ class RunConfig:
     trainer: TrainerConfig
     logger: Any = None
     imports: list[str] = field(default_factory=list)
-    """Modules of the user that register parts. See `own_imports`."""
+    """The user's own modules that register parts; see `own_imports`."""
     settings: Mapping[str, Any]
     """The composed settings as nested dicts, as config.yaml records them."""
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> "RunConfig":
-        """Parse the settings that Hydra composed from conf/train.yaml and the command line.
+        """Parse the composed settings of conf/train.yaml and a command line.
 
-        Settings that only plan.py or verify.py use are ignored.
+        Settings of plan.py and verify.py are ignored.
+
+        Args:
+            settings: nested dicts, as composed.
 
         Raises:
-            ValueError: a setting is unknown, missing or invalid, or two settings contradict each other.
+            ValueError: a setting is unknown, missing or wrong, or two settings contradict each other.
         """
         check_names(settings)
         check_imports(settings)
@@ -151,26 +156,28 @@ class RunConfig:
     def __post_init__(self) -> None:
         for mix in self.curriculum.mixes:
             if mix in compose.group_choices("source"):
-                raise ValueError(f"curriculum.mixes.{mix}: {mix} is a source, and a mix needs a name of its own.")
+                raise ValueError(
+                    f"curriculum.mixes.{mix}: {mix} is the name of a source; choose another name for the mix."
+                )
         if not isinstance(self.resume, str):
             raise ValueError(f"resume is {self.resume!r}: it must be auto, never, or the path of a checkpoint.")
         if self.branch.run is None and self.branch.step is not None:
-            raise ValueError(
-                f"branch.step is {self.branch.step}, and branch.run names no run: set both of them or neither."
-            )
+            raise ValueError(f"branch.step is {self.branch.step}, but branch.run is not set: set both or neither.")
         if "_target_" not in self.optimizer:
             raise ValueError("optimizer has no _target_: it must name a class, as conf/optimizer does.")
         if "checkpoints" not in self.callbacks:
-            raise ValueError("callbacks.checkpoints is missing: a run without checkpoints could not be continued.")
+            raise ValueError("callbacks.checkpoints is missing: a run without checkpoints could not be resumed.")
         check_known_callbacks(self.callbacks)
         self._check_batch()
 
     @cached_property
     def model(self) -> "GPTConfig":
-        """The settings of the model, with a placeholder for `eot_id`. Accessing this imports torch.
+        """Sizes and choices of the model; its `eot_id` is not known yet.
+
+        This imports torch, because choices name modules.
 
         Raises:
-            ValueError: a setting is invalid, or two settings contradict each other.
+            ValueError: the model's settings contradict each other.
         """
         from gpt_lightning.model import GPTConfig
 
@@ -192,7 +199,11 @@ class RunConfig:
         return str(self.optimizer["_target_"])
 
     def with_precision(self, precision: str) -> "RunConfig":
-        """A copy with the precision that `auto` resolved to, for config.yaml."""
+        """The same run with `auto` replaced by the precision that was chosen, as config.yaml records it.
+
+        Args:
+            precision: Lightning's name for it.
+        """
         settings = {**self.settings, "trainer": {**self.settings["trainer"], "precision": precision}}
         return replace(self, trainer=replace(self.trainer, precision=precision), settings=settings)
 

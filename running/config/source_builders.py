@@ -22,7 +22,11 @@ from running.config.command_configs import PrepareConfig
 
 
 def build_preparation_settings(config: PrepareConfig, source: Mapping[str, Any]) -> PreparationSettings:
-    """Settings for turning a source's documents into shards.
+    """How the documents of a source become shards.
+
+    Args:
+        config: settings of prepare.py.
+        source: content of conf/source/<name>.yaml.
 
     Raises:
         ValueError: a setting is out of range.
@@ -31,7 +35,7 @@ def build_preparation_settings(config: PrepareConfig, source: Mapping[str, Any])
     if limit in (None, "all"):
         limit = None
     elif isinstance(limit, bool) or not isinstance(limit, (int, float)) or not 1 <= limit < math.inf:
-        raise ValueError(f"limit_tokens is {limit}: it must be a number of tokens, or all.")
+        raise ValueError(f"limit_tokens is {limit}: it must be a number of tokens, 1 or more, or all.")
     return PreparationSettings(
         val_fraction=source["val_fraction"],
         split=source["split"],
@@ -44,24 +48,24 @@ def build_preparation_settings(config: PrepareConfig, source: Mapping[str, Any])
 def open_corpus(
     config: PrepareConfig, name: str, source: Mapping[str, Any], *, begun_in: Path | None = None
 ) -> tuple[Corpus, Mapping[str, Any]]:
-    """Open a source's documents: from the Python installation, from path=, or from the hub.
+    """The documents of a source, from Python, `path` or the hub; and the source's effective config.
 
     Args:
         config: settings of prepare.py.
-        name: name of the source's config.
-        source: settings of the source.
-        begun_in: folder of an unfinished preparation. It continues with the hub commit recorded there.
+        name: of the source's config.
+        source: content of that config.
+        begun_in: folder of an unfinished preparation. Its commit of the hub's repository is used again.
 
     Returns:
-        The corpus, and the settings of the source; those of its `fallback` if the hub cannot be reached.
+        The corpus, and `source` or the config of its fallback.
 
     Raises:
-        ValueError: there is nothing to read, or the hub cannot be reached and there is no `fallback`.
+        ValueError: there is nothing to read, or the hub is unreachable and the source has no `fallback`.
     """
     if "corpus" in source:
         if source["path"] is not None:
             raise ValueError(
-                f"source {name} is made from the Python installation: path= reads other sources, as source=local."
+                f"source {name} is made from the Python installation and has no path=: use source=local to read files."
             )
         return DocumentCorpus(allowed_targets.resolve_corpus(source["corpus"]), origin=source["corpus"]), source
     if source["path"] is not None:
@@ -73,7 +77,7 @@ def open_corpus(
     except HubUnreachableError as error:
         if "fallback" not in source:
             raise
-        say(f"{error}\n{name}: {source['fallback']} stands in for it.")
+        say(f"{error}\n{name}: using the fallback {source['fallback']} instead.")
         instead = compose.read_choice("source", source["fallback"]) | {"instead_of": source["hub"]}
         return open_corpus(config, name, instead, begun_in=begun_in)
     origin = source["hub"] | {"revision": commit}
@@ -85,13 +89,15 @@ def open_corpus(
 def path_corpus(
     config: PrepareConfig, key: str, source: Mapping[str, Any], *, tell: Callable[[str], object] = str
 ) -> Corpus:
-    """The corpus of the files at a source's path. For a copy of a hub repository, only the files of its configuration and split.
+    """The corpus of the files at a source's path.
+
+    In a copy of a whole repository, only the source's config and split are read.
 
     Args:
         config: settings of prepare.py.
         key: name of the source's config.
-        source: settings of the source, with `path`.
-        tell: called with one line that counts skipped files, if there are any.
+        source: content of that config.
+        tell: called with one line that counts the skipped files, if any.
 
     Raises:
         ValueError: there are no files.
@@ -101,12 +107,22 @@ def path_corpus(
 
 
 def is_commit_hash(revision: str | None) -> bool:
-    """Whether a revision is a full commit hash. Branches and tags can move."""
+    """Whether a revision is a commit hash, which always names the same state of a repository.
+
+    Branches and tags can move.
+
+    Args:
+        revision: of a repository on the hub; None: the default branch.
+    """
     return revision is not None and re.fullmatch("[0-9a-f]{40}", revision) is not None
 
 
 def training_sources(config: PrepareConfig, names: Iterable[str]) -> dict[str, Mapping[str, Any]]:
-    """Name -> settings of the sources to train a tokenizer on, from the command line or from conf/source.
+    """The configs of the sources that a tokenizer is trained on: from the command line, else from conf/source.
+
+    Args:
+        config: settings of prepare.py.
+        names: of the sources.
 
     Raises:
         ValueError: a source does not exist.

@@ -68,7 +68,7 @@ def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, mixture: str, loss
 
 def test_files_must_pair(tmp_path: Path) -> None:
     assert not is_folder_of_tables(tmp_path)
-    with pytest.raises(ValueError, match=r"mix_law: .* names no run: .* CSV files"):
+    with pytest.raises(ValueError, match=r"mix_law: .* matches no run: .* CSV files"):
         read_mix_runs(str(tmp_path))
     with pytest.raises(ValueError, match=r"train_mixture.csv needs one file of losses beside it"):
         read_mix_runs(folder_of(tmp_path, train_mixture=MIXTURE, test_loss=LOSSES))
