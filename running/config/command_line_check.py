@@ -29,13 +29,13 @@ _TIMEOUTS, _MOST_TIMEOUTS = "hydra.launcher.max_num_timeout", 100  # Hydra's def
 _SEARCHED = ("train", "plan")  # commands whose runs have a validation loss to minimise
 
 
-def check_command_line(verb: str, arguments: list[str]) -> DictConfig | None:
+def check_command_line(command: str, arguments: list[str]) -> DictConfig | None:
     """Compose what the arguments ask for, as Hydra will, and check it; for a sweep, every choice of every axis.
 
     The axes of a sweep are the settings with several choices on the command line, and those of `hydra.sweeper.params`.
 
     Args:
-        verb: name of the command, such as train.
+        command: name of the command, such as train.
         arguments: the command line after the script's name.
 
     Returns:
@@ -75,7 +75,7 @@ def check_command_line(verb: str, arguments: list[str]) -> DictConfig | None:
             "settings of Hydra itself (hydra.…) apply to the whole multirun: only other settings can have several "
             "values."
         )
-    return _check_composed(verb, given, parsed)
+    return _check_composed(command, given, parsed)
 
 
 def _check_completion(arguments: Sequence[str]) -> None:
@@ -145,9 +145,9 @@ def extra_hydra_settings(settings: list[str], config: DictConfig) -> list[str]:
     return besides
 
 
-def _check_composed(verb: str, given: Namespace, parsed: Sequence[Override]) -> DictConfig | None:
+def _check_composed(command: str, given: Namespace, parsed: Sequence[Override]) -> DictConfig | None:
     """Check what Hydra will compose for the multirun, if this is one, and for its jobs."""
-    folders, name = _folders(given), given.config_name or verb
+    folders, name = _folders(given), given.config_name or command
     for folder in folders:
         file = folder / f"{name.removesuffix('.yaml')}.yaml"
         if (folder, name) != (CONF, command) and file.is_file():
@@ -194,7 +194,7 @@ def _axes_of_files(config: DictConfig, parsed: Sequence[Override]) -> list[Overr
     return OverridesParser.create().parse_overrides(axes)
 
 
-def _refuse_sweeper(verb: str, config: DictConfig, parsed: Sequence[Override]) -> None:
+def _refuse_sweeper(command: str, config: DictConfig, parsed: Sequence[Override]) -> None:
     """Refuse a search that lacks something, and an interval without a search."""
     if not _searches(config):
         for o in parsed:
@@ -204,8 +204,8 @@ def _refuse_sweeper(verb: str, config: DictConfig, parsed: Sequence[Override]) -
                     "(a=1,2)."
                 )
             check_exact_range(o)
-    elif verb not in _SEARCHED:
-        raise ValueError(f"hydra/sweeper=optuna is for train.py: {verb}.py has no validation loss to minimise.")
+    elif command not in _SEARCHED:
+        raise ValueError(f"hydra/sweeper=optuna is for train.py: {command}.py has no validation loss to minimise.")
     elif find_spec("optuna") is None:
         raise ValueError("hydra/sweeper=optuna needs a package: pip install -e '.[optuna]'.")
 

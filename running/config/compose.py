@@ -80,13 +80,13 @@ def _bounded_files() -> Iterator[None]:
 
 
 @contextmanager
-def composing(folder: Path, config_name: str, verb: str) -> Iterator[None]:
+def composing(folder: Path, config_name: str, command: str) -> Iterator[None]:
     """Let Hydra compose the config of a command from a folder.
 
     Args:
         folder: absolute path of the folder with the main config.
         config_name: its name, without .yaml.
-        verb: name of the command.
+        command: name of the command.
 
     Raises:
         ValueError: the config cannot be composed. The message is one sentence.

@@ -129,16 +129,16 @@ class Multirun:
         self._note(self._jobs[-1])
         return self._jobs[-1]
 
-    def answer(self, verb: Callable[[dict[str, Any]], dict[str, Any]], config: dict[str, Any], name: str) -> float:
+    def answer(self, function: Callable[[dict[str, Any]], dict[str, Any]], config: dict[str, Any], name: str) -> float:
         """Call a command that needs no process for the job, and keep its result.
 
         Args:
-            verb: the command's function.
+            function: the command's function.
             config: settings of the job.
             name: of the job.
         """
         try:
-            self.answers[name] = verb(config)
+            self.answers[name] = function(config)
         except ValueError as error:
             self.answers[name] = error
         return 0.0

@@ -24,11 +24,11 @@ from running.training import rank_processes
 
 
 @contextmanager
-def open_multirun(verb: str, config: DictConfig) -> Iterator[multirun.Multirun]:
+def open_multirun(command: str, config: DictConfig) -> Iterator[multirun.Multirun]:
     """Let this process, and no other, run the jobs of the multirun inside the context.
 
     Args:
-        verb: name of the command.
+        command: name of the command.
         config: of the multirun as a whole, including `hydra`.
 
     Raises:
@@ -50,9 +50,9 @@ def open_multirun(verb: str, config: DictConfig) -> Iterator[multirun.Multirun]:
             "form seed=1,2.",
             error=True,
         )
-    if verb == "plan" and not is_here:
+    if command == "plan" and not is_here:
         raise ValueError("plan.py plans a sweep in this process: leave out hydra/launcher=….")
-    if verb != "train":
+    if command != "train":
         multirun.here = multirun.Multirun()
         yield multirun.here
         return
