@@ -225,9 +225,9 @@ def changed(frame: str, key: str, value: Any) -> dict[str, Any]:
         ({"keyframes": changed("switch", "at", 0.9)}, "keyframes.settled.at is 0.8: it must come after"),
         (
             {"keyframes": changed("settled", "at", 1.1)},
-            "keyframes.settled.at is 1.1: a fraction of the run is at most 1",
+            "keyframes.settled.at is 1.1: it must be at most 1",
         ),
-        ({"keyframes": {"start": 3}}, "keyframes.start is 3: a keyframe has exactly at and weights"),
+        ({"keyframes": {"start": 3}}, "keyframes.start is 3: it must have exactly the keys at and weights"),
         ({"keyframes": {"start": None}}, "keyframes.start is None: a keyframe has exactly"),
         ({"keyframes": None}, "curriculum.keyframes is None: it must map names to at and weights"),
         ({"keyframes": changed("start", "at", -1)}, "keyframes.start.at is -1"),

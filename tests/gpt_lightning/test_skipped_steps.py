@@ -111,7 +111,7 @@ def fit(
 def test_a_loss_that_is_not_finite_ends_the_run_before_the_update(factor: float) -> None:
     calm, ended = Record(), Record()
     fit(calm)
-    with pytest.raises(NonFiniteLossError, match=r"^step 4 was not made: its loss is") as fault:
+    with pytest.raises(NonFiniteLossError, match=r"^step 4 was not applied: its loss is not finite") as fault:
         fit(ended, factor=factor)
     assert fault.value.micro_batches == [(0, 1)]
     assert fault.value.exit_code == 65

@@ -118,7 +118,9 @@ def test_missing_parts_are_named(files: Path, tmp_path: Path, monkeypatch: pytes
         if progress.documents > 30:
             raise KeyboardInterrupt
 
-    with pytest.raises(ValueError, match=re.escape("part 0/3, 1/3, 2/3 are missing or not done. Run part=0/3, part=1")):
+    with pytest.raises(
+        ValueError, match=re.escape("part 0/3, 1/3, 2/3 are missing or incomplete. Run part=0/3, part=1")
+    ):
         source.parts().join()
     assert not list(tmp_path.iterdir())
     prepare(source, 2)
@@ -129,7 +131,7 @@ def test_missing_parts_are_named(files: Path, tmp_path: Path, monkeypatch: pytes
     with pytest.raises(KeyboardInterrupt):
         source.parts().prepare(1, workers=1, progress=interrupt)
     assert (source.work / "1_of_3" / "part.json").is_file()
-    with pytest.raises(ValueError, match=re.escape("part 1/3 is missing or not done. Run part=1/3 first.")):
+    with pytest.raises(ValueError, match=re.escape("part 1/3 is missing or incomplete. Run part=1/3 first.")):
         source.parts().join()
     assert not source.parts().folder.exists()
     prepare(source, 1)
@@ -143,7 +145,7 @@ def test_a_join_that_stopped_at_the_end_is_recognised(files: Path, tmp_path: Pat
     prepare(source, 1)
     shutil.copytree(source.work, tmp_path / "kept")
     information = source.parts().join()
-    with pytest.raises(ValueError, match="source is there already: delete it to prepare it again"):
+    with pytest.raises(ValueError, match="source already exists: delete it to prepare it again"):
         prepare(source, 0)
     (tmp_path / "kept").rename(source.work)
     for shard in source.work.rglob("*.npy"):
@@ -155,9 +157,9 @@ def test_a_join_that_stopped_at_the_end_is_recognised(files: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("recipe", "sentence"),
     [
-        ({"limit_tokens": 1000}, "limit_tokens counts from a source's beginning, which a part cannot know"),
-        ({"deduplicate": "exact"}, "deduplicate=exact has to see every document: prepare the source in one part."),
-        ({"split": "tail"}, "split=tail is for a few long texts: prepare the source in one part."),
+        ({"limit_tokens": 1000}, "limit_tokens is set: it must be all to prepare in parts"),
+        ({"deduplicate": "exact"}, "deduplicate is exact: it must be null to prepare in parts"),
+        ({"split": "tail"}, "split is tail: it must be hash to prepare in parts"),
     ],
 )
 def test_what_parts_cannot_do(recipe: dict[str, Any], sentence: str, files: Path, tmp_path: Path) -> None:
@@ -206,7 +208,7 @@ def test_bad_records_are_judged_by_the_whole(tmp_path: Path) -> None:
     prepare(parts, 0)
     prepare(parts, 1)
     with pytest.raises(
-        ValueError, match=re.escape("3 of 2,002 records are bad, more than one in a thousand; the first: 0.")
+        ValueError, match=re.escape("3 of 2,002 records are bad: it must be at most one in a thousand. The first: 0.")
     ):
         parts.parts().join()
 
