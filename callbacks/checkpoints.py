@@ -168,7 +168,7 @@ class Checkpoints(StepCallback):
         )
         if self._failures == _FAILURES or step == trainer.max_steps:
             raise CheckpointWriteError(
-                f"training stopped after step {step}, because {self._failures} checkpoint{'s' * (self._failures > 1)} "
+                f"stopped after step {step}, because {self._failures} checkpoint{'s' * (self._failures > 1)} "
                 f"in a row could not be saved: {why}{rests}. Free disk space, and start the same command again."
             )
 

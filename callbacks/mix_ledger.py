@@ -100,6 +100,6 @@ class MixLedger(StepCallback):
         for source, drawn in zip(order.sources, sequences, strict=True):
             if drawn != planned[source] or abs(drawn - due[source]) >= _MOST_DRIFT:
                 raise RuntimeError(
-                    f"at step {trainer.global_step}, {drawn:,} sequences of {source} were trained on: it must be "
-                    f"{planned[source]:,}, with {due[source]:,.2f} due. This is a bug in gpt-lightning."
+                    f"at step {trainer.global_step}, {drawn:,} sequences of {source} were trained on: the sample order "
+                    f"has {planned[source]:,}, with {due[source]:,.2f} due. This is a bug in gpt-lightning."
                 )

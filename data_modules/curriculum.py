@@ -133,8 +133,8 @@ class Curriculum:
     def _check_ado(self, ado: AdoPolicy, named: Mapping[str, Any]) -> None:
         if len(self.keyframes) > 1 or self.replay:
             raise ValueError(
-                "curriculum.ado is set, but there are "
-                f"{', '.join(self.keyframes)}{', and replay' * bool(self.replay)}: there must be only one keyframe. "
+                "curriculum.ado is set, but the curriculum has "
+                f"{', '.join(self.keyframes)}{', and replay' * bool(self.replay)}: it must have one keyframe and no replay. "
                 "Use curriculum=ado, and curriculum.ado.floor instead of replay."
             )
         if self.max_epochs and self.on_exhausted not in ("redistribute", "repeat"):

@@ -54,7 +54,7 @@ class ExactShares:
     ) -> None:
         if curriculum.steps * global_batch >= 1 << (63 - SHARE_BITS):
             raise ValueError(
-                f"the run has {curriculum.steps:,} steps of {global_batch:,} sequences: it must have less than 2^31 "
+                f"the run has {curriculum.steps:,} steps of {global_batch:,} sequences: it must have fewer than 2^31 "
                 "sequences."
             )
         self.first_step = first_step

@@ -40,7 +40,7 @@ class SourceExhaustedError(ValueError):
     """The plan needs more of a source than the curriculum allows."""
 
     def __init__(self, fact: str, *, source: str | None) -> None:
-        super().__init__(f"{fact}: lower its weights or prepare more of it; plan.py finds the smallest change.")
+        super().__init__(f"{fact}: lower the weights or prepare more data; plan.py finds the smallest change.")
         self.fact = fact
         """What the plan needs, and where."""
         self.source = source

@@ -94,7 +94,7 @@ def find_source_damage(files: Sequence[ShardFile], information: Mapping[str, Any
 def damage_message(folder: Path, found: Sequence[str]) -> str:
     """Return a message that lists the damage and says what to do."""
     more = f"; and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-    return f"{'; '.join(found[:_NAMED])}{more}: restore the files, or delete {folder} and prepare it again"
+    return f"{'; '.join(found[:_NAMED])}{more}. Restore the files, or delete {folder} and prepare it again"
 
 
 def _pieces(file: ShardFile, with_sha256: bool) -> Iterator[_Piece]:

@@ -99,7 +99,5 @@ def register_optimizer(optimizer: type[Optimizer], traits: OptimizerTraits) -> N
 
 def _register(registry: dict[str, T], kind: str, name: str, part: T) -> None:
     if name in registry and registry[name] is not part:
-        raise ValueError(
-            f"{kind} {name!r} is already registered: it must be a new name. Register yours under another name."
-        )
+        raise ValueError(f"{kind} {name!r} is already registered: register yours under another name.")
     registry[name] = part

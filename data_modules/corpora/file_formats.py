@@ -78,11 +78,11 @@ def _parse(line: bytes) -> Any:
     try:
         return JSON.decode(line.decode().removeprefix(_BOM))
     except UnicodeDecodeError as error:
-        return BadRecord(f"is not UTF-8 (byte {error.start + 1} of the line is {line[error.start]:#04x})")
+        return BadRecord(f"it is not UTF-8 (byte {error.start + 1} of the line is {line[error.start]:#04x})")
     except json.JSONDecodeError as error:
-        return BadRecord(f"is not JSON ({error.msg.removesuffix(' at')} at character {error.pos + 1} of the line)")
+        return BadRecord(f"it is not JSON ({error.msg.removesuffix(' at')} at character {error.pos + 1} of the line)")
     except (ValueError, RecursionError) as error:
-        return BadRecord(f"is not JSON ({error})")
+        return BadRecord(f"it is not JSON ({error})")
 
 
 def _json_chunks(file: OpenInputFile, first: int) -> Iterator[Chunk]:
@@ -120,7 +120,7 @@ def _csv_rows(file: OpenInputFile, delimiter: str) -> Iterator[tuple[Row, int]]:
             check_columns(header, file.fields)
         elif values:  # skip empty lines
             there = f"{len(values)} fields, but the header line has {len(header)}"
-            row = dict(zip(header, values, strict=True)) if len(values) == len(header) else BadRecord(f"has {there}")
+            row = dict(zip(header, values, strict=True)) if len(values) == len(header) else BadRecord(f"it has {there}")
             yield (line, row), sum(map(len, values))
 
 
@@ -166,7 +166,10 @@ def _text_rows(chunk: Chunk) -> Iterator[Row]:
         yield 1, chunk.payload.decode().removeprefix(_BOM)
     except UnicodeDecodeError as error:
         line = chunk.payload.count(b"\n", 0, error.start) + 1
-        yield line, BadRecord(f"is not UTF-8 (byte {error.start + 1} of the file is {chunk.payload[error.start]:#04x})")
+        yield (
+            line,
+            BadRecord(f"it is not UTF-8 (byte {error.start + 1} of the file is {chunk.payload[error.start]:#04x})"),
+        )
 
 
 _LINES = Format(_line_chunks, _json_rows, "line ")

@@ -48,7 +48,7 @@ def find_hub_files(
         ) from error
     data_files = builder.config.data_files or {}
     if split not in data_files:
-        raise ValueError(f"{id} has no split {split}: it must be one of {', '.join(map(str, data_files)) or 'none'}.")
+        raise ValueError(f"{id} has no split {split}: its splits are {', '.join(map(str, data_files)) or 'none'}.")
     root = Path(id).resolve() if Path(id).is_dir() else None
     files, states = {}, set()
     for url in data_files[split]:

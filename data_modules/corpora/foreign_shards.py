@@ -147,7 +147,7 @@ def _by_name(paths: list[Path]) -> dict[str, list[Path]]:
 
 def _checked(file: ForeignFile, tokenizer: Tokenizer) -> ForeignFile:
     if not file.tokens:
-        raise ValueError(f"{file.path} holds no ids.")
+        raise ValueError(f"{file.path} is empty: it must hold at least one id.")
     if what := recognize_by_values(file.path, file.offset, tokenizer.vocab_size):
         raise ValueError(f"{file.path} holds {what}: it must hold uint16 ids. {_ANEW}.")
     return file

@@ -16,7 +16,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | BadRecord:
     if len(found) == len(pairs):
         return found
     twice = next(key for n, (key, _) in enumerate(pairs) if key in dict(pairs[:n]))
-    return BadRecord(f"has the field {twice!r} twice")
+    return BadRecord(f"it has the field {twice!r} twice")
 
 
 JSON = json.JSONDecoder(object_pairs_hook=_object)

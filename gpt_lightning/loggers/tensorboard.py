@@ -81,7 +81,7 @@ class TensorBoard(TensorBoardLogger):
         mix |= {
             "planned share of the loss-bearing tokens": "mix/planned_loss_bearing/",
             "realised share of the loss-bearing tokens": "mix/realised_loss_bearing/",
-            "passes over each source": "mix/epochs/",
+            "epochs of each source": "mix/epochs/",
             "sequences ahead of the exact share": "mix/drift/",
         }
         layout = {
@@ -97,9 +97,9 @@ class TensorBoard(TensorBoardLogger):
             },
             "mix": mix,
             "speed": {
-                "tokens per second, of training alone and overall": "speed/tokens_per_s",
+                "tokens per second, training only and overall": "speed/tokens_per_s",
                 "MFU": "speed/mfu$",
-                "share of training that waits for data": "speed/data_wait_share$",
+                "share of training time spent waiting for data": "speed/data_wait_share$",
                 "memory, GB": "memory/",
             },
         }

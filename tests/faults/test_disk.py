@@ -79,7 +79,7 @@ def test_three_saves_fail(on_small_disk: Run, straight: Runs) -> None:
     assert leftovers(run) == []
     for step in (15, 20, 25):
         assert f"the checkpoint of step {step} could not be saved: No space left on device" in life.output
-    assert "training stopped after step 25, because 3 checkpoints in a row could not be saved" in life.output
+    assert "stopped after step 25, because 3 checkpoints in a row could not be saved" in life.output
     assert "Traceback" not in life.output
     make_room(run)
     run.finish()

@@ -63,11 +63,11 @@ DAMAGED = "row 2: the row is damaged or not UTF-8 (In column 0: Invalid: Invalid
 BAD = {  # of each file the second record is bad, and the two beside it are good
     "malformed.jsonl": (
         GOOD + b'{"text": "a" "b"}\n' + GOOD,
-        "line 2: is not JSON (Expecting ',' delimiter at character 14 of the line)",
+        "line 2: it is not JSON (Expecting ',' delimiter at character 14 of the line)",
     ),
     "cut.json": (
         GOOD + b'{"text": "a\n' + GOOD,
-        "line 2: is not JSON (Invalid control character at character 12 of the line)",
+        "line 2: it is not JSON (Invalid control character at character 12 of the line)",
     ),
     "lacking.jsonl": (
         GOOD + b'{"url": 1, "body": 2}\n' + GOOD,
@@ -80,7 +80,7 @@ BAD = {  # of each file the second record is bad, and the two beside it are good
     "empty.jsonl": (GOOD + b'\n{"text": ""}\n' + GOOD, "line 3: the field 'text' is empty"),
     "bytes.jsonl": (
         GOOD + b'{"text": "caf\xe9"}\n' + GOOD,
-        "line 2: is not UTF-8 (byte 14 of the line is 0xe9)",
+        "line 2: it is not UTF-8 (byte 14 of the line is 0xe9)",
     ),
     "half.jsonl": (
         GOOD + b'{"text": "\\ud83d."}\n' + GOOD,
@@ -88,11 +88,11 @@ BAD = {  # of each file the second record is bad, and the two beside it are good
     ),
     "deep.jsonl": (
         GOOD + b"[" * 200_000 + b"\n" + GOOD,
-        "line 2: is not JSON (maximum recursion depth exceeded",
+        "line 2: it is not JSON (maximum recursion depth exceeded",
     ),
     "digits.jsonl": (
         GOOD + b"1" * 5000 + b"\n" + GOOD,
-        "line 2: is not JSON (Exceeds the limit (4300 digits) for integer string conversion",
+        "line 2: it is not JSON (Exceeds the limit (4300 digits) for integer string conversion",
     ),
     "bytes.json": (
         array(GOOD, b'{"text":\n"caf\xe9"}', GOOD),
@@ -100,11 +100,11 @@ BAD = {  # of each file the second record is bad, and the two beside it are good
     ),
     "twice.jsonl": (
         GOOD + b'{"text": "right", "n": 1, "text": "wrong"}\n' + GOOD,
-        "line 2: has the field 'text' twice",
+        "line 2: it has the field 'text' twice",
     ),
     "twice.json": (
         array(GOOD, b'{"text": "right", "text": "wrong"}', GOOD),
-        "line 4 (record 2): has the field 'text' twice",
+        "line 4 (record 2): it has the field 'text' twice",
     ),
     "null.json": (
         array(GOOD, b'{"text": null}', GOOD),
@@ -120,9 +120,9 @@ BAD = {  # of each file the second record is bad, and the two beside it are good
     ),
     "more.csv": (
         b'n,text\n1,good\n2,"a\nb",c\n3,good\n',
-        "line 3: has 3 fields, but the header line has 2",
+        "line 3: it has 3 fields, but the header line has 2",
     ),
-    "fewer.csv": (b"n,text\n1,good\n2\n3,good\n", "line 3: has 1 fields, but the header line has 2"),
+    "fewer.csv": (b"n,text\n1,good\n2\n3,good\n", "line 3: it has 1 fields, but the header line has 2"),
     "empty.csv": (b"n,text\n1,good\n2,\n3,good\n", "line 3: the field 'text' is empty"),
     "null.parquet": (parquet(["good", None, "good"]), "row 2: the field 'text' is null: it must have a value"),
     "bytes.parquet": (
@@ -161,9 +161,9 @@ def test_a_bad_record_stands_alone(name: str, tmp_path: Path) -> None:
             parquet([b"raw"]),
             "raw.parquet, row 1: the field 'text' is of type bytes: it must be a string",
         ),
-        ("a.txt", b"\xef\xbb\xbfone\ntwo \xff", "a.txt, line 2: is not UTF-8 (byte 12 of the file is 0xff)"),
+        ("a.txt", b"\xef\xbb\xbfone\ntwo \xff", "a.txt, line 2: it is not UTF-8 (byte 12 of the file is 0xff)"),
         ("bom.md", b"\xef\xbb\xbf", "bom.md, line 1: the text is empty"),
-        ("one_record.json", b'{\n "text": "a"}', "one_record.json, line 1: is not JSON (Expecting property name "),
+        ("one_record.json", b'{\n "text": "a"}', "one_record.json, line 1: it is not JSON (Expecting property name "),
         *((f"void{suffix}", b"", f"void{suffix}: the file is empty") for suffix in file_formats.FORMATS),
         *(
             (f"void{suffix}.gz", gzip.compress(b"", mtime=0), f"void{suffix}.gz: the file is ")
@@ -239,19 +239,19 @@ def compressed(kind: str) -> bytes:
             "quotes.json",
             array(GOOD, b'{"text":\n\n"a" "b"}', GOOD),
             1,
-            ", line 4 (record 2): is not JSON (Expecting ',' delimiter)" + TAIL,
+            ", line 4 (record 2): it is not JSON (Expecting ',' delimiter)" + TAIL,
         ),
         (
             "digits.json",
             array(GOOD, b'{"n":' + b"1" * 5000 + b"}"),
             1,
-            ", line 4 (record 2): is not JSON (Exceeds the limit (4300 digits) ",
+            ", line 4 (record 2): it is not JSON (Exceeds the limit (4300 digits) ",
         ),
         (
             "last_comma.json",
             b"[" + GOOD + b", ]",
             1,
-            ", line 2 (record 2): is not JSON (Expecting value)" + TAIL,
+            ", line 2 (record 2): it is not JSON (Expecting value)" + TAIL,
         ),
         ("two.json", array(GOOD) + array(GOOD), 1, ", line 5: there is more text after the end of the array" + TAIL),
         (

@@ -108,7 +108,7 @@ def test_an_unknown_configuration(config: str | None, split: str, said: str, rep
 
 def test_an_unknown_split(repository: Path) -> None:
     with pytest.raises(
-        ValueError, match=re.escape(f"{repository} has no split test; it has train, validation.")
+        ValueError, match=re.escape(f"{repository} has no split test: its splits are train, validation.")
     ) as refused:
         find_hub_files(str(repository), config="en", split="test")
     assert not isinstance(refused.value, HubUnreachableError)

@@ -170,7 +170,7 @@ def test_what_became_of_the_files_is_noticed(documents: list[np.ndarray], tokeni
             bytes(1024) + IDS.tobytes(),
             "a.bin lacks llm.c's header: it must start with 256 int32 (20240520, 1, ",
         ),
-        ("llmc", "a.bin", llmc(IDS[:0]), "a.bin holds no ids."),
+        ("llmc", "a.bin", llmc(IDS[:0]), "a.bin is empty: it must hold at least one id."),
         ("rangeflow", "a.npy", IDS[None], "a.npy holds 2-dimensional uint16: it must hold one-dimensional uint16 ids."),
         (
             "rangeflow",
@@ -184,7 +184,7 @@ def test_what_became_of_the_files_is_noticed(documents: list[np.ndarray], tokeni
             IDS.astype(">u2"),
             "a.npy holds 1-dimensional >u2: it must hold one-dimensional uint16 ids.",
         ),
-        ("rangeflow", "a.npy", IDS[:0], "a.npy holds no ids."),
+        ("rangeflow", "a.npy", IDS[:0], "a.npy is empty: it must hold at least one id."),
         ("rangeflow", "a.npy", b"", "a.npy is damaged or not a .npy file of numbers."),
         ("rangeflow", "a.npy", IDS.tobytes(), "a.npy is damaged or not a .npy file of numbers."),
         ("rangeflow", "a.npy", np.array([{}]), "a.npy is damaged or not a .npy file of numbers."),

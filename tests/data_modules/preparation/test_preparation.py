@@ -163,7 +163,7 @@ def test_damaged_shards_are_refused(tmp_path: Path) -> None:
     prepare([f"text {n}" for n in range(50)], tmp_path / "source")
     path = tmp_path / "source" / "train" / "tokens_0000.npy"
     np.save(path, np.load(path)[:-1])
-    with pytest.raises(ValueError, match=r"tokens_0000\.npy has [\d,]+ bytes: it must have [\d,]+: restore"):
+    with pytest.raises(ValueError, match=r"tokens_0000\.npy has [\d,]+ bytes: it must have [\d,]+\. Restore"):
         SourceShards(tmp_path / "source")
     path.unlink()
     with pytest.raises(ValueError, match=r"tokens_0000\.npy is missing"):
