@@ -270,7 +270,7 @@ def test_answers_alone_are_scored_of_a_chat(run: Path, shared_data: Path, tiny_d
             ["tasks=[hellaswag]", "path=README.md"],
             r"path=README\.md holds texts: hellaswag reads records, in files of \.jsonl ",
         ),
-        (["run=runs/nothing"], "there is no runs/nothing: give a run, a checkpoint"),
+        (["run=runs/nothing"], "runs/nothing does not exist: it must be a run directory, a checkpoint"),
         (["tokenizer.name=gpt2"], "has a vocabulary of 512, less than the 50257 ids of tokenizer gpt2"),
     ],
 )

@@ -98,7 +98,7 @@ DESCRIPTIONS: dict[str, tuple[Callable[[Information], object], str]] = {
         lambda i: changed(i, sha256={"../../../../evil.bin": "0" * 64}),
         "lists ../../../../evil.bin, which is not in its folder",
     ),
-    "a file anywhere": (lambda i: changed(i, sha256={"/etc/passwd": "0"}), "names /etc/passwd, which lies outside of"),
+    "a file anywhere": (lambda i: changed(i, sha256={"/etc/passwd": "0"}), "lists /etc/passwd, which is not in"),
     "pointers": (lambda i: changed(i, **OF_OTHERS | {"dtype": "O"}), "its dtype is 'O' and must be uint16 or uint32"),
     "ours as pointers": (lambda i: i["splits"]["val"].update(dtype="object"), "its dtype is 'object' and must be"),
     "a type with code": (lambda i: changed(i, **OF_OTHERS | {"dtype": {"_target_": "os.mkdir"}}), "its dtype is {"),
@@ -151,7 +151,7 @@ def test_a_copy_of_a_repository_stays_in_its_folder(tmp_path: Path) -> None:
 def test_no_program_of_a_repository_is_run(tmp_path: Path) -> None:
     copy = copy_of_a_repository(tmp_path / "copy", "en/a.json")
     (copy / "copy.py").write_text("import os\nos.mkdir('marker')\n")
-    with pytest.raises(ValueError, match=r"found copy\.py, and no program of a repository is run"):
+    with pytest.raises(ValueError, match=r"found copy\.py, and dataset scripts are not executed"):
         find_hub_files(str(copy), config="en", split="train")
 
 

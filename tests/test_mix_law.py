@@ -174,13 +174,15 @@ def test_runs_that_do_not_belong_are_left_out_or_refused(mix_sweep: Path, tmp_pa
     config = yaml.safe_load((rate / "config.yaml").read_text())
     config["optimizer"]["lr"] = 0.5
     (rate / "config.yaml").write_text(yaml.safe_dump(config))
-    with pytest.raises(ValueError, match=r"the runs differ in optimizer.lr \(0.002, 0.5\) and not in their mix alone"):
+    with pytest.raises(
+        ValueError, match=r"the runs differ in optimizer.lr \(0.002, 0.5\): they must differ only in their mix"
+    ):
         read_mix_runs([str(mix_sweep / "*"), str(rate)])
     edit_environment(longer.parent / "other_3", git={"revision": "0" * 40})
     assert read_mix_runs([str(mix_sweep / "*"), str(runs[3])]).differences == ("git revision",)
     silent = runs[3] / "metrics.jsonl"
     silent.write_text(silent.read_text().replace("mix/tokens/", "mix/other/"))
-    with pytest.raises(ValueError, match=r"metrics.jsonl does not say what was drawn"):
+    with pytest.raises(ValueError, match=r"metrics.jsonl lacks the drawn tokens"):
         read_mix_runs(str(runs[3]))
 
 
@@ -206,7 +208,7 @@ def test_a_design_is_written_as_choices_that_compose(
     assert len(list((folder / "curriculum").iterdir())) == 9
     with pytest.raises(ValueError, match="mix_design is 'many'"):
         plan(compose_config("plan", [*tiny_overrides, "mix_design=many"]))
-    with pytest.raises(ValueError, match="takes at least 8 runs"):
+    with pytest.raises(ValueError, match="it must be at least 8"):
         plan(compose_config("plan", [*tiny_overrides, "mix_design=5"]))
 
 

@@ -184,7 +184,9 @@ def test_the_weights_of_a_trunk_are_not_those_of_the_policy() -> None:
 def test_a_floor_of_what_has_no_weight_is_refused() -> None:
     mixes = {"base": {"s0": 1}, "target": {"s1": 1}}
     for floor in ({"s1": 0.1}, {"target": 0.1}):
-        with pytest.raises(ValueError, match=r"curriculum\.ado\.floor\.\w+ is 0\.1, and nothing of it has weight"):
+        with pytest.raises(
+            ValueError, match=r"curriculum\.ado\.floor\.\w+ is 0\.1: it must be 0 for sources without weight"
+        ):
             Curriculum(
                 keyframes={"start": {"at": 0, "weights": {"base": 1}}},
                 mixes=mixes,

@@ -137,7 +137,7 @@ def test_a_run_whose_reader_is_killed_goes_on_at_the_next_start(
         signal_a_reader(once, signal.SIGKILL, micro_batch=22)
         with pytest.raises(ReaderLostError):
             train(tiny_config("name=run", "data.workers=2"))
-    assert "reads the data ahead, was killed by SIGKILL" in capsys.readouterr().out
+    assert "reads data ahead, was killed by SIGKILL" in capsys.readouterr().out
     train(tiny_config("name=run", "data.workers=2"))
     assert "going on after step 4" in capsys.readouterr().out
     assert readers() == []

@@ -249,7 +249,7 @@ def test_a_source_json_that_was_changed_by_hand_says_how_to_keep_it(tmp_path: Pa
     information = read_source_json(folder)
     information["licence"] = "mine"
     (folder / "source.json").write_text(json.dumps(information))
-    with pytest.raises(ValueError, match=r"source\.json is not what it was when it was written: .* sha256_of_the_rest"):
+    with pytest.raises(ValueError, match=r"source\.json was changed after it was written: .* sha256_of_the_rest"):
         SourceShards(folder)
     del information["sha256_of_the_rest"]
     (folder / "source.json").write_text(json.dumps(information))

@@ -70,7 +70,7 @@ def test_a_curve_beats_the_plane_and_too_few_runs_are_said() -> None:
     assert "less than a linear fit (p" in words
     assert "Too few" not in words
     assert "Too few runs: 7 of 4 sources" in law_sentences(fit_mix_law(*runs_of(world(), 7)))[0]
-    assert "12 runs of 4 sources are enough" in law_sentences(fit_mix_law(*runs_of(world(), 12)))[0]
+    assert "12 runs for 4 sources are enough" in law_sentences(fit_mix_law(*runs_of(world(), 12)))[0]
 
 
 def test_a_gain_is_a_paired_test() -> None:

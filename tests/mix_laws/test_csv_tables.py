@@ -74,7 +74,7 @@ def test_files_must_pair(tmp_path: Path) -> None:
     assert not is_folder_of_tables(tmp_path)
     with pytest.raises(ValueError, match=r"mix_law: .* names no run: .* CSV files"):
         read_mix_runs(str(tmp_path))
-    with pytest.raises(ValueError, match=r"train_mixture.csv needs one file of losses beside it"):
+    with pytest.raises(ValueError, match=r"train_mixture.csv has no matching files of losses"):
         read_mix_runs(folder_of(tmp_path, train_mixture=MIXTURE, test_loss=LOSSES))
-    with pytest.raises(ValueError, match=r"holds 2 tables of mixes"):
+    with pytest.raises(ValueError, match=r"has 2 tables of mixes"):
         read_mix_runs(folder_of(tmp_path, train_loss=LOSSES, other_mixture=MIXTURE, other_loss=LOSSES))

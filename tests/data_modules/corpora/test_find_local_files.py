@@ -190,7 +190,7 @@ def test_a_folder_without_the_split_is_refused(
 def test_a_card_that_is_not_yaml_is_refused(tmp_path: Path) -> None:
     make(tmp_path, {"README.md": CARD.format("- ]"), "a.txt": ""})
     with pytest.raises(
-        ValueError, match=re.escape(f"{tmp_path}/README.md: what stands between its two --- is not YAML")
+        ValueError, match=re.escape(f"{tmp_path}/README.md: the text between its two --- lines is not valid YAML")
     ):
         find_local_files(str(tmp_path))
 
@@ -213,7 +213,9 @@ def test_a_saved_dataset_is_the_files_that_it_names(tmp_path: Path) -> None:
     ):
         find_local_files(str(tmp_path))
     (tmp_path / "train" / "state.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"state\.json does not name the files of a saved dataset, as save_to"):
+    with pytest.raises(
+        ValueError, match=r"state\.json is malformed: it must list the files of a saved dataset, as save_to"
+    ):
         find_local_files(str(tmp_path))
 
 

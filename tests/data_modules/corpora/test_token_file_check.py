@@ -184,8 +184,8 @@ def test_an_end_of_text_that_never_occurs_is_said(format: str, tokenizer: Tokeni
     }
     path = write(tmp_path / "theirs", files, llmc if format == "llmc" else np.ndarray.tobytes)
     (remark,) = adopt(path, format, tmp_path / "ours", tokenizer).information["remarks"]
-    assert remark.startswith("no document ends: the end-of-text id 50256 of tokenizer gpt2 never occurs")
-    assert "its highest id is 2;" in remark
+    assert remark.startswith("no document ends: the end-of-text id 50256 of tokenizer gpt2 does not occur")
+    assert "whose highest id is 2." in remark
 
 
 def test_prepare_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -197,4 +197,4 @@ def test_prepare_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     prepare(compose_config("prepare", overrides))
     printed = capsys.readouterr().out
     assert "local: test.bin is skipped, because the name indicates neither train nor val\n" in printed
-    assert "local: no document ends: the end-of-text id 50256 of tokenizer gpt2 never occurs" in printed
+    assert "local: no document ends: the end-of-text id 50256 of tokenizer gpt2 does not occur" in printed

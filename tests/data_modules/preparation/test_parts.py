@@ -125,7 +125,7 @@ def test_missing_parts_are_named(files: Path, tmp_path: Path, monkeypatch: pytes
     assert not list(tmp_path.iterdir())
     prepare(source, 2)
     prepare(source, 0)
-    with pytest.raises(ValueError, match=re.escape("source cannot be joined: part 1/3 is missing or not done.")):
+    with pytest.raises(ValueError, match=re.escape("source cannot be joined: part 1/3 is missing or incomplete.")):
         source.parts().join()
     monkeypatch.setattr("data_modules.preparation.resumable_part.COMMIT_SECONDS", -1.0)
     with pytest.raises(KeyboardInterrupt):
@@ -170,9 +170,15 @@ def test_what_parts_cannot_do(recipe: dict[str, Any], sentence: str, files: Path
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"group_mb": 2 * GROUP_MB}, f"was begun with group_mb={GROUP_MB}, and now it is {2 * GROUP_MB}: set it back"),
-        ({"recipe": {"shard_tokens": 5_000}}, "was begun with shard_tokens=4000, and now it is 5000: set it back"),
-        ({"tokenizer": "gpt2"}, "was begun with tokenizer="),
+        (
+            {"group_mb": 2 * GROUP_MB},
+            f"was started with group_mb={GROUP_MB}, and group_mb is now {2 * GROUP_MB}: set it back",
+        ),
+        (
+            {"recipe": {"shard_tokens": 5_000}},
+            "was started with shard_tokens=4000, and shard_tokens is now 5000: set it back",
+        ),
+        ({"tokenizer": "gpt2"}, "was started with tokenizer="),
     ],
 )
 def test_parts_are_of_one_request(change: dict[str, Any], sentence: str, files: Path, tmp_path: Path) -> None:

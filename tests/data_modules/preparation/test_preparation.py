@@ -116,7 +116,7 @@ def test_validation_is_never_empty(tmp_path: Path) -> None:
     assert source.information["splits"]["val"]["documents"] == 1
     assert source.information["splits"]["train"]["documents"] == 2
     for documents in ([], ["the same", "the same"]):
-        with pytest.raises(ValueError, match="source none needs at least two different documents"):
+        with pytest.raises(ValueError, match="source none has too few documents: it must have at least two"):
             prepare(documents, tmp_path / "none")
         assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny"]
 

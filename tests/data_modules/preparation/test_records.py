@@ -221,7 +221,7 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
 
 def test_recipes_that_are_none_are_refused() -> None:
     for values, sentence in (
-        ({"val_fraction": 1.0}, "val_fraction is 1.0: it must lie between 0 and 1."),
+        ({"val_fraction": 1.0}, "val_fraction is 1.0: it must be above 0 and below 1."),
         ({"split": "head"}, "split is head: it must be hash or tail."),
         ({"on_bad_record": "ignore"}, "on_bad_record is ignore: it must be error or skip."),
         ({"deduplicate": "fuzzy"}, "deduplicate is fuzzy: it must be null or exact."),
