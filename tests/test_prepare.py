@@ -222,7 +222,7 @@ def test_parts_are_prepared_side_by_side_and_joined(shared_data: Path, tmp_path:
     answer = call("-m", "hydra/launcher=submitit_local", *many, "part=0/2,1/2")
     assert answer.returncode == 0, answer.stderr
     shutil.move(tmp_path / "many/gpt2/.c4.unfinished/1_of_2/part.json", tmp_path / "kept")
-    with pytest.raises(ValueError, match="c4 cannot be joined: part 1/2 is missing or not done"):
+    with pytest.raises(ValueError, match="c4 cannot be joined: part 1/2 is missing or incomplete"):
         run(*many, "mode=join")
     shutil.move(tmp_path / "kept", tmp_path / "many/gpt2/.c4.unfinished/1_of_2/part.json")
     run(*many, "mode=join")
