@@ -18,8 +18,7 @@ def learning_rate_schedule(
 ) -> Callable[[int], float]:
     """Return the schedule as a function from the step (0 is the first) to the share of the peak learning rate.
 
-    The learning rate rises linearly from 0 over `warmup_steps`, then decays to `final_ratio` at `steps` according to
-    its shape:
+    It rises linearly from 0 over `warmup_steps`, then decays to `final_ratio` at `steps` according to its shape:
 
     * `cosine`: half a cosine, starting after the warm-up.
     * `linear`: a line, starting after the warm-up.
