@@ -110,9 +110,9 @@ def test_corners() -> None:
         ({"warmup_steps": 100}, r"schedule\.warmup_steps is 100: it must be 0 or more and below max_steps=100"),
         (
             {"warmup_steps": 2.5},
-            r"warmup_steps is 2\.5: .* a whole number such as 10, or a share of the run such as 0\.05",
+            r"warmup_steps is 2\.5: .* a whole number such as 10, or as a share of the run such as 0\.05",
         ),
-        ({"warmup_steps": "12.5%"}, r"warmup_steps is 12\.5%: .* or a share of the run such as 0\.125"),
+        ({"warmup_steps": "12.5%"}, r"warmup_steps is 12\.5%: .* or as a share of the run such as 0\.125"),
         ({"final_ratio": -0.1}, r"schedule\.final_ratio is -0\.1: it must lie between 0 and 1"),
         ({"final_ratio": 1.1}, r"schedule\.final_ratio is 1\.1: it must lie between 0 and 1"),
         ({"shape": "cosin"}, r"schedule\.shape is 'cosin': it must be one of cosine, linear, wsd, constant"),

@@ -183,7 +183,7 @@ def test_damaged_offsets_do_not_end_the_process(tmp_path: Path) -> None:
     good: list[str] = []
     said = read(corpus_of(tmp_path / "damaged.arrow"), good=good)
     assert [sentence.split(" (")[0] for sentence in said] == [
-        f"damaged.arrow, row {n}: is damaged or not UTF-8" for n in (2, 3)
+        f"damaged.arrow, row {n}: the row is damaged or not UTF-8" for n in (2, 3)
     ]
     assert good == ["good", "good"]
 

@@ -95,7 +95,7 @@ FOLDERS: dict[str, tuple[list[str], list[str], str]] = {  # files, those that ar
         ["a.md", "docs/b.md", "docs/evaluation.md", "c.txt", "Testing.txt", "test/d.md", "corpus.jsonl"],
         ["Testing.txt", "a.md", "c.txt", "corpus.jsonl", "docs/b.md", "docs/evaluation.md"],
         "read as ordinary texts, although their names look like a split: Testing.txt, docs/evaluation.md\n"
-        "6 files are read; skipped: .md of the split test (1); path='{}/**/*.md' reads test/d.md too",
+        "6 files are read; skipped: .md of the split test (1); path='{}/**/*.md' would also read test/d.md",
     ),
     "as many texts as those with the name of a split": (
         ["a.md", "evaluation.md"],
@@ -204,7 +204,7 @@ def test_a_saved_dataset_is_the_files_that_it_names(tmp_path: Path) -> None:
     files, said = read(tmp_path)
     assert files == ["train/data-00000-of-00002.arrow", "train/data-00001-of-00002.arrow"]
     assert said == [
-        "2 files are read; skipped: .arrow of the split test (1), .arrow not listed in state.json (1), "
+        "2 files are read; skipped: .arrow not listed in state.json (1), .arrow of the split test (1), "
         "cache-*.arrow (1), dataset_dict.json (1), dataset_info.json (2), state.json (2)"
     ]
     (tmp_path / "train" / files[0].removeprefix("train/")).unlink()
