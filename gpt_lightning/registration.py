@@ -1,6 +1,6 @@
-"""Register parts of your own under a word that the config may use.
+"""Register custom components under names that the config can use.
 
-Call these functions in a module of your own and start a command with `+imports=[my_module]`. docs/howto/own_parts.md has an
+Call these functions in a Python module and start a command with `+imports=[my_module]`. docs/howto/own_parts.md has an
 example of each.
 """
 
@@ -21,83 +21,83 @@ T = TypeVar("T")
 
 
 def register_norm(name: str, build: Callable[..., nn.Module]) -> None:
-    """Let `model.norm=<name>` choose a norm.
+    """Make a norm available as `model.norm=<name>`.
 
     Args:
-        name: the word.
-        build: `build(width, bias=bool)` gives a module that normalises the last dimension, of size `width`.
+        name: The name in the config.
+        build: `build(width, bias=bool)` returns a module that normalises the last dimension, which has size `width`.
 
     Raises:
-        ValueError: the word has another meaning already.
+        ValueError: The name is already registered.
     """
     _register(NORMS, "norm", name, build)
 
 
 def register_feed_forward(name: str, build: Callable[..., nn.Module]) -> None:
-    """Let `model.feed_forward=<name>` choose a feed-forward.
+    """Make a feed-forward available as `model.feed_forward=<name>`.
 
     Args:
-        name: the word.
-        build: `build(d_model, d_ff, bias=bool)` gives a module from (…, d_model) to the same, whose last linear layer is called
-            `out`. Take `gpt_lightning.model.cpu_linear.FastLinear` for its linear layers.
+        name: The name in the config.
+        build: `build(d_model, d_ff, bias=bool)` returns a module from (…, d_model) to (…, d_model). Its last linear
+            layer must be an attribute `out`. Use `gpt_lightning.model.cpu_linear.FastLinear` for linear layers.
 
     Raises:
-        ValueError: the word has another meaning already.
+        ValueError: The name is already registered.
     """
     _register(FEED_FORWARDS, "feed_forward", name, build)
 
 
 def register_position(name: str, build: Callable[..., Positions]) -> None:
-    """Let `model.position=<name>` choose how a token learns its position.
+    """Make a position encoding available as `model.position=<name>`.
 
     Args:
-        name: the word.
-        build: `build(max_seq_len=int, d_model=int, d_head=int)` gives a module with the methods `embed` and `rotation` of
-            `gpt_lightning.model.positions.LearnedPositions`.
+        name: The name in the config.
+        build: `build(max_seq_len=int, d_model=int, d_head=int)` returns a module with the methods `embed` and
+            `rotation` of `gpt_lightning.model.positions.LearnedPositions`.
 
     Raises:
-        ValueError: the word has another meaning already.
+        ValueError: The name is already registered.
     """
     _register(POSITIONS, "position", name, build)
 
 
 def register_attention_backend(name: str, backend: Backend) -> None:
-    """Let `model.attention=<name>` choose how attention is computed.
+    """Make an attention backend available as `model.attention=<name>`.
 
     Args:
-        name: the word.
-        backend: its two functions; see `gpt_lightning.model.attention_backends`.
+        name: The name in the config.
+        backend: Its two functions; see `gpt_lightning.model.attention_backends`.
 
     Raises:
-        ValueError: the word has another meaning already.
+        ValueError: The name is already registered.
     """
     _register(BACKENDS, "attention", name, backend)
 
 
 def register_schedule(name: str, fall: Callable[[float], float]) -> None:
-    """Let `schedule.shape=<name>` choose how the learning rate falls after the warm-up.
+    """Make a learning-rate decay available as `schedule.shape=<name>`.
 
     Args:
-        name: the word.
-        fall: progress from 0 to 1 -> the share of the way down that is left, from 1 at 0 to 0 at 1.
+        name: The name in the config.
+        fall: Function from progress, 0 to 1, to the remaining share of the decay, from 1 at 0 to 0 at 1.
 
     Raises:
-        ValueError: the word has another meaning already.
+        ValueError: The name is already registered.
     """
     _register(FALLS, "schedule.shape", name, fall)
 
 
 def register_optimizer(optimizer: type[Optimizer], traits: OptimizerTraits) -> None:
-    """Let `optimizer._target_=<module>.<class>` choose an optimizer.
+    """Declare the traits of an optimizer that the config chooses with `optimizer._target_=<module>.<class>`.
 
     Args:
-        optimizer: its class, which takes parameter groups and keyword arguments.
-        traits: what plan.py and FSDP must know of it.
+        optimizer: The class; it takes parameter groups and keyword arguments.
+        traits: What plan.py and FSDP need to know about it.
     """
     OPTIMIZER_TRAITS[f"{optimizer.__module__}.{optimizer.__qualname__}"] = traits
 
 
 def _register(registry: dict[str, T], kind: str, name: str, part: T) -> None:
     if name in registry and registry[name] is not part:
-        raise ValueError(f"{kind} {name!r} exists already: register yours under another name.")
+        raise ValueError(f"{kind} {name!r} is already registered: register yours under another name.")
     registry[name] = part

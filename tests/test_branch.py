@@ -260,7 +260,7 @@ def test_a_damaged_trunk_is_refused(trunk: Path, branch: Branch, tmp_path: Path)
         file.seek(2000)
         file.write(b"dust")
     config = branch("name=refused", f"branch.run={copy}")
-    with pytest.raises(ValueError, match=r"step_00000008\.pt does not agree with its manifest"):
+    with pytest.raises(ValueError, match=r"step_00000008\.pt does not match its manifest"):
         train(config)
     assert not Path(config["run_dir"]).exists()
     train(branch("name=older", f"branch.run={copy}", "branch.step=4", "max_steps=6"))

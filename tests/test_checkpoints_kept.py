@@ -134,14 +134,12 @@ def test_weights_that_an_update_ruins_are_not_saved(
 ) -> None:
     """Its loss and gradient were finite; with an epsilon of nothing the first update divides what has no gradient by 0."""
     run = tmp_path / "run"
-    with pytest.raises(
-        NonFiniteLossError, match=r"step 1 was made, and what it has made of the weights is not saved"
-    ) as end:
+    with pytest.raises(NonFiniteLossError, match=r"step 1 was applied, but its weights are not saved") as end:
         train(config_of(tiny_data, tmp_path, "optimizer.eps=0", "callbacks.checkpoints.every=1"))
     assert end.value.exit_code == 65
     assert saved_steps(run) == []
     assert (
-        "loss and gradient are finite, the weights after the update are not. The sequences: " in capsys.readouterr().out
+        "loss and gradient are finite, but the weights after the update are not. Sequences: " in capsys.readouterr().out
     )
     train(config_of(tiny_data, tmp_path))
     assert_same_state(final_checkpoint(run), final_checkpoint(straight))

@@ -179,7 +179,8 @@ def test_one_process_works_on_a_sweep(tiny_overrides: list[str], tmp_path: Path)
         answer = start(grid, "-m")
     assert answer.returncode == 1
     assert re.fullmatch(
-        r"error: .*lr_sweep/\.jobs is being used by process \d+ on .*: wait for it, or stop it\.\n", answer.stderr
+        r"error: .*lr_sweep/\.jobs is being used by process \d+ on .*: wait until that process ends, or stop it\.\n",
+        answer.stderr,
     )
     assert answer.stdout == ""
 

@@ -252,22 +252,25 @@ def test_answers_alone_are_scored_of_a_chat(run: Path, shared_data: Path, tiny_d
     [
         (["tasks=hellaswag"], r"tasks is 'hellaswag': it must be a list, such as tasks=\[perplexity,hellaswag\]"),
         (["tasks=[hellaswug]"], "there is no task 'hellaswug'; conf/task has .*hellaswag"),
-        (["tasks=[hellaswag]", "path=nowhere.jsonl"], r"task hellaswag: path=nowhere\.jsonl: there is no such file"),
+        (["tasks=[hellaswag]", "path=nowhere.jsonl"], r"task hellaswag: path=nowhere\.jsonl does not exist"),
         (["tasks=[hellaswag,piqa]", "path=README.md"], "would also be read by piqa"),
-        (["tasks=[piqa]", "path={questions}"], r"task piqa: hellaswag\.jsonl, line 1: there is no field (sol1|goal)"),
+        (
+            ["tasks=[piqa]", "path={questions}"],
+            r"task piqa: hellaswag\.jsonl, line 1: the field (sol1|goal) is missing",
+        ),
         (
             ["path=README.md"],
             "path is README.md, but none of the tasks reads records: for perplexity, set the text with data=",
         ),
         (["tasks=[hellaswag]", "data=README.md"], "data is README.md, but none of the tasks reads a text"),
         (["limit=0"], "limit is 0: it must be a whole number"),
-        (["stride=65"], "stride is 65: it must be from 1 to the model's max_seq_len 64"),
+        (["stride=65"], "stride is 65: it must be from 1 to 64"),
         (["data=nowhere.txt"], r"^task perplexity: data=nowhere\.txt: there is no such file"),
         (
             ["tasks=[hellaswag]", "path=README.md"],
             r"path=README\.md contains texts: hellaswag needs records, in files of type \.jsonl ",
         ),
-        (["run=runs/nothing"], "there is no runs/nothing: give a run, a checkpoint"),
+        (["run=runs/nothing"], "runs/nothing does not exist: it must be a run directory, a checkpoint"),
         (["tokenizer.name=gpt2"], "has a vocabulary of 512, smaller than the 50257 tokens of tokenizer gpt2"),
     ],
 )

@@ -106,13 +106,13 @@ def test_a_prompt_is_taken_as_it_is_typed(text: str) -> None:
         ("stop=the", "stop is 'the': it must be a list of tokens"),
         ("run=nowhere", "there is no nowhere"),
         ("run=null", "run is None: it must be a path"),
-        ("run=README.md", r"README\.md cannot be read: it must be a file of torch\.save"),
-        ("run={}/checkpoints", r"holds a run's checkpoints: give .*/run, or one of its step_….pt"),
-        ("run=conf", "conf is not a model: it has neither checkpoints, as a run has, nor a config.json"),
+        ("run=README.md", r"README\.md cannot be read: it must be a torch\.save file"),
+        ("run={}/checkpoints", r"is the checkpoint folder of a run: use .*/run, or one of its step_….pt"),
+        ("run=conf", "conf is not a model: it must be a run directory with a folder checkpoints"),
         ("temperature=null", "temperature is None: it must be a number"),
         ("top_k=true", "top_k is True: it must be a whole number"),
         ("tokenizer.name=gpt2", "has a vocabulary of 512, smaller than the 50257 tokens of tokenizer gpt2"),
-        (f"prompt={'x' * 500}", r"the prompt has \d+ tokens, more than the model's max_seq_len 64: shorten it"),
+        (f"prompt={'x' * 500}", r"the prompt has \d+ tokens: it must have at most 64, the model's max_seq_len"),
     ],
 )
 def test_refusals(run: Path, setting: str, message: str) -> None:

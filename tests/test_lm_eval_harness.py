@@ -296,7 +296,7 @@ def test_what_no_figure_can_be_of_gets_none(ours: Any, caplog: pytest.LogCapture
     pairs = (("\n", " hello"), ("", "\n hello"))
     blank, none = (ours.loglikelihood([asked(*pair)])[0] for pair in pairs)
     assert blank == pytest.approx(none)
-    with pytest.raises(ValueError, match="are to be scored: one must stand before them, and one must be there"):
+    with pytest.raises(ValueError, match="one must come before and after the start of scoring"):
         ours.loglikelihood([asked("abc", "")])
     ours.loglikelihood([asked("word " * 300, " end"), asked("a", " b")])
     assert "1 of 2 requests are longer than the window of 256 tokens" in caplog.text

@@ -154,7 +154,7 @@ def test_a_source_of_another_path_is_another_source(shared_data: Path, tmp_path:
     run(*options, f"path={texts}", "on_bad_record=skip")  # there was none
     with pytest.raises(ValueError, match=r"was made with path=.*, and now path="):
         run(*options, f"path={texts / '11-0.txt'}")
-    with pytest.raises(ValueError, match=re.escape("nowhere: there is no such file, folder or pattern")):
+    with pytest.raises(ValueError, match=re.escape("nowhere does not exist: it must be a file, a folder or a pattern")):
         run(*options, f"path={tmp_path / 'nowhere'}")
     with pytest.raises(ValueError, match="was made with format=None, and now format=nanogpt"):
         run(*options, f"path={texts}", "format=nanogpt")
@@ -209,7 +209,7 @@ def test_an_unreachable_hub_is_named_and_python_has_a_stand_in(tmp_path: Path) -
     answer = call("source=c4", "tokenizer=gpt2_chatml", f"data_dir={tmp_path}", **offline)
     assert answer.returncode == 1
     assert "allenai/c4 cannot be reached on the Hugging Face hub" in answer.stderr
-    assert "path=… reads a copy of its files" in answer.stderr
+    assert "set path=… to read a local copy of its files" in answer.stderr
     answer = call("source=python", "tokenizer=gpt2_chatml", f"data_dir={tmp_path}", **offline)
     assert "python: using the fallback code_alpaca instead" in answer.stdout
     assert "sahil2801/CodeAlpaca-20k cannot be reached" in answer.stderr
@@ -225,7 +225,7 @@ def test_parts_are_prepared_side_by_side_and_joined(shared_data: Path, tmp_path:
     answer = call("-m", "hydra/launcher=submitit_local", *many, "part=0/2,1/2")
     assert answer.returncode == 0, answer.stderr
     shutil.move(tmp_path / "many/gpt2/.c4.unfinished/1_of_2/part.json", tmp_path / "kept")
-    with pytest.raises(ValueError, match="c4 cannot be joined: part 1/2 is missing or not done"):
+    with pytest.raises(ValueError, match="c4 cannot be joined: part 1/2 is missing or incomplete"):
         run(*many, "mode=join")
     shutil.move(tmp_path / "kept", tmp_path / "many/gpt2/.c4.unfinished/1_of_2/part.json")
     run(*many, "mode=join")
@@ -276,7 +276,10 @@ def test_inspect_and_verify(hub_data: Path, capsys: pytest.CaptureFixture[str]) 
         (["mode=prepar"], "mode is 'prepar': it must be one of prepare, join, inspect, verify."),
         (["path=x"], "path=x applies to a single source: choose it with source=…."),
         (["source=local"], "source local needs path=…: a file, a folder or a pattern."),
-        (["source=local", "path=nowhere"], "path=nowhere: there is no such file, folder or pattern."),
+        (
+            ["source=local", "path=nowhere"],
+            "path=nowhere does not exist: it must be a file, a folder or a pattern that matches files.",
+        ),
         (["source=readmes", "path=x"], "source readmes is made from the Python installation"),
         (["source=readmes", "part=3/3"], "part=3/3: it must be k/n, for part k of n, counted from 0."),
         (["source=readmes", "on_bad_record=ignore"], "on_bad_record is ignore: it must be error or skip."),

@@ -157,7 +157,7 @@ def test_it_is_a_hyperparameter(tiny_data: Path, tmp_path: Path) -> None:
     [
         ("callbacks.ema.decay=1", "decay is 1 for EMAWeightAveraging"),
         ("+callbacks.ema.update_every_n_steps=0", "update_every_n_steps is 0"),
-        ("+callbacks.ema.update_starting_at_epoch=0", "a run has no epochs: set update_starting_at_step"),
+        ("+callbacks.ema.update_starting_at_epoch=0", "because a run has no epochs. Set update_starting_at_step"),
     ],
 )
 def test_an_average_that_cannot_be_is_refused(tiny_data: Path, tmp_path: Path, setting: str, message: str) -> None:

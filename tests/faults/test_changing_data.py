@@ -73,7 +73,7 @@ def test_data_that_changes_ends_the_run_before_it_is_saved(
 ) -> None:
     with monkeypatch.context() as once:
         change_at(once, 18, change, data / SHARD)
-        with pytest.raises(DataChangedError, match=f"data was changed while it was trained on: .*{SHARD} ") as changed:
+        with pytest.raises(DataChangedError, match=f"data changed during training: .*{SHARD} ") as changed:
             train(config())
     assert changed.value.exit_code == 66
     assert saved_steps(tmp_path / "runs" / "run") == [4]
