@@ -72,7 +72,9 @@ def _earliest_deadline_first(
     counts = []
     drawn = [0] * lower.shape[1]
     # plain lists, because these rows are too short for numpy to be faster
-    rows = zip(lower.tolist(), upper.tolist(), totals.tolist(), deadlines.tolist(), strict=True)
+    n_sources = lower.shape[1]
+    flat = deadlines.reshape(len(lower), most_ahead * n_sources)  # few lists: each one costs the garbage collector
+    rows = zip(lower.tolist(), upper.tolist(), totals.tolist(), flat.tolist(), strict=True)
     for least, most, total, due in rows:
         drawn = list(map(max, drawn, least))
         missing = total - sum(drawn)
@@ -80,8 +82,8 @@ def _earliest_deadline_first(
             return None
         if missing:
             next_ones = [
-                (due[ahead][k], ahead, k)
-                for k in range(len(drawn))
+                (due[ahead * n_sources + k], ahead, k)
+                for k in range(n_sources)
                 for ahead in range(drawn[k] - least[k], most[k] - least[k])
             ]
             if len(next_ones) < missing:

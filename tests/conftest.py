@@ -25,7 +25,7 @@ from data_modules.corpora.corpus import Document, document_text
 from data_modules.preparation import PreparationSettings, SourceIdentity, prepare_source
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer, train_bpe
 from running.config.compose import compose_config
-from tests import fork_client
+from tests import fork_client, fork_server
 
 ROOT = Path(__file__).resolve().parent.parent
 hypothesis.settings.register_profile("here", deadline=None)  # no time limits: the machine may be busy
@@ -78,6 +78,11 @@ LONG = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the longest files first, so that no worker runs one of them alone at the end."""
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Let the garbage collector pass over what is imported by now: a million objects, again and again."""
+    fork_server.collect_garbage_seldom()
 
 
 def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:

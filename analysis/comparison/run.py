@@ -81,7 +81,7 @@ class Run:
         """The last logged step; 0 if there is none."""
         return self.metrics.last_step
 
-    @property
+    @cached_property
     def final(self) -> Mapping[str, float]:
         """The validation after the last step of a finished run: `val/<kind>/<source>`; empty if there is none."""
         if self.state is not RunState.DONE:

@@ -79,7 +79,7 @@ class AdditiveNoiseModel:
     def n_seeds(self) -> int:
         return len(set(self.seeds))
 
-    @property
+    @cached_property
     def degrees(self) -> int:
         """Degrees of freedom: number of runs minus number of fitted effects; 0 without repeats."""
         return len(self.values) - int(np.linalg.matrix_rank(self._model))
