@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -141,6 +141,7 @@ def test_a_compiled_feed_forward_keeps_what_goes_through_products() -> None:
         assert memory.kept_compiled == kept * 2 * 256
 
 
+@settings(max_examples=20)
 @given(
     st.integers(1, 64), st.integers(1, 64), st.sampled_from(sorted(NUMBER_FORMATS)), st.sampled_from(["cpu", "cuda"])
 )
