@@ -61,7 +61,7 @@ def test_commands_of_a_piped_chat(run: Path, tmp_path: Path) -> None:
     assert "temperature 0, top_k None" in said
     assert "error: top_k stays None: 'x' is not a number" in said
     assert "error: seed stays 0: seed is 1.5: it must be a whole number" in said
-    assert "error: there is no 'colour' to set: temperature, top_k," in said
+    assert "error: there is no setting 'colour': the settings are temperature, top_k," in said
     assert "error: there is no conversation to save yet." in said
     assert (
         f"error: {tmp_path}/no/x cannot be written: No such file or directory; the conversation is kept in memory."

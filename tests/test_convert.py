@@ -68,7 +68,7 @@ def test_a_run_is_exported_with_its_tokenizer(
         assert said[0].startswith(
             f"{output}: {source} as llama, {model.n_parameters():,} parameters in float32, 2 layers"
         )
-        assert said[1] == "tokenizer bpe_512, 512 ids"
+        assert said[1] == "tokenizer bpe_512, 512 tokens"
         assert same_weights(from_hf(output), model)
         assert load_tokenizer(output).fingerprint == tokenizer.fingerprint
     convert(compose(f"input='{output}'", f"output={tmp_path}/own", "format=gpt_lightning", "vocab_size=576"))
@@ -110,12 +110,12 @@ def test_a_tokenizer_can_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[
     with pytest.raises(ValueError, match=r"model\.vocab_size is 50257: it must be at least 50259"):
         convert(compose(*arguments))
     convert(compose(*arguments, "vocab_size=50304"))
-    assert "tokenizer gpt2_chatml, 50,259 ids" in capsys.readouterr().out
+    assert "tokenizer gpt2_chatml, 50,259 tokens" in capsys.readouterr().out
     assert load_tokenizer(tmp_path / "chat").vocab_size == 50259
 
 
 def test_mistakes_cost_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="format is 'onnx': it must be one of gpt2, llama, gpt_lightning"):
         convert(compose("format=onnx"))
-    with pytest.raises(ValueError, match=r"there is no .*nowhere"):
+    with pytest.raises(ValueError, match=r".*nowhere does not exist"):
         convert(compose(f"input={tmp_path}/nowhere"))

@@ -118,7 +118,7 @@ def test_a_question_that_cannot_be_asked_is_named(
     assert chances == {"acc": 0.25, "acc_norm": 0.25, "acc_bytes": 0.25, "gold_bits_per_byte": None}
     assert figures["hellaswag", "acc"]["left_out"] == ["hellaswag.jsonl, line 4: answer 2 is empty"]
     said = capsys.readouterr().out
-    assert "1 left out; the first: hellaswag.jsonl, line 4: answer 2 is empty" in said
+    assert "1 skipped; the first: hellaswag.jsonl, line 4: answer 2 is empty" in said
     assert re.search(r"acc_norm +0\.\d{4} .* 0\.2500\n", said)
     assert re.search(r"gold_bits_per_byte +\d+\.\d{4} +[\d.]+ to [\d.]+ *\n", said)
     assert "24 examples, data " in said
@@ -265,7 +265,7 @@ def test_answers_alone_are_scored_of_a_chat(run: Path, shared_data: Path, tiny_d
         (["tasks=[hellaswag]", "data=README.md"], "data is README.md, but none of the tasks reads a text"),
         (["limit=0"], "limit is 0: it must be a whole number"),
         (["stride=65"], "stride is 65: it must be from 1 to 64"),
-        (["data=nowhere.txt"], r"^task perplexity: data=nowhere\.txt: there is no such file"),
+        (["data=nowhere.txt"], r"^task perplexity: data=nowhere\.txt does not exist"),
         (
             ["tasks=[hellaswag]", "path=README.md"],
             r"path=README\.md contains texts: hellaswag needs records, in files of type \.jsonl ",

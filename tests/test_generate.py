@@ -104,7 +104,7 @@ def test_a_prompt_is_taken_as_it_is_typed(text: str) -> None:
             r"stop: '<\|stop\|>' is not a single token of tokenizer bpe_512; its special tokens are <\|endoftext\|>",
         ),
         ("stop=the", "stop is 'the': it must be a list of tokens"),
-        ("run=nowhere", "there is no nowhere"),
+        ("run=nowhere", "nowhere does not exist"),
         ("run=null", "run is None: it must be a path"),
         ("run=README.md", r"README\.md cannot be read: it must be a torch\.save file"),
         ("run={}/checkpoints", r"is the checkpoint folder of a run: use .*/run, or one of its step_….pt"),

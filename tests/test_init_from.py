@@ -91,7 +91,7 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     to_hf(build(**GPT2, eot_id=3), tmp_path / "other", format="gpt2")
     with pytest.raises(ValueError, match="its end-of-text id is 3, and that of this run is 90"):
         load_initial_weights(tmp_path / "other", replace(config, eot_id=90))
-    with pytest.raises(ValueError, match="there is no"):
+    with pytest.raises(ValueError, match="nowhere does not exist"):
         load_initial_weights(tmp_path / "nowhere", config)
 
 

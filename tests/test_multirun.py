@@ -165,10 +165,10 @@ sys.exit("error: not this one" if sys.argv[1] == "second" else 0)
     assert logs == [["share 3"], ["share 4", "error: not this one"], ["share 4"]]
     lines = [line for line in answer.stdout.splitlines() if line.startswith("── ")]
     assert [line.split()[:4] for line in lines[:4]] == [
-        ["──", "job", "0", "begins"],
-        ["──", "job", "1", "begins"],
+        ["──", "job", "0", "starts"],
+        ["──", "job", "1", "starts"],
         ["──", "job", "1", "ended"],
-        ["──", "job", "2", "begins"],
+        ["──", "job", "2", "starts"],
     ]
     assert "   error: not this one\n" in answer.stdout
     assert "share" not in answer.stdout

@@ -210,7 +210,7 @@ def test_an_optimizer_without_an_entry_is_planned_by_a_trial_step(settings: list
         for more in ([], [*other, "name=adamax"], ["optimizer={_target_:torch.optim.LBFGS,lr:1.0}"])
     )
     assert planned(*adamax)["checkpoint_bytes"] == pytest.approx(planned(*adamw)["checkpoint_bytes"], rel=1e-3)
-    with pytest.raises(ValueError, match="the size of LBFGS's state is not known: its trial step"):
+    with pytest.raises(ValueError, match="the size of LBFGS's state is unknown, because a trial step"):
         planned(*lbfgs)
 
 

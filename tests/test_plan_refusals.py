@@ -173,7 +173,7 @@ def test_a_disk_that_is_too_small_is_refused_with_what_fits(
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("plan.device=B52", r"plan\.device=B52 is not known: cpu, B200, H200, H100, A100, "),
+        ("plan.device=B52", r"plan\.device=B52 is not known: it must be one of cpu, B200, H200, H100, A100, "),
         ("plan.device=null", r"plan\.device=None is not known"),
         ("plan.mfu=0", r"plan\.mfu is 0: it must be a fraction of the device's peak, above 0 and at most 1\."),
         ("plan.mfu=40", r"plan\.mfu is 40"),
@@ -190,7 +190,7 @@ def test_a_disk_that_is_too_small_is_refused_with_what_fits(
             "+curriculum.keyframes.settled.weights.readmes=1",
             r"the size of readmes is unknown until it is prepared: run python pre",
         ),
-        ("curriculum.keyframes.settled.at=0.5", r"keyframes\.settled\.at is 0\.5: it must come after"),
+        ("curriculum.keyframes.settled.at=0.5", r"keyframes\.settled\.at is 0\.5: it must be above that of"),
     ],
 )
 def test_what_cannot_be_is_one_sentence_and_nothing_is_written(

@@ -200,9 +200,7 @@ def test_what_was_started_must_be_what_is_configured(
 def test_more_ranks_than_gpus_are_refused(tiny_data: Path, tmp_path: Path) -> None:
     n_gpus = torch.cuda.device_count()
     config = config_of(tiny_data, tmp_path, f"trainer.devices={n_gpus + 1}")
-    with pytest.raises(
-        ValueError, match=f"this process sees {n_gpus} of CUDA's: set trainer.devices={n_gpus}, or trainer"
-    ):
+    with pytest.raises(ValueError, match=f"this process sees {n_gpus} CUDA devices: set .*trainer.accelerator=cpu"):
         check_ranks(RunConfig.of(config), "cuda", "32-true")
 
 

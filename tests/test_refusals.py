@@ -19,7 +19,7 @@ Config = Callable[..., dict[str, Any]]
     ("override", "message"),
     [
         ("curriculum.keyframes.switch.weights.stdlib=-0.1", r"curriculum\.keyframes\.switch\.weights\.stdlib is -0\.1"),
-        ("curriculum.keyframes.start.weights={readmes:0,stdlib:0}", r"keyframes\.start\.weights are all zero"),
+        ("curriculum.keyframes.start.weights={readmes:0,stdlib:0}", r"keyframes\.start\.weights are all 0"),
         ("+curriculum.keyframes.start.weights.wiki=1", r"keyframes\.start\.weights\.wiki: there is no source wiki"),
         ("micro_batch=3", r"global_batch=8 sequences cannot be divided into micro-batches of micro_batch=3"),
         ("micro_batch=16", r"global_batch=8 sequences cannot be divided"),

@@ -193,9 +193,9 @@ def test_only_a_corpus_stands_where_one_is_wanted(target: str) -> None:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"_args_": [1]}, "is given _args_"),
-        ({"_partial_": True}, "is given _partial_"),
-        ({"_recursive_": False}, "is given _recursive_"),
+        ({"_args_": [1]}, "has the argument _args_"),
+        ({"_partial_": True}, "has the argument _partial_"),
+        ({"_recursive_": False}, "has the argument _recursive_"),
         ({"prompts": EVIL}, "has _target_=os.mkdir: arguments must be plain values"),
         ({"prompts": [{"a": [EVIL]}]}, "has _target_=os.mkdir: arguments must be plain values"),
         ({"none_of_its": 1}, "callbacks.Samples cannot be built: .*unexpected keyword argument 'none_of_its'"),

@@ -125,7 +125,7 @@ def test_an_option_that_needs_another_state_is_refused(
     everything = contents(tmp_path / "run")
     name = after[0].lstrip("+").split("=")[0]
     with pytest.raises(
-        ValueError, match=rf"{name}=.* cannot continue from .*step_00000004\.pt, .*: there is no {missing}"
+        ValueError, match=rf"{name}=.* cannot continue from .*step_00000004\.pt, .*: its state lacks {missing}"
     ):
         train(config_of(tiny_data, tmp_path, *before, *after, "max_steps=8"))
     assert {path: sha for path, sha in contents(tmp_path / "run").items() if path in everything} == everything

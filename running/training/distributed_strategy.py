@@ -39,12 +39,13 @@ def check_ranks(config: RunConfig, device: str, precision: str) -> None:
     _refuse_other_number(devices, nodes)
     n_gpus = torch.cuda.device_count()
     if device == "cuda" and devices > n_gpus:
-        hint = ": let srun show each task all GPUs of its machine, with --gpus-per-node instead of --gpus-per-task"
-        raise ValueError(
-            f"trainer.devices is {devices}, but this process sees {n_gpus} CUDA devices"
-            + (hint if detect_launcher() == "srun" else f": set trainer.devices={n_gpus}, or trainer.accelerator=cpu")
-            + "."
-        )
+        if detect_launcher() == "srun":
+            what = "let srun show each task all GPUs of its machine, with --gpus-per-node instead of --gpus-per-task"
+        else:
+            what = (
+                f"set trainer.devices={n_gpus}, or trainer.accelerator=cpu" if n_gpus else "set trainer.accelerator=cpu"
+            )
+        raise ValueError(f"trainer.devices is {devices}, but this process sees {n_gpus} CUDA devices: {what}.")
     if strategy == "fsdp" and devices * nodes > 1:
         if precision == "16-mixed":
             raise ValueError(

@@ -177,9 +177,7 @@ def test_plan_prices_a_sweep_and_writes_no_run(tiny_data: Path, tmp_path: Path) 
     lines = answer.stdout.splitlines()
     assert lines[0].split() == ["job", "tokens", "FLOPs", "left", "on", "T4", "memory", "disk"]
     assert [line.split()[:3] for line in lines[1:-1]] == [
-        [f"lr={rate}", "seed=1", f"max_steps={steps}"]
-        for rate in (0.001, 0.016)
-        for steps in (12, 20000)
+        [f"lr={rate}", "seed=1", f"max_steps={steps}"] for rate in (0.001, 0.016) for steps in (12, 20000)
     ]
     assert lines[-1].startswith("all 4 ")
     assert "error: the plan is not feasible:\n  optimizer.lr=0.001,seed=1,max_steps=20000 and 1 more: " in answer.stderr

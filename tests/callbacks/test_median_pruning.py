@@ -61,7 +61,7 @@ def test_a_run_is_ended_where_it_is_above_the_median(tiny_config: Config, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("against", "said"), [(["a"], "median of 1 run there."), (["a", "b"], "median of 2 runs there.")]
+    ("against", "said"), [(["a"], "median of 1 run at this step."), (["a", "b"], "median of 2 runs at this step.")]
 )
 def test_the_runs_are_counted(against: list[str], said: str) -> None:
     assert str(RunPruned({"step": 8, "loss": 3.0, "median": 2.0, "against": against})).endswith(said)

@@ -36,7 +36,7 @@ def test_a_run_begins_once_its_ranks_agree() -> None:
 def test_it_does_not_begin_where_they_do_not() -> None:
     same: Any = StartStepAgreement(8, lambda: pytest.fail("it began"))
     with pytest.raises(
-        ValueError, match="some ranks would resume after step 4, others after step 8: all ranks must see"
+        ValueError, match="ranks found checkpoints of different steps, 4 to 8: they must see the same run"
     ):
         same.setup(Trainer(Group(4, 8)), torch.nn.Linear(1, 1), "fit")
     assert not same.begun

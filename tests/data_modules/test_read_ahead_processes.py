@@ -100,9 +100,7 @@ def test_a_killed_reader_is_said(module: MixedDataModule, number: signal.Signals
     for reader in readers():
         reader.send_signal(number)
     assert module._read_ahead is not None
-    with pytest.raises(
-        ReaderLostError, match=rf"reads the data ahead, was killed by {number.name}.*Run the same command"
-    ):
+    with pytest.raises(ReaderLostError, match=rf"reads data ahead, was killed by {number.name}.*Run the same command"):
         [module._read_ahead[b] for b in range(3, 24)]
     assert ReaderLostError.exit_code == 75
 

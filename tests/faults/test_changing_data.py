@@ -117,7 +117,7 @@ def test_shards_that_are_cut_off_end_the_run_with_a_sentence(
     assert life.codes == [66], life.output[-4000:]
     said = life.output.splitlines()[-1]
     assert f"{data}/bpe_512/" in said
-    assert "restore the file and run the same command again" in said
+    assert "restore the file" in said.lower()
     assert "Traceback" not in life.output
     shutil.rmtree(data)
     shutil.copytree(tiny_data, data)

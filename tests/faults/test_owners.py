@@ -41,7 +41,8 @@ def test_the_second_is_refused_and_the_first_unharmed(new_run: Runs, straight: R
 
     run.finish(faults=[("slow", {"seconds": 0.3})], meanwhile=start_others)
     assert_equal(run, straight())
-    assert min(seconds) < AT_MOST
+    if SOAK:  # which runs alone on the machine
+        assert min(seconds) < AT_MOST
 
 
 @soak_only

@@ -103,7 +103,7 @@ def test_capped_mixes_and_their_weights_keep_to_the_caps(caps: np.ndarray, seed:
 
 def test_epochs_become_caps() -> None:
     assert caps_array({"a": 100, "b": 1000}, 400, 2.0) == pytest.approx([0.5, 1.0])
-    with pytest.raises(ValueError, match=r"2 epochs of a, b are 75% of the 400 sequences"):
+    with pytest.raises(ValueError, match=r"2 epochs of a, b give 75% of the 400 sequences"):
         caps_array({"a": 100, "b": 50}, 400, 2.0)
 
 

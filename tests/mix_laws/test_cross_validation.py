@@ -69,7 +69,7 @@ def test_a_curve_beats_the_plane_and_too_few_runs_are_said() -> None:
     words = " ".join(law_sentences(fit_mix_law(*runs_of(world(), 20))))
     assert "less than a linear fit (p" in words
     assert "Too few" not in words
-    assert "Too few runs: 7 of 4 sources" in law_sentences(fit_mix_law(*runs_of(world(), 7)))[0]
+    assert "Too few runs: 7 for 4 sources" in law_sentences(fit_mix_law(*runs_of(world(), 7)))[0]
     assert "12 runs for 4 sources are enough" in law_sentences(fit_mix_law(*runs_of(world(), 12)))[0]
 
 

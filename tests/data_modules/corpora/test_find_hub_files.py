@@ -169,6 +169,6 @@ def test_what_asks_for_a_login_is_not_reached(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(datasets, "load_dataset_builder", load_dataset_builder)
     with pytest.raises(
-        HubUnreachableError, match=re.escape("hub (Dataset 'some/one' is a gated dataset on the Hub). Of")
+        HubUnreachableError, match=re.escape("hub (Dataset 'some/one' is a gated dataset on the Hub). If the")
     ):
         find_hub_files("some/one", config=None, split="train")

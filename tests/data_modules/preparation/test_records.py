@@ -56,7 +56,7 @@ def write_with_bad(path: Path, *, good: int, bad_lines: Iterable[int]) -> Job:
 
 def test_a_bad_record_is_named_and_nothing_is_left(tmp_path: Path) -> None:
     job = write_with_bad(tmp_path / "texts.jsonl", good=200, bad_lines=[107])
-    with pytest.raises(ValueError, match=re.escape("texts.jsonl, line 107: is not JSON (")) as refused:
+    with pytest.raises(ValueError, match=re.escape("texts.jsonl, line 107: it is not JSON (")) as refused:
         job.prepare(on_bad_record="error")
     assert str(refused.value).endswith("Set on_bad_record=skip to skip and count such records.")
     assert not list((tmp_path / "data").glob("*"))
@@ -67,7 +67,7 @@ def test_a_bad_record_is_named_and_nothing_is_left(tmp_path: Path) -> None:
 )
 def test_one_in_a_thousand_may_be_bad(good: int, bad: int, is_taken: bool, tmp_path: Path) -> None:
     job = write_with_bad(tmp_path / "texts.jsonl", good=good, bad_lines=range(7, 7 + bad))
-    named = [f"texts.jsonl, line {line}: is not JSON" for line in range(7, 7 + bad)]
+    named = [f"texts.jsonl, line {line}: it is not JSON" for line in range(7, 7 + bad)]
     if is_taken:
         information = job.prepare()
         assert information["records"] == good + bad
@@ -110,7 +110,7 @@ def test_one_may_begin_to_skip_but_not_cease(tmp_path: Path, monkeypatch: pytest
     once.prepare()
     monkeypatch.setattr("data_modules.preparation.resumable_part.COMMIT_SECONDS", -1.0)
     monkeypatch.setattr("data_modules.corpora.file_formats.CHUNK_BYTES", 1 << 10)
-    with pytest.raises(ValueError, match=re.escape("texts.jsonl, line 2000: is not JSON")):
+    with pytest.raises(ValueError, match=re.escape("texts.jsonl, line 2000: it is not JSON")):
         job.prepare(on_bad_record="error")
     assert 1000 < job.records < 2000
 
@@ -122,7 +122,7 @@ def test_one_may_begin_to_skip_but_not_cease(tmp_path: Path, monkeypatch: pytest
         job.parts().prepare_all(workers=1, progress=interrupt)
     assert 2000 < job.records < 3000
     for refused in (lambda: job.prepare(on_bad_record="error"), job.parts(on_bad_record="error").join):
-        with pytest.raises(ValueError, match=re.escape("texts.jsonl, line 2000: is not JSON")):
+        with pytest.raises(ValueError, match=re.escape("texts.jsonl, line 2000: it is not JSON")):
             refused()
     assert job.prepare()["bad_records"]["count"] == 1
     assert contents(Path(job.folder)) == contents(Path(once.folder))

@@ -40,7 +40,7 @@ def shown(folder: Path, *, stdout: int, **environment: str) -> bytes:
     return subprocess.run(command, check=True, cwd=folder, env=variables, stdout=stdout).stdout or b""
 
 
-@pytest.mark.parametrize("environment", [{}, {"FORCE_COLOR": "1"}, {"TTY_COMPATIBLE": "1", "TTY_INTERACTIVE": "1"}])
+@pytest.mark.parametrize("environment", [{}, {"FORCE_COLOR": "1", "TTY_COMPATIBLE": "1", "TTY_INTERACTIVE": "1"}])
 def test_a_pipe_gets_plain_lines(tmp_path: Path, environment: dict[str, str]) -> None:
     assert shown(tmp_path, stdout=subprocess.PIPE, **environment).decode().splitlines() == LINES
     log = (tmp_path / "training.log").read_text().splitlines()
