@@ -67,7 +67,7 @@ def test_commands_of_a_piped_chat(run: Path, tmp_path: Path) -> None:
         f"error: {tmp_path}/no/x cannot be written: No such file or directory; the conversation is kept in memory."
         in said
     )
-    assert "error: there is no /sing: /reset, /save, /set, /help, /exit." in said
+    assert "error: there is no command /sing: use /reset, /save, /set, /help or /exit." in said
     assert "Not asked" not in said
     first, second = (json.loads(line)["messages"] for line in saved.read_text(encoding="utf-8").splitlines())
     assert [(turn["role"], turn["content"]) for turn in first[::2]] == [("user", "Why?"), ("user", "And then?")]
