@@ -115,6 +115,15 @@ class RecordFields:
         return _unicode(value, f"the field '{self._names[key]}'")
 
 
+def check_document(value: Any) -> Document | BadRecord:
+    """A text or a conversation as it is, or what is wrong with it."""
+    if isinstance(value, list):
+        return RecordFields({"messages": "messages"}).document({"messages": value})
+    if isinstance(value, str):
+        return RecordFields({"text": "text"}).document(value)
+    return BadRecord(f"is no text and no list of messages, but a {type(value).__name__}")
+
+
 def _bears_loss(weight: Any, where: str) -> bool:
     """What the weight of an assistant's message says, as OpenAI's files have it; None: nothing."""
     if weight is not None and weight not in (0, 1):

@@ -148,6 +148,7 @@ def _train(run: Path, config: Mapping[str, Any], console: Console, *, dies: bool
         str(path.parent.resolve()),
         "--config-name",
         path.stem,
+        *([f"imports=[{','.join(config['imports'])}]"] if config.get("imports") else []),  # which no file may name
     ]
     environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}  # of all runs the same
     answer = subprocess.run(

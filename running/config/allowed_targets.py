@@ -1,16 +1,16 @@
 """What a config may set off: three kinds of objects that it may name with `_target_`, and nothing of Hydra's own.
 
 A config may be a stranger's. So no text in it chooses what is called, but for a class or function of the kind that its place
-needs, given plain values. A callback of the user's own is typed on the command line, which no file can do. And what Hydra
-itself does (its callbacks, log handlers, launchers, environment variables: all under `hydra`) is decided on the command line,
-never in a file, but for the axes of a sweep over other settings.
+needs, given plain values. Parts of the user's own are registered by a module that is typed on the command line, which no file
+can do; a callback may also be typed there itself. And what Hydra itself does (its callbacks, log handlers, launchers,
+environment variables: all under `hydra`) is decided on the command line, never in a file, but for the axes of a sweep over
+other settings.
 """
 
 import inspect
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
 from importlib import import_module
@@ -23,6 +23,7 @@ from yaml import YAMLError
 
 from running.config.compose import check_yaml_file
 from running.config.lightning_callbacks import check_lightning_callbacks, replaced_callback
+from running.config.registered_targets import REGISTERED_TARGETS
 from running.config.renamed_targets import RENAMED_TARGETS
 
 OPTIMIZERS: tuple[str, ...] = ("torch.optim", "bitsandbytes.optim", "gpt_lightning.optim")
@@ -56,9 +57,7 @@ def resolve_optimizer(node: Mapping[str, Any]) -> partial[Any]:
     Raises:
         ValueError: it names something else, or its arguments are no plain values.
     """
-    target = str(node.get("_target_")) if isinstance(node, Mapping) else ""
-    packages = (*OPTIMIZERS, target.rpartition(".")[0]) if _is_registered(target) else OPTIMIZERS
-    return _named(node, "an optimizer", packages, _is_optimizer)
+    return _named(node, "an optimizer", OPTIMIZERS, _is_optimizer, REGISTERED_TARGETS["optimizer"])
 
 
 @contextmanager
@@ -98,7 +97,7 @@ def build_callback(node: Mapping[str, Any]) -> Any:
     """
     if isinstance(node, Mapping) and "_target_" in node:
         node = {**node, "_target_": replaced_callback(str(node["_target_"]))}
-    build = _named(node, "a callback", CALLBACKS, _is_callback)
+    build = _named(node, "a callback", CALLBACKS, _is_callback, REGISTERED_TARGETS["callback"])
     check_lightning_callbacks(cast(type, build.func))
     try:
         return build()
@@ -128,13 +127,18 @@ def build_logger(node: Mapping[str, Any], **given: Any) -> Any:
         raise ValueError(f"{node['_target_']} cannot be built: {' '.join(str(error).split()).rstrip('.')}.") from error
 
 
-def resolve_corpus(node: Mapping[str, Any]) -> Callable[[], Iterator[Any]]:
+def resolve_corpus(node: Mapping[str, Any]) -> Callable[[], Iterable[Any]]:
     """The documents that a config names, anew at each call. It can be pickled.
 
     Raises:
-        ValueError: as `optimizer`.
+        ValueError: as `optimizer`; or the source reader does not take these arguments.
     """
-    return _named(node, "a corpus", CORPORA, inspect.isgeneratorfunction)
+    read = _named(node, "a corpus", CORPORA, _is_source_reader, REGISTERED_TARGETS["source reader"])
+    try:
+        inspect.signature(read.func).bind(**read.keywords)
+    except TypeError as error:
+        raise ValueError(f"corpus: the arguments of {node['_target_']} do not fit: {error}.") from error
+    return read
 
 
 def check_search_path(config_file: Path) -> None:
@@ -190,33 +194,47 @@ def check_hydra_settings_of_files(
             raise _of_the_command_line(f"hydra.{key}")
 
 
-def _named(node: Mapping[str, Any], kind: str, packages: tuple[str, ...], fits: Callable[[Any], bool]) -> partial[Any]:
-    """What a node names, with the arguments that stand beside its name."""
+def _named(
+    node: Mapping[str, Any],
+    kind: str,
+    packages: tuple[str, ...],
+    fits: Callable[[Any], bool],
+    registered: Mapping[str, Any] | None = None,
+) -> partial[Any]:
+    """What a node names, with the arguments that stand beside its name.
+
+    Args:
+        node: `_target_` and arguments.
+        kind: what it must name, for messages.
+        packages: where that may be defined.
+        fits: whether an object is of that kind.
+        registered: those of the user's own, by dotted name; None: this kind has none.
+    """
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise ValueError(f"{node} names nothing: {kind} is written with its _target_ (and left out with ~<its key>).")
-    target, arguments = (
-        RENAMED_TARGETS.get(node["_target_"], node["_target_"]),
-        {key: value for key, value in node.items() if key != "_target_"},
-    )
-    module, _, name = str(target).rpartition(".")
-    is_own = target in _typed.get() and fits is _is_callback
-    found = None
-    if is_own:
+    target = str(RENAMED_TARGETS.get(node["_target_"], node["_target_"]))
+    arguments = {key: value for key, value in node.items() if key != "_target_"}
+    module, _, name = target.rpartition(".")
+    found = (registered or {}).get(target)
+    if found is None and fits is _is_callback and target in _typed.get():
         found = _imported(module, name)
-    elif f"{module}.".startswith(tuple(f"{package}." for package in packages)) and not name.startswith("_"):
-        try:
+        if found is None:
+            raise ValueError(f"_target_={target}: the module {module} has no {name}.")
+        if not fits(found):
+            raise ValueError(f"_target_={target}: {name} is no subclass of lightning.pytorch.callbacks.Callback.")
+    elif found is None and target.startswith(tuple(f"{package}." for package in packages)) and name[:1] != "_":
+        with suppress(ImportError):
             found = getattr(import_module(module), name, None)
-        except ImportError:
-            found = None
-    if is_own and found is None:
-        raise ValueError(f"_target_={target}: the module {module} has no {name}.")
-    if is_own and not fits(found):
-        raise ValueError(f"_target_={target}: {name} is no subclass of lightning.pytorch.callbacks.Callback.")
     if found is None or not fits(found):
-        of_ones_own = " One of your own you allow by typing it: ++callbacks.<its name>._target_=" + str(target) + "."
+        of_ones_own = ""
+        if fits is _is_callback:
+            of_ones_own = f" One of your own you allow by typing it: ++callbacks.<its name>._target_={target}."
+        elif registered is not None:
+            of_ones_own = " Your own module registers one of your own: type +imports=[my_module]."
+        known = f", or registered: {', '.join(registered)}" if registered else ""
         raise ValueError(
-            f"_target_={target} may not be called from a config: it must be {kind} of {' or '.join(packages)}."
-            + of_ones_own * (fits is _is_callback)
+            f"_target_={target} may not be called from a config: it must be {kind} of {' or '.join(packages)}{known}."
+            + of_ones_own
         )
     for key in arguments:
         if str(key).startswith("_"):
@@ -241,13 +259,8 @@ def _imported(module: str, name: str) -> Any:
         ) from error
 
 
-def _is_registered(target: str) -> bool:
-    """Whether the user's own module has registered an optimizer under this name."""
-    if target.rpartition(".")[0] not in sys.modules or target.startswith(OPTIMIZERS):
-        return False
-    from gpt_lightning.optim.optimizer_traits import OPTIMIZER_TRAITS as REGISTERED  # as below
-
-    return target in REGISTERED
+def _is_source_reader(target: Any) -> bool:
+    return inspect.isgeneratorfunction(target) or target in REGISTERED_TARGETS["source reader"].values()
 
 
 def _is_optimizer(target: Any) -> bool:

@@ -12,6 +12,7 @@ from data_modules.corpora import (
     DocumentCorpus,
     FileCorpus,
     HubUnreachableError,
+    SourceReader,
     find_hub_files,
     find_local_files,
 )
@@ -19,6 +20,8 @@ from data_modules.preparation import PreparationSettings
 from gpt_lightning.console import say
 from running.config import allowed_targets, compose
 from running.config.command_configs import PrepareConfig
+from running.config.own_imports import digests_of_imports
+from running.config.registered_targets import REGISTERED_TARGETS
 
 
 def build_preparation_settings(config: PrepareConfig, source: Mapping[str, Any]) -> PreparationSettings:
@@ -44,7 +47,7 @@ def build_preparation_settings(config: PrepareConfig, source: Mapping[str, Any])
 def open_corpus(
     config: PrepareConfig, name: str, source: Mapping[str, Any], *, begun_in: Path | None = None
 ) -> tuple[Corpus, Mapping[str, Any]]:
-    """Where a source's documents come from, the Python installation, path= or the hub; and the config that holds for them.
+    """Where a source's documents come from, a source reader, path= or the hub; and the config that holds for them.
 
     Args:
         name: of the source's config.
@@ -55,10 +58,9 @@ def open_corpus(
     """
     if "corpus" in source:
         if source["path"] is not None:
-            raise ValueError(
-                f"source {name} is made from the Python installation: path= reads other sources, as source=local."
-            )
-        return DocumentCorpus(allowed_targets.resolve_corpus(source["corpus"]), origin=source["corpus"]), source
+            target = source["corpus"].get("_target_")
+            raise ValueError(f"source {name} is read by {target}: path= is for other sources, such as source=local.")
+        return _corpus_of_reader(source["corpus"]), source
     if source["path"] is not None:
         return path_corpus(config, name, source, tell=print), source
     if source["hub"] is None:
@@ -75,6 +77,20 @@ def open_corpus(
     if "instead_of" in source:
         origin |= {"instead_of": source["instead_of"]}
     return _file_corpus(config, name, source, urls, origin), source
+
+
+def _corpus_of_reader(node: Mapping[str, Any]) -> Corpus:
+    read = allowed_targets.resolve_corpus(node)
+    is_own = node["_target_"] in REGISTERED_TARGETS["source reader"]
+    return DocumentCorpus(SourceReader(read, node["_target_"]) if is_own else read, origin=origin_of_reader(node))
+
+
+def origin_of_reader(node: Mapping[str, Any]) -> dict[str, Any]:
+    """What source.json records of `corpus` in a source's config; of a reader of the user's own with the digest of its module."""
+    own = REGISTERED_TARGETS["source reader"].get(node["_target_"])
+    if own is None:
+        return dict(node)
+    return {**node, "reader_digest": digests_of_imports([own.__module__])[own.__module__]}
 
 
 def path_corpus(
