@@ -272,7 +272,10 @@ def test_inspect_and_verify(hub_data: Path, capsys: pytest.CaptureFixture[str]) 
         (["path=x"], "path=x is of one source: name it with source=…."),
         (["source=local"], "source local needs path=…: a file, a folder or a pattern."),
         (["source=local", "path=nowhere"], "path=nowhere: there is no such file, folder or pattern."),
-        (["source=readmes", "path=x"], "source readmes is made from the Python installation"),
+        (
+            ["source=readmes", "path=x"],
+            "source readmes is read by data_modules.corpora.readmes: path= is for other sources",
+        ),
         (["source=readmes", "part=3/3"], "part=3/3: it must be k/n, the k-th of n parts, counted from 0."),
         (["source=readmes", "on_bad_record=ignore"], "on_bad_record is ignore: it must be error or skip."),
         (["source=readmes", "limit_tokens=many"], "limit_tokens is many: it must be a number of tokens, or all."),
