@@ -257,7 +257,7 @@ def needs(folder: str) -> Iterator[str]:
         (
             "my.reads",
             "_target_=my.reads may not be called from a config: it must be a corpus of data_modules.corpora, or registered: "
-            "my.bytes_, my.robot, my.fails, my.needs. Your own module registers one of your own: type +imports=[my_module].",
+            "my.bytes_, my.robot, my.fails, my.needs. To use your own, register it in a module and type +imports=[my_module].",
         ),
     ],
 )

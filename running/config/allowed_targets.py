@@ -230,7 +230,7 @@ def _named(
         if fits is _is_callback:
             of_ones_own = f" One of your own you allow by typing it: ++callbacks.<its name>._target_={target}."
         elif registered is not None:
-            of_ones_own = " Your own module registers one of your own: type +imports=[my_module]."
+            of_ones_own = " To use your own, register it in a module and type +imports=[my_module]."
         known = f", or registered: {', '.join(registered)}" if registered else ""
         raise ValueError(
             f"_target_={target} may not be called from a config: it must be {kind} of {' or '.join(packages)}{known}."
