@@ -1,7 +1,7 @@
-"""What all commands share: the command line is checked first, and an error is one sentence.
+"""What all commands share: the command line is checked first, and an error is a single sentence.
 
-A command is a script like train.py: its help text and `@hydra.main`. Its work is a function in `running/commands/`, which is
-imported after the command line was checked.
+A command is a script like train.py, with its help text and `@hydra.main`. Its work is a function in
+`running/commands/`, which is imported after the command line has been checked.
 """
 
 import os
@@ -31,12 +31,13 @@ from running.training import bus_error, rank_processes
 
 
 def run_command_line(hydra_main: Callable[[], None], command: str, *, after_multirun: str | None = None) -> None:
-    """Run a command: check the command line first, so that a typo costs one sentence and not a page.
+    """Run a command. The command line is checked first, so that a typo gives a one-sentence error.
 
     Args:
         hydra_main: the script's `@hydra.main` function.
         command: its name.
-        after_multirun: "module:function" that prints a summary of the jobs, given the Multirun, however it has ended.
+        after_multirun: "module:function" that is called with the Multirun at its end, however it ends, and prints a
+            summary.
     """
     end_with_sweep()
     guard_streams()
@@ -70,15 +71,17 @@ def run_command(
     in_multirun: str | None = None,
     prints_result: bool = False,
 ) -> Any:
-    """Import a command and call it with its config as a plain dict; as a job of a multirun, in a process of its own.
+    """Import a command and call it with its config as a plain dict. A job of a multirun is run in its own process.
 
-    A ValueError or OSError is an answer to the user and becomes one sentence; GPT_LIGHTNING_TRACEBACK=1 shows the rest.
+    A ValueError or OSError is reported as one sentence; GPT_LIGHTNING_TRACEBACK=1 also shows the traceback.
 
     Args:
         command: "module:function" to call.
-        config: what Hydra has composed.
-        in_multirun: "module:function" to call instead, in this process, for each job of a multirun; None: a process each.
-        prints_result: what it prints is what it is called for, so that it has failed if standard output did not take it.
+        config: the config that Hydra composed.
+        in_multirun: "module:function" to call in this process for each job of a multirun; None: each job has its own
+            process.
+        prints_result: whether the output is the command's result, so that it fails if standard output cannot be
+            written.
     """
     own = typed_targets(HydraConfig.get().overrides.task)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -91,14 +94,14 @@ def run_command(
             check_imports(settings)
             _function(command)(settings)
             if prints_result and (lost := output_error()):
-                raise OSError(f"not all of the output was written: {lost.strerror}.")
+                raise OSError(f"the output could not be written completely: {lost.strerror}.")
     except KeyboardInterrupt:
         say(interrupt_sentence(), error=True)
         rank_processes.exit_rank(130)
     except Exception as error:
         if code := getattr(error, "exit_code", None):
-            if isinstance(error, rank_processes.RankLostError):  # of the other ends the run itself has said all
-                say(f"error: {error}", error=True)  # in one piece: other ranks say the same
+            if isinstance(error, rank_processes.RankLostError):  # the run itself has reported its other ends
+                say(f"error: {error}", error=True)  # in one write, because other ranks print the same
             rank_processes.exit_rank(code)
         is_answer = isinstance(error, (ValueError, OSError))
         if not is_answer or os.environ.get("GPT_LIGHTNING_TRACEBACK"):
@@ -110,7 +113,7 @@ def run_command(
 
 
 def _function(path: str) -> Callable[..., Any]:
-    """Import "module:function". It can take seconds, so it happens after all settings are checked."""
+    """Import "module:function". This can take seconds, so it is done after all settings are checked."""
     module, _, name = path.partition(":")
     function: Callable[..., Any] = getattr(import_module(module), name)
     return function

@@ -1,11 +1,11 @@
-"""python convert.py input=… output=… format=…: a model of any make that is read here, as a folder of a make that is written.
+"""python convert.py input=… output=… format=…: convert a model to another format.
 
 python convert.py input=runs/quickstart output=exported/quickstart       # for transformers, as Llama
 python convert.py input=runs/gpt2 output=exported/gpt2 format=gpt2
 python convert.py input=exported/quickstart output=grown format=gpt_lightning vocab_size=8192
 """
 
-if __name__ == "__main__":  # before all that takes seconds to import
+if __name__ == "__main__":  # before slow imports
     from running.interrupts import exit_on_interrupt
 
     exit_on_interrupt()

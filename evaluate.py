@@ -1,11 +1,11 @@
-"""python evaluate.py run=runs/<name> [tasks=[perplexity,hellaswag] …]: judge a model, and say how sure each figure is.
+"""python evaluate.py run=runs/<name> [tasks=[perplexity,hellaswag] …]: evaluate a model, with confidence intervals.
 
 python evaluate.py run=runs/quickstart                                   # the validation splits of its sources
 python evaluate.py run=runs/quickstart data=my_text.txt                  # any text
 python evaluate.py run=exported/quickstart tasks=[hellaswag,arc_easy] limit=200
 """
 
-if __name__ == "__main__":  # before all that takes seconds to import
+if __name__ == "__main__":  # before slow imports
     from running.interrupts import exit_on_interrupt
     from running.openmp_spin_count import set_openmp_spin_count
 

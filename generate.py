@@ -1,11 +1,11 @@
-"""python generate.py run=runs/<name> [prompt="…"] [mode=chat]: let a model write, to the terminal as it thinks.
+"""python generate.py run=runs/<name> [prompt="…"] [mode=chat]: generate text with a model.
 
-python generate.py run=runs/quickstart                                   # a session: prompts are typed
+python generate.py run=runs/quickstart                                   # interactive session
 python generate.py run=runs/quickstart prompt="class " max_new_tokens=80
 python generate.py run=runs/quickstart mode=chat prompt="What does json.load do?"
 """
 
-if __name__ == "__main__":  # before all that takes seconds to import
+if __name__ == "__main__":  # before slow imports
     from running.interrupts import exit_on_interrupt
     from running.openmp_spin_count import set_openmp_spin_count
 

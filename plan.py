@@ -1,11 +1,11 @@
-"""python plan.py experiment=…: what a run would draw, cost and reach, before it costs anything; plan.png and plan.json.
+"""python plan.py experiment=…: what a run would use, cost and reach; writes plan.png, plan.json.
 
 python plan.py experiment=quickstart plan.device=cpu
 python plan.py experiment=mixed_curriculum hardware=a100
 python plan.py -m experiment=mix_sweep hardware=t4                       # a sweep, job by job
 """
 
-if __name__ == "__main__":  # before all that takes seconds to import
+if __name__ == "__main__":  # before slow imports
     from running.interrupts import exit_on_interrupt
 
     exit_on_interrupt()

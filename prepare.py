@@ -1,11 +1,11 @@
-"""python prepare.py [source=…] [tokenizer=…] [mode=…]: documents to shards, once; what is complete is left alone.
+"""python prepare.py [source=…] [tokenizer=…] [mode=…]: turn documents into shards; a complete source is left unchanged.
 
-python prepare.py                                                        # all that the quickstart reads
+python prepare.py                                                        # the sources of the quickstart
 python prepare.py source=local path=my_texts tokenizer=gpt2              # a file, a folder or a pattern
-python prepare.py source=alpaca tokenizer=gpt2_chatml mode=inspect       # what is in it
+python prepare.py source=alpaca tokenizer=gpt2_chatml mode=inspect       # show what a source contains
 """
 
-if __name__ == "__main__":  # before all that takes seconds to import
+if __name__ == "__main__":  # before slow imports
     from running.interrupts import exit_on_interrupt
 
     exit_on_interrupt()

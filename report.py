@@ -1,15 +1,16 @@
-"""python report.py [run=runs/<name>]: a run's pictures, and its figures in short.
+"""python report.py [run=runs/<name>]: plots and a summary of a run.
 
-python report.py runs=runs/lr_sweep [out_dir=…]: many runs beside each other, as one page.
-python report.py mix_law=runs/mix_sweep [out_dir=…]: a law of how losses follow from the mix, and the best mix under it.
-python report.py log_dir=… [out_dir=… pattern='training_*.log']: training logs, several in one, as two JSON files and a picture.
+python report.py runs=runs/lr_sweep [out_dir=…]: a page that compares many runs.
+python report.py mix_law=runs/mix_sweep [out_dir=…]: a law of how losses depend on the mix, and the best mix under it.
+python report.py log_dir=… [out_dir=… pattern='training_*.log']: text logs of training, merged into two JSON files and a
+plot.
 
 python report.py run=runs/quickstart
-python report.py runs=runs/lr_sweep                                      # which differences are more than noise?
+python report.py runs=runs/lr_sweep                                      # which differences are larger than the noise?
 python report.py log_dir=old_logs 'pattern=*.log' out_dir=old_report
 """
 
-if __name__ == "__main__":  # before all that takes seconds to import
+if __name__ == "__main__":  # before slow imports
     from running.interrupts import exit_on_interrupt
 
     exit_on_interrupt()

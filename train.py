@@ -1,11 +1,11 @@
-"""python train.py [experiment=…] [key=value …]: train a model, or go on with the run of the same name.
+"""python train.py [experiment=…] [key=value …]: train a model, or resume the run of the same name.
 
 python train.py experiment=quickstart                                    # minutes on two cores, without a download
-python train.py experiment=quickstart name=warmer optimizer.lr=6e-3      # other settings, in another run
+python train.py experiment=quickstart name=warmer optimizer.lr=6e-3      # a new run with another setting
 python train.py -m experiment=lr_sweep jobs_at_once=2                    # a sweep, two jobs at a time
 """
 
-if __name__ == "__main__":  # before all that takes seconds to import
+if __name__ == "__main__":  # before slow imports
     from running.interrupts import exit_on_interrupt
     from running.openmp_spin_count import set_openmp_spin_count
 
@@ -28,7 +28,10 @@ def main(config: DictConfig) -> Any:
 
 
 if __name__ == "__main__":
-    for number in (signal.SIGUSR1, signal.SIGHUP):  # until training listens: by default they are unknown ends
+    for number in (
+        signal.SIGUSR1,
+        signal.SIGHUP,
+    ):  # until training handles them: exit with a code that means "resumable"
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda *_: os._exit(143))
     cli.run_command_line(main, "train", after_multirun="running.commands.train:print_outcome")

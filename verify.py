@@ -1,11 +1,11 @@
-"""python verify.py experiment=…: is a run that was killed, and goes on elsewhere, the run it would have been?
+"""python verify.py experiment=…: check that a run that is killed and resumed elsewhere equals an uninterrupted run.
 
 python verify.py experiment=quickstart
 python verify.py experiment=quickstart verify.steps=8 verify.devices=1
 python verify.py experiment=mixed_curriculum verify.devices=4 verify.micro_batch=4
 """
 
-if __name__ == "__main__":  # before all that takes seconds to import
+if __name__ == "__main__":  # before slow imports
     from running.interrupts import exit_on_interrupt
     from running.openmp_spin_count import set_openmp_spin_count
 

@@ -1,7 +1,8 @@
-"""make lowest: a selection of the tests with the lowest versions that pyproject.toml promises.
+"""make lowest: run a selection of the tests with the lowest versions that pyproject.toml allows.
 
-Every `>=` of the dependencies, and of those of the tests, becomes `==`, in an environment of its own. The Python is the one that
-runs this script: take the lowest that pyproject.toml promises. Other tests: `python .ci/lowest_versions.py tests/test_plan.py …`.
+In a separate environment, every `>=` in the dependencies of the project and of the tests becomes `==`. The environment
+uses the Python that runs this script; use the lowest version that pyproject.toml allows. For other tests:
+`python .ci/lowest_versions.py tests/test_plan.py …`.
 """
 
 import subprocess
@@ -30,14 +31,14 @@ def lowest(project: dict[str, Any]) -> list[str]:
     """The lowest version of every package that the project and its tests need, as requirements.
 
     Args:
-        project: that table of pyproject.toml.
+        project: the table `project` of pyproject.toml.
     """
     needed = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
     return [requirement.replace(">=", "==") for requirement in needed]
 
 
 def main(tests: list[str]) -> int:
-    """Make the environment, unless it is made, and run the tests in it; gives pytest's exit code."""
+    """Create the environment if necessary, and run the tests in it. Returns pytest's exit code."""
     requirements = "\n".join(lowest(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"])) + "\n"
     installed = ENVIRONMENT / "requirements.txt"
     python = str(ENVIRONMENT / "bin" / "python")
@@ -48,7 +49,7 @@ def main(tests: list[str]) -> int:
         subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", wanted], check=True)
         subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", "--editable", ROOT], check=True)
         wanted.rename(installed)
-    # old packages warn about newer ones: warnings are not errors here
+    # warnings are not errors here, because old packages warn about newer ones
     command = [python, "-m", "pytest", "-W", "default", "--disable-warnings", *(tests or SELECTION)]
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 

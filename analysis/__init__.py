@@ -1,1 +1,1 @@
-"""Reading finished and running runs. Needs no torch: what a run wrote is JSON lines, JSON and a log."""
+"""Read and plot finished and running runs. This needs no torch: a run writes JSON, JSON Lines and a text log."""

@@ -1,30 +1,39 @@
-"""Which callbacks of a run decide its result, and do not only watch it: by what its settings call them."""
+"""Which callbacks of a run change its result and do not only observe it, judged by their dotted names."""
 
 from collections.abc import Mapping
 from typing import Any
 
 _AVERAGES = ("WeightAveraging", "EMAWeightAveraging")
-_WATCH = ("DeviceStatsMonitor", "LearningRateMonitor", "EarlyStopping")  # of Lightning's
+_WATCH = ("DeviceStatsMonitor", "LearningRateMonitor", "EarlyStopping")  # Lightning's callbacks that only observe
 
 
 def averages_weights(target: str) -> bool:
-    """Whether a callback of this dotted name, ours or Lightning's, averages weights."""
+    """Whether a callback of this dotted name, ours or one of Lightning's, averages weights.
+
+    Args:
+        target: dotted name of the class.
+    """
     package, _, name = target.rpartition(".")
     return name in _AVERAGES and package.startswith(("callbacks", "lightning.pytorch.callbacks"))
 
 
 def may_change_weights(target: str) -> bool:
-    """Whether a callback of this dotted name may change weights: one that averages them, or that somebody else wrote."""
+    """Whether a callback of this dotted name may change weights: it averages them, or it is not one of ours.
+
+    Args:
+        target: dotted name of the class.
+    """
     package, _, name = target.rpartition(".")
     is_known = package.split(".")[0] == "callbacks" or (package.startswith("lightning.pytorch.") and name in _WATCH)
     return averages_weights(target) or not is_known
 
 
 def callback_setting_prefixes(callbacks: Mapping[str, Any], *, all_that_may: bool) -> tuple[str, ...]:
-    """Beginnings of the settings of those callbacks that average weights, or of all that may change them.
+    """Prefixes of the settings of callbacks that average weights.
 
     Args:
-        callbacks: settings by dotted name; others are passed over.
+        callbacks: settings by dotted name; settings of other sections are ignored.
+        all_that_may: include all callbacks that may change weights.
     """
     decides = may_change_weights if all_that_may else averages_weights
     end = "._target_"

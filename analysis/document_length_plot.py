@@ -1,4 +1,4 @@
-"""The picture of a prepared source: how long its documents are."""
+"""Plot the document lengths of a prepared source."""
 
 from pathlib import Path
 
@@ -10,7 +10,14 @@ from analysis.run_plots import COLOURS
 
 
 def draw_document_lengths(lengths: np.ndarray, path: Path, *, name: str, max_seq_len: int) -> None:
-    """A histogram on a logarithmic axis, with the median and the length of a sequence; `lengths` in tokens, (documents,)."""
+    """Draw a histogram on a logarithmic axis, with the median and the sequence length marked.
+
+    Args:
+        lengths: of the documents in tokens, (documents,).
+        path: of the PNG file.
+        name: of the source.
+        max_seq_len: tokens per sequence.
+    """
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
     low, high = max(1, int(lengths.min())), int(lengths.max()) + 1
@@ -24,9 +31,9 @@ def draw_document_lengths(lengths: np.ndarray, path: Path, *, name: str, max_seq
         color="black",
         linestyle="--",
         linewidth=1.5,
-        label=f"a sequence, {max_seq_len:,} tokens: {share:.1%} are longer",
+        label=f"sequence length, {max_seq_len:,} tokens: {share:.1%} of documents are longer",
     )
-    axes.set(xscale="log", xlabel="tokens, end-of-text included", ylabel="documents")
+    axes.set(xscale="log", xlabel="tokens, including end-of-text", ylabel="documents")
     figure.suptitle(f"Documents of {name}")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_minor_formatter(NullFormatter())

@@ -1,6 +1,6 @@
-"""metrics.jsonl as arrays: of every row its step, and of every metric that is asked for the steps and values where it was logged.
+"""Read metrics.jsonl into arrays: the step of every row, and the steps and values of every requested metric.
 
-A long run writes half a million rows of forty metrics. As dictionaries they take gigabytes, so no row is kept.
+A long run writes half a million rows of forty metrics. As dicts they would take gigabytes, so no row is kept.
 """
 
 from array import array
@@ -15,15 +15,15 @@ from gpt_lightning.jsonl import parse_objects, whole_lines
 Series = tuple[np.ndarray, np.ndarray]
 """(steps, values), both (n,)."""
 
-_SHORT = 1 << 21  # bytes that are parsed before pyarrow is imported
-_MOST = 2**53  # steps, so that a float holds each
+_SHORT = 1 << 21  # bytes; smaller files are parsed without pyarrow
+_MOST = 2**53  # steps; a float represents smaller ones exactly
 
 
 class LoggedMetrics:
-    """What the rows of a run say, each metric as two arrays. Of several rows of a step the later ones hold.
+    """The rows of a run, each metric as two arrays. If a step has several rows, later ones replace earlier ones.
 
     Args:
-        rows: one dict a row, with `step` and metrics; None where a line was not a JSON object.
+        rows: one dict per row, with `step` and metrics; None for a line that was not a JSON object.
         wanted: which metrics to keep, by name.
     """
 
@@ -37,7 +37,14 @@ class LoggedMetrics:
 
     @classmethod
     def read(cls, path: Path, *, wanted: Callable[[str], bool] = bool) -> "LoggedMetrics":
-        """Read a file; empty if it does not exist. A last line without a newline is skipped: it is still being written."""
+        """Read a file; empty if it does not exist.
+
+        A last line without a newline is skipped: it is still being written.
+
+        Args:
+            path: of metrics.jsonl.
+            wanted: which metrics to keep, by name.
+        """
         metrics = cls(wanted=wanted)
         is_short = path.is_file() and path.stat().st_size <= _SHORT
         for block in whole_lines(path):
@@ -47,21 +54,28 @@ class LoggedMetrics:
 
     @property
     def n_rows(self) -> int:
-        """How many can be read."""
+        """Number of readable rows."""
         return len(self._steps)
 
     @property
     def last_step(self) -> int:
-        """The greatest one; 0: there is no row."""
+        """The largest step; 0 if there is no row."""
         return int(max(self._steps, default=0))
 
     @property
     def keys(self) -> list[str]:
-        """Names of the metrics that were logged, in the order in which the rows first name them."""
+        """Names of the logged metrics, in the order of their first occurrence."""
         return [key for key, column in self._columns.items() if column.values]
 
     def series(self, key: str) -> Series:
-        """Where a metric was logged, by growing step; empty if it never was."""
+        """(steps, values) of a metric, by ascending step; empty if it was never logged.
+
+        Args:
+            key: name of the metric.
+
+        Returns:
+            (steps, values), both (n,).
+        """
         if key not in self._columns:
             return np.empty(0), np.empty(0)
         column, steps = self._columns[key], np.frombuffer(self._steps)
@@ -80,7 +94,7 @@ class LoggedMetrics:
         return float(values[-1]) if len(values) else None
 
     def at(self, step: int) -> dict[str, float]:
-        """All that was logged of a step."""
+        """All metrics logged at a step."""
         found = {}
         for key in self._columns:
             steps, values = self.series(key)
@@ -90,7 +104,11 @@ class LoggedMetrics:
         return found
 
     def table(self, keys: Iterable[str]) -> Series:
-        """Metrics beside each other: (steps, values (metrics, steps)), 0 where another one was logged and this one was not."""
+        """(steps, values (metrics, steps)) of several metrics; 0 where a metric was not logged at a step.
+
+        Args:
+            keys: names of the metrics.
+        """
         of_keys = [self.series(key) for key in keys]
         steps = np.unique(np.concatenate([np.empty(0), *(steps for steps, _ in of_keys)]))
         values = np.zeros((len(of_keys), len(steps)))
@@ -111,8 +129,8 @@ class LoggedMetrics:
                 self.n_unreadable += 1
 
     def _add_block(self, block: bytes) -> bool:
-        """Many whole lines at once; whether each of them is a row as we write it, else none of them was added."""
-        import pyarrow as pa  # which takes its time
+        """Add many whole lines at once. If one of them is not a row as we write it, add none and return False."""
+        import pyarrow as pa  # slow to import
         from pyarrow import json as arrow
 
         one_block = arrow.ReadOptions(use_threads=False, block_size=len(block) + 1)
@@ -122,7 +140,7 @@ class LoggedMetrics:
             return False
         columns = {key: table.column(key) for key in table.column_names if key == "step" or self._wanted(key)}
         steps = columns.pop("step", None)
-        if not len(table) == block.count(b"\n") == block.count(b"}\n"):  # else a line has no object, or two
+        if not len(table) == block.count(b"\n") == block.count(b"}\n"):  # otherwise a line has no object, or two
             return False
         if steps is None or steps.type != pa.int64() or steps.null_count:
             return False
@@ -150,10 +168,10 @@ class LoggedMetrics:
 
 
 class _Column(NamedTuple):
-    """Arrays that grow in their place: many parts, joined in the end, would take twice as much."""
+    """Arrays that grow in place. Joining many parts at the end would take twice the memory."""
 
     rows: "array[int]"
-    """The numbers of the rows that have a value; empty as long as there is no gap in them."""
+    """Numbers of the rows that have a value; empty while all rows have one."""
     values: "array[float]"
 
 

@@ -1,4 +1,4 @@
-"""The picture of a run that is still to come."""
+"""Plot the plan of a run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,29 +13,29 @@ from analysis.run_plots import COLOURS, label_steps, line_style
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedCurves:
-    """The mix, the epochs and the learning rate of a planned run, at some of its steps."""
+    """The mix, the epochs and the learning rate of a planned run at some of its steps."""
 
     steps: np.ndarray
     """(n,) int64, ascending: optimizer steps before each point."""
     shares: Mapping[str, np.ndarray]
-    """(n,) by source: its share, 0 to 1, of the sequences from a point to the next."""
+    """Source -> (n,): its fraction, 0 to 1, of the sequences from a point to the next."""
     epochs: Mapping[str, np.ndarray]
-    """(n,) by source: passes over its sequences before a point."""
+    """Source -> (n,): passes over its sequences before a point."""
     max_epochs: Mapping[str, float]
-    """The limit of passes, for each source that has one."""
+    """Source -> limit of passes, for sources that have one."""
     learning_rates: np.ndarray
-    """(n,): the learning rate of the step after a point; at the end, of the last step."""
+    """(n,): the learning rate of the step after a point; at the last point, of the last step."""
     from_step: int
-    """The step after which the run goes on, or branches off from another run; 0: it starts anew."""
+    """The step after which the run resumes or branches off; 0 for a new run."""
 
 
 def draw_plan(path: Path, curves: PlannedCurves, *, title: str) -> None:
-    """The mix, the epochs of each source and the learning rate over the run, one above the other.
+    """Draw the mix, the epochs of each source and the learning rate over the run, one above the other.
 
     Args:
-        path: the picture's file.
+        path: of the PNG file.
         curves: the curves.
-        title: the picture's heading.
+        title: heading of the plot.
     """
     figure = Figure(figsize=(11, 9), layout="constrained")
     mix, passes, rate = figure.subplots(3, 1, sharex=True, height_ratios=(4, 4, 2))
@@ -56,8 +56,8 @@ def _draw_mix(axes: Axes, curves: PlannedCurves) -> None:
     colours = [COLOURS[k % len(COLOURS)] for k in range(len(names))]
     percent = np.array(list(curves.shares.values())) * 100
     axes.stackplot(curves.steps, percent, colors=colours, labels=names, alpha=0.85, step="post", linewidth=0)
-    axes.set(title="Mix", ylabel="% of the sequences", ylim=(0, 100))
-    handles, labels = axes.get_legend_handles_labels()  # areas are stacked from below: list them from above
+    axes.set(title="Mix", ylabel="% of sequences", ylim=(0, 100))
+    handles, labels = axes.get_legend_handles_labels()  # areas are stacked from the bottom; list them from the top
     axes.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
 
 
@@ -65,7 +65,7 @@ def _draw_epochs(axes: Axes, curves: PlannedCurves) -> None:
     for k, (name, values) in enumerate(curves.epochs.items()):
         axes.plot(curves.steps, values, **line_style(k), linewidth=2, label=name)
     highest = max(float(values[-1]) for values in curves.epochs.values())
-    # a limit far above the curves would only flatten them
+    # a limit far above the curves would flatten them
     for most in sorted(most for most in set(curves.max_epochs.values()) if most <= 4 * highest):
         limited = ", ".join(name for name in curves.epochs if curves.max_epochs.get(name) == most)
         axes.axhline(most, color="0.4", linewidth=1)
@@ -83,12 +83,12 @@ def _draw_learning_rate(axes: Axes, curves: PlannedCurves) -> None:
 
 
 def _finish(axes: Axes, curves: PlannedCurves) -> None:
-    """Draw the frame, the grid, the labels of the steps and a line where the run begins."""
+    """Draw the frame, the grid, the step labels and a line where the run starts."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="0.92")
     axes.set_axisbelow(True)
     label_steps(axes)
     axes.set_xlim(0, curves.steps[-1])
     if curves.from_step:
-        label = f"begins after step {curves.from_step:,}"
+        label = f"starts after step {curves.from_step:,}"
         axes.axvline(curves.from_step, color="black", linestyle=":", linewidth=1.5, label=label)

@@ -1,4 +1,4 @@
-"""One run as a page that stands alone, and its samples as a text."""
+"""Write one run as a standalone HTML page, and its samples as Markdown."""
 
 import json
 import re
@@ -21,26 +21,26 @@ h1, h2 { line-height: 1.2; } h2 { margin-top: 2.5rem; }
 table { border-collapse: collapse; } th, td { padding: .25rem .9rem .25rem 0; text-align: left; vertical-align: top; }
 th { border-bottom: 2px solid #1b2a5c; } td { border-bottom: 1px solid #e3e6ee; } .number { text-align: right; }
 td { overflow-wrap: anywhere; } td:first-child { min-width: 7em; }
-img { max-width: 100%; } pre { white-space: pre-wrap; overflow-wrap: anywhere; background: #f5f6fa; padding: .6rem .9rem; }
-.prompt { color: #1b2a5c; font-weight: 600; } .note { color: #5b6478; }
+img { max-width: 100%; } pre { white-space: pre-wrap; overflow-wrap: anywhere; background: #f5f6fa; padding: .6rem
+.9rem; } .prompt { color: #1b2a5c; font-weight: 600; } .note { color: #5b6478; }
 """
 
 
 def write_run_page(run: LoggedRun, pictures: Mapping[str, Path], path: Path) -> None:
-    """A run in one HTML file, pictures included: nothing is fetched, and no script runs.
+    """Write a run as one HTML file with embedded plots. The page loads nothing and runs no script.
 
     Args:
-        run: what it tells of.
-        pictures: PNG files, each under its heading.
-        path: where to write it.
+        run: the run.
+        pictures: heading -> PNG file.
+        path: of the HTML file.
     """
     sections = [
         ("Settings", _settings(run)),
         ("Validation", _validation(run)),
         *((heading, [image_html(heading, file)]) for heading, file in pictures.items()),
         ("Samples", _samples(run)),
-        ("What happened under way", _events(run)),
-        ("Made with", _environment(run)),
+        ("Events", _events(run)),
+        ("Environment", _environment(run)),
     ]
     body = "\n".join(f"<h2>{escape(heading)}</h2>\n" + "\n".join(parts) for heading, parts in sections)
     standalone_html.write_html_page(
@@ -52,7 +52,7 @@ def write_run_page(run: LoggedRun, pictures: Mapping[str, Path], path: Path) -> 
 
 
 def progress_text(run: LoggedRun) -> str:
-    """Whether it is done, running or given up, in words."""
+    """The state of a run as text, such as done, running or unfinished."""
     read = _as_compared(run)
     return f"{read.state}, {read.note}" if read.note else read.state
 
@@ -63,29 +63,34 @@ def _as_compared(run: LoggedRun) -> Run:
 
 
 def write_samples_markdown(run: LoggedRun, path: Path) -> None:
-    """samples.md: each prompt, and what the model made of it, through time."""
+    """Write samples.md: each prompt, and the model's responses over time.
+
+    Args:
+        run: the run.
+        path: of the Markdown file.
+    """
     lines = [f"# Samples of {escape_control_characters(run.path.name)}"]
     for number, (prompt, responses) in enumerate(run.responses.items(), start=1):
         lines += ["", f"## Prompt {number}", "", *_verbatim(prompt)]
         for step, response in responses:
             lines += ["", f"Step {step:,}:", "", *_verbatim(response)]
     if not run.responses:
-        lines += ["", "There are none yet."]
+        lines += ["", "No samples yet."]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _verbatim(text: str) -> list[str]:
-    """A text as Markdown shows it letter for letter, whatever ends its lines; control characters as signs."""
+    """Markdown lines that show a text literally, with control characters escaped."""
     return [f"    {escape_control_characters(line)}" for line in text.splitlines() or [""]]
 
 
 def _settings(run: LoggedRun) -> Iterator[str]:
-    """With what it was made: command, git revision and settings, a row a group, and all of config.yaml behind them."""
+    """HTML of the settings: command, git revision, one row per group, and all of config.yaml in a fold-out."""
     git = run.environment.get("git") or {}
-    revision = git.get("revision") or "not recorded: git was not there, or the code is not a clone"
+    revision = git.get("revision") or "not recorded: git was missing, or the code is not a clone"
     rows = [
         ("command", str(run.environment.get("command") or "not recorded")),
-        ("revision", f"{revision}{', with changes that were not committed' if git.get('changed') else ''}"),
+        ("revision", f"{revision}{', with uncommitted changes' if git.get('changed') else ''}"),
     ]
     groups: dict[str, list[str]] = {}
     for key, value in _as_compared(run).settings.items():
@@ -109,17 +114,22 @@ def _validation(run: LoggedRun) -> Iterator[str]:
         )
         for of in run.validation
     ]
-    head = ("source", "loss, nats a token", "perplexity", "of a unigram model", "bits per byte")
-    yield table_html(head, rows) if rows else "<p>It has not been validated yet.</p>"
+    head = ("source", "loss, nats per token", "perplexity", "unigram perplexity", "bits per byte")
+    yield table_html(head, rows) if rows else "<p>Not validated yet.</p>"
 
 
 def image_html(heading: str, file: Path) -> str:
-    """A PNG file as part of a page."""
+    """HTML of an embedded PNG file.
+
+    Args:
+        heading: alternative text.
+        file: the PNG file.
+    """
     return f'<img alt="{escape(heading)}" src="data:image/png;base64,{b64encode(file.read_bytes()).decode()}">'
 
 
 def _samples(run: LoggedRun) -> Iterator[str]:
-    """The newest of each prompt in the open, the others behind it."""
+    """HTML of the samples: the newest of each prompt visible, the earlier ones in a fold-out."""
     for prompt, responses in run.responses.items():
         *earlier, (step, response) = responses
         yield f'<p class="prompt">{escape(_in_one_line(prompt))}</p>'
@@ -130,21 +140,21 @@ def _samples(run: LoggedRun) -> Iterator[str]:
             )
             yield f"<details><summary>{len(earlier)} earlier</summary>{of_steps}</details>"
     if not run.responses:
-        yield "<p>There are none.</p>"
+        yield "<p>No samples.</p>"
 
 
 def _events(run: LoggedRun) -> Iterator[str]:
-    events = [(step, "interrupted, and gone on from its checkpoint") for step in run.resumed_steps]
-    events += [(step, f"{key} was {then}, and is {now} from here on") for step, key, (then, now) in run.changes]
+    events = [(step, "interrupted, and resumed from its checkpoint") for step in run.resumed_steps]
+    events += [(step, f"{key} changed from {then} to {now}") for step, key, (then, now) in run.changes]
     events += [(row["step"], f"{row['fault']}: {row.get('why', '')}".rstrip(": ")) for row in run.faults]
     rows = [(f"{step:,}", what) for step, what in sorted(events)]
     yield (
-        table_html(("after step", "what"), rows)
+        table_html(("after step", "event"), rows)
         if rows
-        else "<p>Nothing: it ran in one go, with the same settings.</p>"
+        else "<p>None: the run was not interrupted, and its settings did not change.</p>"
     )
     for name, lines in run.unreadable.items():
-        yield f"<p>{lines:,} line{'s' * (lines > 1)} of {escape(name)} cannot be read, and the picture lacks them.</p>"
+        yield f"<p>{lines:,} line{'s' * (lines > 1)} of {escape(name)} cannot be read, and are missing here.</p>"
 
 
 def _environment(run: LoggedRun) -> Iterator[str]:
@@ -159,7 +169,12 @@ def _environment(run: LoggedRun) -> Iterator[str]:
 
 
 def table_html(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """An HTML table; what begins as a number, be it with its unit, is set to the right."""
+    """An HTML table. Cells that start with a number are right-aligned.
+
+    Args:
+        head: of the columns.
+        rows: texts of the cells.
+    """
 
     def cell(text: str) -> str:
         number = ' class="number"' if re.match(r"[\d,]+(\.\d+)?( |%|$)", text) else ""

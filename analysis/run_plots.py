@@ -1,4 +1,7 @@
-"""The pictures of one run, written and given back. Each source keeps its colour, line style and place in every one of them."""
+"""Plots of one run, written to files and returned.
+
+A source has the same colour, line style and place in each of them.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,18 +17,23 @@ from analysis.metrics_reader import Series
 from analysis.run_reader import Curves, LoggedRun
 from analysis.series_downsampling import band, extremes, finite, means, smooth, thin
 
-# From dark to light, so that they stay apart in greyscale too.
+# From dark to light, so that they differ in greyscale too.
 COLOURS = ("#1b2a5c", "#b5361c", "#2f8f83", "#8a6fc1", "#e0a526", "#9cc7e8")
 STYLES: tuple[Any, ...] = ("-", (0, (6, 1.5)), (0, (2, 1)), (0, (6, 1.5, 1, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1, 1, 1)))
 _HATCHES = ("", "///", "...", "xxx")
 
-_LABELS = 32  # that fit above each other beside a picture of one panel
-_NAMED = 8.0  # %: an area that is thicker has room for its source's name
-_POINTS = 4000  # of a line; a panel is some 500 pixels wide
+_LABELS = 32  # labels that fit one above the other next to a single panel
+_NAMED = 8.0  # %: a larger area has room for its source's name
+_POINTS = 4000  # per line; a panel is about 500 pixels wide
 
 
 def draw_curves(curves: Curves, path: Path) -> Figure:
-    """Loss, learning rate, speed and memory over the steps."""
+    """Draw loss, learning rate, speed and memory over the steps.
+
+    Args:
+        curves: what to draw.
+        path: of the PNG file.
+    """
     figure = Figure(figsize=(11, 7), layout="constrained")
     loss, rate, speed, memory = figure.subplots(2, 2, sharex=True).flat
     _draw_line(loss, curves.loss, color="#a9b7d1", linewidth=1, label="each logged step")
@@ -73,7 +81,7 @@ def draw_curves(curves: Curves, path: Path) -> Figure:
 
 
 def line_style(n: int) -> dict[str, Any]:
-    """Colour and line style of the source with number `n`: no two of the first 36 are alike."""
+    """Colour and line style of source number `n`; the first 36 all differ."""
     return {"color": COLOURS[n % len(COLOURS)], "linestyle": STYLES[(n + n // len(COLOURS)) % len(STYLES)]}
 
 
@@ -84,14 +92,18 @@ def _draw_line(axes: Axes, series: Series, **look: Any) -> None:
 
 
 def draw_mix(run: LoggedRun, path: Path) -> Figure:
-    """The mix of sequences and of loss-bearing tokens, planned as areas, realised as lines on their borders; the epochs of each
-    source, and by how much it was ahead of its exact share."""
+    """Draw the planned and realised mix of sequences and of loss-bearing tokens, and epochs and drift of each source.
+
+    Args:
+        run: the run.
+        path: of the PNG file.
+    """
     figure = Figure(figsize=(13, 8), layout="constrained")
     (mix, bearing), (epochs, drift) = figure.subplots(2, 2, sharex=True)
     areas = _draw_shares(mix, run, "mix/planned", "mix/realised")
-    mix.set(title="Mix: planned (areas) and realised (lines)", ylabel="% of the sequences")
+    mix.set(title="Mix: planned (areas) and realised (lines)", ylabel="% of sequences")
     _draw_shares(bearing, run, "mix/planned_loss_bearing", "mix/realised_loss_bearing")
-    bearing.set(title="What bears the loss", ylabel="% of the loss-bearing tokens")
+    bearing.set(title="Loss-bearing tokens by source", ylabel="% of loss-bearing tokens")
     steps, drifts = run.by_source("mix/drift")
     between = drift.fill_between(*band(steps, drifts, most=_POINTS), color="0.9")
     for n, source in enumerate(run.sources):
@@ -100,10 +112,10 @@ def draw_mix(run: LoggedRun, path: Path) -> Figure:
         drift.plot(*extremes(ahead, most=_POINTS), **line_style(n), linewidth=1, label=_plain(source))
     epochs.set(title="Passes over each source", ylabel="epochs", xlabel="step")
     epochs.set_ylim(bottom=0)
-    drift.set(title="Drift from the exact share: it stays under two", ylabel="sequences", xlabel="step", ylim=(-2, 2))
+    drift.set(title="Drift from the exact share (below 2 sequences)", ylabel="sequences", xlabel="step", ylim=(-2, 2))
     named: dict[str, Any] = dict(zip(map(_plain, run.sources), zip(areas, epochs.lines, strict=True), strict=True))
-    named = dict(reversed(named.items()))  # stacked from below: list them from above
-    if mix.lines:  # one source has no border
+    named = dict(reversed(named.items()))  # areas are stacked from the bottom; list them from the top
+    if mix.lines:  # a single source has no border
         named[str(mix.lines[0].get_label())] = mix.lines[0]
     between.set_label("range of all drifts")
     named[str(between.get_label())] = between
@@ -114,17 +126,17 @@ def draw_mix(run: LoggedRun, path: Path) -> Figure:
 
 
 def _draw_shares(axes: Axes, run: LoggedRun, planned_key: str, realised_key: str) -> list[Any]:
-    """The planned shares as areas, which are given back, and the realised ones as the lines between them."""
+    """Draw the planned shares as areas and the realised ones as lines between them, and return the areas."""
     steps, planned = thin(run.by_source(planned_key), most=_POINTS)
     _, realised = thin(run.by_source(realised_key), most=_POINTS)
     areas = axes.stackplot(steps, planned * 100, labels=[*map(_plain, run.sources)], colors=COLOURS, alpha=0.75)
     for n, area in enumerate(areas):
         area.set(hatch=_HATCHES[n // len(COLOURS) % len(_HATCHES)], edgecolor="white", linewidth=0)
     for border in np.cumsum(realised * 100, axis=0)[:-1]:
-        axes.plot(steps, border, color="black", linewidth=1, label="realised, border to border")
+        axes.plot(steps, border, color="black", linewidth=1, label="realised border")
     axes.set_ylim(0, 100)
     tops = np.cumsum(planned * 100, axis=0)
-    inner = slice(len(steps) // 6, -(len(steps) // 6) or None)  # where a name does not run out of the panel
+    inner = slice(len(steps) // 6, -(len(steps) // 6) or None)  # where a name stays inside the panel
     for share, top, source in zip(planned[:, inner] * 100, tops[:, inner], run.sources, strict=True):
         if share.max(initial=0) > _NAMED:
             at = int(share.argmax())
@@ -134,12 +146,17 @@ def _draw_shares(axes: Axes, run: LoggedRun, planned_key: str, realised_key: str
 
 
 def _plain(text: str) -> str:
-    """A name that somebody gave, in which matplotlib would look for formulas."""
+    """Escape `$` in a user's name, which matplotlib would read as a formula."""
     return text.replace("$", r"\$")
 
 
 def draw_perplexity(run: LoggedRun, path: Path) -> Figure:
-    """Validation perplexity of each source, and the unigram model's as the line to leave behind."""
+    """Draw the validation perplexity of each source, and the unigram model's as a reference.
+
+    Args:
+        run: the run.
+        path: of the PNG file.
+    """
     figure = Figure(figsize=(11, 6.5), layout="constrained")
     axes = figure.subplots()
     right_end = run.metrics.last_step
@@ -161,7 +178,7 @@ def draw_perplexity(run: LoggedRun, path: Path) -> Figure:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set(
-        title="Validation perplexity by source; faint: a unigram model, on the whole split",
+        title="Validation perplexity by source; thin lines: a unigram model on the whole split",
         ylabel="perplexity per loss-bearing token",
         xlabel="step",
     )
@@ -169,7 +186,7 @@ def draw_perplexity(run: LoggedRun, path: Path) -> Figure:
 
 
 def _label_right(axes: Axes, x: float, labels: Sequence[tuple[float, str, str]]) -> None:
-    """Write (value, text, colour) at the right ends of lines on a log scale, pushed apart where they would overlap."""
+    """Write (value, text, colour) at the right end of lines on a log scale, moved apart where labels would overlap."""
     bottom, top = axes.get_ylim()
     apart = (top / bottom) ** (1 / _LABELS)
     previous = 0.0
@@ -179,7 +196,7 @@ def _label_right(axes: Axes, x: float, labels: Sequence[tuple[float, str, str]])
 
 
 def label_steps(axes: Axes) -> None:
-    """So few steps below a panel that they do not overlap."""
+    """Set so few step labels below a panel that they do not overlap."""
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 

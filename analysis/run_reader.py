@@ -1,4 +1,4 @@
-"""What one run wrote, as arrays."""
+"""Read what one run wrote into arrays."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from gpt_lightning.jsonl import read_objects
 
 @dataclass(frozen=True)
 class Curves:
-    """What of a run changes from step to step, whoever wrote it down."""
+    """What changes from step to step, in a run of ours or in other text logs."""
 
     title: str
     loss: Series  # nats per loss-bearing token
@@ -26,44 +26,47 @@ class Curves:
     memory_gb: Series
     memory_of_gpu: bool
     saved: Sequence[int]  # steps with a checkpoint
-    resumed: Sequence[int]  # steps at which the run was interrupted, and went on
-    changed: Sequence[int] = ()  # steps after which its settings were others
+    resumed: Sequence[int]  # steps at which the run was interrupted and resumed
+    changed: Sequence[int] = ()  # steps after which settings changed
     validation: Series = (np.empty(0), np.empty(0))  # mean loss of the sources
     ours: bool = True
-    """Whether we measured it, and know what loss, speed and memory mean; a log of others does not say."""
+    """Whether a run of ours measured this, so that the meaning of loss, speed and memory is known."""
 
 
 _WATCHERS = ("logger", "callbacks.", "log_every")
-_READ = ("train/loss", "train/lr", "memory/", "mix/", "val/")  # what a report draws or says
+_READ = ("train/loss", "train/lr", "memory/", "mix/", "val/")  # metrics that a report uses
 _READ_ALONE = ("tokens", "speed/tokens_per_s")
-_KINDS = ("loss", "perplexity", "bits_per_byte")  # of validation, as in val/<kind>/<source>
+_KINDS = ("loss", "perplexity", "bits_per_byte")  # of val/<kind>/<source>
 
 
 class ValidationResult(NamedTuple):
-    """What a validation found of one source, or of the mean of all."""
+    """The validation of one source, or the mean of all sources."""
 
     source: str
     loss: float
     """Nats per loss-bearing token."""
     perplexity: float
     unigram_perplexity: float | None
-    """See `LoggedRun.unigram_perplexity`; None: a mean has none."""
+    """See `LoggedRun.unigram_perplexity`; None for the mean."""
     bits_per_byte: float
 
 
 class LoggedRun:
-    """The records of a run directory, read once. Lines that cannot be read are passed over, and counted.
+    """The records of a run directory, read once. Unreadable lines are skipped and counted.
+
+    Args:
+        path: the run directory.
 
     Raises:
-        ValueError: the folder holds no run, or one that has not logged a step yet.
+        ValueError: the folder is not a run, or the run has not logged a step yet.
     """
 
     def __init__(self, path: Path) -> None:
         if not (path / "environment.json").is_file():
-            raise ValueError(f"{path} holds no run: {_instead(path)}.")
+            raise ValueError(f"{path} is not a run: {_instead(path)}.")
         self.path = path
         self.unreadable: dict[str, int] = {}
-        """Lines that cannot be read, by file; files without any are not in it."""
+        """File -> number of unreadable lines; files without any are not included."""
         self.environment = _environment(path / "environment.json")
         self.metrics = LoggedMetrics.read(path / "metrics.jsonl", wanted=_is_drawn)
         if self.metrics.n_unreadable:
@@ -75,21 +78,21 @@ class LoggedRun:
             for key, pair in row["changes"].items()
             if not key.startswith(_WATCHERS)
         ]
-        """(after which step, setting, [then, now]) of what was changed at a resume, but for who watches."""
+        """(after which step, setting, [then, now]) of changes at a resume, without settings that only observe."""
         self.faults = self._read("faults.jsonl", step=int, fault=str)
-        """Steps that were left out, or ended the run."""
+        """Steps that were skipped, or that ended the run."""
         if not self.metrics.n_rows:
-            raise ValueError(f"{path} has not logged a step yet: wait, or start it again.")
+            raise ValueError(f"{path} has not logged a step yet: wait, or run it again.")
 
     @cached_property
     def settings(self) -> str:
-        """config.yaml as it is written."""
+        """The text of config.yaml."""
         path = self.path / "config.yaml"
         return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
     @property
     def responses(self) -> dict[str, list[tuple[int, str]]]:
-        """What was asked -> (step, what the model made of it) through time."""
+        """Prompt -> (step, response) in the order of the steps."""
         through_time: dict[str, list[tuple[int, str]]] = {}
         for sample in self.samples:
             through_time.setdefault(prompt_label(sample), []).append((sample["step"], sample["response"]))
@@ -97,18 +100,22 @@ class LoggedRun:
 
     @property
     def sources(self) -> list[str]:
-        """In the order of the curriculum."""
+        """The sources, in the order of the curriculum."""
         return list(self.environment["data"])
 
     @property
     def title(self) -> str:
-        """What the run is called, and how far it is."""
+        """The run's name and its progress."""
         tokens = self.metrics.last("tokens")
         said = "" if tokens is None else f", {tokens / 1e6:,.2f} million tokens"
         return f"{self.path.name}: {self.metrics.last_step:,} steps{said}"
 
     def by_source(self, prefix: str) -> Series:
-        """(steps, values) of a metric that every source has, values (sources, steps); 0 where a source did not take part yet."""
+        """(steps, values (sources, steps)) of a metric that every source has; 0 where a source has no value yet.
+
+        Args:
+            prefix: of the metric's name, in front of "/<source>".
+        """
         return self.metrics.table([f"{prefix}/{source}" for source in self.sources])
 
     def unigram_perplexity(self, source: str) -> float:
@@ -117,7 +124,7 @@ class LoggedRun:
 
     @property
     def validation(self) -> list[ValidationResult]:
-        """The newest validation of each source that had one, and of their mean."""
+        """The newest validation of each validated source, and of their mean."""
         validated = []
         for source in [*self.sources, "mean"]:
             loss, perplexity, bits = (self.metrics.last(f"val/{kind}/{source}") for kind in _KINDS)
@@ -128,17 +135,17 @@ class LoggedRun:
 
     @property
     def saved_steps(self) -> list[int]:
-        """Steps at which a checkpoint was saved, as the logs of all starts of the run say."""
+        """Steps at which a checkpoint was saved, from the logs of all starts of the run."""
         return self._steps_in_logs(r"saved checkpoints/(?:\w+/)?step_(\d+)\.pt")
 
     @property
     def resumed_steps(self) -> list[int]:
-        """Steps after which the run went on once it had been interrupted."""
+        """Steps after which the run was interrupted and resumed."""
         return self._steps_in_logs(r"going on after step (\d+), from")
 
     @property
     def curves(self) -> Curves:
-        """What changes from step to step."""
+        """The curves of the run."""
         of_gpu = self.metrics.last("memory/gpu_gb") is not None
         return Curves(
             title=self.title,
@@ -154,7 +161,7 @@ class LoggedRun:
         )
 
     def _read(self, name: str, **fields: Any) -> list[dict[str, Any]]:
-        """The rows of a file that have these fields, of these types; the others are counted."""
+        """The rows of a file that have these fields with these types. Other rows are counted as unreadable."""
         rows = list(read_objects(self.path / name))
         right = [row for row in rows if row is not None and all(isinstance(row.get(k), t) for k, t in fields.items())]
         if len(right) < len(rows):
@@ -162,7 +169,7 @@ class LoggedRun:
         return right
 
     def _steps_in_logs(self, pattern: str) -> list[int]:
-        said = rf"^\[[\d :-]+\] {pattern}"  # by the run itself: a sample stands further right
+        said = rf"^\[[\d :-]+\] {pattern}"  # lines of the run itself; samples are indented
         return sorted({int(step) for step in re.findall(said, self._logs, re.MULTILINE)})
 
     @cached_property
@@ -182,19 +189,19 @@ def _environment(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         environment = None
     if not isinstance(environment, dict) or not isinstance(environment.get("data"), dict):
-        raise ValueError(f"{path} does not say what a run was trained with: it is damaged, or no run wrote it.")
+        raise ValueError(f"{path} does not record a run's data: it is damaged, or another program wrote it.")
     return environment
 
 
 def _instead(path: Path) -> str:
-    """What to do where there is no run."""
+    """What to do if the path is not a run."""
     if has_magic(str(path)) and not path.exists():
-        return "run= takes one of them, runs= compares all that a pattern names"
+        return "run= takes a single run; use runs= to compare all runs of a pattern"
     if path.is_file():
-        return "it is a file; name the run's folder"
+        return "it is a file; give the run's folder"
     runs = sorted(inner.parent for inner in path.glob("*/environment.json"))
     if runs:
-        return f"of the {len(runs)} runs in it name one, such as run={runs[0]}, or compare them with runs='{path}/*'"
+        return f"choose one of the {len(runs)} runs in it, such as run={runs[0]}, or compare them with runs='{path}/*'"
     named = Path("runs") / path.name
     if (named / "environment.json").is_file():
         return f"the run of that name is run={named}"
@@ -202,6 +209,10 @@ def _instead(path: Path) -> str:
 
 
 def prompt_label(sample: Mapping[str, Any]) -> str:
-    """The prompt; the same words as a message and as a text to go on with are two."""
+    """The prompt. A prompt sent as a chat message is marked, because the same words as a text are another prompt.
+
+    Args:
+        sample: a row of samples.jsonl.
+    """
     prompt: str = sample["prompt"]
     return f"{prompt} (as a message)" if sample.get("chat") else prompt

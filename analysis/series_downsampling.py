@@ -1,4 +1,4 @@
-"""Series made fit to draw: shorter than a picture is wide, and smooth."""
+"""Shorten series to the width of a plot, and smooth them."""
 
 import math
 
@@ -8,14 +8,19 @@ from analysis.metrics_reader import Series
 
 
 def finite(series: Series) -> Series:
-    """The points whose value is finite."""
+    """The points with a finite value."""
     steps, values = series
     kept = np.isfinite(values)
     return steps[kept], values[kept]
 
 
 def extremes(series: Series, *, most: int) -> Series:
-    """The least and the greatest value of each of up to `most` / 2 groups of neighbours: what a line through all would show."""
+    """The smallest and largest value of each of up to `most` / 2 groups of neighbours, to preserve a line's look.
+
+    Args:
+        series: (steps, values), both (n,).
+        most: maximum number of points.
+    """
     steps, values = series
     if len(steps) <= most:
         return series
@@ -26,21 +31,37 @@ def extremes(series: Series, *, most: int) -> Series:
 
 
 def band(steps: np.ndarray, values: np.ndarray, *, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The first step, the least and the greatest value of each of up to `most` groups of neighbours, values (lines, steps)."""
+    """(first step, smallest, largest value) of each of up to `most` groups of neighbours; values (lines, steps).
+
+    Args:
+        steps: (n,).
+        values: (lines, n).
+        most: maximum number of groups.
+    """
     starts = np.unique(np.linspace(0, len(steps), min(most, len(steps)), endpoint=False).astype(int))
     least, greatest = values.min(axis=0), values.max(axis=0)
     return steps[starts], np.minimum.reduceat(least, starts), np.maximum.reduceat(greatest, starts)
 
 
 def thin(series: Series, *, most: int) -> Series:
-    """Up to `most` of the points, the first and the last among them, for lines without noise; values (n,) or (lines, n)."""
+    """Up to `most` of the points, including the first and last, for smooth lines; values (n,) or (lines, n).
+
+    Args:
+        series: (steps, values).
+        most: maximum number of points.
+    """
     steps, values = series
     kept = np.unique(np.linspace(0, len(steps) - 1, min(most, len(steps))).round().astype(int))
     return steps[kept], values[..., kept]
 
 
 def means(series: Series, *, most: int) -> Series:
-    """The mean step and value of each of up to `most` groups of neighbours."""
+    """The mean step and value of each of up to `most` groups of neighbours.
+
+    Args:
+        series: (steps, values), both (n,).
+        most: maximum number of points.
+    """
     steps, values = series
     if len(steps) <= most:
         return series
@@ -50,10 +71,17 @@ def means(series: Series, *, most: int) -> Series:
 
 
 def smooth(values: np.ndarray) -> np.ndarray:
-    """At each value, a line fitted around it by least squares, weighted by a Gaussian as wide as a fortieth of all values.
+    """Smooth by local linear regression: at each value, a least-squares line weighted by a Gaussian of width n / 40.
 
-    A mean would bend at both ends, where it has neighbours on one side alone; a line does not. Towards the ends the Gaussian
-    grows to twice its width, so that the few neighbours there are enough for a slope. Meant for up to some thousand values.
+    A moving mean would bend at both ends, where neighbours are on one side only; a line does not. Towards the ends the
+    Gaussian grows to twice its width, so that there are enough neighbours for a slope. Meant for up to a few thousand
+    values.
+
+    Args:
+        values: (n,).
+
+    Returns:
+        Smoothed values, (n,).
     """
     n = len(values)
     smoothed = np.empty(n)

@@ -1,4 +1,7 @@
-"""An HTML page that is one file: charts, data and scripts lie in it, and its own policy keeps it from asking anybody for more."""
+"""Write an HTML page as a single file with charts, data and scripts.
+
+Its security policy forbids it to load anything else.
+"""
 
 import json
 import math
@@ -22,17 +25,17 @@ def write_html_page(
     script: str | None = None,
     data: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    """Write a page whose script finds Plotly as `Plotly`, and each of `data` as JSON in the element of that id.
+    """Write a page. Its script finds Plotly as `Plotly`, and each entry of `data` as JSON in the element of that id.
 
-    Control characters of its texts appear as signs.
+    Control characters in its texts are escaped.
 
     Args:
-        path: the file; its folder is made.
+        path: the file; its folder is created.
         title: plain text.
-        body: HTML, in which all that is not the page's own must be escaped.
+        body: HTML, with all foreign text escaped.
         style: CSS.
-        script: JavaScript, run when all is there; None: the page is to be read alone.
-        data: numbers, texts, lists and dicts; what is not finite becomes null.
+        script: JavaScript, run after everything is loaded; None: the page has no script.
+        data: numbers, strings, lists and dicts; values that are not finite become null.
     """
     parts = [
         "<!doctype html>",
@@ -50,24 +53,29 @@ def write_html_page(
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes("\n".join(parts).encode("utf-8", errors="replace"))  # half a character, as in a torn name
+    # a lone surrogate, as in an invalid file name
+    temporary.write_bytes("\n".join(parts).encode("utf-8", errors="replace"))
     temporary.replace(path)
 
 
 def _plotly() -> str:
-    from plotly.offline import get_plotlyjs  # which takes a while, and a report has no chart that moves
+    from plotly.offline import get_plotlyjs  # slow to import, and not needed by a page without a script
 
     return str(get_plotlyjs())
 
 
 def script_safe_json(value: Any) -> str:
-    """JSON in which no text can end the element that it stands in, whatever it says."""
+    """JSON that cannot end the script element that contains it, whatever its strings are.
+
+    Args:
+        value: numbers, strings, lists and dicts.
+    """
     text = json.dumps(_fit(value), separators=(",", ":"), allow_nan=False)  # ASCII: U+2028 is escaped too
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _fit(value: Any) -> Any:
-    """The same for a page: finite numbers, texts without control characters."""
+    """The value with finite numbers only, and strings without control characters."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, str):

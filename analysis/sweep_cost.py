@@ -1,4 +1,4 @@
-"""What a whole sweep will cost: its jobs and their sum, in a table."""
+"""The cost of a whole sweep, as a table of its jobs and their sum."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,15 +15,22 @@ _WIDTH = 100  # columns
 
 
 def estimate_sweep_cost(plans: Mapping[str, Plan | ValueError]) -> dict[str, Any]:
-    """The sums over those plans that can be: tokens, flops, hours (None: a CPU's peak is not known), price (None: nor is that of
-    an hour), disk_bytes."""
+    """Sums of tokens, flops, hours, price and disk_bytes over the feasible plans; None if one plan lacks the value.
+
+    Args:
+        plans: job -> content of its plan.json, or the error of plan.py.
+    """
     priced = [plan for plan in plans.values() if isinstance(plan, dict)]
     keys = ("tokens", "flops", "hours", "price", "disk_bytes")
     return {key: None if any(p[key] is None for p in priced) else sum(p[key] for p in priced) for key in keys}
 
 
 def print_sweep_cost(plans: Mapping[str, Plan | ValueError]) -> None:
-    """Print a line for each job that can be, and one for all of them, in 100 columns."""
+    """Print a row for each feasible job and one for their sum, in 100 columns.
+
+    Args:
+        plans: job -> content of its plan.json, or the error of plan.py.
+    """
     priced = {job: plan for job, plan in plans.items() if isinstance(plan, dict)}
     if not priced:
         return
@@ -41,10 +48,10 @@ def print_sweep_cost(plans: Mapping[str, Plan | ValueError]) -> None:
 
 
 def sweep_problems(plans: Mapping[str, Plan | ValueError], *, free: int) -> list[str]:
-    """Why the sweep cannot be as it is planned, a sentence for each reason.
+    """Why the sweep is not feasible, one sentence per reason.
 
     Args:
-        plans: by job.
+        plans: job -> content of its plan.json, or the error of plan.py.
         free: bytes on the disk for checkpoints.
     """
     reasons: dict[str, list[str]] = {}
@@ -57,7 +64,8 @@ def sweep_problems(plans: Mapping[str, Plan | ValueError], *, free: int) -> list
     needed = estimate_sweep_cost(plans)["disk_bytes"]
     if needed > free:
         said.append(
-            f"all checkpoints need {format_bytes(needed)} and {format_bytes(free)} are free: fewer of them, or a larger disk."
+            f"all checkpoints need {format_bytes(needed)}, but {format_bytes(free)} are free: keep fewer checkpoints, "
+            "or use a larger disk."
         )
     return said
 

@@ -1,17 +1,17 @@
-"""The same work side by side with other libraries: `make bench`.
+"""Benchmarks against other libraries on the same work: `make bench`.
 
-__main__.py      what is measured, and in which order: each figure in a process of its own, contestants in turn
+__main__.py      what is measured, and in which order; each measurement has its own process, and contestants take turns
 training.py      a training step: ours through the Trainer with all callbacks, the peers in a bare loop
-generation.py    tokens per second, and the greedy tokens compared
-loss_head.py     the head alone against cross-entropy on whole logits
+generation.py    tokens per second, and a comparison of the greedy tokens
+loss_head.py     the loss head alone against cross-entropy on whole logits
 callback_overhead.py  what the callbacks add to a step
 linear.py        matrix products without gradients against torch's own
-gpu_day/         what only a GPU can show, within nine minutes: correctness, resume, speed, MFU, memory
-null_gpu.py      what a training asks of a GPU, counted without one by cuda_calls.py
-roofline.py      the MFU that it could reach at most
-mix_law.py       laws of mixes on RegMix's runs: the table of docs/explanation/mix_laws.md
-architecture_ablation.py  what each choice of model=modern_124m is worth: the table of docs/explanation/model.md
-machine.py       what the figures were made on, and how memory is measured
+gpu_day/         what needs a GPU, within nine minutes: correctness, resume, speed, MFU, memory
+null_gpu.py      launches, waits and copies of training, counted without a GPU by cuda_calls.py
+roofline.py      an upper bound of the MFU
+mix_law.py       mix laws on RegMix's runs: the table of docs/explanation/mix_laws.md
+architecture_ablation.py  the effect of each choice of model=modern_124m: the table of docs/explanation/model.md
+machine.py       description of the machine, and measurement of memory
 tables.py        tables for a terminal and for the docs
 report.py        results/*.json as tables, and the tables in docs/speed.md
 """

@@ -1,8 +1,8 @@
-"""python -m benchmarks [name …]: speed and memory beside other libraries.
+"""python -m benchmarks [name …]: speed and memory compared with other libraries.
 
-Names: preparation, planning, loading, linear, loss_head, generation, training, evaluation, callback_overhead; none: all.
-Each figure comes from a process of its own. The contestants of a row take turns, round after round, so that a machine that slows
-down slows all of them down; what counts is the median over the rounds, and the ratio of medians.
+Names: preparation, planning, loading, linear, loss_head, generation, training, evaluation, callback_overhead; without a
+name, all. Each measurement has its own process. The contestants of a row take turns, round after round, so that a
+machine that slows down slows all of them down. The results are medians over the rounds, and ratios of medians.
 """
 
 import importlib
@@ -70,7 +70,7 @@ def rows(benchmark: str) -> Iterator[tuple[str, list[str], dict[str, Any]]]:
     elif benchmark == "evaluation":
         records = os.environ.get("HELLASWAG", "data/hellaswag.jsonl")
         if not Path(records).is_file():
-            print(f"evaluation: left out, as there is no {records}: HELLASWAG=… names the validation records")
+            print(f"evaluation: skipped, because {records} does not exist: set HELLASWAG=… to the validation records")
             return
         yield "HellaSwag, 1,000 records", ["ours", "lm-evaluation-harness"], {"records": records, "limit": 1000}
     elif benchmark == "callback_overhead":
@@ -115,7 +115,7 @@ def _in_a_process(benchmark: str, who: str, arguments: dict[str, Any]) -> dict[s
 
 
 def _median(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of numbers the median; of ids, which every round must repeat, the first."""
+    """The median of numbers; ids must be the same in every round and are returned once."""
     assert all(result.get("ids") == results[0].get("ids") for result in results)
     first = results[0]
     return {
@@ -146,7 +146,7 @@ def main(arguments: list[str]) -> None:
         print_table(lines(benchmark, table))
     results = {benchmark: {"machine": describe("cpu"), "rows": table} for benchmark, table in tables.items()}
     path = write_results("cpu", read_results("cpu") | results)
-    print(f"written to {path}; python -m benchmarks.report puts it into docs/speed.md")
+    print(f"written to {path}; python -m benchmarks.report updates docs/speed.md")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""python -m benchmarks.architecture_ablation: what each choice of model=modern_124m is worth, measured on model=micro.
+"""python -m benchmarks.architecture_ablation: the effect of each choice of model=modern_124m, measured on model=micro.
 
-Trains the quickstart's diet for fewer steps, one choice changed at a time and all of them together, several seeds each; all
-models have as many parameters as the plain one, or as near as whole numbers come. What is finished is left alone, so it can
-be stopped and started again. Writes the table of docs/explanation/model.md.
+Trains on the quickstart's data for fewer steps, with one choice changed at a time and with all of them, for several
+seeds. All models have about as many parameters as the unchanged one. Finished runs are not repeated, so it can be
+stopped and started again. Writes the table of docs/explanation/model.md.
 """
 
 import json
@@ -44,7 +44,7 @@ CHOICES: dict[str, list[str]] = {
 
 
 def measure(choice: str, seed: int) -> dict[str, Any]:
-    """Mean validation loss in nats and tokens per second of one run, trained now or before."""
+    """Mean validation loss in nats and tokens per second of one run, which is trained unless it is finished."""
     number = list(CHOICES).index(choice)
     name = f"{number:02d}_seed{seed}"
     settings = [f"model.{setting}" for setting in CHOICES[choice]]
@@ -59,7 +59,7 @@ def measure(choice: str, seed: int) -> dict[str, Any]:
     speeds = [row["speed/tokens_per_s"] for row in rows if "speed/tokens_per_s" in row]
     losses = [row["val/loss/mean"] for row in rows if "val/loss/mean" in row]
     environment = json.loads((RUNS / name / "environment.json").read_text(encoding="utf-8"))
-    revision = environment["git"]["revision"][:7]  # it may have been trained before today
+    revision = environment["git"]["revision"][:7]  # the run may be from an earlier commit
     return {"loss": losses[-1], "tokens_per_second": statistics.median(speeds), "commit": revision}
 
 
@@ -84,7 +84,7 @@ def markdown() -> str:
 
 def _lines(results: dict[str, list[dict[str, Any]]]) -> Lines:
     plain, *_ = results.values()
-    lines = [["choice", "validation loss", "against the first line, seed by seed", "tokens/s"]]
+    lines = [["choice", "validation loss", "difference to the first row, seed by seed", "tokens/s"]]
     for choice, runs in results.items():
         differences = [run["loss"] - other["loss"] for run, other in zip(runs, plain, strict=True)]
         spread = statistics.stdev(differences) / len(differences) ** 0.5

@@ -1,7 +1,7 @@
-"""What the callbacks cost: their time in a step of the quickstart's model, at their usual cadence.
+"""The cost of callbacks: their time in a step of the quickstart's model, at their usual intervals.
 
-Validation, samples and checkpoints are work of their own and fall into steps that are not counted; what is left is all that
-watching adds to every step, the log line of each tenth included.
+Steps with validation, samples and checkpoints are not counted. What remains is the overhead that observing adds to
+every step, including the log line of every tenth step.
 """
 
 import tempfile
@@ -17,10 +17,10 @@ WARM_UP = 10  # steps that are not counted
 
 
 class HookClock(DataWaitProfiler):
-    """Adds up the seconds of every hook of every callback, step by step."""
+    """Sums up the time of all hooks of all callbacks, step by step."""
 
     steps: list[tuple[float, float]]
-    """When each step ended, and the seconds of all hooks until then."""
+    """End time of each step, and seconds of all hooks until then."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,11 +42,11 @@ class HookClock(DataWaitProfiler):
 
 
 def measure(who: str, *, steps: int) -> dict[str, float]:
-    """Mean milliseconds of a step, and of them those in callbacks.
+    """Mean milliseconds per step, in total and in callbacks.
 
     Args:
         who: ours.
-        steps: that are counted, before the first validation.
+        steps: number of counted steps, before the first validation.
     """
     build.DataWaitProfiler = HookClock  # type: ignore[misc]
     with tempfile.TemporaryDirectory() as folder:
@@ -57,5 +57,5 @@ def measure(who: str, *, steps: int) -> dict[str, float]:
         assert WARM_UP + steps < min(config["val_every"], config["callbacks"]["samples"]["every"])
         train(config | {"max_steps": WARM_UP + steps, "schedule": config["schedule"] | {"warmup_steps": 1}})
     (began, before), (ended, after) = HookClock.steps[WARM_UP - 1], HookClock.steps[WARM_UP + steps - 2]
-    n = steps - 1  # the last one is validated, sampled and saved
+    n = steps - 1  # the last step includes validation, samples and a checkpoint
     return {"ms": 1e3 * (ended - began) / n, "callbacks_ms": 1e3 * (after - before) / n}

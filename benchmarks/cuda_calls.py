@@ -1,8 +1,8 @@
-"""Counts what torch asks of CUDA, on a machine that has none.
+"""Count torch's calls of CUDA on a machine without a GPU.
 
-A null GPU is a stand-in for libcudart, libcublas and libcuda that computes nothing; the CUDA build of torch then dispatches,
-allocates and copies as on a real GPU. The folder that NULL_GPU names holds its two libraries, and the stand-in is preloaded.
-Values are garbage there, and times say nothing.
+A null GPU is a stand-in for libcudart, libcublas and libcuda that computes nothing. With it, the CUDA build of torch
+dispatches, allocates and copies as on a real GPU. NULL_GPU names the folder with its two libraries, and the stand-in is
+preloaded. Values are garbage, and times are meaningless.
 """
 
 import ctypes
@@ -20,7 +20,7 @@ _CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_char_p)
 
 
 class CudaCalls:
-    """A context manager: the calls made inside. Contexts may be nested; an inner one's calls do not count in the outer one."""
+    """Context manager that counts the calls inside it. In nested contexts, calls count only in the innermost one."""
 
     _stack: ClassVar[list[Any]] = []  # of contexts, the innermost last
 
@@ -44,26 +44,26 @@ class CudaCalls:
 
     @property
     def launches(self) -> int:
-        """Kernels, matrix products, and graphs that are replayed."""
+        """Number of kernels, matrix products and replayed graphs."""
         return self._total("KERNEL ") + self._total("GEMM ") + self.counts["driver launch"] + self.counts["graph"]
 
     @property
     def waits(self) -> int:
-        """Times that the host waits for a stream or the device."""
+        """Number of waits of the host for a stream or the device."""
         return self._total("SYNC stream") + self._total("SYNC device")
 
     @property
     def event_waits(self) -> int:
-        """Times that the host waits for an event."""
+        """Number of waits of the host for an event."""
         return self._total("SYNC event")
 
     @property
     def pageable(self) -> int:
-        """Copies between the device and memory that is not pinned."""
+        """Number of copies between the device and memory that is not pinned."""
         return sum(n for name, n in self.counts.items() if "PAGEABLE" in name)
 
     def kernels_named(self, part: str) -> int:
-        """Launches of kernels whose mangled name has this part."""
+        """Launches of kernels whose mangled name contains `part`."""
         return sum(n for name, n in self.counts.items() if name.startswith("KERNEL ") and part in name)
 
     def _total(self, prefix: str) -> int:
@@ -71,7 +71,7 @@ class CudaCalls:
 
     def _start(self) -> None:
         self._launched = self._driver.value
-        self._library.nullgpu_on(_CALLBACK())  # which would be called for each copy and wait
+        self._library.nullgpu_on(_CALLBACK())  # a null callback, instead of one for each copy and wait
 
     def _stop(self) -> None:
         self._library.nullgpu_off()
@@ -85,16 +85,16 @@ class CudaCalls:
 
     @classmethod
     def note_graph(cls) -> None:
-        """A graph was replayed."""
+        """Count the replay of a graph."""
         if cls._stack:
             cls._stack[-1].counts["graph"] += 1
 
 
 class GraphStandIn:
-    """For torch.cuda.CUDAGraph, as nothing can be captured without a driver.
+    """Stand-in for torch.cuda.CUDAGraph, which cannot capture without a driver.
 
-    What is captured runs once, uncounted; a replay runs nothing and counts as one launch. What could not be captured on a real
-    GPU, waiting for the device or copying pageable memory, is an AssertionError.
+    The captured code runs once and is not counted. A replay runs nothing and counts as one launch. Operations that
+    cannot be captured on a real GPU (waiting for the device, copying pageable memory) raise AssertionError.
     """
 
     def capture_begin(self, **options: Any) -> None:
@@ -111,7 +111,7 @@ class GraphStandIn:
 
 
 class CountedSteps(L.Callback):
-    """Counts the calls of some steps in the middle of a run."""
+    """Counts the calls of a few steps in the middle of a run."""
 
     calls: CudaCalls
 
@@ -124,7 +124,7 @@ class CountedSteps(L.Callback):
 
 
 def require_null_gpu() -> None:
-    """Raises SystemExit: there is none."""
+    """Raise SystemExit if there is no null GPU."""
     _libraries()
 
 
@@ -132,8 +132,8 @@ def _libraries() -> tuple[Any, ctypes.c_long]:
     folder = os.environ.get("NULL_GPU")
     if folder is None or not torch.cuda.is_available():
         raise SystemExit(
-            "error: there is no null GPU here. It takes torch's CUDA build and a stand-in for CUDA's libraries, which is not "
-            "part of this project: NULL_GPU names its folder, and its libshim.so is preloaded."
+            "error: there is no null GPU here. It needs torch's CUDA build and a stand-in for CUDA's libraries, which "
+            "is not part of this project: set NULL_GPU to its folder, and preload its libshim.so."
         )
     library = ctypes.CDLL(f"{folder}/libshim.so")
     driver = ctypes.CDLL(f"{folder}/libcuda.so.1")

@@ -1,7 +1,7 @@
-"""HellaSwag on a CPU, ours and lm-evaluation-harness's, with the same model and the same records.
+"""HellaSwag on a CPU with evaluate.py and with lm-evaluation-harness, on the same model and records.
 
-python -m benchmarks.evaluation hellaswag.jsonl [runs/quickstart]: all records with both, of a random and of the trained model,
-and whether each example has the same log-likelihoods and the same choices.
+python -m benchmarks.evaluation hellaswag.jsonl [runs/quickstart]: compare both on all records, for a random and for the
+trained model: are log-likelihoods and choices the same for each example?
 """
 
 import json
@@ -22,9 +22,9 @@ from running.commands import evaluate
 from running.config.compose import compose_config
 from running.training.find_tokenizer import load_model_tokenizer
 
-_APART = 1e-4  # nats, at most
+_APART = 1e-4  # largest difference, in nats
 Answer = tuple[list[float], int, int]
-"""Of an example: the log-likelihood of each ending, and which ending acc and acc_norm choose."""
+"""For an example: the log-likelihood of each ending, and the endings that acc and acc_norm choose."""
 Answers = list[Answer]
 
 
@@ -33,8 +33,8 @@ def measure(who: str, *, records: str, limit: int) -> dict[str, float]:
 
     Args:
         who: ours, or lm-evaluation-harness.
-        records: a file of HellaSwag's, as on the hub, as JSON lines.
-        limit: so many of them.
+        records: a JSON Lines file of HellaSwag records, as on the hub.
+        limit: number of records to use.
     """
     torch.manual_seed(0)
     tokenizer = load_tokenizer("data/bpe_4096")
@@ -57,7 +57,7 @@ def measure(who: str, *, records: str, limit: int) -> dict[str, float]:
 
 
 def ours(model: Path, records: Path) -> Answers:
-    """By evaluate.py."""
+    """Evaluate with evaluate.py."""
     with tempfile.TemporaryDirectory() as folder:
         with records.open(encoding="utf-8") as file:
             task = "hellaswag" if "ctx_a" in json.loads(next(file)) else "hellaswag_resolved"
@@ -68,13 +68,13 @@ def ours(model: Path, records: Path) -> Answers:
 
 
 def theirs(model: Path, records: Path, *, dtype: str = "float32") -> Answers:
-    """By lm-evaluation-harness, which reads the records through `datasets`."""
-    import lm_eval  # seconds of imports, of one contestant alone
+    """Evaluate with lm-evaluation-harness, which reads the records through `datasets`."""
+    import lm_eval  # slow to import, and needed by one contestant only
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks.hellaswag.utils import process_docs
 
     def one_context(data: Any) -> Any:
-        """The file in which parts and marks of the context are resolved already."""
+        """Build a single context from its parts; in other files it is one already."""
         parted = "ctx_a" in data.column_names
         return (
             process_docs(data)
@@ -102,7 +102,7 @@ def theirs(model: Path, records: Path, *, dtype: str = "float32") -> Answers:
 
 
 def _chosen(sample: Mapping[str, Any]) -> Answer:
-    """What the harness chooses, which it keeps no record of: checked against what it says of the choice, right or wrong."""
+    """The harness's choice, which it does not record: recomputed, and checked against the recorded correctness."""
     likelihoods = [float(response[0][0]) for response in sample["resps"]]
     lengths = [len(ending) for ending in sample["doc"]["choices"]]
     acc, acc_norm = int(np.argmax(likelihoods)), int(np.argmax(np.array(likelihoods) / lengths))
@@ -112,20 +112,20 @@ def _chosen(sample: Mapping[str, Any]) -> Answer:
 
 
 def agreement(records: Path, run: Path) -> None:
-    """Print how far both are apart, example by example, of a random model and of a trained one."""
+    """Compare both, example by example, for a random model and for a trained one, and print the differences."""
     tokenizer = load_model_tokenizer(run, None)
     trained = load_model(run)
     torch.manual_seed(0)
     for what, model in (("random", GPT(trained.config).eval()), ("trained", trained)):
         if not agree(what, model, tokenizer, records):
-            sys.exit("they do not agree")
+            sys.exit("the results differ")
 
 
 def agree(what: str, model: GPT, tokenizer: Tokenizer, records: Path) -> bool:
-    """Whether both give the same choices and, within 1e-4 nats, the same log-likelihoods; print how far apart they are.
+    """Whether both give the same choices and, within 1e-4 nats, the same log-likelihoods. Prints the differences.
 
-    The harness sums in the model's own fp32, whose numbers near 1,000 nats are 6e-5 apart. Where that shows, it is asked again in
-    fp64.
+    The harness sums in the model's fp32, whose spacing near 1,000 nats is 6e-5. Examples with larger differences are
+    evaluated again in fp64.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -145,15 +145,15 @@ def agree(what: str, model: GPT, tokenizer: Tokenizer, records: Path) -> bool:
     further = max((_apart(mine[n], answer) for n, answer in zip(coarse, exact, strict=True)), default=0.0)
     unlike = sum(m[1:] != t[1:] for m, t in zip(mine, other, strict=True))
     print(
-        f"{what}: {len(mine):,} examples, {unlike} other choices; log-likelihoods at "
-        f"most {max(apart):.1e} apart, more than {_APART:g} in {len(coarse)} examples, and in these at most {further:.1e} from "
-        f"the harness in fp64; {seconds:.0f} s, lm-evaluation-harness {their_seconds:.0f} s"
+        f"{what}: {len(mine):,} examples, {unlike} different choices; log-likelihoods differ by at most "
+        f"{max(apart):.1e}, by more than {_APART:g} in {len(coarse)} examples, and in these by at most {further:.1e} "
+        f"from the harness in fp64; {seconds:.0f} s, lm-evaluation-harness {their_seconds:.0f} s"
     )
     return further <= _APART and not unlike
 
 
 def _apart(mine: Answer, other: Answer) -> float:
-    """The largest difference between log-likelihoods of one example, nats."""
+    """The largest difference between log-likelihoods of one example, in nats."""
     return max(abs(a - b) for a, b in zip(mine[0], other[0], strict=True))
 
 

@@ -1,4 +1,4 @@
-"""Greedy generation of one contestant from the same weights: tokens per second, and which tokens."""
+"""Greedy generation by one contestant from the same weights: tokens per second, and the tokens."""
 
 import tempfile
 import time
@@ -20,16 +20,17 @@ BLOCK_SCALE = 4.0
 
 
 def measure(who: str, *, model: str, batch: int, new_tokens: int) -> dict[str, Any]:
-    """Tokens per second of the whole batch in fp32, reading the prompts included, the better of two.
+    """Tokens per second of the whole batch in fp32, including the prompts, the better of two calls.
 
     Args:
         who: ours or transformers.
-        model: a choice of conf/model; its weights are random, and the same for both.
-        batch: prompts of 32 tokens each.
+        model: a choice of conf/model; its weights are random, and the same for both contestants.
+        batch: number of prompts, of 32 tokens each.
+        new_tokens: tokens to generate per prompt.
 
     Returns:
-        tokens_per_second; mb, what generating added at its peak; the ids of every answer; of ours also the share of what
-        memory allows, once the prompt is read: every weight is read once for each token of the batch.
+        tokens_per_second; mb, added memory at the peak; ids, the tokens of every answer; for ours also
+        share_of_bandwidth, relative to reading every weight once for each token of the batch after the prompt.
     """
     ours = random_model(model)
     prompts = torch.randint(0, ours.config.vocab_size, (batch, PROMPT_TOKENS)).tolist()
@@ -48,7 +49,7 @@ def measure(who: str, *, model: str, batch: int, new_tokens: int) -> dict[str, A
 
 
 def random_model(name: str) -> GPT:
-    """Random weights, large enough that the likeliest token is not the last one once more."""
+    """A model with random weights, large enough that greedy generation does not only repeat the last token."""
     torch.manual_seed(0)
     tokenizer = "bpe_4096" if name == "micro" else "gpt2"
     config = compose_config("train", [f"model={name}", "model.dropout=0", f"tokenizer={tokenizer}"])["model"]
@@ -63,14 +64,14 @@ def random_model(name: str) -> GPT:
 def transformers_generation(
     ours: GPT, prompts: list[list[int]], new_tokens: int, *, device: str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Callable[[], list[list[int]]]:
-    """What generates with the same weights in transformers."""
+    """A function that generates with the same weights in transformers."""
     from transformers import AutoModelForCausalLM
 
     with tempfile.TemporaryDirectory() as folder:
         to_hf(ours, Path(folder) / "model", format="gpt2" if ours.config.position == "learned" else "llama")
         theirs = AutoModelForCausalLM.from_pretrained(Path(folder) / "model").eval()
     for parameter in theirs.parameters():
-        parameter.data = parameter.data.clone()  # out of the mapped file, as ours are
+        parameter.data = parameter.data.clone()  # copied out of the mapped file, as ours are
     theirs.to(device, dtype)
     ids = torch.tensor(prompts, device=device)
     options = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens, "do_sample": False, "pad_token_id": 0}
@@ -94,7 +95,7 @@ def _timed(call: Any) -> tuple[Any, float]:
 
 
 def _bytes_per_token(model: GPT) -> int:
-    """All matrices that a token passes; of the embeddings it reads single rows, unless they are the head."""
+    """Bytes of all matrices that a token passes. Of embeddings it reads single rows, unless they are also the head."""
     weights = sum(
         p.numel() for name, p in model.named_parameters() if not name.startswith(("embedding.", "positions."))
     )

@@ -1,8 +1,8 @@
-"""Batches of sequences, from two sources in a weighted mix, in one process: ours beside bare copies and two libraries.
+"""Loading batches of sequences from two sources in a weighted mix, in one process: ours and others.
 
-Every contestant gets the same random ids in files of its own format, just written and so in the page cache, and serves
-(batch, max_seq_len + 1) int64 of them, ours as inputs and targets. The bare copies are of windows at random places of
-memory-mapped files: what no loader can do without, and nothing else, neither epochs nor an order that could be repeated.
+Every contestant gets the same random ids in its own file format, freshly written and therefore in the page cache, and
+yields (batch, max_seq_len + 1) int64 ids; ours yields inputs and targets. The bare copies are windows at random places
+of memory-mapped files: the work that no loader can avoid, without epochs or a reproducible order.
 """
 
 import statistics
@@ -33,14 +33,16 @@ Serve = Callable[[list[Path], int, int], Batches]  # the sources' folders, ids i
 
 
 def measure(who: str, *, tokens: int, max_seq_len: int, batch: int, steps: int, seconds: float) -> dict[str, float]:
-    """Tokens per second; of ours also the milliseconds until a batch is there, in a new run and in one resumed at its last step.
+    """Tokens per second; for ours also the milliseconds until the first batch, in a new run and in one resumed at its
+    last step.
 
     Args:
         who: ours, bare, litdata or mosaicml-streaming.
         tokens: ids in each source.
-        batch: sequences in one batch.
-        steps: length of the run that ours serves, a batch each.
-        seconds: how long batches are counted.
+        max_seq_len: tokens per sequence.
+        batch: sequences per batch.
+        steps: length of the run that ours serves, with one batch per step.
+        seconds: duration of the measurement.
     """
     contestants: dict[str, tuple[Write, Serve]] = {
         "ours": (_write_ours, partial(_ours, steps=steps)),
@@ -49,7 +51,7 @@ def measure(who: str, *, tokens: int, max_seq_len: int, batch: int, steps: int, 
         "mosaicml-streaming": (_write_mosaicml, _mosaicml),
     }
     write, serve = contestants[who]
-    # a batch is too small to be shared out, and a thread that waits for a busy core costs milliseconds
+    # a batch is too small for several threads, and a thread that waits for a busy core costs milliseconds
     torch.set_num_threads(1)
     random = np.random.default_rng(0)
     length = max_seq_len + 1
@@ -76,7 +78,7 @@ def _batches_per_second(batches: Batches, seconds: float) -> float:
 
 
 def _first_batch_ms(folders: list[Path], length: int, batch: int, steps: int, *, begin: int) -> float:
-    """Median over three orders, each new, of what it takes to ask for the loader and to get a batch of it."""
+    """Median over three new orders of the milliseconds to build the loader and get one batch."""
     seconds = []
     for seed in (1, 2, 3):
         module = _data_module(folders, length, batch, steps, begin=begin, seed=seed)
@@ -118,7 +120,7 @@ def _ours(folders: list[Path], length: int, batch: int, *, steps: int) -> Batche
 
 
 def _data_module(folders: list[Path], length: int, batch: int, steps: int, *, begin: int, seed: int) -> MixedDataModule:
-    """As train.py builds it, in a run of which `begin` steps are done."""
+    """The data module as train.py builds it, in a run with `begin` completed steps."""
     max_seq_len = length - 1
     sources = {folder.name: SourceShards(folder) for folder in folders}
     curriculum = Curriculum(keyframes={"all": {"at": 0, "weights": WEIGHTS}})
@@ -139,7 +141,7 @@ def _data_module(folders: list[Path], length: int, batch: int, steps: int, *, be
 
 
 def _write_litdata(folder: Path, sequences: np.ndarray) -> None:
-    from litdata import TokensLoader, optimize  # a peer, installed for the benchmark alone, as the next
+    from litdata import TokensLoader, optimize  # a peer, installed for the benchmark only, like the next one
 
     optimize(
         fn=torch.from_numpy,
@@ -173,7 +175,7 @@ def _write_mosaicml(folder: Path, sequences: np.ndarray) -> None:
 
 def _mosaicml(folders: list[Path], length: int, batch: int) -> Batches:
     streaming = _streaming()
-    streaming.base.util.clean_stale_shared_memory()  # of processes that did not end well
+    streaming.base.util.clean_stale_shared_memory()  # left by processes that were killed
     streams = [streaming.Stream(local=str(f), proportion=WEIGHTS[f.name]) for f in folders]
     dataset = streaming.StreamingDataset(streams=streams, shuffle=True, batch_size=batch)
     loader = streaming.StreamingDataLoader(dataset, batch_size=batch, num_workers=0)
@@ -182,11 +184,11 @@ def _mosaicml(folders: list[Path], length: int, batch: int) -> Batches:
             for samples in loader:
                 yield samples["ids"].long()
     finally:
-        dataset._iterator.exit()  # its threads, before their files are gone
+        dataset._iterator.exit()  # stops its threads before their files are deleted
 
 
 def _streaming() -> Any:
-    """mosaicml-streaming without its vision datasets: they want the one torchvision that fits this torch."""
+    """mosaicml-streaming without its vision datasets, which need the torchvision version that fits this torch."""
     sys.modules["streaming.vision"] = ModuleType("streaming.vision")
     import streaming
 

@@ -1,4 +1,4 @@
-"""What the figures were made on."""
+"""Description of the machine, and measurement of memory and time."""
 
 import json
 import platform
@@ -17,7 +17,11 @@ PACKAGES = ("torch", "lightning", "transformers", "litgpt", "litdata", "mosaicml
 
 
 def describe(device: str) -> dict[str, Any]:
-    """Versions, the commit of the working tree, and the name of the device: cpu or cuda."""
+    """Versions, the commit of the working tree, and the name of the device.
+
+    Args:
+        device: cpu or cuda.
+    """
     git = ["git", "-C", str(Path(__file__).parent)]
     commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=False)
@@ -29,14 +33,14 @@ def describe(device: str) -> dict[str, Any]:
 
 
 def trained_on(runs: Sequence[Path]) -> dict[str, Any]:
-    """This machine, and the commits at which runs were trained."""
+    """Description of this machine, with the commits at which runs were trained."""
     environments = [json.loads((run / "environment.json").read_text()) for run in runs]
     commits = {env["git"]["revision"][:7] + (" and changes" if env["git"]["changed"] else "") for env in environments}
     return describe("cpu") | {"commit": ", ".join(sorted(commits))}
 
 
 def memory_bandwidth() -> float:
-    """Bytes per second at which this machine reads memory: the sum of a gigabyte, the best of several."""
+    """Bytes per second at which this machine reads memory: the sum of a gigabyte, the fastest of several."""
     x = torch.ones(2**28)
     seconds = []
     for _ in range(7):
@@ -47,10 +51,10 @@ def memory_bandwidth() -> float:
 
 
 class AddedMemory:
-    """Megabytes that the process comes to occupy at its peak from here on, above what it occupies now."""
+    """Measures by how many megabytes the process grows at its peak, from now on."""
 
     def __init__(self) -> None:
-        Path("/proc/self/clear_refs").write_text("5")  # Linux forgets the peak so far
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak in Linux
         self._before = self._kilobytes("VmRSS")
 
     def mb(self) -> float:
@@ -63,7 +67,7 @@ class AddedMemory:
 
 
 def median_seconds(call: Any, *, times: int) -> float:
-    """Median duration of a call, after one that is not counted."""
+    """Median duration of a call, after a warm-up call."""
     call()
     seconds = []
     for _ in range(times):

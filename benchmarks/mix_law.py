@@ -2,8 +2,8 @@
 
 Writes the table of docs/explanation/mix_laws.md.
 
-Fitted to 64 of RegMix's runs, drawn three times, and to all 512, and asked for its 256 unseen ones. A fit
-chooses by its own runs alone.
+The laws are fitted to 64 of RegMix's runs (three random draws) and to all 512, and predict its 256 unseen runs. Each
+fit makes its choices from its own runs only.
 """
 
 import sys
@@ -27,17 +27,17 @@ Predictor = Callable[[np.ndarray], np.ndarray]
 
 
 def predictors(ratios: np.ndarray, losses: np.ndarray) -> Iterator[tuple[str, Predictor]]:
-    """What is compared, each fitted to the same runs."""
+    """The compared predictors, each fitted to the same runs."""
     yield "law", fit_mix_law(ratios, losses).predict
     yield "law of shares alone", fit_mix_law(ratios, losses, powers=(1.0,)).predict
-    yield "that by plain least squares", plain_least_squares(ratios, losses)
+    yield "law of shares alone, plain least squares", plain_least_squares(ratios, losses)
     of_sources = linear_fit(ratios, losses)
     yield "linear fit", lambda mixes: mixes @ of_sources
     yield "mean of the runs", lambda mixes: np.repeat(losses.mean(axis=0)[None], len(mixes), axis=0)
 
 
 def plain_least_squares(ratios: np.ndarray, losses: np.ndarray) -> Predictor:
-    """c + exp(t . r) from one guess, with nothing that holds it: what there is to be better than."""
+    """c + exp(t . r) by least squares from one starting point, without regularisation: the baseline."""
     fitted = []
     for y in losses.T:
         c = y.min() - 0.5 * np.ptp(y)
@@ -53,19 +53,19 @@ def plain_least_squares(ratios: np.ndarray, losses: np.ndarray) -> Predictor:
 
 
 def scores(predicted: np.ndarray, measured: np.ndarray) -> tuple[float, float]:
-    """(Spearman, R²), means over the validation losses."""
+    """(Spearman correlation, R²), as means over the validation losses."""
     constant = np.ptp(predicted, axis=0).max() == 0
     ranks = 0.0 if constant else float(rank_correlation(predicted, measured).mean())
     return ranks, float(r_squared(predicted, measured).mean())
 
 
 def chosen_runs(n_runs: int, draw: int) -> np.ndarray:
-    """The numbers of `FEW` of the runs."""
+    """Indices of `FEW` randomly drawn runs."""
     return np.random.default_rng(draw).permutation(n_runs)[:FEW]
 
 
 def measure(folder: str) -> Lines:
-    """The table: Spearman and R² of each predictor on the unseen runs, the law's seconds, and what its intervals hold."""
+    """The table: Spearman and R² of each predictor on the unseen runs, the law's seconds, its intervals' coverage."""
     runs = read_mix_runs(folder)
     if runs.held_out is None:
         raise ValueError(
@@ -82,7 +82,7 @@ def measure(folder: str) -> Lines:
         low, high = law.run_interval(runs.held_out.ratios)
         inside = float(((runs.held_out.losses >= low) & (runs.held_out.losses <= high)).mean())
         of = {who: scores(ask(runs.held_out.ratios), runs.held_out.losses) for who, ask in predictors(ratios, losses)}
-        lines = lines or [["fitted to", *of, "of the law: fit", "in its 95 % intervals"]]
+        lines = lines or [["fitted to", *of, "time to fit the law", "runs within its 95 % intervals"]]
         lines.append(
             [name, *(f"{rank:.3f}, {r2:.3f}" for rank, r2 in of.values()), f"{seconds:.1f} s", f"{inside:.1%}"]
         )
@@ -90,7 +90,7 @@ def measure(folder: str) -> Lines:
 
 
 def main() -> None:
-    """Print the table, and put it into docs/explanation/mix_laws.md."""
+    """Print the table and write it into docs/explanation/mix_laws.md."""
     if len(sys.argv) != 2:
         sys.exit("python -m benchmarks.mix_law <folder with RegMix's train_… and test_… tables>")
     lines = measure(sys.argv[1])

@@ -1,9 +1,9 @@
-"""python -m benchmarks.null_gpu: what a training asks of a GPU, counted without one; see `cuda_calls`.
+"""python -m benchmarks.null_gpu: calls of CUDA in training and generation, counted without a GPU; see `cuda_calls`.
 
-Launches of a step, of the loss head, of Muon and of a generated token; waiting and copies of the real Trainer; graph breaks; and
-memory beside plan.py's estimate. Prints tables, writes benchmarks/results/null_gpu.json and the table of
-docs/howto/hardware.md, and exits with 1 if a figure is above its limit. A limit that is a share is one of what commit
-19adf72 needed, which was written without a GPU in mind.
+Counts launches of a step, of the loss head, of Muon and of a generated token; waits and copies of the real Trainer;
+graph breaks; and compares memory with plan.py's estimate. Prints tables, writes benchmarks/results/null_gpu.json and
+the table of docs/howto/hardware.md, and exits with 1 if a value is above its limit. A limit given as a product is a
+fraction of what commit 19adf72, written without a GPU in mind, needed.
 """
 
 import gc
@@ -32,15 +32,15 @@ from running.training.memory_estimate import TrainingSetup, peak_memory_bytes
 
 BEGIN, END = "<!-- made by python -m benchmarks.null_gpu -->", "<!-- end of what was counted -->"
 BATCH = 32
-# sequences of a micro-batch in the rows of memory, where they are not BATCH
+# sequences of a micro-batch in the rows of memory, if not BATCH
 MICRO_BATCH = {"gpt2_350m": 16, "gpt2_774m": 8, "gpt2_1558m": 4, "rangeflow_124m": 8}
 TOKENS = 64  # generated
 Row = dict[str, Any]
-"""what, figure, and limit: the most that it may be; None: it is only told. A memory row has bytes and foretold instead."""
+"""what, figure, and limit (None: no limit). A memory row also has bytes."""
 
 
 def launch_rows() -> Iterator[Row]:
-    """Of one step of GPT-2 124M: 32 sequences of 1,024 tokens in one micro-batch, bf16-mixed."""
+    """Launches of one step of GPT-2 124M: 32 sequences of 1,024 tokens in one micro-batch, bf16-mixed."""
     for name, compiled, limit in (
         ("gpt2_124m", False, 0.30 * 3195),
         ("gpt2_124m", True, 0.25 * 3111),
@@ -61,7 +61,7 @@ def launch_rows() -> Iterator[Row]:
 
 
 def loss_head_rows() -> Iterator[Row]:
-    """Of its forward and backward pass over 32,768 tokens."""
+    """Launches of the loss head's forward and backward pass over 32,768 tokens."""
     for kernel, limit in (("auto", 50), ("torch", None)):
         x, weight = (torch.empty(n, 768, device="cuda", requires_grad=True) for n in (BATCH * 1024, 50304))
         targets = torch.zeros(len(x), dtype=torch.int64, device="cuda")
@@ -74,7 +74,7 @@ def loss_head_rows() -> Iterator[Row]:
 
 
 def muon_rows() -> Iterator[Row]:
-    """Of one of its steps."""
+    """Launches of one step of Muon."""
     for name, limit in (("gpt2_124m", 0.15 * 1675), ("modern_124m", None)):
         model = on_gpu(shipped(name))
         optimizer = MuonAdamW(parameter_groups(model, muon=True), lr=1e-4, fused=True)
@@ -87,7 +87,7 @@ def muon_rows() -> Iterator[Row]:
 
 
 def generation_rows() -> Iterator[Row]:
-    """Of a generated token, the mean of 64 with the capture among them."""
+    """Calls per generated token, as the mean of 64 tokens, including the capture of the graph."""
     torch.cuda.CUDAGraph = GraphStandIn  # type: ignore[assignment, misc]
     for name, batch, limit in (("gpt2_124m", 1, 0.35 * 155), ("gpt2_124m", 8, None), ("modern_124m", 8, None)):
         model = on_gpu(shipped(name)).eval()
@@ -105,7 +105,7 @@ def generation_rows() -> Iterator[Row]:
 
 
 def graph_rows() -> Iterator[Row]:
-    """Graph breaks in a forward and backward pass of every shipped model."""
+    """Graph breaks in the forward and backward pass of every shipped model."""
     for name in group_choices("model"):
         torch._dynamo.reset()
         torch._dynamo.utils.counters.clear()
@@ -120,7 +120,7 @@ def graph_rows() -> Iterator[Row]:
 
 
 def memory_rows() -> Iterator[Row]:
-    """The most that torch allocates in a step of two micro-batches, and what plan.py expects."""
+    """Peak memory that torch allocates in a step of two micro-batches, and plan.py's estimate."""
     for name in group_choices("model"):
         variants: list[dict[str, Any]] = [{}, {"compiled": True}, {"recompute": True}]
         for settings in variants:
@@ -138,9 +138,9 @@ def memory_rows() -> Iterator[Row]:
 
 
 def trainer_rows() -> Iterator[Row]:
-    """Of a step of train.py: two micro-batches, all callbacks of the quickstart, none of them due."""
+    """Calls in a step of train.py: two micro-batches, all callbacks of the quickstart, none of them due."""
     allowed_targets.CALLBACKS = (*allowed_targets.CALLBACKS, "benchmarks")
-    MixLedger._refuse_another_order = lambda *counted: None  # type: ignore  # what it compares is garbage here
+    MixLedger._refuse_another_order = lambda *counted: None  # type: ignore  # it would compare garbage here
     seldom = ["val_every=1000", "log_every=1000", "callbacks.samples.every=1000", "callbacks.checkpoints.every=1000"]
     with tempfile.TemporaryDirectory() as folder:
         config = compose_config(
@@ -159,7 +159,7 @@ def trainer_rows() -> Iterator[Row]:
         keyframes = {"start": {"at": 0.0, "weights": {"stdlib": 1.0}}}
         config["curriculum"] |= {"unit": "fraction", "on_exhausted": "repeat", "max_epochs": {}, "keyframes": keyframes}
         config["callbacks"] = {"counted": {"_target_": "benchmarks.cuda_calls.CountedSteps"}} | config["callbacks"]
-        with suppress(ZeroDivisionError, FloatingPointError):  # what comes of garbage once the counted steps are over
+        with suppress(ZeroDivisionError, FloatingPointError):  # caused by garbage values after the counted steps
             train(config)
     calls = CountedSteps.calls
     for what, n, limit in (
@@ -172,7 +172,7 @@ def trainer_rows() -> Iterator[Row]:
 
 
 def shipped(name: str, **sizes: Any) -> GPTConfig:
-    """The configuration conf/model/<name>.yaml."""
+    """The model configuration of conf/model/<name>.yaml."""
     tokenizer = [] if "micro" in name else ["tokenizer=gpt2"]
     model = compose_config("train", ["experiment=quickstart", f"model={name}", *tokenizer])["model"]
     return GPTConfig(**model | sizes, eot_id=0)
@@ -181,7 +181,7 @@ def shipped(name: str, **sizes: Any) -> GPTConfig:
 def on_gpu(config: GPTConfig, *, compiled: bool = False) -> GPT:
     model = build_meta_model(config)
     model.to_empty(device="cuda").train()
-    if config.tie_embeddings:  # which to_empty has made two
+    if config.tie_embeddings:  # to_empty has separated them
         model.head.weight = model.embedding.weight
     if compiled:
         model.compile_blocks()
@@ -220,7 +220,7 @@ def _peak_memory(config: GPTConfig, micro_batch: int, *, compiled: bool = False,
 
 
 def lines(rows: list[Row]) -> Lines:
-    """The table."""
+    """The rows as a table."""
     table = [["counted on a null GPU", "figure", "limit", "plan.py"]]
     for row in rows:
         memory = "bytes" in row
@@ -233,19 +233,19 @@ def lines(rows: list[Row]) -> Lines:
 
 
 def markdown() -> str:
-    """The table of docs/howto/hardware.md: what is launched, waited for and copied."""
+    """The table of docs/howto/hardware.md: launches, waits and copies."""
     results = read_results("null_gpu")
     told = [row for row in results["rows"] if "bytes" not in row and not row["what"].startswith("graph")]
     return markdown_table([line[:3] for line in lines(told)], results["machine"])
 
 
 def too_high(row: Row) -> bool:
-    """Whether a figure is above its limit."""
+    """Whether a value is above its limit."""
     return row["limit"] is not None and row["figure"] > row["limit"]
 
 
 def main() -> None:
-    """Count everything."""
+    """Count everything, and write the results."""
     require_null_gpu()
     torch.backends.cuda.enable_cudnn_sdp(False)  # a null GPU has no cuDNN
     rows: list[Row] = []

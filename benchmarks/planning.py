@@ -1,6 +1,7 @@
-"""The plan of a very long run: seconds until its order is known, and megabytes that it takes.
+"""Plan a very long run: seconds and megabytes until its order is known.
 
-The order is all that `locate` needs anywhere in the run, and what every source has drawn by any step; weights move all the time.
+The order is everything that `locate` needs anywhere in the run, and what every source has drawn by any step. The mix
+weights change continuously.
 """
 
 import resource
@@ -12,7 +13,14 @@ from data_modules import Curriculum, SampleOrder
 
 
 def measure(who: str, *, steps: int, global_batch: int, sources: int) -> dict[str, float]:
-    """Seconds and megabytes to plan a run of `steps` steps of `global_batch` sequences over so many sources."""
+    """Seconds and megabytes to plan a run.
+
+    Args:
+        who: ours.
+        steps: of the run.
+        global_batch: sequences per step.
+        sources: number of sources.
+    """
     assert who == "ours"
     random = np.random.default_rng(0)
     names = [f"source_{k}" for k in range(sources)]

@@ -1,8 +1,8 @@
-"""Text to tokens on the disk: our preparation beside tiktoken's own batch encoding in memory and litdata's optimize.
+"""Text to tokens on disk: our preparation compared with tiktoken's batch encoding and litdata's optimize.
 
-The text is Python source and prose that every environment has: the files that the installed packages brought along. All
-contestants get the same documents and the same cores. Ours and litdata read them from a JSON-lines file and write shards;
-tiktoken holds them in memory and keeps nothing, so it is what no preparation with that tokenizer can do without.
+The text is Python source and prose that every environment has: files of the installed packages. All contestants get the
+same documents and the same number of cores. Ours and litdata read them from a JSON Lines file and write shards.
+tiktoken holds them in memory and writes nothing: the work that no preparation with this tokenizer can avoid.
 """
 
 import json
@@ -26,7 +26,13 @@ from gpt_lightning.tokenizer.gpt2 import GPT2Tokenizer
 
 
 def measure(who: str, *, mb: int, workers: int) -> dict[str, Any]:
-    """Tokens per second, and megabytes that all processes together came to occupy at their peak above the beginning."""
+    """Tokens per second, and the added megabytes of all processes together at the peak.
+
+    Args:
+        who: ours, tiktoken or litdata.
+        mb: megabytes of text.
+        workers: number of processes or threads.
+    """
     contestants = {"ours": _ours, "tiktoken": _tiktoken, "litdata": _litdata}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "texts.jsonl"
@@ -59,8 +65,8 @@ def _tiktoken(path: Path, workers: int) -> tuple[int, float]:
 
 
 def _litdata(path: Path, workers: int) -> tuple[int, float]:
-    """One input for each worker: the lines whose number leaves its rest."""
-    from litdata import TokensLoader, optimize  # a peer, installed for the benchmark alone
+    """One input per worker: the lines whose number modulo `workers` is the worker's."""
+    from litdata import TokensLoader, optimize  # a peer, installed for the benchmark only
 
     begin = time.perf_counter()
     output = path.parent / "litdata"
@@ -94,7 +100,7 @@ def _texts(path: Path) -> Iterator[str]:
 
 
 def _write_texts(path: Path, mb: int) -> None:
-    """The text files of the installed packages, each a record, until they are `mb` megabytes; again from the first if need be."""
+    """Write text files of the installed packages as records, up to `mb` megabytes; start over if there are too few."""
     root = Path(sysconfig.get_path("purelib"))
     files = sorted(f for suffix in ("*.py", "*.pyi", "*.md", "*.rst", "*.txt") for f in root.rglob(suffix))
     n_bytes = 0
@@ -109,7 +115,7 @@ def _write_texts(path: Path, mb: int) -> None:
 
 @contextmanager
 def _peak_memory() -> Iterator[dict[str, float]]:
-    """The peak of this process and its children, without what they share, above what there is now; in `mb` at the end."""
+    """Yield a dict; its `mb` is at the end the added peak memory of this process and its children, unshared."""
     ended = threading.Event()
     peak = {"mb": 0.0}
     before = _unique_mb()

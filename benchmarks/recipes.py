@@ -1,8 +1,9 @@
-"""python -m benchmarks.recipes: what optimizer and schedule are worth, each at its own best learning rate.
+"""python -m benchmarks.recipes: the effect of optimizer and schedule, each at its own best learning rate.
 
-Trains the quickstart's diet for fewer steps with one thing changed at a time and all together, at every learning rate with every
-seed: as many trials for each line. What is finished is left alone, so it can be stopped and started again; `python -m
-benchmarks.recipes 1/2` does every second run, and without such a part the table of docs/recipes/optimizers.md is written.
+Trains on the quickstart's data for fewer steps, with one thing changed at a time and all together, at every learning
+rate with every seed; each line has the same number of trials. Finished runs are not repeated, so it can be stopped and
+started again. `python -m benchmarks.recipes 1/2` trains every second run; without such a part, the table of
+docs/recipes/optimizers.md is written.
 """
 
 import json
@@ -29,7 +30,7 @@ RECIPES: dict[str, list[str]] = {
 
 
 def measure(recipe: str, rate: str, seed: int) -> float:
-    """Mean validation loss in nats of one run, trained now or before."""
+    """Mean validation loss in nats of one run, which is trained unless it is finished."""
     name = f"{list(RECIPES).index(recipe):02d}_{rate}_seed{seed}"
     command = [
         *(sys.executable, "train.py", "experiment=quickstart", f"name={name}", f"runs_dir={RUNS}", f"seed={seed}"),
@@ -44,7 +45,7 @@ def measure(recipe: str, rate: str, seed: int) -> float:
 
 
 def main() -> None:
-    """Measure; without a part, write the table."""
+    """Train the runs; without a part, write the table."""
     part, _, parts = (sys.argv[1] if sys.argv[1:] else "1/1").partition("/")
     results: dict[str, dict[str, list[float]]] = {recipe: {rate: [] for rate in RATES} for recipe in RECIPES}
     for number, (seed, recipe, rate) in enumerate(product(SEEDS, RECIPES, RATES)):
@@ -64,7 +65,7 @@ def markdown() -> str:
 
 def _lines(results: dict[str, Any]) -> Lines:
     plain, *_ = (losses for _, losses in map(_best, results.values()))
-    lines = [["recipe", *(f"lr {rate}" for rate in RATES), "best against the first line, seed by seed"]]
+    lines = [["recipe", *(f"lr {rate}" for rate in RATES), "best, difference to the first row, seed by seed"]]
     for recipe, of_rates in results.items():
         best, losses = _best(of_rates)
         means = {rate: statistics.mean(of_rate) for rate, of_rate in of_rates.items()}
@@ -77,7 +78,7 @@ def _lines(results: dict[str, Any]) -> Lines:
 
 
 def _best(of_rates: dict[str, list[float]]) -> tuple[str, list[float]]:
-    """The learning rate with the least mean loss, and its losses."""
+    """The learning rate with the lowest mean loss, and its losses."""
     return min(of_rates.items(), key=lambda item: statistics.mean(item[1]))
 
 

@@ -1,4 +1,4 @@
-"""python -m benchmarks.report: the results as the tables of docs/speed.md."""
+"""python -m benchmarks.report: write the results as tables into docs/speed.md."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from benchmarks.tables import RESULTS, ROOT, Lines, markdown_table, put_into, re
 
 BEGIN, END = "<!-- benchmarks: made by python -m benchmarks.report -->\n", "<!-- end of benchmarks -->\n"
 TITLES = {
-    "linear": "a product without gradients, fp32",
+    "linear": "matrix product without gradients, fp32",
     "loss_head": "loss head, forward and backward",
     "training": "training step",
 }
@@ -30,7 +30,7 @@ def lines(benchmark: str, rows: list[dict[str, Any]]) -> Lines:
 def _time_and_memory(title: str, rows: list[dict[str, Any]]) -> Lines:
     ours, *peers = (who for who in rows[0] if who != "row")
     return [
-        [title, ours, *peers, "speed against the fastest", "memory against the leanest"],
+        [title, ours, *peers, "speed relative to the fastest other", "memory relative to the smallest other"],
         *(
             [
                 row["row"],
@@ -49,7 +49,7 @@ def _significant(ms: float) -> str:
 
 def _generation(rows: list[dict[str, Any]]) -> Lines:
     return [
-        ["greedy generation, fp32", "ours", "transformers", "speed", "of the memory's bandwidth", "same tokens"],
+        ["greedy generation, fp32", "ours", "transformers", "speed", "fraction of memory bandwidth", "same tokens"],
         *(
             [
                 row["row"],
@@ -69,7 +69,7 @@ def _generation(rows: list[dict[str, Any]]) -> Lines:
 def _preparation(rows: list[dict[str, Any]]) -> Lines:
     contestants = ("ours", "tiktoken", "litdata")
     return [
-        ["preparation", "ours", "tiktoken, in memory", "litdata", "against tiktoken", "against litdata"],
+        ["preparation", "ours", "tiktoken, in memory", "litdata", "relative to tiktoken", "relative to litdata"],
         *(
             [
                 row["row"],
@@ -94,9 +94,9 @@ def _loading(rows: list[dict[str, Any]]) -> Lines:
             "loading, M tokens/s",
             "ours",
             *peers,
-            *(f"against {who}" for who in peers),
+            *(f"relative to {who}" for who in peers),
             "first batch",
-            "resumed at the last step",
+            "resume at the last step",
         ],
         *(
             [
@@ -136,7 +136,7 @@ def _evaluation(rows: list[dict[str, Any]]) -> Lines:
 
 def _callback_overhead(rows: list[dict[str, Any]]) -> Lines:
     return [
-        ["watching", "a step", "of it in callbacks", "share"],
+        ["callbacks", "time per step", "of which callbacks", "share"],
         *(
             [
                 row["row"],
@@ -159,7 +159,7 @@ def markdown() -> str:
 
 
 def main() -> None:
-    """Replace what stands between the two marks in docs/speed.md."""
+    """Replace the tables between the two marks in docs/speed.md."""
     put_into(ROOT / "docs" / "speed.md", BEGIN, END, markdown())
 
 

@@ -1,9 +1,9 @@
-"""python -m benchmarks.roofline: the MFU that a training step of GPT-2 124M could reach.
+"""python -m benchmarks.roofline: an upper bound of the MFU of a training step of GPT-2 124M.
 
-This is an estimate from counts, not a measurement. Matrix products run at a share of the data sheet's peak, everything else at a
-share of its memory bandwidth, nothing overlaps, and the host costs nothing; the shares are assumptions. What the fused kernels of
-compiled blocks read and write is counted by torch's inductor on a null GPU (see `cuda_calls`), the rest by hand below. Prints the
-table of docs/howto/hardware.md and puts it there.
+This is an estimate from counts, not a measurement. It assumes that matrix products reach a fraction of the data sheet's
+peak and everything else a fraction of its memory bandwidth, that nothing overlaps, and that the host costs nothing.
+Torch's inductor counts the bytes read and written by the fused kernels of compiled blocks on a null GPU (see
+`cuda_calls`); the rest is counted by hand below. Prints the table of docs/howto/hardware.md and writes it there.
 """
 
 import logging
@@ -23,10 +23,10 @@ BEGIN, END = "<!-- made by python -m benchmarks.roofline -->", "<!-- end of the 
 
 
 class Ceiling(NamedTuple):
-    """A GPU by its data sheet, and the share of it that is assumed."""
+    """Data sheet of a GPU, and the assumed fractions of it."""
 
     flops: float
-    """Dense, in bf16."""
+    """Dense FLOP/s in bf16."""
     bandwidth: float
     """Bytes per second."""
     products: float = 0.75
@@ -42,23 +42,23 @@ CEILINGS = {
 
 
 class Counts(NamedTuple):
-    """Of one step of 32 sequences."""
+    """Counts of one step of 32 sequences."""
 
     products: float
     """FLOPs of matrix products."""
     attention: float
-    """FLOPs of attention's kernels; a causal one leaves half of them out."""
+    """FLOPs of attention kernels; causal ones skip half of them."""
     in_blocks: float
     """Bytes read and written by fused kernels."""
     in_head: float
     around: float
-    """Embedding, positions, last norm, and the gradients of them."""
+    """Bytes for embedding, positions, last norm, and their gradients."""
     update: float
-    """Clipping and AdamW."""
+    """Bytes for clipping and AdamW."""
 
 
 def count(name: str = "gpt2_124m") -> Counts:
-    """Count a step on the null GPU; without dropout."""
+    """Count a step on the null GPU, without dropout."""
     config = shipped(name, dropout=0.0)
     in_block = _bytes_of_fused_kernels(config)
     tokens, width = BATCH * config.max_seq_len, config.d_model
@@ -66,21 +66,23 @@ def count(name: str = "gpt2_124m") -> Counts:
     parameters = sum(p.numel() for p in on_gpu(config).parameters())
     return Counts(
         products=tokens * (flops_per_token(build_meta_model(config)) - attention),
-        # of a causal kernel half, and its backward pass forms the scores again: seven products where the custom counts six
+        # a causal kernel needs half, and its backward pass recomputes the scores: seven products where the custom
+        # counts six
         attention=tokens * attention * 7 / 6 / 2,
         in_blocks=config.n_layers * in_block,
-        # each logit is read twice and written once, in two bytes; the gradient of the weight is read and written by each chunk
+        # each logit (2 bytes) is read twice and written once; each chunk reads and writes the gradient of the weight
         in_head=6 * tokens * config.vocab_size + 8 * config.vocab_size * width * tokens / 8192,
         around=16 * 4 * tokens * width,
-        # the norm reads a gradient and scaling reads and writes it; AdamW reads four numbers of a parameter and writes three
+        # the norm reads a gradient, and scaling reads and writes it; AdamW reads four numbers per parameter and writes
+        # three
         update=(3 + 7) * 4 * parameters,
     )
 
 
 def _bytes_of_fused_kernels(config: GPTConfig) -> int:
-    """In the forward and backward pass of one block, without matrix products and attention's kernel."""
-    torch._inductor.config.fx_graph_cache = False  # what is read from a cache is not counted
-    compile_fx.inductor_metrics_log.setLevel(logging.INFO)  # nor is what is not logged
+    """Bytes in the forward and backward pass of one block, without matrix products and the attention kernel."""
+    torch._inductor.config.fx_graph_cache = False  # graphs from a cache are not counted
+    compile_fx.inductor_metrics_log.setLevel(logging.INFO)  # only logged graphs are counted
     fused: list[int] = []
     count_bytes = GraphLowering.count_bytes
 
@@ -94,7 +96,7 @@ def _bytes_of_fused_kernels(config: GPTConfig) -> int:
 
 
 def lines(counts: Counts) -> Lines:
-    """Milliseconds by part, and the MFU that follows."""
+    """Milliseconds of each part, and the resulting MFU."""
     parts = ("products", "attention", "fused kernels of blocks", "loss kernel", "around", "update")
     table = [["at most, of GPT-2 124M, 32 x 1,024 tokens, bf16, compiled", *(f"{part}, ms" for part in parts), "MFU"]]
     model = build_meta_model(shipped("gpt2_124m"))
@@ -111,7 +113,7 @@ def lines(counts: Counts) -> Lines:
 
 
 def main() -> None:
-    """Print the table and put it into docs/howto/hardware.md."""
+    """Print the table and write it into docs/howto/hardware.md."""
     require_null_gpu()
     torch.backends.cuda.enable_cudnn_sdp(False)  # a null GPU has no cuDNN
     table = lines(count())

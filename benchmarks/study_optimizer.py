@@ -1,10 +1,10 @@
-"""python -m benchmarks.study_optimizer: how many tokens the modern recipe takes to AdamW's final loss.
+"""python -m benchmarks.study_optimizer: how many tokens the modern recipe needs to reach AdamW's final loss.
 
 Writes the tables of docs/explanation/study.md.
 
-Both recipes get as many trials of their learning rate, of one seed. At its best rate each is trained with three seeds, and the
-modern one for shorter runs too, each with its whole schedule. What is finished is left alone, so it can be stopped and
-started again.
+Both recipes get the same number of trials of their learning rate, with one seed. At its best rate each is trained with
+three seeds, and the modern one also for shorter runs, each with its whole schedule. Finished runs are not repeated, so
+it can be stopped and started again.
 """
 
 import math
@@ -29,36 +29,40 @@ RATES, SEEDS, STEPS, SHORTER = ("2e-3", "4e-3", "8e-3", "16e-3"), (1, 2, 3), 300
 
 
 def sweep(name: str, steps: int, *axes: str) -> list[Run]:
-    """The runs of a sweep, trained now or before."""
+    """The runs of a sweep, which are trained unless they are finished."""
     rare = [
         f"{key}={steps}" for key in ("max_steps", "val_every", "callbacks.samples.every", "callbacks.checkpoints.every")
     ]
     command = [sys.executable, "train.py", "-m", *axes, *rare, f"sweep_dir={RUNS / name}", "jobs_at_once=2"]
     if subprocess.run(command, cwd=ROOT, check=False).returncode:
-        sys.exit(f"{name} is not done: the same command goes on with it.")
+        sys.exit(f"{name} is not finished: run the same command again to continue.")
     return list(read_runs(find_runs(str(RUNS / name)).runs))
 
 
 def loss(run: Run) -> float:
-    """Validation loss at the end, mean of the sources, nats."""
+    """Final validation loss, mean of the sources, in nats."""
     return float(run.final["val/loss/mean"])
 
 
 def of(runs: Sequence[Run], experiment: str) -> list[Run]:
-    """Those of a recipe."""
+    """The runs of a recipe."""
     return [run for run in runs if run.path.name.startswith(f"experiment={experiment},")]
 
 
 def spread(losses: Sequence[float]) -> str:
-    """Mean, and standard deviation of a run."""
+    """Mean ± standard deviation of losses, as text."""
     return f"{statistics.mean(losses):.4f} ± {statistics.stdev(losses):.4f}"
 
 
 def main() -> None:
-    """Train what is missing, print the tables and put them into the page."""
+    """Train missing runs, print the tables and write them into the page."""
     trials = sweep("rates", STEPS, f"experiment={','.join(RECIPES)}", f"optimizer.lr={','.join(RATES)}", "seed=1")
-    tuned: Lines = [["recipe", *(f"lr {rate}" for rate in RATES), "FLOPs a token", "of the optimizer"]]
-    results: Lines = [["recipe", "lr", "steps", "tokens", f"loss, {len(SEEDS)} seeds", "to AdamW, seed by seed"]]
+    tuned: Lines = [
+        ["recipe", *(f"lr {rate}" for rate in RATES), "FLOPs per token", "FLOPs of the optimizer per token"]
+    ]
+    results: Lines = [
+        ["recipe", "lr", "steps", "tokens", f"loss, {len(SEEDS)} seeds", "difference to AdamW, seed by seed"]
+    ]
     adamw: list[float] = []
     reached: list[tuple[int, list[float]]] = []  # (tokens, loss of each seed less AdamW's)
     trained = [run.path for run in trials]
@@ -91,10 +95,10 @@ def main() -> None:
 
 
 def where_it_is_reached(reached: Sequence[tuple[int, list[float]]]) -> str:
-    """At how many tokens AdamW's final loss is reached, seed by seed, between the lengths that were trained.
+    """A sentence on the tokens that reach AdamW's final loss, for each seed, interpolated between run lengths.
 
     Args:
-        reached: (tokens, loss of each seed less AdamW's of the same seed), the last with as many tokens as AdamW had.
+        reached: (tokens, loss of each seed minus AdamW's of the same seed); the last entry has as many tokens as AdamW.
     """
     logs, whole = [math.log(tokens) for tokens, _ in reached], reached[-1][0]
     shares = []
@@ -107,13 +111,13 @@ def where_it_is_reached(reached: Sequence[tuple[int, list[float]]]) -> str:
         shares.append(math.exp(logs[n - 1] + part * (logs[n] - logs[n - 1])) / whole)
     told = ", ".join(f"{share:.0%}" for share in shares)
     return (
-        f"AdamW's final loss is reached at {statistics.mean(shares):.0%} of its tokens (seed by seed {told}): between two "
-        "lengths by a line in the logarithm of the tokens."
+        f"AdamW's final loss is reached at {statistics.mean(shares):.0%} of its tokens (seed by seed {told}): "
+        "interpolated between two run lengths, linearly in the logarithm of the tokens."
     )
 
 
 def muon_flops(run: Run) -> float:
-    """What orthogonalising takes of a step, FLOPs for each of its tokens: five times 4 m² n + 2 m³ of an m x n matrix, m <= n."""
+    """FLOPs per token of orthogonalisation: five times 4 m² n + 2 m³ for an m x n matrix, m <= n."""
     flops = 0
     if str(run.settings["optimizer._target_"]).endswith("MuonAdamW"):
         for group in parameter_groups(load_model(run.path), muon=True):

@@ -1,10 +1,10 @@
-"""python -m benchmarks.study_switch: what a switch of the mix costs and what mends it.
+"""python -m benchmarks.study_switch: what a switch of the mix costs and what reduces the cost.
 
-Writes tables and picture of docs/explanation/study.md.
+Writes the tables and the plot of docs/explanation/study.md.
 
-Reads the runs of `python train.py -m experiment=study_switch`. A difference in brackets is to the abrupt switch, seed by seed;
-≠ says that it is more than the noise between seeds makes, all pairs of curricula together
-(analysis/comparison/tukey_test.py), ≈ not.
+Reads the runs of `python train.py -m experiment=study_switch`. Differences in parentheses are to the abrupt switch,
+seed by seed. ≠ means that a difference is larger than the noise between seeds, for all pairs of curricula together
+(analysis/comparison/tukey_test.py); ≈ means that it is not.
 """
 
 import statistics
@@ -25,10 +25,10 @@ from gpt_lightning.jsonl import read_rows
 RUNS, PAGE = ROOT / "runs" / "study_switch", ROOT / "docs" / "explanation" / "study.md"
 BEGIN, END = "<!-- made by python -m benchmarks.study_switch -->\n", "<!-- end of study_switch -->\n"
 SWITCHES = {"static": 600, "abrupt": 600, "ramp": 500, "abrupt_replay": 500, "ramp_replay": 400}
-"""After which step each curriculum leaves the base; of the static one, which does not, as of the abrupt one."""
+"""Last step of the base mix in each curriculum. The static curriculum has no switch and uses the abrupt one's step."""
 BASE, TARGET = ("readmes", "stdlib"), ("pydoc", "docstrings")
 SEEDS = (1, 2, 3)
-BEFORE = 100  # steps whose median norm a peak is a multiple of
+BEFORE = 100  # steps before the switch whose median norm is the reference
 
 Rows = Sequence[Mapping[str, float]]
 
@@ -47,16 +47,16 @@ class Switched(NamedTuple):
         return np.array([row["step"] for row in rows]), np.array(means)
 
     def final(self, *sources: str) -> float:
-        """Validation loss at the end, nats."""
+        """Final validation loss in nats."""
         return float(self.losses(sources)[1][-1])
 
     def forgotten(self, *sources: str) -> float:
-        """By how much the loss at the end lies above the least of the run, nats."""
+        """By how much the final loss is above the lowest loss of the run, in nats."""
         _, losses = self.losses(sources)
         return float(losses[-1] - losses.min())
 
     def peak(self, steps: int) -> float:
-        """The largest gradient norm of so many steps after the switch, before clipping; of its usual norm before the switch."""
+        """Largest unclipped gradient norm in `steps` steps after the switch, relative to the usual norm before it."""
         first = SWITCHES[self.curriculum]
         before = [row["train/grad_norm"] for row in self.rows if first - BEFORE < row["step"] <= first]
         after = [row["train/grad_norm"] for row in self.rows if first < row["step"] <= first + steps]
@@ -64,7 +64,7 @@ class Switched(NamedTuple):
 
 
 def final_of(*sources: str) -> Callable[[Switched], float]:
-    """The metric that is the loss of these sources at the end."""
+    """The metric "final loss of these sources"."""
     return lambda run: run.final(*sources)
 
 
@@ -80,20 +80,20 @@ LOSSES, REST = list(METRICS)[:5], list(METRICS)[5:]
 
 
 def read(folder: Path) -> list[Switched]:
-    """All runs of the study, curricula in the order of `SWITCHES`."""
+    """All runs of the study, with curricula in the order of `SWITCHES`."""
     runs = []
     for curriculum in SWITCHES:
         for seed in SEEDS:
             path = folder / f"curriculum=study_{curriculum},seed={seed}" / "metrics.jsonl"
             rows = read_rows(path) if path.is_file() else []
             if not rows or "val/loss/mean" not in rows[-1]:
-                sys.exit(f"{path.parent} is not done: python train.py -m experiment=study_switch goes on with it.")
+                sys.exit(f"{path.parent} is not finished: run python train.py -m experiment=study_switch.")
             runs.append(Switched(curriculum, seed, rows))
     return runs
 
 
 def table(runs: Sequence[Switched], metrics: Sequence[str]) -> Lines:
-    """A line for each curriculum: the mean of its runs, and the difference to the abrupt switch."""
+    """A table with a line per curriculum: the mean of its runs, and the difference to the abrupt switch."""
     lines = [["curriculum"], *([name] for name in SWITCHES)]
     last = ["between seeds"]
     for metric in metrics:
@@ -115,7 +115,7 @@ def table(runs: Sequence[Switched], metrics: Sequence[str]) -> Lines:
 
 
 def told_of(lines: Lines, noise: AdditiveNoiseModel, other: str) -> None:
-    """A further column: the difference to another curriculum."""
+    """Add a column with the difference to another curriculum."""
     k = list(SWITCHES).index(other)
     lines[0].append(f"mean, to {other}")
     for n, line in enumerate(lines[1:]):
@@ -124,7 +124,7 @@ def told_of(lines: Lines, noise: AdditiveNoiseModel, other: str) -> None:
 
 
 def draw(runs: Sequence[Switched], path: Path) -> None:
-    """Validation loss of the base and of the target, and the gradient's norm, a curve for each curriculum."""
+    """Plot the validation loss of base and target, and the gradient norm, with a curve per curriculum."""
     figure, panels = plt.subplots(1, 3, figsize=(15, 4.4), layout="constrained")
     for colour, curriculum in zip(COLOURS, SWITCHES, strict=False):
         of = [run for run in runs if run.curriculum == curriculum]
@@ -153,7 +153,7 @@ def draw(runs: Sequence[Switched], path: Path) -> None:
 
 
 def main() -> None:
-    """Print the tables, and put them and the picture into docs/."""
+    """Print the tables, and write them and the plot into docs/."""
     runs = read(RUNS)
     losses, rest = table(runs, LOSSES), table(runs, REST)
     print_table(losses)

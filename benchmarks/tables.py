@@ -1,4 +1,7 @@
-"""Results as tables, for a terminal and for the docs. A table is its lines, each a list of cells; the first is the head."""
+"""Results as tables, for a terminal and for the docs.
+
+A table is a list of lines, each a list of cells; the first is the head.
+"""
 
 import json
 from pathlib import Path
@@ -13,7 +16,7 @@ Lines = list[list[str]]
 
 
 def print_table(lines: Lines) -> None:
-    """Numbers stand to the right."""
+    """Print a table with right-aligned numbers."""
     head, *body = lines
     table = Table(*head, box=None, pad_edge=False)
     for column in table.columns[1:]:
@@ -24,7 +27,7 @@ def print_table(lines: Lines) -> None:
 
 
 def markdown_table(lines: Lines, machine: dict[str, Any] | None) -> str:
-    """A table, and below it what it was measured on."""
+    """A Markdown table, with the machine below it."""
     head, *body = lines
     text = f"| {' | '.join(head)} |\n| --- |{' ---: |' * (len(head) - 1)}\n"
     text += "".join(f"| {' | '.join(line)} |\n" for line in body)
@@ -35,13 +38,13 @@ def markdown_table(lines: Lines, machine: dict[str, Any] | None) -> str:
 
 
 def put_into(page: Path, begin: str, end: str, text: str) -> None:
-    """Replace what stands between two lines of a page."""
+    """Replace the text between two lines of a page."""
     before, rest = page.read_text(encoding="utf-8").split(begin)
     page.write_text(f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}", encoding="utf-8")
 
 
 def write_results(name: str, content: dict[str, Any]) -> Path:
-    """benchmarks/results/<name>.json"""
+    """Write benchmarks/results/<name>.json, and return its path."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -49,7 +52,7 @@ def write_results(name: str, content: dict[str, Any]) -> Path:
 
 
 def read_results(name: str) -> dict[str, Any]:
-    """What `write_results` wrote; nothing if it never did."""
+    """The content that `write_results` wrote; empty if the file does not exist."""
     path = RESULTS / f"{name}.json"
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return content

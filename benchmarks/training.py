@@ -1,8 +1,8 @@
 """A training step of one contestant: milliseconds and peak memory.
 
-Ours is `train.train`, through Lightning's Trainer with every callback of the shipped config at its usual cadence, on prepared
-shards. The peers are what a user would write by hand, and without a loader, a log or a checkpoint: autocast, backward, clip,
-fused AdamW, on tokens that lie in memory.
+Ours is `train.train`, through Lightning's Trainer with every callback of the shipped config at its usual interval, on
+prepared shards. The peers are what a user would write by hand, without a loader, a log or checkpoints: autocast,
+backward, clipping, fused AdamW, on tokens in memory.
 """
 
 import tempfile
@@ -30,12 +30,13 @@ STDLIB_ALONE: dict[str, Any] = {
 
 
 def measure(who: str, *, shape: dict[str, int], precision: str, steps: int) -> dict[str, float]:
-    """Mean milliseconds of `steps` steps after the warm-up, and the megabytes that training added at its peak.
+    """Mean milliseconds per step after the warm-up, and the added megabytes at the peak.
 
     Args:
         who: ours, transformers or litgpt.
         shape: n_layers, d_model, n_heads, vocab_size, max_seq_len and batch.
         precision: 32-true or bf16-mixed.
+        steps: number of counted steps.
     """
     if who == "ours":
         return _ours(shape, precision, steps)
@@ -44,7 +45,7 @@ def measure(who: str, *, shape: dict[str, int], precision: str, steps: int) -> d
 
 
 class Clock(L.Callback):
-    """Notes when the warm-up ended and when the last step did."""
+    """Records the end time of every step."""
 
     ends: list[float]
 
@@ -106,7 +107,7 @@ def _result(begin: float, end: float, steps: int, memory: AddedMemory) -> dict[s
 
 
 def transformers_model(shape: dict[str, int]) -> tuple[Any, Any]:
-    """How transformers' GPT-2 of this shape is built, and its loss."""
+    """A function that builds transformers' GPT-2 of this shape, and its loss."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     config = GPT2Config(
@@ -122,17 +123,17 @@ def transformers_model(shape: dict[str, int]) -> tuple[Any, Any]:
         bos_token_id=0,
         eos_token_id=0,
     )
-    # its own loss shifts the labels, and so predicts one token fewer
+    # its own loss shifts the labels, so it predicts one token fewer
     return lambda: GPT2LMHeadModel(config), lambda model, ids, targets: model(input_ids=ids, labels=ids).loss
 
 
 def litgpt_model(shape: dict[str, int]) -> tuple[Any, Any]:
-    """How litgpt's GPT of this shape is built, and its loss."""
+    """A function that builds litgpt's GPT of this shape, and its loss."""
     from litgpt.config import Config
     from litgpt.model import GPT
     from litgpt.utils import chunked_cross_entropy
 
-    config = Config(  # GPT-2's blocks, as near as its options come: it has rotary positions alone
+    config = Config(  # as close to GPT-2 as its options allow; it only has rotary positions
         block_size=shape["max_seq_len"],
         n_layer=shape["n_layers"],
         n_embd=shape["d_model"],
@@ -150,7 +151,7 @@ def litgpt_model(shape: dict[str, int]) -> tuple[Any, Any]:
 
     def build() -> nn.Module:
         model = GPT(config)
-        model.lm_head.weight = model.transformer.wte.weight  # as GPT-2
+        model.lm_head.weight = model.transformer.wte.weight  # as in GPT-2
         return model
 
     return build, lambda model, ids, targets: chunked_cross_entropy(model(ids), targets)

@@ -1,8 +1,8 @@
-"""python -m benchmarks.width: where the best learning rate lies at three widths, with and without `base_width`.
+"""python -m benchmarks.width: the best learning rate at three widths, with and without `base_width`.
 
-Trains small models on the quickstart's diet, at every learning rate with every seed. What is finished is left alone, so it can be
-stopped and started again; `python -m benchmarks.width 1/2` does every second run, for two processes side by side, and without
-such a part the table and the picture of docs/recipes/optimizers.md are written.
+Trains small models on the quickstart's data, at every learning rate with every seed. Finished runs are not repeated, so
+it can be stopped and started again. `python -m benchmarks.width 1/2` trains every second run, for two processes in
+parallel; without such a part, the table and the plot of docs/recipes/optimizers.md are written.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from running.config.compose import compose_config
 RUNS = ROOT / "runs" / "width"
 WIDTHS, BASE_WIDTH = (64, 128, 256), 64
 RATES = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2)
-SEEDS = {"adamw": (1, 2)}  # and "muon", for whoever has the time
+SEEDS = {"adamw": (1, 2)}  # "muon" can be added
 STEPS = 200
 SMALL = ["model.n_layers=2", "model.max_seq_len=64", "global_batch=8", "micro_batch=8", "trainer.accelerator=cpu"]
 BEGIN, END = "<!-- made by python -m benchmarks.width -->\n", "<!-- end of width -->\n"
@@ -32,7 +32,7 @@ PICTURE = ROOT / "docs" / "images" / "width.png"
 
 
 def loss_of(name: str, *settings: str, width: int, rate: float, seed: int) -> float:
-    """Mean validation loss of the sources, in nats, at the end of a small model's training, now or before."""
+    """Final validation loss of a small model in nats, mean of the sources; it is trained unless it is finished."""
     sizes = [f"model.d_model={width}", f"model.n_heads={width // 32}", f"model.d_ff={3 * width}"]
     config = compose_config(
         "train",
@@ -48,13 +48,13 @@ def loss_of(name: str, *settings: str, width: int, rate: float, seed: int) -> fl
 
 
 def main() -> None:
-    """Measure; without a part, write what comes of all."""
+    """Train the runs; without a part, write table and plot."""
     torch.set_num_threads(1)  # the matrices are small
     part, _, parts = (sys.argv[1] if sys.argv[1:] else "1/1").partition("/")
     results: dict[str, dict[str, dict[str, list[float]]]] = {}
     for number, (optimizer, base_width, width, rate, seed) in enumerate(_runs()):
         if number % int(parts) == int(part) - 1:
-            base = None if width == BASE_WIDTH else base_width  # there both are the same
+            base = None if width == BASE_WIDTH else base_width  # both are the same at this width
             settings = [f"optimizer={optimizer}", f"base_width={'null' if base is None else base}"]
             loss = loss_of(f"{optimizer}_{base}", *settings, width=width, rate=rate, seed=seed)
             print(f"{optimizer}, base_width {base}, d_model {width}, lr {rate:g}, seed {seed}: {loss:.4f}", flush=True)
@@ -95,7 +95,7 @@ def _lines(results: dict[str, Any]) -> Lines:
 
 
 def draw(results: dict[str, Any]) -> None:
-    """Loss over learning rate, a curve for each width, a panel for each way."""
+    """Plot the loss over the learning rate, with a curve per width and a panel per optimizer and base width."""
     figure, panels = plt.subplots(1, len(results), figsize=(4 * len(results), 3.6), sharey=True, layout="constrained")
     for panel, (title, of_widths) in zip(panels, results.items(), strict=True):
         for number, (width, of_rates) in enumerate(of_widths.items()):

@@ -1,6 +1,6 @@
-"""Training callbacks. They only observe, except these: `AdoUpdater` changes mix weights where the curriculum says so,
-`MedianPruning` and `EarlyStopping` end a run, `KillAtStep` kills it for verify.py, and `WeightAveraging` and
-`EMAWeightAveraging` decide which weights are validated and loaded from a checkpoint.
+"""Training callbacks. They only observe, with these exceptions: `AdoUpdater` changes mix weights if the curriculum says
+so, `MedianPruning` and `EarlyStopping` end a run, `KillAtStep` kills it for verify.py, and `WeightAveraging` and
+`EMAWeightAveraging` determine which weights are validated and loaded from a checkpoint.
 
     Throughput             speed/…, memory/…
     MixLedger              mix/…: planned and realised shares, epochs, drift
@@ -12,18 +12,18 @@
     CsvMetrics             metrics.csv
     ExperimentTracker      Weights & Biases, MLflow
     SkippedStepLog         faults.jsonl: skipped steps, losses that are not finite
-    Checkpoints            checkpoints/; cuts the logs back at a resume
+    Checkpoints            checkpoints/; truncates the logs on resume
     GracefulStop           termination signals and max_hours
-    MedianPruning          pruned.json: a run of a sweep that is worse than the median of the others
+    MedianPruning          pruned.json: ends a run of a sweep that is worse than the median of the others
     EarlyStopping          ends a run whose validation stops improving
-    EarlyEndRecorder             ended_early.json
+    EarlyEndRecorder       ended_early.json
     AdoUpdater             weights.jsonl: updates of the mix weights
-    StartStepAgreement         all ranks start from the same step
+    StartStepAgreement     all ranks start from the same step
     SampleOrderLog         diet/: every sequence, for verify.py
     KillAtStep             SIGKILL, for verify.py
 
-Everything that happens at a step is on disk before the checkpoint of that step. Metrics and samples are written at the end of the
-step, validation included. The checkpoint is saved when the next step begins.
+Everything that belongs to a step is on disk before the checkpoint of that step: metrics and samples are written at the
+end of the step, including its validation, and the checkpoint is saved when the next step starts.
 """
 
 from callbacks.ado_updater import AdoUpdater

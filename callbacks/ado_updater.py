@@ -1,4 +1,4 @@
-"""Weights that follow the losses while a run trains."""
+"""Update mix weights from the training losses during a run."""
 
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,19 @@ from gpt_lightning.loggers.jsonl_file import JsonlFile
 
 
 class AdoUpdater(StepCallback):
-    """Gathers each source's training loss, and updates the weights by it as the curriculum's `ado` says (data_modules/ado.py).
+    """Record each source's training loss, and update the mix weights from it, as the curriculum's `ado` says
+    (data_modules/ado.py).
 
-    The losses are those of the training itself, no sequence is read again. At the end of an update's step the data module gets
-    the order with the new weights, and weights.jsonl the row from which another run can take them: `step`, `weights`, and of
-    each source the mean `loss` since the update before and the law that was `fit`. What a record says holds whatever they are.
+    The losses are those of training itself; no sequence is read again. At the end of an update's step, the data module
+    gets the order with the new weights, and weights.jsonl gets a row from which another run can repeat them: `step`,
+    `weights`, and for each source the mean `loss` since the previous update and the power law, `fit`. If the updates
+    are repeated from such a record, the losses have no effect.
 
-    The losses so far are kept in the checkpoint, and so are all updates, as a part of what decides the order of the tokens.
+    The losses so far are saved in the checkpoint. So are all updates, as part of what determines the order of the
+    tokens.
 
     Args:
-        path: of weights.jsonl.
+        path: Path of weights.jsonl.
     """
 
     def __init__(self, path: Path) -> None:
@@ -32,16 +35,16 @@ class AdoUpdater(StepCallback):
         self.lines = JsonlFile(path)
         self._seen = torch.zeros(
             2, 0, dtype=torch.float64
-        )  # (nats and loss-bearing tokens, sources) of the point, this rank
-        self._points: list[tuple[int, int, list[list[float]]]] = []  # (first step, steps, as `_seen` of all ranks)
-        self._first = 0  # step of the point that is being gathered
+        )  # (nats and loss-bearing tokens, sources) of the current point, on this rank
+        self._points: list[tuple[int, int, list[list[float]]]] = []  # (first step, steps, `_seen` summed over ranks)
+        self._first = 0  # first step of the current point
         self._saved: dict[str, Any] = {}
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         self._saved = checkpoint.get("losses_by_source", {})
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Every rank takes part in saving, so that the sums are of all of them."""
+        """Save the sums over all ranks. Every rank takes part in saving."""
         checkpoint["losses_by_source"] = {
             "sources": list(trainer.datamodule.order.sources),  # type: ignore[attr-defined]
             "steps": torch.tensor([point[:2] for point in self._points], dtype=torch.int64).reshape(-1, 2),
@@ -51,7 +54,7 @@ class AdoUpdater(StepCallback):
         }
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """What was seen before a resume is booked on the first rank; sources that are new since then have no loss yet."""
+        """Assign the sums from before a resume to the first rank. Sources that are new since then have no loss yet."""
         names = trainer.datamodule.order.sources  # type: ignore[attr-defined]
         self._first = self._saved.get("first", trainer.global_step)
         seen = torch.zeros(2, len(names), dtype=torch.float64)
@@ -72,7 +75,7 @@ class AdoUpdater(StepCallback):
             torch.full_like(batch.sources, batch.targets.shape[1]) if batch.mask is None else batch.mask.sum(dim=1)
         )
         values = torch.stack([pl_module.sequence_nats.double(), bearing.double()])  # (2, batch)
-        self._seen += (values[:, :, None] * of_source).sum(dim=1)  # in one order, on a GPU too
+        self._seen += (values[:, :, None] * of_source).sum(dim=1)  # deterministic order of summation, also on a GPU
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_step(self, trainer: L.Trainer, module: Any) -> None:
@@ -104,7 +107,7 @@ class AdoUpdater(StepCallback):
             past=order.stretches(),
             floors=rules.floors,
         )
-        weights = trainer.strategy.broadcast(weights)  # ranks of unlike machines could differ in a last bit
+        weights = trainer.strategy.broadcast(weights)  # different machines could differ in the last bit
         if recorded is None:
             data.go_on_with(order.updated(step, weights))
         if trainer.is_global_zero:

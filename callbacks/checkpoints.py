@@ -1,4 +1,4 @@
-"""Saving, retention, and taking the logs back to where a resumed run goes on."""
+"""Save and keep checkpoints, and truncate the logs to the step from which a run resumes."""
 
 import math
 import os
@@ -31,46 +31,48 @@ from gpt_lightning.durable_files import write_durably
 from gpt_lightning.loggers.console_logger import ConsoleLogger
 from gpt_lightning.loggers.jsonl_metrics import JsonlMetrics
 
-_FAILURES = 3  # in a row
+_FAILURES = 3  # consecutive failures after which the run stops
 
 
 class CheckpointWriteError(Exception):
-    """Checkpoints cannot be saved any more, so that all that is still trained would be lost."""
+    """Checkpoints cannot be saved, so further training would be lost."""
 
     exit_code = os.EX_IOERR
 
 
 class Checkpoints(StepCallback):
-    """A checkpoint every `every` steps and at the end; the `keep` newest stay, by what lies in the folder.
+    """Save a checkpoint every `every` steps and at the end, and keep the `keep` newest in the folder.
 
-    It is saved as the next step begins, when the metrics, samples and validation of its own step are already on disk. So it
-    is never inside an accumulation, and what a resumed run finds in its logs is complete up to its checkpoint.
+    A checkpoint is saved when the next step starts. The metrics, samples and validation of its own step are then on
+    disk. So it never falls inside an accumulation, and the logs of a resumed run are complete up to its checkpoint.
 
     Args:
-        every: steps between checkpoints.
-        keep: how many of them stay.
-        best: keep besides, in best/, that of the validated step with the least mean loss.
-        permanent_every: keep besides, in permanent/, those of every so many steps for good; None: none.
+        every: Number of steps between checkpoints.
+        keep: Number of checkpoints to keep.
+        best: Also keep, in best/, the one with the lowest mean validation loss.
+        permanent_every: Also keep, in permanent/, one every this many steps, permanently; None: none.
 
     Raises:
-        CheckpointWriteError: while training, three times in a row, or at the end.
-        DataChangedError: before a checkpoint is saved, when what was trained on is not what it was.
-        RunStopped: while training, when a signal or max_hours ends it, after a checkpoint was saved.
+        CheckpointWriteError: During training, after three consecutive failures, or after a failure at the end.
+        DataChangedError: Before a checkpoint is saved, if the training data has changed.
+        RunStopped: During training, if a signal or max_hours ends the run, after saving a checkpoint.
+        ValueError: `keep` or `permanent_every` is not a positive number.
     """
 
     def __init__(self, *, every: int, keep: int, best: bool = False, permanent_every: int | None = None) -> None:
         super().__init__(every=every)
         if not isinstance(keep, int) or keep < 1:
-            raise ValueError(f"callbacks.checkpoints.keep is {keep!r}: at least 1 checkpoint has to be kept.")
+            raise ValueError(f"callbacks.checkpoints.keep is {keep!r}: it must be a number of checkpoints, 1 or more.")
         if permanent_every is not None and (not isinstance(permanent_every, int) or permanent_every < 1):
             raise ValueError(
-                f"callbacks.checkpoints.permanent_every is {permanent_every!r}: it must be a number of steps, 1 or more, or null."
+                f"callbacks.checkpoints.permanent_every is {permanent_every!r}: it must be a number of steps, 1 or "
+                "more, or null."
             )
         self._keep = keep
         self._best = best
         self._permanent_every = permanent_every
-        self._done = 0  # the step that was saved, or could not be
-        self._least: tuple[float, int] | None = None  # mean validation loss so far, and after which step
+        self._done = 0  # the last step for which saving was attempted
+        self._least: tuple[float, int] | None = None  # (lowest mean validation loss, its step)
         self._failures = 0
         self._random_states: list[dict[str, Any]] = []
 
@@ -81,14 +83,14 @@ class Checkpoints(StepCallback):
                 try:
                     if lost := log.lines.cut_back(step=self._done):
                         ConsoleLogger.of(trainer).note(
-                            f"{lost} of the lines of {log.lines.path} cannot be read: as it was, it is "
-                            f"{log.lines.path.name}.damaged",
+                            f"{lost} of the lines of {log.lines.path} cannot be read: they are removed, and the "
+                            f"original file is kept as {log.lines.path.name}.damaged",
                             style="bold red",
                         )
                 except OSError as error:
                     raise CheckpointWriteError(
-                        f"{log.lines.path} cannot be taken back to step {self._done}: {error.strerror or error}. Make room, and "
-                        "start the same command again."
+                        f"{log.lines.path} cannot be truncated to step {self._done}: {error.strerror or error}. Free "
+                        "disk space, and start the same command again."
                     ) from error
             self._repair(Path(trainer.default_root_dir) / "checkpoints")
         self._least = trainer.strategy.broadcast(self._least)
@@ -109,10 +111,10 @@ class Checkpoints(StepCallback):
             self._save_if_due(trainer, at_once=True)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Add what decides the order of the tokens, and the random states of all ranks."""
+        """Add what determines the order of the tokens, and the random states of all ranks."""
         checkpoint["diet"] = trainer.datamodule.identity()  # type: ignore[attr-defined]
         checkpoint["least_validation_loss"] = self._least
-        # Lightning counts one more after a resume from a step that was validated
+        # after a resume from a validated step, Lightning's own count is one too high
         checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] = trainer.global_step
         checkpoint["random_states"] = [random_states.collect_states()]
         if trainer.world_size > 1:
@@ -121,10 +123,11 @@ class Checkpoints(StepCallback):
             checkpoint["random_states"] = states
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Count the micro-batches of the completed steps as this start of the run cuts them.
+        """Set Lightning's count of micro-batches to that of the completed steps, for the current ranks and micro-batch
+        size.
 
-        Lightning counts on with those of the run that saved, which may have had other ranks or another micro-batch; and with one
-        that was announced when the checkpoint was written and not begun, after which it would validate the saved step again.
+        Lightning would continue the count of the run that saved, which may have had other ranks or micro-batch sizes.
+        It also counts a micro-batch that was fetched but not processed, and would then validate the saved step again.
         """
         done = checkpoint["global_step"] * trainer.accumulate_grad_batches
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
@@ -134,7 +137,7 @@ class Checkpoints(StepCallback):
         self._random_states = checkpoint.get("random_states", [])
 
     def _save_if_due(self, trainer: L.Trainer, *, at_once: bool) -> None:
-        """Save what the step asks for: one file, which may lie in several places."""
+        """Save a checkpoint if one is due for the step: one file, which may be in several folders."""
         step, folder = trainer.global_step, Path(trainer.default_root_dir) / "checkpoints"
         least_before, best = self._least, self._is_best(trainer)
         permanent = self._permanent_every is not None and step % self._permanent_every == 0
@@ -157,7 +160,7 @@ class Checkpoints(StepCallback):
                 f"saved {checkpoint_path(places[0], step).relative_to(trainer.default_root_dir)}"
             )
             return
-        why = failure.strerror or failure if failure else "rank 0 says why"
+        why = failure.strerror or failure if failure else "see the output of rank 0"
         newest = newest_valid_checkpoint(folder)
         rests = f"; the newest checkpoint is {newest.name}" if newest else "; there is no checkpoint yet"
         ConsoleLogger.of(trainer).note(
@@ -165,15 +168,15 @@ class Checkpoints(StepCallback):
         )
         if self._failures == _FAILURES or step == trainer.max_steps:
             raise CheckpointWriteError(
-                f"stopped after step {step}, as {self._failures} checkpoint{'s' * (self._failures > 1)} in a row could not be "
-                f"saved: {why}{rests}. Make room, and start the same command again."
+                f"stopped after step {step}, because {self._failures} checkpoint{'s' * (self._failures > 1)} "
+                f"in a row could not be saved: {why}{rests}. Free disk space, and start the same command again."
             )
 
     def _write(self, trainer: L.Trainer, paths: list[Path]) -> OSError | None:
-        """Save to the first of the paths and let the file lie at the others too; on rank 0, why that failed, if it did."""
+        """Save to the first path and link the file to the others. Returns the error, on rank 0, if it failed."""
         if trainer.is_global_zero:
             for log in _logs(trainer, JsonlMetrics, Samples, AdoUpdater, SkippedStepLog):
-                with suppress(OSError):  # of lines that wait the run has complained; weights are worth more
+                with suppress(OSError):  # unwritten lines are reported elsewhere and must not prevent the checkpoint
                     log.lines.sync()
         trainer.save_checkpoint(paths[0])
         if not trainer.is_global_zero:
@@ -195,7 +198,7 @@ class Checkpoints(StepCallback):
         return None
 
     def _repair(self, folder: Path) -> None:
-        """A kill between a save and what follows it leaves out the other places where its file should lie."""
+        """Add the checkpoint to the other folders, if a kill after saving prevented that."""
         newest_last = reversed(list_checkpoints(folder))
         at = {checkpoint_step(path): path for path in newest_last}
         if self._done in at and self._permanent_every and self._done % self._permanent_every == 0:
@@ -206,10 +209,10 @@ class Checkpoints(StepCallback):
             copy_to_permanent(at[self._least[1]], folder / "best")
             keep_only(folder / "best" / at[self._least[1]].name)
         else:
-            self._least = None  # it is given up, or damaged: the next one is the best that there is
+            self._least = None  # it is superseded or damaged, so the next one counts as the best
 
     def _is_best(self, trainer: L.Trainer) -> bool:
-        """Whether the step just done was validated, with a loss below all before."""
+        """Return whether the last step was validated, with a loss below all earlier ones."""
         if not self._best:
             return False
         watchers: Any = trainer.callbacks  # type: ignore[attr-defined]
@@ -223,6 +226,6 @@ class Checkpoints(StepCallback):
 
 
 def _logs(trainer: L.Trainer, *kinds: type) -> list[Any]:
-    """Those of the run's watchers that write lines."""
+    """Return the run's loggers and callbacks of these kinds, which write lines."""
     watchers: list[Any] = [*trainer.loggers, *trainer.callbacks]  # type: ignore[attr-defined]
     return [watcher for watcher in watchers if isinstance(watcher, kinds)]

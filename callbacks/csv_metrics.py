@@ -1,4 +1,4 @@
-"""metrics.csv: metrics.jsonl for a spreadsheet."""
+"""Write metrics.csv, a copy of metrics.jsonl for spreadsheets."""
 
 import csv
 import io
@@ -15,9 +15,9 @@ from gpt_lightning.loggers.jsonl_file import JsonlFile
 
 
 class CsvMetrics(MetricsForwarder):
-    """Writes a row for each of metrics.jsonl's, and a column for each metric; what a step did not measure is empty.
+    """Write one row per row of metrics.jsonl and one column per metric. Metrics that a step does not have are empty.
 
-    The first row of a start, and one that brings a new column, write the whole file anew.
+    The whole file is rewritten at the first row after each start, and when a row has a new metric.
     """
 
     def __init__(self) -> None:
@@ -46,14 +46,14 @@ class CsvMetrics(MetricsForwarder):
                 file.writelines(_table([row], columns) + "\n" for row in iterate_rows(source))
             temporary.replace(path)
         except OSError as error:
-            self._columns = []  # the next row tries again
+            self._columns = []  # try again at the next row
             return error
         self._columns, self._lines = columns, JsonlFile(path)
         return None
 
 
 def _table(rows: Iterable[dict[str, Any]], columns: list[str]) -> str:
-    """Lines of the table, the last one without its end."""
+    """Format rows as CSV, without a newline at the end."""
     text = io.StringIO()
     csv.DictWriter(text, columns, lineterminator="\n").writerows(rows)
     return text.getvalue().removesuffix("\n")

@@ -1,4 +1,4 @@
-"""Ending a run that has stopped improving, and remembering that it has ended."""
+"""End a run that has stopped improving, and record that it has ended."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,22 +10,23 @@ from lightning.pytorch import callbacks as of_lightning
 from callbacks.validation_perplexity import ValidationPerplexity
 from gpt_lightning.durable_files import write_durably
 
-ENDED_EARLY = "ended_early.json"  # in the run directory: after which step a callback ended the run, and why
+ENDED_EARLY = "ended_early.json"  # in the run directory: the step at which a callback ended the run, and the reason
 
 
 class EarlyStopping(of_lightning.EarlyStopping):
-    """Ends the run when a validation metric has not improved in the last `patience` validations.
+    """End the run if a validation metric has not improved in the last `patience` validations.
 
-    It is Lightning's. Its counts are in the checkpoint, so a run that was interrupted ends at the same step. What the config says
-    of it holds after a resume too.
+    This is Lightning's callback. Its state is in the checkpoint, so an interrupted run ends at the same step. On
+    resume, the settings of the config apply.
 
     Args:
-        monitor: a metric of the validation, as metrics.jsonl has it: val/loss/mean, val/perplexity/<source>, ….
-        patience: validations without an improvement.
-        options: Lightning's further arguments: min_delta, mode, stopping_threshold, divergence_threshold, check_finite.
+        monitor: A validation metric as in metrics.jsonl: val/loss/mean, val/perplexity/<source>, ….
+        patience: Number of validations without an improvement.
+        options: Further arguments of Lightning: min_delta, mode, stopping_threshold, divergence_threshold,
+            check_finite.
 
     Raises:
-        ValueError: `patience` is not a positive number, or, in a run, its validation does not measure `monitor`.
+        ValueError: `patience` is not a positive number, or the run's validation does not measure `monitor`.
     """
 
     def __init__(self, monitor: str = "val/loss/mean", patience: int = 3, **options: Any) -> None:
@@ -37,7 +38,9 @@ class EarlyStopping(of_lightning.EarlyStopping):
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         if not any(isinstance(watcher, ValidationPerplexity) for watcher in trainer.callbacks):  # type: ignore[attr-defined]
-            raise ValueError("callbacks: EarlyStopping needs callbacks.validation, which measures what it monitors.")
+            raise ValueError(
+                "callbacks: EarlyStopping needs callbacks.validation, which measures the metric it monitors."
+            )
         measured = ValidationPerplexity.names(trainer.datamodule.sources)  # type: ignore[attr-defined]
         if self.monitor not in measured:
             raise ValueError(
@@ -49,18 +52,19 @@ class EarlyStopping(of_lightning.EarlyStopping):
 
 
 class EarlyEndRecorder(L.Callback):
-    """Writes down that a callback has ended the run before its last step, before the checkpoint of that step is saved.
+    """Record that a callback has ended the run before its last step, before the checkpoint of that step is saved.
 
-    The run has ended if its newest checkpoint is of that step: a kill in between lets it go on to the same end.
+    The run counts as ended if its newest checkpoint is of that step. If it is killed in between, it resumes and ends at
+    the same step.
 
     Args:
-        settings: of the run's callbacks. With others it goes on.
+        settings: Settings of the run's callbacks. A run with other settings continues.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._settings = settings
         self.why: str | None = None
-        """None: it was not ended early."""
+        """Why the run was ended early; None if it was not."""
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         if trainer.global_step >= trainer.max_steps:

@@ -1,4 +1,4 @@
-"""The rows of metrics.jsonl for a service that keeps runs: Weights & Biases or MLflow."""
+"""Send the rows of metrics.jsonl to an experiment tracker: Weights & Biases or MLflow."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,15 +14,16 @@ from gpt_lightning.loggers.console_logger import ConsoleLogger
 
 
 class ExperimentTracker(MetricsForwarder):
-    """Sends each row once, however often the run is killed and goes on: the service itself is asked up to which step it has them.
+    """Send each row once, however often the run is killed and resumed. The service states up to which step it has rows.
 
-    What a service does not take does not stop a run: this start goes on without it, and the next one sends what is missing.
+    Errors of the service do not stop the run: it continues without the service, and its next start sends the missing
+    rows.
 
     Args:
-        logger: Lightning's, which begins or finds its run when it is opened.
-        kind: of the service, as in `logger=<kind>`.
-        record: the file in the run directory that says which run there this one is.
-        identity: what that file says beside the run's id.
+        logger: Lightning's logger, which creates or finds its run when it is opened.
+        kind: Name of the service, as in `logger=<kind>`.
+        record: File in the run directory that identifies the service's run.
+        identity: Content of that file, except the run's id.
     """
 
     def __init__(self, logger: Any, *, kind: str, record: Path, identity: dict[str, Any]) -> None:
@@ -31,29 +32,27 @@ class ExperimentTracker(MetricsForwarder):
         self._kind = kind
         self._record = record
         self._identity = identity
-        self._sent = 0  # up to this step
+        self._sent = 0  # last step whose row was sent
         self._is_open = False
         self._gave_up = False
 
     def open(self, hyperparameters: dict[str, bool | float | str]) -> None:
-        """Begin the run there, with its hyperparameters, or go on with it.
+        """Create the run on the service, with its hyperparameters, or continue it.
 
         Raises:
-            ValueError: the service does not let it.
+            ValueError: The service refuses.
         """
         try:
             experiment, number = self._logger.experiment, self._logger.version
             if isinstance(self._logger, WandbLogger):
-                self._sent = (
-                    experiment.starting_step - 1
-                )  # of a run that it keeps offline always -1: its folder is whole
+                self._sent = experiment.starting_step - 1  # always -1 for offline runs: their folder has all rows
             else:
                 self._sent = max((point.step for point in experiment.get_metric_history(number, "step")), default=0)
             if self._sent <= 0:
                 self._logger.log_hyperparams(hyperparameters)
-        except Exception as error:  # each service has its own
+        except Exception as error:  # each service raises different exceptions
             raise ValueError(
-                f"logger={self._kind} cannot begin: {_sentence(error)}. Set that right, or take another logger=…."
+                f"logger={self._kind} cannot start: {_sentence(error)}. Correct this, or set another logger=…."
             ) from error
         self._is_open = True
         write_durably(self._record, {**self._identity, "id": number})
@@ -64,12 +63,14 @@ class ExperimentTracker(MetricsForwarder):
         try:
             for row in rows:
                 if row["step"] > self._sent:
-                    if isinstance(self._logger, WandbLogger):  # Lightning's own way counts W&B's steps otherwise
+                    if isinstance(
+                        self._logger, WandbLogger
+                    ):  # Lightning's method would use another step counter of W&B
                         axis = {"trainer/global_step": row["step"]}
                         self._logger.experiment.log(row | axis, step=row["step"])
                     else:
                         self._logger.log_metrics(row, step=row["step"])
-        except Exception as error:  # as above
+        except Exception as error:  # as in `open`
             self._give_up(trainer, error)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
@@ -85,16 +86,16 @@ class ExperimentTracker(MetricsForwarder):
             return
         try:
             self._logger.finalize(status)
-            if isinstance(self._logger, WandbLogger):  # it would only end with the process
+            if isinstance(self._logger, WandbLogger):  # otherwise it would only end with the process
                 self._logger.experiment.finish(exit_code=int(status != "success"))
-        except Exception as error:  # as above
+        except Exception as error:  # as in `open`
             self._give_up(trainer, error)
 
     def _give_up(self, trainer: L.Trainer, error: Exception) -> None:
         if not self._gave_up:
             ConsoleLogger.of(trainer).note(
-                f"logger={self._kind} takes no more rows ({_sentence(error)}): this start goes on without it, and the next one "
-                "sends what is missing",
+                f"logger={self._kind} failed ({_sentence(error)}): this run continues without it, and its next start "
+                "sends the missing rows",
                 style="bold red",
             )
         self._gave_up = True

@@ -1,4 +1,4 @@
-"""Stopping before the last step and losing nothing: at a signal, or as the hours that a run may take are over."""
+"""Stop a run before its last step without losing progress: at a signal, or when the wall-clock limit is reached."""
 
 import os
 import signal
@@ -15,17 +15,17 @@ import torch
 from gpt_lightning.loggers.console_logger import ConsoleLogger
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
-_TIME_IS_UP = int(signal.NSIG)  # above the numbers of signals
-_ONE_SIGNAL = 1.0  # seconds within which a terminal, Slurm and torchrun may all pass on one and the same
+_TIME_IS_UP = int(signal.NSIG)  # a number above those of signals
+_ONE_SIGNAL = 1.0  # seconds; a terminal, Slurm and torchrun may pass on the same signal several times within this time
 
 
 class RunStopped(Exception):
-    """The run ended in good order before its last step; the same command goes on."""
+    """The run was stopped before its last step and saved; the same command resumes it."""
 
     def __init__(self, reason: int, step: int, *, saved: bool) -> None:
         by = "max_hours" if reason == _TIME_IS_UP else signal.Signals(reason).name
-        place = "there" if saved else "from the newest checkpoint, as this step could not be saved"
-        super().__init__(f"stopped by {by} after step {step}: the same command goes on {place}.")
+        place = "from there" if saved else "from the newest checkpoint, because this step could not be saved"
+        super().__init__(f"stopped by {by} after step {step}: run the same command again to resume {place}.")
         self.exit_code = _exit_code(reason)
 
 
@@ -39,15 +39,15 @@ def _began() -> float:
 
 
 class GracefulStop(L.Callback):
-    """Knows, on all ranks alike, whether the step that is being made is to be the last of this start.
+    """Decide, equally on all ranks, whether the current step is the last of this start of the run.
 
-    A signal only sets a flag. The ranks agree on it once a step, so that all of them stop at the same one; a second signal, a
-    second or more after the first, ends the process at once.
+    A signal only sets a flag. The ranks agree on it once per step, so that all stop at the same step. A second signal,
+    one second or more after the first, ends the process immediately.
 
     Args:
-        max_hours: since the process began, or torchrun's launcher, which starts ranks again that have failed; it stops while what
-            is left to do of this step, and another one as long as the longest so far (validation, samples and saving included,
-            once there were any), would still fit.
+        max_hours: Wall-clock limit in hours since the process started, or since torchrun's launcher, which restarts
+            failed ranks. The run stops if the rest of this step and one more step, as long as the longest so far, would
+            exceed the limit. Validation, samples and saving count once they have occurred. None: no limit.
 
     Raises:
         ValueError: `max_hours` is not above 0.
@@ -58,33 +58,33 @@ class GracefulStop(L.Callback):
             raise ValueError(f"max_hours is {max_hours!r}: it must be a number above 0, or null.")
         self._max_seconds = None if max_hours is None else max_hours * 3600
         self.began = _began()
-        """When `max_hours` began, in seconds since the epoch."""
+        """Start of the period `max_hours`, in seconds since the epoch."""
         self._signal = 0
         self._signal_at = 0.0
         self._step_began = 0.0
         self._longest_step = 0.0
         self.reason = 0
-        """Why the step is the last; 0: it is not."""
+        """Why the current step is the last; 0 if it is not."""
 
     @property
     def heard(self) -> int:
-        """The signal that this process was told to stop by; 0: none."""
+        """The signal that this process received; 0: none."""
         return self._signal
 
     @classmethod
     def of(cls, trainer: Any) -> "GracefulStop":
-        """The run's."""
+        """Return the callback of a run."""
         return next(callback for callback in trainer.callbacks if isinstance(callback, cls))
 
     @contextmanager
     def listening(self, trainer: Any) -> Iterator[None]:
-        """Take the signals over from Lightning, whose own handler talks to the other ranks from inside (its issue 20806)."""
+        """Replace Lightning's signal handling, whose handler communicates with other ranks (Lightning issue 20806)."""
         trainer._signal_connector.register_signal_handlers = lambda: None
         heard, told = os.pipe()
         os.set_blocking(told, False)
         heeded = [
             n for n in SIGNALS if n != signal.SIGHUP or signal.getsignal(n) is not signal.SIG_IGN
-        ]  # as nohup wants it
+        ]  # SIGHUP is ignored under nohup
         before = {number: signal.signal(number, lambda *_: None) for number in heeded}
         fd_before = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
         threading.Thread(target=self._listen, args=(heard, trainer), daemon=True, name="signals").start()
@@ -106,7 +106,7 @@ class GracefulStop(L.Callback):
         self._agree(trainer, pl_module)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """It may have taken long; what came meanwhile need not wait for another step."""
+        """Check again, because validation may take long."""
         self._agree(trainer, pl_module)
 
     def _agree(self, trainer: L.Trainer, pl_module: Any) -> None:
@@ -122,7 +122,7 @@ class GracefulStop(L.Callback):
         return time.time() - self.began + 2 * self._longest_step >= self._max_seconds
 
     def _listen(self, heard: int, trainer: Any) -> None:
-        """Read the numbers of signals as they come, also while the main thread is in a long operation and would not look."""
+        """Read signal numbers in a thread, so that they are handled even if the main thread is in a long operation."""
         with os.fdopen(heard, "rb", buffering=0) as numbers:
             while number := numbers.read(1):
                 if number[0] not in SIGNALS:
@@ -131,7 +131,8 @@ class GracefulStop(L.Callback):
                     self._signal, self._signal_at = number[0], time.monotonic()
                     name = signal.Signals(number[0]).name
                     ConsoleLogger.of(trainer).note(
-                        f"{name}: this step is finished and saved; once more ends at once", style="bold"
+                        f"{name}: this step will be finished and saved; a second signal ends the run immediately",
+                        style="bold",
                     )
                 elif time.monotonic() - self._signal_at > _ONE_SIGNAL:
                     os._exit(_exit_code(number[0]))

@@ -1,4 +1,4 @@
-"""Ending a run of a sweep that others are ahead of."""
+"""End a run of a sweep that is worse than the others."""
 
 import statistics
 from collections.abc import Sequence
@@ -12,34 +12,33 @@ from gpt_lightning.durable_files import write_durably
 from gpt_lightning.jsonl import iterate_rows
 from gpt_lightning.loggers.jsonl_metrics import JsonlMetrics
 
-PRUNED = "pruned.json"  # in the run directory: after which step, and why
+PRUNED = "pruned.json"  # in the run directory: the step at which the run was pruned, and the reason
 
 
 class RunPruned(Exception):
-    """The run has ended before its last step, as others were ahead of it: nothing is left to do."""
+    """The run was ended before its last step because other runs are better. It is complete."""
 
     def __init__(self, pruned: dict[str, Any]) -> None:
         n_runs = len(pruned["against"])
         super().__init__(
-            f"pruned after step {pruned['step']:,}: validation loss {pruned['loss']:.4f} is above {pruned['median']:.4f}, the "
-            f"median of {n_runs} run{'s' * (n_runs != 1)} there."
+            f"pruned after step {pruned['step']:,}: validation loss {pruned['loss']:.4f} is above "
+            f"{pruned['median']:.4f}, the median of {n_runs} run{'s' * (n_runs != 1)} at this step."
         )
 
 
 class MedianPruning(L.Callback):
-    """Ends the run where its mean validation loss is above the median of other runs after the same step.
+    """End the run if its mean validation loss is above the median of other runs at the same step.
 
-    This is the median rule of Vizier (Golovin et al. 2017) as Optuna has it, but for the loss of the step itself in the place of
-    the best so far. So the decision follows from what lies in the run directories alone: a run that was interrupted comes to
-    the same one.
+    This is the median rule of Vizier (Golovin et al. 2017) as in Optuna, but with the loss of the step instead of the
+    best loss so far. The decision depends only on the run directories, so an interrupted run makes the same one.
 
     Args:
-        startup: end nothing before so many runs can be compared with.
-        against: the names of their run directories, beside this one; a sweep names those of its runs that are complete.
+        startup: Minimum number of runs to compare with.
+        against: Names of their run directories, next to this run's. A sweep lists its completed runs.
 
     Raises:
-        ValueError: `startup` is not a positive number, or `against` are no names.
-        Pruned: while training.
+        ValueError: `startup` is not a positive number, or `against` is not a list of names.
+        RunPruned: During training, when the run is pruned.
     """
 
     def __init__(self, *, startup: int, against: Sequence[str]) -> None:
@@ -56,7 +55,7 @@ class MedianPruning(L.Callback):
         self._losses: dict[int, list[float]] | None = None
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        """As the next step begins: then the metrics of the validated one are on disk."""
+        """Decide when the next step starts, because the metrics of the validated step are then on disk."""
         step = trainer.global_step
         validation = next((w for w in trainer.callbacks if isinstance(w, ValidationPerplexity)), None)  # type: ignore[attr-defined]
         if validation is None or validation.step != step or step == 0:
@@ -75,7 +74,7 @@ class MedianPruning(L.Callback):
         raise RunPruned(pruned)
 
     def _read(self, run: Path) -> dict[int, list[float]]:
-        """By step, the losses of the other runs."""
+        """Return step -> losses of the other runs."""
         losses: dict[int, list[float]] = {}
         for name in self._against:
             for row in iterate_rows(run.parent / name / "metrics.jsonl", having=b'"val/loss/mean"'):

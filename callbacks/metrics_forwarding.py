@@ -1,4 +1,4 @@
-"""Taking the rows of metrics.jsonl on to another place."""
+"""Forward the rows of metrics.jsonl to another destination."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -13,17 +13,18 @@ from gpt_lightning.jsonl import iterate_rows
 
 
 class MetricsForwarder(L.Callback, ABC):
-    """Calls `take` with the rows that a run has written, from its first one on; it must stand behind StepLog.
+    """Call `take` with all rows that a run has written, from the first one on. It must come after StepLog in the list
+    of callbacks.
 
-    So a start that goes on, or that takes up a further place, brings that up to date first: metrics.jsonl is the truth.
+    Each start of the run first passes all existing rows, so that a resumed run or a new destination is complete.
     """
 
     def __init__(self) -> None:
-        self._offset = 0  # bytes of metrics.jsonl that were read
+        self._offset = 0  # number of bytes of metrics.jsonl already read
 
     @abstractmethod
     def take(self, trainer: L.Trainer, rows: Iterable[dict[str, Any]]) -> None:
-        """The rows that are new, in their order."""
+        """Process the new rows, in order."""
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if batch_idx % trainer.accumulate_grad_batches == 0:

@@ -1,4 +1,4 @@
-"""What was really trained on, beside what was planned."""
+"""Compare the data that was trained on with the plan."""
 
 from typing import Any
 
@@ -12,30 +12,35 @@ _MOST_DRIFT = 2  # sequences; see data_modules/sample_order.py
 
 
 class MixLedger(StepCallback):
-    """Counts the sequences and the loss-bearing tokens of each source in the batches that the model was given, on all ranks.
+    """Count the sequences and loss-bearing tokens of each source in the batches given to the model, on all ranks.
 
-    Of each source it logs `mix/planned/…`, its exact share of the steps since the last time it was logged; `mix/realised/…`, its
-    share of their sequences; the same two of loss-bearing tokens, `mix/planned_loss_bearing/…` (by the mean of its
-    training sequences) and `mix/realised_loss_bearing/…`; `mix/epochs/…`, its passes so far; `mix/drift/…`, how many sequences
-    it is ahead of its exact share of the run; and `mix/tokens/…`, its tokens so far, padding included. `tokens` is their sum.
+    It logs for each source: `mix/planned/…`, its exact share of the sequences since the last logged step;
+    `mix/realised/…`, its actual share; the same for loss-bearing tokens, `mix/planned_loss_bearing/…` (from the mean of
+    its training sequences) and `mix/realised_loss_bearing/…`; `mix/epochs/…`, its epochs so far; `mix/drift/…`, by how
+    many sequences it is ahead of its exact share of the run; and `mix/tokens/…`, its tokens so far, padding included.
+    `tokens` is the sum over sources.
 
-    The totals are kept in the checkpoint. A run that trains on something else than its order says is broken off.
+    The totals are saved in the checkpoint. If the data differs from the sample order, the run stops with a
+    RuntimeError.
     """
 
     def __init__(self, *, every: int) -> None:
         super().__init__(every=every)
-        self._seen = torch.zeros(2, 0, dtype=torch.int64)  # (sequences and loss-bearing tokens, sources) by this rank
-        self._logged = torch.zeros(2, 0, dtype=torch.int64)  # by all ranks, when it was last logged
+        self._seen = torch.zeros(2, 0, dtype=torch.int64)  # (sequences and loss-bearing tokens, sources), this rank
+        self._logged = torch.zeros(2, 0, dtype=torch.int64)  # the same over all ranks, at the last logged step
         self._saved: dict[str, dict[str, list[int]]] = {}
         self._per_sequence: dict[str, float] = {}
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         if "ledger" not in checkpoint:
-            raise RuntimeError("the checkpoint was saved without callbacks.mix_ledger: train on without it too.")
+            raise RuntimeError(
+                "the checkpoint was saved without callbacks.mix_ledger: the run must continue without it. Add "
+                "~callbacks.mix_ledger."
+            )
         self._saved = checkpoint["ledger"]
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Every rank takes part in saving, so that the totals are of all of them."""
+        """Save the totals over all ranks. Every rank takes part in saving."""
         names = trainer.datamodule.order.sources  # type: ignore[attr-defined]
         total = self._total(trainer)
         self._refuse_another_order(trainer, total[0].tolist())
@@ -45,7 +50,7 @@ class MixLedger(StepCallback):
         }
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """What was seen before a resume is booked on the first rank."""
+        """Assign the totals from before a resume to the first rank."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         self._per_sequence = data.loss_bearing_per_sequence()
         seen, self._logged = (
@@ -95,6 +100,6 @@ class MixLedger(StepCallback):
         for source, drawn in zip(order.sources, sequences, strict=True):
             if drawn != planned[source] or abs(drawn - due[source]) >= _MOST_DRIFT:
                 raise RuntimeError(
-                    f"the ledger of step {trainer.global_step} has {drawn:,} sequences of {source}, and the order "
-                    f"{planned[source]:,} of {due[source]:,.2f} that are due: this is a fault of gpt-lightning."
+                    f"at step {trainer.global_step}, {drawn:,} sequences of {source} were trained on: the sample order "
+                    f"has {planned[source]:,}, with {due[source]:,.2f} due. This is a bug in gpt-lightning."
                 )

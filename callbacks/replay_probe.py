@@ -1,4 +1,4 @@
-"""What verify.py watches a run with, and how it ends one."""
+"""Callbacks with which verify.py records the data of a run, and kills it."""
 
 import json
 import os
@@ -13,10 +13,11 @@ import numpy as np
 
 
 class SampleOrderLog(L.Callback):
-    """Writes a line for every sequence that the model is given: `diet/<time>_rank<n>.jsonl` for each start and each rank.
+    """Write a line for every sequence given to the model, to `diet/<time>_rank<n>.jsonl` for each start and rank.
 
-    A line is [place, source, start, crc32]: the place of the sequence in the run as its step, rank and micro-batch say; where its
-    targets begin in the source's stream; and the checksum of its inputs, targets and mask as they came to the model.
+    A line is [index, source, start, crc32]: the index of the sequence in the run, computed from step, rank and
+    micro-batch; the position of its first target in the source's stream; and the checksum of its inputs, targets and
+    mask as the model got them.
     """
 
     def __init__(self) -> None:
@@ -42,7 +43,7 @@ class SampleOrderLog(L.Callback):
 
 
 class KillAtStep(L.Callback):
-    """Kills the process of a run's first start, as if the power failed, when step `at` (0 is the first) is on its way."""
+    """Kill the process with SIGKILL, like a power failure, in step `at` (0 is the first) of a run's first start."""
 
     def __init__(self, *, at: int) -> None:
         self._at = at

@@ -1,4 +1,4 @@
-"""What the model writes, every so many steps."""
+"""Generate samples at regular steps."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,15 +19,19 @@ from gpt_lightning.tokenizer import Message
 
 
 class Samples(StepCallback):
-    """Continues fixed prompts, with random numbers of their own: samples.jsonl, the terminal, TensorBoard's text tab.
+    """Continue fixed prompts, with separate random numbers, and write to samples.jsonl, the terminal and TensorBoard's
+    text tab.
 
     Args:
-        every: steps between samples.
-        prompts: texts to continue.
-        chat_prompts: what a user asks; the model answers as the assistant.
-        max_new_tokens: length of a sample at most, in tokens.
-        temperature: 0 for the likeliest token each time.
-        top_k: only the k likeliest tokens are drawn from; None: all.
+        every: Number of steps between samples.
+        prompts: Texts to continue.
+        chat_prompts: Messages of a user, which the model answers as the assistant.
+        max_new_tokens: Maximum length of a sample, in tokens.
+        temperature: Divides the logits; 0 takes the most likely token each time.
+        top_k: Draw only from the k most likely tokens; None: from all.
+
+    Raises:
+        ValueError: A value is out of range.
     """
 
     def __init__(
@@ -43,7 +47,9 @@ class Samples(StepCallback):
         super().__init__(every=every)
         for name, texts in (("prompts", prompts), ("chat_prompts", chat_prompts)):
             if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
-                raise ValueError(f"callbacks.samples.{name} is {texts!r}: it must be a list of texts.")
+                raise ValueError(
+                    f"callbacks.samples.{name} is {texts!r}: it must be a list of texts that are not empty."
+                )
         if max_new_tokens < 1:
             raise ValueError(f"callbacks.samples.max_new_tokens is {max_new_tokens}: it must be 1 or more.")
         self._prompts = prompts
@@ -73,7 +79,9 @@ class Samples(StepCallback):
         ]
         answers = generate(
             model,
-            [prompt[-model.config.max_seq_len :] for prompt in ids],  # a watcher does not stop a run
+            [
+                prompt[-model.config.max_seq_len :] for prompt in ids
+            ],  # shorten, because a callback must not stop the run
             stop_ids=list(tokenizer.special_ids.values()),
             vocab_size=tokenizer.vocab_size,
             max_new_tokens=self._max_new_tokens,
@@ -88,7 +96,7 @@ class Samples(StepCallback):
             responses.append((prompt, response))
             text = escape_control_characters(f"{prompt}→{response}").replace(
                 "\n", "\n    "
-            )  # as code, so that no character is Markdown
+            )  # an indented code block, so that TensorBoard does not interpret Markdown
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoard):
                     logger.write("add_text", f"samples/{escape_control_characters(prompt)}", f"    {text}", step)

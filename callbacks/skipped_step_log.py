@@ -1,4 +1,4 @@
-"""What went wrong in a step, by name: the batch that made it so."""
+"""Record skipped and failed steps, with the sequences of their batches."""
 
 import time
 from pathlib import Path
@@ -11,13 +11,13 @@ from gpt_lightning.lit_gpt import NonFiniteLossError
 from gpt_lightning.loggers.console_logger import ConsoleLogger
 from gpt_lightning.loggers.jsonl_file import JsonlFile
 
-_NAMED = 4  # sequences in the terminal's line; faults.jsonl has all
+_NAMED = 4  # maximum number of sequences in the printed message; faults.jsonl has all
 
 
 class SkippedStepLog(StepCallback):
-    """Notes steps that changed no weight, and the sequences of one that ended the run: on the terminal and in faults.jsonl.
+    """Record skipped steps, and the sequences of a step that ended the run, on the console and in faults.jsonl.
 
-    A resume takes nothing out of that file: what has happened may not happen again, as where a device was at fault.
+    A resume does not truncate this file, because a fault may not occur again, for example if a device caused it.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class SkippedStepLog(StepCallback):
     def on_step(self, trainer: L.Trainer, module: Any) -> None:
         if module.left_out and trainer.is_global_zero:
             step = trainer.global_step
-            ConsoleLogger.of(trainer).note(f"step {step} was left out: {module.left_out}", style="bold red")
+            ConsoleLogger.of(trainer).note(f"step {step} was skipped: {module.left_out}", style="bold red")
             self._record(trainer, {"step": step, "fault": "left out", "why": module.left_out})
 
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
@@ -42,12 +42,12 @@ class SkippedStepLog(StepCallback):
         which = ", ".join(f"micro-batch {micro} on rank {rank}" for rank, micro in exception.micro_batches)
         what = {
             "loss": f"the loss of {which} is not finite",
-            "gradient": "the loss is finite, the gradient is not",
-            "update": "loss and gradient are finite, the weights after the update are not",
+            "gradient": "the loss is finite, but the gradient is not",
+            "update": "loss and gradient are finite, but the weights after the update are not",
         }[exception.what]
         ConsoleLogger.of(trainer).note(
-            f"{what}. The sequences: {', '.join(named)}{more}. Start the same command again; if it ends here once more, lower "
-            "optimizer.lr.",
+            f"{what}. Sequences: {', '.join(named)}{more}. Start the same command again; if it ends at the same step, "
+            "lower optimizer.lr.",
             style="bold red",
         )
         row = {
@@ -64,7 +64,7 @@ class SkippedStepLog(StepCallback):
 
 
 def _sequences(trainer: L.Trainer, fault: NonFiniteLossError) -> list[tuple[int, str, int, int]]:
-    """(place in the run, source, epoch, sequence) of all that may have caused it."""
+    """Return (index in the run, source, epoch, sequence) of all sequences that may have caused a fault."""
     order: Any = trainer.datamodule.order  # type: ignore[attr-defined]
     of_rank = order.global_batch // trainer.world_size
     micro_batch = of_rank // trainer.accumulate_grad_batches

@@ -1,4 +1,4 @@
-"""All ranks of a run begin where the first one does."""
+"""Check that all ranks of a run start from the same step."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,14 +8,15 @@ import torch
 
 
 class StartStepAgreement(L.Callback):
-    """Refuses a run whose ranks begin at different steps; they would wait for each other for ever, or train no one run.
+    """Refuse a run whose ranks start from different steps. They would wait for each other forever, or train
+    inconsistently.
 
     Args:
-        step: completed, by the checkpoint that this rank has found.
-        begin: what is to be done once they agree, and no rank looks at the run directory any more.
+        step: Completed steps of the checkpoint that this rank has found.
+        begin: Called once the ranks agree and no rank reads the run directory any more.
 
     Raises:
-        ValueError: before anything is written or trained, on all ranks.
+        ValueError: The steps differ. It is raised on all ranks, before anything is written or trained.
     """
 
     def __init__(self, step: int, begin: Callable[[], None]) -> None:
@@ -24,11 +25,12 @@ class StartStepAgreement(L.Callback):
         self.begun = False
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
-        step = torch.tensor(self._step, device=trainer.strategy.root_device)  # the model is moved there only later
+        step = torch.tensor(self._step, device=trainer.strategy.root_device)  # the model is not on this device yet
         first, last = (int(trainer.strategy.reduce(step.clone(), reduce_op=op)) for op in ("min", "max"))
         if first != last:
             raise ValueError(
-                f"some ranks would go on after step {first}, others after step {last}: they do not see the same run directory."
+                f"ranks found checkpoints of different steps, {first} to {last}: they must see the same run "
+                "directory. Use a shared file system."
             )
         self._begin()
         self.begun = True

@@ -1,4 +1,4 @@
-"""The line of each logged step, and the end of each step for metrics.jsonl."""
+"""Print a line for each logged step, and end the rows of metrics.jsonl."""
 
 import time
 from collections.abc import Mapping
@@ -11,28 +11,29 @@ from gpt_lightning.loggers.console_logger import ConsoleLogger
 from gpt_lightning.loggers.jsonl_metrics import JsonlMetrics
 
 _MEMORY = (
-    0.98  # of the smoothed loss: what a step weighs after another one, so that it is about the mean of the last 50
+    0.98  # factor by which a step's weight in the smoothed loss decays per step; roughly the mean of the last 50 steps
 )
 _COLUMNS = 100
 
 
 class StepLog(StepCallback):
-    """Logs what LitGPT says of a step and prints a line for people; it must stand behind all callbacks that log.
+    """Log the metrics of LitGPT and print a line per logged step. It must come after all other callbacks that log.
 
-    The loss in brackets is smoothed: a mean of all steps so far in which each weighs 2 % less than the one after it.
+    The loss in brackets is smoothed: a weighted mean of all steps so far, in which each step weighs 2 % less than the
+    next.
 
     Args:
-        every: steps between lines.
-        terminal: where the lines go.
-        metrics_file: where the rows go.
+        every: Number of steps between lines.
+        terminal: Prints the lines.
+        metrics_file: Receives the rows.
     """
 
     def __init__(self, *, every: int, terminal: ConsoleLogger, metrics_file: JsonlMetrics) -> None:
         super().__init__(every=every)
         self.terminal = terminal
         self._metrics_file = metrics_file
-        self._began = (0.0, 0)  # seconds, step
-        self._smoothed = [0.0, 0.0]  # sum of weighted losses, and of weights
+        self._began = (0.0, 0)  # (seconds, step) at the start of training
+        self._smoothed = [0.0, 0.0]  # sum of weighted losses, sum of weights
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         self._smooth(pl_module)
@@ -54,7 +55,7 @@ class StepLog(StepCallback):
         log_metrics(trainer, module.step_metrics())
         self._smooth(module)
         row = self._metrics_file.row
-        if not row:  # another rank than the first keeps no file and prints nothing
+        if not row:  # only rank 0 has a metrics file and prints
             return
         seconds = (time.perf_counter() - self._began[0]) / (trainer.global_step - self._began[1])
         left = seconds * (trainer.max_steps - trainer.global_step)
@@ -85,15 +86,15 @@ class StepLog(StepCallback):
             self._smoothed = [_MEMORY * old + new for old, new in zip(self._smoothed, (loss, 1.0), strict=True)]
 
     def end_step(self, trainer: L.Trainer) -> None:
-        """Write the row of the step just done."""
+        """Write the row of the last step."""
         self.terminal.complain("metrics.jsonl", self._metrics_file.end_step(trainer.global_step))
 
 
 class WriteMetricsAtStepEnd(L.Callback):
-    """Ends the row of a step before any callback logs something of the next one; it must stand first.
+    """End the row of a step before any callback logs metrics of the next step. It must be the first callback.
 
     Args:
-        run_log: of the run.
+        run_log: The run's StepLog.
     """
 
     def __init__(self, run_log: StepLog) -> None:
@@ -105,12 +106,12 @@ class WriteMetricsAtStepEnd(L.Callback):
 
 
 def format_step_line(row: Mapping[str, float], *, smoothed: float, left: float) -> str:
-    """What a person is told of a logged step; it fits 100 columns, and leaves the MFU out where it otherwise would not.
+    """Format the line of a logged step. It fits 100 columns; MFU is omitted if it would not.
 
     Args:
-        row: its metrics.
-        smoothed: loss.
-        left: seconds until the run is done.
+        row: Metrics of the step.
+        smoothed: Smoothed loss.
+        left: Estimated time until the end of the run, in seconds.
     """
     begin = f"step {row['step']:6d} | loss {_short(row['train/loss'])} ({_short(smoothed)}) | lr {row['train/lr']:.2e}"
     end = f" | {format_seconds(left)} left"
@@ -122,13 +123,13 @@ def format_step_line(row: Mapping[str, float], *, smoothed: float, left: float) 
 
 
 def _short(loss: float) -> str:
-    """Five digits, or two where it is very large or small."""
+    """Format with five digits, or two if it is very large or small."""
     text = f"{loss:#.5g}"
     return f"{loss:.1e}".replace("e+0", "e").replace("e+", "e") if "e" in text else text
 
 
 def format_seconds(seconds: float) -> str:
-    """As people say it."""
+    """Format a duration for people, for example `2 h 05 min`."""
     minutes = round(seconds / 60)
     if minutes < 1:
         return f"{seconds:.0f} s"

@@ -1,4 +1,4 @@
-"""Speed, the share of the device that is used, and memory."""
+"""Log speed, MFU, waiting time for data, and memory."""
 
 import time
 from collections.abc import Iterator
@@ -16,13 +16,13 @@ from gpt_lightning.model.model_size import flops_per_token
 
 
 class Throughput(StepCallback):
-    """How fast the run is, each time since the last time that it was logged.
+    """Log the speed since the last logged step.
 
-    `speed/tokens_per_s` is of training alone: the time of validation, sampling and saving is left out. `speed/mfu` is the share
-    of the devices' peak that these tokens are worth (PaLM, arXiv:2204.02311), where the peak is known: on a CPU it is not.
-    `speed/tokens_per_s_overall` is by the clock on the wall, with all that training alone leaves out. `speed/data_wait_share` is
-    the share of training that waited for data. Memory is in GB (10^9 bytes): of a GPU the most that was
-    allocated so far, on a CPU what the process holds just now.
+    `speed/tokens_per_s` counts only the time of training, without validation, sampling and saving. `speed/mfu` is the
+    share of the devices' peak FLOP/s that these tokens use (PaLM, arXiv:2204.02311), if the peak is known (not on a
+    CPU). `speed/tokens_per_s_overall` counts all elapsed time. `speed/data_wait_share` is the share of training time
+    that is spent waiting for data. Memory is in GB (10^9 bytes): on a GPU the maximum allocated so far, on a CPU the
+    current size of the process.
     """
 
     def __init__(self, *, every: int) -> None:
@@ -33,12 +33,12 @@ class Throughput(StepCallback):
         self._pause_began = 0.0
         self._waited = 0.0
         self._on_gpu = False
-        self._whole_speed: float | None = None  # tokens per second at the devices' peak
+        self._whole_speed: float | None = None  # tokens per second at the devices' peak FLOP/s
 
     @staticmethod
     @contextmanager
     def paused(trainer: L.Trainer) -> Iterator[None]:
-        """What happens inside does not count as training time, where the run has a Throughput."""
+        """Context manager: exclude the time inside from training time, if the run has a Throughput."""
         watching = [c for c in trainer.callbacks if isinstance(c, Throughput)]  # type: ignore[attr-defined]
         for throughput in watching:
             throughput._begin_pause()
@@ -49,7 +49,7 @@ class Throughput(StepCallback):
                 throughput._end_pause()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self._on_gpu = pl_module.device.type == "cuda"  # a machine's GPU is not asked where the run is not on it
+        self._on_gpu = pl_module.device.type == "cuda"  # the machine's GPU is ignored if the run does not use it
         device = torch.cuda.get_device_name(pl_module.device) if self._on_gpu else "CPU"
         peak = peak_flops(device, NUMBER_FORMATS[str(trainer.precision)])
         if peak:
@@ -88,7 +88,7 @@ class Throughput(StepCallback):
 
     def _now(self) -> float:
         if self._on_gpu:
-            torch.cuda.synchronize()  # kernels still under way belong to what came before
+            torch.cuda.synchronize()  # kernels still running belong to the period before
         return time.perf_counter()
 
     def _memory(self) -> dict[str, float]:
@@ -98,6 +98,6 @@ class Throughput(StepCallback):
 
 
 def _waited(trainer: L.Trainer) -> float:
-    """Seconds that this rank has waited for data."""
+    """Return the seconds that this rank has waited for data so far."""
     clock: Any = trainer.profiler  # type: ignore[attr-defined]
     return clock.seconds if isinstance(clock, DataWaitProfiler) else 0.0

@@ -1,4 +1,4 @@
-"""Validation, source by source."""
+"""Validation per source."""
 
 import math
 from collections.abc import Iterable
@@ -12,30 +12,28 @@ from callbacks.step_callback import log_metrics
 
 
 class ValidationPerplexity(L.Callback):
-    """Logs loss, perplexity and bits per byte of each source's validation split, and their means.
+    """Log loss, perplexity and bits per byte of each source's validation split, and their means.
 
-    `val/loss/<source>` is nats per loss-bearing token; `val/perplexity/<source>` its exponential;
-    `val/bits_per_byte/<source>` the same nats, in bits, over the UTF-8 bytes that those tokens spell, so that runs with
-    different tokenizers compare (the tokens that end a text cost bits and spell no byte). `…/mean` weighs every source
-    the same: the mean of losses, its exponential, and the mean of bits per byte.
+    `val/loss/<source>` is in nats per loss-bearing token. `val/perplexity/<source>` is its exponential.
+    `val/bits_per_byte/<source>` is the loss in bits per UTF-8 byte of those tokens, which is comparable between
+    tokenizers. (End-of-text tokens contribute bits but no bytes.) `…/mean` weights every source equally: the mean of
+    losses, its exponential, and the mean of bits per byte.
     """
 
     def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}  # per source: (nats, loss-bearing tokens, bytes)
+        self._sums: dict[str, Tensor] = {}  # source -> (nats, loss-bearing tokens, bytes)
         self._bytes_of_id: Tensor | None = None
         self.step, self.mean_loss = -1, math.inf
-        """The last validation: after which step, and the mean of its losses; on all ranks the same."""
+        """Step of the last validation, and its mean loss; equal on all ranks."""
 
     @staticmethod
     def names(sources: Iterable[str]) -> list[str]:
-        """The metrics of a validation of these sources."""
+        """Return the metrics of a validation of these sources."""
         return [f"val/{kind}/{name}" for kind in ("loss", "perplexity", "bits_per_byte") for name in ["mean", *sources]]
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if trainer.global_step >= trainer.max_steps:
-            trainer.should_stop = (
-                True  # makes Lightning validate at the last step, whether or not the interval meets it
-            )
+            trainer.should_stop = True  # makes Lightning validate at the last step, whatever the interval
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
@@ -68,5 +66,5 @@ class ValidationPerplexity(L.Callback):
 
 
 def _exp(loss: float) -> float:
-    """A run that has gone astray is told so by its numbers, and not by an error."""
+    """Return exp(loss), or infinity instead of an OverflowError if the run has diverged."""
     return math.exp(loss) if loss < 700 else math.inf

@@ -1,4 +1,4 @@
-"""Averages of the weights, which are what validation measures and a checkpoint gives to whoever loads it."""
+"""Averages of the weights, which are used for validation and when a checkpoint is loaded as a model."""
 
 from typing import Any
 
@@ -9,33 +9,39 @@ from gpt_lightning.sharding import ShardedStrategy
 
 
 class WeightAveraging(of_lightning.WeightAveraging):
-    """The mean of the weights after every step so far.
+    """The mean of the weights over all steps so far.
 
-    It is Lightning's, for a run that may be interrupted or made longer. Training itself never sees the average: Lightning copies
-    it into the weights at the end, before the last checkpoint is saved. And an average that has not begun is not used.
+    This is Lightning's callback, adapted to runs that are interrupted or extended. Training never uses the average;
+    Lightning would copy it into the weights at the end, before the last checkpoint is saved. An average without an
+    update yet is not used either.
 
     Args:
-        options: Lightning's: device, use_buffers.
+        options: Arguments of Lightning's callback: `device`, where the average is stored (default: the model's device),
+            and `use_buffers`, whether buffers are averaged too (default: True).
 
     Raises:
-        ValueError: in a run, its weights are sharded.
+        ValueError: At the start of a run, if its weights are sharded.
     """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         if isinstance(trainer.strategy, ShardedStrategy):
             raise ValueError(
-                f"callbacks: {type(self).__name__} needs whole weights on each rank: take trainer=ddp, or leave it out."
+                f"callbacks: {type(self).__name__} needs whole weights on each rank: use trainer=ddp, or remove the "
+                "callback."
             )
         if self._device is None:
-            self._device = trainer.strategy.root_device  # the model is moved there only later
+            self._device = trainer.strategy.root_device  # the model is not on this device yet
         super().setup(trainer, pl_module, stage)
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
-        """Never at the end of an epoch: a run has one, which would end again if the run was made longer."""
+        """Update after steps only. A run is one epoch, which would end a second time if the run is extended."""
         return step_idx is not None and super().should_update(step_idx=step_idx)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Nothing: the last checkpoint is like any other."""
+        """Do not copy the average into the weights: the last checkpoint is like any other."""
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         if self._has_begun:
@@ -62,13 +68,13 @@ class EMAWeightAveraging(WeightAveraging, of_lightning.EMAWeightAveraging):
     """An exponential moving average of the weights.
 
     Args:
-        decay: of the average in a step.
-        update_every_n_steps: steps between updates.
-        update_starting_at_step: the step, of which the first is 0, after which the average begins; None: the first.
-        options: as `WeightAveraging`.
+        decay: Factor of the old average in each update, from 0 to below 1.
+        update_every_n_steps: Number of steps between updates.
+        update_starting_at_step: Step (0 is the first) after which the average starts; None: the first.
+        options: See `WeightAveraging`.
 
     Raises:
-        ValueError: a number is out of range, or the average would begin at an epoch.
+        ValueError: A number is out of range, or `update_starting_at_epoch` is set.
     """
 
     def __init__(
@@ -82,12 +88,13 @@ class EMAWeightAveraging(WeightAveraging, of_lightning.EMAWeightAveraging):
             raise ValueError(f"callbacks: decay is {decay!r} for EMAWeightAveraging: it must be 0 or more and below 1.")
         if not isinstance(update_every_n_steps, int) or update_every_n_steps < 1:
             raise ValueError(
-                f"callbacks: update_every_n_steps is {update_every_n_steps!r} for EMAWeightAveraging: it must be 1 or more."
+                f"callbacks: update_every_n_steps is {update_every_n_steps!r} for EMAWeightAveraging: it must be 1 or "
+                "more."
             )
         if options.pop("update_starting_at_epoch", None) is not None:
             raise ValueError(
-                "callbacks: update_starting_at_epoch is set for EMAWeightAveraging, and a run has no epochs: set "
-                "update_starting_at_step."
+                "callbacks: update_starting_at_epoch is set for EMAWeightAveraging: it must be null, because a run "
+                "has no epochs. Set update_starting_at_step."
             )
         options |= {"decay": decay, "update_every_n_steps": update_every_n_steps}
         super().__init__(**options, update_starting_at_step=update_starting_at_step)

@@ -1,4 +1,4 @@
-"""A task of questions, such as HellaSwag, asked every so many steps."""
+"""Evaluate a multiple-choice task, such as HellaSwag, at regular steps."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,20 +13,23 @@ from gpt_lightning.evaluation.scored_tasks import ScoredTask, TaskDescription, q
 from gpt_lightning.loggers.console_logger import ConsoleLogger
 from gpt_lightning.sharding import unsharded_model
 
-_BATCH_TOKENS = 8192  # that are read at once
+_BATCH_TOKENS = 8192  # tokens per batch
 
 
 class ZeroShotEvaluation(StepCallback):
-    """Logs `zero_shot/<task>_<protocol>_<questions>_every_<every>/<metric>`: a name that says what it is of.
+    """Log `zero_shot/<task>_<protocol>_<questions>_every_<every>/<metric>`.
 
-    The questions are always the same ones, spread evenly over the task's. The first rank asks them, and the others wait.
+    The questions are always the same, spread evenly over the task. Rank 0 evaluates them while the other ranks wait.
 
     Args:
-        every: steps between examinations.
-        name: of the task.
-        questions: how many are asked.
-        task: conf/task/<name>.yaml.
-        path: a file with the task's records; None: the hub.
+        every: Number of steps between evaluations.
+        name: Name of the task.
+        questions: Number of questions.
+        task: Content of conf/task/<name>.yaml.
+        path: File with the task's records; None: read them from the hub.
+
+    Raises:
+        ValueError: `every` or `questions` is not a positive number.
     """
 
     def __init__(
@@ -41,16 +44,16 @@ class ZeroShotEvaluation(StepCallback):
         super().__init__(every=every)
         if not isinstance(questions, int) or questions < 1:
             raise ValueError(
-                f"callbacks: questions is {questions!r} for {name}: it must be a number of them, 1 or more."
+                f"callbacks: questions is {questions!r} for {name}: it must be a number of questions, 1 or more."
             )
         self._name, self._n_questions, self._task, self._path = name, questions, task, path
         self._opened: ScoredTask | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
-        """Read the questions, before anything is written.
+        """Read the questions before anything is written.
 
         Raises:
-            ValueError: they cannot be read, or cannot be asked.
+            ValueError: The records cannot be read, or form no questions.
         """
         if self._opened is not None or not trainer.is_global_zero:
             return
@@ -79,7 +82,7 @@ class ZeroShotEvaluation(StepCallback):
             log_metrics(trainer, {f"{prefix}/{metric}": figure.value for metric, figure in figures.items()})
             accuracy = figures["acc"]
             ConsoleLogger.of(trainer).note(
-                f"  {self._name} ({self._task['protocol']}): acc {accuracy.value:.3f}, 95 % from {accuracy.low:.3f} to "
-                f"{accuracy.high:.3f} ({accuracy.n:,} questions)",
+                f"  {self._name} ({self._task['protocol']}): acc {accuracy.value:.3f}, 95 % interval "
+                f"{accuracy.low:.3f} to {accuracy.high:.3f} ({accuracy.n:,} questions)",
                 style="green",
             )

@@ -4,10 +4,11 @@
                                                         │
                 curriculum.weights(step) ──> order.locate(i) = (source, epoch, sequence)
 
-The shards are written once and read by many runs. Everything to the right of them is a pure function of the config and
-the seed, so a run's position is one integer, its completed steps, and nothing else is saved or restored.
+Shards are written once and read by many runs. Everything after them is a pure function of the config and the seed. A
+run's position is therefore one integer, its completed steps; no other state is saved or restored.
 
-`data_modules.mixed_data_module` is imported by its own name: it alone needs torch, which workers that prepare do not load.
+Import `data_modules.mixed_data_module` separately: it is the only module that needs torch, which preparation workers do
+not load.
 """
 
 from data_modules.curriculum import Curriculum, ResolvedCurriculum

@@ -1,13 +1,15 @@
-"""ADO: weights that follow the losses (Jiang et al. 2024, arXiv:2410.11820).
+"""ADO: mix weights that follow the training losses (Jiang et al. 2024, arXiv:2410.11820).
 
-For each source a power law L(n) = eps + beta n^-alpha is fitted to its own training loss, n the tokens of the run so far. What it
-would still give, its learning speed -dL/dn = alpha beta n^-alpha / n, decides what it is preferred by:
+For each source, a power law L(n) = eps + beta n^-alpha is fitted to its training loss, where n is the number of tokens
+of the run so far. The source's learning speed, -dL/dn = alpha beta n^-alpha / n, determines its preference:
 
-    preference_k  ∝  prior_k · h_k^0.5 · speed_k        h: how much it was trained on lately, an exponential mean by 0.1 a step,
-                                                          so that a loss that falls by other sources' help earns less credit
-    weights       =  0.1 preference + 0.9 mean of all weights since the first step,            and no source below its floor
+    preference_k  ∝  prior_k · h_k^0.5 · speed_k        h: exponential mean (0.1 per step) of its recent mix weight, so
+    that a
+                                                          loss that falls because of other sources earns less credit
+    weights       =  0.1 preference + 0.9 mean of all weights since the first step,            and no source below its
+    floor
 
-Pure functions of what was recorded: nothing here has state.
+All functions are pure functions of recorded values.
 """
 
 import math
@@ -19,29 +21,29 @@ import numpy as np
 
 from data_modules.mix_weights import apply_floor, is_number, normalize_weights
 
-SMOOTHING = 0.1  # gamma of both means
-CREDIT = 0.5  # s
-UNIT = 2**-20  # weights are whole multiples of it, which JSON holds exactly
+SMOOTHING = 0.1  # gamma of both means in the paper
+CREDIT = 0.5  # s in the paper
+UNIT = 2**-20  # weights are integer multiples of it, which JSON represents exactly
 _ALPHAS = np.linspace(0.02, 1.0, 99)
-_LEAST_POINTS = 3  # of a curve with three unknowns
+_LEAST_POINTS = 3  # minimum number of points for a curve with three parameters
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdoPolicy:
-    """When weights are updated, and how far they may move.
+    """Settings for the updates of the mix weights.
 
     Raises:
-        ValueError: a number is out of range.
+        ValueError: A number is out of range.
     """
 
     every: int
-    """Steps between two updates, which are made at multiples of it."""
+    """Steps between two updates; updates are made at multiples of it."""
     warmup: float
-    """The fraction of the run in which the weights of the keyframe hold; half of it is left out of the fits."""
+    """Fraction of the run in which the weights of the keyframe apply; the fits leave out the first half of it."""
     floor: Mapping[str, float] = field(default_factory=dict)
-    """The least weight of a source, or of each source of a mix, after an update."""
+    """Minimum weight of a source, or of each source of a mix, after an update."""
     record: str | None = None
-    """The weights.jsonl of a run whose updates are made again, whatever the losses are; None: the losses decide."""
+    """Path of a run's weights.jsonl, whose updates are repeated regardless of the losses; None: the losses decide."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.every, int) or isinstance(self.every, bool) or self.every < 1:
@@ -58,53 +60,53 @@ class AdoPolicy:
             )
 
     def next_update(self, step: int, *, steps: int) -> int:
-        """The first step after `step` from which updated weights hold; `steps`, the run's length, if there is none."""
+        """Return the first step after `step` with new weights; `steps`, the run's length, if there is none."""
         first = max(step // self.every + 1, math.ceil(round(self.warmup * steps / self.every, 6)))
         return min(first * self.every, steps)
 
     def updates(self, *, after: int, steps: int) -> list[int]:
-        """All steps of updates after one, in a run of so many steps."""
+        """Return the steps of all updates after a step, in a run of `steps` steps."""
         found = []
         while (after := self.next_update(after, steps=steps)) < steps:
             found.append(after)
         return found
 
     def ends_point(self, step: int, *, begun: int) -> bool:
-        """Whether a point of the curves that was begun after step `begun` ends after this one: there are ten an update."""
+        """Return whether a point of the loss curves ends at `step` if it started after `begun`; ten per update."""
         return step - begun >= max(1, self.every // 10) or step % self.every == 0
 
 
 class LossCurve(NamedTuple):
-    """The training loss of one source, over consecutive stretches of steps."""
+    """Training loss of one source; each point covers several consecutive steps."""
 
-    tokens: np.ndarray  # (points,) float64: of the whole run, by the middle of each stretch
-    nats: np.ndarray  # (points,) float64, summed
-    bearing: np.ndarray  # (points,) float64: loss-bearing tokens that they are summed over
+    tokens: np.ndarray  # (points,) float64: tokens of the whole run up to the middle of each point
+    nats: np.ndarray  # (points,) float64: summed loss, in nats
+    bearing: np.ndarray  # (points,) float64: number of loss-bearing tokens in the sum
 
 
 class CurveFit(NamedTuple):
-    """L(n) = eps + beta n^-alpha."""
+    """The power law L(n) = eps + beta n^-alpha."""
 
     alpha: float
     beta: float
     eps: float
 
     def loss(self, n: float) -> float:
-        """Nats per loss-bearing token after n tokens."""
+        """Return the loss after n tokens, in nats per loss-bearing token."""
         return self.eps + self.beta * n**-self.alpha
 
     def speed(self, n: float) -> float:
-        """Nats per loss-bearing token that one more token takes off."""
+        """Return how much one more token reduces the loss after n tokens, in nats per loss-bearing token."""
         return self.alpha * (self.loss(n) - self.eps) / n
 
 
 def fit_curves(tokens: np.ndarray, losses: np.ndarray, importance: np.ndarray) -> CurveFit:
-    """The law with eps, beta >= 0 and alpha on a grid whose weighted squared residuals are the least.
+    """Fit the power law with eps, beta >= 0, and alpha on a grid, by weighted least squares.
 
     Args:
-        tokens: (points,) above 0, of at least three points.
+        tokens: (points,), positive; at least three points.
         losses: (points,) nats per loss-bearing token.
-        importance: (points,) above 0: what each squared residual is multiplied with.
+        importance: (points,), positive weights of the squared residuals.
     """
     largest = tokens.max()
     x = (tokens / largest) ** -_ALPHAS[:, None]  # (alphas, points)
@@ -112,7 +114,8 @@ def fit_curves(tokens: np.ndarray, losses: np.ndarray, importance: np.ndarray) -
     mean_x, mean_y = x @ share, float(losses @ share)
     dx, dy = x - mean_x[:, None], losses - mean_y
     variance = (dx * dx) @ share
-    # for each alpha a line with slope beta and intercept eps; where one of them would be negative the best is on the border
+    # For each alpha, fit a line with slope beta and intercept eps. If one would be negative, the optimum is on the
+    # border.
     beta = np.maximum(np.divide((dx * dy) @ share, variance, out=np.zeros_like(variance), where=variance > 0), 0.0)
     eps = mean_y - beta * mean_x
     through_zero = (x * losses) @ share / ((x * x) @ share)
@@ -124,7 +127,7 @@ def fit_curves(tokens: np.ndarray, losses: np.ndarray, importance: np.ndarray) -
 
 
 def fit_curve(curve: LossCurve, *, leave_out: float) -> CurveFit | None:
-    """The law of a source, from its points after `leave_out` tokens; None: there are too few."""
+    """Fit the power law of a source to its points after `leave_out` tokens; None if there are too few."""
     seen = (curve.bearing > 0) & (curve.tokens > leave_out)
     if seen.sum() < _LEAST_POINTS:
         return None
@@ -139,14 +142,17 @@ def update_mix_weights(
     past: Sequence[tuple[int, Mapping[str, float]]],
     floors: Mapping[str, float],
 ) -> dict[str, float]:
-    """The weights from here on, in whole multiples of 2^-20 that add up to 1.
+    """Compute the new mix weights.
 
     Args:
-        fits: the law of each source; one that has none yet is preferred as much as its prior says.
-        tokens: of the run so far.
-        prior: the weights that the run began with, adding up to 1.
-        past: those that it had since, as (steps, weights).
-        floors: the least weight of the sources that have one.
+        fits: Source -> its power law; a source without one yet has its prior as preference.
+        tokens: Number of tokens of the run so far.
+        prior: Source -> mix weight at the start of the run; they sum to 1.
+        past: (number of steps, mix weights) of each period since then.
+        floors: Source -> minimum weight, for sources that have one.
+
+    Returns:
+        Source -> mix weight, an integer multiple of 2^-20; they sum to 1.
     """
     steps = sum(n for n, _ in past)
     pull: dict[str, float] = {}
@@ -168,7 +174,7 @@ def update_mix_weights(
 
 
 def _in_units(weights: Mapping[str, float], floors: Mapping[str, float]) -> dict[str, float]:
-    """Rounded, but not below the floors; what is lacking then is the largest one's."""
+    """Round weights to multiples of UNIT, but not below the floors. The largest weight absorbs the difference to 1."""
     units = {s: max(round(weight / UNIT), math.ceil(floors.get(s, 0.0) / UNIT)) for s, weight in weights.items()}
     largest = max(units, key=lambda source: units[source])
     units[largest] += round(1 / UNIT) - sum(units.values())

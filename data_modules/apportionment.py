@@ -1,13 +1,15 @@
-"""Whole sequences out of exact shares.
+"""Convert exact shares to whole sequences.
 
-Think of the n-th sequence of a source as a job that may be done from one interval on and must be done by the end of another.
-Drawing fractions of sequences, as the weights say, meets all these windows, so whole sequences can meet them too (the transport
-polytope is integral), and "earliest deadline first" is known to find such a schedule for jobs of equal length. (Taking the
-largest deficit first, without deadlines, can fall behind by the logarithm of the number of sources.)
+Treat the n-th sequence of a source as a job that may be done from one interval on and must be done by the end of
+another. Drawing the fractions that the weights require satisfies all these windows, so whole sequences can satisfy them
+too (the transport polytope is integral). For jobs of equal length, "earliest deadline first" is known to find such a
+schedule. (Drawing from the source with the largest deficit, without deadlines, can fall behind by the logarithm of the
+number of sources.)
 
-A long run is scheduled twice. First from block to block of steps: at their borders each source has its exact share rounded down
-or up. Then, wherever it is wanted, inside a block: each count lies between those at the block's borders and less than two from
-the exact share. That such windows can always be met follows from the two borders' being less than one away from it.
+A long run is scheduled in two stages. First between blocks of steps: at the block borders, each source has its exact
+share, rounded down or up. Then, where needed, inside a block: each count lies between those at the block's borders and
+within 2 of the exact share. Such windows can always be satisfied, because the counts at both borders are within 1 of
+it.
 """
 
 import numpy as np
@@ -18,27 +20,28 @@ _NEVER = np.iinfo(np.int64).max
 
 
 def apportion_at_block_ends(shares: ExactShares) -> np.ndarray | None:
-    """Sequences drawn before each border of the blocks: (borders, sources) int64, each share rounded down or up.
+    """Return the number of sequences drawn before each block border, (borders, sources) int64, or None.
 
-    None: there is no such schedule, which can only be where something was owed at the beginning.
+    Each is the exact share rounded down or up. None: there is no such schedule; this happens only if the run starts
+    with a carry.
     """
     ends = shares.at_borders[1:]
     lower, upper = ends >> SHARE_BITS, -(-ends >> SHARE_BITS)
     rates = shares.last_rates() * shares.block
     missing = (lower[-1] + 1) * ONE - ends[-1]
-    # when the next sequence would be due, in blocks, if the last weights went on for ever
+    # when the next sequence would be due, in blocks, if the last weights continued forever
     beyond = np.where(rates > 0, len(ends) - 1 + -(-missing // np.maximum(rates, 1)), _NEVER)
     counts = _earliest_deadline_first(lower, upper, totals=ends.sum(axis=1) >> SHARE_BITS, beyond=beyond)
     return None if counts is None else np.concatenate([np.zeros_like(counts[:1]), counts])
 
 
 def apportion_within_block(ends: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """Sequences drawn by the end of each step of a block, (steps, sources) int64.
+    """Return the number of sequences drawn by the end of each step of a block, (steps, sources) int64.
 
     Args:
-        ends: exact shares by the end of each step.
-        before: (sources,) counts at the block's beginning.
-        after: those at its end.
+        ends: (steps, sources) exact shares at the end of each step.
+        before: (sources,) counts at the start of the block.
+        after: (sources,) counts at the end of the block.
     """
     lower = np.maximum(before, (ends >> SHARE_BITS) - 1)
     upper = np.minimum(after, -(-ends >> SHARE_BITS) + 1)
@@ -52,13 +55,13 @@ def apportion_within_block(ends: np.ndarray, before: np.ndarray, after: np.ndarr
 def _earliest_deadline_first(
     lower: np.ndarray, upper: np.ndarray, *, totals: np.ndarray, beyond: np.ndarray
 ) -> np.ndarray | None:
-    """Counts by the end of each interval, (intervals, sources), never falling; None: there are none.
+    """Return non-decreasing counts at the end of each interval, (intervals, sources); None if there are none.
 
     Args:
-        lower: what must be drawn by the end of each interval, (intervals, sources), never falling.
-        upper: what may be drawn by then, likewise.
-        totals: what is drawn of all sources together, (intervals,).
-        beyond: (sources,) the interval after the last in which the next sequence of a source would be due.
+        lower: (intervals, sources) minimum counts at the end of each interval, non-decreasing.
+        upper: (intervals, sources) maximum counts, non-decreasing.
+        totals: (intervals,) counts of all sources together.
+        beyond: (sources,) interval after the last in which the next sequence of a source would be due.
     """
     most_ahead = int((upper - lower).max(initial=0))
     deadlines = np.empty((len(lower), most_ahead, lower.shape[1]), dtype=np.int64)  # of the sequences after `lower`
@@ -68,7 +71,7 @@ def _earliest_deadline_first(
             deadlines[:, ahead, k] = np.where(interval < len(column), interval, beyond[k])
     counts = []
     drawn = [0] * lower.shape[1]
-    # plain lists: these rows are too short for numpy to be fast
+    # plain lists, because these rows are too short for numpy to be faster
     rows = zip(lower.tolist(), upper.tolist(), totals.tolist(), deadlines.tolist(), strict=True)
     for least, most, total, due in rows:
         drawn = list(map(max, drawn, least))

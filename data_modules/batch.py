@@ -1,4 +1,4 @@
-"""What a training step is given: sequences of one micro-batch, as tensors that a GPU can take by plain copies."""
+"""Batches as tensors that can be copied to a GPU directly."""
 
 from typing import NamedTuple
 
@@ -10,18 +10,18 @@ from data_modules.sequence_reader import RawBatch
 
 
 class Batch(NamedTuple):
-    """Sequences of one micro-batch. All tensors are contiguous: of another, pinned, CUDA copies page by page and waits."""
+    """Sequences of one micro-batch. All tensors are contiguous, because CUDA copies others page by page and blocks."""
 
     token_ids: Tensor  # (batch, time) int64
     targets: Tensor  # (batch, time) int64, the token after each
-    mask: Tensor | None  # (batch, time) bool: does the target bear loss? None: all of them do
+    mask: Tensor | None  # (batch, time) bool: whether the target bears loss; None: all targets do
     sources: Tensor  # (batch,) int64, index into the order's sources
-    starts: Tensor  # (batch,) int64, where the targets begin in the source's stream
-    borders: Tensor | None = None  # (documents + 1,) int32, see `document_borders`; None: documents see each other
+    starts: Tensor  # (batch,) int64, position of the first target in the source's token stream
+    borders: Tensor | None = None  # (documents + 1,) int32, see `document_borders`; None: documents are not separated
 
 
 def to_tensors(raw: RawBatch) -> Batch:
-    """The same sequences as tensors."""
+    """Convert a raw batch to tensors."""
     return Batch(
         token_ids=torch.from_numpy(raw.ids[:, :-1].astype(np.int64)),
         targets=torch.from_numpy(raw.ids[:, 1:].astype(np.int64)),

@@ -1,26 +1,26 @@
-"""How sequences are cut into batches."""
+"""Settings that determine how sequences are grouped into batches."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchSettings:
-    """How sequences are cut into batches, and who reads them.
+    """How sequences are grouped into batches, and by how many processes they are read.
 
     Raises:
-        ValueError: a number is out of range.
+        ValueError: A number is out of range.
     """
 
     max_seq_len: int
-    """Tokens in a sequence."""
+    """Sequence length in tokens."""
     micro_batch: int
-    """Sequences in one forward pass on one rank."""
+    """Number of sequences in one forward pass on one rank."""
     val_sequences: int | None
-    """At most this many validation sequences of each source, evenly spaced over its split; None: all."""
+    """Maximum number of validation sequences per source, evenly spaced over its split; None: all."""
     workers: int
-    """Processes that read ahead; 0 reads in the training process. The batches are the same."""
+    """Number of processes that read ahead; 0 reads in the training process. The batches are the same."""
     eot_id: int | None = None
-    """The id that stands before a document, where batches say where their documents begin; None: they do not."""
+    """The id that starts a document, if batches contain document borders; None: they do not."""
 
     def __post_init__(self) -> None:
         workers, val_sequences = self.workers, self.val_sequences

@@ -1,8 +1,8 @@
-"""Child processes, each with a pipe of its own: any of them can be killed at any moment, and nobody waits for it.
+"""Child processes with one pipe each. Any of them can be killed at any time without blocking the parent.
 
-They share no lock, no queue and no memory. They are started anew ("spawn"), so they inherit no lock and no open file. They do not
-hear the signals that end a run, as a terminal and Slurm send them to every process of it; they end with the process that
-started them, however that dies.
+They share no lock, queue or memory. The start method is "spawn", so they inherit no locks and no open files. They
+ignore the signals that end a run, because a terminal and Slurm send them to every process. They exit when their parent
+exits, however that happens.
 """
 
 import multiprocessing
@@ -22,19 +22,20 @@ _NOT_FOR_CHILDREN = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHU
 
 
 class ChildProcess(NamedTuple):
-    """A child process, and our end of its pipe."""
+    """A child process and the parent's end of its pipe."""
 
     process: SpawnProcess
     connection: Connection
 
 
 class ChildProcesses:
-    """Child processes that all do the same.
+    """Several child processes that do the same work.
 
     Args:
-        work: what each of them does until its pipe is closed: a function of a module, given `argument` and its end of the pipe.
-        argument: what they work with; one that cannot be unpickled there is answered with the exception.
-        number: how many there are.
+        work: A module-level function, called in each child with `argument` and the child's end of the pipe. It returns
+            when the pipe is closed.
+        argument: Passed to `work`. If a child cannot unpickle it, the child sends the exception.
+        number: Number of child processes.
     """
 
     def __init__(self, work: Callable[[Any, Connection], None], argument: Any, number: int) -> None:
@@ -42,9 +43,9 @@ class ChildProcesses:
         pickled = pickle.dumps((work, argument), protocol=pickle.HIGHEST_PROTOCOL)
         self.all: list[ChildProcess] = []
         self.end = Finalize(self, _kill, args=(self.all,), exitpriority=10)
-        """Leave nothing of them, whatever they are doing; also when this object or the program ends."""
-        resource_tracker.ensure_running()  # as the first of them would do, and let the signals through again
-        with _signals_wait():  # the children inherit it
+        """Kills all children. It also runs when this object is deleted or the program ends."""
+        resource_tracker.ensure_running()  # now, because starting a child would do it and unblock the signals
+        with _signals_wait():  # the children inherit the blocked signals
             for _ in range(number):
                 ours, theirs = context.Pipe()
                 process = context.Process(target=_live, args=(pickled, theirs), daemon=True)
@@ -64,18 +65,18 @@ def _signals_wait() -> Iterator[None]:
 
 def _kill(children: list[ChildProcess]) -> None:
     for process, _ in children:
-        if process.pid is not None:  # else it could not be started
+        if process.pid is not None:  # None if it could not be started
             process.kill()
             process.join()
 
 
 def _live(pickled: bytes, connection: Connection) -> None:
-    """A child's whole life. It watches its parent before it imports what the work needs, which may take seconds."""
+    """Main function of a child. It watches its parent before it imports what the work needs, which may take seconds."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    with suppress(EOFError, ConnectionError):  # nobody is left to be answered
+    with suppress(EOFError, ConnectionError):  # the parent has exited
         try:
             work, argument = pickle.loads(pickled)
-        except Exception as error:  # a file that is gone by now
+        except Exception as error:  # for example, a file was deleted
             connection.send(error)
             return
         work(argument, connection)

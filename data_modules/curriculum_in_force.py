@@ -1,12 +1,13 @@
-"""A part of a run in which one curriculum is in force, and what has been drawn of each source at any step of it.
+"""A segment of a run in which one curriculum applies, and how much has been drawn from each source at any of its steps.
 
-A run is a row of segments: one for the curriculum that it was begun with, one more for each change of it, be it the user's or an
-update of the weights. Each counts on from the whole sequences that were drawn before it.
+A run consists of segments: one for its first curriculum, and one more for each change of it, by the user or by an
+update of the mix weights. Each segment continues from the whole sequences drawn before it.
 
-Weights that are updated often would round a rare source away if each update began with nothing owed: 0.4 sequences a segment
-are none in every segment. So an update carries on what each source is owed, its exact share less what was drawn, as long as
-whole sequences can meet it: who knew nothing of the weights to come may have promised more to some sources than the next steps
-have room for. Then as much of it is carried as there is room for: half, a quarter, …
+If frequent updates each started without a carry, a rare source would be rounded to nothing: 0.4 sequences per segment
+would be 0 in every segment. So an update carries over what each source is still due: its exact share minus the whole
+sequences drawn. This must be feasible with whole sequences. The earlier segment did not know the later weights, so it
+may have left more due to some sources than the next steps have room for. Then only a part is carried over: half, a
+quarter, …
 """
 
 import math
@@ -23,18 +24,19 @@ _BLOCKS_KEPT = 16
 
 
 class CurriculumSegment:
-    """One curriculum, from a step of the run on.
+    """One curriculum, from a certain step on.
 
     Args:
-        curriculum: resolved; its length is where the segment ends.
-        first_step: of the segment.
-        sequences: training sequences of each source that has been drawn from, or is in the curriculum.
-        global_batch: sequences in one step.
-        drawn: (sources,) int64, sequences of each before the first step, in the order of `sequences`.
-        owed: (sources,) int64, what each was due by then and has not got, in 2^-32 sequences, adding up to 0; None: nothing.
+        curriculum: Resolved; its length is the end of the segment.
+        first_step: First step of the segment.
+        sequences: Number of training sequences of each source that was drawn from before or is in the curriculum.
+        global_batch: Number of sequences per step.
+        drawn: (sources,) int64, sequences drawn before the first step, in the order of `sequences`.
+        owed: (sources,) int64, the carry: what each source was due by then but did not get, in 2^-32 sequences; its sum
+            is 0. None: no carry.
 
     Raises:
-        SourceRanOut: no source that has weight has anything left at some step.
+        SourceRanOut: At some step, no source with weight has sequences left.
     """
 
     def __init__(
@@ -54,18 +56,18 @@ class CurriculumSegment:
         self._global_batch = global_batch
         names = list(sequences)
         self._columns = [names.index(source) for source in curriculum.sources]
-        # 0.29 x 100 is a little less than 29 in floating point
+        # rounded, because 0.29 x 100 is slightly less than 29 in floating point
         self.limits = {
             source: math.floor(round(most * sequences[source], 6))
             for source, most in curriculum.curriculum.limits.items()
         }
-        """The most sequences of each source that has a limit of epochs, over the whole run."""
+        """Maximum number of sequences over the whole run, for each source with a limit of epochs."""
         self._left = {s: max(0, n - drawn[names.index(s)].item()) for s, n in self.limits.items()}
         self._schedule(np.zeros(len(names), dtype=np.int64) if owed is None else owed)
-        self._blocks: dict[int, np.ndarray] = {}  # those that were looked at last
+        self._blocks: dict[int, np.ndarray] = {}  # cache of recently used blocks
 
     def drawn_before(self, steps: np.ndarray) -> np.ndarray:
-        """Sequences drawn from each source before each of the steps, which lie in the segment: (n,) int -> (n, sources) int64."""
+        """Return the sequences drawn from each source before steps of the segment: (n,) int -> (n, sources) int64."""
         rows = np.tile(self.drawn, (len(steps), 1))
         block, within = np.divmod(steps - self.first_step, self.shares.block)
         for b in np.unique(block).tolist():
@@ -77,19 +79,19 @@ class CurriculumSegment:
         return rows
 
     def due_before(self, step: int) -> np.ndarray:
-        """The exact share of each source before a step of the segment, beyond `drawn`: (sources,) int64, in 2^-32 sequences."""
+        """Return each source's exact share before a step, beyond `drawn`: (sources,) int64, in 2^-32 sequences."""
         block, within = divmod(step - self.first_step, self.shares.block)
         due = np.zeros(len(self.drawn), dtype=np.int64)
         due[self._columns] = self.shares.in_block(block)[within - 1] if within else self.shares.at_borders[block]
         return due
 
     def owed(self) -> np.ndarray:
-        """What each source is due by the end of the segment and has not got: (sources,) int64, in 2^-32 sequences."""
+        """Return the carry at the end of the segment, see `owed` above: (sources,) int64, in 2^-32 sequences."""
         drawn = self.drawn_before(np.array([self.end]))[0] - self.drawn
         return self.due_before(self.end) - (drawn << SHARE_BITS)
 
     def _schedule(self, owed: np.ndarray) -> None:
-        """Settle the shares and the whole sequences, with as much of what is owed as can be met."""
+        """Compute exact shares and whole sequences, with as much of the carry as is feasible."""
         binds = self.curriculum.curriculum.on_exhausted in ("redistribute", "spread")
         left = self._left if binds else {}
         room = np.array([float(left.get(source, np.inf)) for source in self.curriculum.sources])
@@ -105,7 +107,7 @@ class CurriculumSegment:
             owed = _halved(owed)
 
     def _in_block(self, block: int) -> np.ndarray:
-        """Sequences drawn by the end of each step of a block, beyond what was drawn before the segment: (steps, sources)."""
+        """Return the sequences drawn by the end of each step of a block, beyond `drawn`: (steps, sources) int64."""
         if self.shares.block == 1:
             return self._at_borders[block + 1 : block + 2]
         if block not in self._blocks:
@@ -127,7 +129,7 @@ class CurriculumSegment:
 
 
 def _halved(owed: np.ndarray) -> np.ndarray:
-    """Half of what is owed, still adding up to 0; less than 2^-16 sequences are nothing."""
+    """Halve the carry, keeping its sum at 0; a carry below 2^-16 sequences becomes 0."""
     half = np.where(owed < 0, -(-owed >> 1), owed >> 1)
     if np.abs(half).max() < ONE >> 16:
         return np.zeros_like(owed)

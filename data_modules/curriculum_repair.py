@@ -1,4 +1,4 @@
-"""The smallest change by which a curriculum that asks for too much holds."""
+"""Find the smallest change that makes an infeasible curriculum feasible."""
 
 import copy
 import math
@@ -9,8 +9,8 @@ from typing import Any
 from data_modules.curriculum import Curriculum
 from data_modules.sample_order import SourceExhaustedError
 
-_Section = Mapping[str, Any]  # `curriculum` of the config
-_Change = tuple[_Section, dict[str, float]]  # the section as it would be, and what to type for it
+_Section = Mapping[str, Any]  # the section `curriculum` of the config
+_Change = tuple[_Section, dict[str, float]]  # the changed section, and the settings that change it
 _HALVINGS = 12
 _ROUNDS = 20
 
@@ -18,20 +18,20 @@ _ROUNDS = 20
 def smallest_change(
     curriculum: _Section, refused: SourceExhaustedError, plan: Callable[[Curriculum], object]
 ) -> list[str]:
-    """The settings of the changed curriculum, as they are typed, found by planning again and again.
+    """Find the smallest change of settings that makes a curriculum feasible, by planning repeatedly.
 
-    Where a source exceeds its limit, it is its weight that is lowered, in every keyframe and mix alike, or, of a run that is
-    begun, in the later keyframes; where all that have weight have ended, limits are raised. Numbers are rounded to three
-    digits, to the side on which the plan holds. Where no weight is low enough, limits are raised too.
+    If a source exceeds its limit, its weight is lowered in every keyframe and mix, or, for a run that has started, in
+    the later keyframes. If all sources with weight are exhausted, or no weight is low enough, limits are raised.
+    Numbers are rounded to three digits, towards the side on which the plan is feasible.
 
     Args:
-        curriculum: the section of the config.
-        refused: what was said of it.
-        plan: makes an order of a curriculum, or raises SourceExhaustedError; another
-            ValueError, where it would change what is done.
+        curriculum: The section of the config.
+        refused: The error that it caused.
+        plan: Makes an order from a curriculum. It raises SourceExhaustedError if infeasible, and another ValueError if
+            the curriculum would change steps that are already done.
 
     Returns:
-        settings like `curriculum.mixes.target.alpaca=0.0113`; none, if no such change is enough.
+        Settings such as `curriculum.mixes.target.alpaca=0.0113`; empty if no such change is enough.
     """
     settings: dict[str, float] = {}
     for _ in range(_ROUNDS):  # lowering the weight of one source raises the shares of the others
@@ -50,7 +50,7 @@ def smallest_change(
 
 
 def _mended(curriculum: _Section, source: str | None, plan: Callable[[Curriculum], object]) -> _Change | None:
-    """The smallest change after which it is not this source that is refused."""
+    """Return the smallest change after which this source no longer causes the error; None if there is none."""
     if source is None:
         return _first_that_holds(partial(_limits_raised, curriculum), 1000.0, plan)
     limits = curriculum["max_epochs"]
@@ -64,7 +64,7 @@ def _mended(curriculum: _Section, source: str | None, plan: Callable[[Curriculum
 def _first_that_holds(
     changed: Callable[[float], _Change], enough: float, plan: Callable[[Curriculum], object]
 ) -> _Change | None:
-    """The change by the factor that is nearest to 1, if one up to `enough` does it."""
+    """Return the change with the feasible factor nearest to 1; None if `enough` is not feasible either."""
 
     def holds(factor: float) -> bool:
         try:
@@ -89,7 +89,7 @@ def _weights_lowered(curriculum: _Section, source: str, from_keyframe: int, fact
     changed = copy.deepcopy(dict(curriculum))
     frames = {f"keyframes.{name}.weights": frame["weights"] for name, frame in changed["keyframes"].items()}
     places = dict(list(frames.items())[from_keyframe:])
-    if from_keyframe == 0:  # these count from the beginning of the run
+    if from_keyframe == 0:  # replay and mixes apply from the start of the run
         places["replay"] = changed["replay"]
         named = {name for weights in places.values() for name, weight in weights.items() if weight > 0}
         places |= {f"mixes.{name}": mix for name, mix in changed["mixes"].items() if name in named}
@@ -106,6 +106,6 @@ def _limits_raised(curriculum: _Section, factor: float) -> _Change:
 
 
 def _rounded(value: float, direction: Callable[[float], int]) -> float:
-    """To three significant digits."""
+    """Round to three significant digits."""
     unit = 10.0 ** (math.floor(math.log10(value)) - 2)
     return float(f"{direction(value / unit) * unit:.3g}")

@@ -1,7 +1,7 @@
-"""How many sequences of each source are due by every step: exact, in whole multiples of 2^-32 sequence.
+"""Exact number of sequences of each source due by every step, as integer multiples of 2^-32 sequence.
 
-Integers, so that the schedule made from them is the same on every machine. Only the shares at the borders of blocks of steps
-are kept; those between are worked out again where they are wanted, which costs the same anywhere in a run.
+Integers make the schedule equal on every machine. Only the shares at the borders of blocks of steps are stored. Those
+in between are recomputed when needed, at the same cost anywhere in a run.
 """
 
 from collections.abc import Mapping
@@ -13,33 +13,33 @@ from data_modules.curriculum import ResolvedCurriculum
 SHARE_BITS = 32
 ONE = 1 << SHARE_BITS
 _NO_LIMIT = np.iinfo(np.int64).max
-_AT_ONCE = 16_384  # steps
-_BLOCKS = 4096  # at most: runs that are no longer are blocks of one step
+_AT_ONCE = 16_384  # steps computed at a time
+_BLOCKS = 4096  # maximum number of blocks; shorter runs have blocks of one step
 
 
 class SourceRanOut(ValueError):
-    """At some step no source that has weight has any sequence left."""
+    """At some step, no source with weight has sequences left."""
 
     def __init__(self, step: int) -> None:
-        super().__init__(f"at step {step:,} no source that has weight has sequences left")
+        super().__init__(f"at step {step:,} no source with weight has sequences left")
         self.step = step
 
 
 class ExactShares:
-    """The shares due by the end of each step, from `first_step` to the end of the run.
+    """Exact shares due by the end of each step, from `first_step` to the end of the run.
 
     Args:
-        curriculum: resolved to the run's length.
-        global_batch: sequences in one step.
-        first_step: where counting begins.
-        limits: sequences that may be drawn from then on, of the sources that have a limit; who reaches it leaves the rest of
-            its share to the others, by their weights.
-        factors: what the weights of some sources are multiplied with, throughout.
-        owed: (sources,) int64, what each is due when counting begins, adding up to 0; None: nothing.
+        curriculum: Resolved to the run's length.
+        global_batch: Number of sequences per step.
+        first_step: Where counting starts.
+        limits: Maximum number of sequences from then on, for sources with a limit. When a source reaches it, the rest
+            of its share goes to the others, by weight.
+        factors: Constant factors of the weights of some sources.
+        owed: (sources,) int64, what each is due when counting starts; its sum is 0. None: nothing.
 
     Raises:
-        SourceRanOut: nothing is left to be drawn at some step.
-        ValueError: the run has more sequences than can be counted.
+        SourceRanOut: At some step, nothing is left to draw.
+        ValueError: The run has too many sequences to count.
     """
 
     def __init__(
@@ -54,7 +54,8 @@ class ExactShares:
     ) -> None:
         if curriculum.steps * global_batch >= 1 << (63 - SHARE_BITS):
             raise ValueError(
-                f"a run of {curriculum.steps:,} steps of {global_batch:,} sequences is too long: at most 2^31 sequences."
+                f"the run has {curriculum.steps:,} steps of {global_batch:,} sequences: it must have fewer than 2^31 "
+                "sequences."
             )
         self.first_step = first_step
         self.steps = curriculum.steps
@@ -66,9 +67,9 @@ class ExactShares:
         self._factors = np.array([factors.get(source, 1.0) for source in curriculum.sources])
         self.block = max(1, -(-(self.steps - first_step) // _BLOCKS))  # steps
         self.borders = np.append(np.arange(first_step, self.steps, self.block), self.steps)
-        """Steps at which blocks begin and end."""
+        """Steps at which blocks start and end."""
         self.at_borders = np.zeros((len(self.borders), len(curriculum.sources)), dtype=np.int64)
-        """(borders, sources): due before that step."""
+        """(borders, sources): shares due before that step."""
         self.at_borders[0] = 0 if owed is None else owed
         per_piece = max(1, _AT_ONCE // self.block)  # blocks
         for begin in range(0, len(self.borders) - 1, per_piece):
@@ -77,19 +78,19 @@ class ExactShares:
             self.at_borders[begin + 1 : end + 1] = rows[self.borders[begin + 1 : end + 1] - self.borders[begin] - 1]
 
     def in_block(self, block: int) -> np.ndarray:
-        """Due by the end of each step of a block: (steps, sources) int64."""
+        """Return the shares due by the end of each step of a block: (steps, sources) int64."""
         if self.block == 1:
             return self.at_borders[block + 1 : block + 2]
         return self._advance(self.at_borders[block], self.borders[block], self.borders[block + 1])
 
     def last_rates(self) -> np.ndarray:
-        """What each source is due in the last step, (sources,) int64."""
+        """Return the shares of the last step alone, (sources,) int64."""
         ends = np.concatenate([self.at_borders[-2:-1], self.in_block(len(self.borders) - 2)])
         rates: np.ndarray = ends[-1] - ends[-2]
         return rates
 
     def _advance(self, due: np.ndarray, begin: int, end: int) -> np.ndarray:
-        """Due by the end of steps `begin` to `end` - 1, after `due` before them."""
+        """Return the shares due by the end of steps `begin` to `end` - 1, given `due` before them."""
         weights = self._curriculum.weights_at(np.arange(begin, end))
         rows = np.empty(weights.shape, dtype=np.int64)
         done = 0
@@ -107,20 +108,20 @@ class ExactShares:
         return rows
 
     def _units(self, weights: np.ndarray, has_left: np.ndarray, step: int) -> np.ndarray:
-        """(steps, sources) weights as whole multiples of 2^-32, each row adding up to 1; those that are left count alone."""
+        """Convert (steps, sources) weights to multiples of 2^-32; each row sums to 1. Exhausted sources get 0."""
         if not has_left.all() or (self._factors != 1).any():
             weights = np.where(has_left, weights * self._factors, 0.0)
-            total = sum(weights.T)  # one source after the other: the same sum on every machine
+            total = sum(weights.T)  # in a fixed order, so that the sum is equal on every machine
             if not np.all(total > 0):
                 raise SourceRanOut(step + int(np.argmin(total > 0)))
             weights = weights / np.asarray(total)[:, None]
         units = np.rint(weights * ONE).astype(np.int64)
         largest = units.argmax(axis=1)
-        units[np.arange(len(units)), largest] += ONE - units.sum(axis=1)  # rounding is the largest one's
+        units[np.arange(len(units)), largest] += ONE - units.sum(axis=1)  # the largest absorbs the rounding error
         return units
 
     def _across_a_limit(self, due: np.ndarray, weights: np.ndarray, step: int) -> np.ndarray:
-        """The step in which a source reaches its limit: what it lacks for a whole share is the others', by weight."""
+        """Compute a step in which a source reaches its limit: the rest of its share goes to the others, by weight."""
         due = due.copy()
         missing = self._global_batch * ONE
         while missing:
@@ -137,10 +138,10 @@ class ExactShares:
 def spread_over_sources(
     curriculum: ResolvedCurriculum, *, global_batch: int, first_step: int, limits: Mapping[str, int]
 ) -> dict[str, float]:
-    """Factors of the weights by which every source with a limit lasts to the end of the run (UniMax, arXiv:2304.09151).
+    """Compute factors of the weights with which every limited source lasts to the end (UniMax, arXiv:2304.09151).
 
-    Found on a grid of steps and rounded to 24 bits, so that they are the same on every machine; what the grid
-    misses, a source reaches its limit a little before the end or not quite, is settled as in `ExactShares`.
+    They are computed on a grid of steps and rounded to 24 bits, so that they are equal on every machine. Because of the
+    grid, a source may reach its limit slightly early or not quite; `ExactShares` handles both.
     """
     steps = np.unique(np.linspace(first_step, curriculum.steps - 1, 2048).astype(np.int64))
     weights = curriculum.weights_at(steps)
@@ -150,9 +151,9 @@ def spread_over_sources(
     factors = np.ones(len(room))
     for _ in range(200):
         scaled = weights * factors
-        total = np.asarray(sum(scaled.T))[:, None]  # one source after the other: the same sum on every machine
+        total = np.asarray(sum(scaled.T))[:, None]  # in a fixed order, so that the sum is equal on every machine
         shares = np.divide(scaled, total, out=np.zeros_like(scaled), where=total > 0).mean(axis=0)  # of the run
-        with np.errstate(over="ignore"):  # of a share next to nothing
+        with np.errstate(over="ignore"):  # a share close to 0
             factors = np.minimum(1.0, factors * np.divide(room, shares, out=np.ones_like(room), where=shares > 0))
         factors /= factors.max() or 1.0
     fraction, exponent = np.frexp(factors)

@@ -1,7 +1,7 @@
-"""Windows of arrays that lie in parts, joined to batches with as few steps as there can be.
+"""Read windows of arrays that consist of parts, and join them to batches with as few operations as possible.
 
-The parts of a stream are its shards. Where a window lies is looked up for thousands at a time; what is left for a batch is one
-concatenation of slices.
+The parts of a stream are its shards. The positions of thousands of windows are looked up at a time; a batch then takes
+one concatenation of slices.
 """
 
 from collections.abc import Sequence
@@ -12,29 +12,29 @@ import numpy as np
 
 
 class ConcatenatedArrays:
-    """One long array that lies in parts."""
+    """One long array that consists of parts."""
 
     def __init__(self, parts: Sequence[np.ndarray]) -> None:
         self.parts = list(parts)
         self.starts = np.array([0, *accumulate(map(len, parts))])
-        """Where each part begins, and the end."""
+        """Start of each part, and the end of the last."""
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """A copy of what lies from `start` to `stop`."""
+        """Return a copy of the elements from `start` to `stop`."""
         return WindowGatherer([self], np.zeros(1, dtype=np.int64), np.array([start]), np.array([stop])).join(
             slice(None)
         )
 
 
 class WindowGatherer:
-    """Windows of some arrays, each filled up with zeros where a length is given.
+    """Windows of several arrays, padded with zeros if a length is given.
 
     Args:
-        arrays: those that the windows are of.
-        of: (windows,) index of each one's array.
-        starts: (windows,) where each begins,
-        stops: and ends.
-        length: what each is filled up to; None: as they are.
+        arrays: The arrays.
+        of: (windows,) index of each window's array.
+        starts: (windows,) start of each window.
+        stops: (windows,) end of each window.
+        length: Length to which windows are padded; None: no padding.
     """
 
     def __init__(
@@ -46,8 +46,8 @@ class WindowGatherer:
         length: int | None = None,
     ) -> None:
         parts = [part for array in arrays for part in array.parts]
-        first = np.empty(len(of), dtype=np.int64)  # the part in which a window begins
-        begins = np.empty(len(of), dtype=np.int64)  # of that part
+        first = np.empty(len(of), dtype=np.int64)  # the part in which a window starts
+        begins = np.empty(len(of), dtype=np.int64)  # the start of that part
         n_before = 0
         for k, array in enumerate(arrays):
             chosen = np.flatnonzero(of == k)
@@ -56,8 +56,8 @@ class WindowGatherer:
             n_before += len(array.parts)
         padding = np.zeros(length or 0, dtype=np.bool_)
         missing = (length - (stops - starts) if length is not None else np.zeros_like(stops)).tolist()
-        self._slices: list[np.ndarray] = []  # one list, as thousands of small ones keep the garbage collector busy
-        self._ends = [0]  # of each window among them
+        self._slices: list[np.ndarray] = []  # one list, because thousands of small ones slow down garbage collection
+        self._ends = [0]  # end of each window in this list
         where = zip(first.tolist(), (starts - begins).tolist(), (stops - begins).tolist(), missing, strict=True)
         for n, start, stop, n_missing in where:
             self._slices.append(parts[n][start:stop])
@@ -70,7 +70,7 @@ class WindowGatherer:
             self._ends.append(len(self._slices))
 
     def join(self, windows: slice, dtype: Any = None) -> np.ndarray:
-        """Some windows, one after the other in one array, (tokens,)."""
+        """Concatenate some windows, (tokens,)."""
         begin, end, _ = windows.indices(len(self._ends) - 1)
         joined = np.concatenate(self._slices[self._ends[begin] : self._ends[end]])
-        return joined if dtype is None else joined.astype(dtype)  # faster than while they are joined
+        return joined if dtype is None else joined.astype(dtype)  # faster than converting during concatenation

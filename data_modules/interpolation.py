@@ -1,4 +1,4 @@
-"""How mix weights move from one keyframe to the next."""
+"""Interpolation of mix weights between two keyframes."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -9,7 +9,7 @@ Interpolation = Literal["step", "linear", "cosine"]
 
 
 def _cosine(x: np.ndarray) -> np.ndarray:
-    """(1 - cos(pi x)) / 2 on 0 .. 1, by its series: unlike np.cos it is the same number on every machine."""
+    """(1 - cos(pi x)) / 2 on 0 .. 1, by its series; unlike np.cos it gives the same bits on every machine."""
     half = np.pi * (x - 0.5)  # the curve is (1 + sin(half)) / 2
     term, total = half, half
     for n in range(3, 25, 2):
@@ -19,8 +19,8 @@ def _cosine(x: np.ndarray) -> np.ndarray:
 
 
 EASINGS: dict[Interpolation, Callable[[np.ndarray], np.ndarray]] = {
-    "step": np.zeros_like,  # the earlier keyframe holds until the next
+    "step": np.zeros_like,  # the earlier keyframe applies until the next
     "linear": lambda x: x,
     "cosine": _cosine,
 }
-"""Share of the way in time, 0 to 1 -> share of the way in weight."""
+"""Interpolation -> function from the fraction of the time between two keyframes to the fraction of the weight change."""

@@ -1,12 +1,13 @@
-"""Prepared sources, read in place.
+"""Prepared sources, memory-mapped.
 
     data/<tokenizer>/<source>/source.json
-    data/<tokenizer>/<source>/{train,val}/tokens_0000.npy …      1-D ids, each document ended by the end-of-text id
-    data/<tokenizer>/<source>/{train,val}/mask_0000.npy …        for a source with masked tokens: does the token bear loss?
+    data/<tokenizer>/<source>/{train,val}/tokens_0000.npy …      1-D ids, each document followed by the end-of-text id
+    data/<tokenizer>/<source>/{train,val}/mask_0000.npy …        only for masked sources: whether the token bears loss
 
-The shards of a split are one stream of tokens, cut into sequences as data_modules/cut_into_sequences.py says. The inputs of a
-sequence are the tokens before its targets; the very first token is predicted from end-of-text. Shards that others made lie
-elsewhere, and source.json says where. What source.json says of the files, and their checksums, is in data_modules/shard_files.py.
+The shards of a split form one stream of tokens, which data_modules/cut_into_sequences.py cuts into sequences. The
+inputs of a sequence are the tokens before its targets; the very first token is predicted from end-of-text. Shards made
+by other projects are elsewhere, and source.json says where. data_modules/shard_files.py describes source.json and the
+checksums.
 """
 
 import hashlib
@@ -25,7 +26,7 @@ from data_modules.shard_integrity import damage_message, find_source_damage
 
 
 class TokenStream:
-    """The shards of one split as one long array; each of them is there and as long as source.json says."""
+    """The shards of one split as one long array. Each shard exists and has the length that source.json states."""
 
     def __init__(self, folder: Path, entry: dict[str, Any], *, eot_id: int) -> None:
         self._made_of = partial(TokenStream, folder, entry, eot_id=eot_id)
@@ -36,31 +37,31 @@ class TokenStream:
         masks = [file.open() for file in files if file.masks]
         self._n_tokens = sum(map(len, tokens))
         self.ids = ConcatenatedArrays([np.array([eot_id], dtype=tokens[0].dtype if tokens else np.uint16), *tokens])
-        """The stream's ids behind one end-of-text: position p of the stream is its p + 1."""
+        """One end-of-text id followed by the stream's ids; position p of the stream has index p + 1."""
         self.mask = ConcatenatedArrays(masks if self.masked else [np.broadcast_to(np.True_, self._n_tokens)])
         """Whether each token of the stream bears loss."""
 
     def __reduce__(self) -> tuple[Any, tuple[()]]:
-        """A worker opens the shards anew; pickled, they would be copied whole."""
+        """Reopen the shards in the worker; pickling would copy their content."""
         return self._made_of, ()
 
     def __len__(self) -> int:
         return self._n_tokens
 
     def n_sequences(self, max_seq_len: int) -> int:
-        """How many sequences there are to train on."""
+        """Return the number of training sequences."""
         return len(self.sequences(max_seq_len, whole=True)) - 1 if self.masked else len(self) // max_seq_len
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """Ids `start` to `stop` of the stream; position -1 is an end-of-text before the first document."""
+        """Return ids `start` to `stop` of the stream; position -1 is an end-of-text id before the first document."""
         return self.ids.read(start + 1, stop + 1)
 
     def read_mask(self, start: int, stop: int) -> np.ndarray:
-        """Whether each of the tokens `start` to `stop` bears loss."""
+        """Return whether each of the tokens `start` to `stop` bears loss."""
         return self.mask.read(start, stop)
 
     def loss_bearing(self, borders: np.ndarray) -> np.ndarray:
-        """How many loss-bearing targets each sequence has: borders (n + 1,) -> (n,) int64. Reads the masks whole."""
+        """Return the number of loss-bearing targets per sequence: borders (n + 1,) -> (n,) int64. Reads all masks."""
         if not self.masked:
             return np.diff(borders)
         sums = np.concatenate([[0], np.cumsum(np.concatenate(self.mask.parts), dtype=np.int64)])
@@ -75,22 +76,22 @@ class TokenStream:
         return np.concatenate([np.zeros(0, dtype=np.int64), *ends])
 
     def locate(self, position: int) -> tuple[int, int]:
-        """(document, offset in it) of a position of the stream."""
+        """Return (document, offset in it) of a position of the stream."""
         document = int(np.searchsorted(self.document_ends, position, side="right"))
         return document, position - (int(self.document_ends[document - 1]) if document else 0)
 
     def sequences(self, max_seq_len: int, *, whole: bool) -> np.ndarray:
-        """The borders of its sequences, see `sequence_borders`."""
+        """Return the borders of its sequences, see `sequence_borders`."""
         ends = self.document_ends.tolist() if self.masked else None
         return sequence_borders(len(self), max_seq_len, document_ends=ends, whole=whole)
 
 
 class SourceShards:
-    """One prepared source: what its source.json says, and its two streams.
+    """One prepared source: its source.json and the token streams of its two splits.
 
     Raises:
-        ValueError: the folder holds no prepared source, its source.json is damaged, or a shard is missing or is not as long as
-            that says.
+        ValueError: The folder is not a prepared source, its source.json is damaged, or a shard is missing or has
+            another length than stated there.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -100,7 +101,7 @@ class SourceShards:
             unlisted = [f"{path} is not in source.json" for path in unlisted_files(folder, self.information)]
             raise ValueError(f"{damage_message(folder, misfits + unlisted)}.")
         self.states = {file: file.state for file in files_of_source(folder, self.information)}
-        """What each of its files was, see `ShardFile.state`, before anything of it was read."""
+        """File -> its `ShardFile.state` before anything was read from it."""
         self.name: str = self.information["source"]
         eot_id = self.information["tokenizer"]["eot_id"]
         self.train, self.val = (
@@ -109,23 +110,26 @@ class SourceShards:
 
     @property
     def states_by_name(self) -> dict[str, str]:
-        """The same by the names of the files, which those in the source's folder keep when that is moved."""
+        """The states by file name. Names are relative to the source's folder, so that it can be moved."""
         return {self._name_of(file): state for file, state in self.states.items()}
 
     def touched(self) -> list[ShardFile]:
-        """The files that are not what they were when they were opened: others, or written to since."""
+        """Return the files that were replaced or written to since they were opened."""
         return [file for file, state in self.states.items() if file.state != state]
 
     def changed(self) -> list[str]:
-        """A clause for each file with another content than source.json says, of those that were touched; others may be."""
-        touched = {file: file.state for file in self.touched()}  # before they are read
+        """Return a clause for each touched file whose content no longer matches source.json.
+
+        If there is none, the files count as unchanged until they are touched again.
+        """
+        touched = {file: file.state for file in self.touched()}  # before the files are read
         found = find_source_damage([*touched], self.information, with_sha256=False)
         if not found:
             self.states |= touched
         return found
 
     def changed_since(self, states: Mapping[str, str]) -> list[str]:
-        """The same of those that were touched since they had these states, by name."""
+        """Return the same for files that changed since they had these states, given by file name."""
         names = {file: self._name_of(file) for file in self.states}
         touched = [file for file, name in names.items() if states.get(name, self.states[file]) != self.states[file]]
         return find_source_damage(touched, self.information, with_sha256=False)
@@ -136,7 +140,7 @@ class SourceShards:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 over the tokenizer and every shard: equal fingerprints mean equal tokens."""
+        """sha256 of the tokenizer and every shard; equal fingerprints mean equal tokens."""
         hashes = [shard["sha256"] for entry in self.information["splits"].values() for shard in entry["shards"]]
         content = json.dumps([self.information["tokenizer"]["fingerprint"], hashes], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()

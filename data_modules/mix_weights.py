@@ -1,37 +1,41 @@
-"""Weights of sources: what may be one, what they come to as shares, and the least that some of them have."""
+"""Mix weights of sources: validation, normalisation and floors."""
 
 import math
 from collections.abc import Mapping
 
 
 def check_weights(where: str, weights: object) -> None:
-    """Refuse what are no weights.
+    """Check that an object maps sources to valid weights.
+
+    Args:
+        where: Name of the setting, for error messages.
+        weights: The object.
 
     Raises:
-        ValueError: naming the setting `where`.
+        ValueError: It does not.
     """
     if not isinstance(weights, Mapping):
         raise ValueError(f"{where} is {weights!r}: it must map sources to weights.")
     for source, weight in weights.items():
         if not is_number(weight) or weight < 0:
-            raise ValueError(f"{where}.{source} is {weight!r}: a weight is a number, 0 or more.")
+            raise ValueError(f"{where}.{source} is {weight!r}: it must be a number, 0 or more.")
     if not sum(weights.values()) > 0:
-        raise ValueError(f"{where} are all zero: at least one source needs a weight above 0.")
+        raise ValueError(f"{where} are all 0: at least one must be above 0.")
 
 
 def is_number(value: object) -> bool:
-    """Whether it is a finite one; true and false are none."""
+    """Return whether a value is a finite number; bools are not numbers."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def normalize_weights(weights: Mapping[str, float]) -> dict[str, float]:
-    """The same weights, adding up to 1."""
+    """Scale weights so that they sum to 1."""
     total = math.fsum(weights.values())
     return {source: weight / total for source, weight in weights.items()}
 
 
 def apply_floor(floors: Mapping[str, float], shares: Mapping[str, float]) -> dict[str, float]:
-    """The shares with those below their floor raised to it, at the expense of all others by weight."""
+    """Raise shares below their floor to it, and scale the others down by the same factor."""
     raised: dict[str, float] = {}
     while True:
         free = {source: share for source, share in shares.items() if source not in raised}

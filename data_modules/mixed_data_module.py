@@ -1,4 +1,4 @@
-"""The LightningDataModule: sequences in the order's order, cut into micro-batches for this rank; validation by source."""
+"""The LightningDataModule: training micro-batches for this rank, in the sample order, and validation batches per source."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
@@ -19,20 +19,20 @@ from data_modules.shard_integrity import DataChangedError, damage_message
 from data_modules.training_batches import RankSlice, TrainingBatches, ValidationBatches
 from gpt_lightning.tokenizer import Tokenizer
 
-_ENDLESS = 2**40  # micro-batches: the run's one epoch ends by its number of steps, never by its data
+_ENDLESS = 2**40  # micro-batches; the run's only epoch ends after max_steps, not at the end of the data
 
 
 class MixedDataModule(L.LightningDataModule):
     """Batches of a weighted, scheduled mix of sources.
 
     Args:
-        sources: the prepared sources of the curriculum, by name.
-        order: which sequence is trained on when.
-        tokenizer: the one the sources were prepared with; for those who read batches.
-        batches: how sequences are cut into batches.
+        sources: The prepared sources of the curriculum, by name.
+        order: Which sequence is trained on at which step.
+        tokenizer: The tokenizer with which the sources were prepared; kept for users of the batches.
+        batches: How sequences are grouped into batches.
 
     Raises:
-        ValueError: a source has nothing to validate with.
+        ValueError: A source has no loss-bearing validation token.
     """
 
     def __init__(
@@ -50,29 +50,32 @@ class MixedDataModule(L.LightningDataModule):
         self.tokenizer = tokenizer
         self.batches = batches
         self.told_to_stop: Callable[[], bool] = lambda: False
-        """Whether the run was told to stop: then it waits for a process that reads ahead no longer than it must."""
+        """Whether the run was asked to stop. It then does not wait long for processes that read ahead."""
         self._training_batches: TrainingBatches | None = None
         self._read_ahead: BatchPrefetcher | None = None
         for name, source in self.sources.items():
             windows = self.chosen_val_windows(source.val)
             if not any(source.val.read_mask(start, stop).any() for start, stop in windows.tolist()):
-                raise ValueError(f"source {name} has no loss-bearing token to validate with: prepare more of it.")
+                raise ValueError(
+                    f"source {name} has no loss-bearing validation token: it must have at least one. Prepare more of "
+                    "it."
+                )
 
     @cached_property
     def train_borders(self) -> dict[str, np.ndarray]:
-        """Where the training sequences of each source begin and end."""
+        """Source -> borders of its training sequences, see `sequence_borders`."""
         length = self.batches.max_seq_len
         return {name: source.train.sequences(length, whole=True) for name, source in self.sources.items()}
 
     def loss_bearing_per_sequence(self) -> dict[str, float]:
-        """The mean number of loss-bearing targets in a training sequence of each source."""
+        """Return the mean number of loss-bearing targets in a training sequence of each source."""
         return {
             name: float(source.train.loss_bearing(self.train_borders[name]).mean())
             for name, source in self.sources.items()
         }
 
     def chosen_val_windows(self, stream: TokenStream) -> np.ndarray:
-        """(sequences, 2) int64: where the scored sequences begin and end; all, or `val_sequences` of them, evenly spread."""
+        """Return (sequences, 2) int64, [start, stop) of validation sequences: all, or `val_sequences` evenly spaced."""
         borders = stream.sequences(self.batches.max_seq_len, whole=False)
         available = len(borders) - 1
         wanted = min(available, self.batches.val_sequences or available)
@@ -80,7 +83,7 @@ class MixedDataModule(L.LightningDataModule):
         return np.stack([borders[chosen], borders[chosen + 1]], axis=1)
 
     def identity(self) -> dict[str, Any]:
-        """All that decides the order of the run's tokens, as plain values: what a checkpoint keeps of its diet."""
+        """Return everything that determines the order of the run's tokens, as plain values, for checkpoints."""
         return {
             "curricula": [
                 {
@@ -100,31 +103,31 @@ class MixedDataModule(L.LightningDataModule):
         }
 
     def touched_files(self) -> list[str]:
-        """The files of the sources that were written to, replaced or taken away since they were opened."""
+        """Return the source files that were written to, replaced or removed since they were opened."""
         return [str(file.path) for source in self.sources.values() for file in source.touched()]
 
     def refuse_changed_files(self) -> None:
-        """The files of the sources must still be what they were when they were opened; those that were touched are read again.
+        """Check that the source files are unchanged since they were opened. Files that were touched are read again.
 
         Raises:
-            DataChangedError: one has another content.
+            DataChangedError: The content of a file changed.
         """
         changed = {source.folder: clauses for source in self.sources.values() if (clauses := source.changed())}
         for folder, clauses in changed.items():
             raise DataChangedError(
-                f"data was changed while it was trained on: {damage_message(folder, clauses)}. Then start the same "
-                "command again: it goes on from the newest checkpoint, as the steps after it may have seen the change."
+                f"data changed during training: {damage_message(folder, clauses)}. Then start the same command again; "
+                "it resumes from the newest checkpoint, because later steps may have used changed data."
             )
 
     def go_on_with(self, order: SampleOrder) -> None:
-        """Train by an order that is this one up to the step just done; without workers, which would have read ahead of it."""
+        """Continue with an order that is equal up to the last step. Not possible with workers, which read ahead."""
         assert self.batches.workers == 0, "workers read ahead"
         self.order = order
         if self._training_batches:
             self._training_batches.order = order
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """On CUDA by a stream of its own: the copy does not wait for the steps that the device has yet to do."""
+        """On CUDA, copy on a separate stream, so that the copy does not wait for steps queued on the device."""
         if device.type != "cuda":
             moved: Batch = super().transfer_batch_to_device(batch, device, dataloader_idx)
             return moved
@@ -133,7 +136,7 @@ class MixedDataModule(L.LightningDataModule):
         with torch.cuda.stream(self._copies):
             moved = super().transfer_batch_to_device(batch, device, dataloader_idx)
         current.wait_stream(self._copies)
-        # the memory of a batch is not given to the next copy before the current stream has read it
+        # keep the memory of a batch from being reused for the next copy before the current stream has read it
         for tensor in moved:
             if tensor is not None:
                 tensor.record_stream(current)
@@ -158,7 +161,7 @@ class MixedDataModule(L.LightningDataModule):
         return _loader(batches, _From(self.trainer.global_step * accumulation))
 
     def val_dataloader(self) -> list[DataLoader]:
-        """One loader per source, in the order's order of sources."""
+        """Return one loader per source, in the order of `order.sources`."""
         loaders = []
         for k, source in enumerate(self.sources.values()):
             batches = ValidationBatches(source.val, self.chosen_val_windows(source.val), k, self._cut())
@@ -191,14 +194,14 @@ def _loader(batches: Any, sampler: Sampler | range) -> DataLoader:
         batches,
         sampler=sampler,
         batch_size=None,  # its items are whole micro-batches
-        collate_fn=to_tensors,  # type: ignore[arg-type]  # typed for lists of items, and an item is a whole micro-batch
+        collate_fn=to_tensors,  # type: ignore[arg-type]  # typed for lists of items, but an item is a whole micro-batch
         pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator(),  # of its own: PyTorch draws a number at each start, also of a validation
+        generator=torch.Generator(),  # otherwise each start of a loader would draw from the global generator
     )
 
 
 class _From(Sampler):
-    """first, first + 1, …: where a run goes on follows from its completed steps alone."""
+    """Yield first, first + 1, …: a resumed run continues from its completed steps alone."""
 
     def __init__(self, first: int) -> None:
         self._first = first
@@ -207,4 +210,4 @@ class _From(Sampler):
         return iter(range(self._first, _ENDLESS))
 
     def __len__(self) -> int:
-        return _ENDLESS  # the same wherever the run goes on, as Lightning counts micro-batches from the run's start
+        return _ENDLESS  # the same after a resume, because Lightning counts micro-batches from the start of the run

@@ -1,4 +1,4 @@
-"""Micro-batches that child processes read ahead of the training, for disks that let one process wait."""
+"""Child processes that read micro-batches ahead of training, for disks with high latency."""
 
 import os
 import pickle
@@ -14,30 +14,32 @@ from data_modules.child_processes import ChildProcess, ChildProcesses
 from data_modules.sequence_reader import RawBatch
 from data_modules.training_batches import TrainingBatches
 
-_ASKED_AHEAD = 2  # micro-batches of each reader; it reads the next one while it waits to be rid of the last one
-_LOOK_EVERY = 0.5  # seconds
-_SILENCE = 300.0  # seconds that a reader may take for one micro-batch,
-_SILENCE_AT_A_STOP = 10.0  # and once the run was told to stop: a batch system kills it soon after
-_GOES_ON = "The same command goes on from the newest checkpoint; with data.workers=0 it reads without such processes."
+_ASKED_AHEAD = 2  # requested micro-batches per reader; it reads the next while the last one waits to be received
+_LOOK_EVERY = 0.5  # seconds between checks
+_SILENCE = 300.0  # seconds after which a reader without an answer is considered lost
+_SILENCE_AT_A_STOP = 10.0  # the same once the run was asked to stop, because a batch system kills it soon after
+_GOES_ON = (
+    "Run the same command again to resume from the newest checkpoint; data.workers=0 reads without such processes."
+)
 
 
 class ReaderLostError(Exception):
-    """A process that reads ahead was killed or does not answer; the same command can go on."""
+    """A process that reads ahead was killed or does not answer; the run can be resumed with the same command."""
 
     exit_code = os.EX_TEMPFAIL
 
 
 class BatchPrefetcher:
-    """The micro-batches of a `TrainingBatches` one after the other, from any of them on.
+    """Read the micro-batches of a `TrainingBatches` in order, starting at any of them.
 
     Args:
-        batches: which there are.
-        workers: processes that read them.
-        told_to_stop: whether the run was told to stop: then it waits for a reader no longer than it must.
-        check_files: raises what is wrong with the files that are read, if a process may have died of that.
+        batches: The micro-batches.
+        workers: Number of reading processes.
+        told_to_stop: Whether the run was asked to stop; then waiting for a reader is limited to ten seconds.
+        check_files: Raises an error if files that are read were changed, which may have crashed a process.
 
     Raises:
-        ReaderLostError: one of the processes is gone, or has not answered for minutes.
+        ReaderLostError: A process has exited, or has not answered for five minutes.
     """
 
     def __init__(
@@ -49,11 +51,11 @@ class BatchPrefetcher:
         check_files: Callable[[], None],
     ) -> None:
         self._told_to_stop, self._check_files = told_to_stop, check_files
-        self._next: int | None = None  # the micro-batch that is asked for next
+        self._next: int | None = None  # the micro-batch to request next
         try:
             self._children = ChildProcesses(_read, batches, workers)
-        except ConnectionError as error:  # it was gone before it had heard what to do
-            raise ReaderLostError(f"a process that reads the data ahead was gone at its start. {_GOES_ON}") from error
+        except ConnectionError as error:  # a process exited before it received its work
+            raise ReaderLostError(f"a process that reads data ahead exited at its start. {_GOES_ON}") from error
         self._readers = [_Reader(child) for child in self._children.all]
 
     def __getitem__(self, b: int) -> RawBatch:
@@ -68,7 +70,7 @@ class BatchPrefetcher:
             raise
 
     def end(self) -> None:
-        """End the processes."""
+        """Kill the processes."""
         self._children.end()
 
     def _answer(self, reader: "_Reader") -> RawBatch:
@@ -81,8 +83,8 @@ class BatchPrefetcher:
                 silence = time.monotonic() - began
                 if silence > (_SILENCE_AT_A_STOP if self._told_to_stop() else _SILENCE):
                     raise ReaderLostError(
-                        f"process {reader.child.process.pid}, which reads the data ahead, has not answered for {silence:.0f} "
-                        f"seconds: see whether the disk with the data does. {_GOES_ON}"
+                        f"process {reader.child.process.pid}, which reads data ahead, has not answered for "
+                        f"{silence:.0f} seconds: check the disk that holds the data. {_GOES_ON}"
                     ) from None
         if answer is None:
             raise reader.lost()
@@ -92,29 +94,29 @@ class BatchPrefetcher:
 
 
 class _Reader:
-    """A process that reads, and a thread here that takes its answers as they come."""
+    """A reading process, and a thread of this process that receives its answers."""
 
     def __init__(self, child: ChildProcess) -> None:
         self.child = child
         self.answers: SimpleQueue[RawBatch | Exception | None] = SimpleQueue()
-        """What it read, in the order in which it was asked; None: its pipe is closed."""
+        """What it read, in the order of the requests; None: its pipe is closed."""
         threading.Thread(target=self._listen, daemon=True, name="read-ahead").start()
 
     def ask(self, b: int) -> None:
-        """Have it read a micro-batch."""
+        """Request a micro-batch."""
         try:
             self.child.connection.send(b)
         except ConnectionError as error:
             raise self.lost() from error
 
     def lost(self) -> ReaderLostError:
-        """What became of it, once its pipe is closed."""
+        """Return the error for a reader whose pipe is closed."""
         process = self.child.process
         process.join()
         code = process.exitcode or 0
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        hint = ", perhaps for want of memory" if code == -signal.SIGKILL else ""
-        return ReaderLostError(f"process {process.pid}, which reads the data ahead, {how}{hint}. {_GOES_ON}")
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+        hint = ", possibly because memory ran out" if code == -signal.SIGKILL else ""
+        return ReaderLostError(f"process {process.pid}, which reads data ahead, {how}{hint}. {_GOES_ON}")
 
     def _listen(self) -> None:
         try:
@@ -125,10 +127,10 @@ class _Reader:
 
 
 def _read(batches: TrainingBatches, connection: Connection) -> None:
-    """What a reader does."""
+    """Main function of a reader."""
     while True:
         b = connection.recv()
-        # plain pickle: multiprocessing's own would bring tensors into shared memory
+        # plain pickle, because that of multiprocessing would move tensors to shared memory
         connection.send_bytes(pickle.dumps(_batch(batches, b), protocol=pickle.HIGHEST_PROTOCOL))
 
 

@@ -2,17 +2,17 @@
 
 `locate(i)` maps the global index of a sequence to (source, epoch, sequence) without replaying anything before it:
 
-* Each step has whole numbers of sequences per source (data_modules/apportionment.py). After every step each source is within two
-  sequences of its exact share of the run so far (data_modules/exact_shares.py), however the weights move. In runs of up to 4,096
-  steps it is that share rounded down or up.
-* Inside a step the slots are permuted, keyed by (seed, step).
-* Inside a source each epoch is a permutation of its sequences, keyed by (seed, source, epoch).
+* Each step has whole numbers of sequences per source (data_modules/apportionment.py). After every step, each source is
+  within two sequences of its exact share of the run so far (data_modules/exact_shares.py), however the weights change.
+  In runs of up to 4,096 steps, it is that share rounded down or up.
+* Within a step, the slots are permuted, keyed by (seed, step).
+* Within a source, each epoch is a permutation of its sequences, keyed by (seed, source, epoch).
 
-World size, micro-batch size and worker count do not enter: ranks and micro-batches are slices of the global batch.
+World size, micro-batch size and worker count have no effect: ranks and micro-batches are slices of the global batch.
 
-A run may go on with another curriculum, or branch off another run: its order then keeps the first steps of the order before, and
-draws on from there, so that no sequence of an epoch comes twice. So does one whose weights are updated (data_modules/ado.py):
-it is settled up to the next update, and beyond it what would come if there was none.
+A run may continue with another curriculum, or branch off another run. Its order then keeps the first steps of the
+earlier order and continues from there, so that no sequence of an epoch comes twice. The same holds when weights are
+updated (data_modules/ado.py): the order is settled up to the next update, and assumes that there is none after it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ from data_modules.keyed_permutation import permutation_key, permute
 
 
 class SampleLocation(NamedTuple):
-    """Where sequences are, each array (n,) int64."""
+    """Locations of sequences; each array is (n,) int64."""
 
     source: np.ndarray  # index into the order's `sources`
     epoch: np.ndarray
@@ -37,34 +37,34 @@ class SampleLocation(NamedTuple):
 
 
 class SourceExhaustedError(ValueError):
-    """The plan asks for more of a source than it may give."""
+    """The plan needs more of a source than the curriculum allows."""
 
     def __init__(self, fact: str, *, source: str | None) -> None:
-        super().__init__(f"{fact}: lower its weights or prepare more of it; plan.py finds the smallest change.")
+        super().__init__(f"{fact}: lower the weights or prepare more data; plan.py finds the smallest change.")
         self.fact = fact
-        """What is asked for, and where."""
+        """What the plan needs, and where."""
         self.source = source
-        """The one whose limit is exceeded; None: all that have weight have ended."""
+        """The source whose limit is exceeded; None: all sources with weight are exhausted."""
 
 
 MixWeightUpdate = tuple[int, Mapping[str, float]]
-"""(step, weights of all sources): what holds from that step on."""
+"""(step, mix weights of all sources): the weights that apply from this step on."""
 
 
 class SampleOrder:
     """The order of a run's sequences.
 
     Args:
-        curriculum: resolved to the run's length.
-        sequences: training sequences of each source of the curriculum, and of those of the order before.
-        global_batch: sequences in one step.
-        seed: the run's.
-        after: the order whose first steps this one keeps, and how many those are; it has the same global batch and seed.
-        updates: of a curriculum that follows the losses, the weights that hold in the place of its own, in the order of the run.
+        curriculum: Resolved to the run's length.
+        sequences: Number of training sequences of each source in the curriculum and in the order before.
+        global_batch: Number of sequences per step.
+        seed: Seed of the run.
+        after: (earlier order, number of its steps to keep); it must have the same global batch and seed.
+        updates: For a curriculum that follows the losses: the weights that replace its own, in order of steps.
 
     Raises:
-        ValueError: a source is unknown or empty, or is not what it was in the order before; or the updates are none of this run.
-        SourceExhaustedError: the curriculum draws more epochs of a source than it allows.
+        ValueError: A source is unknown, empty or differs from that in the order before, or the updates do not fit.
+        SourceExhaustedError: The curriculum draws more epochs of a source than it allows.
     """
 
     def __init__(
@@ -92,14 +92,14 @@ class SampleOrder:
         if before:
             same = {source: self.sequences[source] for source in earlier} == before.sequences
             if not same or (global_batch, seed) != (before.global_batch, before.seed):
-                raise ValueError("an order can only go on with the same global batch, seed and sequences.")
+                raise ValueError("global batch, seed and sequences must equal those of the order that is continued.")
         self.history: tuple[SampleOrder, ...] = (*(before.history if before else ()), self)
-        """The orders that this one went on from, the oldest first, and itself."""
+        """The orders that this one continues, oldest first, and itself."""
         self.updates: tuple[MixWeightUpdate, ...] = ()
-        """Those of its own curriculum, so far."""
-        drawn = np.zeros(len(self.sources), dtype=np.int64)  # before this order began
+        """Updates of its own curriculum so far."""
+        drawn = np.zeros(len(self.sources), dtype=np.int64)  # before this order starts
         if before:
-            assert self.first_step <= before.settled, "an order goes on from what is settled"
+            assert self.first_step <= before.settled, "an order continues from settled steps"
             drawn[: len(earlier)] = before.drawn_before(np.array([self.first_step]))[0]
         past = [one for one in before._settled if one.first_step < self.first_step] if before else []
         if updates and updates[0][0] == self.first_step:
@@ -110,10 +110,10 @@ class SampleOrder:
         self._refuse_exhaustion()
 
     def updated(self, step: int, weights: Mapping[str, float]) -> "SampleOrder":
-        """This order with other weights from step `step` on, which is its `settled`.
+        """Return this order with other weights from step `step` on, which must equal `settled`.
 
         Raises:
-            ValueError: the weights are not those of its sources, or the step is another one.
+            ValueError: The weights are not those of its sources, or the step is another.
         """
         order = copy(self)
         order.__dict__.pop("_ahead", None)
@@ -124,15 +124,15 @@ class SampleOrder:
 
     @property
     def settled(self) -> int:
-        """How many steps no update will change: those before the next one."""
+        """Number of steps that no update can change: those before the next update."""
         return self._settled[-1].end
 
     def counts(self, step: int) -> dict[str, int]:
-        """Sequences drawn from each source before step `step`."""
+        """Return the number of sequences drawn from each source before a step."""
         return dict(zip(self.sources, self.drawn_before(np.array([step]))[0].tolist(), strict=True))
 
     def drawn_before(self, steps: np.ndarray) -> np.ndarray:
-        """`counts` for many steps: (n,) int -> (n, sources) int64."""
+        """Return `counts` for many steps: (n,) int -> (n, sources) int64."""
         rows = np.zeros((len(steps), len(self.sources)), dtype=np.int64)
         numbers = self._numbers(steps)
         for number in np.unique(numbers).tolist():
@@ -142,14 +142,14 @@ class SampleOrder:
         return rows
 
     def due(self, step: int) -> dict[str, float]:
-        """The exact share of each source before step `step`, in sequences. Whenever the curriculum was changed it counts on from
-        what had been drawn by then, and after an update from as much of what was due as could be carried on."""
+        """Return the exact share of each source before a step, in sequences. After a change of the curriculum it counts
+        from what was drawn by then; after an update, also from the carry."""
         segment = self._at(int(self._numbers(np.array([step]))[0]))
         due = segment.drawn + segment.due_before(step) / ONE
         return dict.fromkeys(self.sources, 0.0) | dict(zip(self.sources, due.tolist(), strict=False))
 
     def due_between(self, begin: int, end: int) -> dict[str, float]:
-        """The exact share of each source in the steps `begin` to `end` - 1, in sequences, whatever curricula were in force."""
+        """Return the exact share of each source in the steps `begin` to `end` - 1, in sequences, over all curricula."""
         total = np.zeros(len(self.sources), dtype=np.int64)
         first, last = self._numbers(np.array([begin, end])).tolist()
         for number in range(first, last + 1):
@@ -160,7 +160,7 @@ class SampleOrder:
         return dict(zip(self.sources, (total / ONE).tolist(), strict=True))
 
     def stretches(self) -> list[tuple[int, dict[str, float]]]:
-        """What of its own curriculum is settled, as (steps, mean share of each source in them), in the order of the run."""
+        """Return (number of steps, mean share of each source) of each settled period of its curriculum, in order."""
         own = [segment for segment in self._settled if segment.first_step >= self.first_step]
         ends = [*(segment.first_step for segment in own[1:]), self.settled]
         found = []
@@ -174,7 +174,7 @@ class SampleOrder:
         return found
 
     def reached(self, source: str, n: int) -> int | None:
-        """The number of steps after which `n` sequences of a source are drawn; None: the run draws fewer."""
+        """Return the number of steps after which `n` sequences of a source are drawn; None if the run draws fewer."""
         k = self.sources.index(source)
         low, high = 0, self.steps
         if self.counts(high)[source] < n:
@@ -188,33 +188,33 @@ class SampleOrder:
         return low
 
     def locate(self, i: int) -> tuple[str, int, int]:
-        """(source, epoch, sequence) of the run's i-th sequence, 0 <= i < steps x global_batch."""
+        """Return (source, epoch, sequence) of the run's i-th sequence, 0 <= i < steps x global_batch."""
         source, epoch, sequence = self.locate_many(np.array([i]))
         return self.sources[source[0]], int(epoch[0]), int(sequence[0])
 
     def locate_many(self, indices: np.ndarray) -> SampleLocation:
-        """`locate` for (n,) global indices at once."""
+        """Return `locate` for (n,) global indices."""
         if len(indices) and (indices.min() < 0 or indices.max() >= self.steps * self.global_batch):
-            raise IndexError(f"sequences {indices.min()} to {indices.max()} lie outside the run's {self.steps} steps")
+            raise IndexError(f"sequences {indices.min()} to {indices.max()} are outside the run's {self.steps} steps")
         step, slot = np.divmod(indices, self.global_batch)
         steps, row = np.unique(step, return_inverse=True)
         slot_keys = np.stack([permutation_key(self.seed, "slots", s) for s in steps.tolist()])
         drawn = permute(slot, np.full_like(slot, self.global_batch), slot_keys[row])
         after = self.drawn_before(steps + 1)
-        ends = np.cumsum(after - self.drawn_before(steps), axis=1)  # (steps, sources): where each one's slots end
+        ends = np.cumsum(after - self.drawn_before(steps), axis=1)  # (steps, sources): end of each source's slots
         source = (drawn[:, None] >= ends[row]).sum(axis=1)
-        # how many of its source's sequences are drawn before it in the whole run
+        # number of sequences drawn from its source before it in the whole run
         number = after[row, source] - ends[row, source] + drawn
         epoch, place = np.divmod(number, self._lengths[source])
         return SampleLocation(source, epoch, self._permuted(source, epoch, place))
 
     def first_of_epoch(self, source: str, epoch: int, n: int) -> np.ndarray:
-        """The first `n` sequences that an epoch draws of a source, (n,) int64."""
+        """Return the first `n` sequences that an epoch draws from a source, (n,) int64."""
         k = np.full(n, self.sources.index(source))
         return self._permuted(k, np.full(n, epoch), np.arange(n))
 
     def _permuted(self, source: np.ndarray, epoch: np.ndarray, place: np.ndarray) -> np.ndarray:
-        """The sequence at each place of an epoch of a source."""
+        """Return the sequence at each place of an epoch of a source."""
         epochs = int(epoch.max(initial=0)) + 1
         pairs, row = np.unique(source * epochs + epoch, return_inverse=True)
         keys = [permutation_key(self.seed, self.sources[pair // epochs], pair % epochs) for pair in pairs.tolist()]
@@ -222,16 +222,16 @@ class SampleOrder:
 
     @property
     def limits(self) -> dict[str, int]:
-        """The most sequences of each source that has a limit of epochs, over the whole run."""
+        """Maximum number of sequences over the whole run, for each source with a limit of epochs."""
         return self._settled[-1].limits
 
     @cached_property
     def _ahead(self) -> CurriculumSegment:
-        """What lies beyond the next update, as if there was none."""
+        """The segment after the next update, as if there were no update."""
         return self._segment(self._weights(), self.settled, *self._handed_on(), until=self.steps)
 
     def _numbers(self, steps: np.ndarray) -> np.ndarray:
-        """The segments that steps lie in; the end of the last one is its own."""
+        """Return the index of each step's segment; the end of the last settled segment belongs to it."""
         begins = [segment.first_step for segment in self._settled]
         return np.searchsorted([*begins, self.settled + 1], steps, side="right") - 1
 
@@ -241,18 +241,18 @@ class SampleOrder:
     def _update(self, step: int, weights: Mapping[str, float]) -> None:
         if step != self.settled or step == self.steps:
             raise ValueError(
-                f"the weights are updated at step {step:,}, and the next update is that of {self.settled:,}."
+                f"step of the update is {step:,}: it must be {self.settled:,}, the step of the next update."
             )
         handed_on = self._handed_on()
         self.updates = (*self.updates, (step, weights))
         self._settled.append(self._segment(self._weights(), step, *handed_on))
 
     def _weights(self) -> Mapping[str, float] | None:
-        """Those that were updated last; None: the curriculum's own."""
+        """Return the last updated weights; None: the curriculum's own."""
         return self.updates[-1][1] if self.updates else None
 
     def _handed_on(self) -> tuple[np.ndarray, np.ndarray]:
-        """At the end of what is settled: sequences drawn of each source, and what it is owed."""
+        """Return the sequences drawn from each source at the end of the settled steps, and the carry."""
         last = self._settled[-1]
         return last.drawn_before(np.array([last.end]))[0], last.owed()
 
@@ -265,7 +265,7 @@ class SampleOrder:
         *,
         until: int | None = None,
     ) -> CurriculumSegment:
-        """From a step to the next update, or `until` a later one."""
+        """Make the segment from a step to the next update, or to `until` if given."""
         ado = self.curriculum.curriculum.ado
         end = until or (ado.next_update(first_step, steps=self.steps) if ado else self.steps)
         curriculum = self.curriculum if end == self.steps and weights is None else self.curriculum.held(weights, end)
@@ -294,7 +294,7 @@ class SampleOrder:
                 assert step is not None
                 raise SourceExhaustedError(
                     f"curriculum.max_epochs.{source} is {rules.limits[source]:g}, and the plan draws "
-                    f"{drawn[source] / self.sequences[source]:.2f} epochs of it (the limit is reached after step {step:,} of "
-                    f"{self.steps:,}, {self.curriculum.place(step - 1)})",
+                    f"{drawn[source] / self.sequences[source]:.2f} epochs of it (the limit is reached after step "
+                    f"{step:,} of {self.steps:,}, {self.curriculum.place(step - 1)})",
                     source=source,
                 )

@@ -1,4 +1,4 @@
-"""Sequences of one micro-batch, read from the shards. torch is not needed here, so processes that read ahead do without it."""
+"""Read the sequences of a micro-batch from the shards. torch is not imported: processes that read ahead do not need it."""
 
 from typing import NamedTuple
 
@@ -9,25 +9,25 @@ from data_modules.memory_mapped_shards import TokenStream
 
 
 class RawBatch(NamedTuple):
-    """A micro-batch as it is read; `data_modules.batch.to_tensors` makes of it what a training step is given."""
+    """A micro-batch as read from the shards; `data_modules.batch.to_tensors` converts it to a `Batch`."""
 
-    ids: np.ndarray  # (batch, time + 1) uint16 or uint32: the inputs and, shifted by one, the targets
-    mask: np.ndarray | None  # (batch, time) bool: does the target bear loss? None: all of them do
+    ids: np.ndarray  # (batch, time + 1) uint16 or uint32: inputs [:, :-1] and targets [:, 1:]
+    mask: np.ndarray | None  # (batch, time) bool: whether the target bears loss; None: all targets do
     sources: np.ndarray  # (batch,) int64, index into the order's sources
-    starts: np.ndarray  # (batch,) int64, where the targets begin in the source's stream
-    borders: np.ndarray | None  # (documents + 1,) int32, see `document_borders`; None: documents see each other
+    starts: np.ndarray  # (batch,) int64, position of the first target in the source's stream
+    borders: np.ndarray | None  # (documents + 1,) int32, see `document_borders`; None: documents are not separated
 
 
 class SequenceReader:
-    """Sequences that are looked up already, so that a batch of them is one copy.
+    """Sequences whose positions are already known, so that reading a batch takes one copy.
 
     Args:
-        streams: the sources' streams.
-        sources: (sequences,) index of each one's stream.
-        windows: (sequences, 2) where its targets begin and end in it; what they lack to `max_seq_len` is padding.
-        max_seq_len: tokens in a sequence.
-        masked: whether batches have a mask.
-        eot_id: the id that stands before a document, where batches have borders; None: they have none.
+        streams: The token streams of the sources.
+        sources: (sequences,) index of each sequence's stream.
+        windows: (sequences, 2) [start, stop) of its targets in the stream; shorter ones are padded to `max_seq_len`.
+        max_seq_len: Sequence length in tokens.
+        masked: Whether batches have a mask.
+        eot_id: The id that starts a document, if batches have borders; None: they do not.
     """
 
     def __init__(
@@ -43,16 +43,16 @@ class SequenceReader:
         self._sources = sources
         self._eot_id = eot_id
         self._starts, stops = np.ascontiguousarray(windows.T)
-        self._length = max_seq_len + 1  # the inputs and, shifted by one, the targets
+        self._length = max_seq_len + 1  # inputs and targets overlap, shifted by one
         ids = [stream.ids for stream in streams]
         self._ids = WindowGatherer(
             ids, sources, self._starts, stops + 1, self._length
-        )  # ids begin one position earlier
+        )  # the ids start one position earlier
         masks = [stream.mask for stream in streams]
         self._mask = WindowGatherer(masks, sources, self._starts, stops, max_seq_len) if masked else None
 
     def batch(self, rows: slice) -> RawBatch:
-        """Some of the sequences."""
+        """Return the given sequences as a batch."""
         ids = self._ids.join(rows).reshape(-1, self._length)
         return RawBatch(
             ids=ids,
@@ -64,10 +64,11 @@ class SequenceReader:
 
 
 def document_borders(token_ids: np.ndarray, eot_id: int) -> np.ndarray:
-    """Where each document begins in the flattened batch, and the end; (documents + 1,) int32.
+    """Return the start of each document in the flattened batch, and the end, (documents + 1,) int32.
 
-    A document begins with its end-of-text id or with its sequence. Documents of no tokens fill up the tail, so that compiled code
-    meets one shape: there is room for one document per 64 tokens, and where a batch has more, for the next power of two.
+    A document starts with its end-of-text id or at the start of its sequence. The result is padded with empty
+    documents, so that compiled code sees few shapes: room for one document per 64 tokens, doubled until all documents
+    fit.
     """
     batch, time = token_ids.shape
     begins = token_ids == eot_id

@@ -1,4 +1,4 @@
-"""Is a prepared source what its source.json says? Every byte of it is read, in constant memory and in several threads."""
+"""Check a prepared source against its source.json. Every byte is read, in constant memory and in several threads."""
 
 import hashlib
 import os
@@ -14,12 +14,12 @@ import numpy as np
 from data_modules.shard_files import ShardFile, files_of_source, unlisted_files
 
 MIB = 1 << 20
-_AT_ONCE = 64 * MIB  # what a thread compares before it takes the next piece
-_NAMED = 3  # damages in one sentence
+_AT_ONCE = 64 * MIB  # bytes that a thread checks at a time
+_NAMED = 3  # maximum number of damages listed in a message
 
 
 class Checksums:
-    """The sha256 of all that it is given and the crc32 of each MiB of it; given in whole MiB, but for the last piece."""
+    """Compute the sha256 of a file and the crc32 of each MiB. All pieces except the last must be whole MiB."""
 
     def __init__(self) -> None:
         self._sha256 = hashlib.sha256()
@@ -32,12 +32,12 @@ class Checksums:
 
     @property
     def values(self) -> dict[str, str]:
-        """As source.json calls them."""
+        """The checksums under their names in source.json."""
         return {"sha256": self._sha256.hexdigest(), "crc32_per_mib": "".join(self._crc32_per_mib)}
 
 
 class _Piece(NamedTuple):
-    """Some of the bytes of a file."""
+    """A range of bytes of a file."""
 
     file: ShardFile
     start: int
@@ -45,37 +45,40 @@ class _Piece(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """What is wrong in a piece."""
+    """Damage found in a piece."""
 
     damaged: list[tuple[int, int]]
-    """Bytes of the file, from and to, in order."""
+    """[start, stop) of damaged ranges of the file, in bytes, in order."""
     unreadable: str | None
-    """Why the last of them cannot be read, if that is what is wrong with them."""
+    """Why the last range cannot be read; None if it can."""
     stranger: tuple[int, int] | None
-    """The first id that is none of the tokenizer's, and the byte of the file at which it begins."""
+    """(first id that is not one of the tokenizer's, its byte in the file); None if there is none."""
 
 
 class DataChangedError(Exception):
-    """Files of a run's data are no longer those that it was begun with."""
+    """Files of a run's data have changed since the run was started."""
 
     exit_code = os.EX_NOINPUT
 
 
 def find_damage(folder: Path, information: Mapping[str, Any], *, with_sha256: bool) -> list[str]:
-    """What is wrong with the shards of a source, in a clause each that names the file and the bytes.
+    """Find damage in the shards of a source.
 
     Args:
-        folder: the source's.
-        information: what its source.json says.
-        with_sha256: compare these too. The crc32 find whatever happens by chance, and where, in less than half the time; a file
-            that has none is compared by its sha256 in either case.
+        folder: The source's folder.
+        information: The content of its source.json.
+        with_sha256: Also compare sha256. crc32 finds and locates all accidental damage in less than half the time. A
+            file without crc32 is always compared by its sha256.
+
+    Returns:
+        One clause per damaged file, with the file and the bytes.
     """
     clauses = find_source_damage(files_of_source(folder, information), information, with_sha256=with_sha256)
     return clauses + [f"{path} is not in source.json" for path in unlisted_files(folder, information)]
 
 
 def find_source_damage(files: Sequence[ShardFile], information: Mapping[str, Any], *, with_sha256: bool) -> list[str]:
-    """The same of some of its files."""
+    """As `find_damage`, for some of a source's files."""
     misfits = {file: misfit for file in files if (misfit := file.misfit())}
     pieces = [piece for file in files if file not in misfits for piece in _pieces(file, with_sha256)]
     name, n_ids = information["tokenizer"]["name"], information["tokenizer"]["vocab_size"]
@@ -89,9 +92,9 @@ def find_source_damage(files: Sequence[ShardFile], information: Mapping[str, Any
 
 
 def damage_message(folder: Path, found: Sequence[str]) -> str:
-    """The sentence that says it all and what to do about it."""
+    """Return a message that lists the damage and says what to do."""
     more = f"; and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-    return f"{'; '.join(found[:_NAMED])}{more}: put back what was there, or delete {folder} and prepare it again"
+    return f"{'; '.join(found[:_NAMED])}{more}. Restore the files, or delete {folder} and prepare it again"
 
 
 def _pieces(file: ShardFile, with_sha256: bool) -> Iterator[_Piece]:
@@ -137,7 +140,7 @@ def _stranger(file: ShardFile, start: int, block: memoryview, n_ids: int) -> tup
 
 
 def _clause(file: ShardFile, found: Sequence[_Found], tokenizer: str) -> str:
-    """What is wrong with a file; nothing if nothing is."""
+    """Return a clause that describes the damage of a file; empty if there is none."""
     damaged = [bytes_ for piece in found for bytes_ in piece.damaged]
     clause = []
     if damaged:
@@ -147,10 +150,10 @@ def _clause(file: ShardFile, found: Sequence[_Found], tokenizer: str) -> str:
         others = len(damaged) - last - 1
         clause.append(
             f"{what} between bytes {damaged[0][0]:,} and {damaged[last][1]:,}"
-            + f" and in {others} MiB beyond" * bool(others)
+            + f" and in {others} later MiB" * bool(others)
         )
     if stranger := next((piece.stranger for piece in found if piece.stranger), None):
-        clause.append(f"holds the id {stranger[0]} at byte {stranger[1]:,}, where {tokenizer}")
+        clause.append(f"has the id {stranger[0]} at byte {stranger[1]:,}, but {tokenizer}")
     return f"{file.path} {', and '.join(clause)}" if clause else ""
 
 

@@ -1,4 +1,4 @@
-"""What is in a prepared source: lengths of its documents, and sequences as a model gets them, decoded."""
+"""Describe the content of a prepared source: document lengths, and decoded sequences as a model sees them."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -12,25 +12,25 @@ from gpt_lightning.tokenizer import Tokenizer
 
 
 def source_summary(information: Mapping[str, Any]) -> str:
-    """What a source.json counts, in a line."""
+    """Summarise the counts in a source.json, in one line."""
     train, val = information["splits"]["train"], information["splits"]["val"]
     n_bytes = train["bytes"] + val["bytes"]
     documents = information.get("documents", train["documents"] + val["documents"])
     text = (
-        f"{documents:,} documents, {n_bytes / 1e6:.1f} MB, {train['tokens']:,} tokens to train on and {val['tokens']:,} to "
-        f"validate with, {n_bytes / (train['tokens'] + val['tokens']):.2f} bytes a token"
+        f"{documents:,} documents, {n_bytes / 1e6:.1f} MB, {train['tokens']:,} training tokens and {val['tokens']:,} "
+        f"validation tokens, {n_bytes / (train['tokens'] + val['tokens']):.2f} bytes per token"
     )
     duplicates = information.get("duplicates", {"count": 0})
     if duplicates["count"]:
-        text += f"; {duplicates['count']:,} exact duplicates {'left out' if duplicates['removed'] else 'among them'}"
+        text += f"; {duplicates['count']:,} exact duplicates {'removed' if duplicates['removed'] else 'included'}"
     bad = information.get("bad_records", {"count": 0})
     if bad["count"]:
-        text += f"; {bad['count']:,} bad records left out, the first: {bad['first'][0]}"
+        text += f"; {bad['count']:,} bad records skipped, the first: {bad['first'][0]}"
     return text
 
 
 def describe_source(source: SourceShards, max_seq_len: int) -> dict[str, str]:
-    """What there is to say of a source beside its counts, each with a word before it."""
+    """Return further facts about a source: label -> text."""
     information = source.information
     lengths = document_lengths(source.train)
     of_splits = (
@@ -42,30 +42,30 @@ def describe_source(source: SourceShards, max_seq_len: int) -> dict[str, str]:
         "licence": information["licence"],
         "from": json.dumps(information["origin"], ensure_ascii=False),
         "split": f"{information['split']['rule']}, val_fraction {information['split']['val_fraction']}",
-        "loss": " and ".join(of_splits) + " bear it",
+        "loss": " and ".join(of_splits) + " bear loss",
         "documents": f"{low:,} to {high:,} tokens, median {median:,}",
         "padding": f"{padding_share(source.train, max_seq_len):.1%} of sequences of {max_seq_len:,} tokens",
-        "bad": f"{information.get('bad_records', {}).get('count', 0):,} records left out",
+        "bad": f"{information.get('bad_records', {}).get('count', 0):,} records skipped",
     }
 
 
 def document_lengths(stream: TokenStream) -> np.ndarray:
-    """Tokens of each document, end-of-text included, (documents,) int64."""
+    """Return the number of tokens of each document, including end-of-text, (documents,) int64."""
     ends = stream.document_ends
     if not len(ends) or ends[-1] < len(stream):
-        ends = np.append(ends, len(stream))  # the last one does not end
+        ends = np.append(ends, len(stream))  # the last document has no end-of-text id
     return np.diff(ends, prepend=0)
 
 
 def random_sequences(stream: TokenStream, max_seq_len: int, n: int, *, seed: int) -> list[tuple[int, int]]:
-    """Where `n` sequences drawn at random begin and end."""
+    """Return [start, stop) of `n` random sequences, in order."""
     borders = stream.sequences(max_seq_len, whole=False)
     chosen = np.random.default_rng(seed).permutation(len(borders) - 1)[:n]
     return [(int(borders[j]), int(borders[j + 1])) for j in sorted(chosen.tolist())]
 
 
 def token_texts(stream: TokenStream, start: int, stop: int, tokenizer: Tokenizer) -> Iterator[tuple[str, bool]]:
-    """The text of the tokens `start` to `stop`, cut where the mask changes: (text, does it bear loss?)."""
+    """Yield (text, whether it bears loss) of the tokens `start` to `stop`, cut where the mask changes."""
     ids, mask = stream.read(start, stop), stream.read_mask(start, stop)
     borders = [0, *(np.flatnonzero(np.diff(mask)) + 1).tolist(), len(ids)]
     for first, last in pairwise(borders):
@@ -73,7 +73,7 @@ def token_texts(stream: TokenStream, start: int, stop: int, tokenizer: Tokenizer
 
 
 def padding_share(stream: TokenStream, max_seq_len: int) -> float:
-    """Share of the training sequences' places that no token fills."""
+    """Return the share of padding in the training sequences, 0 to 1."""
     borders = stream.sequences(max_seq_len, whole=True)
     n_sequences = len(borders) - 1
     return 1 - int(borders[-1]) / (n_sequences * max_seq_len) if n_sequences else 0.0

@@ -1,4 +1,4 @@
-"""What an order means for each source: how much of it is drawn, how often, when, and how much of the loss it bears."""
+"""What the sample order draws from each source: how much, how often, when, and its share of the loss."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,34 +12,34 @@ TENTHS = 10
 
 @dataclass(frozen=True)
 class SourcePlan:
-    """One source in one run."""
+    """The plan for one source of a run."""
 
     sequences: int
-    """Drawn in the whole run."""
+    """Number of sequences drawn in the whole run."""
     unique_sequences: int
-    """There are to train on."""
+    """Number of different training sequences."""
     epochs: float
     max_epochs: float | None
-    """The most that the curriculum allows; None: no limit."""
+    """Limit of the curriculum; None: no limit."""
     repeats_after: int | None
-    """Steps after which every sequence has been drawn once, so that the next is a repeat; None: it does not come to that."""
+    """Number of steps after which every sequence has been drawn once and the next is a repeat; None: never."""
     limit_reached_after: int | None
-    """Steps after which `max_epochs` are drawn; None: they are not, or there is no limit."""
+    """Number of steps after which `max_epochs` are drawn; None: never, or there is no limit."""
     tenths: list[float]
-    """Its share of the sequences in each tenth of the run."""
+    """Its share of the sequences in each tenth of the run, 0 to 1."""
     loss_bearing: float
-    """Its share of the loss-bearing tokens of the run."""
+    """Its share of the run's loss-bearing tokens, 0 to 1."""
     loss_bearing_last_tenth: float
-    """Its share of those in the last tenth."""
+    """Its share of the loss-bearing tokens of the last tenth, 0 to 1."""
 
 
 def plan_sources(order: SampleOrder, loss_bearing: Mapping[str, np.ndarray | float]) -> dict[str, SourcePlan]:
-    """What the run draws of each source, as the ledger will find it.
+    """Compute what a run draws from each source; the mix ledger confirms it during training.
 
     Args:
-        order: the run's.
-        loss_bearing: the loss-bearing targets of each training sequence of a source, (sequences,); or their expected mean, of a
-            source that is not prepared.
+        order: The order of the run.
+        loss_bearing: Source -> number of loss-bearing targets of each training sequence, (sequences,), or for a source
+            that is not prepared, the expected mean.
     """
     borders = np.linspace(0, order.steps, TENTHS + 1).round().astype(np.int64)
     drawn = order.drawn_before(borders)  # (borders, sources)
@@ -71,7 +71,7 @@ def plan_sources(order: SampleOrder, loss_bearing: Mapping[str, np.ndarray | flo
 
 
 def _bearing(order: SampleOrder, source: str, n: int, of_sequences: np.ndarray | float) -> float:
-    """Loss-bearing tokens in the first `n` sequences that are drawn of a source, exact where those of each sequence are known."""
+    """Return the loss-bearing tokens in the first `n` sequences drawn from a source; exact if known per sequence."""
     if not isinstance(of_sequences, np.ndarray):
         return n * of_sequences
     epochs, rest = divmod(n, len(of_sequences))

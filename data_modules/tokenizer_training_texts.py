@@ -1,4 +1,4 @@
-"""What a tokenizer is trained on, and how well it fits: the texts of corpora, on their sides of the split."""
+"""Texts to train a tokenizer on and to measure how well it compresses, separated by the validation split."""
 
 from collections.abc import Iterator
 
@@ -10,9 +10,15 @@ from gpt_lightning.tokenizer import Tokenizer
 
 
 def training_texts(corpus: Corpus, *, val_fraction: float, for_val: bool, mb: float | None) -> Iterator[str]:
-    """The texts of a corpus's training or validation documents, until they are `mb` megabytes; None: all.
+    """Yield the texts of a corpus's training or validation documents.
 
-    A tokenizer must not have seen what a model is validated with. Bad records are left to those who prepare the source.
+    A tokenizer must not be trained on validation documents. Bad records are skipped; preparing the source reports them.
+
+    Args:
+        corpus: The documents.
+        val_fraction: Share of the documents used for validation.
+        for_val: Yield the validation documents instead of the training documents.
+        mb: Stop after this number of megabytes; None: yield all.
     """
     n_bytes = 0
     first = first_position(corpus)
@@ -30,5 +36,5 @@ def training_texts(corpus: Corpus, *, val_fraction: float, for_val: bool, mb: fl
 
 
 def bytes_per_token(texts: list[str], tokenizer: Tokenizer) -> float:
-    """UTF-8 bytes of text for each token."""
+    """Return the mean number of UTF-8 bytes per token."""
     return sum(len(text.encode()) for text in texts) / max(1, sum(len(ids) for ids in tokenizer.encode_batch(texts)))

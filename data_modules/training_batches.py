@@ -1,6 +1,6 @@
-"""Which sequences are in which micro-batch: the order's, cut for a rank; and those that a source is validated with.
+"""Assign sequences to micro-batches: training sequences in the sample order for one rank, and validation sequences.
 
-torch is not needed here, so processes that read ahead do without it.
+torch is not imported, because processes that read ahead do not need it.
 """
 
 from collections.abc import Sequence
@@ -13,27 +13,27 @@ from data_modules.memory_mapped_shards import TokenStream
 from data_modules.sample_order import SampleOrder
 from data_modules.sequence_reader import RawBatch, SequenceReader
 
-_LOCATED_AT_ONCE = 4096  # sequences: looking up a few at a time would cost as much as reading them
+_LOCATED_AT_ONCE = 4096  # sequences; looking up a few at a time would take as long as reading them
 
 
 class RankSlice(NamedTuple):
-    """How sequences are cut into micro-batches for one rank."""
+    """How the global batch is divided into micro-batches for one rank."""
 
-    max_seq_len: int  # tokens in a sequence
+    max_seq_len: int  # sequence length in tokens
     micro_batch: int  # sequences in one forward pass on one rank
     rank: int
     world_size: int
-    eot_id: int | None  # the id that stands before a document, where batches say where their documents begin
+    eot_id: int | None  # the id that starts a document, if batches contain document borders
 
 
 class TrainingBatches:
     """Item b is this rank's b-th micro-batch of the whole run: step b // accumulation, micro-batch b % accumulation.
 
     Args:
-        order: of the sequences.
-        streams: the training stream of each source of the order.
-        borders: where the training sequences of each of them begin and end.
-        cut: how the global batch is cut.
+        order: The order of the sequences.
+        streams: Training stream of each source of the order.
+        borders: Borders of the training sequences of each source.
+        cut: How the global batch is divided.
     """
 
     def __init__(
@@ -49,14 +49,14 @@ class TrainingBatches:
 
     def __getitem__(self, b: int) -> RawBatch:
         step, micro = divmod(b, self._accumulation)
-        if step >= self.order.steps:  # read ahead, never trained on
+        if step >= self.order.steps:  # requested by reading ahead, but never trained on
             step = self.order.steps - 1
         first, found = self._of_steps(step)
         start = (step - first) * self._of_rank + micro * self._cut.micro_batch
         return found.batch(slice(start, start + self._cut.micro_batch))
 
     def _of_steps(self, step: int) -> tuple[int, SequenceReader]:
-        """The first of some steps around this one, and what this rank is trained on in them."""
+        """Return the first of some steps that include this one, and this rank's sequences in them."""
         n_steps = max(1, _LOCATED_AT_ONCE // self._of_rank)
         first = step - step % n_steps
         steps = range(first, min(first + n_steps, self.order.settled))
@@ -85,15 +85,16 @@ class TrainingBatches:
 
 
 class ValidationBatches:
-    """This rank's share of a source's validation sequences: every rank has as many batches, if need be one without loss.
+    """This rank's share of a source's validation sequences.
 
-    Sequences that are too short are filled up with targets that bear no loss.
+    Every rank has the same number of batches, if necessary one without loss. Short sequences are padded with targets
+    that bear no loss.
 
     Args:
-        stream: the source's validation stream.
-        windows: (sequences, 2) where the sequences that are scored begin and end in it.
-        source_index: of the source in the order's sources.
-        cut: how they are cut.
+        stream: The source's validation stream.
+        windows: (sequences, 2) [start, stop) of the scored sequences in the stream.
+        source_index: Index of the source in the order's sources.
+        cut: How batches are divided over ranks.
     """
 
     def __init__(self, stream: TokenStream, windows: np.ndarray, source_index: int, cut: RankSlice) -> None:

@@ -1,6 +1,6 @@
-"""The site of the documentation: pages of settings from conf/, then a strict build.
+"""Build the documentation as a website: generate the pages of settings from conf/, then run a strict build.
 
     conf/*.yaml --settings_pages--> docs/reference/settings/*.md --zensical--> site/
 
-Nothing here is installed with the package. `make docs` runs it.
+This package is not installed with the project. `make docs` runs it.
 """

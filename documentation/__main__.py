@@ -1,4 +1,4 @@
-"""python -m documentation: build the site into site/, which loads nothing from elsewhere. A warning is an error."""
+"""python -m documentation: build the website in site/. It loads nothing from other servers. Warnings are errors."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from documentation.settings_pages import write_pages
 
 ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / "site"
-_SHIM = re.compile(r"https://[\w./-]*iframe-worker[\w./-]*")  # the theme takes it from a server
+_SHIM = re.compile(r"https://[\w./-]*iframe-worker[\w./-]*")  # the theme would load it from a server
 _OURS = "javascripts/frame_worker.js"
 _LOADED = re.compile(
     r"""<(?:script|img|iframe)[^>]*\ssrc=["']?(https?:[^"'> ]+)|<link[^>]*\shref=["']?(https?:[^"'> ]+)"""
@@ -19,11 +19,11 @@ _LOADED = re.compile(
 
 
 def main() -> int:
-    """Write the generated pages, build, and keep the site on this machine; 0: without a warning."""
+    """Write the generated pages, build the site and make it work offline. Returns 0, or the exit code after a warning."""
     write_pages()
     shutil.rmtree(SITE, ignore_errors=True)
     build = [sys.executable, "-m", "zensical", "build", "--clean", "--strict"]
-    # without NO_COLOR its messages colour each character of a line by itself
+    # with colours, zensical puts escape codes between all characters of a message
     environment = os.environ | {"NO_COLOR": "1"}
     done = subprocess.run(
         build, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
@@ -31,7 +31,7 @@ def main() -> int:
     print(done.stdout, end="")
     if done.returncode:
         return done.returncode
-    complaints = [line for line in done.stdout.splitlines() if line.startswith("griffe:")]  # of docstrings
+    complaints = [line for line in done.stdout.splitlines() if line.startswith("griffe:")]  # warnings about docstrings
     complaints += stay_offline(SITE)
     for line in complaints:
         print(f"error: {line}", file=sys.stderr)
@@ -41,7 +41,7 @@ def main() -> int:
 
 
 def stay_offline(site: Path) -> list[str]:
-    """Put our script in the place of the theme's, and name what a page would still load from another server."""
+    """Replace the theme's remote script by the local copy, and list everything else that a page loads from a server."""
     found = []
     for page in sorted(site.rglob("*.html")):
         up = "../" * (len(page.relative_to(site).parts) - 1)

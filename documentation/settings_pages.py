@@ -1,4 +1,4 @@
-"""Write docs/reference/settings/: a page for each command and a page for each group of settings."""
+"""Write docs/reference/settings/: one page for each command and one for each group of settings."""
 
 import ast
 import inspect
@@ -17,21 +17,21 @@ COMMANDS = tuple(sorted(path.stem for path in CONF.glob("*.yaml")))
 GROUPS = tuple(sorted(path.name for path in CONF.iterdir() if path.is_dir()))
 _INTRODUCTIONS = {
     "curriculum": "The mix of sources over the run. [Plan a curriculum](../../howto/curriculum.md) explains each key.",
-    "experiment": "A complete training: it chooses from the other groups and sets the sizes.",
+    "experiment": "A complete run: it chooses from the other groups and sets batch size, length and learning rate.",
     "hardware": "Micro-batch, precision and kernels for a GPU. [Choose a GPU](../../howto/hardware.md) compares them.",
     "logger": "Where metrics go in addition to TensorBoard and `metrics.jsonl`.",
-    "model": "Architecture and sizes. [Choices of the model](../../explanation/model.md) measures what each choice is worth.",
+    "model": "Architecture and sizes. [Choices of the model](../../explanation/model.md) measures the effect of each choice.",
     "optimizer": "The optimizer and its settings. [Recipes](../../recipes/optimizers.md) compares them.",
     "schedule": "The learning rate over the run. [Recipes](../../recipes/optimizers.md) compares the shapes.",
-    "source": "A corpus: its origin and its fields. [Prepare corpora](../../howto/corpora.md) explains the keys.",
-    "task": "What `evaluate.py` measures. [Evaluate a model](../../howto/evaluation.md) explains protocols and figures.",
-    "tokenizer": "Text to token ids. [Prepare corpora](../../howto/corpora.md#tokenizers) shows how to train one.",
+    "source": "A corpus: its files and the fields with text. [Prepare corpora](../../howto/corpora.md) explains the keys.",
+    "task": "What `evaluate.py` measures. [Evaluate a model](../../howto/evaluation.md) explains protocols and results.",
+    "tokenizer": "Converts text to token ids. [Prepare corpora](../../howto/corpora.md#tokenizers) shows how to train one.",
     "trainer": "Processes, precision and kernels. [Several GPUs](../../howto/several_gpus.md) compares the strategies.",
 }
 _SIZES = {
     "d_model": "Width of the residual stream.",
     "n_layers": "Number of blocks.",
-    "n_heads": "Heads of queries in each attention layer.",
+    "n_heads": "Number of query heads in each attention layer.",
     "dropout": "Probability that dropout sets an activation to zero.",
 }
 _NOT_HYDRA = ("task",)  # evaluate.py reads these files itself: their keys have no prefix
@@ -89,7 +89,7 @@ def group_page(group: str) -> str:
 
 
 def _meanings() -> dict[str, str]:
-    """What is said of each setting in one place, for the places that only change its value."""
+    """Setting -> its comment, for files that set it without a comment."""
     found = {s.key: s.meaning for s in list_settings("train") if s.meaning}
     found |= {f"model.{name}": meaning for name, meaning in _model_fields().items()}
     for group in (name for name in GROUPS if name not in ("experiment", "hardware", *_NOT_HYDRA)):
@@ -102,7 +102,7 @@ def _meanings() -> dict[str, str]:
 
 
 def _model_fields() -> dict[str, str]:
-    """The docstrings behind the fields of GPTConfig."""
+    """Field of GPTConfig -> its docstring."""
     body = ast.parse(inspect.getsource(GPTConfig)).body[0]
     assert isinstance(body, ast.ClassDef)
     found = dict(_SIZES)
@@ -130,13 +130,13 @@ def _code(text: str) -> str:
 
 
 def _escape(text: str) -> str:
-    """Plain text as Markdown: what a comment of conf/ quotes in backticks stays code."""
+    """Escape plain text for Markdown. Text in backticks stays code."""
     parts = re.split(r"(`[^`]*`)", text)
     return "".join(p if p.startswith("`") else re.sub(r"([\\*_\[\]<>|])", r"\\\1", p) for p in parts)
 
 
 def _comment(text: str) -> str:
-    """The comment that begins a file, without its line for Hydra."""
+    """The comment at the top of a file, without the line `# @package …`."""
     lines: list[str] = []
     for line in text.splitlines():
         if not line.startswith("#"):
@@ -147,7 +147,7 @@ def _comment(text: str) -> str:
 
 
 def _package(text: str, group: str) -> str:
-    """Where Hydra puts the settings of a file."""
+    """The section of the config into which Hydra puts the settings of a file."""
     found = re.search(r"^# @package (\S+)", text, flags=re.MULTILINE)
     if found:
         return "" if found[1] == "_global_" else found[1]
@@ -155,7 +155,7 @@ def _package(text: str, group: str) -> str:
 
 
 def _bases(text: str) -> str:
-    """The choices that a file starts from, and the groups that it chooses."""
+    """The files in `defaults` of a file, formatted as code."""
     content = yaml.safe_load(text) or {}
     named = []
     for entry in content.get("defaults", []):
@@ -167,7 +167,7 @@ def _bases(text: str) -> str:
 
 
 def _choices(group: str, *, everything: bool = False) -> list[str]:
-    """The files of a group, those of its folders last; without `everything` not those."""
+    """Names of the files of a group. `everything` includes files in subfolders, which come last."""
     names = [path.relative_to(CONF / group).with_suffix("").as_posix() for path in (CONF / group).rglob("*.yaml")]
     return sorted((n for n in names if everything or "/" not in n), key=lambda name: ("/" in name, name))
 

@@ -1,4 +1,7 @@
-"""Model, tokenizer, optimizers, generation, evaluation, checkpoints and conversion. Nothing in this package imports Hydra."""
+"""Model, tokenizer, optimizers, generation, evaluation, checkpoints and conversion.
+
+Nothing in this package imports Hydra.
+"""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +12,7 @@ __all__ = ["load_model"]
 
 
 def __getattr__(name: str) -> Any:
-    """`load_model` when it is asked for: whoever only wants the tokenizer need not wait for torch."""
+    """Import `load_model` on first use, so that importing only the tokenizer does not import torch."""
     if name == "load_model":
         from gpt_lightning.convert import load_model
 

@@ -1,14 +1,15 @@
-"""A few numbers on their way from the device to the host."""
+"""Copy a few numbers from the device to the host without blocking."""
 
 import torch
 from torch import Tensor
 
 
 class AsyncDeviceScalars:
-    """Copies numbers to the host without waiting; `read` waits for them, but for nothing that the device is asked to do later.
+    """Start an asynchronous copy to the host. `read` waits for this copy, but not for work queued on the device after
+    it.
 
     Args:
-        values: (numbers,) on any device.
+        values: shape (numbers,), on any device.
     """
 
     def __init__(self, values: Tensor) -> None:
@@ -20,7 +21,7 @@ class AsyncDeviceScalars:
             self._arrived.record()
 
     def read(self) -> list[float]:
-        """The numbers."""
+        """Wait for the copy and return the numbers in order."""
         if self._arrived is not None:
             self._arrived.synchronize()
         numbers: list[float] = self._values.tolist()

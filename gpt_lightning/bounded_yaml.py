@@ -1,28 +1,31 @@
-"""YAML that is bounded: a few lines with aliases can describe more than a machine holds, and nesting ends the interpreter."""
+"""Check the size of YAML before it is loaded.
+
+A few lines with aliases can expand to more data than fits in memory, and deep nesting crashes the interpreter.
+"""
 
 import yaml
 
 MAX_DEPTH = 50
-"""Lists and mappings inside each other."""
+"""Maximum nesting depth of lists and mappings."""
 MAX_SIZE = 100_000
-"""Values, each alias counted as all that it stands for; a text counts once more for every 64 characters."""
+"""Maximum number of values. An alias counts as everything it refers to; a string counts once more per 64 characters."""
 
 
 def check_yaml_bounds(text: str) -> None:
-    """Look over a YAML text before it is read. What is read of it afterwards is bounded by its size and depth.
+    """Check that a YAML text, once loaded, exceeds neither MAX_DEPTH nor MAX_SIZE. Nothing is loaded.
 
     Raises:
-        yaml.YAMLError: it is malformed, too deep or too large, or an alias stands in what it names.
+        yaml.YAMLError: The text is malformed, too deep or too large, or an alias occurs inside the value it refers to.
     """
     size = 0
     sizes: dict[str, int] = {}
-    begun: list[tuple[str | None, int]] = []  # anchor of each collection that is open, and the size before it
+    begun: list[tuple[str | None, int]] = []  # for each open collection: its anchor, and the size before it
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.DocumentStartEvent):
             sizes.clear()
         elif isinstance(event, yaml.AliasEvent):
             if event.anchor not in sizes:
-                raise yaml.YAMLError(f"the alias *{event.anchor} names nothing that is complete before it")
+                raise yaml.YAMLError(f"the alias *{event.anchor} does not refer to a complete value before it")
             size += sizes[event.anchor]
         elif isinstance(event, yaml.CollectionStartEvent):
             begun.append((event.anchor, size))
@@ -37,6 +40,6 @@ def check_yaml_bounds(text: str) -> None:
             if event.anchor:
                 sizes[event.anchor] = values
         if len(begun) > MAX_DEPTH:
-            raise yaml.YAMLError(f"its values are nested deeper than {MAX_DEPTH} levels")
+            raise yaml.YAMLError(f"its values are nested more than {MAX_DEPTH} levels deep")
         if size > MAX_SIZE:
-            raise yaml.YAMLError(f"it describes more than {MAX_SIZE:,} values, aliases included")
+            raise yaml.YAMLError(f"it contains more than {MAX_SIZE:,} values, including those repeated by aliases")

@@ -1,4 +1,4 @@
-"""Lightning's plugin that writes checkpoints with their manifests, and reads them if they verify."""
+"""Lightning plugin that writes checkpoints with manifests and verifies them when it reads them."""
 
 import hashlib
 import json
@@ -15,16 +15,20 @@ from gpt_lightning.verified_checkpoint import read_checkpoint
 
 
 class VerifiedCheckpointIO(CheckpointIO):
-    """Lightning's door to the files above; Lightning's own stages in $TMPDIR and can destroy the file it replaces."""
+    """Read and write verified checkpoints (see gpt_lightning/verified_checkpoint.py).
+
+    Lightning's own plugin stages files in $TMPDIR and can destroy the file that it replaces.
+    """
 
     def __init__(self) -> None:
         self.failure: OSError | None = None
-        """Why the last save failed; None: it did not."""
+        """The error of the last save; None if it succeeded."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write a checkpoint and its manifest; where that fails for want of space or a disk, `failure` says so.
+        """Write a checkpoint and its manifest. If the disk is full or fails, store the error in `failure`.
 
-        It does not raise: Lightning's ranks wait for each other after a save, and the others would wait for ever.
+        This method does not raise OSError: Lightning's ranks wait for each other after a save, so the other ranks would
+        hang.
         """
         path = Path(path)
         temporary = path.with_name(f".{path.name}.tmp")
@@ -65,7 +69,7 @@ class VerifiedCheckpointIO(CheckpointIO):
 
 
 class _HashingFile:
-    """Counts and hashes what torch.save writes, so that the file need not be read again."""
+    """Count and hash what torch.save writes, so that the file does not have to be read again."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -74,13 +78,13 @@ class _HashingFile:
         self.size = 0
 
     def save(self, checkpoint: Mapping[str, Any]) -> None:
-        """torch.save, whose own account of a failed write hides the reason.
+        """Call torch.save. If a write fails, raise the original OSError, which torch.save hides.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: The checkpoint cannot be written.
         """
         try:
-            torch.save(checkpoint, self)  # type: ignore[arg-type]  # all it needs of a file is write
+            torch.save(checkpoint, self)  # type: ignore[arg-type]  # torch.save only calls write and flush
         except RuntimeError as error:
             raise self._failure or error from error
 

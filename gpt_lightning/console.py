@@ -1,7 +1,8 @@
-"""What a program says to a person: the one writer of its standard output and of its sentences.
+"""Console output of all commands.
 
-Nobody needs to listen. A reader that goes away, a closed stream, a full disk or an encoding without the character costs what
-would have been said, never the work; `output_error` tells of it. Control characters of texts that are not ours appear as signs.
+Output never stops the work: if the reader closes the pipe, the stream is closed, the disk is full or the encoding lacks
+a character, only output is lost, and `output_error` reports it. Control characters in foreign text are shown as
+symbols.
 """
 
 import errno
@@ -20,26 +21,26 @@ import rich.console
 from rich.segment import Segment
 from rich.text import Text
 
-# Text may hold what makes a terminal move, hide or ring. Lines and tabs stay.
+# Foreign text may contain characters that control the terminal. Newlines and tabs are kept.
 _VISIBLE = {n: chr(0x2400 + n) for n in range(32) if chr(n) not in "\t\n"} | {127: "␡"}
 _VISIBLE |= {n: f"\\x{n:02x}" for n in range(0x80, 0xA0)}
 _VISIBLE |= {
     n: f"\\u{n:04x}" for n in range(0xD800, 0xE000)
-}  # bytes of a file name that are no text: no encoding has them
+}  # surrogates: undecodable bytes of a file name, which no encoding can represent
 
 
 def escape_control_characters(text: str) -> str:
-    """The same text with a sign for each control character but tabs and ends of lines."""
+    """Replace each control character except tab and newline by a visible symbol."""
     return text.translate(_VISIBLE)
 
 
 def say(text: str = "", *, end: str = "\n", error: bool = False) -> None:
-    """Print a text, its control characters visible, at once.
+    """Print a text immediately, with control characters made visible.
 
     Args:
-        text: what to say.
-        end: what follows it.
-        error: to standard error instead of standard output.
+        text: What to print.
+        end: What to print after it.
+        error: Print to standard error instead of standard output.
     """
     stream = sys.stderr if error else sys.stdout
     if stream is None:
@@ -50,7 +51,7 @@ def say(text: str = "", *, end: str = "\n", error: bool = False) -> None:
 
 
 class Console(rich.console.Console):
-    """rich's console for texts that are not ours: they are shown as they are, hold no markup and cannot act on a terminal."""
+    """A rich console for foreign text: shown literally, without markup, and unable to control the terminal."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(highlight=False, markup=False, emoji=False, **settings)
@@ -62,10 +63,10 @@ class Console(rich.console.Console):
             yield segment if segment.control else segment._replace(text=self._shown(segment.text))
 
     def render_str(self, text: str, **settings: Any) -> Text:
-        return super().render_str(escape_control_characters(text), **settings)  # before its width is measured
+        return super().render_str(escape_control_characters(text), **settings)  # before rich measures the width
 
     def on_broken_pipe(self) -> None:
-        """Say no more. (rich's own would end the program.)"""
+        """Stop printing. (rich would end the program.)"""
         self.quiet = True
 
     def _shown(self, text: str) -> str:
@@ -73,17 +74,17 @@ class Console(rich.console.Console):
 
 
 class _Unheard(io.FileIO):
-    """Writes to a descriptor while it takes what is written. What it does not take is lost without an error."""
+    """Write to a descriptor. What cannot be written is dropped without an exception."""
 
     error: OSError | None = None
-    """The first that a write met."""
+    """The first error of a write."""
 
     def write(self, content: Any) -> int:
         left = whole = memoryview(content).cast("B")
         try:
             while left:
                 written = super().write(left)
-                if written is None:  # it is set not to block, and is full
+                if written is None:  # the descriptor is non-blocking and full
                     select.select([], [self], [])
                 left = left[written or 0 :]
         except OSError as error:
@@ -94,13 +95,13 @@ class _Unheard(io.FileIO):
 def open_fault_tolerant_stream(
     descriptor: int, *, encoding: str | None = None, line_buffering: bool = True, write_through: bool = False
 ) -> io.TextIOWrapper:
-    """A text stream to a descriptor that stays open: no write to it fails.
+    """Open a text stream to an open descriptor. Writing to it never raises.
 
     Args:
-        descriptor: where to write.
-        encoding: of the text; what it lacks is written as an escape. None: the locale's.
-        line_buffering: write each line at once.
-        write_through: write everything at once.
+        descriptor: Number of the file descriptor.
+        encoding: Text encoding; characters that it lacks are written as escapes. None: the locale's encoding.
+        line_buffering: Flush after each line.
+        write_through: Flush after each write.
     """
     raw: Any = _Unheard(descriptor, "wb", closefd=False)
     return io.TextIOWrapper(
@@ -113,9 +114,9 @@ def open_fault_tolerant_stream(
 
 
 def guard_streams() -> None:
-    """Make this process independent of whoever listens: it has all standard streams, and no write to them fails.
+    """Make this process independent of its readers: all standard streams exist, and writing to them never raises.
 
-    A stream that a notebook or a test has put in the place of a standard one is left alone.
+    Standard streams that a notebook or a test has replaced are left unchanged.
     """
     for descriptor in range(3):
         _keep_open(descriptor)
@@ -127,7 +128,7 @@ def guard_streams() -> None:
 
 
 def output_error() -> OSError | None:
-    """Why something of what was printed is missing from standard output; None: nothing is, or its reader has gone."""
+    """Return the error that caused output to be lost. None: nothing was lost, or the reader closed the pipe."""
     with suppress(AttributeError, OSError):
         sys.stdout.flush()
     stream = getattr(sys.stdout, "buffer", None)
@@ -136,18 +137,18 @@ def output_error() -> OSError | None:
 
 
 def _keep_open(descriptor: int) -> None:
-    """Let a closed descriptor lead nowhere: the next file that is opened would take its place, and get what is printed."""
+    """Open a closed descriptor on /dev/null; otherwise the next file opened would get it and receive our output."""
     try:
         os.fstat(descriptor)
     except OSError:
-        nothing = os.open(os.devnull, os.O_RDWR)  # the lowest that is free: this one
+        nothing = os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this descriptor
         os.set_inheritable(nothing, True)
 
 
 def _guarded(stream: Any, original: Any, descriptor: int) -> Any:
     if stream is not original:
         return stream
-    if stream is None:  # it was closed as Python began; a file may have its descriptor by now
+    if stream is None:  # closed when Python started; another file may have its descriptor now
         return open_fault_tolerant_stream(os.open(os.devnull, os.O_WRONLY))
     with suppress(OSError):
         stream.flush()

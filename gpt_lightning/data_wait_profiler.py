@@ -1,4 +1,4 @@
-"""How long training waits for its data."""
+"""Measure how long training waits for its data."""
 
 import time
 
@@ -6,12 +6,12 @@ from lightning.pytorch.profilers import Profiler
 
 
 class DataWaitProfiler(Profiler):
-    """A clock that runs while the training loop asks for its next micro-batch: nothing else is looked at."""
+    """Time the training loop's requests for the next micro-batch; all other profiler actions are ignored."""
 
     def __init__(self) -> None:
         super().__init__()
         self.seconds = 0.0
-        """In all, since the process began to train."""
+        """Total waiting time of this process, in seconds."""
         self._since = 0.0
 
     def start(self, action_name: str) -> None:

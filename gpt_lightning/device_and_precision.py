@@ -1,4 +1,4 @@
-"""Which device a training runs on, and in which number format."""
+"""Choose the device and the number format of a training run."""
 
 import os
 import shlex
@@ -15,41 +15,54 @@ PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true")
 
 
 def choose_device(wanted: str) -> str:
-    """ "cpu" or "cuda"; `auto` takes cuda where there is one.
+    """Choose "cpu" or "cuda"; `auto` means cuda if available.
+
+    Args:
+        wanted: The setting trainer.accelerator: auto, cpu or cuda.
 
     Raises:
-        ValueError: there is no such device, or not here.
+        ValueError: The setting is unknown, or torch finds no CUDA device.
     """
     if wanted not in ("auto", "cpu", "cuda"):
         raise ValueError(f"trainer.accelerator is {wanted!r}: it must be auto, cpu or cuda.")
     is_there = torch.cuda.is_available()
     if wanted == "cuda" and not is_there:
-        raise ValueError("trainer.accelerator is cuda, and torch finds no CUDA device here: take auto or cpu.")
+        raise ValueError("trainer.accelerator is cuda, but torch finds no CUDA device: use auto or cpu.")
     return wanted if wanted != "auto" else "cuda" if is_there else "cpu"
 
 
 def check_compiler(device: str) -> None:
-    """torch.compile writes C++ for a CPU, and Triton kernels for CUDA.
+    """Check that torch.compile has the compiler it needs: C++ on a CPU, Triton on CUDA.
 
     Raises:
-        ValueError: there is no compiler for it.
+        ValueError: The compiler is not available.
     """
-    compiler = shlex.split(os.environ.get("CXX", "g++"))[0]  # as torch looks for it
+    compiler = shlex.split(os.environ.get("CXX", "g++"))[0]  # the lookup that torch uses
     if device == "cpu" and shutil.which(compiler) is None:
         raise ValueError(
-            f"trainer.compile=true needs a C++ compiler on a CPU, and there is no {compiler}: install it, or train without."
+            f"trainer.compile is true, but the C++ compiler {compiler} is not installed: install it, or set "
+            "trainer.compile=false."
         )
     if device == "cuda" and (obstacle := why_triton_is_unavailable(device)):
-        raise ValueError(f"trainer.compile=true needs Triton on CUDA: {obstacle}, or train without.")
+        raise ValueError(
+            f"trainer.compile=true needs Triton on CUDA, and {obstacle}. To train without, set trainer.compile=false."
+        )
 
 
 def choose_precision(wanted: str, *, device: str) -> tuple[str, str]:
-    """(Lightning's precision, why). `auto` goes by the device's capability; anything else is taken as it is.
+    """Choose Lightning's precision. `auto` decides by the capability of the device; other values are used as given.
 
-    `torch.cuda.is_bf16_supported()` is not asked: it says yes on a T4, which only emulates bf16.
+    `torch.cuda.is_bf16_supported()` is not used: it returns True on a T4, which only emulates bf16.
+
+    Args:
+        wanted: The setting trainer.precision.
+        device: "cpu" or "cuda".
+
+    Returns:
+        (precision, reason for the choice)
 
     Raises:
-        ValueError: there is no such precision.
+        ValueError: The precision is unknown.
     """
     if wanted not in PRECISIONS:
         raise ValueError(f"trainer.precision is {wanted!r}: it must be one of {', '.join(PRECISIONS)}.")
@@ -67,20 +80,21 @@ def choose_precision(wanted: str, *, device: str) -> tuple[str, str]:
 
 
 def precision_dtype(precision: str) -> torch.dtype:
-    """The number format that matrices are multiplied in under one of Lightning's precisions."""
+    """Return the dtype in which matrices are multiplied under one of Lightning's precisions."""
     return {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}[precision.split("-")[0]]
 
 
 @contextmanager
 def deterministic_algorithms(wanted: bool) -> Iterator[None]:
-    """Inside, if it is wanted, torch takes only kernels that give the same bits each time.
+    """Context manager: if `wanted`, torch uses only kernels that give the same bits every time.
 
-    cuBLAS reads its workspace from the environment when the process makes its first product on CUDA: enter before.
+    Enter it before the first CUDA matrix product of the process, because cuBLAS reads its workspace setting at that
+    point.
     """
     if not wanted:
         yield
         return
-    import torch._inductor.config as inductor  # not at the top: it takes a second
+    import torch._inductor.config as inductor  # imported here because it takes a second
 
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     chooses = inductor.deterministic
@@ -90,8 +104,8 @@ def deterministic_algorithms(wanted: bool) -> Iterator[None]:
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing of ours reads any
-        inductor.deterministic = True  # or it would choose among kernels by their time
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # we never read any
+        inductor.deterministic = True  # otherwise inductor chooses among kernels by measured time
         yield
     finally:
         torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
@@ -105,7 +119,7 @@ def deterministic_algorithms(wanted: bool) -> Iterator[None]:
 
 
 def arithmetic_settings() -> dict[str, str | int | None]:
-    """What decides the last bits of a sum on this machine, besides the versions of packages."""
+    """Return what affects the last bits of a sum, except package versions: CPU, threads, GPUs, CUDA, cuDNN."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     said: dict[str, str | int | None] = {

@@ -1,4 +1,4 @@
-"""What keeps a folder whole: one process at a time is at work in it, and files come to be as a whole or not at all."""
+"""File locks and atomic, durable writes: one process works in a folder at a time, and files are complete or absent."""
 
 import fcntl
 import json
@@ -18,16 +18,17 @@ from gpt_lightning.console import say
 
 @contextmanager
 def exclusive_lock(folder: Path, *, doing: str = "prepared") -> Iterator[None]:
-    """Be the only process at work in a folder, which is made if need be, and unmade if nothing is in it at the end.
+    """Context manager: be the only process that works in a folder.
 
-    The kernel holds the lock, so that it ends with its owner, however that dies; the file `owner` says who it is.
+    The folder is created if necessary, and removed at the end if it is empty. The kernel releases the lock when its
+    owner exits, however that happens. The file `owner` in the folder names the owner.
 
     Args:
-        folder: where to work.
-        doing: what is done to it, for the process that comes second.
+        folder: The folder to lock.
+        doing: What this process does with the folder, as a participle, for the message to a second process.
 
     Raises:
-        ValueError: another process is at work there, and which one.
+        ValueError: Another process holds the lock; the message names it.
     """
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
@@ -35,15 +36,17 @@ def exclusive_lock(folder: Path, *, doing: str = "prepared") -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise ValueError(f"{folder} is being {doing} by {lock_owner(folder)}: wait for it, or stop it.") from error
+        raise ValueError(
+            f"{folder} is being {doing} by {lock_owner(folder)}: wait until that process ends, or stop it."
+        ) from error
     try:
-        with suppress(OSError):  # who cannot sign, as the disk is full, is the owner all the same
+        with suppress(OSError):  # the lock is held even if `owner` cannot be written because the disk is full
             since = time.strftime("%Y-%m-%d %H:%M:%S")
             owner.write_text(f"process {os.getpid()} on {socket.gethostname()} since {since}")
         yield
     finally:
         for path in (owner, folder / "lock"):
-            with suppress(OSError):  # what ended the work is more worth telling
+            with suppress(OSError):  # do not hide the exception that ended the work
                 path.unlink(missing_ok=True)
         lock.release()
         with suppress(OSError):
@@ -53,11 +56,11 @@ def exclusive_lock(folder: Path, *, doing: str = "prepared") -> Iterator[None]:
 
 @contextmanager
 def wait_for_lock(folder: Path, *, meanwhile: Callable[[], object]) -> Iterator[None]:
-    """As `exclusive_lock`, but wait for a process that is at work there.
+    """As `exclusive_lock`, but wait until the lock is free.
 
     Args:
-        folder: where to work, in the folder that is prepared.
-        meanwhile: what to do, again and again, as long as another process is at work.
+        folder: The folder to lock; it lies in the folder that is prepared.
+        meanwhile: Called repeatedly while another process holds the lock; it should pause.
     """
     with ExitStack() as held:
         for times in count():
@@ -66,32 +69,32 @@ def wait_for_lock(folder: Path, *, meanwhile: Callable[[], object]) -> Iterator[
                 break
             except ValueError:
                 if times == 0:
-                    say(f"{folder.parent} is being prepared by {lock_owner(folder)}, which is waited for")
+                    say(f"{folder.parent} is being prepared by {lock_owner(folder)}: waiting for that process")
                 meanwhile()
         yield
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process is at work in a folder; the lock is held no longer than the question."""
+    """Return whether a process holds the lock of a folder. The lock is taken only for the duration of the check."""
     try:
         with (folder / "lock").open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # there is none, or what is wrong with the folder whoever works there will say
+    except OSError:  # there is no lock file; other problems with the folder are reported when it is used
         return False
     return False
 
 
 def lock_owner(folder: Path) -> str:
-    """Who is at work in a folder, as that process has signed."""
+    """Return the description of the process that works in a folder, from its file `owner`."""
     with suppress(OSError):
         return (folder / "owner").read_text(encoding="utf-8") or "another process"
     return "another process"
 
 
 def write_durably(path: Path, content: dict[str, Any]) -> None:
-    """Replace a JSON file as a whole, so that it survives a loss of power."""
+    """Replace a JSON file atomically, so that the new content survives a power failure."""
     temporary = path.with_suffix(".tmp")
     with temporary.open("w", encoding="utf-8") as file:
         file.write(json.dumps(content, indent=2) + "\n")
@@ -101,20 +104,20 @@ def write_durably(path: Path, content: dict[str, Any]) -> None:
 
 
 def sync_file(file: IO[Any]) -> None:
-    """Bring to the disk what was written into a file."""
+    """Flush a file and write it to disk (fsync)."""
     file.flush()
     os.fsync(file.fileno())
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, if there is none, that survives a loss of power."""
+    """Create a folder if it does not exist, so that it survives a power failure."""
     if not folder.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
         sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring to the disk which files are in a folder, and what they are called."""
+    """Write a folder's list of files to disk (fsync)."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

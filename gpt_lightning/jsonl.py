@@ -1,4 +1,4 @@
-"""Files of JSON lines, read so that neither a torn line nor a long file does harm."""
+"""Read JSON-lines files, tolerating a torn last line and without loading long files completely."""
 
 import json
 import mmap
@@ -6,29 +6,29 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-_BLOCK = 1 << 21  # bytes read at once: larger ones cost the system a fresh mapping each
+_BLOCK = 1 << 21  # bytes read at once; larger buffers would be allocated with a new memory mapping each time
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON-lines file; a last line that is not whole is left for later, and no file has none.
+    """Read all objects of a JSON-lines file. An incomplete last line is ignored; a missing file gives an empty list.
 
     Raises:
-        ValueError: a line is something else.
+        ValueError: A line is not a JSON object.
     """
     rows = list(read_objects(path))
     if None in rows:
-        raise ValueError(f"line {rows.index(None) + 1} of {path} is no JSON object.")
+        raise ValueError(f"line {rows.index(None) + 1} of {path} is not a JSON object: correct or remove it.")
     return [row for row in rows if row is not None]
 
 
 def read_objects(path: Path) -> Iterator[dict[str, Any] | None]:
-    """Each whole line of a JSON-lines file; None in the place of one that holds no object."""
+    """Yield the object of each complete line of a JSON-lines file; None for a line that is not an object."""
     for block in whole_lines(path):
         yield from parse_objects(block)
 
 
 def parse_objects(block: bytes) -> Iterator[dict[str, Any] | None]:
-    """The same of some whole lines."""
+    """Yield the object of each line in a block of complete lines; None for a line that is not an object."""
     for line in block.split(b"\n")[:-1]:
         try:
             content = json.loads(line)
@@ -38,7 +38,7 @@ def parse_objects(block: bytes) -> Iterator[dict[str, Any] | None]:
 
 
 def iterate_rows(path: Path, *, begin: int = 0, having: bytes = b"") -> Iterator[dict[str, Any]]:
-    """The rows of a file from a byte on that have a text in them, one by one; what cannot be read is passed over."""
+    """Yield the rows that contain the bytes `having`, from byte offset `begin` on. Unreadable lines are skipped."""
     with path.open("rb") as file:
         file.seek(begin)
         for line in file:
@@ -47,7 +47,7 @@ def iterate_rows(path: Path, *, begin: int = 0, having: bytes = b"") -> Iterator
 
 
 def last_row(path: Path, *, having: bytes = b"") -> dict[str, Any]:
-    """The last whole row that can be read and has a text in it, looked for from the file's end; empty: there is none."""
+    """Return the last complete, readable row that contains `having`, searching from the end; empty if there is none."""
     if not path.is_file() or path.stat().st_size == 0:
         return {}
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -61,7 +61,7 @@ def last_row(path: Path, *, having: bytes = b"") -> dict[str, Any]:
 
 
 def _row(line: bytes) -> dict[str, Any] | None:
-    """An object with a step; None: it is something else."""
+    """Parse a line; None if it is not an object with an integer step."""
     try:
         row = json.loads(line)
         return row if isinstance(row["step"], int) else None
@@ -70,7 +70,7 @@ def _row(line: bytes) -> dict[str, Any] | None:
 
 
 def whole_lines(path: Path) -> Iterator[bytes]:
-    """A file in blocks of whole lines, without a last one that lacks its end: it is still being written."""
+    """Yield a file in blocks of complete lines. A last line without newline is omitted: it may be unfinished."""
     if not path.is_file():
         return
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""The LightningModule: what a training step is. It reads and writes nothing."""
+"""The LightningModule: defines a training step. It does not read or write files."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from gpt_lightning.sharding import local_shards, shard, total_norm
 
 
 class SequenceBatch(Protocol):
-    """What a batch must have; see `data_modules.Batch`."""
+    """The attributes that a batch must have; see `data_modules.Batch`."""
 
     token_ids: Tensor
     targets: Tensor
@@ -30,23 +30,24 @@ class SequenceBatch(Protocol):
 
 
 class _StepInFlight(NamedTuple):
-    """A step whose loss and gradient norm the host has not read yet."""
+    """A step whose loss and gradient norm have not reached the host yet."""
 
     step: int
     micro_nats: Tensor
-    """(micro-batches,) of this rank."""
+    """(micro-batches,) of this rank, in nats."""
     numbers: AsyncDeviceScalars
-    """Loss and gradient norm."""
+    """Loss and gradient norm of the global batch."""
 
 
 class NonFiniteLossError(FloatingPointError):
-    """The loss, the gradient or the update of a step is infinite or not a number, on all ranks alike. Nothing of it is kept.
+    """The loss, the gradient or the update of a step is NaN or infinite. All ranks raise it; nothing of the step is
+    saved.
 
     Attributes:
-        step: its number, the first is 0.
-        loss, norm: over its global batch; the norm before clipping.
-        what: of the step is not finite.
-        micro_batches: (rank, micro-batch) of those with such a loss; none if it is not the loss.
+        step: Index of the step, from 0.
+        loss, norm: Loss and gradient norm before clipping, over the global batch.
+        what: What is not finite: "loss", "gradient" or "update".
+        micro_batches: (rank, micro-batch) of each non-finite loss; empty unless `what` is "loss".
     """
 
     exit_code = 65
@@ -54,33 +55,35 @@ class NonFiniteLossError(FloatingPointError):
     def __init__(
         self, step: int, loss: float, norm: float, *, what: str, micro_batches: Sequence[tuple[int, int]] = ()
     ) -> None:
-        made = "was made, and what it has made of the weights is not saved" if what == "update" else "was not made"
-        super().__init__(f"step {step + 1} {made}: its loss is {loss:.4g} and its gradient norm {norm:.4g}.")
+        made = "was applied, but its weights are not saved" if what == "update" else "was not applied"
+        super().__init__(
+            f"step {step + 1} {made}: its {what} is not finite (loss {loss:.4g}, gradient norm {norm:.4g})."
+        )
         self.step, self.loss, self.norm, self.what, self.micro_batches = step, loss, norm, what, list(micro_batches)
 
 
 class LitGPT(L.LightningModule):
-    """Trains a GPT on the mean nats per loss-bearing token of each GLOBAL batch.
+    """Train a GPT on the mean loss in nats per loss-bearing token of each GLOBAL batch.
 
-    Micro-batches hold different numbers of loss-bearing tokens once targets are masked, so the mean of their means is not
-    the mean of the batch. Here each micro-batch adds its SUM of nats, over a fixed number of tokens, and before the
-    optimizer's step the gradients are scaled to the number of tokens that really bore loss, on all ranks. The module
-    `loss_normalization` says what the gradients are at each hook.
+    With masked targets, micro-batches hold different numbers of loss-bearing tokens, so the mean of their means is not
+    the mean of the batch. Each micro-batch therefore adds its SUM of nats divided by a fixed number of tokens. Before
+    the optimizer step, the gradients are rescaled to the number of loss-bearing tokens on all ranks. The docstring of
+    `loss_normalization` states what the gradients are at each hook.
 
-    On a GPU the loss of a step is read while the next step is computed, so that the device never waits for the host. A ruined
-    step is therefore found one step late, but before anything that it changed is shown or saved: see `settle`.
+    On a GPU, the loss of a step is read while the next step is computed, so that the device never waits for the host. A
+    non-finite step is therefore found one step late, but before its results are shown or saved: see `settle`.
 
-    Dropout's random numbers follow from (seed, step, micro-batch, rank). There is no generator state to save, and nothing
-    that happens between steps (validation, sampling, a restart) can change the training.
+    Dropout's random numbers follow from (seed, step, micro-batch, rank). There is no generator state to save, and
+    nothing between steps (validation, sampling, a restart) affects the training.
 
     Args:
-        model: trained in place.
-        optimization: how gradients become steps.
-        seed: the run's.
-        settings: the run's, as its checkpoints keep them.
+        model: Trained in place.
+        optimization: Optimizer, schedule and gradient clipping.
+        seed: Seed of the run.
+        settings: Settings of the run, stored in its checkpoints.
 
     Raises:
-        NonFiniteLossError: while training.
+        NonFiniteLossError: During training.
     """
 
     def __init__(
@@ -96,15 +99,15 @@ class LitGPT(L.LightningModule):
         self._optimization = optimization
         self._seed = seed
         self._settings = settings or {}
-        self._options: list[dict[str, Any]] = []  # of the optimizer's groups
+        self._options: list[dict[str, Any]] = []  # of the optimizer's parameter groups
         self._spikes = SpikeDetector() if optimization.skip_spikes else None
         self.left_out: str | None = None
-        """Why the step just done changed no weight; None: it did."""
+        """Why the last step was skipped; None if it was applied."""
         self.sequence_nats = torch.zeros(0)
-        """(batch,) nats of each sequence of the micro-batch just done."""
-        self._micro_nats: list[Tensor] = []  # of the step so far, on this rank
-        self._nats = torch.zeros(())  # their sum; when the step is done, over all ranks
-        self._tokens = torch.zeros(())  # loss-bearing ones, likewise
+        """(batch,) loss of each sequence of the last micro-batch, summed, in nats."""
+        self._micro_nats: list[Tensor] = []  # of this step so far, on this rank
+        self._nats = torch.zeros(())  # their sum; at the end of the step, over all ranks
+        self._tokens = torch.zeros(())  # number of loss-bearing tokens; at the end of the step, over all ranks
         self._global_batch_tokens = 0
         self._learning_rate = 0.0
         self._loss = 0.0
@@ -113,7 +116,7 @@ class LitGPT(L.LightningModule):
         self._losses_read: list[float] = []
 
     def configure_model(self) -> None:
-        """Cut the weights up where the strategy shards: it then has a mesh."""
+        """Shard the weights if the strategy shards, which it indicates by a device mesh."""
         if self.device_mesh is not None:
             gathered_in = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
             shard(self.model, self.device_mesh["data_parallel"], gathered_in=gathered_in)
@@ -126,7 +129,7 @@ class LitGPT(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_train_start(self) -> None:
-        """What the config says of the optimizer holds, though its state may come from a run that was told otherwise."""
+        """Apply the config's optimizer settings, even if the optimizer state comes from a run with other settings."""
         scheduler: Any = self.lr_schedulers()
         share = self._optimization.schedule(scheduler.last_epoch)
         for group, options in zip(self.trainer.optimizers[0].param_groups, self._options, strict=True):
@@ -136,9 +139,10 @@ class LitGPT(L.LightningModule):
         scheduler.base_lrs = [options["initial_lr"] for options in self._options]
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
-        """The objective of a micro-batch, summed and divided by its targets, whether they bear loss or not.
+        """Compute the objective of a micro-batch, summed and divided by the number of its targets, masked ones
+        included.
 
-        Gradients: summed over the micro-batches of this step that are done, scaled by the GradScaler.
+        Gradients: summed over the micro-batches of this step so far, scaled by the GradScaler.
         """
         accumulation = self.trainer.accumulate_grad_batches
         micro = batch_idx % accumulation
@@ -154,7 +158,7 @@ class LitGPT(L.LightningModule):
         return loss.objective / batch.targets.numel()  # Lightning averages over the accumulation and the ranks
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Gradients: of the mean over all targets of the global batch, reduced over the ranks, unscaled, not clipped."""
+        """Gradients: of the mean over all targets of the global batch, reduced over ranks, unscaled, not clipped."""
         self._nats, self._tokens = (
             self.trainer.strategy.reduce(value, reduce_op="sum")
             for value in (torch.stack(self._micro_nats).sum(), self._tokens)
@@ -162,9 +166,11 @@ class LitGPT(L.LightningModule):
         self._learning_rate = optimizer.param_groups[0]["lr"]
 
     def configure_gradient_clipping(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> None:
-        """Scale to the mean over loss-bearing tokens and clip, in one pass over the gradients; unless the step is left out.
+        """Rescale the gradients to the mean over loss-bearing tokens and clip them, in one pass, unless the step is
+        skipped.
 
-        Gradients after: of the mean over the loss-bearing tokens of the global batch, clipped; None if it is left out.
+        Gradients afterwards: of the mean over the loss-bearing tokens of the global batch, clipped; None if it is
+        skipped.
         """
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         to_mean = loss_normalization(self._global_batch_tokens, self._tokens)
@@ -180,20 +186,21 @@ class LitGPT(L.LightningModule):
             torch._foreach_mul_(local_shards(gradients), scale)
         else:
             for parameter in self.parameters():
-                parameter.grad = None  # for the optimizer, moments and weight decay included, there is nothing to do
+                parameter.grad = None  # the optimizer then changes nothing, including moments and weight decay
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """The schedule counts the steps that changed weights. Gradients: those that the optimizer has used."""
+        """Advance the schedule only for steps that changed weights. Gradients: those that the optimizer has used."""
         if self.left_out is None:
             scheduler.step()
 
     def settle(self) -> None:
-        """Read the numbers of the newest step, where they have not been read yet; all ranks together.
+        """Read the loss and gradient norm of the newest step, if they were not read yet. All ranks must call it
+        together.
 
-        Whoever shows or keeps what a step has changed calls this first.
+        Call it before anything that a step has changed is shown or saved.
 
         Raises:
-            NonFiniteLossError: the step is ruined.
+            NonFiniteLossError: They are not finite.
         """
         if self._in_flight is None:
             return
@@ -204,7 +211,7 @@ class LitGPT(L.LightningModule):
             self._losses_read.append(self._loss)
 
     def take_losses(self) -> list[float]:
-        """The losses of steps that changed weights and were read since the last call, in their order."""
+        """Return, in order, the losses read since the last call, of steps that changed weights."""
         losses, self._losses_read = self._losses_read, []
         return losses
 
@@ -215,25 +222,26 @@ class LitGPT(L.LightningModule):
         self.settle()
 
     def validation_step(self, batch: SequenceBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
-        """Sum of nats, and loss-bearing tokens: sums, so that a shorter last batch weighs no more than it holds."""
+        """Return the summed nats and the number of loss-bearing tokens, so that batches are weighted by tokens."""
         return {
             "nats": self.model.loss_sum(batch.token_ids, batch.targets, batch.mask, batch.borders).nats,
             "tokens": self._loss_bearing(batch),
         }
 
     def step_metrics(self) -> dict[str, float]:
-        """Of the step just done: loss over its global batch, gradient norm before clipping, learning rate it used."""
+        """Return the last step's loss over its global batch, gradient norm before clipping, and learning rate."""
         self.settle()
         metrics = {"train/loss": self._loss, "train/grad_norm": self._gradient_norm, "train/lr": self._learning_rate}
-        return {key: value for key, value in metrics.items() if math.isfinite(value)}  # what fp16 left out has no norm
+        return {
+            key: value for key, value in metrics.items() if math.isfinite(value)
+        }  # norms that overflow fp16 are omitted
 
     @torch.no_grad()
     def refuse_ruined_weights(self) -> None:
-        """All ranks together make sure that weights and the optimizer's moments are numbers.
+        """Check on all ranks together that the weights and the optimizer's moments are finite.
 
         Raises:
-            NonFiniteLossError: after the update of the last step some weights are not finite, although loss and gradient were;
-                or these were not.
+            NonFiniteLossError: The loss, the gradient or the update of the last step is not finite.
         """
         self.settle()
         states = (value for optimizer in self.trainer.optimizers for value in optimizer.state.values())
@@ -254,23 +262,23 @@ class LitGPT(L.LightningModule):
             self._spikes.remember(checkpoint["spikes"])
 
     def _reads_late(self) -> bool:
-        """Whether no decision about a step needs its numbers before its update."""
+        """Return whether the update of a step may be launched before the host has read its loss and gradient norm."""
         return self.device.type == "cuda" and self._spikes is None and self._scaler() is None
 
     def _scaler(self) -> Any:
         return getattr(self.trainer.precision_plugin, "scaler", None)
 
     def _why_left_out(self, in_flight: _StepInFlight) -> str | None:
-        """Why the step must not change the weights; None: it may.
+        """Return why the step must be skipped; None if it is applied.
 
         Raises:
-            NonFiniteLossError: nor may any step after it.
+            NonFiniteLossError: The step is not finite, and training must stop.
         """
         if math.isfinite(self._loss) and math.isfinite(self._gradient_norm):
             return self._spikes.judge(self._loss, self._gradient_norm) if self._spikes else None
         scaler = self._scaler()
         if math.isfinite(self._loss) and scaler is not None and scaler.get_scale() > 1:
-            return f"its gradient does not fit into fp16 at a scale of {scaler.get_scale():g}, which is halved"
+            return f"its gradient overflows fp16 at loss scale {scaler.get_scale():g}, which is now halved"
         nats: Any = self.all_gather(in_flight.micro_nats)
         finite = nats.reshape(self.trainer.world_size, -1).isfinite()
         where = [(rank, micro) for rank, micro in (~finite).nonzero().tolist()]

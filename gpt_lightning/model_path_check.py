@@ -1,19 +1,22 @@
-"""Whether a path can hold a model. Needs no torch, so that a wrong path is answered at once."""
+"""Check whether a path can be a model, without importing torch, so that a wrong path is reported immediately."""
 
 from pathlib import Path
 
 
 def check_model_path(path: Path) -> None:
-    """Check what can be seen of a model from outside.
+    """Check that a path exists and has the files of a run or an exported model.
 
     Raises:
-        ValueError: nothing is there, or a folder that is neither a run nor an exported model.
+        ValueError: The path does not exist, or is a folder that is neither a run nor an exported model.
     """
     if not path.exists():
-        raise ValueError(f"there is no {path}: give a run, a checkpoint, or the folder of an exported model.")
+        raise ValueError(
+            f"{path} does not exist: it must be a run directory, a checkpoint, or the folder of an exported model."
+        )
     if path.is_dir() and any(path.glob("step_*.pt")):
-        raise ValueError(f"{path} holds a run's checkpoints: give {path.parent}, or one of its step_….pt.")
+        raise ValueError(f"{path} is the checkpoint folder of a run: use {path.parent}, or one of its step_….pt files.")
     if path.is_dir() and not (path / "checkpoints").is_dir() and not (path / "config.json").is_file():
         raise ValueError(
-            f"{path} is not a model: it has neither checkpoints, as a run has, nor a config.json, as an export has."
+            f"{path} is not a model: it must be a run directory with a folder checkpoints, or an exported model with "
+            "a config.json."
         )

@@ -1,4 +1,4 @@
-"""How the optimizer trains a model's weights."""
+"""Settings of optimizer, schedule and gradient clipping."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,22 +12,22 @@ from gpt_lightning.optim import parameter_groups
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizationSettings:
-    """How `LitGPT` turns gradients into steps.
+    """How `LitGPT` updates the weights.
 
     Raises:
-        ValueError: the largest gradient norm is not above 0.
+        ValueError: gradient_clip is not above 0.
     """
 
     make_optimizer: Callable[[list[dict[str, Any]]], Optimizer]
-    """Parameter groups -> the optimizer; its learning rate is the peak."""
+    """Parameter groups -> the optimizer, whose learning rate is the peak."""
     make_groups: Callable[[GPT], list[dict[str, Any]]] = parameter_groups
-    """The model -> its parameter groups."""
+    """Model -> its parameter groups."""
     schedule: Callable[[int], float]
-    """Steps done -> share of the peak learning rate, 0 to 1."""
+    """Completed steps -> share of the peak learning rate, 0 to 1."""
     gradient_clip: float
-    """The largest global L2 norm of a step's gradient."""
+    """Maximum global L2 norm of a step's gradient."""
     skip_spikes: bool = False
-    """Leave the weights as they are in steps whose loss or gradient norm stands out; see `SpikeDetector`."""
+    """Skip steps whose loss or gradient norm is an outlier; see `SpikeDetector`."""
 
     def __post_init__(self) -> None:
         if not self.gradient_clip > 0:

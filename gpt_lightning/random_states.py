@@ -1,7 +1,7 @@
-"""The states of all random generators of a process, as values that a checkpoint may hold.
+"""Save and restore the states of all random generators of a process, as values that a checkpoint can hold.
 
-Training itself needs none of them: dropout is seeded by its place in the run, and the order of the data is a function. They
-are kept for what else draws random numbers in a run, such as a callback of the user's.
+Training itself does not depend on them: dropout is seeded by (seed, step, micro-batch, rank), and the order of the data
+is a function. They are saved for other code that draws random numbers during a run, such as a user's callback.
 """
 
 import random
@@ -12,16 +12,16 @@ import torch
 
 
 def seed_all(number: int) -> None:
-    """Begin all of them anew; CUDA's too."""
+    """Seed the generators of python, numpy and torch, including CUDA's."""
     random.seed(number)
-    np.random.seed(number % 2**32)  # noqa: NPY002  # for those who draw from it
+    np.random.seed(number % 2**32)  # noqa: NPY002  # for code that uses the global generator
     torch.manual_seed(number)
 
 
 def collect_states() -> dict[str, Any]:
-    """The states of python, numpy, torch and, where there is one, this process's GPU."""
+    """Return the states of python, numpy, torch and, if CUDA is initialised, this process's GPU."""
     version, state, gauss = random.getstate()
-    numpy_state: Any = np.random.get_state(legacy=False)  # noqa: NPY002  # it is the state of others that is kept
+    numpy_state: Any = np.random.get_state(legacy=False)  # noqa: NPY002  # the global generator
     return {
         "python": [version, list(state), gauss],
         "numpy": {**numpy_state, "state": {**numpy_state["state"], "key": numpy_state["state"]["key"].tolist()}},
@@ -31,7 +31,7 @@ def collect_states() -> dict[str, Any]:
 
 
 def restore_states(states: dict[str, Any]) -> None:
-    """Go on from what `collect` gave."""
+    """Restore the states that `collect_states` returned."""
     version, state, gauss = states["python"]
     random.setstate((version, tuple(state), gauss))
     numpy_state = states["numpy"]

@@ -1,8 +1,8 @@
-"""A GPT cut up among the ranks (FSDP2): each rank keeps its rows of every weight, gradient and state of the optimizer.
+"""Shard a GPT over ranks (FSDP2): each rank holds its rows of every weight, gradient and optimizer state.
 
-A block's linear layers are gathered for its forward pass, and again for its backward pass; all else (embedding, norms, head)
-stays gathered from one to the other. A checkpoint knows nothing of it: it is the one file that an unsharded
-run writes, so that a run goes on sharded or not, on any number of ranks.
+A block's linear layers are gathered for its forward pass, and again for its backward pass. All other parameters
+(embedding, norms, head) stay gathered between the two. Checkpoints are not sharded: they equal those of an unsharded
+run, so a run can be resumed with or without sharding, on any number of ranks.
 """
 
 import os
@@ -24,19 +24,20 @@ from gpt_lightning.verified_checkpoint import read_checkpoint
 
 
 def shard(model: GPT, mesh: DeviceMesh, *, gathered_in: torch.dtype | None = None) -> None:
-    """Cut the weights of a model up in place; its `loss_sum` gathers them as they are needed, and nothing else does.
+    """Shard the weights of a model in place. Only its method `loss_sum` gathers them when needed.
 
     Args:
-        model: the same on every rank.
-        mesh: the ranks, one-dimensional.
-        gathered_in: the dtype in which autocast multiplies. The linear layers of the blocks are gathered in it, which is what
-            autocast makes of them anyway; their gradients, which have it too, are summed over the ranks in fp32. None: in
-            the dtype that they have.
+        model: The same on every rank.
+        mesh: The ranks, one-dimensional.
+        gathered_in: Dtype in which autocast multiplies. The blocks' linear layers are gathered in this dtype, to which
+            autocast would convert them anyway. Their gradients have it too, and are summed over the ranks in fp32.
+            None: the dtype of the weights.
     """
     policy = MixedPrecisionPolicy(
         param_dtype=gathered_in, reduce_dtype=None if gathered_in is None else torch.float32, cast_forward_inputs=False
     )
-    # Norms work in fp32, so their weights belong to the group of the model. It comes first: it does not look into sharded blocks.
+    # Norms use fp32, so their weights belong to the model's group. That group comes first: it skips blocks already
+    # sharded.
     fully_shard(model, mesh=mesh, ignored_params=set(model.blocks.parameters()) - _norms_of_blocks(model))
     for block in model.blocks:
         fully_shard(block, mesh=mesh, mp_policy=policy, ignored_params=_norms_of_blocks(model))
@@ -52,12 +53,12 @@ def is_sharded(model: GPT) -> bool:
 
 
 def local_shards(tensors: Iterable[Tensor]) -> list[Tensor]:
-    """What this rank holds of each tensor, sharing its memory: of one that is not sharded, all."""
+    """Return this rank's part of each tensor, sharing its memory; a tensor that is not sharded is returned as it is."""
     return [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
 
 
 def total_norm(tensors: list[Tensor]) -> Tensor:
-    """The norm of all tensors together, a scalar: of sharded ones that of the whole, on every rank the same."""
+    """Return the joint norm of all tensors, a scalar. For sharded tensors it covers all ranks and is equal on each."""
     norm = torch.nn.utils.get_total_norm(local_shards(tensors))
     if not tensors or not isinstance(tensors[0], DTensor):
         return norm
@@ -68,11 +69,14 @@ def total_norm(tensors: list[Tensor]) -> Tensor:
 
 @torch.no_grad()
 def unshard(tree: Any, *, keep: bool) -> Any:
-    """The same nested dicts and lists with whole tensors on the CPU, gathered one by one: every rank must take part.
+    """Gather all sharded tensors in nested dicts and lists, one by one, to the CPU. Every rank must call it.
 
     Args:
-        tree: may hold sharded tensors; one that it holds twice is gathered once.
-        keep: False: this rank only helps, and gets None in their places.
+        tree: Nested dicts and lists. A tensor that occurs twice is gathered once.
+        keep: False: this rank takes part but gets None instead of the tensors.
+
+    Returns:
+        The same nested structure with whole tensors.
     """
     gathered: dict[int, Tensor | None] = {}
 
@@ -81,7 +85,7 @@ def unshard(tree: Any, *, keep: bool) -> Any:
             return value
         if id(value) not in gathered:
             full = value.full_tensor()
-            # a copy of its own: on a CPU the gathered tensor may be a part of a padded one
+            # copy: on a CPU, the gathered tensor may be a view of a padded one
             gathered[id(value)] = torch.empty_like(full, device="cpu").copy_(full) if keep else None
         return gathered[id(value)]
 
@@ -89,11 +93,11 @@ def unshard(tree: Any, *, keep: bool) -> Any:
 
 
 def unsharded_model(model: GPT, *, keep: bool) -> GPT | None:
-    """The model itself; of a sharded one a whole copy on the same device, for which every rank must take part.
+    """Return the model if it is not sharded, otherwise a whole copy on the same device. Every rank must call it.
 
     Args:
-        model: is left as it is.
-        keep: False: this rank only helps, and gets None.
+        model: It is not changed.
+        keep: False: this rank takes part but gets None.
     """
     if not is_sharded(model):
         return model if keep else None
@@ -107,14 +111,15 @@ def unsharded_model(model: GPT, *, keep: bool) -> GPT | None:
 
 
 class ShardedStrategy(ModelParallelStrategy):
-    """Lightning's strategy, but that its checkpoints are those of any other.
+    """Lightning's FSDP2 strategy, but with the same checkpoints as every other strategy.
 
-    Lightning's own reads a file without verifying it, and takes the numbers of the optimizer's parameters for their order in
-    the model, where an optimizer numbers them in the order of its groups: a state would come to another parameter.
+    Lightning's own strategy reads a file without verifying it. It also assumes that the optimizer numbers its
+    parameters in the order of the model, but the numbers follow the order of its groups, so states would be assigned to
+    the wrong parameters.
 
     Args:
-        n_ranks: on all machines.
-        timeout: of an operation of all ranks.
+        n_ranks: Number of ranks on all machines together.
+        timeout: Timeout of collective operations.
     """
 
     def __init__(self, *, n_ranks: int, timeout: Any) -> None:
@@ -127,26 +132,26 @@ class ShardedStrategy(ModelParallelStrategy):
         return True
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """On rank 0 the whole weights, on the others an empty dict."""
+        """Return the whole weights on rank 0, an empty dict on the others."""
         assert self.lightning_module is not None
         state = unshard(self.lightning_module.state_dict(keep_vars=True), keep=self.is_global_zero)
         return state if self.is_global_zero else {}
 
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
-        """On rank 0 what the optimizer would say if it held everything, on the others an empty dict."""
+        """Return the whole optimizer state on rank 0, an empty dict on the others."""
         if isinstance(optimizer, LightningOptimizer):
             optimizer = optimizer.optimizer
         state = unshard(optimizer.state_dict(), keep=self.is_global_zero)
         return state if self.is_global_zero else {}
 
     def setup_environment(self) -> None:
-        """As Lightning does it for DDP: on a CPU the ranks share the cores."""
+        """Divide the CPU cores among the ranks, as Lightning does for DDP."""
         super().setup_environment()
         if "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(max(1, torch.get_num_threads() // self.num_processes))
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        """Its tensors stay on the disk until each rank takes its rows of them."""
+        """Read a checkpoint; its tensors stay on disk until each rank copies its rows."""
         return read_checkpoint(Path(checkpoint_path), mmap=True)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
@@ -157,7 +162,7 @@ class ShardedStrategy(ModelParallelStrategy):
         module.load_state_dict(state, strict=strict)
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        """Parameters are told by their places in the groups, as optimizers themselves do it."""
+        """Load the state. Parameters are identified by their places in the groups, as in torch's optimizers."""
         for optimizer, saved in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             numbers = [n for group in saved["param_groups"] for n in group["params"]]
@@ -170,7 +175,7 @@ class ShardedStrategy(ModelParallelStrategy):
 
 
 def _cut(value: Any, *, like: Tensor | None) -> Any:
-    """This rank's rows of a whole tensor, cut up as another of its shape is, in memory of their own; anything else as it is."""
+    """Copy this rank's rows of a whole tensor, sharded as `like`. Other values are returned as they are."""
     if not isinstance(like, DTensor) or not isinstance(value, Tensor) or value.shape != like.shape:
         return value
     part: Any = torch.empty_like(like, dtype=value.dtype, requires_grad=False)

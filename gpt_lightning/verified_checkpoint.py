@@ -1,10 +1,10 @@
-"""Checkpoints that are whole or absent, and are read only when they verify.
+"""Checkpoints that are complete or absent, and are read only after verification.
 
     checkpoints/step_00000200.pt       tensors, numbers, strings: it loads with weights_only=True
     checkpoints/step_00000200.json     its manifest: sha256, size, step
 
-Both are staged in the folder they end in. The rename of the .pt, after its manifest is in place, is the moment at which the
-checkpoint exists; a crash before it leaves at most hidden leftovers and a manifest without its file.
+Both are staged in their final folder. The checkpoint exists from the moment the .pt is renamed, after its manifest is
+in place. A crash before that leaves at most hidden temporary files and a manifest without its checkpoint.
 """
 
 import hashlib
@@ -25,49 +25,52 @@ _OF_A_RUN = {
     "model_config": dict,
     "diet": {"sources": dict, "curricula": [_CURRICULUM]},
 }
-"""What a checkpoint must hold to be gone on from, and of which types: one that a stranger made may hold anything."""
+"""Required keys and their types. They are checked because a checkpoint from elsewhere may contain anything."""
 
 
 def read_checkpoint(path: Path, *, map_location: Any = "cpu", mmap: bool = False) -> dict[str, Any]:
-    """What a checkpoint holds; no code in it can run.
+    """Verify and load a checkpoint. Code in it is not executed.
 
     Args:
-        mmap: leave the tensors on the disk until they are used.
+        path: The .pt file; its manifest is the .json file next to it.
+        map_location: Device of the tensors, as in torch.load.
+        mmap: Leave the tensors on disk until they are used.
 
     Raises:
-        ValueError: there is no such file, or it disagrees with its manifest, has none, or holds something to be executed.
+        ValueError: The file does not exist, has no manifest or does not match it, or holds objects that would execute
+            code.
     """
     if not path.is_file():
-        raise ValueError(f"there is no checkpoint {path}.")
+        raise ValueError(f"checkpoint {path} does not exist: check the path.")
     verify_checkpoint(path)
     return _load(path, map_location=map_location, mmap=mmap)
 
 
 class CheckpointMetadata(NamedTuple):
-    """What a checkpoint says of the run that it belongs to."""
+    """Information about the run to which a checkpoint belongs."""
 
-    step: int  # steps that are completed
-    diet: dict[str, Any]  # what decided the order of its tokens, see `MixedDataModule.identity`
-    config: dict[str, Any]  # its settings
-    averaged: bool  # it holds an average of the weights in their place, and them beside it
+    step: int  # completed steps
+    diet: dict[str, Any]  # what determines the order of the tokens, see `MixedDataModule.identity`
+    config: dict[str, Any]  # settings of the run
+    averaged: bool  # whether it holds averaged weights in place of the weights, and the weights separately
 
 
 def read_checkpoint_metadata(path: Path) -> CheckpointMetadata:
-    """What a checkpoint that was verified says of its run; the tensors stay on the disk.
+    """Read the metadata of a verified checkpoint; the tensors stay on disk.
 
     Raises:
-        ValueError: it holds something to be executed, or is no checkpoint of a run.
+        ValueError: The file holds objects that would execute code, or is not a checkpoint of a run.
     """
     checkpoint = _load(path, map_location="cpu", mmap=True)
     if misfit := _misfit(checkpoint, _OF_A_RUN, "it"):
-        raise ValueError(f"{path} is no checkpoint of a run: {misfit}.")
+        raise ValueError(f"{path} is not a checkpoint of a run: {misfit}.")
     return CheckpointMetadata(
         checkpoint["global_step"], checkpoint["diet"], checkpoint.get("config", {}), "averaging_state" in checkpoint
     )
 
 
 def read_optimizer_state(path: Path) -> dict[str, Any]:
-    """The optimizer's state in a checkpoint of a run that was verified; its tensors stay on the disk."""
+    """Read the optimizer state of a verified checkpoint of a run; its tensors stay on disk."""
     (state,) = _load(path, map_location="cpu", mmap=True)["optimizer_states"]
     return dict(state)
 
@@ -76,30 +79,32 @@ def verify_checkpoint(path: Path) -> None:
     """Compare a checkpoint with its manifest.
 
     Raises:
-        ValueError: they disagree, or there is no manifest.
+        ValueError: They do not match, or the manifest is missing.
     """
     manifest = path.with_suffix(".json")
     if not manifest.is_file():
-        raise ValueError(f"{path} lacks its manifest {manifest.name}, against which it is verified: copy both.")
+        raise ValueError(f"{path} lacks its manifest {manifest.name}, which is needed to verify it: copy both files.")
     if not is_valid_checkpoint(path):
         named = _file_of(manifest)
         if named not in (None, path.name):
-            raise ValueError(f"{manifest} is the manifest of {named}: a checkpoint and its manifest keep their names.")
-        raise ValueError(f"{path} does not agree with its manifest {manifest.name}: use an older checkpoint.")
+            raise ValueError(
+                f"{manifest} is the manifest of {named}: a checkpoint and its manifest must keep their names."
+            )
+        raise ValueError(f"{path} does not match its manifest {manifest.name}: it is damaged. Use an older checkpoint.")
 
 
 def _file_of(manifest: Path) -> str | None:
-    """Which file a manifest is of, by its own word."""
+    """Return the file name in a manifest; None if it cannot be read."""
     with suppress(ValueError, KeyError, TypeError):
         return str(json.loads(manifest.read_text())["file"])
     return None
 
 
 def is_valid_checkpoint(path: Path) -> bool:
-    """Whether a checkpoint agrees with its manifest.
+    """Return whether a checkpoint matches its manifest.
 
     Raises:
-        OSError: it cannot be read, which says nothing against it.
+        OSError: The file cannot be read. This does not mean that it is damaged.
     """
     try:
         manifest = json.loads(path.with_suffix(".json").read_text())
@@ -112,7 +117,7 @@ def is_valid_checkpoint(path: Path) -> bool:
 
 
 def checkpoint_fingerprint(weights: Mapping[str, Tensor]) -> str:
-    """sha256 over names and bits."""
+    """Return the sha256 of the names and values of all weights."""
     digest = hashlib.sha256()
     for name, weight in weights.items():
         digest.update(name.encode())
@@ -125,24 +130,24 @@ def _load(path: Path, **options: Any) -> dict[str, Any]:
         content: dict[str, Any] = torch.load(path, weights_only=True, **options)
     except OSError:
         raise
-    except Exception as error:  # what is no checkpoint makes torch raise almost anything
+    except Exception as error:  # torch raises many exception types for files that are not checkpoints
         raise ValueError(
-            f"{path} holds something else than tensors, numbers and texts, which would have to be executed: it is no checkpoint "
-            "of gpt-lightning, do not use it."
+            f"{path} holds objects other than tensors, numbers and strings, which could execute code: it is not a "
+            "gpt-lightning checkpoint. Do not use it."
         ) from error
     if not isinstance(content, dict):
         raise ValueError(
-            f"{path} holds {type(content).__name__}, and must hold a dict: it is no checkpoint of gpt-lightning."
+            f"{path} holds {type(content).__name__}: it must hold a dict. It is not a gpt-lightning checkpoint."
         )
     return content
 
 
 def _misfit(content: Any, form: Any, name: str) -> str | None:
-    """What in a content is of another type than a form of dicts, lists and types says."""
+    """Return the first value whose type differs from that in `form` (nested dicts, lists and types), as a clause."""
     kind = form if isinstance(form, type) else type(form)
     fits = isinstance(content, kind)
     if not fits:
-        return f"{name} is {content!r:.40}, and should be a {kind.__name__}"
+        return f"{name} is {content!r:.40} and must be a {kind.__name__}"
     items: list[tuple[Any, Any, str]] = []
     if isinstance(form, dict):
         items = [(content.get(key), part, str(key)) for key, part in form.items()]

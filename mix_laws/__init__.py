@@ -1,7 +1,8 @@
-"""From runs of many mixes to the mix to train: a law for each validation loss, how far to trust it, and the best mix under it.
+"""Predict the best mix from runs with many mixes: fit a law per validation loss, estimate its errors, and search the
+best mix.
 
-runs of a sweep, or tables --read_mix_runs--> MixRuns --fit_mix_law--> MixLaw --find_best_mix--> BestMix --> page, best_mix.yaml
-caps --design_mixes--> the mixes to run first
+runs of a sweep, or tables --read_mix_runs--> MixRuns --fit_mix_law--> MixLaw --find_best_mix--> BestMix --> page,
+best_mix.yaml caps --design_mixes--> the mixes to train first
 """
 
 from mix_laws.best_mix_search import BestMix, SearchTarget, find_best_mix

@@ -1,7 +1,7 @@
-"""Many fits of y = c + exp(x . t) at once, by weighted least squares: Levenberg and Marquardt's method on all together.
+"""Many weighted least-squares fits of y = c + exp(x . t) at once, with the Levenberg-Marquardt method in batches.
 
-A law is fitted thousands of times, to leave each run out and to draw other samples of them, on the same few features. One
-matrix product does for all of these what a solver called for each does in minutes.
+A law is fitted thousands of times, for cross-validation and the bootstrap, on the same few features. One batched matrix
+product replaces a separate solver call per fit, which would take minutes.
 """
 
 from collections.abc import Iterator
@@ -9,25 +9,25 @@ from collections.abc import Iterator
 import numpy as np
 
 _MOST_STEPS = 50
-_CONVERGED = 1e-6  # of what is to be least, relative
-_LARGEST = 30.0  # of an exponent: a loss is no e^30, and the search must not overflow on its way
-_BELOW = (0.05, 0.3, 1.0, 4.0)  # how far below the lowest y the first guesses of c lie, in spans of y
+_CONVERGED = 1e-6  # relative decrease of the cost below which a fit has converged
+_LARGEST = 30.0  # limit of exponents; no loss is as large as e^30, and the search must not overflow
+_BELOW = (0.05, 0.3, 1.0, 4.0)  # initial guesses of c: distance below the lowest y, in units of the range of y
 
 
 def fit_exponentials(
     x: np.ndarray, y: np.ndarray, weights: np.ndarray, ridge: np.ndarray, *, start: np.ndarray | None = None
 ) -> np.ndarray:
-    """c and t of each fit with the least weighted sum of squares plus ridge * t . t, c never negative.
+    """Find c and t of each fit that minimise the weighted sum of squares plus ridge * t . t, with c >= 0.
 
     Args:
-        x: (n, k), of all fits the same.
+        x: (n, k), the same for all fits.
         y: (fits, n).
-        weights: (fits, n), of the squares, 0 or more.
+        weights: (fits, n), weights of the squares, 0 or more.
         ridge: (fits,), 0 or more.
-        start: (fits, 1 + k), where to begin; None: at some guesses, of which the best fit is given.
+        start: (fits, 1 + k), initial values; None: try several guesses and return the best fit.
 
     Returns:
-        (fits, 1 + k), c first.
+        (fits, 1 + k): c, then t.
     """
     if start is None:
         found = [fit_exponentials(x, y, weights, ridge, start=guess) for guess in _guesses(x, y, weights)]
@@ -60,7 +60,7 @@ def fit_exponentials(
 def _look(
     x: np.ndarray, y: np.ndarray, weights: np.ndarray, ridge: np.ndarray, fitted: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(what is to be least, exponentials, residuals) of each fit: (fits,), (fits, n), (fits, n)."""
+    """Return (costs, exponentials, residuals) of each fit: (fits,), (fits, n), (fits, n)."""
     exponentials = np.exp(np.minimum(fitted[:, 1:] @ x.T, _LARGEST))
     residuals = fitted[:, :1] + exponentials - y
     costs = (weights * residuals**2).sum(axis=1) + ridge * (fitted[:, 1:] ** 2).sum(axis=1)
@@ -77,7 +77,7 @@ def _steps(
     fitted: np.ndarray,
     damping: np.ndarray,
 ) -> np.ndarray:
-    """The damped Gauss-Newton step of each fit, (fits, 1 + k); c stays where it is 0 and would fall."""
+    """Return the damped Gauss-Newton step of each fit, (fits, 1 + k); c is held at 0 if it would become negative."""
     n_fits, k = len(weights), x.shape[1]
     sloped = weights * exponentials  # d residual / d t is exponential * x
     normal = np.empty((n_fits, 1 + k, 1 + k))
@@ -94,13 +94,13 @@ def _steps(
     diagonal = np.einsum("bii->bi", normal)
     diagonal += damping[:, None] * diagonal + 1e-12 * diagonal.max(
         axis=1, keepdims=True
-    )  # a flat fit has no slopes at all
+    )  # the second term is for flat fits, whose slopes are all 0
     steps: np.ndarray = np.linalg.solve(normal, downhill[:, :, None])[:, :, 0]
     return steps
 
 
 def _guesses(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> Iterator[np.ndarray]:
-    """Linear fits to the logarithm of y - c, for some c below all y, and to its mean: where y hardly changes, slopes mislead."""
+    """Yield linear fits to log(y - c) for several c below all y, and to its mean, for y that hardly varies."""
     lowest, span = y.min(axis=1), np.ptp(y, axis=1)
     normal = np.einsum("bn,ni,nj->bij", weights, x, x) + 1e-9 * np.eye(x.shape[1])
     for below in _BELOW:

@@ -1,4 +1,4 @@
-"""The mix with the least predicted loss, under caps and near a prior; and whether that is more than noise."""
+"""Find the mix with the lowest predicted loss, under caps and near a prior, and test whether it is better."""
 
 from dataclasses import dataclass
 
@@ -17,16 +17,16 @@ _AT_CAP = 1e-4
 
 @dataclass(frozen=True)
 class SearchTarget:
-    """What is to be least, and what a mix may be."""
+    """The objective and the constraints of the search."""
 
-    weights: np.ndarray  # (validation,), of the losses in their mean, summing to 1
+    weights: np.ndarray  # (validation,), weights of the losses in their mean, summing to 1
     prior: np.ndarray  # (sources,), the mix to stay close to
-    caps: np.ndarray  # (sources,), the most of each
+    caps: np.ndarray  # (sources,), maximum share of each source
     closeness: float
-    """Nats of loss that a mix must win for each nat of its Kullback-Leibler divergence from the prior."""
+    """Decrease in loss, in nats, that justifies one nat of Kullback-Leibler divergence from the prior."""
 
     def divergence(self, mixes: np.ndarray) -> np.ndarray:
-        """From the prior, nats: (mixes, sources) -> (mixes,)."""
+        """Return the divergence of mixes from the prior, in nats: (mixes, sources) -> (mixes,)."""
         shares = np.maximum(mixes, _TINY)
         nats: np.ndarray = (mixes * np.log(shares / np.maximum(self.prior, _TINY))).sum(axis=1)
         return nats
@@ -34,7 +34,7 @@ class SearchTarget:
 
 @dataclass(frozen=True)
 class PredictedLoss:
-    """Weighted mean of the validation losses of a mix, nats, and the ends of the law's interval."""
+    """Predicted weighted mean of the validation losses of a mix, in nats, with the ends of the law's interval."""
 
     loss: float
     low: float
@@ -43,43 +43,47 @@ class PredictedLoss:
 
 @dataclass(frozen=True)
 class BestMix:
-    """What the search found, beside the prior and the best run."""
+    """Result of the search, compared with the prior and the best run."""
 
     mix: np.ndarray  # (sources,)
-    prior: np.ndarray  # (sources,), under the caps
+    prior: np.ndarray  # (sources,), clipped to the caps
     best_run: int
-    """The run whose measured losses have the least weighted mean."""
+    """Index of the run with the lowest weighted mean of measured losses."""
     aim: SearchTarget
     of_mix: PredictedLoss
     of_prior: PredictedLoss
     of_best_run: PredictedLoss
     to_prior: PredictedLoss
-    """The mix minus the prior, law by law of the bootstrap, and without the luck of a mix that was chosen for looking best."""
+    """Loss of the mix minus that of the prior, over bootstrap laws, corrected for the choice of the minimum."""
     to_best_run: PredictedLoss
-    bind: np.ndarray  # (sources,), whether the share is at its cap
+    bind: np.ndarray  # (sources,), whether the share equals its cap
 
     @property
     def is_better(self) -> bool:
-        """Than the prior, beyond what other samples of the runs would have made of it."""
+        """Whether the mix is significantly better than the prior, over bootstrap samples of the runs."""
         return self.to_prior.high < 0
 
     @property
     def beats_best_run(self) -> bool:
-        """As `is_better`, than the mix of the best run."""
+        """Whether the mix is significantly better than the mix of the best run."""
         return self.to_best_run.high < 0
 
 
 def find_best_mix(law: MixLaw, aim: SearchTarget) -> BestMix:
-    """Search the mixes under the caps for the least predicted loss plus closeness times divergence.
+    """Find the mix under the caps that minimises the predicted loss plus closeness times divergence.
 
-    With shares as they are in the exponent the search has one lowest point, as all its terms are convex; with their roots it
-    may have several, and begins at the best of many mixes.
+    If the exponent is linear in the shares, all terms are convex and there is one minimum. With square roots of shares
+    there may be several, so the search starts from the best of many mixes.
+
+    Args:
+        law: The fitted law.
+        aim: Objective and constraints.
 
     Raises:
-        ValueError: the caps leave no mix.
+        ValueError: The caps sum to less than 1.
     """
     if aim.caps.sum() < 1 - 1e-9:
-        raise ValueError(f"the caps of all sources sum to {aim.caps.sum():.3g}: no mix is below all of them.")
+        raise ValueError(f"the caps of all sources sum to {aim.caps.sum():.3g}: they must sum to at least 1.")
     prior = clip_to_caps(aim.prior, aim.caps)
     run = int((law.losses @ aim.weights).argmin())
 
@@ -108,7 +112,7 @@ def find_best_mix(law: MixLaw, aim: SearchTarget) -> BestMix:
 
 
 def _descend(law: MixLaw, aim: SearchTarget, start: np.ndarray) -> np.ndarray:
-    """From a mix to the lowest one near it, in the features of the law, in which it has a slope everywhere."""
+    """Find the local minimum near a mix, in the law's features, in which the objective has gradients everywhere."""
     power = law.form.power
     t, level = law.t, law.parameters[:, 1 + len(start) :].sum(axis=1)
 
@@ -133,9 +137,11 @@ def _descend(law: MixLaw, aim: SearchTarget, start: np.ndarray) -> np.ndarray:
 
 
 def _luck(law: MixLaw, aim: SearchTarget, candidates: np.ndarray, other: np.ndarray) -> float:
-    """How much better than `other` the lowest mix of a law looks to that law than it is, nats.
+    """Estimate, in nats, by how much the law overestimates the advantage over `other` of the mix that it considers
+    best.
 
-    The laws of the bootstrap are to ours as ours is to the truth: each chooses its own lowest mix, and ours judges it.
+    The bootstrap laws relate to ours as ours relates to the truth: each chooses its own best mix, which our law then
+    evaluates.
     """
     losses, other_loss = _weighted(law, candidates) @ aim.weights, float(_weighted(law, other[None])[0] @ aim.weights)
     draws, other_draws = _drawn(law, candidates) @ aim.weights, _drawn(law, other[None])[:, 0] @ aim.weights
@@ -145,13 +151,13 @@ def _luck(law: MixLaw, aim: SearchTarget, candidates: np.ndarray, other: np.ndar
 
 
 def _drawn(law: MixLaw, mixes: np.ndarray) -> np.ndarray:
-    """(draws, mixes, validation), also of a law of one loss."""
+    """Return (draws, mixes, validation), also for a law of one loss."""
     draws = law.draws(mixes)
     return draws.reshape(len(draws), len(mixes), -1)
 
 
 def _weighted(law: MixLaw, mixes: np.ndarray) -> np.ndarray:
-    """(mixes, validation), also of a law of one loss."""
+    """Return (mixes, validation), also for a law of one loss."""
     return law.predict(mixes).reshape(len(mixes), -1)
 
 

@@ -1,4 +1,4 @@
-"""What report.py mix_law= prints, and the files that it writes beside."""
+"""Print the report of report.py mix_law=, and write its files."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,20 +17,20 @@ from mix_laws.search_options import parse_search_target
 from mix_laws.simplex import weights_by_source
 from mix_laws.verdict_text import best_mix_sentences, chosen_mix, law_sentences
 
-_WIDTH = 130  # characters, of tables that go into a file
+_WIDTH = 130  # width in characters of tables that are written to a file
 
 
 def report_mix_law(patterns: Any, held_out: Any, settings: Mapping[str, Any], out_dir: Path | None) -> None:
-    """Write mix_law.html and curriculum/best_mix.yaml, and print what they come to.
+    """Write mix_law.html and curriculum/best_mix.yaml, and print a summary.
 
     Args:
-        patterns: what the law is fitted to, see `read_mix_runs`.
-        held_out: which of them are set aside; None: those that tables say.
-        settings: see `parse_search_target`.
-        out_dir: where the files are to lie; None: in the folder that holds the runs, or the tables.
+        patterns: The runs or tables to fit, see `read_mix_runs`.
+        held_out: The runs to hold out; None: those that the tables mark.
+        settings: See `parse_search_target`.
+        out_dir: Where to write the files; None: to the folder that contains the runs or tables.
 
     Raises:
-        ValueError: there are no such runs, or they, or the settings, are not fit for a law.
+        ValueError: The runs do not exist, or runs or settings are unsuitable for a law.
     """
     runs = read_mix_runs(patterns, held_out=held_out)
     aim = parse_search_target(runs, **settings)
@@ -41,10 +41,10 @@ def report_mix_law(patterns: Any, held_out: Any, settings: Mapping[str, Any], ou
     write_mix_law_page(runs, law, best, folder / "mix_law.html", title=f"Mix law of {len(runs.names)} runs")
     console = Console(soft_wrap=True)
     for said in runs.left_out:
-        console.print(f"  left out: {said}")
+        console.print(f"  excluded: {said}")
     if runs.differences:
         console.print(
-            f"  the runs differ in more than their mix: {', '.join(runs.differences)}; it is taken not to matter"
+            f"  the runs differ in more than their mix: {', '.join(runs.differences)}; this is assumed not to matter"
         )
     for rows in (errors_table(runs, law), held_out_table(runs, law), mixes_table(runs, law, best)):
         if rows:
@@ -64,7 +64,7 @@ def _write_best_mix(
 
 
 def _folder_of(patterns: Any) -> Path:
-    """Where the results lie if nobody says: in the folder that holds the runs, or the tables."""
+    """Return the default output folder: the one that contains the runs or tables."""
     if isinstance(patterns, str) and any(Path(patterns).glob("*.csv")):
         return Path(patterns)
     return common_folder(find_runs(patterns).runs)

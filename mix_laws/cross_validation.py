@@ -1,6 +1,6 @@
-"""Does the law predict runs that it has not seen, and better than a linear fit and the mean of all runs do?
+"""Test whether the law predicts unseen runs, and better than a linear fit and the mean of all runs.
 
-Every run, with those of the very same mix, is predicted from the others: one at a time, or of many runs in so many folds.
+Each run is predicted from the others, without runs of the same mix: one mix at a time, or in folds if there are many.
 """
 
 from collections.abc import Callable
@@ -10,18 +10,18 @@ from functools import cached_property
 import numpy as np
 from scipy import stats
 
-_SAME_MIX = 3  # decimals of the shares, in which repeats of a mix agree
+_SAME_MIX = 3  # decimals to which the shares of repeats agree
 CONFIDENCE = 0.95
 Predictor = Callable[[np.ndarray], np.ndarray]
-"""(samples, runs), how often each run counts -> (samples, mixes, validation sources), the losses that those predict."""
+"""(samples, runs) number of times each run counts -> (samples, mixes, validation) losses predicted from each sample."""
 
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """Predicted minus measured loss of each run, predicted without it."""
+    """Errors (predicted minus measured loss) of each run, predicted without it."""
 
-    losses: np.ndarray  # (runs, validation), measured
-    law: np.ndarray  # (runs, validation) errors, as of all the following
+    losses: np.ndarray  # (runs, validation), measured, in nats
+    law: np.ndarray  # (runs, validation), errors of the law; of the linear fit and the mean below
     linear: np.ndarray
     mean: np.ndarray
     n_folds: int
@@ -29,50 +29,50 @@ class CrossValidation:
 
     @property
     def predicted(self) -> np.ndarray:
-        """Of the law, (runs, validation)."""
+        """Losses predicted by the law, (runs, validation)."""
         return self.losses + self.law
 
     def rmse(self, errors: np.ndarray) -> np.ndarray:
-        """Of each validation source, nats."""
+        """Return the root mean square of errors per validation loss, (validation,), in nats."""
         root: np.ndarray = np.sqrt((errors**2).mean(axis=0))
         return root
 
     def r2(self, errors: np.ndarray) -> np.ndarray:
-        """Of each validation source: how much of the runs' variance is predicted; 0 or less: nothing."""
+        """Return R² per validation loss, (validation,), the explained share of the variance; 0 or less: none."""
         return r_squared(self.losses + errors, self.losses)
 
     def gain_over(self, errors: np.ndarray) -> "ErrorReduction":
-        """By how much the law's errors are smaller than other ones."""
+        """Return by how much the law's errors are smaller than others."""
         return ErrorReduction.of(errors, self.law, self.losses.std(axis=0))
 
     @cached_property
     def beats_mean(self) -> bool:
-        """Whether the mix matters, as far as the runs can tell."""
+        """Whether the law is significantly better than the mean, so that the mix matters."""
         return self.gain_over(self.mean).is_clear
 
     @cached_property
     def beats_linear(self) -> bool:
-        """Whether the curve is worth more than a plane."""
+        """Whether the law is significantly better than a linear fit."""
         return self.gain_over(self.linear).is_clear
 
 
 @dataclass(frozen=True)
 class ErrorReduction:
-    """How much smaller one predictor's errors are than another's."""
+    """By how much one predictor's errors are smaller than another's."""
 
     share: float
-    """Of the other's mean absolute error, each validation source in units of its spread; negative: they are larger."""
+    """Relative reduction of the mean absolute error, in units of each loss's spread; negative: larger errors."""
     p_value: float
-    """That so much or more is chance: a paired t-test over the runs, one-sided."""
+    """P-value of a one-sided paired t-test over the runs."""
 
     @property
     def is_clear(self) -> bool:
-        """At `CONFIDENCE`."""
+        """Whether the reduction is significant at `CONFIDENCE`."""
         return self.p_value < 1 - CONFIDENCE
 
     @staticmethod
     def of(theirs: np.ndarray, ours: np.ndarray, spread: np.ndarray) -> "ErrorReduction":
-        """Errors (runs, validation), and the standard deviation of the losses of each validation source."""
+        """Compare errors, (runs, validation); `spread` is the standard deviation of each loss, (validation,)."""
         spread = np.where(spread > 0, spread, 1.0)
         others, mine = ((np.abs(errors) / spread).mean(axis=1) for errors in (theirs, ours))  # (runs,)
         gained = others - mine
@@ -86,15 +86,15 @@ def cross_validate(ratios: np.ndarray, losses: np.ndarray, law: Predictor, *, mo
     """Predict every run from the others.
 
     Args:
-        ratios: (runs, sources).
-        losses: (runs, validation).
-        law: fits the law, and predicts all runs.
-        most_folds: with more mixes than that, so many folds.
+        ratios: (runs, sources), shares.
+        losses: (runs, validation), in nats.
+        law: Fits the law to samples, and predicts all runs.
+        most_folds: Maximum number of folds; with fewer mixes, each mix is a fold.
     """
     folds = split_folds(ratios, most=most_folds)
     n_folds = int(folds.max()) + 1
     samples = predict_left_out(folds)
-    own = folds, np.arange(len(ratios))  # the prediction of each run by the sample that lacks it
+    own = folds, np.arange(len(ratios))  # the prediction of each run by the sample without it
     linear = np.array([_linear(ratios[sample > 0], losses[sample > 0], ratios) for sample in samples])
     mean = samples @ losses / samples.sum(axis=1, keepdims=True)
     return CrossValidation(
@@ -108,7 +108,7 @@ def cross_validate(ratios: np.ndarray, losses: np.ndarray, law: Predictor, *, mo
 
 
 def split_folds(ratios: np.ndarray, *, most: int) -> np.ndarray:
-    """The fold of each run, (runs,): repeats of a mix stay together, so that none is predicted from its own twin."""
+    """Return the fold of each run, (runs,). Repeats of a mix are in the same fold, so that none predicts the other."""
     mixes = distinct_mixes(ratios)
     order = np.random.default_rng(0).permutation(len(mixes))
     folds = np.empty(len(ratios), dtype=int)
@@ -118,18 +118,18 @@ def split_folds(ratios: np.ndarray, *, most: int) -> np.ndarray:
 
 
 def predict_left_out(folds: np.ndarray) -> np.ndarray:
-    """(folds, runs): 0 for the runs of the fold, 1 for the others."""
+    """Return (folds, runs): 0 for the runs of the fold, 1 for the others."""
     return (np.arange(folds.max() + 1)[:, None] != folds).astype(float)
 
 
 def distinct_mixes(ratios: np.ndarray) -> list[np.ndarray]:
-    """The runs of each mix, by number."""
+    """Return the indices of the runs of each mix."""
     _, of_run = np.unique(ratios.round(_SAME_MIX), axis=0, return_inverse=True)
     return [np.flatnonzero(of_run == n) for n in range(of_run.max() + 1)]
 
 
 def noise_between_repeats(ratios: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, int]:
-    """Standard deviation of runs of the same mix, (validation,), and its degrees of freedom; 0 of them: no mix was repeated."""
+    """Return the standard deviation between repeats of a mix, (validation,), and its degrees of freedom, maybe 0."""
     repeated = [losses[runs] for runs in distinct_mixes(ratios) if len(runs) > 1]
     degrees = sum(len(values) - 1 for values in repeated)
     squares = sum((((values - values.mean(axis=0)) ** 2).sum(axis=0) for values in repeated), np.zeros(losses.shape[1]))
@@ -137,14 +137,14 @@ def noise_between_repeats(ratios: np.ndarray, losses: np.ndarray) -> tuple[np.nd
 
 
 def r_squared(predicted: np.ndarray, measured: np.ndarray) -> np.ndarray:
-    """Of each validation source, (validation,), from (runs, validation)."""
+    """Return R² per validation loss, (validation,), from (runs, validation)."""
     total = ((measured - measured.mean(axis=0)) ** 2).sum(axis=0)
     left = ((predicted - measured) ** 2).sum(axis=0)
     return 1 - left / np.where(total > 0, total, np.nan)
 
 
 def rank_correlation(predicted: np.ndarray, measured: np.ndarray) -> np.ndarray:
-    """Spearman's, of each validation source, (validation,), from (runs, validation)."""
+    """Return Spearman's rank correlation per validation loss, (validation,), from (runs, validation)."""
     ranks = [stats.rankdata(values, axis=0) for values in (predicted, measured)]
     a, b = (rank - rank.mean(axis=0) for rank in ranks)
     correlation: np.ndarray = (a * b).sum(axis=0) / np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
@@ -152,7 +152,7 @@ def rank_correlation(predicted: np.ndarray, measured: np.ndarray) -> np.ndarray:
 
 
 def linear_fit(ratios: np.ndarray, losses: np.ndarray) -> np.ndarray:
-    """The loss of each source alone, by least squares: (sources, validation)."""
+    """Return the least-squares loss of each source alone, (sources, validation)."""
     return np.linalg.lstsq(ratios, losses, rcond=None)[0]
 
 

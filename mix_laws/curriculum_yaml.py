@@ -1,4 +1,4 @@
-"""A constant mix as a file of the group `curriculum`: train.py --config-dir <folder> … curriculum=<name>."""
+"""Write a constant mix as a curriculum file: train.py --config-dir <folder> … curriculum=<name>."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,14 +12,17 @@ from gpt_lightning.console import escape_control_characters
 def write_constant_mix(
     folder: Path, name: str, weights: Mapping[str, float], *, remarks: Sequence[str], max_epochs: float | None
 ) -> Path:
-    """Write <folder>/curriculum/<name>.yaml, a whole curriculum of one keyframe.
+    """Write <folder>/curriculum/<name>.yaml, a complete curriculum with one keyframe.
 
     Args:
-        folder: what train.py is to be told with --config-dir.
-        name: of the choice.
-        weights: of each source.
-        remarks: lines above it.
-        max_epochs: of each source with weight; None: no limit.
+        folder: The folder to pass to train.py as --config-dir.
+        name: Name of the curriculum.
+        weights: Source -> mix weight.
+        remarks: Comment lines at the top of the file.
+        max_epochs: Limit for each source with weight; None: no limit.
+
+    Returns:
+        The path of the file.
     """
     drawn = {source: weight for source, weight in weights.items() if weight > 0}
     content: dict[str, Any] = {

@@ -1,8 +1,9 @@
-"""Which mixes to run, so that a law fitted to them is as sure as it can be (D-optimal design, by exchange).
+"""Choose mixes to train so that the law fitted to them is as certain as possible (D-optimal design by exchange).
 
-The law's exponent is linear in the shares, or their roots, so what a set of mixes says of it is the determinant of the sum of
-the products of these features. Of many Dirichlet mixes under the caps those are taken that make it largest, none twice: with
-both kinds of features, mixes between the extremes are among them, which show the curve.
+The law's exponent is linear in the shares or in their square roots. How well a set of mixes determines the law is
+measured by the determinant of the sum of outer products of these features. From many Dirichlet mixes under the caps,
+the set with the largest determinant is chosen, without repeats. Because both kinds of features are used, it includes
+mixes between the extremes, which determine the curvature.
 """
 
 import numpy as np
@@ -10,31 +11,35 @@ import numpy as np
 from mix_laws.simplex import clip_to_caps, random_mixes
 
 MIN_WEIGHT = 0.01
-"""The least share of a source in a run of the design: one that is not drawn at all would not be validated."""
+"""Minimum share of a source in a run of the design. A source that is not drawn would not be validated either."""
 _CANDIDATES = 2000
-_APART = 0.1  # sum of the differences of the shares of two mixes, at least
+_APART = 0.1  # minimum sum of absolute differences between the shares of two mixes
 _SWEEPS = 5
 
 
 def design_mixes(n: int, caps: np.ndarray, *, seed: int = 0) -> np.ndarray:
-    """(n, sources) mixes, no two alike, the first with as much of every source as the caps let it.
+    """Choose mixes for an experiment.
 
     Args:
-        n: runs.
-        caps: (sources,), the most of each.
-        seed: of the candidates.
+        n: Number of runs.
+        caps: (sources,), maximum share of each source.
+        seed: Seed of the candidate mixes.
+
+    Returns:
+        (n, sources) different mixes. The first is as uniform as the caps allow.
 
     Raises:
-        ValueError: these are fewer than two runs a source, or a cap leaves no room for a source.
+        ValueError: There are fewer than two runs per source, or a cap is below the minimum share of the design.
     """
     k = len(caps)
     if n < 2 * k:
         raise ValueError(
-            f"mix_design is {n}: a law of {k} sources takes at least {2 * k} runs, and {4 * k} to be comfortable."
+            f"mix_design is {n}: it must be at least {2 * k} for a law of {k} sources; {4 * k} runs are recommended."
         )
     if (caps < MIN_WEIGHT).any() or caps.sum() < 1:
         raise ValueError(
-            f"a source may have at most {caps.min():.2%} of the run: the design needs {MIN_WEIGHT:.0%} of each source."
+            f"the smallest cap of a source is {caps.min():.2%} of the run: it must be at least {MIN_WEIGHT:.0%}, and "
+            "all caps must sum to at least 100%."
         )
     centre = clip_to_caps(np.full(k, 1 / k), caps)
     candidates = np.vstack([_corners(caps), random_mixes(_CANDIDATES, caps, floor=MIN_WEIGHT, seed=seed)])
@@ -43,18 +48,18 @@ def design_mixes(n: int, caps: np.ndarray, *, seed: int = 0) -> np.ndarray:
 
 
 def information(mixes: np.ndarray) -> float:
-    """Logarithm of the determinant: a unit more, for each parameter half a unit of certainty; (mixes, sources)."""
+    """Return the logarithm of the determinant for (mixes, sources); it grows as the parameters become more certain."""
     features = _features(mixes)
     return float(np.linalg.slogdet(features.T @ features)[1])
 
 
 def _features(mixes: np.ndarray) -> np.ndarray:
-    """(mixes, 2 * sources)."""
+    """Return the features of mixes, (mixes, 2 * sources)."""
     return np.column_stack([mixes, mixes**0.5])
 
 
 def _corners(caps: np.ndarray) -> np.ndarray:
-    """Each source as much as it may, the others alike: (sources, sources)."""
+    """Return one mix per source, in which it has its maximum share and the others are equal: (sources, sources)."""
     k = len(caps)
     highest = np.minimum(caps, 1 - (k - 1) * MIN_WEIGHT)
     others = (1 - highest)[:, None] / (k - 1) if k > 1 else np.zeros((1, 1))
@@ -69,7 +74,7 @@ def _corners(caps: np.ndarray) -> np.ndarray:
 
 
 def _most_informative(candidates: np.ndarray, n: int, fixed: np.ndarray) -> list[int]:
-    """Greedy choice of n rows beside the fixed ones, then exchanges of one for another as long as they help."""
+    """Choose n rows greedily, in addition to the fixed ones, then exchange single rows as long as that helps."""
     features = _features(candidates)
     base = _features(fixed).T @ _features(fixed) + 1e-6 * np.eye(features.shape[1])
     chosen: list[int] = []
@@ -85,7 +90,7 @@ def _most_informative(candidates: np.ndarray, n: int, fixed: np.ndarray) -> list
 
 
 def _next(candidates: np.ndarray, features: np.ndarray, base: np.ndarray, taken: list[int]) -> int:
-    """The row that raises the determinant most, the one of which the others know least; near none of them, if there is such."""
+    """Return the row that increases the determinant most and, if possible, is not close to the rows taken."""
     matrix = base + features[taken].T @ features[taken]
     unknown = ((features @ np.linalg.inv(matrix)) * features).sum(axis=1)
     apart = np.abs(candidates[:, None] - candidates[taken]).sum(axis=2).min(axis=1, initial=np.inf)

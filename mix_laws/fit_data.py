@@ -1,7 +1,7 @@
-"""What a law is fitted to, read from the runs of a sweep or from tables of other projects.
+"""Read the data to fit a law to, from the runs of a sweep or from tables of other projects.
 
-The shares are those that a run really drew, from its ledger, over all its steps: a curriculum that changes is taken for its
-totals, which is all that a law knows of it.
+The shares are those that a run really drew over all its steps, from its mix ledger. A changing curriculum counts with
+its totals, because a law does not depend on the order.
 """
 
 import math
@@ -23,7 +23,7 @@ _MIX = "curriculum."
 
 @dataclass(frozen=True)
 class MixRuns:
-    """Runs that differ in their mix, and their seed, alone."""
+    """Runs that differ only in their mix and their seed."""
 
     names: tuple[str, ...]
     sources: tuple[str, ...]
@@ -31,41 +31,42 @@ class MixRuns:
     ratios: np.ndarray  # (runs, sources)
     losses: np.ndarray  # (runs, validation), nats
     held_out: "MixRuns | None" = None
-    """Runs that were set aside to be predicted."""
+    """Runs set aside to test predictions."""
     sequences: dict[str, int] = field(default_factory=dict)
-    """There are of each source to train on; empty: nobody says, so no epochs can be counted."""
+    """Source -> number of its training sequences; empty: unknown, so that epochs cannot be computed."""
     total: int = 0
-    """Sequences that each run drew; 0: nobody says."""
+    """Number of sequences that each run drew; 0: unknown."""
     max_seq_len: int = 0
     left_out: tuple[str, ...] = ()
-    """What is not among them, and why."""
+    """Runs that are excluded, each with the reason."""
     differences: tuple[str, ...] = ()
-    """Beside the mix: of the surroundings, such as the git revision, what is not the same in all of them."""
+    """What differs between the runs besides mix and seed, such as the git revision."""
 
 
 def read_mix_runs(patterns: Any, *, held_out: Any = None) -> MixRuns:
-    """The runs of a sweep, or the tables in a folder.
+    """Read the runs of a sweep, or the tables in a folder.
 
     Args:
-        patterns: a folder with tables, or what `find_runs` takes.
-        held_out: which of the runs are set aside to be predicted, as `find_runs` takes it; None: those that the tables say.
+        patterns: A folder with tables, or anything that `find_runs` takes.
+        held_out: Runs to set aside to test predictions, as `find_runs` takes them; None: those that the tables mark.
 
     Raises:
-        ValueError: there are none, runs differ in more than their mix, or a table is not as it should be; with the place.
+        ValueError: There are no runs, they differ in more than their mix, or a table is malformed; the message gives
+            the place.
     """
     if isinstance(patterns, str) and is_folder_of_tables(Path(patterns)):
         if held_out is not None:
             raise ValueError(
-                f"held_out={held_out} names runs, and mix_law={patterns} is a folder of tables: leave it out, and "
-                "name the tables of what is held out test_…."
+                f"held_out is {held_out}: it must be null if mix_law is a folder of tables, {patterns}. Name the "
+                "held-out tables test_…."
             )
         fitted, aside = read_csv_tables(Path(patterns))
         return _of_table(fitted, None if aside is None else _of_table(aside, None))
-    paths = _found("mix_law", patterns, " A folder of CSV files will do too.")
+    paths = _found("mix_law", patterns, " Alternatively, use a folder of CSV files.")
     apart = {path.resolve() for path in _found("held_out", held_out)} if held_out is not None else set()
     if elsewhere := apart - {path.resolve() for path in paths}:
         raise ValueError(
-            f"held_out={held_out} names {min(elsewhere)}, which is none of the runs of mix_law={patterns}."
+            f"held_out={held_out} includes {min(elsewhere)}: it must include only runs of mix_law={patterns}."
         )
     comparison = Comparison(read_runs(paths))
     runs, left_out = [], []
@@ -77,14 +78,17 @@ def read_mix_runs(patterns: Any, *, held_out: Any = None) -> MixRuns:
             why += ["its loss is not finite"] if run in comparison.ranked else []
             left_out.append(f"{run.name}: {'; '.join(why) or run.state}")
     if not runs:
-        first = f", the first as {left_out[0]}" if left_out else ""
-        raise ValueError(f"none of the {len(comparison.runs)} runs of mix_law={patterns} is done and validated{first}.")
+        first = f"; the first: {left_out[0]}" if left_out else ""
+        raise ValueError(
+            f"mix_law={patterns} has {len(comparison.runs)} runs: at least one must be complete and validated{first}."
+        )
     differences = _differences(runs)
     fitted_runs, aside_runs = ([run for run in runs if (run.path.resolve() in apart) is side] for side in (False, True))
     if not fitted_runs or (apart and not aside_runs):
-        what = "all of the" if not fitted_runs else "none of the"
+        what = "all" if not fitted_runs else "none"
         raise ValueError(
-            f"held_out={held_out} names {what} {len(runs)} runs of mix_law={patterns} that are done: name some of them."
+            f"held_out={held_out} includes {what} of the {len(runs)} complete runs of mix_law={patterns}: it must "
+            "include some."
         )
     aside_mixes = _of_runs(aside_runs, [], []) if aside_runs else None
     return replace(_of_runs(fitted_runs, left_out, differences), held_out=aside_mixes)
@@ -98,15 +102,15 @@ def _found(setting: str, patterns: Any, more: str = "") -> list[Path]:
 
 
 def _differences(runs: Sequence[Run]) -> list[str]:
-    """In what else than their mix the runs differ: surroundings, which are told; settings, which are refused."""
+    """Return what differs besides the mix, such as the git revision. Raises ValueError if settings differ."""
     unlike_in = [key for key in differing_settings([run.deciding for run in runs]) if not key.startswith(_MIX)]
     settings = [key for key in unlike_in if any(key in run.settings for run in runs)]
     if settings:
         key = settings[0]
         values = sorted({setting_text(run.settings.get(key, ABSENT)) for run in runs})
         raise ValueError(
-            f"the runs differ in {key} ({', '.join(values[:4])}) and not in their mix alone: name those of one value, "
-            f"such as mix_law='{runs[0].path.parent}/*{key}={values[0]}*', or each of them in a list."
+            f"the runs differ in {key} ({', '.join(values[:4])}): they must differ only in their mix. Choose those of "
+            f"one value, such as mix_law='{runs[0].path.parent}/*{key}={values[0]}*', or list them."
         )
     return unlike_in
 
@@ -120,7 +124,7 @@ def _of_runs(runs: Sequence[Run], left_out: Sequence[str], differences: Sequence
         tokens, epochs = _ledger(run)
         drawn.append([tokens.get(source, 0.0) for source in sources])
         for source, passes in epochs.items():
-            if passes > 0:  # a source of another run is the same, to the token
+            if passes > 0:  # the same source in another run has the same size
                 sizes[source] = max(
                     sizes.get(source, 0), round(tokens[source] / passes / run.settings["model.max_seq_len"])
                 )
@@ -140,7 +144,7 @@ def _of_runs(runs: Sequence[Run], left_out: Sequence[str], differences: Sequence
 
 
 def _ledger(run: Run) -> tuple[dict[str, float], dict[str, float]]:
-    """(tokens drawn, epochs) of each source, at the end of the run."""
+    """Return (tokens drawn, epochs) of each source at the end of the run."""
     metrics = LoggedMetrics.read(
         run.path / "metrics.jsonl", wanted=lambda key: key.startswith(("mix/tokens/", "mix/epochs/"))
     )
@@ -150,13 +154,13 @@ def _ledger(run: Run) -> tuple[dict[str, float], dict[str, float]]:
         tokens_of = {key.removeprefix("mix/tokens/"): row[key] for key in row if key.startswith("mix/tokens/")}
         return tokens_of, {source: row.get(f"mix/epochs/{source}", 0.0) for source in tokens_of}
     raise ValueError(
-        f"{run.path / 'metrics.jsonl'} does not say what was drawn (mix/tokens/…): the run was trained without "
-        "callbacks.mix_ledger, and cannot be used."
+        f"{run.path / 'metrics.jsonl'} lacks the drawn tokens (mix/tokens/…), because the run was trained without "
+        "callbacks.mix_ledger: it cannot be used."
     )
 
 
 def _losses(run: Run) -> dict[str, float]:
-    """Of each source that was validated after the last step."""
+    """Return the loss of each source in the validation after the last step."""
     return {
         key.removeprefix("val/loss/"): value
         for key, value in run.final.items()

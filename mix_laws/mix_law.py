@@ -1,7 +1,7 @@
-"""The law itself: L_i(r) = c_i + exp(t_i . r), fitted, with how sure it is (Data Mixing Laws, arXiv:2403.16952).
+"""The mix law L_i(r) = c_i + exp(t_i . r), fitted, with its uncertainty (Data Mixing Laws, arXiv:2403.16952).
 
-Shares count in the exponent as they are, or by their square roots where the runs predict each other clearly better so: the
-first percents of a source teach more than the next.
+The exponent uses the shares, as published, or their square roots if these predict left-out runs significantly better.
+Square roots express that the first percent of a source has more effect than the next.
 """
 
 from collections.abc import Sequence
@@ -23,52 +23,58 @@ from mix_laws.cross_validation import (
 from mix_laws.parameter_fit import LawForm, fit_samples, predict_losses
 
 _POWERS = (1.0, 0.5)
-_EVIDENCE = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)  # runs
-_SAMPLES = 200  # of the bootstrap
-_FEW = 30  # runs: each is left out for itself where the form is chosen; of more, tenths
+_EVIDENCE = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)  # in runs, see `LawForm.evidence`
+_SAMPLES = 200  # number of bootstrap samples
+_FEW = 30  # up to this number of runs, the form is chosen by leave-one-out; above, by ten folds
 _MOST_FOLDS = 64
 _TAIL = (1 + CONFIDENCE) / 2
-_ENDS = 1e-2  # how far from 1 the shares of a mix may sum
+_ENDS = 1e-2  # tolerance for the sum of the shares of a mix
 
 
 @dataclass(frozen=True)
 class MixLaw:
-    """A fitted law: what a validation loss would be after training on a mix.
+    """A fitted law, which predicts the validation losses after training on a mix.
 
-    It holds for runs like those that it was fitted to: their model, length and schedule.
+    It is valid for runs with the same model, length and schedule as those it was fitted to.
     """
 
     form: LawForm
-    parameters: np.ndarray  # (validation, 1 + k): c, then t, then for shares to a power the constant of the exponent
-    ratios: np.ndarray  # (runs, sources), what it was fitted to
-    losses: np.ndarray  # (runs, validation)
+    parameters: np.ndarray  # (validation, 1 + k): c, then t, then with square roots a constant of the exponent
+    ratios: np.ndarray  # (runs, sources), mixes of the runs it was fitted to
+    losses: np.ndarray  # (runs, validation), in nats
     of_one: bool
     """Whether losses were given as (runs,), so that predictions are (mixes,)."""
 
     @property
     def c(self) -> np.ndarray:
-        """(validation,), nats: what no mix goes below."""
+        """(validation,), in nats: the lower limit of the predicted loss."""
         return self.parameters[:, 0]
 
     @property
     def t(self) -> np.ndarray:
-        """(validation, sources), of each share in the exponent: the lower, the more the source lowers the loss."""
+        """(validation, sources), coefficients in the exponent: the lower, the more the source reduces the loss."""
         return self.parameters[:, 1 : 1 + self.ratios.shape[1]]
 
     def predict(self, ratios: np.ndarray) -> np.ndarray:
-        """(mixes, sources) -> (mixes, validation), nats; (mixes,) if it was fitted to (runs,).
+        """Predict losses.
+
+        Args:
+            ratios: (mixes, sources), shares of each mix.
+
+        Returns:
+            (mixes, validation) in nats; (mixes,) if the law was fitted to losses of shape (runs,).
 
         Raises:
-            ValueError: these are no mixes of the law's sources.
+            ValueError: These are not mixes of the law's sources.
         """
         losses = self._at(self.parameters, ratios).T
         return losses[:, 0] if self.of_one else losses
 
     def draws(self, ratios: np.ndarray) -> np.ndarray:
-        """Predictions of laws that other samples of the runs would have given: (draws, mixes, validation).
+        """Return predictions of bootstrap laws, (draws, mixes, validation), in nats.
 
-        Each weights the runs at random (the Bayesian bootstrap), so that none loses all runs of a source. A spread about the
-        law is made larger by the freedom that its parameters take from so few runs.
+        Each law weights the runs randomly (Bayesian bootstrap), so that no sample lacks all runs of a source. The
+        spread around the fitted law is enlarged to account for the degrees of freedom that its parameters use.
         """
         centre = self._at(self.parameters, ratios).T
         n, k = len(self.ratios), self.parameters.shape[1]
@@ -78,11 +84,11 @@ class MixLaw:
         return draws
 
     def interval(self, ratios: np.ndarray, *, confidence: float = CONFIDENCE) -> tuple[np.ndarray, np.ndarray]:
-        """Where the law itself lies: (lower, upper) ends, each shaped as `predict`."""
+        """Return the interval of the law itself: (lower, upper) ends, each with the shape of `predict`."""
         return self._ends(self.draws(ratios), confidence)
 
     def run_interval(self, ratios: np.ndarray, *, confidence: float = CONFIDENCE) -> tuple[np.ndarray, np.ndarray]:
-        """Where a run of the mix would end: as `interval`, and with the errors of the runs that were left out."""
+        """Return the interval of a run with the mix: as `interval`, plus the errors of left-out runs."""
         draws = self.draws(ratios)
         of_run = np.random.default_rng(1).integers(len(self.losses), size=draws.shape[:2])
         return self._ends(draws - self.check.law[of_run], confidence)
@@ -96,7 +102,7 @@ class MixLaw:
 
     @cached_property
     def check(self) -> CrossValidation:
-        """Every run predicted from the others, beside a linear fit and the mean of the runs. The form stays that of all runs."""
+        """Cross-validation: every run predicted from the others by the law, a linear fit and the mean."""
 
         def refitted(samples: np.ndarray) -> np.ndarray:
             fitted = fit_samples(self.ratios, self.losses, samples, self.form, start=self.parameters)
@@ -106,7 +112,7 @@ class MixLaw:
 
     @cached_property
     def noise(self) -> tuple[np.ndarray, int]:
-        """Of runs of the same mix: standard deviation (validation,), and its degrees of freedom; 0 of them: it is unknown."""
+        """Standard deviation between repeats of a mix, (validation,), and its degrees of freedom; 0: unknown."""
         return noise_between_repeats(self.ratios, self.losses)
 
     @cached_property
@@ -119,7 +125,8 @@ class MixLaw:
         mixes = _mixes(ratios)
         if mixes.shape[1] != self.ratios.shape[1]:
             raise ValueError(
-                f"ratios have {mixes.shape[1]} sources, and the law was fitted to mixes of {self.ratios.shape[1]}."
+                f"ratios has {mixes.shape[1]} sources: it must have {self.ratios.shape[1]}, as the mixes the law was "
+                "fitted to."
             )
         return predict_losses(parameters, self.form.features(mixes))
 
@@ -131,33 +138,36 @@ class MixLaw:
 def fit_mix_law(ratios: np.ndarray, losses: np.ndarray, *, powers: Sequence[float] = _POWERS) -> MixLaw:
     """Fit a law to runs.
 
-    Whether shares or their square roots count, and how much is held where runs say little, is what predicts left-out runs
-    best; the published form, shares as they are, unless another is clearly better.
+    Shares or square roots, and the strength of regularisation, are chosen by the errors on left-out runs. The published
+    form, with shares, is used unless another is significantly better.
 
     Args:
-        ratios: (runs, sources), the shares that each run drew, each row summing to 1.
-        losses: (runs,) or (runs, validation sources), nats.
-        powers: of the shares in the exponent, to choose from; (1.0,) is the published law alone.
+        ratios: (runs, sources), the shares that each run drew; each row sums to 1.
+        losses: (runs,) or (runs, validation), in nats.
+        powers: Powers of the shares to choose from; (1.0,) allows only the published law.
 
     Raises:
-        ValueError: shapes do not go together, a number is not finite, rows are no mixes, or there are fewer than 3 runs.
+        ValueError: The shapes do not match, a number is not finite, a row is not a mix, or there are fewer than 3 runs.
     """
     ratios = _mixes(ratios)
     given = np.asarray(losses, dtype=float)
     if given.ndim not in (1, 2) or len(given) != len(ratios):
         raise ValueError(
-            f"losses have the shape {given.shape}: they must be those of the {len(ratios)} runs of ratios."
+            f"losses has the shape {given.shape}: its first dimension must be {len(ratios)}, the number of runs in "
+            "ratios."
         )
     table = given.reshape(len(given), -1)
     if not np.isfinite(table).all():
-        raise ValueError(f"the loss of run {int(np.argwhere(~np.isfinite(table))[0][0])} is not finite: leave it out.")
+        raise ValueError(
+            f"the loss of run {int(np.argwhere(~np.isfinite(table))[0][0])} is not finite: exclude this run."
+        )
     if (table < 0).any():
         raise ValueError(
-            f"the loss of run {int(np.argwhere(table < 0)[0][0])} is negative: a law is of losses in nats."
+            f"the loss of run {int(np.argwhere(table < 0)[0][0])} is negative: losses must be in nats, 0 or more."
         )
     if len(ratios) < 3:
         raise ValueError(
-            f"there are {len(ratios)} runs: a law takes 3 at the very least, and 2 a source to mean anything."
+            f"there are {len(ratios)} runs: a law needs at least 3, and at least 2 per source to be meaningful."
         )
     form = _choose(ratios, table, powers)
     parameters = fit_samples(ratios, table, np.ones((1, len(ratios))), form)[0]
@@ -165,7 +175,7 @@ def fit_mix_law(ratios: np.ndarray, losses: np.ndarray, *, powers: Sequence[floa
 
 
 def _choose(ratios: np.ndarray, losses: np.ndarray, powers: Sequence[float]) -> LawForm:
-    """The form whose errors on left-out runs are the smallest; of a later power, if that is more than chance."""
+    """Choose the form with the smallest errors on left-out runs; a later power only if it is significantly better."""
     folds = split_folds(ratios, most=len(ratios) if len(ratios) <= _FEW else 10)
     samples, own = predict_left_out(folds), (folds, np.arange(len(ratios)))
     spread = np.where(losses.std(axis=0) > 0, losses.std(axis=0), 1.0)
@@ -190,19 +200,17 @@ def _mixes(ratios: np.ndarray) -> np.ndarray:
     table = np.asarray(ratios, dtype=float)
     if table.ndim != 2 or not table.size:
         raise ValueError(
-            f"ratios have the shape {table.shape}: they must be a table, a row for each mix, a column for each source."
+            f"ratios has the shape {table.shape}: it must be a table with one row per mix and one column per source."
         )
     wrong = ~np.isfinite(table).all(axis=1) | (table < 0).any(axis=1) | (np.abs(table.sum(axis=1) - 1) > _ENDS)
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
-        raise ValueError(
-            f"row {row} of ratios is no mix: shares are 0 or more and sum to 1, and these sum to {table[row].sum():.4g}."
-        )
+        raise ValueError(f"row {row} of ratios sums to {table[row].sum():.4g}: shares must be 0 or more and sum to 1.")
     return table / table.sum(axis=1, keepdims=True)
 
 
 def _quantiles(draws: np.ndarray, confidence: float) -> np.ndarray:
-    """Both ends of the middle of draws, along their first axis."""
+    """Return the ends of the central interval of draws, over their first axis."""
     tail = (1 - confidence) / 2
     ends: np.ndarray = np.quantile(draws, [tail, 1 - tail], axis=0)
     return ends

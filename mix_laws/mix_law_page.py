@@ -1,4 +1,4 @@
-"""The page of a law: its verdict, how it predicts, the best mix, the coefficients."""
+"""Write the HTML page of a law: verdict, predictions, best mix and coefficients."""
 
 from collections.abc import Iterator, Sequence
 from html import escape
@@ -16,19 +16,19 @@ from mix_laws.plots import draw_coefficients, draw_mixes, draw_predictions
 from mix_laws.verdict_text import best_mix_sentences, chosen_mix, law_sentences
 
 TableRows = list[list[str]]
-"""A table, the head first."""
+"""Rows of a table, header first."""
 _ERRORS = ["validation", "law, nats", "linear fit", "mean of the runs", "between repeats", "R²", "Spearman"]
 
 
 def write_mix_law_page(runs: MixRuns, law: MixLaw, best: BestMix, path: Path, *, title: str) -> None:
-    """Write the page; its pictures lie in it, and beside it in a folder of its name.
+    """Write the page. Its figures are embedded, and also saved in a folder of the same name.
 
     Args:
-        runs: what the law was fitted to.
-        law: the fitted one.
-        best: what the search found.
-        path: the HTML file.
-        title: plain text.
+        runs: The runs that the law was fitted to.
+        law: The fitted law.
+        best: Result of the search.
+        path: The HTML file.
+        title: Plain text.
     """
     folder = path.with_suffix("")
     chosen = chosen_mix(best, law)
@@ -51,7 +51,7 @@ def write_mix_law_page(runs: MixRuns, law: MixLaw, best: BestMix, path: Path, *,
 
 
 def errors_table(runs: MixRuns, law: MixLaw) -> TableRows:
-    """Of each validation loss: errors on left-out runs, root mean square, of the law and what it has to beat."""
+    """Return the errors on left-out runs per validation loss, of the law, a linear fit and the mean."""
     check, (noise, degrees) = law.check, law.noise
     ranks = rank_correlation(check.predicted, law.losses)
     columns = [check.rmse(errors) for errors in (check.law, check.linear, check.mean)]
@@ -69,7 +69,7 @@ def errors_table(runs: MixRuns, law: MixLaw) -> TableRows:
 
 
 def held_out_table(runs: MixRuns, law: MixLaw) -> TableRows:
-    """As `errors_table`, of the runs that were held out; none, and it is empty."""
+    """Return the same for held-out runs; empty if there are none."""
     if runs.held_out is None:
         return []
     ratios, measured = runs.held_out.ratios, runs.held_out.losses
@@ -95,7 +95,7 @@ def held_out_table(runs: MixRuns, law: MixLaw) -> TableRows:
 
 
 def mixes_table(runs: MixRuns, law: MixLaw, best: BestMix) -> TableRows:
-    """Shares in percent of the mix to train, the prior, the best run, and the caps; then the predicted weighted mean."""
+    """Return shares in percent of the mix to train, prior, best run and caps, and the predicted weighted mean loss."""
     mixes = (chosen_mix(best, law), best.prior, law.ratios[best.best_run])
     rows = [
         [
@@ -118,21 +118,21 @@ def _mix(runs: MixRuns, law: MixLaw, best: BestMix, folder: Path) -> Iterator[st
     weights = ", ".join(f"{name} {weight:.3g}" for name, weight in zip(runs.validation, best.aim.weights, strict=True))
     measured = float(law.losses[best.best_run] @ best.aim.weights)
     caps = (
-        "" if runs.sequences else " How much there is of each source is not known, so that no number of epochs caps it."
+        "" if runs.sequences else " The sizes of the sources are unknown, so no number of epochs limits their shares."
     )
     yield (
-        f'<p class="note">Least is the mean of the validation losses, weighted {escape(weights)}, plus '
-        f"{best.aim.closeness:g} nats for each nat of Kullback-Leibler divergence from the prior.{caps} The best run measured "
-        f"{measured:.4f}.</p>"
+        f'<p class="note">The search minimises the mean of the validation losses, weighted {escape(weights)}, plus '
+        f"{best.aim.closeness:g} times the Kullback-Leibler divergence from the prior, in nats.{caps} The best run "
+        f"measured {measured:.4f}.</p>"
     )
     yield image_html("the mixes", folder / "mixes.png")
 
 
 def _predictions(runs: MixRuns, law: MixLaw, folder: Path) -> Iterator[str]:
     yield _html(errors_table(runs, law))
-    yield '<p class="note">Root mean square of predicted minus measured, each run predicted without it and its repeats.</p>'
+    yield '<p class="note">Root mean square of predicted minus measured loss. Repeats are left out together.</p>'
     if runs.held_out is not None:
-        yield f"<p>The {len(runs.held_out.names)} runs that were held out:</p>"
+        yield f"<p>The {len(runs.held_out.names)} held-out runs:</p>"
         yield _html(held_out_table(runs, law))
     yield image_html("predicted and measured losses", folder / "predictions.png")
 
@@ -141,8 +141,8 @@ def _coefficients(law: MixLaw, folder: Path) -> Iterator[str]:
     shares = "r" if law.form.power == 1 else "√r"
     constant = "" if law.form.power == 1 else "b_i + "
     yield (
-        f"<p>L_i(r) = c_i + exp({constant}t_i · {shares}) (arXiv:2403.16952): the further left a source lies, the more of the "
-        "loss above c it takes away. What counts are differences between sources of a panel.</p>"
+        f"<p>L_i(r) = c_i + exp({constant}t_i · {shares}) (arXiv:2403.16952). The further left a source is, the more "
+        "it reduces the loss above c. Only differences between sources within a panel are meaningful.</p>"
     )
     yield image_html("coefficients with intervals", folder / "coefficients.png")
 
@@ -151,7 +151,7 @@ def _left_out(runs: MixRuns) -> Iterator[str]:
     yield "".join(f"<p>{escape(said)}</p>" for said in runs.left_out) or "<p>None.</p>"
     if runs.differences:
         differences = ", ".join(runs.differences)
-        yield f"<p>The others differ in more than their mix: {escape(differences)}. It is taken not to matter.</p>"
+        yield f"<p>The others differ in more than their mix: {escape(differences)}. This is assumed not to matter.</p>"
 
 
 def _html(rows: Sequence[Sequence[str]]) -> str:

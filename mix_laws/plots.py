@@ -1,4 +1,4 @@
-"""The pictures of a law: predicted against measured, the coefficients, and the best mix beside prior and caps."""
+"""Plots of a law: predicted against measured losses, coefficients, and the best mix with prior and caps."""
 
 import math
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from mix_laws.fit_data import MixRuns
 from mix_laws.mix_law import MixLaw
 
 _COLUMNS = 4
-_LOWEST = -8.0  # of the exponent: e^-8 of a nat is nothing
+_LOWEST = -8.0  # lower limit of exponents in plots; e^-8 nats is negligible
 
 
 def draw_predictions(law: MixLaw, runs: MixRuns, path: Path) -> None:
-    """Each run, predicted from the others, against what it measured; and those that were held out."""
+    """Plot the loss of each run, predicted from the others, against its measured loss; held-out runs too."""
     figure, panels = _panels(len(runs.validation), height=3.0)
     held_out = runs.held_out
     predicted = None if held_out is None else law.predict(held_out.ratios).reshape(held_out.losses.shape)
@@ -33,13 +33,13 @@ def draw_predictions(law: MixLaw, runs: MixRuns, path: Path) -> None:
         axes.plot(ends, ends, color="0.4", linewidth=1, label="as measured")
         axes.set(title=_plain(name))
     panels[0].legend(frameon=False, fontsize=9)
-    figure.supxlabel("measured loss, nats a token")
+    figure.supxlabel("measured loss, nats per token")
     figure.supylabel("predicted without the run")
     _save(figure, path)
 
 
 def draw_coefficients(law: MixLaw, runs: MixRuns, path: Path) -> None:
-    """t of each source, with its interval, for each validation loss: further left, and the source lowers the loss more."""
+    """Plot t of each source with its interval, per validation loss; further left means a lower loss."""
     figure, panels = _panels(len(runs.validation), height=0.8 + 0.24 * len(runs.sources), sharey=True)
     low, high = law.t_interval
     rows = np.arange(len(runs.sources))[::-1]
@@ -52,13 +52,14 @@ def draw_coefficients(law: MixLaw, runs: MixRuns, path: Path) -> None:
         axes.set(title=f"loss of {_plain(name)}, c = {law.c[n]:.2f}")
         axes.set_yticks(rows, [_plain(source) for source in runs.sources])
     figure.supxlabel(
-        f"t, with its 95 % interval (cut off at {_LOWEST:g}, where a source leaves nothing to gain); red: of the source itself"
+        f"t, with its 95 % interval (cut off at {_LOWEST:g}, below which differences are negligible); red: the source "
+        "itself"
     )
     _save(figure, path)
 
 
 def draw_mixes(best: BestMix, law: MixLaw, sources: Sequence[str], chosen: np.ndarray, path: Path) -> None:
-    """The mix to train beside the prior and the best run, and how much of each source there may be."""
+    """Plot the mix to train, the prior, the mix of the best run, and the caps."""
     figure = Figure(figsize=(9, 1.6 + 0.55 * len(sources)), layout="constrained")
     axes = figure.subplots()
     rows = np.arange(len(sources))[::-1].astype(float)

@@ -1,4 +1,4 @@
-"""Ctrl-C before a program has anything to save: one sentence, and no traceback."""
+"""Ctrl-C before a program has anything to save prints one sentence and no traceback."""
 
 import os
 import signal
@@ -10,14 +10,17 @@ from types import FrameType
 
 
 def exit_on_interrupt() -> None:
-    """Until `interrupt_message`, let Ctrl-C end this process: what a command imports takes seconds."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored
+    """Until `interrupt_message`, let Ctrl-C end this process at once, because a command's imports take seconds."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not if it is ignored
         signal.signal(signal.SIGINT, _end)
 
 
 @contextmanager
 def interrupt_message() -> Iterator[None]:
-    """Inside, Ctrl-C is a KeyboardInterrupt, which cleans up on its way; one that nobody answers ends this process."""
+    """Inside the context, Ctrl-C raises KeyboardInterrupt, so that code can clean up.
+
+    If nothing catches it, the process ends.
+    """
     if signal.getsignal(signal.SIGINT) is _end:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -28,7 +31,7 @@ def interrupt_message() -> Iterator[None]:
 
 
 def interrupt_sentence() -> str:
-    """What this program says of Ctrl-C; of a training also that nothing is lost."""
+    """The message about Ctrl-C. For a training run, it says that nothing is lost."""
     is_training = Path(sys.argv[0]).stem == "train"
     return f"error: stopped by SIGINT{' before there was anything to save' if is_training else ''}."
 
@@ -39,5 +42,5 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 
 def _say() -> None:
-    with suppress(OSError):  # before the streams are guarded
+    with suppress(OSError):  # the streams are not guarded yet
         os.write(2, f"{interrupt_sentence()}\n".encode())

@@ -1,7 +1,7 @@
-"""Register parts of your own, so that a config may choose them.
+"""Register custom components under names that the config can use.
 
-Call these functions in a module of your own and start a command with `+imports=[my_module]`. docs/extending.md has a complete
-example of each. Each function imports what it needs, so that a module which only reads a source does not import torch.
+Call these functions in a Python module and start a command with `+imports=[my_module]`. docs/extending.md has an example
+of each. Each function imports what it needs, so that a module which only reads a source does not import torch.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -24,14 +24,14 @@ Part = TypeVar("Part")
 
 
 def register_norm(name: str, build: "Callable[..., nn.Module]") -> None:
-    """Let `model.norm=<name>` choose a norm.
+    """Make a norm available as `model.norm=<name>`.
 
     Args:
-        name: the word.
-        build: `build(width, bias=bool)` gives a module that normalises the last dimension, of size `width`.
+        name: the name in the config.
+        build: `build(width, bias=bool)` returns a module that normalises the last dimension, which has size `width`.
 
     Raises:
-        ValueError: the word has another meaning already.
+        ValueError: the name is already registered.
     """
     from gpt_lightning.model.norms import NORMS
 
@@ -39,15 +39,15 @@ def register_norm(name: str, build: "Callable[..., nn.Module]") -> None:
 
 
 def register_feed_forward(name: str, build: "Callable[..., nn.Module]") -> None:
-    """Let `model.feed_forward=<name>` choose a feed-forward.
+    """Make a feed-forward available as `model.feed_forward=<name>`.
 
     Args:
-        name: the word.
-        build: `build(d_model, d_ff, bias=bool)` gives a module from (…, d_model) to the same, whose last linear layer is called
-            `out`. Take `gpt_lightning.model.cpu_linear.FastLinear` for its linear layers.
+        name: the name in the config.
+        build: `build(d_model, d_ff, bias=bool)` returns a module from (…, d_model) to (…, d_model). Its last linear
+            layer must be an attribute `out`. Use `gpt_lightning.model.cpu_linear.FastLinear` for linear layers.
 
     Raises:
-        ValueError: the word has another meaning already.
+        ValueError: the name is already registered.
     """
     from gpt_lightning.model.feed_forward import FEED_FORWARDS
 
@@ -55,15 +55,15 @@ def register_feed_forward(name: str, build: "Callable[..., nn.Module]") -> None:
 
 
 def register_position(name: str, build: "Callable[..., Positions]") -> None:
-    """Let `model.position=<name>` choose how a token learns its position.
+    """Make a position encoding available as `model.position=<name>`.
 
     Args:
-        name: the word.
-        build: `build(max_seq_len=int, d_model=int, d_head=int)` gives a module with the methods `embed` and `rotation` of
-            `gpt_lightning.model.positions.LearnedPositions`.
+        name: the name in the config.
+        build: `build(max_seq_len=int, d_model=int, d_head=int)` returns a module with the methods `embed` and
+            `rotation` of `gpt_lightning.model.positions.LearnedPositions`.
 
     Raises:
-        ValueError: the word has another meaning already.
+        ValueError: the name is already registered.
     """
     from gpt_lightning.model.positions import POSITIONS
 
@@ -71,14 +71,14 @@ def register_position(name: str, build: "Callable[..., Positions]") -> None:
 
 
 def register_attention_backend(name: str, backend: "Backend") -> None:
-    """Let `model.attention=<name>` choose how attention is computed.
+    """Make an attention backend available as `model.attention=<name>`.
 
     Args:
-        name: the word.
+        name: the name in the config.
         backend: its two functions; see `gpt_lightning.model.attention_backends`.
 
     Raises:
-        ValueError: the word has another meaning already.
+        ValueError: the name is already registered.
     """
     from gpt_lightning.model.attention_backends import BACKENDS
 
@@ -86,14 +86,14 @@ def register_attention_backend(name: str, backend: "Backend") -> None:
 
 
 def register_schedule(name: str, fall: Callable[[float], float]) -> None:
-    """Let `schedule.shape=<name>` choose how the learning rate falls after the warm-up.
+    """Make a learning-rate decay available as `schedule.shape=<name>`.
 
     Args:
-        name: the word.
-        fall: progress from 0 to 1 -> the share of the way down that is left, from 1 at 0 to 0 at 1.
+        name: the name in the config.
+        fall: function from progress, 0 to 1, to the remaining share of the decay, from 1 at 0 to 0 at 1.
 
     Raises:
-        ValueError: the word has another meaning already.
+        ValueError: the name is already registered.
     """
     from gpt_lightning.optim.schedules import FALLS
 
@@ -101,14 +101,14 @@ def register_schedule(name: str, fall: Callable[[float], float]) -> None:
 
 
 def register_optimizer(optimizer: "type[Optimizer]", traits: "OptimizerTraits") -> None:
-    """Let `optimizer._target_=<module>.<class>` choose an optimizer.
+    """Make an optimizer available as `optimizer._target_=<module>.<class>`, and declare its traits.
 
     Args:
-        optimizer: its class, which takes parameter groups and keyword arguments.
-        traits: what plan.py and FSDP must know of it.
+        optimizer: the class; it takes parameter groups and keyword arguments.
+        traits: what plan.py and FSDP need to know about it.
 
     Raises:
-        ValueError: the class is not at the top level of a module, or another one has its name.
+        ValueError: the class is not at the top level of a module, or its name is already registered.
     """
     from gpt_lightning.optim.optimizer_traits import OPTIMIZER_TRAITS
 
@@ -116,46 +116,48 @@ def register_optimizer(optimizer: "type[Optimizer]", traits: "OptimizerTraits") 
 
 
 def register_callback(callback: "type[Callback]") -> None:
-    """Let `callbacks.<name>._target_=<module>.<class>` choose a callback.
+    """Make a callback available as `callbacks.<name>._target_=<module>.<class>`.
 
     Args:
-        callback: its class, which takes keyword arguments.
+        callback: the class; it takes keyword arguments.
 
     Raises:
-        ValueError: the class is not at the top level of a module, or another one has its name.
+        ValueError: the class is not at the top level of a module, or its name is already registered.
     """
     register_target("callback", callback)
 
 
 def register_source_reader(read: Callable[..., Iterable[Document]]) -> None:
-    """Let `corpus: {_target_: <module>.<function>}` in the config of a source choose how its documents are read.
+    """Make a source reader available as `corpus: {_target_: <module>.<function>}` in the config of a source.
 
     Args:
-        read: `read(**arguments)` gives the documents, in the same order at each call. A document is a text, or a conversation: a
-            list of `{"role": "user" or "assistant" or "system", "content": text}`. The arguments stand beside `_target_`.
+        read: `read(**arguments)` returns or yields the documents, in the same order at each call. A document is a text,
+            or a conversation: a list of `{"role": "user" or "assistant" or "system", "content": text}`. The arguments
+            are the other keys of `corpus`.
 
     Raises:
-        ValueError: the function is not at the top level of a module, or another one has its name.
+        ValueError: the function is not at the top level of a module, or its name is already registered.
     """
     register_target("source reader", read)
 
 
 def register_curriculum_policy(name: str, policy: Callable[..., Mapping[str, float]]) -> None:
-    """Let `curriculum.policy={name: <name>}` choose how mix weights change over the run.
+    """Make a curriculum policy, which changes the mix weights over the run, available as `curriculum.policy.name=<name>`.
 
     Args:
-        name: the word.
-        policy: `policy(progress, weights, **settings)` gives the weights of sources or mixes at one step. `progress` is the
-            completed share of the run, from 0 to below 1; `weights` are the shares that the keyframes give the sources at this
-            step; `settings` are those beside the name. The result must depend on these arguments alone.
+        name: the name in the config.
+        policy: `policy(progress, weights, **settings)` returns the weights of sources or mixes at one step. `progress`
+            is the completed fraction of the run, from 0 to below 1. `weights` are the shares that the keyframes give
+            the sources at this step. `settings` are the other keys of `curriculum.policy`. The result must depend on
+            these arguments only.
 
     Raises:
-        ValueError: the word has another meaning already.
+        ValueError: the name is already registered.
     """
     _register(CURRICULUM_POLICIES, "curriculum.policy", name, policy)
 
 
 def _register(registry: dict[str, Part], kind: str, name: str, part: Part) -> None:
     if name in registry and registry[name] is not part:
-        raise ValueError(f"{kind} {name!r} exists already: register yours under another name.")
+        raise ValueError(f"{kind} {name!r} is already registered: register yours under another name.")
     registry[name] = part

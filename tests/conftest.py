@@ -1,8 +1,8 @@
-"""What the tests share: real text in small, and a run small enough to train in seconds."""
+"""Shared fixtures: small real texts, and a run that trains in seconds."""
 
 import os
 
-# read when NumPy is imported; the matrices are small, and threads of several test workers wait for one another
+# read when NumPy is imported; the matrices are small, and threads of several test workers would block one another
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import shutil
@@ -28,16 +28,14 @@ from running.config.compose import compose_config
 from tests import fork_client
 
 ROOT = Path(__file__).resolve().parent.parent
-hypothesis.settings.register_profile("here", deadline=None)  # no test measures time: the machine may be busy
-hypothesis.settings.register_profile(
-    "ci", deadline=None, derandomize=True
-)  # CI repeats itself; a developer goes on searching
+hypothesis.settings.register_profile("here", deadline=None)  # no time limits: the machine may be busy
+# CI uses the same examples each time; a developer's runs search for new ones
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
 if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = (
-        "1"  # kernels run on the CPU, by Triton's interpreter; read when Triton is imported
-    )
-torch.set_num_threads(1)  # tiny matrices: more threads only cost time
+    # kernels run on the CPU in Triton's interpreter; read when Triton is imported
+    os.environ["TRITON_INTERPRET"] = "1"
+torch.set_num_threads(1)  # more threads would be slower with tiny matrices
 fork_client.install()  # before a test starts anything
 
 CORPORA = {
@@ -78,24 +76,25 @@ LONG = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that take longest come first, so that no worker is left alone with one at the end."""
+    """Run the longest files first, so that no worker runs one of them alone at the end."""
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
 def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """A folder that the first of the test workers to ask for it makes, for all of them.
+    """A folder that the first test worker creates for all workers.
 
     Args:
-        name: of the folder, in the session's temporary one.
-        make: is given the empty folder, and fills it.
+        tmp_path_factory: pytest's.
+        name: of the folder, in the session's temporary folder.
+        make: called with the empty folder to fill it.
     """
     session = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:  # whose own folder lies in that of the session
+    if "PYTEST_XDIST_WORKER" in os.environ:  # a worker's folder is inside that of the session
         session = session.parent
     folder, made = session / name, session / f"{name}.made"
     with FileLock(session / f"{name}.lock"):
         if not made.exists():
-            shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
+            shutil.rmtree(folder, ignore_errors=True)  # left by a worker that failed
             folder.mkdir()
             make(folder)
             made.touch()
@@ -104,16 +103,16 @@ def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callabl
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Real texts and logs that are too large or too little ours to ship; see CONTRIBUTING.md."""
+    """Real texts and logs that are too large to ship or that we may not ship; see CONTRIBUTING.md."""
     path = Path(os.environ.get("GPT_LIGHTNING_TEST_DATA", ROOT.parent / "shared" / "data"))
     if not path.is_dir():
-        pytest.skip(f"there is no test data at {path}; GPT_LIGHTNING_TEST_DATA names another place")
+        pytest.skip(f"there is no test data at {path}; set GPT_LIGHTNING_TEST_DATA to its folder")
     return path
 
 
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with a little of each embedded corpus, tokenized with a BPE of 512 ids."""
+    """A data folder with a little of each embedded corpus, in tokens of a BPE with a vocabulary of 512."""
     return made_once(tmp_path_factory, "data", _prepare_tiny)
 
 
@@ -126,7 +125,8 @@ def _prepare_tiny(data_dir: Path) -> None:
 
 @pytest.fixture(scope="session")
 def scarce_data(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same corpora and tokenizer, of each source about 30 sequences of 32 tokens: a tiny run reads them more than once."""
+    """The same corpora and tokenizer with about 30 sequences of 32 tokens per source, so that a tiny run repeats
+    them."""
     return made_once(tmp_path_factory, "scarce", partial(_prepare_scarce, tiny_data))
 
 
@@ -152,26 +152,26 @@ def _prepare(
 
 
 def _beginnings(documents: Callable[[], Iterable[Document]]) -> Iterator[Document]:
-    """So short that some fit into both splits; chat stays whole."""
+    """Beginnings of documents, so short that some fit into both splits. Chats are not shortened."""
     return (document[:300] if isinstance(document, str) else document for document in documents())
 
 
 @pytest.fixture
 def tiny_overrides(tiny_data: Path, tmp_path: Path) -> list[str]:
-    """The command line of a quickstart that takes two seconds, dropout and accumulation on."""
+    """Settings of a quickstart that takes two seconds, with dropout and gradient accumulation."""
     return [*TINY, f"data_dir={tiny_data}", f"runs_dir={tmp_path / 'runs'}"]
 
 
 @pytest.fixture
 def tiny_config(tiny_overrides: list[str]) -> Callable[..., dict[str, Any]]:
-    """`tiny_config("a=1", …)`: the config of that run with further settings."""
+    """`tiny_config("a=1", …)`: the config of that run with more settings."""
     return lambda *more: compose_config("train", [*tiny_overrides, *more])
 
 
 @pytest.fixture(scope="session")
 def sweep(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of `tests.example_sweep.train_sweep`; who changes something in it works on a copy."""
-    from tests.example_sweep import train_sweep  # which is made of this module
+    """The folder of `tests.example_sweep.train_sweep`. A test that changes it must use a copy."""
+    from tests.example_sweep import train_sweep  # it imports this module
 
     return made_once(tmp_path_factory, "sweep", partial(train_sweep, data_dir=tiny_data))
 
@@ -182,7 +182,7 @@ def start(overrides: list[str], *flags: str) -> subprocess.CompletedProcess[str]
 
 
 def start_verb(verb: str, overrides: list[str], *flags: str) -> subprocess.CompletedProcess[str]:
-    """Run one of the programs as a user does."""
+    """Run one of the scripts as a user does."""
     command = [sys.executable, verb, *flags, *overrides]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)

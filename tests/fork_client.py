@@ -1,7 +1,7 @@
-"""subprocess, for the tests: a program of ours that they start is a fork of fork_server.py, which has its imports behind it.
+"""subprocess for the tests: our programs are started as forks of fork_server.py, which has already done the imports.
 
-`install` makes it so for all that calls subprocess, also inside the product. A command has an interpreter of its own all the
-same if it is `python -c …`, or sets a variable that is read when a library is imported.
+`install` replaces `subprocess.Popen` for all callers, also inside the product. A command still gets its own interpreter
+if it is `python -c …`, or if it sets a variable that is read when a library is imported.
 """
 
 import atexit
@@ -22,8 +22,8 @@ from tests import fork_server
 _ROOT = fork_server.ROOT
 _READ_AT_IMPORT = ("CUDA", "HF_", "LANG", "LC_", "MPL", "PYTHONI", "PYTHONU", "PYTHONW", "TORCHI", "TORCH_", "TRITON")
 Process = subprocess.Popen
-"""Starts each program with an interpreter of its own."""
-_PATIENCE = 120.0  # seconds to be born
+"""The original Popen, which starts every program with its own interpreter."""
+_PATIENCE = 120.0  # seconds to start a fork
 
 
 def install() -> None:
@@ -32,9 +32,9 @@ def install() -> None:
 
 
 class Forked(subprocess.Popen):  # type: ignore[type-arg]
-    """Popen, of which a program of ours is a fork of the server."""
+    """Popen that starts our programs as forks of the server."""
 
-    _server: "_Server | None" = None  # that has forked it; None: it is a process as any other
+    _server: "_Server | None" = None  # the server that forked the process; None: an ordinary process
 
     def __init__(self, args: Any, *more: Any, **options: Any) -> None:
         arguments = fork_server.arguments_of(args, options.get("cwd"))
@@ -80,7 +80,7 @@ class Forked(subprocess.Popen):  # type: ignore[type-arg]
 
 
 class _Server:
-    """The process of fork_server.py; it ends with this one, and its forks with it."""
+    """The process of fork_server.py. It ends with this process, and its forks with it."""
 
     def __init__(self) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -88,7 +88,7 @@ class _Server:
             self._process = Process(
                 [sys.executable, "-m", "tests.fork_server", str(theirs.fileno())],
                 cwd=_ROOT,
-                env=os.environ | {"OMP_NUM_THREADS": "1"},  # no threads: it is going to be forked
+                env=os.environ | {"OMP_NUM_THREADS": "1"},  # no threads, because it will be forked
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
@@ -104,14 +104,14 @@ class _Server:
                 answer = self._next(_PATIENCE)
                 assert answer, "the fork server does not answer"
                 if "born" in answer:
-                    self._codes.pop(answer["born"], None)  # of another process, long ago
+                    self._codes.pop(answer["born"], None)  # left by an earlier process with the same id
                     return answer["born"]
 
     def code_of(self, pid: int, *, timeout: float | None) -> int | None:
-        """As `subprocess` says it: an exit code, or minus the signal; None: the process lives."""
+        """The exit code as in `subprocess`: a code, or minus the signal; None: the process is still running."""
         end = None if timeout is None else time.monotonic() + timeout
         while True:
-            with self._lock:  # for a moment only: another thread may wait for another process
+            with self._lock:  # held briefly: another thread may wait for another process
                 left = 0.05 if end is None else min(0.05, max(0.0, end - time.monotonic()))
                 while pid not in self._codes and self._next(left):
                     pass
@@ -125,8 +125,8 @@ class _Server:
         self._process.wait(_PATIENCE)
 
     def _next(self, timeout: float) -> dict[str, int] | None:
-        """Its next answer; what it says of the end of processes is kept."""
-        self._socket.settimeout(timeout)  # 0: at once
+        """The server's next answer. Reports of ended processes are also stored."""
+        self._socket.settimeout(timeout)  # 0: return at once
         try:
             message = self._socket.recv(fork_server.LONGEST)
         except (TimeoutError, BlockingIOError):

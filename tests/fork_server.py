@@ -1,10 +1,11 @@
-"""A process that has imported what our programs import, and forks itself in the place of each start of one of them.
+"""A process that has imported what our programs import. Whenever one of them is to be started, it forks itself instead.
 
-A fork is what `python train.py …` is: it has the arguments, the environment, the folder and the files that it was given, runs the
-program as `__main__`, and ends with its exit code. What it skips is six seconds of imports. What it starts of our programs in its
-turn, jobs and ranks, are forks of its own, and its children.
+A fork behaves like `python train.py …`: it gets the same arguments, environment, folder and files, runs the program as
+`__main__`, and ends with its exit code. It saves six seconds of imports. If it starts our programs itself (jobs and
+ranks), these are its own forks and children.
 
-`python -m tests.fork_server <socket>`; requests and answers are messages of JSON, a request brings the three standard files:
+`python -m tests.fork_server <socket>`: requests and answers are JSON messages, and a request carries the three standard
+files:
 
     {"arguments": ["train.py", …], "environment": {…}, "folder": …, "session": bool}    ->    {"born": pid}
                                                                     later    {"dead": pid, "status": as of waitpid}
@@ -40,7 +41,7 @@ _PROGRAMS = ("convert", "evaluate", "generate", "plan", "prepare", "report", "tr
 _MODULES = ("tests.", "torch.distributed.run", "submitit.", "running.evaluation.lm_eval_harness")
 _IMPORTED = (
     *(f"running.commands.{program}" for program in _PROGRAMS),
-    # what these import only after their checks
+    # imported by these only after their checks
     *(
         f"running.evaluation.{module}"
         for module in ("chat_repl", "convert_model", "evaluate_model", "model_text_generator")
@@ -57,9 +58,9 @@ _IMPORTED = (
 
 
 def arguments_of(command: Any, folder: Any = None) -> list[str] | None:
-    """What Python is given by a command that starts one of our programs; None: it starts something else.
+    """The arguments of Python in a command that starts one of our programs; None if it starts something else.
 
-    Scripts that are given by -c get an interpreter of their own.
+    Scripts given with -c get their own interpreter.
     """
     if not isinstance(command, (list, tuple)) or len(command) < 2 or command[0] != sys.executable:
         return None
@@ -71,21 +72,19 @@ def arguments_of(command: Any, folder: Any = None) -> list[str] | None:
 
 
 class Forking(subprocess.Popen):  # type: ignore[type-arg]
-    """In a fork: Popen, of which a program of ours is a fork again, and a child as any other."""
+    """In a fork: Popen that starts our programs as further forks, and as children like any other."""
 
     def __init__(self, args: Any, *more: Any, **options: Any) -> None:
         if arguments := arguments_of(args, options.get("cwd")):
             first = options.get("preexec_fn") or (lambda: None)
             environment, kept = options.get("env") or dict(os.environ), options.get("pass_fds", ())
-            options["preexec_fn"] = lambda: (
-                first(),
-                _become(arguments, environment, kept),
-            )  # and so nothing is executed
+            # the fork never executes the command
+            options["preexec_fn"] = lambda: (first(), _become(arguments, environment, kept))
         super().__init__(args, *more, **options)
 
 
 def _serve(server: socket.socket) -> Callable[[], NoReturn]:
-    """Fork for each request, until the other end is closed; returns in the forks alone, what they have to do."""
+    """Fork for each request until the other end is closed. Returns only in the forks, with what they have to run."""
     wake, woken = os.pipe()
     for end in (wake, woken):
         os.set_blocking(end, False)
@@ -114,7 +113,7 @@ def _serve(server: socket.socket) -> Callable[[], NoReturn]:
             alive.add(pid)
             for file in files:
                 os.close(file)
-            while request["session"] and os.getsid(pid) != pid:  # until it can be signalled as a group
+            while request["session"] and os.getsid(pid) != pid:  # wait until it can be signalled as a group
                 time.sleep(0.001)
             server.send(json.dumps({"born": pid}).encode())
 
@@ -128,23 +127,21 @@ def _begin(
     for stream, file in enumerate(files):
         os.dup2(file, stream)
     os.chdir(folder)
-    for number in (
-        signal.SIGINT,
-        signal.SIGHUP,
-    ):  # whoever runs the tests in the background may have told them not to hear
+    # the tests may run in the background with these signals ignored
+    for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     _become(arguments, environment)
 
 
 def _become(arguments: list[str], environment: dict[str, str], kept: Sequence[int] = ()) -> NoReturn:
-    """Be a Python that was started with these arguments, from here to its end."""
+    """Run as if Python had been started with these arguments, and exit."""
     for file in range(3, max(map(int, os.listdir("/proc/self/fd"))) + 1):  # noqa: PTH208
         if file not in kept:
             _close(file)
     os.environ.clear()
     os.environ.update(environment)
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        if callable(signal.getsignal(number)):  # those that are ignored stay so
+        if callable(signal.getsignal(number)):  # ignored signals stay ignored
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         number = ("stdin", "stdout", "stderr").index(name)
@@ -167,7 +164,7 @@ def _become(arguments: list[str], environment: dict[str, str], kept: Sequence[in
         os.kill(os.getpid(), signal.SIGINT)
     except BaseException:
         traceback.print_exc()
-    finally:  # as Python ends
+    finally:  # as Python does at exit
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
         sys.stdout.flush()
@@ -175,7 +172,7 @@ def _become(arguments: list[str], environment: dict[str, str], kept: Sequence[in
 
 
 def _forget() -> None:
-    """What the process that forked has done in its own name."""
+    """Reset the state of the process that forked."""
     import torch
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.hydra_config import HydraConfig
@@ -188,9 +185,9 @@ def _forget() -> None:
     logging.disable(logging.NOTSET)
     logging.root.handlers.clear()
     logging.root.setLevel(logging.WARNING)
-    random.seed()  # each process begins with other random numbers of its own
+    random.seed()  # each process has different random numbers
     torch.seed()
-    np.random.seed()  # noqa: NPY002  # of others, which training leaves alone
+    np.random.seed()  # noqa: NPY002  # the legacy global generator, which training does not seed
     n_threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
     if n_threads != torch.get_num_threads():
         torch.set_num_threads(n_threads)
@@ -216,13 +213,13 @@ def _exit_code(end: SystemExit) -> int:
 
 
 def _close(file: int) -> None:
-    with suppress(OSError):  # it was not open
+    with suppress(OSError):  # the file was not open
         os.close(file)
 
 
 if __name__ == "__main__":
-    subprocess.Popen = Forking  # type: ignore[misc]  # before others import it by name, as torchrun's launcher does
+    subprocess.Popen = Forking  # type: ignore[misc]  # before modules import it by name, as torchrun's launcher does
     for module in _IMPORTED:
         importlib.import_module(module)
-    assert threading.active_count() == 1, "an import has started a thread, and a fork has only the one that forks"
+    assert threading.active_count() == 1, "an import has started a thread, but a fork only has the thread that forks"
     _serve(socket.socket(fileno=int(sys.argv[1])))()

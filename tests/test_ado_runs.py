@@ -186,13 +186,16 @@ def edited(straight: Path, folder: Path, edit: Any) -> str:
     [
         (
             lambda rows: rows.pop(1),
-            r"record=.* has no weights for step 6, .*; it has those of the steps 4, 8, 10: take",
+            r"record=.* has no weights for step 6, .*; it has steps 4, 8, 10: set",
         ),
         (
             lambda rows: rows[2]["weights"].pop("pydoc"),
-            "has weights of readmes, stdlib, docstrings, and this run trains",
+            "has weights of readmes, stdlib, docstrings, but this run trains",
         ),
-        (lambda rows: rows[0]["weights"].update(pydoc=0.5), r"record=.*, step 4: the weights .* are not those of"),
+        (
+            lambda rows: rows[0]["weights"].update(pydoc=0.5),
+            r"record=.*, step 4: the weights are .* they must be shares of",
+        ),
         (lambda rows: rows[0].update(weights=3), "has no weights for step 4"),
     ],
 )
@@ -205,7 +208,7 @@ def test_a_record_of_another_run_is_refused(
 
 
 def test_a_record_that_is_none_is_refused(tiny_data: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"curriculum\.ado\.record=nowhere: there is no such file"):
+    with pytest.raises(ValueError, match=r"curriculum\.ado\.record=nowhere: the file does not exist"):
         train(config_of(tiny_data, tmp_path, "curriculum.ado.record=nowhere"))
 
 
@@ -220,7 +223,7 @@ def test_a_record_is_taken_up_by_a_run_that_made_the_same_updates(
     def earlier(rows: list[dict[str, Any]]) -> None:
         rows[2]["weights"] = {source: 0.25 for source in rows[2]["weights"]}
 
-    with pytest.raises(ValueError, match=r"has other weights for step 8 than this run, of which 8 steps are done"):
+    with pytest.raises(ValueError, match=r"has other weights for step 8 than this run, which has completed 8 steps"):
         train(config_of(tiny_data, tmp_path, edited(straight, tmp_path, earlier)))
     train(config_of(tiny_data, tmp_path, edited(straight, tmp_path, later)))
     assert metrics(run)[-1]["mix/planned/pydoc"] == pytest.approx(1.0)
@@ -233,8 +236,8 @@ def test_plan_says_that_it_is_the_plan_of_the_prior(
         plan(compose_config("plan", [*places(tiny_data, tmp_path), *more]))
         return capsys.readouterr().out
 
-    assert "weights       follow the losses from step 4 on, every 2 steps: this is the plan of the mix before" in said()
-    assert "follow the losses" not in said(f"curriculum.ado.record={straight / 'weights.jsonl'}")
+    assert "weights       ADO updates them every 2 steps from step 4; this plan uses the initial mix" in said()
+    assert "ADO updates them" not in said(f"curriculum.ado.record={straight / 'weights.jsonl'}")
     planned = json.loads((tmp_path / "run" / "plan.json").read_text())["sources"]
     drawn = {name: row["sequences"] for name, row in planned.items()}
     assert drawn == dict(Counter(source for source, *_ in diet(straight).values()))  # of a record all is known
@@ -247,7 +250,7 @@ def test_verify_wants_a_record(tiny_data: Path, tmp_path: Path) -> None:
 
 
 def test_workers_that_read_ahead_are_refused(tiny_data: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"data\.workers is 2, and with curriculum\.ado the next batch depends on"):
+    with pytest.raises(ValueError, match=r"data\.workers is 2, but with curriculum\.ado the next batch depends on"):
         train(config_of(tiny_data, tmp_path, "data.workers=2"))
 
 
@@ -263,5 +266,7 @@ def test_updates_that_a_stranger_made_up_are_refused(
     manifest = json.loads(path.with_suffix(".json").read_text())
     manifest |= {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "size": path.stat().st_size}
     path.with_suffix(".json").write_text(json.dumps(manifest))
-    with pytest.raises(ValueError, match=r"cannot be read|next update is that of 4|are not those of"):
+    with pytest.raises(
+        ValueError, match=r"cannot be read|it must be 4, the step of the next update|they must be shares of"
+    ):
         train(config_of(tiny_data, tmp_path))

@@ -46,10 +46,10 @@ def service(status: int, content: object, *, when: threading.Event | None = None
     ("status", "content", "reason"),
     [
         (200, {"vulnerabilities": [{"id": "CVE-2019-11324"}]}, None),
-        (200, {"vulnerabilities": []}, "knows of no vulnerabilities, as a mirror does"),
-        (200, {"files": []}, "knows of no vulnerabilities, as a mirror does"),
-        (200, ["files"], "cannot be asked for vulnerabilities"),
-        (404, {}, "cannot be asked for vulnerabilities (HTTP Error 404: Not Found)"),
+        (200, {"vulnerabilities": []}, "does not report vulnerabilities, so it may be a mirror"),
+        (200, {"files": []}, "does not report vulnerabilities, so it may be a mirror"),
+        (200, ["files"], "could not be queried for vulnerabilities"),
+        (404, {}, "could not be queried for vulnerabilities (HTTP Error 404: Not Found)"),
     ],
 )
 def test_only_who_knows_a_vulnerability_is_asked_for_others(status: int, content: object, reason: str | None) -> None:
@@ -60,11 +60,11 @@ def test_only_who_knows_a_vulnerability_is_asked_for_others(status: int, content
 
 def test_who_does_not_answer_costs_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit, "_SECONDS", 0.2)
-    assert "cannot be asked" in audit.unreachable("http://127.0.0.1:9")
+    assert "could not be queried" in audit.unreachable("http://127.0.0.1:9")
     asked_enough = threading.Event()
     with service(200, {}, when=asked_enough) as address:
         why = audit.unreachable(address)
-        assert "does not answer" in why or "timed out" in why
+        assert "did not answer" in why or "timed out" in why
         asked_enough.set()
 
 
@@ -97,6 +97,6 @@ def test_the_report_is_read() -> None:
     }
     assert audit.unknown(report) == ["torch"]
     assert audit.vulnerable(report) == [
-        "urllib3 1.24: CVE-2019-11324, mended in 1.24.2",
-        "urllib3 1.24: PYSEC-0, mended in no version",
+        "urllib3 1.24: CVE-2019-11324, fixed in 1.24.2",
+        "urllib3 1.24: PYSEC-0, fixed in no version",
     ]

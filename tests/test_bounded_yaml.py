@@ -16,18 +16,18 @@ from running.config.compose import read_config
 
 LAUGHS = "\n".join(["l0: &l0 [x, x]", *(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]" for n in range(1, 9))])
 BOMBS = {
-    LAUGHS: "it describes more than 100,000 values, aliases included",
+    LAUGHS: "it contains more than 100,000 values, including those repeated by aliases",
     "a: &a "
     + "x" * 6_400
     + "\nb: &b ["
     + "*a, " * 100
     + "]\nc: ["
     + "*b, " * 100
-    + "]": "it describes more than 100,000",
-    "a: &a [*a]": "the alias *a names nothing that is complete before it",
-    "a: " + "[" * 5000 + "]" * 5000: "its values are nested deeper than 50 levels",
-    "a: " + "{b: " * 5000 + "}" * 5000: "its values are nested deeper than 50 levels",
-    "a:\n" + "".join(" " * n + "- \n" for n in range(1, 300)): "its values are nested deeper than 50 levels",
+    + "]": "it contains more than 100,000",
+    "a: &a [*a]": "the alias *a does not refer to a complete value before it",
+    "a: " + "[" * 5000 + "]" * 5000: "its values are nested more than 50 levels deep",
+    "a: " + "{b: " * 5000 + "}" * 5000: "its values are nested more than 50 levels deep",
+    "a:\n" + "".join(" " * n + "- \n" for n in range(1, 300)): "its values are nested more than 50 levels deep",
 }
 
 
@@ -54,10 +54,10 @@ def read_whole(folder: Path, text: str) -> None:
 
 
 READERS: dict[Callable[[Path, str], None], str] = {
-    read_run: "{}/config.yaml is no YAML of plain values: ",
-    read_card: "{}/README.md: what stands between its two --- is not YAML (",
-    read_by_hydra: "{}/curriculum/mine.yaml is no YAML of plain values: ",
-    read_whole: "{}/mine.yaml is no YAML of plain values: ",
+    read_run: "{}/config.yaml is not YAML of plain values: ",
+    read_card: "{}/README.md: the text between its two --- lines is not valid YAML (",
+    read_by_hydra: "{}/curriculum/mine.yaml is not YAML of plain values: ",
+    read_whole: "{}/mine.yaml is not YAML of plain values: ",
 }
 
 
@@ -74,7 +74,7 @@ def test_yaml_without_bounds_is_refused_in_one_sentence(
 @pytest.mark.parametrize("text", BOMBS, ids=range(len(BOMBS)))
 def test_a_run_that_is_compared_is_read_within_bounds(text: str, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(text)
-    with pytest.raises(UnreadableFile, match=r"^config\.yaml (is no YAML|describes no model)"):
+    with pytest.raises(UnreadableFile, match=r"^config\.yaml (is not YAML|describes no model)"):
         read_compared(tmp_path / "config.yaml")
 
 

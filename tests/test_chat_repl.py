@@ -59,12 +59,13 @@ def test_commands_of_a_piped_chat(run: Path, tmp_path: Path) -> None:
     said = piped(run, lines, "mode=chat")
     assert "\n> " not in said  # nobody is there to be prompted
     assert "temperature 0, top_k None" in said
-    assert "error: top_k stays None: 'x' is no number" in said
+    assert "error: top_k stays None: 'x' is not a number" in said
     assert "error: seed stays 0: seed is 1.5: it must be a whole number" in said
     assert "error: there is no 'colour' to set: temperature, top_k," in said
     assert "error: there is no conversation to save yet." in said
     assert (
-        f"error: {tmp_path}/no/x cannot be written: No such file or directory; the conversation is still here." in said
+        f"error: {tmp_path}/no/x cannot be written: No such file or directory; the conversation is kept in memory."
+        in said
     )
     assert "error: there is no /sing: /reset, /save, /set, /help, /exit." in said
     assert "Not asked" not in said

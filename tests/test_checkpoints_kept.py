@@ -48,7 +48,7 @@ def test_damaged_checkpoints_are_passed_over_and_set_aside(
         path = checkpoint_path(run / "checkpoints", step)
         path.write_bytes(path.read_bytes()[: 1000 * step])
     train(config_of(tiny_data, tmp_path))
-    assert "step_00000012.pt does not agree with its manifest, or has none: passed over, and" in capsys.readouterr().out
+    assert "step_00000012.pt does not match its manifest, or has none: skipped, and" in capsys.readouterr().out
     assert_same_state(final_checkpoint(run), final_checkpoint(straight))
     assert saved_steps(run) == [4, 8, 12]
     assert sorted(path.name for path in (run / "checkpoints").glob("*.damaged")) == [
@@ -64,7 +64,7 @@ def test_with_all_of_them_damaged_nothing_begins(straight: Path, tiny_data: Path
     for path in (run / "checkpoints").glob("*.json"):
         path.unlink()
     before = contents(run)
-    with pytest.raises(ValueError, match=r"no checkpoint in .*checkpoints is undamaged \(step_00000012\.pt, "):
+    with pytest.raises(ValueError, match=r"all checkpoints in .*checkpoints are damaged \(step_00000012\.pt, "):
         train(config_of(tiny_data, tmp_path))
     assert contents(run) == before
 
@@ -74,7 +74,9 @@ def test_a_run_whose_checkpoints_are_gone_does_not_begin_anew(straight: Path, ti
     for path in (run / "checkpoints").iterdir():
         path.unlink()
     before = contents(run)
-    with pytest.raises(ValueError, match=r"has saved a checkpoint of step 12, and none is left: put a copy back"):
+    with pytest.raises(
+        ValueError, match=r"has saved a checkpoint of step 12, but no checkpoint is left: restore a copy"
+    ):
         train(config_of(tiny_data, tmp_path))
     assert contents(run) == before
 
@@ -132,14 +134,12 @@ def test_weights_that_an_update_ruins_are_not_saved(
 ) -> None:
     """Its loss and gradient were finite; with an epsilon of nothing the first update divides what has no gradient by 0."""
     run = tmp_path / "run"
-    with pytest.raises(
-        NonFiniteLossError, match=r"step 1 was made, and what it has made of the weights is not saved"
-    ) as end:
+    with pytest.raises(NonFiniteLossError, match=r"step 1 was applied, but its weights are not saved") as end:
         train(config_of(tiny_data, tmp_path, "optimizer.eps=0", "callbacks.checkpoints.every=1"))
     assert end.value.exit_code == 65
     assert saved_steps(run) == []
     assert (
-        "loss and gradient are finite, the weights after the update are not. The sequences: " in capsys.readouterr().out
+        "loss and gradient are finite, but the weights after the update are not. Sequences: " in capsys.readouterr().out
     )
     train(config_of(tiny_data, tmp_path))
     assert_same_state(final_checkpoint(run), final_checkpoint(straight))
@@ -151,6 +151,6 @@ def test_checkpoints_without_their_environment_are_not_begun_over(
     run = as_if_killed(straight, tmp_path, after=12)
     (run / "environment.json").unlink()
     before = contents(run)
-    with pytest.raises(ValueError, match=r"has checkpoints and no environment\.json"):
+    with pytest.raises(ValueError, match=r"has checkpoints but no environment\.json"):
         train(config_of(tiny_data, tmp_path))
     assert contents(run) == before

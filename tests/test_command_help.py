@@ -1,4 +1,4 @@
-"""What a new user asks a verb: --help, --version, and the next word by the tab key."""
+"""The help, version and tab completion of the commands."""
 
 import re
 import shlex
@@ -17,32 +17,34 @@ from running.config.quote_for_hydra import quote_text_settings
 from running.config.settings_parser import build_section
 from tests.conftest import ROOT, start_verb
 
-VERBS = ["convert", "evaluate", "generate", "plan", "prepare", "report", "train", "verify"]
+COMMANDS = ["convert", "evaluate", "generate", "plan", "prepare", "report", "train", "verify"]
 
 
-def asked(verb: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
-    """What a verb prints that is only asked something."""
-    monkeypatch.setattr(sys, "argv", [f"{verb}.py", *arguments])
-    cli.run_command_line(lambda: pytest.fail("Hydra was started"), verb)
+def asked(
+    command: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> str:
+    """What a command prints for flags such as --help."""
+    monkeypatch.setattr(sys, "argv", [f"{command}.py", *arguments])
+    cli.run_command_line(lambda: pytest.fail("Hydra was started"), command)
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_help_has_three_examples_that_compose(verb: str) -> None:
-    examples = re.findall(rf"^python {verb}\.py[^…<>\n]*$", command_help(verb), flags=re.MULTILINE)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_three_examples_that_compose(command: str) -> None:
+    examples = re.findall(rf"^python {command}\.py[^…<>\n]*$", command_help(command), flags=re.MULTILINE)
     assert len(examples) == 3
     for example in examples:
-        check_command_line(verb, quote_text_settings(shlex.split(example, comments=True)[2:]))
+        check_command_line(command, quote_text_settings(shlex.split(example, comments=True)[2:]))
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_help_says_what_each_setting_is(verb: str) -> None:
-    """Where somebody adds one to conf/, its line needs a comment."""
-    said = command_help(verb)
-    for setting in list_settings(verb):
-        assert setting.meaning, f"conf/{verb}.yaml: {setting.key} has no comment behind it"
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_says_what_each_setting_is(command: str) -> None:
+    """Every setting in conf/ needs a comment on its line."""
+    said = command_help(command)
+    for setting in list_settings(command):
+        assert setting.meaning, f"conf/{command}.yaml: {setting.key} has no comment behind it"
         assert f"  {setting.key}={setting.default} " in said
-    assert said.startswith(f"python {verb}.py ")
+    assert said.startswith(f"python {command}.py ")
 
 
 def test_help_knows_all_settings_and_groups() -> None:
@@ -53,7 +55,7 @@ def test_help_knows_all_settings_and_groups() -> None:
         assert f"\n{line}" in said
 
 
-@pytest.mark.parametrize("command", VERBS)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_shows_the_values_of_the_command_without_settings(command: str) -> None:
     config = dict(flatten(compose_config(command)))
     for setting in list_settings(command):
@@ -86,17 +88,23 @@ def test_the_tab_key_completes_settings_and_choices(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("arguments", [[], ["bash"], ["install=tcsh"], ["install=bash", "query=bash"]])
 def test_another_question_about_completion_is_refused(arguments: list[str]) -> None:
-    with pytest.raises(ValueError, match=r"^-sc takes one of install, uninstall and query, and a shell"):
+    with pytest.raises(ValueError, match=r"^-sc needs install, uninstall or query with a shell"):
         check_command_line("train", ["-sc", *arguments])
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-m", "hydra/launcher=slurm", "seed=1,2"], "there are basic, .* need pip install -e '.\\[slurm\\]'"),
-        (["-m", "hydra/sweeper=ax", "seed=1,2"], "there are basic, .* optuna needs pip install -e '.\\[optuna\\]'"),
-        (["+experiment=quickstart"], "^experiment is chosen without a \\+, .*: type experiment=quickstart\\.$"),
-        (["++model=micro"], "^model is chosen without a \\+, .*: type model=micro\\.$"),
+        (["-m", "hydra/launcher=slurm", "seed=1,2"], "the choices are basic, .* need pip install -e '.\\[slurm\\]'"),
+        (
+            ["-m", "hydra/sweeper=ax", "seed=1,2"],
+            "the choices are basic, .* optuna needs pip install -e '.\\[optuna\\]'",
+        ),
+        (
+            ["+experiment=quickstart"],
+            "^experiment is already in the config: type it without \\+, as experiment=quickstart\\.$",
+        ),
+        (["++model=micro"], "^model is already in the config: type it without \\+, as model=micro\\.$"),
     ],
 )
 def test_a_choice_that_cannot_be_is_answered_with_what_can(arguments: list[str], message: str) -> None:

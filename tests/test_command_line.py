@@ -22,11 +22,11 @@ OPTUNA = "hydra/sweeper=optuna"
 @pytest.mark.parametrize("source", ["local", "alpaca", "smol_smoltalk"])
 def test_a_setting_with_parts_is_set_part_by_part(source: str) -> None:
     with pytest.raises(
-        ValueError, match=rf"sources\.{source}\.fields is set part by part: sources\.{source}\.fields\.\w+=…"
+        ValueError, match=rf"sources\.{source}\.fields cannot be set as a whole: set sources\.{source}\.fields\.\w+=…"
     ) as refusal:
         check_command_line("prepare", [f"source={source}", f"sources.{source}.fields={{question: question}}"])
     assert "did you mean" not in str(refusal.value)
-    instead = str(refusal.value).rpartition(" here: ")[2].rstrip(".").split()
+    instead = str(refusal.value).rpartition(", type ")[2].rstrip(".").split()
     RecordFields(compose_config("prepare", [f"source={source}", *instead])["sources"][source]["fields"])
 
 
@@ -35,44 +35,45 @@ def test_a_setting_with_parts_is_set_part_by_part(source: str) -> None:
     [
         (
             ["experiment=lr_sweep"],
-            "the config is a sweep, over optimizer.lr and seed: add -m after the file's name, or choose one (optimizer.lr=…).",
+            "the config is a sweep, over optimizer.lr and seed: add -m after the script's name, or choose one value "
+            "(optimizer.lr=…).",
         ),
         (["experiment=lr_sweep", "seed=1"], "the config is a sweep, over optimizer.lr: add -m"),
         (
             ["-m", "experiment=quickstart,lr_sweep"],
-            "over optimizer.lr and seed: such a one cannot be one choice of several.",
+            "over optimizer.lr and seed: a config with axes cannot itself be one of several choices.",
         ),
         (
             ["-m", "experiment=lr_sweep", "optimizer.lr=1,fast"],
-            "optimizer.lr is 'fast', and must be a number like 0.002.",
+            "optimizer.lr is 'fast': it must be a number like 0.002.",
         ),
         (
             ["-m", "experiment=lr_sweep", "optimiser.lr=1,2"],
             "there is no setting optimiser.lr: did you mean optimizer.lr?",
         ),
-        (["-m", "experiment=lr_sweep", "seed=1,2,1"], "seed=1 is there twice: each choice makes a job"),
-        (["-m", "optimizer.lr=1e-3,0.001"], "optimizer.lr=0.001 is there twice"),
+        (["-m", "experiment=lr_sweep", "seed=1,2,1"], "seed=1 occurs twice: each choice must be different"),
+        (["-m", "optimizer.lr=1e-3,0.001"], "optimizer.lr=0.001 occurs twice"),
         (
             ["-m", "experiment=lr_search"],
-            "optimizer.lr=tag(log, interval(5e-4, 5e-2)) is an interval, in which hydra/sweeper=optuna can search: add it, or",
+            "optimizer.lr=tag(log, interval(5e-4, 5e-2)) is an interval, which needs a search: add hydra/sweeper=optuna, or",
         ),
-        (["-m", "optimizer.lr=interval(1e-3,1e-2)"], "is an interval, in which hydra/sweeper=optuna can search"),
+        (["-m", "optimizer.lr=interval(1e-3,1e-2)"], "is an interval, which needs a search: add hydra/sweeper=optuna"),
         (["-m", OPTUNA, "optimizer.lrr=interval(1e-3,1e-2)"], "there is no setting optimizer.lrr"),
         (
             ["-m", "model=glob(gpt3*)"],
-            "model=glob(gpt3*) makes no choice, so no job: conf/model has gpt2_124m, gpt2_1558m, ",
+            "model=glob(gpt3*) matches no choice, so there is no job: conf/model has gpt2_124m, gpt2_1558m, ",
         ),
-        (["-m", "seed=range(3,1)"], "seed=range(3,1) makes no choice, so no job."),
+        (["-m", "seed=range(3,1)"], "seed=range(3,1) matches no choice, so there is no job."),
         (
             ["-m", "gradient_clip=range(0.1,0.3,0.1)"],
-            "gradient_clip=range(0.1,0.3,0.1) makes 2 values, 0.1, 0.2, and not its stop 0.3: type the values that are meant",
+            "gradient_clip=range(0.1,0.3,0.1) gives 2 values, 0.1, 0.2, without its stop 0.3: type the values that you mean",
         ),
         (
             ["-m", "gradient_clip=range(0.1,0.9,0.2)"],
-            "type the values that are meant, as gradient_clip=0.1,0.3,0.5,0.7",
+            "type the values that you mean, such as gradient_clip=0.1,0.3,0.5,0.7",
         ),
-        (["--experiment", "quickstart"], "settings are written without --, as experiment=quickstart."),
-        (["-m", "gradient_clip=range(0,1,1e-3)"], "makes 1000 values, 0, 0.001, …, 0.999, and not its stop 1"),
+        (["--experiment", "quickstart"], "settings have no -- in front: type experiment=quickstart."),
+        (["-m", "gradient_clip=range(0,1,1e-3)"], "gives 1000 values, 0, 0.001, …, 0.999, without its stop 1"),
     ],
 )
 def test_a_sweep_that_cannot_be_costs_one_sentence(arguments: list[str], message: str) -> None:
@@ -109,9 +110,9 @@ def test_each_choice_of_a_file_is_composed_before_the_first_job(tmp_path: Path) 
         return str(refusal.value)
 
     assert refused('optimizer.lrr: "1e-3,2e-3"') == "there is no setting optimizer.lrr: did you mean optimizer.lr?"
-    assert refused('optimizer.lr: "1e-3,fast"') == "optimizer.lr is 'fast', and must be a number like 0.002."
+    assert refused('optimizer.lr: "1e-3,fast"') == "optimizer.lr is 'fast': it must be a number like 0.002."
     assert refused('model: "micro,macro"').startswith("model=macro: there is no such choice")
-    assert "can search" in refused('optimizer.lr: "interval(1,2)"')
+    assert "needs a search" in refused('optimizer.lr: "interval(1,2)"')
     for hydras in ("hydra.job.name", "hydra/launcher", "+hydra.callbacks", "~hydra.job", "model@hydra.job"):
         assert "is set by a config file" in refused(f'"{hydras}": "a,b"')
     assert "hydra" in refused('hydra: "{job: {name: a}},{job: {name: b}}"')
@@ -178,7 +179,8 @@ def test_one_process_works_on_a_sweep(tiny_overrides: list[str], tmp_path: Path)
         answer = start(grid, "-m")
     assert answer.returncode == 1
     assert re.fullmatch(
-        r"error: .*lr_sweep/\.jobs is being used by process \d+ on .*: wait for it, or stop it\.\n", answer.stderr
+        r"error: .*lr_sweep/\.jobs is being used by process \d+ on .*: wait until that process ends, or stop it\.\n",
+        answer.stderr,
     )
     assert answer.stdout == ""
 
@@ -186,7 +188,7 @@ def test_one_process_works_on_a_sweep(tiny_overrides: list[str], tmp_path: Path)
 def test_what_is_typed_is_quoted_for_the_program_itself(tmp_path: Path) -> None:
     """In a process of its own, as it is the program's arguments that Hydra reads."""
     answer = start_verb("report.py", [f"runs={tmp_path}/lr=0.1,seed=1"])
-    assert answer.stderr.startswith(f"error: runs={tmp_path}/lr=0.1,seed=1 names no run: ")
+    assert answer.stderr.startswith(f"error: runs={tmp_path}/lr=0.1,seed=1 matches no run: ")
     assert answer.stderr.count("\n") == 1
 
 
@@ -204,7 +206,7 @@ def test_slurm_where_there_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, t
     )
     assert config is not None
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ValueError, match="needs Slurm, and there is no srun here"), open_multirun("train", config):
+    with pytest.raises(ValueError, match="needs Slurm, but there is no srun here"), open_multirun("train", config):
         pass
     assert not (tmp_path / "runs").exists()
 
@@ -218,7 +220,7 @@ def test_a_multirun_without_choices_says_so(
     config = check_command_line("train", ["-m", *arguments, f"sweep_dir={tmp_path}"])
     assert config is not None
     with open_multirun("train", config):
-        assert ("no setting has several: this is one job" in capsys.readouterr().err) is is_said
+        assert ("no setting has several choices, so this is one job" in capsys.readouterr().err) is is_said
 
 
 @pytest.mark.parametrize("command", ["convert", "evaluate", "generate", "plan", "prepare", "report", "train", "verify"])

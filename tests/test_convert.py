@@ -44,7 +44,7 @@ def test_ruined_weights_are_refused(
         "generate": lambda: generate(compose_config("generate", [f"run={tmp_path}/ruined", "prompt=a"])),
         "train": lambda: train(config),
     }
-    with pytest.raises(ValueError, match=r"ruined: blocks\.1\.\S+ holds numbers that are not finite"):
+    with pytest.raises(ValueError, match=r"ruined: blocks\.1\.\S+ contains NaN or infinity"):
         do[verb]()
     assert not (tmp_path / "out").exists()
 
@@ -76,7 +76,7 @@ def test_a_run_is_exported_with_its_tokenizer(
     assert grown.config.vocab_size == 576
     assert torch.equal(grown.embedding.weight[:512], model.embedding.weight)
     assert load_tokenizer(tmp_path / "own").fingerprint == tokenizer.fingerprint
-    with pytest.raises(ValueError, match=r"model\.norm is rmsnorm, which the format gpt2 cannot express"):
+    with pytest.raises(ValueError, match=r"model\.norm is rmsnorm: the format gpt2 supports only layernorm"):
         convert(compose(f"input={run}", f"output={tmp_path}/gpt2", "format=gpt2"))
     assert not (tmp_path / "gpt2").exists()
 
@@ -107,7 +107,7 @@ def test_what_is_said_where_no_tokenizer_is_known(tmp_path: Path, capsys: pytest
 def test_a_tokenizer_can_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     to_hf(build(**GPT2, vocab_size=50257), tmp_path / "gpt2", format="gpt2")
     arguments = [f"input={tmp_path}/gpt2", f"output={tmp_path}/chat", "format=gpt2", "tokenizer.name=gpt2_chatml"]
-    with pytest.raises(ValueError, match="has 50259 ids, more than the model's vocab_size 50257"):
+    with pytest.raises(ValueError, match=r"model\.vocab_size is 50257: it must be at least 50259"):
         convert(compose(*arguments))
     convert(compose(*arguments, "vocab_size=50304"))
     assert "tokenizer gpt2_chatml, 50,259 ids" in capsys.readouterr().out

@@ -55,7 +55,7 @@ def beyond_the_vocabulary(folder: Path) -> list[str]:
     path = folder / "stdlib" / "val" / "tokens_0000.npy"
     id_ = int(np.load(path)[100]) ^ 2 << 8  # its high byte
     (said,) = flipped("stdlib/val/tokens_0000.npy", HEADER + 2 * 100 + 1, bits=2)(folder)
-    return [said, f"holds the id {id_} at byte {HEADER + 200:,}, where tokenizer bpe_512 has 512 ids"]
+    return [said, f"has the id {id_} at byte {HEADER + 200:,}, but tokenizer bpe_512 has 512 ids"]
 
 
 def resized(file: str, new_size: Callable[[int], int]) -> Damage:
@@ -64,8 +64,8 @@ def resized(file: str, new_size: Callable[[int], int]) -> Damage:
         content = path.read_bytes()
         size = new_size(len(content))
         path.write_bytes(content.ljust(size, b"\0")[:size])
-        torn = ", inside an id," if size % 2 else ""
-        return [f"{path} ends at byte {size:,}{torn} and should end at byte {len(content):,}"]
+        torn = ", which end inside an id" if size % 2 else ""
+        return [f"{path} has {size:,} bytes{torn}: it must have {len(content):,}"]
 
     return damage
 
@@ -99,7 +99,7 @@ def of_a_source_json(folder: Path) -> list[str]:
     text = path.read_text()
     assert '"eot_id": 0' in text
     path.write_text(text.replace('"eot_id": 0', '"eot_id": 1'))
-    return [f"{path} is not what it was when it was written"]
+    return [f"{path} was changed after it was written"]
 
 
 DAMAGES: dict[str, Damage] = {
@@ -153,16 +153,12 @@ def test_shards_of_others_are_verified_too(
     assert train(config("max_steps=3"))["step"] == 3
     size = (theirs / "train.bin").stat().st_size
     flip(theirs / "train.bin", 2_001, 128)
-    said = (
-        rf"train\.bin differs .* bytes 0 and {size:,}, and holds the id \d+ at byte 2,000, where tokenizer bpe_512 has"
-    )
+    said = rf"train\.bin differs .* bytes 0 and {size:,}, and has the id \d+ at byte 2,000, but tokenizer bpe_512 has"
     with pytest.raises(ValueError, match=said):
         train(config("name=damaged"))
     flip(theirs / "train.bin", 2_001, 128)
     (theirs / "train.bin").write_bytes((theirs / "train.bin").read_bytes()[:-1])
-    with pytest.raises(
-        ValueError, match=rf"train\.bin ends at byte {size - 1:,}, inside an id, and should end at byte"
-    ):
+    with pytest.raises(ValueError, match=rf"train\.bin has {size - 1:,} bytes, which end inside an id: it must have"):
         train(config("name=damaged"))
     assert not (tmp_path / "runs" / "damaged").exists()
 
@@ -212,7 +208,7 @@ def test_a_shard_that_was_replaced_together_with_its_source_json_is_other_data(
         PreparationSettings(val_fraction=0.1),
     )
     for verify in ("true", "false"):
-        with pytest.raises(ValueError, match=r"runs/run was begun with other tokens of source stdlib"):
+        with pytest.raises(ValueError, match=r"runs/run was started with other tokens of source stdlib"):
             train(config("max_steps=8", f"data.verify={verify}"))
     assert contents(tmp_path / "runs") == before
 
@@ -229,7 +225,7 @@ def test_who_has_to_wait_is_told(
     n_bytes = sum(path.stat().st_size for path in data_dir.rglob("*.npy"))
     monkeypatch.setattr("running.training.prepared_data._MANY_BYTES", n_bytes)
     check_undamaged(RunConfig.of(config()), sources)
-    assert capsys.readouterr().out == "verifying 0.0 GB of shards; data.verify=false leaves it out\n"
+    assert capsys.readouterr().out == "verifying 0.0 GB of shards; data.verify=false skips this\n"
     monkeypatch.setattr("running.training.prepared_data._MANY_BYTES", n_bytes + 1)
     check_undamaged(RunConfig.of(config()), sources)
     assert capsys.readouterr().out == ""

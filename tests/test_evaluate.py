@@ -121,7 +121,7 @@ def test_a_question_that_cannot_be_asked_is_named(
     assert "1 left out; the first: hellaswag.jsonl, line 4: answer 2 is empty" in said
     assert re.search(r"acc_norm +0\.\d{4} .* 0\.2500\n", said)
     assert re.search(r"gold_bits_per_byte +\d+\.\d{4} +[\d.]+ to [\d.]+ *\n", said)
-    assert "24 examples of data " in said
+    assert "24 examples, data " in said
     rows = read_rows(run / "evaluation" / "step_00000012" / "hellaswag.jsonl")
     assert len(rows) == 24
     assert sum(row["acc"] for row in rows) / 24 == figures["hellaswag", "acc"]["value"]
@@ -252,23 +252,26 @@ def test_answers_alone_are_scored_of_a_chat(run: Path, shared_data: Path, tiny_d
     [
         (["tasks=hellaswag"], r"tasks is 'hellaswag': it must be a list, such as tasks=\[perplexity,hellaswag\]"),
         (["tasks=[hellaswug]"], "there is no task 'hellaswug'; conf/task has .*hellaswag"),
-        (["tasks=[hellaswag]", "path=nowhere.jsonl"], r"task hellaswag: path=nowhere\.jsonl: there is no such file"),
-        (["tasks=[hellaswag,piqa]", "path=README.md"], "would be read by piqa too"),
-        (["tasks=[piqa]", "path={questions}"], r"task piqa: hellaswag\.jsonl, line 1: there is no field (sol1|goal)"),
+        (["tasks=[hellaswag]", "path=nowhere.jsonl"], r"task hellaswag: path=nowhere\.jsonl does not exist"),
+        (["tasks=[hellaswag,piqa]", "path=README.md"], "would also be read by piqa"),
+        (
+            ["tasks=[piqa]", "path={questions}"],
+            r"task piqa: hellaswag\.jsonl, line 1: the field (sol1|goal) is missing",
+        ),
         (
             ["path=README.md"],
-            "path is README.md, and none of the tasks reads records: perplexity reads a text with data=",
+            "path is README.md, but none of the tasks reads records: for perplexity, set the text with data=",
         ),
-        (["tasks=[hellaswag]", "data=README.md"], "data is README.md, and none of the tasks reads a text"),
+        (["tasks=[hellaswag]", "data=README.md"], "data is README.md, but none of the tasks reads a text"),
         (["limit=0"], "limit is 0: it must be a whole number"),
-        (["stride=65"], "stride is 65: it must be from 1 to the model's max_seq_len 64"),
+        (["stride=65"], "stride is 65: it must be from 1 to 64"),
         (["data=nowhere.txt"], r"^task perplexity: data=nowhere\.txt: there is no such file"),
         (
             ["tasks=[hellaswag]", "path=README.md"],
-            r"path=README\.md holds texts: hellaswag reads records, in files of \.jsonl ",
+            r"path=README\.md contains texts: hellaswag needs records, in files of type \.jsonl ",
         ),
-        (["run=runs/nothing"], "there is no runs/nothing: give a run, a checkpoint"),
-        (["tokenizer.name=gpt2"], "has a vocabulary of 512, less than the 50257 ids of tokenizer gpt2"),
+        (["run=runs/nothing"], "runs/nothing does not exist: it must be a run directory, a checkpoint"),
+        (["tokenizer.name=gpt2"], "has a vocabulary of 512, smaller than the 50257 tokens of tokenizer gpt2"),
     ],
 )
 def test_refusals(run: Path, questions: Path, settings: list[str], said: str) -> None:
@@ -282,5 +285,5 @@ def test_a_split_that_was_made_anew_is_noticed(run: Path) -> None:
     environment = json.loads(path.read_text())
     environment["data"]["stdlib"]["fingerprint"] = "0"
     path.write_text(json.dumps(environment))
-    with pytest.raises(ValueError, match=r"stdlib was prepared anew since the run was trained"):
+    with pytest.raises(ValueError, match=r"stdlib was prepared again since the run was trained"):
         judged(run)

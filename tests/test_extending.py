@@ -1,4 +1,4 @@
-"""The examples of docs/extending.md: parts of the user's own train, are planned, are verified, generate, and define the run."""
+"""The examples of docs/extending.md: custom components train, are planned, are verified, generate, and define the run."""
 
 import json
 import os
@@ -37,7 +37,7 @@ SHORT = [
 
 @pytest.fixture
 def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder with every module of the page, which Python searches."""
+    """Folder with every module of the page, on PYTHONPATH."""
     folder = tmp_path / "modules"
     folder.mkdir()
     for name, text in MODULES.items():
@@ -52,7 +52,7 @@ def overrides(tiny_data: Path, tmp_path: Path, modules: Path) -> list[str]:
 
 
 def sentence_of(answer: "subprocess.CompletedProcess[str]") -> str:
-    """The one sentence with which a command was refused."""
+    """The error message of a refused command, which is one sentence."""
     assert answer.returncode == 1
     (sentence,) = answer.stderr.splitlines()
     return sentence.removeprefix("error: ")
@@ -71,7 +71,7 @@ def test_the_examples_train_and_generate(overrides: list[str], tmp_path: Path) -
     rows = read_rows(run / "metrics.jsonl")
     assert [row["step"] for row in rows if "train/weight_norm" in row] == [2, 4]
     drawn = [row["mix/planned/pydoc"] for row in rows if "mix/planned/pydoc" in row]
-    assert 0.05 < drawn[0] < drawn[-1]  # the shares of the keyframe are 0.45, 0.45, 0.05 and 0.05
+    assert 0.05 < drawn[0] < drawn[-1]  # the keyframe's shares are 0.45, 0.45, 0.05 and 0.05
     assert "imports:\n- my_norm\n- my_feed_forward\n" in (run / "config.yaml").read_text()
     digests = json.loads((run / "environment.json").read_text())["imports"]
     assert len(digests) == 8
@@ -88,14 +88,14 @@ def test_a_run_is_planned_with_its_own_parts(overrides: list[str], tmp_path: Pat
     plan = json.loads((tmp_path / "runs" / "mine" / "plan.json").read_text())
     assert f"{plan['parameters']:,} parameters" in trained.stdout
     tenths = plan["sources"]["pydoc"]["tenths"]
-    assert tenths[0] < 0.15 < tenths[-1]  # the share of the keyframe is 0.05
+    assert tenths[0] < 0.15 < tenths[-1]  # the keyframe's share is 0.05
 
 
 def test_a_run_with_its_own_parts_resumes_exactly(overrides: list[str]) -> None:
     options = ["model.dropout=0", "verify.steps=4", "verify.workers=1", "verify.devices=1", "trainer.accelerator=cpu"]
     verified = start_verb("verify.py", [*overrides, *PARTS, *options])
     assert verified.returncode == 0, verified.stderr
-    assert "verified: it is the run it would have been." in verified.stdout
+    assert "verified: the resumed runs equal the uninterrupted run." in verified.stdout
 
 
 def test_the_modules_define_the_run(overrides: list[str], tmp_path: Path, modules: Path) -> None:
@@ -103,7 +103,7 @@ def test_the_modules_define_the_run(overrides: list[str], tmp_path: Path, module
     record = tmp_path / "runs" / "mine" / "environment.json"
     digest = json.loads(record.read_text())["imports"]["my_norm"]
     longer = [*overrides, "max_steps=6"]
-    assert "was begun with imports=['my_norm'], and now it is None" in sentence_of(start(longer))
+    assert "was started with imports=['my_norm'], and now it is None" in sentence_of(start(longer))
     (modules / "my_norm.py").write_text(MODULES["my_norm"] + "\n# another version\n")
     done = start([*longer, "+imports=[my_norm]"])
     assert done.returncode == 0, done.stderr
@@ -119,7 +119,7 @@ def test_a_policy_that_gives_other_weights_is_not_resumed(overrides: list[str], 
     (modules / "my_policy.py").write_text(MODULES["my_policy"].replace("1 / (first", "2 / (first"))
     refused = sentence_of(start(options))
     assert re.match(
-        r"curriculum\.policy temperature gives other weights than when .*step_00000002\.pt was sav", refused
+        r"curriculum\.policy temperature returns other weights than when .*step_00000002\.pt was sav", refused
     )
     later = MODULES["my_policy"].replace("* progress", "* (progress if progress < 0.5 else 1)")
     later = later.replace("def temperature", "def sudden").replace('"temperature", temperature', '"sudden", sudden')
@@ -161,8 +161,8 @@ REGISTER = "import running.registration as r\n"
 BROKEN = {
     "no_such_module": (
         "",
-        "there is no module no_such_module (ModuleNotFoundError: No module named 'no_such_module'): install its package, or put "
-        "its folder on PYTHONPATH.",
+        "there is no module no_such_module (ModuleNotFoundError: No module named 'no_such_module'): install its package, or add "
+        "its folder to PYTHONPATH.",
     ),
     "divides": (
         "x = 1\n1 / 0\n",
@@ -175,8 +175,8 @@ BROKEN = {
     ),
     "twice": (
         f"{REGISTER}r.register_norm('layernorm', print)\n",
-        "twice raises an error when it is imported (twice.py, line 2: ValueError: norm 'layernorm' exists already: register "
-        "yours under another name).",
+        "twice raises an error when it is imported (twice.py, line 2: ValueError: norm 'layernorm' is already registered: "
+        "register yours under another name).",
     ),
     "a_lambda": (
         f"{REGISTER}r.register_source_reader(lambda: [])\n",
@@ -201,7 +201,10 @@ def test_a_module_that_cannot_be_imported_is_one_sentence(
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        (["+imports=my_norm"], "imports is 'my_norm': it must be a list of modules, such as +imports=[my_package]."),
+        (
+            ["+imports=my_norm"],
+            "imports is 'my_norm': it must be a list of module names, such as +imports=[my_package].",
+        ),
         (
             ["+imports=[nowhere]"],
             "imports: there is no module nowhere (ModuleNotFoundError: No module named 'nowhere'): ",
@@ -216,7 +219,7 @@ def test_a_module_that_cannot_be_imported_is_one_sentence(
         ),
         (
             ["+imports=[my_optimizer]", "optimizer._target_=my_optimizer.Tiger"],
-            "_target_=my_optimizer.Tiger may not be called from a config: it must be an optimizer of torch.optim or "
+            "_target_=my_optimizer.Tiger may not be called from a config: it must be an optimizer from torch.optim or "
             "bitsandbytes.optim or gpt_lightning.optim, or registered: my_optimizer.Lion.",
         ),
         (
@@ -250,13 +253,16 @@ def needs(folder: str) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("target", "sentence"),
     [
-        ("my.bytes_", "document 1: is no text and no list of messages, but a bytes. on_bad_record=skip leaves out"),
-        ("my.robot", "document 1: message 1 in 'messages' has no role of system, user, assistant."),
-        ("my.fails", "the source reader my.fails fails after 1 documents (KeyError: 'text')."),
+        ("my.bytes_", "document 1: the document is of type bytes: it must be a text or a list of messages. "),
+        (
+            "my.robot",
+            "document 1: message 1 in 'messages' lacks a valid role: it must be one of system, user, assistant.",
+        ),
+        ("my.fails", "the source reader my.fails failed after 1 documents (KeyError: 'text')."),
         ("my.needs", "corpus: the arguments of my.needs do not fit: missing a required argument: 'folder'."),
         (
             "my.reads",
-            "_target_=my.reads may not be called from a config: it must be a corpus of data_modules.corpora, or registered: "
+            "_target_=my.reads may not be called from a config: it must be a corpus from data_modules.corpora, or registered: "
             "my.bytes_, my.robot, my.fails, my.needs. To use your own, register it in a module and type +imports=[my_module].",
         ),
     ],
@@ -297,8 +303,8 @@ def test_a_registered_callback_may_stand_in_a_file(overrides: list[str], tmp_pat
 
 def test_a_config_file_names_no_module() -> None:
     assert "json.tool" not in sys.modules
-    with pytest.raises(ValueError, match=r"a config file may not name a module\. Type \+imports=\[json\.tool\]"):
+    with pytest.raises(ValueError, match=r"a config file may not import a module\. Type \+imports=\[json\.tool\]"):
         check_imports({"imports": ["json.tool"]})
-    with pytest.raises(ValueError, match="a config file may not name a module"):
+    with pytest.raises(ValueError, match="a config file may not import a module"):
         RunConfig.of({"imports": ["json.tool"], "name": "x", "run_dir": "x"})
     assert "json.tool" not in sys.modules

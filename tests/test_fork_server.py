@@ -40,7 +40,10 @@ def test_it_trains_the_same_run(tiny_data: Path, tmp_path: Path) -> None:
 def test_it_has_the_arguments_the_folder_and_the_files_and_ends_with_the_code(tmp_path: Path) -> None:
     code, out, err = answer_of(fork_client.Forked, str(ROOT / "generate.py"), "run=nothing", cwd=tmp_path)
     assert (code, out) == (1, "")
-    assert err == "error: there is no nothing: give a run, a checkpoint, or the folder of an exported model.\n"
+    assert (
+        err
+        == "error: nothing does not exist: it must be a run directory, a checkpoint, or the folder of an exported model.\n"
+    )
 
 
 def test_it_can_be_killed_and_leads_its_session() -> None:

@@ -101,18 +101,18 @@ def test_a_prompt_is_taken_as_it_is_typed(text: str) -> None:
         ("top_p=2", "top_p is 2"),
         (
             "stop=['<|stop|>']",
-            r"stop: '<\|stop\|>' is no token of tokenizer bpe_512; its special ones are <\|endoftext\|>",
+            r"stop: '<\|stop\|>' is not a single token of tokenizer bpe_512; its special tokens are <\|endoftext\|>",
         ),
         ("stop=the", "stop is 'the': it must be a list of tokens"),
         ("run=nowhere", "there is no nowhere"),
         ("run=null", "run is None: it must be a path"),
-        ("run=README.md", r"README\.md cannot be read: it must be a file of torch\.save"),
-        ("run={}/checkpoints", r"holds a run's checkpoints: give .*/run, or one of its step_….pt"),
-        ("run=conf", "conf is not a model: it has neither checkpoints, as a run has, nor a config.json"),
+        ("run=README.md", r"README\.md cannot be read: it must be a torch\.save file"),
+        ("run={}/checkpoints", r"is the checkpoint folder of a run: use .*/run, or one of its step_….pt"),
+        ("run=conf", "conf is not a model: it must be a run directory with a folder checkpoints"),
         ("temperature=null", "temperature is None: it must be a number"),
         ("top_k=true", "top_k is True: it must be a whole number"),
-        ("tokenizer.name=gpt2", "has a vocabulary of 512, less than the 50257 ids of tokenizer gpt2"),
-        (f"prompt={'x' * 500}", r"the prompt has \d+ tokens, more than the model's max_seq_len 64: shorten it"),
+        ("tokenizer.name=gpt2", "has a vocabulary of 512, smaller than the 50257 tokens of tokenizer gpt2"),
+        (f"prompt={'x' * 500}", r"the prompt has \d+ tokens: it must have at most 64, the model's max_seq_len"),
     ],
 )
 def test_refusals(run: Path, setting: str, message: str) -> None:
@@ -123,7 +123,7 @@ def test_refusals(run: Path, setting: str, message: str) -> None:
 def test_a_tokenizer_that_was_made_anew_is_noticed(run: Path) -> None:
     environment = json.loads((run / "environment.json").read_text())
     (run / "environment.json").write_text(json.dumps(environment | {"tokenizer": "0" * 64}))
-    with pytest.raises(ValueError, match="was trained with another tokenizer bpe_512 than "):
+    with pytest.raises(ValueError, match="was trained with a tokenizer bpe_512 that differs from "):
         verb.generate(settings(run, "prompt=x"))
 
 

@@ -115,7 +115,7 @@ def test_a_price_is_that_of_all_devices(folders: list[str], capsys: pytest.Captu
     content = plan(composed("plan", *recipe, "plan.price_per_hour=2.5"))
     assert content["price"] == pytest.approx(content["hours"] * 4 * 2.5)
     said = " ".join(capsys.readouterr().out.split())
-    assert f"price {content['price']:,.2f} at 2.5 an hour for each device" in said
+    assert f"price {content['price']:,.2f} at 2.5 per hour and device" in said
     assert "on 4 H100 at 39% MFU (as modded-nanogpt's PyTorch, 453 thousand tokens/s) in bf16-mixed" in said
     plan(composed("plan", *recipe, "plan.mfu=0.2"))
     said = " ".join(capsys.readouterr().out.split())
@@ -126,7 +126,7 @@ def test_a_price_is_that_of_all_devices(folders: list[str], capsys: pytest.Captu
 
 @pytest.mark.parametrize("wrong", ["-1", "two", ".nan", "true"])
 def test_what_is_no_price(wrong: str, folders: list[str]) -> None:
-    with pytest.raises(ValueError, match=r"plan\.price_per_hour is .*: it is what one device costs an hour"):
+    with pytest.raises(ValueError, match=r"plan\.price_per_hour is .*: it must be the price of one device per hour"):
         plan(composed("plan", "experiment=rangeflow", f"plan.price_per_hour={wrong}", *folders))
 
 

@@ -60,9 +60,9 @@ def test_a_run_takes_the_architecture_of_its_weights(exported: Path, tiny_data: 
     assert config["model"]["dropout"] == compose_config("train", ["experiment=quickstart"])["model"]["dropout"]
     train(config)
     assert load_model(tmp_path / "runs" / config["name"]).config.n_layers == 3
-    with pytest.raises(ValueError, match=r"another model: its weights go with model.n_layers=3\."):
+    with pytest.raises(ValueError, match=r"has another architecture: set model.n_layers=3 to"):
         train(compose_config("train", [*settings, "name=other", "model.n_layers=2"]))
-    with pytest.raises(ValueError, match=r"another model: its weights go with model\.max_seq_len=48 "):
+    with pytest.raises(ValueError, match=r"has another architecture: set model\.max_seq_len=48 "):
         train(compose_config("train", [*settings, "name=other", "model=micro", "model.vocab_size=640"]))
     assert not (tmp_path / "runs" / "other" / "config.yaml").exists()
 
@@ -84,14 +84,12 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     config = model.config
     free = replace(config, dropout=0.5, attention="manual", residual_init="zero", vocab_size=VOCAB_SIZE + 3)
     assert load_initial_weights(tmp_path / "hf", free).config == free
-    with pytest.raises(ValueError, match=r"another model: its weights go with model.n_heads=4 model.norm=layernorm"):
+    with pytest.raises(ValueError, match=r"has another architecture: set model.n_heads=4 model.norm=layernorm"):
         load_initial_weights(tmp_path / "hf", replace(config, n_heads=2, norm="rmsnorm"))
-    with pytest.raises(
-        ValueError, match=r"vocabulary of 97, more than model.vocab_size=90: set model.vocab_size=97 or more"
-    ):
+    with pytest.raises(ValueError, match=r"model.vocab_size is 90: it must be at least 97"):
         load_initial_weights(tmp_path / "hf", replace(config, vocab_size=90))
     to_hf(build(**GPT2, eot_id=3), tmp_path / "other", format="gpt2")
-    with pytest.raises(ValueError, match="its end-of-text id is 3, and here it is 90"):
+    with pytest.raises(ValueError, match="its end-of-text id is 3, and that of this run is 90"):
         load_initial_weights(tmp_path / "other", replace(config, eot_id=90))
     with pytest.raises(ValueError, match="there is no"):
         load_initial_weights(tmp_path / "nowhere", config)
@@ -122,7 +120,7 @@ def test_weights_of_other_tokens_are_refused(
     train(tiny_config("name=second", f"init_from={tmp_path / 'same'}", *SHORT))
     with pytest.raises(
         ValueError,
-        match=r"other tokens than those of tokenizer bpe_512 here: copy .*/strange/tokenizer\.json to data/<name>/, .* tokenizer",
+        match=r"other tokens than tokenizer bpe_512 has: copy .*/strange/tokenizer\.json to data/<name>/, .* tokenizer",
     ):
         train(tiny_config("name=third", f"init_from={tmp_path / 'strange'}", *SHORT))
     assert not (tmp_path / "runs" / "third").exists()
@@ -145,5 +143,5 @@ def test_a_run_begins_again_only_with_the_same_weights(
     train(again)
     shutil.rmtree(first)
     train(tiny_config("name=first", "seed=7", *SHORT))
-    with pytest.raises(ValueError, match="was begun with other weights than"):
+    with pytest.raises(ValueError, match="was started with other weights than"):
         train(once_more)

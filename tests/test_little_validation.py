@@ -30,10 +30,10 @@ def test_of_few_tokens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     (tmp_path / "texts.jsonl").write_text("\n".join(lines))
     printed = said(tmp_path / "texts.jsonl", capsys)
     assert " tokens of " in printed
-    assert "are little to validate with: delete " in printed
+    assert "are too few for validation: delete " in printed
     assert "prepare it again with sources.local.val_fraction=0.07, or sources.local.split=tail" in printed
     again = said(tmp_path / "texts.jsonl", capsys, "name=again", "sources.local.val_fraction=0.07")
-    assert "little to validate with" not in again
+    assert "too few for validation" not in again
 
 
 @pytest.mark.parametrize("ends", [1, 2])
@@ -46,7 +46,7 @@ def test_of_a_single_document(ends: int, tmp_path: Path, capsys: pytest.CaptureF
     ids.tofile(tmp_path / "theirs" / "train.bin")
     val.tofile(tmp_path / "theirs" / "val.bin")
     printed = said(tmp_path / "theirs", capsys, "format=nanogpt")
-    assert ("8,000 tokens of 1 document are little to validate with" in printed) == (ends == 1)
+    assert ("8,000 tokens of 1 document are too few for validation" in printed) == (ends == 1)
     assert "split=tail" not in printed
 
 

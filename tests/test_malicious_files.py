@@ -129,8 +129,8 @@ def test_a_checkpoint_builds_only_a_model(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"diet": [1]}, "diet is [1], and should be a dict"),
-        ({"diet": {"sources": {}, "curricula": [3]}}, "an item of curricula is 3, and should be a dict"),
+        ({"diet": [1]}, "diet is [1] and must be a dict"),
+        ({"diet": {"sources": {}, "curricula": [3]}}, "an item of curricula is 3 and must be a dict"),
         ({"diet": {"sources": {}, "curricula": [{"curriculum": {}, "steps": "12"}]}}, "steps is '12'"),
         (
             {"diet": {"sources": {}, "curricula": [{"curriculum": {"_target_": "os.mkdir"}, "steps": 12, "from_step": 0}]}},

@@ -214,6 +214,6 @@ def test_a_prompt_that_is_not_utf8_is_one_sentence_and_the_session_goes_on(
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"the caf\xe9\nthe cat\n"), encoding="utf-8"))
     ReplSession(Echo(tmp_path / "tokenizer.json"), chat=chat).hold("A session.")
     refused, answered = capsys.readouterr().out.splitlines()
-    assert refused == "error: the prompt is not UTF-8: it holds the byte 0xe9."
+    assert refused == "error: the prompt is not UTF-8: it contains the byte 0xe9."
     assert answered
     assert not answered.startswith("error")

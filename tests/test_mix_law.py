@@ -76,11 +76,11 @@ def test_the_page_and_a_mix_that_trains(
 ) -> None:
     report_on(mix_sweep, f"out_dir={tmp_path}", "mix.max_epochs=400")
     printed = capsys.readouterr().out
-    assert "The law counts the square roots of shares" in printed
+    assert "The law uses square roots of shares" in printed
     assert "less than a linear fit (p" in printed
     page = (tmp_path / "mix_law.html").read_text()
     assert page.count("data:image/png;base64,") == 3
-    assert "The law counts the square roots of shares" in page
+    assert "The law uses square roots of shares" in page
     finished = start(
         [*tiny_overrides, "curriculum=best_mix", "name=best", "max_steps=4", "schedule.warmup_steps=1"],
         "--config-dir",
@@ -102,7 +102,7 @@ def test_caps_follow_from_epochs_and_the_length_of_the_run(
     tokens = 3 * runs.sequences[least] * 32 * 4  # a third of it, at four epochs
     others = f"+mix.weights.{least}=1"
     report_on(mix_sweep, f"out_dir={tmp_path}", f"mix.tokens={tokens}", "mix.closeness=0", others)
-    assert f"Caps that hold it: {least} at 33.3 %" in capsys.readouterr().out
+    assert f"Binding caps: {least} at 33.3 %" in capsys.readouterr().out
     weights = yaml.safe_load((tmp_path / "curriculum" / "best_mix.yaml").read_text())["keyframes"]["start"]["weights"]
     assert weights[least] == 0.3333
 
@@ -137,13 +137,13 @@ def test_runs_are_held_out_and_predicted(mix_sweep: Path, tmp_path: Path, capsys
     ("settings", "message"),
     [
         (["held_out=nowhere"], r"held_out: nowhere"),
-        (["+mix.weights.c4=1"], r"mix.weights.c4 names none of readmes"),
+        (["+mix.weights.c4=1"], r"mix.weights.c4 is unknown: it must be one of readmes"),
         (["+mix.prior.pydoc=-1"], r"mix.prior.pydoc is -1"),
-        (["+mix.prior.pydoc=0"], r"mix.prior are all zero"),
+        (["+mix.prior.pydoc=0"], r"mix.prior are all 0"),
         (["mix.closeness=-1"], r"mix.closeness is -1"),
         (["mix.max_epochs=0"], r"mix.max_epochs is 0"),
-        (["mix.tokens=1e12"], r"4 epochs of .* are 0% of the"),
-        (["runs=elsewhere"], r"give one of them"),
+        (["mix.tokens=1e12"], r"4 epochs of .* give 0% of the"),
+        (["runs=elsewhere"], r"set only one"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(mix_sweep: Path, settings: list[str], message: str) -> None:
@@ -152,10 +152,10 @@ def test_settings_that_cannot_be_are_refused(mix_sweep: Path, settings: list[str
 
 
 def test_all_runs_and_those_of_others_cannot_be_held_out(mix_sweep: Path) -> None:
-    with pytest.raises(ValueError, match=r"held_out=.* names all of the 18 runs"):
+    with pytest.raises(ValueError, match=r"held_out=.* includes all of the 18 complete runs"):
         read_mix_runs(str(mix_sweep), held_out=str(mix_sweep))
     some_elsewhere = [str(mix_sweep / "mix_03"), str(mix_sweep.parent / "trained")]
-    with pytest.raises(ValueError, match=r"held_out=.* names .*trained, which is none of the runs of mix_law="):
+    with pytest.raises(ValueError, match=r"held_out=.* includes .*trained: it must include only runs of mix_law="):
         read_mix_runs(str(mix_sweep), held_out=some_elsewhere)
 
 
@@ -174,13 +174,15 @@ def test_runs_that_do_not_belong_are_left_out_or_refused(mix_sweep: Path, tmp_pa
     config = yaml.safe_load((rate / "config.yaml").read_text())
     config["optimizer"]["lr"] = 0.5
     (rate / "config.yaml").write_text(yaml.safe_dump(config))
-    with pytest.raises(ValueError, match=r"the runs differ in optimizer.lr \(0.002, 0.5\) and not in their mix alone"):
+    with pytest.raises(
+        ValueError, match=r"the runs differ in optimizer.lr \(0.002, 0.5\): they must differ only in their mix"
+    ):
         read_mix_runs([str(mix_sweep / "*"), str(rate)])
     edit_environment(longer.parent / "other_3", git={"revision": "0" * 40})
     assert read_mix_runs([str(mix_sweep / "*"), str(runs[3])]).differences == ("git revision",)
     silent = runs[3] / "metrics.jsonl"
     silent.write_text(silent.read_text().replace("mix/tokens/", "mix/other/"))
-    with pytest.raises(ValueError, match=r"metrics.jsonl does not say what was drawn"):
+    with pytest.raises(ValueError, match=r"metrics.jsonl lacks the drawn tokens"):
         read_mix_runs(str(runs[3]))
 
 
@@ -206,7 +208,7 @@ def test_a_design_is_written_as_choices_that_compose(
     assert len(list((folder / "curriculum").iterdir())) == 9
     with pytest.raises(ValueError, match="mix_design is 'many'"):
         plan(compose_config("plan", [*tiny_overrides, "mix_design=many"]))
-    with pytest.raises(ValueError, match="takes at least 8 runs"):
+    with pytest.raises(ValueError, match="it must be at least 8"):
         plan(compose_config("plan", [*tiny_overrides, "mix_design=5"]))
 
 

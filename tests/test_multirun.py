@@ -109,7 +109,7 @@ def test_a_job_is_told_once_and_once_more(number: signal.Signals, code: int, tmp
     assert process.returncode == code
     assert told(tmp_path) == ["ready", str(int(number)), str(int(number))]
     assert stderr == (
-        f"stopped by {number.name}: no further job is started; the same command goes on with the sweep.\n"
+        f"stopped by {number.name}: no more jobs are started; run the same command again to continue the sweep.\n"
     )
     assert not (tmp_path / "second").exists()
 
@@ -131,7 +131,7 @@ def test_all_jobs_that_run_are_told(tmp_path: Path) -> None:
         _, stderr = process.communicate(timeout=30)
     assert process.returncode == 143
     assert told(tmp_path) == told(tmp_path, "second") == ["ready", "15"]
-    assert stderr == "stopped by SIGTERM: no further job is started; the same command goes on with the sweep.\n"
+    assert stderr == "stopped by SIGTERM: no more jobs are started; run the same command again to continue the sweep.\n"
     assert not (tmp_path / "third").exists()
 
 
@@ -188,7 +188,9 @@ def test_what_would_end_the_next_job_too_ends_all(end: str, code: int, tmp_path:
     with begun([sys.executable, "-c", TWO_JOBS, job], cwd=tmp_path) as process:
         _, stderr = process.communicate(timeout=30)
     assert process.returncode == code
-    assert stderr == "job first was stopped: no further one is started; the same command goes on with the sweep.\n"
+    assert (
+        stderr == "job first was stopped: no more jobs are started; run the same command again to continue the sweep.\n"
+    )
     assert not (tmp_path / "second").exists()
 
 
@@ -217,7 +219,7 @@ def test_a_training_is_told_and_nothing_is_left(tiny_overrides: list[str], tmp_p
         process.send_signal(signal.SIGTERM)
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 143, stderr
-    assert "stopped by SIGTERM: no further job is started; the same command goes on with the sweep.\n" in stderr
+    assert "stopped by SIGTERM: no more jobs are started; run the same command again to continue the sweep.\n" in stderr
     assert not [job for job in jobs if job.is_running()]
     assert len([*sweep.glob("[!.]*/")]) == 1
 
@@ -243,7 +245,7 @@ def test_the_jobs_read_the_configs_that_the_multirun_read(tmp_path: Path) -> Non
     folders = ["--config-path", str(tmp_path), "--config-name", "mine", "--config-dir", str(tmp_path / "further")]
     command = [sys.executable, "report.py", "-m", *folders, "group.ours=2", "run=x,y"]
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert "error: x holds no run" in answer.stderr  # and not: there is no setting group.ours
-    assert "error: y holds no run" in answer.stderr
+    assert "error: x is not a run" in answer.stderr  # and not: there is no setting group.ours
+    assert "error: y is not a run" in answer.stderr
     assert answer.stderr.endswith("error: 2 of the jobs failed: run=x, run=y.\n")
     assert answer.returncode == 1

@@ -44,9 +44,9 @@ def test_it_says_in_one_sentence_what_to_set(tiny_overrides: list[str], tmp_path
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     said = done.stderr.strip().splitlines()[-1]
-    assert said.startswith("error: after step 2 Tesla T4 is out of memory with micro_batch=8, where plan.py expects 0.")
+    assert said.startswith("error: after step 2, Tesla T4 is out of memory with micro_batch=8 (plan.py estimates 0.")
     assert said.endswith(
-        "the GPU has 15.8 GB: set micro_batch=4 or trainer.recompute=blocks, and start the same command again."
+        "the GPU has 15.8 GB: set micro_batch=4 or trainer.recompute=blocks, and run the same command again."
     )
 
 
@@ -56,7 +56,7 @@ def test_it_says_in_one_sentence_what_to_set(tiny_overrides: list[str], tmp_path
         (["global_batch=12", "micro_batch=6"], "set micro_batch=4 or trainer.recompute=blocks,"),
         (["global_batch=12", "micro_batch=3", "trainer.devices=4", "trainer.recompute=blocks"], "set micro_batch=1,"),
         (["global_batch=8", "micro_batch=1"], "set trainer.recompute=blocks,"),
-        (["micro_batch=1", "trainer.recompute=blocks"], "set a smaller model, or a shorter model.max_seq_len,"),
+        (["micro_batch=1", "trainer.recompute=blocks"], "set a smaller model or model.max_seq_len,"),
     ],
 )
 def test_what_it_names_divides_the_global_batch(

@@ -90,7 +90,7 @@ def test_one_of_a_file_is_refused_and_told_how_to_allow_it(
     (folder / "theirs.yaml").write_text("# @package _global_\n" + yaml.safe_dump(content))
     answer = start(["experiment=theirs", *tiny_overrides, "name=run"], "--config-dir", str(tmp_path / "configs"))
     (sentence,) = answer.stderr.splitlines()
-    allowed = rf"by typing it: \+\+callbacks\.<its name>\._target_={package}\.Mine\."
+    allowed = rf"To allow your own callback, type \+\+callbacks\.<its name>\._target_={package}\.Mine\."
     assert re.match(rf"error: _target_={package}\.Mine may not be called from a config.* {allowed}", sentence)
     assert not (tmp_path / "runs" / "run").exists()
 
@@ -101,13 +101,13 @@ def test_an_axis_of_a_file_names_no_callback(tmp_path: Path) -> None:
     axes = {"callbacks.samples": "{_target_:evil.Evil},{_target_:evil.Evil2}"}
     content = {"defaults": ["quickstart"], "hydra": {"sweeper": {"params": axes}}}
     (folder / "theirs.yaml").write_text("# @package _global_\n" + yaml.safe_dump(content))
-    with pytest.raises(ValueError, match=r"the config's axis callbacks\.samples=.* names a callback: type it"):
+    with pytest.raises(ValueError, match=r"the axis callbacks\.samples=.* of a config file names a callback: type it"):
         check_command_line("train", ["--config-dir", str(tmp_path), "-m", "experiment=theirs"])
 
 
 def test_a_typed_one_is_a_callback_and_can_be_imported(package: str) -> None:
     for name, message in (
-        (f"{package}.Other", r"Other is no subclass of lightning\.pytorch\.callbacks\.Callback\."),
+        (f"{package}.Other", r"Other is not a subclass of lightning\.pytorch\.callbacks\.Callback\."),
         (f"{package}.Nothing", f"the module {package} has no Nothing\\."),
         ("no_such_package.Mine", r"no_such_package\.Mine cannot be imported \(ModuleNotFoundError.*PYTHONPATH"),
     ):
@@ -120,11 +120,11 @@ def test_a_typed_one_is_a_callback_and_can_be_imported(package: str) -> None:
     [
         ("ModelCheckpoint", {"monitor": "val/loss/mean"}, r"callbacks\.checkpoints saves"),
         ("OnExceptionCheckpoint", {"dirpath": "x"}, r"callbacks\.checkpoints saves"),
-        ("StochasticWeightAveraging", {"swa_lrs": 0.1}, r"take callbacks\.WeightAveraging"),
+        ("StochasticWeightAveraging", {"swa_lrs": 0.1}, r"use callbacks\.WeightAveraging"),
         ("GradientAccumulationScheduler", {"scheduling": {0: 4}}, "global_batch"),
-        ("RichProgressBar", {}, "a terminal has a bar already"),
-        ("TQDMProgressBar", {}, "a terminal has a bar already"),
-        ("ModelPruning", {}, "changes the names of the weights"),
+        ("RichProgressBar", {}, "has its own progress bar"),
+        ("TQDMProgressBar", {}, "has its own progress bar"),
+        ("ModelPruning", {}, "renames the weights"),
         ("BatchSizeFinder", {}, "micro_batch"),
         ("LearningRateFinder", {}, "experiment=lr_search"),
         ("Timer", {"duration": "00:01:00:00"}, "set max_hours"),
@@ -138,7 +138,7 @@ def test_one_of_lightnings_without_a_place_is_refused_with_what_to_use(
 ) -> None:
     config = tiny_config("name=run")
     config["callbacks"] = config["callbacks"] | {"theirs": {"_target_": f"{OF_LIGHTNING}.{name}"} | arguments}
-    with pytest.raises(ValueError, match=rf"{name}.* has no place in a run: .*{instead}"):
+    with pytest.raises(ValueError, match=rf"{name}.* does not work in a run: .*{instead}"):
         build_callbacks(config["callbacks"])
 
 
@@ -148,14 +148,14 @@ def test_nor_has_one_that_is_derived_from_it(package: str, tmp_path: Path) -> No
     )
     with (
         allow_typed_targets([f"{package}_more.Mine"]),
-        pytest.raises(ValueError, match=r"Mine, a ModelCheckpoint has no place"),
+        pytest.raises(ValueError, match=r"Mine, a ModelCheckpoint does not work in a run"),
     ):
         allowed_targets.build_callback({"_target_": f"{package}_more.Mine"})
 
 
 def test_two_of_one_state_are_refused(tiny_config: Config) -> None:
     two = [f"+callbacks.{name}._target_={OF_LIGHTNING}.EMAWeightAveraging" for name in ("a", "b")]
-    with pytest.raises(ValueError, match=r"callbacks\.a and callbacks\.b are of one kind"):
+    with pytest.raises(ValueError, match=r"callbacks\.a and callbacks\.b are of the same class"):
         build_callbacks(tiny_config("name=run", *two)["callbacks"])
 
 

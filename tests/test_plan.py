@@ -263,15 +263,15 @@ def test_a_finished_run_does_not_refuse_another_plan(
     assert plan(compose_config("plan", options))["from_step"] == 4
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*")}
     for change, refusal in (
-        ("optimizer.lr=0.1", "nothing is left for optimizer.lr=0.1"),
-        ("seed=5", "was begun with seed="),
-        ("max_steps=3", "max_steps is 3, and 4 steps are done"),
-        ("max_steps=40", "only later weights may change"),
+        ("optimizer.lr=0.1", "no steps remain for optimizer.lr=0.1"),
+        ("seed=5", "was started with seed="),
+        ("max_steps=3", "max_steps is 3, but "),
+        ("max_steps=40", "change later weights only"),
     ):
         config = compose_config("plan", [*options, change])
         assert plan(config)["from_step"] == 0
         printed = capsys.readouterr().out
-        assert "is done, and this is the plan of another run, which needs name=…: " in printed
+        assert "is complete. This is the plan of a new run, which needs another name=…: " in printed
         assert refusal in printed
         with pytest.raises(ValueError, match=refusal):
             plan(config, silently=True)

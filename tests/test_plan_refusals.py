@@ -37,7 +37,7 @@ def planned(*overrides: str) -> dict[str, Any]:
 
 def refusal(*overrides: str) -> str:
     """What is said after everything is printed and drawn."""
-    with pytest.raises(ValueError, match=r"^the plan does not hold: ") as refused:
+    with pytest.raises(ValueError, match=r"^the plan is not feasible: ") as refused:
         planned(*overrides)
     assert len(str(refused.value).splitlines()) == 1
     return str(refused.value)
@@ -84,10 +84,10 @@ def test_a_cap_is_mended_by_the_weights_that_are_said_and_not_by_two_percent_mor
 ) -> None:
     options = [*folders, *MIXED, *overrides]
     message = refusal(*options)
-    assert message.startswith("the plan does not hold: curriculum.max_epochs.alpaca is ")
+    assert message.startswith("the plan is not feasible: curriculum.max_epochs.alpaca is ")
     assert f", {keyframe}). The smallest change" in message
     content = json.loads((tmp_path / "runs" / "mixed_curriculum" / "plan.json").read_text())
-    assert f"the plan does not hold: {content['problems'][0]}" == message
+    assert f"the plan is not feasible: {content['problems'][0]}" == message
     alpaca = content["sources"]["alpaca"]
     assert f"the plan draws {alpaca['epochs']:.2f} epochs" in message
     assert alpaca["epochs"] > alpaca["max_epochs"]
@@ -119,7 +119,7 @@ def test_where_everything_runs_out_limits_are_said_that_are_enough_and_two_perce
 ) -> None:
     options = [*folders, *MIXED, *overrides]
     message = refusal(*options)
-    assert re.search(r"at step [\d,]+ no source that has weight has sequences left \(keyframe \w+\)", message)
+    assert re.search(r"at step [\d,]+ no source with weight has sequences left \(keyframe \w+\)", message)
     change = smallest_change(message)
     assert {setting.partition("=")[0] for setting in change} == {
         "curriculum.max_epochs.all",
@@ -157,10 +157,10 @@ def test_a_disk_that_is_too_small_is_refused_with_what_fits(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(13e9))
     message = refusal(*options)
     assert (
-        "needs 14.9 GB for 10 checkpoints and 13 GB are free. The smallest change: callbacks.checkpoints.keep=1"
+        "needs 14.9 GB for 10 checkpoints, but 13 GB are free. The smallest change: callbacks.checkpoints.keep=1"
         in message
     )
-    assert "or 1.94 GB more, or runs_dir=… on another disk." in message
+    assert "or free another 1.94 GB, or set runs_dir=… on another disk." in message
     planned(*options, "callbacks.checkpoints.keep=1")
     planned(*options, "max_steps=200", "schedule.warmup_steps=10")  # two checkpoints are all there will be
     both = refusal(*options, "curriculum.max_epochs.alpaca=3")
@@ -175,11 +175,11 @@ def test_a_disk_that_is_too_small_is_refused_with_what_fits(
     [
         ("plan.device=B52", r"plan\.device=B52 is not known: cpu, B200, H200, H100, A100, "),
         ("plan.device=null", r"plan\.device=None is not known"),
-        ("plan.mfu=0", r"plan\.mfu is 0: it is a share of the device's peak, above 0 and at most 1\."),
+        ("plan.mfu=0", r"plan\.mfu is 0: it must be a fraction of the device's peak, above 0 and at most 1\."),
         ("plan.mfu=40", r"plan\.mfu is 40"),
         ("plan.mfu=null", r"plan\.mfu is None"),
         ("+model.foo=1", r"model: .*unexpected keyword argument 'foo'"),
-        ("model.n_heads=7", r"model\.d_model is 768, which model\.n_heads=7 does not divide"),
+        ("model.n_heads=7", r"model\.d_model is 768: it must be a multiple of model\.n_heads=7"),
         ("schedule.warmup_steps=25000", r"schedule\.warmup_steps is 25000"),
         ("micro_batch=5", r"global_batch=126 sequences cannot be divided"),
         ("callbacks.checkpoints.every=0", r"callbacks\.checkpoints\.every is 0"),
@@ -188,7 +188,7 @@ def test_a_disk_that_is_too_small_is_refused_with_what_fits(
         ("+curriculum.keyframes.settled.weights.wiki=1", r"weights\.wiki: there is no source wiki"),
         (
             "+curriculum.keyframes.settled.weights.readmes=1",
-            r"there is of readmes is known only when prepared: python pre",
+            r"the size of readmes is unknown until it is prepared: run python pre",
         ),
         ("curriculum.keyframes.settled.at=0.5", r"keyframes\.settled\.at is 0\.5: it must come after"),
     ],
@@ -209,7 +209,7 @@ def test_the_command_line_prints_the_plan_and_then_one_sentence(folders: list[st
     )
     assert answer.returncode == 1
     assert answer.stderr.startswith(
-        "error: the plan does not hold: curriculum.max_epochs.alpaca is 3, and the plan draws"
+        "error: the plan is not feasible: curriculum.max_epochs.alpaca is 3, and the plan draws"
     )
     assert len(answer.stderr.splitlines()) == 1
     assert re.search(r"^alpaca \* .* 3\.66 of 3 ", answer.stdout, flags=re.MULTILINE)

@@ -74,13 +74,13 @@ def test_every_source_trains_from_files_of_its_schema(hub_data: Path, tmp_path: 
     embedded = {"readmes", "pydoc", "docstrings", "stdlib"}
     assert set(names) == set(group_choices("source")) - embedded
     small = ["model.d_model=16", "model.n_layers=1", "model.n_heads=2", "model.d_ff=32", "model.max_seq_len=128"]
-    sizes = ["max_steps=20", "global_batch=12", "micro_batch=6", "schedule.warmup_steps=2", "val_every=20"]
+    sizes = ["max_steps=8", "global_batch=12", "micro_batch=6", "schedule.warmup_steps=2", "val_every=8"]
     more = [f"+curriculum.keyframes.settled.weights.{name}=0.2" for name in names if name not in TRAINED]
-    watchers = ["callbacks.samples.every=20", "callbacks.samples.max_new_tokens=2", "data.val_sequences=2"]
+    watchers = ["callbacks.samples.every=8", "callbacks.samples.max_new_tokens=2", "data.val_sequences=2"]
     folders = [f"data_dir={hub_data.parent}", f"runs_dir={tmp_path}", "data.workers=0", "optimizer.fused=false"]
     config = compose_config("train", ["experiment=mixed_curriculum", *small, *sizes, *more, *watchers, *folders])
     final = train(config)
-    assert final["step"] == 20
+    assert final["step"] == 8
     assert {f"val/loss/{name}" for name in names} <= set(final)
     assert all(np.isfinite(final[f"val/loss/{name}"]) for name in names)
 
@@ -140,7 +140,9 @@ def test_a_source_is_prepared_once(tmp_path: Path, capsys: pytest.CaptureFixture
     run("source=readmes", "tokenizer=gpt2_chatml", f"data_dir={tmp_path}")
     assert "readmes: already in" in capsys.readouterr().out
     assert path.stat().st_mtime_ns == written
-    with pytest.raises(ValueError, match="was made with limit_tokens=None, and now it is 1000: delete it"):
+    with pytest.raises(
+        ValueError, match="was made with limit_tokens=None, and now limit_tokens=1000: delete the folder"
+    ):
         run("source=readmes", "tokenizer=gpt2_chatml", f"data_dir={tmp_path}", "limit_tokens=1000")
 
 
@@ -150,14 +152,14 @@ def test_a_source_of_another_path_is_another_source(shared_data: Path, tmp_path:
     options = ["source=local", "tokenizer=gpt2", f"data_dir={tmp_path / 'data'}"]
     run(*options, f"path={texts}")
     run(*options, f"path={texts}", "on_bad_record=skip")  # there was none
-    with pytest.raises(ValueError, match=r"was made with path=.*, and now it is"):
+    with pytest.raises(ValueError, match=r"was made with path=.*, and now path="):
         run(*options, f"path={texts / '11-0.txt'}")
-    with pytest.raises(ValueError, match=re.escape("nowhere: there is no such file, folder or pattern")):
+    with pytest.raises(ValueError, match=re.escape("nowhere does not exist: it must be a file, a folder or a pattern")):
         run(*options, f"path={tmp_path / 'nowhere'}")
-    with pytest.raises(ValueError, match="was made with format=None, and now it is nanogpt"):
+    with pytest.raises(ValueError, match="was made with format=None, and now format=nanogpt"):
         run(*options, f"path={texts}", "format=nanogpt")
     (texts / "zz.txt").write_text("a further text, after all the others")
-    with pytest.raises(ValueError, match=r"was made of other files in .*: delete it"):
+    with pytest.raises(ValueError, match=r"was made from other files than .* holds now: delete the folder"):
         run(*options, f"path={texts}")
 
 
@@ -172,6 +174,7 @@ def test_what_a_kill_left_behind_is_cleared_away(tmp_path: Path) -> None:
 
 def test_a_tokenizer_is_trained_first_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["tokenizer.name=small", "tokenizer.model_vocab_size=600", "tokenizer.train_on=[readmes]"]
+    options += ["tokenizer.train_mb=0.2", "limit_tokens=50000", "workers=1"]
     run("source=readmes", *options, f"data_dir={tmp_path}")
     printed = capsys.readouterr().out
     assert "small: trained" in printed
@@ -206,9 +209,9 @@ def test_an_unreachable_hub_is_named_and_python_has_a_stand_in(tmp_path: Path) -
     answer = call("source=c4", "tokenizer=gpt2_chatml", f"data_dir={tmp_path}", **offline)
     assert answer.returncode == 1
     assert "allenai/c4 cannot be reached on the Hugging Face hub" in answer.stderr
-    assert "path=… reads a copy of its files" in answer.stderr
+    assert "set path=… to read a local copy of its files" in answer.stderr
     answer = call("source=python", "tokenizer=gpt2_chatml", f"data_dir={tmp_path}", **offline)
-    assert "python: code_alpaca stands in for it" in answer.stdout
+    assert "python: using the fallback code_alpaca instead" in answer.stdout
     assert "sahil2801/CodeAlpaca-20k cannot be reached" in answer.stderr
     assert not list(tmp_path.rglob("*.unfinished"))
 
@@ -222,7 +225,7 @@ def test_parts_are_prepared_side_by_side_and_joined(shared_data: Path, tmp_path:
     answer = call("-m", "hydra/launcher=submitit_local", *many, "part=0/2,1/2")
     assert answer.returncode == 0, answer.stderr
     shutil.move(tmp_path / "many/gpt2/.c4.unfinished/1_of_2/part.json", tmp_path / "kept")
-    with pytest.raises(ValueError, match="c4 cannot be joined: part 1/2 is missing or not done"):
+    with pytest.raises(ValueError, match="c4 cannot be joined: part 1/2 is missing or incomplete"):
         run(*many, "mode=join")
     shutil.move(tmp_path / "kept", tmp_path / "many/gpt2/.c4.unfinished/1_of_2/part.json")
     run(*many, "mode=join")
@@ -230,18 +233,20 @@ def test_parts_are_prepared_side_by_side_and_joined(shared_data: Path, tmp_path:
     assert {p.relative_to(one): p.read_bytes() for p in one.rglob("*.*")} == {
         p.relative_to(joined): p.read_bytes() for p in joined.rglob("*.*")
     }
-    with pytest.raises(ValueError, match="c4: there are no parts to be joined"):
+    with pytest.raises(ValueError, match="c4: there are no parts to join"):
         run(*many, "mode=join")
 
 
-def test_a_run_prepares_what_it_lacks(tmp_path: Path) -> None:
-    tiny = [o for o in TINY if not o.startswith("tokenizer.")]
-    options = ["tokenizer=gpt2_chatml", "data.prepare=missing", f"data_dir={tmp_path}/d", f"runs_dir={tmp_path}/runs"]
-    config = compose_config("train", [*tiny, *options, "max_steps=3", "val_every=3"])
+def test_a_run_prepares_what_it_lacks(tiny_data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "bpe_512"
+    shutil.copytree(tiny_data / "bpe_512", folder)
+    shutil.rmtree(folder / "readmes")
+    there = {path: path.stat().st_mtime_ns for path in folder.rglob("source.json")}
+    options = ["data.prepare=missing", "+data.limit_tokens.readmes=20000", f"data_dir={tmp_path}"]
+    config = compose_config("train", [*TINY, *options, f"runs_dir={tmp_path}/runs", "max_steps=3", "val_every=3"])
     assert train(config)["step"] == 3
-    assert sorted(path.name for path in (tmp_path / "d" / "gpt2_chatml").iterdir()) == sorted(
-        ["docstrings", "pydoc", "readmes", "stdlib"]
-    )
+    assert source_json(folder / "readmes")["request"]["limit_tokens"] == 20000
+    assert {path: path.stat().st_mtime_ns for path in there} == there
 
 
 def test_inspect_and_verify(hub_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -249,7 +254,7 @@ def test_inspect_and_verify(hub_data: Path, capsys: pytest.CaptureFixture[str]) 
     run(*options, "mode=inspect")
     printed = capsys.readouterr().out
     assert "licence    CC-BY-NC-4.0" in printed
-    assert printed.count("⟦what bears no loss⟧") == 10
+    assert printed.count("⟦tokens without loss⟧") == 10
     assert "⟦<|im_start|>user\n" in printed
     assert (hub_data / "alpaca" / "document_lengths.png").stat().st_size > 10_000
     run(*options, "mode=verify")
@@ -267,25 +272,37 @@ def test_inspect_and_verify(hub_data: Path, capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["source=owt"], "texts of your own are read with source=local name=owt path=…."),
+        (["source=owt"], "for your own texts, type source=local name=owt path=…."),
         (["mode=prepar"], "mode is 'prepar': it must be one of prepare, join, inspect, verify."),
-        (["path=x"], "path=x is of one source: name it with source=…."),
+        (["path=x"], "path=x applies to a single source: choose it with source=…."),
         (["source=local"], "source local needs path=…: a file, a folder or a pattern."),
-        (["source=local", "path=nowhere"], "path=nowhere: there is no such file, folder or pattern."),
+        (
+            ["source=local", "path=nowhere"],
+            "path=nowhere does not exist: it must be a file, a folder or a pattern that matches files.",
+        ),
         (
             ["source=readmes", "path=x"],
-            "source readmes is read by data_modules.corpora.readmes: path= is for other sources",
+            "source readmes is read by data_modules.corpora.readmes and has no path=: use source=local to read files.",
         ),
-        (["source=readmes", "part=3/3"], "part=3/3: it must be k/n, the k-th of n parts, counted from 0."),
+        (["source=readmes", "part=3/3"], "part=3/3: it must be k/n, for part k of n, counted from 0."),
         (["source=readmes", "on_bad_record=ignore"], "on_bad_record is ignore: it must be error or skip."),
-        (["source=readmes", "limit_tokens=many"], "limit_tokens is many: it must be a number of tokens, or all."),
+        (
+            ["source=readmes", "limit_tokens=many"],
+            "limit_tokens is many: it must be a number of tokens, 1 or more, or all.",
+        ),
         (["source=readmes", "workers=0"], "workers is 0: it must be a whole number, 1 or more, or null."),
         (["source=readmes", "limit_files=-1"], "limit_files is -1: it must be a whole number, 1 or more, or null."),
-        (["source=readmes", "limit_tokens=.inf"], "limit_tokens is .inf: it must be a number of tokens, or all."),
-        (["source=readmes", "name=a/b"], "name is 'a/b': a source is named by letters, digits and _ . - alone."),
-        (["source=[]"], "there is no source to prepare: name one with source=…."),
-        (["source=local", "path=x", "format=nanogpt", "part=0/2"], "format=nanogpt reads shards as they are: part=0/2"),
-        (["source=readmes", "tokenizer=bpe_4096", "mode=verify"], "tokenizer.json is not there: mode=prepare trains"),
+        (
+            ["source=readmes", "limit_tokens=.inf"],
+            "limit_tokens is .inf: it must be a number of tokens, 1 or more, or all.",
+        ),
+        (["source=readmes", "name=a/b"], "name is 'a/b': it must consist of letters, digits, _, . and -."),
+        (["source=[]"], "there is no source to prepare: choose one with source=…."),
+        (["source=local", "path=x", "format=nanogpt", "part=0/2"], "format=nanogpt reads shards unchanged: part=0/2"),
+        (
+            ["source=readmes", "tokenizer=bpe_4096", "mode=verify"],
+            "tokenizer.json does not exist: run mode=prepare, which trains",
+        ),
         (["source=readmes", "tokenizer=bpe_4096", "tokenizer.train_on=[no]"], "train_on=['no']: it must be a list of"),
     ],
 )

@@ -60,7 +60,7 @@ def test_ranks_that_have_the_same_go_on() -> None:
         ([has(seed=1, more=None), has(seed=1)], "more is None on rank 0 and not there on rank 1"),
         ([has(**{"the code": "ab"}), has(**{"the code": "cd"})], "the code is ab on rank 0 and cd on rank 1"),
         ([has(**{"the git revision": "ab"}), has(**{"the git revision": "cd"})], "the git revision is ab on rank 0 and cd"),
-        ([has(step=8), has(step=4)], "some ranks would go on after step 4, others after step 8: they do not see the same"),
+        ([has(step=8), has(step=4)], "some ranks would resume after step 4, others after step 8: all ranks must see the same"),
     ],
 )  # fmt: skip
 def test_ranks_that_differ_end_together_and_name_the_first_difference(ranks: Sequence[Rank], what: str) -> None:
@@ -79,7 +79,7 @@ def test_a_rank_that_refuses_alone_ends_the_others(which: int) -> None:
     ranks[which] = ends("a shard is damaged")
     found = ends_of(*ranks)
     assert found.pop(which) == "a shard is damaged"
-    assert all(str(sentence).startswith("a shard is damaged (said on ") for sentence in found)
+    assert all(str(sentence).startswith("a shard is damaged (on ") for sentence in found)
 
 
 def test_ranks_that_all_refuse_wait_for_nobody() -> None:

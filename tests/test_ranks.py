@@ -25,8 +25,10 @@ from tests.run_files import as_if_killed, metrics
 from tests.training_starts import begin, by_srun, end
 
 _SOON = 45.0  # seconds; a minute may pass until all ranks are gone
-GOES_ON = "this one ends too, and the same command goes on from the newest checkpoint."
-KILLED = "was killed by signal 9, and the others ended: the same command goes on from the newest checkpoint."
+GOES_ON = "this rank ends too; run the same command again to resume from the newest checkpoint."
+KILLED = (
+    "was killed by signal 9, and the others ended: run the same command again to resume from the newest checkpoint."
+)
 RUN = [*TINY, "name=run", "trainer.accelerator=cpu", "trainer.precision=32-true"]
 
 
@@ -168,13 +170,13 @@ IN_A_BATCH_SCRIPT = {"SLURM_JOB_ID": "1", "SLURM_NTASKS": "4", "SLURM_PROCID": "
 @pytest.mark.parametrize(
     ("started", "more", "message"),
     [
-        (TORCHRUN, [], r"torchrun has started 4 processes, 2 on a machine, and trainer\.devices=1 x trainer\.num_nodes=1 are 1"),
+        (TORCHRUN, [], r"torchrun has started 4 processes, 2 per machine, but trainer\.devices=1 x trainer\.num_nodes=1 is 1"),
         (TORCHRUN, ["trainer=ddp"], r"set trainer\.devices=2 trainer\.num_nodes=2\."),
         (TORCHRUN, ["trainer=ddp", "trainer.devices=4"], r"set trainer\.devices=2 trainer\.num_nodes=2\."),
-        (SRUN, ["trainer=fsdp"], r"srun has started 4 processes, 2 on a machine, and .* set trainer\.devices=2 trainer\.num_nod"),
-        (WITHOUT_A_MACHINES_TASKS, ["trainer=fsdp"], r"give --ntasks-per-node, not --ntasks\."),
-        (IN_A_BATCH_SCRIPT, ["trainer=ddp", "trainer.num_nodes=2"], r"start the run by torchrun or srun, see docs/distrib"),
-        ({}, ["trainer.num_nodes=2"], r"nothing has started the processes of the other machines: start the run by torch"),
+        (SRUN, ["trainer=fsdp"], r"srun has started 4 processes, 2 per machine, but .* set trainer\.devices=2 trainer\.num_nod"),
+        (WITHOUT_A_MACHINES_TASKS, ["trainer=fsdp"], r"use --ntasks-per-node, not --ntasks\."),
+        (IN_A_BATCH_SCRIPT, ["trainer=ddp", "trainer.num_nodes=2"], r"start the run with torchrun or srun, see docs/distrib"),
+        ({}, ["trainer.num_nodes=2"], r"the processes on the other machines were not started: start the run with torch"),
         ({}, ["trainer.strategy=deepspeed"], r"trainer\.strategy is 'deepspeed': it must be one of auto, ddp, fsdp\."),
     ],
 )  # fmt: skip
@@ -208,7 +210,7 @@ def test_each_of_several_processes_would_run_the_whole_multirun(monkeypatch: pyt
     rank_processes.check_no_multirun()
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     with pytest.raises(
-        ValueError, match="a multirun is one process, and torchrun has started several: start it by python;"
+        ValueError, match="a multirun needs one process, but torchrun started several: start it with python;"
     ):
         rank_processes.check_no_multirun()
 
@@ -221,7 +223,7 @@ def test_ranks_that_see_other_checkpoints_do_not_train(tiny_data: Path, tmp_path
     answers = by_srun(*([*RUN, f"data_dir={tiny_data}", f"runs_dir={run.parent}", "trainer=ddp"] for run in runs))
     for answer in answers:
         assert answer.returncode == 1
-        assert "some ranks would go on after step 0, others after step 4: they do not see the same" in answer.stderr
+        assert "some ranks would resume after step 0, others after step 4: all ranks must see the same" in answer.stderr
     assert [metrics(run) for run in runs] == before
 
 
@@ -231,7 +233,7 @@ def test_ranks_with_other_settings_do_not_train(tiny_data: Path, tmp_path: Path)
     for answer in answers:
         assert answer.returncode == 1
         assert answer.stderr.startswith(
-            "error: the ranks would not train one run: optimizer.lr is 0.001 on rank 0 and 0.0001 on rank 1. Start all"
+            "error: the ranks would train different runs: optimizer.lr is 0.001 on rank 0 and 0.0001 on rank 1. Start all"
         )
         assert len(answer.stderr.splitlines()) == 1
     assert not list(tmp_path.iterdir())
@@ -271,7 +273,7 @@ def test_a_rank_does_not_wait_for_one_that_is_gone(
     if sign_is_left:
         (tmp_path / "sign").touch()
     began = time.monotonic()
-    with pytest.raises(ValueError, match=re.escape(f"rank 0 does not prepare {tmp_path} any more: see what it says")):
+    with pytest.raises(ValueError, match=re.escape(f"rank 0 has stopped preparing {tmp_path}: see its error")):
         second_rank()
     assert time.monotonic() - began < 30  # who waits for a sign waits 45 seconds
 

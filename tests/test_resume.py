@@ -48,7 +48,7 @@ def straight(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_never_goes_on_with_nothing(straight: Path, tiny_data: Path) -> None:
     before = contents(straight)
-    with pytest.raises(ValueError, match=r"resume=never, and .*run has a checkpoint of step 12: choose another run"):
+    with pytest.raises(ValueError, match=r"resume=never, but .*run has a checkpoint of step 12: choose another run"):
         train(config_of(tiny_data, straight.parent, "resume=never"))
     assert contents(straight) == before
 
@@ -100,7 +100,7 @@ def test_a_checkpoint_from_elsewhere_goes_on_in_a_new_folder(straight: Path, tin
     assert_same_state(final_checkpoint(run), final_checkpoint(straight))
     assert metrics(run) == metrics(straight, after=8)
     other = checkpoint_path(straight / "checkpoints", 4)
-    with pytest.raises(ValueError, match=r"lies elsewhere, and .*run has checkpoints of its own"):
+    with pytest.raises(ValueError, match=r"is outside .*run, which has its own checkpoints"):
         train(config_of(tiny_data, tmp_path, f"resume={other}"))
 
 
@@ -109,7 +109,7 @@ def test_what_was_begun_elsewhere_is_not_begun_anew(straight: Path, tiny_data: P
     elsewhere = checkpoint_path(straight / "checkpoints", 8)
     train(config_of(tiny_data, tmp_path / "whole", f"resume={elsewhere}"))
     run = as_if_killed(tmp_path / "whole" / "run", tmp_path, after=0)
-    with pytest.raises(ValueError, match=r"was begun at .*step_00000008\.pt and has no checkpoint of its own yet"):
+    with pytest.raises(ValueError, match=r"was started from .*step_00000008\.pt and has no checkpoint of its own yet"):
         train(config_of(tiny_data, tmp_path))
     train(config_of(tiny_data, tmp_path, f"resume={elsewhere}"))
     assert_same_state(final_checkpoint(run), final_checkpoint(straight))
@@ -121,13 +121,17 @@ def test_what_was_begun_elsewhere_is_not_begun_anew(straight: Path, tiny_data: P
         (
             "nowhere.pt",
             (),
-            r"resume=nowhere\.pt is no checkpoint, there is no such file: it must be auto, never, or the path of a file",
+            r"resume=nowhere\.pt is not a checkpoint, and the file does not exist: it must be auto, never, or the path of a file",
         ),
-        ("{}/checkpoints", (), r"checkpoints is no checkpoint: it must be auto, never, or the path"),
+        ("{}/checkpoints", (), r"checkpoints is not a checkpoint: it must be auto, never, or the path"),
         ("null", (), r"resume is None: it must be auto, never, or the path"),
-        ("{}/checkpoints/step_00000008.pt", ("seed=3",), "was begun with seed=1337, and now it is 3"),
-        ("{}/checkpoints/step_00000008.pt", ("model.n_heads=4",), r"was begun with model\.n_heads=2, and now it is 4"),
-        ("{}/checkpoints/step_00000008.json", (), "json is no checkpoint: it must be"),
+        ("{}/checkpoints/step_00000008.pt", ("seed=3",), "was started with seed=1337, and now it is 3"),
+        (
+            "{}/checkpoints/step_00000008.pt",
+            ("model.n_heads=4",),
+            r"was started with model\.n_heads=2, and now it is 4",
+        ),
+        ("{}/checkpoints/step_00000008.json", (), "json is not a checkpoint: it must be"),
     ],
 )
 def test_what_cannot_be_resumed_is_refused(
@@ -158,7 +162,7 @@ def test_what_defines_a_run_is_refused_by_name(
 ) -> None:
     run = as_if_killed(straight, tmp_path, after=4)
     before = contents(run)
-    with pytest.raises(ValueError, match=rf"was begun with [\w.]+={then}, and now it is {now}: choose another run"):
+    with pytest.raises(ValueError, match=rf"was started with [\w.]+={then}, and now it is {now}: choose another run"):
         train(config_of(tiny_data, tmp_path, override))
     assert contents(run) == before
 
@@ -197,5 +201,5 @@ def test_a_run_may_be_made_longer(straight: Path, tiny_data: Path, tmp_path: Pat
     assert [row["step"] for row in rows] == [2, 4, 6, 8, 10, 12, 14, 16]
     share = 0.5 * (1 + math.cos(math.pi * (15 - 2) / (16 - 2)))
     assert rows[-1]["train/lr"] == pytest.approx(0.002 * share)
-    with pytest.raises(ValueError, match=r"max_steps is 14, and 16 steps are done"):
+    with pytest.raises(ValueError, match=r"max_steps is 14, but .* has 16 steps"):
         train(config_of(tiny_data, tmp_path, *constant, "max_steps=14"))

@@ -134,7 +134,7 @@ def test_the_old_command_takes_a_change_back_as_long_as_nothing_was_trained_by_i
     late = as_if_killed(changed, tmp_path / "late", after=8)
     before = contents(late)
     with pytest.raises(
-        ValueError, match=r"8 steps are done, and at step 5 \(keyframes switch to settled\) the weight of"
+        ValueError, match=r"8 steps are done, but at step 5 \(keyframes switch to settled\) the weight of"
     ):
         train(config_of(scarce_data, tmp_path / "late"))
     assert contents(late) == before
@@ -142,7 +142,7 @@ def test_the_old_command_takes_a_change_back_as_long_as_nothing_was_trained_by_i
 
 def test_a_run_that_is_done_has_no_other_curriculum(straight: Path, scarce_data: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"is done: 12 steps with curriculum\.max_epochs\.pydoc=9, and nothing is left"
+        ValueError, match=r"is done: 12 steps with curriculum\.max_epochs\.pydoc=9, and no steps remain"
     ):
         train(config_of(scarce_data, straight.parent, "curriculum.max_epochs.pydoc=8"))
 
@@ -179,8 +179,8 @@ def test_a_change_of_what_is_done_is_refused_in_one_sentence(
     before = contents(run)
     with pytest.raises(ValueError, match=where) as refusal:
         train(config_of(scarce_data, tmp_path, override))
-    assert str(refusal.value).startswith(f"curriculum: {after} steps are done, and at step ")
-    assert str(refusal.value).endswith("only later weights may change; or begin a new run with name=….")
+    assert str(refusal.value).startswith(f"curriculum: {after} steps are done, but at step ")
+    assert str(refusal.value).endswith("change later weights only, or start a new run with name=….")
     assert len(str(refusal.value).splitlines()) == 1
     assert contents(run) == before
 
@@ -218,7 +218,7 @@ def test_a_branchs_own_steps_alone_are_its_past(straight: Path, scarce_data: Pat
     branch = [f"branch.run={straight}", "branch.step=8", "name=tail", "max_steps=16", "curriculum.interpolation=step"]
     train(config_of(scarce_data, tmp_path, *branch))
     run = as_if_killed(tmp_path / "tail", tmp_path / "killed", after=12)
-    with pytest.raises(ValueError, match=r"12 steps are done, and at step 8 \(keyframe switch\) the weight of pydoc"):
+    with pytest.raises(ValueError, match=r"12 steps are done, but at step 8 \(keyframe switch\) the weight of pydoc"):
         train(config_of(scarce_data, tmp_path / "killed", *branch, "curriculum.keyframes.switch.weights.pydoc=1"))
     train(config_of(scarce_data, tmp_path / "killed", *branch, "curriculum.keyframes.start.weights.stdlib=3", *LATER))
     assert [entry["from_step"] for entry in final_checkpoint(run)["diet"]["curricula"]] == [0, 8, 12]

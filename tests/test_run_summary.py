@@ -27,13 +27,13 @@ def test_of_what_was_changed_only_what_makes_the_run_is_spelled_out() -> None:
     assert list(change_remarks(changed)) == [
         "changed from here on: optimizer.lr=0.001, was 0.002",
         "changed from here on: versions.torch=2.10, was 2.9",
-        "changed besides, of where or how it is made and watched: logger, callbacks, log_every; see changes.jsonl",
+        "also changed, without effect on what defines the run: logger, callbacks, log_every; see changes.jsonl",
     ]
     assert not list(change_remarks({}))
 
 
 @pytest.mark.parametrize(
-    ("steps", "said"), [(40, []), (60, [("a branch: its trunk was to have 40 steps, and this run 60", "")])]
+    ("steps", "said"), [(40, []), (60, [("a branch: its trunk was planned with 40 steps, this run has 60", "")])]
 )
 def test_a_branch_that_is_as_long_as_its_trunk_says_nothing_of_it(steps: int, said: list[tuple[str, str]]) -> None:
     branch = ResumePoint(None, 20, {"curricula": [{"steps": 40}]}, branching=True)
@@ -77,4 +77,4 @@ def test_a_busy_machine_is_told_of_one_thread(
         monkeypatch.setenv("OMP_NUM_THREADS", threads)
     said = list(busy_machine_remark(device))
     assert len(said) == is_said
-    assert all("a load of 2.5 on 2 cores" in line and "OMP_NUM_THREADS=1 python train.py" in line for line in said)
+    assert all("load 2.5 on 2 cores" in line and "OMP_NUM_THREADS=1 python train.py" in line for line in said)

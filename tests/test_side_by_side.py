@@ -41,7 +41,9 @@ def test_a_second_run_waits_for_what_the_first_one_prepares(
         prepared_data._prepare({}, ["readmes"], tmp_path)
         thread.join()
     assert len(signs) == 1
-    assert re.fullmatch(r".* is being prepared by process \d+ on .*, which is waited for\n", capsys.readouterr().out)
+    assert re.fullmatch(
+        r".* is being prepared by process \d+ on .*: waiting for that process\n", capsys.readouterr().out
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["readmes"]
 
 

@@ -88,8 +88,8 @@ def test_nor_if_something_of_its_end_is_missing(
 @pytest.mark.parametrize(
     ("setting", "reason"),
     [
-        ({"seed": 13}, "its folder holds a run with other settings: seed=1337, not 13"),
-        ({"max_steps": 13, "log_every": 7}, "its folder holds a run with other settings: max_steps=12, not 13"),
+        ({"seed": 13}, "its folder contains a run with other settings: seed=1337, not 13"),
+        ({"max_steps": 13, "log_every": 7}, "its folder contains a run with other settings: max_steps=12, not 13"),
         ({"log_every": 7, "data_dir": "elsewhere", "name": "other"}, None),
     ],
 )
@@ -108,7 +108,7 @@ def test_a_job_that_fails_beside_another_run_says_so(
 
 def test_no_run_is_not_over(done: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     assert not is_finished(tmp_path / "nowhere", done[1])
-    with pytest.raises(ValueError, match=r"has no validation loss: callbacks\.validation makes it"):
+    with pytest.raises(ValueError, match=r"has no validation loss: it needs callbacks\.validation"):
         objective(tmp_path / "nowhere", 0)
 
 

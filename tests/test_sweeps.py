@@ -33,7 +33,7 @@ def undisturbed(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     runs = tmp_path_factory.mktemp("undisturbed")
     answer = start([*LONGER, *GRID, f"data_dir={tiny_data}", f"runs_dir={runs}", "jobs_at_once=2"], "-m")
     assert answer.returncode == 0, answer.stdout + answer.stderr
-    assert answer.stdout.count(" begins on 1 thread: ") == answer.stdout.count(" ended after ") == 6
+    assert answer.stdout.count(" starts on 1 thread: ") == answer.stdout.count(" ended after ") == 6
     assert "loss" not in answer.stdout  # of what the jobs say
     return runs / "lr_sweep"
 
@@ -64,7 +64,7 @@ def test_a_sweep_that_is_killed_twice_comes_to_the_same(undisturbed: Path, tiny_
         process.kill()
         process.wait()  # or `begun` would end it, and the orphan with it
     with said_into(out) as file, begun(command, cwd=ROOT, stdout=file) as process:
-        until(lambda: f"── {JOBS[1]} is still at work (process {orphan.pid} " in out.read_text(), seconds=200)
+        until(lambda: f"── {JOBS[1]} is still running (process {orphan.pid} " in out.read_text(), seconds=200)
         orphan.resume()
         until((runs[3] / "saved.json").exists, seconds=200)
         child_of(process).kill()
@@ -75,7 +75,7 @@ def test_a_sweep_that_is_killed_twice_comes_to_the_same(undisturbed: Path, tiny_
     assert states == ["done", "done", "done", "failed", "done", "done"]
     assert re.search(r"lr=0\.004 seed=1 +failed +\d+ ", out.read_text())
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert answer.stdout.count(" has nothing left to do\n") == 5
+    assert answer.stdout.count(" is already finished\n") == 5
     assert re.search(r"going on after step \d+, from .*step_0000", answer.stdout)
     assert [starts_of(run) for run in runs] == [1, 2, 1, 2, 1, 1]
     for run in runs:

@@ -99,7 +99,7 @@ def test_a_new_setting_that_is_not_its_old_default_is_a_change(
     train(config_of(tiny_data, tmp_path, "on_spike=skip"))
     assert "changed from here on: on_spike=skip, was train" in capsys.readouterr().out
     assert (run / "changes.jsonl").is_file()
-    with pytest.raises(ValueError, match=r"was begun with model\.qk_norm=False, and now it is True"):
+    with pytest.raises(ValueError, match=r"was started with model\.qk_norm=False, and now it is True"):
         train(config_of(tiny_data, tmp_path, "model.qk_norm=true"))
 
 
@@ -125,7 +125,7 @@ def test_an_option_that_needs_another_state_is_refused(
     everything = contents(tmp_path / "run")
     name = after[0].lstrip("+").split("=")[0]
     with pytest.raises(
-        ValueError, match=rf"{name}=.* cannot go on from .*step_00000004\.pt, .*: there is no {missing}"
+        ValueError, match=rf"{name}=.* cannot continue from .*step_00000004\.pt, .*: there is no {missing}"
     ):
         train(config_of(tiny_data, tmp_path, *before, *after, "max_steps=8"))
     assert {path: sha for path, sha in contents(tmp_path / "run").items() if path in everything} == everything

@@ -1,4 +1,4 @@
-"""Which runs may be compared, in what their settings differ, and how they rank."""
+"""Which runs can be compared, which settings differ between them, and how they rank."""
 
 import math
 import re
@@ -21,25 +21,25 @@ from analysis.comparison.run_settings import SEED, differing_settings, setting_t
 from analysis.comparison.tukey_test import AdditiveNoiseModel
 
 METRIC_KINDS = ("loss", "perplexity", "bits_per_byte")
-"""Of validation, as in `val/<kind>/<source>`."""
+"""Kinds of validation metrics, as in `val/<kind>/<source>`."""
 _MOST_NAMED = 3  # settings in a name
-_SEED_IN_NAME = re.compile(r",?\bseed=[^,/]*")  # of a job of a sweep
+_SEED_IN_NAME = re.compile(r",?\bseed=[^,/]*")  # in the name of a sweep's job
 _LONGEST = 60  # characters of a setting in a name
 
 
 @dataclass(frozen=True)
 class Basis:
-    """What runs must have in common for their losses to compare."""
+    """What runs must have in common so that their losses are comparable."""
 
     tokenizer: str
-    sources: Mapping[str, str]  # fingerprint of each one's tokens
-    validated: tuple[Any, Any]  # sequences of each source, and their length where only some of them are scored
+    sources: Mapping[str, str]  # source -> fingerprint of its tokens
+    validated: tuple[Any, Any]  # validation sequences per source, and their length if only some are scored
     tokens: int
     steps: int
 
     @staticmethod
     def of(run: Run) -> "Basis":
-        """Of a run whose settings could be read."""
+        """The basis of a run whose settings could be read."""
         some = run.settings.get("data.val_sequences")
         return Basis(
             tokenizer=run.environment["tokenizer"],
@@ -50,41 +50,47 @@ class Basis:
         )
 
     def differences(self, other: "Basis") -> list[str]:
-        """Why runs of this basis must not be compared with those of another, in words; empty: they may."""
+        """Why runs of this basis are not comparable with runs of another, as phrases; empty if they are.
+
+        Args:
+            other: the basis of other runs.
+        """
         reasons = []
         if self.tokenizer != other.tokenizer:
-            reasons.append("other tokenizer")
-        else:  # another tokenizer makes all data other
+            reasons.append("different tokenizer")
+        else:  # with another tokenizer, all data differ
             mine, theirs = self.sources, other.sources
             unequal = [name for name in sorted({*mine, *theirs}) if mine.get(name) != theirs.get(name)]
             if unequal:
-                reasons.append(f"other validation data ({', '.join(unequal)})")
+                reasons.append(f"different validation data ({', '.join(unequal)})")
             if self.validated != other.validated:
-                reasons.append(f"other validation data ({_validated(self)}, not {_validated(other)})")
+                reasons.append(f"different validation data ({_validated(self)}, not {_validated(other)})")
         if self.tokens != other.tokens:
-            reasons.append(f"other token budget ({format_millions(self.tokens)}, not {format_millions(other.tokens)})")
+            reasons.append(
+                f"different token budget ({format_millions(self.tokens)}, not {format_millions(other.tokens)})"
+            )
         if self.steps != other.steps:
-            reasons.append(f"other schedule length ({self.steps:,} steps, not {other.steps:,})")
+            reasons.append(f"different schedule length ({self.steps:,} steps, not {other.steps:,})")
         return reasons
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """Runs that differ in nothing that decides their result but their seed."""
+    """Runs whose settings differ only in the seed, apart from settings that do not change results."""
 
     name: str
-    runs: tuple[Run, ...]  # each with a seed of its own
+    runs: tuple[Run, ...]  # each with a different seed
 
     def values(self, key: str) -> list[float]:
-        """The final metric of each run."""
+        """The final value of a metric in each run."""
         return [run.final.get(key, math.nan) for run in self.runs]
 
 
 class Comparison:
-    """Runs beside each other.
+    """A comparison of runs.
 
     Args:
-        runs: as `read_runs` gives them.
+        runs: from `read_runs`.
     """
 
     def __init__(self, runs: Sequence[Run]) -> None:
@@ -92,44 +98,46 @@ class Comparison:
         readable = [run for run in runs if run.settings]
         bases = {run.name: Basis.of(run) for run in readable}
         self.reference: Basis | None = _most_common(readable, bases)
-        """That of the runs which are compared: of most of those that are done."""
+        """The basis of the compared runs: that of most finished runs."""
         self.reasons: dict[str, list[str]] = {
             run.name: bases[run.name].differences(self.reference) for run in readable if self.reference is not None
         }
-        """Of each run that could be read, why it is not compared; empty: it is."""
+        """Name of a readable run -> why it is not compared; empty if it is."""
         self._noises: dict[str, AdditiveNoiseModel | None] = {}
 
     @cached_property
     def comparable(self) -> list[Run]:
-        """The runs that may be compared, unfinished ones among them."""
+        """The runs that are compared, including unfinished ones."""
         broken = (RunState.BROKEN, RunState.MISSING)
         return [run for run in self.runs if run.state not in broken and not self.reasons.get(run.name, ["unread"])]
 
     @cached_property
     def ranked(self) -> list[Run]:
-        """Those of them that are done and were validated at their end."""
+        """Compared runs that are finished and were validated at their end."""
         return [run for run in self.comparable if "val/loss/mean" in run.final]
 
     @cached_property
     def differing(self) -> list[str]:
-        """The settings that are not the same in all comparable runs, and what of their environment is not; last of all those
-        that decide no result."""
+        """Settings and environment values that differ between compared runs.
+
+        Those that do not change results come last.
+        """
         decide = {SEED, *self.deciding}
         return sorted(differing_settings([run.described for run in self.comparable]), key=lambda key: key not in decide)
 
     @cached_property
     def deciding(self) -> list[str]:
-        """Of these, those that decide the result of a run, the seed apart."""
+        """The differing settings that change the result of a run, without the seed."""
         return differing_settings([run.deciding for run in self.comparable])
 
     @cached_property
     def short_names(self) -> dict[str, str]:
-        """The shortest end of each differing setting's dotted name that no other one has."""
+        """Differing setting -> the shortest unique suffix of its dotted name."""
         return short_names(self.differing)
 
     @cached_property
     def candidates(self) -> list[Candidate]:
-        """The ranked runs, those together that repeat each other; of the same seed only the first."""
+        """The ranked runs, grouped by settings without the seed. Of runs with the same seed, only the first counts."""
         groups: dict[str, dict[str, Run]] = {}
         for run in self.ranked:
             groups.setdefault(_identity(run), {}).setdefault(run.seed, run)
@@ -140,14 +148,18 @@ class Comparison:
         ]
 
     def _names(self, runs: Sequence[Run]) -> list[str]:
-        """Of candidates, each by its first run: all by their settings, or all by what names their directories beside the seed."""
+        """Names of candidates, from the first run of each: from settings, or from folder names without the seed."""
         folders = [_SEED_IN_NAME.sub("", run.name) for run in runs]
         if not all(map(self.named_settings, runs)) and all(folders) and len({*folders}) == len(folders):
             return folders
         return [self.name_of(run) for run in runs]
 
     def named_settings(self, run: Run) -> list[tuple[str, str]]:
-        """(short name, value) of what sets a run apart, but for its seed; empty where that is much, or nothing."""
+        """(short name, value) of the settings that distinguish a run, without its seed; empty if there are too many.
+
+        Args:
+            run: one of the compared runs.
+        """
         keys = [key for key in self.deciding if key in run.described]
         if not 0 < len(keys) <= _MOST_NAMED:
             return []
@@ -157,18 +169,22 @@ class Comparison:
         ]
 
     def name_of(self, run: Run) -> str:
-        """A run's settings in short, but for its seed; its own name where that would be long, or say nothing."""
+        """A run's distinguishing settings as text, without its seed; the run's name if there are too many or none."""
         return ", ".join(f"{key}={value}" for key, value in self.named_settings(run)) or run.name
 
     @cached_property
     def sources(self) -> list[str]:
-        """Those that were validated, with their mean first."""
+        """The validated sources, with "mean" first."""
         first = self.ranked[0].final if self.ranked else {}
         names = [key.removeprefix("val/loss/") for key in first if key.startswith("val/loss/")]
         return ["mean", *(name for name in names if name != "mean")]
 
     def noise(self, key: str) -> AdditiveNoiseModel | None:
-        """What the final values of a metric say of the candidates whose mean is finite, in their order; None: of none it is."""
+        """The noise model of a metric's final values, over candidates with a finite mean; None if there is none.
+
+        Args:
+            key: of the metric, `val/<kind>/<source>`.
+        """
         if key not in self._noises:
             groups = [group for group in self.candidates if math.isfinite(_mean(group.values(key)))]
             rows = [
@@ -180,7 +196,11 @@ class Comparison:
         return self._noises[key]
 
     def seed_effects(self, key: str) -> dict[str, float]:
-        """By name of the run, by how much its seed raised a final metric; empty where seeds have no effect that can be told."""
+        """Name of a run -> effect of its seed on a final metric; empty if the effects of seeds cannot be estimated.
+
+        Args:
+            key: of the metric, `val/<kind>/<source>`.
+        """
         noise = self.noise(key)
         if noise is None or not noise.connected:
             return {}
@@ -188,12 +208,15 @@ class Comparison:
         return {run.name: float(effect) for run, effect in zip(runs, noise.of_seeds, strict=True)}
 
     def column(self, key: str) -> list[MetricResult]:
-        """A final metric of each candidate, its difference to the lowest one, and how it stands.
+        """A final metric of each candidate, its difference to the lowest candidate, and the significance of that.
 
-        Each mean is over the candidate's runs. Differences, their p-values and the lowest candidate come from the additive model:
-        where not all candidates have the same seeds, the one with the lowest mean may owe that to its seeds. In balanced designs
-        they are the differences of the means. A perplexity grows with its loss, so the loss is tested, and the differences of
-        perplexities are those of their means.
+        Each mean is over the candidate's runs. Differences, p-values and the lowest candidate come from the additive
+        model, because with unequal seeds the candidate with the lowest mean may owe it to its seeds. In balanced
+        designs they are the differences of the means. A perplexity grows with its loss. Therefore the loss is tested,
+        and differences of perplexities are those of their means.
+
+        Args:
+            key: of the metric, `val/<kind>/<source>`.
         """
         tested = key.replace("val/perplexity/", "val/loss/")
         means = [_mean(group.values(key)) for group in self.candidates]
@@ -226,14 +249,14 @@ class Comparison:
 
     @cached_property
     def twins(self) -> dict[str, str]:
-        """Runs that repeat another one to the seed, by name: they say nothing new."""
+        """Name of a run -> name of an earlier run with the same settings and seed."""
         first: dict[str, str] = {}
         named = ((run.name, f"{run.seed} {_identity(run)}") for run in self.ranked)
         return {name: first[identity] for name, identity in named if first.setdefault(identity, name) != name}
 
 
 def _identity(run: Run) -> str:
-    """The same for runs that repeat each other."""
+    """A key that is the same for runs with the same settings, apart from the seed."""
     return setting_text({key: setting_text(value) for key, value in run.deciding.items()})
 
 
@@ -242,7 +265,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _deviation(values: Sequence[float]) -> float | None:
-    """Of values that may be too large to be squared."""
+    """Standard deviation of values that may be too large to be squared; None if it is undefined."""
     largest = max(map(abs, values))
     if len(values) < 2 or not all(map(math.isfinite, values)):
         return None
@@ -250,7 +273,7 @@ def _deviation(values: Sequence[float]) -> float | None:
 
 
 def format_millions(tokens: float) -> str:
-    """A number of tokens, as it is said."""
+    """A number of tokens as text."""
     for unit, size in (("billion", 1e9), ("million", 1e6)):
         if tokens >= size:
             return f"{tokens / size:,.4g} {unit} tokens"
@@ -258,7 +281,7 @@ def format_millions(tokens: float) -> str:
 
 
 def _most_common(runs: Sequence[Run], bases: Mapping[str, Basis]) -> Basis | None:
-    """The basis of most runs, those that are done counting first; of equally many, the one that comes first."""
+    """The basis of most runs. Finished runs count first; ties go to the earliest run."""
     if not runs:
         return None
     keys = {run.name: repr(bases[run.name]) for run in runs}

@@ -1,4 +1,4 @@
-"""The page of a comparison: what differs, loss, final metrics, evaluate.py's figures, surfaces and samples, in this order."""
+"""Write the page of a comparison: differences, loss, final metrics, evaluation, response surfaces, samples."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,13 @@ _AXES = {"steps": "steps", "tokens": "tokens", "flops": "FLOPs", "hours": "time"
 
 
 def write_comparison_page(comparison: Comparison, path: Path, *, title: str) -> None:
-    """Write the page; it needs no other file and no network."""
+    """Write the page, which needs no other file and no network.
+
+    Args:
+        comparison: the compared runs.
+        path: of the HTML file.
+        title: of the page.
+    """
     figure, axes = loss_figure(comparison)
     surfaces = response_surface_figures(comparison)
     samples = samples_section(comparison)
@@ -37,7 +43,7 @@ def write_comparison_page(comparison: Comparison, path: Path, *, title: str) -> 
         *(_loss(comparison, _some_lie_above(figure)) if axes else ["<p>No run has logged a step yet.</p>"]),
         "<h2>Final metrics</h2>",
         *_final(comparison),
-        "<h2>Judged</h2>",
+        "<h2>Evaluation</h2>",
         *evaluation_section([(run.name, figure) for run in comparison.comparable for figure in run.figures]),
         "<h2>Response surfaces</h2>",
         *_surfaces([(heading, remark) for heading, _, remark in surfaces], comparison),
@@ -65,13 +71,14 @@ def _summary(comparison: Comparison) -> str:
     sizes = sorted({run.n_parameters for run in compared})
     model = f"{sizes[0] / 1e6:.4g}" + (f" to {sizes[-1] / 1e6:.4g}" if len(sizes) > 1 else "")
     return (
-        f"{len(compared)} of {len(comparison.runs)} runs are compared, {len(comparison.ranked)} of them done: models of {model} "
-        f"million parameters, {basis.steps:,} steps, {format_millions(basis.tokens)}, sources {', '.join(basis.sources)}."
+        f"{len(compared)} of {len(comparison.runs)} runs are compared, {len(comparison.ranked)} of them done: models "
+        f"of {model} million parameters, {basis.steps:,} steps, {format_millions(basis.tokens)}, sources "
+        f"{', '.join(basis.sources)}."
     )
 
 
 def _flagged(comparison: Comparison) -> Iterator[str]:
-    """Which runs are left out, which are not at their end, and why."""
+    """A table of the runs that are excluded or unfinished, with the reasons."""
     rows = []
     for run in comparison.runs:
         reasons = comparison.reasons.get(run.name, [])
@@ -79,7 +86,7 @@ def _flagged(comparison: Comparison) -> Iterator[str]:
         said = [
             *reasons,
             *([run.note] if run.note else []),
-            *([f"settings and seed of {twin} once more"] if twin else []),
+            *([f"same settings and seed as {twin}"] if twin else []),
         ]
         if said or run.state is not RunState.DONE:
             what = (
@@ -89,10 +96,10 @@ def _flagged(comparison: Comparison) -> Iterator[str]:
                 if run not in comparison.ranked
                 else ""
             )
-            rows.append([run.name, str(run.state), what or "not counted again", "; ".join(said)])
+            rows.append([run.name, str(run.state), what or "counted once", "; ".join(said)])
     if rows:
-        yield '<div class="warning"><b>Set apart</b>'
-        yield from sortable_table(["run", "state", "here", "why"], rows, name="flagged")
+        yield '<div class="warning"><b>Excluded or unfinished runs</b>'
+        yield from sortable_table(["run", "state", "in this comparison", "reason"], rows, name="flagged")
         yield "</div>"
 
 
@@ -109,11 +116,11 @@ def _differences(comparison: Comparison) -> Iterator[str]:
         yield from sortable_table(["run", *keys], rows, name="differences")
     if runs:
         common = len([key for key in runs[0].settings if key not in keys])
-        yield f'<p class="small">The other {common:,} settings are the same in all of them, but for names and places.</p>'
+        yield f'<p class="small">The other {common:,} settings are the same in all runs, except names and paths.</p>'
 
 
 def _some_lie_above(figure: Figure) -> bool:
-    """Whether points of what is shown at first lie above its charts."""
+    """Whether some points that are visible at first lie above the charts."""
     tops = {panel: figure["layout"][f"yaxis{panel}"].get("range", [0, math.inf])[1] for panel in ("", "2")}
     shown = [trace for trace in figure["data"] if trace["visible"] is True]
     return any(max(trace["y"], default=0) > tops[trace["yaxis"][1:]] for trace in shown)
@@ -122,17 +129,18 @@ def _some_lie_above(figure: Figure) -> bool:
 def _loss(comparison: Comparison, above: bool) -> Iterator[str]:
     yield _choices("axis", "against", _AXES)
     yield '<div id="loss-chart"></div>'
-    hours = "" if all(_has_speed(run) for run in comparison.comparable) else " Runs without a logged speed have none."
-    first = " The first steps lie above the chart: a double click shows all." if above else ""
+    hours = (
+        "" if all(_has_speed(run) for run in comparison.comparable) else " Runs without a logged speed have no time."
+    )
+    first = " The first steps lie above the chart: a double click shows all points." if above else ""
     waiting = "Runs that are not compared are"
     if len(comparison.comparable) > MOST_SHOWN:
-        waiting = f"At first the {MOST_SHOWN} best are shown; the others, and runs that are not compared, are"
+        waiting = f"At first only the {MOST_SHOWN} best runs are shown; the other runs and those not compared are"
     yield (
-        '<p class="small">Training loss is smoothed by lines fitted around each step, over a twentieth of what was logged. '
-        "FLOPs are 6 N + 12 n_layers d_model T for each token, forward and backward. Time is that of training alone, tokens over "
-        "speed: "
-        f"without validation, sampling and saving.{hours}{first} "
-        f"{waiting} in the legend, where a click shows them.</p>"
+        '<p class="small">Training loss is smoothed by local linear regression over a twentieth of the logged steps. '
+        "FLOPs are 6 N + 12 n_layers d_model T per token, forward and backward. Time is that of training only, tokens "
+        f"divided by speed: without validation, sampling and saving.{hours}{first} {waiting} in the legend; click to "
+        "show them.</p>"
     )
 
 
@@ -142,7 +150,7 @@ def _has_speed(run: Run) -> bool:
 
 def _final(comparison: Comparison) -> Iterator[str]:
     if not comparison.candidates:
-        yield "<p>No compared run is done and validated at its end: there is nothing to rank.</p>"
+        yield "<p>No compared run is finished and validated at its end, so there is no ranking.</p>"
         return
     yield _choices("metric", "validation", TITLES)
     yield from final_metrics_section(comparison)
@@ -152,9 +160,9 @@ def _surfaces(shown: Sequence[tuple[str, str]], comparison: Comparison) -> Itera
     if not shown:
         n = len(comparison.ranked)
         yield (
-            "<p>There are not runs enough: a curve takes three values of optimizer.lr, or of a weight of the curriculum, in runs "
-            "that differ in nothing else but their seed; a heat map, two values each of two of them, in all combinations or "
-            f"half. {f'{n} runs are' if n != 1 else '1 run is'} ranked.</p>"
+            "<p>There are too few runs. A curve needs three values of optimizer.lr or of a mix weight, in runs that "
+            "otherwise differ only in their seed. A heat map needs two values of each of two such settings, in at "
+            f"least half of all combinations. {f'{n} runs are' if n != 1 else '1 run is'} ranked.</p>"
         )
         return
     yield '<div class="surfaces">'

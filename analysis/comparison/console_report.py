@@ -1,4 +1,4 @@
-"""A comparison in the terminal: who stands where by the mean validation loss."""
+"""Report a comparison in the terminal: the ranking by mean validation loss."""
 
 from pathlib import Path
 from typing import Any
@@ -24,18 +24,18 @@ from analysis.comparison.verdict_text import (
 from gpt_lightning.console import Console
 
 MOST_SHOWN = 12
-"""Candidates; the page has all of them."""
+"""Candidates in the terminal. The page has all of them."""
 
 
 def report_comparison(runs: Any, out_dir: Path | None) -> None:
-    """Write the page that compares runs, and print where it is, and how they stand.
+    """Write the page that compares runs, and print its path and the ranking.
 
     Args:
-        runs: a path or a pattern of them, or a list of such.
-        out_dir: where comparison.html is to lie; None: in the folder that holds the runs.
+        runs: a path or a pattern, or a list of them.
+        out_dir: folder for comparison.html; None: the folder that contains the runs.
 
     Raises:
-        ValueError: `runs` names no run.
+        ValueError: `runs` matches no run.
     """
     paths, passed_over = find_runs(runs)
     comparison = Comparison(read_runs(paths))
@@ -46,7 +46,8 @@ def report_comparison(runs: Any, out_dir: Path | None) -> None:
     console = Console(soft_wrap=True)
     if passed_over:
         console.print(
-            f"{passed_over} {'folder holds' if passed_over == 1 else 'folders hold'} nothing of a run: passed over"
+            f"{passed_over} {'folder is not a run and was' if passed_over == 1 else 'folders are not runs and were'} "
+            "skipped"
         )
     for line in missing_jobs(runs):
         console.print(line)
@@ -61,29 +62,37 @@ def report_comparison(runs: Any, out_dir: Path | None) -> None:
         console.print(standings_table(comparison))
         console.print("\n".join([*seed_noise_sentences(comparison)[:1], verdict_sentence(comparison)]))
     else:
-        console.print(f"no run is ranked, of {len(paths)}: the page says why")
+        console.print(f"none of {len(paths)} runs is ranked; the page gives the reasons")
     console.print(f"comparison:  {page}")
 
 
 def reference_sentence(comparison: Comparison) -> str:
-    """Which runs are compared where others are set apart, and why these."""
+    """Which run is the reference if some runs are excluded, and why.
+
+    Args:
+        comparison: the compared runs.
+    """
     chosen = [run.name for run in comparison.runs if comparison.reasons.get(run.name) == []]
     done = [run.name for run in comparison.runs if "val/loss/mean" in run.final]
     n_of_reference = len({*chosen} & {*done})
     counts = f"{n_of_reference} of the {len(done)} finished runs share" if done else f"{len(chosen)} runs share"
     return (
         f"the reference is {chosen[0]}: {counts} its tokenizer, validation data, token budget and schedule length, "
-        "and no other choice has more runs"
+        "more than any other combination"
     )
 
 
 def standings_table(comparison: Comparison) -> Table:
-    """The candidates by the mean of their runs, the lowest first, and whether their difference to it is more than noise."""
+    """A table of the candidates by mean loss, with the significance of their differences to the lowest.
+
+    Args:
+        comparison: the compared runs.
+    """
     cells = comparison.column(LOSS)
     table = Table(
         "settings",
         "loss",
-        "\N{PLUS-MINUS SIGN} of a run",
+        "\N{PLUS-MINUS SIGN} per run",
         "runs",
         "to the lowest",
         "more than noise?",

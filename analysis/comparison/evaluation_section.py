@@ -1,4 +1,4 @@
-"""Of the page: what evaluate.py found of the runs, each figure with its interval."""
+"""Section of the comparison page: results of evaluate.py, with intervals."""
 
 import hashlib
 import json
@@ -9,36 +9,40 @@ from typing import Any, NamedTuple
 
 from analysis.comparison.sortable_html_tables import sortable_table
 
-_HEADS = ("figure", "run", "value", "95 % interval", "examples", "by chance", "checkpoint", "data", "tokenizer")
+_HEADS = ("metric", "run", "value", "95 % interval", "examples", "chance", "checkpoint", "data", "tokenizer")
 _NUMBERS = ("value", "low", "high", "n", "chance")
 
 
 class EvaluatedMetric(NamedTuple):
-    """A figure of a run, as evaluation.json says it."""
+    """A result of a run, from evaluation.json."""
 
     checkpoint: str
     result: Mapping[str, Any]
     tokenizer: str
-    """Its fingerprint."""
+    """Fingerprint of the tokenizer."""
 
     @property
     def name(self) -> str:
-        """Task, protocol and metric: what is to be the same of figures that are compared, besides their data."""
+        """Task, protocol and metric. Results are comparable if this name and their data are the same."""
         return "{task} ({protocol}), {metric}".format(**self.result)
 
     @property
     def data(self) -> str:
-        """Eight digits that are the same where the data are."""
+        """Eight hexadecimal digits that identify the data."""
         return format_metric_value(self.result.get("data"))
 
 
 def format_metric_value(data: object) -> str:
-    """Eight hexadecimal digits of a hash of what evaluation.json says of a figure's data."""
+    """Eight hexadecimal digits of a hash of a result's `data` in evaluation.json."""
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def read_evaluated_metrics(run: Path) -> tuple[EvaluatedMetric, ...]:
-    """The figures of a run: of each one that of its newest checkpoint. What cannot be read is none."""
+    """The results of a run; of each, the one of the newest checkpoint. Unreadable results are skipped.
+
+    Args:
+        run: its directory.
+    """
     newest: dict[tuple[str, str], EvaluatedMetric] = {}
     checkpoints = [path for path in run.glob("evaluation/step_*") if path.name.removeprefix("step_").isdecimal()]
     for path in sorted(checkpoints, key=lambda path: int(path.name.removeprefix("step_"))):
@@ -55,17 +59,21 @@ def read_evaluated_metrics(run: Path) -> tuple[EvaluatedMetric, ...]:
 
 
 def evaluation_section(figures: Sequence[tuple[str, EvaluatedMetric]]) -> Iterator[str]:
-    """A table of (run's name, figure), figures of one name and the same data beside each other, and what to make of it."""
+    """A table of results, with comparable ones next to each other, and an explanation.
+
+    Args:
+        figures: (name of the run, result) of each result.
+    """
     if not figures:
-        yield "<p>None of the runs was judged: python evaluate.py run=… does it.</p>"
+        yield "<p>No run was evaluated yet: run python evaluate.py run=….</p>"
         return
     ordered = sorted(figures, key=lambda pair: (pair[1].name, pair[1].data, pair[0]))
     yield from sortable_table(_HEADS, [_row(run, figure) for run, figure in ordered], name="judged")
     yield (
-        '<p class="small">As evaluate.py found them, each of its newest checkpoint. Figures compare that have one name and the '
-        "same data (the same eight digits); loss and perplexity, which are of a token, those of the same tokenizer alone. Where "
-        "two intervals do not meet, the models differ; where they do, this does not say. The intervals hold the chance of the "
-        "examples alone, and not that of another seed.</p>"
+        '<p class="small">Results of evaluate.py for the newest checkpoint of each run. Results are comparable if they have '
+        "the same metric and data (the same eight digits). Loss and perplexity, which are per token, also need the "
+        "same tokenizer. If two intervals do not overlap, the models differ. If they overlap, the models may or may "
+        "not differ. The intervals cover the random choice of examples only, not the effect of the training seed.</p>"
     )
 
 
@@ -80,7 +88,7 @@ def _row(run: str, figure: EvaluatedMetric) -> list[str]:
 
 
 def _is_figure(result: object) -> bool:
-    """Whether it has what `_row` shows; a value that is none, as of a ruined model, is null."""
+    """Whether a result has everything that `_row` shows. An undefined value, as of a ruined model, is null."""
     if not isinstance(result, dict) or not all(
         isinstance(result.get(key), str) for key in ("task", "protocol", "metric")
     ):

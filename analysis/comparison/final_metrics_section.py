@@ -1,4 +1,4 @@
-"""Of the page: how the candidates stand at their end, by every metric and source."""
+"""Section of the comparison page: the final metrics of the candidates, by metric and source."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -20,26 +20,30 @@ _SIGNS = {None: "?", True: "≠", False: "≈"}
 
 
 def final_metrics_section(comparison: Comparison) -> Iterator[str]:
-    """A table for each of `TITLES`, and what they rest on."""
+    """A table for each metric in `TITLES`, with an explanation.
+
+    Args:
+        comparison: the compared runs.
+    """
     yield f"<p>{escape(' '.join(seed_noise_sentences(comparison)))}</p>"
     for kind in METRIC_KINDS:
         yield f'<div id="final-{kind}">'
         yield from _table(comparison, kind)
         yield "</div>"
     yield (
-        '<p class="small">Lower is better. Marked are the best of a column, and what cannot be told from the lowest: these are '
-        "tied for best. Where the noise is unknown, none is marked. Below the others stands their difference to it: ≠ beyond "
-        "the noise between seeds, ≈ within it, ? unknown. Each column has a noise of its own; a perplexity grows with "
-        "its loss, and has its verdict. “±” is the standard deviation of a setting's own runs, seeds included; where not all "
-        "have the same seeds, the difference to the lowest is that of the model, and not of the means. “mean” weighs every "
-        "source the same.</p>"
+        '<p class="small">Lower is better. In each column, the best value and the values that cannot be distinguished from it '
+        "(tied for best) are marked. If the noise is unknown, none is marked. Other values show their difference to "
+        "the lowest: ≠ larger than the noise between seeds, ≈ within the noise, ? unknown. Each column has its own "
+        "noise. A perplexity grows with its loss and has the loss's verdict. “±” is the standard deviation of a "
+        "setting's runs over seeds. If the settings do not all have the same seeds, the difference to the lowest "
+        "comes from the noise model, not from the means. “mean” weights all sources equally.</p>"
     )
 
 
 def _table(comparison: Comparison, kind: str) -> Iterator[str]:
     candidates, sources = comparison.candidates, comparison.sources
     columns = {source: comparison.column(f"val/{kind}/{source}") for source in sources}
-    heads = ["settings", "runs", "mean", "± of a run", "to the lowest", "more than noise?", *sources[1:]]
+    heads = ["settings", "runs", "mean", "± per run", "to the lowest", "more than noise?", *sources[1:]]
     names = sort_keys([candidate.name for candidate in candidates])
     yield from table_head(heads, numbers=[n for n in range(len(heads)) if n not in (0, 5)], name=kind)
     for n in order_by_mean(columns["mean"]):
@@ -59,7 +63,7 @@ def _table(comparison: Comparison, kind: str) -> Iterator[str]:
 
 
 def order_by_mean(cells: Sequence[MetricResult]) -> list[int]:
-    """The candidates' numbers, the lowest mean first, and last what is not finite."""
+    """Indices of the candidates by ascending mean; values that are not finite come last."""
     return sorted(range(len(cells)), key=lambda n: cells[n].mean if math.isfinite(cells[n].mean) else math.inf)
 
 

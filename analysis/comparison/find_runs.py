@@ -1,4 +1,4 @@
-"""Which folders are the runs that somebody means."""
+"""Find the run directories that paths or patterns name."""
 
 import os
 from collections.abc import Iterable
@@ -10,20 +10,23 @@ _OF_A_RUN = ("config.yaml", "environment.json", "metrics.jsonl", "checkpoints")
 
 
 class FoundRuns(NamedTuple):
-    """What patterns name."""
+    """What paths or patterns match."""
 
-    runs: list[Path]  # folders with something of a run, and plain paths where there is nothing
-    passed_over: int  # folders that a pattern names too, and that hold nothing of a run
+    runs: list[Path]  # run directories, and plain paths that do not exist
+    passed_over: int  # number of matching folders that are not run directories
 
 
 def find_runs(patterns: Any) -> FoundRuns:
-    """The runs that paths or patterns such as `runs/lr_sweep/*` name.
+    """Find the runs that paths or patterns such as `runs/lr_sweep/*` name.
 
-    A folder that is no run stands for the runs in it, as `runs/lr_sweep` does; a plain path is kept also where nothing is, as
-    a run that is missing.
+    A folder that is not a run, such as `runs/lr_sweep`, stands for the runs in it. A plain path that does not exist is
+    kept as a missing run.
+
+    Args:
+        patterns: a path or a pattern, or a list of them.
 
     Raises:
-        ValueError: they are no paths, or name no run.
+        ValueError: a pattern is not a string, or no run is found.
     """
     found: dict[Path, None] = {}
     passed_over = 0
@@ -42,23 +45,28 @@ def find_runs(patterns: Any) -> FoundRuns:
             found |= dict.fromkeys(inside or [literal])
         else:
             places = sorted(Path(literal.anchor or ".").glob(str(literal.relative_to(literal.anchor))))
-            folders = [path for path in places if path.is_dir() and path.name[0] != "."]  # as a shell does
+            # hidden folders do not match, as in a shell
+            folders = [path for path in places if path.is_dir() and path.name[0] != "."]
             found |= dict.fromkeys(path for path in folders if is_run_directory(path))
             passed_over += sum(not is_run_directory(path) for path in folders)
     if not any(is_run_directory(path) for path in found):
         named = patterns if isinstance(patterns, str) else ", ".join(map(str, patterns))
         raise ValueError(
-            f"runs={named} names no run: it takes run directories, a folder that holds some, or a pattern of them, and a run "
-            f"has one of {', '.join(_OF_A_RUN)}."
+            f"runs={named} matches no run: it must be run directories, a folder with runs, or a pattern. A run "
+            f"directory contains one of {', '.join(_OF_A_RUN)}."
         )
     return FoundRuns(list(found), passed_over)
 
 
 def is_run_directory(path: Path) -> bool:
-    """Whether a folder holds anything of a run."""
+    """Whether a folder contains any file of a run."""
     return path.is_dir() and any((path / name).exists() for name in _OF_A_RUN)
 
 
 def common_folder(paths: Iterable[Path]) -> Path:
-    """The folder below which all runs lie."""
+    """The deepest folder that contains all runs.
+
+    Args:
+        paths: of the runs.
+    """
     return Path(os.path.commonpath([path.absolute().parent for path in paths]))

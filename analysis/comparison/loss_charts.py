@@ -1,4 +1,4 @@
-"""The charts of a comparison, as Plotly's figures: plain dicts of traces and layout."""
+"""The loss charts of a comparison, as Plotly figures: plain dicts of traces and layout."""
 
 import math
 from collections.abc import Sequence
@@ -17,18 +17,21 @@ from analysis.series_downsampling import finite, means, smooth
 Figure = dict[str, Any]
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
-_MOST_POINTS = 500  # of a curve: a page of forty runs stays small, and a screen shows no more
-_MOST_SMOOTHED = 4000  # values; of more, each is the mean of its neighbours first
+_MOST_POINTS = 500  # per curve: a page with forty runs stays small, and a screen cannot show more
+_MOST_SMOOTHED = 4000  # values; longer series are averaged over neighbours first
 MOST_SHOWN = 12
-"""Runs in the chart of the loss at first, the best of those that compare; the others wait in its legend."""
-_MARKS = 6  # on a training curve: colours alone say little in greyscale
+"""Runs that are visible at first in the loss charts, the best of the compared ones. The others are in the legend."""
+_MARKS = 6  # markers on a training curve: colours are hard to tell apart in greyscale
 FONT = {"family": "system-ui, sans-serif", "size": 15, "color": "#222"}
 
 
 def loss_figure(comparison: Comparison) -> tuple[Figure, list[dict[str, Any]]]:
-    """Training and validation loss side by side, and for each trace what its x can be.
+    """Training and validation loss side by side, and the x values of each trace.
 
-    The x of a trace is its `steps` times `tokens` (a step) or `flops` (a step), or its `hours`; the script fills it in.
+    The script of the page sets x to `steps`, to `steps` times `tokens` or `flops` (both per step), or to `hours`.
+
+    Args:
+        comparison: the compared runs.
     """
     traces, axes = [], []
     looks, labels = _looks(comparison), run_labels(comparison)
@@ -104,7 +107,7 @@ def _loss_layout(comparison: Comparison, traces: Sequence[Figure]) -> Figure:
 
 
 def _span(traces: Sequence[Figure], axis: str, highest: float | None) -> Figure:
-    """The range of an axis, from the lowest shown value to the highest one of interest."""
+    """The range of an axis, from the lowest visible value to `highest`."""
     values = [y for trace in traces if trace["visible"] is True and trace["yaxis"] == axis for y in trace["y"]]
     if highest is None or not values or min(values) >= highest:
         return {"autorange": True}
@@ -119,7 +122,7 @@ def _heading(text: str) -> Figure:
 
 
 def _highest_of_interest(comparison: Comparison) -> float | None:
-    """So that the first steps do not flatten all that comes after: the loss after a twentieth of the run, of most runs."""
+    """Median loss of the runs after a twentieth of their steps, so that the first steps do not flatten the rest."""
     losses = []
     for run in comparison.comparable:
         steps, values = _smoothed(run)
@@ -129,7 +132,7 @@ def _highest_of_interest(comparison: Comparison) -> float | None:
 
 
 def _looks(comparison: Comparison) -> dict[str, tuple[str, str, str]]:
-    """(colour, dash, symbol) of each comparable run: colour and symbol for the candidate, a dash for each of its seeds."""
+    """(colour, dash, symbol) of each compared run. Colour and symbol stand for the candidate, the dash for the seed."""
     looks: dict[str, tuple[str, str, str]] = {}
     groups: dict[str, int] = {}
     for n, candidate in enumerate(comparison.candidates):
@@ -145,22 +148,22 @@ def _looks(comparison: Comparison) -> dict[str, tuple[str, str, str]]:
 
 
 def plain(text: str) -> str:
-    """Text for Plotly, which would take some HTML for what it says."""
+    """Escape text for Plotly, which interprets some HTML."""
     return escape(text, quote=False)
 
 
 def _smoothed(run: Run) -> Series:
-    """Its training loss."""
+    """The smoothed training loss of a run."""
     steps, values = means(finite(run.metrics.series("train/loss")), most=_MOST_SMOOTHED)
     return steps, smooth(values)
 
 
 def _thin(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """At most so many points, evenly chosen, the first and the last among them."""
+    """Evenly chosen points, including the first and the last."""
     chosen = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), _MOST_POINTS)).round().astype(int))
     return steps[chosen], values[chosen]
 
 
 def round_to_six_digits(values: np.ndarray) -> list[float]:
-    """Six digits: more would only make the page larger."""
+    """Round to six digits; more would only enlarge the page."""
     return [float(f"{value:.6g}") for value in values]

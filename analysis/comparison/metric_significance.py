@@ -1,4 +1,4 @@
-"""One metric of one candidate, and what the test says of it."""
+"""One metric of one candidate, and the result of the significance test."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ from analysis.comparison.tukey_test import PairDifference
 
 
 class Significance(Enum):
-    """What the test says of a candidate and one metric."""
+    """Result of the test for one candidate and one metric."""
 
-    BEST = auto()  # all others are worse
-    TIED = auto()  # for best: it is the lowest or cannot be told from the lowest, and so is another
-    LOWEST = auto()  # and whether that is more than chance is unknown, or there is no other one
-    WORSE = auto()  # than the lowest, beyond the noise
-    UNKNOWN = auto()  # whether it is worse
+    BEST = auto()  # all others are significantly worse
+    TIED = auto()  # tied for best: the lowest, or not distinguishable from it, like at least one other
+    LOWEST = auto()  # the lowest; significance is unknown, or there is no other candidate
+    WORSE = auto()  # significantly worse than the lowest
+    UNKNOWN = auto()  # not the lowest; significance is unknown
     NOT_FINITE = auto()
 
 
@@ -23,33 +23,38 @@ class MetricResult:
     """One metric of one candidate."""
 
     mean: float
-    """Over its runs."""
+    """Mean over the candidate's runs."""
     deviation: float | None
-    """Standard deviation of its runs; None: it has one alone, or one that is not finite."""
+    """Standard deviation over its runs; None for a single run or a value that is not finite."""
     difference: float
-    """To the lowest, see `Comparison.column`; not finite where the mean is not, NaN where it cannot be told."""
+    """Difference to the lowest, see `Comparison.column`; not finite if the mean is not, NaN if it cannot be
+    estimated."""
     lowest: bool
     standing: Significance
     chance: PairDifference | None
-    """Of the metric that is tested; None: this is the lowest, or the mean is not finite."""
+    """The test of the difference; None if this is the lowest or the mean is not finite."""
 
     @property
     def p_value(self) -> float | None:
-        """Of the difference; None: the noise is unknown, or there is nothing to compare."""
+        """p-value of the difference; None if the noise is unknown or there is nothing to compare."""
         return None if self.chance is None else self.chance.p_value
 
     @property
     def beyond_noise(self) -> bool | None:
-        """Whether the difference is more than chance; None as `p_value`."""
+        """Whether the difference is significant; None in the same cases as `p_value`."""
         return None if self.chance is None else self.chance.beyond_noise
 
 
 SIGNIFICANCE_BY_TEST = {True: Significance.WORSE, False: Significance.TIED, None: Significance.UNKNOWN}
-"""Of a candidate that is not the lowest, by whether its difference is beyond the noise."""
+"""Significance of a candidate that is not the lowest, by the result of the test."""
 
 
 def significance_of_lowest(to_others: Sequence[PairDifference]) -> Significance:
-    """Of the candidate with the lowest mean, by the differences of the others to it."""
+    """Significance of the lowest candidate, from the differences of the others to it.
+
+    Args:
+        to_others: differences of the other candidates to the lowest.
+    """
     beyond = {difference.beyond_noise for difference in to_others}
     if False in beyond:
         return Significance.TIED

@@ -1,4 +1,4 @@
-"""The jobs of a sweep that left no run of their own: <sweep_dir>/.jobs/ knows of them."""
+"""Find the jobs of a sweep that have no run of their own, from <sweep_dir>/.jobs/."""
 
 import json
 from collections.abc import Iterator
@@ -7,11 +7,15 @@ from typing import Any
 
 from analysis.comparison.find_runs import is_run_directory
 
-_MOST_NAMED = 3  # jobs in a line
+_MOST_NAMED = 3  # jobs in a message
 
 
 def missing_jobs(patterns: Any) -> Iterator[str]:
-    """A line for each sweep that `runs` names as a whole, its folder or all in it, and that lacks runs of some of its jobs."""
+    """A line for each sweep with missing runs, among the sweeps that `runs` names as a whole (the folder, or folder/*).
+
+    Args:
+        patterns: as in `find_runs`.
+    """
     for pattern in patterns if isinstance(patterns, list) else [patterns]:
         folder = Path(pattern).parent if Path(pattern).name == "*" else Path(pattern)
         rows = _jobs(folder)
@@ -21,15 +25,15 @@ def missing_jobs(patterns: Any) -> Iterator[str]:
         if n_missing := len(missing) + never_began:
             said = missing[:_MOST_NAMED]
             if len(missing) > _MOST_NAMED:
-                said.append(f"{len(missing) - _MOST_NAMED} more of those that began")
+                said.append(f"{len(missing) - _MOST_NAMED} more that started")
             if never_began:
-                said.append(f"{never_began} never began")
+                said.append(f"{never_began} never started")
             are = "is" if n_missing == 1 else "are"
             yield f"{n_missing} of {n_jobs} jobs {are} missing: {'; '.join(said)}"
 
 
 def _why_missing(folder: Path, row: dict[str, Any]) -> str:
-    """Why a job has no run of its own; empty: it has one."""
+    """Why a job has no run of its own; empty if it has one."""
     if row["code"] and row.get("other_run"):
         return f"was refused, {row['other_run']}" if row["code"] == 1 else f"has no run, {row['other_run']}"
     if is_run_directory(folder / row["job"]):
@@ -49,7 +53,7 @@ def _jobs(folder: Path) -> list[dict[str, Any]]:
 
 
 def _n_jobs(folder: Path) -> int:
-    """How many jobs the last start of the sweep asked for; 0: nothing says so."""
+    """Number of jobs of the last start of the sweep; 0 if unknown."""
     try:
         return int((folder / ".jobs" / "n_jobs").read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""How large a run's model is."""
+"""The size of a run's model."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,15 +7,15 @@ _RECORDED = ("parameters", "flops_per_token")
 
 
 def model_size(section: Mapping[str, Any], environment: Mapping[str, Any]) -> tuple[int, int]:
-    """(parameters, FLOPs of a token).
+    """(parameters, FLOPs per token) of a run's model.
 
     Args:
-        section: `model` of the run's config.yaml.
-        environment: its environment.json. A run that an older version began has no sizes in it; they are then those of the model
-            that the section describes.
+        section: `model` in the run's config.yaml.
+        environment: its environment.json. A run of an older version did not record sizes; they are then computed from
+            `section`.
 
     Raises:
-        TypeError, ValueError, RuntimeError: the section describes no model.
+        TypeError, ValueError, RuntimeError: `section` does not describe a model.
     """
     recorded = environment.get("model")
     if isinstance(recorded, dict) and all(type(recorded.get(key)) is int and recorded[key] > 0 for key in _RECORDED):

@@ -6,18 +6,18 @@ const AXES = {
   steps: {title: "step", x: (at, step) => step, format: {tickformat: ","}},
   tokens: {title: "training tokens", x: (at, step) => step * at.tokens, format: {exponentformat: "B"}},
   flops: {title: "FLOPs of training", x: (at, step) => step * at.flops, format: {exponentformat: "power"}},
-  hours: {title: "hours of training alone", x: (at, step, n) => at.hours[n], format: {exponentformat: "none"}},
+  hours: {title: "hours of training only", x: (at, step, n) => at.hours[n], format: {exponentformat: "none"}},
 };
 const NARROW = window.matchMedia("(max-width: 900px)");
 
-function inUnit(axes) {  // a run of minutes is not read in hours
+function inUnit(axes) {  // short runs are shown in minutes or seconds
   const longest = Math.max(0, ...axes.flatMap(at => at.hours).filter(hours => hours !== null));
   const [unit, size] = longest >= 2 ? ["hours", 1] : longest >= 1 / 30 ? ["minutes", 60] : ["seconds", 3600];
-  AXES.hours.title = `${unit} of training alone`;
+  AXES.hours.title = `${unit} of training only`;
   AXES.hours.x = (at, step, n) => at.hours[n] === null ? null : size * at.hours[n];
 }
 
-function belowEachOther(layout) {  // one chart a row, and the legend below them
+function belowEachOther(layout) {  // one chart per row, and the legend below
   const [above, below] = [{domain: [0.6, 1]}, {domain: [0, 0.4]}];
   const [first, second] = layout.annotations;
   return {...layout, height: 900, margin: {...layout.margin, l: 60, b: 40},
@@ -40,7 +40,7 @@ function drawLoss() {
   };
   const draw = name => {
     const x = along(name);
-    // what is hidden in the legend stays so
+    // traces hidden in the legend stay hidden
     const traces = figure.data.map((trace, n) => ({...trace, x: x[n], visible: chart.data ? chart.data[n].visible : trace.visible}));
     return Plotly.react(chart, traces, layout(name), quiet);
   };
@@ -58,7 +58,7 @@ function drawSurfaces() {
 
 function makeSortable(table) {
   const headers = [...table.tHead.rows[0].cells];
-  headers.forEach((header, column) => header.addEventListener("click", () => {  // of its button too, which a keyboard reaches
+  headers.forEach((header, column) => header.addEventListener("click", () => {  // also of its button, for the keyboard
     const ascending = header.getAttribute("aria-sort") !== "ascending";
     const value = row => row.cells[column].dataset.value ?? row.cells[column].textContent;
     const rows = [...table.tBodies[0].rows];
@@ -66,7 +66,7 @@ function makeSortable(table) {
     const compare = numbers ? (a, b) => a - b : (a, b) => a.localeCompare(b, "en", {numeric: true});
     rows.sort((a, b) => {
       const [x, y] = [value(a), value(b)];
-      if (x === "" || y === "") return (x === "") - (y === "");  // what is not there comes last either way
+      if (x === "" || y === "") return (x === "") - (y === "");  // missing values come last in both directions
       return ascending ? compare(x, y) : compare(y, x);
     });
     for (const other of headers) other.removeAttribute("aria-sort");

@@ -1,4 +1,4 @@
-"""Where a loss is lowest over one setting, if that can be told from so few runs: a parabola around the best value tried."""
+"""Fit a parabola around the best value of a setting, to estimate where the loss is lowest."""
 
 import math
 from enum import Enum, auto
@@ -9,8 +9,8 @@ from scipy import special
 
 from analysis.comparison.tukey_test import CONFIDENCE
 
-_NEIGHBOURS = 2  # values on either side of the best
-_FEWEST = 4  # values, so that something is left over that says how well the parabola fits
+_NEIGHBOURS = 2  # values on each side of the best
+_FEWEST = 4  # values: with fewer, the quality of the fit is unknown
 _ROUNDING = 1e-9
 
 
@@ -18,12 +18,12 @@ class UnclearOptimum(Enum):
     """Why no optimum is claimed."""
 
     EDGE = auto()  # the best value is the first or the last one tried
-    FEW = auto()  # fewer than four values lie around the best
-    NOISE = auto()  # chance bends the losses as much, or the parabola dives below all of them
+    FEW = auto()  # fewer than four values around the best
+    NOISE = auto()  # noise could explain the curvature, or the parabola's minimum is below all losses
 
 
 class Parabola(NamedTuple):
-    """a x^2 + b x + c by least squares, lowest at `at` with `loss`."""
+    """a x^2 + b x + c by least squares, with the minimum `loss` at `at`."""
 
     a: float
     b: float
@@ -31,7 +31,7 @@ class Parabola(NamedTuple):
     at: float
     loss: float
     ends: tuple[float, float]
-    """First and last of the values that it was fitted to."""
+    """Smallest and largest of the fitted values of x."""
     n_values: int
     n_runs: int
 
@@ -43,13 +43,16 @@ class Parabola(NamedTuple):
 def find_optimum(
     x: np.ndarray, loss: np.ndarray, *, noise: float | None, n_seeds: int = 1
 ) -> Parabola | UnclearOptimum:
-    """The parabola around the best value, where its minimum can be told from chance.
+    """The parabola around the best value, if its minimum is significant.
 
     Args:
-        x: (runs,), of the setting.
-        loss: (runs,), less the effects of the seeds.
-        noise: standard deviation of a run; None: unknown, and the parabola's own residual stands for it.
-        n_seeds: whose effects were deducted, which costs a degree of freedom for each but one.
+        x: (runs,), the values of the setting.
+        loss: (runs,), without the effects of the seeds.
+        noise: standard deviation of a run; None: unknown, and the residual of the fit is used.
+        n_seeds: number of seeds whose effects were removed; each but one costs a degree of freedom.
+
+    Returns:
+        The parabola, or why there is none.
     """
     tried = np.unique(x)
     means = np.array([loss[x == value].mean() for value in tried])

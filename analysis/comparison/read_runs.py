@@ -1,4 +1,4 @@
-"""What many runs wrote, read so that a broken one says so and spoils none of the others."""
+"""Read many runs. A broken run is reported and does not affect the others."""
 
 import fcntl
 import json
@@ -17,27 +17,37 @@ from analysis.comparison.run_settings import PATH_SETTINGS, TRUNK, flatten, is_l
 from analysis.metrics_reader import LoggedMetrics
 from gpt_lightning.jsonl import read_objects
 
-CHANGED = "changed under way"
-_AROUND = ("device", "git.revision", "versions.")  # of what a run's environment says, what its result may depend on
-_READ = ("train/loss", "speed/tokens_per_s", "val/")  # of a row
+CHANGED = "changed during the run"
+_AROUND = ("device", "git.revision", "versions.")  # parts of a run's environment that its result may depend on
+_READ = ("train/loss", "speed/tokens_per_s", "val/")  # metrics of a row that are read
 _MOST = {"max_steps": 10**12, "global_batch": 10**9, "model.max_seq_len": 10**9, "model.n_layers": 10**3}
 
 
 class UnreadableFile(Exception):
-    """Why a run cannot be read."""
+    """A run cannot be read. The message says why."""
 
 
 def read_runs(paths: Iterable[Path]) -> list[Run]:
-    """Every run, whatever became of it, in the order given."""
+    """Read every run, in the given order, whatever its state.
+
+    Args:
+        paths: run directories.
+    """
     paths = list(paths)
     folder = common_folder(paths)
     return [read_run(path, str(path.absolute().relative_to(folder))) for path in paths]
 
 
 def read_run(path: Path, name: str, metrics: LoggedMetrics | None = None) -> Run:
-    """One of them, by the name that it has there; with its metrics, if they are read already."""
+    """Read one run.
+
+    Args:
+        path: its directory.
+        name: its name in the comparison.
+        metrics: its metrics, if they were read before.
+    """
     if not path.is_dir():
-        return Run(path, name, RunState.MISSING, "there is no such folder")
+        return Run(path, name, RunState.MISSING, "the folder does not exist")
     try:
         return _read(path, name, metrics)
     except UnreadableFile as reason:
@@ -54,7 +64,7 @@ def _read(path: Path, name: str, metrics: LoggedMetrics | None) -> Run:
     steps, at = int(settings["max_steps"]), metrics.last_step
     state, note = _state(metrics, steps, running)
     if state is RunState.UNFINISHED and (path / "pruned.json").is_file():
-        state, note = RunState.PRUNED, f"at step {at:,} of {steps:,}, as others were ahead"
+        state, note = RunState.PRUNED, f"at step {at:,} of {steps:,}, because other runs were better"
     if state is RunState.UNFINISHED and (why := _ended_early(path, at=at)):
         state, note = RunState.ENDED_EARLY, f"at step {at:,} of {steps:,}: {why}"
     trunk = _trunk(settings, {path.resolve()})
@@ -64,7 +74,7 @@ def _read(path: Path, name: str, metrics: LoggedMetrics | None) -> Run:
 
 
 def _settings(path: Path) -> tuple[dict[str, Any], dict[str, Any], tuple[int, int]]:
-    """(settings without `PATH_SETTINGS`, environment, (parameters, FLOPs of a token)) of a run."""
+    """(settings without `PATH_SETTINGS`, environment, (parameters, FLOPs per token)) of a run."""
     config, environment = _config(path / "config.yaml"), _environment(path / "environment.json")
     try:
         sizes = model_size(config["model"], environment)
@@ -78,10 +88,11 @@ def _settings(path: Path) -> tuple[dict[str, Any], dict[str, Any], tuple[int, in
 
 
 def _trunk(settings: Mapping[str, Any], above: set[Path]) -> dict[str, Any] | None:
-    """What decided the result of the run that one with these settings branched off from; its path counts from where we are.
+    """Settings of the trunk of a branched run that decide its result; None if there is no trunk or it cannot be read.
 
     Args:
-        above: the runs on the way here, that one which is its own trunk does not lead in a circle.
+        settings: of the branched run. The path of the trunk is relative to the working directory.
+        above: the runs so far, which stops a run that is its own trunk.
     """
     path = settings.get(TRUNK)
     if not isinstance(path, str) or "\0" in path or Path(path).resolve() in above:
@@ -103,16 +114,16 @@ def _state(metrics: LoggedMetrics, steps: int, running: bool) -> tuple[RunState,
     if running:
         return RunState.RUNNING, f"at step {last:,} of {steps:,}"
     if not metrics.n_rows:
-        return RunState.EMPTY, "it has logged no step, and nobody is training it"
+        return RunState.EMPTY, "it has logged no step, and no process is training it"
     if last > steps:
-        return RunState.BROKEN, f"metrics.jsonl tells of step {last:,}, and max_steps is {steps:,}"
+        return RunState.BROKEN, f"metrics.jsonl has step {last:,}, but max_steps is {steps:,}"
     if last < steps:
-        return RunState.UNFINISHED, f"at step {last:,} of {steps:,}, and nobody is training it"
+        return RunState.UNFINISHED, f"at step {last:,} of {steps:,}, and no process is training it"
     return RunState.DONE, "" if "val/loss/mean" in metrics.at(last) else "no validation after its last step"
 
 
 def _ended_early(path: Path, *, at: int) -> str | None:
-    """Why a callback ended the run after its last row; None: none did."""
+    """Why a callback ended the run after its last row; None if none did."""
     try:
         ended = json.loads((path / "ended_early.json").read_bytes())
         return str(ended["why"]) if ended["step"] == at else None
@@ -121,7 +132,7 @@ def _ended_early(path: Path, *, at: int) -> str | None:
 
 
 def _is_locked(path: Path) -> bool:
-    """Whether a process is training the run; only asked for if there is a lock, and held no longer than the question."""
+    """Whether a process is training the run. The lock is only tested if it exists, and released at once."""
     try:
         with (path / "lock").open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -133,11 +144,11 @@ def _is_locked(path: Path) -> bool:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """YAML without aliases, which a run never writes, and with which a small file can describe a huge one."""
+    """YAML without aliases, with which a small file could describe a huge one. A run never writes them."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.events.AliasEvent):
-            raise yaml.YAMLError("it holds an alias")
+            raise yaml.YAMLError("it contains an alias")
         return super().compose_node(parent, index)
 
 
@@ -147,19 +158,19 @@ def _config(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UnreadableFile(f"config.yaml cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UnreadableFile(f"config.yaml is no YAML ({' '.join(str(error).split())})") from error
+        raise UnreadableFile(f"config.yaml is not YAML ({' '.join(str(error).split())})") from error
     if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
         raise UnreadableFile("config.yaml describes no model")
     settings = dict(flatten(config))
     for key, most in _MOST.items():
         value = settings.get(key)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= most:
-            raise UnreadableFile(f"config.yaml has {key}={value!r}, which should be a whole number from 1 to {most:,}")
+            raise UnreadableFile(f"config.yaml has {key}={value!r}, which must be a whole number from 1 to {most:,}")
     step = settings.get("branch.step")
     if step is not None and (
         not isinstance(step, int) or isinstance(step, bool) or not 0 <= step <= _MOST["max_steps"]
     ):
-        raise UnreadableFile(f"config.yaml has branch.step={step!r}, which should be a whole number of steps, or null")
+        raise UnreadableFile(f"config.yaml has branch.step={step!r}, which must be a whole number of steps, or null")
     return config
 
 
@@ -169,12 +180,12 @@ def _environment(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UnreadableFile(f"environment.json cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
-        raise UnreadableFile("environment.json is no JSON") from error
+        raise UnreadableFile("environment.json is not JSON") from error
     data = environment.get("data") if isinstance(environment, dict) else None
     sources = list(data.values()) if isinstance(data, dict) else []
     told = all(isinstance(source, dict) and isinstance(source.get("fingerprint"), str) for source in sources)
     if not sources or not told or not isinstance(environment.get("tokenizer"), str):
-        raise UnreadableFile("environment.json does not say which tokenizer and data the run had")
+        raise UnreadableFile("environment.json does not record the run's tokenizer and data")
     return dict(environment)
 
 
@@ -183,7 +194,7 @@ def _is_sample(row: Mapping[str, Any]) -> bool:
 
 
 def _changes(path: Path, settings: Mapping[str, Any]) -> str:
-    """What decides the result and was something else before some step, in words."""
+    """Settings that decide the result and changed after some step, as text."""
     changes = []
     deciders = callback_setting_prefixes(settings, all_that_may=True)
     for row in read_objects(path):

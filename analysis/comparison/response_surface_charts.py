@@ -1,4 +1,4 @@
-"""The charts of the response surfaces, as Plotly's figures."""
+"""Charts of the response surfaces, as Plotly figures."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,11 @@ _MOST_TICKS = 9
 
 
 def response_surface_figures(comparison: Comparison) -> list[tuple[str, Figure, str]]:
-    """(heading, figure, remark) of every response surface for which there are runs enough."""
+    """(heading, figure, remark) of every response surface with enough runs.
+
+    Args:
+        comparison: the compared runs.
+    """
     axes = swept_axes(comparison)
     figures: list[tuple[str, Figure, str]] = []
     labels = run_labels(comparison)
@@ -41,7 +45,7 @@ def _named(axis: SweptAxis) -> str:
 
 def _curve_figure(curves: Sequence[LossCurve], axis: SweptAxis, labels: Mapping[str, RunLabel]) -> Figure:
     traces: list[Figure] = []
-    named: set[str] = set()  # of the lines: a legend has each kind once
+    named: set[str] = set()  # kinds of lines already in the legend
     for n, curve in enumerate(curves):
         colour, dash = COLOURS[n % len(COLOURS)], DASHES[n // len(COLOURS) % len(DASHES)]
         marker = {"color": colour, "size": 10, "symbol": SYMBOLS[n % len(SYMBOLS)]}
@@ -71,8 +75,8 @@ def _curve_figure(curves: Sequence[LossCurve], axis: SweptAxis, labels: Mapping[
                 "marker": star,
                 "showlegend": "star" not in named,
             }
-            hover = "%{x:.3g}: %{y:.4f}<extra>lowest of the parabola</extra>"
-            traces.append({**lowest, "name": "lowest of the parabola", "legendrank": 2000, "hovertemplate": hover})
+            hover = "%{x:.3g}: %{y:.4f}<extra>minimum of the parabola</extra>"
+            traces.append({**lowest, "name": "minimum of the parabola", "legendrank": 2000, "hovertemplate": hover})
             named.add("star")
     gridded = {"gridcolor": "#e6e6e6", "zeroline": False, "ticks": "outside", "tickcolor": "#999", "automargin": True}
     tried = sorted({float(x) for curve in curves for x in curve.x})
@@ -89,7 +93,11 @@ def _curve_figure(curves: Sequence[LossCurve], axis: SweptAxis, labels: Mapping[
 
 
 def tick_texts(values: Sequence[float]) -> list[str]:
-    """Each in three digits, or in as many as tell all of them apart."""
+    """The values with three digits, or with as many as distinguish all of them.
+
+    Args:
+        values: of the ticks.
+    """
     for digits in range(3, 18):
         texts = [f"{value:.{digits}g}" for value in values]
         if len(set(texts)) == len(set(values)):
@@ -98,7 +106,7 @@ def tick_texts(values: Sequence[float]) -> list[str]:
 
 
 def _said(run: Run, axis: SweptAxis, labels: Mapping[str, RunLabel]) -> str:
-    """A run in the hover of a curve: what was set, and where that puts it on the axis."""
+    """Hover text of a run in a curve: its settings, and its value on the axis."""
     value = f"{axis.label.removesuffix(', %')} {axis.values[run.name]:.3g}{' %' if axis.label.endswith(', %') else ''}"
     return f"{labels[run.name].full}: {value}" if axis.said else labels[run.name].full
 
@@ -118,20 +126,20 @@ def _remark(curves: Sequence[LossCurve], axis: SweptAxis) -> str:
             case Parabola() as found:
                 at = f"{_value_at(found, axis):.3g} ({found.loss:.3f})"
                 among = f"{found.n_values} values around the best, {found.n_runs} runs"
-                said = f"the parabola by least squares ({among}) is lowest at {at}"
+                said = f"the least-squares parabola ({among}) has its minimum at {at}"
             case UnclearOptimum.EDGE:
                 said = f"the lowest loss is at the edge, {best}: values beyond it may be better"
             case UnclearOptimum.FEW:
-                said = f"the lowest loss is at {best}; with fewer than four values around it no parabola is fitted"
+                said = f"the lowest loss is at {best}; no parabola is fitted, because there are fewer than four values around it"
             case _:
-                said = f"the lowest loss is at {best}; within the noise, no optimum between the values can be told"
+                said = f"the lowest loss is at {best}; an optimum between the values is not significant"
         sentences.append(f"{where}{said}.")
     sentences += _weights_as_shares(curves, axis)
     return " ".join(sentence[0].upper() + sentence[1:] for sentence in sentences)
 
 
 def _weights_as_shares(curves: Sequence[LossCurve], axis: SweptAxis) -> list[str]:
-    """What was set beside the share that it comes to, where each weight comes to one and is not the share itself."""
+    """A sentence with the share of each weight, if every weight has one share and the two differ."""
     pairs = {(axis.said[run.name], axis.values[run.name]) for curve in curves for run in curve.runs if axis.said}
     weights = {said for said, _ in pairs}
     plainly = all(float(said.rpartition("=")[2]) * 100 == share for said, share in pairs)

@@ -1,4 +1,4 @@
-"""The final loss as a function of the settings that a sweep turns: the learning rate, and the weights of the mix."""
+"""The final loss as a function of the settings that a sweep varies: the learning rate and the mix weights."""
 
 import math
 import re
@@ -16,39 +16,39 @@ from analysis.comparison.run_settings import setting_text
 LEARNING_RATE = "optimizer.lr"
 _LOSS = "val/loss/mean"
 _WEIGHTS = re.compile(r"curriculum\.(?:keyframes\.(?P<keyframe>.+)\.weights|mixes\.(?P<mix>[^.]+))\.(?P<source>.+)")
-_FEWEST = 3  # values on an axis, for a curve
-_FILLED = 0.5  # share of a grid's cells, for a heat map
+_FEWEST = 3  # values on the axis of a curve
+_FILLED = 0.5  # fraction of a heat map's cells that have runs
 
 
 @dataclass(frozen=True)
 class SweptAxis:
-    """A setting that runs differ in."""
+    """A setting that differs between runs."""
 
     label: str
     keys: frozenset[str]
-    """Settings that change with it: weights of one keyframe are shares of a whole."""
+    """Settings that change together with it: weights of one keyframe are shares of a whole."""
     values: Mapping[str, float]
-    """By name of the run."""
+    """Name of the run -> value."""
     logarithmic: bool
     said: Mapping[str, str] = field(default_factory=dict)
-    """By name of the run, what was set, where that is not what the axis shows."""
+    """Name of the run -> what was set, if the axis shows something else."""
 
     def place(self, run: Run) -> float:
-        """Where the run lies on the axis, evenly drawn."""
+        """Position of the run on the axis; on a logarithmic axis, the logarithm to base 10."""
         value = self.values[run.name]
         return math.log10(value) if self.logarithmic else value
 
 
 @dataclass(frozen=True)
 class LossCurve:
-    """Runs that differ in one axis, and their seeds."""
+    """Runs that differ in one axis and in their seeds only."""
 
-    name: str  # what else they have in common and other curves have not
-    runs: tuple[Run, ...]  # by growing x
+    name: str  # what these runs have in common and runs of other curves do not
+    runs: tuple[Run, ...]  # by ascending x
     x: np.ndarray  # (runs,)
     loss: np.ndarray  # (runs,)
     optimum: Parabola | UnclearOptimum
-    """Over x, or its logarithm to base 10 on a logarithmic axis."""
+    """As a function of x, or of log10 x on a logarithmic axis."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,11 @@ class LossGrid:
 
 
 def swept_axes(comparison: Comparison) -> list[SweptAxis]:
-    """The learning rate and the shares in which the ranked runs differ."""
+    """The axes in which the ranked runs differ: learning rate and shares of sources.
+
+    Args:
+        comparison: the compared runs.
+    """
     runs = comparison.ranked
     axes = []
     rates = {run.name: _number(run.settings.get(LEARNING_RATE)) for run in runs}
@@ -81,7 +85,7 @@ def swept_axes(comparison: Comparison) -> list[SweptAxis]:
 
 
 def _share_axes(runs: Sequence[Run], where: str, sources: Mapping[str, str]) -> list[SweptAxis]:
-    """As few of the sources as say what all shares are."""
+    """The fewest sources whose shares determine all shares."""
     weights = np.array([[_number(run.settings.get(key, 0.0)) for key in sources] for run in runs])
     totals = weights.sum(axis=1, keepdims=True)
     if not (np.isfinite(weights).all() and (totals > 0).all()):
@@ -89,7 +93,7 @@ def _share_axes(runs: Sequence[Run], where: str, sources: Mapping[str, str]) -> 
     shares = weights / totals
     moving = [n for n in range(shares.shape[1]) if np.ptp(shares[:, n]) > 1e-9]
     keys = frozenset(key for n, key in enumerate(sources) if len({weight for weight in weights[:, n]}) > 1)
-    moving.sort(key=lambda n: list(sources)[n] not in keys)  # first what was set: others only follow
+    moving.sort(key=lambda n: list(sources)[n] not in keys)  # sources whose weight was set come first
     chosen: list[int] = []
     for n in moving:
         centred = shares[:, [*chosen, n]] - shares[:, [*chosen, n]].mean(axis=0)
@@ -109,7 +113,13 @@ def _share_axes(runs: Sequence[Run], where: str, sources: Mapping[str, str]) -> 
 
 
 def loss_curves(comparison: Comparison, axis: SweptAxis, others: Sequence[SweptAxis]) -> list[LossCurve]:
-    """A curve for every group of runs that differ in this axis and their seeds alone, and have three values of it or more."""
+    """A curve for every group of runs that differ only in this axis and their seeds, with at least three values.
+
+    Args:
+        comparison: the compared runs.
+        axis: of the curves.
+        others: all axes.
+    """
     curves = []
     noise, effects = comparison.noise(_LOSS), comparison.seed_effects(_LOSS)
     for name, runs in _alike(comparison, [axis], others):
@@ -127,7 +137,14 @@ def loss_curves(comparison: Comparison, axis: SweptAxis, others: Sequence[SweptA
 def loss_grids(
     comparison: Comparison, x_axis: SweptAxis, y_axis: SweptAxis, others: Sequence[SweptAxis]
 ) -> list[LossGrid]:
-    """A grid for every group of runs that differ in these two axes and their seeds alone, where half the cells have runs."""
+    """A grid for every group of runs that differ only in two axes and their seeds, if half of its cells have runs.
+
+    Args:
+        comparison: the compared runs.
+        x_axis: of the grid.
+        y_axis: of the grid.
+        others: all axes.
+    """
     grids = []
     for name, runs in _alike(comparison, [x_axis, y_axis], others):
         x = sorted({x_axis.values[run.name] for run in runs})
@@ -147,7 +164,7 @@ def loss_grids(
 def _alike(
     comparison: Comparison, free: Sequence[SweptAxis], others: Sequence[SweptAxis]
 ) -> list[tuple[str, list[Run]]]:
-    """The ranked runs by all that they have in common beside the free axes; those whose loss is finite."""
+    """The ranked runs with a finite loss, grouped by everything except the free axes."""
     freed = frozenset().union(*(axis.keys for axis in free))
     fixed = [axis for axis in others if axis not in free]  # shares of the same keyframe as a free one
     groups: dict[str, list[Run]] = {}
@@ -172,6 +189,6 @@ def _losses(runs: Sequence[Run]) -> np.ndarray:
 
 
 def _number(value: Any) -> float:
-    """NaN for what is no finite number of 0 or more."""
+    """The value as a float; NaN unless it is a finite number of 0 or more."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
     return float(value) if number else math.nan

@@ -1,4 +1,4 @@
-"""One run of many, as far as it could be read."""
+"""One of many runs, as far as it could be read."""
 
 import math
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from analysis.metrics_reader import LoggedMetrics
 
 
 class RunState(StrEnum):
-    """What became of a run."""
+    """The state of a run."""
 
     DONE = "done"
     RUNNING = "running"
@@ -30,71 +30,79 @@ class RunState(StrEnum):
 
 @dataclass(frozen=True)
 class Run:
-    """One run as far as it could be read."""
+    """One run, as far as it could be read."""
 
     path: Path
     name: str
-    """Its path below the folder that all runs of the comparison share."""
+    """Its path below the folder that contains all runs of the comparison."""
     state: RunState
     note: str = ""
-    """Why it is in that state, and what else is to be known of it."""
+    """Why it is in that state, and other remarks."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """By dotted name, without `PATH_SETTINGS`; empty if config.yaml could not be read."""
+    """Settings by dotted name, without `PATH_SETTINGS`; empty if config.yaml could not be read."""
     environment: Mapping[str, Any] = field(default_factory=dict)
     metrics: LoggedMetrics = field(default_factory=LoggedMetrics)
     samples: tuple[Mapping[str, Any], ...] = ()
     figures: tuple[EvaluatedMetric, ...] = ()
-    """What evaluate.py found of it."""
+    """Results of evaluate.py."""
     trunk: Mapping[str, Any] | None = None
-    """What decided the result of the run that it branched off from; None: there is none, or it cannot be read."""
+    """Settings that decided the result of the run that this one branched off from; None if there is none or it is
+    unreadable."""
     n_parameters: int = 0
     flops_per_token: float = 0.0
 
     @cached_property
     def described(self) -> dict[str, Any]:
-        """Its settings, and those of its surroundings that its results may depend on."""
+        """Its settings, and the parts of its environment that its results may depend on."""
         return described_settings(self.settings, self.environment)
 
     @cached_property
     def deciding(self) -> dict[str, Any]:
-        """Of these, all that decides its result, but for the seed."""
+        """The part of `described` that decides its result, without the seed."""
         return result_settings(self.settings, self.environment, self.trunk)
 
     @property
     def seed(self) -> str:
-        """As it is written."""
+        """The seed as text."""
         return setting_text(self.settings.get(SEED, ABSENT))
 
     @property
     def steps(self) -> int:
-        """The schedule's length; 0 if config.yaml could not be read."""
+        """Length of the schedule in steps; 0 if config.yaml could not be read."""
         return int(self.settings.get("max_steps", 0))
 
     @property
     def tokens_per_step(self) -> int:
-        """Padding included."""
+        """Tokens per step, including padding."""
         return int(self.settings["global_batch"] * self.settings["model.max_seq_len"])
 
     @property
     def last_step(self) -> int:
-        """The last one that was logged; 0: none was."""
+        """The last logged step; 0 if there is none."""
         return self.metrics.last_step
 
     @property
     def final(self) -> Mapping[str, float]:
-        """The validation after the last step of a run that is done: `val/<kind>/<source>`; empty if there is none."""
+        """The validation after the last step of a finished run: `val/<kind>/<source>`; empty if there is none."""
         if self.state is not RunState.DONE:
             return {}
         return {key: value for key, value in self.metrics.at(self.last_step).items() if key.startswith("val/")}
 
     def hours_at(self, steps: np.ndarray) -> np.ndarray:
-        """Hours of training alone up to each of `steps`: its tokens over the speed, summed over the rows; NaN where unknown."""
+        """Hours of training only, up to each step: tokens divided by speed, summed over the rows; NaN where unknown.
+
+        Args:
+            steps: (n,).
+
+        Returns:
+            Hours, (n,).
+        """
         at, speeds = self.metrics.series("speed/tokens_per_s")
         known = np.isfinite(speeds) & (speeds > 0)
         if not known.any():
             return np.full(len(steps), math.nan)
         at, speeds = at[known], speeds[known]
-        begin = float(self.settings.get("branch.step") or 0)  # what its trunk took is not this run's
+        begin = float(self.settings.get("branch.step") or 0)  # the trunk's time does not count
         seconds = np.cumsum(np.diff(at, prepend=begin) * self.tokens_per_step / speeds)
         hours: np.ndarray = np.interp(steps, [begin, *at], [0.0, *(seconds / 3600)], right=math.nan)
         return hours

@@ -1,4 +1,4 @@
-"""What runs are called where there is little room: never two of them the same."""
+"""Short, unique labels of runs."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -11,14 +11,18 @@ _LONGEST = 44  # characters in a legend
 
 
 class RunLabel(NamedTuple):
-    """Of a run in a chart: what sets it apart, and its state where that is not that it is done."""
+    """Label of a run in a chart: its distinguishing settings, and its state unless it is done."""
 
     full: str
     short: str
 
 
 def run_labels(comparison: Comparison) -> dict[str, RunLabel]:
-    """By name of the run; a label is that name where the settings in short would be another run's too."""
+    """Name of a run -> its labels. A label is the name itself if the shortened settings would match another run's.
+
+    Args:
+        comparison: the compared runs.
+    """
     apart = {run.name: _apart(comparison, run) for run in comparison.runs}
     own = {name: name for name in apart}
     full = {name: _joined(settings) for name, settings in apart.items()}
@@ -34,7 +38,7 @@ def run_labels(comparison: Comparison) -> dict[str, RunLabel]:
 
 
 def _first(ways: Sequence[Mapping[str, str]], name: str, *, longest: int | None) -> str:
-    """The first of some ways to call a run that says something, is short enough and calls no other run the same; or its name."""
+    """The first of several labels that is not empty, short enough and unique; otherwise the name of the run."""
     for way in ways:
         text = way[name]
         if text and (longest is None or len(text) <= longest) and list(way.values()).count(text) == 1:
@@ -47,12 +51,12 @@ def _joined(settings: Iterable[tuple[str, str]]) -> str:
 
 
 def _apart(comparison: Comparison, run: Run) -> list[tuple[str, str]]:
-    """The settings that set a run apart, its seed last; none where it is not compared, or is called by its own name."""
+    """The settings that distinguish a run, its seed last; empty if it is not compared or is labelled by its name."""
     named = comparison.named_settings(run) if run in comparison.comparable else []
     return [*named, *([(SEED, run.seed)] if named and SEED in comparison.differing else [])]
 
 
 def _head(key: str) -> str:
-    """The first part of a short name, which is what no other has."""
+    """The first part of a short name, which is unique."""
     first, dot, _ = key.partition(".")
     return f"{first}…" if dot else key

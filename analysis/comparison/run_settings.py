@@ -1,4 +1,4 @@
-"""A run's settings: those that decide its result, those that only say how it is made and watched, and how each is written."""
+"""A run's settings: which of them decide its result and which only describe its execution, and how they are written."""
 
 import json
 import math
@@ -8,22 +8,23 @@ from typing import Any
 from analysis.callbacks_that_change_results import callback_setting_prefixes
 
 ABSENT = "—"
-"""A setting that a run does not have."""
+"""Text for a setting that a run does not have."""
 PATH_SETTINGS = frozenset({"name", "runs_dir", "run_dir", "sweep_dir", "jobs_at_once", "data_dir", "resume"})
-"""Settings that say what a run is called, where it lies and how it was started."""
+"""Settings for a run's name, its place, and how it was started."""
 SEED = "seed"
 TRUNK = "branch.run"
 _WATCHING = ("log_every", "val_every", "callbacks.", "logger.", "max_hours")
 _MAKING = ("data.workers", "data.prepare", "data.verify", "micro_batch", "hardware.")
-_PROCESSES = ("trainer.devices", "trainer.num_nodes", "trainer.strategy")  # the batches and their gradient are the same
+_PROCESSES = ("trainer.devices", "trainer.num_nodes", "trainer.strategy")  # they do not change batches or gradients
 _COSMETIC = (*_WATCHING, *_MAKING, *_PROCESSES)
 
 
 def is_logging_setting(key: str, deciders: tuple[str, ...] = ()) -> bool:
-    """Whether a setting changes no result beyond rounding.
+    """Whether a setting changes no result, apart from rounding.
 
     Args:
-        deciders: beginnings of the settings of callbacks that may change weights.
+        key: dotted name of the setting.
+        deciders: prefixes of the settings of callbacks that may change weights.
     """
     if key.startswith(deciders):
         return False
@@ -31,7 +32,12 @@ def is_logging_setting(key: str, deciders: tuple[str, ...] = ()) -> bool:
 
 
 def described_settings(settings: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's settings, and those of its surroundings that its results may depend on."""
+    """A run's settings, and the parts of its environment that its results may depend on.
+
+    Args:
+        settings: of the run, by dotted name.
+        environment: of the run.
+    """
     git, versions = environment.get("git"), environment.get("versions")
     around: dict[str, Any] = {
         "device": environment.get("device"),
@@ -47,14 +53,15 @@ def described_settings(settings: Mapping[str, Any], environment: Mapping[str, An
 def result_settings(
     settings: Mapping[str, Any], environment: Mapping[str, Any], trunk: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """Of what describes a run all that decides its result, but for the seed: runs that agree in it repeat each other.
+    """The settings and environment of a run that decide its result, without the seed.
+
+    Runs that agree in them are repeats.
 
     Args:
-        settings: of the run.
+        settings: of the run, by dotted name.
         environment: of the run.
-        trunk: what decided the result of the run that it branched off from; it stands for that run's path, so that branches of
-            trunks that differ in their seed alone are repeats, as their trunks are. None: there is no such run, or it cannot
-            be read.
+        trunk: the same for the run that it branched off from; None: there is none, or it cannot be read. It replaces
+            that run's path, so that branches of trunks that differ only in their seed are repeats too.
     """
     every = described_settings(settings, environment) | ({} if trunk is None else {TRUNK: trunk})
     deciders = callback_setting_prefixes(settings, all_that_may=True)
@@ -62,18 +69,30 @@ def result_settings(
 
 
 def differing_settings(described: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The keys that have not the same value in all of them, in the order in which they first occur."""
+    """Keys whose values are not all the same, in the order in which they first occur.
+
+    Args:
+        described: settings of each run, by dotted name.
+    """
     keys = dict.fromkeys(key for settings in described for key in settings)
     return [key for key in keys if len({setting_text(settings.get(key, ABSENT)) for settings in described}) > 1]
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """The shortest end of each dotted name that no other one has; the whole of one that is the end of another."""
+    """Dotted name -> its shortest unique suffix; the whole name if it is itself a suffix of another.
+
+    Args:
+        keys: dotted names.
+    """
     return {key: _shortest(key, keys) for key in keys}
 
 
 def short_job_names(jobs: Sequence[str]) -> list[str]:
-    """Names of a sweep's jobs, `optimizer.lr=0.001,seed=1`, with short names of settings and long fractions in four digits."""
+    """Names of a sweep's jobs (`optimizer.lr=0.001,seed=1`) with short setting names and rounded fractions.
+
+    Args:
+        jobs: names of jobs, `key=value` joined by commas.
+    """
     parts = [[part.partition("=") for part in job.split(",")] for job in jobs]
     short = short_names(list(dict.fromkeys(key for job in parts for key, _, _ in job)))
     return [" ".join(f"{short[key]}{equals}{_shorter(value)}" for key, equals, value in job) for job in parts]
@@ -93,7 +112,7 @@ def _shortest(key: str, others: Sequence[str]) -> str:
 
 
 def setting_text(value: Any) -> str:
-    """A setting as it is read and compared."""
+    """A value as text, for display and comparison."""
     if isinstance(value, str):
         return value
     if isinstance(value, float) and math.isfinite(value):
@@ -102,14 +121,24 @@ def setting_text(value: Any) -> str:
 
 
 def shorten_setting_names(text: str, most: int) -> str:
-    """At most so many characters of it: its beginning and its end."""
+    """At most `most` characters of a text: its beginning and its end.
+
+    Args:
+        text: the text.
+        most: maximum number of characters.
+    """
     if len(text) <= most:
         return text
     return f"{text[: most // 2]}…{text[len(text) - (most - 1) // 2 :]}"
 
 
 def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted name, value) of every leaf of nested mappings; a list is a leaf, and so is an empty mapping."""
+    """(dotted name, value) of every leaf of nested mappings. Lists and empty mappings are leaves.
+
+    Args:
+        node: nested mappings.
+        prefix: dotted name of `node`.
+    """
     if isinstance(node, Mapping) and (node or not prefix):
         for key, value in node.items():
             yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))

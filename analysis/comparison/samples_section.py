@@ -1,4 +1,4 @@
-"""What the runs wrote after the same prompt at the same step."""
+"""Section of the comparison page: what the runs wrote for the same prompt at the same step."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,9 +15,13 @@ _LONGEST = 4000  # characters of a response
 
 
 def samples_section(comparison: Comparison) -> dict[str, Any]:
-    """For the page's script: the runs' names, the steps, and for each prompt and step (which run, its response).
+    """Data for the page's script: names of runs, steps, and (index of run, response) for each prompt and step.
 
-    Comparable runs come first. Of many steps a dozen are kept, evenly, the last among them. `shown` is the one to begin with.
+    Compared runs come first. At most a dozen evenly spaced steps are kept, including the last. `shown` is the initial
+    step.
+
+    Args:
+        comparison: the compared runs.
     """
     runs = [run for run in comparison.runs if run.samples]
     runs.sort(key=lambda run: run not in comparison.comparable)
@@ -41,6 +45,6 @@ def samples_section(comparison: Comparison) -> dict[str, Any]:
 
 
 def _shared(steps: Sequence[int], runs: Sequence[Run]) -> int | None:
-    """Of the steps at which most runs have samples the last."""
+    """The last of the steps at which most runs have samples."""
     sampled = [{sample["step"] for sample in run.samples} for run in runs]
     return max(steps, key=lambda step: (sum(step in at for at in sampled), step), default=None)

@@ -1,4 +1,4 @@
-"""A sweep in a table, one line a job: how far each is, what it reached, and which settings are best."""
+"""A sweep as a table with one row per job: its progress, its loss, and which settings are best."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,23 +16,23 @@ from analysis.comparison.run_settings import short_job_names
 from analysis.comparison.verdict_text import LOSS
 
 WIDTH = 100
-"""Columns of the table, at most."""
-_LONG_NAME = 60  # columns: a longer one may go on in the next line
-_STOPPED = (74, 75, 130, 143)  # exit codes after which the same command goes on
+"""Maximum width of the table in columns."""
+_LONG_NAME = 60  # columns: a longer name may wrap
+_STOPPED = (74, 75, 130, 143)  # exit codes after which the same command resumes
 _NOT_FINITE = 65
 _REFUSED = 1
-_LOST = (65, 66, 74)  # exit codes after which what came last is in no checkpoint
+_LOST = (65, 66, 74)  # exit codes after which the last steps may be in no checkpoint
 
 SweepRow = dict[str, Any]
 
 
 def compare_jobs(folder: Path, jobs: Sequence[Mapping[str, Any]]) -> Comparison:
-    """The runs of a sweep's jobs, in their order.
+    """Compare the runs of a sweep's jobs, in their order.
 
     Args:
-        folder: that holds the run directories.
-        jobs: by number; of each the name, which is that of its run directory, the exit code (None: it has none), and the
-            environment variables that it got; and as `other_run`, why what the directory holds is not its own, if it is not.
+        folder: that contains the run directories.
+        jobs: by number, with: name, which is also that of the run directory; exit code (None: none yet); environment
+            variables; and `other_run`, why the directory contains another run, if it does.
     """
     runs = read_runs([folder / job["job"] for job in jobs])
     return Comparison(
@@ -44,16 +44,16 @@ def compare_jobs(folder: Path, jobs: Sequence[Mapping[str, Any]]) -> Comparison:
 
 
 def sweep_rows(comparison: Comparison, jobs: Sequence[Mapping[str, Any]]) -> list[SweepRow]:
-    """What became of each job, and what its run directory says.
+    """The state and results of each job.
 
     Args:
-        comparison: what `compare_jobs` made of the jobs.
-        jobs: as there.
+        comparison: from `compare_jobs`.
+        jobs: as in `compare_jobs`.
 
     Returns:
-        a row for each: job, state, reason (None: the state says all), code, step, steps, val_loss (by source, with their mean),
-        best (whether it is a run of settings that are best, or tied for best, by the test; never where one run alone has these
-        settings), environment.
+        For each job: job, state, reason (None: the state says it all), code, step, steps, val_loss (by source, and
+        their mean), best (whether its settings are best or tied for best by the test; never for settings with a single
+        run), environment.
     """
     starred = {
         run.name
@@ -79,19 +79,32 @@ def sweep_rows(comparison: Comparison, jobs: Sequence[Mapping[str, Any]]) -> lis
 
 
 def is_refused(job: Mapping[str, Any]) -> bool:
-    """Whether a job was refused because its directory holds another run."""
+    """Whether a job was refused because its directory contains another run.
+
+    Args:
+        job: its state, see `SweepState.jobs`.
+    """
     return job["code"] == _REFUSED and bool(job.get("other_run"))
 
 
 def write_sweep_table(folder: Path, rows: Sequence[SweepRow]) -> Path:
-    """The rows as sweep.json, in the folder that holds the run directories."""
+    """Write the rows to sweep.json in the folder that contains the run directories, and return its path.
+
+    Args:
+        folder: of the sweep.
+        rows: from `sweep_rows`.
+    """
     path = folder / "sweep.json"
     path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     return path
 
 
 def sweep_table(rows: Sequence[SweepRow]) -> Table:
-    """A line a job for a terminal of 100 columns, with the mean loss and as many sources as fit; a star for the best settings."""
+    """The table for a terminal of 100 columns: one row per job, mean loss, as many sources as fit, a star for the best.
+
+    Args:
+        rows: from `sweep_rows`.
+    """
     sources = list(dict.fromkeys(source for row in rows for source in row["val_loss"]))
     names = [
         name + " *" * row["best"] for name, row in zip(short_job_names([row["job"] for row in rows]), rows, strict=True)
@@ -110,7 +123,7 @@ def sweep_table(rows: Sequence[SweepRow]) -> Table:
 
 
 def _state(run: Run, code: int | None) -> str:
-    refused = code and code not in (*_STOPPED, _NOT_FINITE)  # be it done, with other settings than were asked for now
+    refused = code and code not in (*_STOPPED, _NOT_FINITE)  # even if it is done with other settings
     unsaved = run.state is RunState.DONE and (code in _LOST or not any((run.path / "checkpoints").glob("step_*.pt")))
     if (
         run.state in (RunState.DONE, RunState.PRUNED, RunState.ENDED_EARLY, RunState.RUNNING)
@@ -126,7 +139,7 @@ def _state(run: Run, code: int | None) -> str:
 
 
 def _losses(run: Run) -> dict[str, float]:
-    """The last validation of a run, wherever it has ended, the mean first."""
+    """The last validation of a run, wherever it ended, with the mean first."""
     steps, _ = run.metrics.series("val/loss/mean")
     last = run.metrics.at(int(steps[-1])) if len(steps) else {}
     losses = {key.removeprefix("val/loss/"): value for key, value in last.items() if key.startswith("val/loss/")}

@@ -1,11 +1,11 @@
-"""Is a difference larger than what another seed makes? An additive model, and Tukey's test of all pairs at once.
+"""Is a difference larger than the noise between seeds? An additive model, and Tukey's test of all pairs at once.
 
-loss of a run = its setting + its seed + residual     where settings share seeds: the seed decides data order and first weights,
-                                                      so runs of one seed are good or bad together
-loss of a run = its setting + residual                where they do not
+loss of a run = its setting + its seed + residual     if settings share seeds
+loss of a run = its setting + residual                otherwise
 
-The best of many was picked because it looked best, so a difference to it is compared with the largest difference that equal
-settings would show, the studentized range, and not with that of one pair.
+A seed decides the data order and the initial weights, so its effect on different settings is similar.
+The best of many settings was selected because it looked best. Therefore a difference to it is compared with the largest
+difference between equal settings, the studentized range, and not with that of a single pair.
 """
 
 import math
@@ -17,44 +17,44 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 CONFIDENCE = 0.95
-_ROUNDING = 1e-12  # relative to the values: residuals below it are no scatter
-_UNEQUAL = 0.01  # of Bartlett's test
+_ROUNDING = 1e-12  # relative to the values: smaller residuals are rounding errors
+_UNEQUAL = 0.01  # significance level of Bartlett's test
 
 
 @dataclass(frozen=True)
 class PairDifference:
-    """How much higher one setting is than another, and what chance would make of it."""
+    """By how much one setting is higher than another, and how significant that is."""
 
     value: float
-    """In the metric's unit; NaN where the settings share no seeds, not even by way of others."""
+    """In the metric's unit; NaN if the settings share no seeds, not even through other settings."""
     in_errors: float | None
-    """|value| in units of the studentized range; None: the noise is unknown, or nothing can be said of this pair."""
-    settings: int  # that are compared with each other
-    degrees: int
+    """|value| in units of the studentized range; None if the noise is unknown or the pair cannot be compared."""
+    settings: int  # number of settings in the comparison
+    degrees: int  # of freedom
 
     @property
     def p_value(self) -> float | None:
-        """How probable it is that of so many equal settings any two are this far apart."""
+        """Probability that any two of this many equal settings differ by this much."""
         if self.in_errors is None:
             return None
-        from scipy import stats  # which takes a second
+        from scipy import stats  # slow to import
 
         return float(stats.studentized_range.sf(self.in_errors, self.settings, self.degrees))
 
     @property
     def beyond_noise(self) -> bool | None:
-        """Whether it is significant at `CONFIDENCE`, all pairs together."""
+        """Whether the difference is significant at `CONFIDENCE`, for all pairs together."""
         return None if self.in_errors is None else self.in_errors > _critical(self.settings, self.degrees)
 
 
 @dataclass(frozen=True)
 class AdditiveNoiseModel:
-    """What the values of runs say of their settings, by least squares.
+    """Least-squares model of the runs' values: effects of settings and seeds.
 
     Args:
-        values: of each run, finite.
-        settings: of each run, numbered from 0 without a gap.
-        seeds: of each run.
+        values: of the runs, finite.
+        settings: index of each run's setting, from 0 without gaps.
+        seeds: of the runs.
     """
 
     values: Sequence[float]
@@ -63,8 +63,8 @@ class AdditiveNoiseModel:
 
     @cached_property
     def paired(self) -> bool:
-        """Whether seeds have effects of their own: two of them or more occur in two settings or more each, and a degree of
-        freedom is left. The design alone decides, never the values."""
+        """Whether the model has effects of seeds: at least two seeds occur in at least two settings each, and a degree
+        of freedom is left. This depends on the design only, never on the values."""
         together = defaultdict(set)
         for setting, seed in zip(self.settings, self.seeds, strict=True):
             together[seed].add(setting)
@@ -81,12 +81,12 @@ class AdditiveNoiseModel:
 
     @property
     def degrees(self) -> int:
-        """Of freedom: runs less what was fitted to them; 0: there are no repeats."""
+        """Degrees of freedom: number of runs minus number of fitted effects; 0 without repeats."""
         return len(self.values) - int(np.linalg.matrix_rank(self._model))
 
     @cached_property
     def deviation(self) -> float | None:
-        """Standard deviation of the residual of one run; None: no repeats, or repeats that are equal to the bit."""
+        """Standard deviation of the residuals; None without repeats, or if all repeats are bit-identical."""
         if not self.degrees:
             return None
         relative = math.sqrt(float(np.square(self.residuals / self._scale).sum()) / self.degrees)
@@ -94,24 +94,28 @@ class AdditiveNoiseModel:
 
     @cached_property
     def residuals(self) -> np.ndarray:
-        """(runs,): what neither setting nor seed explains."""
+        """(runs,): the part of the values that neither setting nor seed explains."""
         return self._scale * (np.asarray(self.values) / self._scale - self._model @ self._effects)
 
     @cached_property
     def connected(self) -> bool:
-        """Whether every two seeds, and every two settings, can be compared with each other, be it by way of others."""
+        """Whether all seeds, and all settings, can be compared with each other, possibly through others."""
         return self.paired and int(np.linalg.matrix_rank(self._model)) == self.n_settings + self.n_seeds - 1
 
     @cached_property
     def of_seeds(self) -> np.ndarray:
-        """(runs,): the effect of each run's seed, about their mean over the runs; of a design that is connected."""
+        """(runs,): the effect of each run's seed, centred over the runs; for connected designs."""
         effects = self._scale * (self._model[:, self.n_settings :] @ self._effects[self.n_settings :])
         return effects - effects.mean()
 
     def difference(self, a: int, b: int) -> PairDifference:
-        """How much higher setting `a` is than setting `b`, runs of the same seed being compared with each other.
+        """By how much setting `a` is higher than setting `b`, comparing runs of the same seed.
 
         In balanced designs this is the difference of the means of their runs.
+
+        Args:
+            a: index of a setting.
+            b: index of another setting.
         """
         contrast = np.zeros(self._model.shape[1])
         contrast[a] += 1
@@ -125,17 +129,21 @@ class AdditiveNoiseModel:
         return PairDifference(value, in_errors, self.n_settings, self.degrees)
 
     def least_difference(self, n: int) -> float | None:
-        """The smallest significant difference of two settings with `n` runs each, of the same seeds."""
+        """The smallest significant difference of two settings with `n` runs each of the same seeds; None if unknown.
+
+        Args:
+            n: runs per setting.
+        """
         if self.deviation is None or self.n_settings < 2:
             return None
         return _critical(self.n_settings, self.degrees) * self.deviation / math.sqrt(n)
 
     @cached_property
     def unequal_spread(self) -> bool:
-        """Whether the settings scatter so unequally that one noise for all of them is wrong, by Bartlett's test."""
+        """Whether the settings have so different variances that one noise for all is wrong, by Bartlett's test."""
         groups = [self.residuals[np.equal(self.settings, setting)] / self._scale for setting in range(self.n_settings)]
         several = [group for group in groups if len(group) > 1 and np.ptp(group) > 0]
-        from scipy import stats  # which takes a second
+        from scipy import stats  # slow to import
 
         return len(several) > 1 and bool(stats.bartlett(*several).pvalue < _UNEQUAL)
 
@@ -145,12 +153,12 @@ class AdditiveNoiseModel:
 
     @cached_property
     def _inverse(self) -> np.ndarray:
-        """(effects, runs): the effects are this times the values, their covariance its square times the deviation's."""
+        """Pseudo-inverse of the design, (effects, runs): effects = inverse @ values."""
         return np.linalg.pinv(self._model)
 
     @cached_property
     def _effects(self) -> np.ndarray:
-        """Of each setting and seed, in units of the largest value, whose square may be more than a float can hold."""
+        """Effects of settings and seeds, in units of the largest value, because squares of values might overflow."""
         return self._inverse @ (np.asarray(self.values) / self._scale)
 
     @cached_property
@@ -169,7 +177,7 @@ class AdditiveNoiseModel:
 
 @lru_cache(maxsize=1024)
 def _critical(settings: int, degrees: int) -> float:
-    """The studentized range of so many equal settings that is exceeded with probability 1 - `CONFIDENCE`."""
-    from scipy import stats  # which takes a second
+    """The critical value of the studentized range of equal settings, exceeded with probability 1 - `CONFIDENCE`."""
+    from scipy import stats  # slow to import
 
     return float(stats.studentized_range.ppf(CONFIDENCE, settings, degrees))

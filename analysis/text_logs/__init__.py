@@ -1,1 +1,1 @@
-"""Text logs of training runs (`training_*.log`, also RangeFlow-GPT's): read, merged, reported as JSON and a plot."""
+"""Read, merge and report text logs of training runs (`training_*.log`, also RangeFlow-GPT's), as JSON and a plot."""

@@ -1,8 +1,11 @@
-"""Lines of a log that nobody vouches for: torn files, mixed encodings, no ends of lines; never more than one block in memory.
+"""Read the lines of untrusted logs: torn files, mixed encodings, missing line ends.
 
-A file that begins with UTF-16's byte order mark is UTF-16. In any other a line is what ends with a line feed, and text is
-UTF-8; bytes that are not UTF-8 are taken for Windows-1252, which has Latin-1's letters. NUL bytes are where a file system
-lost something, and part what is before from what is behind them; one beside every letter is a line of UTF-16 in such a file.
+At most one block is in memory at a time.
+
+A file that starts with UTF-16's byte order mark is UTF-16. In any other file, a line ends with a line feed and the text
+is UTF-8; bytes that are not UTF-8 are read as Windows-1252, whose letters include Latin-1's. NUL bytes mark where a
+file system lost data, and separate the text before from the text after; a NUL next to every letter is a line of UTF-16
+in such a file.
 """
 
 import codecs
@@ -11,23 +14,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 MAX_LINE_BYTES = 1 << 16
-"""Bytes of a line: a longer one is no line of a log."""
-_BLOCK = 1 << 20  # bytes, of whole UTF-16 units
+"""Bytes per line. A longer line is not a line of a log."""
+_BLOCK = 1 << 20  # bytes; a multiple of a UTF-16 unit
 _WIDE = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 _NULS = re.compile(rb"\0+")
-_WINDOWS = {0xDC00 + byte: bytes([byte]).decode("cp1252", "replace") for byte in range(0x80, 0x100)}  # of escaped bytes
+# escaped byte -> character
+_WINDOWS = {0xDC00 + byte: bytes([byte]).decode("cp1252", "replace") for byte in range(0x80, 0x100)}
 
 
 def read_lines(path: Path) -> Iterator[bytes]:
-    """The lines of a file as UTF-8, as far as they are text, without their line feeds.
+    """The lines of a file as UTF-8 where they are text, without line feeds.
 
-    Of a line longer than LONGEST come its first bytes, more than LONGEST of them.
+    Of a line longer than `MAX_LINE_BYTES`, only the first bytes are returned, but more than `MAX_LINE_BYTES`.
+
+    Args:
+        path: of the log.
     """
     with path.open("rb") as file:
         block = file.read(_BLOCK)
         encoding = _WIDE.get(block[:2])
         if encoding and 2 * block.count("\n".encode(encoding)) < block.count(b"\n"):
-            encoding = None  # only its first line is
+            encoding = None  # only its first line is UTF-16
         end = "\n".encode(encoding or "utf-8")
         rest = b""
         while block:
@@ -44,7 +51,11 @@ def _as_utf8(line: bytes, encoding: str) -> bytes:
 
 
 def split_lines(line: bytes) -> list[bytes]:
-    """What of a line was written in one go; none: nothing of it is left."""
+    """The parts of a line that were each written at once; empty if nothing is left of it.
+
+    Args:
+        line: from `read_lines`.
+    """
     if b"\0" not in line:
         pieces = [line]
     elif 3 * line.count(b"\0") > len(line) and b"\0\0\0" not in line:
@@ -57,7 +68,7 @@ def split_lines(line: bytes) -> list[bytes]:
 
 
 def decode_text(piece: bytes) -> str:
-    """A piece as text, without the carriage return of Windows' line ends."""
+    """A part of a line as text, without the carriage return of a Windows line end."""
     piece = piece.rstrip(b"\r")
     try:
         return piece.decode()

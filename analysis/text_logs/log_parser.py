@@ -1,18 +1,19 @@
-"""Training logs, RangeFlow-GPT's and ours: several files merged into one account of steps and samples.
+"""Parse training logs of RangeFlow-GPT and ours. Several files are merged into one record of steps and samples.
 
     [2025-11-18 07:15:06] Step    610 | Loss: 6.2691 | LR: 2.09e-04 | Tokens/s: 8,362 | GPU: 14.8GB | Time: 158s
-    [2026-11-22 02:00:00] step    610 | loss 3.4512 (3.4701) | lr 5.79e-04 | 128,514 tokens/s, MFU 41.2% | 3 h 12 min left
-    [2025-11-18 07:38:15] 📝 SAMPLES                              [2026-11-22 02:00:00] ── samples at step 610 ──────
+    [2026-11-22 02:00:00] step    610 | loss 3.4512 (3.4701) | lr 5.79e-04 | 128,514 tokens/s, MFU 41.2% | 3 min left
+    [2025-11-18 07:38:15] 📝 SAMPLES                        [2026-11-22 02:00:00] ── samples at step 610 ──────
     [2025-11-18 07:38:16] The future of AI is → The future of AI is also
-    not only …                  (a response goes on until the next timestamp, or the rule of = or ─ that ends the block)
-    [2025-11-18 07:38:20] 💾 Checkpoint saved: checkpoints/checkpoint_step_700.pt       [2026-11-22 02:00:00] saved checkpoints/…
+    not only …                  (a response ends at the next timestamp, or at the rule of = or ─ that ends the block)
+    [2025-11-18 07:38:20] 💾 Checkpoint saved: checkpoints/checkpoint_step_700.pt
+    [2026-11-22 02:00:00] saved checkpoints/…
     [2025-11-18 07:38:20] 🗑️  Removed old checkpoint: checkpoint_step_428.pt
-    ⚠️  Interrupted! Saving...                                    [2026-11-22 02:00:00] stopped by SIGTERM after step 612: …
+    ⚠️  Interrupted! Saving...                              [2026-11-22 02:00:00] stopped by SIGTERM after step 612: …
 
-What is told of checkpoints and interruptions belongs to the last step before it in its file, and so do samples that name no
-step; "going on after step 610, from …" tells of an interruption at the last step logged up to there. Where several lines tell of
-the same step, the one with the latest timestamp stays; so it is with blocks of samples. What cannot be understood is counted and
-passed over: half a line where a disk was full, two writers in one line, bytes that are no text.
+Lines about checkpoints and interruptions belong to the last step before them in their file, and so do samples without a
+step. "going on after step 610, from …" means an interruption at the last step logged up to that step. If several lines
+have the same step, the one with the latest timestamp counts; the same holds for blocks of samples. Lines that cannot be
+parsed are counted and skipped: half a line after a full disk, two writers in one line, bytes that are not text.
 """
 
 import math
@@ -28,7 +29,8 @@ from analysis.text_logs.step_columns import VALUES, StepColumns
 _TIME = r"\d{4}-[01]\d-[0-3]\d [0-2]\d:[0-5]\d:[0-6]\d"
 _WHOLE = r"\d[\d,]{0,14}|nan|inf"
 _NUMBER = r"[+-]?(?:\d[\d,]*(?:\.\d*)?(?:e[+-]?\d{1,3})?|nan|inf)"
-# in bytes, as most lines need not become text; the groups are time, step and StepColumns's values, as many as there are
+# on bytes, because most lines need not be decoded; the groups are time, step and StepColumns's values, as many as there
+# are
 _STEP = re.compile(
     rf"\[({_TIME})\] Step +(\d{{1,15}}) \| Loss: +({_NUMBER}) \| LR: ({_NUMBER}) \| Tokens/s: +({_WHOLE}) \| "
     rf"GPU: ({_NUMBER})GB \| Time: (\d{{1,15}})s\s*".encode()
@@ -38,7 +40,7 @@ _OUR_STEP = re.compile(
     rf"(?: \| ({_NUMBER}) tokens/s(?:, MFU \S+%)?)? \| [\w, ]+ left\s*".encode()
 )
 _TIMED = re.compile(rf"\[({_TIME})\] ?(.*)", re.DOTALL)
-# what more there is to know of a run; a pictograph may have suffered from a wrong encoding: up to eight signs stand for it
+# other events of a run; up to eight characters may stand for a pictograph in a wrong encoding
 _EVENT = re.compile(
     r"(?P<rule>[=─])(?P=rule){19,}\s*"
     r"|(?P<samples>\S{1,8} +SAMPLES\s*|─+ samples at step (?P<step>\d[\d,]{0,14}) ─+\s*)"
@@ -47,29 +49,33 @@ _EVENT = re.compile(
     r"|(?P<interrupted>\S{1,8} +Interrupted!.*|stopped (?:by \S+ )?after step \d.*)"
     r"|going on after step (?P<gone_on>\d{1,15}), from .*"
 )
-_TORN = re.compile(rf"\[{_TIME}\]|\| (?:LR:|lr) \d|[Ss]tep +\d+ \|")  # two writers in one line, and parts of a step's
-_BEGINNING = re.compile(
-    r"[Ss](?:t(?:ep?)?)?|[Ss]tep *\d* *|saved(?: .*)?|[💾🗑📝].*|─+ .*"
-)  # of an event or step without its end
-_INDENT = "    "  # of the further lines of a sample, in our logs
+# two writers in one line, or a part of a step's line
+_TORN = re.compile(rf"\[{_TIME}\]|\| (?:LR:|lr) \d|[Ss]tep +\d+ \|")
+# the beginning of an event or a step, without its end
+_BEGINNING = re.compile(r"[Ss](?:t(?:ep?)?)?|[Ss]tep *\d* *|saved(?: .*)?|[💾🗑📝].*|─+ .*")
+_INDENT = "    "  # of the second and later lines of a sample in our logs
 
 
 @dataclass
 class TextLog:
-    """The account of all files."""
+    """The merged content of all files."""
 
     steps: StepColumns = field(default_factory=StepColumns)
     samples: dict[int, dict[str, Any]] = field(default_factory=dict)
-    """By step, as llm_training_samples.json has them."""
+    """Step -> block of samples, as in llm_training_samples.json."""
     n_files: int = 0
     n_lines: int = 0
     n_not_understood: int = 0
     first_not_understood: str = ""
-    """Where it is, and how it begins; none: empty."""
+    """Place and beginning of the first line that was not understood; empty if there is none."""
 
 
 def read_logs(paths: Sequence[Path]) -> TextLog:
-    """Read and merge; of lines with the same step and timestamp, that of the last file in `paths` stays."""
+    """Read and merge logs.
+
+    Args:
+        paths: the files. Of lines with the same step and timestamp, the line in the last file counts.
+    """
     log = TextLog()
     gone_on: set[tuple[int, bytes]] = set()
     for path in paths:
@@ -89,22 +95,22 @@ def read_logs(paths: Sequence[Path]) -> TextLog:
 
 
 class _FileReader:
-    """Where the reading of one file stands."""
+    """State while one file is read."""
 
     def __init__(self, log: TextLog, gone_on: set[tuple[int, bytes]]) -> None:
         self._log = log
         self._gone_on = gone_on
-        self._step: int | None = None  # the last one so far
-        self._entry: int | None = None  # its entry, if no later line has taken its place
-        self._block: dict[str, Any] | None = None  # of samples, while it lasts
-        self._rule = ""  # what its end is made of
-        self._sample: list[str] = []  # lines of its last one
+        self._step: int | None = None  # last step so far
+        self._entry: int | None = None  # entry of that step, unless a later line has replaced it
+        self._block: dict[str, Any] | None = None  # current block of samples
+        self._rule = ""  # character of the rule that ends the block
+        self._sample: list[str] = []  # lines of the current sample
         self._sample_time = ""
-        self._length = 0  # in characters, of what was added to the first line
-        self._noted = False  # the line before may go on
+        self._length = 0  # characters added to the first line of the sample
+        self._noted = False  # whether the previous line may continue
 
     def take_step(self, line: bytes) -> bool:
-        """Whether it is the line of a step."""
+        """Parse a step's line; return whether it is one."""
         match = _STEP.fullmatch(line) or _OUR_STEP.fullmatch(line)
         if match is None:
             return False
@@ -118,7 +124,7 @@ class _FileReader:
         return True
 
     def take_other(self, line: bytes) -> bool:
-        """Whether it is any other line of a log, or what a fault has left of some."""
+        """Parse any other line of a log, or the remains of damaged lines; return whether it was understood."""
         pieces = split_lines(line)
         return bool(pieces) and all([self.take_step(piece) or self._take_text(decode_text(piece)) for piece in pieces])
 
@@ -177,7 +183,7 @@ class _FileReader:
         return True
 
     def _continue(self, text: str) -> bool:
-        """Anything may follow where a log was torn inside a block: no sample grows without end."""
+        """Add a line to the current sample. Its length is limited, because anything may follow a torn block."""
         self._length += len(text) + 1
         if self._length > MAX_LINE_BYTES:
             return False
@@ -193,7 +199,7 @@ class _FileReader:
         self._sample = []
 
     def end_samples(self) -> None:
-        """Nothing of what follows belongs to a block of samples any more."""
+        """End the current block of samples."""
         self._end_sample()
         if self._block and self._block["samples"]:
             known = self._log.samples.get(self._block["step"])

@@ -1,4 +1,4 @@
-"""Training logs as two JSON files and a picture."""
+"""Report training logs as two JSON files and a plot."""
 
 import json
 from dataclasses import dataclass
@@ -11,37 +11,44 @@ from analysis.text_logs.log_parser import TextLog, read_logs
 from analysis.text_logs.step_columns import StepColumns
 
 METRICS, SAMPLES, CURVES = "llm_training_metrics.json", "llm_training_samples.json", "llm_training_curves.png"
-_AT_A_TIME = 10_000  # entries that are text in memory
-# of a column: C encodes it as a list, a value a line, many times faster than Python does with an indent
+_AT_A_TIME = 10_000  # entries formatted at a time
+# encodes a column as a list with one value per line in C, many times faster than Python does with an indent
 _COLUMN = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=("\n", ":"))
 
 
 @dataclass(frozen=True)
 class LogReport:
-    """What was read, and the files that were written."""
+    """The parsed logs, and the files that were written."""
 
     log: TextLog
     written: tuple[Path, ...]
 
 
 def report_logs(log_dir: Path, out_dir: Path, *, pattern: str) -> LogReport:
-    """Read the logs in `log_dir` whose names fit `pattern`, and write what they say into `out_dir`: all three files, or none.
+    """Read the logs in `log_dir` whose names match `pattern`, and write three files, or none, into `out_dir`.
+
+    Args:
+        log_dir: folder of the logs.
+        out_dir: folder for the report.
+        pattern: of file names, such as training_*.log.
 
     Raises:
-        ValueError: there is no such folder, no such file in it, or no line of a step in these.
+        ValueError: there is no such folder, no matching file in it, or no step in these files.
     """
     if not log_dir.is_dir():
-        raise ValueError(f"log_dir={log_dir} is no folder: name the one that the logs lie in.")
+        raise ValueError(f"log_dir={log_dir} is not a folder: it must be the folder with the logs.")
     if not pattern or Path(pattern).is_absolute():
-        raise ValueError(f"pattern={pattern!r} names no files of log_dir: write it like training_*.log.")
+        raise ValueError(
+            f"pattern={pattern!r} does not match files in log_dir: it must be a pattern such as training_*.log."
+        )
     paths = sorted(path for path in log_dir.glob(pattern) if path.is_file())
     if not paths:
-        raise ValueError(f"no file in {log_dir} is called like {pattern}: name others with pattern=….")
+        raise ValueError(f"no file in {log_dir} matches {pattern}: set another pattern=….")
     log = read_logs(paths)
     if not len(log.steps):
         raise ValueError(
-            f"none of the {log.n_lines:,} lines in {log_dir}/{pattern} is that of a training step: "
-            "give the logs of a training, with log_dir=… and pattern=…."
+            f"none of the {log.n_lines:,} lines in {log_dir}/{pattern} is a training step: "
+            "set log_dir=… and pattern=… to the logs of a training run."
         )
     out_dir.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=out_dir, prefix=".unfinished_") as name:
@@ -55,7 +62,7 @@ def report_logs(log_dir: Path, out_dir: Path, *, pattern: str) -> LogReport:
 
 
 def _write_table(steps: StepColumns, path: Path) -> None:
-    """As json.dumps(entries, indent=2) would."""
+    """Write the entries as json.dumps(entries, indent=2) would."""
     with path.open("w", encoding="utf-8", newline="\n") as file:
         before = "[\n"
         for columns in steps.columns(most=_AT_A_TIME):

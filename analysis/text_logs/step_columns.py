@@ -1,4 +1,4 @@
-"""What the lines of steps say, by step, in columns: a million steps are 150 MB, where a dict for each would be a GB."""
+"""Logged steps in columns. A million steps take 150 MB; a dict for each would take a GB."""
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,34 +14,34 @@ _TIME = len("2025-11-18 07:15:06")
 
 
 class StepColumns:
-    """One entry a step: where several lines tell of the same step, the one with the latest timestamp.
+    """One entry per step. If several lines have the same step, the one with the latest timestamp counts.
 
-    What happened after a line belongs to its entry, and goes with it.
+    Events after a line belong to its entry, and are replaced with it.
     """
 
     def __init__(self) -> None:
-        self._rows: dict[int, int] = {}  # step -> place of its entry, in the order in which they came
+        self._rows: dict[int, int] = {}  # step -> index of its entry, in the order of their first lines
         self._times = bytearray()
         self._values = array("d")  # VALUES of the first entry, of the second, …
         self._saved: dict[int, str] = {}  # place -> checkpoint
         self._removed: dict[int, str] = {}
         self._interrupted: set[int] = set()
         self.n_lines = 0
-        """Of steps, whatever became of them."""
+        """Number of lines of steps, including replaced ones."""
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def add(self, step: int, time: bytes, values: Sequence[float]) -> int | None:
-        """Take a line's word for a step.
+        """Add the line of a step.
 
         Args:
             step: its number.
             time: YYYY-MM-DD hh:mm:ss.
-            values: one for each of VALUES; nan: not known.
+            values: one for each of VALUES; nan: unknown.
 
         Returns:
-            the place of the entry, for what else is told of it; None: a later line of the same step is known.
+            Index of the entry, for later events; None if a line with a later timestamp is known for this step.
         """
         self.n_lines += 1
         place = self._rows.setdefault(step, len(self._rows))
@@ -61,19 +61,37 @@ class StepColumns:
         return place
 
     def set_saved(self, place: int, checkpoint: str) -> None:
-        """A checkpoint was saved after that line."""
+        """Record that a checkpoint was saved after an entry.
+
+        Args:
+            place: index of the entry, from `add`.
+            checkpoint: path of the checkpoint.
+        """
         self._saved[place] = checkpoint
 
     def set_removed(self, place: int, checkpoint: str) -> None:
-        """A checkpoint was removed after that line."""
+        """Record that a checkpoint was removed after an entry.
+
+        Args:
+            place: index of the entry, from `add`.
+            checkpoint: path of the checkpoint.
+        """
         self._removed[place] = checkpoint
 
     def set_interrupted(self, place: int) -> None:
-        """The run was interrupted after that line."""
+        """Record that the run was interrupted after an entry.
+
+        Args:
+            place: index of the entry, from `add`.
+        """
         self._interrupted.add(place)
 
     def set_gone_on(self, resumes: Iterable[tuple[int, bytes]]) -> None:
-        """The run went on after a step, at a time: the last entry up to there is where it had been interrupted."""
+        """Record that the run resumed after a step, at a time: the last entry before was interrupted.
+
+        Args:
+            resumes: (step, time) of each resume.
+        """
         order = self._order()
         steps = self._steps()[order]
         for step, time in resumes:
@@ -83,7 +101,7 @@ class StepColumns:
                 self._interrupted.add(place)
 
     def series(self, name: str) -> Series:
-        """(steps, values) of one of VALUES, both (n,), where it is finite."""
+        """(steps, values), both (n,), of one of VALUES, where it is finite."""
         order = self._order()
         steps, values = self._steps()[order], self._table()[order, VALUES.index(name)]
         finite = np.isfinite(values)
@@ -101,12 +119,16 @@ class StepColumns:
 
     @property
     def days(self) -> tuple[str, str]:
-        """The first and the last."""
+        """The first and the last day."""
         days = np.unique(self._all_times().astype("S10"))
         return days[0].decode(), days[-1].decode()
 
     def columns(self, *, most: int) -> Iterator[dict[str, list[Any]]]:
-        """The entries by step, up to `most` of them at a time, in columns; what is not known, or not finite, is None."""
+        """The entries by step in columns, at most `most` of them at a time. Unknown and infinite values are None.
+
+        Args:
+            most: entries at a time.
+        """
         order, times, steps, table = self._order(), self._all_times(), self._steps(), self._table()
         for start in range(0, len(order), most):
             places = order[start : start + most]
@@ -131,11 +153,11 @@ class StepColumns:
         return np.frombuffer(self._values).reshape(-1, len(VALUES))
 
     def _steps(self) -> np.ndarray:
-        """By place: a dict keeps the order in which its keys came."""
+        """Steps by index of their entry (dicts keep insertion order)."""
         return np.fromiter(self._rows, dtype=np.int64, count=len(self._rows))
 
     def _order(self) -> np.ndarray:
-        """Places by step."""
+        """Indices of the entries, by step."""
         return np.argsort(self._steps())
 
 

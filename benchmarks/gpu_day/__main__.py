@@ -1,8 +1,9 @@
-"""python -m benchmarks.gpu_day: every stage within its deadline, one file of rows, exit code 1 where a check failed,
-2 where no time was left for something.
+"""python -m benchmarks.gpu_day: run every stage within its deadline, and write one file of rows.
+
+The exit code is 1 if a check failed, 2 if time ran out.
 
 python -m benchmarks.gpu_day --wheels FOLDER              # installs the wheels first
-python -m benchmarks.gpu_day --rehearse --seconds 1500    # tiny, and judges no value: for a GPU that computes nothing
+python -m benchmarks.gpu_day --rehearse --seconds 1500    # tiny sizes and no checks of values: for a null GPU
 """
 
 import argparse
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from benchmarks.gpu_day.result_rows import Day, append, failures, read_rows
 
-# Seconds that each stage may take of a day of 540.
+# Seconds per stage of a day of 540 seconds.
 STAGES = {
     "environment": 35,
     "attention": 40,
@@ -32,7 +33,7 @@ STAGES = {
     "profile": 20,
 }
 DAY = 540
-_SHORTEST = 5  # seconds that a stage is worth starting for
+_SHORTEST = 5  # seconds; with less time left, no stage is started
 _RESULTS = Path(__file__).resolve().parent.parent / "results"
 
 
@@ -42,10 +43,10 @@ def run_day(
     """Run the stages one after another; return the exit code.
 
     Args:
-        day: its stage and deadline are set anew for each stage.
-        stages: seconds that each may take of a day of 540; of a longer day a stage has as large a share.
-        seconds: all stages together.
-        environment: variables of their processes; None: ours.
+        day: its stage and deadline are set for each stage.
+        stages: stage -> seconds of a day of 540 seconds; a longer day gives each stage proportionally more.
+        seconds: for all stages together.
+        environment: variables of their processes; None: those of this process.
     """
     end = time.time() + seconds
     for stage, share in stages.items():
@@ -60,7 +61,7 @@ def run_day(
 def report(day: Day) -> int:
     """Print what was skipped and what failed. The exit code is 1 if a check failed, 2 if time ran out.
 
-    In a rehearsal only a stage that broke counts.
+    In a rehearsal, only a broken stage counts as failed.
     """
     rows = read_rows(Path(day.results))
     for row in rows:
@@ -81,7 +82,7 @@ def report(day: Day) -> int:
 
 
 def _run_stage(day: Day, environment: Mapping[str, str]) -> None:
-    """One stage in a process group of its own, which is killed when its deadline has passed."""
+    """Run one stage in its own process group, which is killed at its deadline."""
     print(f"== {day.stage}, {day.seconds_left():.0f} s at most", flush=True)
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.gpu_day.stage_process", day.to_json()]
     process = subprocess.Popen(command, env=environment, start_new_session=True)
@@ -89,7 +90,7 @@ def _run_stage(day: Day, environment: Mapping[str, str]) -> None:
         code = process.wait(max(0.1, day.seconds_left() + 1))
         broke = None if code == 0 else f"its process ended with exit code {code}; the log above says why"
     except subprocess.TimeoutExpired:
-        broke = "its deadline passed, and what it had not measured is missing"
+        broke = "its deadline passed; later measurements are missing"
     finally:
         _kill(process)
     if broke:
@@ -97,14 +98,14 @@ def _run_stage(day: Day, environment: Mapping[str, str]) -> None:
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:
-    """End what is left of a stage, its children included."""
+    """Kill the remaining processes of a stage."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
 def _set_aside(results: Path) -> None:
-    """Rename the file of an earlier day, if there is one, so that nothing of it is lost."""
+    """Rename the results of an earlier day, so that they are kept."""
     if results.is_file():
         n = 1
         while (aside := results.with_suffix(f".{n}.jsonl")).exists():
@@ -121,7 +122,7 @@ def _device_name(environment: Mapping[str, str]) -> str:
 
 
 def _with_wheels(wheels: Path | None, folder: Path) -> dict[str, str]:
-    """The environment in which the packages of a folder of wheels are found first."""
+    """The environment variables with which the packages of a folder of wheels are found first."""
     root = str(Path(__file__).resolve().parent.parent.parent)
     paths = [root, os.environ.get("PYTHONPATH", "")]
     if wheels is not None:
@@ -134,21 +135,21 @@ def _with_wheels(wheels: Path | None, folder: Path) -> dict[str, str]:
 
 
 def _keep_logs(folder: Path, to: Path) -> None:
-    """The ends of what the stages' children said, in one file."""
+    """Write the ends of the stages' logs into one file."""
     ends = [f"== {path.stem}\n{path.read_text(errors='replace')[-5000:]}" for path in sorted(folder.glob("*.log"))]
     to.write_text("\n".join(ends), encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=DAY, help="all stages together")
+    parser.add_argument("--seconds", type=float, default=DAY, help="for all stages together")
     parser.add_argument("--stages", nargs="*", choices=STAGES, default=list(STAGES), help="only these")
     parser.add_argument("--out", type=Path, default=None, help="folder of the results; default: benchmarks/results")
     parser.add_argument("--wheels", type=Path, default=None, help="folder that benchmarks.gpu_day.wheels made")
     parser.add_argument("--nanogpt", default=None, help="folder with nanoGPT's model.py")
     parser.add_argument("--rehearse", action="store_true", help="tiny sizes, on a GPU that computes nothing")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the stage at work ends as well
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the running stage ends too
     with tempfile.TemporaryDirectory(prefix="gpu_day_") as folder:
         environment = _with_wheels(options.wheels, Path(folder))
         name = "rehearsal" if options.rehearse else _device_name(environment).replace(" ", "_").lower()

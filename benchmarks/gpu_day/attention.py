@@ -1,7 +1,8 @@
-"""Every attention kernel against fp64 written out: outputs, gradients, and what dropout drops.
+"""Every attention kernel against plain fp64: outputs, gradients, and dropout.
 
-fp64 is computed on the CPU. Errors are relative, of the whole tensor: the norm of the difference over that of what is right. In
-half precision a product is rounded once, so that a few of the dtype's epsilons bound it; in fp32 the sums' own rounding counts.
+The fp64 result is computed on the CPU. Errors are relative and for the whole tensor: the norm of the difference divided
+by the norm of the fp64 result. In half precision a product is rounded once, so a few epsilons of the dtype bound the
+error; in fp32 the rounding of the sums counts.
 """
 
 import math
@@ -20,7 +21,7 @@ from gpt_lightning.model.attention_selection import backend_obstacle
 
 EOT = 0
 DROPOUT = 0.1
-_SIGMAS = 5.0  # a fair coin is further off once in two million times
+_SIGMAS = 5.0  # a correct kernel exceeds this once in two million times
 
 
 class Case(NamedTuple):
@@ -69,7 +70,13 @@ def run(day: Day) -> None:
 
 
 def errors(case: Case, *, time: int, device: str) -> dict[str, Any]:
-    """Relative errors of the output and of the three gradients, and whether all are within the limit."""
+    """Relative errors of the output and of the three gradients, and whether all are within the limit.
+
+    Args:
+        case: backend, dtype and shapes.
+        time: sequence length.
+        device: cpu or cuda.
+    """
     view, first = view_of(time, case.documents, device)
     generator = torch.Generator().manual_seed(time + case.d_head)
     shapes = [(2, time, heads, case.d_head) for heads in (HEADS, case.kv_heads, case.kv_heads, HEADS)]
@@ -89,7 +96,7 @@ def errors(case: Case, *, time: int, device: str) -> dict[str, Any]:
 
 
 def written_out(q: Tensor, k: Tensor, v: Tensor, first: Tensor) -> Tensor:
-    """Softmax over the keys from `first` (batch, queries) to the query's own place; (batch, time, heads, d_head)."""
+    """Softmax over the keys from `first` (batch, queries) to the query's position; (batch, time, heads, d_head)."""
     time, group = q.shape[1], q.shape[2] // k.shape[2]
     k, v = (x.repeat_interleave(group, dim=2) for x in (k, v))
     place = torch.arange(time, device=q.device)
@@ -100,7 +107,14 @@ def written_out(q: Tensor, k: Tensor, v: Tensor, first: Tensor) -> Tensor:
 
 
 def dropped(backend: str, dtype: torch.dtype, *, batch: int, device: str) -> dict[str, Any]:
-    """Equal weights times the identity show what was dropped. The share, the scale, and that the gradient drops the same."""
+    """Check dropout with equal weights times the identity: its rate, its scale, and what the gradient drops.
+
+    Args:
+        backend: name of the backend.
+        dtype: of queries, keys and values.
+        batch: number of sequences.
+        device: cpu or cuda.
+    """
     time, heads = 64, HEADS
     q = torch.zeros(batch, time, heads, time, device=device, dtype=dtype)
     v = torch.eye(time, device=device, dtype=dtype)[None, :, None].repeat(batch, 1, heads, 1).requires_grad_()
@@ -132,7 +146,7 @@ def dropped(backend: str, dtype: torch.dtype, *, batch: int, device: str) -> dic
 
 
 def view_of(time: int, documents: bool, device: str) -> tuple[AttentionMask, Tensor]:
-    """What two sequences see, and the first key of each query, (2, time) on the CPU; documents have unequal lengths."""
+    """Mask of two sequences with unequal documents, and the first key of each query, (2, time) on the CPU."""
     ids = torch.ones(2, time, dtype=torch.int64)
     if documents:
         ids[0, [3, 4, time // 2]] = EOT

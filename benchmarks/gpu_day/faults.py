@@ -1,4 +1,4 @@
-"""What fp16 and ruined numbers do to a real run on CUDA, and whether the host ever waits within a step."""
+"""Effects of fp16 overflow and non-finite numbers on a real run on CUDA, and whether the host waits within a step."""
 
 import traceback
 from functools import partial
@@ -12,7 +12,7 @@ from gpt_lightning.lit_gpt import NonFiniteLossError
 from gpt_lightning.verified_checkpoint import read_checkpoint
 from running.commands.train import train
 
-AT = 3  # the step that is disturbed, 0 is the first
+AT = 3  # the disturbed step, counted from 0
 
 
 def run(day: Day) -> None:
@@ -30,7 +30,10 @@ APART = ["model.attend_across_documents=false"]
 
 
 def overflow(base: list[str]) -> dict[str, Any]:
-    """The scaled gradient of one step does not fit: no weight changes, the scale is halved, the schedule waits."""
+    """The scaled gradient of one step overflows.
+
+    Check that weights and schedule do not change and the scale is halved.
+    """
     overrides = [*base, "name=overflow", "trainer.precision=16-mixed", "model.dropout=0", "micro_batch=${global_batch}"]
     train(config_of(overrides, probe={"kind": "Overflow", "at": AT}))
     seen = Overflow.seen
@@ -43,7 +46,10 @@ def overflow(base: list[str]) -> dict[str, Any]:
 
 
 def not_finite(base: list[str]) -> dict[str, Any]:
-    """The run ends and names the step, and no checkpoint has seen what the step did."""
+    """The loss of a step is not finite.
+
+    Check that the run ends with that step, and that no checkpoint contains its effect.
+    """
     every_step = "callbacks.checkpoints.every=1"
     config = config_of([*base, "name=ruined", every_step, "model.dropout=0"], probe={"kind": "Poison", "at": AT})
     try:
@@ -61,11 +67,11 @@ def not_finite(base: list[str]) -> dict[str, Any]:
             "saved_finite": finite,
         }
         return {"passed": (end.step, end.exit_code, saved["global_step"], finite) == (AT, 65, AT, True), **said}
-    return {"passed": False, "why": "the run went on"}
+    return {"passed": False, "why": "the run continued"}
 
 
 def nothing_waits(base: list[str], more: list[str]) -> dict[str, Any]:
-    """torch raises at a synchronisation within a step."""
+    """Check that nothing synchronises within a step; torch then raises an error."""
     config = config_of(
         [*base, *more, "log_every=8", "trainer.precision=bf16-mixed", "model.dropout=0"],
         probe={"kind": "NoWaiting", "after": AT, "before": AT + 3},

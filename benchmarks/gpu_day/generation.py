@@ -1,4 +1,4 @@
-"""Generation of 124M in bf16: the CUDA graph draws the ids that single launches draw; tokens per second beside transformers'."""
+"""Generation of 124M in bf16: a CUDA graph draws the same ids as single launches; speed against transformers."""
 
 import time
 from collections.abc import Callable
@@ -40,7 +40,7 @@ def _prompts(model: GPT, batch: int) -> list[list[int]]:
 
 
 def sampled_by_graph(model: GPT, prompts: list[list[int]], new_tokens: int, rehearse: bool) -> dict[str, Any]:
-    """Ids drawn by steps that a graph repeats, and by the same steps launched kernel by kernel: equal, and a graph there was."""
+    """Compare ids drawn by a CUDA graph with those of single kernel launches; check that a graph was captured."""
     draw = partial(generate, model, prompts, new_tokens, sampling=Sampling(seed=0))
     graphed = draw()
     captured = not cuda_graph_step._failed
@@ -59,7 +59,7 @@ def _peer(weights: GPT, prompts: list[list[int]], new_tokens: int, device: str) 
 
 
 def timed(call: Callable[[], Any], n_tokens: int) -> dict[str, Any]:
-    """Tokens per second, the better of two calls after one that is not counted."""
+    """Tokens per second, the better of two calls after a warm-up call."""
     seconds = []
     for _ in range(3):
         begin = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What the figures are made on, what the GPU can do at most, and the corpus that the trainings read."""
+"""The machine of the measurements, peak rates of its GPU, and the corpus of the training runs."""
 
 import shutil
 import subprocess
@@ -26,7 +26,7 @@ def run(day: Day) -> None:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, the device, and what nvidia-smi says of clocks and driver, where there is one."""
+    """Versions, the device, and clocks and driver from nvidia-smi if it is installed."""
     device = torch.cuda.get_device_properties(0)
     values: dict[str, Any] = {
         "machine": describe("cuda"),
@@ -59,7 +59,7 @@ def copy(n_bytes: int) -> dict[str, Any]:
 
 
 def seconds_of(call: Any, *, times: int = 10) -> float:
-    """Mean seconds of a call on the device, after three that are not counted."""
+    """Mean seconds of a call on the device, after three warm-up calls."""
     for _ in range(3):
         call()
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -72,7 +72,7 @@ def seconds_of(call: Any, *, times: int = 10) -> float:
 
 
 def prepare(day: Day) -> dict[str, Any]:
-    """The Python installation's own sources in GPT-2's tokens, without a network."""
+    """Prepare the source code of the Python installation in GPT-2's tokens, without a network."""
     tokens = 100_000 if day.rehearse else 3_000_000
     options = ["source=stdlib", "tokenizer=gpt2", f"limit_tokens={tokens}", f"data_dir={day.folder}/data"]
     done = subprocess.run(

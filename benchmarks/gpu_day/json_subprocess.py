@@ -1,4 +1,4 @@
-"""Processes that a stage starts and talks to: lines of JSON, one answer for one question."""
+"""Processes that a stage starts and exchanges lines of JSON with, one answer per question."""
 
 import json
 import queue
@@ -11,21 +11,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-_MARK = "\x1e"  # before an answer: libraries print as well
+_MARK = "\x1e"  # in front of an answer, because libraries print too
 
 
 class ChildBroke(Exception):
-    """The process ended, or said an error, where an answer was due."""
+    """The process ended or reported an error instead of an answer."""
 
 
 class Child:
-    """A module of this package in a process of its own.
+    """A module of this package in its own process.
 
     Args:
         module: its name in this package.
-        argument: what `argument` gives it.
-        log: the file for all output except the answer.
-        launcher: what Python runs it by, such as torchrun's module; nothing: -m.
+        argument: returned by `argument` in the process.
+        log: file for all output except answers.
+        launcher: arguments of Python in front of the module, such as torchrun's module.
     """
 
     def __init__(self, module: str, argument: Mapping[str, Any], *, log: Path, launcher: Sequence[str] = ()) -> None:
@@ -50,11 +50,12 @@ class Child:
         """The next answer.
 
         Args:
-            until: seconds since the epoch.
+        Args:
+            until: deadline, in seconds since the epoch.
 
         Raises:
-            ChildBroke: it ended first, or answered an error.
-            TimeoutError: it took longer.
+            ChildBroke: the process ended first, or reported an error.
+            TimeoutError: the deadline passed.
         """
         try:
             answer = self._answers.get(timeout=max(0.1, until - time.time()))
@@ -72,16 +73,16 @@ class Child:
     def ask(self, question: Mapping[str, Any], *, until: float) -> dict[str, Any]:
         """Send a question and wait for its answer; raises as `answer`."""
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # its end is read as an answer
+        with suppress(BrokenPipeError):  # the process ended, which `answer` reports
             self._process.stdin.write(json.dumps(question) + "\n")
         return self.answer(until=until)
 
     def end(self) -> None:
-        """Kill it, if it has not ended."""
+        """Kill the process if it is still running."""
         assert self._process.stdin is not None
         self._process.kill()
         self._process.wait()
-        with suppress(BrokenPipeError):  # a question that nobody read
+        with suppress(BrokenPipeError):  # an unread question
             self._process.stdin.close()
 
     def _read(self) -> None:
@@ -94,17 +95,17 @@ class Child:
 
 
 def argument() -> dict[str, Any]:
-    """In a child: what it was started with."""
+    """In a child process: the argument that it was started with."""
     given: dict[str, Any] = json.loads(sys.argv[1])
     return given
 
 
 def questions() -> Iterator[dict[str, Any]]:
-    """In a child: what is asked, until nobody asks any more."""
+    """In a child process: yield the questions until the parent closes the pipe."""
     for line in sys.stdin:
         yield json.loads(line)
 
 
 def give(answer: Mapping[str, Any]) -> None:
-    """In a child: answer."""
+    """In a child process: send an answer."""
     print(_MARK + json.dumps(answer), flush=True)

@@ -1,4 +1,4 @@
-"""The loss head with each of its kernels against fp64 written out: losses and gradients, with mask, soft cap and z-loss."""
+"""The loss head with each of its kernels against plain fp64: losses and gradients, with mask, soft cap and z-loss."""
 
 from functools import partial
 from itertools import product
@@ -23,7 +23,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 def run(day: Day) -> None:
     oracle = "cpu" if day.rehearse else day.device
-    # on a GPU more tokens than are held at a time
+    # on a GPU more tokens than one chunk
     size = {"tokens": 100, "d_model": 64, "vocab_size": 997} if day.rehearse else SIZE
     for kernel, dtype, (name, options) in product(("torch", "triton"), DTYPES, OPTIONS.items()):
         row = f"{kernel}, {short(dtype)}, {name}"
@@ -58,10 +58,23 @@ def errors(
     soft_cap: float | None = None,
     z_loss: float = 0.0,
 ) -> dict[str, Any]:
-    """Relative errors of the losses and of both gradients, and whether all are within the limit; `oracle` computes in fp64."""
+    """Relative errors of the losses and of both gradients, and whether all are within the limit.
+
+    Args:
+        kernel: the loss kernel.
+        dtype: of hidden states and weight.
+        device: cpu or cuda.
+        oracle: device of the fp64 computation.
+        tokens: number of hidden states.
+        d_model: their width.
+        vocab_size: rows of the weight.
+        masked: whether every third token has no loss.
+        soft_cap: of the logits; None: no cap.
+        z_loss: factor of the z-loss.
+    """
     generator = torch.Generator().manual_seed(tokens)
     x, weight = (torch.randn(n, d_model, generator=generator) for n in (tokens, vocab_size))
-    # logits of about unit variance; rounded, so that both sides multiply the same numbers
+    # logits with a variance of about one; rounded first, so that both sides multiply the same numbers
     x, weight = x.to(device, dtype).float(), (weight / d_model**0.5).to(device, dtype).float()
     targets = torch.randint(0, vocab_size, (tokens,), generator=generator).to(device)
     mask = (torch.arange(tokens, device=device) % 3 > 0) if masked else None
@@ -86,7 +99,7 @@ def errors(
 def written_out(
     x: Tensor, weight: Tensor, targets: Tensor, mask: Tensor | None, soft_cap: float | None, z_loss: float
 ) -> tuple[Tensor, Tensor]:
-    """(objective, nats of each token) from whole logits."""
+    """(objective, nats of each token (tokens,)) from whole logits."""
     logits = x @ weight.T
     if soft_cap is not None:
         logits = soft_cap * torch.tanh(logits / soft_cap)

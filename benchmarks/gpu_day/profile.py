@@ -1,4 +1,4 @@
-"""The ten kernels in which a compiled step of 124M spends most of its time."""
+"""The ten kernels that take most of the time in a compiled step of 124M."""
 
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ def run(day: Day) -> None:
 
 
 def top_kernels(day: Day) -> dict[str, Any]:
-    """Milliseconds, launches and share of the ten kernels, and of all."""
+    """Milliseconds, launches and share of the ten kernels, and the totals."""
     loop = Loop(ROWS[OURS], REHEARSED if day.rehearse else SHAPE, device=day.device, nanogpt=None)
     loop.run(3)
     with torch.profiler.profile(activities=[ProfilerActivity.CUDA]) as profiler:

@@ -1,4 +1,4 @@
-"""DDP and FSDP of one rank, started by torchrun: they run, and their losses are those of a run without ranks."""
+"""DDP and FSDP with one rank, started by torchrun: do they run with the same losses as a run without ranks?"""
 
 import json
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,7 +29,7 @@ def _compared(single: "Future[list[float]]", other: "Future[list[float]]") -> di
 
 
 def compared(single: list[float], other: list[float]) -> dict[str, Any]:
-    """How far the losses of two runs lie apart at most, relative to the first's."""
+    """The largest relative difference between the losses of two runs."""
     apart = max((abs(a - b) / abs(a) if a else 1.0) for a, b in zip(single, other, strict=True))
     return {"passed": len(single) == STEPS and apart <= TOLERANCE, "apart": apart, "last_loss": single[-1]}
 

@@ -1,4 +1,4 @@
-"""The rows of a day at a GPU: measurements and checks, each on disk the moment it is made."""
+"""The rows of a day on a GPU: measurements and checks, each written to disk at once."""
 
 import json
 import math
@@ -14,37 +14,37 @@ Values = dict[str, Any]
 
 @dataclass(frozen=True)
 class Day:
-    """What a stage is given, and where its rows go."""
+    """What a stage gets, and where its rows go."""
 
     results: str
-    """The file of JSON lines."""
+    """Path of the JSON Lines file."""
     folder: str
-    """A folder for data, runs and logs, the same for all stages."""
+    """Folder for data, runs and logs, the same for all stages."""
     stage: str
     until: float
-    """The stage's deadline, in seconds since the epoch."""
+    """Deadline of the stage, in seconds since the epoch."""
     device: str = "cuda"
     rehearse: bool = False
-    """Tiny sizes, on a GPU that computes nothing: no value is judged."""
+    """Whether this is a rehearsal with tiny sizes on a null GPU, where values are not checked."""
     nanogpt: str | None = None
-    """A folder with nanoGPT's model.py."""
+    """Folder with nanoGPT's model.py."""
 
     def seconds_left(self) -> float:
         return self.until - time.time()
 
     def add(self, row: str, values: Mapping[str, Any]) -> None:
-        """Append a row. One with `passed` is a check; one with `skipped` says why it was not measured."""
+        """Append a row. One with `passed` is a check; one with `skipped` says why there is no measurement."""
         append(Path(self.results), {"stage": self.stage, "row": row, **values})
 
     def skip(self, row: str, why: str) -> None:
         self.add(row, {"skipped": why})
 
     def measure(self, row: str, work: Callable[[], Values], *, seconds: float = 1) -> Values | None:
-        """Append what `work` gives, or its error; skip the row where the time is over, or too little is left for `seconds`."""
+        """Append the result of `work`, or its error. Skip the row if less than `seconds` are left."""
         return self._guarded(row, work, seconds, {})
 
     def check(self, row: str, work: Callable[[], Values], *, seconds: float = 1) -> Values | None:
-        """As `measure`, of a work whose values hold `passed`: an error has not passed."""
+        """The same as `measure`, for work whose result has the key `passed`; an error counts as not passed."""
         return self._guarded(row, work, seconds, {"passed": False})
 
     def to_json(self) -> str:
@@ -60,7 +60,7 @@ class Day:
         except TimeoutError:
             self.skip(row, "no time is left")
             return None
-        except Exception as error:  # one row that cannot be made must not lose the others
+        except Exception as error:  # a failing row must not affect the others
             self.add(row, {**if_broken, "error": describe_error(error)})
             return None
         self.add(row, {**values, "took_seconds": round(time.perf_counter() - begin, 2)})
@@ -73,7 +73,7 @@ def describe_error(error: BaseException) -> str:
 
 
 def append(results: Path, row: Mapping[str, Any]) -> None:
-    """Append one row durably; numbers that JSON does not have become words."""
+    """Append one row durably. Numbers that JSON does not support become strings."""
     line = json.dumps({key: _plain(value) for key, value in row.items()})
     with results.open("a", encoding="utf-8") as file:
         file.write(line + "\n")
@@ -83,7 +83,7 @@ def append(results: Path, row: Mapping[str, Any]) -> None:
 
 
 def read_rows(results: Path) -> list[dict[str, Any]]:
-    """All whole rows of a file; a line that a crash tore is left out."""
+    """All complete rows of a file, without torn lines."""
     rows = []
     for line in results.read_text(encoding="utf-8").splitlines() if results.is_file() else []:
         try:
@@ -94,7 +94,7 @@ def read_rows(results: Path) -> list[dict[str, Any]]:
 
 
 def failures(rows: list[dict[str, Any]]) -> list[str]:
-    """The checks that did not pass, and the stages that broke before theirs were made."""
+    """The checks that did not pass, and the stages that broke."""
     return [
         f"{row['stage']}: {row['row']}" + (f" ({row['error']})" if "error" in row else "")
         for row in rows

@@ -1,7 +1,9 @@
-"""Is a run that was stopped and goes on the run it would have been, and is it itself twice? Tensor by tensor, step by step.
+"""Does a run that is stopped and resumed equal an uninterrupted one, and does a repeat?
 
-Each part of a run is a process of its own, as a user's is. `trainer.deterministic=true` must give the same bits; what the
-default gives is noted.
+Compared tensor by tensor, step by step.
+
+Each start of a run has its own process, like a user's. With `trainer.deterministic=true` the results must be
+bit-identical; with the default settings the comparison is only recorded.
 """
 
 import os
@@ -54,14 +56,14 @@ def _judged(mode: str, straight: "Future[Fingerprints]", other: "Future[Fingerpr
 
 
 def judged(mode: str, straight: Fingerprints, other: Fingerprints) -> dict[str, Any]:
-    """Where two runs part; of a deterministic one it is a check that they do not."""
+    """The first difference between two runs; in deterministic mode, a check that there is none."""
     difference = first_difference(straight, other)
     passed = {"passed": difference is None} if must_be_equal(mode) else {}
     return {**passed, "steps": max(straight, default=0), "first_difference": difference}
 
 
 def first_difference(straight: Fingerprints, other: Fingerprints) -> str | None:
-    """The first step and tensor that differ; None: none does."""
+    """The first step and tensor that differ; None if there is none."""
     if not straight or straight.keys() != other.keys():
         return f"{len(straight)} steps against {len(other)}"
     for step, tensors in sorted(straight.items()):
@@ -72,7 +74,7 @@ def first_difference(straight: Fingerprints, other: Fingerprints) -> str | None:
 
 
 def _train(day: Day, name: str, overrides: list[str], stops: list[int | None]) -> Fingerprints:
-    """Start a run as often as it stops, each time in a process of its own."""
+    """Start a run once per entry of `stops`, each time in its own process."""
     name = name.replace(", ", "_").replace(" ", "_")
     settings = [*SMALL, *(REHEARSED if day.rehearse else []), *overrides, f"max_steps={STEPS}", f"name={name}"]
     settings += [f"data_dir={day.folder}/data", f"runs_dir={day.folder}/resume", f"trainer.accelerator={day.device}"]

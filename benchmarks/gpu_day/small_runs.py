@@ -1,4 +1,4 @@
-"""Small runs of the real train.py on one corpus, and the callbacks that watch and disturb them."""
+"""Small runs of the real train.py on one corpus, and the callbacks that observe and disturb them."""
 
 import json
 import os
@@ -22,27 +22,28 @@ SMALL = [
     *("callbacks.samples.every=1000", "callbacks.samples.max_new_tokens=4", "callbacks.checkpoints.every=1000"),
 ]
 TINY = ["model.n_layers=2", "model.d_model=64", "model.n_heads=2", "model.d_ff=256", "model.max_seq_len=64"]
-# a GPU that computes nothing gives them nothing to compare, or to divide by
+# callbacks whose comparisons or divisions fail with a GPU that computes nothing
 UNJUDGED = ["~callbacks.mix_ledger", "~callbacks.validation"]
 REHEARSED = [*TINY, *UNJUDGED]
 
 
 def rehearse(wanted: bool) -> None:
-    """In a rehearsal, leave out what a GPU without numbers or cuDNN cannot pass."""
+    """In a rehearsal, disable what fails on a GPU without numbers or cuDNN."""
     if wanted:
         torch.backends.cuda.enable_cudnn_sdp(False)
         LitGPT.refuse_ruined_weights = lambda self: None  # type: ignore[method-assign]
 
 
 Fingerprints = dict[int, dict[str, int]]
-"""Of each tensor after each step."""
+"""Step -> tensor -> fingerprint of its bits."""
 
 
 def config_of(overrides: Sequence[str], *, probe: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The config of a run of train.py on one corpus, watched by a callback of this file.
+    """The config of a run of train.py on one corpus, with a callback of this file.
 
     Args:
-        probe: the name of its class as `kind`, and its arguments.
+        overrides: settings, `key=value` each.
+        probe: the name of the callback's class as `kind`, and its arguments.
     """
     if "benchmarks" not in allowed_targets.CALLBACKS:
         allowed_targets.CALLBACKS = (*allowed_targets.CALLBACKS, "benchmarks")
@@ -56,10 +57,10 @@ def config_of(overrides: Sequence[str], *, probe: Mapping[str, Any] | None = Non
 
 
 class TensorLog(L.Callback):
-    """Writes fingerprints.jsonl: a line after each step, with a number for each parameter that any other bits would change.
+    """Writes fingerprints.jsonl: one line per step, with a number for each parameter that depends on all of its bits.
 
     Args:
-        stop_after: sends SIGTERM to its own process in that step of a run's first start; None: in none.
+        stop_after: step in which the first start sends SIGTERM to its own process; None: never.
     """
 
     def __init__(self, *, stop_after: int | None = None) -> None:
@@ -85,19 +86,19 @@ class TensorLog(L.Callback):
 
 
 def fingerprint(x: torch.Tensor) -> torch.Tensor:
-    """A sum of the bits, each number times an odd one of its place, modulo 2^64: in any order the same."""
+    """Sum of the bits of each number times an odd factor for its position, modulo 2^64, in any order."""
     bits = x.contiguous().view({2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()]).flatten().long()
     return (bits * (2 * torch.arange(len(bits), device=x.device) + 1)).sum()
 
 
 def fingerprints_of(run: Path) -> Fingerprints:
-    """What `TensorLog` wrote; of a step that was made twice, the second."""
+    """The content of fingerprints.jsonl. Of a repeated step, the second one counts."""
     lines = (run / "fingerprints.jsonl").read_text(encoding="utf-8").splitlines()
     return {row["step"]: row["of"] for row in map(json.loads, lines)}
 
 
 class Overflow(L.Callback):
-    """Scales the loss of step `at` (0 is the first) beyond fp16, and notes what the step changed."""
+    """Scales the loss of step `at` (counted from 0) beyond fp16, and records what the step changed."""
 
     seen: dict[str, Any]
 
@@ -121,7 +122,7 @@ class Overflow(L.Callback):
 
 
 class Poison(L.Callback):
-    """Makes the hidden states of step `at` (0 is the first) not a number, and changes no weight."""
+    """Makes the hidden states of step `at` (counted from 0) NaN, and changes no weight."""
 
     def __init__(self, *, at: int) -> None:
         self._at = at
@@ -132,7 +133,7 @@ class Poison(L.Callback):
 
 
 class NoWaiting(L.Callback):
-    """After step `after` and before step `before`, whatever makes the host wait for the device raises."""
+    """Between steps `after` and `before`, raises an error if the host waits for the device."""
 
     def __init__(self, *, after: int, before: int) -> None:
         self._after, self._before = after, before

@@ -1,7 +1,7 @@
-"""The table: tokens per second, MFU and memory of GPT-2 124M, ours and the peers'.
+"""Tokens per second, MFU and memory of GPT-2 124M, ours and the peers'.
 
-Each contestant is a process of its own. All build and compile first, several at a time; then they train in turns, round after
-round, so that a GPU that slows down slows all of them down. What counts is the median round.
+Each contestant has its own process. First all of them build and compile, several at a time. Then they train in turns,
+round after round, so that a GPU that slows down slows all of them down. The result is the median over the rounds.
 """
 
 import math
@@ -21,9 +21,9 @@ from benchmarks.gpu_day.result_rows import Day
 from benchmarks.gpu_day.speed_candidates import OURS, PEERS, REHEARSED, ROWS, SHAPE, TRANSFORMERS
 
 ROUNDS, STEPS = 5, 8
-_BYTES_OF_ONE = 32e9  # of the GPU's memory, while a contestant compiles
+_BYTES_OF_ONE = 32e9  # GPU memory of one contestant while it compiles
 _JUDGED_ON = ("H200",)
-_FOR_ROUNDS = 0.35  # share of the stage's time that is kept for the rounds
+_FOR_ROUNDS = 0.35  # fraction of the stage's time that is reserved for the rounds
 MFU, AGAINST_PEER, MEMORY = 0.5, 1.15, 0.6
 
 
@@ -47,7 +47,7 @@ def run(day: Day) -> None:
     rows = {}
     for name, (_, said) in ready.items():
         if not seconds[name]:
-            day.skip(name, "no time was left for a round")
+            day.skip(name, "no time is left for a round")
             continue
         rows[name] = measured(ROWS[name], said, seconds[name], shape=shape, device=gpu.name)
         day.add(name, rows[name])
@@ -56,7 +56,7 @@ def run(day: Day) -> None:
 
 
 def _compiled(day: Day, shape: Mapping[str, int], at_once: int) -> dict[str, tuple[Child, dict[str, Any]]]:
-    """The contestants that are ready, each with what it said of itself."""
+    """The contestants that are ready, each with its process and its first answer."""
     until = day.until - _FOR_ROUNDS * day.seconds_left()
     names = []
     for name, row in ROWS.items():
@@ -72,7 +72,7 @@ def _compiled(day: Day, shape: Mapping[str, int], at_once: int) -> dict[str, tup
 
 
 def _start(day: Day, name: str, shape: Mapping[str, int], until: float) -> tuple[Child, dict[str, Any]] | None:
-    """A contestant that is ready; None: it is not, and its row says why."""
+    """Start a contestant and wait until it is ready; None if it fails, and its row says why."""
     if time.time() > until:
         day.skip(name, "no time is left")
         return None
@@ -92,7 +92,7 @@ def _start(day: Day, name: str, shape: Mapping[str, int], until: float) -> tuple
 def measured(
     row: Mapping[str, Any], said: Mapping[str, Any], seconds: list[float], *, shape: Mapping[str, int], device: str
 ) -> dict[str, Any]:
-    """The values of a row: the median of the rounds, and how far they lie apart."""
+    """The values of a row: the median over the rounds, and their spread."""
     speed = shape["batch"] * shape["max_seq_len"] / statistics.median(seconds)
     peak = peak_flops(device, "fp16" if row.get("precision") == "16-mixed" else "bf16")
     return {
@@ -105,11 +105,11 @@ def measured(
 
 
 def verdicts(rows: Mapping[str, Mapping[str, Any]], *, judged: bool) -> dict[str, dict[str, Any]]:
-    """What the table must show of ours. Elsewhere than on the GPUs that the limits are for, it is only noted.
+    """Compare our rows with the limits. On other GPUs than those of the limits, the comparison is only recorded.
 
     Args:
-        rows: those that were measured, by their names.
-        judged: whether a limit that is missed is a check that failed.
+        rows: measured rows by name.
+        judged: whether a missed limit is a failed check.
     """
     both_eager = rows.get("ours"), rows.get("transformers")
     ours, peer_speeds = rows.get(OURS), [rows[name]["tokens_per_second"] for name in PEERS if name in rows]

@@ -1,4 +1,4 @@
-"""What the rows of the table train: GPT-2 124M over 1,024 tokens, by us in several ways, and by the peers."""
+"""What the rows of the speed table train: GPT-2 124M with 1,024 tokens, ours with various settings, and peers."""
 
 import importlib.util
 import sys
@@ -39,23 +39,24 @@ ROWS: dict[str, dict[str, Any]] = {
     "transformers": {"who": "transformers", "compile": False},
 }
 PEERS = [name for name, row in ROWS.items() if "who" in row]
-_EOT_EVERY = 500  # tokens of a document, where documents are kept apart
+_EOT_EVERY = 500  # tokens per document, if documents are kept apart
 
 
 class Contestant(NamedTuple):
-    """A model in training."""
+    """A model, its loss and its optimizer."""
 
     model: nn.Module
     loss: Callable[[nn.Module, Tensor, Tensor], Tensor]
     optimizer: Any
     flops_per_token: int
-    """The shape's, as `gpt_lightning.model.model_size` counts them, for all alike; of another model of ours its own."""
+    """FLOPs per token of the shape from `gpt_lightning.model.model_size`, the same for all; other models of ours have
+    their own."""
     chose: dict[str, str]
-    """What `auto` took."""
+    """The choices that `auto` made."""
 
 
 def build(row: dict[str, Any], shape: dict[str, int], ids: Tensor, *, nanogpt: str | None) -> Contestant:
-    """The contestant of a row, on the device of the ids (batch, time) that it trains on."""
+    """Build the contestant of a row, on the device of its training ids (batch, time)."""
     device = ids.device.type
     torch.manual_seed(0)
     if row.get("who", "ours") == "ours":
@@ -72,7 +73,7 @@ def build(row: dict[str, Any], shape: dict[str, int], ids: Tensor, *, nanogpt: s
 
 
 def model_config(row: dict[str, Any], shape: dict[str, int]) -> GPTConfig:
-    """Ours, of a choice of conf/model and of this shape."""
+    """Config of our model: a choice of conf/model with this shape."""
     return GPTConfig(**_config(row, shape)["model"], eot_id=0)
 
 
@@ -100,7 +101,7 @@ def _ours(row: dict[str, Any], shape: dict[str, int], ids: Tensor, device: str) 
     run, precision = RunConfig.of(settings), row.get("precision", "bf16-mixed")
     optimizer = build_optimizer(run.optimizer, precision)(build_parameter_groups(run)(model))
 
-    # the loader finds them before the copy to the device
+    # the data loader finds them before the copy to the device
     borders = torch.from_numpy(document_borders(ids.cpu().numpy(), 0)).to(device) if apart else None
 
     def loss(model: nn.Module, ids: Tensor, targets: Tensor) -> Tensor:
@@ -113,7 +114,7 @@ def _ours(row: dict[str, Any], shape: dict[str, int], ids: Tensor, device: str) 
 
 
 def tokens(row: dict[str, Any], shape: dict[str, int], device: str) -> Tensor:
-    """(batch, time + 1) random ids; where documents are kept apart the id 0 begins one."""
+    """Random ids, (batch, time + 1). If documents are kept apart, the id 0 starts one."""
     ids = torch.randint(1, shape["vocab_size"], (shape["batch"], shape["max_seq_len"] + 1))
     if row.get("model") == "modern_124m":
         ids[torch.rand(ids.shape) < 1 / _EOT_EVERY] = 0
@@ -121,14 +122,14 @@ def tokens(row: dict[str, Any], shape: dict[str, int], device: str) -> Tensor:
 
 
 def _nanogpt(shape: dict[str, int], folder: str | None) -> tuple[Any, Any]:
-    """nanoGPT's model from the file model.py in a folder."""
+    """nanoGPT's model, from model.py in a folder."""
     if folder is None:
         raise ValueError("--nanogpt names no folder with its model.py")
     spec = importlib.util.spec_from_file_location("nanogpt_model", Path(folder) / "model.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclass looks itself up there
+    sys.modules[spec.name] = module  # its dataclass looks up its module there
     spec.loader.exec_module(module)
     config = module.GPTConfig(
         block_size=shape["max_seq_len"],

@@ -1,4 +1,4 @@
-"""The process of one contestant: it builds, compiles and warms up, then trains as many steps as it is asked for, in its turn."""
+"""The process of one contestant: it builds, compiles and warms up, then trains steps on request."""
 
 import time
 from typing import Any
@@ -13,7 +13,7 @@ _WARM_UP = 3  # steps that are not counted
 
 
 class Loop:
-    """The bare loop, for all alike: autocast, backward, clip, step."""
+    """A bare training loop, the same for all: autocast, backward, clipping, optimizer step."""
 
     def __init__(self, row: dict[str, Any], shape: dict[str, int], *, device: str, nanogpt: str | None) -> None:
         self.device = device
@@ -25,7 +25,7 @@ class Loop:
         self.loss = 0.0
 
     def run(self, steps: int) -> float:
-        """Seconds of so many steps."""
+        """Train for some steps; return the seconds."""
         model, loss, optimizer, *_ = self.contestant
         begin = time.perf_counter()
         for _ in range(steps):
@@ -42,7 +42,7 @@ class Loop:
 
 
 def main(given: dict[str, Any]) -> None:
-    """Answer once when ready, then each question `{"steps": n}` with seconds."""
+    """Answer once when ready, then answer each question `{"steps": n}` with the seconds."""
     device = given["device"]
     torch.backends.cuda.enable_cudnn_sdp(not given["rehearse"])
     try:
@@ -74,7 +74,7 @@ def main(given: dict[str, Any]) -> None:
 
 
 def _free(device: str) -> None:
-    """Leave the memory to the others."""
+    """Release cached memory for the other contestants."""
     if device == "cuda":
         torch.cuda.empty_cache()
 

@@ -12,7 +12,7 @@ def main(argument: str) -> None:
     day = Day(**json.loads(argument))
     importlib.import_module(f"benchmarks.gpu_day.{day.stage}").run(day)
     sys.stdout.flush()
-    os._exit(0)  # at its own exit torch waits for the processes that compile, up to minutes
+    os._exit(0)  # a normal exit would wait up to minutes for torch's compile processes
 
 
 if __name__ == "__main__":

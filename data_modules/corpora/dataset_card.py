@@ -1,4 +1,4 @@
-"""The card of a dataset, README.md, as far as it says which files are which split of which configuration."""
+"""Read a dataset's card (README.md): which files belong to which split of which configuration."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -12,10 +12,13 @@ from gpt_lightning.bounded_yaml import check_yaml_bounds
 
 
 def read_card(folder: Path) -> dict[str, dict[str, Any]] | None:
-    """The configurations that a folder's card describes, by name; None: there is no card.
+    """Read the configurations that a folder's card describes.
+
+    Returns:
+        Name of the configuration -> its fields; None if there is no card.
 
     Raises:
-        ValueError: it cannot be read.
+        ValueError: The card cannot be read.
     """
     path = folder / "README.md"
     if not path.is_file():
@@ -28,7 +31,7 @@ def read_card(folder: Path) -> dict[str, dict[str, Any]] | None:
         content = yaml.safe_load(header[1])
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(
-            f"{path}: what stands between its two --- is not YAML ({' '.join(str(error).split())})."
+            f"{path}: the text between its two --- lines is not valid YAML ({' '.join(str(error).split())})."
         ) from error
     configs = content.get("configs") if isinstance(content, Mapping) else None
     if not isinstance(configs, list):
@@ -37,28 +40,33 @@ def read_card(folder: Path) -> dict[str, dict[str, Any]] | None:
 
 
 def choose_config(card: Mapping[str, dict[str, Any]], name: str | None) -> dict[str, Any]:
-    """The configuration of this name; None: the only one, or the one that stands for the others.
+    """Return the configuration with this name; for None, the only one or the default one.
 
     Raises:
-        ValueError: there is none, or several.
+        ValueError: It does not exist, or there are several and none is the default.
     """
     if name is None and len(card) > 1:
         by_default = [config for key, config in card.items() if config.get("default") or key == "default"]
         if not by_default:
-            raise ValueError(
-                f"is a dataset with several configurations ({', '.join(card)}), of which one must be chosen"
-            )
+            raise ValueError(f"is a dataset with several configurations ({', '.join(card)}): choose one of them")
         return by_default[0]
     if name is not None and name not in card:
-        raise ValueError(f"has no configuration {name}; its README.md names {', '.join(card) or 'none'}")
+        raise ValueError(f"has no configuration {name}: its README.md lists {', '.join(card) or 'none'}")
     return card[name] if name is not None else next(iter(card.values()))
 
 
 def files_by_split(config: Mapping[str, Any], names: Sequence[str]) -> dict[str, list[str]] | None:
-    """The files of each split of a configuration, among those below the card's folder; None: it does not say.
+    """Assign files to the splits of a configuration.
+
+    Args:
+        config: The configuration, from the card.
+        names: Files in the card's folder, relative to it.
+
+    Returns:
+        Split -> its files; None if the configuration does not list files.
 
     Raises:
-        ValueError: its `data_files` are none.
+        ValueError: `data_files` of the configuration is malformed.
     """
     data_files = config.get("data_files")
     if data_files is None:
@@ -69,7 +77,7 @@ def files_by_split(config: Mapping[str, Any], names: Sequence[str]) -> dict[str,
     splits: dict[str, list[str]] = {}
     for entry in entries:
         if not isinstance(entry, Mapping) or not {"split", "path"} <= set(entry):
-            raise ValueError("has a README.md whose data_files are not a list of {split, path}")
+            raise ValueError("has a README.md whose data_files is malformed: it must be a list of {split, path}")
         patterns = entry["path"] if isinstance(entry["path"], list) else [entry["path"]]
         within = f"{config['data_dir']}/" if isinstance(config.get("data_dir"), str) else ""
         matched = [name for pattern in patterns for name in names if _matches(name, within + str(pattern))]

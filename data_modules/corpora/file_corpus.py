@@ -1,4 +1,4 @@
-"""A corpus in files, here or on the hub, read record by record."""
+"""A corpus in local files or files on the hub, read record by record."""
 
 import io
 import lzma
@@ -22,20 +22,20 @@ from data_modules.corpora.record_fields import RecordFields
 
 
 class RecordFiles:
-    """Records in files of one of the formats, in the order of the files.
+    """Records in files of the supported formats, in the order of the files.
 
     Args:
-        urls: name of each file -> where it lies: a path, or an address that fsspec opens.
-        fields: the fields that are wanted of each record -> how another one is named; None: all.
-        max_record_mb: a longer record is a bad one.
+        urls: Name of each file -> its path, or an address that fsspec can open.
+        fields: Field to read -> advice on how to name another one, for error messages; None: read all fields.
+        max_record_mb: Maximum size of a record in MB; longer ones are BadRecords.
 
     Raises:
-        ValueError: a file is of no known format, or does not exist.
+        ValueError: A file has no supported format, or does not exist.
     """
 
     def __init__(self, urls: Mapping[str, str], *, fields: Mapping[str, str] | None, max_record_mb: float) -> None:
         self.limit = int(max_record_mb * 1e6)
-        """Bytes of the longest record, or characters of its text."""
+        """Maximum size of a record, in bytes, or in characters of its text."""
         self._fields = fields
         self._urls = list(urls.values())
         self.files = [InputFile(name, _size(url)) for name, url in urls.items()]
@@ -43,13 +43,13 @@ class RecordFiles:
             detect_format(name)
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
-        """(where it stands, what stands there) of every record: its fields, a text, or a BadRecord."""
+        """Yield (location, content) of every record. The content is a dict of fields, a text, or a BadRecord."""
         for file in range(len(self.files)):
             for chunk in self.chunks(file, 0):
                 yield from self.rows(file, chunk)
 
     def rows(self, file: int, chunk: Chunk) -> Iterator[tuple[str, Any]]:
-        """As `__iter__`, of the records of a chunk: all that costs time."""
+        """Yield the same for the records of a chunk. This is the slow part of reading."""
         name = self.files[file].name
         if isinstance(chunk.payload, BadRecord):
             yield name, chunk.payload
@@ -59,7 +59,7 @@ class RecordFiles:
             yield f"{name}, {form.place}{number}", row
 
     def chunks(self, file: int, first: int) -> Iterator[Chunk]:
-        """The records of `files[file]` from number `first` on. Raises ValueError if the file cannot be read."""
+        """Yield the records of `files[file]` from number `first` on. Raises ValueError if the file cannot be read."""
         name = self.files[file].name
         try:
             with self._open(file) as opened:
@@ -70,16 +70,16 @@ class RecordFiles:
                 yield from chunks
         except UnreadableFile as error:
             raise ValueError(
-                f"{name}, {error}: nothing can be read after it, so it cannot be skipped either."
+                f"{name}, {error}: the rest of the file cannot be read, not even by skipping this record."
             ) from error
-        except BadRecord as error:  # of all records
+        except BadRecord as error:  # applies to all records
             raise ValueError(f"{name}: {error}.") from error
         except Exception as error:
             own = (OSError, EOFError, lzma.LZMAError, pa.ArrowException)
             if not isinstance(error, own) and not _is_address(self._urls[file]):
-                raise  # from afar, any library's idea of a lost connection may come
+                raise  # for a remote file, a lost connection may appear as an exception of any library
             reason = " ".join(str(error).split()).rstrip(".")
-            raise ValueError(f"{name} cannot be read to its end: {reason}.") from error
+            raise ValueError(f"{name} cannot be read completely: {reason}.") from error
 
     @contextmanager
     def _open(self, file: int) -> Iterator[OpenInputFile]:
@@ -93,7 +93,7 @@ class RecordFiles:
             if compression:
                 stream = decompressed = COMPRESSIONS[compression](raw)
                 if suffix in SEEKABLE_FORMATS:
-                    copyfileobj(decompressed, spool)  # which closes `raw` as soon as nothing names it any more
+                    copyfileobj(decompressed, spool)  # this closes `raw` once it is no longer referenced
                     spool.seek(0)
                     stream = spool
             buffered = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream, 1 << 20)
@@ -102,17 +102,17 @@ class RecordFiles:
 
 
 class FileCorpus:
-    """The documents in records of files.
+    """The documents in the records of files.
 
     Args:
-        urls: name of each file -> where it lies: a path, or an address that fsspec opens.
-        fields: see `RecordFields`.
-        setting: what names them on the command line.
-        origin: where the files come from, as it shall be recorded.
-        max_record_mb: a longer record is a bad one.
+        urls: Name of each file -> its path, or an address that fsspec can open.
+        fields: See `RecordFields`.
+        origin: Where the files come from, as written to source.json.
+        max_record_mb: Maximum size of a record in MB; longer ones are BadRecords.
+        setting: Setting that names the fields on the command line, for error messages.
 
     Raises:
-        ValueError: a file is of no known format, or does not exist.
+        ValueError: A file has no supported format, or does not exist.
     """
 
     def __init__(
@@ -141,19 +141,19 @@ class FileCorpus:
 
 
 def detect_format(name: str) -> Format:
-    """The format of a file, from its name.
+    """Return the format of a file, from its name.
 
     Raises:
-        ValueError: it is none of ours.
+        ValueError: The format is not supported.
     """
     suffix, _ = suffixes(name)
     if suffix not in FORMATS:
-        raise ValueError(f"{name} is of no known format ({known_formats()}).")
+        raise ValueError(f"{name} has no supported format: its name must end in one of {known_formats()}.")
     return FORMATS[suffix]
 
 
 def _is_address(url: str) -> bool:
-    """Whether fsspec opens it: a local path is opened as it is, as fsspec would take `::` and the like in it for its own."""
+    """Return whether fsspec must open it. Local paths are opened directly: fsspec interprets `::` and the like."""
     return re.match(r"[a-z][a-z0-9+.-]*://", url) is not None
 
 
@@ -164,4 +164,4 @@ def _size(url: str) -> int:
         filesystem, path = fsspec.url_to_fs(url)
         return int(filesystem.info(path)["size"] or 0)
     except FileNotFoundError as error:
-        raise ValueError(f"{url}: there is no such file.") from error
+        raise ValueError(f"{url} does not exist: check the path or address.") from error

@@ -1,13 +1,13 @@
-"""The formats of input files. Each cuts a file into chunks, which is cheap, and a chunk into rows, which workers do.
+"""Formats of input files. Each format cuts a file into chunks, which is fast, and a chunk into rows, which workers do.
 
-    .jsonl .ndjson .json  one JSON object a line; a .json may also be one array of them
-    .csv .tsv             with a header line; between the fields are commas, or tabs
-    .parquet .arrow       one row a record
+    .jsonl .ndjson .json  one JSON object per line; a .json may also be an array of objects
+    .csv .tsv             with a header line; fields are separated by commas or tabs
+    .parquet .arrow       one row per record
     .txt .md              the whole file is one text
 
-A row is what lies there: a dict of fields, a text, or a BadRecord. A record longer than the limit is a bad one, of which no more
-than that is read; it ends an array or a .csv, whose next record cannot be found without it, and a .parquet whose row group
-cannot be read without it. Other rows of .parquet and .arrow are measured when they were read.
+A row is a dict of fields, a text, or a BadRecord. A record longer than the limit is a BadRecord, and no more than the
+limit is read of it. If such a record is in an array, a .csv or an unreadable row group of a .parquet, reading of the
+file stops, because the next record cannot be found. Other rows of .parquet and .arrow are measured after they are read.
 """
 
 import csv
@@ -25,11 +25,11 @@ from data_modules.corpora.open_input_file import OpenInputFile, Row, check_colum
 from data_modules.corpora.parquet_and_arrow import arrow_chunks, batch_rows, parquet_chunks
 
 _BOM = "\ufeff"
-CHUNK_BYTES = 1 << 20  # about half a megabyte of tokens: enough to keep a worker busy for a quarter of a second
+CHUNK_BYTES = 1 << 20  # keeps a worker busy for about a quarter of a second
 
 
 class Format(NamedTuple):
-    """A format: its two halves, and what a record's place in the file is called."""
+    """The two functions of a format, and the word for a record's place in the file."""
 
     chunks: Callable[[OpenInputFile, int], Iterator[Chunk]]
     rows: Callable[[Chunk], Iterator[Row]]
@@ -52,7 +52,7 @@ def _line_chunks(file: OpenInputFile, first: int) -> Iterator[Chunk]:
 
 
 def _read_line(file: OpenInputFile) -> bytes | BadRecord:
-    """The next line; of one that is too long only its length is kept."""
+    """Read the next line. Of a line that is too long, only the length is kept."""
     line = file.stream.readline(file.limit + 1)
     if len(line) <= file.limit or line.endswith(b"\n"):
         return line
@@ -66,7 +66,7 @@ def _read_line(file: OpenInputFile) -> bytes | BadRecord:
 
 def _json_rows(chunk: Chunk) -> Iterator[Row]:
     for number, line in enumerate(chunk.payload, start=chunk.first + 1):
-        if isinstance(line, tuple):  # an element of an array, which had to be parsed to be found
+        if isinstance(line, tuple):  # an element of an array, which was already parsed to find its end
             yield line
         elif isinstance(line, BadRecord):
             yield number, line
@@ -78,15 +78,15 @@ def _parse(line: bytes) -> Any:
     try:
         return JSON.decode(line.decode().removeprefix(_BOM))
     except UnicodeDecodeError as error:
-        return BadRecord(f"is not UTF-8 (byte {error.start + 1} of the line is {line[error.start]:#04x})")
+        return BadRecord(f"it is not UTF-8 (byte {error.start + 1} of the line is {line[error.start]:#04x})")
     except json.JSONDecodeError as error:
-        return BadRecord(f"is not JSON ({error.msg.removesuffix(' at')} at character {error.pos + 1} of the line)")
+        return BadRecord(f"it is not JSON ({error.msg.removesuffix(' at')} at character {error.pos + 1} of the line)")
     except (ValueError, RecursionError) as error:
-        return BadRecord(f"is not JSON ({error})")
+        return BadRecord(f"it is not JSON ({error})")
 
 
 def _json_chunks(file: OpenInputFile, first: int) -> Iterator[Chunk]:
-    """Lines or an array: the first sign decides."""
+    """Read lines or an array; the first character decides."""
     head = file.stream.peek(1 << 16)
     is_array = head.removeprefix(_BOM.encode()).lstrip()[:1] == b"["
     return _rows_in_chunks(_array_rows(file), file, first) if is_array else _line_chunks(file, first)
@@ -94,7 +94,7 @@ def _json_chunks(file: OpenInputFile, first: int) -> Iterator[Chunk]:
 
 def _array_rows(file: OpenInputFile) -> Iterator[tuple[Row, int]]:
     elements = array_elements(file.text, limit=file.limit, at_once=file.chunk_bytes)
-    for number, (line, value, size) in enumerate(elements, start=1):  # many may stand in one line
+    for number, (line, value, size) in enumerate(elements, start=1):  # several can be in one line
         yield (f"{line} (record {number})", value if size <= file.limit else record_too_long(size, file.limit)), size
 
 
@@ -103,7 +103,7 @@ def _csv_chunks(file: OpenInputFile, first: int, *, delimiter: str = ",") -> Ite
 
 
 def _csv_rows(file: OpenInputFile, delimiter: str) -> Iterator[tuple[Row, int]]:
-    """(row, its characters) of each record after the header line; one that is longer than the limit cannot be skipped."""
+    """Yield (row, number of characters) of each record after the header. A too long record cannot be skipped."""
     csv.field_size_limit(file.limit)
     reader = csv.reader(_csv_lines(file), delimiter=delimiter, strict=True)
     header: list[str] = []
@@ -112,27 +112,27 @@ def _csv_rows(file: OpenInputFile, delimiter: str) -> Iterator[tuple[Row, int]]:
         try:
             values = next(reader, None)
         except csv.Error as error:
-            raise UnreadableFile(f"line {line}: no CSV record can be read here ({error})") from error
+            raise UnreadableFile(f"line {line}: it is not a valid CSV record ({error})") from error
         if values is None:
             return
         if not header:
             header = values
             check_columns(header, file.fields)
-        elif values:  # no empty line
-            there = f"{len(values)} fields and the header line {len(header)}"
-            row = dict(zip(header, values, strict=True)) if len(values) == len(header) else BadRecord(f"has {there}")
+        elif values:  # skip empty lines
+            there = f"{len(values)} fields, but the header line has {len(header)}"
+            row = dict(zip(header, values, strict=True)) if len(values) == len(header) else BadRecord(f"it has {there}")
             yield (line, row), sum(map(len, values))
 
 
 def _csv_lines(file: OpenInputFile) -> Iterator[str]:
     while line := file.text.readline(file.limit + 2):
         if len(line) > file.limit and not line.endswith(("\n", "\r")):
-            raise csv.Error(f"a line longer than {file.limit / 1e6:,.1f} MB")
+            raise csv.Error(f"the line is longer than {file.limit / 1e6:,.1f} MB")
         yield line
 
 
 def _rows_in_chunks(rows: Iterator[tuple[Row, int]], file: OpenInputFile, first: int) -> Iterator[Chunk]:
-    """Rows that have to be read one after the other, together in chunks."""
+    """Group rows that can only be read sequentially into chunks."""
     number = size = 0
     chosen: list[Row] = []
     for row, length in rows:
@@ -166,7 +166,10 @@ def _text_rows(chunk: Chunk) -> Iterator[Row]:
         yield 1, chunk.payload.decode().removeprefix(_BOM)
     except UnicodeDecodeError as error:
         line = chunk.payload.count(b"\n", 0, error.start) + 1
-        yield line, BadRecord(f"is not UTF-8 (byte {error.start + 1} of the file is {chunk.payload[error.start]:#04x})")
+        yield (
+            line,
+            BadRecord(f"it is not UTF-8 (byte {error.start + 1} of the file is {chunk.payload[error.start]:#04x})"),
+        )
 
 
 _LINES = Format(_line_chunks, _json_rows, "line ")
@@ -183,10 +186,10 @@ FORMATS = {
     ".md": _TEXT,
 }
 WHOLE_TEXTS = {".txt", ".md"}
-SEEKABLE_FORMATS = {".parquet", ".arrow"}  # they are not read from the front to the end
+SEEKABLE_FORMATS = {".parquet", ".arrow"}  # they are not read sequentially
 COMPRESSIONS: dict[str, Callable[[Any], Any]] = {
     ".gz": partial(pa.CompressedInputStream, compression="gzip"),
     ".zst": partial(pa.CompressedInputStream, compression="zstd"),
     ".bz2": partial(pa.CompressedInputStream, compression="bz2"),
     ".xz": lzma.LZMAFile,
-}  # an open file -> what it decompresses to
+}  # each converts an open file to its decompressed stream

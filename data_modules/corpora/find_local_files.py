@@ -1,13 +1,13 @@
-"""Which files on this machine a path means: what `datasets` would read of a folder, and what is passed over.
+"""Find local files by path: as `datasets` reads a folder, with a report of what is skipped.
 
-    hidden files and folders, __pycache__ and the like       not read
-    README.md, dataset_info.json, … that describe a dataset  not read
-    a folder written by save_to_disk                         the files that its state.json names
-    a copy of a dataset whose card names its files           those of one split
-    names such as test/ or validation-00000-of-00001         only those of the split that is asked for
+    hidden files and folders, __pycache__ and the like       skipped
+    README.md, dataset_info.json, … that describe a dataset  skipped
+    a folder written by save_to_disk                         only the files listed in its state.json
+    a copy of a dataset whose card lists its files           only those of one split
+    names such as test/ or validation-00000-of-00001         only those of the requested split
 
-A file that the path names itself is read, whatever it is called; a pattern of .md names README.md. A text whose own name sounds
-like a split (evaluation.md) is read where more texts have other names.
+A file that the path names directly is always read; a pattern ending in .md includes README.md. A text file whose own
+name sounds like a split (evaluation.md) is read if most text files have other names.
 """
 
 import json
@@ -29,14 +29,14 @@ _DESCRIPTIONS = (
     "dataset_infos.json",
     "dataset_dict.json",
     "dummy_data.zip",
-)  # what `datasets` ignores, wherever it lies
+)  # files that `datasets` ignores in any folder
 _SPLITS = {
     "train": {"train", "training"},
     "validation": {"validation", "valid", "dev", "val"},
     "test": {"test", "testing", "eval", "evaluation"},
-}  # the words by which `datasets` knows them
-_MOST_NAMED = 3  # files in a sentence
-_CACHE = "cache-"  # how the names of the files begin that Dataset.map leaves beside the data
+}  # words that `datasets` recognises
+_MOST_NAMED = 3  # maximum number of files listed in a message
+_CACHE = "cache-"  # prefix of the files that Dataset.map leaves next to the data
 
 
 def find_local_files(
@@ -46,18 +46,19 @@ def find_local_files(
     split: str | None = "train",
     tell: Callable[[str], object] = str,
 ) -> dict[str, str]:
-    """The files that a path means: itself, those below a folder, or those that match a pattern; by name, in order.
+    """List the files that a path means: the file itself, those below a folder, or those that match a pattern.
 
     Args:
-        hub: id, config and split of the dataset that a folder may be a copy of.
-        split: the one to read where there is no `hub`; None: all of them.
-        tell: called with one line that counts what was passed over, if anything was.
+        path: A file, a folder or a glob pattern.
+        hub: id, config and split of the dataset of which a folder may be a copy.
+        split: The split to read if `hub` is None; None: all splits.
+        tell: Called with one line that counts the skipped files, if there are any.
 
     Returns:
-        name of each file -> its absolute path.
+        Name of each file -> its absolute path, in order.
 
     Raises:
-        ValueError: there are none, or none of the split.
+        ValueError: There are no such files, or none of the split.
     """
     held_out: list[str] = []
     root = Path(path).expanduser()
@@ -73,7 +74,7 @@ def find_local_files(
         held_out = [name for name in others if suffixes(name)[0] in WHOLE_TEXTS and _split_of(name)]
         titled = sorted(name for name in _titled(below).intersection(names) if _split_of(name) != wanted)
         if titled and wanted:
-            tell(f"{path}: read as texts among others, and not as a split: {_some(titled)}")
+            tell(f"{path}: read as ordinary texts, although their names look like a split: {_some(titled)}")
         found = {name: str((root / name).absolute()) for name in names}
     else:
         files = _matching(path, root, passed_over)
@@ -82,16 +83,16 @@ def find_local_files(
         splits = Counter(_split_of(file.relative_to(_without_magic(root)).as_posix()) for file in files)
         if len(splits) > 1:
             said = ", ".join(f"{name or 'no split'} ({number:,})" for name, number in sorted(splits.items()))
-            tell(f"{path}: the files of all splits are read, as a pattern names the files themselves: {said}")
+            tell(f"{path}: files of several splits are read, because the path is a pattern: {said}")
     if passed_over:
         kinds = ", ".join(f"{kind} ({number:,})" for kind, number in sorted(passed_over.items()))
-        how = f"; path='{path}/**/*{_kind(held_out[0])}' reads {_some(held_out)} too" if held_out else ""
-        tell(f"{path}: {len(found):,} {'file is' if len(found) == 1 else 'files are'} read; passed over: {kinds}{how}")
+        how = f"; path='{path}/**/*{_kind(held_out[0])}' would also read {_some(held_out)}" if held_out else ""
+        tell(f"{path}: {len(found):,} {'file is' if len(found) == 1 else 'files are'} read; skipped: {kinds}{how}")
     return found
 
 
 def suffixes(name: str) -> tuple[str, str]:
-    """(format, compression) as a file's name ends, in small letters; the compression may be none."""
+    """Return (format, compression) from the end of a file's name, in lower case; the compression may be empty."""
     path = PurePosixPath(name.lower())
     if path.suffix in COMPRESSIONS:
         return PurePosixPath(path.stem).suffix, path.suffix
@@ -99,17 +100,17 @@ def suffixes(name: str) -> tuple[str, str]:
 
 
 def known_formats() -> str:
-    """The endings of the names of files that are read."""
+    """Return the supported file name suffixes, for a message."""
     *others, last = COMPRESSIONS
     return f"{' '.join(FORMATS)}, each also with {' '.join(others)} or {last}"
 
 
 def _files_below(root: Path, passed_over: Counter[str]) -> list[str]:
-    """The names of the files below a folder, in order, without what is hidden or describes the others."""
+    """List the files below a folder, in order, without hidden files and dataset descriptions."""
     names, seen = [], set()
     for folder, folders, files in os.walk(root, onerror=_refuse, followlinks=True):
         place = os.path.realpath(folder)
-        if place in seen:  # a link leads here a second time
+        if place in seen:  # a symbolic link leads here again
             folders.clear()
             continue
         seen.add(place)
@@ -132,12 +133,12 @@ def _refuse(error: OSError) -> None:
 
 
 def _no_data(name: str, saved: set[str] | None) -> str:
-    """Why a file of a folder holds no data, as it is counted; empty if nothing speaks against it."""
+    """Return the label under which a file without data is counted; empty if the file may hold data."""
     if name in _DESCRIPTIONS or (saved is not None and name == "state.json"):
         return name
     if name.startswith(_CACHE) and name.endswith(".arrow"):
         return f"{_CACHE}*.arrow"
-    return f"{_kind(name)} that state.json does not name" if saved is not None and name not in saved else ""
+    return f"{_kind(name)} not listed in state.json" if saved is not None and name not in saved else ""
 
 
 def _is_hidden(part: str, *, is_folder: bool) -> bool:
@@ -145,10 +146,10 @@ def _is_hidden(part: str, *, is_folder: bool) -> bool:
 
 
 def _saved_by_datasets(folder: Path, files: list[str]) -> set[str] | None:
-    """The data files of a folder that save_to_disk has written; None: it is none of those.
+    """Return the data files of a folder that save_to_disk wrote; None for other folders.
 
     Raises:
-        ValueError: one is missing, or its description cannot be read.
+        ValueError: A data file is missing, or the description cannot be read.
     """
     if not {"state.json", "dataset_info.json"} <= set(files):
         return None
@@ -156,17 +157,19 @@ def _saved_by_datasets(folder: Path, files: list[str]) -> set[str] | None:
     try:
         named = {str(file["filename"]) for file in json.loads(path.read_bytes())["_data_files"]}
     except (ValueError, RecursionError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} does not name the files of a saved dataset, as save_to_disk writes it.") from error
+        raise ValueError(
+            f"{path} is malformed: it must list the files of a saved dataset, as save_to_disk writes it."
+        ) from error
     if missing := sorted(named.difference(files)):
-        raise ValueError(f"{path} names {missing[0]}, which is not there: copy the whole folder.")
+        raise ValueError(f"{path} lists {missing[0]}, which does not exist: copy the whole folder.")
     return named
 
 
 def _chosen(path: str, root: Path, below: list[str], hub: Mapping[str, Any] | None, split: str | None) -> list[str]:
-    """The files of a folder that are read.
+    """Choose the files of a folder that are read.
 
     Raises:
-        ValueError: there are none, its card cannot be read, or which of its configurations is meant is not said.
+        ValueError: There are none, the card cannot be read, or several configurations exist and none is chosen.
     """
     card = read_card(root) if split else None
     if card or (card is not None and hub and hub["config"]):
@@ -174,23 +177,25 @@ def _chosen(path: str, root: Path, below: list[str], hub: Mapping[str, Any] | No
             config = choose_config(card, hub["config"] if hub else None)
             by_split = files_by_split(config, below)
         except ValueError as error:
-            raise ValueError(f"path={path} {error}. A pattern names the files themselves: path={path}/….") from error
+            raise ValueError(
+                f"path={path} {error}. To name the files yourself, use a pattern: path={path}/…."
+            ) from error
         if by_split is not None:
             if not by_split.get(str(split)):
                 raise ValueError(
-                    f"path={path} has no files of the split {split}; its README.md names {', '.join(by_split) or 'none'}. "
-                    f"A pattern names the files themselves: path={path}/…."
+                    f"path={path} has no files of the split {split}: its README.md lists "
+                    f"{', '.join(by_split) or 'none'}. To name the files yourself, use a pattern: path={path}/…."
                 )
             return by_split[str(split)]
         below = [name for name in below if PurePosixPath(name).is_relative_to(config.get("data_dir") or "")]
     known = [name for name in below if suffixes(name)[0] in FORMATS]
     if not known:
-        raise ValueError(f"path={path} holds no file of a known format ({known_formats()}).")
+        raise ValueError(f"path={path} has no file of a supported format ({known_formats()}).")
     return _of_split(path, known, split)
 
 
 def _of_split(path: str, names: list[str], split: str | None) -> list[str]:
-    """The files of one split as `datasets` knows it by their names; where no name speaks of it, those of no split."""
+    """Choose the files of one split by their names, as `datasets` does; if no name mentions it, those of no split."""
     by_split: dict[str, list[str]] = {}
     titled = _titled(names)
     for name in names:
@@ -199,18 +204,18 @@ def _of_split(path: str, names: list[str], split: str | None) -> list[str]:
         return names
     wanted = _split_in(_words(split)) or "train"
     if set(by_split) == {"", wanted} and all(suffixes(name)[0] in WHOLE_TEXTS for name in by_split[wanted]):
-        return names  # a text among others may be called so
+        return names  # a text file may have such a name by chance
     chosen = by_split.get(wanted) or by_split.get("")
     if not chosen:
         raise ValueError(
-            f"path={path} has no files of the split {wanted}, only of {', '.join(sorted(by_split))}. A pattern names the files "
-            f"themselves: path={path}/…."
+            f"path={path} has no files of the split {wanted}, only of {', '.join(sorted(by_split))}. To name the "
+            f"files yourself, use a pattern: path={path}/…."
         )
     return chosen
 
 
 def _titled(names: list[str]) -> set[str]:
-    """The whole texts whose own names sound like a split, where more of them have other names: there it is a title."""
+    """Return text files whose own names sound like a split, if most have other names, so that it is just a title."""
     texts = [name for name in names if suffixes(name)[0] in WHOLE_TEXTS]
     plain = [name for name in texts if not _split_of(name)]
     titled = {name for name in texts if _split_of(name) and not _split_of(f"{PurePosixPath(name).parent}/a.txt")}
@@ -218,17 +223,17 @@ def _titled(names: list[str]) -> set[str]:
 
 
 def _some(names: list[str]) -> str:
-    """Names in a sentence; of many the first."""
+    """List names for a message; only the first few if there are many."""
     return ", ".join(names[:_MOST_NAMED]) + (f" and {len(names) - _MOST_NAMED} more" if names[_MOST_NAMED:] else "")
 
 
 def _split_of(name: str) -> str:
-    """The split that a file's name below its folder tells of, the nearest folder first; empty: none."""
+    """Return the split that a file's path indicates, nearest folder first; empty if none."""
     ending, compression = suffixes(name)
     path = PurePosixPath(name.lower())
     for part in (*reversed(path.parent.parts), path.name.removesuffix(compression).removesuffix(ending)):
         words = _words(part)
-        if split := _split_in(words[-1:] if ending in WHOLE_TEXTS else words):  # of a title only the last word counts
+        if split := _split_in(words[-1:] if ending in WHOLE_TEXTS else words):  # in a title, only the last word counts
             return split
     return ""
 
@@ -242,29 +247,30 @@ def _split_in(words: list[str]) -> str:
 
 
 def _matching(path: str, pattern: Path, passed_over: Counter[str]) -> list[Path]:
-    """The files that match a pattern, in order, without those that are hidden or describe others and that it does not spell.
+    """List the files that match a pattern, in order, without hidden files and descriptions that it does not name
+    explicitly.
 
     Raises:
-        ValueError: there are none.
+        ValueError: No file matches.
     """
     files = []
     for file in sorted(Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor)))):
         if not file.is_file():
             continue
         spelled = pattern.name == file.name or pattern.name.startswith(_CACHE)
-        spelled |= file.suffix == pattern.suffix == ".md"  # README.md is a text where texts of its kind are asked for
+        spelled |= file.suffix == pattern.suffix == ".md"  # README.md is a text if the pattern asks for .md files
         hidden = _hidden_parts(file) != _hidden_parts(pattern)
         if kind := "hidden files" if hidden else "" if spelled else _no_data(file.name, None):
             passed_over[kind] += 1
         else:
             files.append(file)
     if not files:
-        raise ValueError(f"path={path}: there is no such file, folder or pattern.")
+        raise ValueError(f"path={path} does not exist: it must be a file, a folder or a pattern that matches files.")
     return files
 
 
 def _without_magic(pattern: Path) -> Path:
-    """The folder that a pattern begins with."""
+    """Return the longest folder at the start of a pattern that contains no wildcard."""
     return next(folder for folder in pattern.parents if not has_magic(str(folder)))
 
 
@@ -273,7 +279,7 @@ def _hidden_parts(path: Path) -> int:
 
 
 def _kind(name: str) -> str:
-    """How a file is counted: by the end of its name."""
+    """Return the label under which a file is counted: the end of its name."""
     ending = "".join(suffixes(name))
     return ending if re.fullmatch(r"(\.\w{1,12}){1,2}", ending) else "other files"
 

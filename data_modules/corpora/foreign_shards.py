@@ -1,12 +1,12 @@
-"""Shards that other projects made, read where they lie: nothing is copied, source.json names the files.
+"""Shards of other projects, read in place: nothing is copied, and source.json lists the files.
 
     nanogpt    flat .bin of uint16 ids, train.bin and val.bin
     llmc       .bin with a header of 256 int32: 20240520, 1, number of tokens; then uint16 ids
     gpt2_5     one flat .bin of uint16 ids
     rangeflow  a folder of one-dimensional uint16 .npy
 
-Files with "val" in their names are for validation; where there are none, it is the last documents. Files with "train" in their
-names are for training; where there are none, it is all others but those with "test" or "dev" in their names.
+Files with "val" in their names are for validation; without such files, the last documents are. Files with "train" in
+their names are for training; without such files, all others are, except those with "test" or "dev" in their names.
 """
 
 import re
@@ -22,34 +22,34 @@ from gpt_lightning.tokenizer import Tokenizer
 
 _DTYPE = np.dtype("<u2")
 _AT_ONCE = 32 * MIB // _DTYPE.itemsize  # tokens
-_NAMED = 5  # files in one sentence
+_NAMED = 5  # maximum number of files listed in a message
 
 
 class ForeignSplits(NamedTuple):
-    """What became of another project's shards."""
+    """The splits of another project's shards."""
 
     entries: dict[str, tuple[dict[str, Any], np.ndarray]]
-    """Of each split its entry in source.json and how often each id occurs, (vocab_size,) int64."""
+    """Split -> (its entry in source.json, number of occurrences of each id as (vocab_size,) int64)."""
     left_out: list[Path]
-    """Files of neither split."""
+    """Files that belong to neither split."""
     remarks: list[str]
-    """What a user should know of them, in a sentence each."""
+    """Remarks for the user, one sentence each."""
 
 
 class ForeignFile(NamedTuple):
-    """The ids in one file."""
+    """A file of token ids."""
 
     path: Path
-    offset: int  # bytes before the first id
+    offset: int  # number of bytes before the first id
     tokens: int
 
 
 def _flat(path: Path) -> ForeignFile:
     if what := recognize_other_format(path):
-        raise ValueError(f"{path} is {what}, and not a flat file of uint16 ids.")
+        raise ValueError(f"{path} is {what}: it must be a flat file of uint16 ids.")
     size = path.stat().st_size
     if size % _DTYPE.itemsize or not size:
-        raise ValueError(f"{path} has {size:,} bytes, which is no whole number of uint16 ids.")
+        raise ValueError(f"{path} has {size:,} bytes: it must have a positive multiple of 2, because ids are uint16.")
     return ForeignFile(path, 0, size // _DTYPE.itemsize)
 
 
@@ -57,17 +57,18 @@ def _llmc(path: Path) -> ForeignFile:
     header = np.fromfile(path, dtype="<i4", count=256)
     if len(header) < 256 or header[0] != 20240520 or header[1] != 1:
         what = (
-            f"It is {kind}." if (kind := recognize_other_format(path)) else "Flat files of ids are for format=nanogpt."
+            f"It is {kind}." if (kind := recognize_other_format(path)) else "For flat files of ids, use format=nanogpt."
         )
         raise ValueError(
-            f"{path} does not begin with llm.c's header (256 int32: 20240520, 1, number of tokens, …). {what}"
+            f"{path} lacks llm.c's header: it must start with 256 int32 (20240520, 1, number of tokens, …). {what}"
         )
     tokens, there = int(header[2]), (path.stat().st_size - header.nbytes) / _DTYPE.itemsize
     if there == 2 * tokens > 0:
-        raise ValueError(f"{path} holds 4-byte integers, and not uint16 ids: {_ANEW}.")
+        raise ValueError(f"{path} holds 4-byte integers: it must hold uint16 ids. {_ANEW}.")
     if tokens != there:
         raise ValueError(
-            f"{path} has {tokens:,} tokens by its header and {there:,.1f} by its size: it is cut off or damaged."
+            f"{path} has {there:,.1f} tokens by its size: it must have {tokens:,}, as its header says. It is cut off "
+            "or damaged."
         )
     return ForeignFile(path, header.nbytes, tokens)
 
@@ -76,15 +77,17 @@ def _npy(path: Path) -> ForeignFile:
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is no .npy file of numbers, or is cut off.") from error
-    if not isinstance(values, np.memmap):  # an archive of several
-        raise ValueError(f"{path} is no .npy file of numbers.")
+        raise ValueError(f"{path} is damaged or not a .npy file of numbers.") from error
+    if not isinstance(values, np.memmap):  # an archive of several arrays
+        raise ValueError(f"{path} is not a .npy file of numbers.")
     if values.ndim != 1 or values.dtype != _DTYPE:
-        raise ValueError(f"{path} holds {values.ndim}-dimensional {values.dtype}, not one-dimensional uint16 ids.")
+        raise ValueError(
+            f"{path} holds {values.ndim}-dimensional {values.dtype}: it must hold one-dimensional uint16 ids."
+        )
     return ForeignFile(path, values.offset, len(values))
 
 
-_ANEW = "write it anew with 2-byte ids, as with numpy's ids.astype('<u2')"
+_ANEW = "Convert it to 2-byte ids, for example with numpy's ids.astype('<u2')"
 _FORMATS: dict[str, tuple[str, Callable[[Path], ForeignFile]]] = {
     "nanogpt": ("*.bin", _flat),
     "llmc": ("*.bin", _llmc),
@@ -94,18 +97,24 @@ _FORMATS: dict[str, tuple[str, Callable[[Path], ForeignFile]]] = {
 
 
 def foreign_splits(path: Path, format: str, tokenizer: Tokenizer, val_fraction: float) -> ForeignSplits:
-    """The splits of another project's shards. Reads all of them once, to check and count.
+    """Describe the splits of another project's shards. All of them are read once, to check and count the ids.
+
+    Args:
+        path: A shard, or the folder that contains the shards.
+        format: nanogpt, llmc, gpt2_5 or rangeflow.
+        tokenizer: The tokenizer that the shards were made with.
+        val_fraction: Share of the tokens to use for validation if no file is named for it.
 
     Raises:
-        ValueError: there is no such format or file, a file is damaged or holds something else, or an id is not one of the
-            tokenizer's.
+        ValueError: The format is unknown, there is no file, a file is damaged or of another format, or an id is not one
+            of the tokenizer's.
     """
     if format not in _FORMATS:
-        raise ValueError(f"format={format}: there is no such format; there are {', '.join(_FORMATS)}.")
+        raise ValueError(f"format is {format}: it must be one of {', '.join(_FORMATS)}.")
     pattern, read = _FORMATS[format]
     paths = [path] if path.is_file() else sorted(file for file in path.glob(pattern) if _is_shown(file))
     if not paths:
-        raise ValueError(f"{path} holds no {pattern} of format={format}.")
+        raise ValueError(f"{path} has no {pattern} files, which format={format} needs: check path and format.")
     if what := recognize_by_neighbours(paths[0].parent):
         raise ValueError(f"{paths[0].parent}: {what}.")
     by_name = _by_name(paths)
@@ -114,8 +123,8 @@ def foreign_splits(path: Path, format: str, tokenizer: Tokenizer, val_fraction: 
         train, val = _cut_tail(train, val_fraction, tokenizer.eot_id)
     if not train or not val:
         raise ValueError(
-            f"{path} holds nothing to train on beside what is for validation: files with val in their names, or where there are "
-            f"none, the last val_fraction={val_fraction} of all ids{_left_out(by_name['neither'])}."
+            f"{path} must have ids for training and for validation: files with val in their names are for validation, "
+            f"or, without such files, the last val_fraction={val_fraction} of all ids{_left_out(by_name['neither'])}."
         )
     entries = {"train": _entry(train, tokenizer), "val": _entry(val, tokenizer)}
     return ForeignSplits(entries, by_name["neither"], list(_remarks(by_name, entries["train"][1], tokenizer)))
@@ -126,7 +135,7 @@ def _is_shown(path: Path) -> bool:
 
 
 def _by_name(paths: list[Path]) -> dict[str, list[Path]]:
-    """The files of each split, and of neither, as their names say."""
+    """Assign files to train, val or neither by their names."""
     said = {
         split: [path for path in paths if re.search(rf"(^|[_.-])({names})([_.\d-]|$)", path.stem, re.IGNORECASE)]
         for split, names in {"val": "val|valid|validation", "train": "train|training", "neither": "test|dev"}.items()
@@ -138,9 +147,9 @@ def _by_name(paths: list[Path]) -> dict[str, list[Path]]:
 
 def _checked(file: ForeignFile, tokenizer: Tokenizer) -> ForeignFile:
     if not file.tokens:
-        raise ValueError(f"{file.path} holds no ids.")
+        raise ValueError(f"{file.path} is empty: it must hold at least one id.")
     if what := recognize_by_values(file.path, file.offset, tokenizer.vocab_size):
-        raise ValueError(f"{file.path} holds {what}, and not uint16 ids: {_ANEW}.")
+        raise ValueError(f"{file.path} holds {what}: it must hold uint16 ids. {_ANEW}.")
     return file
 
 
@@ -149,17 +158,18 @@ def _remarks(by_name: dict[str, list[Path]], counts: np.ndarray, tokenizer: Toke
         yield _left_out(by_name["neither"]).removeprefix("; ")
     train = by_name["train"]
     if len({re.sub(r"\d+", "0", path.stem) for path in train}) > 1 and not any("train" in path.stem for path in train):
-        yield f"none has train in its name, so these are trained on: {_names(train)}"
+        yield f"no file has train in its name, so training uses: {_names(train)}"
     if not counts[tokenizer.eot_id]:
         yield (
-            f"no document ends: the end-of-text id {tokenizer.eot_id} of tokenizer {tokenizer.name} never occurs in what is for "
-            f"training, and its highest id is {np.flatnonzero(counts)[-1]}; if it was made with another tokenizer, name that one"
+            f"no document ends: the end-of-text id {tokenizer.eot_id} of tokenizer {tokenizer.name} does not occur in "
+            f"the training data, whose highest id is {np.flatnonzero(counts)[-1]}. If the data was made with another "
+            "tokenizer, choose that one"
         )
 
 
 def _left_out(paths: list[Path]) -> str:
     verb = "is" if len(paths) == 1 else "are"
-    return f"; {_names(paths)} {verb} left out, as neither train nor val by name" if paths else ""
+    return f"; {_names(paths)} {verb} skipped, because the name indicates neither train nor val" if paths else ""
 
 
 def _names(paths: list[Path]) -> str:
@@ -170,7 +180,7 @@ def _names(paths: list[Path]) -> str:
 def _cut_tail(
     files: list[ForeignFile], val_fraction: float, eot_id: int
 ) -> tuple[list[ForeignFile], list[ForeignFile]]:
-    """All but the last `val_fraction` of the tokens, and these; cut behind a document's end where there is one after the cut."""
+    """Split off the last `val_fraction` of the tokens, at the next end of a document if there is one."""
     cut = int(sum(file.tokens for file in files) * (1 - val_fraction))
     train, val = [], []
     for file in files:
@@ -199,9 +209,9 @@ def _entry(files: list[ForeignFile], tokenizer: Tokenizer) -> tuple[dict[str, An
             if ids.max() >= tokenizer.vocab_size:
                 first = start + int(np.argmax(ids >= tokenizer.vocab_size))
                 raise ValueError(
-                    f"{file.path} holds the id {_ids(file, first, first + 1)[0]} at token {first:,} (byte "
-                    f"{file.offset + first * _DTYPE.itemsize:,}), and tokenizer {tokenizer.name} has {tokenizer.vocab_size:,} "
-                    "ids: name the tokenizer that the file was made with."
+                    f"{file.path} has the id {_ids(file, first, first + 1)[0]} at token {first:,} (byte "
+                    f"{file.offset + first * _DTYPE.itemsize:,}): ids must be below {tokenizer.vocab_size:,}, the "
+                    f"vocab_size of tokenizer {tokenizer.name}. Choose the tokenizer that the file was made with."
                 )
             counts += np.bincount(ids, minlength=tokenizer.vocab_size)
             checksums.update(ids.tobytes())

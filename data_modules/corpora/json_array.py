@@ -1,4 +1,4 @@
-"""The elements of a JSON array in a file, of which one at a time is held."""
+"""Read the elements of a JSON array from a file, one at a time."""
 
 import io
 import json
@@ -11,31 +11,32 @@ _BLANK = " \t\r\n"
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | BadRecord:
-    """A JSON object; in its place a BadRecord if it has a key twice."""
+    """Return a JSON object, or a BadRecord if it has a duplicate key."""
     found = dict(pairs)
     if len(found) == len(pairs):
         return found
     twice = next(key for n, (key, _) in enumerate(pairs) if key in dict(pairs[:n]))
-    return BadRecord(f"has the field {twice!r} twice")
+    return BadRecord(f"it has the field {twice!r} twice")
 
 
 JSON = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def array_elements(text: io.TextIOBase, *, limit: int, at_once: int) -> Iterator[tuple[int, Any, int]]:
-    """(line where it begins, value, characters) of each element of the array that is all of a text.
+    """Yield (line where it starts, value, number of characters) of each element of a JSON array.
 
     Args:
-        limit: characters of an element; of a longer one that is not read yet, the end is not looked for.
-        at_once: characters to read.
+        text: The stream; the array is its whole content.
+        limit: Maximum number of characters of an element. Reading stops at a longer one.
+        at_once: Number of characters to read at a time.
 
     Raises:
-        UnreadableFile: the array is malformed, or an element too long.
+        UnreadableFile: The array is malformed, or an element is too long.
     """
     buffer, position, line = "", 0, 1
 
     def next_sign() -> str:
-        """Move past blanks, reading on where the buffer ends; the sign after them, none at the file's end."""
+        """Skip blanks, reading more text if necessary. Returns the next character; empty at the end of the file."""
         nonlocal buffer, position, line
         while True:
             start = position
@@ -65,15 +66,15 @@ def array_elements(text: io.TextIOBase, *, limit: int, at_once: int) -> Iterator
                 break
             except (ValueError, RecursionError) as error:
                 size = len(buffer) - position
-                more = text.read(max(at_once, size)) if size <= limit else ""  # twice as much each time
+                more = text.read(max(at_once, size)) if size <= limit else ""  # doubles each time
                 if not more:
                     what = f"longer than {limit / 1e6:,.1f} MB, or not JSON" if size > limit else "not JSON"
                     why = getattr(error, "msg", error)
-                    raise UnreadableFile(f"line {line} (record {done + 1}): is {what} ({why})") from error
+                    raise UnreadableFile(f"line {line} (record {done + 1}): it is {what} ({why})") from error
                 buffer, position = buffer[position:] + more, 0
         yield line, value, end - position
         line += buffer.count("\n", position, end)
         position, done = end, done + 1
     position += 1
     if next_sign():
-        raise UnreadableFile(f"line {line}: there is more after the array's end")
+        raise UnreadableFile(f"line {line}: there is more text after the end of the array")

@@ -1,4 +1,4 @@
-"""Parquet and Arrow: one row is a record. What is decoded at once is bounded by `max_record_mb`, not by what a file describes."""
+"""Parquet and Arrow files; one row is a record. `max_record_mb`, not the file, bounds how much is decoded at once."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -29,12 +29,12 @@ def parquet_chunks(file: OpenInputFile, first: int) -> Iterator[Chunk]:
 
 
 def _rows_at_once(group: pq.RowGroupMetaData, file: OpenInputFile) -> int:
-    """How many rows of a Parquet row group are decoded together: about a chunk.
+    """Return how many rows of a Parquet row group to decode together; about a chunk.
 
-    Each may be the longest value of a dictionary, which is decoded again for each row that refers to it.
+    Each row may refer to the longest value of a dictionary, which is decoded again for each row.
 
     Raises:
-        BadRecord: one of them is too long to be decoded.
+        BadRecord: A row may be too long to decode.
     """
     columns = [group.column(n) for n in range(group.num_columns)]
     wanted = [
@@ -42,11 +42,11 @@ def _rows_at_once(group: pq.RowGroupMetaData, file: OpenInputFile) -> int:
     ]
     size = sum(column.total_uncompressed_size for column in wanted)
     compressed = sum(column.total_compressed_size for column in wanted)
-    # a character may take 4 bytes, and no text that is worth reading is compressed to a 200th
+    # a character takes up to 4 bytes, and useful text does not compress to 1/200
     if size > 4 * file.limit * group.num_rows or size > max(2 * file.limit, 200 * compressed):
         raise BadRecord(
-            f"{size / 1e6:,.1f} MB lie in {compressed / 1e6:,.3f} MB of the file, which points to a record longer than the "
-            f"{file.limit / 1e6:,.1f} MB of max_record_mb"
+            f"{size / 1e6:,.1f} MB are compressed to {compressed / 1e6:,.3f} MB, which indicates a record of more "
+            f"than the {file.limit / 1e6:,.1f} MB of max_record_mb"
         )
     at_once = file.chunk_bytes * group.num_rows // max(1, size)
     in_dictionaries = sum(c.total_uncompressed_size for c in wanted if c.has_dictionary_page)
@@ -56,7 +56,7 @@ def _rows_at_once(group: pq.RowGroupMetaData, file: OpenInputFile) -> int:
 
 
 def _combined(batches: Iterable[pa.RecordBatch], chunk_bytes: int) -> Iterator[pa.RecordBatch]:
-    """The same rows in batches of about a chunk."""
+    """Combine batches to about the size of a chunk."""
     held: list[pa.RecordBatch] = []
     size = 0
     for batch in batches:
@@ -70,7 +70,7 @@ def _combined(batches: Iterable[pa.RecordBatch], chunk_bytes: int) -> Iterator[p
 
 
 def arrow_chunks(file: OpenInputFile, first: int) -> Iterator[Chunk]:
-    if file.stream.peek(6)[:6] == b"ARROW1":  # the file format, else the stream format
+    if file.stream.peek(6)[:6] == b"ARROW1":  # the file format; otherwise the stream format
         reader = pa.ipc.open_file(file.stream)
         batches: Iterable[pa.RecordBatch] = (reader.get_batch(n) for n in range(reader.num_record_batches))
     else:
@@ -81,7 +81,7 @@ def arrow_chunks(file: OpenInputFile, first: int) -> Iterator[Chunk]:
 
 
 def _batches_from(batches: Iterable[pa.RecordBatch], file: OpenInputFile, start: int, first: int) -> Iterator[Chunk]:
-    """The rows from number `first` on of batches whose first row is number `start`."""
+    """Yield the rows from number `first` on, of batches whose first row has number `start`."""
     for batch in batches:
         at_once = max(
             1, file.chunk_bytes // max(1, batch.nbytes // max(1, batch.num_rows) + _longest_in_dictionaries(batch))
@@ -90,8 +90,8 @@ def _batches_from(batches: Iterable[pa.RecordBatch], file: OpenInputFile, start:
             part = batch.slice(offset, at_once)
             n_rows = part.num_rows
             try:
-                part.validate(full=True)  # reading a damaged one could end the process
-                if n_rows < batch.num_rows:  # a copy: a slice goes to a worker with all that it was cut from
+                part.validate(full=True)  # reading a damaged batch could crash the process
+                if n_rows < batch.num_rows:  # copy, because a slice is sent to a worker together with the whole batch
                     part = _without_dictionaries(part).take(pa.array(range(n_rows)))
             except pa.ArrowInvalid:
                 part = [_sound_row(part.slice(n, 1)) for n in range(n_rows)]
@@ -100,7 +100,7 @@ def _batches_from(batches: Iterable[pa.RecordBatch], file: OpenInputFile, start:
 
 
 def _longest_in_dictionaries(batch: pa.RecordBatch) -> int:
-    """Bytes that a row can refer to, beside those that it has."""
+    """Return the maximum number of bytes that a row can refer to in dictionaries."""
     values = [column.dictionary for column in batch.columns if pa.types.is_dictionary(column.type)]
     texts = [array for array in values if pa.types.is_string(array.type) or pa.types.is_large_string(array.type)]
     return sum(pc.max(pc.binary_length(array)).as_py() or 0 for array in texts)
@@ -116,7 +116,7 @@ def _sound_row(batch: pa.RecordBatch) -> Any:
         batch.validate(full=True)
         return batch.to_pylist()[0]
     except pa.ArrowInvalid as error:
-        return BadRecord(f"is damaged or not UTF-8 ({error})")
+        return BadRecord(f"the row is damaged or not UTF-8 ({error})")
 
 
 def batch_rows(chunk: Chunk) -> Iterator[Row]:

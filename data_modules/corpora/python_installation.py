@@ -1,13 +1,13 @@
-"""Real text that is on every machine: the Python installation itself, about 12 MB in four sources.
+"""Real text that is available on every machine: the Python installation, about 12 MB in four sources.
 
-    readmes     long descriptions of the installed distributions            plays the web
-    pydoc       Python's help topics, pages of modules and classes          plays the textbook
-    docstrings  "what does this function do?" answered by its docstring     plays the chat
-    stdlib      the standard library's source code                          plays the code
+    readmes     long descriptions of the installed distributions            stands in for web text
+    pydoc       Python's help topics, pages of modules and classes          stands in for textbooks
+    docstrings  "what does this function do?" answered by its docstring     stands in for chat
+    stdlib      the standard library's source code                          stands in for code
 
-No module is imported to be described: pages are built from syntax trees. The sources share no text (pages leave functions'
-docstrings to `docstrings`, and `stdlib` leaves out all three), so no source's training text holds another's validation
-text. For a given installation the documents and their order are always the same.
+Modules are not imported; pages are built from syntax trees. The sources share no text (pages omit the docstrings of
+functions, which `docstrings` has, and `stdlib` omits all docstrings), so no source's training text contains another's
+validation text. For a given installation, the documents and their order are always the same.
 """
 
 import ast
@@ -22,16 +22,16 @@ from textwrap import indent
 
 from data_modules.corpora.corpus import Document
 
-_LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}  # not the library itself
-_GENERATED = {"encodings", "pydoc_data", "entities.py"}  # tables that programs wrote
+_LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}  # not part of the library
+_GENERATED = {"encodings", "pydoc_data", "entities.py"}  # generated tables
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 _Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def readmes() -> Iterator[Document]:
-    """The long description of each installed distribution, by name; this project's own is left out."""
+    """Yield the long description of each installed distribution, sorted by name, without this project."""
     seen: set[str] = set()
-    # setuptools, once something has imported it, adds a folder of copies of its own to the path
+    # when setuptools is imported, it adds a folder with its own copies of distributions to sys.path
     installed = [folder for folder in sys.path if Path(folder).name != "_vendor"]
     for distribution in sorted(distributions(path=installed), key=lambda d: (d.name or "").lower()):
         description = distribution.metadata.get("Description") or distribution.metadata.get_payload()  # type: ignore[attr-defined]
@@ -42,8 +42,8 @@ def readmes() -> Iterator[Document]:
 
 
 def pydoc() -> Iterator[Document]:
-    """Python's help topics, then a page for each module and for each documented class."""
-    from pydoc_data.topics import topics  # 700 kB of text, wanted by this function alone
+    """Yield Python's help topics, then a page for each module and for each documented class."""
+    from pydoc_data.topics import topics  # imported here because it holds 700 kB of text
 
     for _, text in sorted(topics.items()):
         yield text.strip() + "\n"
@@ -52,7 +52,7 @@ def pydoc() -> Iterator[Document]:
 
 
 def docstrings() -> Iterator[Document]:
-    """One conversation for each documented function: its signature is asked about, its docstring is the answer."""
+    """Yield a conversation for each documented function: the question has its signature, the answer is its docstring."""
     for name, _, tree in _modules():
         for qualified_name, function in _functions(tree, prefix=name):
             answer = ast.get_docstring(function)
@@ -65,7 +65,7 @@ def docstrings() -> Iterator[Document]:
 
 
 def stdlib() -> Iterator[Document]:
-    """The source of each module of the standard library, without its docstrings."""
+    """Yield the source of each module of the standard library, without docstrings."""
     for _, source, tree in _modules():
         text = _without_docstrings(source, tree).strip()
         if len(text) > 100:
@@ -73,23 +73,23 @@ def stdlib() -> Iterator[Document]:
 
 
 def _modules() -> Iterator[tuple[str, str, ast.Module]]:
-    """(dotted name, source, syntax tree) of the standard library's modules, in the order of their names."""
+    """Yield (dotted name, source, syntax tree) of the standard library's modules, sorted by path."""
     root = Path(sysconfig.get_path("stdlib"))
     for path in sorted(root.rglob("*.py")):
         parts = path.relative_to(root).parts
         if (_LEFT_OUT | _GENERATED).intersection(parts) or path.name.startswith("_sysconfigdata"):
             continue
         try:
-            with tokenize.open(path) as file:  # honours the file's own declaration of its encoding
+            with tokenize.open(path) as file:  # respects the encoding that the file declares
                 source = file.read()
             tree = ast.parse(source)
         except (SyntaxError, UnicodeDecodeError, ValueError):
-            continue  # templates and files broken on purpose are no Python text
+            continue  # templates, and files with deliberate errors
         yield ".".join(parts).removesuffix(".py").removesuffix(".__init__"), source, tree
 
 
 def _pages(module_name: str, tree: ast.Module) -> Iterator[str]:
-    """The module's page as pydoc lays it out, if it has a docstring, then one for each documented class."""
+    """Yield a page in pydoc's layout for the module, if it has a docstring, then one for each documented class."""
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
     description = ast.get_docstring(tree)
     if description:
@@ -120,7 +120,7 @@ def _signature(node: _Function) -> str:
 
 
 def _functions(node: ast.Module | ast.ClassDef, *, prefix: str) -> Iterator[tuple[str, _Function]]:
-    """Functions and methods below `node` with their dotted names; functions inside functions are left out."""
+    """Yield functions and methods with their dotted names; nested functions are omitted."""
     for item in node.body:
         if isinstance(item, ast.ClassDef):
             yield from _functions(item, prefix=f"{prefix}.{item.name}")
@@ -129,14 +129,14 @@ def _functions(node: ast.Module | ast.ClassDef, *, prefix: str) -> Iterator[tupl
 
 
 def _without_docstrings(source: str, tree: ast.Module) -> str:
-    """`source` less the lines of its docstrings; a body that was nothing else becomes `pass`."""
+    """Remove docstrings from source code. A body that consists only of a docstring becomes `pass`."""
     lines = source.split("\n")
     for node in ast.walk(tree):
         if not isinstance(node, _Documented) or ast.get_docstring(node, clean=False) is None:
             continue
         docstring = node.body[0]
         first, last = docstring.lineno - 1, (docstring.end_lineno or docstring.lineno) - 1
-        if isinstance(node, ast.Module) or re.match(r"\s*[rRuU]*['\"]", lines[first]):  # it begins its line
+        if isinstance(node, ast.Module) or re.match(r"\s*[rRuU]*['\"]", lines[first]):  # it starts its line
             only = len(node.body) == 1 and not isinstance(node, ast.Module)
             lines[first : last + 1] = [" " * docstring.col_offset + "pass" if only else "\0"] + ["\0"] * (last - first)
     return "\n".join(line for line in lines if line != "\0")

@@ -1,8 +1,9 @@
-"""Which fields of a record hold its document.
+"""Extract a document from the fields of a record.
 
-{text: …}                                one text
-{instruction: …, input: …, output: …}    an instruction as Alpaca writes it: a question and an answer, as chat; input may be null
-{messages: …}                            a conversation: a list of {role, content}; an assistant's `weight: 0` takes its loss away
+{text: …}                                a text
+{instruction: …, input: …, output: …}    an instruction in Alpaca's format: question and answer, as chat; input may be
+null {messages: …}                            a conversation: a list of {role, content}; an assistant message with
+`weight: 0` bears no loss
 """
 
 from collections.abc import Mapping
@@ -15,14 +16,14 @@ _ROLES = ("system", "user", "assistant")
 
 
 class RecordFields:
-    """Makes documents of records.
+    """Convert records to documents.
 
     Args:
-        names: what a field means to us -> what it is called in the records; None: they have none.
-        setting: what names them on the command line, for advice.
+        names: Field in our terms -> its name in the records; None: the records do not have it.
+        setting: Setting that names the fields on the command line, for error messages.
 
     Raises:
-        ValueError: the names are of none of the three kinds.
+        ValueError: The fields form none of the three formats above.
     """
 
     def __init__(self, names: Mapping[str, str | None], *, setting: str = "fields") -> None:
@@ -39,22 +40,26 @@ class RecordFields:
                 self._make = make
                 return
         kinds = "; ".join(", ".join(kind) for kind in makers)
-        raise ValueError(f"{setting} names {', '.join(self._names) or 'nothing'}: it must name one of these: {kinds}.")
+        raise ValueError(
+            f"{setting} has {', '.join(self._names) or 'no fields'}: it must have one of these sets: {kinds}."
+        )
 
     @property
     def columns(self) -> dict[str, str]:
-        """The fields that are read -> how another one is named instead."""
+        """Field to read -> advice on how to name another one."""
         return {name: self._advice(key) for key, name in self._names.items()}
 
     def document(self, row: Any) -> Document | BadRecord:
-        """The document of a record, or what is wrong with it; a text that a file holds by itself is its own document."""
+        """Return the document of a record, or a BadRecord. A row that is a text (from a .txt file) is the document."""
         try:
             if isinstance(row, BadRecord):
                 return row
             if isinstance(row, str) and "text" in self._names:
                 return _checked(row, "the text")
             if not isinstance(row, Mapping):
-                raise BadRecord(f"is no record with the fields {', '.join(self.columns)}, but a {type(row).__name__}")
+                raise BadRecord(
+                    f"the record is of type {type(row).__name__}: it must have the fields {', '.join(self.columns)}"
+                )
             return self._make(row)
         except BadRecord as error:
             return error
@@ -74,58 +79,61 @@ class RecordFields:
         name = self._names["messages"]
         turns = self._value(row, "messages")
         if not isinstance(turns, list):
-            raise BadRecord(f"the field '{name}' is no list of messages, but a {type(turns).__name__}")
+            raise BadRecord(f"the field '{name}' is of type {type(turns).__name__}: it must be a list of messages")
         messages: list[Message] = []
         for number, turn in enumerate(turns, start=1):
             if isinstance(turn, BadRecord):
                 raise turn
             if not isinstance(turn, Mapping) or turn.get("role") not in _ROLES:
-                raise BadRecord(f"message {number} in '{name}' has no role of {', '.join(_ROLES)}")
+                raise BadRecord(
+                    f"message {number} in '{name}' lacks a valid role: it must be one of {', '.join(_ROLES)}"
+                )
             if not isinstance(turn.get("content"), str):
-                raise BadRecord(f"message {number} in '{name}' has no content")
+                raise BadRecord(f"message {number} in '{name}' lacks a content: it must be a string")
             messages.append({"role": turn["role"], "content": _unicode(turn["content"], f"message {number}")})
             if turn["role"] == "assistant" and not _bears_loss(turn.get("weight"), f"message {number} in '{name}'"):
                 messages[-1]["weight"] = 0
         answers = [message for message in messages if message["role"] == "assistant"]
         if not any(message.get("weight", 1) for message in answers):
-            what = "has weight 0 everywhere" if answers else "says nothing"
-            raise BadRecord(f"in '{name}' the assistant {what}: there would be nothing to learn")
+            what = "only messages of weight 0" if answers else "no messages"
+            raise BadRecord(f"the assistant has {what} in '{name}': at least one must bear loss")
         return messages
 
     def _advice(self, key: str) -> str:
-        none = f"; none in any record: {self._setting}.{key}=null" if key == "input" else ""
-        return f"another one: {self._setting}.{key}=…{none}"
+        none = f"; if no record has it: {self._setting}.{key}=null" if key == "input" else ""
+        return f"to read another field: {self._setting}.{key}=…{none}"
 
     def _value(self, row: Mapping[str, Any], key: str) -> Any:
         name = self._names[key]
         if name not in row:
             raise BadRecord(
-                f"there is no field '{name}'; the record has {', '.join(map(str, row)) or 'none'} ({self._advice(key)})"
+                f"the field '{name}' is missing; the record has {', '.join(map(str, row)) or 'none'} "
+                f"({self._advice(key)})"
             )
         if isinstance(row[name], BadRecord):
             raise row[name]
         if row[name] is None:
-            raise BadRecord(f"the field '{name}' is null")
+            raise BadRecord(f"the field '{name}' is null: it must have a value")
         return row[name]
 
     def _string(self, row: Mapping[str, Any], key: str) -> str:
         value = self._value(row, key)
         if not isinstance(value, str):
-            raise BadRecord(f"the field '{self._names[key]}' is no text, but a {type(value).__name__}")
+            raise BadRecord(f"the field '{self._names[key]}' is of type {type(value).__name__}: it must be a string")
         return _unicode(value, f"the field '{self._names[key]}'")
 
 
 def check_document(value: Any) -> Document | BadRecord:
-    """A text or a conversation as it is, or what is wrong with it."""
+    """Return a text or a conversation unchanged, or a BadRecord if the value is neither."""
     if isinstance(value, list):
         return RecordFields({"messages": "messages"}).document({"messages": value})
     if isinstance(value, str):
         return RecordFields({"text": "text"}).document(value)
-    return BadRecord(f"is no text and no list of messages, but a {type(value).__name__}")
+    return BadRecord(f"the document is of type {type(value).__name__}: it must be a text or a list of messages")
 
 
 def _bears_loss(weight: Any, where: str) -> bool:
-    """What the weight of an assistant's message says, as OpenAI's files have it; None: nothing."""
+    """Return whether an assistant message bears loss; `weight` is as in OpenAI's files, None if absent."""
     if weight is not None and weight not in (0, 1):
         raise BadRecord(f"{where} has the weight {weight!r}: it must be 0 or 1")
     return weight is None or bool(weight)
@@ -133,17 +141,17 @@ def _bears_loss(weight: Any, where: str) -> bool:
 
 def _checked(text: str, what: str) -> str:
     if not text:
-        raise BadRecord(f"{what} is empty")
+        raise BadRecord(f"{what} is empty: it must have at least one character")
     return _unicode(text, what)
 
 
 def _unicode(text: str, what: str) -> str:
-    """JSON can spell halves of characters, which no encoding of text can; bytes that are no UTF-8 are read as some of them."""
+    """Check that a text can be encoded. JSON allows lone surrogates; invalid UTF-8 bytes were decoded to some."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         sign = text[error.start]
         if "\udc80" <= sign <= "\udcff":
-            raise BadRecord(f"{what} is not UTF-8: it holds the byte {ord(sign) - 0xDC00:#04x}") from error
-        raise BadRecord(f"{what} holds half a character, {sign!a}") from error
+            raise BadRecord(f"{what} is not UTF-8: it contains the byte {ord(sign) - 0xDC00:#04x}") from error
+        raise BadRecord(f"{what} contains half a surrogate pair, {sign!a}") from error
     return text

@@ -1,4 +1,4 @@
-"""Documents that a source reader of the user's own gives: each is checked, and errors say where they are."""
+"""Checks of a registered source reader: each document is checked, and errors say at which document they occurred."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -8,11 +8,11 @@ from data_modules.corpora.record_fields import check_document
 
 
 class SourceReader:
-    """The documents of a source reader, anew at each call. It can be pickled if the reader can.
+    """A function that yields the checked documents of a source reader. It can be pickled if the reader can.
 
     Args:
-        read: gives the documents.
-        name: of the reader, for messages.
+        read: The reader. Each call yields all documents from the start.
+        name: Name of the reader, for error messages.
     """
 
     def __init__(self, read: Callable[[], Iterable[Any]], name: str) -> None:
@@ -20,7 +20,11 @@ class SourceReader:
         self._name = name
 
     def __call__(self) -> Iterator[Document | BadRecord]:
-        """Raises ValueError: the reader fails. Its own ValueError and OSError are passed on."""
+        """Yield the documents from the start. A document of the wrong type is replaced by a BadRecord.
+
+        Raises:
+            ValueError: The reader raises an exception. Its own ValueError and OSError are not wrapped.
+        """
         count = 0
         try:
             for document in self._read():
@@ -28,6 +32,6 @@ class SourceReader:
                 count += 1
         except (ValueError, OSError):
             raise
-        except Exception as error:  # the reader is the user's: anything can be wrong with it
+        except Exception as error:  # user code may raise anything
             why = f"{type(error).__name__}: {' '.join(str(error).split()).rstrip('.')}"
-            raise ValueError(f"the source reader {self._name} fails after {count:,} documents ({why}).") from error
+            raise ValueError(f"the source reader {self._name} failed after {count:,} documents ({why}).") from error

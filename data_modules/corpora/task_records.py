@@ -1,4 +1,4 @@
-"""The records of a task, here or on the hub, and what they were: for whoever asks how a figure was measured."""
+"""Open the records of an evaluation task, local or on the hub, and describe where they come from."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -15,16 +15,19 @@ _LONGEST_MB = 32
 def open_task_records(
     path: str | None, hub: Mapping[str, Any] | None, *, tell: Callable[[str], object] = str
 ) -> tuple[RecordFiles, dict[str, Any]]:
-    """Records in files, and where they come from.
+    """Open the records of a task.
 
     Args:
-        path: a file, a folder or a pattern; None: the hub.
-        hub: id, config and split of a dataset there; a folder may be a copy of it.
-        tell: called with one line that counts the files which were passed over, if any were.
+        path: A file, a folder or a pattern; None: read from the hub.
+        hub: id, config and split of a dataset on the hub; a folder at `path` may be a copy of it.
+        tell: Called with one line that counts the skipped files, if there are any.
+
+    Returns:
+        (the records, their origin as written to evaluation.json)
 
     Raises:
-        HubUnreachableError: it does not answer.
-        ValueError: there are no such files, or neither is given.
+        HubUnreachableError: The hub does not respond.
+        ValueError: The files do not exist, or neither path nor hub is given.
     """
     if path is not None:
         urls = find_local_files(path, hub=hub, split=None, tell=tell)
@@ -37,5 +40,5 @@ def open_task_records(
         urls, commit = find_hub_files(**hub)
         origin = {**hub, "revision": commit}
     else:
-        raise ValueError("there is nothing to read: name a file, a folder or a pattern with path=….")
+        raise ValueError("path is null: it must be a file, a folder or a pattern.")
     return RecordFiles(urls, fields=None, max_record_mb=_LONGEST_MB), origin

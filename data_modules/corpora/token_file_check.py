@@ -1,7 +1,7 @@
-"""What a file really holds that should hold uint16 token ids and nothing else, in little-endian order.
+"""Recognise the real content of a file that should hold only little-endian uint16 token ids.
 
-A flat file says nothing of itself, so that 4-byte ids, for one, read as twice as many 2-byte ids. What gives it away is its first
-bytes, its neighbours, or that its values make sense only as something else.
+A flat file does not describe its format; 4-byte ids, for example, can be read as twice as many 2-byte ids. Its first
+bytes, the other files in its folder, or values that only make sense in another format reveal what it is.
 """
 
 import codecs
@@ -10,25 +10,25 @@ from pathlib import Path
 
 import numpy as np
 
-_HEAD = 1 << 20  # bytes that are looked at
-_FEWEST = 8  # values of a kind; of fewer, chance may make any kind
-_MOST_IDS = 1 << 18  # no tokenizer has more ids
+_HEAD = 1 << 20  # number of bytes that are checked
+_FEWEST = 8  # minimum number of values; fewer could match a format by chance
+_MOST_IDS = 1 << 18  # more than any tokenizer has
 
 _FIRST_BYTES = {
     b"PK\x03\x04": "a zip archive, which torch.save writes",
-    b"\x80\x02\x8a\x0al\xfc\x9cF\xf9": "a file of torch.save",
+    b"\x80\x02\x8a\x0al\xfc\x9cF\xf9": "a torch.save file",
     b"\x80\x04\x95": "a pickle",
     b"\x80\x05\x95": "a pickle",
-    b"\x93NUMPY": "a .npy file, for format=rangeflow",
-    b"\x1f\x8b\x08": "compressed by gzip",
-    b"\x28\xb5\x2f\xfd": "compressed by zstd",
+    b"\x93NUMPY": "a .npy file, which needs format=rangeflow",
+    b"\x1f\x8b\x08": "compressed with gzip",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd",
     b"PAR1": "a Parquet file",
     b"ARROW1": "an Arrow file",
     b"LITPKDS": "a packed dataset of lit-gpt",
 }
-# what has a header of llm.c begins with a date; of its models and tokenizers too
+# headers of llm.c start with a date, in token files as well as in model and tokenizer files
 _LLMC_DATES = range(2024_01_01, 2030_01_01)
-_OTHER_DTYPES = {  # the longer ones first: their halves make sense too
+_OTHER_DTYPES = {  # longest first, because their halves are plausible too
     "<i8": "8-byte integers (int64)",
     "<i4": "4-byte integers (uint32 or int32)",
     "<f8": "8-byte floats",
@@ -39,40 +39,44 @@ _OTHER_DTYPES = {  # the longer ones first: their halves make sense too
 
 
 def recognize_other_format(path: Path) -> str | None:
-    """What the first bytes of a file say that it is, if not token ids."""
+    """Return a description of a file's format if its first bytes show that it does not hold token ids."""
     with path.open("rb") as file:
         first = file.read(16)
     for magic, what in _FIRST_BYTES.items():
         if first.startswith(magic):
             return what
     if len(first) >= 4 and (date := int(np.frombuffer(first, "<i4", count=1)[0])) in _LLMC_DATES:
-        return "a file with llm.c's header, for format=llmc" if date == 20240520 else f"llm.c's file of type {date}"
+        return (
+            "a file with llm.c's header, which needs format=llmc"
+            if date == 20240520
+            else f"an llm.c file of type {date}"
+        )
     return None
 
 
 def recognize_by_neighbours(folder: Path) -> str | None:
-    """Why none of a folder's files holds the ids of a tokenizer of ours, if other files in it say so."""
+    """Return why the files of a folder hold no usable token ids, if other files in it say so."""
     if (folder / "meta.pkl").is_file():
-        return "its meta.pkl says that its ids are those of a vocabulary of its own, such as nanoGPT's of characters"
+        return "its meta.pkl defines a separate vocabulary, such as nanoGPT's characters"
     try:
         index = json.loads((folder / "index.json").read_bytes())
     except (OSError, ValueError):
         return None
     if isinstance(index, dict) and "chunks" in index:
-        return "its index.json says that its files are litdata's chunks, which are not flat files of ids"
+        return "its index.json belongs to litdata, so its files are litdata chunks and not flat files of ids"
     return None
 
 
 def recognize_by_values(path: Path, offset: int, n_ids: int) -> str | None:
-    """What the values of a file are, if they make no sense as uint16 ids below `n_ids` and sense as something else."""
+    """Return what the values of a file are, if they are plausible as something other than uint16 ids below `n_ids`."""
     with path.open("rb") as file:
         file.seek(offset)
         head = file.read(_HEAD)
-    if _read(head, "<u2").max(initial=0) <= _MOST_IDS >> 16:  # of so few ids any two look like one
+    if _read(head, "<u2").max(initial=0) <= _MOST_IDS >> 16:  # with so few distinct ids, any pair looks like one id
         return None
     for dtype, what in _OTHER_DTYPES.items():
         values = _read(head, dtype)
-        with np.errstate(invalid="ignore"):  # what is no number, read as floats
+        with np.errstate(invalid="ignore"):  # NaN, when integers are read as floats
             right = (values >= 0) & (values < _MOST_IDS) & (np.floor(values) == values)
         if len(values) >= _FEWEST and right.all() and values.any():
             return what
@@ -82,7 +86,7 @@ def recognize_by_values(path: Path, offset: int, n_ids: int) -> str | None:
         return "big-endian 2-byte integers"
     if _is_text(head):
         return "text"
-    # of two-byte ids the low byte takes all values, and the high one few
+    # in 2-byte ids, the low byte takes all values and the high byte few
     first, second = (set(np.unique(_read(head, "u1")[start::2])) for start in (0, 1))
     if max(first | second) < 128 and len(first & second) > max(_FEWEST, len(first | second) / 2):
         return "1-byte values"
@@ -92,7 +96,7 @@ def recognize_by_values(path: Path, offset: int, n_ids: int) -> str | None:
 def _is_big_endian(head: bytes, n_ids: int) -> bool:
     ids = _read(head, "<u2")
     zeros = [np.count_nonzero(byte == 0) for byte in (ids & 0xFF, ids >> 8)]
-    # many ids that do not exist; or the byte that is often zero, as the most frequent tokens have low ids, is the low one
+    # many ids that do not exist; or the first byte is zero more often, although frequent tokens have low ids
     is_strange = np.mean(ids >= n_ids) > 0.05 or zeros[0] > 2 * zeros[1] + _FEWEST
     return bool(is_strange) and int(ids.byteswap().max()) < n_ids
 
@@ -103,7 +107,7 @@ def _read(content: bytes, dtype: str) -> np.ndarray:
 
 def _is_text(content: bytes) -> bool:
     try:
-        text = codecs.getincrementaldecoder("utf-8")().decode(content)  # the last character may be cut
+        text = codecs.getincrementaldecoder("utf-8")().decode(content)  # the last character may be incomplete
     except UnicodeDecodeError:
         return False
     return all(character >= " " or character in "\t\n\r\f" for character in text)

@@ -1,9 +1,10 @@
-"""Documents to shards.
+"""Convert documents to shards.
 
-    chunks ──(workers) split by a hash of the text, tokenize──> in order ──ShardWriter──> parts ──join──> shards + source.json
+    chunks ──(workers) split by a hash of the text, tokenize──> in order ──ShardWriter──> parts ──join──> shards +
+    source.json
 
-A part is committed every few seconds, and who is interrupted goes on after the last commit: the bytes are the same. The source
-appears under its name when it is complete, never before.
+A part is committed every few seconds, and an interrupted preparation continues after the last commit; the resulting
+bytes are the same. The source appears under its name only when it is complete.
 """
 
 from data_modules.preparation.preparation_settings import PreparationSettings

@@ -1,4 +1,4 @@
-"""Has this text been seen before? Answered from a file, so that memory does not grow with the corpus."""
+"""Detect documents that occurred before, with a database on disk, so that memory does not grow with the corpus."""
 
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -9,14 +9,14 @@ _CACHE_KB = 64 * 1024
 
 
 class SeenDocuments:
-    """The texts of a source so far, as digests with the number of the document that had each first.
+    """Digests of a source's documents so far, each with the number of the first document that has it.
 
     Args:
-        path: a SQLite file.
-        documents: how many were seen at the last commit; what is there of later ones is forgotten.
+        path: The SQLite file.
+        documents: Number of documents at the last commit; entries of later documents are deleted.
 
     Raises:
-        OSError: the disk is full or fails; so do the methods.
+        OSError: The disk is full or fails; the methods raise it too.
     """
 
     def __init__(self, path: Path, documents: int) -> None:
@@ -30,7 +30,7 @@ class SeenDocuments:
             undone.pop_all()
 
     def add(self, digest: bytes, document: int) -> bool:
-        """Whether the text is new."""
+        """Add a digest. Returns whether it is new."""
         with _failing_as_files_do(self._path):
             cursor = self._connection.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (digest, document))
         return cursor.rowcount == 1
@@ -44,10 +44,10 @@ class SeenDocuments:
 
 
 def count_distinct(paths: Iterable[Path]) -> int:
-    """How many different texts are in these files together; the first file comes to hold them all.
+    """Count the distinct digests in several files. All digests are copied into the first file.
 
     Raises:
-        OSError: the disk is full or fails.
+        OSError: The disk is full or fails.
     """
     first, *others = paths
     with _failing_as_files_do(first), closing(_opened(first)) as connection:

@@ -1,4 +1,4 @@
-"""Parts to a source: their shards are renamed, none is copied, and source.json is written last."""
+"""Join parts to a source: shards are renamed, not copied, and source.json is written last."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -21,15 +21,19 @@ _AT_ONCE = 1 << 20  # tokens
 def join_parts(
     states: Sequence[Mapping[str, Any]], folders: Sequence[Path], target: Path, *, information: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Make one source of parts that are done, in their order; interrupted, it is done again from the beginning.
+    """Join completed parts to one source, in order. If interrupted, joining starts again from the beginning.
 
     Args:
-        states: what is in each part's part.json.
-        target: the source's folder.
-        information: what source.json says that does not follow from the parts.
+        states: Content of each part's part.json.
+        folders: Folder of each part.
+        target: The source's folder.
+        information: Entries of source.json that do not follow from the parts.
+
+    Returns:
+        The content of source.json.
 
     Raises:
-        ValueError: some parts are chat and others are not.
+        ValueError: Some parts are chat and others are not.
     """
     masked = _are_masked(states)
     joined = folders[0].parent / "joined"
@@ -60,16 +64,16 @@ def join_parts(
     joined.replace(target)
     sync_folder(target.parent)
     for folder in folders:
-        (folder / "part.json").unlink(missing_ok=True)  # so that nobody who finds the rest takes it for a part
+        (folder / "part.json").unlink(missing_ok=True)  # so that leftovers are not mistaken for a part
     shutil.rmtree(folders[0].parent)
     return content
 
 
 def _are_masked(states: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the parts are chat.
+    """Return whether the parts are chat.
 
     Raises:
-        ValueError: some are and others are not.
+        ValueError: Some are and others are not.
     """
     kinds = {state["masked"] for state in states} - {None}
     if len(kinds) > 1:
@@ -80,12 +84,12 @@ def _are_masked(states: Sequence[Mapping[str, Any]]) -> bool:
 def _move_shards(
     states: Sequence[Mapping[str, Any]], folders: Sequence[Path], joined: Path, *, split: str, masked: bool
 ) -> list[dict[str, Any]]:
-    """Rename the shards of a split into `joined`, numbered over all parts; return what source.json says of each."""
+    """Move the shards of a split to `joined`, numbered over all parts. Returns their entries in source.json."""
     (joined / split).mkdir(parents=True, exist_ok=True)
     shards: list[dict[str, Any]] = []
     for state, folder in zip(states, folders, strict=True):
         for number, shard in enumerate((state["splits"][split] or {"shards": []})["shards"]):
-            # of a part that an earlier version prepared only the first
+            # parts prepared by an earlier version have only sha256
             checksums = [key for key in ("sha256", "crc32_per_mib") if key in shard]
             shards.append({"tokens": shard["tokens"], **{key: {} for key in checksums}})
             for kind in ("tokens", "mask") if masked else ("tokens",):
@@ -100,7 +104,7 @@ def _move_shards(
 
 
 def _document_counts(states: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> dict[str, Any]:
-    """What source.json says of the source's documents and records."""
+    """Return the entries of source.json about documents and records."""
     documents = sum(state["documents"] for state in states)
     deduplicate = states[0]["request"]["deduplicate"]
     return {
@@ -118,21 +122,26 @@ def _document_counts(states: Sequence[Mapping[str, Any]], folders: Sequence[Path
 
 
 def unigram_loss(train_counts: np.ndarray, val_counts: np.ndarray) -> float:
-    """Nats per loss-bearing validation token of the unigram model of the training tokens, add-one smoothed.
+    """Return the validation loss of an add-one smoothed unigram model of the training tokens, in nats per loss-bearing
+    token.
 
-    What a model reaches that knows how often each token occurs and nothing else: the line that a run must leave behind.
+    A model that only knows the frequency of each token has this loss; a trained model must be better.
+
+    Args:
+        train_counts: (vocab_size,) occurrences of each id among the loss-bearing training tokens.
+        val_counts: (vocab_size,) the same for validation.
     """
     log_probabilities = np.log(train_counts + 1) - np.log(train_counts.sum() + len(train_counts))
     return float(-(val_counts * log_probabilities).sum() / max(1, val_counts.sum()))
 
 
 def _count_ids(folder: Path, n_shards: int, masked: bool, vocab_size: int) -> tuple[np.ndarray, int]:
-    """How often each id occurs among the loss-bearing tokens of a split, and how many these are."""
+    """Return the occurrences of each id among the loss-bearing tokens of a split, (vocab_size,), and their sum."""
     counts = np.zeros(vocab_size, dtype=np.int64)
     for number in range(n_shards):
         ids = np.load(folder / f"tokens_{number:04d}.npy")
         if masked:
             ids = ids[np.load(folder / f"mask_{number:04d}.npy")]
-        for start in range(0, len(ids), _AT_ONCE):  # eight bytes a token are taken for them
+        for start in range(0, len(ids), _AT_ONCE):  # in pieces, because bincount needs eight bytes per token
             counts += np.bincount(ids[start : start + _AT_ONCE], minlength=vocab_size)
     return counts, int(counts.sum())

@@ -1,4 +1,4 @@
-"""Chunks to tokens, in as many processes as there are cores, in order."""
+"""Tokenize chunks in several processes, in order."""
 
 import os
 import traceback
@@ -24,23 +24,23 @@ from data_modules.preparation.validation_split import (
 from gpt_lightning.tokenizer import Tokenizer
 from gpt_lightning.tokenizer.base import CHAT_START
 
-MIXED = "the source holds texts and conversations: split it in two."
+MIXED = "the source has texts and conversations: it must have only one kind. Split it into two sources."
 
 
 class EncodedChunk(NamedTuple):
-    """The documents of a chunk as tokens. (n,) arrays go by document, or by half of one where the split cuts them."""
+    """The tokens of a chunk's documents. (n,) arrays have one entry per document, or two if split is `tail`."""
 
-    ids: np.ndarray  # (tokens,) uint16 or uint32, with the end-of-text ids: behind each document; `tail`: before each
-    mask: np.ndarray | None  # (tokens,) bool: does the token bear loss? None: all of them do
-    lengths: np.ndarray  # (n,) int64, tokens
+    ids: np.ndarray  # (tokens,) uint16 or uint32, with an end-of-text id after each document; for `tail` before each
+    mask: np.ndarray | None  # (tokens,) bool: whether the token bears loss; None: all do
+    lengths: np.ndarray  # (n,) int64, number of tokens
     for_val: np.ndarray  # (n,) bool
     n_bytes: np.ndarray  # (n,) int64, UTF-8 bytes of text
     digests: list[bytes]  # of each document
-    bad: list[tuple[int, str]]  # (how many documents stand before it, what is wrong and where) of each bad record
+    bad: list[tuple[int, str]]  # (number of documents before it, location and reason) of each bad record
 
 
 class ChunkEncoder:
-    """Turns chunks of one corpus into tokens. It can be pickled."""
+    """Convert chunks of one corpus to tokens. It can be pickled."""
 
     def __init__(self, corpus: Corpus, tokenizer: Tokenizer, recipe: PreparationSettings) -> None:
         self._corpus = corpus
@@ -49,7 +49,7 @@ class ChunkEncoder:
         self._first_position = first_position(corpus)
 
     def encode(self, file: int, chunk: Chunk) -> EncodedChunk:
-        """Raises ValueError: texts and conversations are mixed, or conversations meet a tokenizer without chat tokens."""
+        """Raises ValueError if texts and conversations are mixed, or the tokenizer lacks chat tokens for chat."""
         documents: list[Document] = []
         bad: list[tuple[int, str]] = []
         for where, document in self._corpus.documents(file, chunk):
@@ -89,7 +89,7 @@ class ChunkEncoder:
         return np.dtype(np.uint16 if self._tokenizer.vocab_size <= 2**16 else np.uint32)
 
     def _tokens(self, documents: list[Document], is_chat: bool) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Ids of each document with its end-of-text id, and of conversations the loss mask, which leaves that id out."""
+        """Return the ids of each document with its end-of-text id and, for chat, loss masks, which exclude that id."""
         end = np.array([self._tokenizer.eot_id], dtype=self._dtype)
         if is_chat:
             pairs = [self._tokenizer.encode_chat(document) for document in documents if not isinstance(document, str)]
@@ -105,25 +105,30 @@ class ChunkEncoder:
             raise ValueError(MIXED)
         if CHAT_START not in self._tokenizer.special_ids:
             raise ValueError(
-                f"the source is chat, and tokenizer {self._tokenizer.name} has no chat tokens: use gpt2_chatml or one trained "
-                "here."
+                f"tokenizer {self._tokenizer.name} has no chat tokens: it must have them, because the source is chat. "
+                "Use gpt2_chatml, or a BPE that prepare.py trains."
             )
         if self._recipe.split == "tail":
-            raise ValueError("the source is chat, and split=tail cuts texts: use split=hash.")
+            raise ValueError("split is tail: it must be hash for chat, because tail cuts documents.")
 
 
 def encode_in_order(
     encoder: ChunkEncoder, chunks: Iterable[tuple[int, Chunk]], *, workers: int
 ) -> Generator[tuple[int, Chunk, EncodedChunk], None, None]:
-    """(file, chunk without its payload, tokens) of each (file, chunk), in their order.
+    """Tokenize chunks in parallel, and yield the results in order.
 
-    At most two chunks a worker are under way, so memory does not depend on how much there is to do.
+    At most two chunks per worker are in progress, so memory does not depend on the size of the corpus.
 
     Args:
-        workers: processes; 1: this one alone.
+        encoder: Converts a chunk to tokens.
+        chunks: (index of the file, chunk) in order.
+        workers: Number of processes; 1: only this process.
+
+    Yields:
+        (index of the file, chunk without its payload, tokens) of each chunk.
 
     Raises:
-        ValueError: a worker raised it, or died.
+        ValueError: A worker raised it, or was killed.
     """
     if workers == 1:
         for file, chunk in chunks:
@@ -148,7 +153,7 @@ def _finished(under_way: deque[tuple[int, Chunk, Future[EncodedChunk]]]) -> tupl
 
 
 class _Workers:
-    """Child processes, and a thread for each that waits for its answers."""
+    """Child processes, and a thread for each that waits for its results."""
 
     def __init__(self, encoder: ChunkEncoder, number: int) -> None:
         self._threads = ThreadPoolExecutor(number)
@@ -167,8 +172,8 @@ class _Workers:
             answer: EncodedChunk | Exception = connection.recv()
         except (EOFError, OSError) as error:
             raise ValueError(
-                f"one of the {len(self._children.all)} workers was killed, perhaps for want of memory: start the same command "
-                "with fewer workers; it goes on where it stopped."
+                f"one of the {len(self._children.all)} workers was killed, possibly because memory ran out: start the "
+                "same command with fewer workers; it continues where it stopped."
             ) from error
         finally:
             self._idle.put(connection)
@@ -177,7 +182,7 @@ class _Workers:
         return answer
 
     def end(self) -> None:
-        """Leave nothing of them, whatever they are doing."""
+        """Kill all workers, whatever they are doing."""
         self._children.end()
         self._threads.shutdown(cancel_futures=True)
         while not self._idle.empty():
@@ -185,8 +190,8 @@ class _Workers:
 
 
 def _work(encoder: ChunkEncoder, connection: Connection) -> None:
-    """A worker's whole life."""
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the cores are taken by the other workers
+    """Main function of a worker."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the other workers use the other cores
     while True:
         file, chunk = connection.recv()
         connection.send(_answer(encoder, file, chunk))

@@ -1,4 +1,4 @@
-"""What decides a source's shards, beside its corpus and its tokenizer."""
+"""Settings that, with the corpus and the tokenizer, determine a source's shards."""
 
 from dataclasses import dataclass
 
@@ -10,25 +10,25 @@ class PreparationSettings:
     """How documents become shards.
 
     Raises:
-        ValueError: a value is out of its range.
+        ValueError: A value is out of range.
     """
 
     val_fraction: float = 0.01
-    """Share of the documents (`tail`: of each document's characters) set aside for validation; never none at all."""
+    """Share of the documents (for `tail`, of each document's characters) used for validation; at least one document."""
     split: str = "hash"
     """`hash` or `tail`, see data_modules/preparation/validation_split.py."""
     limit_tokens: int | None = None
-    """Take documents until they make this many tokens, training and validation together; None: all of them."""
+    """Use documents until they make this many tokens, training and validation together; None: all documents."""
     on_bad_record: str = "error"
-    """`error`, or `skip`: count the bad records, and give up if they are more than one in a thousand."""
+    """`error`, or `skip`: count bad records, and stop if more than one in a thousand is bad."""
     deduplicate: str | None = None
-    """`exact`: of documents with equal texts, keep the first."""
+    """`exact`: of documents with equal text, keep only the first."""
     shard_tokens: int = 10_000_000
-    """A shard ends with the document that reaches this many tokens."""
+    """A shard ends with the document that reaches this number of tokens."""
 
     def __post_init__(self) -> None:
         if not 0 < self.val_fraction < 1:
-            raise ValueError(f"val_fraction is {self.val_fraction}: it must lie between 0 and 1.")
+            raise ValueError(f"val_fraction is {self.val_fraction}: it must be above 0 and below 1.")
         for name, value, allowed in (
             ("split", self.split, SPLIT_RULES),
             ("on_bad_record", self.on_bad_record, ("error", "skip")),

@@ -1,4 +1,4 @@
-"""One source, from its documents to the folder that training reads."""
+"""Prepare one source: from its documents to the folder that training reads."""
 
 import platform
 import shutil
@@ -32,26 +32,33 @@ def prepare_source(
     workers: int = 1,
     progress: Callable[[PreparationProgress], None] = lambda progress: None,
 ) -> dict[str, Any]:
-    """Tokenize a whole corpus into the source's folder, or go on with it, and return what its `source.json` says.
+    """Tokenize a corpus into the source's folder, or continue an interrupted preparation.
+
+    Returns:
+        The content of source.json.
 
     Raises:
-        ValueError: a record is bad, a file cannot be read, the source has fewer than two different documents, it is there
-            already, or another process is at work.
-        OSError: the disk is full or fails. Whatever is raised, the same call goes on from there.
+        ValueError: A record is bad, a file cannot be read, the source has fewer than two different documents, it
+            already exists, or another process works on it.
+        OSError: The disk is full or fails. After any error, the same call continues where it stopped.
     """
     return PartSelection(corpus, source, recipe).prepare_all(workers=workers, progress=progress)
 
 
 def adopt_shards(path: Path, source: SourceIdentity, *, format: str, val_fraction: float) -> dict[str, Any]:
-    """Make a source of another project's shards where they lie, and return what its `source.json` says.
+    """Make a source of another project's shards, which stay in place.
 
     Args:
-        path: the shards, or their folder.
-        format: of the shards, by the other project's name.
-        val_fraction: share of the tokens set aside for validation, where no file is a validation file by its name.
+        path: The shards, or their folder.
+        source: Name, folder and tokenizer of the new source.
+        format: Format of the shards, by the name of the other project.
+        val_fraction: Share of the tokens used for validation if no file is named for it.
+
+    Returns:
+        The content of source.json.
 
     Raises:
-        ValueError: a file is damaged, holds something else, or was made with another tokenizer.
+        ValueError: A file is damaged, has another format, or was made with another tokenizer.
     """
     entries, left_out, remarks = foreign_splits(path, format, source.tokenizer, val_fraction)
     origin: dict[str, Any] = {"path": str(path.resolve()), "format": format}
@@ -74,15 +81,16 @@ def adopt_shards(path: Path, source: SourceIdentity, *, format: str, val_fractio
 
 
 class PartSelection:
-    """A source whose input files are shared out among several parts, to be prepared anywhere and joined.
+    """A source whose input files are divided into parts, which can be prepared anywhere and joined.
 
     Args:
-        corpus: the documents.
-        source: what identifies the source.
-        recipe: how the documents become shards.
-        of: how many parts.
-        group_mb: input files are taken together in groups of at least so many megabytes (as they lie there). A part is made
-            of whole groups and a shard never holds documents of two, so the shards do not depend on the number of parts.
+        corpus: The documents.
+        source: Name, folder and tokenizer of the source.
+        recipe: How documents become shards.
+        of: Number of parts.
+        group_mb: Input files are grouped until a group has at least this size in MB, on disk. Parts consist of whole
+            groups, and a shard never contains documents of two groups, so the shards do not depend on the number of
+            parts.
     """
 
     def __init__(
@@ -104,33 +112,36 @@ class PartSelection:
         self._work = source.folder.with_name(f".{source.folder.name}.unfinished")
         if of > 1 and recipe.limit_tokens is not None:
             raise ValueError(
-                "limit_tokens counts from a source's beginning, which a part cannot know: limit_tokens=all with limit_files=… "
-                "takes a number of files instead."
+                "limit_tokens is set: it must be all to prepare in parts, because a part does not know the tokens "
+                "before it. Use limit_files=… instead."
             )
         if of > 1 and recipe.deduplicate is not None:
             raise ValueError(
-                "deduplicate=exact has to see every document: prepare the source in one part. (Without it, joined parts count "
-                "their duplicates.)"
+                "deduplicate is exact: it must be null to prepare in parts, because it needs to see every document. "
+                "Prepare the source in one part. (Without it, joined parts count their duplicates.)"
             )
         if of > 1 and recipe.split == "tail":
-            raise ValueError("split=tail is for a few long texts: prepare the source in one part.")
+            raise ValueError("split is tail: it must be hash to prepare in parts. Prepare the source in one part.")
 
     def prepare(self, part: int, *, workers: int, progress: Callable[[PreparationProgress], None]) -> None:
-        """Prepare one part, numbered from 0, or go on with it."""
+        """Prepare one part, numbered from 0, or continue it."""
         with self._in_order():
             self._prepare(part, workers=workers, progress=progress)
 
     def join(self) -> dict[str, Any]:
-        """Make the source of its parts.
+        """Join the parts to the source.
+
+        Returns:
+            The content of source.json.
 
         Raises:
-            ValueError: a part is missing or not done, or they hold too little for a validation split.
+            ValueError: A part is missing or incomplete, or there are too few documents for a validation split.
         """
         with self._in_order(), exclusive_lock(self._work):
             return self._join()
 
     def prepare_all(self, *, workers: int, progress: Callable[[PreparationProgress], None]) -> dict[str, Any]:
-        """Prepare all parts here and join them."""
+        """Prepare all parts in this process and join them. Returns the content of source.json."""
         with self._in_order(), exclusive_lock(self._work):
             for number in range(self.of):
                 self._prepare(number, workers=workers, progress=progress)
@@ -149,13 +160,14 @@ class PartSelection:
 
     @contextmanager
     def _in_order(self) -> Iterator[None]:
-        """Begin only what is not there yet; where nothing was committed before it failed, nothing stays."""
+        """Refuse to prepare what already exists. If a failure occurs before the first commit, leave nothing behind."""
         if self.folder.is_dir() and not self._work.is_dir():
-            raise ValueError(f"{self.folder} is there already: delete it to prepare it again.")
+            raise ValueError(f"{self.folder} already exists: delete it to prepare it again.")
         others = sorted({f.name for f in self._work.glob("*_of_*") if not f.name.endswith(f"_of_{self.of}")})
         if others and not (self.folder / "source.json").is_file():
             raise ValueError(
-                f"{self._work} holds parts of another number ({', '.join(others)}): join them with mode=join, or delete it."
+                f"{self._work} has parts of another division ({', '.join(others)}): join them with mode=join, or "
+                "delete it."
             )
         try:
             yield
@@ -163,7 +175,7 @@ class PartSelection:
             if not any(self._work.glob("*/part.json")):
                 raise
             raise OSError(
-                f"{error}. What was prepared until then stays in {self._work}, and the same command goes on from there."
+                f"{error}. What was prepared so far is kept in {self._work}, and the same command continues from there."
             ) from error
         finally:
             with suppress(OSError):
@@ -184,14 +196,14 @@ class PartSelection:
         )
 
     def _part_of(self, group: int) -> int:
-        """Parts are runs of groups, as equal in number as can be."""
+        """Return the part of a group. Parts are consecutive groups, as equal in number as possible."""
         return group * self.of // (self._group_of[-1] + 1)
 
     def _folder_of(self, part: int) -> Path:
         return self._work / f"{part}_of_{self.of}"
 
     def _request(self, files: list[int]) -> dict[str, Any]:
-        """What decides the bytes of a part."""
+        """Return everything that determines the bytes of a part."""
         return {
             "source": self._source.name,
             "tokenizer": self._source.tokenizer.fingerprint,
@@ -203,14 +215,16 @@ class PartSelection:
 
     def _join(self) -> dict[str, Any]:
         parts = [self._part(number) for number in range(self.of)]
-        if (self.folder / "source.json").is_file():  # it was stopped when only its parts had to be removed yet
+        if (self.folder / "source.json").is_file():  # interrupted after joining, before the parts were removed
             shutil.rmtree(self._work)
             return read_source_json(self.folder)
         missing = [f"{n}/{self.of}" for n, part in enumerate(parts) if not part.state["done"]]
         if missing:
             raise ValueError(
-                f"{self._source.name} cannot be joined: part {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing "
-                "or not done. Run " + ", ".join(f"part={part}" for part in missing) + " first."
+                f"{self._source.name} cannot be joined: part {', '.join(missing)} "
+                f"{'is' if len(missing) == 1 else 'are'} missing or incomplete. Run "
+                + ", ".join(f"part={part}" for part in missing)
+                + " first."
             )
         states = [part.state for part in parts]
         check_bad_share(states)
@@ -220,7 +234,8 @@ class PartSelection:
         if not all(documents):
             shutil.rmtree(self._work)
             raise ValueError(
-                f"source {self._source.name} needs at least two different documents, one of them for validation."
+                f"source {self._source.name} has too few documents: it must have at least two different ones, one of "
+                "them for validation."
             )
         rules = {
             "hash": "blake2b of the document's text, and the first document",
@@ -235,20 +250,20 @@ class PartSelection:
         return join_parts(states, [part.folder for part in parts], self.folder, information=information)
 
     def _files_read(self, states: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Name and size of the files that were read; a limit may have been reached before the last ones."""
+        """Return name and size of the files that were read; a token limit may end reading before the last ones."""
         last = len(self._corpus.files) - 1 if self._recipe.limit_tokens is None else states[0]["file"]
         return [{"name": f.name, "bytes": f.n_bytes} for f in self._corpus.files[: last + 1] if f.n_bytes]
 
 
 def group_files(sizes: list[int], group_mb: float) -> list[int]:
-    """The group of each file: a group ends with the file that makes it at least so many megabytes."""
+    """Return the group of each file. A group ends with the file that brings it to at least `group_mb` megabytes."""
     filled = list(accumulate(sizes, lambda total, size: (total if total < group_mb * 1e6 else 0) + size))
     ends = [total >= group_mb * 1e6 for total in filled]
     return [0, *accumulate(ends)][: len(sizes)]
 
 
 def _common(source: SourceIdentity, origin: Mapping[str, Any]) -> dict[str, Any]:
-    """What source.json says of every source."""
+    """Return the entries of source.json that every source has."""
     tokenizer = source.tokenizer
     return {
         "source": source.name,

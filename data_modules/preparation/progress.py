@@ -1,4 +1,4 @@
-"""How far a preparation is: a bar in a terminal, now and then a line in a file."""
+"""Show the progress of a preparation: a progress bar in a terminal, otherwise a line every minute."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -10,22 +10,22 @@ from rich.progress import Progress as Bar
 
 from gpt_lightning.console import Console
 
-_LINE_EVERY = 60.0  # seconds, where no bar can be drawn
+_LINE_EVERY = 60.0  # seconds between lines if standard output is not a terminal
 
 
 class PreparationProgress(NamedTuple):
-    """How far it is."""
+    """The progress of a preparation."""
 
     documents: int
     tokens: int
-    share: float | None  # of the whole, from 0 to 1; None: it cannot be known
+    share: float | None  # completed share, 0 to 1; None: unknown
 
 
 @contextmanager
 def show_progress(name: str, console: Console) -> Iterator[Callable[[PreparationProgress], None]]:
-    """Documents, tokens, tokens a second and the time that is left, as the callable is told."""
+    """Context manager: show documents, tokens, tokens per second and remaining time. It gives the function to call."""
     begin = last_line = time.monotonic()
-    first: PreparationProgress | None = None  # what an earlier start had done already costs no time now
+    first: PreparationProgress | None = None  # progress of earlier starts, which does not count for the speed
 
     def text(now: PreparationProgress) -> str:
         assert first is not None

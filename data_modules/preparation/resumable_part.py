@@ -1,12 +1,13 @@
-"""A part of a source: some of its input files, as shards, in a folder from which anybody can go on who is interrupted.
+"""Prepare one part of a source: some of its input files, as shards, in a folder where interrupted work can be
+continued.
 
-    <part>/part.json               what was asked for, how far it is, what it holds; "done" when nothing is missing
+    <part>/part.json               request, progress and content; "done" when the part is complete
     <part>/{train,val}/            shards; the one being written ends in .unfinished
     <part>/seen.sqlite             digests of the documents
-    <part>/lock, owner             held by the process that is at work
+    <part>/lock, owner             held by the process that works on the part
 
-Every few seconds everything is brought to the disk and then part.json replaced: whatever was written after that is taken back
-by whoever goes on, so the bytes are the same however often it was interrupted.
+Every few seconds everything is written to disk and part.json is replaced (a commit). After an interruption, everything
+written since the last commit is removed, so the bytes are the same however often the work is interrupted.
 """
 
 import json
@@ -31,8 +32,8 @@ from gpt_lightning.durable_files import write_durably
 from gpt_lightning.tokenizer import Tokenizer
 
 COMMIT_SECONDS = 2.0
-BAD_SHARE = 0.001  # more bad records than this are no accident
-BAD_NAMED = 10
+BAD_SHARE = 0.001  # maximum share of bad records
+BAD_NAMED = 10  # maximum number of bad records listed in source.json
 _MANY_RECORDS = 100_000
 
 
@@ -45,7 +46,7 @@ class PartFiles:
     numbers: range
     """The indices of this part's files in `corpus.files`, in order."""
     group_of: Sequence[int]
-    """The group of each of the corpus's files, numbered from 0. A shard never holds documents of two groups."""
+    """The group of each of the corpus's files, numbered from 0. A shard never contains documents of two groups."""
 
     @property
     def are_all(self) -> bool:
@@ -53,29 +54,29 @@ class PartFiles:
         return len(self.numbers) == len(self.corpus.files)
 
     def chunks(self, *, file: int, record: int) -> Iterator[tuple[int, Chunk]]:
-        """(index of a file, chunk of it) for each chunk, from a record of a file on."""
+        """Yield (index of a file, chunk of it), starting at a record of a file."""
         for number in range(file, self.numbers.stop):
             for chunk in self.corpus.chunks(number, record if number == file else 0):
                 yield number, chunk
 
     def share_read(self, file: int, chunk: Chunk) -> float | None:
-        """The share, 0 to 1, of the part's bytes up to the end of a chunk; None: the files have no sizes."""
+        """Return the share, 0 to 1, of the part's bytes up to the end of a chunk; None if sizes are unknown."""
         sizes = [self.corpus.files[number].n_bytes for number in self.numbers]
         return (sum(sizes[: file - self.numbers.start]) + chunk.read) / sum(sizes) if sum(sizes) else None
 
 
 class ResumablePart:
-    """The work on one part.
+    """The preparation of one part.
 
     Args:
-        folder: the part's folder.
-        files: the part's input files.
-        tokenizer: the tokenizer of the shards' ids.
-        recipe: how documents become shards.
-        request: all that was asked for, which decides the bytes; a part that was begun with another one is refused.
+        folder: The part's folder.
+        files: The part's input files.
+        tokenizer: The tokenizer for the shards.
+        recipe: How documents become shards.
+        request: All settings that determine the bytes. A part that was started with other settings is refused.
 
     Raises:
-        ValueError: the folder holds a part with another request.
+        ValueError: The folder contains a part with another request.
     """
 
     def __init__(
@@ -112,15 +113,15 @@ class ResumablePart:
 
     @property
     def is_begun(self) -> bool:
-        """Whether anything of it is committed."""
+        """Whether anything is committed."""
         return self._record.is_file()
 
     def prepare(self, *, workers: int, progress: Callable[[PreparationProgress], None]) -> dict[str, Any]:
-        """Do what is missing; return the final state.
+        """Prepare what is missing, and return the final state.
 
         Raises:
-            ValueError: a record is bad, or a file cannot be read.
-            OSError: the disk is full or fails; what was committed stays.
+            ValueError: A record is bad, or a file cannot be read.
+            OSError: The disk is full or fails; what was committed is kept.
         """
         if self.state["done"]:
             return self.state
@@ -153,7 +154,7 @@ class ResumablePart:
                 if time.monotonic() - committed > COMMIT_SECONDS:
                     self._commit(writers, seen)
                     committed = time.monotonic()
-            # of one part among others only the join can say, which knows them all
+            # with several parts, only the join knows the share over all of them
             check_bad_share([state], at_least=0 if self._files.are_all else _MANY_RECORDS)
             self._end_shards(writers)
             state["done"] = True
@@ -161,11 +162,11 @@ class ResumablePart:
         return state
 
     def _take(self, encoded: EncodedChunk, writers: dict[str, ShardWriter], seen: SeenDocuments) -> bool:
-        """Write the documents of a chunk; whether the amount that was asked for is reached."""
+        """Write the documents of a chunk. Returns whether limit_tokens is reached."""
         state, limit = self.state, self._recipe.limit_tokens
         tokens = sum(writer.tokens for writer in writers.values())
         keep = np.ones(len(encoded.lengths), dtype=np.bool_)
-        pieces = 2 if self._recipe.split == "tail" else 1  # of each document
+        pieces = 2 if self._recipe.split == "tail" else 1  # per document
         documents = 0
         reached = False
         for length, digest in zip(
@@ -195,14 +196,16 @@ class ResumablePart:
                 mask = encoded.mask[: len(of_tokens)][of_tokens]
             n_bytes = int(encoded.n_bytes[:taken][chosen].sum())
             chosen_lengths = lengths[chosen]
-            if self._recipe.split == "tail" and not writer.tokens:  # nothing stands before it that would have to end
+            if (
+                self._recipe.split == "tail" and not writer.tokens
+            ):  # the first document needs no end-of-text id before it
                 ids, chosen_lengths = ids[1:], chosen_lengths - (np.arange(len(chosen_lengths)) == 0)
             writer.add(ids, mask, lengths=chosen_lengths, n_bytes=n_bytes)
         return reached
 
     def _note_bad(self, reasons: list[str]) -> None:
         if reasons and self._recipe.on_bad_record == "error":
-            raise ValueError(f"{reasons[0]}. on_bad_record=skip leaves out such records, and counts them.")
+            raise ValueError(f"{reasons[0]}. Set on_bad_record=skip to skip and count such records.")
         bad = self.state["bad"]
         bad["count"] += len(reasons)
         bad["first"] = [*bad["first"], *reasons][:BAD_NAMED]
@@ -214,7 +217,7 @@ class ResumablePart:
         return min(1.0, max(shares)) if shares else None
 
     def _writers(self, opened: ExitStack) -> dict[str, ShardWriter]:
-        """A writer for each split, to be closed with `opened`."""
+        """Make a writer for each split; closing `opened` closes them."""
         writers = {}
         for split in SPLITS:
             writers[split] = ShardWriter(
@@ -239,16 +242,21 @@ class ResumablePart:
 
 
 def check_bad_share(states: Sequence[Mapping[str, Any]], *, at_least: int = 0) -> None:
-    """Give up on parts with too many bad records among them.
+    """Raise an error if the share of bad records in some parts is too large.
 
     Args:
-        at_least: as if there were so many records: those that are still to come could make up for a few.
+        states: Content of each part's part.json.
+        at_least: Assume at least this number of records, because later records may lower the share.
+
+    Raises:
+        ValueError: The share of bad records exceeds one in a thousand.
     """
     count, records = sum(state["bad"]["count"] for state in states), sum(state["records"] for state in states)
     if count > BAD_SHARE * max(records, at_least):
         first = list(chain.from_iterable(state["bad"]["first"] for state in states))[:3]
         raise ValueError(
-            f"{count:,} of {records:,} records are bad, more than one in a thousand; the first: {'; '.join(first)}."
+            f"{count:,} of {records:,} records are bad: at most one in a thousand may be bad. The first: "
+            f"{'; '.join(first)}."
         )
 
 
@@ -256,8 +264,8 @@ def _refuse_other_request(then: dict[str, Any], now: dict[str, Any], folder: Pat
     for key in {**then, **now}:
         if then.get(key) != now.get(key):
             raise ValueError(
-                f"{folder} was begun with {key}={_short(then.get(key))}, and now it is {_short(now.get(key))}: set it back to go "
-                "on, or delete the folder to begin anew."
+                f"{folder} was started with {key}={_short(then.get(key))}, and {key} is now {_short(now.get(key))}: "
+                "set it back to continue, or delete the folder to start again."
             )
 
 

@@ -1,4 +1,4 @@
-"""Token ids to numbered .npy files, appended to in place, so that whoever stopped goes on after the last commit."""
+"""Write token ids to numbered .npy files, in place, so that interrupted work can continue after the last commit."""
 
 import io
 import os
@@ -14,10 +14,14 @@ from gpt_lightning.durable_files import sync_folder
 
 
 class ShardWriter:
-    """Writes `tokens_0000.npy`, … (and `mask_0000.npy`, … for a masked source) of one split into one folder.
+    """Write `tokens_0000.npy`, … (and `mask_0000.npy`, … for a masked source) of one split to a folder.
 
     Args:
-        state: what `commit` returned; everything that was written after it is taken back. None: begin.
+        folder: Where to write.
+        dtype: Type of the ids, uint16 or uint32.
+        masked: Whether the source has masks.
+        shard_tokens: A shard ends with the document that reaches this number of tokens.
+        state: What `commit` returned; everything written after it is removed. None: start.
     """
 
     def __init__(
@@ -33,11 +37,18 @@ class ShardWriter:
 
     @property
     def tokens(self) -> int:
-        """How many are written."""
+        """Number of tokens written so far."""
         return sum(shard["tokens"] for shard in self._state["shards"]) + int(self._state["open_tokens"])
 
     def add(self, ids: np.ndarray, mask: np.ndarray | None, *, lengths: np.ndarray, n_bytes: int) -> None:
-        """Append documents of these lengths, in tokens; `n_bytes` is that of their text."""
+        """Append documents.
+
+        Args:
+            ids: (tokens,) ids of the documents, concatenated.
+            mask: (tokens,) bool, whether each token bears loss; None for a source without masks.
+            lengths: (documents,) number of tokens of each.
+            n_bytes: Size of their text.
+        """
         self._state["documents"] += len(lengths)
         self._state["bytes"] += n_bytes
         ends = np.cumsum(lengths)
@@ -55,7 +66,7 @@ class ShardWriter:
             start = stop
 
     def end_shard(self) -> None:
-        """Let the next document begin a new file."""
+        """End the current shard, so that the next document starts a new file."""
         n_tokens = self._state["open_tokens"]
         if not n_tokens:
             return
@@ -84,16 +95,16 @@ class ShardWriter:
         self._state["open_tokens"] = 0
 
     def commit(self) -> dict[str, Any]:
-        """Everything so far is on the disk; the state from which another writer goes on."""
+        """Write everything so far to disk. Returns the state from which another writer can continue."""
         for file in self._files.values():
             self._sync(file)
         sync_folder(self._folder)
         return {**self._state, "shards": list(self._state["shards"])}
 
     def close(self) -> None:
-        """Let go of the files; what was not committed is lost."""
+        """Close the files; what was not committed is lost."""
         for file in self._files.values():
-            with suppress(OSError):  # what is still in memory does not fit on the disk
+            with suppress(OSError):  # buffered data does not fit on the disk
                 file.close()
         self._files.clear()
 
@@ -105,11 +116,11 @@ class ShardWriter:
         self._files[kind].write(values.astype(self._dtypes[kind], copy=False).tobytes())
 
     def _take_back(self) -> None:
-        """Make the folder what it was at the commit: cut the open shard, remove later ones."""
+        """Restore the folder to the last commit: truncate the open shard and remove later ones."""
         finished = len(self._state["shards"])
         for kind, dtype in self._dtypes.items():
             path = self._path(kind)
-            if path.exists():  # the shard that was open then has been finished since
+            if path.exists():  # this shard was open at the commit and has been completed since
                 path.replace(self._unfinished(kind))
             if self._state["open_tokens"]:
                 file = self._unfinished(kind).open("r+b")

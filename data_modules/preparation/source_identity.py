@@ -1,4 +1,4 @@
-"""What identifies a source: its name, its tokenizer, its folder and its licence."""
+"""The identity of a source: name, tokenizer, folder and licence."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,13 +8,13 @@ from gpt_lightning.tokenizer import Tokenizer
 
 @dataclass(frozen=True, kw_only=True)
 class SourceIdentity:
-    """What identifies a source. A corpus says which documents it has, `PreparationSettings` how they become shards."""
+    """The identity of a source. A corpus provides its documents; `PreparationSettings` say how they become shards."""
 
     name: str
-    """The name by which a curriculum and `source.json` call the source."""
+    """The source's name in curricula and in source.json."""
     tokenizer: Tokenizer
-    """The tokenizer of the token ids in the shards."""
+    """The tokenizer for the ids in the shards."""
     folder: Path
-    """The folder of `source.json`, and of the shards unless they are adopted. It appears when the source is complete."""
+    """Folder of source.json, and of the shards unless they were made by another project. It appears when complete."""
     licence: str
-    """The licence of the documents, as `source.json` says it."""
+    """Licence of the documents, as written to source.json."""

@@ -1,10 +1,13 @@
-"""Which side of a source a document is on: a pure function of its text and the corpus's first.
+"""Assign documents to the training or validation split, as a pure function of their text and the corpus's first
+document.
 
-hash    validation documents are those whose position, a number that follows from the text alone, lies below `val_fraction`, and
-        the corpus's first document, so that there always is one. So no document changes its side when more of the corpus is
-        taken, and a duplicate never stands on both sides.
-tail    each document is cut: the last `val_fraction` of its characters are for validation. For a few long texts, a book or
-        nanoGPT's Shakespeare; both sides are then of one text, and repetitions inside it are on both.
+hash    A document is for validation if its position, a number computed only from its text, is below `val_fraction`. So
+is the
+        corpus's first document, so that there is always one. A document therefore keeps its split when more of the
+        corpus is used, and duplicates are never in both splits.
+tail    Each document is cut: the last `val_fraction` of its characters are for validation. For a few long texts, such
+as a book or
+        nanoGPT's Shakespeare. Both splits then come from the same text, and repetitions in it are in both.
 """
 
 from hashlib import blake2b
@@ -18,28 +21,28 @@ SPLIT_RULES = ("hash", "tail")
 
 
 def split_position(text: str) -> float:
-    """A number in [0, 1) that follows from the text alone, spread evenly over texts."""
+    """Return a number in [0, 1) that depends only on the text; the numbers are uniform over texts."""
     digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return (int.from_bytes(digest, "big") >> 11) / 2**53
 
 
 def first_position(corpus: Corpus) -> float:
-    """The position of a corpus's first document; of one without documents none that any text has."""
+    """Return the position of a corpus's first document; if it has none, a number that is no text's position."""
     document = first_document(corpus)
     return 1.0 if document is None else split_position(document_text(document))
 
 
 def is_validation(positions: np.ndarray, val_fraction: float, first: float) -> np.ndarray:
-    """Whether documents at these positions are for validation, where the corpus's first document is at `first`; (n,) bool."""
+    """Return whether documents are for validation, (n,) bool, given their positions and that of the first document."""
     return (positions < val_fraction) | (positions == first)
 
 
 def cut_tail(text: str, val_fraction: float) -> tuple[str, str]:
-    """A text's training and validation parts."""
+    """Return the training and validation parts of a text."""
     cut = int(len(text) * (1 - val_fraction))
     return text[:cut], text[cut:]
 
 
 def text_digest(text: str) -> bytes:
-    """16 bytes that are equal for equal texts, and for no others that anybody will ever meet."""
+    """Return 16 bytes that are equal for equal texts; a collision of different texts is practically impossible."""
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -1,14 +1,14 @@
-"""Models to and from the files of other projects.
+"""Convert models to and from the file formats of other projects.
 
     run directory, checkpoint ──┐                       ┌── to_hf      folder that `transformers` loads: gpt2 or llama
     Hugging Face folder ────────┤                       │
     RangeFlow-GPT .pt ──────────┼── load_model ── GPT ──┤
     GPT-2.5 .pt ────────────────┤                       │
-    our own folder ─────────────┘                       └── to_native  our own folder: every GPT fits in
+    native folder ──────────────┘                       └── to_native  native folder: holds every GPT
 
-`tables.py` is the place to begin reading: what a weight is called elsewhere is data, and one table serves both directions.
-Weights keep their dtype and every bit. A folder is written whole or not at all. A model that comes back is in eval mode, on
-the CPU, with attention="auto". Whatever cannot be read or expressed is refused by name, as a ValueError.
+Start reading in `weight_renaming.py`: one table per format maps weight names, and serves both directions. Weights keep
+their dtype and every bit. A folder is written completely or not at all. A loaded model is in eval mode, on the CPU,
+with attention="auto". What cannot be read or expressed raises a ValueError that names it.
 """
 
 from gpt_lightning.convert.gpt2_5 import from_gpt2_5

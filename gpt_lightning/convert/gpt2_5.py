@@ -1,8 +1,8 @@
-"""Checkpoints of GPT-2.5.
+"""Read checkpoints of GPT-2.5.
 
-Its RoPE turns neighbouring dimensions (0 with 1, 2 with 3, …), ours dimension j with j + d_head/2. A head's dimensions have no
-order of their own: scores are sums over them. So the rows of Wq and Wk are put in our order, even ones before odd ones in
-each head, and the same pairs turn by the same angles.
+Its RoPE rotates neighbouring dimensions (0 with 1, 2 with 3, …); ours rotates dimension j with j + d_head/2. Attention
+scores are sums over the dimensions of a head, so their order is free. The rows of Wq and Wk are therefore reordered, in
+each head the even ones before the odd ones, so that the same pairs are rotated by the same angles.
 """
 
 from pathlib import Path
@@ -36,32 +36,39 @@ _TABLE = (
     WeightMapping(HEAD, ("linear.weight",)),
 )
 _TOLERANCE = 5e-3
-"""Of a cosine or sine: what bf16 rounds away is below, what another theta changes is far above."""
+"""Of a cosine or sine. bf16 rounding errors are smaller; the effect of a different theta is far larger."""
 
 
 def from_gpt2_5(path: str | Path) -> GPT:
-    """The GPT of a GPT-2.5 checkpoint (.pt), the rows of its Wq and Wk put in our order for RoPE.
+    """Load a GPT-2.5 checkpoint (.pt), with the rows of Wq and Wk reordered for our RoPE.
 
-    Sizes follow from the weights, and those of a head and of the context from the tables of cosines and sines, which are
-    checked against theta 10,000 and dropped. Which tokenizer it was trained with, the file does not say: eot_id is None.
+    The sizes follow from the shapes of the weights, d_head and max_seq_len from the cosine and sine tables. These
+    tables are checked against theta = 10,000 and dropped. The file does not name the tokenizer, so eot_id is None.
+
+    Args:
+        path: The checkpoint file.
+
+    Returns:
+        The model in eval mode, on the CPU, in the dtype of the file.
 
     Raises:
-        ValueError: the file is no such checkpoint, its positions turn by other angles, or a weight is missing, strange or of
-            another shape or dtype.
+        ValueError: The file is not a GPT-2.5 checkpoint, its RoPE uses other angles, or a weight is missing, unknown or
+            has an unexpected shape or dtype.
     """
     path = Path(path)
     return read_gpt2_5(read_torch_file(path), path)
 
 
 def read_gpt2_5(content: dict[str, Any], path: Path) -> GPT:
-    """`from_gpt2_5` for a file that has been read."""
+    """As `from_gpt2_5`, for file content that is already loaded."""
     weights = extract_weights(content, STATE, where=path)
     vocab_size, d_model = weight_shape(weights, "emb.weight", where=path)
     d_ff, _ = weight_shape(weights, "tblocks.0.ffn.w1", where=path)
     max_seq_len, n_angles = weight_shape(weights, "tblocks.0.mhsa.rope.cos", where=path)
     if not n_angles or d_model % (2 * n_angles):
         raise ValueError(
-            f"{path}: heads of 2 x {n_angles} dimensions, as tblocks.0.mhsa.rope.cos has them, are no part of d_model {d_model}."
+            f"{path}: tblocks.0.mhsa.rope.cos has {n_angles} columns: it must have d_head / 2, and d_head must divide "
+            f"d_model, {d_model}."
         )
     n_layers = count_blocks(weights, "tblocks.")
     try:
@@ -91,15 +98,19 @@ def read_gpt2_5(content: dict[str, Any], path: Path) -> GPT:
 
 
 def _take_tables(weights: dict[str, Tensor], config: GPTConfig, path: Path) -> None:
-    """Remove the tables of cosines and sines, which must be those of our RoPE."""
+    """Remove the cosine and sine tables from `weights`, after checking that they equal those of our RoPE."""
     ours = RotaryPositions(max_seq_len=config.max_seq_len, d_model=config.d_model, d_head=config.d_head)
     for number in range(config.n_layers):
         for name, expected in (("cos", ours.cos), ("sin", ours.sin)):
             key = f"tblocks.{number}.mhsa.rope.{name}"
             if key not in weights:
-                raise ValueError(f"{path} lacks {key}: it is not the whole model, or another architecture.")
+                raise ValueError(
+                    f"{path} lacks {key}: the file is incomplete or holds another architecture. Use a complete "
+                    "GPT-2.5 checkpoint."
+                )
             table, expected = weights.pop(key), expected.squeeze(1)
             if table.shape != expected.shape or not torch.allclose(table.float(), expected, rtol=0, atol=_TOLERANCE):
                 raise ValueError(
-                    f"{path}: {key} is not the {tuple(expected.shape)} table of RoPE with theta {ROPE_THETA:g}."
+                    f"{path}: {key} differs from the RoPE table: it must have shape {tuple(expected.shape)} and "
+                    f"theta {ROPE_THETA:g}."
                 )

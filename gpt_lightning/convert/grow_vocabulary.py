@@ -1,4 +1,4 @@
-"""More ids for a trained model: a chat's special tokens, or a multiple that hardware likes."""
+"""Add token ids to a trained model, for chat tokens or to round up the vocabulary size for the hardware."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,18 +11,25 @@ from gpt_lightning.model import GPT
 
 
 def grow_vocabulary(model: GPT, vocab_size: int) -> GPT:
-    """A copy of the model with `vocab_size` rows in embedding and head; each new row is the mean of the old ones.
+    """Copy a model with more rows in its embedding and head. Each new row is the mean of the old rows.
 
-    The old ids keep their logits.
+    The logits of the old ids do not change.
+
+    Args:
+        model: The trained model; it is not changed.
+        vocab_size: Number of rows of the copy.
+
+    Returns:
+        The copy in eval mode, on the CPU, in the dtype of the model.
 
     Raises:
-        ValueError: that would be fewer rows than there are.
+        ValueError: vocab_size is smaller than that of the model.
     """
     config = replace(model.config, vocab_size=vocab_size, attention="auto")
     n_new = vocab_size - model.config.vocab_size
     if n_new < 0:
         raise ValueError(
-            f"vocab_size is {vocab_size}, less than the model's {model.config.vocab_size}: it can only grow."
+            f"vocab_size is {vocab_size}: it must be at least {model.config.vocab_size}, the vocab_size of the model."
         )
     weights = {key: weight.cpu() for key, weight in model.state_dict().items()}
     for key in (EMBEDDING, HEAD):

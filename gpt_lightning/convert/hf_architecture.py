@@ -1,4 +1,4 @@
-"""What the two architectures of `transformers` that we read and write have in common."""
+"""What our readers and writers for the two `transformers` architectures share."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -9,54 +9,66 @@ from gpt_lightning.model import GPTConfig
 
 
 class Architecture(NamedTuple):
-    """Where an architecture's weights and options are ours, and where they cannot be."""
+    """Maps the weights and options of a `transformers` architecture to ours, and lists what cannot be mapped."""
 
     table: RenamingTable
     prefix: str
-    """Stands before all keys but the head's; a file of the bare body lacks it."""
+    """Prefix of all keys except the head's. Files that hold only the body lack it."""
     derived: re.Pattern[str]
-    """Keys of masks and frequencies that older files hold; they follow from the sizes and are dropped."""
+    """Keys of masks and frequencies in older files. They follow from the sizes and are dropped."""
     silent: Mapping[str, Any]
-    """What transformers takes where config.json does not say."""
+    """Defaults of transformers for options that config.json does not state."""
     only: Mapping[str, Any]
-    """Options of config.json that have one value with us."""
+    """Options of config.json for which our model supports only this value."""
     read: Callable[[Mapping[str, Any]], GPTConfig]
-    """config.json, completed and checked against `only` -> our config; raises ValueError for what cannot be ours."""
+    """Converts config.json, completed and checked against `only`, to our config; raises ValueError if it cannot."""
     expressible: Callable[[GPTConfig], Mapping[str, tuple[Any, ...]]]
-    """Options of ours -> the values that the architecture has; options that are not named do not decide what a model says."""
+    """Our options -> the values that the architecture supports. Options not listed do not affect the logits."""
     write: Callable[[GPTConfig], dict[str, Any]]
-    """Our config -> config.json, but for what all architectures share."""
+    """Converts our config to config.json, except the entries that all architectures share."""
 
 
 def with_default_values(architecture: Architecture, options: Mapping[str, Any]) -> dict[str, Any]:
-    """config.json with what it leaves unsaid.
+    """Complete config.json with the defaults of transformers.
+
+    Args:
+        architecture: One of the supported architectures.
+        options: The content of config.json.
+
+    Returns:
+        All options, with the RoPE options at the top level.
 
     Raises:
-        ValueError: an option has a value that no GPT of ours computes.
+        ValueError: An option has a value that our model does not support.
     """
     options = dict(architecture.silent) | dict(options)
     for key in ("rope_parameters", "rope_scaling"):  # transformers 5 and 4
         rope = options.pop(key, None) or {}
         kind = rope.get("rope_type", rope.get("type", "default")) if isinstance(rope, dict) else None
         if kind != "default" or any(isinstance(value, dict) for value in rope.values()):
-            raise ValueError(f"{key} is {rope}, and every GPT of this project turns its positions in one way, unscaled")
+            raise ValueError(f"{key} is {rope}: only unscaled RoPE (rope_type default) is supported")
         options |= {name: rope[name] for name in ("rope_theta", "partial_rotary_factor") if name in rope}
     for key, value in architecture.only.items():
         if options.get(key, value) != value:
-            raise ValueError(f"{key} is {options[key]!r}, and every GPT of this project has {value!r}")
+            raise ValueError(f"{key} is {options[key]!r}: it must be {value!r}, the only value supported")
     return options
 
 
 def check_expressible(architecture: Architecture, config: GPTConfig, *, name: str) -> None:
-    """A model is written only as what computes the same.
+    """Check that a model written in this architecture would compute the same logits.
+
+    Args:
+        architecture: The target architecture.
+        config: Configuration of the model.
+        name: Name of the target format, for the error message.
 
     Raises:
-        ValueError: an option of the model's has no counterpart.
+        ValueError: An option of the model has a value that the architecture does not support.
     """
     for option, values in architecture.expressible(config).items():
         value = getattr(config, option)
         if value not in values:
             raise ValueError(
-                f"model.{option} is {value}, which the format {name} cannot express (only {' or '.join(map(str, values))}): "
-                "the format gpt_lightning can."
+                f"model.{option} is {value}: the format {name} supports only {' or '.join(map(str, values))}. "
+                "Use the format gpt_lightning."
             )

@@ -1,4 +1,4 @@
-"""GPT-2 as `transformers` has it: its linear layers multiply from the right (Conv1D), so their weights are transposed."""
+"""GPT-2 in `transformers`. Its linear layers (Conv1D) multiply from the right, so their weights are transposed."""
 
 import re
 from collections.abc import Mapping
@@ -36,10 +36,10 @@ def _read(options: Mapping[str, Any]) -> GPTConfig:
     feed_forwards = {theirs: ours for ours, theirs in _ACTIVATIONS.items()} | {"gelu_pytorch_tanh": "gelu_tanh"}
     if options["activation_function"] not in feed_forwards:
         raise ValueError(
-            f"activation_function is {options['activation_function']!r}, and must be one of {', '.join(feed_forwards)}"
+            f"activation_function is {options['activation_function']!r}: it must be one of {', '.join(feed_forwards)}"
         )
     if len({options[key] for key in _DROPOUTS}) > 1:
-        raise ValueError(f"{', '.join(_DROPOUTS)} differ, and a GPT of this project has one dropout: make them equal")
+        raise ValueError(f"{', '.join(_DROPOUTS)} differ: they must be equal, because our model has one dropout rate")
     return GPTConfig(
         vocab_size=options["vocab_size"],
         max_seq_len=options["n_positions"],

@@ -1,4 +1,4 @@
-"""Llama as `transformers` has it. Its RoPE pairs dimension j with j + d_head/2 as ours does, so no rows change places."""
+"""Llama in `transformers`. Its RoPE pairs dimension j with j + d_head/2, as ours does, so no rows are reordered."""
 
 import re
 from collections.abc import Mapping
@@ -41,8 +41,8 @@ def _read(options: Mapping[str, Any]) -> GPTConfig:
     )
     if options["head_dim"] not in (None, config.d_head):
         raise ValueError(
-            f"head_dim is {options['head_dim']}, and a GPT of this project has hidden_size / num_attention_heads = "
-            f"{config.d_head}"
+            f"head_dim is {options['head_dim']}: it must be hidden_size / num_attention_heads = {config.d_head}, the "
+            "only head size supported"
         )
     return config
 
@@ -71,7 +71,7 @@ def _write(config: GPTConfig) -> dict[str, Any]:
         "intermediate_size": config.d_ff,
         "hidden_act": "silu",
         "rms_norm_eps": EPS,
-        "rope_theta": ROPE_THETA,  # transformers 4 reads this, and 5 the next
+        "rope_theta": ROPE_THETA,  # read by transformers 4; transformers 5 reads rope_parameters
         "rope_parameters": {"rope_type": "default", "rope_theta": ROPE_THETA},
         "attention_bias": False,
         "mlp_bias": False,

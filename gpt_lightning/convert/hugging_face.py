@@ -1,4 +1,4 @@
-"""Folders that `transformers` reads and writes."""
+"""Read and write Hugging Face model folders."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +16,19 @@ ARCHITECTURES = {"gpt2": GPT2, "llama": LLAMA}
 
 
 def from_hf(folder: str | Path) -> GPT:
-    """The GPT of a folder with a GPT-2 or Llama in safetensors, whole or in shards.
+    """Load a GPT-2 or Llama from a Hugging Face folder with safetensors files, sharded or not.
 
-    Options that decide only the training are GPTConfig's own, but for GPT-2's dropout.
+    Options that only affect training take the defaults of GPTConfig, except GPT-2's dropout, which is read.
+
+    Args:
+        folder: Contains config.json and model.safetensors or its shards.
+
+    Returns:
+        The model in eval mode, on the CPU, in the dtype of the files.
 
     Raises:
-        ValueError: the folder is none of these, config.json asks for what no GPT of ours computes, or a weight is missing,
-            strange or of another shape or dtype.
+        ValueError: The folder has another format, config.json has an option that our model does not support, or a
+            weight is missing, unknown or has an unexpected shape or dtype.
     """
     folder = Path(folder)
     path = folder / "config.json"
@@ -30,7 +36,7 @@ def from_hf(folder: str | Path) -> GPT:
     architecture = ARCHITECTURES.get(str(options.get("model_type")))
     if architecture is None:
         raise ValueError(
-            f"{path}: model_type is {options.get('model_type')!r}, and must be one of {', '.join(ARCHITECTURES)}."
+            f"{path}: model_type is {options.get('model_type')!r}: it must be one of {', '.join(ARCHITECTURES)}."
         )
     try:
         options = with_default_values(architecture, options)
@@ -47,32 +53,36 @@ def from_hf(folder: str | Path) -> GPT:
 
 
 def to_hf(model: GPT, folder: str | Path, *, tokenizer: Tokenizer | None = None, format: str) -> None:
-    """Write a model as a new folder for `transformers.AutoModelForCausalLM`, and `AutoTokenizer` if there is a tokenizer.
+    """Write a model to a new folder for `transformers.AutoModelForCausalLM`, and for `AutoTokenizer` if a tokenizer is
+    given.
 
-    What is written computes the same for one document. Over several in one sequence it lets each token see all before it,
-    also where the model was trained with attend_across_documents=False. Dropout is written for gpt2; the other options that
-    decide only the training (residual_init, z_loss, attention) are not.
+    The written model computes the same logits for a single document. If a sequence contains several documents, each
+    token attends to all tokens before it, even if the model was trained with attend_across_documents=False. Dropout is
+    written for gpt2. The other options that only affect training (residual_init, z_loss, attention) are not written.
 
     Args:
-        format: `gpt2` or `llama`; the latter also with fewer heads of keys and values than of queries.
+        model: The model to export.
+        folder: Where to write; it must not exist or must be empty.
+        tokenizer: The model's tokenizer; None writes no tokenizer files.
+        format: `gpt2` or `llama`. Only `llama` supports fewer key/value heads than query heads.
 
     Raises:
-        ValueError: the format cannot express the model, the folder exists and is not empty, or the tokenizer has more ids
-            than the model.
+        ValueError: The format cannot express the model, the folder exists and is not empty, or the tokenizer has more
+            ids than the model.
     """
     if format not in ARCHITECTURES:
         raise ValueError(f"format is {format!r}: it must be one of {', '.join(ARCHITECTURES)}.")
     architecture, config = ARCHITECTURES[format], model.config
     check_expressible(architecture, config, name=format)
     check_vocabulary_size(tokenizer, model)
-    check_unoccupied(Path(folder))  # before the weights are copied
+    check_unoccupied(Path(folder))  # before the weights are copied, which takes time
     eot_id = config.eot_id if tokenizer is None else tokenizer.eot_id
     options = architecture.write(config) | {
         "vocab_size": config.vocab_size,
         "tie_word_embeddings": config.tie_embeddings,
-        "bos_token_id": eot_id,  # the end-of-text id stands before each document
+        "bos_token_id": eot_id,  # training data has the end-of-text id before each document
         "eos_token_id": eot_id,
-        "torch_dtype": dtype_name(model.head.weight),  # the name that transformers 4 knows and 5 still reads
+        "torch_dtype": dtype_name(model.head.weight),  # the key of transformers 4, which transformers 5 still reads
     }
     texts = {"config.json": to_json(options)}
     if tokenizer is not None:

@@ -1,4 +1,4 @@
-"""A model to be trained on from weights that exist."""
+"""Start a training run from existing weights."""
 
 import json
 from dataclasses import fields, replace
@@ -8,39 +8,44 @@ from gpt_lightning.convert.grow_vocabulary import grow_vocabulary
 from gpt_lightning.convert.load_model import load_model
 from gpt_lightning.model import GPT, GPTConfig
 
-# What a training may choose anew; everything else is what the weights mean.
+# Settings that a new training run may change. All others are part of the architecture of the weights.
 FREE_SETTINGS = {"vocab_size", "dropout", "attention", "residual_init", "z_loss", "attend_across_documents", "eot_id"}
 
 
 def load_initial_weights(path: str | Path, config: GPTConfig, *, same_tokenizer: bool = False) -> GPT:
-    """A GPT of `config` in training mode, in fp32, with the weights that `path` holds.
+    """Build a GPT with the architecture of `config` and load existing weights into it.
 
-    Where the config has more ids than the weights, the new rows start as the mean of the old ones.
+    If the config has a larger vocab_size than the weights, each new row is the mean of the old rows.
 
     Args:
-        path: see `load_model`.
-        config: of the model that is trained.
-        same_tokenizer: whether the tokenizers were compared and agree; else the end-of-text ids must, if both are known. (That of
-            a Hugging Face config.json may be any id at which generating ends.)
+        path: Any path that `load_model` accepts.
+        config: Configuration of the model to train.
+        same_tokenizer: True if the tokenizers were compared and are equal. Otherwise the end-of-text ids must be equal,
+            if both are known. (The id in a Hugging Face config.json can be any id that ends generation.)
+
+    Returns:
+        The model in training mode, on the CPU, in fp32.
 
     Raises:
-        ValueError: as `load_model`; or the weights are of other sizes or choices than the config, which are named.
+        ValueError: `load_model` raised it, or the weights have another architecture, tokenizer or a larger vocabulary
+            than the config.
     """
     loaded = load_model(path)
     names = [field.name for field in fields(GPTConfig) if field.name not in FREE_SETTINGS]
     other = [name for name in names if _meant(loaded.config, name) != _meant(config, name)]
     if other:
         settings = " ".join(f"model.{name}={_spelled(getattr(loaded.config, name))}" for name in other)
-        raise ValueError(f"init_from={path} is another model: its weights go with {settings}.")
+        raise ValueError(f"init_from={path} has another architecture: set {settings} to match its weights.")
     ends = loaded.config.eot_id, config.eot_id
     if not same_tokenizer and None not in ends and ends[0] != ends[1]:
         raise ValueError(
-            f"init_from={path} was trained with another tokenizer: its end-of-text id is {ends[0]}, and here it is {ends[1]}."
+            f"init_from={path} was trained with another tokenizer: its end-of-text id is {ends[0]}, and that of this "
+            f"run is {ends[1]}. Use the tokenizer that the weights were trained with."
         )
     if config.vocab_size < loaded.config.vocab_size:
         raise ValueError(
-            f"init_from={path} has a vocabulary of {loaded.config.vocab_size}, more than model.vocab_size="
-            f"{config.vocab_size}: set model.vocab_size={loaded.config.vocab_size} or more."
+            f"model.vocab_size is {config.vocab_size}: it must be at least {loaded.config.vocab_size}, the vocabulary "
+            f"size of init_from={path}. Set model.vocab_size={loaded.config.vocab_size}."
         )
     model = GPT(config)
     model.load_state_dict(grow_vocabulary(loaded, config.vocab_size).state_dict())
@@ -48,10 +53,16 @@ def load_initial_weights(path: str | Path, config: GPTConfig, *, same_tokenizer:
 
 
 def read_architecture(path: str | Path) -> dict[str, str]:
-    """The settings `model.…` of a training that can begin with the weights that `path` holds, as the command line wants them.
+    """Return the `model.…` settings of a run that can start from the weights at `path`.
+
+    Args:
+        path: Any path that `load_model` accepts.
+
+    Returns:
+        Setting name -> value in command-line syntax.
 
     Raises:
-        ValueError: as `load_model`.
+        ValueError: `load_model` raised it.
     """
     config = load_model(path).config
     if config.kv_heads == config.n_heads:
@@ -65,5 +76,5 @@ def _meant(config: GPTConfig, name: str) -> object:
 
 
 def _spelled(value: object) -> str:
-    """As the command line wants it."""
+    """Format a value in command-line syntax."""
     return json.dumps(value).strip('"')

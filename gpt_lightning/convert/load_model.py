@@ -1,4 +1,4 @@
-"""One door to every model on disk."""
+"""Load a model from any supported format."""
 
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,17 @@ from gpt_lightning.verified_checkpoint import verify_checkpoint
 
 
 def load_model(path: str | Path) -> GPT:
-    """The GPT that a path holds, in eval mode, on the CPU.
+    """Load a model from any supported format.
 
     Args:
-        path: a run directory (its newest valid checkpoint is taken), a checkpoint, a folder of `to_native`, a Hugging Face
-            folder, or a checkpoint of RangeFlow-GPT or GPT-2.5.
+        path: A run directory (its newest valid checkpoint is used), a checkpoint of a run, a folder written by
+            `to_native`, a Hugging Face folder, or a checkpoint of RangeFlow-GPT or GPT-2.5.
+
+    Returns:
+        The model in eval mode, on the CPU.
 
     Raises:
-        ValueError: it is none of these, or what it is is damaged; the error names what.
+        ValueError: The path has none of these formats, or its content is damaged; the message names the file.
     """
     path = Path(path)
     check_model_path(path)
@@ -34,7 +37,7 @@ def load_model(path: str | Path) -> GPT:
     if (path / "checkpoints").is_dir():
         newest = newest_valid_checkpoint(path / "checkpoints")
         if newest is None:
-            raise ValueError(f"{path} holds no valid checkpoint in its folder checkpoints.")
+            raise ValueError(f"{path} has no valid checkpoint in its folder checkpoints: choose another run.")
         return _from_checkpoint(read_torch_file(newest), newest)
     is_native = read_json(path / "config.json").get("model_type") == MODEL_TYPE
     return from_native(path) if is_native else from_hf(path)
@@ -50,8 +53,8 @@ def _from_file(path: Path) -> GPT:
     if GPT2_5_STATE in content:
         return read_gpt2_5(content, path)
     raise ValueError(
-        f"{path} is no checkpoint that this project knows: it has neither model_config (ours), {RANGEFLOW_STATE} "
-        f"(RangeFlow-GPT) nor {GPT2_5_STATE} (GPT-2.5). Of an exported model give the folder."
+        f"{path} is not a supported checkpoint: it has none of the keys model_config (gpt-lightning), "
+        f"{RANGEFLOW_STATE} (RangeFlow-GPT) and {GPT2_5_STATE} (GPT-2.5). For an exported model, pass its folder."
     )
 
 

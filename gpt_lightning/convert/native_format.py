@@ -1,8 +1,8 @@
-"""Our own folder: every GPT fits in.
+"""The native model folder, which can hold every GPT.
 
-model.safetensors    the model's state dict; a tied head once
+model.safetensors    the state dict; a tied head is stored once
 config.json          {"model_type": "gpt_lightning", and the fields of GPTConfig}
-tokenizer.json       where the tokenizer is known
+tokenizer.json       only if the tokenizer is known
 """
 
 from collections.abc import Mapping
@@ -29,24 +29,35 @@ MODEL_TYPE = "gpt_lightning"
 
 
 def from_native(folder: str | Path) -> GPT:
-    """The GPT of a folder that `to_native` wrote.
+    """Load a model from a folder that `to_native` wrote.
+
+    Args:
+        folder: Contains config.json and model.safetensors.
+
+    Returns:
+        The model in eval mode, on the CPU.
 
     Raises:
-        ValueError: the folder is none of these, or a weight is missing, strange or of another shape or dtype.
+        ValueError: The folder has another format, or a weight is missing, unknown or has an unexpected shape or dtype.
     """
     folder = Path(folder)
     path = folder / "config.json"
     fields = read_json(path)
     if fields.pop("model_type", None) != MODEL_TYPE:
-        raise ValueError(f"{path} has no model_type {MODEL_TYPE}: it is another project's model, for from_hf.")
+        raise ValueError(f"{path} does not have model_type {MODEL_TYPE}: load models of other projects with from_hf.")
     return build_model(read_config(fields, where=path), read_weights(folder), where=folder)
 
 
 def to_native(model: GPT, folder: str | Path, tokenizer: Tokenizer | None = None) -> None:
-    """Write a model, and its tokenizer if given, as a new folder.
+    """Write a model, and its tokenizer if given, to a new folder.
+
+    Args:
+        model: The model to export.
+        folder: Where to write; it must not exist or must be empty.
+        tokenizer: The model's tokenizer; None writes no tokenizer file.
 
     Raises:
-        ValueError: the folder exists and is not empty, or the tokenizer has more ids than the model.
+        ValueError: The folder exists and is not empty, or the tokenizer has more ids than the model.
     """
     check_vocabulary_size(tokenizer, model)
     texts = {"config.json": to_json({"model_type": MODEL_TYPE} | asdict(model.config))}
@@ -56,10 +67,15 @@ def to_native(model: GPT, folder: str | Path, tokenizer: Tokenizer | None = None
 
 
 def read_config(fields: Mapping[str, Any], *, where: Path) -> GPTConfig:
-    """The config of a trained model; on the device at hand another attention backend may be the right one.
+    """Build the config of a saved model. `attention` becomes "auto", because the device may differ from that of
+    training.
+
+    Args:
+        fields: Fields of GPTConfig.
+        where: The file they come from, for error messages.
 
     Raises:
-        ValueError: a field is unknown, missing, or out of its range.
+        ValueError: A field is unknown, missing or out of range.
     """
     try:
         return GPTConfig(**{**fields, "attention": "auto"})
@@ -68,7 +84,7 @@ def read_config(fields: Mapping[str, Any], *, where: Path) -> GPTConfig:
 
 
 def build_model(config: GPTConfig, weights: Mapping[str, Tensor], *, where: Path) -> GPT:
-    """`to_our_names` for weights under our own names."""
+    """As `to_our_names`, for weights that already have our names."""
     check_sizes(config, weights, where=where)
     return to_our_names(config, weights, _own_names(config), where=where)
 

@@ -1,4 +1,4 @@
-"""Checkpoints of RangeFlow-GPT: GPT-2 with the exact GELU."""
+"""Read checkpoints of RangeFlow-GPT, a GPT-2 with the exact GELU."""
 
 from pathlib import Path
 from typing import Any
@@ -39,20 +39,27 @@ _TABLE = (
 
 
 def from_rangeflow(path: str | Path) -> GPT:
-    """The GPT of a RangeFlow-GPT checkpoint (.pt).
+    """Load a RangeFlow-GPT checkpoint (.pt).
 
-    Sizes follow from the weights; the number of heads, which does not, is `n_heads` or `num_heads` of the file's `config` if
-    that says, else d_model / 64 as RangeFlow-GPT defines it.
+    The sizes follow from the shapes of the weights. The number of heads is `n_heads` or `num_heads` in the file's
+    `config` if present, otherwise d_model / 64, as RangeFlow-GPT defines it.
+
+    Args:
+        path: The checkpoint file.
+
+    Returns:
+        The model in eval mode, on the CPU, in the dtype of the file.
 
     Raises:
-        ValueError: the file is no such checkpoint, or a weight is missing, strange or of another shape or dtype.
+        ValueError: The file is not a RangeFlow-GPT checkpoint, or a weight is missing, unknown or has an unexpected
+            shape or dtype.
     """
     path = Path(path)
     return read_rangeflow(read_torch_file(path), path)
 
 
 def read_rangeflow(content: dict[str, Any], path: Path) -> GPT:
-    """`from_rangeflow` for a file that has been read."""
+    """As `from_rangeflow`, for file content that is already loaded."""
     weights = extract_weights(content, STATE, where=path)
     vocab_size, d_model = weight_shape(weights, "token_embed.weight", where=path)
     max_seq_len, _ = weight_shape(weights, "pos_embed.weight", where=path)
@@ -86,6 +93,7 @@ def _n_heads(config: Any, d_model: int) -> Any:
             return said[key]
     if d_model % _D_HEAD:
         raise ValueError(
-            f"d_model is {d_model}, no multiple of {_D_HEAD}, and config says neither n_heads nor num_heads."
+            f"d_model is {d_model}: it must be a multiple of {_D_HEAD}, or the file's config must have n_heads or "
+            "num_heads."
         )
     return d_model // _D_HEAD

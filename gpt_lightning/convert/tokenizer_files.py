@@ -1,4 +1,4 @@
-"""The files that make `transformers.AutoTokenizer` give the ids of one of our tokenizers."""
+"""Write the files with which `transformers.AutoTokenizer` reproduces one of our tokenizers."""
 
 from gpt_lightning.convert.model_folder import to_json
 from gpt_lightning.model import GPT
@@ -11,21 +11,29 @@ CHATML = (
     "{% endfor %}"
     f"{{% if add_generation_prompt %}}{{{{ '{CHAT_START}assistant\\n' }}}}{{% endif %}}"
 )
-"""ChatML in Jinja, as `encode_chat` and `encode_chat_prompt` write it."""
+"""ChatML as a Jinja template; it gives the same text as `encode_chat` and `encode_chat_prompt`."""
 
 
 def tokenizer_files(tokenizer: Tokenizer, *, max_seq_len: int) -> dict[str, str]:
-    """File name -> text.
+    """Build the tokenizer files of a Hugging Face folder.
 
-    There, a text that spells a special token becomes that token. Generating ends at the end of a text or of a chat's turn.
+    Unlike our tokenizer, `AutoTokenizer` turns text that spells a special token into that token. Generation ends at
+    end-of-text or at the end of a chat turn.
+
+    Args:
+        tokenizer: The tokenizer to export.
+        max_seq_len: Context length of the model, in tokens.
+
+    Returns:
+        File name -> content.
     """
     config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",  # it takes tokenizer.json as it is
+        "tokenizer_class": "PreTrainedTokenizerFast",  # uses tokenizer.json without changes
         "bos_token": END_OF_TEXT,
         "eos_token": END_OF_TEXT,
         "model_max_length": max_seq_len,
         "clean_up_tokenization_spaces": False,
-        "model_input_names": ["input_ids", "attention_mask"],  # transformers 4 adds token_type_ids, as embeddings
+        "model_input_names": ["input_ids", "attention_mask"],  # else transformers 4 passes token_type_ids too
     }
     if CHAT_START in tokenizer.special_ids:
         config["chat_template"] = CHATML
@@ -38,13 +46,13 @@ def tokenizer_files(tokenizer: Tokenizer, *, max_seq_len: int) -> dict[str, str]
 
 
 def check_vocabulary_size(tokenizer: Tokenizer | None, model: GPT) -> None:
-    """A model must have a row for every id.
+    """Check that the model has an embedding row for every token id. A tokenizer of None passes.
 
     Raises:
-        ValueError: it has not.
+        ValueError: The tokenizer has more ids than the model.
     """
     if tokenizer is not None and tokenizer.vocab_size > model.config.vocab_size:
         raise ValueError(
-            f"tokenizer {tokenizer.name} has {tokenizer.vocab_size} ids, more than the model's vocab_size "
-            f"{model.config.vocab_size}: choose its own tokenizer, or let the vocabulary grow."
+            f"model.vocab_size is {model.config.vocab_size}: it must be at least {tokenizer.vocab_size}, the number "
+            f"of ids of tokenizer {tokenizer.name}. Choose the model's own tokenizer, or grow the vocabulary."
         )

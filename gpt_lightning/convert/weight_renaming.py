@@ -1,8 +1,9 @@
-"""Weights under other names.
+"""Rename weights between our state dict and other formats.
 
-A table has one line for each of our tensors: its name, its name elsewhere, and whether it is stored transposed there. Where
-ours is one fused matrix, theirs are several, which stand in it one below the other. `N` is the number of a block.
-`to_our_names` reads a table from right to left, `to_their_names` from left to right.
+A table has one entry per tensor of ours: our name, the name or names in the other format, and whether that format
+stores it transposed. If ours is a fused matrix, the other format has several matrices, which are its row blocks from
+top to bottom. `N` stands for the block number. `to_our_names` and `to_their_names` use the same table in opposite
+directions.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,14 +22,14 @@ DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "
 
 
 class WeightMapping(NamedTuple):
-    """One tensor of ours and what it is elsewhere."""
+    """One tensor of ours and its counterpart in another format."""
 
     ours: str
     theirs: tuple[str, ...]
     transposed: bool = False
 
     def of_block(self, number: int) -> "WeightMapping":
-        """The line for one block."""
+        """Return this mapping for one block, with its number in place of N."""
         theirs = tuple(key.replace(".N.", f".{number}.") for key in self.theirs)
         return WeightMapping(self.ours.replace(".N.", f".{number}."), theirs, self.transposed)
 
@@ -37,22 +38,27 @@ RenamingTable = tuple[WeightMapping, ...]
 
 
 def without_prefix(table: RenamingTable, prefix: str) -> RenamingTable:
-    """The table for files whose keys lack a prefix."""
+    """Return the table for files whose keys lack `prefix`."""
     return tuple(line._replace(theirs=tuple(key.removeprefix(prefix) for key in line.theirs)) for line in table)
 
 
 def to_our_names(config: GPTConfig, weights: Mapping[str, Tensor], table: RenamingTable, *, where: Path) -> GPT:
-    """The GPT of `config` with these weights, in eval mode and in their dtype; it shares no memory with them.
+    """Build the GPT of `config` from the weights of another format.
 
     Args:
-        weights: their tensors by their names, on the CPU. A tied head may be among them if it equals the embedding.
-        where: the file or folder they come from, for errors.
+        config: Configuration of the model.
+        weights: Name in the other format -> tensor on the CPU. A tied head may be included if it equals the embedding.
+        table: The mapping of names.
+        where: The file or folder the weights come from, for error messages.
+
+    Returns:
+        The model in eval mode, on the CPU, in the dtype of the weights. It shares no memory with them.
 
     Raises:
-        ValueError: a weight is missing, is one too many, or has another shape or dtype than the model's; it is named.
+        ValueError: A weight is missing, unknown, not finite, or has an unexpected shape or dtype; the message names it.
     """
     check_sizes(config, weights, where=where)
-    with torch.device("meta"):  # no time and no random numbers for weights that are replaced
+    with torch.device("meta"):  # do not initialise weights that are replaced anyway
         model = GPT(config)
     shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     lines = _lines(table, config)
@@ -72,11 +78,12 @@ def to_our_names(config: GPTConfig, weights: Mapping[str, Tensor], table: Renami
             _check(weights, copy, shapes[EMBEDDING], where, same_dtype_as=original)
             if not torch.equal(weights[copy], weights[original]):
                 raise ValueError(
-                    f"{where}: {copy} is not {original}, although the model ties its head to its embedding."
+                    f"{where}: {copy} differs from {original}: they must be equal, because the model ties its head to "
+                    "its embedding."
                 )
     if config.tie_embeddings:
         ours[HEAD] = ours[EMBEDDING]
-    # RoPE's angles are derived, so no file has them
+    # The angles of RoPE are computed, so they are not in any file.
     model.positions = POSITIONS[config.position](
         max_seq_len=config.max_seq_len, d_model=config.d_model, d_head=config.d_head
     )
@@ -87,36 +94,40 @@ def to_our_names(config: GPTConfig, weights: Mapping[str, Tensor], table: Renami
 
 
 def check_sizes(config: GPTConfig, weights: Mapping[str, Tensor], *, where: Path) -> None:
-    """Before a model is built: its sizes must not be larger than its weights allow.
+    """Check, before a model is built, that its sizes are not larger than its weights allow.
+
+    Args:
+        config: Configuration of the model.
+        weights: All weights of the model.
+        where: The file or folder they come from, for error messages.
 
     Raises:
-        ValueError: there are more layers than weights, a size is larger than all weights together, or the positions, which have
-            no weights where they are rotary, are more than any such model has.
+        ValueError: There are more layers than tensors, a size exceeds the number of all weights together, or
+            max_seq_len exceeds 4,194,304. (RoPE has no weights that could bound it.)
     """
     n_numbers = sum(weight.numel() for weight in weights.values())
-    bounds = {"n_layers": (len(weights), f"the weights are {len(weights):,} tensors")}
-    bounds |= {
-        name: (n_numbers, f"the weights are {n_numbers:,} numbers") for name in ("vocab_size", "d_model", "d_ff")
-    }
-    bounds["max_seq_len"] = (_MOST_POSITIONS, f"more than {_MOST_POSITIONS:,} positions are not read")
+    bounds = {"n_layers": (len(weights), f"the number of tensors, {len(weights):,}")}
+    bounds |= {name: (n_numbers, f"the number of weights, {n_numbers:,}") for name in ("vocab_size", "d_model", "d_ff")}
+    bounds["max_seq_len"] = (_MOST_POSITIONS, f"{_MOST_POSITIONS:,}, the largest context length supported")
     for name, (most, why) in bounds.items():
         if getattr(config, name) > most:
             raise ValueError(
-                f"{where}: {name} is {getattr(config, name):,}, and {why}: the config is damaged, or belongs to another model."
+                f"{where}: {name} is {getattr(config, name):,}: it must be at most {why}. The config is damaged or "
+                "belongs to another model."
             )
 
 
 def to_their_names(model: GPT, table: RenamingTable) -> dict[str, Tensor]:
-    """Copies of the model's weights under their names, on the CPU; a tied head is left out.
+    """Copy the weights of a model to the CPU, under the names of another format. A tied head is omitted.
 
     Raises:
-        ValueError: a weight has a dtype that is not written, because it would not be read again.
+        ValueError: A weight has a dtype other than fp32, bf16 and fp16, which could not be read again.
     """
     weights = model.state_dict()
     for key, weight in weights.items():
         if weight.dtype not in DTYPES:
             raise ValueError(
-                f"{key} is {dtype_name(weight)}, and a model is written in {' or '.join(DTYPES.values())}."
+                f"{key} is {dtype_name(weight)}: the dtype must be {' or '.join(DTYPES.values())} to write a model."
             )
     theirs = {}
     for line in _lines(table, model.config):
@@ -129,27 +140,27 @@ def to_their_names(model: GPT, table: RenamingTable) -> dict[str, Tensor]:
 
 
 def weight_shape(weights: Mapping[str, Tensor], key: str, *, where: Path) -> tuple[int, int]:
-    """Rows and columns of a matrix that says how large the model is.
+    """Return the number of rows and columns of a matrix that determines a size of the model.
 
     Raises:
-        ValueError: there is none of this name, or it is no matrix.
+        ValueError: There is no weight of this name, or it is not a matrix.
     """
     if key not in weights:
-        raise ValueError(f"{where} lacks {key}: it is not the whole model, or another architecture.")
+        raise ValueError(f"{where} lacks {key}: it is incomplete or has another architecture.")
     if weights[key].dim() != 2:
-        raise ValueError(f"{where}: {key} has shape {tuple(weights[key].shape)}, and must be a matrix.")
+        raise ValueError(f"{where}: {key} has shape {tuple(weights[key].shape)}: it must be a matrix.")
     rows, columns = weights[key].shape
     return rows, columns
 
 
 def count_blocks(weights: Iterable[str], prefix: str) -> int:
-    """How many numbers follow `prefix` in these names: "blocks." in "blocks.7.ln1.bias"."""
+    """Count the distinct block numbers that follow `prefix` in the names: 7 in "blocks.7.ln1.bias" for "blocks."."""
     after = {key.removeprefix(prefix).split(".")[0] for key in weights if key.startswith(prefix)}
     return sum(part.isdigit() for part in after)
 
 
 def _lines(table: RenamingTable, config: GPTConfig) -> list[WeightMapping]:
-    """The table spelled out for a model; a tied head has no line."""
+    """Expand the table for all blocks of a model; a tied head has no entry."""
     lines: list[WeightMapping] = []
     for line in table:
         if ".N." in line.ours:
@@ -160,13 +171,13 @@ def _lines(table: RenamingTable, config: GPTConfig) -> list[WeightMapping]:
 
 
 def _copies(table: RenamingTable) -> dict[str, str]:
-    """Their name of a tied head -> their name of the embedding."""
+    """Return {their name of the tied head: their name of the embedding}."""
     theirs = {line.ours: line.theirs[0] for line in table}
     return {theirs[HEAD]: theirs[EMBEDDING]}
 
 
 def _shapes_of_parts(line: WeightMapping, shape: tuple[int, ...], config: GPTConfig) -> list[tuple[int, ...]]:
-    """The shape of each of their tensors; together they are our tensor, row by row."""
+    """Return the shape of each of their tensors; stacked by rows, they form our tensor."""
     if len(line.theirs) == 1:
         return [shape]
     d_kv = config.kv_heads * config.d_head
@@ -176,30 +187,34 @@ def _shapes_of_parts(line: WeightMapping, shape: tuple[int, ...], config: GPTCon
 
 def _refuse_other_keys(weights: Mapping[str, Tensor], wanted: list[str], known: set[str], where: Path) -> None:
     if missing := [key for key in wanted if key not in weights]:
-        raise ValueError(f"{where} lacks {_some(missing)}: it is not the whole model, or not one of these sizes.")
+        raise ValueError(
+            f"{where} lacks {_some(missing)}: the model is incomplete, or its config has other sizes than its weights."
+        )
     if strange := [key for key in weights if key not in known]:
-        raise ValueError(f"{where} has {_some(strange)}, which the model has no place for: is it another architecture?")
+        raise ValueError(f"{where} has {_some(strange)}, which the model does not have: it has another architecture.")
 
 
 def _check(weights: Mapping[str, Tensor], key: str, shape: tuple[int, ...], where: Path, *, same_dtype_as: str) -> None:
     weight = weights[key]
     if tuple(weight.shape) != shape:
-        raise ValueError(f"{where}: {key} has shape {tuple(weight.shape)}, and the model's sizes ask for {shape}.")
+        raise ValueError(
+            f"{where}: {key} has shape {tuple(weight.shape)}: it must be {shape}, according to the sizes in the config."
+        )
     if weight.dtype not in DTYPES:
-        raise ValueError(f"{where}: {key} is {dtype_name(weight)}, and must be one of {', '.join(DTYPES.values())}.")
+        raise ValueError(f"{where}: {key} is {dtype_name(weight)}: it must be one of {', '.join(DTYPES.values())}.")
     if weight.dtype != weights[same_dtype_as].dtype:
         raise ValueError(
-            f"{where}: {key} is {dtype_name(weight)} and {same_dtype_as} is {dtype_name(weights[same_dtype_as])}: save all "
-            "weights in one dtype."
+            f"{where}: {key} is {dtype_name(weight)} and {same_dtype_as} is {dtype_name(weights[same_dtype_as])}: all "
+            "weights must have the same dtype."
         )
     if not bool(weight.isfinite().all()):
         raise ValueError(
-            f"{where}: {key} holds numbers that are not finite: its weights are ruined, take an earlier model."
+            f"{where}: {key} contains NaN or infinity: all weights must be finite. Use an earlier checkpoint."
         )
 
 
 def dtype_name(weight: Tensor) -> str:
-    """As JSON files and error messages have it: float32."""
+    """Return the name of a weight's dtype as in JSON files and error messages, for example float32."""
     return str(weight.dtype).removeprefix("torch.")
 
 

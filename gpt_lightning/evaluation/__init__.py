@@ -1,11 +1,13 @@
-"""Judging a model: what a figure was measured on, with how many examples, and how sure it is.
+"""Evaluate a model: metrics with their confidence intervals, their number of examples and the data they were measured
+on.
 
     records ──question_template──> questions ──multiple_choice──┐
-    streams of tokens ──sliding_window_perplexity───────────────┴─> requests ──log_likelihood──> scores ──> metrics, intervals
-    prompts ──generation──> texts ──generation_metrics────────────────────────────────────────────────────> metrics, intervals
+    streams of tokens ──sliding_window_perplexity───────────────┴─> requests ──log_likelihood──> scores ──> metrics,
+    intervals prompts ──generation──> texts ──generation_metrics────────────────────────────────────────────────────>
+    metrics, intervals
 
-Everything is a pure function of the model and the requests: the size of a batch, the number of ranks and where an evaluation was
-interrupted change nothing but the rounding.
+All results are pure functions of the model and the requests. Batch size, number of ranks and interruptions only affect
+rounding.
 """
 
 from gpt_lightning.evaluation.confidence_intervals import Estimate, proportion_interval, ratio_interval

@@ -1,4 +1,4 @@
-"""How sure a figure is: 95 % intervals."""
+"""95 % confidence intervals of proportions and ratios."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ Z = 1.959963984540054
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure, its 95 % interval, and from how many examples it is."""
+    """A metric with its 95 % confidence interval [low, high], from n examples."""
 
     value: float
     low: float
@@ -20,18 +20,25 @@ class Estimate:
     n: int
 
     def through(self, monotone: Callable[[float], float]) -> "Estimate":
-        """The same of a growing function of the figure."""
+        """Apply an increasing function to the value and both ends of the interval."""
         return replace(self, value=monotone(self.value), low=monotone(self.low), high=monotone(self.high))
 
 
 def proportion_interval(hits: int, n: int) -> Estimate:
-    """A share of `n` independent examples, with Wilson's interval (1927), which stays inside [0, 1] and holds for few.
+    """Estimate a proportion with Wilson's interval (1927), which stays within [0, 1] and is valid for small n.
+
+    Args:
+        hits: Number of independent examples that are successes.
+        n: Number of independent examples.
+
+    Returns:
+        hits / n with its interval.
 
     Raises:
-        ValueError: there are no examples.
+        ValueError: n is less than 1.
     """
     if n < 1:
-        raise ValueError("a share of no examples is no number.")
+        raise ValueError(f"n is {n}: it must be at least 1, because a proportion needs examples.")
     share = hits / n
     centre = (share + Z * Z / (2 * n)) / (1 + Z * Z / n)
     half = Z / (1 + Z * Z / n) * math.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n))
@@ -39,17 +46,23 @@ def proportion_interval(hits: int, n: int) -> Estimate:
 
 
 def ratio_interval(numerators: Sequence[float] | np.ndarray, denominators: Sequence[float] | np.ndarray) -> Estimate:
-    """sum(numerators) / sum(denominators) over independent examples of unequal sizes, by linearisation (Cochran, 1977).
+    """Estimate sum(numerators) / sum(denominators) over independent examples of unequal sizes, by linearisation
+    (Cochran, 1977).
 
-    Of a single example nothing is known of how sure it is: its interval is everything.
+    Args:
+        numerators: (examples,)
+        denominators: (examples,)
+
+    Returns:
+        The ratio with its interval. For a single example the interval is infinite.
 
     Raises:
-        ValueError: the denominators sum to nothing.
+        ValueError: The sum of the denominators is not positive.
     """
     above, below = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
     total = float(below.sum())
     if not total > 0:
-        raise ValueError("there is nothing to divide by: no token is scored.")
+        raise ValueError(f"the sum of the denominators is {total:g}: it must be positive. No token is scored.")
     value, n = float(above.sum()) / total, len(above)
     if n < 2:
         return Estimate(value, -math.inf, math.inf, n)

@@ -1,4 +1,4 @@
-"""What a model writes, measured: how long, how repetitive, and whether Python can read it. All drawn from a seed."""
+"""Metrics of generated text: length, repetition, and whether it is valid Python. All sampling follows from a seed."""
 
 import ast
 import codeop
@@ -14,37 +14,49 @@ from gpt_lightning.generation import Sampling, generate
 from gpt_lightning.model import GPT
 from gpt_lightning.tokenizer import Tokenizer
 
-GENERATION_BATCH = 16  # prompts that are continued side by side; a constant, as each draws by its number among them
-_MAY_GO_ON: int = codeop.PyCF_ALLOW_INCOMPLETE_INPUT  # type: ignore[attr-defined]  # its stubs do not know it
-_REPEATED = 4  # tokens in a row
+GENERATION_BATCH = (
+    16  # prompts per batch; a constant, because the random numbers depend on a prompt's place in its batch
+)
+_MAY_GO_ON: int = codeop.PyCF_ALLOW_INCOMPLETE_INPUT  # type: ignore[attr-defined]  # missing from the type stubs
+_REPEATED = 4  # length in tokens of the n-grams that count as repeated
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationTask:
-    """Prompts to be continued, each several times."""
+    """Prompts to continue, each several times."""
 
     name: str
     protocol: str
     prompts: Sequence[str]
     ids: Sequence[Sequence[int]]
-    """Of each prompt, as the model reads it."""
+    """Token ids of each prompt."""
     samples: int
-    """Of each prompt."""
+    """Number of continuations per prompt."""
     max_new_tokens: int
     sampling: Sampling
     language: str | None
-    """`python`: whether prompt and continuation together are Python is measured; None: it is not."""
+    """`python`: measure whether prompt plus continuation is valid Python. None: do not."""
     data: Mapping[str, Any]
 
     def __len__(self) -> int:
-        """Texts to be written."""
+        """Return the number of texts to generate."""
         return len(self.prompts) * self.samples
 
 
 def generate_texts(
     model: GPT, tokenizer: Tokenizer, task: GenerationTask, numbers: Sequence[int]
 ) -> list[tuple[str, list[int]]]:
-    """Generate `GENERATION_BATCH` consecutive texts of a task, or its last ones: (text, ids) of each, without the prompt."""
+    """Generate one batch of a task's texts.
+
+    Args:
+        model: The model to evaluate.
+        tokenizer: The model's tokenizer.
+        task: The prompts and the sampling settings.
+        numbers: `GENERATION_BATCH` consecutive text numbers (fewer at the end); text n continues prompt n // samples.
+
+    Returns:
+        (text, ids) of each continuation, without the prompt.
+    """
     sampling = Sampling(
         **{**vars(task.sampling), "seed": task.sampling.seed * 1_000_003 + numbers[0] // GENERATION_BATCH}
     )
@@ -60,10 +72,17 @@ def generate_texts(
 
 
 def generation_metrics(task: GenerationTask, texts: Sequence[tuple[str, Sequence[int]]]) -> dict[str, Estimate]:
-    """Of all of a task's texts, in their order:
+    """Compute the metrics of all texts of a task.
 
-    `tokens`, the mean length; `ended`, the share that the model ended itself; `repetition`, the share of runs of four tokens that
-    their text has had before (seq-rep-4, arXiv:1908.04319); `parses`, the share that Python reads.
+    Args:
+        task: The task.
+        texts: (text, ids) of every continuation, in order.
+
+    Returns:
+        `tokens`: mean length; `ended`: share of texts that the model ended before max_new_tokens; `repetition`: share
+            of
+        4-grams that occurred before in the same text (seq-rep-4, arXiv:1908.04319); `parses`: share that is valid
+        Python.
     """
     lengths = [len(ids) for _, ids in texts]
     metrics = {
@@ -83,9 +102,12 @@ def generation_metrics(task: GenerationTask, texts: Sequence[tuple[str, Sequence
 
 
 def is_python(text: str, *, ended: bool) -> bool:
-    """Whether Python can read a text, in which there must be a statement.
+    """Return whether a text is valid Python with at least one statement.
 
-    Of a text that was cut off, the last line is left out, and what it leaves unfinished: a statement that could still become one.
+    Args:
+        text: The source code.
+        ended: False if the text was cut off. Then its last line is ignored, and so is an incomplete statement at its
+            end.
     """
     if ended:
         return _is_whole(text)
@@ -94,27 +116,27 @@ def is_python(text: str, *, ended: bool) -> bool:
     cuts = (
         len(lines),
         *reversed(begins),
-    )  # more than one: a decorator, or a line in a string, begins no statement of its own
+    )  # try earlier cuts too: a line may be inside a string, or belong to a decorated statement
     return any(_is_whole("\n".join(lines[:cut])) and _is_begun("\n".join(lines[cut:])) for cut in cuts)
 
 
 def _is_whole(text: str) -> bool:
-    """Whether a text is one or more statements."""
+    """Return whether a text consists of one or more complete statements."""
     tree = _parsed(text)
     return isinstance(tree, ast.Module) and bool(tree.body)
 
 
 def _is_begun(text: str) -> bool:
-    """Whether more text could make statements of this one."""
+    """Return whether more text could complete the statements of this one."""
     tree = _parsed(text)
     return isinstance(tree, ast.Module) or (tree is not None and tree.msg == "incomplete input")
 
 
 def _parsed(text: str) -> ast.Module | SyntaxError | None:
-    """What Python says of a text; None: that it is beyond it."""
+    """Parse a text. Returns the error for a syntax error, None if Python cannot process the text."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SyntaxWarning)  # Python reads "\\d", and says that it need not for ever
+            warnings.simplefilter("ignore", SyntaxWarning)  # Python accepts "\\d" but warns
             flags = ast.PyCF_ONLY_AST | _MAY_GO_ON
             tree: ast.Module = compile(text, "<text>", "exec", flags)
             return tree

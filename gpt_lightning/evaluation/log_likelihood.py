@@ -1,9 +1,9 @@
-"""How likely a model finds texts: the engine below every figure.
+"""Compute log-likelihoods of texts under a model; all metrics are based on them.
 
-A request is a text in ids, of which the last ones are scored, each given all before it. Requests are read in batches of about
-equal length, filled up at the right, where a causal model does not look; so what stands beside a request changes nothing but
-the rounding. A context that several requests share, such as that of the answers to a question, is read once, into a KV cache.
-Logits are formed for scored ids alone, and never for a whole batch.
+A request is a sequence of token ids, of which the last ones are scored, each given all ids before it. Requests of
+similar length are batched and padded on the right, which a causal model does not see, so batching only affects
+rounding. A context shared by several requests, such as a question with several answers, is read once into a KV cache.
+Logits are computed only for scored ids, in chunks.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,96 +19,108 @@ from gpt_lightning.model import GPT
 from gpt_lightning.model.eval_mode import eval_mode
 from gpt_lightning.model.loss_head import CHUNK_BYTES
 
-_HELD = 4  # times the tokens of a batch: of how many the cache may hold keys and values
+_HELD = 4  # the cache may hold keys and values of this many times the tokens of a batch
 
 
 @dataclass(frozen=True)
 class Request:
-    """Ids, of which those from `first` on are to be scored: at most max_seq_len + 1 of them are seen."""
+    """Token ids, of which those from index `first` on are scored. The model can read max_seq_len + 1 of them."""
 
     ids: Sequence[int] | np.ndarray
     first: int
-    """1 or more: the first id of all is never scored, as nothing stands before it."""
+    """1 or more: the first id cannot be scored, because no id precedes it."""
     mask: np.ndarray | None = None
-    """Whether each id from `first` on is scored, (len(ids) - first,) bool; None: all are."""
+    """Which ids from `first` on are scored, (len(ids) - first,) bool; None: all."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.first < len(self.ids):
             raise ValueError(
-                f"of {len(self.ids)} ids those from number {self.first} on are to be scored: one must stand before them, and "
-                "one must be there."
+                f"first is {self.first}: it must be from 1 to {len(self.ids) - 1}, because the request has "
+                f"{len(self.ids)} ids and at least one must come before and after the start of scoring."
             )
 
     @property
     def scored(self) -> np.ndarray:
-        """The ids that are scored."""
+        """Return the ids that are scored."""
         ids = np.asarray(self.ids)[self.first :]
         return ids if self.mask is None else ids[self.mask]
 
 
 class Score(NamedTuple):
-    """What the model makes of a request."""
+    """The model's score of a request."""
 
     nats: float
-    """The negative log-likelihood of the scored ids, summed."""
+    """Negative log-likelihood, summed over the scored ids, in nats."""
     is_greedy: bool
-    """Whether each scored id was the likeliest one."""
+    """Whether each scored id was the most likely one."""
 
 
 class NonFiniteScoreError(ValueError):
-    """The model gives no likelihoods, of whatever it is asked."""
+    """The model computes log-likelihoods that are NaN or infinite."""
 
 
 class RequestTooLongError(ValueError):
-    """More ids are to be scored than the model can see at once."""
+    """A request has more ids than the model's context can hold."""
 
 
 def truncate_to_context(request: Request, max_seq_len: int) -> Request:
-    """The request as a model sees it: the oldest ids are left away where there are more than fit.
+    """Drop the oldest ids of a request that is longer than the model's context.
+
+    Args:
+        request: The request.
+        max_seq_len: Context length of the model, in tokens.
+
+    Returns:
+        A request of at most max_seq_len + 1 ids, with the same scored ids.
 
     Raises:
-        RequestTooLongError: the scored ids alone do not fit.
+        RequestTooLongError: The scored ids alone do not fit.
     """
     cut = len(request.ids) - (max_seq_len + 1)
     if cut <= 0:
         return request
     if request.first - cut < 1:
         raise RequestTooLongError(
-            f"{len(request.ids) - request.first} tokens are to be scored at once, and the model sees {max_seq_len}."
+            f"a request has {len(request.ids) - request.first} tokens to score: it must have at most {max_seq_len}, "
+            "the model's max_seq_len."
         )
     return replace(request, ids=request.ids[cut:], first=request.first - cut)
 
 
 class _Unit(NamedTuple):
-    """Requests that are read together in any case."""
+    """Requests that are always read together."""
 
     n_shared: int
-    """Ids that they begin with and that are read once for all of them; 0: it is one request."""
+    """Length of their common prefix, which is read once; 0 for a single request."""
     n_own: int
-    """Ids that the longest of them has besides, but for the last, which is never read."""
+    """Ids after the prefix in the longest of them, without the last id, which is never read."""
     numbers: list[int]
 
     @property
     def n_read(self) -> int:
-        """Tokens, the filling included."""
+        """Number of tokens read, including padding."""
         return self.n_shared + len(self.numbers) * self.n_own
 
     @property
     def n_held(self) -> int:
-        """Tokens whose keys and values are held: each request has those of its context for itself."""
+        """Number of tokens whose keys and values are cached. Each request has its own copy of the context."""
         return len(self.numbers) * (self.n_shared + self.n_own)
 
 
 def batch_requests(requests: Sequence[Request], *, batch_tokens: int) -> list[list[int]]:
-    """Numbers of requests to be read together, the largest batch first: one that does not fit into memory fails at once.
+    """Group requests into batches, largest batch first, so that running out of memory shows at once.
 
     Args:
-        batch_tokens: of a batch, its filling included; a longer request is a batch of its own. Where contexts are shared, the
-            cache holds up to four times as many.
+        requests: The requests.
+        batch_tokens: Maximum number of tokens of a batch, including padding; a longer request is a batch of its own.
+            The cache of shared contexts may hold up to four times as many.
+
+    Returns:
+        The indices of the requests of each batch.
     """
     groups: list[list[int]] = []
     sizes: list[int] = []
-    first = _Unit(0, 0, [])  # of the batch, to whose length the others are filled up
+    first = _Unit(0, 0, [])  # the first of the batch; the others are padded to its length
     may_read = may_hold = -1
     for unit in sorted(_units(requests, batch_tokens), key=lambda unit: (-unit.n_shared, -unit.n_own, unit.numbers)):
         filled = unit._replace(n_own=first.n_own)
@@ -125,7 +137,7 @@ def batch_requests(requests: Sequence[Request], *, batch_tokens: int) -> list[li
 
 
 def _units(requests: Sequence[Request], batch_tokens: int) -> Iterator[_Unit]:
-    """Requests of the same context together, as many as fit, where that saves a quarter of the work; others by themselves."""
+    """Group requests of the same context, if that saves a quarter of the work; leave the others single."""
     of_context: dict[bytes, list[int]] = {}
     for number, request in enumerate(requests):
         of_context.setdefault(_context(request), []).append(number)
@@ -142,20 +154,26 @@ def _units(requests: Sequence[Request], batch_tokens: int) -> Iterator[_Unit]:
 
 
 def _context(request: Request) -> bytes:
-    """What stands before the scored ids."""
+    """Return the bytes of the ids before the scored ones, as a dictionary key."""
     return np.asarray(request.ids[: request.first], dtype=np.int64).tobytes()
 
 
 def score_requests(model: GPT, requests: Sequence[Request]) -> list[Score]:
-    """The scores of some requests, read as one batch, in their order.
+    """Score requests as one batch.
+
+    Returns:
+        The scores, in the order of the requests.
 
     Raises:
-        RequestTooLongError: a request is longer than the model can see; `window` cuts it.
-        NonFiniteScoreError: a likelihood is no number.
+        RequestTooLongError: A request is longer than the model's context; `truncate_to_context` shortens it.
+        NonFiniteScoreError: A log-likelihood is NaN or infinite.
     """
     nats, greedy = token_losses(model, requests)
     if not np.isfinite(nats).all():
-        raise NonFiniteScoreError("the model gives log-likelihoods that are no numbers: its weights are ruined.")
+        raise NonFiniteScoreError(
+            "the model computes log-likelihoods that are NaN or infinite: its weights are damaged. Use an earlier "
+            "checkpoint."
+        )
     ends = np.cumsum([len(request.scored) for request in requests]).tolist()
     starts = [0, *ends[:-1]]
     return [
@@ -165,23 +183,31 @@ def score_requests(model: GPT, requests: Sequence[Request]) -> list[Score]:
 
 
 def token_losses(model: GPT, requests: Sequence[Request]) -> tuple[np.ndarray, np.ndarray]:
-    """Of every scored id of some requests, one after the other: its nats, and whether it was the likeliest.
+    """Compute the loss of every scored id of some requests, read as one batch.
 
     Returns:
-        two arrays (scored ids,), fp32 and bool.
+        Two arrays of shape (scored ids,), in the order of the requests: the loss in nats, fp32, and whether the id was
+            the
+        most likely one, bool.
+
+    Raises:
+        RequestTooLongError: A request is longer than the model's context.
     """
     device = model.head.weight.device
     longest = max(len(request.ids) for request in requests) - 1
     if longest > model.config.max_seq_len:
         raise RequestTooLongError(
-            f"a request of {longest + 1} tokens is more than the model can see: {model.config.max_seq_len}."
+            f"a request has {longest + 1} tokens: it must have at most {model.config.max_seq_len + 1}, one more than "
+            "the model's max_seq_len."
         )
     contexts = list(map(_context, requests))
-    of_context = dict(zip(contexts, requests, strict=True))  # a request of each
+    of_context = dict(zip(contexts, requests, strict=True))  # one request of each context
     is_shared = len(of_context) < len(requests) and len({request.first for request in requests}) == 1
     n_shared = requests[0].first - 1 if is_shared else 0  # ids that are read once for all requests of a context
     ids = np.zeros((len(requests), longest + 1 - n_shared), dtype=np.int64)
-    scored = np.zeros((len(requests), longest - n_shared), dtype=np.bool_)  # by the position that predicts it
+    scored = np.zeros(
+        (len(requests), longest - n_shared), dtype=np.bool_
+    )  # indexed by the position that predicts the id
     for row, request in enumerate(requests):
         n_ids = len(request.ids) - n_shared
         ids[row, :n_ids] = request.ids[n_shared:]

@@ -1,12 +1,15 @@
-"""Questions with answers to choose from, how they are put to a model, and what its scores come to.
+"""Multiple-choice questions: encode them for a model, and compute metrics from its scores.
 
-The protocol is part of every figure's name:
+The protocol is part of the name of every metric:
 
-    harness     lm-evaluation-harness's: context and answer are encoded as one text, an empty context is an end-of-text id.
-                The model chooses the likeliest answer (acc), per character (acc_norm) or per byte (acc_bytes).
-    completion  llm.c's: context and answer are encoded apart. The model chooses the likeliest answer (acc), per token (acc_norm).
+    harness     as lm-evaluation-harness: context and answer are encoded as one text, and an empty context becomes an
+                end-of-text id. The model chooses the most likely answer (acc), normalised per character (acc_norm) or
+                per byte (acc_bytes).
+    completion  as llm.c: context and answer are encoded separately. The model chooses the most likely answer (acc), or
+    the
+                most likely per token (acc_norm).
 
-A question with a single answer, such as LAMBADA's last word, is right when each of its tokens is the likeliest.
+A question with a single answer, such as LAMBADA's last word, is correct if each of its tokens is the most likely one.
 """
 
 import math
@@ -23,33 +26,39 @@ from gpt_lightning.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Question:
-    """A context, and one or more answers of which one is right."""
+    """A context, and one or more answers of which one is correct."""
 
     context: str
     answers: Sequence[str]
     gold: int
-    """Which of the answers is right, counted from 0."""
+    """Index of the correct answer, from 0."""
     where: str
-    """Its place in the file it comes from."""
+    """Location of the record, such as file and line, for error messages."""
 
 
 class EncodedQuestion(NamedTuple):
-    """A question as a model reads it."""
+    """A question as token ids."""
 
     requests: list[Request]
-    """One an answer."""
+    """One per answer."""
     n_bytes: int
-    """UTF-8 bytes of the right answer, as it is scored."""
+    """Length of the correct answer as scored, in UTF-8 bytes."""
     n_cut: int
-    """Ids of its context that do not fit into the model's window, over all answers."""
+    """Number of context ids that were cut because they exceed the model's context, summed over all answers."""
 
 
 def encode_question(question: Question, tokenizer: Tokenizer, *, protocol: str, max_seq_len: int) -> EncodedQuestion:
-    """Encode a question as the protocol says.
+    """Encode a question.
+
+    Args:
+        question: The question.
+        tokenizer: The model's tokenizer.
+        protocol: One of `QUESTION_PROTOCOLS`.
+        max_seq_len: Context length of the model, in tokens.
 
     Raises:
-        RequestTooLongError: an answer alone does not fit into the model's window.
-        KeyError: there is no such protocol.
+        RequestTooLongError: An answer alone does not fit into the model's context.
+        KeyError: The protocol is unknown.
     """
     encode = _ENCODINGS[protocol]
     encoded = [encode(tokenizer, question.context, answer) for answer in question.answers]
@@ -57,7 +66,7 @@ def encode_question(question: Question, tokenizer: Tokenizer, *, protocol: str, 
     try:
         seen = [truncate_to_context(request, max_seq_len) for request in whole]
     except RequestTooLongError as error:
-        raise RequestTooLongError(f"{question.where}: of an answer {error}") from error
+        raise RequestTooLongError(f"{question.where}: an answer is too long: {error}") from error
     n_cut = sum(len(a.ids) - len(b.ids) for a, b in zip(whole, seen, strict=True))
     return EncodedQuestion(seen, len(encoded[question.gold].text.encode()), n_cut)
 
@@ -65,12 +74,12 @@ def encode_question(question: Question, tokenizer: Tokenizer, *, protocol: str, 
 class _Encoded(NamedTuple):
     context: list[int]
     answer: list[int]
-    text: str  # that the answer's ids spell
+    text: str  # the text of the answer's ids
 
 
 def _encode_as_one(tokenizer: Tokenizer, context: str, answer: str) -> _Encoded:
     kept = context.rstrip()
-    text = f"{context[len(kept) :]} {answer}"  # spaces at a context's end belong to the word after them
+    text = f"{context[len(kept) :]} {answer}"  # spaces at the end of a context are encoded with the word after them
     if not kept:
         return _Encoded([tokenizer.eot_id], tokenizer.encode(text), text)
     n_context = len(tokenizer.encode(kept))
@@ -91,23 +100,25 @@ QUESTION_PROTOCOLS = tuple(_ENCODINGS)
 
 
 class QuestionScore(NamedTuple):
-    """What came of a question."""
+    """The result of one question."""
 
     chosen: dict[str, int]
-    """The answer that is taken, by metric."""
+    """Metric -> index of the answer that the model chooses."""
     right: dict[str, bool]
     nats: float
-    """Of the right answer."""
+    """Loss of the correct answer, in nats."""
 
 
 def score_question(
     question: Question, scores: Sequence[Score], n_tokens: Sequence[int], *, protocol: str
 ) -> QuestionScore:
-    """Which answer the model takes.
+    """Determine which answer the model chooses.
 
     Args:
-        scores: of each answer.
-        n_tokens: scored ones of each answer.
+        question: The question.
+        scores: Score of each answer.
+        n_tokens: Number of scored tokens of each answer.
+        protocol: One of `QUESTION_PROTOCOLS`.
     """
     gold = question.gold
     if len(scores) == 1:
@@ -124,16 +135,16 @@ def score_question(
 
 
 def summarize_scores(verdicts: Sequence[QuestionScore], n_bytes: Sequence[int]) -> dict[str, Estimate]:
-    """The figures of a task, by metric.
-
-    `gold_bits_per_byte` is what the right answers cost, in bits, per UTF-8 byte of theirs: it moves long before accuracy does.
-    Questions with a single answer have `perplexity` besides, of the answer as one word: exp of the mean nats.
+    """Compute the metrics of a task.
 
     Args:
-        n_bytes: of each right answer.
+        verdicts: Results of all questions, at least one.
+        n_bytes: UTF-8 bytes of each correct answer.
 
-    Raises:
-        ValueError: there are none.
+    Returns:
+        Metric -> estimate: the accuracies; `gold_bits_per_byte`, the loss of the correct answers in bits per UTF-8
+        byte, which improves long before accuracy does; and for questions with a single answer `perplexity`, exp of the
+        mean loss in nats per answer.
     """
     metrics = {
         metric: proportion_interval(sum(verdict.right[metric] for verdict in verdicts), len(verdicts))
@@ -147,5 +158,5 @@ def summarize_scores(verdicts: Sequence[QuestionScore], n_bytes: Sequence[int]) 
 
 
 def exp(nats: float) -> float:
-    """Of a model that knows nothing it is infinite, and no error."""
+    """Return exp(nats), or infinity instead of an OverflowError for a very bad model."""
     return math.exp(nats) if nats < 700 else math.inf

@@ -1,8 +1,8 @@
-"""From the records of a task's file to its questions, as conf/task says it, without code.
+"""Convert the records of a task's data file to questions, as configured in conf/task.
 
-A text is a template over the record's fields, as `str.format` reads one: `Question: {question}`, `{choices.text}` for a field
-inside a field. `{x!c}` has a capital letter first and small ones after it, `{x!w}` is the last word of x, `{x!b}` what stands
-before it.
+A template is a `str.format` string over the fields of a record: `Question: {question}`, or `{choices.text}` for a
+nested field. Conversions: `{x!c}` is x with a capital first letter and the rest in lower case, `{x!w}` is the last word
+of x, `{x!b}` is everything before the last word.
 """
 
 import re
@@ -15,38 +15,38 @@ from gpt_lightning.evaluation.multiple_choice import Question
 
 
 class BadQuestionError(ValueError):
-    """A record that has the fields of its task, and yet cannot be asked."""
+    """A record that has the fields of its task but does not form a valid question."""
 
 
 class MissingFieldError(ValueError):
-    """A record that has not the fields of its task."""
+    """A record that lacks a field of its task."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuestionTemplate:
-    """How a record of a task becomes a question.
+    """How to convert a record of a task to a question.
 
     Raises:
-        ValueError: there is no such cleaning, or a template cannot be read.
+        ValueError: `clean` is unknown, or a template is malformed.
     """
 
     context: str
-    """What stands before the answers, a template."""
+    """Template of the text before the answers."""
     answers: str | Sequence[str]
-    """The field that holds the answers; or a template for each."""
+    """Name of the field that holds the list of answers, or one template per answer."""
     gold: str | int
-    """The field that says which answer is right; or its number from 0, where it is the same in all records."""
+    """Name of the field that states the correct answer, or its index from 0 if all records have the same."""
     labels: str | None = None
-    """The field with the answers' labels, one of which `gold` holds; None: `gold` holds the number from 0."""
+    """Name of the field with the labels of the answers, one of which `gold` holds; None: `gold` is an index from 0."""
     clean: str | None = None
-    """What is taken from context and answers: `wikihow`, the marks of WikiHow's pages, as lm-evaluation-harness does."""
+    """How to clean context and answers. `wikihow` removes WikiHow's markup, as lm-evaluation-harness does."""
 
     @staticmethod
     def of(task: Mapping[str, Any]) -> "QuestionTemplate":
-        """That of a conf/task/<name>.yaml.
+        """Build the template of a conf/task/<name>.yaml.
 
         Raises:
-            KeyError: it lacks a key.
+            KeyError: A key is missing.
         """
         return QuestionTemplate(**{field.name: task[field.name] for field in fields(QuestionTemplate)})
 
@@ -57,19 +57,20 @@ class QuestionTemplate:
             try:
                 strange = {c for _, _, _, c in _FORMATTER.parse(template)} - {None, *_CONVERSIONS}
             except ValueError as error:
-                raise ValueError(f"the template {template!r} cannot be read: {error}.") from error
+                raise ValueError(f"the template {template!r} is malformed: {error}.") from error
             if strange:
-                raise ValueError(f"the template {template!r} asks for !{strange.pop()}: there are {_SAID}.")
+                raise ValueError(f"the template {template!r} has the conversion !{strange.pop()}: it must be {_SAID}.")
 
     def question(self, record: Mapping[str, Any], where: str) -> Question:
-        """The question that a record asks.
+        """Convert a record to a question.
 
         Args:
-            where: the record stands, for whoever has to mend it.
+            record: Field name -> value.
+            where: Location of the record, for error messages.
 
         Raises:
-            MissingFieldError: it has not the fields of the task.
-            BadQuestionError: an answer is empty or no text, or which is right is not said.
+            MissingFieldError: The record lacks a field of the task.
+            BadQuestionError: An answer is empty or not a string, or the correct answer is not stated.
         """
         clean = _CLEANINGS[self.clean] if self.clean else str
         context, answers = (
@@ -81,7 +82,7 @@ class QuestionTemplate:
                 raise BadQuestionError(f"answer {number} is empty")
         for text in (context, *answers):
             if not text.isascii() and any("\ud800" <= sign <= "\udfff" for sign in text):
-                raise BadQuestionError("it holds half a character")  # JSON can spell them, and no encoding of text can
+                raise BadQuestionError("it contains half a surrogate pair")  # valid in JSON, but in no text encoding
         return Question(context, answers, self._gold(record, len(answers)), where)
 
     def _answers(self, record: Mapping[str, Any]) -> list[str]:
@@ -89,9 +90,9 @@ class QuestionTemplate:
             return [_FORMATTER.vformat(template, (), record) for template in self.answers]
         answers = get_field(record, self.answers)
         if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
-            raise BadQuestionError(f"{self.answers} holds no list of texts")
+            raise BadQuestionError(f"{self.answers} is not a list of strings")
         if len(answers) < 2:
-            raise BadQuestionError(f"{self.answers} leaves nothing to choose")
+            raise BadQuestionError(f"{self.answers} has fewer than two answers")
         return answers
 
     def _gold(self, record: Mapping[str, Any], n_answers: int) -> int:
@@ -101,36 +102,38 @@ class QuestionTemplate:
         if self.labels is not None:
             labels = get_field(record, self.labels)
             if not isinstance(labels, list) or len(labels) != n_answers or labels.count(said) != 1:
-                raise BadQuestionError(f"{self.gold} is {said!r}, and the {n_answers} answers are called {labels!r}")
+                raise BadQuestionError(
+                    f"{self.gold} is {said!r}, but the {n_answers} answers have the labels {labels!r}"
+                )
             return labels.index(said)
         is_number = type(said) is int or (isinstance(said, str) and said.isascii() and said.isdigit())
         gold = int(said) if is_number else -1
         if not 0 <= gold < n_answers:
-            raise BadQuestionError(f"{self.gold} is {said!r}, and there are {n_answers} answers")
+            raise BadQuestionError(f"{self.gold} is {said!r}, but there are {n_answers} answers, counted from 0")
         return gold
 
 
 def get_field(record: Mapping[str, Any], name: str) -> Any:
-    """A field of a record; `a.b` is the field b of its field a.
+    """Return a field of a record; `a.b` is the field b of its field a.
 
     Raises:
-        MissingFieldError: there is none.
+        MissingFieldError: The field is missing.
     """
     value: Any = record
     for part in name.split("."):
         if not isinstance(value, Mapping) or part not in value:
-            raise MissingFieldError(f"there is no field {name}; the fields are {', '.join(map(str, record))}")
+            raise MissingFieldError(f"the field {name} is missing; the record has {', '.join(map(str, record))}")
         value = value[part]
     return value
 
 
 class _Formatter(string.Formatter):
-    """Looks fields up in a record, and nothing else: no attribute of a value can be reached."""
+    """Look up fields in a record only; attributes of values are not accessible."""
 
     def get_field(self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, str]:
         value = get_field(kwargs, field_name)
         if not isinstance(value, str):
-            raise BadQuestionError(f"{field_name} is {value!r}, and no text")
+            raise BadQuestionError(f"{field_name} is {value!r}, not a string")
         return value, field_name
 
     def convert_field(self, value: Any, conversion: Any) -> Any:
@@ -138,7 +141,7 @@ class _Formatter(string.Formatter):
 
 
 def _without_wikihow(text: str) -> str:
-    """Without the marks of titles and steps that HellaSwag took over from WikiHow's pages."""
+    """Remove the markup of titles and steps that HellaSwag took from WikiHow pages."""
     return re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". ")).replace("  ", " ")
 
 
@@ -149,4 +152,4 @@ _CONVERSIONS: Mapping[str, Callable[[str], str]] = {
     "w": lambda text: text.split(" ")[-1],
     "b": lambda text: " ".join(text.split(" ")[:-1]),
 }
-_SAID = "!c (a capital letter first), !w (the last word), !b (what is before it)"
+_SAID = "!c (capital first letter), !w (last word) or !b (all before the last word)"

@@ -1,4 +1,4 @@
-"""Tasks that are scored: what is put to a model, and what its scores come to."""
+"""Evaluation tasks based on log-likelihoods: their requests, and how scores become metrics."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,32 +23,32 @@ class TaskDescription:
     """A task's name, protocol and data."""
 
     name: str
-    """The task's name; of perplexity, with the name of the source or the file."""
+    """Name of the task; for perplexity it includes the name of the source or file."""
     protocol: str
-    """How the task is put to a model. It is part of the name of every figure."""
+    """How the task is presented to the model; part of the name of every metric."""
     data: Mapping[str, Any] = field(default_factory=dict)
-    """What the figures are measured on, as evaluation.json says it."""
+    """Description of the evaluation data, as written to evaluation.json."""
     left_out: Sequence[str] = ()
-    """Records that cannot be asked, and why."""
+    """Records that were skipped, each with the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredTask(TaskDescription):
-    """Requests, and how their scores become figures."""
+    """Requests, and functions that turn their scores into metrics."""
 
     requests: Sequence[Request]
     figures: Callable[[Sequence[Score]], dict[str, Estimate]]
-    """The scores of all requests -> the figures, by metric."""
+    """Scores of all requests -> estimates by metric."""
     examples: Callable[[Sequence[Score]], Iterable[dict[str, Any]]]
-    """The scores of all requests -> what came of each example."""
+    """Scores of all requests -> one result per example."""
     cut: Sequence[str] = ()
-    """Examples whose beginning does not fit into the model's window."""
+    """Examples whose beginning was cut because they exceed the model's context."""
     chance: float | None = None
-    """The share of examples that blind guessing gets right; None: there is nothing to choose from."""
+    """Expected accuracy of random guessing; None if there is nothing to choose from."""
 
 
 def sample_evenly(items: Sequence[T], limit: int | None) -> Sequence[T]:
-    """`limit` of the items, evenly over all of them, so the same ones each time; None: all."""
+    """Return `limit` items, spread evenly and always the same; None: all."""
     if limit is None or limit >= len(items):
         return items
     return [items[n * len(items) // limit] for n in range(limit)]
@@ -57,43 +57,48 @@ def sample_evenly(items: Sequence[T], limit: int | None) -> Sequence[T]:
 def read_questions(
     rows: Iterable[tuple[str, Any]], template: QuestionTemplate, *, limit: int | None = None
 ) -> tuple[list[Question], list[str]]:
-    """The questions that records ask, and why others ask none.
+    """Convert records to questions.
 
     Args:
-        rows: (where it stands, what stands there) of each record.
-        limit: so many records alone, spread evenly over all of them: the same ones each time.
+        rows: (location, content) of each record.
+        template: How to convert a record.
+        limit: Use only this many records, spread evenly and always the same; None: all.
+
+    Returns:
+        (the questions, one message per record that was skipped)
 
     Raises:
-        ValueError: a record is of another kind, or there is none that can be asked.
+        ValueError: A record lacks a field of the task, or no record forms a question.
     """
     questions, left_out = [], []
     for where, row in sample_evenly(list(rows), limit):
         if not isinstance(row, Mapping):
-            left_out.append(f"{where}: {row if isinstance(row, ValueError) else 'is no record with fields'}")
+            left_out.append(f"{where}: {row if isinstance(row, ValueError) else 'it is not an object with fields'}")
             continue
         try:
             questions.append(template.question(row, where))
         except MissingFieldError as error:
-            raise ValueError(
-                f"{where}: {error}. The task reads other records, or its template wants mending."
-            ) from error
+            raise ValueError(f"{where}: {error}. Use the data of this task, or correct its template.") from error
         except BadQuestionError as error:
             left_out.append(f"{where}: {error}")
     if not questions:
-        raise ValueError(f"there is no question to be asked; {left_out[0] if left_out else 'there are no records'}.")
+        raise ValueError(f"no record forms a question: {left_out[0] if left_out else 'the file has no records'}.")
     return questions, left_out
 
 
 def question_task(
     description: TaskDescription, questions: Sequence[Question], tokenizer: Tokenizer, *, max_seq_len: int
 ) -> ScoredTask:
-    """Questions, put as the description's protocol says.
+    """Build a task from questions.
 
     Args:
-        max_seq_len: tokens in the model's window.
+        description: Name, protocol and data of the task.
+        questions: At least one.
+        tokenizer: The model's tokenizer.
+        max_seq_len: Context length of the model, in tokens.
 
     Raises:
-        ValueError: an answer alone does not fit into the model's window, or there is no such protocol.
+        ValueError: An answer alone does not fit into the model's context, or the protocol is unknown.
     """
     protocol = description.protocol
     if protocol not in q.QUESTION_PROTOCOLS:
@@ -129,7 +134,7 @@ def question_task(
 
 
 def _chance(questions: Sequence[Question]) -> float | None:
-    """Of a guess among each question's answers."""
+    """Return the expected accuracy of random guessing."""
     if any(len(question.answers) == 1 for question in questions):
         return None
     return sum(1 / len(question.answers) for question in questions) / len(questions)
@@ -138,10 +143,13 @@ def _chance(questions: Sequence[Question]) -> float | None:
 def text_task(
     description: TaskDescription, requests: Sequence[Request], tokenizer: Tokenizer, *, cut: Sequence[str] = ()
 ) -> ScoredTask:
-    """The windows of a text, or the conversations of a chat.
+    """Build a task from the windows of a text, or from conversations.
 
     Args:
-        cut: examples whose beginning does not fit into the model's window.
+        description: Name, protocol and data of the task.
+        requests: The windows or conversations.
+        tokenizer: The model's tokenizer.
+        cut: Examples whose beginning was cut because they exceed the model's context.
     """
     bytes_per_id = np.array(tokenizer.bytes_per_id())
 

@@ -1,11 +1,11 @@
-"""Perplexity and bits per byte of a stream of tokens, read in windows.
+"""Perplexity and bits per byte of a token stream, read in sliding windows.
 
     ids:      e t0 t1 t2 t3 t4 t5 t6 …      e: the end-of-text id before the first document
     window 0: e t0 t1 t2 t3                 scores t0 … t3 (max_seq_len 4)
     window 1:       t1 t2 t3 t4 t5          scores t4 t5 (stride 2), each given at least max_seq_len - stride ids
 
-With a stride of max_seq_len the windows are the sequences of training and validation; a smaller one gives each token more to
-go by, and costs max_seq_len / stride as much.
+With stride = max_seq_len, the windows equal the sequences of training and validation. A smaller stride gives each token
+more context, and costs max_seq_len / stride times as much.
 """
 
 import math
@@ -19,15 +19,20 @@ from gpt_lightning.evaluation.multiple_choice import exp
 
 
 def sliding_windows(n_tokens: int, *, max_seq_len: int, stride: int) -> Iterator[tuple[int, int, int]]:
-    """(start, first, stop) of each window of a stream: it reads the tokens [start, stop), and scores [first, stop).
+    """Yield (start, first, stop) of each window: it reads tokens [start, stop) and scores tokens [first, stop).
 
-    Together they score every token once.
+    Together the windows score every token once.
+
+    Args:
+        n_tokens: Length of the stream.
+        max_seq_len: Context length of the model, in tokens.
+        stride: Number of tokens that each window after the first scores.
 
     Raises:
-        ValueError: the stride is not from 1 to max_seq_len.
+        ValueError: The stride is not from 1 to max_seq_len.
     """
     if not 1 <= stride <= max_seq_len:
-        raise ValueError(f"stride is {stride}: it must be from 1 to the model's max_seq_len {max_seq_len}.")
+        raise ValueError(f"stride is {stride}: it must be from 1 to {max_seq_len}, the model's max_seq_len.")
     first, stop = 0, min(max_seq_len, n_tokens)
     while first < n_tokens:
         yield max(0, first + stride - max_seq_len) if first else 0, first, stop
@@ -35,10 +40,12 @@ def sliding_windows(n_tokens: int, *, max_seq_len: int, stride: int) -> Iterator
 
 
 def text_requests(ids: np.ndarray, *, max_seq_len: int, stride: int) -> list[Request]:
-    """The windows of a stream.
+    """Build one request per window of a stream.
 
     Args:
-        ids: (tokens + 1,), an end-of-text id before the first document's first.
+        ids: (tokens + 1,), beginning with an end-of-text id.
+        max_seq_len: Context length of the model, in tokens.
+        stride: Number of tokens that each window after the first scores.
     """
     return [
         Request(ids[start : stop + 1], first + 1 - start)
@@ -49,15 +56,21 @@ def text_requests(ids: np.ndarray, *, max_seq_len: int, stride: int) -> list[Req
 def summarize_perplexity(
     requests: Sequence[Request], scores: Sequence[Score], bytes_per_id: np.ndarray
 ) -> dict[str, Estimate]:
-    """`perplexity`, exp of the mean nats a scored token, and `bits_per_byte`, with which other tokenizers compare.
+    """Compute loss, perplexity and bits per byte.
 
-    The windows are taken for independent examples; `n` counts them. Special tokens cost bits and spell no byte.
+    The windows count as independent examples; `n` is their number. Special tokens contribute bits but no bytes.
 
     Args:
-        bytes_per_id: UTF-8 bytes that each id spells, (vocab,).
+        requests: The windows.
+        scores: The score of each window.
+        bytes_per_id: (vocab,) number of UTF-8 bytes of each token.
+
+    Returns:
+        `loss`, mean nats per scored token; `perplexity`, exp of the loss; `bits_per_byte`, which is comparable between
+        tokenizers.
 
     Raises:
-        ValueError: no token is scored.
+        ValueError: No token is scored.
     """
     nats = np.array([score.nats for score in scores])
     n_tokens = [len(request.scored) for request in requests]
@@ -71,7 +84,7 @@ def summarize_perplexity(
 
 
 def mean_over_sources(estimates: Sequence[Estimate]) -> Estimate:
-    """The mean of independent figures, each weighed the same; `n` is their examples together."""
+    """Return the unweighted mean of independent estimates; `n` is the sum of their examples."""
     value = sum(e.value for e in estimates) / len(estimates)
     half = math.sqrt(sum(((e.high - e.low) / 2) ** 2 for e in estimates)) / len(estimates)
     return Estimate(value, value - half, value + half, sum(e.n for e in estimates))

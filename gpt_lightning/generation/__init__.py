@@ -2,11 +2,12 @@
 
 ::
 
-    prompts --ContinuedTexts--> KV cache, logits of the next token --TokenSampler--> an id per text, fed back as the next token
+    prompts --ContinuedTexts--> KV cache, logits of the next token --TokenSampler--> an id per text, fed back as the
+    next token
 
-Each prompt is read once into the cache, then each new token costs one forward pass over one token. `EagerDecoding` makes these
-passes one by one. On CUDA, where a pass costs more to launch than to compute, `StaticDecoding` makes them of fixed shapes and
-repeats them as a CUDA graph. `generate` and `stream_generated_text` choose by the model's device.
+Each prompt is read once into the cache; then each new token costs a forward pass over one token. `EagerDecoding` runs
+these passes one by one. On CUDA, where launching a pass costs more than computing it, `StaticDecoding` runs them with
+fixed shapes and replays them as a CUDA graph. `generate` and `stream_generated_text` choose by the model's device.
 """
 
 from gpt_lightning.generation.continued_texts import window_start

@@ -1,7 +1,7 @@
-"""A step that a CUDA device repeats by one launch.
+"""Capture a decoding step as a CUDA graph and replay it.
 
-The graph belongs to one call of `generate` or `stream`. It reads the weights where they lie, so it sees those that a training
-updates in place, and it never outlives a change of dtype, of device or of compilation.
+The graph belongs to one call of `generate` or `stream_generated_text`. It reads the weights in place, so it sees
+updates by training, and it does not outlive a change of dtype, device or compilation.
 """
 
 import logging
@@ -12,30 +12,30 @@ from functools import cache
 import torch
 
 _log = logging.getLogger(__name__)
-_failed: list[torch.cuda.CUDAGraph] = []  # kept, because the allocator refers to a graph whose capture failed
+_failed: list[torch.cuda.CUDAGraph] = []  # kept because the allocator still refers to a graph whose capture failed
 
 
 class CudaGraphStep:
-    """Runs a step; on CUDA from the second time on as a CUDA graph.
+    """Run a step; on CUDA, as a CUDA graph from the second run on.
 
-    The step takes and gives nothing, reads and writes the same tensors each time, and never waits for the device. Its first
-    run, launched kernel by kernel, loads what a capture must find loaded. A capture that fails computes nothing: it is
-    reported once, and every step of the process is launched kernel by kernel from then on.
+    The step has no arguments and no result, reads and writes the same tensors each time, and never waits for the
+    device. The first run launches kernel by kernel and so loads everything that a capture needs. If a capture fails, a
+    warning is logged once, and all steps of the process are launched kernel by kernel from then on.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._pool: torch.cuda.MemPool | None = None  # of all its graphs, of which one at a time is replayed
+        self._pool: torch.cuda.MemPool | None = None  # shared by all its graphs; only one of them is replayed at a time
         self._has_run = False
 
     def forget(self) -> None:
-        """The next step is another one."""
+        """Discard the graph, because the next step differs."""
         self._graph, self._has_run = None, False
 
     def __call__(self, step: Callable[[], None]) -> None:
-        """Run the step, which must be the same until `forget`."""
-        if self._device.type != "cuda" or _failed or torch.is_autocast_enabled("cuda"):  # autocast caches its casts
+        """Run the step. It must be the same until `forget` is called."""
+        if self._device.type != "cuda" or _failed or torch.is_autocast_enabled("cuda"):  # autocast caches casts
             step()
             return
         if self._has_run and self._graph is None:
@@ -52,7 +52,7 @@ class CudaGraphStep:
         with _capture_stream(self._device):
             self._pool = self._pool or torch.cuda.MemPool()
             try:
-                # thread_local: other threads may allocate meanwhile, as the one that pins batches does
+                # thread_local: other threads, such as the one that pins batches, may allocate during the capture
                 graph.capture_begin(pool=self._pool.id, capture_error_mode="thread_local")  # type: ignore[arg-type]
                 try:
                     step()
@@ -64,12 +64,14 @@ class CudaGraphStep:
                 with suppress(RuntimeError):  # the capture had ended
                     torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), self._pool.id)
                 reason = str(error.__context__ or error).partition("\n")[0]
-                _log.warning("generation launches its kernels one by one: a CUDA graph cannot be captured (%s)", reason)
+                _log.warning(
+                    "CUDA graph capture failed (%s): generation launches kernels one by one, which is slower.", reason
+                )
 
 
 @contextmanager
 def _capture_stream(device: torch.device) -> Iterator[None]:
-    """A stream of our own, as the default one cannot be captured; what surrounds it is waited for, and waits."""
+    """Run on a separate stream, because the default stream cannot be captured; synchronise before and after."""
     stream, surrounding = _stream(device), torch.cuda.current_stream(device)
     stream.wait_stream(surrounding)
     with torch.cuda.stream(stream):
@@ -77,6 +79,6 @@ def _capture_stream(device: torch.device) -> Iterator[None]:
     surrounding.wait_stream(stream)
 
 
-@cache  # cuBLAS keeps a workspace for every stream
+@cache  # cuBLAS allocates a workspace per stream
 def _stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)

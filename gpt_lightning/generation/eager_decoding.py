@@ -1,4 +1,4 @@
-"""Decoding token by token: every pass is launched by itself, over exactly the keys that there are."""
+"""Decode token by token, each pass launched separately and over exactly the existing keys."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from gpt_lightning.generation.sampling import TokenSampler
 
 
 class EagerDecoding:
-    """Continues texts by one token each at a time."""
+    """Continue texts by one token at a time."""
 
     def __init__(self, reader: ContinuedTexts, drawing: TokenSampler) -> None:
         self._reader = reader
@@ -16,7 +16,7 @@ class EagerDecoding:
         self._begun = False
 
     def next_ids(self) -> dict[int, int]:
-        """The next id of every text, by the text's number."""
+        """Return the next id of every text, by the text's index."""
         reader, drawing = self._reader, self._drawing
         logits = self._read_newest() if self._begun else reader.read_prompts()
         self._begun = True
@@ -28,7 +28,7 @@ class EagerDecoding:
         return chosen
 
     def drop(self, rows: set[int]) -> None:
-        """Do not continue these texts."""
+        """Stop continuing these texts."""
         places = [place for place, row in enumerate(self._reader.rows) if row not in rows]
         self._reader.keep(places)
         self._drawing.keep(places)

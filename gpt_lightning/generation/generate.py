@@ -1,4 +1,4 @@
-"""What follows a prompt: ids, or text as it arises."""
+"""Generate token ids or text after a prompt."""
 
 import codecs
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,17 +21,23 @@ def generate(
     stop_ids: Sequence[int] = (),
     vocab_size: int | None = None,
 ) -> list[list[int]]:
-    """The ids that follow each prompt, without the prompt, ended before the first stop id.
+    """Generate the ids that follow each prompt.
 
-    The global random state is left alone, and the same call gives the same ids on the same device.
+    The global random state does not change. The same call gives the same ids on the same device.
 
     Args:
-        prompts: ids, one to max_seq_len per prompt, of any lengths side by side.
-        sampling: None: temperature 1 over all ids.
-        vocab_size: ids from here on are the vocabulary's padding and never drawn; None: the model has none.
+        model: The model, in any mode; it is evaluated in eval mode.
+        prompts: Token ids of each prompt, 1 to max_seq_len; the lengths may differ.
+        max_new_tokens: Maximum number of new tokens per prompt.
+        sampling: How to sample; None: temperature 1 over all ids.
+        stop_ids: A text ends before the first of these ids.
+        vocab_size: Ids from vocab_size on are padding and never drawn; None: all ids of the model are drawn.
+
+    Returns:
+        The new ids of each prompt, without the prompt and the stop id.
 
     Raises:
-        ValueError: a prompt is empty, longer than the model's context, or holds an id that the model does not have.
+        ValueError: A prompt is empty, longer than the model's context, or holds an id that the model does not have.
     """
     _refuse_prompts(model, prompts, max_new_tokens)
     answers: list[list[int]] = [[] for _ in prompts]
@@ -49,11 +55,12 @@ def stream_generated_text(
     sampling: Sampling | None = None,
     stop_ids: Sequence[int] = (),
 ) -> Iterator[str]:
-    """The text that follows `prompt`, piece by piece as it arises; together the pieces are the decoded answer of `generate`.
+    """Generate the text that follows a prompt, yielding it piece by piece.
 
-    A character of several bytes comes whole, with the token that completes it. Raises as `generate`.
+    The pieces together equal the decoded result of `generate`. A character of several bytes is yielded as a whole, with
+    the token that completes it. Arguments and errors are those of `generate`; errors are raised by the call itself.
     """
-    _refuse_prompts(model, [prompt], max_new_tokens)  # now, not when the first piece is asked for
+    _refuse_prompts(model, [prompt], max_new_tokens)  # at the call, not at the first piece
     tokens = _generated(model, [prompt], max_new_tokens, sampling or Sampling(), stop_ids, tokenizer.vocab_size)
     return _pieces(tokenizer, (token_id for _, token_id in tokens))
 
@@ -75,7 +82,7 @@ def _generated(
     stop_ids: Sequence[int],
     vocab_size: int | None,
 ) -> Iterator[tuple[int, int]]:
-    """(prompt's number, its next id), as they arise."""
+    """Yield (prompt's index, its next id) as they are generated."""
     if not prompts:
         return
     vocab_size = model.config.vocab_size if vocab_size is None else min(vocab_size, model.config.vocab_size)
@@ -90,9 +97,9 @@ def _generated(
 def generate_batch(
     model: GPT, decoding: EagerDecoding | StaticDecoding, max_new_tokens: int, stop_ids: Sequence[int]
 ) -> Iterator[tuple[int, int]]:
-    """(text's number, its next id), as they arise, until each text has a stop id or max_new_tokens."""
+    """Yield (text's index, its next id) until each text reaches a stop id or max_new_tokens."""
     for _ in range(max_new_tokens):
-        with eval_mode(model):  # and nothing is yielded inside
+        with eval_mode(model):  # not around the yield
             chosen = decoding.next_ids()
         ended = {row for row, token_id in chosen.items() if token_id in stop_ids}
         for row, token_id in chosen.items():
@@ -110,14 +117,14 @@ def _refuse_prompts(model: GPT, prompts: Sequence[Sequence[int]], max_new_tokens
     for number, prompt in enumerate(prompts):
         name = "the prompt" if len(prompts) == 1 else f"prompt {number}"
         if not prompt:
-            raise ValueError("a prompt needs at least one token: begin with the end-of-text id.")
+            raise ValueError(f"{name} is empty: it must have at least one token. Start with the end-of-text id.")
         if len(prompt) > model.config.max_seq_len:
             raise ValueError(
-                f"{name} has {len(prompt)} tokens, more than the model's max_seq_len {model.config.max_seq_len}: "
-                "shorten it."
+                f"{name} has {len(prompt)} tokens: it must have at most {model.config.max_seq_len}, the model's "
+                "max_seq_len. Shorten it."
             )
         if strange := [token_id for token_id in prompt if not 0 <= token_id < model.config.vocab_size]:
             raise ValueError(
-                f"{name} holds the id {strange[0]}, and the model's vocabulary has {model.config.vocab_size}: "
-                "it was made with another tokenizer."
+                f"{name} has the id {strange[0]}: ids must be below {model.config.vocab_size}, the model's "
+                "vocab_size. Use the model's tokenizer."
             )

@@ -1,4 +1,4 @@
-"""How the next id is drawn from the logits."""
+"""Draw the next id from logits."""
 
 import random
 from collections.abc import Sequence
@@ -10,23 +10,23 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How a token is drawn from logits.
+    """Settings for drawing a token from logits.
 
     Raises:
-        ValueError: a value is out of its range.
+        ValueError: A value is out of range.
     """
 
     temperature: float = 1.0
-    """0 takes the likeliest id each time."""
+    """Divides the logits; 0 always takes the most likely id."""
     top_k: int | None = None
-    """Only the k likeliest ids are drawn from; None: all."""
+    """Draw only from the k most likely ids; None: from all."""
     top_p: float | None = None
-    """Only the likeliest ids that together reach this probability are drawn from (arXiv:1904.09751); None: all."""
+    """Draw only from the most likely ids whose total probability reaches top_p (arXiv:1904.09751); None: from all."""
     repetition_penalty: float = 1.0
-    """Logits of ids that the text holds already are divided by it where positive, else multiplied (arXiv:1909.05858)."""
+    """Divides positive and multiplies negative logits of ids already in the text (arXiv:1909.05858); 1: no effect."""
     seed: int = 0
-    """Each prompt draws from (seed, its number): its answer does not depend on the prompts beside it, in fp32; half precision
-    rounds a batch's products otherwise than a row's."""
+    """Each prompt draws from a generator seeded by (seed, its index), so in fp32 its answer does not depend on the
+    other prompts. In half precision, products of a batch round differently from those of a single row."""
 
     def __post_init__(self) -> None:
         for name in ("temperature", "top_p", "repetition_penalty"):
@@ -44,10 +44,13 @@ class Sampling:
 
 
 class TokenSampler:
-    """Draws one id per text, each from random numbers of its own.
+    """Draw one id per text, each text with its own random generator.
 
     Args:
-        vocab_size: how many logits a row has.
+        sampling: The settings.
+        texts: Token ids of each text so far, for the repetition penalty.
+        vocab_size: Number of logits per row.
+        device: The device of the logits.
     """
 
     def __init__(
@@ -55,7 +58,7 @@ class TokenSampler:
     ) -> None:
         self.sampling = sampling
         self.randoms = [random.Random(f"{sampling.seed}/{row}") for row in range(len(texts))]
-        self.seen: Tensor | None = None  # (rows, vocab) bool, the ids that a text holds
+        self.seen: Tensor | None = None  # (rows, vocab) bool: ids that the text already contains
         if sampling.repetition_penalty != 1:
             seen = torch.zeros(len(texts), vocab_size, dtype=torch.bool)
             for row, text in enumerate(texts):
@@ -63,13 +66,23 @@ class TokenSampler:
             self.seen = seen.to(device)
 
     def uniforms(self) -> Tensor | None:
-        """(rows, 1) float64 on the CPU, the next random number of each text; None: the likeliest id needs none."""
+        """Return the next random number of each text, (rows, 1) float64 on the CPU; None for temperature 0."""
         if self.sampling.temperature == 0:
             return None
         return torch.tensor([[random.random()] for random in self.randoms], dtype=torch.float64)
 
     def draw(self, logits: Tensor, uniforms: Tensor | None) -> Tensor:
-        """(rows,), an id for each row of logits, (rows, vocab). It reads and writes tensors of the logits' device alone."""
+        """Draw an id for each row of logits.
+
+        All tensors are on the device of the logits, so the method can be captured in a CUDA graph.
+
+        Args:
+            logits: (rows, vocab)
+            uniforms: (rows, 1) in [0, 1); None takes the most likely id.
+
+        Returns:
+            (rows,) int64
+        """
         if self.seen is not None:
             penalty = self.sampling.repetition_penalty
             penalised = torch.where(logits > 0, logits / penalty, logits * penalty)
@@ -80,25 +93,25 @@ class TokenSampler:
         return chosen
 
     def keep(self, places: list[int]) -> None:
-        """Continue only the texts at these places."""
+        """Keep only the texts at these places."""
         self.randoms = [self.randoms[place] for place in places]
         if self.seen is not None:
             self.seen = self.seen[places]
 
     def _sample(self, logits: Tensor, uniforms: Tensor) -> Tensor:
-        """By inversion: the first id at which the summed probabilities exceed a uniform number."""
+        """Sample by inversion: take the first id at which the cumulative probability exceeds the uniform number."""
         top_k, top_p = self.sampling.top_k, self.sampling.top_p
         ids = None
         if top_k is not None and top_k < logits.shape[-1]:
             logits, ids = logits.topk(top_k)
         elif top_p is not None:
             logits, ids = logits.sort(dim=-1, descending=True)
-        logits = (logits - logits.amax(dim=-1, keepdim=True)).double()  # so that no temperature is too low to divide by
+        logits = (logits - logits.amax(dim=-1, keepdim=True)).double()  # avoids overflow at low temperatures
         sums = (logits / self.sampling.temperature).softmax(dim=-1).cumsum(dim=-1)
         total = sums[:, -1:]
         if top_p is not None:  # up to and including the id that reaches top_p
             last = torch.searchsorted(sums, top_p * total).clamp(max=sums.shape[-1] - 1)
             total = sums.gather(1, last)
         place = torch.searchsorted(sums, uniforms * total, right=True)
-        place = place.clamp(max=sums.shape[-1] - 1)  # a model that has diverged, to NaN, says anything
+        place = place.clamp(max=sums.shape[-1] - 1)  # NaN logits of a diverged model would give an index out of range
         return (place if ids is None else ids.gather(1, place)).squeeze(1)

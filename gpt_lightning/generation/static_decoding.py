@@ -1,9 +1,9 @@
-"""Decoding by a step of fixed shapes, so that a CUDA graph can repeat it.
+"""Decode with steps of fixed shapes, so that a CUDA graph can replay them.
 
-The newest ids, the lengths, the random numbers and the cache lie on the device, and the step updates them there. It reads
-the keys of a whole bucket, and a mask hides those that a text does not have yet. A longer text moves to the next bucket.
-The host launches a step and reads the ids of the step before it meanwhile, so that the device does not wait for the host.
-So a text that has ended is decoded a little further, and the host leaves out those ids.
+The newest ids, the lengths, the random numbers and the cache are on the device, and the step updates them there. It
+reads the keys of a whole bucket; a mask hides keys that do not exist yet. A text that outgrows its bucket moves to the
+next one. The host launches a step and then reads the ids of the previous step, so that the device does not wait for the
+host. A text that has ended is therefore decoded for a few more steps, and the host drops those ids.
 """
 
 from collections import deque
@@ -18,34 +18,36 @@ from gpt_lightning.generation.sampling import TokenSampler
 from gpt_lightning.model.kv_cache import StaticCache
 
 BUCKET = 256
-"""Keys by which a step's shapes grow. Smaller: more captures; larger: more keys that are read and masked."""
+"""Number of keys by which the shapes of a step grow. Smaller: more captures; larger: more masked keys."""
 
 
 class _State(NamedTuple):
-    """What a step reads and writes, all on the device."""
+    """Tensors that a step reads and writes, all on the device."""
 
     newest: Tensor
     """(rows, 1) int64, the newest id of each text."""
     uniforms: Tensor | None
-    """(rows, 1) float64, the random number of each text; None: none is needed."""
+    """(rows, 1) float64, the random number of each text; None for temperature 0."""
     cache: StaticCache
 
 
 class _Launched(NamedTuple):
-    """Ids that the host has not read yet."""
+    """Ids of a launched step that the host has not read yet."""
 
     rows: list[int]
-    """The number of each id's text."""
+    """The index of the text of each id."""
     ids: Tensor
     """(rows, 1) on the CPU, valid once the device has reached `done`."""
     done: torch.cuda.Event | None
 
 
 class StaticDecoding:
-    """Continues texts by one token each at a time, with the ids of `EagerDecoding`.
+    """Continue texts by one token at a time, with the same ids as `EagerDecoding`.
 
     Args:
-        max_new_tokens: no step is launched beyond them.
+        reader: The texts and their cache.
+        drawing: Draws the ids.
+        max_new_tokens: Maximum number of steps to launch.
     """
 
     def __init__(self, reader: ContinuedTexts, drawing: TokenSampler, max_new_tokens: int) -> None:
@@ -58,10 +60,10 @@ class StaticDecoding:
         self._step = CudaGraphStep(reader.device)
 
     def next_ids(self) -> dict[int, int]:
-        """The next id of every text, by the text's number."""
+        """Return the next id of every text, by the text's index."""
         while self._to_launch and len(self._launched) < 2:
             if self._launched and self._reader.full():
-                break  # a new window begins with the newest ids, which the host must know first
+                break  # a new window starts with the newest ids, so the host must read them first
             self._launch()
         rows, ids, done = self._launched.popleft()
         if done is not None:
@@ -72,11 +74,11 @@ class StaticDecoding:
         return chosen
 
     def drop(self, rows: set[int]) -> None:
-        """Do not continue these texts."""
+        """Stop continuing these texts."""
         self._going -= rows
 
     def _launch(self) -> None:
-        """Have the next ids computed and copied to the host."""
+        """Launch the computation of the next ids and their copy to the host."""
         reader, drawing = self._reader, self._drawing
         if self._state is None:
             uniforms = drawing.uniforms()
@@ -97,16 +99,16 @@ class StaticDecoding:
         self._to_launch -= 1
 
     def _advance(self) -> None:
-        """The step: read the newest ids, draw the next."""
+        """The step that is captured: read the newest ids and draw the next ones."""
         assert self._state is not None
         newest, uniforms, cache = self._state
         newest.copy_(self._drawing.draw(self._reader.read(newest, cache), uniforms)[:, None])
 
     def _fitted(self, state: _State) -> _State:
-        """The state for the next step: the same tensors while the shapes stay."""
+        """Return the state for the next step; its tensors are the same as long as the shapes do not change."""
         reader, newest = self._reader, state.newest
         places = [place for place, row in enumerate(reader.rows) if row in self._going]
-        if 2 * len(places) <= len(reader.rows):  # not at each text that ends, as other shapes cost another capture
+        if 2 * len(places) <= len(reader.rows):  # not whenever a text ends, because new shapes need a new capture
             reader.keep(places)
             self._drawing.keep(places)
             newest = newest[places]
@@ -130,6 +132,6 @@ class StaticDecoding:
         cache.lengths.copy_(self._reader.pinned(self._reader.cache.lengths), non_blocking=True)
 
     def _n_keys(self) -> int:
-        """Keys that the next step reads, those that it masks included."""
+        """Return the number of keys that the next step reads, including masked ones."""
         needed = int(self._reader.cache.lengths.max()) + 1
         return min(-(-needed // BUCKET) * BUCKET, self._reader.cache.room)

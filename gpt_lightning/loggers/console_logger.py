@@ -1,4 +1,4 @@
-"""What a run says: to a person at a terminal, and the same to its log file."""
+"""Print a run's messages to the terminal and to its log file."""
 
 import sys
 import time
@@ -25,12 +25,12 @@ _RULE = 60  # characters
 
 
 class ConsoleLogger:
-    """Lines for the terminal and the run's log file; a progress bar below them when it really is a terminal.
+    """Print lines to the terminal and the run's log file, with a progress bar if standard output is a terminal.
 
-    In a pipe, a file or a notebook the lines are plain, whatever the environment asks for.
+    In a pipe, a file or a notebook the lines are plain text, regardless of environment variables.
 
     Args:
-        log_file: every line is added to it, with the time.
+        log_file: Every line is appended to it, with the time.
     """
 
     def __init__(self, log_file: Path) -> None:
@@ -43,37 +43,39 @@ class ConsoleLogger:
 
     @classmethod
     def of(cls, trainer: Any) -> "ConsoleLogger":
-        """The run's one terminal, held by its StepLog."""
+        """Return the console of a run, which its StepLog callback holds."""
         return next(callback.terminal for callback in trainer.callbacks if hasattr(callback, "terminal"))
 
     @rank_zero_only
     def note(self, text: str, *, style: str = "dim") -> None:
-        """A line of its own, its control characters visible. Neither a full disk nor a terminal that has gone stops a run."""
+        """Print a line with control characters made visible. A full disk or closed terminal does not stop the run."""
         text = escape_control_characters(text)
         self._log_file.append(f"[{time.strftime('%Y-%m-%d %H:%M:%S')}] {text}")
         with suppress(OSError):
             self._console.print(Text(text, style=style))
 
     def complain(self, what: str, failure: OSError | None) -> None:
-        """Say, once, that something cannot be written, and why; and once that it can again."""
+        """Report once that something cannot be written and why, and once that writing works again."""
         before = self._cannot_write.get(what)
         now = str(failure.strerror or failure) if failure else None
         if now != before:
             self._cannot_write[what] = now
             self.note(
-                f"{what} cannot be written: {now}; its lines wait" if now else f"{what} is written again",
+                f"{what} cannot be written: {now}; its lines are kept in memory"
+                if now
+                else f"{what} can be written again",
                 style="bold red",
             )
 
     def samples(self, step: int, responses: Iterable[tuple[str, str]]) -> None:
-        """What the model made of some prompts, between two rules."""
+        """Print generated samples between two rules."""
         self.note(f"── samples at step {step} ".ljust(_RULE, "─"), style="cyan")
         for prompt, response in responses:
             self.note(f"{prompt.strip()} → {response.strip()}".replace("\n", "\n    "), style="cyan")
         self.note("─" * _RULE, style="cyan")
 
     def start_progress(self, *, done: int, total: int) -> None:
-        """Show a bar of steps and the time left, where someone can see it."""
+        """Show a progress bar with the number of steps and the time left, if standard output is a terminal."""
         if not self._console.is_terminal:
             return
         columns = (TextColumn("{task.description}"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
@@ -86,7 +88,7 @@ class ConsoleLogger:
             self._progress.update(self._task, completed=done)
 
     def say_in_progress(self, doing: str) -> None:
-        """What the numbers of the bar count just now."""
+        """Set the description of what the progress bar counts."""
         if self._progress is not None:
             self._progress.update(self._task, description=doing)
             self._progress.refresh()

@@ -1,4 +1,4 @@
-"""A file of lines that outlives a full disk."""
+"""Append lines to a file, keeping them in memory while the disk is full."""
 
 import json
 import os
@@ -17,32 +17,32 @@ _ROW = re.compile(rb'\{"step": (\d{1,18})(?:, "[^{}\0]*)?\}\n?')
 
 
 class JsonlFile:
-    """Adds lines to a file. One that cannot be written waits in memory, and is written before the next.
+    """Append lines to a file. A line that cannot be written is kept in memory, and written before the next one.
 
     Args:
-        path: the file; it need not exist yet.
+        path: The file; it need not exist yet.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.waiting: list[str] = []
-        """Lines that could not be written yet."""
-        self._whole: int | None = None  # bytes of whole lines, where half a one may lie behind them
+        """Lines that could not be written yet, each with its newline."""
+        self._whole: int | None = None  # size of the complete lines in bytes, if a partial line may follow them
 
     def append(self, line: str) -> OSError | None:
-        """Add a line; why it has to wait, if it has to."""
+        """Append a line. Returns the error if it could not be written and is kept in memory."""
         self.waiting.append(line + "\n")
         return self._write()
 
     def append_row(self, row: dict[str, Any]) -> OSError | None:
-        """Add a JSON object."""
+        """Append a JSON object as a line. Returns as `append`."""
         return self.append(json.dumps(row, ensure_ascii=False))
 
     def sync(self) -> None:
-        """Bring all lines to the disk.
+        """Write all lines to disk (fsync).
 
         Raises:
-            OSError: it cannot be done.
+            OSError: They cannot be written.
         """
         if failure := self._write():
             raise failure
@@ -51,10 +51,13 @@ class JsonlFile:
                 sync_file(file)
 
     def cut_back(self, *, step: int) -> int:
-        """Drop the rows after `step`, and a torn last line: the run goes on from there and will write them again.
+        """Remove the rows after `step`, and a torn last line, because a resumed run writes them again.
+
+        Args:
+            step: The step from which the run resumes.
 
         Returns:
-            how many lines in between could not be read; the file as it was, with them, lies beside it as `….damaged`.
+            Number of unreadable lines before that. If there are any, the original file is kept as `….damaged`.
         """
         if not self.path.exists():
             return 0
@@ -64,7 +67,7 @@ class JsonlFile:
         end = sum(map(len, kept))
         with self.path.open("r+b") as file:
             file.seek(max(0, end - 1))
-            if kept and kept[-1].stop == end and file.read(1) == b"\n":  # nothing else lies before it
+            if kept and kept[-1].stop == end and file.read(1) == b"\n":  # the kept rows are contiguous from the start
                 file.truncate(end)
                 sync_file(file)
                 return lost
@@ -77,7 +80,9 @@ class JsonlFile:
             for part in parts:
                 file.seek(part.start)
                 content = file.read(len(part))
-                kept.write(content if content.endswith(b"\n") else content + b"\n")  # the last may lack its end alone
+                kept.write(
+                    content if content.endswith(b"\n") else content + b"\n"
+                )  # only the last can lack its newline
             sync_file(kept)
         temporary.replace(self.path)
 
@@ -94,7 +99,7 @@ class JsonlFile:
                     content = content[file.write(content) :]
         except OSError as error:
             if self._whole is not None:
-                with suppress(OSError):  # then before the next try
+                with suppress(OSError):  # if this fails, it is done before the next attempt
                     os.truncate(self.path, self._whole)
             return error
         self._whole = None
@@ -103,7 +108,7 @@ class JsonlFile:
 
 
 def _kept(path: Path, *, step: int) -> tuple[list[range], int]:
-    """(the parts of a file of rows that hold those up to a step, how many of its lines cannot be read)."""
+    """Return (byte ranges of the rows up to a step, number of unreadable lines)."""
     kept: list[range] = []
     lost = begin = 0
     with path.open("rb") as file:
@@ -122,13 +127,13 @@ def _kept(path: Path, *, step: int) -> tuple[list[range], int]:
 
 
 def _lines_of(block: bytes) -> list[bytes]:
-    """With their ends; a line ends at b"\\n" alone."""
+    """Split a block into lines with their newlines; only b"\\n" ends a line."""
     *whole, rest = block.split(b"\n")
     return [*(line + b"\n" for line in whole), *filter(None, [rest])]
 
 
 def _last_step_of_rows(block: bytes) -> int | None:
-    """The greatest step of many lines, if each is a row as we write it, by counting alone; else None."""
+    """Return the greatest step of a block if every line is a row as we write it, without parsing it; otherwise None."""
     n = block.count(b"\n")
     as_written = block.endswith(b"}\n") and block.count(b'}\n{"step": ') == n - 1 and b"\0" not in block
     if not as_written or block.count(b"{") != n or block.count(b"}") != n or block.count(b'"') % 2:
@@ -138,10 +143,10 @@ def _last_step_of_rows(block: bytes) -> int | None:
 
 
 def step_of_row(line: bytes) -> int | None:
-    """Of which step a row tells; None if it cannot be read.
+    """Return the step of a row; None if it cannot be read.
 
-    A row as we write it, `{"step": 12, …}`, is not parsed: there may be a million. A line in which something was torn or joined
-    is not such a row, and is parsed.
+    A row as we write it, `{"step": 12, …}`, is not parsed, because there may be a million of them. Any other line, such
+    as one that was torn or joined, is parsed.
     """
     if (row := _ROW.fullmatch(line)) and line.count(b'"') % 2 == 0:
         return int(row[1])

@@ -1,4 +1,4 @@
-"""metrics.jsonl: one JSON object per logged step, with everything measured at it."""
+"""metrics.jsonl: one JSON object per logged step, with all metrics of that step."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,26 +9,27 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from gpt_lightning.loggers.jsonl_file import JsonlFile
 
-_OF_LIGHTNING = ("step", "epoch")  # which it adds to metrics: a run has one epoch, and a row its own step
+_OF_LIGHTNING = ("step", "epoch")  # keys that Lightning adds; a run has one epoch, and a row has its own step
 
 
 class JsonlMetrics(Logger):
-    """Gathers what is logged while a step is made into one line, written when the step is over.
+    """Collect what is logged during a step into one row, and write it when the step is complete.
 
-    Callbacks of Lightning's and of users count steps in ways of their own: all that is logged belongs to the step being made.
+    Lightning's and users' callbacks count steps differently, so the step passed to `log_metrics` is ignored: everything
+    logged belongs to the current step.
 
     Args:
-        path: the file.
-        done: steps that are completed.
+        path: The file to append to.
+        done: Number of completed steps.
     """
 
     def __init__(self, path: Path, *, done: int = 0) -> None:
         super().__init__()
         self.lines = JsonlFile(path)
         self.row: dict[str, float] = {}
-        """What is known so far of the step being made, or just done."""
+        """Metrics logged so far in the current step, or in the last one if the next has not started."""
         self.step = done + 1
-        """Its number; the first is 1."""
+        """Number of the current step, from 1."""
 
     @property
     def name(self) -> str:
@@ -40,7 +41,7 @@ class JsonlMetrics(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the run directory's config.yaml has them."""
+        """Do nothing: config.yaml in the run directory has the settings."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
@@ -48,18 +49,18 @@ class JsonlMetrics(Logger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Write the row. Lightning calls this at times of its own; a row is only ever written whole, by `end_step`."""
+        """Do nothing. Lightning calls this at arbitrary times; `end_step` writes each row as a whole."""
 
     @rank_zero_only
     def end_step(self, step: int) -> OSError | None:
-        """Write the row of the step that is over, and begin the next; why it has to wait, if it has to."""
+        """Write the row of the completed step and start the next. Returns the error if it cannot be written yet."""
         failure = self.lines.append_row(self.row) if self.row else None
         self.row, self.step = {}, step + 1
         return failure
 
 
 def metrics_logger_only(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """As plain numbers, without what Lightning adds."""
+    """Convert metrics to plain numbers, without the keys that Lightning adds."""
     return {
         key: value.item() if hasattr(value, "item") else value
         for key, value in metrics.items()

@@ -1,4 +1,4 @@
-"""TensorBoard's files, which a full disk must not let a run die of."""
+"""TensorBoard logger that does not stop a run when the disk is full."""
 
 import threading
 import time
@@ -21,15 +21,15 @@ _ROW, _TEMPORARY = "events.out.tfevents.0.hparams", ".hparams.tmp"
 
 
 class TensorBoard(TensorBoardLogger):
-    """Lightning's logger; once its files cannot be written any more, this start of the run goes on without them.
+    """Lightning's logger. After the first failed write it stops logging until the run is started again.
 
-    The thread that writes them ends at its first failure, so there is no second try; metrics.jsonl has everything.
+    TensorBoard's writer thread ends at its first failure, so writing is not retried. metrics.jsonl has all metrics.
     """
 
     def __init__(self, *args: Any, terminal: ConsoleLogger, metrics_file: JsonlMetrics, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._terminal = terminal
-        self._metrics_file = metrics_file  # which knows the step
+        self._metrics_file = metrics_file  # knows the current step
         self._results: SummaryWriter | None = None
         self._curves: Mapping[str, str] = {}
         self._gave_up = False
@@ -38,21 +38,22 @@ class TensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def write(self, method: str, *args: Any) -> None:
-        """Call a method of torch's SummaryWriter, if its files can be written."""
+        """Call a method of torch's SummaryWriter, unless writing has failed."""
         self._attempt(lambda: getattr(self.experiment, method)(*args))
 
     @rank_zero_only
     def add_run(self, settings: Mapping[str, bool | float | str], *, curves: Mapping[str, str]) -> None:
-        """Give the run a row in the HPARAMS tab, in a folder result/ of its own.
+        """Add the run to the HPARAMS tab, in a separate folder result/.
 
-        TensorBoard then finds the columns itself: all settings of all runs, those that differ first, and of metrics those alone
-        that lie beside such a row. (Were the columns written down with the row, one run's would stand for all runs'.) Each start
-        replaces the row: of two TensorBoard would show the first. Its file's name is the least, as TensorBoard reads a folder's
-        files in the order of their names and returns to none that it has left.
+        TensorBoard then finds the columns itself: all settings of all runs, those that differ first, and only the
+        metrics stored next to such a row. (If the columns were written with the row, those of one run would apply to
+        all runs.) Each start of the run replaces the row, because TensorBoard would show the first of two. TensorBoard
+        reads the files of a folder in alphabetical order and never returns to an earlier one, so the file has a name
+        that sorts first.
 
         Args:
-            settings: what the run was trained with.
-            curves: the metrics that the row shows, and the name of each there; it shows the first five names of the alphabet.
+            settings: Settings of the run.
+            curves: Metric -> its name in the row. TensorBoard shows the first five names in alphabetical order.
         """
         texts = {
             key: escape_control_characters(value) if isinstance(value, str) else value
@@ -75,12 +76,12 @@ class TensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def add_layout(self, sources: Sequence[str]) -> None:
-        """The tab CUSTOM SCALARS: what belongs together in one chart each."""
+        """Define the charts of the CUSTOM SCALARS tab, which groups related metrics."""
         mix = {f"{source}, planned and realised": f"mix/(planned|realised)/{source}$" for source in sources}
         mix |= {
             "planned share of the loss-bearing tokens": "mix/planned_loss_bearing/",
             "realised share of the loss-bearing tokens": "mix/realised_loss_bearing/",
-            "passes over each source": "mix/epochs/",
+            "epochs of each source": "mix/epochs/",
             "sequences ahead of the exact share": "mix/drift/",
         }
         layout = {
@@ -96,9 +97,9 @@ class TensorBoard(TensorBoardLogger):
             },
             "mix": mix,
             "speed": {
-                "tokens per second, of training alone and overall": "speed/tokens_per_s",
+                "tokens per second, training only and overall": "speed/tokens_per_s",
                 "MFU": "speed/mfu$",
-                "share of training that waits for data": "speed/data_wait_share$",
+                "share of training time spent waiting for data": "speed/data_wait_share$",
                 "memory, GB": "memory/",
             },
         }
@@ -110,7 +111,7 @@ class TensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        """Each metric as a scalar. (Lightning's own hides why one could not be written.)"""
+        """Write each metric as a scalar. (Lightning's own method hides why a write failed.)"""
 
         def add() -> None:
             for key, value in metrics_logger_only(metrics).items():
@@ -134,7 +135,7 @@ class TensorBoard(TensorBoardLogger):
             self._attempt(self._results.close)
 
     def _on_thread_end(self, arguments: threading.ExceptHookArgs) -> None:
-        """What ended TensorBoard's thread is raised where its next event is added, and said there."""
+        """Ignore the exception that ended TensorBoard's thread; it is raised again, and reported, at the next write."""
         if type(arguments.thread).__name__ != "_AsyncWriterThread":
             self._hook(arguments)
 
@@ -146,6 +147,7 @@ class TensorBoard(TensorBoardLogger):
         except OSError as error:
             self._gave_up = True
             self._terminal.note(
-                f"TensorBoard's files cannot be written ({error.strerror or error}): this start goes on without them",
+                f"TensorBoard files cannot be written ({error.strerror or error}): TensorBoard logging stops until "
+                "the next start",
                 style="bold red",
             )

@@ -12,16 +12,16 @@ from gpt_lightning.model.positions import Rotation, rotate
 
 
 class AttentionContext(NamedTuple):
-    """What all blocks share in one forward pass."""
+    """What all blocks share in a forward pass."""
 
     backend: Backend
     plan: Any
-    """The backend's own, from what each query may see."""
+    """Made by the backend's `plan` from the attention mask."""
     rotation: Rotation | None
 
 
 class CausalSelfAttention(nn.Module):
-    """Attention of each token to itself and to those before it, with n_heads queries and n_kv_heads keys and values."""
+    """Attention of each token to itself and all earlier tokens, with n_heads query and n_kv_heads key/value heads."""
 
     def __init__(
         self, *, d_model: int, n_heads: int, n_kv_heads: int, bias: bool, dropout: float, qk_norm: bool
@@ -29,7 +29,7 @@ class CausalSelfAttention(nn.Module):
         super().__init__()
         self.n_heads, self.n_kv_heads = n_heads, n_kv_heads
         self.dropout = dropout
-        # RMS norm without gains: a head's queries and keys keep their directions, and scores stay below sqrt(d_head)
+        # RMS norm without gains: queries and keys keep their directions, and scores stay below sqrt(d_head)
         self.qk_norm = _rms_norm if qk_norm else nn.Identity()
         d_head = d_model // n_heads
         self.qkv = FastLinear(
@@ -50,4 +50,4 @@ class CausalSelfAttention(nn.Module):
 
 
 def _rms_norm(x: Tensor) -> Tensor:
-    return F.rms_norm(x, (x.shape[-1],)).to(x.dtype)  # CUDA's autocast would leave it in fp32, unlike the values
+    return F.rms_norm(x, (x.shape[-1],)).to(x.dtype)  # on CUDA, autocast would return fp32, unlike for the values

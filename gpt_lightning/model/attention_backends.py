@@ -1,12 +1,13 @@
-"""The ways to compute attention.
+"""Attention backends.
 
-Queries are (batch, time, heads, d_head); keys and values (batch, keys, kv_heads, d_head), where each kv head serves
-heads / kv_heads consecutive query heads. `AttentionMask` says which keys a query sees. A backend first turns the mask into what
-its kernel wants (`plan`, once for all layers), then attends layer by layer. `attention_selection.py` chooses the backend.
+Queries are (batch, time, heads, d_head). Keys and values are (batch, keys, kv_heads, d_head); each kv head serves
+heads / kv_heads consecutive query heads. `AttentionMask` states which keys a query attends to. A backend first converts
+the mask to the format of its kernel (`plan`, once for all layers), then computes attention layer by layer.
+`attention_selection.py` chooses the backend.
 
-* `manual` writes everything out and is the oracle of the others.
-* `sdpa` is torch's scaled_dot_product_attention, which picks a kernel by rules of its own.
-* `sdpa_flash`, `sdpa_cudnn` and `sdpa_efficient` are one of its kernels each, on CUDA.
+* `manual` computes every step explicitly; tests compare the others with it.
+* `sdpa` is torch's scaled_dot_product_attention, which chooses a kernel itself.
+* `sdpa_flash`, `sdpa_cudnn` and `sdpa_efficient` each use one of its kernels, on CUDA.
 * `flash` is the package flash-attn.
 """
 
@@ -32,14 +33,14 @@ from gpt_lightning.model.attention_mask import AttentionMask
 
 
 class Backend(NamedTuple):
-    """`plan(view, device)` and `attend(q, k, v, plan, dropout)`, which gives (batch, time, heads, d_head)."""
+    """`plan(view, device)` makes a plan; `attend(q, k, v, plan, dropout)` returns (batch, time, heads, d_head)."""
 
     plan: Callable[[AttentionMask, torch.device], Any]
     attend: Callable[[Tensor, Tensor, Tensor, Any, float], Tensor]
 
 
 def _manual(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: float) -> Tensor:
-    """Softmax over a (queries, keys) matrix of scores under the mask, all of it held in memory."""
+    """Compute the full (queries, keys) matrix of scores and its masked softmax; needs memory for all of it."""
     q, k, v = q.transpose(1, 2), _for_each_head(k, q).transpose(1, 2), _for_each_head(v, q).transpose(1, 2)
     scores = (q @ k.transpose(-2, -1)) / math.sqrt(q.shape[-1])
     weights = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)
@@ -47,18 +48,18 @@ def _manual(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: float) -> Te
 
 
 def _for_each_head(x: Tensor, q: Tensor) -> Tensor:
-    """Repeat keys or values so that each query head has its own."""
+    """Repeat keys or values so that each query head has its own copy."""
     group = q.shape[2] // x.shape[2]
     return x if group == 1 else x.repeat_interleave(group, dim=2)
 
 
 class _SdpaPlan(NamedTuple):
-    """A mask only where torch has no better word for it."""
+    """Arguments for scaled_dot_product_attention; an explicit mask only if torch has no shorter description."""
 
     mask: Tensor | None = None
     is_causal: bool = False
     documents: DocumentsPlan | None = None
-    """For the flash kernel."""
+    """For the flash kernel with separate documents."""
 
 
 def _plan_sdpa(view: AttentionMask, device: torch.device) -> _SdpaPlan:
@@ -67,7 +68,7 @@ def _plan_sdpa(view: AttentionMask, device: torch.device) -> _SdpaPlan:
             return _SdpaPlan(is_causal=True)
         if view.n_queries == 1:
             return _SdpaPlan()
-    return _SdpaPlan(view.mask(device))  # torch's is_causal would align the mask with the first key, not with the last
+    return _SdpaPlan(view.mask(device))  # is_causal would align the mask with the first key instead of the last
 
 
 def _plan_sdpa_flash(view: AttentionMask, device: torch.device) -> _SdpaPlan:
@@ -77,7 +78,7 @@ def _plan_sdpa_flash(view: AttentionMask, device: torch.device) -> _SdpaPlan:
 def _sdpa(
     q: Tensor, k: Tensor, v: Tensor, plan: _SdpaPlan, dropout: float, *, kernel: SDPBackend | None = None
 ) -> Tensor:
-    """torch's scaled_dot_product_attention, by the kernel that is named or else by one that torch picks."""
+    """Call torch's scaled_dot_product_attention with the given kernel, or with one that torch chooses."""
     if plan.documents is not None:
         return attend_documents(q, k, v, plan.documents)
     if not _groups_queries(q, plan.mask, kernel):
@@ -95,7 +96,7 @@ def _sdpa(
 
 
 def _groups_queries(q: Tensor, mask: Tensor | None, kernel: SDPBackend | None) -> bool:
-    """Whether a fast kernel takes fewer heads of keys and values than of queries; the others would hold T x T scores."""
+    """Return whether a fast kernel supports fewer key/value than query heads; others would store T x T scores."""
     if mask is not None or q.dtype in (torch.float32, torch.float64):
         return False
     if kernel is None and q.is_cuda:

@@ -1,4 +1,4 @@
-"""Flash attention (Dao, arXiv:2307.08691): the package flash-attn, and torch's own kernel where documents are kept apart."""
+"""Flash attention (Dao, arXiv:2307.08691): the package flash-attn, and torch's own kernel for separate documents."""
 
 import inspect
 from typing import Any, NamedTuple
@@ -10,18 +10,18 @@ from gpt_lightning.model.attention_mask import AttentionMask
 
 
 class FlashPlan(NamedTuple):
-    """Which of flash-attn's three functions is called, and with what."""
+    """Arguments that determine which of flash-attn's three functions is called."""
 
     borders: Tensor | None = None
-    """(documents + 1,) int32, where each document begins in the flattened batch; None: no documents."""
+    """(documents + 1,) int32, the start of each document in the flattened batch; None: documents are not separated."""
     key_counts: Tensor | None = None
-    """(batch,) int32, where the keys that the last query of each sequence sees end; None: it sees all."""
+    """(batch,) int32, the number of keys that the last query of each sequence attends to; None: all."""
     key_starts: Tensor | None = None
-    """(batch,) int32, where they begin; None: at the first."""
+    """(batch,) int32, the first of these keys; None: key 0."""
 
 
 def plan_flash(view: AttentionMask, device: torch.device) -> FlashPlan:
-    """What the package needs to know of a view."""
+    """Make the plan for the package flash-attn."""
     if view.has_documents:
         return FlashPlan(borders=find_document_borders(view))
     key_counts = None if view.last is None else (view.last[:, -1] + 1).int()
@@ -33,7 +33,7 @@ def plan_flash(view: AttentionMask, device: torch.device) -> FlashPlan:
 
 
 def find_document_borders(view: AttentionMask) -> Tensor:
-    """Borders of a view's documents. Where the loader has not found them already, the device is waited for."""
+    """Return the borders of a mask's documents. If the data loader has not computed them, this waits for the device."""
     if view.borders is not None:
         return view.borders
     assert view.first is not None
@@ -43,10 +43,10 @@ def find_document_borders(view: AttentionMask) -> Tensor:
 
 
 def attend_flash(q: Tensor, k: Tensor, v: Tensor, plan: FlashPlan, dropout: float) -> Tensor:
-    """The package flash-attn; its causal mask is aligned with the last key."""
-    import flash_attn  # not at the top: it is an extra, and only CUDA has it
+    """Compute attention with the package flash-attn, whose causal mask is aligned with the last key."""
+    import flash_attn  # imported here because it is an optional dependency that exists only for CUDA
 
-    deterministic = torch.are_deterministic_algorithms_enabled()  # torch's own kernels ask that themselves
+    deterministic = torch.are_deterministic_algorithms_enabled()  # flash-attn does not check this itself
     if plan.borders is not None:
         time = q.shape[1]
         flat = flash_attn.flash_attn_varlen_func(
@@ -70,16 +70,16 @@ def attend_flash(q: Tensor, k: Tensor, v: Tensor, plan: FlashPlan, dropout: floa
 
 
 class DocumentsPlan(NamedTuple):
-    """What torch's flash kernel needs to know of documents that are kept apart."""
+    """Arguments of torch's flash kernel for separate documents."""
 
     borders: Tensor
-    """(documents + 1,) int32, where each begins in the flattened batch."""
+    """(documents + 1,) int32, the start of each document in the flattened batch."""
     options: dict[str, Any]
-    """torch 2.11 groups queries unasked, later ones want to be asked."""
+    """enable_gqa for torch versions that have this option; torch 2.11 groups queries without it."""
 
 
 def plan_documents(view: AttentionMask) -> DocumentsPlan:
-    """Of a view that has documents."""
+    """Make the plan for a mask with separate documents."""
     from torch.nn.attention.varlen import varlen_attn
 
     asks = "enable_gqa" in inspect.signature(varlen_attn).parameters
@@ -87,7 +87,7 @@ def plan_documents(view: AttentionMask) -> DocumentsPlan:
 
 
 def attend_documents(q: Tensor, k: Tensor, v: Tensor, plan: DocumentsPlan) -> Tensor:
-    """torch's flash kernel on the flattened batch, each document by itself; it has no dropout."""
+    """Compute attention with torch's flash kernel on the flattened batch, each document separately, without dropout."""
     from torch.nn.attention.varlen import varlen_attn
 
     time = q.shape[1]

@@ -1,4 +1,4 @@
-"""Which keys a query sees."""
+"""Description of which keys each query attends to."""
 
 from typing import NamedTuple
 
@@ -7,32 +7,32 @@ from torch import Tensor
 
 
 class AttentionMask(NamedTuple):
-    """The keys that each query sees: from `first` to `last`, both included."""
+    """Each query attends to the keys from `first` to `last`, both included."""
 
     n_queries: int
     n_keys: int
     first: Tensor | None = None
-    """(batch, queries) int64; None: from the first key on."""
+    """(batch, queries) int64; None: key 0."""
     last: Tensor | None = None
-    """(batch, queries) int64; None: the last query sees all keys, the one before it one less, and so on."""
+    """(batch, queries) int64; None: the last key for the last query, one less for the query before it, and so on."""
     borders: Tensor | None = None
-    """(documents + 1,) int32, where each document of whole sequences begins in the flattened batch, filled up by documents of
-    no tokens; None: they follow from `first`."""
+    """(documents + 1,) int32, the start of each document in the flattened batch of whole sequences, padded with empty
+    documents; None: computed from `first`."""
 
     @property
     def has_documents(self) -> bool:
-        """Whether these are whole sequences in which a query sees its own document alone."""
+        """Whether these are whole sequences in which a query attends only to its own document."""
         return self.first is not None and self.last is None and self.n_queries == self.n_keys
 
     @property
     def needs_mask(self) -> bool:
-        """Whether only a (queries, keys) mask says what is seen."""
+        """Whether the description requires an explicit (queries, keys) mask."""
         if self.first is not None or self.last is not None:
             return not self.has_documents
         return self.n_queries not in (1, self.n_keys)
 
     def mask(self, device: torch.device) -> Tensor:
-        """(queries, keys) or (batch, 1, queries, keys) bool, True where a query sees a key."""
+        """Return the mask, (queries, keys) or (batch, 1, queries, keys) bool; True where a query attends to a key."""
         keys = torch.arange(self.n_keys, device=device)
         if self.last is None:
             square = torch.ones(self.n_queries, self.n_keys, dtype=torch.bool, device=device)

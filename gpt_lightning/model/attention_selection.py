@@ -1,7 +1,7 @@
-"""Which attention backend runs where.
+"""Choose the attention backend.
 
-On a CPU `auto` is torch's `sdpa`. On CUDA it names the kernel, as torch's own choice changes with the capability: cuDNN's on
-9.0 and 10.0 in half precision, and a T x T matrix on 7.5 where queries are grouped.
+On a CPU, `auto` means torch's `sdpa`. On CUDA, it names a kernel, because torch's own choice depends on the compute
+capability: cuDNN on 9.0 and 10.0 in half precision, and a T x T matrix on 7.5 with grouped queries.
 """
 
 import importlib.util
@@ -12,8 +12,8 @@ import torch
 
 from gpt_lightning.model.attention_mask import AttentionMask
 
-_AUTO_ON_CUDA = ("flash", "sdpa_flash", "sdpa_efficient")  # in this order, the first that can run
-_ON_CUDA = ("sdpa_flash", "sdpa_cudnn", "sdpa_efficient", "flash")  # the others run anywhere
+_AUTO_ON_CUDA = ("flash", "sdpa_flash", "sdpa_efficient")  # the first of these that is supported
+_ON_CUDA = ("sdpa_flash", "sdpa_cudnn", "sdpa_efficient", "flash")  # the other backends run on any device
 _HALF = (torch.float16, torch.bfloat16)
 _log = logging.getLogger(__name__)
 
@@ -21,16 +21,21 @@ _log = logging.getLogger(__name__)
 def choose_backend(
     wanted: str, device: torch.device, dtype: torch.dtype, d_head: int, view: AttentionMask, *, dropout: float = 0.0
 ) -> tuple[str, str]:
-    """(name of the backend for such queries, why).
+    """Choose a backend.
 
-    A kernel that is named runs where it can, else sdpa: a model that trains in bf16 under autocast also writes samples, outside
-    of it and in fp32.
+    If the configured kernel does not support the arguments, sdpa is used: a model that trains in bf16 under autocast
+    also generates samples in fp32 without autocast.
 
     Args:
-        wanted: a key of BACKENDS, or auto.
-        dtype: of queries, keys and values.
-        view: what each query sees.
-        dropout: of attention's weights.
+        wanted: A key of BACKENDS, or auto.
+        device: Where attention is computed.
+        dtype: Of queries, keys and values.
+        d_head: Size of a head.
+        view: Which keys each query attends to.
+        dropout: Probability of dropping an attention weight.
+
+    Returns:
+        (name of the backend, reason for the choice)
     """
     if wanted not in (*_ON_CUDA, "auto"):
         return wanted, "as configured"
@@ -52,7 +57,7 @@ def choose_backend(
 def backend_obstacle(
     name: str, device: torch.device, dtype: torch.dtype, d_head: int, view: AttentionMask, *, dropout: float = 0.0
 ) -> str | None:
-    """Why a backend cannot compute such attention, as a clause; None: it can."""
+    """Return why a backend does not support these arguments, as a clause; None if it does."""
     if name not in _ON_CUDA:
         return None
     return _hardware_obstacle(name, device, dtype, d_head) or _view_obstacle(name, view, dropout)
@@ -60,30 +65,30 @@ def backend_obstacle(
 
 def _hardware_obstacle(name: str, device: torch.device, dtype: torch.dtype, d_head: int) -> str | None:
     if device.type != "cuda":
-        return f"{_title(name)} needs a CUDA device and this is {device.type}"
+        return f"{_title(name)} needs a CUDA device, and the device is {device.type}"
     if name == "sdpa_efficient":
         return _misalignment(dtype, d_head)
     if dtype not in _HALF:
-        return f"{_title(name)} computes in fp16 or bf16 and this is {_short(dtype)}"
+        return f"{_title(name)} needs fp16 or bf16, and the dtype is {_short(dtype)}"
     most = 128 if name == "sdpa_cudnn" else 256
     if d_head > most or d_head % 8:
-        return f"{_title(name)} takes heads of up to {most} dimensions, in eights, and these have {d_head}"
+        return f"{_title(name)} needs a head size of at most {most} that is a multiple of 8, and it is {d_head}"
     if torch.cuda.get_device_capability(device) < (8, 0):
-        return f"{_title(name)} needs compute capability 8.0 or newer and this is {_capability(device)}"
+        return f"{_title(name)} needs compute capability 8.0 or newer, and the device has {_capability(device)}"
     if name == "sdpa_cudnn" and not torch.backends.cudnn.is_available():
-        return "this torch has no cuDNN"
+        return "this installation of torch has no cuDNN"
     if name == "flash" and not _is_installed("flash_attn"):
         return "the package flash-attn is not installed (pip install flash-attn)"
     return None
 
 
 def _misalignment(dtype: torch.dtype, d_head: int) -> str | None:
-    """Why heads do not suit the memory-efficient kernel, which reads 16 bytes at a time."""
+    """Return why the memory-efficient kernel, which reads 16 bytes at a time, does not support the head size."""
     if dtype == torch.float64:
-        return "sdpa_efficient does not compute in float64"
+        return "sdpa_efficient does not support float64"
     aligned = 16 // dtype.itemsize
     return (
-        f"sdpa_efficient takes heads of a multiple of {aligned} dimensions for {_short(dtype)}"
+        f"sdpa_efficient needs a head size that is a multiple of {aligned} for {_short(dtype)}"
         if d_head % aligned
         else None
     )
@@ -91,11 +96,11 @@ def _misalignment(dtype: torch.dtype, d_head: int) -> str | None:
 
 def _view_obstacle(name: str, view: AttentionMask, dropout: float) -> str | None:
     if name == "sdpa_flash" and view.has_documents and dropout:
-        return "sdpa_flash has no dropout where documents are kept apart"
+        return "sdpa_flash does not support dropout with separate documents"
     if name == "sdpa_flash" and view.needs_mask:
-        return "sdpa_flash takes no mask"
+        return "sdpa_flash does not support an explicit mask"
     if name == "flash" and view.first is not None and 1 < view.n_queries < view.n_keys:
-        return "flash-attn cannot mask documents where several tokens follow cached ones"
+        return "flash-attn does not support separate documents with several new tokens after cached ones"
     return None
 
 
@@ -111,7 +116,7 @@ def _capability(device: torch.device) -> str:
     return ".".join(map(str, torch.cuda.get_device_capability(device)))
 
 
-@cache  # asked in every forward pass
+@cache  # called in every forward pass
 def _is_installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 

@@ -1,4 +1,4 @@
-"""The sizes and choices that make a GPT."""
+"""The configuration of a GPT."""
 
 from dataclasses import dataclass
 
@@ -12,23 +12,23 @@ RESIDUAL_INITS = ("scaled", "plain", "zero")
 
 @dataclass(frozen=True, kw_only=True)
 class GPTConfig:
-    """Everything that decides a GPT's parameters and arithmetic.
+    """All settings that determine a GPT's parameters and arithmetic.
 
     Raises:
-        ValueError: a size is not positive or does not fit another, or a choice is unknown.
+        ValueError: A size is not positive or does not fit another, or a choice is unknown.
     """
 
     vocab_size: int
-    """Rows of the embedding; at least the tokenizer's."""
+    """Number of rows of the embedding; at least the number of the tokenizer's ids."""
     max_seq_len: int
-    """Tokens that one forward pass can see."""
+    """Context length: the maximum number of tokens in a forward pass."""
     d_model: int
     n_layers: int
     n_heads: int
     d_ff: int
-    """Width inside the feed-forward."""
+    """Width of the hidden layer of the feed-forward."""
     n_kv_heads: int | None = None
-    """Heads of keys and values, each serving n_heads / n_kv_heads heads of queries (grouped-query attention,
+    """Number of key/value heads, each shared by n_heads / n_kv_heads query heads (grouped-query attention,
     arXiv:2305.13245); None: n_heads."""
     norm: str = "layernorm"
     feed_forward: str = "gelu"
@@ -36,23 +36,23 @@ class GPTConfig:
     bias: bool = True
     """Whether linear layers and norms have biases."""
     qk_norm: bool = False
-    """Whether queries and keys are RMS-normalised, head by head and without gains (arXiv:2010.04245)."""
+    """Whether queries and keys are RMS-normalised per head, without gains (arXiv:2010.04245)."""
     tie_embeddings: bool = True
-    """Whether the head is the transposed embedding."""
+    """Whether the head's weight is the embedding's weight."""
     residual_init: str = "scaled"
-    """How projections into the residual stream start: `scaled` as N(0, 0.02 / sqrt(2 n_layers)), GPT-2's scheme; `plain` as
-    N(0, 0.02) like all other weights; `zero`, so that each block starts as the identity (arXiv:2203.03466)."""
+    """Initialisation of projections into the residual stream: `scaled`, N(0, 0.02 / sqrt(2 n_layers)) as in GPT-2;
+    `plain`, N(0, 0.02) as all other weights; `zero`, so that each block starts as the identity (arXiv:2203.03466)."""
     logit_soft_cap: float | None = None
-    """Logits are squeezed into (-cap, cap) by a tanh (arXiv:2408.00118); None: they are not."""
+    """Limits logits to (-cap, cap) with a tanh (arXiv:2408.00118); None: no limit."""
     z_loss: float = 0.0
     """Weight of logsumexp(logits)^2 in the training objective (arXiv:2204.02311)."""
     attend_across_documents: bool = True
-    """Whether a token sees the documents before its own in the same sequence."""
+    """Whether a token attends to earlier documents in the same sequence."""
     eot_id: int | None = None
-    """The tokenizer's end-of-text id, which stands before each document; needed where documents do not see each other."""
+    """The tokenizer's end-of-text id, which precedes each document. Required if attend_across_documents is False."""
     dropout: float = 0.0
     attention: str = "auto"
-    """The backend; it decides no parameter."""
+    """Attention backend, or `auto`; it does not affect the parameters."""
 
     def __post_init__(self) -> None:
         sizes = ["vocab_size", "max_seq_len", "d_model", "n_layers", "n_heads", "d_ff"]
@@ -61,10 +61,10 @@ class GPTConfig:
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"model.{size} is {value!r}: it must be a whole number, 1 or more.")
         if self.d_model % self.n_heads:
-            raise ValueError(f"model.d_model is {self.d_model}, which model.n_heads={self.n_heads} does not divide.")
+            raise ValueError(f"model.d_model is {self.d_model}: it must be a multiple of model.n_heads={self.n_heads}.")
         if self.n_heads % self.kv_heads:
             raise ValueError(
-                f"model.n_heads is {self.n_heads}, which model.n_kv_heads={self.n_kv_heads} does not divide."
+                f"model.n_heads is {self.n_heads}: it must be a multiple of model.n_kv_heads={self.n_kv_heads}."
             )
         for switch in ("bias", "qk_norm", "tie_embeddings", "attend_across_documents"):
             if not isinstance(getattr(self, switch), bool):
@@ -91,12 +91,13 @@ class GPTConfig:
             raise ValueError(f"model.eot_id is {self.eot_id!r}: it must be a whole number, or null.")
         if not self.attend_across_documents and self.eot_id is None:
             raise ValueError(
-                "model.attend_across_documents=false needs model.eot_id, the id that stands before each document."
+                "model.eot_id is null: it must be the end-of-text id, because model.attend_across_documents=false "
+                "separates documents by it."
             )
 
     @property
     def kv_heads(self) -> int:
-        """Heads of keys and values."""
+        """Number of key/value heads."""
         return self.n_kv_heads or self.n_heads
 
     @property

@@ -1,8 +1,8 @@
-"""Matrix products that are faster than torch's own where no gradient is recorded and the device is a CPU.
+"""Matrix products that are faster than torch's on a CPU when no gradient is recorded.
 
-torch multiplies fp32 matrices with MKL, which leaves half of the vector width of AMD's CPUs unused, and multiplies a single row
-there on one core alone. oneDNN, which torch carries for bf16, does better there; and with a few rows, as in generating for a
-batch, everywhere. `python -m benchmarks linear` shows it.
+torch multiplies fp32 matrices with MKL, which uses only half of the vector width of AMD CPUs, and multiplies a single
+row on one core. oneDNN, which torch includes for bf16, is faster there; with a few rows, as in batched generation, it
+is faster on all CPUs. `python -m benchmarks linear` measures it.
 """
 
 from functools import cache
@@ -12,16 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SMALL = 2**18  # weights below which calls cost more than arithmetic, and the plainest call is best
-FEW = range(4, 17)  # rows with which oneDNN is faster than MKL on Intel's CPUs too
+SMALL = 2**18  # weights with fewer elements use torch's product, because the call costs more than the arithmetic
+FEW = range(4, 17)  # numbers of rows for which oneDNN is faster than MKL on Intel CPUs too
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()
 
 
 class FastLinear(nn.Linear):
-    """torch's linear layer; where nobody records, casts or compiles the product, it computes by `fast_linear`."""
+    """A linear layer that calls `fast_linear` when no gradient is recorded, outside autocast and torch.compile."""
 
     stacked: tuple[int, ...] = ()
-    """Where its weight is several matrices, one below the other, because one product is faster: how many rows each has."""
+    """If the weight consists of several matrices stacked for one fused product: the number of rows of each."""
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type):
@@ -30,7 +30,7 @@ class FastLinear(nn.Linear):
 
 
 def fast_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`F.linear(x, weight, bias)`, no gradient recorded: (…, d_in) x (d_out, d_in) -> (…, d_out)."""
+    """Compute `F.linear(x, weight, bias)` without gradients: (…, d_in) x (d_out, d_in) -> (…, d_out)."""
     if x.device.type != "cpu" or x.dtype != torch.float32 or weight.numel() < SMALL or not _HAS_ONEDNN:
         return F.linear(x, weight, bias)
     rows = x.numel() // weight.shape[1]
@@ -42,7 +42,7 @@ def fast_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
 
 
 def working_dtype(x: Tensor) -> torch.dtype:
-    """The dtype in which matrices are multiplied with x: autocast's where it is on."""
+    """Return the dtype in which matrices are multiplied with x: autocast's if it is enabled, otherwise that of x."""
     device = x.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
@@ -54,12 +54,12 @@ def _is_amd() -> bool:
 
 
 def _shared_out(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A single row: each core multiplies its share of the weight's rows; the few that cannot be shared out follow."""
+    """Multiply a single row: each core handles an equal share of the weight's rows, and the remaining few follow."""
     d_out, d_in = weight.shape
     cores = torch.get_num_threads()
     share = d_out // cores
     row = x.reshape(1, d_in)
-    column = row.T.expand(cores, d_in, 1)  # a transposed row: BLAS takes other strides of it slowly
+    column = row.T.expand(cores, d_in, 1)  # a transposed row, because BLAS is slow with other strides
     blocks = weight[: cores * share].view(cores, share, d_in)
     summand = x.new_zeros(1, 1, 1) if bias is None else bias[: cores * share].view(cores, share, 1)
     y = torch.baddbmm(summand, blocks, column).view(cores * share)

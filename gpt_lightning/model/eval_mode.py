@@ -1,4 +1,4 @@
-"""A model as it is, and not as it is trained."""
+"""Context manager for evaluation: eval mode, no gradients, not compiled."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from torch import nn
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Without dropout or gradients, and uncompiled: compiled blocks would be compiled anew for each length."""
+    """Run a model without dropout, gradients and compilation. (Compiled blocks would be recompiled for each length.)"""
     was_training = model.training
     if was_training:
         model.eval()

@@ -1,4 +1,4 @@
-"""The position-wise feed-forward. In each, `out` is the projection back into the residual stream."""
+"""Position-wise feed-forward layers. In each, `out` is the projection into the residual stream."""
 
 from collections.abc import Callable
 from functools import partial
@@ -27,7 +27,7 @@ class SwiGLUFeedForward(nn.Module):
 
     def __init__(self, d_model: int, d_ff: int, *, bias: bool) -> None:
         super().__init__()
-        self.gate_up = FastLinear(d_model, 2 * d_ff, bias=bias)  # the gate's rows first
+        self.gate_up = FastLinear(d_model, 2 * d_ff, bias=bias)  # rows: gate, up
         self.gate_up.stacked = (d_ff, d_ff)
         self.out = FastLinear(d_ff, d_model, bias=bias)
 
@@ -39,12 +39,12 @@ class SwiGLUFeedForward(nn.Module):
 def relu2(x: Tensor) -> Tensor:
     """relu(x)^2 (So et al., Primer, arXiv:2109.08668)."""
     y = F.relu(x)
-    return y * y  # CUDA's autocast would take a power in fp32
+    return y * y  # on CUDA, autocast would compute a power in fp32
 
 
 FEED_FORWARDS: dict[str, Callable[..., nn.Module]] = {
     "gelu": partial(FeedForward, activation=F.gelu),
-    "gelu_tanh": partial(FeedForward, activation=partial(F.gelu, approximate="tanh")),  # as GPT-2 was trained
+    "gelu_tanh": partial(FeedForward, activation=partial(F.gelu, approximate="tanh")),  # GPT-2's activation
     "swiglu": SwiGLUFeedForward,
     "relu2": partial(FeedForward, activation=relu2),
 }

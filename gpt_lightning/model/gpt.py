@@ -1,13 +1,14 @@
-"""A GPT in one page. Its decisions:
+"""The GPT model. Design decisions:
 
-* Pre-norm residual blocks, and one more norm before the head, as in GPT-2.
-* Norm, feed-forward and positions are chosen at construction, by name; `forward` has no `if` about them.
-* The head has no bias. It is the transposed embedding unless `tie_embeddings` is off.
-* Weights start as N(0, 0.02); the projections back into the residual stream by `residual_init`, by default smaller by
-  sqrt(2 n_layers), so that the stream's variance does not grow with depth. Biases start at 0, norms as the identity.
-* Where documents do not see each other, the end-of-text id before each is what separates them. Positions run on.
-* The loss never holds the logits of a whole batch (`loss_head.py`).
-* With a `KVCache` the tokens given are those that follow the cached ones; everything else is the same code.
+* Pre-norm residual blocks and a final norm before the head, as in GPT-2.
+* Norm, feed-forward and positions are chosen by name at construction; `forward` does not branch on them.
+* The head has no bias. Its weight is the embedding's unless `tie_embeddings` is off.
+* Weights start as N(0, 0.02). Projections into the residual stream follow `residual_init`; the default divides their
+  standard deviation by sqrt(2 n_layers), so that the variance of the stream does not grow with depth. Biases start at
+  0, norms as the identity.
+* If documents are separate, the end-of-text id before each marks the border. Positions are not reset.
+* The loss never stores the logits of a whole batch (`loss_head.py`).
+* With a `KVCache`, the given tokens follow the cached ones; the code is otherwise the same.
 """
 
 import math
@@ -58,9 +59,9 @@ class GPT(nn.Module):
     """A decoder-only transformer over token ids."""
 
     loss_kernel = "auto"
-    """How losses and their gradient are formed from logits, see `loss_kernels`; it decides no parameter."""
+    """How losses and their gradient are computed from logits, see `loss_kernels`; it does not affect the parameters."""
     recompute = False
-    """Whether training keeps only the input of each block, and computes the rest again in the backward pass."""
+    """Whether training stores only the input of each block and recomputes the rest in the backward pass."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -79,24 +80,24 @@ class GPT(nn.Module):
         self._initialise()
 
     def forward(self, token_ids: Tensor, cache: KVCache | None = None) -> Tensor:
-        """(batch, time) int64 -> logits (batch, time, vocab)."""
+        """Compute logits: (batch, time) int64 -> (batch, time, vocab)."""
         return self.logits(self.hidden(token_ids, cache))
 
     def loss(self, token_ids: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Mean nats per loss-bearing token, and the z-loss where there is one, a scalar; shapes as in `loss_sum`."""
+        """Return the mean loss in nats per loss-bearing token, plus any z-loss, a scalar; shapes as in `loss_sum`."""
         n_tokens = targets.numel() if mask is None else mask.sum().clamp(min=1)
         return self.loss_sum(token_ids, targets, mask).objective / n_tokens
 
     def loss_sum(
         self, token_ids: Tensor, targets: Tensor, mask: Tensor | None = None, borders: Tensor | None = None
     ) -> SummedLoss:
-        """Sums over the loss-bearing tokens: the training objective, and the nats alone.
+        """Sum the training objective and the loss in nats over the loss-bearing tokens.
 
         Args:
             token_ids: (batch, time) int64.
             targets: (batch, time) int64, the token after each.
             mask: (batch, time) bool, whether a target bears loss; None: all do.
-            borders: (documents + 1,) int32, see `AttentionMask`; None, or documents that do not see each other.
+            borders: (documents + 1,) int32, see `AttentionMask`; None: computed here if documents are separate.
         """
         return cross_entropy_sum(
             self.hidden(token_ids, borders=borders).flatten(0, 1),
@@ -109,14 +110,21 @@ class GPT(nn.Module):
         )
 
     def hidden(self, token_ids: Tensor, cache: KVCache | None = None, *, borders: Tensor | None = None) -> Tensor:
-        """(batch, time) int64 -> what the head reads, (batch, time, d_model).
+        """Compute the hidden states that the head reads: (batch, time) int64 -> (batch, time, d_model).
+
+        Args:
+            token_ids: (batch, time) int64.
+            cache: Keys and values of the tokens before; None: there are none.
+            borders: As in `loss_sum`.
 
         Raises:
-            ValueError: with those in the cache there are more tokens than the model can see at once.
+            ValueError: There are more tokens than max_seq_len, cached ones included.
         """
         n_keys = token_ids.shape[1] if cache is None else cache.n_keys_after(token_ids.shape[1])
         if n_keys > self.config.max_seq_len:
-            raise ValueError(f"{n_keys} tokens are more than the model's max_seq_len {self.config.max_seq_len}.")
+            raise ValueError(
+                f"the input has {n_keys} tokens: it must have at most max_seq_len={self.config.max_seq_len}."
+            )
         at, view = self._place(token_ids, borders) if cache is None else cache.place(token_ids, self._eot_id)
         x = self.dropout(self.positions.embed(self.embedding(token_ids), at))
         dropout = self.config.dropout if self.training else 0.0
@@ -134,31 +142,32 @@ class GPT(nn.Module):
         return self.norm(x)
 
     def logits(self, x: Tensor) -> Tensor:
-        """What `hidden` gives -> logits, soft-capped where the model says so."""
+        """Compute logits from hidden states, (…, d_model) -> (…, vocab), with soft-capping if configured."""
         cap = self.config.logit_soft_cap
         return self.head(x) if cap is None else cap * torch.tanh(self.head(x) / cap)
 
     def empty_cache(self, *, batch: int, room: int) -> KVCache:
-        """A cache of `batch` sequences of up to `room` tokens, in the model's own dtype and on its device."""
+        """Return a cache for `batch` sequences of up to `room` tokens, in the model's dtype and on its device."""
         config, weight = self.config, self.head.weight
         shape = (config.n_layers, batch, room, config.kv_heads, config.d_head)
         return KVCache(*(torch.zeros(shape, dtype=weight.dtype, device=weight.device) for _ in range(2)))
 
     def compile_blocks(self) -> None:
-        """Compile the blocks in place by torch.compile; names of parameters stay, so checkpoints are interchangeable.
+        """Compile the blocks in place with torch.compile. Parameter names do not change, so checkpoints stay
+        compatible.
 
-        Block by block, because all blocks share one compilation, and sharded blocks are gathered one by one; the loss head is
-        loops of matrix products already.
+        Each block is compiled separately, because all blocks then share one compilation and sharded blocks are gathered
+        one by one. The loss head is not compiled; it consists of loops of matrix products.
         """
         for block in self.blocks:
             block.compile()
 
     def n_parameters(self) -> int:
-        """Parameters, a tied one counted once."""
+        """Return the number of parameters, counting tied ones once."""
         return sum(p.numel() for p in self.parameters())
 
     def _place(self, token_ids: Tensor, borders: Tensor | None) -> tuple[slice, AttentionMask]:
-        """Positions of whole sequences, and what their tokens see."""
+        """Return the positions of whole sequences, and the mask of their tokens."""
         time = token_ids.shape[1]
         if self._eot_id is None:
             return slice(0, time), AttentionMask(time, time)
@@ -168,7 +177,7 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def _initialise(self) -> None:
-        if self.embedding.weight.is_meta:  # shapes without numbers
+        if self.embedding.weight.is_meta:  # meta tensors have no values
             return
         residual_std = {"scaled": INIT_STD / math.sqrt(2 * self.config.n_layers), "plain": INIT_STD, "zero": 0.0}
         for name, parameter in self.named_parameters():

@@ -1,4 +1,4 @@
-"""Keys and values of the tokens that were read, so that each token is read once."""
+"""Cache of keys and values, so that each token is read only once."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from gpt_lightning.model.attention_mask import AttentionMask
 
 
 class LayerCache(NamedTuple):
-    """One layer's part of a `KVCache` during one forward pass."""
+    """One layer of a `KVCache` during a forward pass."""
 
     keys: Tensor
     values: Tensor
@@ -18,7 +18,7 @@ class LayerCache(NamedTuple):
     n_keys: int
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Store (batch, time, kv_heads, d_head) at its positions; give all that is stored, (batch, keys, kv_heads, d_head)."""
+        """Store (batch, time, kv_heads, d_head), and return all that is stored, (batch, keys, kv_heads, d_head)."""
         if isinstance(self.at, slice):
             self.keys[:, self.at], self.values[:, self.at] = k, v
         else:
@@ -28,44 +28,49 @@ class LayerCache(NamedTuple):
 
 
 class KVCache:
-    """Room for the keys and values of a batch of sequences, allocated once. `GPT.empty_cache` makes one.
+    """Preallocated memory for the keys and values of a batch of sequences. `GPT.empty_cache` makes one.
 
     Args:
-        keys, values: (n_layers, batch, room, n_kv_heads, d_head), of finite numbers: what is masked is still multiplied.
+        keys, values: (n_layers, batch, room, n_kv_heads, d_head). All values must be finite, because masked ones are
+            multiplied by 0.
     """
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
         self.keys, self.values = keys, values
-        self.lengths = torch.zeros(keys.shape[1], dtype=torch.int64)  # tokens read, by sequence; on the CPU
+        self.lengths = torch.zeros(keys.shape[1], dtype=torch.int64)  # tokens read per sequence; on the CPU
         self.document_starts = torch.zeros(keys.shape[1], dtype=torch.int64, device=keys.device)
         self.rows = torch.arange(keys.shape[1], device=keys.device)[:, None]
 
     @property
     def room(self) -> int:
-        """The most tokens a sequence can have."""
+        """Maximum number of tokens of a sequence."""
         return self.keys.shape[2]
 
     def n_keys_after(self, time: int) -> int:
-        """How many keys a pass over `time` more tokens of each sequence reads."""
+        """Return the number of keys that a pass over `time` more tokens per sequence reads."""
         return int(self.lengths.max()) + time
 
     def reopen(self, rows: slice) -> "KVCache":
-        """Some of the sequences, in the same memory, begun anew."""
+        """Reset some of the sequences. Returns a cache of only these, which shares their memory."""
         part = KVCache(self.keys[:, rows], self.values[:, rows])
         part.lengths, part.document_starts = self.lengths[rows].zero_(), self.document_starts[rows].zero_()
         return part
 
     def keep(self, rows: list[int]) -> None:
-        """Forget all other sequences; one that is named twice becomes two."""
+        """Keep only the given sequences; one that is listed twice is duplicated."""
         self.keys, self.values = self.keys[:, rows], self.values[:, rows]
         self.lengths, self.document_starts = self.lengths[rows], self.document_starts[rows]
         self.rows = torch.arange(len(rows), device=self.keys.device)[:, None]
 
     def place(self, token_ids: Tensor, eot_id: int | None) -> tuple[slice | Tensor, AttentionMask]:
-        """Positions for the next (batch, time) tokens and what they see; the tokens count as read from here on.
+        """Assign positions to the next (batch, time) tokens, which count as read from now on.
 
         Args:
-            eot_id: the id that stands before a document, which sees nothing further back; None: documents see each other.
+            token_ids: (batch, time) int64.
+            eot_id: The id that starts a document, if documents are separate; None: tokens attend across documents.
+
+        Returns:
+            (positions: a slice if equal for all sequences, otherwise (batch, time) int64; the mask of the tokens)
         """
         time = token_ids.shape[1]
         lengths = self.lengths.tolist()
@@ -83,17 +88,18 @@ class KVCache:
         return at, AttentionMask(time, n_keys, first=first, last=last)
 
     def layer(self, number: int, at: slice | Tensor, n_keys: int) -> LayerCache:
-        """The part of layer `number`, for tokens that come at `at` and make `n_keys` keys in all."""
+        """Return layer `number` for tokens at positions `at`, with `n_keys` keys in total."""
         return LayerCache(self.keys[number], self.values[number], self.rows, at, n_keys)
 
 
 class StaticCache(KVCache):
-    """The memory of a `KVCache`, for passes over one token of each sequence whose shapes stay the same.
+    """The memory of a `KVCache`, for passes over one token per sequence with constant shapes.
 
-    The lengths are on the device, where each pass adds to them, so the host need not know them.
+    The lengths are on the device and each pass increments them, so the host need not know them.
 
     Args:
-        n_keys: how many keys a pass reads. Those that a sequence does not have yet are masked.
+        cache: Provides the memory.
+        n_keys: Number of keys that a pass reads. Keys that a sequence does not have yet are masked.
     """
 
     def __init__(self, cache: KVCache, n_keys: int) -> None:
@@ -103,11 +109,11 @@ class StaticCache(KVCache):
         self.n_keys = n_keys
 
     def n_keys_after(self, time: int) -> int:
-        """The same for every pass."""
+        """Return the constant number of keys."""
         return self.n_keys
 
     def place(self, token_ids: Tensor, eot_id: int | None) -> tuple[Tensor, AttentionMask]:
-        """As `KVCache.place`, without a value that the host would have to know."""
+        """As `KVCache.place`, but without values that the host would have to read."""
         at = self.lengths[:, None].clone()
         self.lengths += 1
         if eot_id is None:
@@ -118,12 +124,12 @@ class StaticCache(KVCache):
 
 
 def document_starts(token_ids: Tensor, positions: Tensor, eot_id: int, before: Tensor) -> Tensor:
-    """(batch, time): where the document of each token begins.
+    """Return the position at which the document of each token starts, (batch, time).
 
     Args:
         token_ids: (batch, time).
         positions: (time,) or (batch, time).
-        before: (batch, 1), where the document before the first token began.
+        before: (batch, 1), start of the document that contains the token before the first.
     """
     starts = torch.where(token_ids == eot_id, positions, before)
     return starts.cummax(dim=1).values

@@ -1,7 +1,7 @@
-"""Cross-entropy straight from hidden states, without ever holding the logits of a whole batch.
+"""Cross-entropy computed from hidden states without storing the logits of a whole batch.
 
-Logits are formed for a chunk of tokens at a time. When gradients are wanted, the chunk's share of both gradients is formed
-at once, while its logits exist, so that the backward pass has nothing to recompute: it only scales.
+Logits are computed for a chunk of tokens at a time. If gradients are needed, the chunk's contribution to both gradients
+is computed while its logits exist. The backward pass then only scales them and recomputes nothing.
 """
 
 from typing import Any, NamedTuple
@@ -13,21 +13,21 @@ from torch.autograd.function import once_differentiable
 from gpt_lightning.model.cpu_linear import fast_linear, working_dtype
 from gpt_lightning.model.loss_kernels import choose_loss_kernel, loss_kernel
 
-CUDA_CHUNK_TOKENS = 8192  # of the logits held at a time on CUDA: few launches, and products as fast as they get
-CHUNK_BYTES = 2**25  # likewise on a CPU
-CHUNK_TOKENS = 1024  # at most on a CPU, so that their sum does not leave the range of fp16
-BLOCK = 2**20  # numbers that are worked on at a time on a CPU, so that they stay in its cache
+CUDA_CHUNK_TOKENS = 8192  # tokens whose logits are stored at a time on CUDA; enough for full speed of the products
+CHUNK_BYTES = 2**25  # size of the logits stored at a time on a CPU
+CHUNK_TOKENS = 1024  # upper limit on a CPU, so that sums stay within the range of fp16
+BLOCK = 2**20  # numbers processed at a time on a CPU, so that they stay in its cache
 
 
 class SummedLoss(NamedTuple):
-    """Sums over the loss-bearing tokens, each a scalar; and what they are sums of."""
+    """Sums over the loss-bearing tokens, each a scalar, and the summands."""
 
     objective: Tensor
-    """What training descends: the nats, and the z-loss where there is one."""
+    """What training minimises: the loss in nats, plus any z-loss."""
     nats: Tensor
-    """What is reported; it carries no gradient."""
+    """The loss that is reported, in nats; it carries no gradient."""
     nats_of_tokens: Tensor
-    """(tokens,) of each target, 0 where it bears no loss; likewise without gradient."""
+    """(tokens,) loss of each target, 0 if it bears no loss; it carries no gradient."""
 
 
 def cross_entropy_sum(
@@ -40,24 +40,24 @@ def cross_entropy_sum(
     z_loss: float = 0.0,
     kernel: str = "auto",
 ) -> SummedLoss:
-    """Cross-entropy of `x @ weight.T` with `targets`, summed.
+    """Sum the cross-entropy of `x @ weight.T` with `targets`.
 
     Args:
         x: (tokens, d_model) hidden states.
         weight: (vocab, d_model), the head.
         targets: (tokens,) int64.
         mask: (tokens,) bool, whether each target bears loss; None: all do.
-        soft_cap: logits are squeezed into (-soft_cap, soft_cap) by a tanh (Gemma 2, arXiv:2408.00118); None: they are not.
-        z_loss: adds z_loss * logsumexp(logits)^2 per token to the objective (PaLM, arXiv:2204.02311).
-        kernel: one of LOSS_KERNEL_CHOICES.
+        soft_cap: Limits logits to (-soft_cap, soft_cap) with a tanh (Gemma 2, arXiv:2408.00118); None: no limit.
+        z_loss: Adds z_loss * logsumexp(logits)^2 per token to the objective (PaLM, arXiv:2204.02311).
+        kernel: One of LOSS_KERNEL_CHOICES.
     """
     if not torch.is_grad_enabled():
-        x, weight = x.detach(), weight.detach()  # so that no gradient is formed for nobody
+        x, weight = x.detach(), weight.detach()  # do not compute gradients that nobody uses
     return SummedLoss(*_CrossEntropySum.apply(x, weight, targets, mask, soft_cap, z_loss, kernel, working_dtype(x)))
 
 
 class _CrossEntropySum(torch.autograd.Function):
-    """Multiplies in `dtype`; everything between the matrix products, and the sums of gradients, are fp32 or better."""
+    """Matrix products use `dtype`; everything between them, and the sums of gradients, use fp32 or better."""
 
     @staticmethod
     def forward(
@@ -103,11 +103,11 @@ class _CrossEntropySum(torch.autograd.Function):
         return objective, nats, nats_of_tokens
 
     @staticmethod
-    @once_differentiable  # the gradients are tensors by now, not functions of x
+    @once_differentiable  # the stored gradients are tensors without a graph
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         scale = grad_outputs[0]
         grad_x, grad_weight = ctx.gradients
-        del ctx.gradients  # scaled in place, so a second backward pass finds nothing to scale twice
+        del ctx.gradients  # they are scaled in place, so a second backward pass must not find them
         return (
             None if grad_x is None else grad_x.mul_(scale),
             None if grad_weight is None else grad_weight.mul_(scale).to(ctx.weight_dtype),
@@ -116,7 +116,7 @@ class _CrossEntropySum(torch.autograd.Function):
 
 
 class _Products:
-    """The three matrix products of the head. Tensors as large as these cost more to allocate than to fill, so they are kept."""
+    """The three matrix products of the head. Large buffers are reused, because allocating them is slow."""
 
     def __init__(self, weight: Tensor, dtype: torch.dtype, exact: torch.dtype) -> None:
         self.weight, self.exact = weight.to(dtype), exact
@@ -125,7 +125,7 @@ class _Products:
         self._product: Tensor | None = None
 
     def logits(self, x: Tensor) -> Tensor:
-        """(rows, vocab), until the next call."""
+        """Return logits (rows, vocab), valid until the next call."""
         if x.dtype == self.exact and not x.is_cuda:
             return fast_linear(x, self.weight)
         if self._logits is None:
@@ -133,14 +133,14 @@ class _Products:
         return torch.mm(x, self.weight.T, out=self._logits[: len(x)])
 
     def gradient_of_x(self, grad_logits: Tensor, *, out: Tensor) -> None:
-        """Write (rows, d_model)."""
+        """Write the gradient of x, (rows, d_model), to `out`."""
         if out.is_cuda and out.dtype == self.exact != grad_logits.dtype:
             torch.mm(grad_logits, self.weight, out_dtype=self.exact, out=out)
         else:
             out.copy_(grad_logits @ self.weight)
 
     def add_to_gradient_of_weight(self, grad_logits: Tensor, x: Tensor) -> None:
-        """Sum (vocab, d_model) up in fp32 or better."""
+        """Add to the gradient of the weight, (vocab, d_model), in fp32 or better."""
         if x.is_cuda and x.dtype != self.exact:  # one product that sums in fp32
             if self.gradient_of_weight is None:
                 self.gradient_of_weight = torch.mm(grad_logits.T, x, out_dtype=self.exact)
@@ -155,12 +155,12 @@ class _Products:
         else:
             product = torch.mm(grad_logits.T, x, out=self._product)
             for rows in _slices(len(product), BLOCK // x.shape[1]):
-                # converted first: torch adds tensors of unequal types many times more slowly on a CPU
+                # convert first: on a CPU, torch is many times slower at adding tensors of different dtypes
                 self.gradient_of_weight[rows] += product[rows].to(self.exact)
 
 
 def chunk_tokens(vocab_size: int, dtype: torch.dtype, device_type: str) -> int:
-    """Tokens whose logits are held at a time."""
+    """Return the number of tokens whose logits are stored at a time."""
     if device_type == "cuda":
         return CUDA_CHUNK_TOKENS
     return max(1, min(CHUNK_BYTES // (vocab_size * dtype.itemsize), CHUNK_TOKENS))

@@ -1,7 +1,8 @@
-"""Losses and gradients of logits in one Triton kernel, a program for each row.
+"""Losses and gradients of logits in one Triton kernel, with one program per row.
 
-The first pass over a row finds its normaliser by an online softmax (Milakov & Gimelshein, arXiv:1805.02867), the second one
-replaces the logits by the gradient. Sums have a fixed order and nothing is added atomically, so results repeat bit for bit.
+The first pass over a row computes its normaliser with an online softmax (Milakov & Gimelshein, arXiv:1805.02867). The
+second replaces the logits by the gradient. Sums have a fixed order without atomic operations, so results are
+reproducible bit for bit.
 """
 
 import torch
@@ -9,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_BLOCK = 4096  # logits that a program holds at a time
+_BLOCK = 4096  # logits that a program processes at a time
 
 
 @triton.jit
@@ -74,7 +75,7 @@ def triton_loss(
     z_loss: float,
     wants_gradient: bool,
 ) -> tuple[Tensor, Tensor]:
-    """As `loss_kernels.torch_loss`, for logits in fp32 or less."""
+    """As `loss_kernels.torch_loss`, for logits of at most fp32 precision."""
     rows, vocab_size = logits.shape
     nats = torch.empty(rows, dtype=torch.float32, device=logits.device)
     objectives = torch.empty_like(nats) if z_loss else nats

@@ -1,10 +1,10 @@
-"""From logits to losses and their gradient: the part of the loss head between its matrix products.
+"""Compute losses and gradients from logits: the part of the loss head between its matrix products.
 
-A kernel takes some rows of logits and gives the objective and the nats of each row. Where the gradient is wanted, it replaces
-the logits by the gradient of the objective.
+A kernel takes some rows of logits and returns the objective and the loss in nats of each row. If the gradient is
+needed, it replaces the logits by the gradient of the objective.
 
-* `torch` is a dozen of torch's operations, and the oracle of the other.
-* `triton` is one pass of our own (`loss_kernel_triton.py`): each logit is read twice and written once.
+* `torch` consists of a dozen torch operations; tests compare the other kernel with it.
+* `triton` is a single fused kernel (`loss_kernel_triton.py`), which reads each logit twice and writes it once.
 """
 
 from collections.abc import Callable
@@ -25,14 +25,18 @@ def torch_loss(
     z_loss: float,
     wants_gradient: bool,
 ) -> tuple[Tensor, Tensor]:
-    """(objective, nats) of each row, both (rows,): 0 where a target bears no loss.
+    """Compute the loss of each row, and optionally the gradient.
 
     Args:
-        low_logits: (rows, vocab) in the dtype of the matrix products; replaced by the gradient if that is wanted.
+        low_logits: (rows, vocab) in the dtype of the matrix products; replaced by the gradient if wants_gradient is
+            True.
         targets: (rows,) int64.
-        bears_loss: (rows,) bool; None: all targets do.
-        soft_cap, z_loss: see `cross_entropy_sum`.
-        wants_gradient: whether to form the gradient.
+        bears_loss: (rows,) bool; None: all targets bear loss.
+        soft_cap, z_loss: See `cross_entropy_sum`.
+        wants_gradient: Whether to compute the gradient.
+
+    Returns:
+        (objective, nats), both (rows,), 0 where a target bears no loss.
     """
     targets = targets[:, None]
     logits = low_logits.to(torch.promote_types(low_logits.dtype, torch.float32))
@@ -41,7 +45,7 @@ def torch_loss(
         slope = 1 - logits.square()
         logits.mul_(soft_cap)
     target_logits, highest = logits.gather(1, targets), logits.amax(dim=-1, keepdim=True)
-    # from here on the block holds probabilities; the likeliest is at least 1/vocab, so its log is safe
+    # from here on `logits` holds probabilities; the largest is at least 1/vocab, so its logarithm is safe
     probabilities = torch.softmax(logits, dim=-1, out=logits)
     normaliser = highest - probabilities.amax(dim=-1, keepdim=True).log()
     nats = normaliser - target_logits
@@ -63,7 +67,7 @@ def torch_loss(
 
 
 def _triton_loss() -> LossKernel:
-    from gpt_lightning.model.loss_kernel_triton import triton_loss  # not at the top: only CUDA has Triton
+    from gpt_lightning.model.loss_kernel_triton import triton_loss  # imported here because only CUDA has Triton
 
     return triton_loss
 
@@ -76,21 +80,31 @@ LOSS_KERNEL_CHOICES = (*_LOSS_KERNELS, "auto")
 
 
 def choose_loss_kernel(wanted: str, device: torch.device) -> tuple[str, str]:
-    """(name of the kernel, why). `auto` takes Triton's on CUDA where it can run, and torch's elsewhere.
+    """Choose a kernel. `auto` means Triton on CUDA if it is available, otherwise torch.
+
+    Args:
+        wanted: One of LOSS_KERNEL_CHOICES.
+        device: Where the loss is computed.
+
+    Returns:
+        (name of the kernel, reason for the choice)
 
     Raises:
-        ValueError: there is no such kernel, or an explicit choice cannot run on this device.
+        ValueError: The kernel is unknown, or is triton and Triton is not available on this device.
     """
     if wanted not in LOSS_KERNEL_CHOICES:
         raise ValueError(f"trainer.loss_kernel is {wanted!r}: it must be one of {', '.join(LOSS_KERNEL_CHOICES)}.")
     obstacle = why_triton_is_unavailable(device)
     if wanted == "triton" and obstacle:
-        raise ValueError(f"trainer.loss_kernel=triton cannot run: {obstacle}. Take trainer.loss_kernel=auto or torch.")
+        raise ValueError(
+            f"trainer.loss_kernel is triton, but Triton is not available: {obstacle}. Use trainer.loss_kernel=auto or "
+            "torch."
+        )
     if wanted != "auto":
         return wanted, "as configured"
     return ("torch", obstacle) if obstacle else ("triton", "Triton is installed")
 
 
 def loss_kernel(name: str, dtype: torch.dtype) -> LossKernel:
-    """The kernel of that name; fp64, which only tests use, always takes torch's."""
+    """Return a kernel by name; for fp64, which only tests use, always that of torch."""
     return torch_loss if dtype == torch.float64 else _LOSS_KERNELS[name]()

@@ -1,4 +1,4 @@
-"""The model's sizes, from the model itself: on torch's meta device it has shapes and no numbers, and costs no memory."""
+"""Sizes of a model, computed from the model itself on torch's meta device, which stores shapes but no data."""
 
 from typing import Any
 
@@ -11,13 +11,13 @@ from gpt_lightning.model.gpt import GPT
 
 
 def build_meta_model(config: GPTConfig) -> GPT:
-    """The model on the meta device."""
+    """Build the model on the meta device."""
     with torch.device("meta"), _SkipInitialization():
         return GPT(config)
 
 
 class _SkipInitialization(TorchFunctionMode):
-    """Leaves weights as they are. To draw them on the meta device, torch would import its compiler, which takes seconds."""
+    """Skip weight initialisation. On the meta device, torch would import its compiler for it, which takes seconds."""
 
     def __torch_function__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
         options = options or {}
@@ -27,9 +27,9 @@ class _SkipInitialization(TorchFunctionMode):
 
 
 def multiplied_parameters(model: GPT) -> list[Tensor]:
-    """The parameters that each token is multiplied with, biases and gains included; a tied head is one of them.
+    """Return the parameters by which each token is multiplied, including biases, gains and a tied head.
 
-    Left out are tables in which a token only looks up a row: embeddings that are not the head as well, and the matrices of the
+    Tables in which a token only looks up a row are excluded: embeddings that are not also the head, and matrices of the
     positions that belong to no linear layer.
     """
     in_products = {layer.weight for layer in model.modules() if isinstance(layer, nn.Linear)}
@@ -39,10 +39,12 @@ def multiplied_parameters(model: GPT) -> list[Tensor]:
 
 
 def flops_per_token(model: GPT) -> int:
-    """FLOPs of training on one token, forward and backward: 6 N + 12 n_layers d_model T (PaLM, arXiv:2204.02311).
+    """Return the FLOPs of training per token, forward and backward: 6 N + 12 n_layers d_model T (PaLM,
+    arXiv:2204.02311).
 
-    A product with a weight is 2 FLOPs, and the backward pass makes two such products for each of the forward pass. N is the
-    number of `multiplied_parameters`, T is max_seq_len. The half of attention that is masked counts, as is the custom.
+    A product with a weight is 2 FLOPs, and the backward pass computes two such products per product of the forward
+    pass. N is the number of `multiplied_parameters`, T is max_seq_len. As is customary, the masked half of attention
+    counts.
     """
     config = model.config
     attention = 12 * config.n_layers * config.d_model * config.max_seq_len

@@ -1,4 +1,4 @@
-"""Normalisation over the last dimension."""
+"""Normalisation layers over the last dimension."""
 
 from collections.abc import Callable
 
@@ -10,9 +10,9 @@ EPS = 1e-5
 
 
 class LayerNorm(nn.LayerNorm):
-    """torch's layer norm, with parameters whose gradients are summed in fp32 on a CPU, whatever the input's dtype.
+    """torch's layer norm, except that on a CPU the gradients of its parameters are always summed in fp32.
 
-    There torch sums bf16 in bf16: after some hundred rows such a sum no longer grows.
+    torch sums them in bf16 for bf16 inputs, and after a few hundred rows such a sum no longer grows.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -24,6 +24,6 @@ class LayerNorm(nn.LayerNorm):
 
 NORMS: dict[str, Callable[..., nn.Module]] = {
     "layernorm": lambda width, *, bias: LayerNorm(width, eps=EPS, bias=bias),
-    # Zhang & Sennrich, arXiv:1910.07467; it has no bias to leave out
+    # Zhang & Sennrich, arXiv:1910.07467; it never has a bias
     "rmsnorm": lambda width, *, bias: nn.RMSNorm(width, eps=EPS),
 }

@@ -1,4 +1,4 @@
-"""What a part of the model keeps for its backward pass, measured on the meta device."""
+"""Measure how much memory a part of the model keeps for its backward pass, on the meta device."""
 
 import weakref
 from collections.abc import Callable, Iterable
@@ -14,26 +14,27 @@ _PRODUCTS = {torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm, torch.
 
 
 class PartMemory(NamedTuple):
-    """Bytes per token."""
+    """Memory of a part, in bytes per token."""
 
     kept: float
-    """From the forward pass to the backward pass, without parameters and without the part's input."""
+    """Kept from the forward to the backward pass, without parameters and the part's input."""
     kept_input: float
-    """The part's input, if the backward pass needs it."""
+    """The part's input, if the backward pass needs it; otherwise 0."""
     kept_compiled: float
-    """Like `kept`, of a compiled part: it keeps what goes through matrix products and computes the rest again."""
+    """As `kept`, if the part is compiled and so keeps only inputs and outputs of matrix products."""
     in_backward: float
-    """The most that the backward pass holds beyond `kept`, without gradients of the output and of parameters."""
+    """Peak of the backward pass beyond `kept`, without the gradients of the output and of parameters."""
 
 
 def measure_part(part: nn.Module, call: Callable[[Any, Tensor], Tensor], x: Tensor) -> PartMemory:
-    """Run a part forward and backward on the meta device.
+    """Run a part forward and backward on the meta device, and measure its memory.
 
-    What a second sequence adds is what counts, so that whatever does not grow with the tokens is left out.
+    The result is the difference between a batch of two sequences and one, so memory that does not grow with the number
+    of tokens is excluded.
 
     Args:
-        part: on the meta device; it is copied, in the dtype of x.
-        call: (part, x) -> its output.
+        part: On the meta device. It is copied and converted to the dtype of x.
+        call: (part, x) -> output of the part.
         x: (1, time, width), on the meta device.
     """
     part = deepcopy(part).to(x.dtype)
@@ -42,7 +43,7 @@ def measure_part(part: nn.Module, call: Callable[[Any, Tensor], Tensor], x: Tens
 
 
 def _measure(part: nn.Module, call: Callable[[Any, Tensor], Tensor], x: Tensor) -> PartMemory:
-    """In bytes, of all tokens."""
+    """Measure the memory for all tokens together, in bytes."""
     saved: dict[int, UntypedStorage] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -67,13 +68,13 @@ def _measure(part: nn.Module, call: Callable[[Any, Tensor], Tensor], x: Tensor) 
 
 
 class _ForwardPass(TorchDispatchMode):
-    """Notes what goes through matrix products."""
+    """Record the inputs and outputs of matrix products."""
 
     def __init__(self) -> None:
         super().__init__()
         self.in_products: dict[int, UntypedStorage] = {}
         self._made: list[UntypedStorage] = []
-        """All that was made lives on, so that no two storages have the same address."""
+        """Keeps all storages alive, so that no two have the same address."""
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = operation(*args, **(kwargs or {}))
@@ -86,11 +87,11 @@ class _ForwardPass(TorchDispatchMode):
 
 
 class _BackwardPass(TorchDispatchMode):
-    """Counts bytes that live, of what was kept and of what operations make.
+    """Track the number of live bytes, of kept storages and of those that operations create.
 
     Args:
-        kept: from the forward pass.
-        own: addresses of what does not count.
+        kept: Storages kept from the forward pass.
+        own: Addresses of storages that do not count.
     """
 
     def __init__(self, kept: Iterable[UntypedStorage], own: set[int]) -> None:

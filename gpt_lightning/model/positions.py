@@ -1,6 +1,6 @@
-"""How a token learns where it stands: one choice acts on the embeddings, the other on queries and keys.
+"""Position encodings: learned ones are added to the embeddings, rotary ones act on queries and keys.
 
-`at` names the positions of the tokens at hand: a slice when they are the same for every sequence of the batch, else
+`at` gives the positions of the current tokens: a slice if they are equal for all sequences of the batch, otherwise
 (batch, time) int64.
 """
 
@@ -14,31 +14,36 @@ ROPE_THETA = 10_000.0
 
 
 class Rotation(NamedTuple):
-    """Cosines and sines of the angles of each token, broadcast over heads: (time or batch x time, 1, d_head / 2)."""
+    """Cosines and sines of the angles of each token, (time or batch x time, 1, d_head / 2), broadcast over heads."""
 
     cos: Tensor
     sin: Tensor
 
 
 class LearnedPositions(nn.Module):
-    """A learned vector for each position, added to the embeddings; attention is left as it is."""
+    """A learned vector per position, added to the embeddings; attention does not change."""
 
     def __init__(self, *, max_seq_len: int, d_model: int, d_head: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(max_seq_len, d_model))
 
     def embed(self, x: Tensor, at: slice | Tensor) -> Tensor:
-        """(batch, time, d_model) -> the same."""
+        """Add the position vectors to embeddings, (batch, time, d_model)."""
         return x + self.weight[at]
 
     def rotation(self, at: slice | Tensor) -> None:
-        """There is nothing to turn."""
+        """Return None: queries and keys are not rotated."""
 
 
 class RotaryPositions(nn.Module):
-    """Queries and keys turned by an angle that grows with the position (Su et al., arXiv:2104.09864), theta 10,000.
+    """Rotate queries and keys by an angle proportional to the position (Su et al., arXiv:2104.09864), with theta =
+    10,000.
 
-    Dimension j is paired with j + d_head/2, as in Llama. The angles are derived, so they are no part of the weights.
+    Dimension j is paired with j + d_head/2, as in Llama. The angles are computed, so the state dict does not contain
+    them.
+
+    Raises:
+        ValueError: d_head is odd.
     """
 
     cos: Tensor
@@ -47,18 +52,18 @@ class RotaryPositions(nn.Module):
     def __init__(self, *, max_seq_len: int, d_model: int, d_head: int) -> None:
         super().__init__()
         if d_head % 2:
-            raise ValueError(f"model.position=rope needs an even number of dimensions a head, not {d_head}.")
+            raise ValueError(f"d_head is {d_head}: it must be even for model.position=rope.")
         self._shape = max_seq_len, d_head
         cos, sin = self._tables(None)
         self.register_buffer("cos", cos, persistent=False)  # (max_seq_len, 1, d_head / 2)
         self.register_buffer("sin", sin, persistent=False)
 
     def embed(self, x: Tensor, at: slice | Tensor) -> Tensor:
-        """(batch, time, d_model) -> the same."""
+        """Return the embeddings, (batch, time, d_model), unchanged."""
         return x
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        """Moved to another device as all modules are, but never rounded to the model's dtype."""
+        """Move the tables to another device as usual, but keep them in fp32 instead of the model's dtype."""
         super()._apply(fn, recurse)
         if self.cos.dtype != torch.float32:
             self.cos, self.sin = self._tables(self.cos.device)
@@ -71,12 +76,12 @@ class RotaryPositions(nn.Module):
         return angles.cos().float().to(device), angles.sin().float().to(device)
 
     def rotation(self, at: slice | Tensor) -> Rotation:
-        """What `rotate` needs of these positions."""
+        """Return the cosines and sines for these positions."""
         return Rotation(self.cos[at], self.sin[at])
 
 
 def rotate(x: Tensor, rotation: Rotation | None) -> Tensor:
-    """Turn (batch, time, heads, d_head) by the positions' angles, computed in fp32."""
+    """Rotate (batch, time, heads, d_head) by the angles of the positions, in fp32. None returns x unchanged."""
     if rotation is None:
         return x
     cos, sin = rotation

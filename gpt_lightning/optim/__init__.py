@@ -1,6 +1,7 @@
 """Optimizers, parameter groups, learning-rate schedules and the detection of loss spikes.
 
-The optimizers are those of torch and bitsandbytes; `MuonAdamW` joins two of torch. `OPTIMIZER_TRAITS` says what each needs.
+The optimizers are those of torch and bitsandbytes, and `MuonAdamW`, which combines two of torch. `OPTIMIZER_TRAITS`
+describes what each supports.
 """
 
 from gpt_lightning.optim.muon import MuonAdamW

@@ -1,4 +1,4 @@
-"""Muon for the matrices of the blocks and AdamW for all the rest, as one optimizer."""
+"""Muon for the matrices of the blocks and AdamW for all other parameters, as one optimizer."""
 
 import math
 import sys
@@ -17,30 +17,33 @@ from gpt_lightning.optim.newton_schulz import orthogonalize
 from gpt_lightning.optim.sharded_matrices import apply_to_full_matrices
 
 BATCH = 2**25
-"""Numbers of the matrices that a rank orthogonalises at a time. More cost memory, and fewer launches of kernels."""
+"""Number of matrix elements that a rank orthogonalises at a time. Larger: more memory, fewer kernel launches."""
 
 
 class MuonAdamW(Optimizer):
-    """torch.optim.Muon (arXiv:2502.16982) for the groups marked `muon`, torch.optim.AdamW for the others; see `parameter_groups`.
+    """torch.optim.Muon (arXiv:2502.16982) for parameter groups marked `muon`, torch.optim.AdamW for the others.
 
-    Lightning, the gradient scaler, the schedule and a checkpoint know one optimizer: it has one list of groups and one state.
+    See `parameter_groups`. Lightning, the gradient scaler, the schedule and checkpoints treat it as one optimizer, with
+    one list of groups and one state.
 
-    An update of Muon has the root mean square of AdamW's (`adjust_lr_fn="match_rms_adamw"`), so both share learning rate and
-    weight decay. A group with `stacked`, numbers of rows, has weights that hold several matrices, one below the other: queries,
-    keys and values, or gate and up. Each matrix gets its own orthogonal update. One orthogonal update for all of them would
-    give each a share that depends on the size of its gradient.
+    An update of Muon has the root mean square of an AdamW update (`adjust_lr_fn="match_rms_adamw"`), so both use the
+    same learning rate and weight decay. In a group with `stacked`, a list of numbers of rows, each weight consists of
+    several matrices stacked by rows: queries, keys and values, or gate and up. Each matrix is orthogonalised
+    separately. If they were orthogonalised together, the update of each would depend on the relative size of its
+    gradient.
 
-    Matrices of equal shape are orthogonalised together, by batched products. Where parameters are sharded (FSDP2), momentum is
-    sharded like them, and the ranks exchange rows so that each rank orthogonalises whole matrices, its share of them.
+    Matrices of equal shape are orthogonalised together in batched products. If parameters are sharded (FSDP2), momentum
+    is sharded in the same way, and the ranks exchange rows so that each rank orthogonalises its share of whole
+    matrices.
 
     Args:
-        params: the groups.
-        lr: of both, at its peak.
-        momentum: of Muon, which is Nesterov's.
-        betas: of AdamW.
-        eps: of AdamW.
-        weight_decay: of both.
-        fused: of AdamW; None: torch chooses.
+        params: Parameter groups.
+        lr: Peak learning rate of both.
+        momentum: Nesterov momentum of Muon.
+        betas: Of AdamW.
+        eps: Of AdamW.
+        weight_decay: Of both.
+        fused: Of AdamW; None: torch chooses.
     """
 
     def __init__(
@@ -54,7 +57,7 @@ class MuonAdamW(Optimizer):
         weight_decay: float = 0.1,
         fused: bool | None = False,
     ) -> None:
-        nothing = [torch.zeros(1, 1)]  # an optimizer is not made without a parameter
+        nothing = [torch.zeros(1, 1)]  # torch's optimizers require a parameter
         self._muon_defaults = Muon(nothing, lr, weight_decay, momentum, adjust_lr_fn="match_rms_adamw").defaults
         first, second = betas
         self._adamw = AdamW(nothing, lr, (first, second), eps, weight_decay, fused=fused)
@@ -80,7 +83,7 @@ class MuonAdamW(Optimizer):
         return loss
 
     def _matrices(self, group: dict[str, Any]) -> Iterator["_Matrix"]:
-        """Each matrix of the group that has a gradient."""
+        """Yield each matrix of the group that has a gradient."""
         for weight in group["params"]:
             if weight.grad is None:
                 continue
@@ -92,35 +95,35 @@ class MuonAdamW(Optimizer):
 
 
 class _Matrix(NamedTuple):
-    """A matrix that gets an update of its own: this rank's rows of it, as views of its parameter."""
+    """A matrix that is orthogonalised separately: this rank's rows of it, as views of its parameter."""
 
     weight: Tensor
     gradient: Tensor
     momentum: Tensor
     n_rows: list[int]
-    """Number of rows on each rank; of a matrix that is not sharded, all."""
+    """Number of rows on each rank; one entry if it is not sharded."""
     ranks: ProcessGroup | None
-    """None: it is not sharded."""
+    """None if it is not sharded."""
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Of the whole matrix, its shorter side first."""
+        """Shape of the whole matrix, shorter side first."""
         rows, columns = sum(self.n_rows), self.weight.shape[1]
         return min(rows, columns), max(rows, columns)
 
 
 def _is_sharded(weight: Any) -> bool:
-    """Whether a weight is a DTensor: only where sharding has imported that class, which takes a second."""
+    """Return whether a weight is a DTensor, without importing that class, which takes a second."""
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(weight, module.DTensor)
 
 
 def _split(parameter: tuple[Any, Any, Any], stacked: list[int]) -> Iterator[_Matrix]:
-    """The matrices of a parameter.
+    """Yield the matrices of a parameter.
 
     Args:
-        parameter: weight, gradient and momentum, sharded or not.
-        stacked: rows of each matrix.
+        parameter: Weight, gradient and momentum, sharded or not.
+        stacked: Number of rows of each matrix.
     """
     weight, *_ = parameter
     ranks, n_ranks, rank = None, 1, 0
@@ -128,7 +131,7 @@ def _split(parameter: tuple[Any, Any, Any], stacked: list[int]) -> Iterator[_Mat
         mesh = weight.device_mesh
         ranks, n_ranks, rank = mesh.get_group(), mesh.size(), mesh.get_local_rank()
         parameter = weight.to_local(), parameter[1].to_local(), parameter[2].to_local()
-    # FSDP2 gives each rank the same number of rows, rounded up; the last ranks hold fewer or none
+    # FSDP2 gives each rank the same number of rows, rounded up, so the last ranks have fewer or none.
     share = -(-sum(stacked) // n_ranks)
     ends = list(accumulate(stacked))
     n_rows = [
@@ -141,7 +144,7 @@ def _split(parameter: tuple[Any, Any, Any], stacked: list[int]) -> Iterator[_Mat
 
 
 def _batches(matrices: Iterable[_Matrix]) -> Iterator[list[_Matrix]]:
-    """Matrices of one shape or its transpose, as many as fit a batch; on every rank the same."""
+    """Group matrices of equal shape, up to transposition, into batches; the same on every rank."""
     by_shape: defaultdict[tuple[int, int], list[_Matrix]] = defaultdict(list)
     for matrix in matrices:
         by_shape[matrix.shape].append(matrix)
@@ -152,14 +155,14 @@ def _batches(matrices: Iterable[_Matrix]) -> Iterator[list[_Matrix]]:
 
 
 def _update(batch: list[_Matrix], group: dict[str, Any]) -> None:
-    """torch.optim.Muon's step on matrices of one shape."""
+    """Apply torch.optim.Muon's step to matrices of one shape."""
     weights, gradients, momenta, n_rows, (ranks, *_) = (list(column) for column in zip(*batch, strict=True))
     torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
     updates = _cast(list(torch._foreach_lerp(gradients, momenta, group["momentum"])), torch.bfloat16)
     function = partial(orthogonalize, coefficients=group["ns_coefficients"], steps=group["ns_steps"], eps=group["eps"])
     updates = function(updates) if ranks is None else apply_to_full_matrices(function, updates, n_rows, ranks)
     torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
-    # converted first: torch adds tensors of unequal types one by one
+    # convert first: torch adds tensors of different dtypes one by one
     lr = group["lr"] * 0.2 * math.sqrt(batch[0].shape[1])
     torch._foreach_add_(weights, _cast(updates, weights[0].dtype), alpha=-lr)
 

@@ -9,15 +9,18 @@ from torch import Tensor
 def orthogonalize(
     matrices: Sequence[Tensor], *, coefficients: tuple[float, float, float], steps: int, eps: float
 ) -> list[Tensor]:
-    """The iterations of torch.optim.Muon, for all matrices in the same batched products.
+    """Orthogonalise matrices with the iterations of torch.optim.Muon, all in the same batched products.
 
-    On a CPU each result has the bits that torch.optim.Muon gives for the matrix alone.
+    On a CPU, each result equals that of torch.optim.Muon for the single matrix bit for bit.
 
     Args:
-        matrices: in bf16, all of one shape or its transpose.
-        coefficients: of the quintic polynomial.
-        steps: number of iterations.
-        eps: lower bound of the norm that divides a matrix.
+        matrices: In bf16, all of one shape or its transpose.
+        coefficients: Of the quintic polynomial.
+        steps: Number of iterations.
+        eps: Lower bound of the norm by which a matrix is divided.
+
+    Returns:
+        The orthogonalised matrices, in order.
     """
     a, b, c = coefficients
     x = torch.stack([matrix.mT if _is_tall(matrix) else matrix for matrix in matrices])

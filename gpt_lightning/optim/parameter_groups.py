@@ -1,4 +1,4 @@
-"""Which parameters decay, which of them Muon trains, and at which rate in a model of another width."""
+"""Parameter groups: weight decay, Muon's matrices, and learning rates that depend on the width of the model."""
 
 from collections.abc import Iterator
 from math import sqrt
@@ -9,13 +9,18 @@ from torch.optim import Optimizer
 
 
 def parameter_groups(model: nn.Module, *, muon: bool = False, base_width: int | None = None) -> list[dict[str, Any]]:
-    """Groups for an optimizer: matrices and embeddings, with the optimizer's own decay; biases and norms, with none.
+    """Divide the parameters of a model into groups for an optimizer.
+
+    Matrices and embeddings have the optimizer's weight decay; biases and norms have none.
 
     Args:
-        model: a GPT.
-        muon: set the matrices of the blocks apart and mark them for `MuonAdamW`, those that are stacked alike together.
-        base_width: the d_model at which the learning rate was found. The matrices of the blocks then stand apart, with an
-            `lr_multiplier`; see `apply_multipliers`.
+        model: A GPT.
+        muon: Put the matrices of the blocks into separate groups, marked for `MuonAdamW`, one group per `stacked`.
+        base_width: The d_model for which the learning rate was tuned. The matrices of the blocks then form separate
+            groups with an `lr_multiplier`; see `apply_multipliers`. None: no multipliers.
+
+    Returns:
+        Parameter groups as torch.optim takes them.
     """
     hidden = dict(_hidden(model, muon=muon, base_width=base_width))
     groups: dict[str, dict[str, Any]] = {}
@@ -27,7 +32,7 @@ def parameter_groups(model: nn.Module, *, muon: bool = False, base_width: int | 
 
 
 def apply_multipliers(optimizer: Optimizer) -> None:
-    """Give each group with an `lr_multiplier` its own learning rate, and leave what decays in a step as it is without one."""
+    """Apply each `lr_multiplier` to the learning rate of its group, without changing the weight decay per step."""
     for group in optimizer.param_groups:
         if "lr_multiplier" in group:
             group["lr"] *= group["lr_multiplier"]
@@ -35,11 +40,12 @@ def apply_multipliers(optimizer: Optimizer) -> None:
 
 
 def _hidden(model: Any, *, muon: bool, base_width: int | None) -> Iterator[tuple[Tensor, dict[str, Any]]]:
-    """(matrix, options) of every matrix of the blocks.
+    """Yield (matrix, options) of every matrix of the blocks.
 
-    What an update changes in the activations grows with the number of columns that it is summed over. An update of AdamW is as
-    large in every entry whatever the width, so its rate must fall as 1 / width (arXiv:2203.03466). One of Muon is as large
-    in every entry too, but orthogonal: its columns do not add up as far, and its rate falls as 1 / sqrt(width).
+    The effect of an update on the activations grows with the number of columns, over which it is summed. AdamW's
+    updates have the same size per element for every width, so the learning rate must scale as 1 / width
+    (arXiv:2203.03466). Muon's updates do too, but they are orthogonal and so add up less: the learning rate scales as 1
+    / sqrt(width).
     """
     for layer in model.blocks.modules():
         if isinstance(layer, nn.Linear):

@@ -1,4 +1,4 @@
-"""Learning rates as functions of the step: a linear rise, perhaps a plateau, a fall whose shape has a name."""
+"""Learning-rate schedules: a linear warm-up, an optional plateau, and a decay of a named shape."""
 
 import math
 import re
@@ -10,33 +10,33 @@ FALLS: dict[str, Callable[[float], float]] = {
     "wsd": lambda progress: 1 - math.sqrt(progress),
     "constant": lambda progress: 1.0,
 }
-"""Shape -> progress from 0 to 1 -> the share of the way down that is left, from 1 to 0."""
+"""Shape -> function from progress, 0 to 1, to the remaining share of the decay, 1 to 0."""
 
 
 def learning_rate_schedule(
     *, shape: str, warmup_steps: int, steps: int, final_ratio: float = 1.0, decay_share: float | None = None
 ) -> Callable[[int], float]:
-    """The share of the peak learning rate at each step (0 is the first).
+    """Return the schedule as a function from the step (0 is the first) to the share of the peak learning rate.
 
-    It rises linearly from 0 over `warmup_steps`, then falls to `final_ratio` at `steps`, by its shape:
+    It rises linearly from 0 over `warmup_steps`, then decays to `final_ratio` at `steps` according to its shape:
 
-    * `cosine`: along half a cosine, from the warm-up on.
-    * `linear`: along a line, from the warm-up on.
-    * `wsd`, warm-up, stable, decay (arXiv:2404.06395): only over the last `decay_share` of the run, by 1 - sqrt, the best one of
-      arXiv:2405.18392. Until then nothing depends on the run's length: it may be made longer, and branches that fall may set
-      out from anywhere.
-    * `constant`: not at all; `final_ratio` has no part in it.
+    * `cosine`: half a cosine, starting after the warm-up.
+    * `linear`: a line, starting after the warm-up.
+    * `wsd`, warm-up, stable, decay (arXiv:2404.06395): only over the last `decay_share` of the run, as 1 - sqrt, the
+      best shape in arXiv:2405.18392. Before the decay, nothing depends on the run's length: the run can be extended, and
+      decaying branches can start at any step.
+    * `constant`: no decay; `final_ratio` has no effect.
 
     Args:
-        shape: a key of FALLS.
-        warmup_steps: in steps.
-        steps: of the run.
-        final_ratio: what the fall ends at, as a share of the peak.
-        decay_share: of `wsd`, as a share of the run's steps.
+        shape: A key of FALLS.
+        warmup_steps: Length of the warm-up, in steps.
+        steps: Length of the run, in steps.
+        final_ratio: Learning rate at the end of the decay, as a share of the peak.
+        decay_share: Length of the decay of `wsd`, as a share of the run; None for other shapes.
 
     Raises:
-        ValueError: the shape is unknown, the warm-up is negative or not shorter than the run, a share is none, or the fall of
-            `wsd` would begin before the warm-up ends.
+        ValueError: The shape is unknown, the warm-up is negative or not shorter than the run, a share is out of range,
+            or the decay of `wsd` would start before the warm-up ends.
     """
     if shape not in FALLS:
         raise ValueError(f"schedule.shape is {shape!r}: it must be one of {', '.join(FALLS)}.")
@@ -44,8 +44,8 @@ def learning_rate_schedule(
         percent = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", str(warmup_steps))
         example = f"{float(percent[1]) / 100:.6g}" if percent else "0.05"
         raise ValueError(
-            f"schedule.warmup_steps is {warmup_steps}: it must be 0 or more and below max_steps={steps}, a whole number such as "
-            f"{steps // 10}, or a share of the run such as {example}."
+            f"schedule.warmup_steps is {warmup_steps}: it must be 0 or more and below max_steps={steps}, as a "
+            f"whole number such as {steps // 10}, or as a share of the run such as {example}."
         )
     if not 0 <= final_ratio <= 1:
         raise ValueError(f"schedule.final_ratio is {final_ratio}: it must lie between 0 and 1.")
@@ -56,12 +56,13 @@ def learning_rate_schedule(
         begin = steps * (1 - decay_share)
         if begin < warmup_steps:
             raise ValueError(
-                f"schedule.decay_share is {decay_share} of max_steps={steps}, and schedule.warmup_steps={warmup_steps} leaves "
-                f"only {1 - warmup_steps / steps:.3g} of them: make one of them smaller."
+                f"schedule.decay_share is {decay_share}: it must be at most {1 - warmup_steps / steps:.3g}, because "
+                f"schedule.warmup_steps={warmup_steps} of max_steps={steps} leaves only this share. Reduce one of them."
             )
     elif decay_share is not None:
         raise ValueError(
-            f"schedule.decay_share is {decay_share}, and shape {shape} has no plateau: it is for wsd alone."
+            f"schedule.decay_share is {decay_share}: it must be null for schedule.shape={shape}; only wsd "
+            "has a decay_share."
         )
     fall = FALLS[shape]
 

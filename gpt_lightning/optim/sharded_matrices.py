@@ -1,4 +1,4 @@
-"""Functions of whole matrices whose rows are sharded."""
+"""Apply functions of whole matrices to matrices whose rows are sharded over ranks."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,27 +7,27 @@ from torch import Tensor
 from torch.distributed import ProcessGroup, all_to_all_single
 
 Function = Callable[[list[Tensor]], list[Tensor]]
-"""Whole matrices -> a matrix of the same shape and dtype for each."""
+"""List of whole matrices -> list of matrices of the same shapes and dtypes."""
 
 
 def apply_to_full_matrices(
     function: Function, parts: Sequence[Tensor], n_rows: Sequence[Sequence[int]], ranks: ProcessGroup
 ) -> list[Tensor]:
-    """This rank's rows of `function(matrices)`. Each rank calls it for its share of the matrices.
+    """Return this rank's rows of `function(matrices)`. Each rank evaluates it for its share of the matrices.
 
     Args:
-        function: treats each matrix by itself.
-        parts: this rank's rows of each matrix, on some ranks none. All ranks pass the same matrices in the same order.
+        function: Processes each matrix independently.
+        parts: This rank's rows of each matrix, possibly none. All ranks pass the same matrices in the same order.
         n_rows: (matrices, ranks), the number of rows that each rank holds.
-        ranks: the process group; every rank must take part.
+        ranks: The process group; every rank must call this function.
     """
     n_ranks = ranks.size()
-    shares = [range(rank, len(parts), n_ranks) for rank in range(n_ranks)]  # matrices of each rank
+    shares = [range(rank, len(parts), n_ranks) for rank in range(n_ranks)]  # indices of the matrices of each rank
     mine = shares[ranks.rank()]
     order = [matrix for share in shares for matrix in share]
     part_sizes = [parts[matrix].numel() for matrix in order]
     sizes = [sum(parts[matrix].numel() for matrix in share) for share in shares]
-    # of the matrices of this rank, the numbers that each rank holds
+    # for each rank, the number of elements that it holds of each matrix evaluated here
     held = [[n_rows[matrix][rank] * parts[matrix].shape[1] for matrix in mine] for rank in range(n_ranks)]
     held_sizes = [sum(of_rank) for of_rank in held]
 

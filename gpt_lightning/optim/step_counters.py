@@ -1,14 +1,15 @@
-"""Where an optimizer counts the steps of each parameter."""
+"""Device of the optimizer's step counters."""
 
 from torch import Tensor
 from torch.optim import Optimizer
 
 
 def place_step_counters(optimizer: Optimizer) -> None:
-    """Move the counts to where the optimizer's options want them, though its state may come from one with others.
+    """Move the step counters to the device that the optimizer's options require, after loading a state with other
+    options.
 
-    A fused or capturable step reads a count on the parameter's device; any other step reads it on the CPU, without waiting for
-    the device.
+    A fused or capturable step reads the counter on the parameter's device. Any other step reads it on the CPU, without
+    waiting for the device.
     """
     for group in optimizer.param_groups:
         for parameter in group["params"]:

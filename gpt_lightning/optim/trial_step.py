@@ -1,4 +1,4 @@
-"""Whether an optimizer can make a step, tried on copies before a run depends on it."""
+"""Try an optimizer step on copies of parameters before a run depends on it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,19 +16,19 @@ def try_optimizer_step(
     saved: Mapping[str, Any] | None,
     device: torch.device,
 ) -> Optimizer:
-    """Make a step on a copy of the smallest parameter of each group.
+    """Run one step on a copy of the smallest parameter of each group.
 
     Args:
-        make_optimizer: parameter groups -> the optimizer.
-        groups: of the model.
-        saved: state of an optimizer of the same groups, which may have had other options; None: it has none yet.
-        device: where the run trains.
+        make_optimizer: Parameter groups -> the optimizer.
+        groups: Parameter groups of the model.
+        saved: State of an optimizer with the same groups, possibly with other options; None: no state yet.
+        device: Where the run trains.
 
     Returns:
-        the optimizer of the copies, after the step.
+        The optimizer of the copies, after the step.
 
     Raises:
-        ValueError: the step fails. The message says why.
+        ValueError: The step fails; the message gives the reason.
     """
     trial: list[dict[str, Any]] = []
     states: dict[int, Mapping[str, Any]] = {}
@@ -41,14 +41,14 @@ def try_optimizer_step(
             states[n] = {key: _copy(value, device) for key, value in state.items()}
     try:
         optimizer = make_optimizer(trial)
-        # as it would be loaded, as some optimizers pack their state to save it; but with the options of now
+        # load the state, because some optimizers pack it for saving; but keep the current options
         optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
         place_step_counters(optimizer)
         optimizer.step()
         return optimizer
     except KeyError as error:
-        raise ValueError(f"there is no {error.args[0]} in its state") from error
-    except Exception as error:  # each optimizer has its own
+        raise ValueError(f"its state lacks {error.args[0]}") from error
+    except Exception as error:  # each optimizer raises different exceptions
         raise ValueError(" ".join(str(error).split()).rstrip(".") or type(error).__name__) from error
 
 

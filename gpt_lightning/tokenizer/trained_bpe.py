@@ -1,4 +1,4 @@
-"""A byte-level BPE in one JSON file that Hugging Face's `tokenizers` loads too: one trained here, or any that was exported."""
+"""A byte-level BPE in a `tokenizer.json` of Hugging Face's `tokenizers`, trained here or exported by another project."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -17,10 +17,10 @@ _SPECIAL_TOKENS = [END_OF_TEXT, CHAT_START, CHAT_END]
 
 
 class TrainedBPE(Tokenizer):
-    """A `tokenizer.json`; its folder's name is the tokenizer's name. Truncation and padding that it asks for are switched off.
+    """A `tokenizer.json`; its folder's name is the tokenizer's name. Its truncation and padding settings are disabled.
 
     Raises:
-        ValueError: the file is no byte-level BPE, or lacks the end-of-text token.
+        ValueError: The file is not a byte-level BPE, or lacks the end-of-text token.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,7 +37,7 @@ class TrainedBPE(Tokenizer):
             content = self._tokenizer.to_str()
         if reason := why_not_byte_level_bpe(self._tokenizer):
             raise ValueError(_refusal(path, reason))
-        self._tokenizer.encode_special_tokens = True  # a special token spelled in a text stays text
+        self._tokenizer.encode_special_tokens = True  # a special token spelled in a text is encoded as ordinary text
         self.name = path.resolve().parent.name
         self.vocab_size = self._tokenizer.get_vocab_size()
         self.special_ids = {}
@@ -46,11 +46,13 @@ class TrainedBPE(Tokenizer):
             if token_id is not None:
                 self.special_ids[token] = token_id
         if END_OF_TEXT not in self.special_ids:
-            raise ValueError(f"{path} has no token {END_OF_TEXT}, which stands between documents.")
+            raise ValueError(
+                f"{path} lacks the token {END_OF_TEXT}: it must have this token, which separates documents."
+            )
         try:
             self._bytes_of = self._read_bytes()
         except KeyError as error:
-            raise ValueError(_refusal(path, f"no byte is written {error}")) from error
+            raise ValueError(_refusal(path, f"it contains {error}, which represents no byte")) from error
         if reason := self._lost_text():
             raise ValueError(_refusal(path, reason))
         self._path = path
@@ -58,7 +60,7 @@ class TrainedBPE(Tokenizer):
         self.fingerprint = hashlib.sha256(content.encode()).hexdigest()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return TrainedBPE, (self._path,)  # the library's own pickle forgets that special tokens are text
+        return TrainedBPE, (self._path,)  # the library's own pickle loses encode_special_tokens
 
     def encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False).ids
@@ -78,44 +80,47 @@ class TrainedBPE(Tokenizer):
         if not self._tokenizer.num_special_tokens_to_add(is_pair=False):
             return self._content
         plain = tokenizers.Tokenizer.from_str(self._content)
-        plain.post_processor = None  # it puts special tokens around a text
+        plain.post_processor = None  # it would add special tokens around a text
         return plain.to_str()
 
     def _read_bytes(self) -> list[bytes]:
-        """What each id spells; a special token spells itself."""
+        """Return the bytes of each id; a special token represents its own text."""
         special = {i: token.content for i, token in self._tokenizer.get_added_tokens_decoder().items()}
         written = {i: token for token, i in self._tokenizer.get_vocab().items()}
         return [special[i].encode() if i in special else printable_to_bytes(written[i]) for i in range(self.vocab_size)]
 
     def _lost_text(self) -> str | None:
-        """A hard text that does not come back, or that becomes a special token; None if all of them stay what they are."""
+        """Return a message if a difficult text does not decode to itself or becomes a special token; otherwise None."""
         added = [token.content for token in self._tokenizer.get_added_tokens_decoder().values()]
         for text in (*HARD_TEXTS, *self.special_ids, " a ".join(["", *added, ""])):
             ids = self.encode(text)
             if (back := self.decode(ids)) != text:
-                return f"the text {text[:40]!r} comes back as {back[:40]!r}"
+                return f"the text {text[:40]!r} decodes to {back[:40]!r}"
             for token, token_id in self.special_ids.items():
                 if token_id in ids:
-                    return (
-                        f"the text {token!r} becomes the special token (it must be an added token with special: true)"
-                    )
+                    return f"the text {token!r} becomes a special token (it must be an added token with special: true)"
         return None
 
 
 def _refusal(path: Path, reason: str) -> str:
     return (
-        f"{path} is not a byte-level BPE that gives every text back: {reason}. Choose tokenizer=gpt2, or a tokenizer that "
-        "prepare.py trains, such as tokenizer=bpe_4096."
+        f"{path} is not a lossless byte-level BPE: {reason}. Use tokenizer=gpt2, or a tokenizer that prepare.py "
+        "trains, such as tokenizer=bpe_4096."
     )
 
 
 def train_bpe(texts: Iterable[str], *, vocab_size: int, path: Path) -> TrainedBPE:
-    """Train a byte-level BPE of `vocab_size` ids, specials included, and write it to `path`, whole or not at all.
+    """Train a byte-level BPE and write it to a file, completely or not at all.
 
     The same texts in the same order give the same file.
 
+    Args:
+        texts: Training texts.
+        vocab_size: Number of ids, including special tokens.
+        path: The `tokenizer.json` to write; its folder's name is the tokenizer's name.
+
     Raises:
-        ValueError: the texts are too few to fill the vocabulary.
+        ValueError: There is too little text to fill the vocabulary.
     """
     tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
@@ -129,8 +134,8 @@ def train_bpe(texts: Iterable[str], *, vocab_size: int, path: Path) -> TrainedBP
     tokenizer.train_from_iterator(texts, trainer)
     if tokenizer.get_vocab_size() != vocab_size:
         raise ValueError(
-            f"the texts give only {tokenizer.get_vocab_size()} of the {vocab_size} ids of {path.parent.name}: "
-            "train on more text or lower tokenizer.model_vocab_size."
+            f"{path.parent.name} has {tokenizer.get_vocab_size()} ids after training: it must have {vocab_size}. "
+            "Train on more text, or lower tokenizer.model_vocab_size."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")

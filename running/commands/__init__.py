@@ -1,1 +1,1 @@
-"""What each command does, one module per command. The scripts beside cli.py check the command line first, then import these."""
+"""The commands, one module each. The scripts in the root check the command line before they import these modules."""

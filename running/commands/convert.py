@@ -1,4 +1,4 @@
-"""convert.py: a model in any format that is read here, written as a folder in another format."""
+"""convert.py: read a model in any supported format and write it as a folder in another format."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,14 +9,14 @@ from running.config.settings_parser import parse
 
 
 def convert(config: Mapping[str, Any]) -> None:
-    """Write the model at `input` as the new folder `output`, with its tokenizer where that is known.
+    """Write the model at `input` to the new folder `output`, with its tokenizer if that is known.
 
     Args:
-        config: what conf/convert.yaml and the command line say.
+        config: the composed settings of conf/convert.yaml and the command line.
 
     Raises:
-        ValueError: a setting is wrong, the input is not a model, the format cannot express it, or the output exists; nothing is
-            written then.
+        ValueError: a setting is wrong, the input is not a model, the format cannot express the model, or the output
+            exists. In these cases nothing is written.
     """
     settings = parse(ConvertConfig, config)
     check_model_path(settings.input)

@@ -13,15 +13,19 @@ from running.training.rank_processes import detect_launcher, fail_together, run_
 
 
 def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Do the tasks; write evaluation.json and a file per task, print the table, return what evaluation.json says.
+    """Run the tasks, write evaluation.json and one file per task, and print the table.
 
-    All checks come before anything is scored. A stopped evaluation continues where it was when it is called again.
+    All checks run before any example is scored. To continue a stopped evaluation, call this again.
 
     Args:
-        config: what conf/evaluate.yaml and the command line say.
+        config: the composed settings of conf/evaluate.yaml and the command line.
+
+    Returns:
+        The content of evaluation.json.
 
     Raises:
-        ValueError: a setting is wrong, the model cannot be read, or a task is unknown or lacks its records.
+        ValueError: a setting is wrong, the model cannot be read, a task is unknown, or the records of a task are
+            missing.
     """
     settings = _checked(config)
     from running.evaluation.evaluate_model import evaluate_model  # torch takes seconds to import
@@ -30,7 +34,14 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def evaluate_on_ranks(config: Mapping[str, Any]) -> None:
-    """`evaluate`; with `devices` above 1 on this machine, start that many processes and wait for them."""
+    """Call `evaluate`. With `devices` above 1 on this machine, start that many processes and wait for them.
+
+    Args:
+        config: the composed settings of conf/evaluate.yaml and the command line.
+
+    Raises:
+        ValueError: as `evaluate`.
+    """
     settings = _checked(config)
     if detect_launcher():
         with fail_together():
@@ -45,7 +56,7 @@ def evaluate_on_ranks(config: Mapping[str, Any]) -> None:
         try:
             evaluate(config)
         except KeyboardInterrupt:
-            say("stopped: what is scored is kept, and the same command continues there.", error=True)
+            say("stopped: scored examples are kept. Run the same command again to continue.", error=True)
             sys.exit(130)
 
 

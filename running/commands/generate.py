@@ -1,4 +1,4 @@
-"""generate.py: continue a prompt, or hold an interactive session."""
+"""generate.py: continue a prompt, or run an interactive session."""
 
 import sys
 from collections.abc import Mapping
@@ -11,14 +11,17 @@ from running.config.settings_parser import parse
 
 
 def generate(config: Mapping[str, Any]) -> str | None:
-    """Continue one prompt and return the text; without a prompt, hold a session until its input ends.
+    """Continue one prompt. Without a prompt, run an interactive session until its input ends.
 
     Args:
-        config: what conf/generate.yaml and the command line say.
+        config: the composed settings of conf/generate.yaml and the command line.
+
+    Returns:
+        The generated text; None after an interactive session.
 
     Raises:
-        ValueError: a setting is wrong, the model cannot be read or has another vocabulary, or the prompt is longer than the
-            model's context.
+        ValueError: a setting is wrong, the model cannot be read, its vocabulary does not match the tokenizer, or the
+            prompt is longer than the model's context.
     """
     settings = parse(GenerateConfig, config)
     check_model_path(settings.run)
@@ -27,7 +30,9 @@ def generate(config: Mapping[str, Any]) -> str | None:
 
     session = ReplSession(ModelTextGenerator(settings), chat=settings.mode == "chat")
     if settings.prompt is None:
-        session.hold(f"{settings.run}: {settings.mode}. An empty line or Ctrl-D ends the session, Ctrl-C an answer.")
+        session.hold(
+            f"{settings.run}: {settings.mode}. An empty line or Ctrl-D ends the session; Ctrl-C stops an answer."
+        )
         return None
     try:
         return session.write(str(settings.prompt))

@@ -1,4 +1,4 @@
-"""plan.py: what a run would draw, cost and reach, before it costs anything; plan.png and plan.json."""
+"""plan.py: what a run would consume, cost and reach, computed before it starts; writes plan.png and plan.json."""
 
 import json
 import math
@@ -26,33 +26,35 @@ from running.config.compose import read_config
 from running.config.run_config import PlanConfig, RunConfig
 from running.config.settings_parser import parse
 from running.sweeps.multirun import Multirun
-from running.training.builders import (
-    build_sample_order,
-    build_schedule,
-)
+from running.training.builders import build_sample_order, build_schedule
 from running.training.cost_estimate import estimate_costs
 from running.training.prepared_data import SourceSize, source_sizes
 from running.training.resume import ResumePoint, find_resume_point
 from running.training.run_directory import RunDirectory
 
-_POINTS = 200  # of the curves
-_WIDTH = 110  # characters, of tables that go into a file
+_POINTS = 200  # on each curve
+_WIDTH = 110  # of tables in characters, when the output is not a terminal
 
 
 def plan(config: Mapping[str, Any], *, silently: bool = False) -> dict[str, Any]:
-    """Compose what train.py would, print what it means, and draw it; no model is built and no data is read but its sizes.
+    """Compose what train.py would run, print its plan and draw it.
+
+    This builds no model and reads only the sizes of the data.
 
     Args:
-        config: of train.py, and `plan`.
-        silently: print, draw and write nothing; problems are returned with the rest.
+        config: the composed settings of train.py and of `plan`.
+        silently: print, draw and write nothing. Problems are returned in the result and not raised.
+
+    Returns:
+        The content of plan.json.
 
     Raises:
-        ValueError: the run cannot be, as train.py would say; or the plan exceeds a limit, a source or the disk, after all of it
-            is printed, with the smallest change that mends it.
+        ValueError: train.py would refuse the run; or, after everything is printed, the plan exceeds a limit, a source
+            or the disk. Then the message names the smallest change that makes it feasible.
     """
     run_config = RunConfig.of(config)
     if config["mix_design"] is not None:
-        from running.sweeps.mix_design import propose_mixes  # SciPy takes its time to import
+        from running.sweeps.mix_design import propose_mixes  # SciPy is slow to import
 
         return propose_mixes(run_config, config["mix_design"])
     assumed = parse(PlanConfig, config["plan"], name="plan")
@@ -98,27 +100,30 @@ def _plan(config: RunConfig, assumed: PlanConfig, *, silently: bool) -> dict[str
         return content
     _print(config, assumed, sources, costs, expected)
     if refused:
-        say(f"\n{run.path} is done, and this is the plan of another run, which needs name=…: {refused}")
+        say(f"\n{run.path} is complete. This is the plan of a new run, which needs another name=…: {refused}")
     else:
         run.path.mkdir(parents=True, exist_ok=True)
         _draw(run.path / "plan.png", config, order, schedule, beginning.step)
         (run.path / "plan.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         say(f"\n{run.path / 'plan.png'}, {run.path / 'plan.json'}")
     if problems:
-        raise ValueError("the plan does not hold: " + " ".join(problems))
+        raise ValueError("the plan is not feasible: " + " ".join(problems))
     return content
 
 
 def plan_silently(config: Mapping[str, Any]) -> dict[str, Any]:
-    """`plan` of a job of a sweep."""
+    """Call `plan` for one job of a sweep, without output."""
     return plan(config, silently=True)
 
 
 def _beginning(
     run: Path, config: RunConfig, *, may_be_another: bool
 ) -> tuple[ResumePoint, dict[str, SourceSize], str | None]:
-    """Where the run would begin, how much there is of each source, and, for a run that is done and cannot go on with these
-    settings, why; then the beginning is that of a new run."""
+    """Find where the run would start and how large each source is.
+
+    If the run is complete and cannot continue with these settings, the third item says why, and the others describe a
+    new run.
+    """
     anew = ResumePoint(None, 0, None, False)
     if not (may_be_another and _is_done(run)):
         beginning = find_resume_point(run, config)
@@ -140,13 +145,13 @@ def _sources(beginning: ResumePoint, curriculum: Curriculum) -> list[str]:
 
 
 def _is_done(run: Path) -> bool:
-    """Whether a run lies there that has made all of its own steps."""
+    """Whether the folder holds a run that has completed its own `max_steps`."""
     own, config = list_checkpoints(run / "checkpoints"), run / "config.yaml"
     return bool(own) and config.is_file() and checkpoint_step(own[0]) == read_config(config).get("max_steps")
 
 
 def _as_begun(config: RunConfig) -> RunConfig:
-    """A run that is begun goes on in the precision that `auto` was where it began."""
+    """If the run exists, replace `auto` by the precision that it started with."""
     begun = config.run_dir / "config.yaml"
     if config.trainer.precision != "auto" or not begun.is_file():
         return config
@@ -154,7 +159,10 @@ def _as_begun(config: RunConfig) -> RunConfig:
 
 
 def _disk_problems(config: RunConfig, run: Path, costs: Mapping[str, Any]) -> list[str]:
-    """While a checkpoint is written, there is one more than are kept; the best and the permanent ones come on top."""
+    """Check the free disk space.
+
+    One checkpoint more than `keep` exists while one is written, plus the best and permanent ones.
+    """
     exists = next(folder for folder in (run, *run.resolve().parents) if folder.is_dir())
     ours = sum(path.stat().st_size for path in (run / "checkpoints").glob("step_*.pt"))
     free, needed = shutil.disk_usage(exists).free + ours, costs["disk_bytes"]
@@ -164,8 +172,8 @@ def _disk_problems(config: RunConfig, run: Path, costs: Mapping[str, Any]) -> li
     fits = config.callbacks["checkpoints"]["keep"] + free // costs["checkpoint_bytes"] - most
     fewer = f"callbacks.checkpoints.keep={fits}, or " if fits >= 1 else ""
     return [
-        f"{run} needs {format_bytes(needed)} for {most} checkpoints and {format_bytes(free)} are free. "
-        f"The smallest change: {fewer}{format_bytes(needed - free)} more, or runs_dir=… on another disk."
+        f"{run} needs {format_bytes(needed)} for {most} checkpoints, but {format_bytes(free)} are free. "
+        f"The smallest change: {fewer}free another {format_bytes(needed - free)}, or set runs_dir=… on another disk."
     ]
 
 
@@ -181,7 +189,7 @@ def _print(
         console.width = _WIDTH
     max_seq_len = config.model.max_seq_len
     if costs["from_step"]:
-        console.print(f"going on after step {costs['from_step']:,}: FLOPs and hours are those of what is left")
+        console.print(f"resuming after step {costs['from_step']:,}: FLOPs and hours are of the remaining steps")
     console.print(
         f"{config.name}: {config.max_steps:,} steps of {config.global_batch * max_seq_len:,} tokens "
         f"({config.global_batch} sequences of {max_seq_len:,}), {format_count(costs['tokens'])} in all\n"
@@ -203,9 +211,9 @@ def _print(
         )
     console.print(table)
     if expected:
-        console.print("* not prepared yet: its size is what is expected of it")
+        console.print("* not prepared yet: its size is an estimate")
     if beyond := [name for name, source in sources.items() if source.max_epochs and source.epochs > source.max_epochs]:
-        console.print(f"beyond its limit, as with on_exhausted=repeat: {', '.join(beyond)}")
+        console.print(f"beyond the limit of epochs (on_exhausted=repeat): {', '.join(beyond)}")
     console.print()
     tenths = Table("% of the sequences in tenth", *map(str, range(1, 11)), box=None, pad_edge=False)
     for name, source in sources.items():
@@ -223,17 +231,17 @@ def _lines(config: RunConfig, assumed: PlanConfig, costs: Mapping[str, Any]) -> 
         first = ado.next_update(0, steps=config.max_steps)
         yield (
             "weights",
-            f"follow the losses from step {first:,} on, every {ado.every:,} steps: this is the plan of the mix before"
+            f"ADO updates them every {ado.every:,} steps from step {first:,}; this plan uses the initial mix"
             if first < config.max_steps
-            else "would follow the losses, and no update falls into this run: curriculum.ado.every and warmup say when",
+            else "ADO would update them, but this run ends before the first update: lower curriculum.ado.every or warmup",
         )
     loss, memory, there = costs["loss"], costs["peak_memory_bytes"], costs["device_memory_bytes"]
     best = time_and_loss_forecast.CHINCHILLA_TOKENS_PER_PARAMETER
     yield (
         "parameters",
-        f"{costs['parameters']:,}; {costs['tokens_per_parameter']:.1f} tokens for each (Chinchilla: {best})",
+        f"{costs['parameters']:,}; {costs['tokens_per_parameter']:.1f} tokens per parameter (Chinchilla: {best})",
     )
-    expected = f"{loss['loss']:.2f} nats a token expected, {loss['low']:.2f} to {loss['high']:.2f}"
+    expected = f"{loss['loss']:.2f} nats per token expected ({loss['low']:.2f} to {loss['high']:.2f})"
     sensible = loss["loss"] < math.log(config.model.vocab_size)
     yield "loss", "; ".join([expected if sensible else "no forecast", *filter(None, [loss["note"]])])
     preset = config.settings.get("hardware", {})
@@ -241,19 +249,19 @@ def _lines(config: RunConfig, assumed: PlanConfig, costs: Mapping[str, Any]) -> 
     origin = f" ({preset['mfu_from']})" if own else ""
     where = f"on {costs['devices']} {assumed.device} at {assumed.mfu:.0%} MFU{origin} in {costs['precision']}"
     time = (
-        "no hours, as a CPU's peak is not known"
+        "no time estimate: the peak FLOP/s of a CPU is unknown"
         if costs["hours"] is None
         else f"{format_duration(costs['hours'])} {where}"
     )
     yield "compute", f"{costs['flops']:.3g} FLOPs: {time}"
     if costs["price"] is not None:
-        yield "price", f"{costs['price']:,.2f} at {assumed.price_per_hour:g} an hour for each device"
-    fits = "" if memory < there else "; that does not fit: take a smaller micro_batch"
+        yield "price", f"{costs['price']:,.2f} at {assumed.price_per_hour:g} per hour and device"
+    fits = "" if memory < there else "; this does not fit: set a smaller micro_batch"
     yield (
         "memory",
         f"about {format_bytes(memory)} of {format_bytes(there)} at micro-batch {config.micro_batch}{fits}",
     )
-    most = f"{format_bytes(costs['disk_bytes'])} at most at one time"
+    most = f"{format_bytes(costs['disk_bytes'])} at most at any time"
     yield "disk", f"{costs['checkpoints']:,} checkpoints of {format_bytes(costs['checkpoint_bytes'])}, {most}"
 
 
@@ -267,7 +275,7 @@ def _draw(path: Path, config: RunConfig, order: SampleOrder, schedule: Callable[
     shares = drawn / drawn.sum(axis=1, keepdims=True)  # (intervals, sources)
     passes = order.drawn_before(steps) / np.array(list(order.sequences.values()))
     rates = [config.optimizer["lr"] * schedule(min(step, order.steps - 1)) for step in steps.tolist()]
-    from analysis.plan_plot import PlannedCurves, draw_plan  # Matplotlib takes its time to import
+    from analysis.plan_plot import PlannedCurves, draw_plan  # Matplotlib is slow to import
 
     tokens = order.steps * order.global_batch * config.model.max_seq_len
     curves = PlannedCurves(
@@ -282,9 +290,9 @@ def _draw(path: Path, config: RunConfig, order: SampleOrder, schedule: Callable[
 
 
 def price(sweep: Multirun) -> None:
-    """What a whole sweep would cost; exit if some of it cannot be."""
-    from analysis.sweep_cost import print_sweep_cost, sweep_problems  # which takes seconds
+    """Print what a whole sweep would cost. Exit with an error if some job is not feasible."""
+    from analysis.sweep_cost import print_sweep_cost, sweep_problems  # slow to import
 
     print_sweep_cost(sweep.answers)
     if problems := sweep_problems(sweep.answers, free=shutil.disk_usage(".").free):
-        sys.exit(escape_control_characters("\n  ".join(["error: the plan does not hold:", *problems])))
+        sys.exit(escape_control_characters("\n  ".join(["error: the plan is not feasible:", *problems])))

@@ -1,4 +1,4 @@
-"""prepare.py: documents to shards, once; what is complete is left alone."""
+"""prepare.py: turn documents into shards. A source that is already complete is left unchanged."""
 
 import json
 import math
@@ -42,32 +42,35 @@ from running.config.source_builders import (
 )
 
 _FEW_TOKENS = 5_000
-_REPORT_MB = 5.0  # of each source's validation documents, for the report on a new tokenizer
+_REPORT_MB = 5.0  # validation text per source in the report on a new tokenizer
 
 
 class _Job(NamedTuple):
-    """One source to be seen to."""
+    """One source, and what is needed to process it."""
 
     config: PrepareConfig
-    key: str  # of its config
+    key: str  # name of its config
     name: str
-    source: Mapping[str, Any]  # its config
+    source: Mapping[str, Any]  # content of its config
     tokenizer: Tokenizer
     folder: Path
     console: Console
 
 
 def prepare(config: Mapping[str, Any]) -> None:
-    """Do what `mode` says with each source of the config, training the tokenizer first if it is one of ours.
+    """Process each source of the config as `mode` says. A tokenizer with `train_on` is trained first.
+
+    Args:
+        config: the composed settings of conf/prepare.yaml and the command line.
 
     Raises:
-        ValueError: a source or the tokenizer cannot be made; sources that were complete before stay as they are.
+        ValueError: a source or the tokenizer cannot be made. Sources that were complete before stay unchanged.
     """
     settings = parse(PrepareConfig, config)
     try:
         _do(settings)
     except KeyboardInterrupt:
-        say("interrupted: the same command continues where this one stopped.", error=True)
+        say("interrupted: run the same command again to continue.", error=True)
         sys.exit(130)
 
 
@@ -86,7 +89,7 @@ def _prepare(job: _Job) -> None:
     if (folder / "source.json").is_file():
         information = read_source_json(folder)
         _refuse_another(job, information)
-        # a join that was stopped may have left its parts behind
+        # an interrupted join may have left its parts behind
         shutil.rmtree(folder.with_name(f".{name}.unfinished"), ignore_errors=True)
         job.console.print(f"{name}: already in {folder}, {source_summary(information)}")
         return
@@ -98,7 +101,7 @@ def _prepare(job: _Job) -> None:
             format=config.format,
             val_fraction=job.source["val_fraction"],
         )
-        job.console.print(f"{name}: {folder}/source.json reads them where they lie, {source_summary(information)}")
+        job.console.print(f"{name}: {folder}/source.json refers to the shards in place, {source_summary(information)}")
         for remark in information["remarks"]:
             job.console.print(f"{name}: {remark}")
         _say_little_validation(job, information)
@@ -111,7 +114,7 @@ def _prepare(job: _Job) -> None:
     with show_progress(name, job.console) as progress:
         if config.part is not None:
             parts.prepare(number, workers=workers, progress=progress)
-            job.console.print(f"{name}: part {number}/{of} is prepared; mode=join makes a source of all {of}")
+            job.console.print(f"{name}: part {number}/{of} is prepared; mode=join joins all {of} parts into a source")
             return
         information = parts.prepare_all(workers=workers, progress=progress)
     job.console.print(f"{name}: prepared in {folder}, {source_summary(information)}")
@@ -122,8 +125,8 @@ def _join(job: _Job) -> None:
     begun = {folder.name.rpartition("_")[2] for folder in job.folder.parent.glob(f".{job.name}.unfinished/*_of_*")}
     if len(begun) != 1:
         raise ValueError(
-            f"{job.name}: there are {'parts of ' + ' and of '.join(sorted(begun)) if begun else 'no parts'} to be joined: "
-            "prepare part=0/n to part=n-1/n, of one n, and delete what is left of others."
+            f"{job.name}: there are {'parts of ' + ' and of '.join(sorted(begun)) if begun else 'no parts'} to join: "
+            "prepare part=0/n to part=n-1/n with the same n, and delete parts with another n."
         )
     information = _parts(job, int(begun.pop())).join()
     job.console.print(f"{job.name}: joined in {job.folder}, {source_summary(information)}")
@@ -131,7 +134,7 @@ def _join(job: _Job) -> None:
 
 
 def _say_little_validation(job: _Job, information: Mapping[str, Any]) -> None:
-    """Where a loss on the validation split would say little, and which setting gives more."""
+    """Warn if the validation split is too small for a useful loss, and name the setting that enlarges it."""
     train, val = information["splits"]["train"], information["splits"]["val"]
     tokens, documents = val["tokens"], val["documents"]
     if tokens >= _FEW_TOKENS and documents > 1:
@@ -141,19 +144,19 @@ def _say_little_validation(job: _Job, information: Mapping[str, Any]) -> None:
     is_text = job.config.format is None and "text" in job.source.get("fields", {})  # tail cuts texts
     either = f" or sources.{job.key}.split=tail, for a few long texts," if is_text else ""
     job.console.print(
-        f"{job.name}: {tokens:,} tokens of {documents:,} document{'s' * (documents != 1)} are little to validate with: delete "
-        f"{job.folder} and prepare it again with {setting},{either} or with more text"
+        f"{job.name}: {tokens:,} tokens of {documents:,} document{'s' * (documents != 1)} are too few for validation: "
+        f"delete {job.folder} and prepare it again with {setting},{either} or with more text"
     )
 
 
 def _verify(job: _Job) -> None:
     if found := find_damage(job.folder, read_source_json(job.folder), with_sha256=True):
         raise ValueError(f"{damage_message(job.folder, found)}.")
-    job.console.print(f"{job.name}: every shard in {job.folder} is what it was when it was made")
+    job.console.print(f"{job.name}: every shard in {job.folder} is unchanged since it was made")
 
 
 def _inspect(job: _Job) -> None:
-    """Counts, a histogram, and random sequences with what bears no loss between marks."""
+    """Print counts and random sequences, with ⟦…⟧ around tokens without loss; plot the document lengths."""
     max_seq_len, n_sequences = job.config.inspect.max_seq_len, job.config.inspect.sequences
     source = SourceShards(job.folder)
     picture = job.folder / "document_lengths.png"
@@ -162,9 +165,9 @@ def _inspect(job: _Job) -> None:
     print_(f"{job.name}: {source_summary(source.information)}")
     for what, said in describe_source(source, max_seq_len).items():
         print_(f"  {what:<10} {said}")
-    print_(f"  picture    {picture}")
+    print_(f"  plot       {picture}")
     for start, stop in random_sequences(source.train, max_seq_len, n_sequences, seed=0):
-        print_(Text(f"\ntokens {start:,} to {stop:,}; ⟦what bears no loss⟧", style="bold"))
+        print_(Text(f"\ntokens {start:,} to {stop:,}; ⟦tokens without loss⟧", style="bold"))
         for text, bears_loss in token_texts(source.train, start, stop, job.tokenizer):
             print_(Text(text) if bears_loss else Text(f"⟦{text}⟧", style="dim"), end="")
         print_()
@@ -178,38 +181,40 @@ def _parts(job: _Job, of: int) -> PartSelection:
 
 
 def _identity(job: _Job, source: Mapping[str, Any]) -> SourceIdentity:
-    """What the source is; `source` is its config, or that of the source that stands in for it."""
+    """Identity of the prepared source. `source` is its config, or the config of its fallback."""
     return SourceIdentity(name=job.name, tokenizer=job.tokenizer, folder=job.folder, licence=source["licence"])
 
 
 def _part(part: str | None) -> tuple[int, int]:
-    """(number, of how many) that part= says."""
+    """Parse `part=k/n` to (k, n)."""
     if part is None:
         return 0, 1
     number, slash, of = str(part).partition("/")
     if not (slash and number.isdigit() and of.isdigit() and int(number) < int(of)):
-        raise ValueError(f"part={part}: it must be k/n, the k-th of n parts, counted from 0.")
+        raise ValueError(f"part={part}: it must be k/n, for part k of n, counted from 0.")
     return int(number), int(of)
 
 
 def _tokenizer(config: PrepareConfig, console: Console) -> Tokenizer:
-    """The tokenizer of the config; one of ours is trained first if it is not there yet."""
+    """Load the tokenizer of the config. One with `train_on` is trained first if its file does not exist."""
     name, vocab_size = config.tokenizer.name, config.tokenizer.model_vocab_size
     if config.tokenizer.train_on is None:
         return load_tokenizer(name)
     path = config.data_dir / name / "tokenizer.json"
     if not path.is_file():
         if config.mode != "prepare":
-            raise ValueError(f"{path} is not there: mode=prepare trains the tokenizer first.")
-        console.print(f"{name}: training {vocab_size:,} ids on {', '.join(config.tokenizer.train_on)}")
+            raise ValueError(f"{path} does not exist: run mode=prepare, which trains the tokenizer.")
+        console.print(
+            f"{name}: training a vocabulary of {vocab_size:,} tokens on {', '.join(config.tokenizer.train_on)}"
+        )
         tokenizer: Tokenizer = train_bpe(_training_texts(config), vocab_size=vocab_size, path=path)
         console.print(f"{name}: trained, {path}")
         _report_fit(config, tokenizer, path.with_name("tokenizer_report.json"), console)
     tokenizer = load_tokenizer(path)
     if tokenizer.vocab_size != vocab_size:
         raise ValueError(
-            f"{path} has {tokenizer.vocab_size} ids, not tokenizer.model_vocab_size={vocab_size}: choose another tokenizer.name, "
-            "or delete its folder and prepare again."
+            f"{path} has {tokenizer.vocab_size} tokens, not tokenizer.model_vocab_size={vocab_size}: set another "
+            "tokenizer.name, or delete its folder and run prepare.py again."
         )
     return tokenizer
 
@@ -226,11 +231,11 @@ def _training_texts(config: PrepareConfig) -> Iterator[str]:
 
 
 def _report_fit(config: PrepareConfig, tokenizer: Tokenizer, path: Path, console: Console) -> None:
-    """Bytes per token of the new tokenizer and of GPT-2's on validation documents of each source: printed, and a file."""
+    """Print and write bytes per token of the new tokenizer and of GPT-2's, on validation documents of each source."""
     gpt2 = load_tokenizer("gpt2")
     report = {}
     table = Table(
-        "validation documents of", "MB", tokenizer.name, "gpt2", box=None, pad_edge=False, title="bytes a token"
+        "validation documents of", "MB", tokenizer.name, "gpt2", box=None, pad_edge=False, title="bytes per token"
     )
     for name, corpus, val_fraction in _trained_on(config):
         texts = list(training_texts(corpus, val_fraction=val_fraction, for_val=True, mb=_REPORT_MB))
@@ -245,12 +250,13 @@ def _refuse_more_than_format(config: PrepareConfig) -> None:
     for key in ("limit_tokens", "limit_files", "deduplicate", "part"):
         if getattr(config, key) is not None:
             raise ValueError(
-                f"format={config.format} reads shards as they are: {key}={getattr(config, key)} does not go with it."
+                f"format={config.format} reads shards unchanged: {key}={getattr(config, key)} has no effect on it; "
+                "leave it out."
             )
 
 
 def _refuse_another(job: _Job, information: Mapping[str, Any]) -> None:
-    """A source that is complete was made with the same tokenizer and of what is asked for now."""
+    """Check that a complete source was made with this tokenizer and these settings."""
     if information["tokenizer"]["fingerprint"] != job.tokenizer.fingerprint:
         raise ValueError(
             f"{job.folder} was made with another tokenizer {job.tokenizer.name}: delete it and prepare it again."
@@ -258,7 +264,7 @@ def _refuse_another(job: _Job, information: Mapping[str, Any]) -> None:
     then: dict[str, Any] = {"format": None} | information.get("request", {}) | information["origin"]
     source = read_choice("source", job.source["fallback"]) if "instead_of" in then else job.source
     now = asdict(build_preparation_settings(job.config, source)) | {"format": job.config.format}
-    del now["on_bad_record"]  # it decides whether the source is made, not what it is
+    del now["on_bad_record"]  # it decides whether the source can be made, and does not change its content
     if "corpus" in job.source:
         now |= origin_of_reader(job.source["corpus"])
     if is_commit_hash(job.config.revision):
@@ -272,10 +278,13 @@ def _refuse_another(job: _Job, information: Mapping[str, Any]) -> None:
             read = len(information["files"])  # a limit may have been reached before the others
             same = information["files"] == (files if then["limit_tokens"] is None else files[:read])
             if path == then["path"] and not same:
-                raise ValueError(f"{job.folder} was made of other files in {path}: delete it to prepare it again.")
+                raise ValueError(
+                    f"{job.folder} was made from other files than {path} holds now: delete the folder to prepare it "
+                    "again."
+                )
     for key, value in now.items():
         if key in then and then[key] != value:
             raise ValueError(
-                f"{job.folder} was made with {key}={then[key]}, and now it is {value}: delete it to prepare it again, or call "
-                "this one otherwise with name=…."
+                f"{job.folder} was made with {key}={then[key]}, and now {key}={value}: delete the folder to prepare it "
+                "again, or give this source another name with name=…."
             )

@@ -1,4 +1,4 @@
-"""report.py: a run's pictures, and its figures in short."""
+"""report.py: plots and a summary of a run, a comparison of runs, or a fitted mix law."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,16 +16,19 @@ from running.config.settings_parser import parse
 
 
 def report(config: Mapping[str, Any]) -> None:
-    """Draw a run into its folder report/, compare `runs`, fit `mix_law`, or draw the logs in `log_dir`; print what became of it.
+    """Draw a run, compare `runs`, fit `mix_law`, or draw the logs in `log_dir`; print a summary.
+
+    Args:
+        config: the composed settings of conf/report.yaml and the command line.
 
     Raises:
-        ValueError: there is no such run, or there are no such logs, or nothing was logged yet; `runs` names no run; `out_dir`
-            is no folder.
+        ValueError: the run or the logs do not exist, nothing was logged yet, `runs` matches no run, or `out_dir` is not
+            a folder.
     """
     settings = parse(ReportConfig, config)
     out_dir = settings.out_dir
     if settings.mix_law is not None:
-        from mix_laws import report_mix_law  # whose fits take seconds to import
+        from mix_laws import report_mix_law  # slow to import
 
         report_mix_law(settings.mix_law, settings.held_out, vars(settings.mix), out_dir)
     elif settings.runs is not None:
@@ -40,7 +43,7 @@ def report(config: Mapping[str, Any]) -> None:
 
 
 def _draw(run: LoggedRun, folder: Path) -> None:
-    """A run's pictures and page, into a folder; and its figures in short, to the terminal."""
+    """Write the plots and the page of a run into a folder, and print a summary."""
     draw_curves(run.curves, folder / "curves.png")
     draw_mix(run, folder / "mix.png")
     draw_perplexity(run, folder / "perplexity.png")
@@ -67,14 +70,17 @@ def _print_logs(report: LogReport) -> None:
     log = report.log
     first = f"; the first is {log.first_not_understood}" if log.first_not_understood else ""
     steps, saved, interrupted = log.steps.n_lines, len(log.steps.saved), len(log.steps.interrupted)
-    say(f"read:    {log.n_files:,} files, {log.n_lines:,} lines, {steps:,} of them of {len(log.steps):,} steps")
+    say(
+        f"read:    {log.n_files:,} files, {log.n_lines:,} lines, {steps:,} of them for {len(log.steps):,} training "
+        "steps"
+    )
     say(f"         {len(log.samples):,} blocks of samples, {saved:,} checkpoints, {interrupted:,} interruptions")
     say(f"         {log.n_not_understood:,} lines could not be understood{first}")
     say(f"written: {', '.join(map(str, report.written))}")
 
 
 def _validation_table(run: LoggedRun) -> Table:
-    table = Table("validation", "perplexity", "of a unigram model", "bits per byte", box=None, pad_edge=False)
+    table = Table("validation", "perplexity", "unigram perplexity", "bits per byte", box=None, pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
     for of in run.validation:
@@ -84,7 +90,7 @@ def _validation_table(run: LoggedRun) -> Table:
 
 
 def _two_samples(run: LoggedRun) -> list[dict[str, Any]]:
-    """Of the newest samples the last text and the last chat, or the last two."""
+    """The last text and the last chat of the newest samples; the last two if there are not both."""
     newest = [sample for sample in run.samples if sample["step"] == run.samples[-1]["step"]]
     texts, chats = ([s for s in newest if bool(s.get("chat")) == chat] for chat in (False, True))
     return [*texts[-1:], *chats[-1:]] if texts and chats else newest[-2:]

@@ -1,4 +1,4 @@
-"""train.py: train a model, or go on with the run of the same name."""
+"""train.py: train a model, or resume the run of the same name."""
 
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -14,36 +14,55 @@ from running.training.rank_processes import detect_launcher, fail_together, is_f
 
 
 def train(config: Mapping[str, Any]) -> dict[str, float]:
-    """Run or resume the training that a config describes; return its final metrics.
+    """Run or resume the training that a config describes.
 
-    Everything that can be refused is refused before anything is built or written.
+    All checks run before anything is built or written.
+
+    Args:
+        config: the composed settings of conf/train.yaml and the command line.
+
+    Returns:
+        The final metrics, by name.
 
     Raises:
-        ValueError: a setting is wrong, a source is not prepared, or the run directory belongs to another run or process.
-        RunStopped, NonFiniteLossError, CheckpointWriteError: it ended before its last step. The shell gets their `exit_code`.
+        ValueError: a setting is wrong, a source is not prepared, or another run or process owns the run directory.
+        RunStopped, NonFiniteLossError, CheckpointWriteError: the run ended before its last step. The process exits with
+            their `exit_code`.
     """
     with fail_together(), build_rank_agreement(config) as ranks:
         settings = RunConfig.of(config)
         with exclusive_lock(settings.run_dir, doing="trained") if is_first_rank() else nullcontext():
-            from running.training.run_training import run_training  # a second process need not wait for its imports
+            # imported under the lock: a second process is refused at once
+            from running.training.run_training import run_training
 
             return run_training(settings, ranks)
 
 
 def train_on_ranks(config: Mapping[str, Any]) -> None:
-    """`train`; where it takes several processes on this machine, this one starts them and waits."""
+    """Call `train`. If the run needs several processes on this machine, start them and wait for them.
+
+    Args:
+        config: the composed settings of conf/train.yaml and the command line.
+
+    Raises:
+        ValueError: as `train`.
+    """
     settings = RunConfig.of(config)
     n_ranks, n_nodes = settings.trainer.devices, settings.trainer.num_nodes
     if n_ranks > 1 and n_nodes == 1 and not detect_launcher():
         with exclusive_lock(settings.run_dir, doing="trained"):
-            pass  # who comes second is told so before any rank is started
+            pass  # a second command is refused before any rank starts
         run_on_ranks(n_ranks)
     else:
         train(config)
 
 
 def print_outcome(sweep: Multirun) -> None:
-    """A table of a sweep's jobs, sweep.json, and what compares the runs."""
+    """Print the table of a sweep's jobs, write sweep.json, and print the command that compares the runs.
+
+    Args:
+        sweep: the multirun that has ended.
+    """
     if not (sweep.record and (jobs := sweep.record.jobs())):
         return
     from analysis.comparison import verdict_sentence
@@ -61,9 +80,9 @@ def print_outcome(sweep: Multirun) -> None:
     Console(width=WIDTH).print("", sweep_table(rows), "", sep="\n")
     for row in rows:
         if row["state"] == "refused":
-            say(f"{row['job']} is refused: {row['reason']}")
+            say(f"{row['job']} was refused: {row['reason']}")
     if verdict := verdict_sentence(comparison):
         say(verdict)
-    star = "; * marks the best settings, or all that are tied for best" if any(row["best"] for row in rows) else ""
-    say(f"{write_sweep_table(folder, rows)} has it in full{star}")
+    star = "; * marks the best settings, including ties" if any(row["best"] for row in rows) else ""
+    say(f"{write_sweep_table(folder, rows)} holds the full table{star}")
     say(f"python report.py {typed('runs', f'{folder}/*')} compares them")

@@ -1,4 +1,4 @@
-"""verify.py: is a run that was killed, and goes on elsewhere, the run it would have been?"""
+"""verify.py: check that a run that is killed and resumed with other workers or ranks equals an uninterrupted run."""
 
 import json
 import math
@@ -27,17 +27,16 @@ from running.config.settings_parser import build_section
 from running.training.builders import build_schedule
 from running.training.prepared_data import open_sources
 
-LOSS_TOLERANCE = 1e-5  # relative, between runs whose global batch is cut otherwise
-MUON_TOLERANCE = 1e-3  # the same with Muon, whose products of matrices are in bf16
+LOSS_TOLERANCE = 1e-5  # relative; for runs that split the global batch differently
+MUON_TOLERANCE = 1e-3  # the same with Muon, which multiplies matrices in bf16
 
-Served = tuple[
-    str, int, int, int
-]  # source, document, offset of the first target in it, checksum of what the model was given
+# source, document, offset of the first target in the document, checksum of the model's input
+Served = tuple[str, int, int, int]
 
 
 @dataclass(frozen=True)
 class ReplayEvidence:
-    """What a run leaves behind to be compared."""
+    """What a run recorded and learned, for comparison with another run."""
 
     diet: list[Served]
     losses: list[float]
@@ -45,10 +44,17 @@ class ReplayEvidence:
 
 
 def verify(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Train straight, and twice with a kill and a resume: with other workers, and with other ranks and micro-batches too.
+    """Train one uninterrupted run and two that are killed and resumed: with other workers, and with other ranks too.
+
+    Args:
+        config: the composed settings of conf/verify.yaml and the command line.
+
+    Returns:
+        For each resumed run the first sequence that differs (or None), the number of sequences, and the largest
+        relative differences of losses and weights.
 
     Raises:
-        ValueError: the run cannot be as it is asked for, or what should be the same is not.
+        ValueError: a setting is wrong, a run fails, or the resumed runs differ by more than the tolerance.
     """
     console = Console(soft_wrap=True)
     if not console.is_terminal:
@@ -57,7 +63,7 @@ def verify(config: Mapping[str, Any]) -> dict[str, Any]:
     _, sources = open_sources(RunConfig.of(base))
     folder = Path(base["runs_dir"]) / f"{base['name']}_verify"
     if folder.exists() and not (folder / "straight.yaml").is_file():
-        raise ValueError(f"{folder} is in the way, and no folder of verify.py: choose another name with name=….")
+        raise ValueError(f"{folder} exists and was not made by verify.py: choose another name with name=….")
     shutil.rmtree(folder, ignore_errors=True)
     half = base["max_steps"] // 2
     _train(folder / "straight", base, console)
@@ -76,39 +82,41 @@ def verify(config: Mapping[str, Any]) -> dict[str, Any]:
     for name, result in results.items():
         same = result["weights"] == 0 if name == "other workers" else result["losses"] <= _tolerance(base)
         if not same or result["diet"] is not None:
-            raise ValueError(f"a run that goes on with {name} is not the run it would have been: see the table.")
-    console.print("verified: it is the run it would have been.")
+            raise ValueError(f"a run that resumes with {name} differs from the uninterrupted run: see the table.")
+    console.print("verified: the resumed runs equal the uninterrupted run.")
     return results
 
 
 def _runs(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The configs of the run before and after it is moved."""
+    """Configs before and after the resume."""
     wanted = config["verify"]
     for key in ("steps", "devices"):
         if not isinstance(wanted[key], int) or wanted[key] < 1:
             raise ValueError(f"verify.{key} is {wanted[key]!r}: it must be a whole number, 1 or more.")
     if wanted["steps"] < 4:
-        raise ValueError(f"verify.steps is {wanted['steps']}: it must be 4 or more, to be killed half-way.")
+        raise ValueError(
+            f"verify.steps is {wanted['steps']}: it must be 4 or more, so that the run can be killed half-way."
+        )
     if not isinstance(wanted["workers"], int) or wanted["workers"] < 0:
         raise ValueError(f"verify.workers is {wanted['workers']!r}: it must be a number of processes, 0 or more.")
     n_gpus = torch.cuda.device_count()
     if choose_device(config["trainer"]["accelerator"]) == "cuda" and wanted["devices"] > n_gpus:
         raise ValueError(
-            f"verify.devices is {wanted['devices']}, and the GPUs here are {n_gpus}: set verify.devices={n_gpus}, or "
-            "trainer.accelerator=cpu."
+            f"verify.devices is {wanted['devices']}, but the number of GPUs here is {n_gpus}: set verify.devices={n_gpus} "
+            "or trainer.accelerator=cpu."
         )
     if config["model"]["dropout"]:
         raise ValueError(
-            f"model.dropout is {config['model']['dropout']}: its random numbers follow the split of the global batch, so that no "
-            "other ranks repeat them; set model.dropout=0."
+            f"model.dropout is {config['model']['dropout']}: dropout draws depend on how the global batch is split, so "
+            "other ranks cannot repeat them. Set model.dropout=0."
         )
     if (ado := build_section(Curriculum, "curriculum", config["curriculum"]).ado) and not ado.record:
         raise ValueError(
-            "curriculum.ado follows losses, whose last bits differ where the batch is cut otherwise: verify.py needs "
-            "curriculum.ado.record, the weights.jsonl of a run, or another curriculum."
+            "curriculum.ado depends on losses, whose last bits depend on how the batch is split: verify.py needs "
+            "curriculum.ado.record (the weights.jsonl of a run) or another curriculum."
         )
     if config["branch"]["run"] is not None:
-        raise ValueError("verify.py trains from the first step on: leave branch.run and branch.step out.")
+        raise ValueError("verify.py always trains from step 0: leave out branch.run and branch.step.")
     steps, per_rank = wanted["steps"], config["global_batch"] // wanted["devices"]
     base = {key: value for key, value in config.items() if key != "verify"}
     base |= {"max_steps": steps, "log_every": 1, "val_every": steps}
@@ -127,12 +135,12 @@ def _runs(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         "trainer": config["trainer"] | {"devices": wanted["devices"], "num_nodes": 1},
         "data": config["data"] | {"workers": wanted["workers"]},
     }
-    RunConfig.of(other)  # which checks that its micro-batch divides the global batch
+    RunConfig.of(other)  # checks that its micro-batch divides the global batch
     return base, other
 
 
 def _train(run: Path, config: Mapping[str, Any], console: Console, *, dies: bool = False) -> None:
-    """Run train.py; several ranks through torchrun."""
+    """Run train.py in a new process, through torchrun if there are several ranks."""
     console.print(
         f"{run}: {config['trainer']['devices']} ranks, micro-batch {config['micro_batch']}"
         + " until it is killed" * dies
@@ -148,9 +156,11 @@ def _train(run: Path, config: Mapping[str, Any], console: Console, *, dies: bool
         str(path.parent.resolve()),
         "--config-name",
         path.stem,
-        *([f"imports=[{','.join(config['imports'])}]"] if config.get("imports") else []),  # which no file may name
+        *(
+            [f"imports=[{','.join(config['imports'])}]"] if config.get("imports") else []
+        ),  # a config file may not name modules
     ]
-    environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}  # of all runs the same
+    environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}  # the same for all runs
     answer = subprocess.run(
         [sys.executable, *torchrun, *script], capture_output=True, text=True, check=False, env=environment
     )
@@ -168,7 +178,7 @@ def _evidence(run: Path, sources: Mapping[str, SourceShards]) -> ReplayEvidence:
 
 
 def _diet(run: Path, sources: Mapping[str, SourceShards]) -> list[Served]:
-    """What was trained on, in the order of the run; what a killed start did beyond its checkpoint was done again."""
+    """The training sequences in order. Steps that a killed run made after its last checkpoint were made again."""
     at: dict[int, Served] = {}
     for path in sorted((run / "diet").iterdir()):
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -176,12 +186,12 @@ def _diet(run: Path, sources: Mapping[str, SourceShards]) -> list[Served]:
             document, offset = sources[source].train.locate(start)
             at[place] = (source, document, offset, checksum)
     if sorted(at) != list(range(len(at))):
-        raise ValueError(f"{run}: the diet has gaps: {len(at)} sequences up to number {max(at)}.")
+        raise ValueError(f"{run}: the sample order log has gaps: {len(at)} sequences, the last with number {max(at)}.")
     return [at[place] for place in sorted(at)]
 
 
 def _compared(straight: ReplayEvidence, other: ReplayEvidence) -> dict[str, Any]:
-    """The first sequence that differs, if any does, and the largest relative differences of losses and of weights."""
+    """The first sequence that differs (or None), and the largest relative differences of losses and weights."""
     pairs = enumerate(zip(straight.diet, other.diet, strict=False))
     first = next((place for place, (ours, theirs) in pairs if ours != theirs), None)
     if first is None and len(straight.diet) != len(other.diet):
@@ -201,7 +211,7 @@ def _compared(straight: ReplayEvidence, other: ReplayEvidence) -> dict[str, Any]
 
 
 def _largest(differences: Iterable[float]) -> float:
-    """Infinite where one is not a number, which `max` would overlook."""
+    """The largest difference; infinite if one is NaN, which `max` would ignore."""
     return max(difference if math.isfinite(difference) else math.inf for difference in differences)
 
 
@@ -211,21 +221,21 @@ def _tolerance(config: Mapping[str, Any]) -> float:
 
 def _print(results: Mapping[str, Any], base: Mapping[str, Any], other: Mapping[str, Any], console: Console) -> None:
     half = base["max_steps"] // 2
-    table = Table("killed in step " + f"{half + 2}, going on after {half} with", box=None, pad_edge=False)
+    table = Table("killed in step " + f"{half + 2}, resumed after {half} with", box=None, pad_edge=False)
     for column in ("source, document, offset of every sequence", "losses", "weights"):
         table.add_column(column, justify="right")
     for name, result in results.items():
         diet = (
             f"the same {result['sequences']:,}"
             if result["diet"] is None
-            else f"differ from number {result['diet']:,} on"
+            else f"different from number {result['diet']:,} on"
         )
-        exact = ["the same bits" if result[key] == 0 else f"within {result[key]:.1e}" for key in ("losses", "weights")]
+        exact = ["bit-identical" if result[key] == 0 else f"within {result[key]:.1e}" for key in ("losses", "weights")]
         table.add_row(name, diet, *exact)
     console.print(table)
     console.print(
-        f"{base['max_steps']} steps of {base['global_batch']} sequences. From 1 rank, micro-batch {base['micro_batch']} and "
-        f"{base['data']['workers']} workers to {other['trainer']['devices']}, {other['micro_batch']} and "
-        f"{other['data']['workers']}. Losses may differ by {_tolerance(base):g} where the batch is cut otherwise, else nothing "
-        "may."
+        f"{base['max_steps']} steps of {base['global_batch']} sequences; before the kill 1 rank, micro-batch "
+        f"{base['micro_batch']} and {base['data']['workers']} workers, afterwards {other['trainer']['devices']} ranks, "
+        f"micro-batch {other['micro_batch']} and {other['data']['workers']} workers. Losses may differ by "
+        f"{_tolerance(base):g} if the batch is split differently; nothing else may differ."
     )

@@ -1,10 +1,10 @@
-"""What a config may set off: three kinds of objects that it may name with `_target_`, and nothing of Hydra's own.
+"""Allow-list of `_target_`: which classes and functions a config file may call.
 
-A config may be a stranger's. So no text in it chooses what is called, but for a class or function of the kind that its place
-needs, given plain values. Parts of the user's own are registered by a module that is typed on the command line, which no file
-can do; a callback may also be typed there itself. And what Hydra itself does (its callbacks, log handlers, launchers,
-environment variables: all under `hydra`) is decided on the command line, never in a file, but for the axes of a sweep over
-other settings.
+A config file may come from a stranger. Therefore a `_target_` in it may name only a class or function of the kind that
+its place needs (an optimizer, a callback, a logger or a corpus), with plain values as arguments. The user can allow
+other parts with a module that registers them and is typed on the command line (`+imports=[my_module]`), and another
+callback also by typing its name there. Hydra's own settings (everything under `hydra`: callbacks, log handlers,
+launchers, environment variables) come from the command line only, except the axes of a sweep over other settings.
 """
 
 import inspect
@@ -28,11 +28,12 @@ from running.config.renamed_targets import RENAMED_TARGETS
 
 OPTIMIZERS: tuple[str, ...] = ("torch.optim", "bitsandbytes.optim", "gpt_lightning.optim")
 CALLBACKS: tuple[str, ...] = ("callbacks", "lightning.pytorch.callbacks")
+# class -> its name in conf/logger, which is also the extra that installs its package
 LOGGERS = {
     "CsvMetrics": "csv",
     "WandbLogger": "wandb",
     "MLFlowLogger": "mlflow",
-}  # and what conf/logger calls them, which is also the extra that installs what they need
+}
 CORPORA: tuple[str, ...] = ("data_modules.corpora",)
 _PLUGINS = (
     "hydra._internal.core_plugins.",
@@ -41,32 +42,32 @@ _PLUGINS = (
     "hydra_plugins.hydra_optuna_sweeper.",
 )
 _SAMPLERS = "optuna.samplers."
+# set by the config of each command: where Hydra writes, and that it does not log
 _OF_FILES = {"run.dir", "sweep.dir", "sweep.subdir", "output_subdir"} | {
     f"{log}_logging.{key}" for log in ("hydra", "job") for key in ("root.level", "disable_existing_loggers")
-}  # the verbs' own configs say where Hydra writes, and that it is silent
-_AXIS = re.compile(
-    r"sweeper\.params\.(?!hydra\b)[\w./]+"
-)  # of a sweep: a setting, of which the value is several choices
+}
+# an axis of a sweep: a setting with several choices
+_AXIS = re.compile(r"sweeper\.params\.(?!hydra\b)[\w./]+")
 _typed: ContextVar[frozenset[str]] = ContextVar("typed", default=frozenset())
-_BY_HYDRA = ("runtime.", "job.config_name", "job.override_dirname", "searchpath")  # written by it, or looked at before
+# written by Hydra itself, or checked elsewhere
+_BY_HYDRA = ("runtime.", "job.config_name", "job.override_dirname", "searchpath")
 
 
 def resolve_optimizer(node: Mapping[str, Any]) -> partial[Any]:
-    """Parameter groups -> the optimizer that a config names.
+    """The optimizer that a config names, as a function of the parameter groups.
+
+    Args:
+        node: `_target_` and keyword arguments.
 
     Raises:
-        ValueError: it names something else, or its arguments are no plain values.
+        ValueError: the target is not an allowed optimizer, or an argument is not a plain value.
     """
     return _named(node, "an optimizer", OPTIMIZERS, _is_optimizer, REGISTERED_TARGETS["optimizer"])
 
 
 @contextmanager
 def allow_typed_targets(targets: Iterable[str]) -> Iterator[None]:
-    """Inside, a config may name these callbacks too, as its user has typed them.
-
-    Args:
-        targets: their dotted names; see `typed_targets`.
-    """
+    """Inside the context, a config may name these callbacks (dotted names), because the user typed them."""
     token = _typed.set(frozenset(targets))
     try:
         yield
@@ -75,11 +76,7 @@ def allow_typed_targets(targets: Iterable[str]) -> Iterator[None]:
 
 
 def typed_targets(settings: Iterable[str]) -> set[str]:
-    """The callbacks that a command line names, by dotted name.
-
-    Args:
-        settings: what was typed, `key=value` each.
-    """
+    """Dotted names of the callbacks on a command line, given as settings of the form `key=value`."""
     named: set[str] = set()
     for override in OverridesParser.create().parse_overrides(list(settings)):
         key = override.key_or_group
@@ -90,10 +87,13 @@ def typed_targets(settings: Iterable[str]) -> set[str]:
 
 
 def build_callback(node: Mapping[str, Any]) -> Any:
-    """The callback that a config describes.
+    """Build the callback that a config describes.
+
+    Args:
+        node: `_target_` and keyword arguments.
 
     Raises:
-        ValueError: as `optimizer`; or it does not take these arguments, or has no place in a run.
+        ValueError: as `resolve_optimizer`; or the callback rejects its arguments or does not work in a run.
     """
     if isinstance(node, Mapping) and "_target_" in node:
         node = {**node, "_target_": replaced_callback(str(node["_target_"]))}
@@ -103,15 +103,22 @@ def build_callback(node: Mapping[str, Any]) -> Any:
         return build()
     except (ValueError, OSError):
         raise
-    except Exception as error:  # the class may be Lightning's, which has exceptions of its own
+    except Exception as error:  # Lightning's classes raise their own exceptions
         raise ValueError(f"{node['_target_']} cannot be built: {' '.join(str(error).split()).rstrip('.')}.") from error
 
 
 def build_logger(node: Mapping[str, Any], **given: Any) -> Any:
-    """The further logger that a config describes, with arguments that no config has to give; None: it describes none.
+    """Build the external logger that a config describes.
+
+    Args:
+        node: `_target_` and keyword arguments; empty: no logger.
+        given: further arguments, which no config has to set.
+
+    Returns:
+        The logger; None if `node` is empty.
 
     Raises:
-        ValueError: as `callback`; or its package is not installed.
+        ValueError: as `build_callback`; or the logger's package is not installed.
     """
     if not node:
         return None
@@ -121,17 +128,20 @@ def build_logger(node: Mapping[str, Any], **given: Any) -> Any:
     except ModuleNotFoundError as error:
         extra = LOGGERS[build.func.__name__]
         raise ValueError(
-            f"logger={extra} needs a package: pip install -e '.[{extra}]', or take another logger=…."
+            f"logger={extra} needs a package: pip install -e '.[{extra}]', or set another logger=…."
         ) from error
     except Exception as error:
         raise ValueError(f"{node['_target_']} cannot be built: {' '.join(str(error).split()).rstrip('.')}.") from error
 
 
 def resolve_corpus(node: Mapping[str, Any]) -> Callable[[], Iterable[Any]]:
-    """The documents that a config names, anew at each call. It can be pickled.
+    """The corpus that a config names, as a picklable function that yields its documents from the start.
+
+    Args:
+        node: `_target_` and keyword arguments.
 
     Raises:
-        ValueError: as `optimizer`; or the source reader does not take these arguments.
+        ValueError: as `resolve_optimizer`; or the source reader does not accept these arguments.
     """
     read = _named(node, "a corpus", CORPORA, _is_source_reader, REGISTERED_TARGETS["source reader"])
     try:
@@ -142,53 +152,55 @@ def resolve_corpus(node: Mapping[str, Any]) -> Callable[[], Iterable[Any]]:
 
 
 def check_search_path(config_file: Path) -> None:
-    """A file that names more folders of configs could name a Python package, which Hydra would import to look into it.
+    """Check that a config file does not set `hydra.searchpath`. A package on that path would be imported by Hydra.
 
     Raises:
-        ValueError: it does, or it is no YAML.
+        ValueError: the file sets it, or is not YAML of plain values.
     """
     check_yaml_file(config_file)
     try:
         searched = OmegaConf.select(OmegaConf.create(OmegaConf.load(config_file)), "hydra.searchpath")
     except YAMLError as error:
-        raise ValueError(f"{config_file} is no YAML of plain values: {' '.join(str(error).split())}.") from error
+        raise ValueError(f"{config_file} is not YAML of plain values: {' '.join(str(error).split())}.") from error
     if searched is not None:
         raise _of_the_command_line("hydra.searchpath")
 
 
 def check_targets_of_files(axes: Iterable[str]) -> None:
-    """The axes of a sweep that a file has are typed again for each of its jobs; so none of them may name a callback.
+    """Check that no sweep axis of a config file names a callback: in the jobs, axes count as typed.
 
     Args:
         axes: `key=choice,choice` each.
 
     Raises:
-        ValueError: one does.
+        ValueError: an axis names a callback.
     """
     for axis in axes:
         if axis.startswith("callbacks") and "_target_" in axis:
-            raise ValueError(f"the config's axis {axis} names a callback: type it on the command line if you mean it.")
+            raise ValueError(
+                f"the axis {axis} of a config file names a callback: type it on the command line to allow it."
+            )
 
 
 def check_hydra_settings_of_files(
     composed: Mapping[str, Any], ours: Mapping[str, Any], said: Mapping[str, Any]
 ) -> None:
-    """Let only the command line decide what Hydra does.
+    """Check that Hydra's own settings come from the command line only.
 
     Args:
-        composed: all that was composed under `hydra`, interpolations unresolved, as dotted key -> value.
-        ours: the same of no config at all, but with what the command line says of `hydra`.
-        said: what Hydra must repeat of the command line, under the keys where it does.
+        composed: everything composed under `hydra`, interpolations unresolved, as dotted key -> value.
+        ours: the same without any config file, but with the command line's settings of `hydra`.
+        said: where Hydra repeats the command line: dotted key -> value.
 
     Raises:
-        ValueError: a config says something else, or a target is no launcher or sweeper of Hydra's.
+        ValueError: a config file sets something else, or a target is not one of Hydra's launchers or sweepers.
     """
     ours = {**ours, **said}
     for key, value in composed.items():
         is_plugin = key in ("launcher._target_", "sweeper._target_") and str(value).startswith(_PLUGINS)
         is_plugin |= key == "sweeper.sampler._target_" and str(value).startswith(_SAMPLERS)
         if (key.rpartition(".")[2] == "_target_" and not is_plugin) or any(_targets(value)):
-            raise ValueError(f"hydra.{key}={value} may not be called: only Hydra's own launchers and sweepers may.")
+            raise ValueError(f"hydra.{key}={value} may not be called: use one of Hydra's launchers or sweepers.")
         free = key in _OF_FILES or key.startswith(_BY_HYDRA) or _AXIS.fullmatch(key)
         if not free and (key not in ours or ours[key] != value):
             raise _of_the_command_line(f"hydra.{key}")
@@ -201,17 +213,17 @@ def _named(
     fits: Callable[[Any], bool],
     registered: Mapping[str, Any] | None = None,
 ) -> partial[Any]:
-    """What a node names, with the arguments that stand beside its name.
+    """The class or function that a node names, with its arguments bound.
 
     Args:
-        node: `_target_` and arguments.
-        kind: what it must name, for messages.
-        packages: where that may be defined.
+        node: `_target_` and keyword arguments.
+        kind: the kind of object it must name, for messages.
+        packages: packages that may define it.
         fits: whether an object is of that kind.
-        registered: those of the user's own, by dotted name; None: this kind has none.
+        registered: registered objects of that kind, by dotted name; None: this kind cannot be registered.
     """
     if not isinstance(node, Mapping) or "_target_" not in node:
-        raise ValueError(f"{node} names nothing: {kind} is written with its _target_ (and left out with ~<its key>).")
+        raise ValueError(f"{node} has no _target_: it must name {kind} with _target_ (to remove it, type ~<its key>).")
     target = str(RENAMED_TARGETS.get(node["_target_"], node["_target_"]))
     arguments = {key: value for key, value in node.items() if key != "_target_"}
     module, _, name = target.rpartition(".")
@@ -226,36 +238,36 @@ def _named(
         with suppress(ImportError):
             found = getattr(import_module(module), name, None)
     if found is None or not fits(found):
-        of_ones_own = ""
+        advice = ""
         if fits is _is_callback:
-            of_ones_own = f" One of your own you allow by typing it: ++callbacks.<its name>._target_={target}."
+            advice = f" To allow your own callback, type ++callbacks.<its name>._target_={target}."
         elif registered is not None:
-            of_ones_own = " To use your own, register it in a module and type +imports=[my_module]."
+            advice = " To use your own, register it in a module and type +imports=[my_module]."
         known = f", or registered: {', '.join(registered)}" if registered else ""
         raise ValueError(
-            f"_target_={target} may not be called from a config: it must be {kind} of {' or '.join(packages)}{known}."
-            + of_ones_own
+            f"_target_={target} may not be called from a config: it must be {kind} from {' or '.join(packages)}{known}."
+            + advice
         )
     for key in arguments:
         if str(key).startswith("_"):
-            raise ValueError(f"{target} is given {key}: beside _target_ there may be arguments by name only.")
+            raise ValueError(f"{target} has the argument {key}: besides _target_, give only keyword arguments.")
     for inner in _targets(list(arguments.values())):
-        raise ValueError(f"{target} is given something with _target_={inner}: it takes plain values only.")
+        raise ValueError(f"an argument of {target} has _target_={inner}: arguments must be plain values.")
     return partial(found, **arguments)
 
 
 def _imported(module: str, name: str) -> Any:
-    """What a user's own module has under a name; None: nothing.
+    """An attribute of a user's own module; None if the module has no such attribute.
 
     Raises:
         ValueError: the module cannot be imported.
     """
     try:
         return getattr(import_module(module), name, None)
-    except Exception as error:  # it is the user's: anything can be wrong with it
+    except Exception as error:  # user code may raise anything
         why = f"{type(error).__name__}: {' '.join(str(error).split()).rstrip('.')}"
         raise ValueError(
-            f"{module}.{name} cannot be imported ({why}): install its package, or put its folder on PYTHONPATH."
+            f"{module}.{name} cannot be imported ({why}): install its package, or add its folder to PYTHONPATH."
         ) from error
 
 
@@ -264,13 +276,13 @@ def _is_source_reader(target: Any) -> bool:
 
 
 def _is_optimizer(target: Any) -> bool:
-    from torch.optim import Optimizer  # seconds of import, which a target of torch has cost already
+    from torch.optim import Optimizer  # slow to import, but the target has imported it already
 
     return isinstance(target, type) and issubclass(target, Optimizer)
 
 
 def _is_callback(target: Any) -> bool:
-    from lightning import Callback  # as above
+    from lightning import Callback  # takes seconds to import
 
     return isinstance(target, type) and issubclass(target, Callback)
 
@@ -292,6 +304,6 @@ def _targets(node: Any) -> Iterator[Any]:
 
 def _of_the_command_line(key: str) -> ValueError:
     return ValueError(
-        f"{key} is set by a config file: what Hydra itself does is decided on the command line alone. Take it out of the file, "
-        "and type it if you mean it."
+        f"{key} is set by a config file: Hydra's own settings may come from the command line only. Remove it from the "
+        "file, and type it on the command line to set it."
     )

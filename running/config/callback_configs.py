@@ -1,4 +1,4 @@
-"""Typed settings of the callbacks of conf/train.yaml, so that a wrong one is found before Lightning is imported."""
+"""Typed settings of the callbacks in conf/train.yaml. A wrong setting is found before Lightning is imported."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ from running.config.settings_parser import Count, parse
 
 @dataclass(frozen=True, kw_only=True)
 class NoSettings:
-    """Of a callback that has none."""
+    """For callbacks without settings."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EveryConfig:
-    """Of a callback that does something at intervals."""
+    """For callbacks that act at intervals."""
 
     every: Count
-    """Steps."""
+    """Steps between two actions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class SamplesConfig:
     """Settings of `callbacks.Samples`."""
 
     every: Count
-    """Steps."""
+    """Steps between two sets of samples."""
     prompts: list[str]
     chat_prompts: list[str]
     max_new_tokens: Count
@@ -37,7 +37,7 @@ class SamplesConfig:
         for name in ("prompts", "chat_prompts"):
             texts = getattr(self, name)
             if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
-                raise ValueError(f"callbacks.samples.{name} is {texts!r}: it must be a list of texts.")
+                raise ValueError(f"callbacks.samples.{name} is {texts!r}: it must be a list of non-empty strings.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +45,12 @@ class CheckpointsConfig:
     """Settings of `callbacks.Checkpoints`."""
 
     every: Count
-    """Steps."""
+    """Steps between two checkpoints."""
     keep: Count
-    """Checkpoints that stay."""
+    """Number of newest checkpoints to keep."""
     best: bool = False
     permanent_every: Count | None = None
-    """Steps between checkpoints that stay for good; None: none do."""
+    """Steps between two checkpoints that are never deleted; None: no such checkpoints."""
 
 
 _TYPED: dict[str, type] = {
@@ -63,16 +63,16 @@ _TYPED: dict[str, type] = {
 
 
 def check_known_callbacks(nodes: Mapping[str, Any]) -> bool:
-    """Check the settings of the callbacks that are known here.
+    """Check the settings of the callbacks whose types are known here.
 
     Args:
         nodes: name -> `_target_` and arguments.
 
     Returns:
-        whether all are known; others can be checked only by building them.
+        Whether all callbacks are known. Others can be checked only by building them.
 
     Raises:
-        ValueError: a setting is wrong.
+        ValueError: a setting is unknown, missing or invalid.
     """
     all_known = True
     for name, node in nodes.items():

@@ -1,4 +1,4 @@
-"""Which settings differ between two starts of a run, when an older version may have made the first one."""
+"""Settings that differ between two starts of a run. An earlier version may have made the first start."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,15 +23,16 @@ BEFORE: dict[str, Any] = {
     "trainer.recompute": "none",
     "callbacks.checkpoints.best": False,
 }
-"""Settings that the first version did not have, and the value that does what a run without them did. Others mean null."""
+"""Settings that the first version did not have -> the value with which a run is as it was then. For others it is
+null."""
 
 
 def changed_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """(then, now) of every setting that differs. A setting that a config does not have has the value in `BEFORE`.
+    """(then, now) of every setting that differs. A missing setting has its value in `BEFORE`.
 
     Args:
         then: the earlier config, nested.
-        now: the later one.
+        now: the later config, nested.
     """
     old, new = ({key: _present_name(value) for key, value in flatten(config)} for config in (then, now))
     pairs = {key: (old.get(key, BEFORE.get(key)), new.get(key, BEFORE.get(key))) for key in old | new}
@@ -43,5 +44,9 @@ def _present_name(value: Any) -> Any:
 
 
 def averaging_in(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Beginnings of the settings of callbacks that average weights: they are a part of what a run is."""
+    """Prefixes of the settings of callbacks that average weights. These settings define a run.
+
+    Args:
+        config: nested settings of a run.
+    """
     return callback_setting_prefixes(dict(flatten(config)), all_that_may=False)

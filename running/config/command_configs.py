@@ -1,6 +1,4 @@
-"""Typed settings of the commands that do not train: conf/prepare.yaml, generate.yaml, evaluate.yaml, convert.yaml and
-report.yaml.
-"""
+"""Typed settings of the commands that do not train: prepare.py, generate.py, evaluate.py, convert.py and report.py."""
 
 import re
 from dataclasses import dataclass, field
@@ -34,7 +32,7 @@ class GenerateConfig:
     top_p: float | None
     repetition_penalty: float
     stop: list[str]
-    """Tokens before which generation stops, besides the special tokens."""
+    """Tokens at which generation stops, in addition to the special tokens."""
     seed: int
 
     def __post_init__(self) -> None:
@@ -51,11 +49,11 @@ class EvaluateConfig:
     tasks: list[str]
     tokenizer: TokenizerChoice
     path: Path | None
-    """Records of the one task that needs some, or a folder with a file for each task."""
+    """File of records for the one task that needs one, or a folder with a file for each task."""
     data: Path | None
     """Text for perplexity; None: the validation splits of the run's sources."""
     stride: Count | None
-    """Tokens that each window of perplexity scores; None: the whole window."""
+    """Tokens that each perplexity window scores; None: the whole window."""
     limit: Count | None
     """Examples per task; None: all."""
     batch_tokens: Count
@@ -83,12 +81,12 @@ class ConvertConfig:
     format: Literal["gpt2", "llama", "gpt_lightning"]
     tokenizer: TokenizerChoice
     vocab_size: int | None
-    """Rows of the embedding and head after growing them; None: unchanged."""
+    """Rows of the embedding and the head, to enlarge them; None: unchanged."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig:
-    """Settings of the search for the best mix; see `mix_laws.search_options.parse_search_target`."""
+    """Settings of the search for the best mix. `mix_laws.search_options.parse_search_target` explains them."""
 
     weights: dict[str, Any] = field(default_factory=dict)
     prior: dict[str, Any] = field(default_factory=dict)
@@ -99,7 +97,7 @@ class SearchConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportConfig:
-    """Settings of report.py: one of `runs`, `mix_law` and `log_dir`; without them the run is drawn."""
+    """Settings of report.py. At most one of `runs`, `mix_law` and `log_dir` is set; without them, `run` is drawn."""
 
     run: Path = Path("runs/quickstart")
     runs: Any = None
@@ -113,32 +111,30 @@ class ReportConfig:
 
     def __post_init__(self) -> None:
         if self.out_dir is not None and self.out_dir.exists() and not self.out_dir.is_dir():
-            raise ValueError(f"out_dir={self.out_dir} is a file: name a folder.")
+            raise ValueError(f"out_dir={self.out_dir} is a file: it must be a folder.")
         if sum(chosen is not None for chosen in (self.runs, self.mix_law, self.log_dir)) > 1:
-            raise ValueError(
-                "runs= compares runs, mix_law= fits a law to them and log_dir= reads logs: give one of them."
-            )
+            raise ValueError("more than one of runs=, mix_law= and log_dir= is set: set only one.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class InspectConfig:
-    """What mode=inspect shows."""
+    """Settings of mode=inspect."""
 
     max_seq_len: Count
-    """Tokens of each sequence."""
+    """Tokens per sequence."""
     sequences: Count
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedTokenizer:
-    """The tokenizer of conf/tokenizer; one with `train_on` is trained first."""
+    """The tokenizer of conf/tokenizer. One with `train_on` is trained before the sources are prepared."""
 
     name: str
     model_vocab_size: Any = None
     train_on: Any = None
-    """Sources."""
+    """Sources to train the tokenizer on; None: the tokenizer is not trained here."""
     train_mb: Any = None
-    """Megabytes of each; None: all."""
+    """Megabytes of text per source; None: all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +143,7 @@ class PrepareConfig:
 
     tokenizer: PreparedTokenizer
     sources: dict[str, Any] = field(default_factory=dict)
-    """conf/source by name, with what was set of each."""
+    """Name -> content of conf/source/<name>.yaml, with the settings of the command line."""
     data_dir: Path
     mode: Literal["prepare", "join", "inspect", "verify"]
     workers: Count | None
@@ -160,15 +156,15 @@ class PrepareConfig:
     on_bad_record: Any
     deduplicate: Any
     max_record_mb: PositiveNumber
-    """Megabytes; a longer record is a bad one."""
+    """Megabytes; a longer record counts as a bad record."""
     part: Any
     group_mb: PositiveNumber
-    """Megabytes of input files that are read together."""
+    """Megabytes; input files are processed in groups of at least this size."""
     inspect: InspectConfig
 
     def __post_init__(self) -> None:
         if not self.sources:
-            raise ValueError("there is no source to prepare: name one with source=….")
+            raise ValueError("there is no source to prepare: choose one with source=….")
         for key, source in self.sources.items():
             origin = () if "corpus" in source else ("hub", "fields")
             for needed in (*origin, "licence", "val_fraction", "limit_tokens", "split"):
@@ -177,13 +173,13 @@ class PrepareConfig:
         for key in ("name", "path", "format", "revision"):
             if getattr(self, key) is not None and len(self.sources) > 1:
                 raise ValueError(
-                    f"{key}={getattr(self, key)} is of one source: name it with source=…. (Of several, each has its own "
-                    "sources.<name>.path.)"
+                    f"{key}={getattr(self, key)} applies to a single source: choose it with source=…. (For several "
+                    "sources, set sources.<name>.path of each.)"
                 )
         if self.name is not None and not re.fullmatch(r"[\w-][\w.-]*", str(self.name)):
-            raise ValueError(f"name is {str(self.name)!r}: a source is named by letters, digits and _ . - alone.")
+            raise ValueError(f"name is {str(self.name)!r}: it must consist of letters, digits, _, . and -.")
 
     @cached_property
     def sources_with_path(self) -> dict[str, dict[str, Any]]:
-        """The config of each source, with the `path` that the command line gives a single one."""
+        """The config of each source. The `path` on the command line applies to a single source."""
         return {key: {**source, "path": self.path or source.get("path")} for key, source in self.sources.items()}

@@ -1,4 +1,4 @@
-"""What --help of a verb prints: what it does, with examples, from its docstring; its settings, from the comments of conf/."""
+"""Text of `--help`: a command's docstring with examples, and its settings with the comments in conf/."""
 
 import ast
 import json
@@ -14,48 +14,48 @@ from hydra import compose
 
 from running.config.compose import CONF, composing, group_choices, to_dict
 
-_WIDTH = 36  # characters of a setting, before what is said of it
+_WIDTH = 36  # characters reserved for `setting=default`
 _FLAGS = '''
-Flags stand before all settings: -m makes a job of each choice (seed=1,2); --cfg job shows every setting, those of the groups too;
---config-dir names a folder with further configs; --version and --hydra-help are what they are called.
-Tab completion for this shell: eval "$(python {verb}.py -sc install=bash)"'''
+Flags come before all settings: -m runs one job for each combination of values (seed=1,2); --cfg job prints the complete config;
+--config-dir adds a folder with your own configs; --version prints the version; --hydra-help prints Hydra's own help.
+Tab completion for this shell: eval "$(python {command}.py -sc install=bash)"'''
 
 
 class Setting(NamedTuple):
-    """One setting of a verb."""
+    """One setting of a command."""
 
     key: str
-    default: str  # of the command without any settings
-    meaning: str  # the comment behind it
+    default: str  # value without any command-line setting
+    meaning: str  # the comment behind it in conf/
 
 
-def command_help(verb: str) -> str:
-    """All of it, as it is printed."""
-    parts = [_docstring(verb)]
-    for config in _configs(verb):
+def command_help(command: str) -> str:
+    """The complete help text of a command."""
+    parts = [_docstring(command)]
+    for config in _configs(command):
         parts.append(f"Settings of conf/{config}.yaml, as key=value:")
         parts += [f"  {f'{s.key}={s.default}':<{_WIDTH}}  {s.meaning}" for s in list_settings(config)]
         if groups := _groups(config):
-            parts.append(f"\nGroups of settings, files in conf/; python {verb}.py --cfg job shows what is in them:")
+            parts.append("\nGroups of settings. Each choice is a file in conf/<group>/; --cfg job prints its settings.")
             parts += [f"  {f'{name}={default}':<{_WIDTH}}  or {', '.join(others)}" for name, default, others in groups]
         parts.append("")
-    return "\n".join(parts).rstrip() + "\n" + _FLAGS.format(verb=verb)
+    return "\n".join(parts).rstrip() + "\n" + _FLAGS.format(command=command)
 
 
 def version() -> str:
-    """Ours, of which Hydra's parser prints its own."""
+    """Name and version of this project. (Hydra's parser would print the version of Hydra.)"""
     project = tomllib.loads(CONF.with_name("pyproject.toml").read_text(encoding="utf-8"))["project"]
     return f"{project['name']} {project['version']}"
 
 
 def list_settings(config: str) -> list[Setting]:
-    """Every setting of a command's conf/<config>.yaml with the default that it has once all groups are composed."""
+    """Every setting in conf/<config>.yaml, with its default after composition of all groups."""
     composed = _composed(config)[0]
     return [s._replace(default=_default(s, composed)) for s in written_settings(config)]
 
 
 def written_settings(config: str) -> list[Setting]:
-    """Every setting that conf/<config>.yaml has, as it is written there, except what it tells Hydra."""
+    """Every setting in conf/<config>.yaml as written there, except the sections `defaults` and `hydra`."""
     text = (CONF / f"{config}.yaml").read_text(encoding="utf-8")
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     assert isinstance(root, yaml.MappingNode)
@@ -66,7 +66,7 @@ def written_settings(config: str) -> list[Setting]:
 
 @cache
 def _composed(config: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """(settings, what is chosen of each group) of a command without any settings."""
+    """(composed settings, group -> choice) of a config without any command-line setting."""
     with composing(CONF, config, config):
         whole = compose(config, return_hydra_config=True)
         choices = {key: choice for key, choice in whole.hydra.runtime.choices.items() if isinstance(choice, str)}
@@ -74,7 +74,7 @@ def _composed(config: str) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _default(setting: Setting, composed: Mapping[str, Any]) -> str:
-    """A setting's value, written as conf/ has it where that is the same."""
+    """The composed value of a setting, in the spelling of conf/ if that has the same value."""
     value: Any = composed
     for part in setting.key.split("."):
         value = value[part]
@@ -82,7 +82,7 @@ def _default(setting: Setting, composed: Mapping[str, Any]) -> str:
         value = {key: inner for key, inner in value.items() if key != "_target_"}
     if yaml.safe_load(setting.default) == value:
         return setting.default
-    if isinstance(value, list):  # in one line
+    if isinstance(value, list):
         return json.dumps(value, ensure_ascii=False)
     return (
         yaml.safe_dump(value, default_flow_style=True, width=math.inf, sort_keys=False).removesuffix("\n...\n").strip()
@@ -101,14 +101,14 @@ def _leaves(text: str, key: str, node: yaml.Node) -> Iterator[Setting]:
     yield Setting(key, re.sub(r"_target_: [\w.]+(, )?", "", default), behind.partition("#")[2].strip())
 
 
-def _configs(verb: str) -> list[str]:
-    """The config of a verb, and those that it is made of."""
-    defaults = yaml.safe_load((CONF / f"{verb}.yaml").read_text(encoding="utf-8"))["defaults"]
-    return [verb, *(name for name in defaults if isinstance(name, str) and name != "_self_")]
+def _configs(command: str) -> list[str]:
+    """The config of a command and the configs of other commands that it includes."""
+    defaults = yaml.safe_load((CONF / f"{command}.yaml").read_text(encoding="utf-8"))["defaults"]
+    return [command, *(name for name in defaults if isinstance(name, str) and name != "_self_")]
 
 
 def _groups(config: str) -> list[tuple[str, str, list[str]]]:
-    """(group, what is chosen, what else there is) of a config."""
+    """(group, default choice, other choices) of each group of a config."""
     defaults = yaml.safe_load((CONF / f"{config}.yaml").read_text(encoding="utf-8"))["defaults"]
     groups = []
     for entry in defaults:
@@ -123,7 +123,7 @@ def _groups(config: str) -> list[tuple[str, str, list[str]]]:
     return groups
 
 
-def _docstring(verb: str) -> str:
-    docstring = ast.get_docstring(ast.parse(CONF.with_name(f"{verb}.py").read_text(encoding="utf-8")), clean=False)
+def _docstring(command: str) -> str:
+    docstring = ast.get_docstring(ast.parse(CONF.with_name(f"{command}.py").read_text(encoding="utf-8")), clean=False)
     assert docstring
     return docstring.rstrip() + "\n"

@@ -1,4 +1,4 @@
-"""A command line as Hydra will take it, composed and checked before anything is done: what is wrong costs one sentence."""
+"""Compose and check a command line as Hydra will, before anything is done. A mistake gives a one-sentence error."""
 
 import difflib
 import re
@@ -25,61 +25,80 @@ from running.sweeps.job_names import excluded_keys
 from running.sweeps.sweep_axis_choices import check_exact_range, expand_jobs
 
 _OPTUNA = "hydra_plugins.hydra_optuna_sweeper."
-_TIMEOUTS, _MOST_TIMEOUTS = "hydra.launcher.max_num_timeout", 100  # its own default is 0: no job is requeued
-_SEARCHED = ("train", "plan")  # verbs whose runs have a validation loss to be minimised
+_TIMEOUTS, _MOST_TIMEOUTS = "hydra.launcher.max_num_timeout", 100  # Hydra's default is 0: no job is requeued
+_SEARCHED = ("train", "plan")  # commands whose runs have a validation loss to minimise
 
 
-def check_command_line(verb: str, arguments: list[str]) -> DictConfig | None:
-    """Compose once what the arguments ask for, as Hydra will; of a sweep, each choice of each axis.
+def check_command_line(command: str, arguments: list[str]) -> DictConfig | None:
+    """Compose what the arguments ask for, as Hydra will, and check it; for a sweep, every choice of every axis.
 
-    The axes of a sweep are what the command line gives several choices of, and what a config does in `hydra.sweeper.params`.
+    The axes of a sweep are the settings with several choices on the command line, and those of `hydra.sweeper.params`.
+
+    Args:
+        command: name of the command, such as train.
+        arguments: the command line after the script's name.
 
     Returns:
-        the config of the multirun as a whole; None: it is none.
+        The config of the multirun as a whole; None: this is not a multirun.
 
     Raises:
-        ValueError: as `compose_config`; or a setting is none, a text stands where a number belongs, an axis has a choice twice, a
-            config with axes is no multirun, or a config file says what Hydra itself shall do.
+        ValueError: as `compose_config`; or a setting does not exist, a number has the value of a string, an axis has a
+            choice twice, a config with axes is not started as a multirun, or a config file sets something of Hydra's
+            own.
     """
     given = flags_and_settings(arguments)
     if given.experimental_rerun is not None and any(a.partition("=")[0] == "--experiment" for a in arguments):
-        raise ValueError("settings are written without --, as experiment=quickstart.")
+        raise ValueError("settings have no -- in front: type experiment=quickstart.")
     if given.experimental_rerun is not None:
-        raise ValueError("--experimental-rerun reads a pickle, which can run code: start the run's own command again.")
+        raise ValueError(
+            "--experimental-rerun reads a pickle, which can run code: run the original command again instead."
+        )
     if given.shell_completion:
         _check_completion(given.overrides)
         return None
     for argument in given.overrides:
         if "=" not in argument and not argument.startswith("~"):
-            raise ValueError(f"'{argument}' says nothing: settings are written key=value.")
+            raise ValueError(f"'{argument}' is not a setting: settings have the form key=value.")
     try:
         parsed = OverridesParser.create().parse_overrides(given.overrides)
     except HydraException as error:
         said = str(error).splitlines()[0]
         raise ValueError(
-            f"the command line cannot be read: {said.partition('Exception: ')[2] or said}. Signs such as <|[]=, need quotes "
-            "inside quotes: 'stop=[\"<|im_end|>\"]'."
+            f"the command line cannot be read: {said.partition('Exception: ')[2] or said}. Characters such as <|[]=, "
+            "need quotes inside quotes: 'stop=[\"<|im_end|>\"]'."
         ) from error
     swept = [o for o in parsed if o.is_sweep_override()]
     if swept and not given.multirun:
-        raise ValueError("choices separated by commas (a=1,2) need a multirun: add -m after the file's name.")
+        raise ValueError("several values of a setting (a=1,2) need a multirun: add -m after the script's name.")
     if any(o.is_hydra_override() for o in swept):
-        raise ValueError("what Hydra does (hydra.…) holds for a whole multirun: only other settings can have choices.")
-    return _check_composed(verb, given, parsed)
+        raise ValueError(
+            "settings of Hydra itself (hydra.…) apply to the whole multirun: only other settings can have several "
+            "values."
+        )
+    return _check_composed(command, given, parsed)
 
 
 def _check_completion(arguments: Sequence[str]) -> None:
-    """Hydra answers `-sc query=bash` with what can be typed next, and prints what a shell needs to ask so."""
+    """Check the arguments of `-sc`, with which Hydra prints a completion script or completions."""
     if len(arguments) != 1 or not re.fullmatch("(install|uninstall|query)=(bash|fish|zsh)", arguments[0]):
-        raise ValueError("-sc takes one of install, uninstall and query, and a shell: -sc install=bash (or fish, zsh).")
+        raise ValueError(
+            "-sc needs install, uninstall or query with a shell (bash, fish or zsh), such as -sc install=bash."
+        )
 
 
 def flags_and_settings(arguments: list[str]) -> Namespace:
-    """A command line's flags and settings, where argparse would print a page and exit with 2."""
+    """Parse the flags and settings of a command line.
+
+    Args:
+        arguments: the command line after the script's name.
+
+    Raises:
+        ValueError: the arguments are wrong, where argparse would print its usage and exit with 2.
+    """
     parser = get_args_parser()
 
     def refuse(message: str) -> NoReturn:
-        raise ValueError(f"{message}: flags such as -m stand before all settings, and --help lists them.")
+        raise ValueError(f"{message}: put flags such as -m before all settings; --help lists the flags.")
 
     parser.error = refuse  # type: ignore[method-assign]
     flags = parser._option_string_actions
@@ -87,7 +106,7 @@ def flags_and_settings(arguments: list[str]) -> Namespace:
         name, equals, _ = argument.partition("=")
         is_abbreviated = name.startswith("--") and any(flag.startswith(name) for flag in flags)
         if equals and name.startswith("-") and name not in flags and not is_abbreviated:
-            raise ValueError(f"settings are written without -, as {argument.lstrip('-')}.")
+            raise ValueError(f"settings have no - in front: type {argument.lstrip('-')}.")
     for action in parser._actions:
         if "--version" in action.option_strings:
             vars(action)["version"] = version()
@@ -95,43 +114,49 @@ def flags_and_settings(arguments: list[str]) -> Namespace:
 
 
 def extra_hydra_settings(settings: list[str], config: DictConfig) -> list[str]:
-    """What Hydra has to be told of a multirun beside what was typed.
+    """Settings that Hydra needs for a multirun in addition to those typed.
 
-    Which settings are no axes, wherever its launcher runs the jobs; and of a search, so that it can be started again: that its
-    sampler draws by the run's seed, as many trials are asked for as run at the same time, and a job that fails ends no other. Of
-    submitit on Slurm, that a job whose time is over is queued again.
+    They exclude settings that are not axes from job names. For a search, so that it can be restarted: its
+    sampler uses the run's seed, it asks for as many trials as run at the same time, and a failed job does not end the
+    others. For submitit on Slurm: a job that reaches its time limit is queued again.
+
+    Args:
+        settings: typed settings, `key=value` each.
+        config: the config of the multirun, with `hydra`.
     """
     parsed = OverridesParser.create().parse_overrides(settings)
-    last = {o.key_or_group: o for o in parsed}  # of a setting that is typed twice
-    of_files = config.hydra.sweeper.get("params") or {}  # they name its jobs, though one choice may be typed
+    last = {o.key_or_group: o for o in parsed}  # the last one counts if a setting is typed twice
+    of_files = config.hydra.sweeper.get("params") or {}  # axes of files are in job names, even with one typed choice
     fixed = [o for key, o in last.items() if not o.is_sweep_override() and key not in of_files]
     axes = [*_axes_of_files(config, parsed), *(o for o in last.values() if o.is_sweep_override())]
     besides = [excluded_keys(fixed, axes)]
-    if (folder := str(config.hydra.sweep.dir)).startswith("~") and "hydra.sweep.dir" not in last:  # which Hydra makes
+    # Hydra creates this folder and does not expand ~
+    if (folder := str(config.hydra.sweep.dir)).startswith("~") and "hydra.sweep.dir" not in last:
         besides.append(f"hydra.sweep.dir={hydra_quoted(expand_home(folder))}")
     if _searches(config):
         further = {"hydra.sweeper.n_jobs": "${jobs_at_once}", "hydra.sweeper.max_failure_rate": "1.0"}
         if "seed" in config.hydra.sweeper.sampler:
             further["hydra.sweeper.sampler.seed"] = "${seed}"
         besides += [f"{key}={value}" for key, value in further.items() if key not in last]
-    goes_on = config.hydra.job.name in ("train", "prepare")  # where the time of a cluster's job ended
+    # these commands continue where the time limit of a cluster's job stopped them
+    goes_on = config.hydra.job.name in ("train", "prepare")
     if goes_on and "max_num_timeout" in config.hydra.launcher and _TIMEOUTS not in last:
         besides.append(f"{_TIMEOUTS}={_MOST_TIMEOUTS}")
     return besides
 
 
-def _check_composed(verb: str, given: Namespace, parsed: Sequence[Override]) -> DictConfig | None:
-    """Check what Hydra will compose for the multirun, if it is one, and for its jobs."""
-    folders, name = _folders(given), given.config_name or verb
+def _check_composed(command: str, given: Namespace, parsed: Sequence[Override]) -> DictConfig | None:
+    """Check what Hydra will compose for the multirun, if this is one, and for its jobs."""
+    folders, name = _folders(given), given.config_name or command
     for folder in folders:
         file = folder / f"{name.removesuffix('.yaml')}.yaml"
-        if (folder, name) != (CONF, verb) and file.is_file():
+        if (folder, name) != (CONF, command) and file.is_file():
             check_search_path(file)
     further = [f'hydra.searchpath=["file://{folder}"]' for folder in folders[1:]]
     typed = [str(o.input_line) for o in parsed if o.is_hydra_override() and o.key_or_group != "hydra.searchpath"]
-    with composing(CONF, verb, verb):
+    with composing(CONF, command, command):
         ours = _of_hydra(compose(None, typed, return_hydra_config=True))
-    with composing(folders[0], name, verb):
+    with composing(folders[0], name, command):
         for o in parsed:
             if (o.is_add() or o.is_force_add()) and _is_group(o, folders) and not o.package:
                 _refuse_second_choice(o, compose(name, further, return_hydra_config=True))
@@ -144,12 +169,12 @@ def _check_composed(verb: str, given: Namespace, parsed: Sequence[Override]) -> 
             of_files = _axes_of_files(multirun, parsed)
             check_targets_of_files([str(o.input_line) for o in of_files])
             parsed = [*of_files, *parsed]
-            _refuse_sweeper(verb, multirun, parsed)
+            _refuse_sweeper(command, multirun, parsed)
         defaults: dict[tuple[str, ...], dict[str, Any]] = {}
         for job in expand_jobs(parsed, folders):
             whole = compose(name, [*job, *further], return_hydra_config=True)
             check_hydra_settings_of_files(_of_hydra(whole), ours, _said([*job, *further]))
-            if not (given.cfg or given.info):  # which only show it
+            if not (given.cfg or given.info):  # these only print the config
                 _refuse_open_axes(whole, parsed, is_multirun=bool(given.multirun))
             groups = tuple(text for text, o in zip(job, parsed, strict=True) if _is_group(o, folders))
             if groups not in defaults:
@@ -163,23 +188,24 @@ def _check_composed(verb: str, given: Namespace, parsed: Sequence[Override]) -> 
 
 
 def _axes_of_files(config: DictConfig, parsed: Sequence[Override]) -> list[Override]:
-    """Those axes of the configs that the command line says nothing of, as if they were typed."""
+    """Axes in config files that the command line does not set, parsed as if they were typed."""
     typed = {o.key_or_group for o in parsed}
     axes = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items() if key not in typed]
     return OverridesParser.create().parse_overrides(axes)
 
 
-def _refuse_sweeper(verb: str, config: DictConfig, parsed: Sequence[Override]) -> None:
-    """Refuse a search for which something is missing, and an interval without a search."""
+def _refuse_sweeper(command: str, config: DictConfig, parsed: Sequence[Override]) -> None:
+    """Refuse a search that lacks something, and an interval without a search."""
     if not _searches(config):
         for o in parsed:
             if o.is_sweep_override() and not o.is_discrete_sweep():
                 raise ValueError(
-                    f"{o.input_line} is an interval, in which hydra/sweeper=optuna can search: add it, or give choices (a=1,2)."
+                    f"{o.input_line} is an interval, which needs a search: add hydra/sweeper=optuna, or list values "
+                    "(a=1,2)."
                 )
             check_exact_range(o)
-    elif verb not in _SEARCHED:
-        raise ValueError(f"hydra/sweeper=optuna is for train.py: {verb}.py has no validation loss to be minimised.")
+    elif command not in _SEARCHED:
+        raise ValueError(f"hydra/sweeper=optuna is for train.py: {command}.py has no validation loss to minimise.")
     elif find_spec("optuna") is None:
         raise ValueError("hydra/sweeper=optuna needs a package: pip install -e '.[optuna]'.")
 
@@ -189,19 +215,19 @@ def _searches(config: DictConfig) -> bool:
 
 
 def _refuse_open_axes(job: DictConfig, parsed: Sequence[Override], *, is_multirun: bool) -> None:
-    """A job has one choice of everything; also if the choices are those of a config."""
+    """Refuse a job that leaves an axis of a config file open. A job needs one choice of every axis."""
     settled = {o.key_or_group for o in parsed}
     if missing := [key for key in (job.hydra.sweeper.params or {}) if key not in settled]:
-        alone = "such a one cannot be one choice of several"
-        mend = alone if is_multirun else f"add -m after the file's name, or choose one ({missing[0]}=…)"
+        alone = "a config with axes cannot itself be one of several choices"
+        mend = alone if is_multirun else f"add -m after the script's name, or choose one value ({missing[0]}=…)"
         raise ValueError(f"the config is a sweep, over {' and '.join(missing)}: {mend}.")
 
 
 def _folders(given: Namespace) -> list[Path]:
-    """Where Hydra will look for configs, its own apart: first of all for the one that is named."""
+    """Folders where Hydra will look for configs, without its own. The first one holds the main config."""
     if "://" in f"{given.config_path} {given.config_dir}":
-        raise ValueError("--config-path and --config-dir name folders of this machine, and nothing else.")
-    main = CONF.parent / (given.config_path or CONF)  # as Hydra does, beside the verb
+        raise ValueError("--config-path and --config-dir must be local folders, without ://.")
+    main = CONF.parent / (given.config_path or CONF)  # relative to the script, as in Hydra
     return [main, *([Path(given.config_dir).absolute()] if given.config_dir else [])]
 
 
@@ -212,16 +238,16 @@ def _is_group(override: Override, folders: Sequence[Path]) -> bool:
 def _refuse_second_choice(added: Override, config: DictConfig) -> None:
     if added.key_or_group in config.hydra.runtime.choices:
         typed = str(added.input_line).lstrip("+")
-        raise ValueError(f"{added.key_or_group} is chosen without a +, as each config has one of it: type {typed}.")
+        raise ValueError(f"{added.key_or_group} is already in the config: type it without +, as {typed}.")
 
 
 def _of_hydra(whole: DictConfig) -> dict[str, Any]:
-    """All that a composed config says under `hydra`, interpolations unresolved, as dotted key -> value."""
+    """Everything that a composed config sets under `hydra`, interpolations unresolved, as dotted key -> value."""
     return dict(flatten(OmegaConf.to_container(whole.hydra, resolve=False)))
 
 
 def _said(settings: Iterable[str]) -> dict[str, list[str]]:
-    """The account of a command line that Hydra gives under `hydra`."""
+    """How Hydra repeats a command line under `hydra`: dotted key -> list of settings."""
     parsed = OverridesParser.create().parse_overrides(list(settings))
     of = {
         by_hydra: [str(o.input_line) for o in parsed if o.is_hydra_override() is by_hydra] for by_hydra in (True, False)
@@ -230,7 +256,7 @@ def _said(settings: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _refuse_strangers(config: Mapping[str, Any], *, defaults: Mapping[str, Any]) -> None:
-    """Refuse settings that nothing reads, also behind a `+`, and texts where a number belongs."""
+    """Refuse settings that nothing reads, also with a `+`, and strings where a number belongs."""
     for key in set(config) - set(defaults) - {"imports"}:
         near = difflib.get_close_matches(key, list(defaults), n=1)
         raise ValueError(f"there is no setting {key}" + (f": did you mean {near[0]}?" if near else "."))
@@ -239,7 +265,7 @@ def _refuse_strangers(config: Mapping[str, Any], *, defaults: Mapping[str, Any])
         if key in numbers and isinstance(value, list):
             what = "true or false" if isinstance(numbers[key], bool) else "a number"
             choices = ",".join(map(str, value))
-            raise ValueError(f"{key} is {value}: it must be {what}; choices are written {key}={choices} after -m.")
+            raise ValueError(f"{key} is {value}: it must be {what}; for a sweep, type -m {key}={choices}.")
         if key in numbers and isinstance(value, str):
             what = "true or false" if isinstance(numbers[key], bool) else f"a number like {numbers[key]}"
-            raise ValueError(f"{key} is '{value}', and must be {what}.")
+            raise ValueError(f"{key} is '{value}': it must be {what}.")

@@ -1,4 +1,4 @@
-"""conf/ and what a command line says, composed to plain dicts; and what is wrong where they cannot be."""
+"""Compose conf/ and a command line to plain dicts, with a one-sentence error if that fails."""
 
 import difflib
 import math
@@ -32,7 +32,7 @@ _PACKAGES = {
     "hydra/sweeper": ". optuna needs pip install -e '.[optuna]'",
 }
 _NUMBER = re.compile(r"[-+]\.\d[\d_]*([eE][-+]?\d+)?|\.\d[\d_]*[eE]\d+")
-# sections whose keys are names of the user's
+# sections whose keys the user chooses
 _OPEN = (
     r"curriculum\.(keyframes|keyframes\.\w+\.weights|mixes|mixes\.\w+|max_epochs|replay|policy)"
     r"|data\.limit_tokens|mix\.(weights|prior)"
@@ -40,10 +40,17 @@ _OPEN = (
 
 
 def compose_config(config_name: str, overrides: Iterable[str] = ()) -> dict[str, Any]:
-    """The config that a verb would get from this command line; for tests and notebooks.
+    """The config that a command gets from this command line; for tests and notebooks.
+
+    Args:
+        config_name: name of the command, such as train.
+        overrides: settings, `key=value` each.
+
+    Returns:
+        The config as nested dicts.
 
     Raises:
-        ValueError: an override names nothing, or cannot be read.
+        ValueError: an override names no setting or choice, or cannot be parsed.
     """
     settings = list(overrides)
     with composing(CONF, config_name, config_name):
@@ -51,7 +58,7 @@ def compose_config(config_name: str, overrides: Iterable[str] = ()) -> dict[str,
 
 
 class _BoundedFiles(FileConfigSource):
-    """Configs in folders, which may be a stranger's, looked over before Hydra reads them."""
+    """Reader of config folders that checks files outside conf/ first, because they may come from a stranger."""
 
     def load_config(self, config_path: str) -> ConfigResult:
         path = Path(self.path, self._normalize_file_name(config_path))
@@ -62,8 +69,8 @@ class _BoundedFiles(FileConfigSource):
 
 @contextmanager
 def _bounded_files() -> Iterator[None]:
-    """Let Hydra read files through `_BoundedFiles`; its own reader is back afterwards: launchers pickle what is registered."""
-    Plugins.instance()  # registers that reader
+    """Inside the context, Hydra reads files through `_BoundedFiles`. (Launchers pickle the registry afterwards.)"""
+    Plugins.instance()  # registers Hydra's own reader
     types = SourcesRegistry.instance().types
     types["file"] = _BoundedFiles
     try:
@@ -73,59 +80,64 @@ def _bounded_files() -> Iterator[None]:
 
 
 @contextmanager
-def composing(folder: Path, config_name: str, verb: str) -> Iterator[None]:
-    """Let Hydra compose a verb's config of this name from a folder.
+def composing(folder: Path, config_name: str, command: str) -> Iterator[None]:
+    """Let Hydra compose the config of a command from a folder.
+
+    Args:
+        folder: absolute path of the folder with the main config.
+        config_name: its name, without .yaml.
+        command: name of the command.
 
     Raises:
-        ValueError: what is composed cannot be; in one sentence.
+        ValueError: the config cannot be composed. The message is one sentence.
     """
-    with _bounded_files(), initialize_config_dir(str(folder), job_name=verb, version_base=None):
+    with _bounded_files(), initialize_config_dir(str(folder), job_name=command, version_base=None):
         try:
             yield
         except (HydraException, OmegaConfBaseException) as error:
             raise ValueError(_one_sentence(error, config_name)) from error
         except YAMLError as error:
-            raise ValueError(f"a config is no YAML of plain values: {' '.join(str(error).split())}.") from error
+            raise ValueError(f"a config is not YAML of plain values: {' '.join(str(error).split())}.") from error
 
 
 def check_yaml_file(path: Path) -> None:
-    """Look over a YAML file before it is read.
+    """Check a YAML file before it is read.
 
     Raises:
-        ValueError: it is no YAML of plain values, or is too deep or too large.
+        ValueError: it is not YAML of plain values, or it is too deep or too large.
     """
     try:
         check_yaml_bounds(path.read_text("utf-8"))
     except (YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no YAML of plain values: {' '.join(str(error).split()).rstrip('.')}.") from error
+        raise ValueError(f"{path} is not YAML of plain values: {' '.join(str(error).split()).rstrip('.')}.") from error
 
 
 def write_config(path: Path, config: Mapping[str, Any]) -> None:
-    """Write a config that a verb takes whole: `train.py --config-path <folder> --config-name <stem>`."""
+    """Write a complete config that a command reads with `train.py --config-path <folder> --config-name <stem>`."""
     path.write_text(_WHOLE_CONFIG + OmegaConf.to_yaml(OmegaConf.create(dict(config))), encoding="utf-8")
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The config that a run has written, as plain dicts and lists; what refers to something else stays as it is written.
+    """The config that a run recorded, as plain dicts and lists. Interpolations stay unresolved.
 
     Raises:
-        ValueError: it is no YAML of plain values, or none with settings.
+        ValueError: it is not YAML of plain values, or holds no settings.
     """
     check_yaml_file(path)
     try:
         content = OmegaConf.to_container(OmegaConf.load(path))
     except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no YAML of plain values: {' '.join(str(error).split())}.") from error
+        raise ValueError(f"{path} is not YAML of plain values: {' '.join(str(error).split())}.") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds {type(content).__name__}, and must hold settings.")
+        raise ValueError(f"{path} holds a {type(content).__name__}: it must hold settings.")
     return {str(key): value for key, value in content.items()}
 
 
 def path_of(config: Mapping[str, Any], key: str) -> Path:
-    """A setting that says where something lies; `~` is the home folder.
+    """The path that a setting holds, with `~` expanded to the home folder.
 
     Raises:
-        ValueError: it is null, a list, a number, or empty.
+        ValueError: the value is null, a list, a number, or empty.
     """
     if not isinstance(config[key], str) or not config[key]:
         raise ValueError(f"{key} is {config[key]!r}: it must be a path.")
@@ -138,18 +150,19 @@ def group_choices(group: str) -> list[str]:
 
 
 def read_choice(group: str, name: str) -> dict[str, Any]:
-    """conf/<group>/<name>.yaml by itself, where a verb needs one that the command line did not choose."""
+    """Content of conf/<group>/<name>.yaml, for a choice that was not made on the command line."""
     return to_dict(OmegaConf.load(CONF / group / f"{name}.yaml"))
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A resolved config as plain dicts and lists.
+    """Resolve a composed config into plain dicts and lists.
 
-    A config may say `micro_batch: ${micro_batch_up_to:64}`, see `micro_batch_up_to`; and `vocab_size_at_least`. A
-    `schedule.warmup_steps` between 0 and 1 is a share of `max_steps`, and becomes steps.
+    A config may use the resolvers `micro_batch_up_to` (`micro_batch: ${micro_batch_up_to:64}`) and
+    `vocab_size_at_least`. A `schedule.warmup_steps` between 0 and 1 is a fraction of `max_steps`; it is converted to
+    steps.
 
     Raises:
-        ValueError: a value is missing, or refers to one that does not exist.
+        ValueError: a value is missing, or refers to a setting that does not exist.
     """
     OmegaConf.register_new_resolver("micro_batch_up_to", micro_batch_up_to, replace=True)
     OmegaConf.register_new_resolver("vocab_size_at_least", vocab_size_at_least, replace=True)
@@ -162,12 +175,12 @@ def to_dict(config: Any) -> dict[str, Any]:
     schedule, steps = config.get("schedule"), config.get("max_steps")
     share = schedule.get("warmup_steps") if isinstance(schedule, dict) else None
     if isinstance(schedule, dict) and isinstance(share, float) and 0 < share < 1 and isinstance(steps, int):
-        schedule["warmup_steps"] = min(round(share * steps), steps - 1)  # however few steps there are, it is shorter
+        schedule["warmup_steps"] = min(round(share * steps), steps - 1)  # always below max_steps
     return config
 
 
 def _meant(value: Any, key: str) -> Any:
-    """What a config says under `key`, where `~` in a path is the home folder, and -.5 a number, which YAML takes for a text."""
+    """Convert a value under `key`: expand `~` in paths, and parse numbers such as -.5, which YAML reads as strings."""
     if isinstance(value, dict):
         return {k: _meant(v, f"{key}.{k}") for k, v in value.items()}
     if isinstance(value, list):
@@ -181,9 +194,12 @@ def _meant(value: Any, key: str) -> Any:
 
 
 def micro_batch_up_to(most: int, *, _root_: Any) -> int:
-    """The most sequences, up to `most`, into which each rank's share of the global batch can be divided.
+    """The largest micro-batch, at most `most`, that divides each rank's share of the global batch.
 
-    Where there is no such number, as the ranks cannot share the global batch, it is `most`: `accumulation_steps` says what to do.
+    If the ranks cannot share the global batch evenly, return `most`; `RunConfig` then raises the error.
+
+    Args:
+        most: limit, in sequences.
     """
     batch, trainer = _root_.global_batch, _root_.trainer
     ranks = trainer.devices, trainer.num_nodes
@@ -194,12 +210,12 @@ def micro_batch_up_to(most: int, *, _root_: Any) -> int:
 
 
 def vocab_size_at_least(rows: int, *, _root_: Any) -> int:
-    """Rows of the embedding: as many as the tokenizer asks for, or as weights have that a run begins with."""
+    """Rows of the embedding: the larger of the tokenizer's size and `rows`, the size of the weights to start from."""
     return max(rows, int(_root_.tokenizer.model_vocab_size))
 
 
 def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of every leaf of nested dicts; a list is a leaf."""
+    """Yield (dotted key, value) of every leaf of nested dicts. A list is a leaf."""
     if isinstance(node, Mapping):
         for key, value in node.items():
             yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))
@@ -208,27 +224,27 @@ def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def hydra_quoted(text: str) -> str:
-    """A text as Hydra takes it whole from a command line."""
+    """Quote a text so that Hydra reads it unchanged from a command line."""
     escaped = re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + ('\\"' if m[2] else ""), text.replace("${", "\\${"))
     return f'"{escaped}"'
 
 
 def typed(key: str, path: str | Path) -> str:
-    """A setting that holds a path, fit to be typed into a shell as an argument of a verb."""
+    """A setting with a path as its value, quoted for a shell."""
     text = str(path)
-    # the last: typed_text.quote_texts sees to it
+    # a path with = stays as it is, because quote_for_hydra.quote_text_settings quotes it
     as_it_is = re.fullmatch(r"[\w./~+*-]+", text) or ("=" in text and text[0] not in "\"'[")
     return f"{key}={shlex.quote(text if as_it_is else hydra_quoted(text))}"
 
 
 def _one_sentence(error: Exception, config_name: str) -> str:
-    """What is wrong with the command line, with the nearest right spelling."""
+    """What is wrong with the command line, with the nearest correct spelling."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if lines[0].startswith("Could not override '"):
         key = lines[0].split("'")[1]
         parent, _, name = key.rpartition(".")
         if re.fullmatch(_OPEN, key):
-            return f"{key} has not all of these names yet: add new ones one by one, +{key}.<name>=…."
+            return f"some of these names are not in {key} yet: add each of them with +{key}.<name>=…."
         if re.fullmatch(_OPEN, parent):
             siblings = [sibling for sibling in _all_keys(config_name) if sibling.rpartition(".")[0] == parent]
             meant = difflib.get_close_matches(key, siblings, n=1, cutoff=0.95)
@@ -245,16 +261,16 @@ def _one_sentence(error: Exception, config_name: str) -> str:
                 other, name = ("text", "a text") if "messages" in there else ("messages", "conversations")
                 whole = " ".join(f"{key}.{part}=null" for part in there)
                 return (
-                    f"{key} is set part by part: {parts}; others in their place, as {name} here: "
-                    f"{whole} +{key}.{other}={other}."
+                    f"{key} cannot be set as a whole: set {parts}. To replace these fields, for example by {name}, "
+                    f"type {whole} +{key}.{other}={other}."
                 )
         if key == "source" and (typed_name := re.search(r"\+source=(\w+)", str(error))):
             curriculum = compose(config_name).curriculum
             mix, keyframe = (next(iter(curriculum[of]), None) for of in ("mixes", "keyframes"))
             place = f"mixes.{mix}" if mix else f"keyframes.{keyframe}.weights"
             return (
-                f"there is no setting source: the sources come from the curriculum, "
-                f"e.g. +curriculum.{place}.{typed_name[1]}=1."
+                f"there is no setting source: the curriculum names the sources, "
+                f"for example +curriculum.{place}.{typed_name[1]}=1."
             )
         near = difflib.get_close_matches(key, [other for other in _all_keys(config_name) if other != key], n=1)
         return f"there is no setting {key}" + (
@@ -264,16 +280,16 @@ def _one_sentence(error: Exception, config_name: str) -> str:
         group, choice = no_such_choice.groups()
         if group.startswith("hydra/"):
             others = ", ".join(re.findall(r"^\t(\S+)$", str(error), flags=re.MULTILINE))
-            return f"{group}={choice}: there is no such choice; there are {others}{_PACKAGES.get(group, '')}."
+            return f"{group}={choice}: there is no such choice; the choices are {others}{_PACKAGES.get(group, '')}."
         further = sorted(f"{folder.name}/…" for folder in (CONF / group).glob("*") if folder.is_dir())
         there = ", ".join([*group_choices(group), *further])
-        own = f"; texts of your own are read with source=local name={choice} path=…" if group == "source" else ""
+        own = f"; for your own texts, type source=local name={choice} path=…" if group == "source" else ""
         return f"{group}={choice}: there is no such choice; conf/{group} has {there}{own}."
     return " ".join(lines[:2]).rstrip(".") + "."
 
 
 def _all_keys(config_name: str) -> list[str]:
-    """Every setting and every group that a command line may name."""
+    """Every setting and every group that a command line can set."""
     keys = [key for key, _ in flatten(OmegaConf.to_container(compose(config_name)))]
     parents = {key.rpartition(".")[0] for key in keys}
     return [*(path.name for path in CONF.iterdir() if path.is_dir()), *keys, *sorted(parents)]

@@ -1,4 +1,4 @@
-"""`init_from`: a training takes the architecture of the weights that it begins with; what is typed goes before it."""
+"""`init_from`: a run takes the architecture of its initial weights. Settings on the command line have priority."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,22 +7,28 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 
 def init_from_settings(settings: Sequence[str]) -> list[str]:
-    """What the model that `init_from` names adds to the settings of a command line.
+    """Settings that the model at `init_from` adds to a command line.
 
-    A setting of the model that is typed is left out, and all of them are where `model=…` is: what is typed and contradicts the
-    weights is refused when they are read. Of a multirun over `init_from` each job does this for itself.
+    A setting of the model that is typed is not added; with `model=…`, none are. If typed settings contradict the
+    weights, the error comes when the weights are read. In a multirun over `init_from`, each job calls this itself.
+
+    Args:
+        settings: typed settings, `key=value` each.
+
+    Returns:
+        Further settings, `model.<name>=<value>` each.
 
     Raises:
-        ValueError: what `init_from` names is no model, or is damaged.
+        ValueError: `init_from` is not a model, or the model is damaged.
     """
     typed = {o.key_or_group: o for o in OverridesParser.create().parse_overrides(list(settings))}
     given = typed.get("init_from")
     if given is None or given.is_sweep_override() or "model" in typed:
         return []
     path = given.value()
-    if not isinstance(path, str) or not Path(path).exists():  # which a run that goes on does not need any more
+    if not isinstance(path, str) or not Path(path).exists():  # a resumed run no longer needs it
         return []
-    from gpt_lightning.convert.init_from import read_architecture  # seconds of imports, for few command lines
+    from gpt_lightning.convert.init_from import read_architecture  # slow to import, and rarely needed
 
     theirs = read_architecture(path)
     theirs["vocab_size"] = f"${{vocab_size_at_least:{theirs['vocab_size']}}}"

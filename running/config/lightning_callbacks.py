@@ -1,40 +1,47 @@
-"""Callbacks of Lightning's in a run: those that ours stand for, and those that have no place in it."""
+"""Lightning's callbacks in a run: those that our classes replace, and those that do not work in a run."""
 
 _PACKAGE = "lightning.pytorch.callbacks"
 _OURS = ("EarlyStopping", "EMAWeightAveraging", "WeightAveraging")
 _INSTEAD = {
-    "BackboneFinetuning": "a run trains all weights: begin with those of another by init_from=…",
-    "BaseFinetuning": "a run trains all weights: begin with those of another by init_from=…",
-    "BasePredictionWriter": "a run predicts nothing: use evaluate.py or generate.py",
-    "BatchSizeFinder": "the batch is part of what a run is: set global_batch and micro_batch, for which plan.py shows the memory",
+    "BackboneFinetuning": "a run trains all weights: start from other weights with init_from=…",
+    "BaseFinetuning": "a run trains all weights: start from other weights with init_from=…",
+    "BasePredictionWriter": "a run makes no predictions: use evaluate.py or generate.py",
+    "BatchSizeFinder": "the batch size defines a run: set global_batch and micro_batch; plan.py estimates the memory",
     "EarlyStopping": "derive it from callbacks.EarlyStopping",
-    "GradientAccumulationScheduler": "the batch is part of what a run is: set global_batch and micro_batch",
-    "LearningRateFinder": "it trains before the run: take experiment=lr_search, with -m hydra/sweeper=optuna",
-    "ModelCheckpoint": "callbacks.checkpoints saves: set its every, keep, best=true or permanent_every",
-    "ModelPruning": "it changes the names of the weights, so that no checkpoint could be read again",
-    "ModelSummary": "the run says its parameters as it begins, and plan.py says more",
-    "OnExceptionCheckpoint": "callbacks.checkpoints saves, also when a signal ends the run",
-    "ProgressBar": "a terminal has a bar already, and log_every sets its lines",
+    "GradientAccumulationScheduler": "the batch size defines a run: set global_batch and micro_batch",
+    "LearningRateFinder": "it trains before the run: use experiment=lr_search with -m hydra/sweeper=optuna",
+    "ModelCheckpoint": "callbacks.checkpoints saves checkpoints: set its every, keep, best or permanent_every",
+    "ModelPruning": "it renames the weights, so checkpoints could not be loaded",
+    "ModelSummary": "a run prints its parameters when it starts, and plan.py prints more",
+    "OnExceptionCheckpoint": "callbacks.checkpoints saves a checkpoint, also when a signal ends the run",
+    "ProgressBar": "a run has its own progress bar, and log_every sets how often it prints a line",
     "SpikeDetection": "set on_spike=skip",
-    "StochasticWeightAveraging": "it sets the learning rate by epochs: take callbacks.WeightAveraging or "
+    "StochasticWeightAveraging": "it sets the learning rate by epochs: use callbacks.WeightAveraging or "
     "callbacks.EMAWeightAveraging, and schedule=constant or schedule=wsd",
-    "ThroughputMonitor": "callbacks.throughput measures that",
+    "ThroughputMonitor": "callbacks.throughput already measures this",
     "Timer": "set max_hours",
     "WeightAveraging": "derive it from callbacks.WeightAveraging",
 }
 
 
 def replaced_callback(target: str) -> str:
-    """The name of our class that does what one of Lightning's does; of any other the name itself."""
+    """The name of our class that replaces one of Lightning's; any other name unchanged.
+
+    Args:
+        target: dotted name of a callback.
+    """
     name = target.rpartition(".")[2]
     return f"callbacks.{name}" if target.startswith(f"{_PACKAGE}.") and name in _OURS else target
 
 
 def check_lightning_callbacks(callback: type) -> None:
-    """Refuse a callback that would change what a run of ours does by itself.
+    """Refuse one of Lightning's callbacks that conflicts with what a run does itself.
+
+    Args:
+        callback: the class.
 
     Raises:
-        ValueError: it is one of Lightning's, or derived from it; the message says what to use.
+        ValueError: the class is such a callback or derives from one. The message says what to use instead.
     """
     for base in callback.__mro__:
         if base.__module__ == "callbacks" or base.__module__.startswith("callbacks."):
@@ -42,4 +49,4 @@ def check_lightning_callbacks(callback: type) -> None:
         if base.__module__.startswith(_PACKAGE) and base.__name__ in _INSTEAD:
             name = f"{callback.__module__}.{callback.__qualname__}"
             kind = name if callback is base else f"{name}, a {base.__name__}"
-            raise ValueError(f"{kind} has no place in a run: {_INSTEAD[base.__name__]}.")
+            raise ValueError(f"{kind} does not work in a run: {_INSTEAD[base.__name__]}.")

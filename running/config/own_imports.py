@@ -1,4 +1,4 @@
-"""`+imports=[my_package]`: the user's own modules, which register parts under words that the config may use."""
+"""`+imports=[my_package]`: the user's own modules, which register parts under names that a config may use."""
 
 import hashlib
 import traceback
@@ -14,13 +14,13 @@ _imported: set[str] = set()
 
 
 def typed_imports(settings: Iterable[str]) -> list[str]:
-    """The modules that a command line names.
+    """The modules that a command line imports.
 
     Args:
-        settings: what was typed, `key=value` each.
+        settings: typed settings, `key=value` each.
 
     Raises:
-        ValueError: they are not a list of names.
+        ValueError: `imports` is not a list of names.
     """
     for override in OverridesParser.create().parse_overrides(list(settings)):
         if override.key_or_group == "imports" and not override.is_delete() and not override.is_sweep_override():
@@ -29,34 +29,44 @@ def typed_imports(settings: Iterable[str]) -> list[str]:
 
 
 def import_parts(names: Iterable[str]) -> None:
-    """Import modules, which may register parts; see `running.registration`.
+    """Import modules that register parts. See `running.registration`.
+
+    Args:
+        names: dotted names of modules.
 
     Raises:
-        ValueError: one cannot be imported.
+        ValueError: a module cannot be imported.
     """
     for name in names:
         try:
             import_module(name)
-        except Exception as error:  # it is the user's: anything can be wrong with it
+        except Exception as error:  # user code may raise anything
             raise ValueError(f"imports: {_import_problem(name, error)}.") from error
         _imported.add(name)
 
 
 def check_imports(config: Mapping[str, Any]) -> None:
-    """Check that what a config wants to have imported was imported at the user's own word.
+    """Check that the user typed the imports of a config on the command line. A config file may not import code.
+
+    Args:
+        config: nested settings.
 
     Raises:
-        ValueError: it was not, as a config file may not name code.
+        ValueError: a module was not imported by `import_parts`.
     """
     for name in _names(config.get("imports") or []):
         if name not in _imported:
             raise ValueError(
-                f"imports={name}: a config file may not name a module. Type +imports=[{name}] if you mean it."
+                f"imports={name}: a config file may not import a module. Type +imports=[{name}] to allow it."
             )
 
 
 def digests_of_imports(names: Iterable[str]) -> dict[str, str]:
-    """Module -> twelve hexadecimal digits, the same for the same source; of a package all of its files count."""
+    """Module -> 12 hexadecimal digits that identify its source code; of a package, all files count.
+
+    Args:
+        names: dotted names of modules.
+    """
     return {name: _digest(name) for name in names}
 
 
@@ -70,7 +80,7 @@ def _digest(name: str) -> str:
 
 
 def _origin(name: str) -> Path:
-    """The file of a module, or the __init__.py of a package; a path without a file: there is none."""
+    """The file of a module, or the __init__.py of a package. The path is not a file if there is no such module."""
     spec = find_spec(name)
     return Path(spec.origin if spec and spec.origin else "")
 
@@ -83,10 +93,10 @@ def _source_files(origin: Path) -> list[Path]:
 
 
 def _import_problem(name: str, error: Exception) -> str:
-    """Why a module could not be imported: it was not found, or it raised an error, and where."""
+    """Why an import failed: the module was not found, or it raised an error (with file and line)."""
     why = f"{type(error).__name__}: {' '.join(str(error).split()).rstrip('.')}"
     if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
-        return f"there is no module {name} ({why}): install its package, or put its folder on PYTHONPATH"
+        return f"there is no module {name} ({why}): install its package, or add its folder to PYTHONPATH"
     files = set(map(str, _source_files(_origin(name.partition(".")[0]))))
     lines = [
         (Path(f.filename).name, f.lineno) for f in traceback.extract_tb(error.__traceback__) if f.filename in files
@@ -97,5 +107,5 @@ def _import_problem(name: str, error: Exception) -> str:
 
 def _names(value: Any) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
-        raise ValueError(f"imports is {value!r}: it must be a list of modules, such as +imports=[my_package].")
+        raise ValueError(f"imports is {value!r}: it must be a list of module names, such as +imports=[my_package].")
     return list(value)

@@ -1,4 +1,4 @@
-"""Which settings are paths, names and prompts; and what a name may be of which a folder is made."""
+"""Which settings are paths, names or prompts, and which names a folder may have."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -21,34 +21,45 @@ _PATHS = {
     ),
     *("data", "data_dir", "runs_dir", "run_dir", "sweep_dir", "branch.run", "curriculum.ado.record", "tokenizer.name"),
 }
-PROMPTS = {"prompt", "pattern"}  # whatever is typed is the text
+PROMPTS = {"prompt", "pattern"}  # the value is the text exactly as typed
 _NAMES = {"name", "revision", "project", "experiment_name", "entity", "partition", "account", "qos"}  # in any section
 MOST_BYTES = 200
-"""In the name of a folder: file systems take 255, and what is made beside it has a longer name."""
+"""Longest name of a folder in bytes. File systems allow 255; files next to the folder have longer names."""
 
 
 def is_path(key: str) -> bool:
-    """Whether a setting of a verb says where something lies."""
+    """Whether a setting holds a path.
+
+    Args:
+        key: dotted name of the setting.
+    """
     return key in _PATHS or key == "path" or key.endswith(".path")
 
 
 def is_name(key: str) -> bool:
-    """Whether a setting of a verb is what something is called."""
+    """Whether a setting holds a name.
+
+    Args:
+        key: dotted name of the setting.
+    """
     return key.rpartition(".")[2] in _NAMES
 
 
 def expand_home(path: str) -> str:
-    """The path, where `~` at its beginning is the home folder."""
-    with suppress(RuntimeError):  # of ~somebody, where there is no such user
+    """Expand `~` at the start of a path to the home folder."""
+    with suppress(RuntimeError):  # ~somebody, if there is no such user
         return str(Path(path).expanduser()) if path.startswith("~") else path
     return path
 
 
 def check_names(config: Mapping[str, Any]) -> None:
-    """Check the names of a verb's config of which folders are made, that of a run and of a tokenizer which is trained.
+    """Check the names that become folders: of a run, and of a tokenizer that is trained.
+
+    Args:
+        config: nested settings of a command.
 
     Raises:
-        ValueError: as `check_name`.
+        ValueError: a name is invalid, see `check_name`.
     """
     if "run_dir" in config:
         check_name("name", config["name"])
@@ -57,22 +68,27 @@ def check_names(config: Mapping[str, Any]) -> None:
 
 
 def check_name(key: str, name: Any) -> None:
-    """Check a name of which a folder is made, or several in each other, below another folder.
+    """Check a name that becomes a folder. With "/" in it, it becomes nested folders.
+
+    Args:
+        key: dotted name of the setting.
+        name: its value.
 
     Raises:
-        ValueError: it is empty or no text, leads elsewhere, or is too long.
+        ValueError: the name is empty or not a string, leads outside the parent folder, or is too long.
     """
     if not isinstance(name, str):
-        raise ValueError(f"{key} is {name!r}: it must be a text; where a YAML file says it, in quotes.")
+        raise ValueError(f"{key} is {name!r}: it must be a string; put it in quotes in a YAML file.")
     if any("\ud800" <= character <= "\udfff" for character in name):
         raise ValueError(
-            f"{key} is {name!r}: this locale lacks a character of it. Start the command with PYTHONUTF8=1 before it."
+            f"{key} is {name!r}: this locale cannot represent one of its characters. Set the environment variable "
+            "PYTHONUTF8=1."
         )
     if {"", ".", ".."} & set(name.split("/")) or not name.isprintable():
         raise ValueError(
-            f"{key} is {name!r}: it must name a folder, as my_run or tests/my_run, without empty parts, . and .., and without "
+            f"{key} is {name!r}: it must name a folder, such as my_run or tests/my_run, without empty parts, ., .. or "
             "control characters."
         )
     for part in name.split("/"):
         if (n_bytes := len(part.encode())) > MOST_BYTES:
-            raise ValueError(f"{key} is {n_bytes} bytes long: the name of a folder may have {MOST_BYTES}.")
+            raise ValueError(f"{key} is {n_bytes} bytes long: it must have at most {MOST_BYTES} bytes.")

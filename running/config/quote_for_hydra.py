@@ -1,4 +1,7 @@
-"""Paths, names and prompts as they are typed, made fit for Hydra, which reads numbers, commas, brackets and quotes in them."""
+"""Quote paths, names and prompts as Hydra needs.
+
+Unquoted, it would interpret numbers, commas, brackets and quotes in them.
+"""
 
 import re
 from functools import cache
@@ -12,23 +15,33 @@ from running.config.path_and_name_settings import PROMPTS, expand_home, is_name,
 
 _LISTS = {"runs", "mix_law", "held_out"}  # several paths, with or without brackets
 _NO_AXES = {"name", "runs_dir", "run_dir", "sweep_dir"}  # a multirun has one of each
-_NO_CHOICES = re.compile(
-    r"[^\w./,*?:+@%~-]"
-)  # the runs of a sweep have = and , in their names: such a text is one path
-_SYNTAX = re.compile(r"[()\[\]{}$'\"\\]")  # in the place of a config's name, Hydra's own
+# Runs of a sweep have = and , in their names. A text with = is one path, not several choices.
+_NO_CHOICES = re.compile(r"[^\w./,*?:+@%~-]")
+_SYNTAX = re.compile(r"[()\[\]{}$'\"\\]")  # Hydra's syntax, where the name of a config is expected
 
 
 def quote_text_settings(arguments: list[str]) -> list[str]:
-    """The same arguments, with texts, paths and names quoted where Hydra would read something else than was typed.
+    """Quote texts, paths and names that Hydra would read differently from what was typed.
 
-    `null`, `${…}`, and what stands in quotes of its own, are left to Hydra. With -m, commas separate choices of a path.
+    `null`, `${…}`, and values that are already quoted stay unchanged. With -m, commas separate the choices of a path.
+
+    Args:
+        arguments: the command line after the script's name.
+
+    Returns:
+        The arguments, in the same order.
     """
     is_multirun = any(argument == "-m" or argument.startswith("--mu") for argument in arguments)
     return [_quoted(argument, is_multirun=is_multirun) for argument in arguments]
 
 
 def unquote_text_settings(argument: str) -> str:
-    """The inverse of `quote_text_settings`: a setting that Hydra has read, as a user types it (a prompt has no quotes)."""
+    """The inverse of `quote_text_settings`: from a setting as Hydra reads it to what a user types (prompts have no
+    quotes).
+
+    Args:
+        argument: one setting, `key=value`.
+    """
     key = argument.partition("=")[0]
     if key.lstrip("+") not in PROMPTS:
         return argument
@@ -66,20 +79,20 @@ def _each(text: str, *, is_path: bool) -> str:
 
 
 def _one(text: str, *, is_path: bool) -> str:
-    """Quoted, unless Hydra reads the same text without quotes; of a path `~` is the home folder."""
+    """Quote a text, unless Hydra reads the same text without quotes. In a path, `~` is expanded."""
     if is_path:
         text = expand_home(text)
     return text if _read(text) == text else hydra_quoted(text)
 
 
 def _is_quoted(text: str) -> bool:
-    """Whether it is quoted for Hydra, alone or as choices."""
+    """Whether the user quoted the text for Hydra, as one value or as several choices."""
     value = _read(text) if text[:1] in ("'", '"') else None
     return all(isinstance(part, QuotedString) for part in (value.list if isinstance(value, ChoiceSweep) else [value]))
 
 
 def _read(text: str) -> object:
-    """What Hydra reads; None: it cannot."""
+    """The value that Hydra reads; None if it cannot parse the text."""
     try:
         return OverridesParser.create().parse_override(f"key={text}")._value
     except HydraException:

@@ -1,4 +1,4 @@
-"""Classes and functions of the user's own modules that a config may name with `_target_`; see `running.registration`."""
+"""Registered classes and functions, which a config may name with `_target_`. See `running.registration`."""
 
 from typing import Any
 
@@ -7,18 +7,21 @@ REGISTERED_TARGETS: dict[str, dict[str, Any]] = {"optimizer": {}, "callback": {}
 
 
 def register_target(kind: str, part: Any) -> str:
-    """Let a config name a class or function, and return its dotted name.
+    """Allow a config to name a class or function with `_target_`.
 
     Args:
         kind: a key of REGISTERED_TARGETS.
         part: the class or function.
 
+    Returns:
+        Its dotted name.
+
     Raises:
-        ValueError: it has no dotted name, as a lambda has none, or another one has the same.
+        ValueError: it is not at the top level of a module (a lambda, for example), or the name is already registered.
     """
     name, registered = f"{part.__module__}.{part.__qualname__}", REGISTERED_TARGETS[kind]
     if "<" in name:
         raise ValueError(f"{kind} {name}: it must be a class or function at the top level of a module.")
     if registered.setdefault(name, part) is not part:
-        raise ValueError(f"{kind} {name} is registered already: give yours another name.")
+        raise ValueError(f"{kind} {name} is already registered: give yours another name.")
     return name

@@ -1,7 +1,7 @@
-"""Names that `_target_` had in earlier versions: configs and run directories that hold them keep working."""
+"""Names that `_target_` had in earlier versions. Configs and run directories that contain them keep working."""
 
 RENAMED_TARGETS = {
     "callbacks.MetricsTable": "callbacks.CsvMetrics",
     "callbacks.ZeroShot": "callbacks.ZeroShotEvaluation",
 }
-"""Old dotted name -> the present one."""
+"""Old dotted name -> new dotted name."""

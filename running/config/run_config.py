@@ -1,4 +1,5 @@
-"""Typed settings of a training run: what conf/train.yaml composes, parsed once and checked before torch is imported."""
+"""Typed settings of a training run: conf/train.yaml and the command line, parsed once and checked before torch is
+imported."""
 
 import math
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ _OF_PLAN_AND_VERIFY = ("plan", "mix_design", "verify")
 
 @dataclass(frozen=True, kw_only=True)
 class BranchConfig:
-    """The run and the step that a run branches off from; both or neither."""
+    """The run and the step where a run branches off; both are set or neither is."""
 
     run: Path | None = None
     step: Any = None
@@ -31,22 +32,22 @@ class BranchConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """How the data is read."""
+    """How data is prepared and loaded."""
 
     prepare: Literal["never", "missing"] = "never"
     verify: bool = True
     """Compare every byte of the shards with source.json before training."""
     limit_tokens: dict[str, Any] = field(default_factory=dict)
-    """Tokens to prepare, by source; of others what conf/source says."""
+    """Tokens to prepare, by source; other sources use the limit in conf/source."""
     workers: CountOrZero = 0
-    """Processes that prefetch."""
+    """Number of processes that prefetch."""
     val_sequences: Count | None = None
-    """Validation sequences of each source; None: all."""
+    """Number of validation sequences per source; None: all."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunTokenizer:
-    """The tokenizer of a run; see conf/tokenizer."""
+    """The tokenizer of a run. See conf/tokenizer."""
 
     name: str
     model_vocab_size: Any = None
@@ -56,13 +57,13 @@ class RunTokenizer:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerConfig:
-    """Devices and arithmetic; see conf/trainer."""
+    """Devices, precision and kernels. See conf/trainer."""
 
     accelerator: str
     devices: Count
-    """Processes on each machine."""
+    """Processes per machine."""
     num_nodes: Count
-    """Machines."""
+    """Number of machines."""
     strategy: Literal["auto", "ddp", "fsdp"]
     precision: str
     compile: bool
@@ -72,24 +73,25 @@ class TrainerConfig:
 
     @property
     def world_size(self) -> int:
-        """Processes on all machines."""
+        """Total number of processes."""
         return self.devices * self.num_nodes
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanConfig:
-    """What plan.py assumes of the devices; see conf/plan.yaml. `estimate_costs` checks it."""
+    """What plan.py assumes about the devices; see conf/plan.yaml. `estimate_costs` checks it."""
 
     device: Any
     mfu: Any
     """Model FLOPs utilisation: the share of the device's peak."""
+    """Model FLOPs utilisation, as a fraction of the device's peak."""
     price_per_hour: Any
-    """Of one device, in any currency; None: unknown."""
+    """Price of one device per hour, in any currency; None: unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Everything that a training run is made of. `RunConfig.of` parses it."""
+    """All settings of a training run. `RunConfig.of` parses them."""
 
     name: Any
     runs_dir: Path
@@ -106,10 +108,10 @@ class RunConfig:
     max_hours: Any
     """Wall-clock limit in hours; None: no limit."""
     gradient_clip: Any
-    """Largest norm of the gradient; None: no limit."""
+    """Maximum norm of the gradient; None: no limit."""
     on_spike: Literal["train", "skip"]
     base_width: Count | None
-    """The d_model at which the learning rate was found; None: model.d_model."""
+    """The d_model for which the learning rate was tuned; None: model.d_model."""
     init_from: Path | None
     resume: Any
     branch: BranchConfig
@@ -126,16 +128,21 @@ class RunConfig:
     trainer: TrainerConfig
     logger: Any = None
     imports: list[str] = field(default_factory=list)
-    """Modules of the user's own that register parts; see `own_imports`."""
+    """The user's own modules that register parts; see `own_imports`."""
     settings: Mapping[str, Any]
-    """The same as composed, nested: what config.yaml records."""
+    """The composed settings as nested dicts, as config.yaml records them."""
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> "RunConfig":
-        """Parse what conf/train.yaml and a command line compose; what plan.py and verify.py add to it is left out.
+        """Parse the composed settings of conf/train.yaml and a command line.
+
+        Settings of plan.py and verify.py are ignored.
+
+        Args:
+            settings: nested dicts, as composed.
 
         Raises:
-            ValueError: a setting is unknown, missing or wrong, or two settings do not fit together.
+            ValueError: a setting is unknown, missing or wrong, or two settings contradict each other.
         """
         check_names(settings)
         check_imports(settings)
@@ -149,26 +156,28 @@ class RunConfig:
     def __post_init__(self) -> None:
         for mix in self.curriculum.mixes:
             if mix in compose.group_choices("source"):
-                raise ValueError(f"curriculum.mixes.{mix}: {mix} is a source, and a mix needs a name of its own.")
+                raise ValueError(
+                    f"curriculum.mixes.{mix}: {mix} is the name of a source; choose another name for the mix."
+                )
         if not isinstance(self.resume, str):
             raise ValueError(f"resume is {self.resume!r}: it must be auto, never, or the path of a checkpoint.")
         if self.branch.run is None and self.branch.step is not None:
-            raise ValueError(
-                f"branch.step is {self.branch.step}, and branch.run names no run: set both of them or neither."
-            )
+            raise ValueError(f"branch.step is {self.branch.step}, but branch.run is not set: set both or neither.")
         if "_target_" not in self.optimizer:
             raise ValueError("optimizer has no _target_: it must name a class, as conf/optimizer does.")
         if "checkpoints" not in self.callbacks:
-            raise ValueError("callbacks.checkpoints is missing: a run without checkpoints could not be continued.")
+            raise ValueError("callbacks.checkpoints is missing: a run without checkpoints could not be resumed.")
         check_known_callbacks(self.callbacks)
         self._check_batch()
 
     @cached_property
     def model(self) -> "GPTConfig":
-        """The model's sizes and choices, its `eot_id` not known yet. It imports torch, whose modules the choices name.
+        """Sizes and choices of the model; its `eot_id` is not known yet.
+
+        This imports torch, because choices name modules.
 
         Raises:
-            ValueError: they do not go together.
+            ValueError: the model's settings contradict each other.
         """
         from gpt_lightning.model import GPTConfig
 
@@ -176,12 +185,12 @@ class RunConfig:
 
     @property
     def accumulation_steps(self) -> int:
-        """Micro-batches in an optimizer step on each rank."""
+        """Micro-batches per optimizer step on each rank."""
         return self.global_batch // (self.micro_batch * self.trainer.world_size)
 
     @property
     def tokens_per_step(self) -> int:
-        """Tokens in an optimizer step, over all ranks."""
+        """Tokens per optimizer step, over all ranks."""
         return self.global_batch * self.model.max_seq_len
 
     @property
@@ -190,7 +199,11 @@ class RunConfig:
         return str(self.optimizer["_target_"])
 
     def with_precision(self, precision: str) -> "RunConfig":
-        """The same run in the precision that `auto` was found to be, as config.yaml records it."""
+        """The same run with `auto` replaced by the precision that was chosen, as config.yaml records it.
+
+        Args:
+            precision: Lightning's name for it.
+        """
         settings = {**self.settings, "trainer": {**self.settings["trainer"], "precision": precision}}
         return replace(self, trainer=replace(self.trainer, precision=precision), settings=settings)
 

@@ -1,4 +1,4 @@
-"""Composed settings -> frozen dataclasses, whose annotations say what each setting may be."""
+"""Parse composed settings into frozen dataclasses, whose annotations define the valid values."""
 
 import difflib
 import math
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class AtLeast:
-    """The lowest value of a whole number."""
+    """Lower bound of a whole number."""
 
     lowest: int
 
@@ -33,17 +33,22 @@ PositiveNumber = Annotated[float, Positive()]
 
 
 def parse(kind: type[T], settings: Any, *, name: str = "") -> T:
-    """Build a frozen dataclass from a group of settings, and those within it from the groups within.
+    """Build a frozen dataclass, and those nested in it, from a group of settings.
 
     Args:
-        kind: the dataclass. Annotations may be int, float, bool, str, Path, Literal, Annotated[int, AtLeast(…)], a dataclass,
-            any of them or None; others are left alone, for the dataclass to check.
+        kind: the dataclass. Annotations may be int, float, bool, str, Path, Literal, Annotated[int, AtLeast(…)], a
+            dataclass, or one of these and None. Values with other annotations are not checked here; the dataclass
+            checks them itself.
         settings: key -> value.
-        name: dotted name of the group; "": they are a command's own, of which the command line was checked already. A user's own
-            config may hold more.
+        name: dotted name of the group. "" means the settings of a command: unknown keys are then ignored, because the
+            command line was checked before and a user's own config may have further keys.
+
+    Returns:
+        The dataclass.
 
     Raises:
-        ValueError: a setting is unknown, missing, or not what its annotation says; or the dataclass refuses it.
+        ValueError: a setting is unknown or missing, its value does not match its annotation, or the dataclass rejects
+            it.
     """
     if not isinstance(settings, Mapping):
         raise ValueError(f"{name} is {settings!r}: it must be a group of settings.")
@@ -62,10 +67,16 @@ def parse(kind: type[T], settings: Any, *, name: str = "") -> T:
 
 
 def build_section(build: Callable[..., T], name: str, section: Mapping[str, Any], **more: Any) -> T:
-    """`build(**section, **more)`, for a class or function that checks its own arguments.
+    """Call `build(**section, **more)`. `build` is a class or function that checks its own arguments.
+
+    Args:
+        build: the class or function.
+        name: dotted name of the section, for messages.
+        section: its settings.
+        more: further keyword arguments.
 
     Raises:
-        ValueError: the section has a key that it does not know; or whatever it raises itself.
+        ValueError: the section has an unknown key; or `build` raises it.
     """
     try:
         return build(**section, **more)
@@ -90,7 +101,7 @@ def _checked(annotation: Any, value: Any, name: str) -> Any:
 
 
 def _test(wanted: Any) -> tuple[Any, str]:
-    """(whether a value is of a kind, what that kind is called)."""
+    """(predicate of valid values, description of them) for an annotation."""
     if get_origin(wanted) is Annotated:
         _, bound = get_args(wanted)
         if isinstance(bound, Positive):
@@ -106,7 +117,7 @@ def _test(wanted: Any) -> tuple[Any, str]:
         int: (lambda value: type(value) is int, "a whole number"),
         float: (_is_number, "a number"),
         bool: (lambda value: isinstance(value, bool), "true or false"),
-        str: (lambda value: isinstance(value, str), "a text"),
+        str: (lambda value: isinstance(value, str), "a string"),
     }
     return kinds.get(wanted, (lambda value: True, ""))
 

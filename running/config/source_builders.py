@@ -1,4 +1,4 @@
-"""What conf/source/<name>.yaml and the command line say of sources, made into corpora and recipes."""
+"""Build corpora and preparation settings from conf/source/<name>.yaml and the command line."""
 
 import json
 import math
@@ -25,16 +25,20 @@ from running.config.registered_targets import REGISTERED_TARGETS
 
 
 def build_preparation_settings(config: PrepareConfig, source: Mapping[str, Any]) -> PreparationSettings:
-    """How a source's documents become shards.
+    """How the documents of a source become shards.
+
+    Args:
+        config: settings of prepare.py.
+        source: content of conf/source/<name>.yaml.
 
     Raises:
-        ValueError: a setting is out of its range.
+        ValueError: a setting is out of range.
     """
     limit = source["limit_tokens"] if config.limit_tokens is None else config.limit_tokens
     if limit in (None, "all"):
         limit = None
     elif isinstance(limit, bool) or not isinstance(limit, (int, float)) or not 1 <= limit < math.inf:
-        raise ValueError(f"limit_tokens is {limit}: it must be a number of tokens, or all.")
+        raise ValueError(f"limit_tokens is {limit}: it must be a number of tokens, 1 or more, or all.")
     return PreparationSettings(
         val_fraction=source["val_fraction"],
         split=source["split"],
@@ -47,19 +51,24 @@ def build_preparation_settings(config: PrepareConfig, source: Mapping[str, Any])
 def open_corpus(
     config: PrepareConfig, name: str, source: Mapping[str, Any], *, begun_in: Path | None = None
 ) -> tuple[Corpus, Mapping[str, Any]]:
-    """Where a source's documents come from, a source reader, path= or the hub; and the config that holds for them.
+    """The documents of a source, from a source reader, `path` or the hub; and the source's effective config.
 
     Args:
+        config: settings of prepare.py.
         name: of the source's config.
-        begun_in: what was begun there with a commit of the hub goes on with it.
+        source: content of that config.
+        begun_in: folder of an unfinished preparation. Its commit of the hub's repository is used again.
+
+    Returns:
+        The corpus, and `source` or the config of its fallback.
 
     Raises:
-        ValueError: there is nothing to be read, or the hub does not answer and no `fallback` does.
+        ValueError: there is nothing to read, or the hub is unreachable and the source has no `fallback`.
     """
     if "corpus" in source:
         if source["path"] is not None:
             target = source["corpus"].get("_target_")
-            raise ValueError(f"source {name} is read by {target}: path= is for other sources, such as source=local.")
+            raise ValueError(f"source {name} is read by {target} and has no path=: use source=local to read files.")
         return _corpus_of_reader(source["corpus"]), source
     if source["path"] is not None:
         return path_corpus(config, name, source, tell=print), source
@@ -70,7 +79,7 @@ def open_corpus(
     except HubUnreachableError as error:
         if "fallback" not in source:
             raise
-        say(f"{error}\n{name}: {source['fallback']} stands in for it.")
+        say(f"{error}\n{name}: using the fallback {source['fallback']} instead.")
         instead = compose.read_choice("source", source["fallback"]) | {"instead_of": source["hub"]}
         return open_corpus(config, name, instead, begun_in=begun_in)
     origin = source["hub"] | {"revision": commit}
@@ -86,7 +95,11 @@ def _corpus_of_reader(node: Mapping[str, Any]) -> Corpus:
 
 
 def origin_of_reader(node: Mapping[str, Any]) -> dict[str, Any]:
-    """What source.json records of `corpus` in a source's config; of a reader of the user's own with the digest of its module."""
+    """What source.json records about `corpus` in a source's config; for a registered reader, with a hash of its module.
+
+    Args:
+        node: `_target_` and keyword arguments.
+    """
     own = REGISTERED_TARGETS["source reader"].get(node["_target_"])
     if own is None:
         return dict(node)
@@ -96,29 +109,43 @@ def origin_of_reader(node: Mapping[str, Any]) -> dict[str, Any]:
 def path_corpus(
     config: PrepareConfig, key: str, source: Mapping[str, Any], *, tell: Callable[[str], object] = str
 ) -> Corpus:
-    """The corpus of the files at a source's path; of a copy of a whole repository, of its configuration and split.
+    """The corpus of the files at a source's path.
+
+    In a copy of a whole repository, only the source's config and split are read.
 
     Args:
-        key: the name of the source's config.
-        tell: called with one line that counts the files which were passed over, if any were.
+        config: settings of prepare.py.
+        key: name of the source's config.
+        source: content of that config.
+        tell: called with one line that counts the skipped files, if any.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are no files.
     """
     path = str(source["path"])
     return _file_corpus(config, key, source, find_local_files(path, hub=source["hub"], tell=tell), {"path": path})
 
 
 def is_commit_hash(revision: str | None) -> bool:
-    """Whether a revision can name one state of a repository only; branches and tags move."""
+    """Whether a revision is a commit hash, which always names the same state of a repository.
+
+    Branches and tags can move.
+
+    Args:
+        revision: of a repository on the hub; None: the default branch.
+    """
     return revision is not None and re.fullmatch("[0-9a-f]{40}", revision) is not None
 
 
 def training_sources(config: PrepareConfig, names: Iterable[str]) -> dict[str, Mapping[str, Any]]:
-    """The configs of the sources that a tokenizer is trained on: those of the command line, or those that ship.
+    """The configs of the sources that a tokenizer is trained on: from the command line, else from conf/source.
+
+    Args:
+        config: settings of prepare.py.
+        names: of the sources.
 
     Raises:
-        ValueError: one of them does not exist.
+        ValueError: a source does not exist.
     """
     known = compose.group_choices("source")
     if isinstance(names, str) or not set(names) <= {*known, *config.sources}:

@@ -1,7 +1,10 @@
-"""What evaluate.py and generate.py do.
+"""What evaluate.py, generate.py and convert.py do.
 
-task_loading     conf/task with its records, texts and prompts
-result_store     a folder of results: finished work is kept, whoever did it
-lm_eval_harness  our models under EleutherAI's lm-evaluation-harness
-chat_repl        interactive or piped session: one prompt a line
+evaluate_model         run the tasks of a config: a table, and evaluation.json
+task_loading           conf/task with its records, texts and prompts
+result_store           a folder of results: finished work is kept, whichever process did it
+lm_eval_harness        our models under EleutherAI's lm-evaluation-harness
+model_text_generator   a loaded model with generation settings
+chat_repl              interactive or piped session: one prompt per line
+convert_model          convert a model between formats
 """

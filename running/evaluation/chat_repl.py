@@ -1,4 +1,4 @@
-"""A session at the terminal, or of piped lines: each line is a prompt, or a command to the session itself."""
+"""Interactive session at a terminal or with piped input. Each line is a prompt or a command of the session."""
 
 import io
 import json
@@ -10,35 +10,41 @@ from typing import Any, Protocol
 from gpt_lightning.console import say
 from gpt_lightning.tokenizer import Message
 
-_HELP = """/reset            forget the conversation
-/save <file>      add the conversation to a file of JSON lines, which prepare.py reads with
+_HELP = """/reset            clear the conversation
+/save <file>      append the conversation to a JSON Lines file, which prepare.py reads with
                   source=local path=<file> sources.local.fields.text=null +sources.local.fields.messages=messages
-/set              how it writes now; /set temperature 0.5 changes it, and so on
-/help             this; an empty line or /exit ends the session, Ctrl-C an answer; //x is a prompt that begins with /"""
+/set              show the generation settings; /set temperature 0.5 changes one of them
+/help             show this text
+An empty line or /exit ends the session. Ctrl-C stops an answer. A prompt that begins with / is typed with //."""
 
 
 class TextGenerator(Protocol):
-    """Who writes: see `generate.ModelTextGenerator`."""
+    """What generates the text; see `model_text_generator.ModelTextGenerator`."""
 
     settings: dict[str, Any]
-    """How, by name."""
+    """Generation settings by name."""
 
     def change(self, name: str, value: str) -> None:
-        """Write otherwise from now on. Raises ValueError where that is no setting, or no value of it."""
+        """Change a generation setting. Raises ValueError if there is no such setting or the value is invalid.
+
+        Args:
+            name: of the setting.
+            value: as JSON; none stands for null.
+        """
 
     def answer(self, conversation: list[Message]) -> Iterator[str]:
-        """What comes next in a conversation, piece by piece."""
+        """Yield the next turn of a conversation, piece by piece."""
 
     def continue_text(self, prompt: str) -> Iterator[str]:
-        """What follows a text, piece by piece."""
+        """Yield the continuation of a text, piece by piece."""
 
 
 class ReplSession:
-    """Prompts, one after the other; a chat remembers them.
+    """A sequence of prompts. In a chat, each prompt continues the conversation.
 
     Args:
-        author: who answers.
-        chat: whether prompts are turns of a conversation; else each is a text to go on with.
+        author: generates the answers.
+        chat: whether prompts are turns of a conversation; otherwise each is a text to continue.
     """
 
     def __init__(self, author: TextGenerator, *, chat: bool) -> None:
@@ -46,14 +52,17 @@ class ReplSession:
         self.conversation: list[Message] = []
 
     def hold(self, title: str) -> None:
-        """Read lines until there are no more, or an empty one comes from a terminal."""
+        """Read lines until the input ends, or until an empty line at a terminal.
+
+        Args:
+            title: printed first at a terminal.
+        """
         at_terminal = sys.stdin.isatty()
         if isinstance(sys.stdin, io.TextIOWrapper):
-            sys.stdin.reconfigure(
-                errors="surrogateescape"
-            )  # `write` says which byte is not UTF-8, and the session goes on
+            # `write` names the byte that is not UTF-8, and the session continues
+            sys.stdin.reconfigure(errors="surrogateescape")
         if at_terminal:
-            say(f"{title} /help says what else can be typed.")
+            say(f"{title} /help lists the commands.")
         while (line := _ask(at_terminal)) is not None:
             if line.strip() in ("/exit", "/quit") or (at_terminal and not line.strip()):
                 return
@@ -61,16 +70,22 @@ class ReplSession:
                 self._take(line)
 
     def write(self, prompt: str) -> str:
-        """Print what the author makes of a prompt, and return it; a chat grows by both turns.
+        """Print the generated text for a prompt. In a chat, append both turns to the conversation.
+
+        Args:
+            prompt: a turn of the conversation, or the text to continue.
+
+        Returns:
+            The generated text.
 
         Raises:
-            ValueError: the prompt alone is longer than the model can read, or is not UTF-8.
+            ValueError: the prompt alone is longer than the model's context, or is not UTF-8.
         """
         try:
             prompt.encode()
         except UnicodeEncodeError as error:
             raise ValueError(
-                f"the prompt is not UTF-8: it holds the byte {ord(prompt[error.start]) - 0xDC00:#04x}."
+                f"the prompt is not UTF-8: it contains the byte {ord(prompt[error.start]) - 0xDC00:#04x}."
             ) from error
         if self._chat:
             pieces = self._author.answer([*self.conversation, {"role": "user", "content": prompt}])
@@ -110,25 +125,28 @@ class ReplSession:
         }
         if name not in commands:
             raise ValueError(
-                f"there is no /{name}: {', '.join(f'/{known}' for known in commands)}, /exit. //… is a prompt."
+                f"there is no command /{name}: use {', '.join(f'/{known}' for known in commands)} or /exit. A prompt "
+                "that begins with / is typed with //."
             )
         commands[name](rest)
 
     def _reset(self, rest: str) -> None:
         self.conversation.clear()
-        say("the conversation is forgotten.")
+        say("the conversation was cleared.")
 
     def _save(self, rest: str) -> None:
         if not rest:
-            raise ValueError("/save needs the name of a file.")
+            raise ValueError("/save needs a file name.")
         if not self.conversation:
             raise ValueError("there is no conversation to save yet.")
         try:
             with Path(rest).expanduser().open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"messages": self.conversation}, ensure_ascii=False) + "\n")
         except OSError as error:
-            raise ValueError(f"{rest} cannot be written: {error.strerror}; the conversation is still here.") from error
-        say(f"added to {rest}.")
+            raise ValueError(
+                f"{rest} cannot be written: {error.strerror}; the conversation is kept in memory."
+            ) from error
+        say(f"appended to {rest}.")
 
     def _set(self, rest: str) -> None:
         if rest:
@@ -138,7 +156,7 @@ class ReplSession:
 
 
 def _ask(at_terminal: bool) -> str | None:
-    """The next line; None: there is none."""
+    """The next line; None at the end of the input."""
     try:
         return input("\n> " if at_terminal else "")
     except (EOFError, KeyboardInterrupt):

@@ -18,7 +18,7 @@ _WRITERS: dict[str, Callable[..., None]] = {
 
 
 def convert_model(config: ConvertConfig) -> None:
-    """See `running.commands.convert`."""
+    """Convert a model; see `running.commands.convert.convert`."""
     source, target = config.input, config.output
     model = load_model(source)
     if config.vocab_size is not None:
@@ -27,17 +27,17 @@ def convert_model(config: ConvertConfig) -> None:
     _WRITERS[config.format](model, target, tokenizer=tokenizer)
     sizes, dtype = model.config, str(model.head.weight.dtype).removeprefix("torch.")
     say(
-        f"{target}: {source} as {config.format}, {model.n_parameters():,} parameters in {dtype}, {sizes.n_layers} layers of "
-        f"{sizes.n_heads} heads, {sizes.vocab_size:,} ids\n{about_it}"
+        f"{target}: {source} as {config.format}, {model.n_parameters():,} parameters in {dtype}, {sizes.n_layers} "
+        f"layers of {sizes.n_heads} heads, vocabulary of {sizes.vocab_size:,}\n{about_it}"
     )
 
 
 def _tokenizer(source: Path, name: str | None) -> tuple[Tokenizer | None, str]:
-    """The tokenizer to write beside the model, and a sentence about it; one that is asked for by name must be there."""
+    """The tokenizer to write with the model, and a sentence about it. A tokenizer requested by name must exist."""
     try:
         tokenizer = load_model_tokenizer(source, name)
     except ValueError as error:
         if name is not None:
             raise
-        return None, f"no tokenizer was written: {error}"  # the model alone is of use too
-    return tokenizer, f"tokenizer {tokenizer.name}, {tokenizer.vocab_size:,} ids"
+        return None, f"no tokenizer was written: {error}"  # the model is useful without it
+    return tokenizer, f"tokenizer {tokenizer.name}, {tokenizer.vocab_size:,} tokens"

@@ -1,4 +1,4 @@
-"""Evaluate a model on tasks: results as a table and as evaluation.json."""
+"""Evaluate a model on tasks. The results go into a table and into evaluation.json."""
 
 import json
 import math
@@ -25,24 +25,30 @@ from running.evaluation.result_store import EvaluationRanks, LoadedModel, Result
 from running.evaluation.task_loading import EvaluatedModel, load_tasks
 from running.training.find_tokenizer import load_model_tokenizer
 
-_DIGITS = {"perplexity": 2, "tokens": 1}  # of figures in the table; of others 4
+_DIGITS = {"perplexity": 2, "tokens": 1}  # decimals in the table; 4 for other metrics
 
 
 def evaluate_model(config: EvaluateConfig) -> dict[str, Any]:
-    """Do the tasks of a config; write evaluation.json and a file for each task, print the table, give what the JSON says.
+    """Run the tasks of a config, write evaluation.json and one file per task, and print the table.
 
-    Everything that can be refused is refused before anything is scored. Stopped, the same call goes on where it was.
+    All checks run before any example is scored. To continue a stopped evaluation, call this again.
+
+    Args:
+        config: settings of evaluate.py.
+
+    Returns:
+        The content of evaluation.json.
 
     Raises:
-        ValueError: the model cannot be read, or a task is unknown or cannot be asked.
+        ValueError: the model cannot be read, a task is unknown, or its records cannot be used.
     """
     path, run, folder = evaluation_places(config)
     tokenizer = load_model_tokenizer(path, config.tokenizer.name)
     model = load_model(path)
     if model.config.vocab_size < tokenizer.vocab_size:
         raise ValueError(
-            f"{path} has a vocabulary of {model.config.vocab_size}, less than the {tokenizer.vocab_size} ids of tokenizer "
-            f"{tokenizer.name}: name its own with tokenizer.name=…."
+            f"{path} has a vocabulary of {model.config.vocab_size}, smaller than the {tokenizer.vocab_size} tokens of "
+            f"tokenizer {tokenizer.name}: set the model's own tokenizer with tokenizer.name=…."
         )
     tasks = load_tasks(config, EvaluatedModel(tokenizer, model.config.max_seq_len, run))
     console = Console(soft_wrap=True)
@@ -71,18 +77,25 @@ def evaluate_model(config: EvaluateConfig) -> dict[str, Any]:
         write_durably(folder / "evaluation.json", _merged(folder / "evaluation.json", report))
         console.print(f"{path}: {model.n_parameters():,} parameters, tokenizer {tokenizer.name}")
         _print(results, console)
-        console.print(f"\n{folder / 'evaluation.json'}; what came of each example lies beside it")
+        console.print(f"\n{folder / 'evaluation.json'}; the results of each example are in the same folder")
     return report
 
 
 def evaluation_places(config: EvaluateConfig) -> tuple[Path, Path | None, Path]:
-    """Where the model lies, the run that it is of, if it is of one, and the folder for what comes of it."""
+    """Path of the model, its run directory (None if it does not belong to a run), and the folder for the results.
+
+    Args:
+        config: settings of evaluate.py.
+
+    Raises:
+        ValueError: the run has no valid checkpoint.
+    """
     path = config.model
     assert path is not None
     if path.is_dir() and (path / "checkpoints").is_dir():
         newest = newest_valid_checkpoint(path / "checkpoints")
         if newest is None:
-            raise ValueError(f"{path} holds no valid checkpoint in its folder checkpoints.")
+            raise ValueError(f"{path} has no valid checkpoint in its folder checkpoints.")
         path = newest
     run = next((folder for folder in path.parents if (folder / "environment.json").is_file()), None)
     of_run = run is not None and path.is_file()
@@ -93,7 +106,7 @@ def evaluation_places(config: EvaluateConfig) -> tuple[Path, Path | None, Path]:
 
 
 def _means(results: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Of a task of several parts, such as perplexity's sources, the mean of each figure, all parts weighed the same.
+    """Unweighted means over the parts of a task, such as the sources of perplexity.
 
     A mean perplexity is the exponential of the mean loss.
     """
@@ -126,25 +139,25 @@ def _means(results: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _merged(path: Path, report: dict[str, Any]) -> dict[str, Any]:
-    """A report with what an earlier one says of the same model's other tasks."""
+    """Add the results that an earlier report has for other tasks of the same model."""
     try:
         earlier = json.loads(path.read_text(encoding="utf-8"))
         if (earlier["model"]["weights"], earlier["tokenizer"]) != (report["model"]["weights"], report["tokenizer"]):
             return report
         done = set(map(_measured, report["results"]))
         others = [result for result in earlier["results"] if _measured(result) not in done]
-    except (OSError, ValueError, KeyError, TypeError):  # there is none, or it is no report
+    except (OSError, ValueError, KeyError, TypeError):  # no earlier report, or not a report
         return report
     return report | {"results": [*others, *report["results"]]}
 
 
 def _measured(result: Mapping[str, Any]) -> str:
-    """What a figure is of: other data under the same name is another figure."""
+    """What a result measures. The same task on other data is another result."""
     return json.dumps([result["task"], result["protocol"], result.get("data")], sort_keys=True)
 
 
 def _finite(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What is infinite, such as the interval of a single example, as JSON's null."""
+    """Replace infinite values, such as the interval of a single example, by JSON's null."""
     return [
         {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in result.items()}
         for result in results
@@ -152,14 +165,14 @@ def _finite(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _print(results: Sequence[Mapping[str, Any]], console: Console) -> None:
-    """A table of each task's figures."""
+    """Print a table of each task's metrics."""
     for (task, protocol), of_task in groupby(results, key=lambda result: (result["task"], result["protocol"])):
         figures = list(of_task)
         seconds = f", {figures[0]['seconds']:,} s" if "seconds" in figures[0] else ""
-        of = f"{figures[0]['n']:,} examples of data {digits_of(figures[0]['data'])}{seconds}"
+        of = f"{figures[0]['n']:,} examples, data {digits_of(figures[0]['data'])}{seconds}"
         console.print(f"\n{task} ({protocol}), {of}", style="bold")
         chance = [f"{result['chance']:.4f}" if "chance" in result else "" for result in figures]
-        heads = ["metric", "value", "95 % interval", *(["by chance"] if any(chance) else [])]
+        heads = ["metric", "value", "95 % interval", *(["chance"] if any(chance) else [])]
         table = Table(*heads, box=None, pad_edge=False)
         for column in table.columns[1:]:
             column.justify = "right"
@@ -169,8 +182,8 @@ def _print(results: Sequence[Mapping[str, Any]], console: Console) -> None:
             table.add_row(result["metric"], value, f"{low} to {high}", *([guessed] if any(chance) else []))
         console.print(table)
         for what, places in (
-            ("left out", figures[0].get("left_out")),
-            ("longer than the window, so cut", figures[0].get("cut")),
+            ("skipped", figures[0].get("left_out")),
+            ("truncated to the window", figures[0].get("cut")),
         ):
             if places:
                 console.print(f"{len(places):,} {what}; the first: {places[0]}", style="bold red")

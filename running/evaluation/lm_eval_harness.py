@@ -1,9 +1,11 @@
-"""A model of ours under lm-evaluation-harness (the extra `harness`), which then asks its own tasks.
+"""Run a model of ours under lm-evaluation-harness (the extra `harness`), which asks its own tasks.
 
-    python -m running.evaluation.lm_eval_harness run --model gpt_lightning --model_args run=runs/quickstart --tasks lambada_openai
+    python -m running.evaluation.lm_eval_harness run --model gpt_lightning \\
+        --model_args run=runs/quickstart --tasks lambada_openai
 
-is the harness's own command line, which knows our models by then. Everything is scored by gpt_lightning.evaluation.
-`--apply_chat_template` writes prompts in ChatML; of `--gen_kwargs` those in `_GENERATION` are applied, and others refused.
+This is the harness's own command line with our models registered. gpt_lightning.evaluation computes all scores.
+`--apply_chat_template` writes prompts in ChatML. Of `--gen_kwargs`, those in `_GENERATION` are applied and others are
+refused.
 """
 
 import logging
@@ -39,22 +41,23 @@ _MARKS = re.compile(f"({re.escape(CHAT_START)}|{re.escape(CHAT_END)})")
 
 @register_model("gpt_lightning")
 class HarnessModel(TemplateLM):
-    """A model as the harness asks it.
+    """A model with the interface of the harness.
 
     Args:
         run: a run directory, a checkpoint or a converted folder.
-        tokenizer: gpt2, gpt2_chatml or a tokenizer.json; None: the one the model was trained with.
-        batch_tokens: that are read at once. (The harness's batch size counts texts, of any length, and is not heard.)
+        tokenizer: gpt2, gpt2_chatml or a tokenizer.json; None: the tokenizer that the model was trained with.
+        batch_tokens: tokens per forward pass. (The harness's batch size counts texts of any length and is ignored.)
+        device: cpu or cuda; None: chosen automatically.
 
     Raises:
-        ValueError: there is no such model, or its tokenizer is not known.
+        ValueError: the model does not exist, or its tokenizer is not known.
     """
 
     def __init__(
         self, run: str, tokenizer: str | None = None, batch_tokens: int = 8192, device: str | None = None, **_: Any
     ) -> None:
         super().__init__()
-        here = choose_device("auto")  # the harness asks for cuda by default, also where there is none
+        here = choose_device("auto")  # the harness asks for cuda by default, even without a GPU
         self._device = torch.device(device if device and (here == "cuda" or device == "cpu") else here)
         self.model = load_model(Path(run)).to(self._device)
         self.tokenizer = load_model_tokenizer(Path(run), tokenizer)
@@ -66,7 +69,7 @@ class HarnessModel(TemplateLM):
         return self.tokenizer.eot_id
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
-        """Ids of a text; in a chat that `apply_chat_template` wrote, its marks are the special tokens."""
+        """Token ids of a text. In a chat written by `apply_chat_template`, ChatML's marks become special tokens."""
         if CHAT_START not in self.tokenizer.special_ids or not string.startswith(CHAT_START):
             return self.tokenizer.encode(string)
         special = self.tokenizer.special_ids
@@ -75,28 +78,34 @@ class HarnessModel(TemplateLM):
 
     @property
     def tokenizer_name(self) -> str:
-        """What the harness names its cached requests after."""
+        """Name under which the harness caches its requests."""
         return f"{self.tokenizer.name}__{self.tokenizer.fingerprint[:16]}"
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
-        """The only template there is.
+        """The ChatML template, the only one.
+
+        Args:
+            chat_template: whether to use ChatML; the harness may also give a name.
 
         Raises:
-            ValueError: another is asked for, or the tokenizer has no chat tokens.
+            ValueError: another template is requested, or the tokenizer has no chat tokens.
         """
         if isinstance(chat_template, str):
             raise ValueError(
-                f"there is no chat template {chat_template!r}: give --apply_chat_template without a name, for ChatML."
+                f"there is no chat template {chat_template!r}: use --apply_chat_template without a name for ChatML."
             )
         if CHAT_START not in self.tokenizer.special_ids:
             raise ValueError(
-                f"tokenizer '{self.tokenizer.name}' has no chat tokens: leave out --apply_chat_template, or give a model "
-                "that was trained with gpt2_chatml or a BPE trained here."
+                f"tokenizer '{self.tokenizer.name}' has no chat tokens: leave out --apply_chat_template, or use a "
+                "model that was trained with gpt2_chatml or with a BPE tokenizer of this program."
             )
         return CHATML if chat_template else None
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """A conversation in ChatML, and where the assistant goes on: with a turn of its own, or behind its last words."""
+        """A conversation in ChatML.
+
+        It ends with the start of an assistant's turn, or without the end mark of the last turn.
+        """
         self.chat_template(True)
         turns = (f"{CHAT_START}{turn['role']}\n{turn['content']}{CHAT_END}\n" for turn in chat_history)
         text = "".join(turns)
@@ -118,7 +127,10 @@ class HarnessModel(TemplateLM):
         return [-sum(next(scores).nats for _ in range(count)) for count in counts]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Each request draws from a seed of its own: repeats of one prompt are other samples."""
+        """Continue the context of each request.
+
+        Each request has its own seed, so repeats of a prompt give other samples.
+        """
         asked = [
             (context, _sampling(how, seed=number)) for number, (context, how) in enumerate(r.args for r in requests)
         ]
@@ -126,16 +138,18 @@ class HarnessModel(TemplateLM):
         return [self._write(context, *how) for context, how in shown]
 
     def _write(self, context: str, most: int, ends: list[str], sampling: Sampling) -> str:
-        """What follows a context, before the first of some texts; the context's beginning goes where there is no room.
+        """The continuation of a context, up to the first of the stop texts.
+
+        A context that does not fit loses its beginning.
 
         Raises:
-            ValueError: what is to be written leaves no room for a context at all.
+            ValueError: the requested number of tokens leaves no room for the context.
         """
         room = self.max_length - most
         if room < 1:
             raise ValueError(
-                f"{most} tokens are to be written, and the model sees {self.max_length}: ask for fewer, with "
-                "--gen_kwargs max_gen_toks=…."
+                f"{most} tokens are to be generated, but the model's context is {self.max_length} tokens: set fewer "
+                "with --gen_kwargs max_gen_toks=…."
             )
         special = self.tokenizer.special_ids
         (new,) = generate(
@@ -154,13 +168,12 @@ class HarnessModel(TemplateLM):
     def _loglikelihood_tokens(
         self, requests: list[Any], disable_tqdm: bool = False, **_: Any
     ) -> list[tuple[float, bool]]:
-        texts = [
-            (context or [self.eot_token_id], answer) for _, context, answer in requests
-        ]  # of white space nothing is left
+        # a context of white space has no tokens
+        texts = [(context or [self.eot_token_id], answer) for _, context, answer in requests]
         put = [Request([*context, *answer], len(context)) for context, answer in texts]
         if cut := sum(len(request.ids) > self.max_length + 1 for request in put):
             _log.warning(
-                "%d of %d requests are longer than the window of %d tokens: their beginnings are left away",
+                "%d of %d requests are longer than the window of %d tokens: their beginnings are cut off",
                 *(cut, len(put), self.max_length),
             )
         scores = self._score([truncate_to_context(request, self.max_length) for request in put], disable_tqdm)
@@ -176,20 +189,20 @@ class HarnessModel(TemplateLM):
 
 
 def _sampling(how: dict[str, Any], *, seed: int) -> tuple[int, list[str], Sampling]:
-    """How many tokens are written at most, the texts that end them, and how they are drawn.
+    """(maximum number of new tokens, stop texts, sampling settings) of a request.
 
     Raises:
-        ValueError: something is asked for that cannot be applied.
+        ValueError: a requested setting cannot be applied.
     """
     asked: dict[str, Any] = dict(normalize_gen_kwargs(how))
     if asked.get("num_beams") == 1:
         del asked["num_beams"]
     if unknown := sorted(set(asked) - set(_GENERATION)):
-        raise ValueError(f"--gen_kwargs {', '.join(unknown)} cannot be applied: there are {', '.join(_GENERATION)}.")
+        raise ValueError(f"--gen_kwargs {', '.join(unknown)} cannot be applied: use {', '.join(_GENERATION)}.")
     top_k, top_p = asked.get("top_k") or None, asked.get("top_p")
     if (top_k or top_p) and not {"do_sample", "temperature"} & set(how):
         raise ValueError(
-            "--gen_kwargs top_k and top_p need do_sample=true or a temperature: without, nothing is drawn."
+            "--gen_kwargs top_k and top_p need do_sample=true or a temperature; otherwise generation is greedy."
         )
     temperature = float(asked.get("temperature", 1.0 if asked["do_sample"] else 0.0))
     penalty = asked.get("repetition_penalty", 1.0)
@@ -198,7 +211,7 @@ def _sampling(how: dict[str, Any], *, seed: int) -> tuple[int, list[str], Sampli
 
 
 if __name__ == "__main__":
-    # some of its tasks want the library `evaluate`, and not the verb of that name that lies here
+    # some of the tasks import the library `evaluate`, which our script evaluate.py would shadow
     sys.path[:] = [place for place in sys.path if Path(place).resolve() != compose.CONF.parent]
     try:
         cli_evaluate()

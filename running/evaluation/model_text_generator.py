@@ -1,4 +1,4 @@
-"""A loaded model that writes text: generation settings that can be changed, prompts and conversations."""
+"""A loaded model that continues prompts and conversations, with generation settings that can be changed."""
 
 import json
 from collections.abc import Iterator
@@ -15,10 +15,13 @@ _SETTINGS = ("temperature", "top_k", "top_p", "repetition_penalty", "max_new_tok
 
 
 class ModelTextGenerator:
-    """A model, its tokenizer, and how it shall write.
+    """A model, its tokenizer and its generation settings.
+
+    Args:
+        config: settings of generate.py.
 
     Raises:
-        ValueError: the model cannot be read, is of another vocabulary, or a setting is wrong.
+        ValueError: the model cannot be read, its vocabulary is smaller than the tokenizer's, or a setting is wrong.
     """
 
     def __init__(self, config: GenerateConfig) -> None:
@@ -29,49 +32,62 @@ class ModelTextGenerator:
         self.tokenizer: Tokenizer = load_model_tokenizer(run, config.tokenizer.name)
         self.stop_ids = _stop_ids(self.tokenizer, config.stop)
         if config.mode == "chat":
-            self.tokenizer.encode_chat_prompt([])  # refuses a tokenizer without chat tokens
+            self.tokenizer.encode_chat_prompt([])  # raises if the tokenizer has no chat tokens
         if self.model.config.vocab_size < self.tokenizer.vocab_size:
             raise ValueError(
-                f"{run} has a vocabulary of {self.model.config.vocab_size}, less than the "
-                f"{self.tokenizer.vocab_size} ids of tokenizer {self.tokenizer.name}: name its own with tokenizer.name=…."
+                f"{run} has a vocabulary of {self.model.config.vocab_size}, smaller than the "
+                f"{self.tokenizer.vocab_size} tokens of tokenizer {self.tokenizer.name}: set the model's own tokenizer "
+                "with tokenizer.name=…."
             )
         self.model.to(choose_device("auto"))
 
     def change(self, name: str, value: str) -> None:
-        """Write otherwise from now on.
+        """Change a generation setting.
+
+        Args:
+            name: of the setting.
+            value: as JSON; none stands for null.
 
         Raises:
-            ValueError: that is no setting, or no value of it; all stays as it was.
+            ValueError: there is no such setting, or the value is invalid. The settings then stay unchanged.
         """
         if name not in self.settings:
-            raise ValueError(f"there is no {name!r} to set: {', '.join(self.settings)}.")
+            raise ValueError(f"there is no setting {name!r}: the settings are {', '.join(self.settings)}.")
         before = dict(self.settings)
         try:
             self.settings[name] = json.loads("null" if value == "none" else value)
             self._check()
         except (ValueError, TypeError) as error:
             self.settings = before
-            reason = f"{value!r} is no number" if isinstance(error, json.JSONDecodeError) else str(error)
+            reason = f"{value!r} is not a number" if isinstance(error, json.JSONDecodeError) else str(error)
             raise ValueError(f"{name} stays {before[name]}: {reason}") from error
 
     def continue_text(self, prompt: str) -> Iterator[str]:
-        """What follows `prompt`, piece by piece."""
+        """Yield the continuation of `prompt`, piece by piece.
+
+        Args:
+            prompt: the text to continue.
+        """
         return self._stream([self.tokenizer.eot_id, *self.tokenizer.encode(prompt)])
 
     def answer(self, conversation: list[Message]) -> Iterator[str]:
-        """What the assistant says next, piece by piece; the oldest turns are forgotten once the context is full."""
+        """Yield the assistant's next turn, piece by piece. If the context is full, the oldest turns are dropped.
+
+        Args:
+            conversation: turns, ending with the user's.
+        """
         max_seq_len = self.model.config.max_seq_len
         room = max_seq_len - min(self.max_new_tokens, max_seq_len // 2)
         recent = conversation
         while len(recent) > 1 and len(self._chat_ids(recent)) > room:
-            recent = recent[2:]  # without the oldest question and its answer
+            recent = recent[2:]  # drop the oldest question and its answer
         return self._stream(self._chat_ids(recent))
 
     def _check(self) -> None:
-        """Make of the settings how ids are drawn.
+        """Check the settings and build the sampling settings from them.
 
         Raises:
-            ValueError: one is out of its range.
+            ValueError: a setting is out of range.
         """
         most = self.settings["max_new_tokens"]
         if type(most) is not int or most < 1:
@@ -96,7 +112,7 @@ def _stop_ids(tokenizer: Tokenizer, further: list[str]) -> list[int]:
         spelled = [tokenizer.special_ids[text]] if text in tokenizer.special_ids else tokenizer.encode(text)
         if len(spelled) != 1:
             raise ValueError(
-                f"stop: '{text}' is no token of tokenizer {tokenizer.name}; its special ones are "
+                f"stop: '{text}' is not a single token of tokenizer {tokenizer.name}; its special tokens are "
                 f"{', '.join(tokenizer.special_ids)}."
             )
         ids += spelled

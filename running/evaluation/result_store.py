@@ -1,10 +1,10 @@
-"""An examination as a folder: what is done stays done, whoever did it.
+"""The results of an evaluation in a folder. A restart keeps all finished work, whichever rank did it.
 
-    <folder>/<task>.scores.<rank>.jsonl   while a task is under way: a key, then (number, result) of each request
-    <folder>/<task>.jsonl                 what came of each example
-    <folder>/evaluation.json              every figure, with its interval and what it was measured on
+    <folder>/<task>.scores.<rank>.jsonl   while a task runs: a key, then (number, result) of each request
+    <folder>/<task>.jsonl                 the result of each example
+    <folder>/evaluation.json              every metric, with its interval and what it was measured on
 
-The key is a hash of the model and of every request, so that nothing is taken over from another examination.
+The key is a hash of the model and of every request, so results of another evaluation are never reused.
 """
 
 import glob
@@ -33,45 +33,48 @@ from running.training.rank_processes import detect_launcher
 
 
 class EvaluationRanks:
-    """The processes that examine together. Each has a share of the requests; they meet in the folder alone."""
+    """The processes of an evaluation.
+
+    Each scores its share of the requests; they exchange results through the folder only.
+    """
 
     def __init__(self) -> None:
         self.rank, self.n_ranks = 0, 1
         if detect_launcher() is not None:
             if "MASTER_ADDR" not in os.environ:
-                raise ValueError("an examination on several processes is started by torchrun, or by devices=….")
+                raise ValueError("an evaluation on several processes must be started by torchrun, or with devices=….")
             torch.distributed.init_process_group("gloo")
             self.rank, self.n_ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
-            if torch.cuda.is_available():  # each process its own, as far as there are enough
+            if torch.cuda.is_available():  # one GPU per process if there are enough
                 torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", self.rank)) % torch.cuda.device_count())
 
     def meet(self) -> None:
-        """Wait for all."""
+        """Wait for all ranks."""
         if self.n_ranks > 1:
             torch.distributed.barrier()
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
-    """A model that is ready for its tasks."""
+    """A model on its device, with its tokenizer."""
 
     model: GPT
     """The model, on its device."""
     tokenizer: Tokenizer
-    """The tokenizer of the model's ids."""
+    """The tokenizer of the model."""
     weights: str
-    """The fingerprint of the model's weights."""
+    """Fingerprint of the model's weights."""
 
 
 class ResultStore:
-    """Does tasks, one after the other, and goes on where it was stopped.
+    """Runs tasks one after the other. A task that was stopped continues where it stopped.
 
     Args:
-        folder: where what is done is kept.
-        loaded: the model that does the tasks.
-        batch_tokens: tokens in a forward pass.
+        folder: where results are stored.
+        loaded: the model to evaluate.
+        batch_tokens: tokens per forward pass.
         ranks: the processes that share the requests.
-        console: for the bar.
+        console: for the progress bar.
     """
 
     def __init__(
@@ -82,7 +85,14 @@ class ResultStore:
         self._ranks, self._console = ranks, console
 
     def take(self, task: Task) -> list[dict[str, Any]]:
-        """Do a task; give its figures as evaluation.json says them, and write what came of each example."""
+        """Run a task and write the result of each example.
+
+        Args:
+            task: the task, with its requests or prompts.
+
+        Returns:
+            The metrics of the task, as evaluation.json has them.
+        """
         began = time.monotonic()
         key = _key(f"{self._weights} {self._tokenizer.fingerprint}", task)
         ledger = _Ledger(self._folder / f"{_file_name(task.name)}.scores", key=key)
@@ -112,7 +122,7 @@ class ResultStore:
             )
         if self._ranks.rank == 0:
             self._write_examples(task.name, examples)
-        self._ranks.meet()  # all have read what is now removed
+        self._ranks.meet()  # all ranks have read the files that are now removed
         if self._ranks.rank == 0:
             ledger.remove()
         about = {
@@ -132,8 +142,8 @@ class ResultStore:
     def _work(
         self, what: str, ledger: "_Ledger", groups: Sequence[list[int]], work: Callable[[list[int]], Sequence[Any]]
     ) -> list[Any]:
-        """The results of all groups of numbers, in the numbers' order; what is done already is not done again."""
-        self._ranks.meet()  # nobody writes while others still read
+        """Results of all groups, in the order of the requests' numbers. Finished requests are not computed again."""
+        self._ranks.meet()  # no rank writes while another still reads
         done = ledger.read()
         self._ranks.meet()
         left = [group for group in groups if not all(number in done for number in group)]
@@ -145,7 +155,7 @@ class ResultStore:
         return [results[number] for number in range(sum(map(len, groups)))]
 
     def _shown(self, what: str, groups: Sequence[list[int]]) -> Iterator[list[int]]:
-        """The groups, with a bar of them where someone can see it."""
+        """The groups, with a progress bar on rank 0 at a terminal."""
         columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("batches,"), TimeRemainingColumn())
         hidden = self._ranks.rank > 0 or not self._console.is_terminal
         with Progress(*columns, TextColumn("left"), console=self._console, transient=True, disable=hidden) as progress:
@@ -160,13 +170,13 @@ class ResultStore:
 
 
 class _Ledger:
-    """Results by number in files, one a rank, each of which reads all of them."""
+    """Results by number of the request, in one file per rank. Each rank reads all files."""
 
     def __init__(self, path: Path, *, key: str) -> None:
         self._path, self._head = path, json.dumps(key) + "\n"
 
     def read(self) -> dict[int, Any]:
-        """What is done; a torn line is not."""
+        """The finished results. A torn last line is ignored."""
         done: dict[int, Any] = {}
         for path in self._files():
             text = path.read_text(encoding="utf-8")
@@ -175,7 +185,7 @@ class _Ledger:
         return done
 
     def begin(self, rank: int) -> Callable[[Sequence[int], Sequence[Any]], None]:
-        """A function that adds results of this rank; those of an earlier start with the same key are kept."""
+        """A function that appends results of this rank. Results of an earlier start with the same key are kept."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         path = self._path.with_name(f"{self._path.name}.{rank}.jsonl")
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
@@ -189,7 +199,7 @@ class _Ledger:
         return add
 
     def remove(self) -> None:
-        """What it kept stands in the task's own file by now."""
+        """Delete the files, whose content is in the file of the task by now."""
         for path in self._files():
             path.unlink()
 
@@ -202,7 +212,7 @@ def _file_name(task: str) -> str:
 
 
 def _key(examinee: str, task: Task) -> str:
-    """A hash of all that decides a task's results."""
+    """A hash of everything that determines a task's results."""
     digest = hashlib.sha256(examinee.encode())
     if isinstance(task, ScoredTask):
         for request in task.requests:

@@ -1,4 +1,4 @@
-"""The tasks of an evaluation: conf/task, with the records, the texts and the prompts that each is made of."""
+"""Load the tasks of an evaluation from conf/task, with their records, texts and prompts."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -35,19 +35,23 @@ Task = ScoredTask | GenerationTask
 
 
 class EvaluatedModel(NamedTuple):
-    """What there is to know of a model before its tasks can be opened."""
+    """What loading a task needs to know about the model."""
 
     tokenizer: Tokenizer
     max_seq_len: int
     run: Path | None
-    """Whose sources' validation splits perplexity is measured on; None: the model is of no run of ours."""
+    """The run whose validation splits perplexity is measured on; None: the model does not belong to a run."""
 
 
 def load_tasks(config: EvaluateConfig, examinee: EvaluatedModel) -> list[Task]:
-    """Every task that the config of evaluate.py names, in its order.
+    """Load every task that the config of evaluate.py names, in that order.
+
+    Args:
+        config: settings of evaluate.py.
+        examinee: the model to evaluate.
 
     Raises:
-        ValueError: a task is unknown, its records cannot be read or asked, or what it needs is not there.
+        ValueError: a task is unknown, its records cannot be read or used, or something that it needs is missing.
     """
     names, known = config.tasks, compose.group_choices("task")
     for name in names:
@@ -57,14 +61,16 @@ def load_tasks(config: EvaluateConfig, examinee: EvaluatedModel) -> list[Task]:
     kinds = {task.get("kind") for task in settings.values()}
     if config.path is not None and not kinds & {"questions", "conversations"}:
         raise ValueError(
-            f"path is {config.path}, and none of the tasks reads records: perplexity reads a text with data=…."
+            f"path is {config.path}, but none of the tasks reads records: for perplexity, set the text with data=…."
         )
     if config.data is not None and "text" not in kinds:
-        raise ValueError(f"data is {config.data}, and none of the tasks reads a text: records are read with path=….")
+        raise ValueError(f"data is {config.data}, but none of the tasks reads a text: set records with path=….")
     tasks: list[Task] = []
     for name, task in settings.items():
         if task.get("kind") not in _KINDS:
-            raise ValueError(f"conf/task/{name}.yaml: kind is {task.get('kind')!r}: it must be {', '.join(_KINDS)}.")
+            raise ValueError(
+                f"conf/task/{name}.yaml: kind is {task.get('kind')!r}: it must be one of {', '.join(_KINDS)}."
+            )
         with _named(name, task):
             tasks += _KINDS[task["kind"]](name, task, config, examinee)
     return tasks
@@ -85,7 +91,7 @@ def _questions(name: str, task: Mapping[str, Any], config: EvaluateConfig, exami
     rows = list(records)
     if rows and all(isinstance(row, str) for _, row in rows):
         others = " ".join(ending for ending in FORMATS if ending not in WHOLE_TEXTS)
-        raise ValueError(f"path={config.path} holds texts: {name} reads records, in files of {others}.")
+        raise ValueError(f"path={config.path} contains texts: {name} needs records, in files of type {others}.")
     questions, left_out = read_questions(rows, QuestionTemplate.of(task), limit=config.limit)
     description = TaskDescription(name=name, protocol=task["protocol"], data=origin, left_out=left_out)
     asked = question_task(description, questions, examinee.tokenizer, max_seq_len=examinee.max_seq_len)
@@ -93,20 +99,20 @@ def _questions(name: str, task: Mapping[str, Any], config: EvaluateConfig, exami
 
 
 def _limited(protocol: str, config: EvaluateConfig, n_examples: int) -> str:
-    """The protocol, which says so where not all examples are asked."""
+    """The protocol, with the limit if not all examples are used."""
     limit = config.limit
     return protocol if limit is None or limit >= n_examples else f"{protocol}, limit {limit}"
 
 
 def _texts(name: str, task: Mapping[str, Any], config: EvaluateConfig, examinee: EvaluatedModel) -> Iterator[Task]:
-    """Of each source of the run its validation split; or of the text that `data` names."""
+    """One task for the validation split of each source of the run; or a single task for the text that `data` names."""
     max_seq_len, tokenizer = examinee.max_seq_len, examinee.tokenizer
     stride = max_seq_len if config.stride is None else config.stride
     windowed = f"windows of {max_seq_len}, stride {stride}"
     if config.data is not None:
         try:
             documents, left_out, origin = _documents(str(config.data), {"text": "text"})
-        except ValueError as error:  # which takes the setting for path=
+        except ValueError as error:  # its message says path=
             raise ValueError(str(error).replace(f"path={config.data}", f"data={config.data}")) from error
         ids = [tokenizer.eot_id]
         for document in documents:
@@ -118,7 +124,7 @@ def _texts(name: str, task: Mapping[str, Any], config: EvaluateConfig, examinee:
         yield text_task(description, sample_evenly(requests, config.limit), tokenizer)
         return
     if examinee.run is None:
-        raise ValueError("this model is of no run, whose validation splits could be read: name a text with data=….")
+        raise ValueError("this model does not belong to a run with validation splits: set a text with data=….")
     for source, shards in _sources(examinee.run).items():
         stream = shards.val
         requests = (
@@ -135,7 +141,10 @@ def _texts(name: str, task: Mapping[str, Any], config: EvaluateConfig, examinee:
 
 
 def _conversations_of(stream: TokenStream, max_seq_len: int) -> Iterator[Request]:
-    """The sequences of a chat's split, as validation in training reads them; those in which nothing bears loss say nothing."""
+    """Sequences of a chat source's validation split, as in training.
+
+    Sequences without loss-bearing tokens are skipped.
+    """
     borders = stream.sequences(max_seq_len, whole=False).tolist()
     for start, stop in pairwise(borders):
         mask = stream.read_mask(start, stop)
@@ -146,23 +155,26 @@ def _conversations_of(stream: TokenStream, max_seq_len: int) -> Iterator[Request
 def _conversations(
     name: str, task: Mapping[str, Any], config: EvaluateConfig, examinee: EvaluatedModel
 ) -> Iterator[Task]:
-    """Each conversation by itself, from the end-of-text id on; of a longer one than the model sees, the beginning."""
+    """One request per conversation, starting with the end-of-text id.
+
+    A conversation longer than the context is truncated.
+    """
     tokenizer, max_seq_len = examinee.tokenizer, examinee.max_seq_len
     documents, left_out, origin = _documents(_path(name, config), task["fields"], task["hub"])
     requests, cut = [], []
     for number, document in enumerate(sample_evenly(documents, config.limit)):
-        assert not isinstance(document, str)  # the fields are those of a conversation
+        assert not isinstance(document, str)  # the fields describe a conversation
         ids, mask = tokenizer.encode_chat(document)
         if len(ids) > max_seq_len:
             cut.append(f"conversation {number + 1}")
         if not any(mask[:max_seq_len]):
-            left_out.append(f"conversation {number + 1}: the assistant says nothing in what the model sees of it")
+            left_out.append(f"conversation {number + 1}: no answer of the assistant lies within the model's context")
         else:
             requests.append(
                 Request([tokenizer.eot_id, *ids[:max_seq_len]], 1, np.array(mask[:max_seq_len], dtype=np.bool_))
             )
     if not requests:
-        raise ValueError("in none of the conversations does the assistant say anything that the model sees.")
+        raise ValueError("no conversation has an answer of the assistant within the model's context.")
     protocol = _limited("answers alone", config, len(documents))
     description = TaskDescription(name=name, protocol=protocol, data=origin, left_out=left_out)
     yield text_task(description, requests, tokenizer, cut=cut)
@@ -200,7 +212,7 @@ _KINDS: Mapping[str, Callable[[str, Mapping[str, Any], EvaluateConfig, Evaluated
 
 
 def _path(name: str, config: EvaluateConfig) -> str | None:
-    """Where the records of a task lie: `path`, or what is called like the task in the folder `path`; None: on the hub.
+    """Where the records of a task are: `path`, or the file with the task's name in the folder `path`; None: on the hub.
 
     Raises:
         ValueError: there is no such file, or several tasks would read the same one.
@@ -213,8 +225,8 @@ def _path(name: str, config: EvaluateConfig) -> str | None:
     others = [other for other in config.tasks if other != name and "hub" in compose.read_choice("task", other)]
     if others:
         raise ValueError(
-            f"path={path} would be read by {', '.join(others)} too: with several tasks it is a folder that holds {name}.jsonl, "
-            "or another format, and so on for each."
+            f"path={path} would also be read by {', '.join(others)}: for several tasks, path must be a folder with "
+            f"{name}.jsonl (or another format), and such a file for each task."
         )
     return str(path)
 
@@ -222,7 +234,7 @@ def _path(name: str, config: EvaluateConfig) -> str | None:
 def _documents(
     path: str | None, fields: Mapping[str, str], hub: Mapping[str, Any] | None = None
 ) -> tuple[list[Document], list[str], dict[str, Any]]:
-    """The documents in files, here or on the hub; why records are none; and what was read."""
+    """The documents in local files or on the hub; why records were skipped; and the origin of the data."""
     records, origin = open_task_records(path, hub, tell=print)
     made_of = RecordFields(fields)
     documents, left_out = [], []
@@ -233,15 +245,15 @@ def _documents(
         else:
             documents.append(document)
     if not documents:
-        raise ValueError(f"there is nothing to read; {left_out[0] if left_out else 'there are no records'}.")
+        raise ValueError(f"there are no usable documents: {left_out[0] if left_out else 'there are no records'}.")
     return documents, left_out, origin
 
 
 def _sources(run: Path) -> dict[str, SourceShards]:
-    """The sources of a run, as they were when it was trained.
+    """The sources of a run, unchanged since it was trained.
 
     Raises:
-        ValueError: one of them is another now, or is gone.
+        ValueError: a source has changed or is missing.
     """
     config = compose.read_config(run / "config.yaml")
     folder = Path(config["data_dir"]) / config["tokenizer"]["name"]
@@ -250,7 +262,7 @@ def _sources(run: Path) -> dict[str, SourceShards]:
     for name, shards in sources.items():
         if shards.fingerprint != begun[name]["fingerprint"]:
             raise ValueError(
-                f"{folder / name} was prepared anew since the run was trained: its validation split may hold what the model has "
-                "learnt. Prepare it as it was, or name a text with data=…."
+                f"{folder / name} was prepared again since the run was trained, so its validation split may contain "
+                "training data of the model. Prepare it as before, or set a text with data=…."
             )
     return sources

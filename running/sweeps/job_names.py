@@ -1,4 +1,4 @@
-"""What the jobs of a multirun are called: by their settings on its axes, and so are their folders."""
+"""Names of the jobs of a multirun, and of their folders: their settings on the axes."""
 
 import hashlib
 import re
@@ -11,11 +11,18 @@ from hydra.core.override_parser.types import Glob, Override
 
 from running.config.path_and_name_settings import MOST_BYTES
 
-_ALIKE = "~"  # in exclude_keys: the choices of this axis differ only in signs that no folder's name has
+# prefix in exclude_keys: choices of this axis differ only in characters that folder names cannot have
+_ALIKE = "~"
 
 
 def job_name(hydra: Any) -> str:
-    """A job's settings on the axes, fit to name a folder: what has no place there is _, and what is too long ends in a digest."""
+    """Name of a job: its settings on the axes.
+
+    Invalid characters become _, and the end of a long name becomes a digest.
+
+    Args:
+        hydra: Hydra's config of the job.
+    """
     said = set(hydra.job.config.override_dirname.exclude_keys)
     settings = [setting for setting in hydra.overrides.task if setting.split("=")[0].lstrip("+") not in said]
     name = ",".join(
@@ -26,11 +33,13 @@ def job_name(hydra: Any) -> str:
 
 
 def excluded_keys(fixed: Sequence[Override], axes: Sequence[Override]) -> str:
-    """A setting that tells `job_name`, wherever a launcher brings a job, which settings name no job, and which axes need digests.
+    """A setting for `job_name` that says which settings are not part of job names, and which axes need digests.
+
+    It is part of the config, so it also holds where a launcher runs the job on another machine.
 
     Args:
         fixed: settings that are the same in all jobs.
-        axes: those that are not.
+        axes: settings that vary.
     """
     alike = [axis.key_or_group for axis in axes if _are_alike(axis)]
     keys = [*(o.key_or_group for o in fixed), *(_ALIKE + key for key in alike)]
@@ -49,7 +58,7 @@ def _fit(text: str) -> str:
 
 
 def _with_digest(setting: str) -> str:
-    """Of what is meant, so that other quotes around the same text are the same job."""
+    """Append a digest of the parsed value. Different quoting of the same text gives the same name."""
     value = OverridesParser.create().parse_override(setting).value()
     return f"{_fit(setting)}-{_digest(repr(value))}"
 

@@ -1,4 +1,4 @@
-"""What each of several jobs gets of one machine when they run at the same time: GPUs, or threads."""
+"""Share the GPUs or threads of one machine among jobs that run at the same time."""
 
 import os
 from collections.abc import Mapping
@@ -8,18 +8,22 @@ _GPUS, _THREADS = "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"
 
 
 def machine_shares(jobs_at_once: Any, *, devices: int, accelerator: str) -> list[dict[str, str]]:
-    """Environment variables for each of the `jobs_at_once`; none for one job alone, which has the whole machine.
+    """Environment variables for each of `jobs_at_once` jobs; none for a single job, which has the whole machine.
 
-    The GPUs are those that this process sees, dealt out in equal shares; where jobs are more than GPUs, one is shared by several.
-    The threads are OMP_NUM_THREADS, or as many as the process may use cores; on a CPU each of a job's ranks has a share of them.
+    The GPUs visible to this process are divided equally. If there are more jobs than GPUs, several jobs share one. The
+    number of threads is OMP_NUM_THREADS, or the number of cores that the process may use; on a CPU it is divided among
+    all ranks of all jobs.
 
     Args:
-        jobs_at_once: how many.
-        devices: processes of each job.
-        accelerator: what they run on; cpu, cuda or auto.
+        jobs_at_once: number of jobs that run at the same time.
+        devices: processes per job.
+        accelerator: cpu, cuda or auto.
+
+    Returns:
+        One dict of variables per job.
 
     Raises:
-        ValueError: `jobs_at_once` is no number of jobs, or jobs of several devices each do not fit beside each other.
+        ValueError: `jobs_at_once` is not a number of jobs, or there are too few GPUs for jobs with several devices.
     """
     n = jobs_at_once
     if not isinstance(n, int) or isinstance(n, bool) or n < 1:
@@ -34,8 +38,8 @@ def machine_shares(jobs_at_once: Any, *, devices: int, accelerator: str) -> list
         return shares
     if devices * n > len(gpus) and devices > 1:
         raise ValueError(
-            f"jobs_at_once={n} with trainer.devices={devices} needs {devices * n} GPUs, and there are {len(gpus)}: take fewer of "
-            "either."
+            f"jobs_at_once={n} with trainer.devices={devices} needs {devices * n} GPUs, but there are {len(gpus)}: "
+            "lower one of them."
         )
     each = max(1, len(gpus) // n)
     for slot, share in enumerate(shares):
@@ -45,16 +49,20 @@ def machine_shares(jobs_at_once: Any, *, devices: int, accelerator: str) -> list
 
 
 def describe_shares(share: Mapping[str, str]) -> str:
-    """A share as it is said."""
+    """A share as text for messages.
+
+    Args:
+        share: environment variables of a job.
+    """
     if _GPUS in share:
         return f"GPU {share[_GPUS]}"
     return f"{share[_THREADS]} thread{'s' * (share[_THREADS] != '1')}" if share else "the whole machine"
 
 
 def _visible_gpus() -> list[str]:
-    """As CUDA_VISIBLE_DEVICES names them."""
+    """GPUs as CUDA_VISIBLE_DEVICES names them."""
     if (named := os.environ.get(_GPUS)) is not None:
         return [gpu.strip() for gpu in named.split(",") if gpu.strip()]
-    from torch.cuda import device_count  # seconds of import, which one job at a time need not wait for
+    from torch.cuda import device_count  # slow to import
 
     return [str(n) for n in range(device_count())]

@@ -1,4 +1,4 @@
-"""plan.py mix_design=20: the mixes to train first, so that a law can be fitted to them; each a choice of `curriculum`."""
+"""plan.py mix_design=20: choose the mixes to train for a mix law, and write each as a choice of `curriculum`."""
 
 import math
 import shlex
@@ -16,37 +16,38 @@ from running.config import compose
 from running.config.run_config import RunConfig
 from running.training.prepared_data import source_sizes
 
-_EPOCHS = 4.0  # a source that is seen more often than that teaches less (arXiv:2305.16264)
+_EPOCHS = 4.0  # more repetitions of a source give less (arXiv:2305.16264)
 
+# settings on the command line of plan.py that the training runs do not get
 _NOT_THEIRS = (
     "mix_design=",
     "plan.",
     "sweep_dir=",
     "curriculum=",
     "seed=",
-)  # settings of the plan that the runs get otherwise
+)
 
 
 def propose_mixes(config: RunConfig, n: Any) -> dict[str, dict[str, float]]:
     """Choose the mixes, write each as a choice of `curriculum`, and print them with the command that trains them all.
 
     Args:
-        config: of the run that is to be trained with each mix: its sources are those of its curriculum and of its mixes, and
-            none is drawn more often than `curriculum.max_epochs` says, or four times.
-        n: how many.
+        config: of the run to train with each mix. Its sources are those of its curriculum and of its mixes. No source
+            is drawn for more epochs than the smallest `curriculum.max_epochs`, or four.
+        n: number of mixes.
 
     Returns:
-        name of the choice -> weights.
+        Name of the choice -> weights.
 
     Raises:
-        ValueError: it is no number of runs, or there is not enough of the sources.
+        ValueError: `n` is not a number of runs, or the sources are too small.
     """
     if not isinstance(n, int) or isinstance(n, bool) or n < 1:
         raise ValueError(f"mix_design is {n!r}: it must be a number of runs, such as 20.")
     curriculum = config.curriculum
     sources = list(dict.fromkeys([*curriculum.sources, *(name for mix in curriculum.mixes.values() for name in mix)]))
     if len(sources) < 2:
-        raise ValueError(f"mix_design is of several sources, and the curriculum has {', '.join(sources)} alone.")
+        raise ValueError(f"mix_design needs several sources, but the curriculum has only {', '.join(sources)}.")
     sizes = {name: size.sequences for name, size in source_sizes(config, sources).items()}
     total = config.max_steps * config.global_batch
     most = min([_EPOCHS, *(limit for limit in curriculum.max_epochs.values())])
@@ -55,10 +56,10 @@ def propose_mixes(config: RunConfig, n: Any) -> dict[str, dict[str, float]]:
     width = len(str(n - 1))
     named = {f"mix_{k:0{width}}": weights_by_source(sources, mix, caps) for k, mix in enumerate(mixes)}
     folder = config.runs_dir / f"{config.name}_design"
-    for path in (folder / "curriculum").glob("mix_*.yaml"):  # of an earlier, longer design
+    for path in (folder / "curriculum").glob("mix_*.yaml"):  # left by an earlier design with more mixes
         path.unlink()
     for name, weights in named.items():
-        remark = f"One of {n} mixes whose runs say most of how the losses follow from the mix."
+        remark = f"One of {n} mixes, chosen so that their runs determine a mix law best."
         write_constant_mix(folder, name, weights, remarks=[remark], max_epochs=None)
     _print(named, dict(zip(sources, caps.tolist(), strict=True)), most)
     _print_commands(config, folder, list(named))
@@ -77,13 +78,14 @@ def _print(mixes: Mapping[str, Mapping[str, float]], caps: Mapping[str, float], 
 
 
 def _print_commands(config: RunConfig, folder: Path, names: list[str]) -> None:
-    """What trains the mixes and shows the noise between runs of one mix, and what fits a law to them."""
+    """Print the commands that train the mixes, measure the noise between runs of one mix, and fit a law."""
     sweep = config.runs_dir / f"{config.name}_mixes"
     typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     own = [setting for setting in typed if not setting.startswith(_NOT_THEIRS)]
     train = f"python train.py -m {shlex.join(['--config-dir', str(folder), *own, f'sweep_dir={sweep}'])}"
     say(
-        f"\nwritten to {folder / 'curriculum'}. To train them, the first with two more seeds for the noise, and to fit a law:"
+        f"\nwritten to {folder / 'curriculum'}. To train them (the first one also with two more seeds, for the noise) "
+        "and fit a law:"
     )
     say(f"{train} curriculum={','.join(names)}")
     say(f"{train} curriculum={names[0]} seed={config.seed + 1},{config.seed + 2}")

@@ -1,4 +1,4 @@
-"""The jobs of a multirun, each in a process and a session of its own: one after the other, or several at the same time."""
+"""Run the jobs of a multirun, each in its own process and session, one after the other or several at a time."""
 
 import os
 import signal
@@ -18,15 +18,18 @@ from running.sweeps.machine_shares import describe_shares
 from running.sweeps.sweep_state import RESUMABLE_EXIT_CODES, SweepState, describe_other_run, exit_code, objective
 
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
-_SAME = 0.1  # seconds: a signal this soon after another is the same one, sent to a whole group of processes
+_SAME = 0.1  # seconds: a signal this soon after another is the same one, sent to the process group
 _LOOK_EVERY = 0.05  # seconds
-_GOES_ON = "the same command goes on with the sweep"
-_OF_SWEEP = "GPT_LIGHTNING_SWEEP"  # environment variable of a job: the process that it is a job of
+_GOES_ON = "run the same command again to continue the sweep"
+_OF_SWEEP = "GPT_LIGHTNING_SWEEP"  # environment variable of a job: process id of the multirun
 
 
 @dataclass(eq=False)
 class Job:
-    """One job of a multirun; as a number, for a sweeper that searches, what it reached, which is waited for."""
+    """One job of a multirun.
+
+    As a float, for a sweeper that searches, it is its objective; the conversion waits for its end.
+    """
 
     number: int
     name: str
@@ -48,26 +51,27 @@ class Job:
 
 
 class Multirun:
-    """What came of the jobs that this process ran, and which of its signals they were told.
+    """The jobs of this process, their results, and the signals passed on to them.
 
-    A job has a session of its own, so that Ctrl-C reaches it once and only from here: it can save a checkpoint before it ends.
-    It stops in the same way when this process is gone, see `end_with_sweep`.
+    Each job has its own session, so Ctrl-C reaches it only once and only through this process, and it can save a
+    checkpoint before it ends. A job also stops when this process is gone, see `end_with_sweep`.
 
     Args:
-        shares: environment variables for each of the jobs that may run at the same time. Of several only begin and end are said
-            in the terminal; what they say themselves goes into <sweep_dir>/.jobs/<number>.log.
-        record: where it is written what becomes of the jobs; None: they are no trainings, and run one after the other.
+        shares: environment variables for each job that may run at the same time. With several shares, the terminal
+            shows only the start and end of jobs, and the output of each goes to <sweep_dir>/.jobs/<number>.log.
+        record: where the state of the jobs is written; None: the jobs are not training runs, and run one after the
+            other.
     """
 
     def __init__(self, *, shares: Sequence[dict[str, str]] = ({},), record: SweepState | None = None) -> None:
         self.shares = shares
         self.record = record
         self.answers: dict[str, dict[str, Any] | ValueError] = {}
-        """By job, what a verb said that needs no process for it; see `answer`."""
+        """Job -> result of a command that needs no process for it; see `answer`."""
         self._jobs: list[Job] = []
         self._listens = False
-        self._signals: list[tuple[int, float]] = []  # that came, and when
-        self._ended_all: Job | None = None  # the first that ended as others would
+        self._signals: list[tuple[int, float]] = []  # received so far, with their times
+        self._ended_all: Job | None = None  # the first job whose exit code means that others would end too
 
     def run(
         self,
@@ -78,14 +82,17 @@ class Multirun:
         run: Path | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> Job:
-        """Begin a job as soon as there is room for it; exit if this process was told to stop.
+        """Start a job as soon as a share is free. Exit if this process was told to stop.
 
         Args:
-            command: what to start.
+            command: command line of the job.
             name: of the job.
             number: of the job.
-            run: its run directory, if it is a training.
-            config: of the training.
+            run: its run directory, if it is a training run.
+            config: its settings, if it is a training run.
+
+        Returns:
+            The job, which is still running.
         """
         self._wait_until(lambda: len(self._running()) < len(self.shares))
         slot = min({*range(len(self.shares))} - {job.slot for job in self._running()})
@@ -93,7 +100,7 @@ class Multirun:
         if self._is_alone:
             say(f"── job {number}: {name}")
         else:
-            say(f"── job {number} begins on {describe_shares(self.shares[slot])}: {name}")
+            say(f"── job {number} starts on {describe_shares(self.shares[slot])}: {name}")
             job.output = self._log_of(job).open("wb")
         self._jobs.append(job)
         self._note(job)
@@ -104,41 +111,63 @@ class Multirun:
             stdout=job.output,
             stderr=job.output and subprocess.STDOUT,
         )
-        for number_of_signal, _ in self._signals:  # that came while the process was being made
+        for number_of_signal, _ in self._signals:  # received while the process was starting
             job.process.send_signal(number_of_signal)
         return job
 
     def over(self, name: str, *, number: int, run: Path) -> Job:
-        """A job with nothing left to do."""
-        self._wait_until(lambda: not (self._is_alone and self._running()))  # whose own words come first
-        say(f"── job {number}: {name} has nothing left to do")
+        """Record a job whose run is already finished.
+
+        Args:
+            name: of the job.
+            number: of the job.
+            run: its run directory.
+        """
+        self._wait_until(lambda: not (self._is_alone and self._running()))  # so that its output comes first
+        say(f"── job {number}: {name} is already finished")
         self._jobs.append(Job(number, name, 0, code=0, run=run))
         self._note(self._jobs[-1])
         return self._jobs[-1]
 
-    def answer(self, verb: Callable[[dict[str, Any]], dict[str, Any]], config: dict[str, Any], name: str) -> float:
-        """Ask a verb that needs no process for it, and keep what it says."""
+    def answer(self, function: Callable[[dict[str, Any]], dict[str, Any]], config: dict[str, Any], name: str) -> float:
+        """Call a command that needs no process for the job, and keep its result.
+
+        Args:
+            function: the command's function.
+            config: settings of the job.
+            name: of the job.
+        """
         try:
-            self.answers[name] = verb(config)
+            self.answers[name] = function(config)
         except ValueError as error:
             self.answers[name] = error
         return 0.0
 
     def wait_for_owner(self, name: str, run: Path) -> None:
-        """Wait for a process that an earlier start of the sweep, killed meanwhile, has left at work in a run directory."""
+        """Wait for a process that still trains in a run directory, left over from an earlier start of the sweep that
+        was killed.
+
+        Args:
+            name: of the job.
+            run: its run directory.
+        """
         if is_locked(run):
-            say(f"── {name} is still at work ({lock_owner(run)}), and waited for")
+            say(f"── {name} is still running ({lock_owner(run)}); waiting for it")
             self._wait_until(lambda: not is_locked(run))
 
     def wait_for_earlier(self, *, than: int) -> None:
-        """Wait until all jobs with smaller numbers have ended."""
+        """Wait until all jobs with smaller numbers have ended.
+
+        Args:
+            than: number of a job.
+        """
         self._wait_until(lambda: all(job.number >= than for job in self._running()))
 
     def end(self) -> None:
-        """Wait for all jobs, and exit as they did."""
+        """Wait for all jobs. Exit with an error code if one failed or was stopped."""
         self._wait_until(lambda: not self._running())
         failed = [job.name for job in self._jobs if job.code]
-        if self.record:  # which knows of jobs elsewhere too
+        if self.record:  # includes jobs on other machines
             failed = [row["job"] for row in self.record.ended(stopped=False)]
         if failed:
             sys.exit(escape_control_characters(f"error: {len(failed)} of the jobs failed: {', '.join(failed)}."))
@@ -157,7 +186,10 @@ class Multirun:
         self._wait_until(lambda: job.code is not None)
 
     def _wait_until(self, condition: Callable[[], bool]) -> None:
-        """Meanwhile see which jobs end; exit, when all have, if this process was told to stop."""
+        """Wait for a condition and poll the jobs meanwhile.
+
+        If this process was told to stop, exit once all jobs have ended.
+        """
         self._listen()
         self._look()
         self._exit_if_over()
@@ -169,7 +201,7 @@ class Multirun:
     def _listen(self) -> None:
         if not self._listens:
             for passed_on in _PASSED_ON:
-                if signal.getsignal(passed_on) is not signal.SIG_IGN:  # as nohup wants it
+                if signal.getsignal(passed_on) is not signal.SIG_IGN:  # set by nohup
                     signal.signal(passed_on, self._pass_on)
         self._listens = True
 
@@ -178,13 +210,13 @@ class Multirun:
             if job.process and (code := job.process.poll()) is not None:
                 job.code = code = exit_code(code)
                 self._note(job)
-                if code in RESUMABLE_EXIT_CODES:  # which would be the end of the next job too
+                if code in RESUMABLE_EXIT_CODES:  # the next job would end for the same reason
                     self._ended_all = self._ended_all or job
                 if not self._is_alone:
                     say(self._ending(job))
 
     def _ending(self, job: Job) -> str:
-        """How a job ended, in a line, for those whose own output is elsewhere."""
+        """One line about how a job ended, for jobs whose output goes to a file."""
         minutes, seconds = divmod(round(time.monotonic() - job.began), 60)
         how = "ended" if job.code == 0 else f"ended with exit code {job.code}"
         took = f"── job {job.number} {how} after {minutes} min {seconds} s: {job.name}"
@@ -214,7 +246,7 @@ class Multirun:
                 job.process.send_signal(number)
 
     def _exit_if_over(self) -> None:
-        """Exit, once no job is at work any more, if there is a reason to start no other one."""
+        """If there is a reason not to start more jobs, wait for the running ones and exit."""
         if not (self._signals or self._ended_all):
             return
         while self._running():
@@ -222,16 +254,16 @@ class Multirun:
             self._look()
         if self._signals:
             first = signal.Signals(self._signals[0][0])
-            say(f"stopped by {first.name}: no further job is started; {_GOES_ON}.", error=True)
+            say(f"stopped by {first.name}: no more jobs are started; {_GOES_ON}.", error=True)
             sys.exit(130 if first == signal.SIGINT else 143)
         assert self._ended_all
-        say(f"job {self._ended_all.name} was stopped: no further one is started; {_GOES_ON}.", error=True)
+        say(f"job {self._ended_all.name} was stopped: no more jobs are started; {_GOES_ON}.", error=True)
         sys.exit(self._ended_all.code)
 
 
 def end_with_sweep() -> None:
-    """Of a job of a multirun: stop as SIGTERM stops it once the process of the multirun is gone, however that died."""
-    if sweep := os.environ.pop(_OF_SWEEP, None):  # for this process alone: those that it starts are no jobs
+    """In a job of a multirun: stop as on SIGTERM when the process of the multirun is gone, for any reason."""
+    if sweep := os.environ.pop(_OF_SWEEP, None):  # removed, because processes started by this one are not jobs
         threading.Thread(target=_watch, args=(int(sweep),), daemon=True, name="watch-sweep").start()
 
 
@@ -242,4 +274,4 @@ def _watch(sweep: int) -> None:
 
 
 here: Multirun | None = None
-"""Of this process; None where a launcher of Hydra's has brought the job elsewhere, and waits to be told."""
+"""The multirun of this process; None in a process that one of Hydra's launchers started for a job."""

@@ -1,4 +1,4 @@
-"""The axes of a sweep, settings with several choices: what each of them is in one job or another."""
+"""The choices on the axes of a sweep, which are the settings with several values."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -9,18 +9,21 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override, RangeSweep
 from omegaconf import DictConfig
 
-_SHOWN = 20  # values of a range, in a sentence
+_SHOWN = 20  # values of a range in a message
 
 
 def expand_jobs(parsed: Sequence[Override], folders: Sequence[Path]) -> Iterable[list[str]]:
-    """Settings of jobs, in which each choice of each axis occurs once: not all combinations.
+    """Settings of jobs in which every choice of every axis occurs once. These are not all combinations.
 
     Args:
         parsed: the settings of the sweep, axes and others.
-        folders: where its configs lie.
+        folders: config folders of the sweep.
+
+    Returns:
+        Settings of each job.
 
     Raises:
-        ValueError: an axis has a choice twice, or none.
+        ValueError: an axis has a choice twice, or no choice.
     """
     choices = [_choices(o, folders) for o in parsed]
     first = [texts[0] for texts in choices]
@@ -29,10 +32,10 @@ def expand_jobs(parsed: Sequence[Override], folders: Sequence[Path]) -> Iterable
 
 
 def count_jobs(config: DictConfig) -> int | None:
-    """How many jobs a multirun makes of its axes; None: a search decides it.
+    """Number of jobs in a multirun; None if a search decides it.
 
     Args:
-        config: of the multirun as a whole, with what Hydra says of itself.
+        config: of the multirun as a whole, including `hydra`.
     """
     if not _is_grid(config):
         return None
@@ -45,7 +48,11 @@ def count_jobs(config: DictConfig) -> int | None:
 
 
 def has_no_axes(config: DictConfig) -> bool:
-    """Whether neither the command line nor a config of a multirun gives choices of anything."""
+    """Whether no setting of a multirun has several choices, on the command line or in a config.
+
+    Args:
+        config: of the multirun as a whole, including `hydra`.
+    """
     parsed = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
     return _is_grid(config) and not config.hydra.sweeper.params and not any(o.is_sweep_override() for o in parsed)
 
@@ -55,10 +62,13 @@ def _is_grid(config: DictConfig) -> bool:
 
 
 def check_exact_range(axis: Override) -> None:
-    """Refuse a range of floats whose last value is not its stop: Hydra leaves the stop out, or in, as its sums are rounded.
+    """Refuse a range of floats that may or may not include its stop because of rounding in Hydra.
+
+    Args:
+        axis: a setting on the command line.
 
     Raises:
-        ValueError: it is such a range; the message has its values.
+        ValueError: the last value is not the stop. The message lists the values.
     """
     value = axis.value()
     if not isinstance(value, RangeSweep) or isinstance(value.range(), range):
@@ -68,13 +78,13 @@ def check_exact_range(axis: Override) -> None:
     if values and not math.isclose(float(values[-1]), value.stop, rel_tol=1e-9, abs_tol=1e-300):
         shown = values if len(values) <= _SHOWN else [*values[:2], "…", values[-1]]
         raise ValueError(
-            f"{axis.input_line} makes {len(values)} values, {', '.join(shown)}, and not its stop {value.stop}: type the values "
-            f"that are meant, as {axis.get_key_element()}={','.join(shown)}"
+            f"{axis.input_line} gives {len(values)} values, {', '.join(shown)}, without its stop {value.stop}: type "
+            f"the values that you mean, such as {axis.get_key_element()}={','.join(shown)}"
         )
 
 
 def _choices(override: Override, folders: Sequence[Path]) -> list[str]:
-    """What a setting is in one job or another; of an interval its ends."""
+    """The values of a setting in the jobs; of an interval, its ends."""
     if not override.is_sweep_override():
         return [str(override.input_line)]
     key, value = override.get_key_element(), override.value()
@@ -87,8 +97,10 @@ def _choices(override: Override, folders: Sequence[Path]) -> list[str]:
         texts = [f"{key}={choice}" for choice in override.sweep_string_iterator()]
     if not texts:
         there = f": conf/{key} has {', '.join(options)}" if isinstance(value, Glob) and options else ""
-        raise ValueError(f"{override.input_line} makes no choice, so no job{there}.")
+        raise ValueError(f"{override.input_line} matches no choice, so there is no job{there}.")
     for n, text in enumerate(texts):
         if text in texts[:n]:
-            raise ValueError(f"{text} is there twice: each choice makes a job, in a directory that is called by it.")
+            raise ValueError(
+                f"{text} occurs twice: each choice must be different, because it names the directory of its job."
+            )
     return texts

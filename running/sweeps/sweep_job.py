@@ -1,4 +1,4 @@
-"""What becomes of a job of Hydra's multirun: a process of its own, or none, if its run is over already."""
+"""Run one job of Hydra's multirun, in its own process unless its run is already finished."""
 
 import shutil
 import signal
@@ -24,29 +24,35 @@ from running.training import rank_processes
 
 
 @contextmanager
-def open_multirun(verb: str, config: DictConfig) -> Iterator[multirun.Multirun]:
-    """Inside, this process runs the jobs of the multirun that a verb's config asks for, and no other process does.
+def open_multirun(command: str, config: DictConfig) -> Iterator[multirun.Multirun]:
+    """Let this process, and no other, run the jobs of the multirun inside the context.
+
+    Args:
+        command: name of the command.
+        config: of the multirun as a whole, including `hydra`.
 
     Raises:
-        ValueError: another one does; it is one of several; its launcher needs Slurm and there is none; `jobs_at_once` do not
-            fit on this machine; or what needs no processes is given a launcher of them.
+        ValueError: another process runs this sweep; this process is one of several ranks; the launcher needs Slurm and
+            there is none; `jobs_at_once` do not fit on this machine; or a command that needs no processes is given a
+            launcher.
     """
     rank_processes.check_no_multirun()
     launcher = str(config.hydra.launcher._target_)
     is_here = launcher.startswith("hydra._internal.")
     if launcher.endswith(".SlurmLauncher") and shutil.which("srun") is None:
         raise ValueError(
-            "hydra/launcher=submitit_slurm needs Slurm, and there is no srun here: start it where jobs are submitted, or leave "
-            "hydra/launcher=… out."
+            "hydra/launcher=submitit_slurm needs Slurm, but there is no srun here: start it on a login node, or leave "
+            "out hydra/launcher=…."
         )
     if has_no_axes(config):
         say(
-            "-m makes a job of each choice, and no setting has several: this is one job. Choices are written seed=1,2.",
+            "-m starts one job per choice, but no setting has several choices, so this is one job. Choices have the "
+            "form seed=1,2.",
             error=True,
         )
-    if verb == "plan" and not is_here:
-        raise ValueError("plan.py prices a sweep by itself, here: leave hydra/launcher=… out.")
-    if verb != "train":
+    if command == "plan" and not is_here:
+        raise ValueError("plan.py plans a sweep in this process: leave out hydra/launcher=….")
+    if command != "train":
         multirun.here = multirun.Multirun()
         yield multirun.here
         return
@@ -64,17 +70,26 @@ def _shares(config: DictConfig) -> list[dict[str, str]]:
 
 
 def answer_in_process(answer: Callable[[dict[str, Any]], dict[str, Any]], config: DictConfig) -> float:
-    """One job of a multirun that needs no process."""
+    """Run one job of a multirun in this process.
+
+    Args:
+        answer: the command's function.
+        config: of the job.
+    """
     assert multirun.here
     name = job_name(HydraConfig.get())
     return multirun.here.answer(answer, to_dict(config) | {"run_dir": str(path_of(config, "sweep_dir") / name)}, name)
 
 
 def run_job_process(config: DictConfig) -> Any:
-    """One job of a multirun, in a directory named by its place on the axes; nothing of the job before it can linger.
+    """Run one job of a multirun in a new process. Its directory is named after its choices on the axes.
+
+    Args:
+        config: of the job.
 
     Returns:
-        of a training, what a search minimises, or a job that becomes that number when it has ended; None: it failed.
+        For a training run the objective of a search, or a job that can be converted to it; otherwise None, also on
+        failure.
     """
     hydra, here = HydraConfig.get(), multirun.here
     name, number = job_name(hydra), int(hydra.job.num)
@@ -104,18 +119,18 @@ def run_job_process(config: DictConfig) -> Any:
 
 
 def _elsewhere(command: list[str], record: SweepState, name: str, number: int, config: dict[str, Any]) -> float | None:
-    """A training where a launcher has brought this process, on another machine perhaps; None: it failed."""
+    """Train in a process that a launcher has started, perhaps on another machine; None: the run failed."""
     code, run, other = 0, record.sweep_dir / name, None
     if not is_finished(run, config):
         record.write(number, name, code=None)
-        # SIGUSR2 tells submitit to requeue the job, and the training, which would die of it, is sent SIGTERM next
+        # SIGUSR2 tells submitit to requeue the job. It would kill the training run, which is sent SIGTERM next.
         code = exit_code(subprocess.run(command, check=False, preexec_fn=_ignore_sigusr2).returncode)
         other = describe_other_run(run, config) if code else None
     record.write(number, name, code=code, other_run=other)
     try:
         return objective(run, code)
     except ValueError:
-        return None  # which no search takes for a number
+        return None  # a search does not count it
 
 
 def _ignore_sigusr2() -> None:
@@ -123,9 +138,9 @@ def _ignore_sigusr2() -> None:
 
 
 def _pruned_by(config: DictConfig, hydra: Any, record: SweepState) -> list[str]:
-    """The setting that tells `callbacks.MedianPruning` what to compare with: the runs of earlier batches that are complete.
+    """The setting of `callbacks.MedianPruning` that names the runs to compare with: completed runs of earlier batches.
 
-    A batch is what is asked for, or runs, at the same time; so what a job is compared with depends on its number alone.
+    A batch is the jobs that run at the same time. So the runs that a job is compared with depend on its number only.
     """
     keys = [key for key, node in config.callbacks.items() if str(node.get("_target_")).endswith(".MedianPruning")]
     if not keys:
@@ -140,7 +155,7 @@ def _pruned_by(config: DictConfig, hydra: Any, record: SweepState) -> list[str]:
 
 
 def _configs(hydra: Any) -> list[str]:
-    """The arguments that let a job find the configs that were found here."""
+    """Arguments with which a job finds the same configs as this process."""
     folders = {source.provider: source.path for source in hydra.runtime.config_sources}
     more = ["--config-dir", folders["command-line"]] if "command-line" in folders else []
     return ["--config-path", folders["main"], "--config-name", hydra.job.config_name, *more]

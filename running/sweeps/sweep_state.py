@@ -1,6 +1,6 @@
-"""What a sweep knows of its jobs: <sweep_dir>/.jobs/<number>.json, which a job writes wherever a launcher has brought it.
+"""The state of the jobs of a sweep: <sweep_dir>/.jobs/<number>.json, written for each job on whatever machine it runs.
 
-The run directories say the rest: how far a run is, and what it reached.
+How far a run is and what it reached is recorded in its run directory.
 """
 
 import json
@@ -17,12 +17,12 @@ from running.config.changed_settings import averaging_in, changed_settings
 from running.config.compose import read_config
 
 PRUNED = "pruned.json"
-"""In the directory of a run that `callbacks.MedianPruning` has ended."""
+"""File in the directory of a run that `callbacks.MedianPruning` ended."""
 ENDED_EARLY = "ended_early.json"
-"""In the directory of a run that another callback has ended before its last step."""
+"""File in the directory of a run that another callback ended before its last step."""
 RESUMABLE_EXIT_CODES = (74, 75, 130, 143)
-"""Exit codes after which the same command goes on: a full disk, a time that is over, signals."""
-_NOT_FINITE = 65  # the exit code of a run whose loss is no number
+"""Exit codes after which the same command can resume: a full disk, a time limit, signals."""
+_NOT_FINITE = 65  # exit code of a run whose loss is not finite
 _DECIDES_NOTHING = (
     "data_dir",
     "data.",
@@ -34,7 +34,7 @@ _DECIDES_NOTHING = (
     "log_every",
     "val_every",
 )
-_MOST_NAMED = 3  # settings in a reason
+_MOST_NAMED = 3  # settings in a message
 _PLACES = ("name", "runs_dir", "run_dir", "sweep_dir", "jobs_at_once", "resume", "callbacks.")
 
 
@@ -42,7 +42,7 @@ class SweepState:
     """The jobs of one start of a sweep.
 
     Args:
-        sweep_dir: where its runs lie.
+        sweep_dir: folder of its runs.
     """
 
     def __init__(self, sweep_dir: Path) -> None:
@@ -50,10 +50,10 @@ class SweepState:
         self.folder = sweep_dir / ".jobs"
 
     def clear(self, *, n_jobs: int | None = None) -> None:
-        """Forget an earlier start.
+        """Remove the state of an earlier start.
 
         Args:
-            n_jobs: how many jobs this start has; None: a search decides it.
+            n_jobs: number of jobs of this start; None: a search decides it.
         """
         for path in [*self.folder.glob("*.json"), self.folder / "n_jobs"]:
             path.unlink(missing_ok=True)
@@ -69,34 +69,50 @@ class SweepState:
         share: Mapping[str, str] | None = None,
         other_run: str | None = None,
     ) -> None:
-        """A job has begun (code None), or ended with an exit code.
+        """Record that a job has started or ended.
 
         Args:
-            other_run: why what its folder holds is not its own, see `describe_other_run`.
+            number: of the job.
+            job: name of the job.
+            code: exit code; None: the job has started.
+            share: environment variables of its share of the machine.
+            other_run: why its folder holds another run, see `describe_other_run`.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         row = {"number": number, "job": job, "code": code, "environment": dict(share or {}), "other_run": other_run}
         write_durably(self.folder / f"{number:04}.json", row)
 
     def jobs(self) -> list[dict[str, Any]]:
-        """By number, those that have begun: number, job, code, environment."""
+        """The jobs that have started, by number: number, job, code, environment, other_run."""
         return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(self.folder.glob("*.json"))]
 
     def ended(self, *, stopped: bool) -> list[dict[str, Any]]:
-        """Those that were stopped before their end, or else those that failed."""
+        """Jobs that were stopped before their end, or else jobs that failed.
+
+        Args:
+            stopped: which of the two.
+        """
         return [row for row in self.jobs() if row["code"] and (row["code"] in RESUMABLE_EXIT_CODES) is stopped]
 
     def completed(self, *, before: int) -> list[str]:
-        """The names of those with smaller numbers that ran to their last step, none that was ended before."""
+        """Names of the jobs with smaller numbers that ran to their last step.
+
+        Args:
+            before: number of a job.
+        """
         rows = [row for row in self.jobs() if row["number"] < before and row["code"] == 0]
         ended = (PRUNED, ENDED_EARLY)
         return [row["job"] for row in rows if not any((self.sweep_dir / row["job"] / end).exists() for end in ended)]
 
 
 def is_finished(run: Path, config: Mapping[str, Any]) -> bool:
-    """Whether a run with just these settings is done, pruned or ended early, so that nothing is left to start.
+    """Whether a run with exactly these settings is complete, pruned or ended early, so that nothing is left to do.
 
-    A run that is done with other settings is not over: what becomes of it, train.py says.
+    A complete run with other settings is not finished; train.py then decides what to do.
+
+    Args:
+        run: its directory.
+        config: settings of the job, nested.
     """
     try:
         settings = read_config(run / "config.yaml")
@@ -112,9 +128,13 @@ def is_finished(run: Path, config: Mapping[str, Any]) -> bool:
 
 
 def describe_other_run(run: Path, config: Mapping[str, Any]) -> str | None:
-    """Why a folder holds another run than that of these settings; None: it holds that run, or none.
+    """Why a folder holds another run than that of these settings; None: it holds this run, or no run.
 
-    Settings that decide no result, such as log_every, make no other run.
+    Settings that do not change results, such as log_every, are ignored.
+
+    Args:
+        run: the folder.
+        config: settings of the job, nested.
     """
     try:
         settings = read_config(run / "config.yaml")
@@ -125,27 +145,37 @@ def describe_other_run(run: Path, config: Mapping[str, Any]) -> str | None:
         return None
     named = [f"{key}={then}, not {now}" for key, (then, now) in pairs.items()]
     more = f" and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
-    return f"its folder holds a run with other settings: {'; '.join(named[:_MOST_NAMED])}{more}"
+    return f"its folder contains a run with other settings: {'; '.join(named[:_MOST_NAMED])}{more}"
 
 
 def _differing(settings: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """(then, now) of the settings in which a run and a job differ, but for places and for callbacks that only watch."""
+    """(then, now) of the settings that differ, without paths and without callbacks that only observe."""
     deciders = (*averaging_in(settings), *averaging_in(config))
     return {
         key: (then, now)
         for key, (then, now) in changed_settings(settings, config).items()
-        if not (key == "trainer.precision" and now == "auto")  # then it is what it was found to be
+        if not (key == "trainer.precision" and now == "auto")  # auto stands for the recorded precision
         and (not key.startswith(_PLACES) or key.startswith(deciders))
     }
 
 
 def exit_code(returncode: int) -> int:
-    """The exit code of a job, where a signal that asks it to stop came before it listened: 143, or 130 of Ctrl-C."""
+    """The exit code of a job. A job killed by SIGTERM or SIGINT before it could handle it has 143 or 130.
+
+    Args:
+        returncode: of the process, as in `subprocess`.
+    """
     return 128 - returncode if -returncode in (signal.SIGTERM, signal.SIGINT) else returncode
 
 
 def why_ended_early(run: Path, config: Mapping[str, Any], step: int) -> str | None:
-    """Why a callback ended the run after this step, of which it has a checkpoint; None: none did, or they are others now."""
+    """Why a callback ended the run after its checkpoint of `step`; None: none did, or the callbacks have changed.
+
+    Args:
+        run: its directory.
+        config: settings of the job, nested.
+        step: of the run's checkpoint.
+    """
     try:
         ended = json.loads((run / ENDED_EARLY).read_bytes())
         return str(ended["why"]) if (ended["step"], ended["callbacks"]) == (step, may_end_early(config)) else None
@@ -154,7 +184,11 @@ def why_ended_early(run: Path, config: Mapping[str, Any], step: int) -> str | No
 
 
 def may_end_early(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of those callbacks that may end a run before its last step, or have a hand in when they do."""
+    """Settings of the callbacks that may end a run before its last step, or that influence when this happens.
+
+    Args:
+        config: nested settings.
+    """
     nodes = {name: (node, str(node.get("_target_"))) for name, node in config["callbacks"].items()}
     return {
         name: node
@@ -164,7 +198,11 @@ def may_end_early(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def objective(run: Path, code: int) -> float:
-    """What a search minimises: the last mean validation loss of a run, infinite if its loss was no number.
+    """What a search minimises: the last mean validation loss of a run, or infinity if its loss was not finite.
+
+    Args:
+        run: its directory.
+        code: its exit code.
 
     Raises:
         ValueError: the run failed, or was never validated.
@@ -175,10 +213,10 @@ def objective(run: Path, code: int) -> float:
         raise ValueError(f"{run} ended with exit code {code}")
     row = _validated(run)
     if "val/loss/mean" not in row:
-        raise ValueError(f"{run} has no validation loss: callbacks.validation makes it.")
+        raise ValueError(f"{run} has no validation loss: it needs callbacks.validation.")
     return float(row["val/loss/mean"])
 
 
 def _validated(run: Path) -> dict[str, Any]:
-    """The last row of metrics.jsonl that has a validation loss; empty: there is none."""
+    """The last row of metrics.jsonl with a validation loss; empty if there is none."""
     return last_row(run / "metrics.jsonl", having=b'"val/loss/mean"')

@@ -1,7 +1,7 @@
 """Bytes that the forward pass keeps for the backward pass.
 
-Attention, dropout and torch's own norms are counted by formula. The feed-forward and any other part are measured on the meta
-device, so that a part that a user registers counts as it is.
+Attention, dropout and torch's own norms are counted by formula. The feed-forward and any other part are measured on the
+meta device, so a part that a user registers is measured too.
 """
 
 from dataclasses import dataclass
@@ -17,17 +17,18 @@ from gpt_lightning.model.part_memory import PartMemory, measure_part
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """What activations are kept in.
+    """Number formats and device of the activations.
 
     Raises:
         ValueError: the precision is unknown.
     """
 
     precision: str
-    """Lightning's."""
+    """Lightning's name for it."""
     device_type: str
+    """cpu or cuda."""
     compiled: bool = False
-    """Whether the blocks are."""
+    """Whether the blocks are compiled."""
 
     def __post_init__(self) -> None:
         matmul_number_format(self.precision)
@@ -42,29 +43,34 @@ class Arithmetic:
 
     @property
     def number(self) -> int:
-        """Bytes of a number that goes into a matrix product."""
+        """Bytes per number in the inputs of matrix products."""
         return 4 if self.precision == "32-true" else 2
 
     @property
     def stream(self) -> int:
-        """Bytes of a number in the residual stream, and of a weight."""
+        """Bytes per number in the residual stream and per weight."""
         return 2 if self.precision == "bf16-true" else 4
 
 
 @dataclass(frozen=True)
 class Activations:
-    """Bytes per token."""
+    """Bytes per token kept for the backward pass."""
 
     block: float
     """Kept in each block."""
     ends: float
-    """Kept around the blocks."""
+    """Kept before and after the blocks."""
     feed_forward: PartMemory
-    """Of one block; `block` holds what it keeps."""
+    """Memory of the feed-forward of one block; `block` includes what it keeps."""
 
 
 def activations_per_token(model: GPT, arithmetic: Arithmetic) -> Activations:
-    """Of a model on the meta device."""
+    """Activation memory per token of a model on the meta device.
+
+    Args:
+        model: on the meta device.
+        arithmetic: number formats and device.
+    """
     config, number = model.config, arithmetic.number
     block: Any = model.blocks[0]
     compiled = arithmetic.compiled and not arithmetic.on_cpu
@@ -76,7 +82,7 @@ def activations_per_token(model: GPT, arithmetic: Arithmetic) -> Activations:
     feed_forward = measure_part(block.feed_forward, _call, _example(model, bytes_of_number=number))
     kept = sum(norms) + 2 * (number + mask) * config.d_model + _attention_bytes(model, arithmetic)
     kept += feed_forward.kept_compiled if compiled else feed_forward.kept
-    if compiled:  # the stream between the halves is formed again, from what attention gives, which is kept twice
+    if compiled:  # the stream between the halves is recomputed from attention's output, which is kept twice
         kept += (number - arithmetic.stream) * config.d_model
     positions = measure_part(model.positions, _embed, _example(model, bytes_of_number=arithmetic.stream))
     last_norm = _norm_bytes(model.norm, model, arithmetic)
@@ -84,16 +90,21 @@ def activations_per_token(model: GPT, arithmetic: Arithmetic) -> Activations:
 
 
 def activation_bytes_per_token(model: GPT, arithmetic: Arithmetic) -> float:
-    """Bytes that the forward pass keeps of a token for the backward pass; on a CPU within 10 % of what torch saves."""
+    """Bytes per token that the forward pass keeps for the backward pass; on a CPU within 10 % of what torch saves.
+
+    Args:
+        model: on the meta device.
+        arithmetic: number formats and device.
+    """
     kept = activations_per_token(model, arithmetic)
     return model.config.n_layers * kept.block + kept.ends + 2 * arithmetic.stream * model.config.d_model
 
 
 def _norm_bytes(norm: nn.Module, model: GPT, arithmetic: Arithmetic) -> float:
-    """What a norm keeps of a token.
+    """Bytes that a norm keeps per token.
 
-    On CUDA torch's norms are one kernel each, which keeps its input. On a CPU the input is kept in fp32, and by RMSNorm, which is
-    not fused there, divided as well.
+    On CUDA, each of torch's norms is one kernel, which keeps its input. On a CPU, the input is kept in fp32. RMSNorm,
+    which is not fused there, also keeps the normalised input.
     """
     if not isinstance(norm, nn.LayerNorm | nn.RMSNorm):
         measured = measure_part(norm, _call, _example(model, bytes_of_number=arithmetic.stream))
@@ -104,34 +115,34 @@ def _norm_bytes(norm: nn.Module, model: GPT, arithmetic: Arithmetic) -> float:
 
 
 def _attention_bytes(model: GPT, arithmetic: Arithmetic) -> float:
-    """What attention keeps of a token, its normalised input not counted."""
+    """Bytes that attention keeps per token, without its normalised input."""
     config, number = model.config, arithmetic.number
     d_model, keys, time = config.d_model, config.d_head * config.kv_heads, config.max_seq_len
     mask = _mask_bytes(model, arithmetic)
     qkv = number * (d_model + 2 * keys)
     turned = config.qk_norm or model.positions.rotation(slice(0, 1)) is not None
     masked = not config.attend_across_documents and not _takes_borders(model, arithmetic)
-    rows = 0.0  # bytes a key in a head, of T x T matrices
+    rows = 0.0  # bytes per key and head of T x T matrices
     if config.attention == "manual":
         takes_fp32 = arithmetic.is_mixed and not arithmetic.on_cpu and not arithmetic.compiled
-        softmax = 4 if takes_fp32 else number  # CUDA's autocast takes fp32
+        softmax = 4 if takes_fp32 else number  # CUDA's autocast computes it in fp32
         rows = softmax + mask + (number if mask or softmax != number else 0)
         kept = 3 * number * d_model + (qkv if config.qk_norm and number == 4 else 0)
-    elif arithmetic.on_cpu and mask:  # no kernel of torch drops there: T x T after all, all in fp32
+    elif arithmetic.on_cpu and mask:  # no torch kernel has dropout there: T x T matrices in fp32
         rows, kept = 3 * 4, 3 * 4 * d_model
     else:
         kept = qkv + 4 * config.n_heads + (number * time if masked else 0)
         kept += number * (d_model + keys) if turned else 0  # queries and keys
-        repeated = keys < d_model and (masked or number == 4)  # keys and values, for each query that they serve
+        repeated = keys < d_model and (masked or number == 4)  # keys and values are repeated for each query head
         kept += 2 * number * d_model if repeated else 0
     kept += (
         4 * (d_model + keys) if config.qk_norm and number == 2 and arithmetic.on_cpu else 0
     )  # queries and keys in fp32
-    return kept + rows * config.n_heads * time + number * d_model  # what comes out
+    return kept + rows * config.n_heads * time + number * d_model  # the output
 
 
 def _takes_borders(model: GPT, arithmetic: Arithmetic) -> bool:
-    """Whether documents that are kept apart are told by their borders, and not by a mask."""
+    """Whether the kernel takes document borders instead of a mask to keep documents apart."""
     config = model.config
     if config.attention == "flash":
         return True
@@ -140,14 +151,14 @@ def _takes_borders(model: GPT, arithmetic: Arithmetic) -> bool:
 
 
 def _mask_bytes(model: GPT, arithmetic: Arithmetic) -> int:
-    """Of a number that dropout lets through or not."""
+    """Bytes of the dropout mask per number."""
     if model.config.dropout == 0:
         return 0
     return arithmetic.number if arithmetic.on_cpu else 1
 
 
 def _example(model: GPT, *, bytes_of_number: int) -> Tensor:
-    """The residual stream of a sequence, on the meta device."""
+    """A residual stream of one sequence, (1, max_seq_len, d_model), on the meta device."""
     dtype = torch.float32 if bytes_of_number == 4 else torch.bfloat16
     return torch.empty(1, model.config.max_seq_len, model.config.d_model, dtype=dtype, device="meta")
 

@@ -47,7 +47,7 @@ from running.training.resolve import ResolvedRun
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run that is ready to be fitted."""
+    """A run that is ready to be trained."""
 
     resolved: ResolvedRun
     lit: LitGPT
@@ -59,10 +59,11 @@ class Run:
     graceful_stop: GracefulStop
     ended_early: EarlyEndRecorder
     initial_weights: str | None
-    """Fingerprint of the weights that `init_from` gives; None: it gives none, or a checkpoint goes before them."""
+    """Fingerprint of the weights from `init_from`; None: there is no `init_from`, or the run starts from a
+    checkpoint."""
 
     def begin(self) -> None:
-        """Write into the run directory what the run is made of, and print it. All ranks agree by now on where it begins."""
+        """Record in the run directory what defines the run, and print it. All ranks have agreed on where it starts."""
         resolved, config, point = self.resolved, self.resolved.config, self.resolved.resume_point
         groups, device = resolved.make_groups(self.lit.model), self.lit.trainer.strategy.root_device
         check_same_optimizer(config, point, resolved.make_optimizer, groups, device)
@@ -75,9 +76,8 @@ class Run:
         for note, style in run_summary.start_remarks(point, lost=lost, max_steps=config.max_steps):
             self.console.note(note, style=style)
         if not config.curriculum.ado and is_first_rank():
-            JsonlFile(resolved.directory.weights).cut_back(
-                step=point.step
-            )  # of a run that followed its losses until now
+            # of a run that used ADO until now
+            JsonlFile(resolved.directory.weights).cut_back(step=point.step)
         for note in run_summary.change_remarks(changed):
             self.console.note(note, style="")
         if self.initial_weights:
@@ -91,8 +91,13 @@ class Run:
 def build(resolved: ResolvedRun, ranks: RankAgreement) -> Run:
     """Build the model and everything around it. Nothing is written to the run directory yet.
 
+    Args:
+        resolved: the checked run.
+        ranks: compares the initial weights of all ranks.
+
     Raises:
-        ValueError: the initial weights do not fit or are not those that the run was begun with, or a logger cannot be built.
+        ValueError: the initial weights do not fit or differ from those that the run started with, or a logger cannot be
+            built.
     """
     config, directory, point = resolved.config, resolved.directory, resolved.resume_point
     external = build_external_logger(config) if is_first_rank() else None
@@ -115,7 +120,7 @@ def build(resolved: ResolvedRun, ranks: RankAgreement) -> Run:
         purge_step=point.step + 1,
     )
     directory.refuse_other_weights(config, point, initial_weights)
-    ranks.compare({"what init_from gives": initial_weights}, last=True)
+    ranks.compare({"the weights of init_from": initial_weights}, last=True)
     if isinstance(external, ExperimentTracker):
         external.open(run_summary.hyperparameters(config.settings))
     return Run(
@@ -147,7 +152,7 @@ def _build_data(resolved: ResolvedRun) -> MixedDataModule:
 
 
 def _build_model(resolved: ResolvedRun) -> tuple[GPT, str | None]:
-    """(the model with its initial weights, their fingerprint if `init_from` gives them)."""
+    """(model with its initial weights, fingerprint of these weights if they come from `init_from`)."""
     config = resolved.config
     initialised = config.init_from is not None and resolved.resume_point.checkpoint is None
     if initialised:
@@ -176,11 +181,15 @@ def _build_module(resolved: ResolvedRun, model: GPT) -> LitGPT:
 
 
 def build_trainer(run: Run) -> tuple[L.Trainer, StartStepAgreement]:
-    """Lightning's Trainer with all callbacks, and the one that says whether training has begun."""
+    """Lightning's Trainer with all callbacks, and the callback that knows whether training has begun.
+
+    Args:
+        run: the built run.
+    """
     config, directory = run.resolved.config, run.resolved.directory
     start = StartStepAgreement(run.resolved.resume_point.step, run.begin)
     step_log = StepLog(every=config.log_every, terminal=run.console, metrics_file=run.metrics)
-    # what a callback refuses when it is set up, it refuses before the run begins
+    # errors in the set-up of a callback come before the run begins
     ado = [AdoUpdater(directory.weights)] if config.curriculum.ado else []
     writers = [*ado, step_log, *filter(None, [run.external]), run.ended_early]
     of_config = _in_order(run.resolved.callbacks, writers)
@@ -189,8 +198,10 @@ def build_trainer(run: Run) -> tuple[L.Trainer, StartStepAgreement]:
 
 
 def _in_order(of_config: list[L.Callback], writers: list[L.Callback]) -> list[L.Callback]:
-    """Samples come before the line of their step, the line before what ends the run by it, and last the checkpoint after which
-    none of that is asked again."""
+    """Order the callbacks: samples, the log line of their step, what may end the run because of it, the checkpoint.
+
+    With the checkpoint last, a resumed run repeats none of the others.
+    """
     last = [c for kind in (MedianPruning, Checkpoints) for c in of_config if isinstance(c, kind)]
     return [*(c for c in of_config if c not in last), SkippedStepLog(), *writers, *last]
 
@@ -205,7 +216,7 @@ def _trainer(config: RunConfig, device: str, loggers: list[Logger], callbacks: l
         precision=precision,
         max_steps=config.max_steps,
         max_epochs=-1,  # one endless epoch
-        log_every_n_steps=config.log_every,  # where callbacks of Lightning's ask
+        log_every_n_steps=config.log_every,  # read by Lightning's own callbacks
         accumulate_grad_batches=config.accumulation_steps,
         val_check_interval=config.val_every * config.accumulation_steps,  # Lightning counts micro-batches
         check_val_every_n_epoch=None,

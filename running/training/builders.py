@@ -1,4 +1,4 @@
-"""What a config says of a run, checked and made into objects: the same for train.py, plan.py and verify.py."""
+"""Build the parts of a run from its config, with checks. train.py, plan.py and verify.py share them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -25,10 +25,13 @@ _AT_ONCE = 100_000  # steps
 
 
 def build_schedule(config: RunConfig) -> Callable[[int], float]:
-    """The share of the peak learning rate at each step.
+    """The learning rate schedule: step -> fraction of the peak learning rate.
+
+    Args:
+        config: the run's.
 
     Raises:
-        ValueError: its parts do not fit into the run, or it has others.
+        ValueError: the schedule does not fit into the run, or has an unknown setting.
     """
     schedule: Callable[[int], float] = build_section(
         learning_rate_schedule, "schedule", config.schedule, steps=config.max_steps
@@ -37,16 +40,20 @@ def build_schedule(config: RunConfig) -> Callable[[int], float]:
 
 
 def build_model_config(config: RunConfig, tokenizer: Tokenizer) -> GPTConfig:
-    """The model's sizes and choices.
+    """Sizes and choices of the model.
+
+    Args:
+        config: the run's.
+        tokenizer: gives the end-of-text id.
 
     Raises:
-        ValueError: they do not go together, or the tokenizer has more ids than the model.
+        ValueError: the model's settings contradict each other, or the tokenizer has more tokens than the model.
     """
     model_config = replace(config.model, eot_id=tokenizer.eot_id)
     if model_config.vocab_size < tokenizer.vocab_size:
         raise ValueError(
-            f"model.vocab_size is {model_config.vocab_size}, less than the {tokenizer.vocab_size} ids of tokenizer "
-            f"{tokenizer.name}."
+            f"model.vocab_size is {model_config.vocab_size}, smaller than the {tokenizer.vocab_size} tokens of "
+            f"tokenizer {tokenizer.name}: set model.vocab_size={tokenizer.vocab_size} or larger."
         )
     return model_config
 
@@ -54,16 +61,16 @@ def build_model_config(config: RunConfig, tokenizer: Tokenizer) -> GPTConfig:
 def build_sample_order(
     config: RunConfig, curriculum: Curriculum, sequences: Mapping[str, int], beginning: ResumePoint
 ) -> SampleOrder:
-    """The order of the run's sequences; of one that goes on or branches off, with the past that its checkpoint tells.
+    """The order of the run's sequences. A resumed or branched run keeps the past that its checkpoint records.
 
     Args:
         config: the run's.
-        curriculum: what it says of the mix.
-        sequences: training sequences of each source.
+        curriculum: the mix of the run.
+        sequences: number of training sequences of each source.
         beginning: where this start of the run begins.
 
     Raises:
-        ValueError: the curriculum asks for more of a source than it may have, or changes what is done already.
+        ValueError: the curriculum draws more from a source than allowed, or changes the mix of completed steps.
     """
     tokens_per_step = config.tokens_per_step
     units: dict[str, Any] = {
@@ -92,7 +99,7 @@ def build_sample_order(
         if order and not beginning.branching:
             _refuse_other_past(order.curriculum, resolved, config.branch.step or 0, beginning.step)
         if order and curriculum.ado and order.updates and order.curriculum.weights(0) == resolved.weights(0):
-            # from the same beginning: what was learned of the weights so far holds until the next update
+            # same initial mix: the latest updated weights hold until the next update
             done = [(beginning.step, weights) for step, weights in order.updates if step <= beginning.step][-1:]
     if curriculum.ado and curriculum.ado.record:
         first_step = after[1] if after else 0
@@ -101,26 +108,27 @@ def build_sample_order(
 
 
 def _settings(curriculum: Curriculum) -> Curriculum:
-    """What decides the weights: whether updates are taken from a record does not, as long as they are the same."""
+    """The settings that decide the mix weights. A record of the same updates does not change them."""
     return replace(curriculum, ado=replace(curriculum.ado, record=None)) if curriculum.ado else curriculum
 
 
 def _check_same_policy(then: ResolvedCurriculum, digest: str | None, checkpoint: Path | None) -> None:
-    """Check that a curriculum policy still gives the weights that the checkpoint was trained with.
+    """Check that a curriculum policy still returns the weights that the checkpoint was trained with.
 
     Raises:
-        ValueError: it gives others.
+        ValueError: it returns other weights.
     """
     if then.policy_shares and then.policy_shares.digest != digest:
         assert then.curriculum.policy is not None
         raise ValueError(
-            f"curriculum.policy {then.curriculum.policy['name']} gives other weights than when {checkpoint} was saved: restore "
-            "the function. Register a changed one under another name; it can change the weights of later steps."
+            f"curriculum.policy {then.curriculum.policy['name']} returns other weights than when {checkpoint} was "
+            "saved: restore the function. To change the weights of later steps, register a changed function under "
+            "another name."
         )
 
 
 def _refuse_other_past(then: ResolvedCurriculum, now: ResolvedCurriculum, first_step: int, done: int) -> None:
-    """The run's own past: before its first step a branch was its trunk, with the trunk's weights."""
+    """Refuse a curriculum that changes the mix of completed steps. Steps before a branch point belong to its trunk."""
     names = tuple(dict.fromkeys(then.sources + now.sources))
     for begin in range(first_step, done, _AT_ONCE):
         steps = np.arange(begin, min(begin + _AT_ONCE, done))
@@ -133,30 +141,34 @@ def _refuse_other_past(then: ResolvedCurriculum, now: ResolvedCurriculum, first_
             by_fraction = then.curriculum.unit == "fraction" or then.curriculum.policy is not None
             moved = then.steps != now.steps and by_fraction
             raise ValueError(
-                f"curriculum: {done:,} steps are done, and at step {begin + step:,} ({now.place(begin + step)}) the weight of "
-                f"{names[k]} would be {new[step, k]:.4g} and was {old[step, k]:.4g}"
-                + (f", because max_steps was {then.steps:,} and fractions of the run scale with it" if moved else "")
-                + ": only later weights may change; or begin a new run with name=…."
+                f"curriculum: {done:,} steps are done, but at step {begin + step:,} ({now.place(begin + step)}) the "
+                f"weight of {names[k]} would be {new[step, k]:.4g} and was {old[step, k]:.4g}"
+                + (f", because max_steps was {then.steps:,} and the curriculum uses fractions of it" if moved else "")
+                + ": change later weights only, or start a new run with name=…."
             )
 
 
 def _columns(curriculum: ResolvedCurriculum, names: tuple[str, ...], steps: np.ndarray) -> np.ndarray:
-    """The weights of the named sources, (steps, names)."""
+    """Weights of the named sources, (steps, names)."""
     columns = np.zeros((len(steps), len(names)))
     columns[:, [names.index(source) for source in curriculum.sources]] = curriculum.weights_at(steps)
     return columns
 
 
 def build_optimizer(settings: Mapping[str, Any], precision: str) -> Any:
-    """Parameter groups -> the optimizer.
+    """The optimizer as a function of the parameter groups.
+
+    Args:
+        settings: section `optimizer` of the config.
+        precision: Lightning's name for it.
 
     Raises:
-        ValueError: a setting is not for this optimizer.
+        ValueError: the optimizer does not accept a setting.
     """
     options = dict(settings)
     make_optimizer = allowed_targets.resolve_optimizer(options)
     if optimizer_traits(make_optimizer).fused and options.get("fused") and precision == "16-mixed":
-        # a fused step unscales by itself, after our clipping: it would clip scaled gradients; torch chooses another one
+        # a fused step unscales gradients itself, after our clipping, which would then clip scaled gradients
         make_optimizer = allowed_targets.resolve_optimizer({**options, "fused": None})
     try:
         make_optimizer([{"params": [torch.nn.Parameter(torch.zeros(1))]}])
@@ -172,10 +184,17 @@ def check_same_optimizer(
     groups: list[dict[str, Any]],
     device: torch.device,
 ) -> None:
-    """Some options need a state that only they make: an optimizer goes on from a checkpoint where it finds what it needs.
+    """Try one step with the optimizer state of the checkpoint: some options need a state that only they create.
+
+    Args:
+        config: the run's.
+        beginning: where this start of the run begins.
+        make_optimizer: parameter groups -> optimizer.
+        groups: the model's parameter groups.
+        device: of the parameters.
 
     Raises:
-        ValueError: it cannot go on from the checkpoint, or cannot make a step at all.
+        ValueError: the optimizer cannot continue from the checkpoint, or cannot make any step.
     """
     saved = None if beginning.checkpoint is None else read_optimizer_state(beginning.checkpoint)
     try:
@@ -192,16 +211,19 @@ def check_same_optimizer(
             )
         )
         raise ValueError(
-            f"{now} cannot go on from {beginning.checkpoint}, trained with {was}: {error}. Set it back, or choose another run "
-            "with name=…."
+            f"{now} cannot continue from {beginning.checkpoint}, which was trained with {was}: {error}. Set it back, "
+            "or choose another run with name=…."
         ) from error
 
 
 def build_parameter_groups(config: RunConfig) -> Callable[[GPT], list[dict[str, Any]]]:
-    """The model -> its parameter groups, as the config's optimizer wants them.
+    """The parameter groups that the config's optimizer needs, as a function of the model.
+
+    Args:
+        config: the run's.
 
     Raises:
-        ValueError: `base_width` is no width.
+        ValueError: `base_width` is not a valid width.
     """
     traits = optimizer_traits(allowed_targets.resolve_optimizer(config.optimizer))
     return partial(parameter_groups, muon=traits.muon, base_width=config.base_width)

@@ -1,7 +1,10 @@
-"""A file that is read in place and cut off meanwhile: the kernel answers with SIGBUS, which would end the program without a word.
+"""Message for SIGBUS, which the kernel sends when a memory-mapped file was truncated.
 
-Python's own handlers run after the instruction that failed, which would fail again and again; so this one is given to the C
-library. It runs in the thread that has read, says what is wrong, and ends the program.
+Without it, the program ends silently.
+
+Python's own signal handlers run only after the failed instruction, which would fail again and again. Therefore the
+handler is registered with the C library. It runs in the thread that read the file, prints what is wrong, and ends the
+program.
 """
 
 import ctypes
@@ -11,24 +14,24 @@ from collections.abc import Callable
 from contextlib import suppress
 
 _Handler = ctypes.CFUNCTYPE(None, ctypes.c_int)
-_handler: object = None  # kept, as the C library knows its address alone
+_handler: object = None  # keeps the handler alive, because the C library only has its address
 
 
 def install_bus_error_message(touched: Callable[[], list[str]]) -> None:
-    """From now on SIGBUS ends the program with a sentence and the exit code of data that has changed.
+    """Let SIGBUS end the program with a message and the exit code of changed data.
 
     Args:
-        touched: the files that are read in place and are not what they were; none, if nobody knows.
+        touched: returns the memory-mapped files that have changed; empty if unknown.
     """
-    global _handler  # there is one of each signal, too
+    global _handler  # there is one handler per signal, too
 
     @_Handler
     def end(number: int) -> None:
         files: list[str] = []
         with suppress(Exception):
             files = touched()
-        which = ", ".join(files[:3]) or "a file that is read in place"
-        said = f"error: {which} was cut off or cannot be read: put back what was there, and start the same command again.\n"
+        which = ", ".join(files[:3]) or "a memory-mapped file"
+        said = f"error: {which} was truncated or cannot be read: restore the file and run the same command again.\n"
         os.write(2, said.encode(errors="backslashreplace"))
         os._exit(os.EX_NOINPUT)
 

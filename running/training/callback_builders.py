@@ -1,4 +1,4 @@
-"""Build a run's callbacks from its config. Apart from the other builders, as it needs Lightning."""
+"""Build a run's callbacks from its config. This module needs Lightning, which the other builders do not."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,42 +11,52 @@ from running.training.resume import ResumePoint
 
 
 def build_callbacks(nodes: Mapping[str, Any]) -> list[L.Callback]:
-    """The callbacks of a config.
+    """Build the callbacks of a config.
 
     Args:
         nodes: name -> `_target_` and arguments.
 
+    Returns:
+        The callbacks, in the order of the config.
+
     Raises:
-        ValueError: one cannot be built, or there is none that saves.
+        ValueError: a callback cannot be built, two callbacks share one state in a checkpoint, or
+            `callbacks.checkpoints` is missing.
     """
     watchers = [allowed_targets.build_callback(node) for node in nodes.values()]
-    kept: dict[str, str] = {}  # names of those that a checkpoint keeps a state of, by the key that it has there
+    kept: dict[str, str] = {}  # key of a state in a checkpoint -> name of its callback
     for name, watcher in zip(nodes, watchers, strict=True):
         if (
             type(watcher).state_dict is not L.Callback.state_dict
             and (other := kept.setdefault(watcher.state_key, name)) != name
         ):
             raise ValueError(
-                f"callbacks.{other} and callbacks.{name} are of one kind, and a checkpoint keeps one such state: leave one out."
+                f"callbacks.{other} and callbacks.{name} are of the same class, and a checkpoint can store the state "
+                "of only one: leave one out."
             )
     if sum(isinstance(watcher, Checkpoints) for watcher in watchers) != 1:
-        raise ValueError("callbacks.checkpoints is missing: a run without checkpoints could not be continued.")
+        raise ValueError("callbacks.checkpoints is missing: a run without checkpoints could not be resumed.")
     checks = nodes["checkpoints"]
     if checks.get("best") and not any(isinstance(watcher, ValidationPerplexity) for watcher in watchers):
         raise ValueError(
-            "callbacks.checkpoints.best is true, and callbacks.validation, which would say so, is missing."
+            "callbacks.checkpoints.best is true, but callbacks.validation, which finds the best one, is missing: add "
+            "it."
         )
     return watchers
 
 
 def check_average_kept(watchers: Iterable[L.Callback], beginning: ResumePoint) -> None:
-    """A checkpoint with an average has that in the place of the weights: only the callback that made it tells them apart.
+    """Check that a callback continues the average of a checkpoint, which stores the average in place of the weights.
+
+    Args:
+        watchers: the run's callbacks.
+        beginning: where this start of the run begins.
 
     Raises:
-        ValueError: it is missing.
+        ValueError: there is no such callback.
     """
     if beginning.averaged and not any(isinstance(watcher, WeightAveraging) for watcher in watchers):
         raise ValueError(
-            f"{beginning.checkpoint} holds an average of the weights, and no callback here goes on with it: leave the "
-            "callback in (callbacks.<its name>._target_=callbacks.WeightAveraging or EMAWeightAveraging)."
+            f"{beginning.checkpoint} contains an average of the weights, but no callback of this run continues it: "
+            "keep the callback (callbacks.<its name>._target_=callbacks.WeightAveraging or EMAWeightAveraging)."
         )

@@ -1,4 +1,4 @@
-"""Which code this program is: what git says of it, and a digest of the modules that decide how a run trains."""
+"""Which code is running: the git revision, and a digest of the modules that decide how a run trains."""
 
 import hashlib
 import subprocess
@@ -9,7 +9,7 @@ _PACKAGES = ("callbacks", "data_modules", "gpt_lightning", "running")
 
 
 def git(*arguments: str) -> str:
-    """What git says of this program's folder; empty where there is no git, or no repository."""
+    """Output of git in this program's folder; empty if there is no git or no repository."""
     command = ["git", "-C", str(_ROOT), *arguments]
     try:
         return subprocess.run(command, capture_output=True, text=True, errors="replace", check=False).stdout.strip()
@@ -18,7 +18,7 @@ def git(*arguments: str) -> str:
 
 
 def digest_of_code() -> str:
-    """Twelve hexadecimal digits, the same for the same code."""
+    """12 hexadecimal digits that identify the training code."""
     digest = hashlib.sha256()
     for path in sorted(path for package in _PACKAGES for path in (_ROOT / package).rglob("*.py")):
         digest.update(f"{path.relative_to(_ROOT)}\0{path.stat().st_size}\0".encode() + path.read_bytes())

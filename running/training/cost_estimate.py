@@ -1,4 +1,4 @@
-"""What a run costs: FLOPs, hours, memory, disk, and the loss it may come to."""
+"""Estimated costs of a run: FLOPs, hours, memory, disk space; and its expected loss."""
 
 import math
 from dataclasses import asdict
@@ -21,15 +21,19 @@ from running.training.resume import ResumePoint
 def estimate_costs(
     config: RunConfig, assumed: PlanConfig, order: SampleOrder, beginning: ResumePoint
 ) -> dict[str, Any]:
-    """What the steps that are left take and what they may reach, as plan.json says it.
+    """Costs of the remaining steps and the expected loss, as plan.json has them.
 
     Args:
-        config: of train.py.
-        assumed: the device, the share of its peak, and what it costs an hour.
+        config: settings of train.py.
+        assumed: the device, the fraction of its peak FLOP/s that is reached, and its price per hour.
+        order: the sequences of the run.
+        beginning: where the run would start.
+
+    Returns:
+        Bytes, hours, FLOPs, tokens and counts by name.
 
     Raises:
-        ValueError: the device is not known, the share is none, the price no price, or the size of the optimizer's state is not
-            known.
+        ValueError: the device or the size of the optimizer's state is unknown, or a setting of `plan` is out of range.
     """
     device = _find_device(assumed)
     precision = _precision(config, device)
@@ -43,7 +47,7 @@ def estimate_costs(
         n_parameters, {source: (n * max_seq_len, drawn[source]) for source, n in order.sequences.items()}
     )
     share = {"precision": precision, "mfu": assumed.mfu, "n_devices": n_devices}
-    # a CPU's peak is not known
+    # the peak of a CPU is unknown
     hours = training_hours(flops, assumed.device, **share) if device else None
     rate = assumed.price_per_hour
     setup = training_setup(config, precision=precision, device_type="cuda" if device else "cpu")
@@ -66,23 +70,46 @@ def estimate_costs(
 
 
 def estimate_peak_memory(config: RunConfig, *, precision: str, device_type: str) -> int:
-    """Bytes that the run should take on each device; a ValueError where the size of its optimizer's state is not known."""
+    """Bytes that the run should take on each device.
+
+    Args:
+        config: settings of train.py.
+        precision: Lightning's name for it, not auto.
+        device_type: cpu or cuda.
+
+    Raises:
+        ValueError: the size of the optimizer's state is unknown.
+    """
     setup = training_setup(config, precision=precision, device_type=device_type)
     return peak_memory_bytes(planned_model(config), planned_optimizer(config), setup)
 
 
 def planned_model(config: RunConfig) -> GPT:
-    """The run's model on the meta device."""
+    """The run's model on the meta device.
+
+    Args:
+        config: settings of train.py.
+    """
     return build_meta_model(config.model)
 
 
 def planned_optimizer(config: RunConfig) -> OptimizerTraits:
-    """What the run's optimizer needs; a ValueError where it may not be called."""
+    """Memory and other traits of the run's optimizer. Raises ValueError if the config may not name this optimizer.
+
+    Args:
+        config: settings of train.py.
+    """
     return optimizer_traits(resolve_optimizer(config.optimizer))
 
 
 def training_setup(config: RunConfig, *, precision: str, device_type: str) -> TrainingSetup:
-    """How the run trains."""
+    """The settings of a run that its memory depends on.
+
+    Args:
+        config: settings of train.py.
+        precision: Lightning's name for it, not auto.
+        device_type: cpu or cuda.
+    """
     trainer = config.trainer
     n_devices = trainer.devices * trainer.num_nodes
     return TrainingSetup(
@@ -99,23 +126,25 @@ def training_setup(config: RunConfig, *, precision: str, device_type: str) -> Tr
 
 
 def _find_device(assumed: PlanConfig) -> Device | None:
-    """The device that is planned with, once all that is said of it is checked; None: it is the CPU."""
+    """The device of the plan, after its settings are checked; None: the CPU."""
     device = find_device(str(assumed.device))
     if device is None and assumed.device != "cpu":
         known = ", ".join(DEVICES)
-        raise ValueError(f"plan.device={assumed.device} is not known: cpu, {known} are.")
+        raise ValueError(f"plan.device={assumed.device} is not known: it must be one of cpu, {known}.")
     if not isinstance(assumed.mfu, (int, float)) or not 0 < assumed.mfu <= 1:
-        raise ValueError(f"plan.mfu is {assumed.mfu!r}: it is a share of the device's peak, above 0 and at most 1.")
+        raise ValueError(
+            f"plan.mfu is {assumed.mfu!r}: it must be a fraction of the device's peak, above 0 and at most 1."
+        )
     rate = assumed.price_per_hour
     if rate is not None and (type(rate) not in (int, float) or not 0 <= rate < math.inf):
         raise ValueError(
-            f"plan.price_per_hour is {rate!r}: it is what one device costs an hour, a number of 0 or more, or null."
+            f"plan.price_per_hour is {rate!r}: it must be the price of one device per hour, 0 or more, or null."
         )
     return device
 
 
 def _precision(config: RunConfig, device: Device | None) -> str:
-    """Lightning's word, `auto` decided."""
+    """Lightning's name of the precision, with `auto` resolved."""
     precision: str = config.trainer.precision
     if precision != "auto":
         return precision
@@ -125,7 +154,7 @@ def _precision(config: RunConfig, device: Device | None) -> str:
 
 
 def _disk_costs(config: RunConfig, steps: int, checkpoint: int) -> dict[str, int]:
-    """Checkpoints of a run of so many steps, and the most bytes that they take at one time, each of `checkpoint` bytes."""
+    """Number of checkpoints in a run of `steps` steps, bytes of one, and the most bytes that they take at any time."""
     saving = config.callbacks["checkpoints"]
     written = -(-steps // saving["every"])
     permanent = saving.get("permanent_every")

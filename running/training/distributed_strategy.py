@@ -1,4 +1,4 @@
-"""How a run is spread over its ranks: what Lightning is told, and what is refused before."""
+"""How a run is distributed over its ranks: checks, and the settings of Lightning."""
 
 import os
 
@@ -21,16 +21,16 @@ STRATEGIES = ("auto", "ddp", "fsdp")
 
 
 def check_ranks(config: RunConfig, device: str, precision: str) -> None:
-    """Refuse what cannot be trained together.
+    """Check that the run can be trained on these ranks.
 
     Args:
         config: the run's.
         device: "cpu" or "cuda".
-        precision: Lightning's.
+        precision: Lightning's name for it.
 
     Raises:
-        ValueError: another number of processes was started than the config says, there are fewer GPUs, or the strategy is
-            unknown or does not go with the rest.
+        ValueError: the number of started processes differs from the config, there are too few GPUs, or the strategy is
+            unknown or does not support the precision or the optimizer.
     """
     trainer = config.trainer
     strategy, devices, nodes = trainer.strategy, trainer.devices, trainer.num_nodes
@@ -39,25 +39,26 @@ def check_ranks(config: RunConfig, device: str, precision: str) -> None:
     _refuse_other_number(devices, nodes)
     n_gpus = torch.cuda.device_count()
     if device == "cuda" and devices > n_gpus:
-        hint = ": srun must show each task all GPUs of its machine, by --gpus-per-node instead of --gpus-per-task"
+        hint = ": let srun show each task all GPUs of its machine, with --gpus-per-node instead of --gpus-per-task"
         raise ValueError(
-            f"trainer.devices is {devices}, and this process sees {n_gpus} of CUDA's"
+            f"trainer.devices is {devices}, but this process sees {n_gpus} CUDA devices"
             + (hint if detect_launcher() == "srun" else f": set trainer.devices={n_gpus}, or trainer.accelerator=cpu")
             + "."
         )
     if strategy == "fsdp" and devices * nodes > 1:
         if precision == "16-mixed":
             raise ValueError(
-                "trainer.precision is 16-mixed, whose gradient scaler does not go with sharded weights: take trainer=ddp, or "
-                "bf16-mixed or 32-true."
+                "trainer.precision is 16-mixed, whose gradient scaler does not support sharded weights: set "
+                "trainer=ddp, or trainer.precision to bf16-mixed or 32-true."
             )
         if not optimizer_traits(resolve_optimizer(config.optimizer)).shardable:
             raise ValueError(
-                f"{config.optimizer_target} cannot work on sharded weights: take optimizer=adamw, or trainer=ddp."
+                f"{config.optimizer_target} does not support sharded weights: set optimizer=adamw or trainer=ddp."
             )
     if devices * nodes > 1 and not detect_launcher():
         raise ValueError(
-            f"trainer.devices is {devices}, and this process is alone: run train.py in a shell, or set trainer.devices=1."
+            f"trainer.devices is {devices}, but this process cannot start other ranks: run train.py in a shell, or set "
+            "trainer.devices=1."
         )
 
 
@@ -68,23 +69,30 @@ def _refuse_other_number(devices: int, nodes: int) -> None:
     elif starter == "srun":
         started, local = int(os.environ["SLURM_NTASKS"]), int(os.environ.get("SLURM_NTASKS_PER_NODE", "0"))
         if not local:
-            raise ValueError("srun says not how many processes a machine has: give --ntasks-per-node, not --ntasks.")
+            raise ValueError(
+                "srun did not set the number of processes per machine: use --ntasks-per-node, not --ntasks."
+            )
     elif nodes > 1:
         raise ValueError(
-            f"trainer.num_nodes is {nodes}, and nothing has started the processes of the other machines: start the run by "
-            "torchrun or srun, see docs/distributed.md."
+            f"trainer.num_nodes is {nodes}, but the processes on the other machines were not started: start the run "
+            "with torchrun or srun, see docs/distributed.md."
         )
     else:
         return
     if (started, local) != (devices * nodes, devices):
         raise ValueError(
-            f"{starter} has started {started} processes, {local} on a machine, and trainer.devices={devices} x "
-            f"trainer.num_nodes={nodes} are {devices * nodes}: set trainer.devices={local} trainer.num_nodes={started // local}."
+            f"{starter} has started {started} processes, {local} per machine, but trainer.devices={devices} x "
+            f"trainer.num_nodes={nodes} is {devices * nodes}: set trainer.devices={local} "
+            f"trainer.num_nodes={started // local}."
         )
 
 
 def build_strategy(config: RunConfig) -> str | Strategy:
-    """What `L.Trainer(strategy=…)` takes. A rank alone has nothing to share: there all strategies are the same."""
+    """The value for `L.Trainer(strategy=…)`. With a single rank, all strategies are the same.
+
+    Args:
+        config: the run's.
+    """
     n_ranks = config.trainer.devices * config.trainer.num_nodes
     if n_ranks == 1:
         return "auto"
@@ -94,9 +102,9 @@ def build_strategy(config: RunConfig) -> str | Strategy:
 
 
 def cluster_environment() -> ClusterEnvironment:
-    """What tells Lightning which rank this process is, for `L.Trainer(plugins=[…])`.
+    """Plugin for `L.Trainer(plugins=[…])` that tells Lightning which rank this process is.
 
-    Left to itself it would wait for the tasks of any Slurm job that it finds itself in, and requeue it its own way.
+    By default, Lightning would wait for the tasks of any Slurm job that it runs in, and requeue the job itself.
     """
     starter = detect_launcher()
     if starter == "torchrun":

@@ -1,4 +1,4 @@
-"""Where a run's metrics go beside metrics.jsonl and TensorBoard, and which run it is there."""
+"""The logger of a run in addition to metrics.jsonl and TensorBoard, and the run's identity at that service."""
 
 import json
 import re
@@ -10,18 +10,25 @@ from running.config import allowed_targets
 from running.config.run_config import RunConfig
 
 _SERVICES = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow"}
-_LONGEST = 50  # characters of an id, without its unique part
+_LONGEST = 50  # characters of an id without its unique suffix
 
 
 def build_external_logger(config: RunConfig) -> CsvMetrics | ExperimentTracker | None:
-    """What `logger` describes; None: nothing.
+    """Build the logger that `logger` describes.
 
-    A service is told a name and an id, both made of the run's place below runs_dir. The id has a unique part, and is kept in the
-    run directory, in wandb.json or mlflow.json: so a run goes on as one wherever it is moved. Another name of the folder, or
-    another place to send to, is another run there; so a copy under another name, or a branch, is one.
+    A service gets a name and an id, both derived from the run's path below runs_dir. The id has a unique suffix and is
+    stored in the run directory, in wandb.json or mlflow.json, so a run that is moved stays the same run at the service.
+    If the folder's name or the logger's settings change, it is a new run there; so is a copy with another name, or a
+    branch.
+
+    Args:
+        config: the run's.
+
+    Returns:
+        The logger; None if the config has none.
 
     Raises:
-        ValueError: it may not be called, does not take its settings, or its package is not installed.
+        ValueError: the logger is not allowed, does not accept its settings, or its package is not installed.
     """
     settings = config.logger
     kind = _SERVICES.get(str(settings.get("_target_")).rpartition(".")[2]) if settings else None
@@ -38,12 +45,12 @@ def build_external_logger(config: RunConfig) -> CsvMetrics | ExperimentTracker |
         known = known or {"id": f"{cleaned}-{uuid4().hex[:8]}"}
         given = {"name": name, "id": known["id"], "save_dir": str(run), "resume": "allow"}
     else:
-        given = {"run_name": name, "run_id": known.get("id")}  # which MLflow chooses
+        given = {"run_name": name, "run_id": known.get("id")}  # MLflow chooses it at first
     logger = allowed_targets.build_logger(settings, **given)
     return ExperimentTracker(logger, kind=kind, record=record, identity=identity)
 
 
 def _name(run: Path, runs: Path) -> str:
-    """Its place below the folder of all runs."""
+    """Path of the run below the folder of all runs."""
     run, runs = run.resolve(), runs.resolve()
     return run.relative_to(runs).as_posix() if run.is_relative_to(runs) else run.name

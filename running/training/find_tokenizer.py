@@ -1,4 +1,4 @@
-"""Which tokenizer goes with a run, a folder of weights, or a name in a data folder."""
+"""Find the tokenizer of a run, of a folder of weights, or of a name in a data folder."""
 
 import json
 from pathlib import Path
@@ -8,20 +8,30 @@ from running.config import compose
 
 
 def load_tokenizer_by_name(name: str, data_dir: Path) -> Tokenizer:
-    """The tokenizer of that name in a data folder, where one was trained; else the one that `load_tokenizer` knows."""
+    """The tokenizer of that name in a data folder, if one was trained there; else the one that `load_tokenizer`
+    knows.
+
+    Args:
+        name: of the tokenizer.
+        data_dir: the data folder.
+    """
     return load_tokenizer(data_dir / name if (data_dir / name / "tokenizer.json").is_file() else name)
 
 
 def load_model_tokenizer(path: Path, name: str | None) -> Tokenizer:
-    """The tokenizer called `name`; without a name the one that goes with the model at `path`.
+    """The tokenizer called `name`; without a name, the tokenizer of the model at `path`.
 
-    A run names it in its config.yaml, a converted folder holds it.
+    A run names its tokenizer in config.yaml; a converted folder contains it.
+
+    Args:
+        path: a run, a checkpoint or a folder with a model.
+        name: as in `tokenizer.name`; None: the model's own.
 
     Raises:
-        ValueError: there is none, or the run was trained with another one of that name.
+        ValueError: there is no tokenizer, or the run was trained with a different tokenizer of that name.
     """
     if not path.exists():
-        raise ValueError(f"there is no run or model {path}.")
+        raise ValueError(f"{path} does not exist: give a run or a model.")
     if name is not None:
         return load_tokenizer(name)
     run = path.parent.parent if path.is_file() else path
@@ -29,17 +39,21 @@ def load_model_tokenizer(path: Path, name: str | None) -> Tokenizer:
         return _tokenizer_of_run(run)
     if (path / "tokenizer.json").is_file():
         return load_tokenizer(path)
-    raise ValueError(f"{path} does not say which tokenizer its model was trained with: name it with tokenizer.name=….")
+    raise ValueError(f"{path} does not record the tokenizer of its model: set it with tokenizer.name=….")
 
 
 def check_same_tokenizer(path: Path, tokenizer: Tokenizer) -> bool:
-    """Weights that are trained on must have been trained with the same tokens, or with some of them, if it is known.
+    """Check that initial weights were trained with the same tokens as the run, or with a subset of them.
+
+    Args:
+        path: the model of `init_from`.
+        tokenizer: of the run.
 
     Returns:
-        whether it is.
+        Whether the model's tokenizer is known. If not, nothing is checked.
 
     Raises:
-        ValueError: an id is another token with the tokenizer of the model at `path`.
+        ValueError: an id stands for different tokens in the two tokenizers.
     """
     try:
         theirs = load_model_tokenizer(path, None)
@@ -47,19 +61,19 @@ def check_same_tokenizer(path: Path, tokenizer: Tokenizer) -> bool:
         return False
     if not tokenizer.extends(theirs):
         raise ValueError(
-            f"init_from={path} was trained with other tokens than those of tokenizer {tokenizer.name} here: "
+            f"init_from={path} was trained with other tokens than tokenizer {tokenizer.name} has: "
             f"{_typed(path, theirs)}."
         )
     return True
 
 
 def _typed(path: Path, tokenizer: Tokenizer) -> str:
-    """What to type for the tokenizer of a model that a run begins with."""
+    """The settings to type to get the tokenizer of initial weights."""
     size = f"tokenizer.model_vocab_size={tokenizer.vocab_size}"
-    if not path.is_dir() or (path / "config.yaml").is_file():  # of a run, which knows its name
+    if not path.is_dir() or (path / "config.yaml").is_file():  # a run records the name
         is_choice = tokenizer.name in compose.group_choices("tokenizer")
-        return f"take tokenizer={tokenizer.name}" if is_choice else f"take tokenizer.name={tokenizer.name} {size}"
-    return f"copy {path}/tokenizer.json to data/<name>/, and prepare and train with tokenizer.name=<name> {size}"
+        return f"set tokenizer={tokenizer.name}" if is_choice else f"set tokenizer.name={tokenizer.name} {size}"
+    return f"copy {path}/tokenizer.json to data/<name>/, then prepare and train with tokenizer.name=<name> {size}"
 
 
 def _tokenizer_of_run(run: Path) -> Tokenizer:
@@ -68,15 +82,15 @@ def _tokenizer_of_run(run: Path) -> Tokenizer:
         name = config["tokenizer"]["name"]
         data_dir = Path(config["data_dir"])
         fingerprint = json.loads((run / "environment.json").read_text())["tokenizer"]
-    except Exception as error:  # what is no YAML or no config of ours makes OmegaConf raise almost anything
+    except Exception as error:  # OmegaConf may raise almost anything for a file that is not one of our configs
         raise ValueError(
-            f"{run} does not say which tokenizer it was trained with: its config.yaml and environment.json are not those of "
-            f"a run ({type(error).__name__}). Name it with tokenizer.name=…."
+            f"{run} does not record its tokenizer: its config.yaml and environment.json are not those of "
+            f"a run ({type(error).__name__}). Set it with tokenizer.name=…."
         ) from error
     tokenizer = load_tokenizer_by_name(name, data_dir)
     if tokenizer.fingerprint != fingerprint:
         raise ValueError(
-            f"{run} was trained with another tokenizer {tokenizer.name} than {data_dir} or this version has now: name the right "
-            "one with tokenizer.name=…."
+            f"{run} was trained with a tokenizer {tokenizer.name} that differs from the one in {data_dir} or in this "
+            "version: set the right one with tokenizer.name=…."
         )
     return tokenizer

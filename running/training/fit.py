@@ -1,4 +1,4 @@
-"""Train a run that is built, and answer what ends it."""
+"""Train a built run, and handle what ends it."""
 
 import lightning as L
 import torch
@@ -18,13 +18,17 @@ from running.training.rank_processes import is_first_rank
 def fit(run: Run) -> int | None:
     """Train to the last step.
 
+    Args:
+        run: the run.
+
     Returns:
-        the number of steps that are done; None: a sweep has pruned the run.
+        Number of completed steps; None if a sweep pruned the run.
 
     Raises:
-        RunStopped, NonFiniteLossError, CheckpointWriteError, ReaderLostError, DataChangedError: it ended before its last step.
-        ValueError: a callback refused to start, or the GPU's memory is not enough.
-        RuntimeError: anything else, after training had begun.
+        RunStopped, NonFiniteLossError, CheckpointWriteError, ReaderLostError, DataChangedError: the run ended before
+            its last step.
+        ValueError: a callback refused to start, or the GPU ran out of memory.
+        RuntimeError: any other error after training had begun.
     """
     config = run.resolved.config
     with deterministic_algorithms(config.trainer.deterministic), quiet_lightning():
@@ -41,8 +45,8 @@ def fit(run: Run) -> int | None:
         except (ValueError, OSError) as error:
             if not start.begun:
                 raise
-            # not a refusal any more: a fault, which wants its traceback
-            raise RuntimeError(f"the training broke off after step {trainer.global_step}") from error
+            # no longer a wrong setting but a fault, which needs its traceback
+            raise RuntimeError(f"training failed after step {trainer.global_step}") from error
     return int(trainer.global_step)
 
 
@@ -54,7 +58,7 @@ def _fit(run: Run, trainer: L.Trainer) -> None:
     except (RunStopped, NonFiniteLossError, CheckpointWriteError, ReaderLostError, DataChangedError) as end:
         run.console.note(str(end), style="bold")
         if isinstance(end, (ReaderLostError, DataChangedError)) and not is_first_rank():
-            say(f"error: {end}", error=True)  # which the first rank does not know of
+            say(f"error: {end}", error=True)  # the first rank does not know of it
         if isinstance(end, ReaderLostError) and run.graceful_stop.heard:
             raise RunStopped(run.graceful_stop.heard, trainer.global_step, saved=False) from end
         raise

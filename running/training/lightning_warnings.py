@@ -1,4 +1,4 @@
-"""What Lightning says that does not hold in a run of ours."""
+"""Suppress Lightning's messages that do not apply to a run."""
 
 import logging
 import warnings
@@ -8,22 +8,25 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Lightning's advice that does not hold here, each for its reason; everything else it says is heard."""
+    """Suppress advice of Lightning that does not apply here, for the reason given with each.
+
+    Other messages are shown.
+    """
     loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
-        logger.setLevel(logging.WARNING)  # banners: of hardware that is not there, of ranks
+        logger.setLevel(logging.WARNING)  # hides banners about missing hardware and ranks
     try:
         with warnings.catch_warnings():
-            # windows of memory-mapped shards are read in place: workers are for slow disks
+            # memory-mapped shards are read in place; workers help with slow disks only
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-            # our loader begins where the completed steps say
+            # our loader starts at the completed steps
             warnings.filterwarnings("ignore", message=".*ended before the epoch ended and your dataloader is.*")
-            # Lightning 2.6 calls a part of torch that is to change its name
+            # Lightning 2.6 uses a name of torch that will change
             warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
-            # a callback that was left out is in changes.jsonl; without one that averages weights the start is refused
+            # changes.jsonl records a removed callback, and a start without one that averages weights is refused
             warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided.*")
-            # they are whole: with sharded ones it is refused
+            # the weights are not sharded here: averaging of sharded weights is refused
             warnings.filterwarnings("ignore", message=".*WeightAveraging callback with a model that overrides.*")
             yield
     finally:

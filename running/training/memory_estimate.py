@@ -1,6 +1,6 @@
-"""Bytes that a run takes: its checkpoints on the disk, its memory on each device.
+"""Bytes that a run takes: its checkpoints on disk, and its memory on each device.
 
-All follows from the model on the meta device (`build_meta_model`) and from the optimizer's traits.
+All estimates use the model on the meta device (`build_meta_model`) and the optimizer's traits.
 """
 
 from collections.abc import Mapping
@@ -17,29 +17,29 @@ from gpt_lightning.optim import OptimizerTraits, parameter_groups
 from running.training.activation_memory import Activations, Arithmetic, activations_per_token
 
 CPU_PROCESS = 40e6  # bytes that libraries and loggers add to a process
-CPU_HEAP = 1.4  # glibc's heap occupies so much more than lives in it, of what comes and goes within a step
-CUBLAS = 67e6  # bytes of its two workspaces
+CPU_HEAP = 1.4  # ratio of glibc's heap to the live memory that is allocated and freed within a step
+CUBLAS = 67e6  # bytes of cuBLAS's two workspaces
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSetup:
-    """How a model is trained, as far as memory depends on it.
+    """The settings of training that memory depends on.
 
     Raises:
         ValueError: the precision is unknown.
     """
 
     micro_batch: int
-    """Sequences."""
+    """Sequences in one forward pass."""
     precision: str
-    """Lightning's."""
+    """Lightning's name for it."""
     device_type: str = "cuda"
     n_devices: int = 1
     sharded: bool = False
     accumulates: bool = True
     """Whether a step has several micro-batches. The gradients of a single one are freed before its backward pass."""
     compiled: bool = False
-    """This and the next two: as in the config's section `trainer`; they count on CUDA alone."""
+    """This and the next two are settings of the section `trainer`; they matter on CUDA only."""
     recompute: bool = False
     loss_kernel: str = "auto"
 
@@ -56,25 +56,37 @@ class TrainingSetup:
 
 
 def checkpoint_bytes(model: GPT, optimizer: OptimizerTraits, *, precision: str) -> int:
-    """Size of a checkpoint file, weights and moments, within 2 %. During a save there is one more than are kept."""
+    """Bytes of a checkpoint file with weights and optimizer state, within 2 %.
+
+    Args:
+        model: on the meta device.
+        optimizer: traits of the optimizer.
+        precision: Lightning's name for it.
+    """
     states = [optimizer.state(parameter, group) for parameter, group in _parameters(model, optimizer, precision)]
     n_tensors = len(states) + sum(state.n_tensors for state in states)
     size = _weight_bytes(model, precision) + sum(state.n_bytes for state in states)
-    # each tensor is a record of the zip, with 340 bytes of names and padding; settings and the like come on top
+    # each tensor is a zip entry with 340 bytes of names and padding; the rest is settings and the like
     return size + 340 * n_tensors + 20_000
 
 
 def peak_memory_bytes(model: GPT, optimizer: OptimizerTraits, setup: TrainingSetup) -> int:
     """Bytes that training takes on each device at its peak.
 
-    The peak is the end of a forward pass: the blocks keep what their backward pass needs, the gradients of the step before are
-    still there, and the head is at work. Or it is the begin of the backward pass, in the last block. For "cpu" it is what the
-    process grows by, within 5 % on the six rows of benchmarks/results/cpu.json and 15 % on fifteen other runs. For "cuda" it is
-    what torch allocates, within 5 % of its own count for every shipped model (benchmarks/results/null_gpu.json), without the
-    GB or so that CUDA takes for itself; how the allocator's blocks fit on a real GPU has not been measured.
+    The peak is at the end of a forward pass, when the blocks hold what their backward pass needs, the gradients of the
+    previous step still exist, and the head is being computed; or at the start of the backward pass, in the last block.
+    For "cpu" the result is the growth of the process, within 5 % on the six rows of benchmarks/results/cpu.json and 15
+    % on fifteen other runs. For "cuda" it is what torch allocates, within 5 % of torch's own count for every shipped
+    model (benchmarks/results/null_gpu.json), without the GB or so that CUDA itself takes. Fragmentation of the
+    allocator on a real GPU has not been measured.
+
+    Args:
+        model: on the meta device.
+        optimizer: traits of the optimizer.
+        setup: how the model is trained.
 
     Raises:
-        ValueError: the size of the optimizer's state is not known.
+        ValueError: the size of the optimizer's state is unknown.
     """
     arithmetic = setup.arithmetic
     weights = _weight_bytes(model, setup.precision)
@@ -85,9 +97,9 @@ def peak_memory_bytes(model: GPT, optimizer: OptimizerTraits, setup: TrainingSet
     tokens = setup.micro_batch * model.config.max_seq_len
     stream = arithmetic.stream * model.config.d_model
     kept = tokens * (model.config.n_layers * activations.block + activations.ends)
-    around_head = tokens * 2 * stream  # what the head reads, and the gradient of that
+    around_head = tokens * 2 * stream  # the head's input and its gradient
     if arithmetic.on_cpu:
-        # or the last block's backward pass, whose gradients are about as large as what it kept
+        # or the backward pass of the last block, whose gradients are about as large as its activations
         kept += around_head + copies
         passing = max(_cpu_head_bytes(model, tokens, arithmetic), kept / model.config.n_layers)
         return int(states + CPU_PROCESS + CPU_HEAP * (kept + passing))
@@ -103,7 +115,7 @@ def peak_memory_bytes(model: GPT, optimizer: OptimizerTraits, setup: TrainingSet
 
 
 def _parameters(model: GPT, optimizer: OptimizerTraits, precision: str) -> list[tuple[Tensor, Mapping[str, Any]]]:
-    """(parameter in the dtype that it has in training, its group) of each."""
+    """(parameter in the dtype that it has in training, its group) of each parameter."""
     dtype = torch.bfloat16 if precision == "bf16-true" else torch.float32
     groups = parameter_groups(model, muon=optimizer.muon)
     return [(parameter.to(dtype), group) for group in groups for parameter in group["params"]]
@@ -114,10 +126,10 @@ def _weight_bytes(model: GPT, precision: str) -> int:
 
 
 def _state_bytes(model: GPT, setup: TrainingSetup, weights: int, moments: int) -> float:
-    """Weights, moments, and gradients, which are as large as weights."""
+    """Bytes of weights, gradients (as large as the weights) and optimizer state."""
     states: float = 2 * weights + moments
     if setup.is_sharded:
-        # whole are what lies around the blocks, one block, and the next, with their gradients
+        # not sharded at a given time: the parts around the blocks, one block and the next, with their gradients
         share = _block_parameters(model) * setup.arithmetic.stream / weights
         number = 0.5 if setup.arithmetic.is_mixed else 1  # blocks are gathered in bf16
         whole = 1 - share + 2 * number * share / model.config.n_layers
@@ -126,7 +138,10 @@ def _state_bytes(model: GPT, setup: TrainingSetup, weights: int, moments: int) -
 
 
 def _cast_weight_bytes(model: GPT, setup: TrainingSetup) -> float:
-    """Autocast's copies of the blocks' matrices, for the backward pass too; sharded ones are gathered again."""
+    """Bytes of autocast's copies of the blocks' matrices, which the backward pass needs too.
+
+    Sharded ones are gathered again.
+    """
     return 2 * _block_parameters(model) if setup.arithmetic.is_mixed and not setup.is_sharded else 0
 
 
@@ -135,35 +150,35 @@ def _block_parameters(model: GPT) -> int:
 
 
 def _last_block_bytes_per_token(model: GPT, setup: TrainingSetup, activations: Activations) -> float:
-    """What the backward pass of the last block holds beyond what the forward pass has kept, on CUDA."""
+    """Bytes per token in the backward pass of the last block, beyond what the forward pass keeps, on CUDA."""
     config, arithmetic, feed_forward = model.config, setup.arithmetic, activations.feed_forward
     stream = arithmetic.stream * config.d_model
-    held: float = 2 * stream  # the gradient of the residual stream, before and after half a block
-    if setup.recompute:  # its gradients come when half of what the feed-forward kept is free again
+    held: float = 2 * stream  # the residual stream's gradient before and after half a block
+    if setup.recompute:  # half of the feed-forward's memory is free again by then
         held += activations.block - stream + max(0, feed_forward.in_backward - feed_forward.kept / 2)
     else:
         held += feed_forward.in_backward
-    if config.attention == "manual":  # gradients of T x T matrices: of scores, in fp32, and of what is dropped
+    if config.attention == "manual":  # gradients of T x T matrices: scores in fp32, and dropout
         held += (4 + arithmetic.number + (1 if config.dropout else 0)) * config.n_heads * config.max_seq_len
     return held
 
 
 def _cpu_head_bytes(model: GPT, tokens: int, arithmetic: Arithmetic) -> float:
-    """The gradient of the head's weight, and what `loss_head` forms it from."""
+    """Bytes of the gradient of the head's weight, and of what `loss_head` computes it from, on a CPU."""
     vocab_size, number = model.config.vocab_size, arithmetic.number
-    # the sum in fp32; in half precision also a chunk's share of it, and autocast's copy of the weight
+    # the sum in fp32; in half precision also a chunk's part of it, and autocast's copy of the weight
     weight = 4 if number == 4 else 8 if arithmetic.is_mixed else 6
     rows = min(max(1, CHUNK_BYTES // (number * vocab_size)), CHUNK_TOKENS, tokens)
-    # fp32: the logits of the previous chunk are still held
+    # in fp32 the logits of the previous chunk still exist
     logits = (8 if tokens > rows else 4) if number == 4 else 2
     return vocab_size * (weight * model.config.d_model + logits * rows)
 
 
 def _cuda_head_bytes(model: GPT, tokens: int, setup: TrainingSetup) -> float:
-    """What `loss_head` holds besides the gradient of the head's weight."""
+    """Bytes that `loss_head` holds in addition to the gradient of the head's weight, on CUDA."""
     config, number = model.config, setup.arithmetic.number
     copies = number * config.d_model * (config.vocab_size + tokens) if setup.arithmetic.is_mixed else 0
     logits = number
-    if setup.loss_kernel == "torch":  # in fp32 as well, and the cap's slope
+    if setup.loss_kernel == "torch":  # also in fp32, and the derivative of the soft cap
         logits += (4 if number == 2 else 0) + (8 if config.logit_soft_cap else 0)
     return copies + logits * config.vocab_size * min(CUDA_CHUNK_TOKENS, tokens)

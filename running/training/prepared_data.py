@@ -1,4 +1,4 @@
-"""What runs read, data/<tokenizer>/<source>/: opened for a run, what it lacks prepared first."""
+"""Open the prepared sources of a run, data/<tokenizer>/<source>/. Missing sources can be prepared first."""
 
 import os
 import shlex
@@ -24,23 +24,25 @@ from running.config.run_config import RunConfig
 from running.training.find_tokenizer import load_tokenizer_by_name
 from running.training.rank_processes import is_first_rank
 
-_FILLED = 0.94  # of a sequence of whole conversations is no padding: measured on Alpaca at 1,024 tokens
-_MANY_BYTES = 2e9  # to be verified: a slow disk takes its time over them
-_LOOK_EVERY = 2.0  # seconds between two signs of rank 0, and two looks for it
-_SILENCE = 45.0  # seconds without a sign
-_AT_WORK = ".being_prepared"  # the file that is the sign
-_LOCK = ".prepared_by"  # the folder whose lock the run that prepares holds
+_FILLED = 0.94  # fraction of a sequence of whole conversations that is not padding, measured on Alpaca at 1,024 tokens
+_MANY_BYTES = 2e9  # verifying more than this takes long on a slow disk
+_LOOK_EVERY = 2.0  # seconds between two touches of the file by rank 0, and between two checks by the others
+_SILENCE = 45.0  # seconds without a touch after which rank 0 counts as gone
+_AT_WORK = ".being_prepared"  # the file that rank 0 touches while it prepares
+_LOCK = ".prepared_by"  # the folder whose lock the preparing run holds
 
 
 def open_sources(config: RunConfig, *, earlier: Iterable[str] = ()) -> tuple[Tokenizer, dict[str, SourceShards]]:
-    """The tokenizer of a run, and each source of its curriculum as prepared with it; `data.prepare` says what is done first.
+    """The tokenizer of a run, and each source of its curriculum.
+
+    `data.prepare` says whether missing sources are prepared first.
 
     Args:
         config: the run's.
-        earlier: sources that the run was trained on before, if any.
+        earlier: further sources that the run was trained on before.
 
     Raises:
-        ValueError: a source is unknown, not prepared, or was prepared with another tokenizer.
+        ValueError: a source is unknown, is not prepared, or was prepared with another tokenizer.
     """
     name = config.tokenizer.name
     folder = config.data_dir / name
@@ -50,10 +52,10 @@ def open_sources(config: RunConfig, *, earlier: Iterable[str] = ()) -> tuple[Tok
         _prepare(config, missing, folder)
     elif missing:
         commands = "".join(f"\n    python {shlex.join(_command(config, source))}" for source in missing)
-        either = "First" if unreadable else "Either data.prepare=missing, or first"
+        either = "First" if unreadable else "Set data.prepare=missing, or first"
         raise ValueError(
             f"not prepared with tokenizer {name} yet: {', '.join(missing)}. {either} run{commands}\n"
-            "or train on the corpora that every machine has: python prepare.py && python train.py experiment=quickstart."
+            "or train on the corpora that need no download: python prepare.py && python train.py experiment=quickstart."
         )
     tokenizer = load_tokenizer_by_name(name, config.data_dir)
     sources = {
@@ -72,16 +74,20 @@ def check_undamaged(
     sources: Mapping[str, SourceShards],
     begun: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> None:
-    """Read every shard of the sources; if `data.verify` is false, those that were touched since the run was begun. Of the ranks
-    of a node only the first does.
+    """Verify the shards of the sources.
+
+    With data.verify=false, refuse only sources whose files changed since the last start.
+
+    On each machine, only the first rank does this.
 
     Args:
         config: the run's.
-        sources: what it is trained on.
-        begun: what the files of the sources were at the last start of the run, see `SourceShards.states_by_name`.
+        sources: the sources that it is trained on.
+        begun: source -> states of its files at the last start of the run, see `SourceShards.states_by_name`.
 
     Raises:
-        ValueError: a shard is damaged, was added, or holds an id that the tokenizer has not; the message says where.
+        ValueError: a shard is damaged or was added, or has an id that the tokenizer does not have. The message says
+            where.
     """
     if os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) != "0":
         return
@@ -89,31 +95,36 @@ def check_undamaged(
         for name, source in sources.items():
             if found := source.changed_since(begun.get(name, {})):
                 raise ValueError(
-                    f"changed since the run was begun: {damage_message(source.folder, found)}. Or begin a new run with "
-                    "name=…: this one would be of two corpora."
+                    f"changed since the run was started: {damage_message(source.folder, found)}. Or start a new run "
+                    "with name=…: this one would train on two different corpora."
                 )
         return
     files = (file for source in sources.values() for file in files_of_source(source.folder, source.information))
     if (n_bytes := sum(file.end - file.first_byte for file in files)) >= _MANY_BYTES:
-        say(f"verifying {n_bytes / 1e9:,.1f} GB of shards; data.verify=false leaves it out")
+        say(f"verifying {n_bytes / 1e9:,.1f} GB of shards; data.verify=false skips this")
     for source in sources.values():
         if found := find_damage(source.folder, source.information, with_sha256=False):
-            raise ValueError(f"{damage_message(source.folder, found)}; data.verify=false trains on what is there.")
+            raise ValueError(f"{damage_message(source.folder, found)}; data.verify=false trains on the data as it is.")
 
 
 class SourceSize(NamedTuple):
-    """What a plan needs to know of a source."""
+    """The size of a source, as a plan needs it."""
 
     sequences: int
-    loss_bearing: np.ndarray | float  # targets of each training sequence, (sequences,); or their expected mean
-    is_expected: bool  # the source is not prepared: this is what its config says
+    # loss-bearing targets of each training sequence, (sequences,); or their expected mean
+    loss_bearing: np.ndarray | float
+    is_expected: bool  # the source is not prepared, and its size is an estimate from its config
 
 
 def source_sizes(config: RunConfig, names: Iterable[str]) -> dict[str, SourceSize]:
-    """How much there is of each source to train on: as it is prepared, else as conf/source says that it will be.
+    """The number of training sequences of each source: as prepared, else as conf/source estimates it.
+
+    Args:
+        config: the run's.
+        names: of the sources.
 
     Raises:
-        ValueError: one is unknown, or is neither prepared nor is its size known.
+        ValueError: a source is unknown, or is not prepared and its size is unknown.
     """
     folder = config.data_dir / config.tokenizer.name
     missing = _missing(config, folder)
@@ -121,7 +132,7 @@ def source_sizes(config: RunConfig, names: Iterable[str]) -> dict[str, SourceSiz
     if unknown := [name for name, size in sizes.items() if size is None]:
         command = _command(config, unknown[0] if len(unknown) == 1 else f"[{','.join(unknown)}]")
         raise ValueError(
-            f"how much there is of {', '.join(unknown)} is known only when prepared: python {shlex.join(command)}"
+            f"the size of {', '.join(unknown)} is unknown until it is prepared: run python {shlex.join(command)}"
         )
     return {name: size for name, size in sizes.items() if size is not None}
 
@@ -154,21 +165,21 @@ def _missing(config: RunConfig, folder: Path) -> list[str]:
         if source not in known:
             mixes = ", ".join(curriculum.mixes)
             raise ValueError(
-                f"{curriculum.setting_of(source)}: there is no source {source}; conf/source has {', '.join(known)}, and {folder} "
-                f"has none of that name{f'; mixes are {mixes}' if mixes else ''}."
+                f"{curriculum.setting_of(source)}: there is no source {source}; conf/source has {', '.join(known)}, "
+                f"and {folder} has no source of that name{f'; the mixes are {mixes}' if mixes else ''}."
             )
     return missing
 
 
 def _prepare(config: RunConfig, missing: Sequence[str], folder: Path) -> None:
-    """Prepare sources, one after the other, each in a process of its own; only rank 0 does, the others wait."""
+    """Prepare sources, each in its own process, one after the other. Rank 0 does this while the other ranks wait."""
     sign = folder / _AT_WORK
     if not is_first_rank():
         _wait(sign, [folder / source / "source.json" for source in missing])
         return
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        # jobs of a sweep lack the same sources
+        # jobs of a sweep may lack the same sources
         with wait_for_lock(folder / _LOCK, meanwhile=partial(_show, sign)):
             _prepare_each(config, missing, folder, sign)
     finally:
@@ -182,17 +193,17 @@ def _show(sign: Path) -> None:
 
 def _prepare_each(config: RunConfig, missing: Sequence[str], folder: Path, sign: Path) -> None:
     for source in missing:
-        if not (folder / source / "source.json").is_file():  # another run may have made it meanwhile
+        if not (folder / source / "source.json").is_file():  # another run may have prepared it meanwhile
             command = [sys.executable, str(compose.CONF.parent / "prepare.py"), *_command(config, source)[1:]]
             with subprocess.Popen(command) as process:
                 while _is_running(process):
                     sign.touch()
             if process.returncode:
-                raise ValueError(f"{source} could not be prepared (see above): {shlex.join(command[1:])}")
+                raise ValueError(f"{source} could not be prepared, see the error above: {shlex.join(command[1:])}")
 
 
 def _is_running(process: subprocess.Popen[bytes]) -> bool:
-    """Whether it still is, in a while."""
+    """Wait a while, and return whether the process is still running."""
     try:
         process.wait(_LOOK_EVERY)
     except subprocess.TimeoutExpired:
@@ -201,11 +212,12 @@ def _is_running(process: subprocess.Popen[bytes]) -> bool:
 
 
 def _wait(sign: Path, files: Sequence[Path]) -> None:
-    """Wait until rank 0 has made some files; as long as it is at work it touches a sign. Only that it changes counts, as the
-    clocks of two machines may differ.
+    """Wait until rank 0 has written some files. Rank 0 touches a file while it works.
+
+    Only changes of its modification time count, because the clocks of two machines may differ.
 
     Raises:
-        ValueError: it has not done so for too long.
+        ValueError: rank 0 has not touched it for too long.
     """
     touched, since = 0, time.monotonic()
     while not all(file.is_file() for file in files):
@@ -215,7 +227,7 @@ def _wait(sign: Path, files: Sequence[Path]) -> None:
             touched, since = last, time.monotonic()
         elif time.monotonic() - since > _SILENCE:
             raise ValueError(
-                f"rank 0 does not prepare {files[0].parent} any more: see what it says, and start the same command again."
+                f"rank 0 has stopped preparing {files[0].parent}: see its error, and run the same command again."
             )
 
 
@@ -228,7 +240,8 @@ def _command(config: RunConfig, source: str) -> list[str]:
     """The command line that prepares a source for this run."""
     name, tokenizer = config.tokenizer.name, config.settings["tokenizer"]
     known = name in compose.group_choices("tokenizer")
-    shipped = compose.read_choice("tokenizer", name if known else "bpe_4096")  # what is trained has the same settings
+    # all trained tokenizers have the same settings
+    shipped = compose.read_choice("tokenizer", name if known else "bpe_4096")
     chosen = [f"tokenizer={name}"] if known else []
     for key, value in tokenizer.items():
         if value != shipped.get(key):

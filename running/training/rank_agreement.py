@@ -1,7 +1,7 @@
-"""What all ranks of a run have in common, compared before the first step: its settings, its code, its data, and where it begins.
+"""Compare the settings, code, data and resume point of all ranks before the first step.
 
-The ranks meet at the store through which torch.distributed connects them a little later. A rank that refuses the run there says
-so to the others, which would wait for it.
+The ranks use the store through which torch.distributed connects them a little later. A rank that refuses the run tells
+the others through it, because they would wait for it.
 """
 
 import json
@@ -17,23 +17,24 @@ from running.config.own_imports import digests_of_imports
 from running.training.code_revision import digest_of_code, git
 from running.training.rank_processes import PATIENCE, RankLostError, detect_launcher
 
-# Settings that another machine may call otherwise. Which data and weights they lead to is compared by itself.
+# Settings that may differ between machines. The data and weights that they lead to are compared separately.
 _PLACES = ("data_dir", "runs_dir", "run_dir", "sweep_dir", "init_from")
 _REFUSED, _TOLD = "refused", "told"
 _LOOK_EVERY = 0.1  # seconds
-_FAREWELL = 30.0  # seconds that rank 0 stays until all others know why it ends: they may meet where it is
+_FAREWELL = 30.0  # seconds that rank 0, which may host the store, waits until all others know why it ends
 _ABSENT = "not there"
 
 
 class RankAgreement:
-    """Where the ranks of a run compare what they have. A rank alone agrees.
+    """Compares values between the ranks of a run. A single rank always agrees.
 
-    What ends a rank inside, before all is compared, is told to the others, which end too.
+    It is a context manager. An exception inside it, before the last comparison, is sent to the other ranks, which then
+    end too.
 
     Args:
-        store: torch.distributed's, at which all ranks meet; None: there is one rank.
+        store: torch.distributed's store that all ranks use; None: there is one rank.
         rank: of this process.
-        n_ranks: of the run.
+        n_ranks: number of ranks.
     """
 
     def __init__(self, store: Any = None, rank: int = 0, n_ranks: int = 1) -> None:
@@ -46,18 +47,18 @@ class RankAgreement:
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, Exception) and not isinstance(error, RankLostError) and not self._is_settled:
-            self._refuse(f"{error or type(error).__name__} (said on {socket.gethostname()})")
+            self._refuse(f"{error or type(error).__name__} (on {socket.gethostname()})")
 
     def compare(self, mine: Mapping[str, Any], *, last: bool = False) -> None:
-        """Go on once all ranks have the same.
+        """Return when all ranks have reported the same values.
 
         Args:
-            mine: what this rank has, as JSON holds it.
-            last: nothing is compared any more.
+            mine: the values of this rank, which must be JSON-serialisable.
+            last: whether this is the last comparison.
 
         Raises:
-            ValueError: on all ranks: they do not have the same, or one of them has ended.
-            RankLostError: a rank does not come.
+            ValueError: on all ranks: values differ, or a rank has ended.
+            RankLostError: a rank did not report in time.
         """
         if self.n_ranks == 1:
             return
@@ -75,22 +76,22 @@ class RankAgreement:
         self._is_settled = last
 
     def _hear(self, key: str) -> str:
-        """What another rank says, once it does."""
+        """Wait for the value that another rank sets for a key."""
         until = time.monotonic() + PATIENCE.total_seconds()
         try:
             while not self._store.check([key]):
                 if self._store.check([_REFUSED]):
                     raise ValueError(self._store.get(_REFUSED).decode())
                 if time.monotonic() > until:
-                    raise RankLostError("another rank has not come for too long: see what it says.")
-                time.sleep(_LOOK_EVERY)  # and not in the store, where no signal is heard
+                    raise RankLostError("another rank did not report in time: see its output.")
+                time.sleep(_LOOK_EVERY)  # waiting in the store would block signals
             return str(self._store.get(key).decode())
-        except RuntimeError as error:  # of the store
-            raise RankLostError("another rank is gone before the first step: see what it says.") from error
+        except RuntimeError as error:  # raised by the store
+            raise RankLostError("another rank ended before the first step: see its output.") from error
 
     def _refuse(self, sentence: str) -> None:
-        """Say why this rank ends; of several the first is heard."""
-        with suppress(RuntimeError):  # of a store that is gone, with those who would have been told
+        """Publish why this rank ends. If several do, the first message counts."""
+        with suppress(RuntimeError):  # the store is gone, and with it the rank that hosted it
             self._store.compare_set(_REFUSED, "", sentence)
             self._store.add(_TOLD, 1)
             until = time.monotonic() + _FAREWELL
@@ -100,7 +101,10 @@ class RankAgreement:
 
 @contextmanager
 def build_rank_agreement(config: Mapping[str, Any]) -> Iterator[RankAgreement]:
-    """Where the ranks of a run compare what they have; they were started with the same settings and the same code.
+    """Yield the comparison between the ranks of a run, after it has compared their settings and code.
+
+    Args:
+        config: the composed settings.
 
     Raises:
         ValueError, RankLostError: as `RankAgreement.compare`.
@@ -112,12 +116,12 @@ def build_rank_agreement(config: Mapping[str, Any]) -> Iterator[RankAgreement]:
 
 
 def _meet() -> RankAgreement:
-    """Where this process meets the other ranks; alone, if nothing has started it as one of several or says where they are."""
+    """Connect to the other ranks; a single rank if there is no launcher, or if the address of the others is unknown."""
     starter = detect_launcher()
     reachable = {"torchrun": "MASTER_ADDR", "srun": "SLURM_NODELIST"}.get(starter or "")
     if reachable is None or reachable not in os.environ:
         return RankAgreement()
-    # seconds of imports, which a rank alone need not wait for
+    # slow to import, and not needed by a single rank
     from torch.distributed import PrefixStore, rendezvous
 
     from running.training.distributed_strategy import cluster_environment
@@ -130,12 +134,12 @@ def _meet() -> RankAgreement:
     try:
         store, *_ = next(rendezvous("env://", rank, n_ranks, timeout=PATIENCE))
     except RuntimeError as error:
-        raise RankLostError("not all ranks have come: see what the others say.") from error
+        raise RankLostError("not all ranks have connected: see the output of the others.") from error
     return RankAgreement(PrefixStore("agreement", store), rank, n_ranks)
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a rank was started with, but for places."""
+    """The settings, code and imports of a rank, without paths."""
     settings = {key: value for key, value in flatten(config) if key not in _PLACES}
     return (
         settings
@@ -145,16 +149,19 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _difference(ours: Mapping[str, Any], theirs: Mapping[str, Any], rank: int) -> str | None:
-    """The first thing in which rank 0 and another one differ, as a sentence; None: there is none."""
+    """The first difference between rank 0 and another rank, as a sentence; None if there is none."""
     for key in {**ours, **theirs}:
         here, there = ours.get(key, _ABSENT), theirs.get(key, _ABSENT)
-        if here == there or (key == "the git revision" and None in (here, there)):  # a machine may have no git
+        if here == there or (key == "the git revision" and None in (here, there)):  # git may be missing on a machine
             continue
         if key == "step":
             first, last = sorted((here, there))
-            return f"some ranks would go on after step {first}, others after step {last}: they do not see the same run directory."
+            return (
+                f"some ranks would resume after step {first}, others after step {last}: all ranks must see the same "
+                "run directory."
+            )
         return (
-            f"the ranks would not train one run: {key} is {here} on rank 0 and {there} on rank {rank}. Start all of them with "
-            "the same settings, code and data."
+            f"the ranks would train different runs: {key} is {here} on rank 0 and {there} on rank {rank}. Start all "
+            "ranks with the same settings, code and data."
         )
     return None

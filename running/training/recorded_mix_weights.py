@@ -1,4 +1,4 @@
-"""Weights that were updated before: those of a checkpoint, and those of another run's record."""
+"""Earlier updates of the mix weights: those in a checkpoint, and those that another run recorded."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,51 +11,58 @@ from running.config.run_config import RunConfig
 
 
 def check_no_prefetching(config: RunConfig) -> None:
-    """Workers would fetch batches whose weights are not known yet.
+    """Check that no worker prefetches batches whose mix weights are not known yet.
+
+    Args:
+        config: the run's.
 
     Raises:
-        ValueError: the weights follow the losses, and there are workers.
+        ValueError: ADO updates the weights from losses, and there are workers.
     """
     ado, workers = config.curriculum.ado, config.data.workers
     if ado and not ado.record and workers:
         raise ValueError(
-            f"data.workers is {workers}, and with curriculum.ado the next batch depends on the losses of this one: set "
-            "data.workers=0, or curriculum.ado.record to the weights.jsonl of a run to repeat."
+            f"data.workers is {workers}, but with curriculum.ado the next batch depends on the losses of this one: set "
+            "data.workers=0, or set curriculum.ado.record to the weights.jsonl of another run to repeat its updates."
         )
 
 
 def checkpoint_updates(checkpoint: Path | None, entry: Mapping[str, Any]) -> list[MixWeightUpdate]:
-    """Those of one curriculum in a checkpoint's diet.
+    """Updates of one curriculum in the data state of a checkpoint.
+
+    Args:
+        checkpoint: its path, for messages.
+        entry: the curriculum's entry in the data state.
 
     Raises:
-        ValueError: they are none.
+        ValueError: the updates cannot be read.
     """
     try:
         return [(int(step), dict(weights)) for step, weights in entry.get("updates", [])]
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{checkpoint}: its updates of the weights cannot be read.") from error
+        raise ValueError(f"{checkpoint}: its updates of the mix weights cannot be read.") from error
 
 
 def recorded_updates(
     curriculum: ResolvedCurriculum, *, first_step: int, done: Sequence[MixWeightUpdate], beginning: int
 ) -> list[MixWeightUpdate]:
-    """What the run's `curriculum.ado.record` says of each update of the run.
+    """The updates of the run, read from the file `curriculum.ado.record`.
 
     Args:
         curriculum: the run's, with a record.
-        first_step: from which on it is in force.
-        done: the updates that the run has made by it so far.
-        beginning: steps that are completed.
+        first_step: first step with this curriculum.
+        done: updates of this curriculum that the run has already made.
+        beginning: number of completed steps.
 
     Raises:
-        ValueError: there is no such file, it is of other sources, updates are missing, or the run was trained by others.
+        ValueError: the file does not exist, is of other sources, or lacks an update; or the run has made other updates.
     """
     ado = curriculum.curriculum.ado
     assert ado is not None
     where = f"curriculum.ado.record={ado.record}"
     path = Path(str(ado.record))
     if not path.is_file():
-        raise ValueError(f"{where}: there is no such file; it must be the weights.jsonl of a run.")
+        raise ValueError(f"{where}: the file does not exist; it must be the weights.jsonl of a run.")
     rows = {row["step"]: row.get("weights") for row in iterate_rows(path)}
     opened = [update for update in done if update[0] == first_step]
     updates: list[MixWeightUpdate] = list(opened)
@@ -64,12 +71,13 @@ def recorded_updates(
         if not isinstance(weights, Mapping):
             have = ", ".join(map(str, sorted(rows)[:4])) or "none"
             raise ValueError(
-                f"{where} has no weights for step {step:,}, where this run updates them; it has those of the steps {have}"
-                f"{', …' * (len(rows) > 4)}: take its run's curriculum.ado.every, curriculum.ado.warmup and max_steps."
+                f"{where} has no weights for step {step:,}, where this run needs an update; it has steps "
+                f"{have}{', …' * (len(rows) > 4)}: set curriculum.ado.every, curriculum.ado.warmup and max_steps as in "
+                "the recorded run."
             )
         if set(weights) != set(curriculum.sources):
             raise ValueError(
-                f"{where} has weights of {', '.join(weights)}, and this run trains on {', '.join(curriculum.sources)}."
+                f"{where} has weights of {', '.join(weights)}, but this run trains on {', '.join(curriculum.sources)}."
             )
         try:
             curriculum.held(weights, steps=curriculum.steps)
@@ -79,7 +87,7 @@ def recorded_updates(
     for step, weights in done:
         if dict(updates).get(step) != weights:
             raise ValueError(
-                f"{where} has other weights for step {step:,} than this run, of which {beginning:,} steps are done: choose "
-                "another run with name=…, or leave the record out."
+                f"{where} has other weights for step {step:,} than this run, which has completed {beginning:,} steps: "
+                "choose another run with name=…, or leave the record out."
             )
     return updates

@@ -1,4 +1,4 @@
-"""What a training run will be, worked out from its settings and its data. Nothing is written and no model is built."""
+"""Resolve a training run from its settings and its data. Nothing is written and no model is built."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -32,14 +32,14 @@ from running.training.run_directory import RunDirectory
 
 @dataclass(frozen=True, kw_only=True)
 class Kernels:
-    """Where and by which kernels a model is computed."""
+    """Device and kernels that compute a model."""
 
     device: str
     """cpu or cuda."""
     attention: str
     loss: str
     described: str
-    """Device, precision and kernels, each with the reason for it."""
+    """Device, precision and kernels, each with the reason for the choice."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,24 +55,29 @@ class ResolvedRun:
     model_config: GPTConfig
     order: SampleOrder
     schedule: Callable[[int], float]
-    """Step -> share of the peak learning rate."""
+    """Step -> fraction of the peak learning rate."""
     kernels: Kernels
     make_optimizer: Callable[..., Any]
     make_groups: Callable[[GPT], list[dict[str, Any]]]
     callbacks: list[L.Callback]
-    """Those of the config."""
+    """The callbacks of the config."""
 
 
 def resolve(config: RunConfig, ranks: RankAgreement) -> ResolvedRun:
     """Check everything that can be checked before a model is built.
 
+    Args:
+        config: the run's.
+        ranks: compares settings, data and checkpoints of all ranks.
+
     Raises:
-        ValueError: settings do not fit together, a source is missing or damaged, or the run directory belongs to another run.
-        RankLostError: the ranks have different settings, data or checkpoints.
+        ValueError: settings contradict each other, a source is missing or damaged, the run directory belongs to another
+            run, or the ranks have different settings, data or checkpoints.
+        RankLostError: a rank did not report in time.
     """
     device = choose_device(config.trainer.accelerator)
     precision, why = choose_precision(config.trainer.precision, device=device)
-    config = config.with_precision(precision)  # it decides the run's bits
+    config = config.with_precision(precision)  # it changes the run's results
     check_ranks(config, device, precision)
     directory = RunDirectory(config.run_dir)
     resume_point = find_resume_point(directory.path, config)
@@ -109,7 +114,7 @@ def _choose_kernels(config: RunConfig, model: GPTConfig, device: str, why_precis
     """Attention backend and loss kernel for this device.
 
     Raises:
-        ValueError: one that is asked for cannot run here, or does not repeat its bits where that is asked for.
+        ValueError: a requested kernel cannot run here, or is not deterministic although `trainer.deterministic` is set.
     """
     length, precision = model.max_seq_len, config.trainer.precision
     documents = None if model.attend_across_documents else torch.zeros(1, length, dtype=torch.int64)
@@ -122,11 +127,11 @@ def _choose_kernels(config: RunConfig, model: GPTConfig, device: str, why_precis
         dropout=model.dropout,
     )
     if model.attention not in (attention, "auto"):
-        raise ValueError(f"model.attention={model.attention} cannot run: {because}. Take model.attention=auto.")
+        raise ValueError(f"model.attention={model.attention} cannot run: {because}. Set model.attention=auto.")
     if attention == "sdpa_cudnn" and config.trainer.deterministic:
         raise ValueError(
-            "model.attention=sdpa_cudnn does not go with trainer.deterministic=true: cuDNN's backward pass is not known to "
-            "repeat its bits. Take model.attention=auto."
+            "model.attention=sdpa_cudnn cannot be used with trainer.deterministic=true: cuDNN's backward pass is not "
+            "known to be deterministic. Set model.attention=auto."
         )
     loss, loss_because = choose_loss_kernel(config.trainer.loss_kernel, torch.device(device))
     if config.trainer.compile:

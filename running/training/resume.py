@@ -1,6 +1,6 @@
-"""Where a start of a run begins: anew, at a checkpoint of its own, at one that `resume` names, or at its trunk's.
+"""Where a start of a run begins: at step 0, at one of its checkpoints, at `resume`, or at its branch point.
 
-Nothing is written here; what a beginning asks for, `RunDirectory.begin` does.
+This module writes nothing; `RunDirectory.begin` does.
 """
 
 import json
@@ -19,7 +19,7 @@ from running.config.changed_settings import averaging_in, changed_settings
 from running.config.compose import flatten, read_config
 from running.config.run_config import RunConfig
 
-# What a run is. Its past curriculum and its data belong to it too, see `build_sample_order` and `refuse_other_data`.
+# Settings that define a run. Its past curriculum and its data do too, see `build_sample_order` and `refuse_other_data`.
 _DEFINES = {"imports", "model", "tokenizer", "seed", "global_batch", "init_from", "branch", "base_width"}
 _OF_THE_TRUNK = {"imports", "model", "tokenizer", "optimizer", "base_width", "global_batch", "seed"}
 _PLACES = {"runs_dir", "run_dir", "sweep_dir", "jobs_at_once"}
@@ -30,42 +30,46 @@ _HOW_IT_IS_WATCHED = ("logger", "callbacks.", "log_every", "val_every")
 class ResumePoint(NamedTuple):
     """Where a start of a run begins."""
 
-    checkpoint: Path | None  # None: with fresh weights
-    step: int  # steps that are completed
-    diet: Mapping[str, Any] | None  # of the checkpoint, see `MixedDataModule.identity`
-    branching: bool  # the checkpoint is another run's
-    changes: Mapping[str, tuple[Any, Any]] = {}  # settings that are not what they were, as (then, now)
-    damaged: tuple[Path, ...] = ()  # newer checkpoints that do not agree with their manifests
-    named: bool = False  # the checkpoint is the one that `resume` names, and the run was not taken back to it before
-    given_up: tuple[Path, ...] = ()  # newer ones than that which `resume` names
-    averaged: bool = False  # the checkpoint holds an average of the weights beside them
-    went_back: bool = False  # an earlier start was at the checkpoint that `resume` names
+    checkpoint: Path | None  # None: fresh weights
+    step: int  # number of completed steps
+    diet: Mapping[str, Any] | None  # data state in the checkpoint, see `MixedDataModule.identity`
+    branching: bool  # the checkpoint belongs to another run
+    changes: Mapping[str, tuple[Any, Any]] = {}  # changed settings, as (then, now)
+    damaged: tuple[Path, ...] = ()  # newer checkpoints that do not match their manifests
+    named: bool = False  # `resume` names the checkpoint, and no earlier start went back to it
+    given_up: tuple[Path, ...] = ()  # superseded checkpoints: newer than the one that `resume` names
+    averaged: bool = False  # the checkpoint also contains an average of the weights
+    went_back: bool = False  # an earlier start went back to the checkpoint that `resume` names
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Those that were trained on before."""
+        """Sources that were trained on before."""
         return tuple(self.diet["sources"]) if self.diet else ()
 
 
 def find_resume_point(run: Path, config: RunConfig) -> ResumePoint:
-    """Where this start of the run in the folder `run` begins.
+    """Where this start of a run begins.
+
+    Args:
+        run: the run's folder.
+        config: the run's.
 
     Raises:
-        ValueError: the folder belongs to a run with other settings, all of its checkpoints are damaged, or it cannot go on or
-            branch off where `resume` or `branch` says.
+        ValueError: the folder belongs to a run with other settings, all of its checkpoints are damaged, or the run
+            cannot start where `resume` or `branch` says.
     """
     resume, trunk = config.resume, config.branch.run
     own = list_checkpoints(run / "checkpoints")
     begun = (run / "environment.json").is_file()
     if own and resume == "never":
         raise ValueError(
-            f"resume=never, and {run} has a checkpoint of step {checkpoint_step(own[0])}: choose another run with name=…, or "
-            "delete that one."
+            f"resume=never, but {run} has a checkpoint of step {checkpoint_step(own[0])}: choose another run with "
+            "name=…, or delete the run."
         )
     if own and not begun:
         raise ValueError(
-            f"{run} has checkpoints and no environment.json, which says what they are of: put it back, or choose another run "
-            "with name=…."
+            f"{run} has checkpoints but no environment.json, which describes the run: restore that file, or choose "
+            "another run with name=…."
         )
     settings = read_config(run / "config.yaml") if begun else config.settings
     changes = changed_since(settings, config.settings)
@@ -75,17 +79,17 @@ def find_resume_point(run: Path, config: RunConfig) -> ResumePoint:
     newest, damaged = search_checkpoints(run / "checkpoints")
     if newest is None and damaged:
         raise ValueError(
-            f"no checkpoint in {run / 'checkpoints'} is undamaged ({', '.join(path.name for path in damaged)}): put an undamaged "
-            "copy back, or choose another run with name=… to begin anew."
+            f"all checkpoints in {run / 'checkpoints'} are damaged ({', '.join(path.name for path in damaged)}): "
+            "restore an undamaged copy, or choose another run with name=… to start from step 0."
         )
     if newest is None and (saved := _saved(run)) is not None:
         raise ValueError(
-            f"{run} has saved a checkpoint of step {saved}, and none is left: put a copy back, or choose another run with "
-            "name=… to begin anew."
+            f"{run} has saved a checkpoint of step {saved}, but no checkpoint is left: restore a copy, or choose "
+            "another run with name=… to start from step 0."
         )
     if newest is None and (last := _resumed_from(run)):
         raise ValueError(
-            f"{run} was begun at {last} and has no checkpoint of its own yet: start it with resume={last}."
+            f"{run} was started from {last} and has no checkpoint of its own yet: start it with resume={last}."
         )
     if newest is None and trunk is not None:
         return _at(branch_point(config), config)._replace(branching=True, changes=changes)
@@ -95,14 +99,19 @@ def find_resume_point(run: Path, config: RunConfig) -> ResumePoint:
     for key, (then, now) in changes.items():
         if beginning.step == config.max_steps and not key.startswith(_WHERE_IT_RUNS + _HOW_IT_IS_WATCHED):
             raise ValueError(
-                f"{run} is done: {beginning.step} steps with {key}={then}, and nothing is left for {key}={now}: choose another "
-                "run with name=…, or a larger max_steps."
+                f"{run} is done: {beginning.step} steps with {key}={then}, and no steps remain for {key}={now}: choose "
+                "another run with name=…, or set a larger max_steps."
             )
     return beginning
 
 
 def changed_since(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """(then, now) of every setting that differs, but for those that only say where runs lie."""
+    """(then, now) of every setting that differs, except paths.
+
+    Args:
+        then: the earlier settings, nested.
+        now: the later settings, nested.
+    """
     return {key: pair for key, pair in changed_settings(then, now).items() if key not in _PLACES}
 
 
@@ -110,14 +119,14 @@ def _at(checkpoint: Path, config: RunConfig) -> ResumePoint:
     passport = read_checkpoint_metadata(checkpoint)
     if passport.step > config.max_steps:
         raise ValueError(
-            f"max_steps is {config.max_steps}, and {passport.step} steps are done in {checkpoint}: set a larger one, or "
+            f"max_steps is {config.max_steps}, but {checkpoint} has {passport.step} steps: set a larger max_steps, or "
             "choose another run with name=…."
         )
     return ResumePoint(checkpoint, passport.step, passport.diet, False, averaged=passport.averaged)
 
 
 def _named(path: Path, run: Path, config: RunConfig, changes: Mapping[str, tuple[Any, Any]]) -> ResumePoint:
-    """At the checkpoint that `resume` names; the same command, started again, goes on and does not go back once more."""
+    """Begin at the checkpoint that `resume` names. If an earlier start did so, continue and do not go back again."""
     folder = run / "checkpoints"
     newest, damaged = search_checkpoints(folder)
     if newest is not None and _resumed_from(run) == str(path) and "resume" not in changes:
@@ -125,8 +134,8 @@ def _named(path: Path, run: Path, config: RunConfig, changes: Mapping[str, tuple
     if not path.is_file() or path.suffix != ".pt":
         there = ", ".join(other.name for other in list_checkpoints(folder)) or "none"
         raise ValueError(
-            f"resume={path} is no checkpoint{'' if path.exists() else ', there is no such file'}: it must be auto, never, or the "
-            f"path of a file step_….pt; {folder} has {there}."
+            f"resume={path} is not a checkpoint{'' if path.exists() else ', and the file does not exist'}: it must be "
+            f"auto, never, or the path of a file step_….pt; {folder} has {there}."
         )
     verify_checkpoint(path)
     own = [other for other in list_checkpoints(folder) if other.resolve() != path.resolve()]
@@ -136,25 +145,27 @@ def _named(path: Path, run: Path, config: RunConfig, changes: Mapping[str, tuple
         return beginning._replace(changes=changes, given_up=later)
     if own:
         raise ValueError(
-            f"resume={path} lies elsewhere, and {run} has checkpoints of its own: choose another run with name=…."
+            f"resume={path} is outside {run}, which has its own checkpoints: choose another run with name=…."
         )
     settings = read_checkpoint_metadata(path).config
     if not settings:
-        raise ValueError(f"resume={path} does not say which settings it was trained with: it is from an older version.")
+        raise ValueError(
+            f"resume={path} does not record its settings, because an older version wrote it: resume it in its own run."
+        )
     changes = changed_since(settings, config.settings)
     _refuse_another_run(path, changes, averaging=(*averaging_in(settings), *averaging_in(config.settings)))
     return beginning._replace(changes=changes)
 
 
 def _resumed_from(run: Path) -> str | None:
-    """The checkpoint that `resume` named when the run last began at such a one."""
+    """The checkpoint in `resume` when the run last began at such a checkpoint."""
     path = run / "changes.jsonl"
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
     return next((row["resumed_from"] for row in reversed(rows) if "resumed_from" in row), None)
 
 
 def _saved(run: Path) -> int | None:
-    """After which step the run last saved a checkpoint; None: it has not yet."""
+    """The step of the run's last saved checkpoint; None if it has not saved one."""
     path = run / SAVED_STEPS_FILE
     return int(json.loads(path.read_text())["step"]) if path.is_file() else None
 
@@ -167,27 +178,31 @@ def _refuse_another_run(run: Path, changes: Mapping[str, tuple[Any, Any]], *, av
     ]
     if what:
         raise ValueError(
-            f"{run} was begun with {'; with '.join(what)}: choose another run with name=…, or set it back to go on with this one."
+            f"{run} was started with {'; with '.join(what)}: choose another run with name=…, or set it back to resume "
+            "this run."
         )
 
 
 def branch_point(config: RunConfig) -> Path:
-    """The checkpoint of another run, its trunk, that a run branches off from.
+    """The checkpoint of another run (the trunk) where a run branches off.
+
+    Args:
+        config: the run's.
 
     Raises:
-        ValueError: there is none of that step, or the trunk is another kind of run.
+        ValueError: the trunk has no checkpoint of that step, or its settings differ.
     """
     trunk, step = config.branch.run, config.branch.step
     assert trunk is not None
     if not (trunk / "config.yaml").is_file():
-        raise ValueError(f"branch.run={trunk} is no run: name the folder of one.")
+        raise ValueError(f"branch.run={trunk} is not a run: it must be the folder of a run.")
     if config.init_from is not None:
-        raise ValueError("init_from and branch.run both say which weights to begin with: set only one of them.")
+        raise ValueError("init_from and branch.run both set the initial weights: set only one of them.")
     folder = trunk / "checkpoints"
     at = {checkpoint_step(path): path for path in list_checkpoints(folder)}
     if not isinstance(step, int) or step not in at:
         raise ValueError(
-            f"branch.step is {'not given' if step is None else step}, and {folder} has checkpoints of the steps "
+            f"branch.step is {'not given' if step is None else step}, but {folder} has checkpoints of steps "
             f"{', '.join(map(str, sorted(at))) or 'none'}: "
             "choose one of them, or train the trunk with another callbacks.checkpoints.every or keep."
         )
@@ -197,10 +212,10 @@ def branch_point(config: RunConfig) -> Path:
     for key, (then, now) in changed_settings(settings, config.settings).items():
         if key.split(".")[0] in _OF_THE_TRUNK:
             raise ValueError(
-                f"branch.run={trunk} was trained with {key}={then}, and now it is {now}: a branch keeps the "
+                f"branch.run={trunk} was trained with {key}={then}, and now it is {now}: a branch must keep the "
                 "model, the tokenizer, the optimizer, the global batch and the seed of its trunk."
             )
     if "callbacks.mix_ledger._target_" in set(dict(flatten(config.settings))) - set(dict(flatten(settings))):
-        raise ValueError(f"branch.run={trunk} was trained without callbacks.mix_ledger: leave it out here too.")
+        raise ValueError(f"branch.run={trunk} was trained without callbacks.mix_ledger: remove it here too.")
     verify_checkpoint(at[step])
     return at[step]

@@ -1,14 +1,14 @@
-"""The one folder that holds everything a run wrote.
+"""The folder with everything that a run writes.
 
 runs/<name>/config.yaml          resolved           environment.json    versions, git revision, command, data, sizes
 runs/<name>/checkpoints/         the newest three   tensorboard/
-runs/<name>/metrics.jsonl        one row a step     samples.jsonl       training_<time>.log     report/
-runs/<name>/plan.json plan.png   what was planned   changes.jsonl       settings that were changed under way, if any were
-runs/<name>/weights.jsonl        one row an update of the weights, of a run that follows its losses
-runs/<name>/faults.jsonl         steps that were left out, if any were          lock, owner   while it is being trained
-runs/<name>/pruned.json          where and why a run of a sweep was ended, if it was
+runs/<name>/metrics.jsonl        one row per step   samples.jsonl       training_<time>.log     report/
+runs/<name>/plan.json plan.png   the plan           changes.jsonl       settings that changed between starts, if any
+runs/<name>/weights.jsonl        one row per update of the mix weights, of a run with ADO
+runs/<name>/faults.jsonl         skipped steps, if any                          lock, owner   while it is being trained
+runs/<name>/pruned.json          where and why a run of a sweep was pruned, if it was
 runs/<name>/ended_early.json     after which step a callback ended the run, and why, if one did
-runs/<name>/saved.json           after which step a checkpoint was last saved: if none is left, the run does not begin anew
+runs/<name>/saved.json           step of the last saved checkpoint; if none is left, the run does not restart
 """
 
 import json
@@ -47,7 +47,7 @@ _PACKAGES = ("torch", "lightning", "numpy", "tokenizers", "tiktoken", "hydra-cor
 
 
 class RunDirectory:
-    """A run's folder, new or begun before.
+    """The folder of a run, new or existing.
 
     Args:
         path: the folder; it need not exist yet.
@@ -59,13 +59,16 @@ class RunDirectory:
         self.weights = path / "weights.jsonl"
 
     def refuse_other_weights(self, config: RunConfig, beginning: ResumePoint, initial_weights: str | None) -> None:
-        """What the run began with must still be what it was.
+        """Check that the initial weights are those that the run started with.
 
         Args:
-            initial_weights: fingerprint of those that `init_from` gives; None: it gives none, or a checkpoint goes before them.
+            config: the run's.
+            beginning: where this start of the run begins.
+            initial_weights: fingerprint of the weights from `init_from`; None: there is no `init_from`, or the run
+                starts from a checkpoint.
 
         Raises:
-            ValueError: it was begun with other weights, or branched off from another checkpoint.
+            ValueError: the run was started with other weights, or branched off from another checkpoint.
         """
         record = self.path / "environment.json"
         if not record.is_file():
@@ -73,12 +76,12 @@ class RunDirectory:
         environment = json.loads(record.read_text())
         if initial_weights not in (None, environment["initial_weights"]):
             raise ValueError(
-                f"{self.path} was begun with other weights than init_from={config.init_from} holds by now: choose "
+                f"{self.path} was started with other weights than init_from={config.init_from} contains now: choose "
                 "another run with name=…."
             )
         if beginning.branching and _branched_from(beginning)["sha256"] != environment["branched_from"]["sha256"]:
             raise ValueError(
-                f"{self.path} branched off from another checkpoint than {beginning.checkpoint} is by now: choose another "
+                f"{self.path} branched off from {beginning.checkpoint}, which has changed since: choose another "
                 "run with name=…."
             )
 
@@ -90,10 +93,17 @@ class RunDirectory:
         model: GPT,
         initial_weights: str | None = None,
     ) -> dict[str, tuple[Any, Any]]:
-        """Write down, once, what the run is made of, and what has changed since; take checkpoints away that are in the way.
+        """Record what defines the run, once, and later what has changed. Move away damaged and superseded checkpoints.
+
+        Args:
+            config: the run's.
+            sources: of the run.
+            beginning: where this start begins.
+            model: of the run.
+            initial_weights: fingerprint of the weights from `init_from`, if any.
 
         Returns:
-            what has changed, as (then, now): settings, versions, the device.
+            Changed settings, versions and devices, as (then, now).
         """
         data = {
             name: {
@@ -123,7 +133,7 @@ class RunDirectory:
                 environment |= now | {"data": data}
                 _write(self.path / "environment.json", json.dumps(environment, indent=2) + "\n")
             return {**beginning.changes, **elsewhere}
-        tokenizer = next(iter(sources.values())).information["tokenizer"]["fingerprint"]  # of all sources the same
+        tokenizer = next(iter(sources.values())).information["tokenizer"]["fingerprint"]  # the same for all sources
         sizes = {"parameters": model.n_parameters(), "flops_per_token": flops_per_token(model)}
         begun_with = {"command": _command(), "tokenizer": tokenizer, "initial_weights": initial_weights, "data": data}
         environment = _environment(config.imports) | begun_with | {"model": sizes}
@@ -136,22 +146,26 @@ class RunDirectory:
         return dict(beginning.changes)
 
     def final_metrics(self) -> dict[str, float]:
-        """The last row of metrics.jsonl, and before it the last validation."""
+        """The last row of metrics.jsonl, with the metrics of the last validation."""
         return last_row(self.metrics, having=b'"val/') | last_row(self.metrics)
 
     def last_step(self) -> int:
-        """The last one that metrics.jsonl tells of; 0: there is none."""
+        """The last step in metrics.jsonl; 0 if there is none."""
         return int(last_row(self.metrics).get("step", 0))
 
     def log_file(self) -> Path:
-        """A log file for this start of the run."""
+        """Path of a log file for this start of the run."""
         return self.path / f"training_{time.strftime('%Y%m%d_%H%M%S')}.log"
 
     def refuse_other_data(self, beginning: ResumePoint, sources: Mapping[str, SourceShards]) -> None:
-        """What the run, or its trunk, was trained on must still be what it was.
+        """Check that the sources are those that the run, or its trunk, was trained on.
+
+        Args:
+            beginning: where this start of the run begins.
+            sources: of the run.
 
         Raises:
-            ValueError: a source has other tokens.
+            ValueError: the tokens of a source differ.
         """
         record = self.path / "environment.json"
         begun = json.loads(record.read_text())["data"] if record.is_file() else {}
@@ -160,18 +174,19 @@ class RunDirectory:
             for then in (begun.get(name, {}).get("fingerprint"), of_checkpoint.get(name)):
                 if then not in (None, source.fingerprint):
                     raise ValueError(
-                        f"{self.path if begun else beginning.checkpoint} was begun with other tokens of source {name} "
-                        f"(fingerprint {then[:12]}, now {source.fingerprint[:12]}): choose another run with name=…."
+                        f"{self.path if begun else beginning.checkpoint} was started with other tokens of source "
+                        f"{name} (fingerprint {then[:12]}, now {source.fingerprint[:12]}): choose another run with "
+                        "name=…."
                     )
 
     def states_of_data(self) -> dict[str, dict[str, str]]:
-        """Of each source that the run was begun with, what its files were at the last start, see `SourceShards.states`."""
+        """Source -> states of its files at the last start of the run, see `SourceShards.states_by_name`."""
         record = self.path / "environment.json"
         data = json.loads(record.read_text())["data"] if record.is_file() else {}
         return {name: of_source.get("files", {}) for name, of_source in data.items()}
 
     def _record(self, config: RunConfig, beginning: ResumePoint, elsewhere: Mapping[str, Any]) -> None:
-        """What is not as it was: config.yaml then says how it is, changes.jsonl how it was and after which step it changed."""
+        """Write the new settings to config.yaml, and a row with the old and new ones and the step to changes.jsonl."""
         row: dict[str, Any] = {"after_step": beginning.step, "changes": {**beginning.changes, **elsewhere}}
         if beginning.named:
             assert beginning.checkpoint is not None
@@ -209,13 +224,13 @@ def _environment(imports: Iterable[str]) -> dict[str, Any]:
 
 
 def _command() -> str | None:
-    """How train.py was started, fit to be typed again; None: this process is another program, such as a notebook."""
+    """The command line of train.py, to be typed again; None: this process is another program, such as a notebook."""
     script = next((n for n, argument in enumerate(sys.orig_argv) if n and Path(argument).name == "train.py"), None)
     return None if script is None else shlex.join(["python", *sys.orig_argv[script:]])
 
 
 def _write(path: Path, text: str) -> None:
-    """Replace a file as a whole; only the first rank does, which may yet refuse what the others have not looked at."""
+    """Replace a file atomically. Only the first rank writes, and it may still refuse the run for the others."""
     if not is_first_rank():
         return
     path.parent.mkdir(parents=True, exist_ok=True)

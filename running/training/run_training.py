@@ -15,7 +15,15 @@ from running.training.run_summary import end_remarks
 
 
 def run_training(config: RunConfig, ranks: RankAgreement) -> dict[str, float]:
-    """See `running.commands.train.train`, which holds the lock of the run directory meanwhile; `ranks` are those of the run."""
+    """Train a run; see `running.commands.train.train`, which holds the lock of the run directory.
+
+    Args:
+        config: the run's.
+        ranks: compares the ranks of the run.
+
+    Returns:
+        The final metrics, by name.
+    """
     began = time.monotonic()
     resolved = resolve(config, ranks)
     if over := _why_over(resolved):
@@ -31,13 +39,13 @@ def run_training(config: RunConfig, ranks: RankAgreement) -> dict[str, float]:
 
 
 def summarise(run: Run, *, steps: int, final: dict[str, float], seconds: float) -> None:
-    """Print how the run has ended.
+    """Print how the run ended.
 
     Args:
         run: the run.
-        steps: that are done.
+        steps: number of completed steps.
         final: the last value of every metric.
-        seconds: that this start took.
+        seconds: duration of this start.
     """
     path, why = run.resolved.directory.path, run.ended_early.why
     done = f"done: {steps} steps" if why is None else f"ended early after step {steps}"
@@ -47,12 +55,12 @@ def summarise(run: Run, *, steps: int, final: dict[str, float], seconds: float) 
 
 
 def _why_over(resolved: ResolvedRun) -> str | None:
-    """Why a run has nothing left to do; None: it has."""
+    """Why a run has nothing left to do; None if steps remain."""
     run, config, step = resolved.directory.path, resolved.config, resolved.resume_point.step
     if step == config.max_steps:
         return f"is done: {step} steps, nothing to do."
     if (run / PRUNED).is_file() and any(isinstance(callback, MedianPruning) for callback in resolved.callbacks):
-        return "was pruned: nothing to do, unless without callbacks.MedianPruning."
+        return "was pruned: nothing to do. To continue it, remove callbacks.MedianPruning."
     if (reason := why_ended_early(run, config.settings, step)) is not None:
-        return f"ended early after step {step}: {reason}. Nothing to do, unless with other callbacks."
+        return f"ended early after step {step}: {reason}. Nothing to do. To continue it, change the callbacks."
     return None

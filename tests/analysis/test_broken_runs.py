@@ -20,9 +20,9 @@ from tests.example_sweep import HOSTILE, edit_environment
 @pytest.mark.parametrize(
     ("file", "content", "said"),
     [
-        ("config.yaml", b"model: [", "config.yaml is no YAML"),
+        ("config.yaml", b"model: [", "config.yaml is not YAML"),
         ("config.yaml", b"\xff\xfe\x00", "config.yaml"),
-        ("config.yaml", b"a: &a [x, x]\nb: &b [*a, *a]\nmodel: {c: [*b, *b]}", "it holds an alias"),
+        ("config.yaml", b"a: &a [x, x]\nb: &b [*a, *a]\nmodel: {c: [*b, *b]}", "it contains an alias"),
         ("config.yaml", b"model: {}\nmax_steps: many", "max_steps='many'"),
         ("config.yaml", b"model: {n_layers: 1, max_seq_len: 8}\nmax_steps: 4\nglobal_batch: 2", "describes no model"),
         (
@@ -32,15 +32,15 @@ from tests.example_sweep import HOSTILE, edit_environment
             "describes no model (RuntimeError",
         ),
         ("config.yaml", b"model: {n_layers: 1000000000, max_seq_len: 8}\nmax_steps: 4\nglobal_batch: 2", "n_layers"),
-        ("config.yaml", b"[" * 100_000, "config.yaml is no YAML"),
-        ("environment.json", b"[]", "environment.json does not say"),
-        ("environment.json", b'{"tokenizer": "x", "data": {"c4": 3}}', "environment.json does not say"),
-        ("environment.json", b"{", "environment.json is no JSON"),
-        ("environment.json", b"[" * 100_000, "environment.json is no JSON"),
+        ("config.yaml", b"[" * 100_000, "config.yaml is not YAML"),
+        ("environment.json", b"[]", "environment.json does not record"),
+        ("environment.json", b'{"tokenizer": "x", "data": {"c4": 3}}', "environment.json does not record"),
+        ("environment.json", b"{", "environment.json is not JSON"),
+        ("environment.json", b"[" * 100_000, "environment.json is not JSON"),
         ("metrics.jsonl", b"[" * 100_000 + b"\n", "1 of the 1 rows"),
         ("metrics.jsonl", b'{"step": "1"}\n{"step": true, "train/loss": "low"}\n[]\n{"step": -1}\n', "4 of the 4 rows"),
         ("metrics.jsonl", b'{"step": 12, "train/loss": 1' + b"0" * 400 + b"}\n", "1 of the 1 rows"),
-        ("metrics.jsonl", b'{"step": 99}\n', "metrics.jsonl tells of step 99, and max_steps is 12"),
+        ("metrics.jsonl", b'{"step": 99}\n', "metrics.jsonl has step 99, but max_steps is 12"),
     ],
 )
 def test_a_broken_run_says_why(alone: Path, file: str, content: bytes, said: str) -> None:
@@ -58,10 +58,10 @@ def test_no_run_at_all_is_refused_and_nothing_written(tmp_path: Path, monkeypatc
     (tmp_path / "empty").mkdir()
     (tmp_path / "README.md").write_text("no run")
     for runs in (["empty", "absent"], "README.md", "empty", "absent", "*", "lr_sweep/*"):
-        with pytest.raises(ValueError, match="names no run: it takes"):
+        with pytest.raises(ValueError, match="matches no run: it must be"):
             report({"log_dir": None, "mix_law": None, "runs": runs, "out_dir": None})
     for runs in (5, True, [], [3], [["a"]], {"a": 1}, "", [None]):
-        with pytest.raises(ValueError, match=r"must be a path|names no run"):
+        with pytest.raises(ValueError, match=r"must be a path|matches no run"):
             report({"log_dir": None, "mix_law": None, "runs": runs, "out_dir": None})
     assert {path.name for path in tmp_path.rglob("*")} == {"empty", "README.md"}
 
@@ -70,7 +70,7 @@ def test_a_run_of_which_nothing_can_be_read_still_makes_a_page(alone: Path, caps
     (alone / "config.yaml").unlink()
     report({"log_dir": None, "mix_law": None, "runs": [str(alone), str(alone.with_name("absent"))], "out_dir": None})
     out = capsys.readouterr().out
-    assert "no run is ranked" in out
+    assert "runs is ranked" in out
     assert f"comparison:  {alone.with_name('comparison.html')}" in out
     assert "None of 2 runs could be compared." in alone.with_name("comparison.html").read_text()
 

@@ -46,16 +46,16 @@ def test_every_run_is_in_its_state(comparison: Comparison) -> None:
     }
     notes = {run.name: run.note for run in comparison.runs}
     assert notes["rotten"] == "1 of the 6 rows of metrics.jsonl cannot be read"
-    assert notes["unfinished"] == "at step 6 of 12, and nobody is training it"
+    assert notes["unfinished"] == "at step 6 of 12, and no process is training it"
     assert "config.yaml cannot be read" in notes["no_config"]
 
 
 def test_what_must_not_be_compared_is_not(comparison: Comparison) -> None:
     assert comparison.reasons["longer"] == [
-        "other token budget (4,096 tokens, not 3,072 tokens)",
-        "other schedule length (16 steps, not 12)",
+        "different token budget (4,096 tokens, not 3,072 tokens)",
+        "different schedule length (16 steps, not 12)",
     ]
-    assert comparison.reasons["other_tokenizer"] == ["other tokenizer"]
+    assert comparison.reasons["other_tokenizer"] == ["different tokenizer"]
     assert not any(comparison.reasons[name] for name in (*RATES, HOSTILE_NAME, "unfinished"))
     assert set(names(comparison.ranked)) == {*RATES, HOSTILE_NAME}
     assert set(names(comparison.comparable)) == {*RATES, HOSTILE_NAME, "unfinished", "no_metrics"}
@@ -72,9 +72,9 @@ def test_other_validation_data_is_another_basis(sweep: Path, alone: Path) -> Non
     comparison = Comparison(read_runs([alone, fewer, *(sweep / name for name in "abcd")]))
     reasons = {name.rpartition("/")[2]: said for name, said in comparison.reasons.items() if said}
     assert reasons == {
-        "a": ["other validation data (stdlib)"],
+        "a": ["different validation data (stdlib)"],
         "fewer": [
-            "other validation data (3 sequences of 32 tokens of each source, not 4 sequences of 32 tokens of each source)"
+            "different validation data (3 sequences of 32 tokens of each source, not 4 sequences of 32 tokens of each source)"
         ],
     }
 
@@ -127,8 +127,8 @@ def test_a_setting_that_changed_under_way_makes_a_run_no_repeat(sweep: Path, alo
     (alone / "changes.jsonl").write_text(json.dumps({"after_step": 4, "changes": changes}) + "\n")
     comparison = Comparison(read_runs([sweep / "b", alone]))
     assert [len(candidate.runs) for candidate in comparison.candidates] == [1, 1]
-    assert "changed under way" in comparison.differing
-    assert read(alone).settings["changed under way"] == (
+    assert "changed during the run" in comparison.differing
+    assert read(alone).settings["changed during the run"] == (
         "optimizer.lr from 0.1 to 0.001 after step 4; versions.torch from 1 to 2 after step 4"
     )
 

@@ -47,33 +47,36 @@ def cells(page: str, table: str) -> list[list[str]]:
 def test_the_table_says_who_is_best_and_who_is_more_than_noise_away(tmp_path: Path) -> None:
     page = written(known(), tmp_path)
     heads, *rows = cells(page, "loss")
-    assert heads == ["settings", "runs", "mean", "±ofarun", "tothelowest", "morethannoise?", "c4"]
+    assert heads == ["settings", "runs", "mean", "±perrun", "tothelowest", "morethannoise?", "c4"]
     assert [row[0] for row in rows] == ["lr=0.002", "lr=0.01", "lr=0.001", "lr=0.05"]
     assert [row[1] for row in rows] == ["2seeds"] * 4
     assert [row[2] for row in rows] == ["3.0100", "3.0200", "3.5100", "notfinite"]
     assert [row[3] for row in rows] == ["0.0141", "0.0141", "0.0141", ""]
     assert [row[4] for row in rows] == ["", "+0.0100", "+0.5000", ""]
-    assert [re.split("[,=<]", row[5])[0] for row in rows] == ["tiedforbest", "no", "yes", "notanumber"]
+    assert [re.split("[,=<]", row[5])[0] for row in rows] == ["tiedforbest", "no", "yes", "notfinite"]
     assert [row[6] for row in rows] == ["3.0100", "3.0200+0.0100≈", "3.5100+0.5000≠", "notfinite"]
-    assert "lr=0.002 and lr=0.01 are tied for best: they cannot be told apart; the other is worse; 1 diverged." in page
+    assert (
+        "lr=0.002 and lr=0.01 are tied for best: their differences are not significant; the other is worse; 1 diverged."
+        in page
+    )
     best = re.findall('class="number best" data-value="([^"]*)"', page)
     assert [round(float(value), 4) for value in best[:4]] == [3.01, 3.01, 3.02, 3.02]
     _, *rows = cells(page, "perplexity")
-    assert [re.split("[,=<]", row[5])[0] for row in rows] == ["tiedforbest", "no", "yes", "notanumber"]
+    assert [re.split("[,=<]", row[5])[0] for row in rows] == ["tiedforbest", "no", "yes", "notfinite"]
 
 
 def test_the_page_says_of_what_model_its_noise_is(tmp_path: Path) -> None:
     page = written(known(), tmp_path)
-    assert "Seeds as pairs: 3 settings \N{MULTIPLICATION SIGN} 2 seeds, standard deviation of the residual" in page
+    assert "Paired by seed: 3 settings \N{MULTIPLICATION SIGN} 2 seeds, standard deviation of the residual" in page
     assert "2 degrees of freedom" in page
     apart = []
     for rate, seed in ((1, 10), (1, 11), (2, 20), (2, 21)):
         apart.append(finished(f"{rate} {seed}", 3 + rate + seed / 99, seed=seed, **{"optimizer.lr": rate}))
     assert seed_noise_sentences(Comparison(apart))[0].startswith(
-        "No pairs: 4 runs of 2 settings with 4 seeds, standard"
+        "Not paired: 4 runs of 2 settings with 4 seeds, standard"
     )
     (unknown, _) = seed_noise_sentences(Comparison(apart[::2]))
-    assert unknown == "The noise between seeds is unknown: no two runs repeat each other."
+    assert unknown == "The noise between seeds is unknown: no two runs differ only in their seed."
     one = seed_noise_sentences(Comparison([*apart[:2], apart[2]]))
     assert "1 degree of freedom" in one[0]
 
@@ -82,7 +85,7 @@ def test_what_differs_comes_first_and_what_is_set_apart_before_it(tmp_path: Path
     page = written([*known(), finished("runs/longer", 2.0, max_steps=11)], tmp_path)
     marks = [
         "<h1>",
-        "Set apart",
+        "Excluded or unfinished runs",
         "What differs",
         "<h2>Loss",
         "<h2>Final metrics",
@@ -93,7 +96,7 @@ def test_what_differs_comes_first_and_what_is_set_apart_before_it(tmp_path: Path
     assert [page.index(mark) for mark in marks] == sorted(page.index(mark) for mark in marks)
     _, longer = cells(page, "flagged")
     assert longer[:3] == ["runs/longer", "done", "notcompared"]
-    assert "otherschedulelength(11steps,not10)" in longer[3]
+    assert "differentschedulelength(11steps,not10)" in longer[3]
     heads, *rows = cells(page, "differences")
     assert heads == ["run", "seed", "optimizer.lr", "log_every"]
     assert rows[0] == ["runs/lr=0.01,seed=0", "0", "0.01", "0"]
@@ -154,12 +157,15 @@ def test_of_many_candidates_the_terminal_shows_the_first() -> None:
     [
         ({1: (3.0,)}, " is the only one that is ranked."),
         ({1: (3.0, 3.1), 2: (math.inf, 3.0)}, "lr=1 is the only one with a finite loss; 1 diverged."),
-        ({1: (3.0,), 2: (4.0,)}, "lr=1 has the lowest loss; whether that is more than chance is unknown."),
+        ({1: (3.0,), 2: (4.0,)}, "lr=1 has the lowest loss; whether the difference is significant is unknown."),
         ({1: (3.0, 3.01, 3.02), 2: (4.0, 4.01, 4.021)}, "lr=1 is best; all others are worse."),
-        ({1: (3.0, 3.1, 3.05), 2: (3.05, 3.0, 3.11)}, "lr=1 and lr=2 are tied for best: they cannot be told apart."),
+        (
+            {1: (3.0, 3.1, 3.05), 2: (3.05, 3.0, 3.11)},
+            "lr=1 and lr=2 are tied for best: their differences are not significant.",
+        ),
         (
             {1: (3.0, 3.1, 3.05), 2: (3.05, 3.0, 3.11), 3: (3.06, 3.0, 3.1), 4: (3.0, 3.1, 3.08), 5: (9.0, 9.0, 9.1)},
-            "lr=1, lr=2 and 2 more are tied for best: they cannot be told apart; the other is worse.",
+            "lr=1, lr=2 and 2 more are tied for best: their differences are not significant; the other is worse.",
         ),
     ],
 )
@@ -174,7 +180,8 @@ def test_the_verdict_is_a_sentence(losses: dict[int, tuple[float, ...]], said: s
 def test_seeds_of_one_setting_are_called_by_none_of_them() -> None:
     runs = [finished(f"{n}", loss, seed=n) for n, loss in enumerate((3.0, 3.1, 3.2))]
     assert verdict_sentence(Comparison(runs)) == (
-        "3 runs of one setting: a loss of 3.1000, with a standard deviation of 0.1000 between seeds; there is nothing to compare "
+        "3 runs of one setting: a loss of 3.1000, with a standard deviation of 0.1000 between seeds; there is no other "
+        "setting to compare "
         "it with."
     )
 
@@ -195,13 +202,13 @@ def test_the_report_prints_which_jobs_of_a_sweep_are_missing(
     record.clear(n_jobs=6)
     for n, (name, code) in enumerate([("a", 0), ("b", 0), ("c", 1), ("lr=-1", 1), ("d", None)]):
         record.write(
-            n, name, code=code, other_run="its folder holds a run with other settings" if name == "c" else None
+            n, name, code=code, other_run="its folder contains a run with other settings" if name == "c" else None
         )
         if name != "lr=-1":
             (tmp_path / name).symlink_to(sweep / name)
     said = (
-        "3 of 6 jobs are missing: c was refused, its folder holds a run with other settings; lr=-1 ended with exit code 1; "
-        "1 never began\n"
+        "3 of 6 jobs are missing: c was refused, its folder contains a run with other settings; lr=-1 ended with exit code 1; "
+        "1 never started\n"
     )
     for runs, is_said in ((tmp_path, True), (tmp_path / "*", True), (tmp_path / "[ab]", False)):
         report({"log_dir": None, "mix_law": None, "runs": str(runs), "out_dir": None})
@@ -211,7 +218,7 @@ def test_the_report_prints_which_jobs_of_a_sweep_are_missing(
         record.write(n, f"lr=-{n}", code=1)
     (line,) = missing_jobs([str(tmp_path)])
     assert line.startswith("5 of 5 jobs are missing: lr=-0 ended with exit code 1; lr=-1 ")
-    assert line.endswith("; 2 more of those that began")
+    assert line.endswith("; 2 more that started")
 
 
 def test_the_report_prints_the_reference_where_a_run_is_set_apart(
@@ -229,9 +236,9 @@ def test_the_report_prints_how_they_stand(sweep: Path, tmp_path: Path, capsys: p
         (tmp_path / "sweep" / name).symlink_to(sweep / name)
     report({"log_dir": None, "mix_law": None, "runs": str(tmp_path / "sweep" / "*"), "out_dir": None})
     out = capsys.readouterr().out
-    assert out.startswith("1 folder holds nothing of a run: passed over\n2 of 2 runs are ranked\nsettings")
+    assert out.startswith("1 folder is not a run and was skipped\n2 of 2 runs are ranked\nsettings")
     assert (
-        "No pairs: 1 setting \N{MULTIPLICATION SIGN} 2 seeds, standard deviation of a run about the mean of its setting"
+        "Not paired: 1 setting \N{MULTIPLICATION SIGN} 2 seeds, standard deviation of a run around the mean of its setting"
         in out
     )
     assert "2 runs of one setting: a loss of " in out

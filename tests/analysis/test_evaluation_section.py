@@ -44,7 +44,7 @@ def test_the_page_has_the_figures_of_the_newest_checkpoint_beside_each_other(swe
         (a / "evaluation" / f"step_20000000{number}").mkdir()
         (a / "evaluation" / f"step_20000000{number}" / "evaluation.json").write_text(text)
     heads, *rows = cells(written(list(read_runs([a, b])), tmp_path), "judged")
-    assert heads[:4] == ["figure", "run", "value", "95%interval"]
+    assert heads[:4] == ["metric", "run", "value", "95%interval"]
     assert sorted(row[:7] for row in rows) == sorted(
         [
             ["piqa(harness),acc", "a", "0.5321", "0.1000to0.7000", "1,838", "0.5000", "step_100000000"],
@@ -65,4 +65,4 @@ def test_the_page_has_the_figures_of_the_newest_checkpoint_beside_each_other(swe
 def test_runs_that_nobody_judged_say_how(sweep: Path, tmp_path: Path) -> None:
     assert read_evaluated_metrics(sweep / "a") == ()
     page = written(list(Comparison(read_runs([sweep / "a"])).runs), tmp_path)
-    assert "None of the runs was judged: python evaluate.py run=… does it." in page
+    assert "No run was evaluated yet: run python evaluate.py run=…." in page

@@ -41,7 +41,7 @@ def test_the_best_learning_rate_is_marked() -> None:
     assert heading == "Final loss over peak learning rate"
     assert figure["layout"]["xaxis"]["type"] == "log"
     assert stars(figure) == [([pytest.approx(0.003)], [pytest.approx(2.5)])]
-    assert remark == "The parabola by least squares (4 values around the best, 4 runs) is lowest at 0.003 (2.500)."
+    assert remark == "The least-squares parabola (4 values around the best, 4 runs) has its minimum at 0.003 (2.500)."
 
 
 def stars(figure: dict[str, Any]) -> list[tuple[list[float], list[float]]]:
@@ -53,7 +53,10 @@ def test_no_optimum_is_claimed_at_the_edge_or_from_three_values() -> None:
     assert remark == "The lowest loss is at the edge, 0.002: values beyond it may be better."
     assert stars(figure) == []
     ((_, figure, remark),) = response_surface_figures(Comparison(over_rates(0.001, 0.003, 0.01)))
-    assert remark == "The lowest loss is at 0.003; with fewer than four values around it no parabola is fitted."
+    assert (
+        remark
+        == "The lowest loss is at 0.003; no parabola is fitted, because there are fewer than four values around it."
+    )
     assert stars(figure) == []
     assert {trace["name"] for trace in figure["data"]} == {"runs", "mean of each value"}
 

@@ -87,8 +87,8 @@ def test_the_page_stands_alone_and_tells_what_happened(
     assert "lr=0.001, " in begin
     assert "max_steps=16, " in begin
     assert "<summary>config.yaml</summary>" in begin
-    assert "optimizer.lr was 0.002, and is 0.001 from here on" in page
-    assert f">{run.resumed_steps[0]}</td><td>interrupted, and gone on from its checkpoint" in page
+    assert "optimizer.lr changed from 0.002 to 0.001" in page
+    assert f">{run.resumed_steps[0]}</td><td>interrupted, and resumed from its checkpoint" in page
     samples = (run.path / "report" / "samples.md").read_text()
     for row in run.samples:
         assert f"Step {row['step']}:" in samples
@@ -98,25 +98,25 @@ def test_the_page_stands_alone_and_tells_what_happened(
 
 
 def test_a_run_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"nothing holds no run: train one with python train\.py name=nothing"):
+    with pytest.raises(ValueError, match=r"nothing is not a run: train one with python train\.py name=nothing"):
         draw(tmp_path / "nothing")
     (tmp_path / "environment.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"environment\.json does not say what a run was trained with"):
+    with pytest.raises(ValueError, match=r"environment\.json does not record a run's data"):
         draw(tmp_path)
     (tmp_path / "environment.json").write_text('{"data": {}}')
     with pytest.raises(ValueError, match="has not logged a step yet"):
         draw(tmp_path)
     (tmp_path / "inner" / "run").mkdir(parents=True)
     (tmp_path / "inner" / "run" / "environment.json").touch()
-    with pytest.raises(ValueError, match=r"of the 1 runs in it name one, such as run=.*/inner/run, or"):
+    with pytest.raises(ValueError, match=r"choose one of the 1 runs in it, such as run=.*/inner/run, or"):
         draw(tmp_path / "inner")
-    with pytest.raises(ValueError, match=r"it is a file; name the run's folder"):
+    with pytest.raises(ValueError, match=r"it is a file; give the run's folder"):
         draw(tmp_path / "environment.json")
-    with pytest.raises(ValueError, match=r"runs= compares all that a pattern names"):
+    with pytest.raises(ValueError, match=r"use runs= to compare all runs of a pattern"):
         draw(tmp_path / "lr=*")
-    with pytest.raises(ValueError, match=r"out_dir=.*environment\.json is a file: name a folder"):
+    with pytest.raises(ValueError, match=r"out_dir=.*environment\.json is a file: it must be a folder"):
         draw(tmp_path, f"out_dir={tmp_path / 'environment.json'}")
-    with pytest.raises(ValueError, match="give one of them"):
+    with pytest.raises(ValueError, match="set only one"):
         draw(tmp_path, "runs=runs", "log_dir=runs")
 
 
@@ -155,7 +155,7 @@ def test_how_far_a_run_is_stands_in_its_report(reported: Path, capsys: pytest.Ca
     rows = (reported / "metrics.jsonl").read_bytes().split(b"\n")
     (reported / "metrics.jsonl").write_bytes(b"\n".join(rows[:2]) + b"\n")
     draw(reported)
-    how_far = "at step 4 of 12, and nobody is training it"
+    how_far = "at step 4 of 12, and no process is training it"
     assert how_far in capsys.readouterr().out
     assert how_far in (reported / "report" / "report.html").read_text()
 

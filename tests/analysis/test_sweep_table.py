@@ -182,7 +182,7 @@ def test_plan_prices_a_sweep_and_writes_no_run(tiny_data: Path, tmp_path: Path) 
         for steps in (12, 20000)
     ]
     assert lines[-1].startswith("all 10 ")
-    assert "error: the plan does not hold:\n  optimizer.lr=0.001,seed=1,max_steps=20000 and 4 more: " in answer.stderr
+    assert "error: the plan is not feasible:\n  optimizer.lr=0.001,seed=1,max_steps=20000 and 4 more: " in answer.stderr
     assert [path.name for path in (tmp_path / "lr_sweep").iterdir()] == [".jobs"]
     answer = start_verb("plan.py", [*settings, "hydra/launcher=submitit_local"], "-m")
-    assert answer.stderr == "error: plan.py prices a sweep by itself, here: leave hydra/launcher=… out.\n"
+    assert answer.stderr == "error: plan.py plans a sweep in this process: leave out hydra/launcher=….\n"

@@ -32,7 +32,12 @@ def test_the_files_of_a_real_log_equal_those_of_its_own_tool(
         expected = (shared_data / "rangeflow" / f"expected_{name}.json").read_bytes()
         assert (tmp_path / "out" / f"llm_training_{name}.json").read_bytes() == expected
     said = capsys.readouterr().out
-    for what in ("3 files, 480 lines, 256 of them of 250 steps", "21 blocks", "27 checkpoints", "2 interruptions"):
+    for what in (
+        "3 files, 480 lines, 256 of them for 250 training steps",
+        "21 blocks",
+        "27 checkpoints",
+        "2 interruptions",
+    ):
         assert what in said
     assert "0 lines could not be understood\n" in said
     pixels = matplotlib.image.imread(tmp_path / "out" / "llm_training_curves.png")
@@ -56,15 +61,15 @@ def test_what_is_not_finite_is_null_and_what_is_not_logged_is_no_obstacle(
 
 
 def test_what_is_no_log_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="absent is no folder"):
+    with pytest.raises(ValueError, match="absent is not a folder"):
         report_on(tmp_path / "absent")
-    with pytest.raises(ValueError, match=r"no file in .* is called like training_\*\.log"):
+    with pytest.raises(ValueError, match=r"no file in .* matches training_\*\.log"):
         report_on(tmp_path)
     (tmp_path / "training_1.log").write_text("Hello\n" * 3)
-    with pytest.raises(ValueError, match=r"none of the 3 lines in .*training_\*\.log is that of a training step"):
+    with pytest.raises(ValueError, match=r"none of the 3 lines in .*training_\*\.log is a training step"):
         report_on(tmp_path)
     for pattern in ("''", "/tmp/*"):
-        with pytest.raises(ValueError, match="names no files of log_dir"):
+        with pytest.raises(ValueError, match="does not match files in log_dir"):
             report_on(tmp_path, f"pattern={pattern}")
     assert files_in(tmp_path) == ["training_1.log"]
 

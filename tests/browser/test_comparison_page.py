@@ -116,7 +116,7 @@ def test_the_axis_switch_changes_what_the_loss_is_drawn_against(visit: Visit, ad
     for choice, title in (
         ("tokens", "training tokens"),
         ("flops", "FLOPs of training"),
-        ("hours", "seconds of training alone"),
+        ("hours", "seconds of training only"),
     ):
         page.locator(f"input[name=axis][value={choice}]").check()
         page.wait_for_function(f"() => ({titles})()[0] === '{title}'")

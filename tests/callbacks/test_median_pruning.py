@@ -48,7 +48,7 @@ def test_a_run_is_ended_where_it_is_above_the_median(tiny_config: Config, tmp_pa
     assert json.loads((run / PRUNED).read_text()) == pruned
     assert untimed(run / "metrics.jsonl") == [straight[step] for step in (2, 4, 6, 8)]
     (read,) = read_runs([run])
-    assert (read.state, read.note) == (RunState.PRUNED, "at step 8 of 12, as others were ahead")
+    assert (read.state, read.note) == (RunState.PRUNED, "at step 8 of 12, because other runs were better")
     before = sorted(run.iterdir())
     assert train(config) == metrics  # nothing to do
     assert sorted(run.iterdir()) == before

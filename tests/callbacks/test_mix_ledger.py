@@ -140,7 +140,8 @@ def test_a_batch_that_the_order_does_not_name_ends_the_run(
 
     monkeypatch.setattr(MixedDataModule, "on_before_batch_transfer", once_wrong)
     with pytest.raises(
-        RuntimeError, match=r"the ledger of step 3 has \d+ sequences of \w+, and the order \d+ of [\d.]+ that are due"
+        RuntimeError,
+        match=r"at step 3, \d+ sequences of \w+ were trained on: the sample order has \d+, with [\d.]+ due",
     ):
         train(config_of(tiny_data, tmp_path))
     assert not list(tmp_path.rglob("*.pt"))

@@ -35,6 +35,8 @@ def test_a_run_begins_once_its_ranks_agree() -> None:
 
 def test_it_does_not_begin_where_they_do_not() -> None:
     same: Any = StartStepAgreement(8, lambda: pytest.fail("it began"))
-    with pytest.raises(ValueError, match="some ranks would go on after step 4, others after step 8: they do not see"):
+    with pytest.raises(
+        ValueError, match="some ranks would resume after step 4, others after step 8: all ranks must see"
+    ):
         same.setup(Trainer(Group(4, 8)), torch.nn.Linear(1, 1), "fit")
     assert not same.begun

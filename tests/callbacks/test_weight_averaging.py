@@ -97,7 +97,7 @@ def test_an_average_is_a_part_of_what_a_run_is(
         run = as_if_killed(long, tmp_path / str(after), after=after)
         config = config_of(tiny_data, run.parent, "max_steps=8", *([change] if change else []), ema=bool(change))
         before = contents(run)
-        with pytest.raises(ValueError, match=f"was begun with .*{named}"):
+        with pytest.raises(ValueError, match=f"was started with .*{named}"):
             train(config)
         assert contents(run) == before
         assert not is_finished(run, config)
@@ -106,13 +106,15 @@ def test_an_average_is_a_part_of_what_a_run_is(
 
 def test_none_is_begun_under_way(tiny_data: Path, tmp_path: Path) -> None:
     train(config_of(tiny_data, tmp_path, "max_steps=4", ema=False))
-    with pytest.raises(ValueError, match=r"was begun with callbacks\.ema\._target_=None, and now it is .*EMA"):
+    with pytest.raises(ValueError, match=r"was started with callbacks\.ema\._target_=None, and now it is .*EMA"):
         train(config_of(tiny_data, tmp_path, "max_steps=8"))
 
 
 def test_no_branch_takes_an_average_for_the_weights(long: Path, tiny_data: Path, tmp_path: Path) -> None:
     branch = [f"branch.run={long}", "branch.step=4", "max_steps=6"]
-    with pytest.raises(ValueError, match=r"step_00000004\.pt holds an average of the weights, and no callback here"):
+    with pytest.raises(
+        ValueError, match=r"step_00000004\.pt contains an average of the weights, but no callback of this run"
+    ):
         train(config_of(tiny_data, tmp_path, *branch, ema=False))
     train(config_of(tiny_data, tmp_path, *branch))
     assert "averaging_state" in final_checkpoint(tmp_path / "run")
@@ -155,7 +157,7 @@ def test_it_is_a_hyperparameter(tiny_data: Path, tmp_path: Path) -> None:
     [
         ("callbacks.ema.decay=1", "decay is 1 for EMAWeightAveraging"),
         ("+callbacks.ema.update_every_n_steps=0", "update_every_n_steps is 0"),
-        ("+callbacks.ema.update_starting_at_epoch=0", "a run has no epochs: set update_starting_at_step"),
+        ("+callbacks.ema.update_starting_at_epoch=0", "because a run has no epochs. Set update_starting_at_step"),
     ],
 )
 def test_an_average_that_cannot_be_is_refused(tiny_data: Path, tmp_path: Path, setting: str, message: str) -> None:

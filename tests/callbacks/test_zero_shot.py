@@ -91,7 +91,7 @@ def test_what_cannot_be_asked_is_refused_before_anything_is_written(
     config: dict[str, Any], records: Path, tmp_path: Path
 ) -> None:
     records.write_text('{"other": 1}\n')
-    with pytest.raises(ValueError, match=r"piqa\.jsonl, line 1: there is no field (sol1|goal)"):
+    with pytest.raises(ValueError, match=r"piqa\.jsonl, line 1: the field (sol1|goal) is missing"):
         train(config)
     assert not (tmp_path / "runs" / "run" / "config.yaml").exists()
     config["callbacks"]["piqa"]["questions"] = 0

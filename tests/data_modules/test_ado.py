@@ -161,16 +161,19 @@ def test_a_floor_may_name_a_mix() -> None:
         ({"ado": {"every": 2.0}}, r"curriculum\.ado\.every is 2\.0"),
         ({"ado": {"warmup": 1}}, r"curriculum\.ado\.warmup is 1: it must be a fraction of the run"),
         ({"ado": {"floor": {"a": -1}}}, r"curriculum\.ado\.floor is .*-1.*: it must map sources to numbers"),
-        ({"ado": {"floor": {"z": 0.1}}}, r"curriculum\.ado\.floor\.z names a source that no keyframe and no mix has"),
-        ({"ado": {"floor": {"all": 0.5}}}, r"curriculum\.ado\.floor adds up to 1: it must leave some of each step"),
+        ({"ado": {"floor": {"z": 0.1}}}, r"curriculum\.ado\.floor\.z is in no keyframe and no mix"),
+        ({"ado": {"floor": {"all": 0.5}}}, r"curriculum\.ado\.floor adds up to 1: it must add up to less than 1"),
         ({"ado": {"record": 3}}, r"curriculum\.ado\.record is 3: it must be the path"),
-        ({"replay": {"a": 0.1}}, r"weights of one keyframe, and there are start, and replay: take curriculum=ado"),
+        ({"replay": {"a": 0.1}}, r"but the curriculum has start, and replay: it must have one keyframe"),
         (
             {"keyframes": {n: {"at": int(n == "late"), "weights": {"a": 1, "b": 1}} for n in ("start", "late")}},
-            r"begins with the weights of one keyframe, and there are start, late: take curriculum=ado",
+            r"but the curriculum has start, late: it must have one keyframe",
         ),
-        ({"max_epochs": {"a": 4}}, r"on_exhausted is error, and with curriculum\.ado nobody knows"),
-        ({"max_epochs": {"a": 4}, "on_exhausted": "spread"}, r"on_exhausted is spread, .* set redistribute or repeat"),
+        ({"max_epochs": {"a": 4}}, r"on_exhausted is error: it must be redistribute or repeat"),
+        (
+            {"max_epochs": {"a": 4}, "on_exhausted": "spread"},
+            r"on_exhausted is spread: it must be redistribute or repeat",
+        ),
     ],
 )
 def test_what_cannot_be_followed_is_refused(changes: dict[str, object], sentence: str) -> None:

@@ -1,4 +1,4 @@
-"""Curriculum policies: what they are given, what their results mean, and what is refused."""
+"""Curriculum policies: their arguments, the meaning of their results, and refused results and settings."""
 
 import pickle
 from collections.abc import Callable
@@ -17,7 +17,7 @@ Policy = Callable[..., Any]
 
 @pytest.fixture
 def resolve(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ResolvedCurriculum]:
-    """`resolve(policy, setting=…)`: a curriculum of eight steps with that policy."""
+    """`resolve(policy, setting=…)` returns a resolved curriculum of eight steps with that policy."""
 
     def of(policy: Policy, **settings: Any) -> ResolvedCurriculum:
         monkeypatch.setitem(CURRICULUM_POLICIES, "mine", policy)
@@ -53,7 +53,7 @@ def test_its_weights_are_relative_and_name_sources_or_mixes(resolve: Callable[..
 
 
 def test_a_process_that_reads_ahead_does_not_call_it(resolve: Callable[..., ResolvedCurriculum]) -> None:
-    resolved = resolve(lambda progress, weights: {"a": progress, "b": 1})  # which cannot be pickled
+    resolved = resolve(lambda progress, weights: {"a": progress, "b": 1})  # a lambda cannot be pickled
     there: ResolvedCurriculum = pickle.loads(pickle.dumps(resolved))
     assert (there.weights_at(np.arange(8)) == resolved.weights_at(np.arange(8))).all()
 
@@ -86,16 +86,16 @@ def test_the_limits_of_sources_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (
             lambda p, w: {"a": 0.5 - p, "b": 1},
-            r"mine at progress 0\.625: weights\.a is -0\.125: a weight is a number, 0 or more",
+            r"mine at progress 0\.625: weights\.a is -0\.125: it must be a number, 0 or more",
         ),
-        (lambda p, w: {"a": float("nan")}, r"mine at progress 0: weights\.a is nan: a weight is a number, 0 or more"),
+        (lambda p, w: {"a": float("nan")}, r"mine at progress 0: weights\.a is nan: it must be a number, 0 or more"),
         (
             lambda p, w: {"a": 0},
-            r"mine at progress 0: weights are all zero: at least one source needs a weight above 0",
+            r"mine at progress 0: weights are all 0: at least one must be above 0",
         ),
-        (lambda p, w: {"c": 1}, r"mine at progress 0: weights has c; the keyframes give weight to a, b only"),
+        (lambda p, w: {"c": 1}, r"mine at progress 0: weights has c: the keyframes give weight only to a, b"),
         (lambda p, w: None, r"mine at progress 0: weights is None: it must map sources to weights"),
-        (lambda p, w: w["c"], r"mine at progress 0 fails \(KeyError: 'c'\)"),
+        (lambda p, w: w["c"], r"mine at progress 0 failed \(KeyError: 'c'\)"),
     ],
 )
 def test_a_wrong_result_is_one_sentence(
@@ -109,8 +109,8 @@ def test_a_wrong_result_is_one_sentence(
     ("policy", "sentence"),
     [
         ({"name": "heat"}, r"policy\.name is 'heat': it must be one of mine\."),
-        ("mine", r"policy is 'mine': it must have a name and the settings of that policy, or be null\."),
-        ({"power": 2}, r"policy is {'power': 2}: it must have a name"),
+        ("mine", r"policy is 'mine': it must have name and the settings of that policy, or be null\."),
+        ({"power": 2}, r"policy is {'power': 2}: it must have name"),
         ({"name": "mine"}, r"policy: the settings of mine do not fit: missing a required argument: 'power'\."),
         (
             {"name": "mine", "power": 1, "pwer": 2},
@@ -125,7 +125,7 @@ def test_a_wrong_section_is_one_sentence(policy: Any, sentence: str, monkeypatch
 
 
 def test_without_a_registered_policy_the_advice_is_to_import_one() -> None:
-    with pytest.raises(ValueError, match=r"it must be one of those that a module registers: type \+imports=\[my_mod"):
+    with pytest.raises(ValueError, match=r"it must be one of those that a module registers; type \+imports=\[my_mod"):
         Curriculum(keyframes=FRAMES, mixes=MIXES, policy={"name": "heat"})
 
 
@@ -136,6 +136,6 @@ def test_what_else_changes_the_weights_does_not_go_with_it(
     monkeypatch.setitem(CURRICULUM_POLICIES, "mine", lambda progress, weights: weights)
     frames = {"start": FRAMES["start"]}
     with pytest.raises(
-        ValueError, match=rf"^curriculum\.policy does not go with curriculum\.{next(iter(other))}: leav"
+        ValueError, match=rf"^curriculum\.policy cannot be combined with curriculum\.{next(iter(other))}: rem"
     ):
         Curriculum(keyframes=frames, mixes=MIXES, policy={"name": "mine"}, **other)

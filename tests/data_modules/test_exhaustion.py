@@ -110,7 +110,7 @@ def test_nothing_left_is_refused() -> None:
     for how in ("redistribute", "spread"):
         curriculum = Curriculum(keyframes=frames, max_epochs={"a": 2, "b": 2}, on_exhausted=how, interpolation="step")
         with pytest.raises(
-            SourceExhaustedError, match=r"at step \d+ no source that has weight has sequences left \(keyframe late\)"
+            SourceExhaustedError, match=r"at step \d+ no source with weight has sequences left \(keyframe late\)"
         ):
             SampleOrder(
                 curriculum.resolve(steps=20, tokens_per_step=1), sequences={"a": 10, "b": 90}, global_batch=4, seed=0
@@ -156,7 +156,7 @@ def test_an_order_goes_on_only_with_the_same_units() -> None:
     curriculum = Curriculum(keyframes={"all": {"at": 0, "weights": {"a": 1}}}).resolve(steps=9, tokens_per_step=1)
     trunk = SampleOrder(curriculum, sequences={"a": 5}, global_batch=4, seed=0)
     for other in ({"seed": 1}, {"global_batch": 2}, {"sequences": {"a": 6}}):
-        with pytest.raises(ValueError, match="the same global batch, seed and sequences"):
+        with pytest.raises(ValueError, match="global batch, seed and sequences must equal"):
             SampleOrder(curriculum, **{"sequences": {"a": 5}, "global_batch": 4, "seed": 0} | other, after=(trunk, 3))
 
 

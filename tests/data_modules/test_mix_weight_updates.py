@@ -149,7 +149,7 @@ def test_a_limit_holds_through_updates(case: tuple[SampleOrder, list[SampleOrder
 
 
 def test_a_run_that_must_run_out_is_refused_before_it_begins() -> None:
-    with pytest.raises(SourceExhaustedError, match=r"at step \d+ no source that has weight has sequences left"):
+    with pytest.raises(SourceExhaustedError, match=r"at step \d+ no source with weight has sequences left"):
         order_of(
             ["a", "b"], steps=20, every=5, global_batch=4, max_epochs={"a": 1, "b": 1}, on_exhausted="redistribute"
         )
@@ -158,10 +158,10 @@ def test_a_run_that_must_run_out_is_refused_before_it_begins() -> None:
 @pytest.mark.parametrize(
     ("step", "weights", "sentence"),
     [
-        (4, {"a": 0.5, "b": 0.5}, "updated at step 4, and the next update is that of 5"),
-        (5, {"a": 1.0}, r"the weights {'a': 1\.0} are not those of a, b"),
-        (5, {"a": 0.5, "b": 0.6}, "are not those of a, b"),
-        (5, {"a": -0.5, "b": 1.5}, "are not those of a, b"),
+        (4, {"a": 0.5, "b": 0.5}, "step of the update is 4: it must be 5"),
+        (5, {"a": 1.0}, r"the weights are {'a': 1\.0}: they must be shares of a, b"),
+        (5, {"a": 0.5, "b": 0.6}, "they must be shares of a, b"),
+        (5, {"a": -0.5, "b": 1.5}, "they must be shares of a, b"),
     ],
 )
 def test_what_is_no_update_is_refused(step: int, weights: dict[str, float], sentence: str) -> None:
@@ -184,7 +184,9 @@ def test_the_weights_of_a_trunk_are_not_those_of_the_policy() -> None:
 def test_a_floor_of_what_has_no_weight_is_refused() -> None:
     mixes = {"base": {"s0": 1}, "target": {"s1": 1}}
     for floor in ({"s1": 0.1}, {"target": 0.1}):
-        with pytest.raises(ValueError, match=r"curriculum\.ado\.floor\.\w+ is 0\.1, and nothing of it has weight"):
+        with pytest.raises(
+            ValueError, match=r"curriculum\.ado\.floor\.\w+ is 0\.1: it must be 0 for sources without weight"
+        ):
             Curriculum(
                 keyframes={"start": {"at": 0, "weights": {"base": 1}}},
                 mixes=mixes,

@@ -74,6 +74,7 @@ def test_cutting_and_reading_ahead_change_nothing(
     module = make_module(tiny_data, micro_batch=micro_batch, workers=workers)
     per_step = 8 // (micro_batch * world_size)
     ranks = [training_batches(module, 6 * per_step, rank=rank, world_size=world_size) for rank in range(world_size)]
+    module.teardown("fit")  # ends the readers
     steps = [[batch for rank in ranks for batch in rank[s * per_step : (s + 1) * per_step]] for s in range(6)]
     for ours, wanted in zip(joined([batch for step in steps for batch in step]), expected, strict=True):
         assert torch.equal(ours, wanted)

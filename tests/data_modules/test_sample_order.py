@@ -209,5 +209,5 @@ def test_what_cannot_be_located_is_refused() -> None:
         SampleOrder(resolved({"a": 1, "b": 1}), sequences={"a": 1, "b": 0}, global_batch=1, seed=0)
     order = SampleOrder(resolved({"a": 1}), sequences={"a": 1}, global_batch=1, seed=0)
     for i in (-1, 50):
-        with pytest.raises(IndexError, match="lie outside the run's 50 steps"):
+        with pytest.raises(IndexError, match="are outside the run's 50 steps"):
             order.locate(i)

@@ -164,7 +164,7 @@ def test_an_id_beyond_the_vocabulary_has_its_offset(
     (found,) = found_in(folder)
     RANDOM_IDS.tofile(path)
     assert found.startswith(f"{path} differs from source.json between bytes ")
-    assert found.endswith(f", and holds the id {stranger} at byte {2 * at:,}, where tokenizer gpt2 has 50,257 ids")
+    assert found.endswith(f", and has the id {stranger} at byte {2 * at:,}, but tokenizer gpt2 has 50,257 ids")
 
 
 def test_an_id_beyond_the_vocabulary_is_found_where_the_hashes_agree(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_an_id_beyond_the_vocabulary_is_found_where_the_hashes_agree(tmp_path: P
     strangers = np.flatnonzero(RANDOM_IDS >= 50_000)
     path = tmp_path / "others" / "all.bin"
     assert found_in(folder) == [
-        f"{path} holds the id {RANDOM_IDS[at]} at byte {2 * at:,}, where tokenizer small has 50,000 ids"
+        f"{path} has the id {RANDOM_IDS[at]} at byte {2 * at:,}, but tokenizer small has 50,000 ids"
         for at in (strangers[0], strangers[2 * strangers >= border][0])
     ]
 
@@ -189,7 +189,7 @@ def test_ranges_are_named_together_where_they_touch(tmp_path: Path) -> None:
     flip(path, MIB)
     flip(path, 2 * MIB + 10)
     assert found_in(folder) == [
-        f"{path} differs from source.json between bytes 0 and {MIB:,} and in 1 MiB beyond",
+        f"{path} differs from source.json between bytes 0 and {MIB:,} and in 1 later MiB",
     ]
 
 
@@ -233,7 +233,7 @@ def test_headers_and_later_additions_of_others_do_not_count(tmp_path: Path) -> N
     with path.open("ab") as file:
         file.write(b"c")
     size = HEADER + RANDOM_IDS.nbytes
-    assert found_in(folder) == [f"{path} ends at byte {size + 3:,}, inside an id, and should end at byte {size:,}"]
+    assert found_in(folder) == [f"{path} has {size + 3:,} bytes, which end inside an id: it must have {size:,}"]
     np.save(path, RANDOM_IDS)
     np.save(path.with_name("train_2.npy"), RANDOM_IDS)
     assert found_in(folder) == [f"{path.with_name('train_2.npy')} is not in source.json"]
@@ -249,7 +249,7 @@ def test_a_source_json_that_was_changed_by_hand_says_how_to_keep_it(tmp_path: Pa
     information = read_source_json(folder)
     information["licence"] = "mine"
     (folder / "source.json").write_text(json.dumps(information))
-    with pytest.raises(ValueError, match=r"source\.json is not what it was when it was written: .* sha256_of_the_rest"):
+    with pytest.raises(ValueError, match=r"source\.json was changed after it was written: .* sha256_of_the_rest"):
         SourceShards(folder)
     del information["sha256_of_the_rest"]
     (folder / "source.json").write_text(json.dumps(information))

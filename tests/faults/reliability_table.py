@@ -27,36 +27,36 @@ class Row(NamedTuple):
 
 ROWS = (
     Row(
-        "stopped at each step of a 40-step run; three stops in one run",
-        "equal: weights, optimizer, random states, learning rate, data log, bit for bit",
+        "a stop at each step of a 40-step run; three stops in one run",
+        "weights, optimizer state, random states, learning rate and data log are equal, bit for bit",
         ("tests/faults/test_stops.py::test_stopped_", "tests/faults/test_kills.py::test_random_numbers_"),
     ),
     Row(
-        "SIGKILL at 50 random moments, at least 10 of them inside a save",
-        "it resumes, nothing but the steps since the last save is repeated, final state equal",
+        "SIGKILL at 50 random moments, at least 10 of them during a save",
+        "the run resumes, only the steps since the last save are repeated, and the final state is equal",
         ("tests/faults/test_kills.py::test_killed_",),
         (("kills", 50), ("inside a save", 10)),
     ),
     Row(
-        "SIGKILL at 25 random moments of a run with `data.workers=2`, and at 25 of a sweep with two jobs at once",
-        "no process is left after 10 s, final state equal",
+        "SIGKILL at 25 random moments of a run with `data.workers=2`, and at 25 of a sweep with two parallel jobs",
+        "no process is left after 10 s, and the final state is equal",
         ("tests/faults/test_kills.py::test_no_process_",),
         (("kills", 50),),
     ),
     Row(
-        "SIGKILL before each change that a save makes, in the middle of a write, with `TMPDIR` on another file system; "
-        "renames undone as by a loss of power",
-        "a valid checkpoint always exists, leftovers are swept at the next start, final state equal",
+        "SIGKILL before each file operation of a save, in the middle of a write, and with `TMPDIR` on another "
+        "file system; renames undone as by a power failure",
+        "a valid checkpoint always exists, temporary files are removed at the next start, and the final state is equal",
         ("tests/faults/test_saves.py::",),
     ),
     Row(
-        "SIGTERM at 20 random micro-batches on one rank, and 20 on two, to either or both",
-        "exit 143 within 30 s on every rank, nothing is repeated, final state equal",
+        "SIGTERM at 20 random micro-batches on one rank, and at 20 on two ranks, to one or both",
+        "exit code 143 within 30 s on every rank, no step is repeated, and the final state is equal",
         ("tests/faults/test_stops.py::test_sigterm_",),
     ),
     Row(
-        "SIGINT, SIGUSR1, a signal to the whole process group with workers, a second signal, `max_hours`",
-        "exit 130, 143, 143, at once, 75; final state equal",
+        "SIGINT; SIGUSR1; a signal to the whole process group with workers; a second signal; `max_hours`",
+        "exit code 130; 143; 143; immediate exit; 75; the final state is equal",
         (
             "tests/faults/test_stops.py::test_other_signals_",
             "tests/faults/test_stops.py::test_a_",
@@ -66,36 +66,39 @@ ROWS = (
         ),
     ),
     Row(
-        "newest checkpoint truncated to 0, 1, 50, 99 %, a byte flipped or too many, manifest missing, empty or of another "
-        "file; the two newest; all three",
-        "it falls back and says so; with none left it is refused, and never begins at step 0",
+        "newest checkpoint truncated to 0, 1, 50 or 99 %, with a changed or an additional byte, or with a "
+        "missing, empty or wrong manifest; the two newest damaged; all three damaged",
+        "the run uses an older checkpoint and says so; without a valid one it does not start, and never begins at"
+        " step 0",
         ("tests/faults/test_damage.py::",),
     ),
     Row(
-        "disk full while saving, sampling, logging, at the start, on two ranks; a quota on file sizes",
-        "older checkpoints unchanged, the run goes on, exit 74 after 3 failed saves, final state equal once there is room",
+        "disk full while saving, sampling or logging, at the start, or on two ranks; a limit on file size",
+        "older checkpoints are unchanged, the run continues, exit code 74 after 3 failed saves, and the final "
+        "state is equal once there is space",
         ("tests/faults/test_disk.py::",),
     ),
     Row(
-        "1,000 steps, and resumed from the oldest checkpoint kept",
-        "exactly 3 valid checkpoints and no other file, final state equal",
+        "1,000 steps, and a resume from the oldest kept checkpoint",
+        "exactly 3 valid checkpoints and no other file, and the final state is equal",
         ("tests/faults/test_long_runs.py::test_the_oldest_", "tests/faults/test_long_runs.py::test_a_run_"),
     ),
     Row(
-        "token shard with a flipped byte, truncated, of odd length, an id beyond the vocabulary; a shard added, renamed or "
-        "replaced since the checkpoint",
-        "refused before step 0 with file and offset; `data.verify=false` to opt out",
+        "token shard with a flipped byte, truncated, of odd length, or with an id outside the vocabulary; a shard"
+        " added, renamed or replaced since the checkpoint",
+        "error before step 0 with file and offset; `data.verify=false` skips the check",
         ("tests/test_damaged_data.py::", "tests/data_modules/test_shard_integrity.py::"),
     ),
     Row(
         "NaN or infinity in a loss or a gradient at step 17, also on one of two ranks; a spike with `on_spike=skip`",
-        "all ranks stop before the update with exit 65, the sequences are named, final state equal without the fault; "
-        "the spike's step changes nothing",
+        "all ranks stop before the update with exit code 65, the sequences are listed, and the final state is "
+        "equal without the fault; the step with the spike changes nothing",
         ("tests/faults/test_not_finite.py::",),
     ),
     Row(
-        "killed on 2 ranks, going on with 1 and 2 again; FSDP 2 to 1, and to DDP and back",
-        "data log identical, losses within 1e-5, weights within rounding; the same bits on equally many ranks",
+        "a run killed on 2 ranks and resumed on 1 and 2; FSDP from 2 ranks to 1, and to DDP and back",
+        "the data log is identical, losses are within 1e-5, weights within rounding; with the same number of "
+        "ranks the bits are equal",
         (
             "tests/faults/test_ranks.py::test_killed_",
             "tests/faults/test_ranks.py::test_on_equally_many_",
@@ -106,22 +109,23 @@ ROWS = (
     ),
     Row(
         "one of two ranks is killed",
-        "the other ends within 60 s and not with 0, the run goes on, final state equal",
+        "the other rank ends within 60 s with an exit code other than 0, the run resumes, and the final state is equal",
         ("tests/faults/test_ranks.py::test_a_rank_that_dies_",),
     ),
     Row(
-        "two and eight processes in one directory; an owner that is stopped or killed",
-        "the second is refused within 2 s and told host and process, the first is unharmed; a dead owner's lock is taken over",
+        "two and eight processes in one directory; the process that holds the lock is stopped or killed",
+        "the second process ends within 2 s with a message that names host and process, the first is not "
+        "affected; the lock of a dead process is taken over",
         ("tests/faults/test_owners.py::",),
     ),
     Row(
-        "validation, sampling and logging on, off, or at each step",
-        "weights, optimizer, schedule, random states and data equal, bit for bit",
+        "validation, sampling and logging off, on, or at each step",
+        "weights, optimizer state, schedule, random states and data are equal, bit for bit",
         ("tests/faults/test_long_runs.py::test_watchers_",),
     ),
     Row(
         "malicious checkpoint, malicious config",
-        "refused, and the marker file is absent",
+        "error, and the payload has not run",
         (
             "tests/faults/test_malice.py::",
             "tests/test_security.py::",
@@ -131,8 +135,8 @@ ROWS = (
         ),
     ),
     Row(
-        "an hour of preemption on a micro run: a SIGKILL, SIGTERM or SIGINT every 20 to 60 s",
-        "final state equal to the undisturbed run",
+        "an hour of preemption of a micro run: SIGKILL, SIGTERM or SIGINT every 20 to 60 s",
+        "the final state equals that of the undisturbed run",
         ("tests/faults/test_preemption.py::test_an_hour_",),
         (("stops and kills", 70), ("minutes", 55)),
     ),

@@ -73,7 +73,7 @@ def test_data_that_changes_ends_the_run_before_it_is_saved(
 ) -> None:
     with monkeypatch.context() as once:
         change_at(once, 18, change, data / SHARD)
-        with pytest.raises(DataChangedError, match=f"data was changed while it was trained on: .*{SHARD} ") as changed:
+        with pytest.raises(DataChangedError, match=f"data changed during training: .*{SHARD} ") as changed:
             train(config())
     assert changed.value.exit_code == 66
     assert saved_steps(tmp_path / "runs" / "run") == [4]
@@ -92,7 +92,9 @@ def test_a_corpus_that_was_replaced_since_a_kill_is_refused(config: Config, data
     train(config())
     killed = as_if_killed(tmp_path / "runs" / "run", tmp_path / "killed", after=8)
     replaced(data / SHARD)
-    with pytest.raises(ValueError, match=f"changed since the run was begun: .*{SHARD} differs .* of two corpora"):
+    with pytest.raises(
+        ValueError, match=f"changed since the run was started: .*{SHARD} differs .* on two different corpora"
+    ):
         train(config(f"runs_dir={killed.parent}"))
     assert saved_steps(killed) == [4, 8]
 
@@ -115,7 +117,7 @@ def test_shards_that_are_cut_off_end_the_run_with_a_sentence(
     assert life.codes == [66], life.output[-4000:]
     said = life.output.splitlines()[-1]
     assert f"{data}/bpe_512/" in said
-    assert "put back what was there" in said
+    assert "restore the file and run the same command again" in said
     assert "Traceback" not in life.output
     shutil.rmtree(data)
     shutil.copytree(tiny_data, data)

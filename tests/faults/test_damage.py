@@ -84,9 +84,7 @@ def test_the_newest_is_damaged(begun: Run, new_run: Runs, straight: Runs, damage
     DAMAGES[damage](newest)
     content = newest.read_bytes()
     life = run.finish()
-    assert (
-        f"{newest} does not agree with its manifest, or has none: passed over, and set aside as .damaged" in life.output
-    )
+    assert f"{newest} does not match its manifest, or has none: skipped, and renamed to .damaged" in life.output
     assert "going on after step 20" in life.output
     assert newest.with_suffix(".damaged").read_bytes() == content
     assert saved_steps(run.path) == [30, 35, 40]
@@ -99,7 +97,7 @@ def test_the_two_newest_are_damaged(begun: Run, new_run: Runs, straight: Runs) -
     for step in (20, 23):
         flipped_at(0.3)(run.checkpoints / f"step_{step:08d}.pt")
     life = run.finish()
-    assert life.output.count("or has none: passed over") == 2
+    assert life.output.count("or has none: skipped") == 2
     assert "going on after step 15" in life.output
     assert_equal(run, straight())
 
@@ -114,7 +112,7 @@ def test_all_three_are_damaged(begun: Run, new_run: Runs, damage: str) -> None:
     for plain in (False, bool(SOAK)):
         life = run.live(plain=plain)
         assert life.codes == [1]
-        assert "no checkpoint in" in life.output
+        assert "all checkpoints in" in life.output
         assert all(f"step_{step:08d}.pt" in life.output for step in (15, 20, 23))
         assert len(life.output.splitlines()) == 1
         assert life.diet == []

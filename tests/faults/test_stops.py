@@ -134,7 +134,9 @@ def test_the_program_as_a_user_starts_it_stops_at_a_signal(new_run: Runs, straig
 
     life = run.live(meanwhile=stop, plain=True, timeout=SOON)
     assert life.codes == [143], life.output
-    assert f"stopped by SIGTERM after step {life.saved}: the same command goes on there." in life.output
+    assert (
+        f"stopped by SIGTERM after step {life.saved}: run the same command again to resume from there." in life.output
+    )
     assert "Traceback" not in life.output
     assert micro_batches_lost(life) == 1
     assert f"going on after step {life.saved}" in run.finish().output

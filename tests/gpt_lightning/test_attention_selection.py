@@ -56,23 +56,23 @@ def test_auto_leaves_odd_heads_to_torch(dtype: torch.dtype, d_head: int, monkeyp
 def test_a_kernel_says_why_it_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_backend("flash", CPU, torch.bfloat16, 64, WHOLE) == (
         "sdpa",
-        "flash-attn needs a CUDA device and this is cpu",
+        "flash-attn needs a CUDA device, and the device is cpu",
     )
     assert choose_backend("auto", CPU, torch.bfloat16, 64, WHOLE) == ("sdpa", "the device is cpu")
     assert choose_backend("manual", CPU, torch.float32, 64, WHOLE) == ("manual", "as configured")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(attention_selection, "_is_installed", lambda package: False)
     for name, dtype, d_head, view, dropout, why in (
-        ("flash", torch.float32, 64, WHOLE, 0.0, "fp16 or bf16 and this is float32"),
-        ("flash", torch.float16, 512, WHOLE, 0.0, "up to 256 dimensions"),
+        ("flash", torch.float32, 64, WHOLE, 0.0, "fp16 or bf16, and the dtype is float32"),
+        ("flash", torch.float16, 512, WHOLE, 0.0, "at most 256"),
         ("flash", torch.float16, 64, WHOLE, 0.0, "flash-attn is not installed"),
-        ("sdpa_cudnn", torch.float16, 256, WHOLE, 0.0, "up to 128 dimensions"),
-        ("sdpa_flash", torch.float16, 60, WHOLE, 0.0, "in eights, and these have 60"),
-        ("sdpa_flash", torch.float16, 64, DOCUMENTS, 0.1, "no dropout where documents are kept apart"),
-        ("sdpa_flash", torch.float16, 64, CHUNK, 0.0, "takes no mask"),
+        ("sdpa_cudnn", torch.float16, 256, WHOLE, 0.0, "at most 128"),
+        ("sdpa_flash", torch.float16, 60, WHOLE, 0.0, "a multiple of 8, and it is 60"),
+        ("sdpa_flash", torch.float16, 64, DOCUMENTS, 0.1, "not support dropout with separate documents"),
+        ("sdpa_flash", torch.float16, 64, CHUNK, 0.0, "not support an explicit mask"),
     ):
         assert why in str(backend_obstacle(name, CUDA, dtype, d_head, view, dropout=dropout))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
-    assert "needs compute capability 8.0 or newer and this is 7.5" in str(
+    assert "needs compute capability 8.0 or newer, and the device has 7.5" in str(
         backend_obstacle("sdpa_flash", CUDA, torch.float16, 64, WHOLE)
     )

@@ -102,7 +102,10 @@ def test_each_command_is_guarded() -> None:
 
 @pytest.mark.parametrize(
     ("to", "code", "said"),
-    [(">/dev/full", 1, b"error: not all of the output was written: No space left on device.\n"), ("| true", 0, b"")],
+    [
+        (">/dev/full", 1, b"error: the output could not be written completely: No space left on device.\n"),
+        ("| true", 0, b""),
+    ],
 )
 def test_what_is_called_for_what_it_prints_fails_where_that_is_lost(
     tiny_overrides: list[str], to: str, code: int, said: bytes

@@ -159,11 +159,11 @@ BYTE_LEVEL = pre_tokenizers.ByteLevel(add_prefix_space=False)
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (of_model(dropout=0.1), "its model has dropout 0.1, which gives a text other ids each time"),
+        (of_model(dropout=0.1), "its model has dropout 0.1, which makes encodings random"),
         (of_model(continuing_subword_prefix="##", merges=[]), "its model has the continuing_subword_prefix '##'"),
         (of_model(end_of_word_suffix="</w>"), "its model has the end_of_word_suffix '</w>'"),
-        (of_normalizer(normalizers.NFC()), "its normalizer (NFC) changes texts"),
-        (of_normalizer(normalizers.Sequence([normalizers.Lowercase()])), "its normalizer (Sequence) changes texts"),
+        (of_normalizer(normalizers.NFC()), "its normalizer (NFC) changes text"),
+        (of_normalizer(normalizers.Sequence([normalizers.Lowercase()])), "its normalizer (Sequence) changes text"),
         (of_pre_tokenizer(None), "its pre-tokenizer is missing, not ByteLevel"),
         (of_pre_tokenizer(pre_tokenizers.Whitespace()), "its pre-tokenizer is Whitespace, not ByteLevel"),
         (
@@ -177,21 +177,21 @@ BYTE_LEVEL = pre_tokenizers.ByteLevel(add_prefix_space=False)
         ),
         (
             of_pre_tokenizer(pre_tokenizers.ByteLevel(add_prefix_space=True)),
-            "its pre-tokenizer puts a space before every text (add_prefix_space)",
+            "its pre-tokenizer inserts a space before every text (add_prefix_space)",
         ),
         (lambda said: said.update(decoder=None), "its decoder is missing, not ByteLevel"),
         (lambda said: said.update(decoder={"type": "Fuse"}), "its decoder is Fuse, not ByteLevel"),
         (without_bytes, "its vocabulary lacks 1 of the 256 byte symbols, such as 'ÿ'"),
-        (with_a_gap, "its 513 ids are not 0 to 512, each once"),
-        (with_a_greedy_token, "its added token 'ab' swallows the spaces next to it"),
-        (of_token(special=False), "the text '<|endoftext|>' becomes the special token"),
+        (with_a_gap, "its 513 ids are not exactly 0 to 512"),
+        (with_a_greedy_token, "its added token 'ab' removes adjacent spaces"),
+        (of_token(special=False), "the text '<|endoftext|>' becomes a special token"),
     ],
 )
 def test_a_file_that_loses_or_changes_text_is_refused(
     change: Change, said: str, changed: Callable[[Change], Tokenizer]
 ) -> None:
-    whole = f"tokenizer.json is not a byte-level BPE that gives every text back: {said}"
-    with pytest.raises(ValueError, match=rf"{re.escape(whole)}.*\. Choose tokenizer=gpt2"):
+    whole = f"tokenizer.json is not a lossless byte-level BPE: {said}"
+    with pytest.raises(ValueError, match=rf"{re.escape(whole)}.*\. Use tokenizer=gpt2"):
         changed(change)
 
 

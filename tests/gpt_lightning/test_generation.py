@@ -167,10 +167,10 @@ def test_no_temperature_and_no_divergence_breaks_a_draw() -> None:
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [
-        ([], "a prompt needs at least one token"),
-        ([1] * 17, "the prompt has 17 tokens, more than the model's max_seq_len 16: shorten it"),
-        ([97], "the prompt holds the id 97, and the model's vocabulary has 97"),
-        ([-1, 5], "the prompt holds the id -1"),
+        ([], "is empty: it must have at least one token"),
+        ([1] * 17, "the prompt has 17 tokens: it must have at most 16"),
+        ([97], "the prompt has the id 97: ids must be below 97"),
+        ([-1, 5], "the prompt has the id -1"),
     ],
 )
 def test_a_prompt_that_cannot_be_read_is_refused(prompt: list[int], message: str) -> None:

@@ -81,7 +81,9 @@ def test_a_whole_head_takes_the_kernel_by_name(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_kernel_that_cannot_run_is_refused_by_name() -> None:
     cpu = torch.device("cpu")
-    with pytest.raises(ValueError, match=r"trainer\.loss_kernel=triton cannot run: the device is cpu"):
+    with pytest.raises(
+        ValueError, match=r"trainer\.loss_kernel is triton, but Triton is not available: the device is cpu"
+    ):
         choose_loss_kernel("triton", cpu)
     with pytest.raises(ValueError, match=r"trainer\.loss_kernel is 'tritn': it must be one of torch, triton, auto"):
         choose_loss_kernel("tritn", cpu)

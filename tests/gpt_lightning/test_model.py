@@ -113,16 +113,16 @@ def test_logits_are_capped() -> None:
 @pytest.mark.parametrize(
     ("choices", "message"),
     [
-        ({"d_model": 30}, "model.d_model is 30, which model.n_heads=4 does not divide"),
+        ({"d_model": 30}, "model.d_model is 30: it must be a multiple of model.n_heads=4"),
         ({"n_layers": 0}, "model.n_layers is 0"),
         ({"dropout": 1.0}, "model.dropout is 1.0"),
         ({"norm": "batchnorm"}, "model.norm is 'batchnorm': it must be one of layernorm, rmsnorm"),
         ({"attention": "xformers"}, "model.attention is 'xformers'"),
-        ({"n_kv_heads": 3}, "model.n_heads is 4, which model.n_kv_heads=3 does not divide"),
+        ({"n_kv_heads": 3}, "model.n_heads is 4: it must be a multiple of model.n_kv_heads=3"),
         ({"n_kv_heads": 0}, "model.n_kv_heads is 0"),
         ({"logit_soft_cap": 0}, "model.logit_soft_cap is 0: it must be above 0, or null"),
         ({"z_loss": -1}, "model.z_loss is -1"),
-        ({"attend_across_documents": False}, "needs model.eot_id"),
+        ({"attend_across_documents": False}, "model.eot_id is null: it must be the end-of-text id"),
     ],
 )
 def test_a_model_that_cannot_be_is_refused(choices: dict[str, object], message: str) -> None:
@@ -131,7 +131,7 @@ def test_a_model_that_cannot_be_is_refused(choices: dict[str, object], message: 
 
 
 def test_more_tokens_than_the_model_sees_are_refused() -> None:
-    with pytest.raises(ValueError, match="17 tokens are more than the model's max_seq_len 16"):
+    with pytest.raises(ValueError, match="the input has 17 tokens: it must have at most max_seq_len=16"):
         build()(torch.zeros(1, 17, dtype=torch.long))
 
 

@@ -76,7 +76,7 @@ def test_the_state_of_any_other_optimizer_is_measured(
 
 def test_an_optimizer_that_cannot_make_a_trial_step_is_named() -> None:
     traits = optimizer_traits(partial(torch.optim.LBFGS, lr=0.1))
-    with pytest.raises(ValueError, match="the size of LBFGS's state is not known: its trial step on a parameter"):
+    with pytest.raises(ValueError, match="the size of LBFGS's state is unknown, because a trial step on a parameter"):
         traits.state(torch.empty(2, 2, device="meta"), {})
 
 

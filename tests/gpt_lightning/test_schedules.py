@@ -110,19 +110,19 @@ def test_corners() -> None:
         ({"warmup_steps": 100}, r"schedule\.warmup_steps is 100: it must be 0 or more and below max_steps=100"),
         (
             {"warmup_steps": 2.5},
-            r"warmup_steps is 2\.5: .* a whole number such as 10, or a share of the run such as 0\.05",
+            r"warmup_steps is 2\.5: .* a whole number such as 10, or as a share of the run such as 0\.05",
         ),
-        ({"warmup_steps": "12.5%"}, r"warmup_steps is 12\.5%: .* or a share of the run such as 0\.125"),
+        ({"warmup_steps": "12.5%"}, r"warmup_steps is 12\.5%: .* or as a share of the run such as 0\.125"),
         ({"final_ratio": -0.1}, r"schedule\.final_ratio is -0\.1: it must lie between 0 and 1"),
         ({"final_ratio": 1.1}, r"schedule\.final_ratio is 1\.1: it must lie between 0 and 1"),
         ({"shape": "cosin"}, r"schedule\.shape is 'cosin': it must be one of cosine, linear, wsd, constant"),
-        ({"decay_share": 0.2}, r"schedule\.decay_share is 0\.2, and shape cosine has no plateau: it is for wsd alone"),
+        ({"decay_share": 0.2}, r"schedule\.decay_share is 0\.2: it must be null for schedule.shape=cosine"),
         ({"shape": "wsd"}, r"schedule\.decay_share is None: it must be above 0 and at most 1"),
         ({"shape": "wsd", "decay_share": 0}, r"schedule\.decay_share is 0: it must be above 0 and at most 1"),
         ({"shape": "wsd", "decay_share": 1.5}, r"schedule\.decay_share is 1\.5: it must be above 0"),
         (
             {"shape": "wsd", "decay_share": 0.95},
-            r"decay_share is 0\.95 of max_steps=100, and schedule\.warmup_steps=10 leaves only 0\.9 of them: make one",
+            r"decay_share is 0\.95: it must be at most 0\.9, because schedule\.warmup_steps=10",
         ),
     ],
 )

@@ -111,7 +111,7 @@ def fit(
 def test_a_loss_that_is_not_finite_ends_the_run_before_the_update(factor: float) -> None:
     calm, ended = Record(), Record()
     fit(calm)
-    with pytest.raises(NonFiniteLossError, match=r"^step 4 was not made: its loss is") as fault:
+    with pytest.raises(NonFiniteLossError, match=r"^step 4 was not applied: its loss is not finite") as fault:
         fit(ended, factor=factor)
     assert fault.value.micro_batches == [(0, 1)]
     assert fault.value.exit_code == 65
@@ -130,7 +130,7 @@ def test_what_does_not_fit_into_fp16_is_left_out_and_the_schedule_waits(optimize
     left_out = [n for n, why in enumerate(record.left_out) if why]
     assert left_out[0] == 0
     assert len(left_out) < 20
-    assert "does not fit into fp16 at a scale of 1.07374e+09" in str(record.left_out[0])
+    assert "overflows fp16 at loss scale 1.07374e+09" in str(record.left_out[0])
     assert record.still == left_out[1:]
     updates = [sum(why is None for why in record.left_out[:n]) for n in range(24)]
     assert record.rates == pytest.approx([1e-2 / (done + 1) for done in updates])

@@ -65,16 +65,16 @@ def test_a_mix_is_claimed_where_there_is_one_and_not_in_the_noise() -> None:
     assert chosen_mix(best, law) is best.mix
     assert best.to_prior.loss > best.of_mix.loss - best.of_prior.loss  # it was chosen for looking best
     assert best.of_mix.low < best.of_mix.loss < best.of_mix.high
-    assert "The mix with the lowest predicted loss is -" in best_mix_sentences(best, law, "abc")[0]
+    assert "differs from that of the prior by -" in best_mix_sentences(best, law, "abc")[0]
     own = find_best_mix(law, SearchTarget(EVEN, best.mix, np.ones(3), 0.0))  # the best one is its own prior
     assert not own.is_better
-    assert "No mix is claimed to be best" in best_mix_sentences(own, law, "abc")[0]
+    assert "No mix is significantly better than the prior" in best_mix_sentences(own, law, "abc")[0]
     for seed in range(4):
         nothing = fit_mix_law(*runs_of(world(spread=0.0, sources=3), 20, sources=3, seed=seed))
         found = find_best_mix(nothing, far)
         if not nothing.check.beats_mean:
             assert (chosen_mix(found, nothing) == far.prior).all()
-            assert "No mix is claimed to be best" in best_mix_sentences(found, nothing, "abc")[0]
+            assert "No mix is significantly better than the prior" in best_mix_sentences(found, nothing, "abc")[0]
 
 
 def test_caps_that_bind_are_named() -> None:
@@ -82,8 +82,8 @@ def test_caps_that_bind_are_named() -> None:
     aim = SearchTarget(np.array([1.0, 0.0, 0.0]), np.array([0.1, 0.45, 0.45]), np.array([0.3, 1.0, 1.0]), 0.0)
     best = find_best_mix(law, aim)
     assert best.mix[0] == pytest.approx(0.3)
-    assert best_mix_sentences(best, law, ["own", "b", "c"])[-1] == "Caps that hold it: own at 30 %."
-    with pytest.raises(ValueError, match="no mix is below all of them"):
+    assert best_mix_sentences(best, law, ["own", "b", "c"])[-1] == "Binding caps: own at 30 %."
+    with pytest.raises(ValueError, match="they must sum to at least 1"):
         find_best_mix(law, SearchTarget(EVEN, EVEN, np.array([0.3, 0.3, 0.3]), 0.0))
 
 
@@ -125,9 +125,9 @@ def test_a_design_says_more_than_random_mixes_and_no_mix_twice() -> None:
     assert mixes[0] == pytest.approx(clip_to_caps(np.full(4, 0.25), caps))
     apart = np.abs(mixes[:, None] - mixes).sum(axis=2) + 2 * np.eye(20)
     assert apart.min() > 0.09
-    with pytest.raises(ValueError, match="mix_design is 7: a law of 4 sources takes at least 8 runs"):
+    with pytest.raises(ValueError, match="mix_design is 7: it must be at least 8 for a law of 4 sources"):
         design_mixes(7, caps)
-    with pytest.raises(ValueError, match=r"the design needs 1% of each source"):
+    with pytest.raises(ValueError, match=r"it must be at least 1%"):
         design_mixes(12, np.array([1.0, 1.0, 0.005]))
 
 

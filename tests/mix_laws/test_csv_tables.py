@@ -50,15 +50,19 @@ def test_olmix_tables_are_joined_by_run(tmp_path: Path, key: str) -> None:
         (
             MIXTURE,
             LOSSES.replace("3.1", "x"),
-            r"loss.csv, line 3: metric/the_pile_arxiv_val_loss is 'x', and must be a finite",
+            r"loss.csv, line 3: metric/the_pile_arxiv_val_loss is 'x': it must be a finite",
         ),
         (MIXTURE, LOSSES.replace("3.1", "nan"), r"loss.csv, line 3: .* is 'nan'"),
-        (MIXTURE, LOSSES.replace("1,3.1,4.1\n", "1,3.1\n"), r"loss.csv, line 3: 2 cells, and the head has 3"),
-        (MIXTURE, LOSSES.replace("1,3.1", "3,3.1"), r"loss.csv, line 3: run 3 stands in line 2 already"),
-        (MIXTURE, LOSSES.replace("1,3.1", "4,3.1"), r"loss.csv has no row for run 1"),
-        (MIXTURE, LOSSES.replace("index", "number"), r"loss.csv, line 1: no column is called index, run or run_id"),
+        (MIXTURE, LOSSES.replace("1,3.1,4.1\n", "1,3.1\n"), r"loss.csv, line 3: it has 2 cells: it must have 3"),
+        (MIXTURE, LOSSES.replace("1,3.1", "3,3.1"), r"loss.csv, line 3: run 3 already occurs in line 2"),
+        (MIXTURE, LOSSES.replace("1,3.1", "4,3.1"), r"loss.csv lacks run 1"),
+        (
+            MIXTURE,
+            LOSSES.replace("index", "number"),
+            r"loss.csv, line 1: it must have a column named index, run or run_id",
+        ),
         (MIXTURE, LOSSES.splitlines()[0] + "\n", r"0 rows and 2 columns"),
-        (MIXTURE, "", r"loss.csv is no table"),
+        (MIXTURE, "", r"loss.csv is not a table"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, mixture: str, losses: str, message: str) -> None:
@@ -68,9 +72,9 @@ def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, mixture: str, loss
 
 def test_files_must_pair(tmp_path: Path) -> None:
     assert not is_folder_of_tables(tmp_path)
-    with pytest.raises(ValueError, match=r"mix_law: .* names no run: .* CSV files"):
+    with pytest.raises(ValueError, match=r"mix_law: .* matches no run: .* CSV files"):
         read_mix_runs(str(tmp_path))
-    with pytest.raises(ValueError, match=r"train_mixture.csv needs one file of losses beside it"):
+    with pytest.raises(ValueError, match=r"train_mixture.csv has no matching files of losses"):
         read_mix_runs(folder_of(tmp_path, train_mixture=MIXTURE, test_loss=LOSSES))
-    with pytest.raises(ValueError, match=r"holds 2 tables of mixes"):
+    with pytest.raises(ValueError, match=r"has 2 tables of mixes"):
         read_mix_runs(folder_of(tmp_path, train_loss=LOSSES, other_mixture=MIXTURE, other_loss=LOSSES))

@@ -108,7 +108,7 @@ def test_an_unknown_configuration(config: str | None, split: str, said: str, rep
 
 def test_an_unknown_split(repository: Path) -> None:
     with pytest.raises(
-        ValueError, match=re.escape(f"{repository} has no split test; it has train, validation.")
+        ValueError, match=re.escape(f"{repository} has no split test: its splits are train, validation.")
     ) as refused:
         find_hub_files(str(repository), config="en", split="test")
     assert not isinstance(refused.value, HubUnreachableError)
@@ -133,8 +133,8 @@ except HubUnreachableError as error:
         timeout=60,
     )
     assert re.fullmatch(
-        r"allenai/c4 cannot be reached on the Hugging Face hub \(.*OfflineModeIsEnabled.*\)\. Of a dataset that asks for a "
-        r"login: hf auth login\. Without a connection: path=… reads a copy of its files\.\n",
+        r"allenai/c4 cannot be reached on the Hugging Face hub \(.*OfflineModeIsEnabled.*\)\. If the dataset requires a "
+        r"login, run: hf auth login\. Without a connection, set path=… to read a local copy of its files\.\n",
         done.stdout,
     )
 

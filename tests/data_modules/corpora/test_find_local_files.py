@@ -47,17 +47,17 @@ FOLDERS: dict[str, tuple[list[str], list[str], str]] = {  # files, those that ar
     "hidden": (
         ["a.txt", ".b.txt", ".ipynb_checkpoints/a-checkpoint.txt", "x/.git/c.txt", "__MACOSX/a.txt"],
         ["a.txt"],
-        "1 file is read; passed over: hidden files (1), hidden folders (3)",
+        "1 file is read; skipped: hidden files (1), hidden folders (3)",
     ),
     "other formats": (
         ["a.jsonl.xz", "b.txt.bz2", "c.ndjson", "d.tsv", "e.pdf", "f.PDF", "g.tar.gz", "LICENSE", "h.\x1b[31m"],
         ["a.jsonl.xz", "b.txt.bz2", "c.ndjson", "d.tsv"],
-        "4 files are read; passed over: .pdf (2), .tar.gz (1), other files (2)",
+        "4 files are read; skipped: .pdf (2), .tar.gz (1), other files (2)",
     ),
     "descriptions": (
         ["a.txt", "README.md", "dataset_infos.json", "b/README.md", "config.json", "cache-0123.arrow"],
         ["a.txt"],
-        "1 file is read; passed over: README.md (2), cache-*.arrow (1), config.json (1), dataset_infos.json (1)",
+        "1 file is read; skipped: README.md (2), cache-*.arrow (1), config.json (1), dataset_infos.json (1)",
     ),
     "shards": (
         [
@@ -66,19 +66,19 @@ FOLDERS: dict[str, tuple[list[str], list[str], str]] = {  # files, those that ar
             "data/test-00000-of-00001.parquet",
         ],
         ["data/train-00000-of-00001.parquet"],
-        "1 file is read; passed over: .parquet of the split test (1), .parquet of the split validation (1)",
+        "1 file is read; skipped: .parquet of the split test (1), .parquet of the split validation (1)",
     ),
     "split folders": (
         ["train/a.jsonl", "train/b.jsonl", "test/a.jsonl", "my-dev/a.jsonl", "stray.jsonl"],
         ["train/a.jsonl", "train/b.jsonl"],
-        "2 files are read; passed over: .jsonl of no split (1), .jsonl of the split test (1), "
+        "2 files are read; skipped: .jsonl of no split (1), .jsonl of the split test (1), "
         ".jsonl of the split validation (1)",
     ),
     "only held-out files are named": (
         ["corpus.jsonl", "deep/test/a.txt", "Validation-1.jsonl"],
         ["corpus.jsonl"],
-        "1 file is read; passed over: .jsonl of the split validation (1), .txt of the split test (1); "
-        "path='{}/**/*.txt' reads deep/test/a.txt too",
+        "1 file is read; skipped: .jsonl of the split validation (1), .txt of the split test (1); "
+        "path='{}/**/*.txt' would also read deep/test/a.txt",
     ),
     "texts with a title": (
         ["night-train.txt", "training manuals/a.txt", "test-drive.md", "contest.txt"],
@@ -88,19 +88,19 @@ FOLDERS: dict[str, tuple[list[str], list[str], str]] = {  # files, those that ar
     "texts with a split": (
         ["wiki.train.txt", "wiki.valid.txt", "test.txt"],
         ["wiki.train.txt"],
-        "1 file is read; passed over: .txt of the split test (1), .txt of the split validation (1); "
-        "path='{}/**/*.txt' reads test.txt, wiki.valid.txt too",
+        "1 file is read; skipped: .txt of the split test (1), .txt of the split validation (1); "
+        "path='{}/**/*.txt' would also read test.txt, wiki.valid.txt",
     ),
     "more texts than those with the name of a split": (
         ["a.md", "docs/b.md", "docs/evaluation.md", "c.txt", "Testing.txt", "test/d.md", "corpus.jsonl"],
         ["Testing.txt", "a.md", "c.txt", "corpus.jsonl", "docs/b.md", "docs/evaluation.md"],
-        "read as texts among others, and not as a split: Testing.txt, docs/evaluation.md\n"
-        "6 files are read; passed over: .md of the split test (1); path='{}/**/*.md' reads test/d.md too",
+        "read as ordinary texts, although their names look like a split: Testing.txt, docs/evaluation.md\n"
+        "6 files are read; skipped: .md of the split test (1); path='{}/**/*.md' would also read test/d.md",
     ),
     "as many texts as those with the name of a split": (
         ["a.md", "evaluation.md"],
         ["a.md"],
-        "1 file is read; passed over: .md of the split test (1); path='{}/**/*.md' reads evaluation.md too",
+        "1 file is read; skipped: .md of the split test (1); path='{}/**/*.md' would also read evaluation.md",
     ),
 }
 
@@ -117,7 +117,7 @@ def test_linked_folders_are_read_once(tmp_path: Path) -> None:
     (root / "linked").symlink_to(tmp_path / "elsewhere")
     (root / "round").symlink_to(root)
     (root / "broken.txt").symlink_to(root / "gone.txt")
-    assert read(root) == (["b.txt", "linked/a.txt"], ["2 files are read; passed over: broken links and devices (1)"])
+    assert read(root) == (["b.txt", "linked/a.txt"], ["2 files are read; skipped: broken links and devices (1)"])
 
 
 LAYOUTS: dict[str, tuple[dict[str, str], str | None]] = {  # files, configuration
@@ -159,24 +159,24 @@ def test_a_copy_of_a_dataset_gives_what_datasets_reads(
         (
             {"README.md": ONE_CONFIG, "data/held.jsonl": ""},
             None,
-            "has no files of the split train; its README.md names train",
+            "has no files of the split train: its README.md lists train",
         ),
         (
             {"README.md": TWO_CONFIGS.replace(", default: true", ""), "en/a.jsonl": ""},
             None,
-            "is a dataset with several configurations (en, de), of which one must be chosen.",
+            "is a dataset with several configurations (en, de): choose one of them.",
         ),
         (
             {"README.md": TWO_CONFIGS, "en/a.jsonl": ""},
             {"config": "fr", "split": "train"},
-            "has no configuration fr; its README.md names en, de.",
+            "has no configuration fr: its README.md lists en, de.",
         ),
         (
             {"README.md": CARD.format("- data_files: [{path: 3}]"), "a.txt": ""},
             None,
-            "data_files are not a list of {split",
+            "data_files is malformed: it must be a list of {split",
         ),
-        ({"README.md": "", "b.pdf": ""}, None, "holds no file of a known format (.jsonl "),
+        ({"README.md": "", "b.pdf": ""}, None, "has no file of a supported format (.jsonl "),
     ],
 )
 def test_a_folder_without_the_split_is_refused(
@@ -190,7 +190,7 @@ def test_a_folder_without_the_split_is_refused(
 def test_a_card_that_is_not_yaml_is_refused(tmp_path: Path) -> None:
     make(tmp_path, {"README.md": CARD.format("- ]"), "a.txt": ""})
     with pytest.raises(
-        ValueError, match=re.escape(f"{tmp_path}/README.md: what stands between its two --- is not YAML")
+        ValueError, match=re.escape(f"{tmp_path}/README.md: the text between its two --- lines is not valid YAML")
     ):
         find_local_files(str(tmp_path))
 
@@ -204,14 +204,18 @@ def test_a_saved_dataset_is_the_files_that_it_names(tmp_path: Path) -> None:
     files, said = read(tmp_path)
     assert files == ["train/data-00000-of-00002.arrow", "train/data-00001-of-00002.arrow"]
     assert said == [
-        "2 files are read; passed over: .arrow of the split test (1), .arrow that state.json does not name (1), "
+        "2 files are read; skipped: .arrow not listed in state.json (1), .arrow of the split test (1), "
         "cache-*.arrow (1), dataset_dict.json (1), dataset_info.json (2), state.json (2)"
     ]
     (tmp_path / "train" / files[0].removeprefix("train/")).unlink()
-    with pytest.raises(ValueError, match=r"state\.json names data-00000-of-00002\.arrow, which is not there: copy the"):
+    with pytest.raises(
+        ValueError, match=r"state\.json lists data-00000-of-00002\.arrow, which does not exist: copy the"
+    ):
         find_local_files(str(tmp_path))
     (tmp_path / "train" / "state.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"state\.json does not name the files of a saved dataset, as save_to"):
+    with pytest.raises(
+        ValueError, match=r"state\.json is malformed: it must list the files of a saved dataset, as save_to"
+    ):
         find_local_files(str(tmp_path))
 
 
@@ -234,8 +238,8 @@ def test_a_pattern_reads_hidden_files_only_if_it_spells_them(tmp_path: Path) -> 
     assert read(f"{tmp_path}/**/*") == (
         ["a.txt", "test.txt"],
         [
-            "the files of all splits are read, as a pattern names the files themselves: no split (1), test (1)",
-            "2 files are read; passed over: README.md (1), cache-*.arrow (1), hidden files (2)",
+            "files of several splits are read, because the path is a pattern: no split (1), test (1)",
+            "2 files are read; skipped: README.md (1), cache-*.arrow (1), hidden files (2)",
         ],
     )
     assert read(f"{tmp_path}/.x/*")[0] == ["b.txt"]
@@ -247,7 +251,7 @@ def test_a_pattern_reads_hidden_files_only_if_it_spells_them(tmp_path: Path) -> 
 
 def test_of_a_pattern_it_is_said_that_files_of_several_splits_are_read(tmp_path: Path) -> None:
     make(tmp_path / "test", dict.fromkeys(["train/a.jsonl", "train/b.jsonl", "held/validation-0.jsonl"], ""))
-    said = "the files of all splits are read, as a pattern names the files themselves: train (2), validation (1)"
+    said = "files of several splits are read, because the path is a pattern: train (2), validation (1)"
     assert read(f"{tmp_path}/test/**/*.jsonl")[1] == [said]
     assert not read(f"{tmp_path}/test/held/*.jsonl")[1]
 

@@ -139,65 +139,75 @@ def test_what_became_of_the_files_is_noticed(documents: list[np.ndarray], tokeni
 @pytest.mark.parametrize(
     ("format", "name", "content", "said"),
     [
-        ("nanogpt", "a.bin", IDS.tobytes()[:-1], "a.bin has 599 bytes, which is no whole number of uint16 ids."),
-        ("gpt2_5", "a.bin", b"", "a.bin has 0 bytes, which is no whole number of uint16 ids."),
+        (
+            "nanogpt",
+            "a.bin",
+            IDS.tobytes()[:-1],
+            "a.bin has 599 bytes: it must have a positive multiple of 2, because ids are uint16.",
+        ),
+        ("gpt2_5", "a.bin", b"", "a.bin has 0 bytes: it must have a positive multiple of 2, because ids are uint16."),
         (
             "llmc",
             "a.bin",
             llmc(IDS)[:-1],
-            "a.bin has 300 tokens by its header and 299.5 by its size: it is cut off or damaged.",
+            "a.bin has 299.5 tokens by its size: it must have 300, as its header says. It is cut off or damaged.",
         ),
         (
             "llmc",
             "a.bin",
             llmc(IDS) + b"\0\0",
-            "a.bin has 300 tokens by its header and 301.0 by its size: it is cut off or damaged.",
+            "a.bin has 301.0 tokens by its size: it must have 300, as its header says. It is cut off or damaged.",
         ),
         (
             "llmc",
             "a.bin",
             llmc(IDS)[:1000],
-            "a.bin does not begin with llm.c's header (256 int32: 20240520, 1, number of ",
+            "a.bin lacks llm.c's header: it must start with 256 int32 (20240520, 1, number of ",
         ),
         (
             "llmc",
             "a.bin",
             bytes(1024) + IDS.tobytes(),
-            "a.bin does not begin with llm.c's header (256 int32: 20240520, 1, ",
+            "a.bin lacks llm.c's header: it must start with 256 int32 (20240520, 1, ",
         ),
-        ("llmc", "a.bin", llmc(IDS[:0]), "a.bin holds no ids."),
-        ("rangeflow", "a.npy", IDS[None], "a.npy holds 2-dimensional uint16, not one-dimensional uint16 ids."),
+        ("llmc", "a.bin", llmc(IDS[:0]), "a.bin is empty: it must hold at least one id."),
+        ("rangeflow", "a.npy", IDS[None], "a.npy holds 2-dimensional uint16: it must hold one-dimensional uint16 ids."),
         (
             "rangeflow",
             "a.npy",
             IDS.astype(np.int64),
-            "a.npy holds 1-dimensional int64, not one-dimensional uint16 ids.",
+            "a.npy holds 1-dimensional int64: it must hold one-dimensional uint16 ids.",
         ),
-        ("rangeflow", "a.npy", IDS.astype(">u2"), "a.npy holds 1-dimensional >u2, not one-dimensional uint16 ids."),
-        ("rangeflow", "a.npy", IDS[:0], "a.npy holds no ids."),
-        ("rangeflow", "a.npy", b"", "a.npy is no .npy file of numbers, or is cut off."),
-        ("rangeflow", "a.npy", IDS.tobytes(), "a.npy is no .npy file of numbers, or is cut off."),
-        ("rangeflow", "a.npy", np.array([{}]), "a.npy is no .npy file of numbers, or is cut off."),
-        ("rangeflow", "a.bin", IDS, " holds no *.npy of format=rangeflow."),
-        ("rangeflo", "a.npy", IDS, "rangeflo: there is no such format; there are nanogpt, llmc, gpt2_5, rangeflow."),
+        (
+            "rangeflow",
+            "a.npy",
+            IDS.astype(">u2"),
+            "a.npy holds 1-dimensional >u2: it must hold one-dimensional uint16 ids.",
+        ),
+        ("rangeflow", "a.npy", IDS[:0], "a.npy is empty: it must hold at least one id."),
+        ("rangeflow", "a.npy", b"", "a.npy is damaged or not a .npy file of numbers."),
+        ("rangeflow", "a.npy", IDS.tobytes(), "a.npy is damaged or not a .npy file of numbers."),
+        ("rangeflow", "a.npy", np.array([{}]), "a.npy is damaged or not a .npy file of numbers."),
+        ("rangeflow", "a.bin", IDS, " has no *.npy files, which format=rangeflow needs: check path and format."),
+        ("rangeflo", "a.npy", IDS, "format is rangeflo: it must be one of nanogpt, llmc, gpt2_5, rangeflow."),
         (
             "nanogpt",
             "val.bin",
             IDS,
-            " holds nothing to train on beside what is for validation: files with val in their ",
+            " must have ids for training and for validation: files with val in their ",
         ),
         (
             "nanogpt",
             "train.bin",
             np.array([*IDS, 50257, 60000], dtype=np.uint16),
-            "train.bin holds the id 50257 at token 300 (byte 600), and tokenizer gpt2 has 50,257 ids: name the tokenizer "
-            "that the file was made with.",
+            "train.bin has the id 50257 at token 300 (byte 600): ids must be below 50,257, the vocab_size of tokenizer "
+            "gpt2. Choose the tokenizer that the file was made with.",
         ),
         (
             "llmc",
             "val.bin",
             llmc(np.array([*IDS, 60000, 1], dtype=np.uint16)),
-            "val.bin holds the id 60000 at token 300 (byte 1,624), and tokenizer gpt2 has 50,257 ids: name the tokenizer ",
+            "val.bin has the id 60000 at token 300 (byte 1,624): ids must be below 50,257, the vocab_size of tokenizer ",
         ),
     ],
 )
@@ -212,7 +222,7 @@ def test_what_is_not_of_the_format_is_refused(
         np.save(path / name, content)
     else:
         content.tofile(path / name)
-    if "beside" not in said and "no *" not in said:
+    if "for training" not in said and "no *" not in said:
         whole = {"nanogpt": IDS.tobytes(), "llmc": llmc(IDS)}
         if format in whole:
             (path / ("val.bin" if name != "val.bin" else "train.bin")).write_bytes(whole[format])

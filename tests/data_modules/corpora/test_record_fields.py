@@ -95,7 +95,7 @@ def test_an_answer_of_weight_0_bears_no_loss(weight: Any) -> None:
     assert said == ("" if weight in (0,) else "bad<|im_end|>") + "good<|im_end|>"
 
 
-ROLES = "has no role of system, user, assistant"
+ROLES = "lacks a valid role: it must be one of system, user, assistant"
 
 
 @pytest.mark.parametrize(
@@ -104,36 +104,48 @@ ROLES = "has no role of system, user, assistant"
         (
             ALPACA,
             {"question": "q", "answer": "a"},
-            "there is no field 'given'; the record has question, answer (another one: fields.input=…; none in any record: "
-            "fields.input=null)",
+            "the field 'given' is missing; the record has question, answer (to read another field: fields.input=…; "
+            "if no record has it: fields.input=null)",
         ),
-        (ALPACA, {"question": "q", "given": None, "answer": "a"}, "the field 'given' is null"),
-        (ALPACA, {"question": "q", "given": "", "answer": ["a"]}, "the field 'answer' is no text, but a list"),
-        (ALPACA, "a text", "is no record with the fields question, given, answer, but a str"),
+        (ALPACA, {"question": "q", "given": None, "answer": "a"}, "the field 'given' is null: it must have a value"),
+        (
+            ALPACA,
+            {"question": "q", "given": "", "answer": ["a"]},
+            "the field 'answer' is of type list: it must be a string",
+        ),
+        (ALPACA, "a text", "the record is of type str: it must have the fields question, given, answer"),
         (
             ALPACA,
             {"question": "q", "given": "\udcff", "answer": "a"},
-            "the field 'given' is not UTF-8: it holds the byte 0xff",
+            "the field 'given' is not UTF-8: it contains the byte 0xff",
         ),
-        (CHAT, "a text", "is no record with the fields turns, but a str"),
-        (CHAT, {"turns": None}, "the field 'turns' is null"),
-        (CHAT, {"turns": "hi"}, "the field 'turns' is no list of messages, but a str"),
-        (CHAT, {"turns": []}, "in 'turns' the assistant says nothing: there would be nothing to learn"),
+        (CHAT, "a text", "the record is of type str: it must have the fields turns"),
+        (CHAT, {"turns": None}, "the field 'turns' is null: it must have a value"),
+        (CHAT, {"turns": "hi"}, "the field 'turns' is of type str: it must be a list of messages"),
+        (CHAT, {"turns": []}, "the assistant has no messages in 'turns': at least one must bear loss"),
         (
             CHAT,
             {"turns": [turn("user", "q")]},
-            "in 'turns' the assistant says nothing: there would be nothing to learn",
+            "the assistant has no messages in 'turns': at least one must bear loss",
         ),
         (CHAT, {"turns": [turn("user", "q"), turn("gpt", "a")]}, f"message 2 in 'turns' {ROLES}"),
         (CHAT, {"turns": [turn("user", "q"), {"content": "a"}]}, f"message 2 in 'turns' {ROLES}"),
         (CHAT, {"turns": [{"role": ["user"], "content": "q"}]}, f"message 1 in 'turns' {ROLES}"),
         (CHAT, {"turns": ["q", "a"]}, f"message 1 in 'turns' {ROLES}"),
-        (CHAT, {"turns": [turn("user", "q"), {"role": "assistant"}]}, "message 2 in 'turns' has no content"),
-        (CHAT, {"turns": [{"role": "assistant", "content": None}]}, "message 1 in 'turns' has no content"),
+        (
+            CHAT,
+            {"turns": [turn("user", "q"), {"role": "assistant"}]},
+            "message 2 in 'turns' lacks a content: it must be a string",
+        ),
+        (
+            CHAT,
+            {"turns": [{"role": "assistant", "content": None}]},
+            "message 1 in 'turns' lacks a content: it must be a string",
+        ),
         (
             CHAT,
             {"turns": [{"role": "assistant", "content": [{"type": "text"}]}]},
-            "message 1 in 'turns' has no content",
+            "message 1 in 'turns' lacks a content: it must be a string",
         ),
         *(
             (
@@ -146,9 +158,9 @@ ROLES = "has no role of system, user, assistant"
         (
             CHAT,
             {"turns": [{**turn("assistant", "a"), "weight": 0}, {**turn("user", "b"), "weight": 1}]},
-            "in 'turns' the assistant has weight 0 everywhere: there would be nothing to learn",
+            "the assistant has only messages of weight 0 in 'turns': at least one must bear loss",
         ),
-        (CHAT, {"turns": [turn("assistant", "\ud83d")]}, r"message 1 holds half a character, '\ud83d'"),
+        (CHAT, {"turns": [turn("assistant", "\ud83d")]}, r"message 1 contains half a surrogate pair, '\ud83d'"),
     ],
 )
 def test_what_is_said_of_a_bad_record(fields: dict[str, str], row: Any, said: str) -> None:
@@ -159,8 +171,8 @@ def test_what_is_said_of_a_bad_record(fields: dict[str, str], row: Any, said: st
 
 @pytest.mark.parametrize("names", [[], ["txt"], ["text", "messages"], ["instruction", "input"]])
 def test_fields_are_of_one_kind(names: list[str]) -> None:
-    kinds = "it must name one of these: text; instruction, input, output; instruction, output; messages."
-    with pytest.raises(ValueError, match=re.escape(f"fields names {', '.join(names) or 'nothing'}: {kinds}")):
+    kinds = "it must have one of these sets: text; instruction, input, output; instruction, output; messages."
+    with pytest.raises(ValueError, match=re.escape(f"fields has {', '.join(names) or 'no fields'}: {kinds}")):
         RecordFields({name: name for name in names})
 
 
@@ -176,7 +188,11 @@ def test_conversations_in_columns_are_the_same(tmp_path: Path) -> None:
         corpus = FileCorpus({name: str(tmp_path / name)}, fields=CHAT, origin={}, max_record_mb=1)
         found[name] = [document for chunk in corpus.chunks(0, 0) for _, document in corpus.documents(0, chunk)]
     assert found["a.parquet"][:-1] == found["a.jsonl"][:-1] == [row["turns"] for row in rows]
-    assert str(found["a.parquet"][-1]) == str(found["a.jsonl"][-1]) == "message 1 in 'turns' has no content"
+    assert (
+        str(found["a.parquet"][-1])
+        == str(found["a.jsonl"][-1])
+        == "message 1 in 'turns' lacks a content: it must be a string"
+    )
 
 
 @pytest.fixture(scope="module", params=["gpt2_chatml", "bpe_512"])

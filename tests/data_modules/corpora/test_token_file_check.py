@@ -50,7 +50,7 @@ def test_what_holds_no_2_byte_ids_is_recognised(
 ) -> None:
     (tmp_path / "train.bin").write_bytes(bytes(content))
     (tmp_path / "val.bin").write_bytes(IDS.tobytes())
-    message = f"train.bin holds {said}, and not uint16 ids: write it anew with 2-byte ids"
+    message = f"train.bin holds {said}: it must hold uint16 ids. Convert it to 2-byte ids"
     with pytest.raises(ValueError, match=re.escape(message)):
         adopt(tmp_path, format, tmp_path / "ours", tokenizer)
     assert not (tmp_path / "ours").exists()
@@ -68,9 +68,9 @@ def saved_by_torch() -> bytes:
     [
         (saved_by_torch(), "a zip archive, which torch.save writes"),
         (pickle.dumps(list(range(9)), protocol=4), "a pickle"),
-        (gzip.compress(IDS.tobytes(), mtime=0), "compressed by gzip"),
-        (llmc(IDS), "a file with llm.c's header, for format=llmc"),
-        (np.int32([20240326, 3]).tobytes() + bytes(1016), "llm.c's file of type 20240326"),
+        (gzip.compress(IDS.tobytes(), mtime=0), "compressed with gzip"),
+        (llmc(IDS), "a file with llm.c's header, which needs format=llmc"),
+        (np.int32([20240326, 3]).tobytes() + bytes(1016), "an llm.c file of type 20240326"),
     ],
     ids=["torch.save", "pickle", "gzip", "llmc", "llmc of another type"],
 )
@@ -78,7 +78,7 @@ def test_files_of_another_kind_are_recognised(
     content: bytes, said: str, format: str, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     (tmp_path / "optimizer.bin").write_bytes(content)
-    with pytest.raises(ValueError, match=re.escape(f"optimizer.bin is {said}, and not a flat file of uint16 ids.")):
+    with pytest.raises(ValueError, match=re.escape(f"optimizer.bin is {said}: it must be a flat file of uint16 ids.")):
         adopt(tmp_path, format, tmp_path / "ours", tokenizer)
 
 
@@ -87,11 +87,11 @@ def test_files_of_another_kind_are_recognised(
     [
         (
             np.int32([20240801, 7, 300, *[0] * 253]).tobytes(),
-            "number of tokens, …). It is llm.c's file of type 20240801.",
+            "number of tokens, …). It is an llm.c file of type 20240801.",
         ),
-        (IDS.tobytes() * 4, "number of tokens, …). Flat files of ids are for format=nanogpt."),
-        (llmc(RANDOM.astype("<u4")), "a.bin holds 4-byte integers, and not uint16 ids"),
-        (llmc(RANDOM.astype(">u2")), "a.bin holds big-endian 2-byte integers, and not uint16 ids"),
+        (IDS.tobytes() * 4, "number of tokens, …). For flat files of ids, use format=nanogpt."),
+        (llmc(RANDOM.astype("<u4")), "a.bin holds 4-byte integers: it must hold uint16 ids"),
+        (llmc(RANDOM.astype(">u2")), "a.bin holds big-endian 2-byte integers: it must hold uint16 ids"),
     ],
 )
 def test_so_is_what_only_looks_like_llm_c(content: bytes, said: str, tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -107,9 +107,9 @@ def test_so_is_what_only_looks_like_llm_c(content: bytes, said: str, tokenizer: 
         (
             "meta.pkl",
             pickle.dumps({"stoi": {"a": 0}}),
-            "meta.pkl says that its ids are those of a vocabulary of its own",
+            "meta.pkl defines a separate vocabulary",
         ),
-        ("index.json", b'{"chunks": [], "config": {}}', "index.json says that its files are litdata's chunks"),
+        ("index.json", b'{"chunks": [], "config": {}}', "index.json belongs to litdata"),
     ],
 )
 def test_neighbours_say_what_the_files_are(
@@ -130,12 +130,17 @@ def test_neighbours_say_what_the_files_are(
             ["train", "val", "test", "optimizer"],
             ["train"],
             ["optimizer", "test"],
-            "optimizer.bin, test.bin are left out, as neither train nor val by name",
+            "optimizer.bin, test.bin are skipped, because the name indicates neither train nor val",
         ),
         (["Train-1", "Val-1", "train2"], ["Train-1", "train2"], [], None),
-        (["a", "val", "dev_1"], ["a"], ["dev_1"], "dev_1.bin is left out, as neither train nor val by name"),
+        (
+            ["a", "val", "dev_1"],
+            ["a"],
+            ["dev_1"],
+            "dev_1.bin is skipped, because the name indicates neither train nor val",
+        ),
         (["part_1", "part_2"], ["part_1"], [], None),
-        (["a", "b", "val"], ["a", "b"], [], "none has train in its name, so these are trained on: a.bin, b.bin"),
+        (["a", "b", "val"], ["a", "b"], [], "no file has train in its name, so training uses: a.bin, b.bin"),
     ],
 )
 @pytest.mark.parametrize("format", ["nanogpt", "gpt2_5", "rangeflow"])
@@ -165,7 +170,10 @@ def test_files_that_are_neither_for_training_nor_for_validation_are_named(
 def test_what_is_for_tests_alone_is_not_trained_on(tokenizer: Tokenizer, tmp_path: Path) -> None:
     path = write(tmp_path / "theirs", {"test.bin": IDS, "val.bin": IDS}, np.ndarray.tobytes)
     for place in (path, path / "test.bin"):
-        with pytest.raises(ValueError, match=r"nothing to train on .*test\.bin is left out, as neither train nor val"):
+        with pytest.raises(
+            ValueError,
+            match=r"must have ids for training .*test\.bin is skipped, because the name indicates neither train nor val",
+        ):
             adopt(place, "nanogpt", tmp_path / "ours", tokenizer)
 
 
@@ -176,8 +184,8 @@ def test_an_end_of_text_that_never_occurs_is_said(format: str, tokenizer: Tokeni
     }
     path = write(tmp_path / "theirs", files, llmc if format == "llmc" else np.ndarray.tobytes)
     (remark,) = adopt(path, format, tmp_path / "ours", tokenizer).information["remarks"]
-    assert remark.startswith("no document ends: the end-of-text id 50256 of tokenizer gpt2 never occurs")
-    assert "its highest id is 2;" in remark
+    assert remark.startswith("no document ends: the end-of-text id 50256 of tokenizer gpt2 does not occur")
+    assert "whose highest id is 2." in remark
 
 
 def test_prepare_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -188,5 +196,5 @@ def test_prepare_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     overrides = ["source=local", "tokenizer=gpt2", f"data_dir={tmp_path}", f"path={path}", "format=nanogpt"]
     prepare(compose_config("prepare", overrides))
     printed = capsys.readouterr().out
-    assert "local: test.bin is left out, as neither train nor val by name\n" in printed
-    assert "local: no document ends: the end-of-text id 50256 of tokenizer gpt2 never occurs" in printed
+    assert "local: test.bin is skipped, because the name indicates neither train nor val\n" in printed
+    assert "local: no document ends: the end-of-text id 50256 of tokenizer gpt2 does not occur" in printed

@@ -135,7 +135,9 @@ def test_a_killed_worker_is_reported(corpora_in_files: Path, tmp_path: Path, mon
         for worker in multiprocessing.active_children()[:1]:
             worker.kill()
 
-    with pytest.raises(ValueError, match="one of the 2 workers was killed, perhaps for want of memory: start the same"):
+    with pytest.raises(
+        ValueError, match="one of the 2 workers was killed, possibly because memory ran out: start the same"
+    ):
         two.parts().prepare_all(workers=2, progress=kill_one)
     assert two.records > 0
     two.prepare()
@@ -152,7 +154,8 @@ def test_who_is_killed_leaves_neither_workers_nor_a_lock(corpora_in_files: Path,
         assert len(workers) >= 2
         for enter in (refused.prepare, refused.parts().join):
             with pytest.raises(
-                ValueError, match=f"is being prepared by process {process.pid} on .* since .*: wait for it"
+                ValueError,
+                match=f"is being prepared by process {process.pid} on .* since .*: wait until that process ends",
             ):
                 enter()
         with pytest.raises(ValueError, match=f"0_of_1 is being prepared by process {process.pid} on"):
@@ -187,7 +190,7 @@ def test_who_is_refused_takes_nothing_away(corpora_in_files: Path, tmp_path: Pat
     def interrupt(progress: Any) -> None:
         with pytest.raises(ValueError, match=f"is being prepared by process {os.getpid()}"):
             first.prepare()
-        with pytest.raises(ValueError, match=r"holds parts of another number \(0_of_1\)"):
+        with pytest.raises(ValueError, match=r"has parts of another division \(0_of_1\)"):
             replace(first, of=2).parts().prepare(1, workers=1, progress=lambda progress: None)
         assert not (first.work / "1_of_2").exists()
 
@@ -219,6 +222,6 @@ def test_a_full_disk(most_bytes: int, shard_tokens: int, what: str, corpora_in_f
     starved = job(corpora_in_files, "texts", tmp_path / "starved" / "source", shard_tokens=shard_tokens)
     in_one_go = prepared_in_one_go(replace(starved, folder=str(tmp_path / "source")))
     said = alone("starved", starved, most_bytes)
-    stays = f"What was prepared until then stays in {starved.work}, and the same command goes on from there."
+    stays = f"What was prepared so far is kept in {starved.work}, and the same command continues from there."
     assert re.fullmatch(rf"{what}\. {re.escape(stays)}", said), said
     assert contents(Path(starved.folder)) == in_one_go

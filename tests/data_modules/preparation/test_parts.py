@@ -118,18 +118,20 @@ def test_missing_parts_are_named(files: Path, tmp_path: Path, monkeypatch: pytes
         if progress.documents > 30:
             raise KeyboardInterrupt
 
-    with pytest.raises(ValueError, match=re.escape("part 0/3, 1/3, 2/3 are missing or not done. Run part=0/3, part=1")):
+    with pytest.raises(
+        ValueError, match=re.escape("part 0/3, 1/3, 2/3 are missing or incomplete. Run part=0/3, part=1")
+    ):
         source.parts().join()
     assert not list(tmp_path.iterdir())
     prepare(source, 2)
     prepare(source, 0)
-    with pytest.raises(ValueError, match=re.escape("source cannot be joined: part 1/3 is missing or not done.")):
+    with pytest.raises(ValueError, match=re.escape("source cannot be joined: part 1/3 is missing or incomplete.")):
         source.parts().join()
     monkeypatch.setattr("data_modules.preparation.resumable_part.COMMIT_SECONDS", -1.0)
     with pytest.raises(KeyboardInterrupt):
         source.parts().prepare(1, workers=1, progress=interrupt)
     assert (source.work / "1_of_3" / "part.json").is_file()
-    with pytest.raises(ValueError, match=re.escape("part 1/3 is missing or not done. Run part=1/3 first.")):
+    with pytest.raises(ValueError, match=re.escape("part 1/3 is missing or incomplete. Run part=1/3 first.")):
         source.parts().join()
     assert not source.parts().folder.exists()
     prepare(source, 1)
@@ -143,7 +145,7 @@ def test_a_join_that_stopped_at_the_end_is_recognised(files: Path, tmp_path: Pat
     prepare(source, 1)
     shutil.copytree(source.work, tmp_path / "kept")
     information = source.parts().join()
-    with pytest.raises(ValueError, match="source is there already: delete it to prepare it again"):
+    with pytest.raises(ValueError, match="source already exists: delete it to prepare it again"):
         prepare(source, 0)
     (tmp_path / "kept").rename(source.work)
     for shard in source.work.rglob("*.npy"):
@@ -155,9 +157,9 @@ def test_a_join_that_stopped_at_the_end_is_recognised(files: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("recipe", "sentence"),
     [
-        ({"limit_tokens": 1000}, "limit_tokens counts from a source's beginning, which a part cannot know"),
-        ({"deduplicate": "exact"}, "deduplicate=exact has to see every document: prepare the source in one part."),
-        ({"split": "tail"}, "split=tail is for a few long texts: prepare the source in one part."),
+        ({"limit_tokens": 1000}, "limit_tokens is set: it must be all to prepare in parts"),
+        ({"deduplicate": "exact"}, "deduplicate is exact: it must be null to prepare in parts"),
+        ({"split": "tail"}, "split is tail: it must be hash to prepare in parts"),
     ],
 )
 def test_what_parts_cannot_do(recipe: dict[str, Any], sentence: str, files: Path, tmp_path: Path) -> None:
@@ -168,9 +170,15 @@ def test_what_parts_cannot_do(recipe: dict[str, Any], sentence: str, files: Path
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"group_mb": 2 * GROUP_MB}, f"was begun with group_mb={GROUP_MB}, and now it is {2 * GROUP_MB}: set it back"),
-        ({"recipe": {"shard_tokens": 5_000}}, "was begun with shard_tokens=4000, and now it is 5000: set it back"),
-        ({"tokenizer": "gpt2"}, "was begun with tokenizer="),
+        (
+            {"group_mb": 2 * GROUP_MB},
+            f"was started with group_mb={GROUP_MB}, and group_mb is now {2 * GROUP_MB}: set it back",
+        ),
+        (
+            {"recipe": {"shard_tokens": 5_000}},
+            "was started with shard_tokens=4000, and shard_tokens is now 5000: set it back",
+        ),
+        ({"tokenizer": "gpt2"}, "was started with tokenizer="),
     ],
 )
 def test_parts_are_of_one_request(change: dict[str, Any], sentence: str, files: Path, tmp_path: Path) -> None:
@@ -206,7 +214,7 @@ def test_bad_records_are_judged_by_the_whole(tmp_path: Path) -> None:
     prepare(parts, 0)
     prepare(parts, 1)
     with pytest.raises(
-        ValueError, match=re.escape("3 of 2,002 records are bad, more than one in a thousand; the first: 0.")
+        ValueError, match=re.escape("3 of 2,002 records are bad: at most one in a thousand may be bad. The first: 0.")
     ):
         parts.parts().join()
 

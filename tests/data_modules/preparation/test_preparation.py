@@ -116,7 +116,7 @@ def test_validation_is_never_empty(tmp_path: Path) -> None:
     assert source.information["splits"]["val"]["documents"] == 1
     assert source.information["splits"]["train"]["documents"] == 2
     for documents in ([], ["the same", "the same"]):
-        with pytest.raises(ValueError, match="source none needs at least two different documents"):
+        with pytest.raises(ValueError, match="source none has too few documents: it must have at least two"):
             prepare(documents, tmp_path / "none")
         assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny"]
 
@@ -130,19 +130,22 @@ def test_a_source_is_complete_or_absent(tmp_path: Path) -> None:
         prepare(failing, tmp_path / "torn")
     assert not list(tmp_path.iterdir())
     with pytest.raises(
-        ValueError, match=r"torn holds no prepared source: run python prepare.py source=torn tokenizer=.+ data_dir="
+        ValueError, match=r"torn is not a prepared source: run python prepare.py source=torn tokenizer=.+ data_dir="
     ):
         SourceShards(tmp_path / "torn")
 
 
 def test_a_source_is_of_one_kind(tmp_path: Path) -> None:
     chat: Document = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
-    with pytest.raises(ValueError, match="the source holds texts and conversations: split it in two"):
+    with pytest.raises(ValueError, match="the source has texts and conversations: it must have only one kind"):
         prepare(["a text", "another", chat], tmp_path / "mixed")
 
 
 def test_chat_needs_chat_tokens(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="the source is chat, and tokenizer gpt2 has no chat tokens: use gpt2_chatml"):
+    with pytest.raises(
+        ValueError,
+        match=r"tokenizer gpt2 has no chat tokens: it must have them, because the source is chat. Use gpt2_chatml",
+    ):
         prepare(CORPORA["docstrings"](), tmp_path / "chat", tokenizer="gpt2")
     assert not list(tmp_path.iterdir())
 
@@ -160,7 +163,7 @@ def test_damaged_shards_are_refused(tmp_path: Path) -> None:
     prepare([f"text {n}" for n in range(50)], tmp_path / "source")
     path = tmp_path / "source" / "train" / "tokens_0000.npy"
     np.save(path, np.load(path)[:-1])
-    with pytest.raises(ValueError, match=r"tokens_0000\.npy ends at byte [\d,]+ and should end at byte [\d,]+: put"):
+    with pytest.raises(ValueError, match=r"tokens_0000\.npy has [\d,]+ bytes: it must have [\d,]+\. Restore"):
         SourceShards(tmp_path / "source")
     path.unlink()
     with pytest.raises(ValueError, match=r"tokens_0000\.npy is missing"):

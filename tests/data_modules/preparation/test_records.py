@@ -58,7 +58,7 @@ def test_a_bad_record_is_named_and_nothing_is_left(tmp_path: Path) -> None:
     job = write_with_bad(tmp_path / "texts.jsonl", good=200, bad_lines=[107])
     with pytest.raises(ValueError, match=re.escape("texts.jsonl, line 107: is not JSON (")) as refused:
         job.prepare(on_bad_record="error")
-    assert str(refused.value).endswith("on_bad_record=skip leaves out such records, and counts them.")
+    assert str(refused.value).endswith("Set on_bad_record=skip to skip and count such records.")
     assert not list((tmp_path / "data").glob("*"))
 
 
@@ -75,7 +75,7 @@ def test_one_in_a_thousand_may_be_bad(good: int, bad: int, is_taken: bool, tmp_p
         assert [reason.split(" (")[0] for reason in information["bad_records"]["first"]] == named
         assert sum(entry["documents"] for entry in information["splits"].values()) == good
     else:
-        said = f"{bad} of {good + bad:,} records are bad, more than one in a thousand; the first: "
+        said = f"{bad} of {good + bad:,} records are bad: at most one in a thousand may be bad. The first: "
         with pytest.raises(ValueError, match=re.escape(said) + ".*; ".join(named)):
             job.prepare()
         assert not list((tmp_path / "data").glob("*"))
@@ -97,7 +97,7 @@ def test_a_corpus_that_is_hopeless_is_given_up_early(tmp_path: Path) -> None:
             yield BadRecord("is nothing") if read % 20 == 0 else f"text {read}"
 
     with pytest.raises(
-        ValueError, match="records are bad, more than one in a thousand; the first: document 1: is nothing; "
+        ValueError, match=r"records are bad: at most one in a thousand may be bad. The first: document 1: is nothing; "
     ):
         prepare(documents, tmp_path / "source", on_bad_record="skip")
     assert 2_000 < read < 3_000
@@ -133,7 +133,7 @@ def test_texts_and_conversations_are_not_mixed(tmp_path: Path) -> None:
     chat = list(CORPORA["docstrings"]())[: DocumentCorpus.CHUNK]
     code = pieces_of_code(DocumentCorpus.CHUNK, characters=100)
     for documents in (chat + code, code + chat, [chat[0], code[0]]):
-        with pytest.raises(ValueError, match="the source holds texts and conversations: split it in two"):
+        with pytest.raises(ValueError, match="the source has texts and conversations: it must have only one kind"):
             prepare(documents, tmp_path / "source")
         assert not list(tmp_path.iterdir())
 
@@ -221,7 +221,7 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
 
 def test_recipes_that_are_none_are_refused() -> None:
     for values, sentence in (
-        ({"val_fraction": 1.0}, "val_fraction is 1.0: it must lie between 0 and 1."),
+        ({"val_fraction": 1.0}, "val_fraction is 1.0: it must be above 0 and below 1."),
         ({"split": "head"}, "split is head: it must be hash or tail."),
         ({"on_bad_record": "ignore"}, "on_bad_record is ignore: it must be error or skip."),
         ({"deduplicate": "fuzzy"}, "deduplicate is fuzzy: it must be null or exact."),

@@ -54,12 +54,13 @@ def test_gpt2_5_rows_change_places_and_no_bit(tmp_path: Path) -> None:
 def test_positions_that_turn_otherwise_are_refused(tmp_path: Path) -> None:
     torch.save({"model_state": foreign(GPT25, theta=500_000.0).state_dict()}, tmp_path / "gpt2_5.pt")
     with pytest.raises(
-        ValueError, match=r"tblocks\.0\.mhsa\.rope\.cos is not the \(16, 32\) table of RoPE with theta 10000"
+        ValueError,
+        match=r"tblocks\.0\.mhsa\.rope\.cos differs from the RoPE table: it must have shape \(16, 32\) and theta 10000",
     ):
         from_gpt2_5(tmp_path / "gpt2_5.pt")
 
 
 def test_heads_that_nothing_tells_are_refused(tmp_path: Path) -> None:
     torch.save({"model_state_dict": foreign(RangeFlow, d_model=96).state_dict()}, tmp_path / "rangeflow.pt")
-    with pytest.raises(ValueError, match="d_model is 96, no multiple of 64, and config says neither"):
+    with pytest.raises(ValueError, match="d_model is 96: it must be a multiple of 64, or the"):
         from_rangeflow(tmp_path / "rangeflow.pt")

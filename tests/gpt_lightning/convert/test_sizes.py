@@ -46,6 +46,6 @@ def test_sizes_that_the_weights_do_not_bear_out_are_refused(
     monkeypatch.setattr(GPT, "__init__", lambda *_: pytest.fail("a model is built"))
     for read in (load_model, lambda path: load_initial_weights(path, config)):
         with pytest.raises(
-            ValueError, match=f"{name} is {value:,}, and .*: the config is damaged, or belongs to another"
+            ValueError, match=f"{name} is {value:,}: it must be at most .*The config is damaged or belongs to another"
         ):
             read(folder)

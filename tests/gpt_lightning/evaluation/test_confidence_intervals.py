@@ -21,7 +21,7 @@ def test_wilsons_own_figures() -> None:
     some, none = proportion_interval(81, 263), proportion_interval(0, 20)
     assert (some.low, some.high) == pytest.approx((0.2553, 0.3662), abs=5e-5)
     assert (none.low, none.high) == pytest.approx((0.0, 0.1611), abs=5e-5)
-    with pytest.raises(ValueError, match="no examples"):
+    with pytest.raises(ValueError, match="n is 0: it must be at least 1"):
         proportion_interval(0, 0)
 
 
@@ -38,7 +38,7 @@ def test_an_interval_of_a_ratio_covers_it() -> None:
 
 def test_what_is_not_known_is_not_claimed() -> None:
     assert ratio_interval([6.0], [2.0]) == Estimate(3.0, -math.inf, math.inf, 1)
-    with pytest.raises(ValueError, match="no token is scored"):
+    with pytest.raises(ValueError, match="No token is scored"):
         ratio_interval([0.0], [0.0])
 
 

@@ -118,7 +118,7 @@ def test_the_largest_batch_comes_first() -> None:
 
 @pytest.mark.parametrize("first", [0, 3])
 def test_a_request_in_which_nothing_can_be_scored_is_none(first: int) -> None:
-    with pytest.raises(ValueError, match=f"of 3 ids those from number {first} on are to be scored"):
+    with pytest.raises(ValueError, match=f"first is {first}: it must be from 1 to 2"):
         Request([1, 2, 3], first)
 
 
@@ -136,9 +136,7 @@ def test_what_does_not_fit_loses_its_beginning_alone(length: int, data: st.DataO
     first = data.draw(st.integers(1, length - 1))
     request = Request(list(range(length)), first)
     if length - first > T:
-        with pytest.raises(
-            RequestTooLongError, match=f"{length - first} tokens are to be scored at once, and the model sees {T}"
-        ):
+        with pytest.raises(RequestTooLongError, match=f"{length - first} tokens to score: it must have at most {T}"):
             truncate_to_context(request, T)
         return
     seen = truncate_to_context(request, T)
@@ -148,7 +146,7 @@ def test_what_does_not_fit_loses_its_beginning_alone(length: int, data: st.DataO
 
 
 def test_a_request_that_is_too_long_is_refused(model: GPT) -> None:
-    with pytest.raises(RequestTooLongError, match="a request of 50 tokens is more than the model can see: 48"):
+    with pytest.raises(RequestTooLongError, match="a request has 50 tokens: it must have at most 49"):
         score_requests(model, [Request([1] * 50, 1)])
 
 
@@ -156,5 +154,5 @@ def test_a_ruined_model_is_not_scored(model: GPT) -> None:
     ruined = copy.deepcopy(model)
     with torch.no_grad():
         ruined.head.weight[3, 3] = float("nan")
-    with pytest.raises(NonFiniteScoreError, match="its weights are ruined"):
+    with pytest.raises(NonFiniteScoreError, match="its weights are damaged"):
         score_requests(ruined, [Request([1, 2, 3], 1)])

@@ -90,7 +90,8 @@ def test_a_context_that_does_not_fit_is_counted_and_an_answer_is_refused(tokeniz
     assert asked.n_cut > 0
     assert all(len(request.ids) == 17 for request in asked.requests)
     with pytest.raises(
-        RequestTooLongError, match="line 7: of an answer 31 tokens are to be scored at once, and the model sees 16"
+        RequestTooLongError,
+        match="line 7: an answer is too long: a request has 31 tokens to score: it must have at most 16",
     ):
         encode_question(Question("", ["no " * 30, "b"], 0, "line 7"), tokenizer, protocol="harness", max_seq_len=16)
     task = question_task(TaskDescription(name="t", protocol="harness"), [question], tokenizer, max_seq_len=16)
@@ -147,7 +148,7 @@ def test_a_public_record_becomes_its_question(task: str) -> None:
     assert template(task).question(record, "here") == question
     for name in record:
         without = {key: value for key, value in record.items() if key != name}
-        with pytest.raises(MissingFieldError, match="there is no field "):
+        with pytest.raises(MissingFieldError, match=r"the field .* is missing"):
             template(task).question(without, "here")
 
 
@@ -155,16 +156,16 @@ def test_a_public_record_becomes_its_question(task: str) -> None:
     ("change", "said"),
     [
         ({"endings": ["a", " "]}, "answer 1 is empty"),
-        ({"endings": "a"}, "endings holds no list of texts"),
-        ({"endings": ["a", 3]}, "endings holds no list of texts"),
-        ({"label": "2"}, "label is '2', and there are 2 answers"),
-        ({"label": None}, "label is None, and there are 2 answers"),
-        ({"label": True}, "label is True, and there are 2 answers"),
-        ({"label": 0.7}, "label is 0.7, and there are 2 answers"),
-        ({"label": 1e999}, "label is inf, and there are 2 answers"),
-        ({"endings": ["a"]}, "endings leaves nothing to choose"),
-        ({"endings": ["a", "\ud83d"]}, "it holds half a character"),
-        ({"ctx_a": 5}, "ctx_a is 5, and no text"),
+        ({"endings": "a"}, "endings is not a list of strings"),
+        ({"endings": ["a", 3]}, "endings is not a list of strings"),
+        ({"label": "2"}, "label is '2', but there are 2 answers, counted from 0"),
+        ({"label": None}, "label is None, but there are 2 answers, counted from 0"),
+        ({"label": True}, "label is True, but there are 2 answers, counted from 0"),
+        ({"label": 0.7}, "label is 0.7, but there are 2 answers, counted from 0"),
+        ({"label": 1e999}, "label is inf, but there are 2 answers, counted from 0"),
+        ({"endings": ["a"]}, "endings has fewer than two answers"),
+        ({"endings": ["a", "\ud83d"]}, "it contains half a surrogate pair"),
+        ({"ctx_a": 5}, "ctx_a is 5, not a string"),
     ],
 )
 def test_a_record_that_cannot_be_asked_is_left_out_and_named(change: dict[str, object], said: str) -> None:
@@ -177,17 +178,17 @@ def test_a_record_that_cannot_be_asked_is_left_out_and_named(change: dict[str, o
 
 
 def test_records_of_another_kind_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"line 1: there is no field .+; the fields are goal, label"):
+    with pytest.raises(ValueError, match=r"line 1: the field .+ is missing; the record has goal, label"):
         read_questions([("line 1", {"goal": "x", "label": 0})], template("arc_easy"))
-    with pytest.raises(ValueError, match=r"there is no question to be asked; line 1: is no record with fields"):
+    with pytest.raises(ValueError, match=r"no record forms a question: line 1: it is not an object with fields"):
         read_questions([("line 1", "a text")], template("piqa"))
 
 
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"context": "{a"}, "cannot be read"),
-        ({"context": "{a!x}"}, r"asks for !x: there are !c"),
+        ({"context": "{a"}, "is malformed"),
+        ({"context": "{a!x}"}, r"has the conversion !x: it must be !c"),
         ({"clean": "soap"}, "clean is 'soap': it must be null or wikihow"),
     ],
 )
@@ -199,14 +200,14 @@ def test_a_template_that_means_nothing_is_refused(settings: dict[str, str], said
 def test_a_template_reaches_fields_and_nothing_else() -> None:
     """`str.format` would give away anything that an attribute leads to."""
     nosy = QuestionTemplate(context="{a.__class__.__mro__}", answers=["x", "y"], gold=0)
-    with pytest.raises(MissingFieldError, match=r"there is no field a.__class__.__mro__"):
+    with pytest.raises(MissingFieldError, match=r"the field a.__class__.__mro__ is missing"):
         nosy.question({"a": "b"}, "here")
 
 
 @pytest.mark.parametrize("labels", [["A", "A"], ["A", "B", "C"], ["B", "C"]])
 def test_labels_that_name_no_answer_or_two_are_bad(labels: list[str]) -> None:
     record = RECORDS["arc_easy"][0] | {"choices": {"text": ["so", "not"], "label": labels}, "answerKey": "A"}
-    with pytest.raises(BadQuestionError, match="answerKey is 'A', and the 2 answers are called"):
+    with pytest.raises(BadQuestionError, match="answerKey is 'A', but the 2 answers have the labels"):
         template("arc_easy").question(record, "here")
 
 
