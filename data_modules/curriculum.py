@@ -9,7 +9,7 @@ experiment that defines the mixes `base` and `target`.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,28 +18,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from data_modules.ado import AdoPolicy
+from data_modules.curriculum_policies import PolicyShares, check_policy
+from data_modules.interpolation import EASINGS, Interpolation
 from data_modules.mix_weights import apply_floor, check_weights, is_number, normalize_weights
 
 Unit = Literal["fraction", "steps", "tokens"]
-Interpolation = Literal["step", "linear", "cosine"]
 OnExhausted = Literal["error", "repeat", "redistribute", "spread"]
-
-
-def _cosine(x: np.ndarray) -> np.ndarray:
-    """(1 - cos(pi x)) / 2 on 0 .. 1, by its series; unlike np.cos it gives the same bits on every machine."""
-    half = np.pi * (x - 0.5)  # the curve is (1 + sin(half)) / 2
-    term, total = half, half
-    for n in range(3, 25, 2):
-        term = term * (half * half) * (-1 / (n * (n - 1)))
-        total = total + term
-    return np.clip((1 + total) / 2, 0.0, 1.0)
-
-
-_EASINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "step": np.zeros_like,  # the earlier keyframe applies until the next
-    "linear": lambda x: x,
-    "cosine": _cosine,
-}
 
 
 @dataclass(frozen=True)
@@ -76,6 +60,9 @@ class Curriculum:
     of the source down over the whole run, so that it lasts to the end."""
     ado: AdoPolicy | None = None
     """How the weights follow the losses, starting from the only keyframe; None: they do not."""
+    policy: Mapping[str, Any] | None = None
+    """`name` and settings of a registered function that changes the keyframes' weights over the run; None: no function.
+    See data_modules/curriculum_policies.py."""
 
     def __post_init__(self) -> None:
         for key, kind in (("unit", Unit), ("interpolation", Interpolation), ("on_exhausted", OnExhausted)):
@@ -125,6 +112,13 @@ class Curriculum:
             object.__setattr__(self, "ado", AdoPolicy(**self.ado))
         if self.ado:
             self._check_ado(self.ado, named)
+        if self.policy is not None:
+            check_policy(self.policy)
+            for other in ("ado", "replay"):
+                if getattr(self, other):
+                    raise ValueError(
+                        f"curriculum.policy cannot be combined with curriculum.{other}: remove one of them."
+                    )
         if sum(self.replay.values()) >= 1:
             raise ValueError(
                 f"curriculum.replay adds up to {sum(self.replay.values()):g}: it must add up to less than 1."
@@ -229,6 +223,11 @@ class ResolvedCurriculum:
         self._names = list(curriculum.keyframes)
         self._at = np.array(at)
         self._pinned = np.array(_pinned(curriculum))  # (keyframes, sources), each row sums to 1
+        self.policy_shares: PolicyShares | None = None
+        """Shares at all steps, if the curriculum has a policy."""
+        if curriculum.policy is not None:
+            of_keyframes = self._weights_of_keyframes(np.arange(steps))
+            self.policy_shares = PolicyShares(curriculum.policy, of_keyframes, self.sources, curriculum.by_source)
 
     def weights(self, step: int) -> dict[str, float]:
         """Return the share of each source in step `step` (0 is the first); the shares sum to 1."""
@@ -236,13 +235,16 @@ class ResolvedCurriculum:
 
     def weights_at(self, steps: np.ndarray) -> np.ndarray:
         """Return the shares at many steps: (n,) int -> (n, sources) float, in the order of `sources`."""
+        return self.policy_shares.at(steps) if self.policy_shares else self._weights_of_keyframes(steps)
+
+    def _weights_of_keyframes(self, steps: np.ndarray) -> np.ndarray:
         if len(self._at) == 1:
             return np.repeat(self._pinned, len(steps), axis=0)
         left = np.clip(np.searchsorted(self._at, steps, side="right") - 1, 0, len(self._at) - 2)
         begin, end = self._at[left], self._at[left + 1]
         x = np.clip((steps - begin) / np.maximum(end - begin, 1e-9), 0, 1)  # two keyframes may be at the same step
         # from the later keyframe on, its weights apply, whatever the interpolation
-        x = np.where(steps >= end, 1.0, _EASINGS[self.curriculum.interpolation](x))[:, None]
+        x = np.where(steps >= end, 1.0, EASINGS[self.curriculum.interpolation](x))[:, None]
         return (1 - x) * self._pinned[left] + x * self._pinned[left + 1]
 
     def held(self, weights: Mapping[str, float] | None, steps: int) -> "ResolvedCurriculum":
@@ -263,7 +265,9 @@ class ResolvedCurriculum:
         return held
 
     def place(self, step: int) -> str:
-        """Return the keyframe that determines a step's weights, or the two around it, for messages."""
+        """Return what determines a step's weights, for messages: the policy, a keyframe, or the two around the step."""
+        if self.curriculum.policy is not None:
+            return f"policy {self.curriculum.policy['name']}"
         at = int(np.searchsorted(self._at, step, side="right")) - 1
         if at < 0 or at == len(self._at) - 1 or self.curriculum.interpolation == "step":
             return f"keyframe {self._names[max(at, 0)]}"

@@ -91,6 +91,7 @@ class MixedDataModule(L.LightningDataModule):
                     "steps": order.steps,
                     "curriculum": asdict(order.curriculum.curriculum),
                     "updates": [[step, dict(weights)] for step, weights in order.updates],
+                    "policy_digest": shares.digest if (shares := order.curriculum.policy_shares) else None,
                 }
                 for order in self.order.history
             ],

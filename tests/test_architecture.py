@@ -267,10 +267,10 @@ def test_prose_names_files_that_exist() -> None:
         pytest.skip("this is no checkout")
     names = {Path(path).name for path in listed}
     ours = {Path(path).parts[0] for path in listed if "/" in path}
-    missing, of_the_reader = [], {"my_parts.py"}
+    missing = []
     for path in (Path(path) for path in listed if path.endswith((".py", ".md")) and path != "CHANGELOG.md"):
         text = (ROOT / path).read_text(encoding="utf-8")
         whole = {name for name in re.findall(r"(?<![\w./*])(?:\w+/)+\w+\.py\b", text) if name.split("/")[0] in ours}
         missing += [f"{path}: {name}" for name in whole if name not in listed]
-        missing += [f"{path}: {name}" for name in re.findall(r"`(\w+\.py)`", text) if name not in names | of_the_reader]
+        missing += [f"{path}: {name}" for name in re.findall(r"`(\w+\.py)`", text) if name not in names]
     assert not missing

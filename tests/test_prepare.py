@@ -280,7 +280,10 @@ def test_inspect_and_verify(hub_data: Path, capsys: pytest.CaptureFixture[str]) 
             ["source=local", "path=nowhere"],
             "path=nowhere does not exist: it must be a file, a folder or a pattern that matches files.",
         ),
-        (["source=readmes", "path=x"], "source readmes is made from the Python installation"),
+        (
+            ["source=readmes", "path=x"],
+            "source readmes is read by data_modules.corpora.readmes and has no path=: use source=local to read files.",
+        ),
         (["source=readmes", "part=3/3"], "part=3/3: it must be k/n, for part k of n, counted from 0."),
         (["source=readmes", "on_bad_record=ignore"], "on_bad_record is ignore: it must be error or skip."),
         (

@@ -1,7 +1,7 @@
 """Corpora: sources of documents.
 
     find_hub_files, find_local_files ──files──> FileCorpus ──┐
-    a generator function ────────────────> DocumentCorpus ───┴─chunks──> (workers) ──> documents
+    a source reader ─────────────────────> DocumentCorpus ───┴─chunks──> (workers) ──> documents
 
 A document is a text, or a conversation (a list of messages) in which only the assistant's messages bear loss. Reading
 can start at any record of any file, so interrupted work can continue where it stopped.
@@ -12,6 +12,7 @@ from data_modules.corpora.file_corpus import FileCorpus, RecordFiles
 from data_modules.corpora.find_hub_files import HubUnreachableError, find_hub_files
 from data_modules.corpora.find_local_files import find_local_files
 from data_modules.corpora.python_installation import docstrings, pydoc, readmes, stdlib
+from data_modules.corpora.source_reader import SourceReader
 from data_modules.corpora.task_records import open_task_records
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "FileCorpus",
     "HubUnreachableError",
     "RecordFiles",
+    "SourceReader",
     "docstrings",
     "find_hub_files",
     "find_local_files",

@@ -55,7 +55,9 @@ class DocumentCorpus:
 
     CHUNK = 256  # documents
 
-    def __init__(self, documents: Callable[[], Iterable[Document]], *, origin: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, documents: Callable[[], Iterable[Document | BadRecord]], *, origin: dict[str, Any] | None = None
+    ) -> None:
         self._documents = documents
         self.origin = origin or {}
         self.files = [InputFile("documents", 0)]

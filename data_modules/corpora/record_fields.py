@@ -123,6 +123,15 @@ class RecordFields:
         return _unicode(value, f"the field '{self._names[key]}'")
 
 
+def check_document(value: Any) -> Document | BadRecord:
+    """Return a text or a conversation unchanged, or a BadRecord if the value is neither."""
+    if isinstance(value, list):
+        return RecordFields({"messages": "messages"}).document({"messages": value})
+    if isinstance(value, str):
+        return RecordFields({"text": "text"}).document(value)
+    return BadRecord(f"the document is of type {type(value).__name__}: it must be a text or a list of messages")
+
+
 def _bears_loss(weight: Any, where: str) -> bool:
     """Return whether an assistant message bears loss; `weight` is as in OpenAI's files, None if absent."""
     if weight is not None and weight not in (0, 1):

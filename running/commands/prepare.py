@@ -36,6 +36,7 @@ from running.config.source_builders import (
     build_preparation_settings,
     is_commit_hash,
     open_corpus,
+    origin_of_reader,
     path_corpus,
     training_sources,
 )
@@ -264,6 +265,8 @@ def _refuse_another(job: _Job, information: Mapping[str, Any]) -> None:
     source = read_choice("source", job.source["fallback"]) if "instead_of" in then else job.source
     now = asdict(build_preparation_settings(job.config, source)) | {"format": job.config.format}
     del now["on_bad_record"]  # it decides whether the source can be made, and does not change its content
+    if "corpus" in job.source:
+        now |= origin_of_reader(job.source["corpus"])
     if is_commit_hash(job.config.revision):
         now["revision"] = job.config.revision
     if job.source["path"] is not None and "path" in then:

@@ -156,6 +156,9 @@ def _train(run: Path, config: Mapping[str, Any], console: Console, *, dies: bool
         str(path.parent.resolve()),
         "--config-name",
         path.stem,
+        *(
+            [f"imports=[{','.join(config['imports'])}]"] if config.get("imports") else []
+        ),  # a config file may not name modules
     ]
     environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}  # the same for all runs
     answer = subprocess.run(

@@ -7,7 +7,7 @@ settings_parser                      composed settings to frozen dataclasses
 run_config, command_configs,         those dataclasses: of train.py, of the other commands, of the callbacks
 callback_configs
 allowed_targets, renamed_targets     allow-list for `_target_`; its names in earlier versions
-own_imports                          `+imports=[my_package]`: the user's own modules
+own_imports, registered_targets      `+imports=[my_package]`: the user's own modules; their classes and functions for `_target_`
 lightning_callbacks                  Lightning's callbacks that do not work in a run, and our replacements
 source_builders                      conf/source/*.yaml as corpora and preparation settings
 init_from_architecture               `init_from`: the architecture comes from the given weights

@@ -2,16 +2,15 @@
 
 A config file may come from a stranger. Therefore a `_target_` in it may name only a class or function of the kind that
 its place needs (an optimizer, a callback, a logger or a corpus), with plain values as arguments. The user can allow
-another callback by typing its name on the command line. Hydra's own settings (everything under `hydra`: callbacks, log
-handlers, launchers, environment variables) come from the command line only, except the axes of a sweep over other
-settings.
+other parts with a module that registers them and is typed on the command line (`+imports=[my_module]`), and another
+callback also by typing its name there. Hydra's own settings (everything under `hydra`: callbacks, log handlers,
+launchers, environment variables) come from the command line only, except the axes of a sweep over other settings.
 """
 
 import inspect
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
 from importlib import import_module
@@ -24,6 +23,7 @@ from yaml import YAMLError
 
 from running.config.compose import check_yaml_file
 from running.config.lightning_callbacks import check_lightning_callbacks, replaced_callback
+from running.config.registered_targets import REGISTERED_TARGETS
 from running.config.renamed_targets import RENAMED_TARGETS
 
 OPTIMIZERS: tuple[str, ...] = ("torch.optim", "bitsandbytes.optim", "gpt_lightning.optim")
@@ -62,9 +62,7 @@ def resolve_optimizer(node: Mapping[str, Any]) -> partial[Any]:
     Raises:
         ValueError: the target is not an allowed optimizer, or an argument is not a plain value.
     """
-    target = str(node.get("_target_")) if isinstance(node, Mapping) else ""
-    packages = (*OPTIMIZERS, target.rpartition(".")[0]) if _is_registered(target) else OPTIMIZERS
-    return _named(node, "an optimizer", packages, _is_optimizer)
+    return _named(node, "an optimizer", OPTIMIZERS, _is_optimizer, REGISTERED_TARGETS["optimizer"])
 
 
 @contextmanager
@@ -99,7 +97,7 @@ def build_callback(node: Mapping[str, Any]) -> Any:
     """
     if isinstance(node, Mapping) and "_target_" in node:
         node = {**node, "_target_": replaced_callback(str(node["_target_"]))}
-    build = _named(node, "a callback", CALLBACKS, _is_callback)
+    build = _named(node, "a callback", CALLBACKS, _is_callback, REGISTERED_TARGETS["callback"])
     check_lightning_callbacks(cast(type, build.func))
     try:
         return build()
@@ -136,16 +134,21 @@ def build_logger(node: Mapping[str, Any], **given: Any) -> Any:
         raise ValueError(f"{node['_target_']} cannot be built: {' '.join(str(error).split()).rstrip('.')}.") from error
 
 
-def resolve_corpus(node: Mapping[str, Any]) -> Callable[[], Iterator[Any]]:
+def resolve_corpus(node: Mapping[str, Any]) -> Callable[[], Iterable[Any]]:
     """The corpus that a config names, as a picklable function that yields its documents from the start.
 
     Args:
         node: `_target_` and keyword arguments.
 
     Raises:
-        ValueError: as `resolve_optimizer`.
+        ValueError: as `resolve_optimizer`; or the source reader does not accept these arguments.
     """
-    return _named(node, "a corpus", CORPORA, inspect.isgeneratorfunction)
+    read = _named(node, "a corpus", CORPORA, _is_source_reader, REGISTERED_TARGETS["source reader"])
+    try:
+        inspect.signature(read.func).bind(**read.keywords)
+    except TypeError as error:
+        raise ValueError(f"corpus: the arguments of {node['_target_']} do not fit: {error}.") from error
+    return read
 
 
 def check_search_path(config_file: Path) -> None:
@@ -203,33 +206,47 @@ def check_hydra_settings_of_files(
             raise _of_the_command_line(f"hydra.{key}")
 
 
-def _named(node: Mapping[str, Any], kind: str, packages: tuple[str, ...], fits: Callable[[Any], bool]) -> partial[Any]:
-    """The class or function that a node names, with its arguments bound."""
+def _named(
+    node: Mapping[str, Any],
+    kind: str,
+    packages: tuple[str, ...],
+    fits: Callable[[Any], bool],
+    registered: Mapping[str, Any] | None = None,
+) -> partial[Any]:
+    """The class or function that a node names, with its arguments bound.
+
+    Args:
+        node: `_target_` and keyword arguments.
+        kind: the kind of object it must name, for messages.
+        packages: packages that may define it.
+        fits: whether an object is of that kind.
+        registered: registered objects of that kind, by dotted name; None: this kind cannot be registered.
+    """
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise ValueError(f"{node} has no _target_: it must name {kind} with _target_ (to remove it, type ~<its key>).")
-    target, arguments = (
-        RENAMED_TARGETS.get(node["_target_"], node["_target_"]),
-        {key: value for key, value in node.items() if key != "_target_"},
-    )
-    module, _, name = str(target).rpartition(".")
-    is_own = target in _typed.get() and fits is _is_callback
-    found = None
-    if is_own:
+    target = str(RENAMED_TARGETS.get(node["_target_"], node["_target_"]))
+    arguments = {key: value for key, value in node.items() if key != "_target_"}
+    module, _, name = target.rpartition(".")
+    found = (registered or {}).get(target)
+    if found is None and fits is _is_callback and target in _typed.get():
         found = _imported(module, name)
-    elif f"{module}.".startswith(tuple(f"{package}." for package in packages)) and not name.startswith("_"):
-        try:
+        if found is None:
+            raise ValueError(f"_target_={target}: the module {module} has no {name}.")
+        if not fits(found):
+            raise ValueError(f"_target_={target}: {name} is no subclass of lightning.pytorch.callbacks.Callback.")
+    elif found is None and target.startswith(tuple(f"{package}." for package in packages)) and name[:1] != "_":
+        with suppress(ImportError):
             found = getattr(import_module(module), name, None)
-        except ImportError:
-            found = None
-    if is_own and found is None:
-        raise ValueError(f"_target_={target}: the module {module} has no {name}.")
-    if is_own and not fits(found):
-        raise ValueError(f"_target_={target}: {name} is not a subclass of lightning.pytorch.callbacks.Callback.")
     if found is None or not fits(found):
-        of_ones_own = " To allow your own callback, type ++callbacks.<its name>._target_=" + str(target) + "."
+        advice = ""
+        if fits is _is_callback:
+            advice = f" To allow your own callback, type ++callbacks.<its name>._target_={target}."
+        elif registered is not None:
+            advice = " To use your own, register it in a module and type +imports=[my_module]."
+        known = f", or registered: {', '.join(registered)}" if registered else ""
         raise ValueError(
-            f"_target_={target} may not be called from a config: it must be {kind} from {' or '.join(packages)}."
-            + of_ones_own * (fits is _is_callback)
+            f"_target_={target} may not be called from a config: it must be {kind} from {' or '.join(packages)}{known}."
+            + advice
         )
     for key in arguments:
         if str(key).startswith("_"):
@@ -254,13 +271,8 @@ def _imported(module: str, name: str) -> Any:
         ) from error
 
 
-def _is_registered(target: str) -> bool:
-    """Whether a user's own module registered an optimizer under this name."""
-    if target.rpartition(".")[0] not in sys.modules or target.startswith(OPTIMIZERS):
-        return False
-    from gpt_lightning.optim.optimizer_traits import OPTIMIZER_TRAITS as REGISTERED  # imports torch, see below
-
-    return target in REGISTERED
+def _is_source_reader(target: Any) -> bool:
+    return inspect.isgeneratorfunction(target) or target in REGISTERED_TARGETS["source reader"].values()
 
 
 def _is_optimizer(target: Any) -> bool:

@@ -165,6 +165,11 @@ class PrepareConfig:
     def __post_init__(self) -> None:
         if not self.sources:
             raise ValueError("there is no source to prepare: choose one with source=….")
+        for key, source in self.sources.items():
+            origin = () if "corpus" in source else ("hub", "fields")
+            for needed in (*origin, "licence", "val_fraction", "limit_tokens", "split"):
+                if needed not in source:
+                    raise ValueError(f"sources.{key}.{needed} has no value: conf/source has examples to copy.")
         for key in ("name", "path", "format", "revision"):
             if getattr(self, key) is not None and len(self.sources) > 1:
                 raise ValueError(

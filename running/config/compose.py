@@ -34,7 +34,7 @@ _PACKAGES = {
 _NUMBER = re.compile(r"[-+]\.\d[\d_]*([eE][-+]?\d+)?|\.\d[\d_]*[eE]\d+")
 # sections whose keys the user chooses
 _OPEN = (
-    r"curriculum\.(keyframes|keyframes\.\w+\.weights|mixes|mixes\.\w+|max_epochs|replay)"
+    r"curriculum\.(keyframes|keyframes\.\w+\.weights|mixes|mixes\.\w+|max_epochs|replay|policy)"
     r"|data\.limit_tokens|mix\.(weights|prior)"
 )
 

@@ -1,6 +1,7 @@
 """`+imports=[my_package]`: the user's own modules, which register parts under names that a config may use."""
 
 import hashlib
+import traceback
 from collections.abc import Iterable, Mapping
 from importlib import import_module
 from importlib.util import find_spec
@@ -28,7 +29,7 @@ def typed_imports(settings: Iterable[str]) -> list[str]:
 
 
 def import_parts(names: Iterable[str]) -> None:
-    """Import modules that register parts. See `gpt_lightning.registration`.
+    """Import modules that register parts. See `running.registration`.
 
     Args:
         names: dotted names of modules.
@@ -40,10 +41,7 @@ def import_parts(names: Iterable[str]) -> None:
         try:
             import_module(name)
         except Exception as error:  # user code may raise anything
-            why = f"{type(error).__name__}: {' '.join(str(error).split()).rstrip('.')}"
-            raise ValueError(
-                f"imports: {name} cannot be imported ({why}): install its package, or add its folder to PYTHONPATH."
-            ) from error
+            raise ValueError(f"imports: {_import_problem(name, error)}.") from error
         _imported.add(name)
 
 
@@ -73,16 +71,38 @@ def digests_of_imports(names: Iterable[str]) -> dict[str, str]:
 
 
 def _digest(name: str) -> str:
-    spec = find_spec(name)
-    origin = Path(spec.origin) if spec and spec.origin else None
-    if origin is None or not origin.is_file():
-        return "unknown"
-    files = sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
+    origin = _origin(name)
     digest = hashlib.sha256()
-    for path in files:
+    for path in _source_files(origin):
         content = path.read_bytes()
         digest.update(f"{path.relative_to(origin.parent).as_posix()}\0{len(content)}\0".encode() + content)
-    return digest.hexdigest()[:12]
+    return digest.hexdigest()[:12] if origin.is_file() else "unknown"
+
+
+def _origin(name: str) -> Path:
+    """The file of a module, or the __init__.py of a package. The path is not a file if there is no such module."""
+    spec = find_spec(name)
+    return Path(spec.origin if spec and spec.origin else "")
+
+
+def _source_files(origin: Path) -> list[Path]:
+    """The file of a module, or all files of a package."""
+    if origin.name == "__init__.py":
+        return sorted(origin.parent.rglob("*.py"))
+    return [origin] if origin.is_file() else []
+
+
+def _import_problem(name: str, error: Exception) -> str:
+    """Why an import failed: the module was not found, or it raised an error (with file and line)."""
+    why = f"{type(error).__name__}: {' '.join(str(error).split()).rstrip('.')}"
+    if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
+        return f"there is no module {name} ({why}): install its package, or add its folder to PYTHONPATH"
+    files = set(map(str, _source_files(_origin(name.partition(".")[0]))))
+    lines = [
+        (Path(f.filename).name, f.lineno) for f in traceback.extract_tb(error.__traceback__) if f.filename in files
+    ]
+    where = "{}, line {}: ".format(*lines[-1]) if lines else ""
+    return f"{name} raises an error when it is imported ({where}{why})"
 
 
 def _names(value: Any) -> list[str]:

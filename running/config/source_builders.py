@@ -12,6 +12,7 @@ from data_modules.corpora import (
     DocumentCorpus,
     FileCorpus,
     HubUnreachableError,
+    SourceReader,
     find_hub_files,
     find_local_files,
 )
@@ -19,6 +20,8 @@ from data_modules.preparation import PreparationSettings
 from gpt_lightning.console import say
 from running.config import allowed_targets, compose
 from running.config.command_configs import PrepareConfig
+from running.config.own_imports import digests_of_imports
+from running.config.registered_targets import REGISTERED_TARGETS
 
 
 def build_preparation_settings(config: PrepareConfig, source: Mapping[str, Any]) -> PreparationSettings:
@@ -48,7 +51,7 @@ def build_preparation_settings(config: PrepareConfig, source: Mapping[str, Any])
 def open_corpus(
     config: PrepareConfig, name: str, source: Mapping[str, Any], *, begun_in: Path | None = None
 ) -> tuple[Corpus, Mapping[str, Any]]:
-    """The documents of a source, from Python, `path` or the hub; and the source's effective config.
+    """The documents of a source, from a source reader, `path` or the hub; and the source's effective config.
 
     Args:
         config: settings of prepare.py.
@@ -64,10 +67,9 @@ def open_corpus(
     """
     if "corpus" in source:
         if source["path"] is not None:
-            raise ValueError(
-                f"source {name} is made from the Python installation and has no path=: use source=local to read files."
-            )
-        return DocumentCorpus(allowed_targets.resolve_corpus(source["corpus"]), origin=source["corpus"]), source
+            target = source["corpus"].get("_target_")
+            raise ValueError(f"source {name} is read by {target} and has no path=: use source=local to read files.")
+        return _corpus_of_reader(source["corpus"]), source
     if source["path"] is not None:
         return path_corpus(config, name, source, tell=print), source
     if source["hub"] is None:
@@ -84,6 +86,24 @@ def open_corpus(
     if "instead_of" in source:
         origin |= {"instead_of": source["instead_of"]}
     return _file_corpus(config, name, source, urls, origin), source
+
+
+def _corpus_of_reader(node: Mapping[str, Any]) -> Corpus:
+    read = allowed_targets.resolve_corpus(node)
+    is_own = node["_target_"] in REGISTERED_TARGETS["source reader"]
+    return DocumentCorpus(SourceReader(read, node["_target_"]) if is_own else read, origin=origin_of_reader(node))
+
+
+def origin_of_reader(node: Mapping[str, Any]) -> dict[str, Any]:
+    """What source.json records about `corpus` in a source's config; for a registered reader, with a hash of its module.
+
+    Args:
+        node: `_target_` and keyword arguments.
+    """
+    own = REGISTERED_TARGETS["source reader"].get(node["_target_"])
+    if own is None:
+        return dict(node)
+    return {**node, "reader_digest": digests_of_imports([own.__module__])[own.__module__]}
 
 
 def path_corpus(

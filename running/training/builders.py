@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,7 @@ def build_sample_order(
     for entry in beginning.diet["curricula"] if beginning.diet else ():
         was: Curriculum = build_section(Curriculum, str(beginning.checkpoint), entry["curriculum"])
         then = was.resolve(steps=entry["steps"], tokens_per_step=tokens_per_step)
+        _check_same_policy(then, entry.get("policy_digest"), beginning.checkpoint)
         before, updates = order, checkpoint_updates(beginning.checkpoint, entry)
         order = SampleOrder(then, **units, after=(order, entry["from_step"]) if order else None, updates=updates)
     resolved = curriculum.resolve(steps=config.max_steps, tokens_per_step=tokens_per_step)
@@ -110,6 +112,21 @@ def _settings(curriculum: Curriculum) -> Curriculum:
     return replace(curriculum, ado=replace(curriculum.ado, record=None)) if curriculum.ado else curriculum
 
 
+def _check_same_policy(then: ResolvedCurriculum, digest: str | None, checkpoint: Path | None) -> None:
+    """Check that a curriculum policy still returns the weights that the checkpoint was trained with.
+
+    Raises:
+        ValueError: it returns other weights.
+    """
+    if then.policy_shares and then.policy_shares.digest != digest:
+        assert then.curriculum.policy is not None
+        raise ValueError(
+            f"curriculum.policy {then.curriculum.policy['name']} returns other weights than when {checkpoint} was "
+            "saved: restore the function. To change the weights of later steps, register a changed function under "
+            "another name."
+        )
+
+
 def _refuse_other_past(then: ResolvedCurriculum, now: ResolvedCurriculum, first_step: int, done: int) -> None:
     """Refuse a curriculum that changes the mix of completed steps. Steps before a branch point belong to its trunk."""
     names = tuple(dict.fromkeys(then.sources + now.sources))
@@ -121,15 +138,12 @@ def _refuse_other_past(then: ResolvedCurriculum, now: ResolvedCurriculum, first_
         if len(changed):
             step = int(changed[0])
             k = int(difference[step].argmax())
-            moved = then.steps != now.steps and then.curriculum.unit == "fraction"
+            by_fraction = then.curriculum.unit == "fraction" or then.curriculum.policy is not None
+            moved = then.steps != now.steps and by_fraction
             raise ValueError(
                 f"curriculum: {done:,} steps are done, but at step {begin + step:,} ({now.place(begin + step)}) the "
                 f"weight of {names[k]} would be {new[step, k]:.4g} and was {old[step, k]:.4g}"
-                + (
-                    f", because max_steps was {then.steps:,} and keyframes given as fractions move with it"
-                    if moved
-                    else ""
-                )
+                + (f", because max_steps was {then.steps:,} and the curriculum uses fractions of it" if moved else "")
                 + ": change later weights only, or start a new run with name=…."
             )
 
