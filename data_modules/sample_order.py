@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data_modules.curriculum import ResolvedCurriculum
-from data_modules.curriculum_in_force import CurriculumSegment
+from data_modules.curriculum_segment import CurriculumSegment
 from data_modules.exact_shares import ONE, SourceRanOut
 from data_modules.keyed_permutation import permutation_key, permute
 

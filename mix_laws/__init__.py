@@ -6,7 +6,7 @@ best_mix.yaml caps --design_mixes--> the mixes to train first
 """
 
 from mix_laws.best_mix_search import BestMix, SearchTarget, find_best_mix
-from mix_laws.console_report import report_mix_law
+from mix_laws.console_report import write_and_print_mix_law
 from mix_laws.curriculum_yaml import write_constant_mix
 from mix_laws.experiment_design import design_mixes
 from mix_laws.fit_data import MixRuns, read_mix_runs
@@ -22,7 +22,7 @@ __all__ = [
     "find_best_mix",
     "fit_mix_law",
     "read_mix_runs",
-    "report_mix_law",
+    "write_and_print_mix_law",
     "write_constant_mix",
     "write_mix_law_page",
 ]

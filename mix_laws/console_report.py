@@ -20,7 +20,7 @@ from mix_laws.verdict_text import best_mix_sentences, chosen_mix, law_sentences
 _WIDTH = 130  # width in characters of tables that are written to a file
 
 
-def report_mix_law(patterns: Any, held_out: Any, settings: Mapping[str, Any], out_dir: Path | None) -> None:
+def write_and_print_mix_law(patterns: Any, held_out: Any, settings: Mapping[str, Any], out_dir: Path | None) -> None:
     """Write mix_law.html and curriculum/best_mix.yaml, and print a summary.
 
     Args:

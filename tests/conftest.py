@@ -20,9 +20,9 @@ import torch
 from filelock import FileLock
 
 from data_modules import corpora
-from data_modules.corpora import DocumentCorpus
+from data_modules.corpora import FunctionCorpus
 from data_modules.corpora.corpus import Document, document_text
-from data_modules.preparation import PreparationSettings, SourceIdentity, prepare_source
+from data_modules.preparation import PreparationSettings, SourceInfo, prepare_source
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer, train_bpe
 from running.config.compose import compose_config
 from tests import fork_client, fork_server
@@ -150,9 +150,9 @@ def _prepare(
     tokenizer: Tokenizer,
     recipe: PreparationSettings,
 ) -> None:
-    corpus = DocumentCorpus(documents, origin={"corpus": name})
+    corpus = FunctionCorpus(documents, origin={"corpus": name})
     folder = data_dir / "bpe_512" / name
-    source = SourceIdentity(name=name, tokenizer=tokenizer, folder=folder, licence="test")
+    source = SourceInfo(name=name, tokenizer=tokenizer, folder=folder, licence="test")
     prepare_source(corpus, source, recipe)
 
 

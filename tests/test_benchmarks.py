@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from analysis.time_and_loss_forecast import peak_flops
-from benchmarks import architecture_ablation, loading, null_gpu, recipes, report, width
+from benchmarks import architecture_ablation, loading, null_gpu, optimizer_and_schedule_ablation, report, width
 from benchmarks.gpu_day.speed_candidates import SHAPE, model_config
 from gpt_lightning.model.model_size import build_meta_model, flops_per_token
 
@@ -29,7 +29,9 @@ def test_the_docs_show_where_the_best_rates_lie() -> None:
 
 
 def test_the_docs_show_what_optimizer_and_schedule_are_worth() -> None:
-    assert recipes.markdown() in (ROOT / "docs" / "recipes" / "optimizers.md").read_text(encoding="utf-8")
+    assert optimizer_and_schedule_ablation.markdown() in (ROOT / "docs" / "recipes" / "optimizers.md").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_flops_of_a_token_count_every_matrix() -> None:

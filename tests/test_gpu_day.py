@@ -1,6 +1,7 @@
 """benchmarks.gpu_day: its checks pass on the CPU where they should, fail for mutants, and a day loses no row."""
 
 import itertools
+import re
 import time
 import zipfile
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from benchmarks.generation import random_model
 from benchmarks.gpu_day import __main__ as main
-from benchmarks.gpu_day import attention, faults, generation, loss_head, ranks, resume, speed, table, wheels
+from benchmarks.gpu_day import attention, download_wheels, faults, generation, loss_head, ranks, resume, speed, table
 from benchmarks.gpu_day.attention import Case
 from benchmarks.gpu_day.json_subprocess import Child, ChildBroke
 from benchmarks.gpu_day.result_rows import Day, append, read_rows
@@ -176,6 +177,14 @@ def test_a_loss_that_is_not_finite(overrides: list[str], day: Day, monkeypatch: 
     assert main.report(day) == 1
 
 
+def test_a_child_is_started_by_the_name_of_its_module() -> None:
+    folder = Path(main.__file__).parent
+    started = [re.findall(r'\bChild\(\s*"(\w+)"', path.read_text(encoding="utf-8")) for path in folder.glob("*.py")]
+    names = {name for of_file in started for name in of_file}
+    assert {"speed_worker", "training_worker"} <= names
+    assert [name for name in sorted(names) if not (folder / f"{name}.py").is_file()] == []
+
+
 def test_a_failed_check_fails_the_day(day: Day, capsys: pytest.CaptureFixture[str]) -> None:
     day.check("right", lambda: {"passed": True, "error_of": 0.1})
     assert main.report(day) == 0
@@ -319,7 +328,7 @@ def test_a_wheel_is_stripped_to_one_cuda(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "b.whl", "w") as wheel:
         for name in names:
             wheel.writestr(name, "\n".join(f"{name},sha256=0,1" for name in names))
-    wheels.strip(tmp_path / "b.whl", tmp_path / "small.whl", cuda="130")
+    download_wheels.strip(tmp_path / "b.whl", tmp_path / "small.whl", cuda="130")
     with zipfile.ZipFile(tmp_path / "small.whl") as wheel:
         kept = wheel.namelist()
         record = wheel.read("b.dist-info/RECORD").decode()

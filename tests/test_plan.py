@@ -15,8 +15,8 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from data_modules import corpora
-from data_modules.corpora import DocumentCorpus
-from data_modules.preparation import PreparationSettings, SourceIdentity, prepare_source
+from data_modules.corpora import FunctionCorpus
+from data_modules.preparation import PreparationSettings, SourceInfo, prepare_source
 from gpt_lightning.checkpoint_retention import checkpoint_path
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.model.feed_forward import FEED_FORWARDS
@@ -57,8 +57,8 @@ def data_dir(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, (corpus, tokens) in HUB.items():
         documents = [d[:300] if isinstance(d, str) else d for d in islice(corpus(), 60)]
         prepare_source(
-            DocumentCorpus(partial(iter, documents), origin={"corpus": name}),
-            SourceIdentity(name=name, tokenizer=tokenizer, folder=folder / "bpe_512" / name, licence="test"),
+            FunctionCorpus(partial(iter, documents), origin={"corpus": name}),
+            SourceInfo(name=name, tokenizer=tokenizer, folder=folder / "bpe_512" / name, licence="test"),
             PreparationSettings(val_fraction=0.1, limit_tokens=tokens),
         )
     return folder

@@ -10,7 +10,7 @@ import pytest
 from running.config.compose import compose_config, typed
 from running.config.quote_for_hydra import quote_text_settings
 from running.training.resume import ResumePoint
-from running.training.run_summary import busy_machine_remark, change_remarks, start_remarks
+from running.training.start_and_end_messages import busy_machine_remark, change_remarks, start_remarks
 
 Config = Callable[..., dict[str, Any]]
 

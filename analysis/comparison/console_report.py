@@ -27,7 +27,7 @@ MOST_SHOWN = 12
 """Candidates in the terminal. The page has all of them."""
 
 
-def report_comparison(runs: Any, out_dir: Path | None) -> None:
+def write_and_print_comparison(runs: Any, out_dir: Path | None) -> None:
     """Write the page that compares runs, and print its path and the ranking.
 
     Args:

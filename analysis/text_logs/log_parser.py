@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from analysis.text_logs.line_reader import MAX_LINE_BYTES, decode_text, read_lines, split_lines
-from analysis.text_logs.step_columns import VALUES, StepColumns
+from analysis.text_logs.step_table import VALUES, StepTable
 
 _TIME = r"\d{4}-[01]\d-[0-3]\d [0-2]\d:[0-5]\d:[0-6]\d"
 _WHOLE = r"\d[\d,]{0,14}|nan|inf"
 _NUMBER = r"[+-]?(?:\d[\d,]*(?:\.\d*)?(?:e[+-]?\d{1,3})?|nan|inf)"
-# on bytes, because most lines need not be decoded; the groups are time, step and StepColumns's values, as many as there
+# on bytes, because most lines need not be decoded; the groups are time, step and StepTable's values, as many as there
 # are
 _STEP = re.compile(
     rf"\[({_TIME})\] Step +(\d{{1,15}}) \| Loss: +({_NUMBER}) \| LR: ({_NUMBER}) \| Tokens/s: +({_WHOLE}) \| "
@@ -60,7 +60,7 @@ _INDENT = "    "  # of the second and later lines of a sample in our logs
 class TextLog:
     """The merged content of all files."""
 
-    steps: StepColumns = field(default_factory=StepColumns)
+    steps: StepTable = field(default_factory=StepTable)
     samples: dict[int, dict[str, Any]] = field(default_factory=dict)
     """Step -> block of samples, as in llm_training_samples.json."""
     n_files: int = 0

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from analysis.run_plots import draw_curves
 from analysis.run_reader import Curves
 from analysis.text_logs.log_parser import TextLog, read_logs
-from analysis.text_logs.step_columns import StepColumns
+from analysis.text_logs.step_table import StepTable
 
 METRICS, SAMPLES, CURVES = "llm_training_metrics.json", "llm_training_samples.json", "llm_training_curves.png"
 _AT_A_TIME = 10_000  # entries formatted at a time
@@ -61,7 +61,7 @@ def report_logs(log_dir: Path, out_dir: Path, *, pattern: str) -> LogReport:
     return LogReport(log, written)
 
 
-def _write_table(steps: StepColumns, path: Path) -> None:
+def _write_table(steps: StepTable, path: Path) -> None:
     """Write the entries as json.dumps(entries, indent=2) would."""
     with path.open("w", encoding="utf-8", newline="\n") as file:
         before = "[\n"

@@ -2,8 +2,8 @@
 
 ::
 
-    __main__ --starts, with a deadline--> stage_process.py: one stage in its own process --appends--> JSON rows
-                                                 \\--starts--> speed_worker.py, training_process.py
+    __main__ --starts, with a deadline--> stage_worker.py: one stage in its own process --appends--> JSON rows
+                                                 \\--starts--> speed_worker.py, training_worker.py
 
 A stage that fails, hangs or breaks the CUDA context loses its own rows only. result_rows.py defines rows and checks.
 The stages, with the cheapest first:

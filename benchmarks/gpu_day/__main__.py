@@ -84,7 +84,7 @@ def report(day: Day) -> int:
 def _run_stage(day: Day, environment: Mapping[str, str]) -> None:
     """Run one stage in its own process group, which is killed at its deadline."""
     print(f"== {day.stage}, {day.seconds_left():.0f} s at most", flush=True)
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.gpu_day.stage_process", day.to_json()]
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.gpu_day.stage_worker", day.to_json()]
     process = subprocess.Popen(command, env=environment, start_new_session=True)
     try:
         code = process.wait(max(0.1, day.seconds_left() + 1))
@@ -145,7 +145,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=DAY, help="for all stages together")
     parser.add_argument("--stages", nargs="*", choices=STAGES, default=list(STAGES), help="only these")
     parser.add_argument("--out", type=Path, default=None, help="folder of the results; default: benchmarks/results")
-    parser.add_argument("--wheels", type=Path, default=None, help="folder that benchmarks.gpu_day.wheels made")
+    parser.add_argument("--wheels", type=Path, default=None, help="folder that benchmarks.gpu_day.download_wheels made")
     parser.add_argument("--nanogpt", default=None, help="folder with nanoGPT's model.py")
     parser.add_argument("--rehearse", action="store_true", help="tiny sizes, on a GPU that computes nothing")
     options = parser.parse_args()

@@ -39,7 +39,7 @@ def _train(day: Day, name: str) -> list[float]:
     overrides = [*SMALL, *(REHEARSED if day.rehearse else []), f"max_steps={STEPS}", f"name={name}", "model.dropout=0"]
     overrides += [f"data_dir={day.folder}/data", f"runs_dir={day.folder}/ranks", f"trainer.accelerator={day.device}"]
     child = Child(
-        "training_process",
+        "training_worker",
         {
             "overrides": overrides,
             "probe": None,

@@ -80,7 +80,7 @@ def _train(day: Day, name: str, overrides: list[str], stops: list[int | None]) -
     settings += [f"data_dir={day.folder}/data", f"runs_dir={day.folder}/resume", f"trainer.accelerator={day.device}"]
     for number, stop in enumerate(stops):
         child = Child(
-            "training",
+            "training_worker",
             {"overrides": settings, "probe": {"kind": "TensorLog", "stop_after": stop}, "rehearse": day.rehearse},
             log=Path(day.folder) / f"{name}_{number}.log",
         )

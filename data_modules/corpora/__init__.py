@@ -1,14 +1,14 @@
 """Corpora: sources of documents.
 
     find_hub_files, find_local_files ──files──> FileCorpus ──┐
-    a source reader ─────────────────────> DocumentCorpus ───┴─chunks──> (workers) ──> documents
+    a source reader ─────────────────────> FunctionCorpus ───┴─chunks──> (workers) ──> documents
 
 A document is a text, or a conversation (a list of messages) in which only the assistant's messages bear loss. Reading
 can start at any record of any file, so interrupted work can continue where it stopped.
 """
 
-from data_modules.corpora.corpus import BadRecord, Corpus, Document, DocumentCorpus
-from data_modules.corpora.file_corpus import FileCorpus, RecordFiles
+from data_modules.corpora.corpus import BadRecord, Corpus, Document, FunctionCorpus
+from data_modules.corpora.file_corpus import FileCorpus, RecordReader
 from data_modules.corpora.find_hub_files import HubUnreachableError, find_hub_files
 from data_modules.corpora.find_local_files import find_local_files
 from data_modules.corpora.python_installation import docstrings, pydoc, readmes, stdlib
@@ -19,10 +19,10 @@ __all__ = [
     "BadRecord",
     "Corpus",
     "Document",
-    "DocumentCorpus",
     "FileCorpus",
+    "FunctionCorpus",
     "HubUnreachableError",
-    "RecordFiles",
+    "RecordReader",
     "SourceReader",
     "docstrings",
     "find_hub_files",

@@ -50,7 +50,7 @@ class Corpus(Protocol):
         """Yield (location, document or BadRecord) of each record of a chunk. Workers do this, because it is slow."""
 
 
-class DocumentCorpus:
+class FunctionCorpus:
     """A corpus from a function that yields the same documents in the same order at each call."""
 
     CHUNK = 256  # documents

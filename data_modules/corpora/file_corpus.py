@@ -17,11 +17,11 @@ from data_modules.corpora import file_formats
 from data_modules.corpora.corpus import BadRecord, Chunk, Document, InputFile, UnreadableFile, document_text
 from data_modules.corpora.file_formats import COMPRESSIONS, FORMATS, SEEKABLE_FORMATS, Format
 from data_modules.corpora.find_local_files import known_formats, suffixes
-from data_modules.corpora.open_input_file import OpenInputFile, record_too_long
+from data_modules.corpora.input_file_handle import InputFileHandle, record_too_long
 from data_modules.corpora.record_fields import RecordFields
 
 
-class RecordFiles:
+class RecordReader:
     """Records in files of the supported formats, in the order of the files.
 
     Args:
@@ -82,7 +82,7 @@ class RecordFiles:
             raise ValueError(f"{name} cannot be read completely: {reason}.") from error
 
     @contextmanager
-    def _open(self, file: int) -> Iterator[OpenInputFile]:
+    def _open(self, file: int) -> Iterator[InputFileHandle]:
         suffix, compression = suffixes(self.files[file].name)
         url = self._urls[file]
         with (
@@ -98,7 +98,7 @@ class RecordFiles:
                     stream = spool
             buffered = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream, 1 << 20)
             text = io.TextIOWrapper(buffered, encoding="utf-8-sig", errors="surrogateescape", newline="")
-            yield OpenInputFile(buffered, raw.tell, self.limit, self._fields, text, file_formats.CHUNK_BYTES)
+            yield InputFileHandle(buffered, raw.tell, self.limit, self._fields, text, file_formats.CHUNK_BYTES)
 
 
 class FileCorpus:
@@ -125,7 +125,7 @@ class FileCorpus:
         setting: str = "fields",
     ) -> None:
         self._fields = RecordFields(fields, setting=setting)
-        self._records = RecordFiles(urls, fields=self._fields.columns, max_record_mb=max_record_mb)
+        self._records = RecordReader(urls, fields=self._fields.columns, max_record_mb=max_record_mb)
         self.origin = dict(origin) | {"fields": dict(fields), "max_record_mb": max_record_mb}
         self.files = self._records.files
 

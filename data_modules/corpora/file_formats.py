@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from data_modules.corpora.corpus import BadRecord, Chunk, UnreadableFile
+from data_modules.corpora.input_file_handle import InputFileHandle, Row, check_columns, record_too_long
 from data_modules.corpora.json_array import JSON, array_elements
-from data_modules.corpora.open_input_file import OpenInputFile, Row, check_columns, record_too_long
 from data_modules.corpora.parquet_and_arrow import arrow_chunks, batch_rows, parquet_chunks
 
 _BOM = "\ufeff"
@@ -31,12 +31,12 @@ CHUNK_BYTES = 1 << 20  # keeps a worker busy for about a quarter of a second
 class Format(NamedTuple):
     """The two functions of a format, and the word for a record's place in the file."""
 
-    chunks: Callable[[OpenInputFile, int], Iterator[Chunk]]
+    chunks: Callable[[InputFileHandle, int], Iterator[Chunk]]
     rows: Callable[[Chunk], Iterator[Row]]
     place: str
 
 
-def _line_chunks(file: OpenInputFile, first: int) -> Iterator[Chunk]:
+def _line_chunks(file: InputFileHandle, first: int) -> Iterator[Chunk]:
     for _ in range(first):
         _read_line(file)
     lines: list[bytes | BadRecord] = []
@@ -51,7 +51,7 @@ def _line_chunks(file: OpenInputFile, first: int) -> Iterator[Chunk]:
         yield Chunk(lines, first, first + len(lines), file.tell())
 
 
-def _read_line(file: OpenInputFile) -> bytes | BadRecord:
+def _read_line(file: InputFileHandle) -> bytes | BadRecord:
     """Read the next line. Of a line that is too long, only the length is kept."""
     line = file.stream.readline(file.limit + 1)
     if len(line) <= file.limit or line.endswith(b"\n"):
@@ -85,24 +85,24 @@ def _parse(line: bytes) -> Any:
         return BadRecord(f"it is not JSON ({error})")
 
 
-def _json_chunks(file: OpenInputFile, first: int) -> Iterator[Chunk]:
+def _json_chunks(file: InputFileHandle, first: int) -> Iterator[Chunk]:
     """Read lines or an array; the first character decides."""
     head = file.stream.peek(1 << 16)
     is_array = head.removeprefix(_BOM.encode()).lstrip()[:1] == b"["
     return _rows_in_chunks(_array_rows(file), file, first) if is_array else _line_chunks(file, first)
 
 
-def _array_rows(file: OpenInputFile) -> Iterator[tuple[Row, int]]:
+def _array_rows(file: InputFileHandle) -> Iterator[tuple[Row, int]]:
     elements = array_elements(file.text, limit=file.limit, at_once=file.chunk_bytes)
     for number, (line, value, size) in enumerate(elements, start=1):  # several can be in one line
         yield (f"{line} (record {number})", value if size <= file.limit else record_too_long(size, file.limit)), size
 
 
-def _csv_chunks(file: OpenInputFile, first: int, *, delimiter: str = ",") -> Iterator[Chunk]:
+def _csv_chunks(file: InputFileHandle, first: int, *, delimiter: str = ",") -> Iterator[Chunk]:
     return _rows_in_chunks(_csv_rows(file, delimiter), file, first)
 
 
-def _csv_rows(file: OpenInputFile, delimiter: str) -> Iterator[tuple[Row, int]]:
+def _csv_rows(file: InputFileHandle, delimiter: str) -> Iterator[tuple[Row, int]]:
     """Yield (row, number of characters) of each record after the header. A too long record cannot be skipped."""
     csv.field_size_limit(file.limit)
     reader = csv.reader(_csv_lines(file), delimiter=delimiter, strict=True)
@@ -124,14 +124,14 @@ def _csv_rows(file: OpenInputFile, delimiter: str) -> Iterator[tuple[Row, int]]:
             yield (line, row), sum(map(len, values))
 
 
-def _csv_lines(file: OpenInputFile) -> Iterator[str]:
+def _csv_lines(file: InputFileHandle) -> Iterator[str]:
     while line := file.text.readline(file.limit + 2):
         if len(line) > file.limit and not line.endswith(("\n", "\r")):
             raise csv.Error(f"the line is longer than {file.limit / 1e6:,.1f} MB")
         yield line
 
 
-def _rows_in_chunks(rows: Iterator[tuple[Row, int]], file: OpenInputFile, first: int) -> Iterator[Chunk]:
+def _rows_in_chunks(rows: Iterator[tuple[Row, int]], file: InputFileHandle, first: int) -> Iterator[Chunk]:
     """Group rows that can only be read sequentially into chunks."""
     number = size = 0
     chosen: list[Row] = []
@@ -151,7 +151,7 @@ def _rows_as_they_are(chunk: Chunk) -> Iterator[Row]:
     return iter(chunk.payload)
 
 
-def _text_chunks(file: OpenInputFile, first: int) -> Iterator[Chunk]:
+def _text_chunks(file: InputFileHandle, first: int) -> Iterator[Chunk]:
     if first:
         return
     content = file.stream.read(file.limit + 1)

@@ -8,10 +8,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_modules.corpora.corpus import BadRecord, Chunk, UnreadableFile
-from data_modules.corpora.open_input_file import OpenInputFile, Row, check_columns
+from data_modules.corpora.input_file_handle import InputFileHandle, Row, check_columns
 
 
-def parquet_chunks(file: OpenInputFile, first: int) -> Iterator[Chunk]:
+def parquet_chunks(file: InputFileHandle, first: int) -> Iterator[Chunk]:
     parquet = pq.ParquetFile(file.stream)
     check_columns(parquet.schema_arrow.names, file.fields)
     start = 0
@@ -28,7 +28,7 @@ def parquet_chunks(file: OpenInputFile, first: int) -> Iterator[Chunk]:
         start += n_rows
 
 
-def _rows_at_once(group: pq.RowGroupMetaData, file: OpenInputFile) -> int:
+def _rows_at_once(group: pq.RowGroupMetaData, file: InputFileHandle) -> int:
     """Return how many rows of a Parquet row group to decode together; about a chunk.
 
     Each row may refer to the longest value of a dictionary, which is decoded again for each row.
@@ -69,7 +69,7 @@ def _combined(batches: Iterable[pa.RecordBatch], chunk_bytes: int) -> Iterator[p
         yield from pa.Table.from_batches(held).combine_chunks().to_batches()
 
 
-def arrow_chunks(file: OpenInputFile, first: int) -> Iterator[Chunk]:
+def arrow_chunks(file: InputFileHandle, first: int) -> Iterator[Chunk]:
     if file.stream.peek(6)[:6] == b"ARROW1":  # the file format; otherwise the stream format
         reader = pa.ipc.open_file(file.stream)
         batches: Iterable[pa.RecordBatch] = (reader.get_batch(n) for n in range(reader.num_record_batches))
@@ -80,7 +80,7 @@ def arrow_chunks(file: OpenInputFile, first: int) -> Iterator[Chunk]:
     yield from _batches_from((batch.select(wanted) for batch in batches), file, 0, first)
 
 
-def _batches_from(batches: Iterable[pa.RecordBatch], file: OpenInputFile, start: int, first: int) -> Iterator[Chunk]:
+def _batches_from(batches: Iterable[pa.RecordBatch], file: InputFileHandle, start: int, first: int) -> Iterator[Chunk]:
     """Yield the rows from number `first` on, of batches whose first row has number `start`."""
     for batch in batches:
         at_once = max(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from data_modules.corpora.file_corpus import RecordFiles
+from data_modules.corpora.file_corpus import RecordReader
 from data_modules.corpora.find_hub_files import find_hub_files
 from data_modules.corpora.find_local_files import find_local_files
 
@@ -14,7 +14,7 @@ _LONGEST_MB = 32
 
 def open_task_records(
     path: str | None, hub: Mapping[str, Any] | None, *, tell: Callable[[str], object] = str
-) -> tuple[RecordFiles, dict[str, Any]]:
+) -> tuple[RecordReader, dict[str, Any]]:
     """Open the records of a task.
 
     Args:
@@ -41,4 +41,4 @@ def open_task_records(
         origin = {**hub, "revision": commit}
     else:
         raise ValueError("path is null: it must be a file, a folder or a pattern.")
-    return RecordFiles(urls, fields=None, max_record_mb=_LONGEST_MB), origin
+    return RecordReader(urls, fields=None, max_record_mb=_LONGEST_MB), origin

@@ -8,15 +8,15 @@ bytes are the same. The source appears under its name only when it is complete.
 """
 
 from data_modules.preparation.preparation_settings import PreparationSettings
-from data_modules.preparation.prepare_source import PartSelection, adopt_shards, prepare_source
+from data_modules.preparation.prepare_source import PartitionedPreparation, adopt_shards, prepare_source
 from data_modules.preparation.progress import PreparationProgress, show_progress
-from data_modules.preparation.source_identity import SourceIdentity
+from data_modules.preparation.source_info import SourceInfo
 
 __all__ = [
-    "PartSelection",
+    "PartitionedPreparation",
     "PreparationProgress",
     "PreparationSettings",
-    "SourceIdentity",
+    "SourceInfo",
     "adopt_shards",
     "prepare_source",
     "show_progress",

@@ -6,7 +6,7 @@ from pathlib import Path
 from gpt_lightning.convert.hf_architecture import check_expressible, with_default_values
 from gpt_lightning.convert.hf_gpt2 import GPT2
 from gpt_lightning.convert.hf_llama import LLAMA
-from gpt_lightning.convert.model_folder import check_unoccupied, read_json, read_weights, to_json, write_model_folder
+from gpt_lightning.convert.model_folder_io import check_unoccupied, read_json, read_weights, to_json, write_model_folder
 from gpt_lightning.convert.tokenizer_files import check_vocabulary_size, tokenizer_files
 from gpt_lightning.convert.weight_renaming import dtype_name, to_our_names, to_their_names, without_prefix
 from gpt_lightning.model import GPT

@@ -7,7 +7,7 @@ from gpt_lightning.checkpoint_retention import newest_valid_checkpoint
 from gpt_lightning.convert.gpt2_5 import STATE as GPT2_5_STATE
 from gpt_lightning.convert.gpt2_5 import read_gpt2_5
 from gpt_lightning.convert.hugging_face import from_hf
-from gpt_lightning.convert.model_folder import read_json
+from gpt_lightning.convert.model_folder_io import read_json
 from gpt_lightning.convert.native_format import MODEL_TYPE, build_model, from_native, read_config
 from gpt_lightning.convert.rangeflow import STATE as RANGEFLOW_STATE
 from gpt_lightning.convert.rangeflow import read_rangeflow

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpt_lightning.convert.model_folder import read_json, read_weights, to_json, write_model_folder
+from gpt_lightning.convert.model_folder_io import read_json, read_weights, to_json, write_model_folder
 from gpt_lightning.convert.tokenizer_files import check_vocabulary_size
 from gpt_lightning.convert.weight_renaming import (
     RenamingTable,

@@ -1,6 +1,6 @@
 """Write the files with which `transformers.AutoTokenizer` reproduces one of our tokenizers."""
 
-from gpt_lightning.convert.model_folder import to_json
+from gpt_lightning.convert.model_folder_io import to_json
 from gpt_lightning.model import GPT
 from gpt_lightning.tokenizer import Tokenizer
 from gpt_lightning.tokenizer.base import CHAT_END, CHAT_START, END_OF_TEXT

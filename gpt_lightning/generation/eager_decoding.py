@@ -3,14 +3,14 @@
 import torch
 from torch import Tensor
 
-from gpt_lightning.generation.continued_texts import ContinuedTexts
+from gpt_lightning.generation.rolling_kv_cache import RollingKVCache
 from gpt_lightning.generation.sampling import TokenSampler
 
 
 class EagerDecoding:
     """Continue texts by one token at a time."""
 
-    def __init__(self, reader: ContinuedTexts, drawing: TokenSampler) -> None:
+    def __init__(self, reader: RollingKVCache, drawing: TokenSampler) -> None:
         self._reader = reader
         self._drawing = drawing
         self._begun = False

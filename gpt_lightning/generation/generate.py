@@ -3,8 +3,8 @@
 import codecs
 from collections.abc import Iterable, Iterator, Sequence
 
-from gpt_lightning.generation.continued_texts import ContinuedTexts
 from gpt_lightning.generation.eager_decoding import EagerDecoding
+from gpt_lightning.generation.rolling_kv_cache import RollingKVCache
 from gpt_lightning.generation.sampling import Sampling, TokenSampler
 from gpt_lightning.generation.static_decoding import StaticDecoding
 from gpt_lightning.model import GPT
@@ -86,7 +86,7 @@ def _generated(
     if not prompts:
         return
     vocab_size = model.config.vocab_size if vocab_size is None else min(vocab_size, model.config.vocab_size)
-    reader = ContinuedTexts(model, prompts, max_new_tokens, vocab_size)
+    reader = RollingKVCache(model, prompts, max_new_tokens, vocab_size)
     drawing = TokenSampler(sampling, prompts, vocab_size, reader.device)
     decoding: EagerDecoding | StaticDecoding = EagerDecoding(reader, drawing)
     if reader.device.type == "cuda":

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gpt_lightning.generation.continued_texts import ContinuedTexts
 from gpt_lightning.generation.cuda_graph_step import CudaGraphStep
+from gpt_lightning.generation.rolling_kv_cache import RollingKVCache
 from gpt_lightning.generation.sampling import TokenSampler
 from gpt_lightning.model.kv_cache import StaticCache
 
@@ -50,7 +50,7 @@ class StaticDecoding:
         max_new_tokens: Maximum number of steps to launch.
     """
 
-    def __init__(self, reader: ContinuedTexts, drawing: TokenSampler, max_new_tokens: int) -> None:
+    def __init__(self, reader: RollingKVCache, drawing: TokenSampler, max_new_tokens: int) -> None:
         self._reader = reader
         self._drawing = drawing
         self._to_launch = max_new_tokens

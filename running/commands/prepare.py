@@ -16,7 +16,7 @@ from rich.text import Text
 from analysis.document_length_plot import draw_document_lengths
 from data_modules import SourceShards
 from data_modules.corpora import Corpus
-from data_modules.preparation import PartSelection, SourceIdentity, adopt_shards, show_progress
+from data_modules.preparation import PartitionedPreparation, SourceInfo, adopt_shards, show_progress
 from data_modules.shard_files import read_source_json
 from data_modules.shard_integrity import damage_message, find_damage
 from data_modules.source_inspection import (
@@ -173,16 +173,16 @@ def _inspect(job: _Job) -> None:
         print_()
 
 
-def _parts(job: _Job, of: int) -> PartSelection:
+def _parts(job: _Job, of: int) -> PartitionedPreparation:
     begun_in = job.folder.with_name(f".{job.name}.unfinished")
     corpus, source = open_corpus(job.config, job.key, job.source, begun_in=begun_in)
     recipe = build_preparation_settings(job.config, source)
-    return PartSelection(corpus, _identity(job, source), recipe, of=of, group_mb=job.config.group_mb)
+    return PartitionedPreparation(corpus, _identity(job, source), recipe, of=of, group_mb=job.config.group_mb)
 
 
-def _identity(job: _Job, source: Mapping[str, Any]) -> SourceIdentity:
+def _identity(job: _Job, source: Mapping[str, Any]) -> SourceInfo:
     """Identity of the prepared source. `source` is its config, or the config of its fallback."""
-    return SourceIdentity(name=job.name, tokenizer=job.tokenizer, folder=job.folder, licence=source["licence"])
+    return SourceInfo(name=job.name, tokenizer=job.tokenizer, folder=job.folder, licence=source["licence"])
 
 
 def _part(part: str | None) -> tuple[int, int]:

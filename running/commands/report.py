@@ -28,13 +28,13 @@ def report(config: Mapping[str, Any]) -> None:
     settings = parse(ReportConfig, config)
     out_dir = settings.out_dir
     if settings.mix_law is not None:
-        from mix_laws import report_mix_law  # slow to import
+        from mix_laws import write_and_print_mix_law  # slow to import
 
-        report_mix_law(settings.mix_law, settings.held_out, vars(settings.mix), out_dir)
+        write_and_print_mix_law(settings.mix_law, settings.held_out, vars(settings.mix), out_dir)
     elif settings.runs is not None:
-        from analysis.comparison import report_comparison
+        from analysis.comparison import write_and_print_comparison
 
-        report_comparison(settings.runs, out_dir)
+        write_and_print_comparison(settings.runs, out_dir)
     elif settings.log_dir is not None:
         _print_logs(report_logs(settings.log_dir, out_dir or settings.log_dir / "report", pattern=settings.pattern))
     else:

@@ -9,8 +9,8 @@ from typing import Any
 
 from data_modules.corpora import (
     Corpus,
-    DocumentCorpus,
     FileCorpus,
+    FunctionCorpus,
     HubUnreachableError,
     SourceReader,
     find_hub_files,
@@ -91,7 +91,7 @@ def open_corpus(
 def _corpus_of_reader(node: Mapping[str, Any]) -> Corpus:
     read = allowed_targets.resolve_corpus(node)
     is_own = node["_target_"] in REGISTERED_TARGETS["source reader"]
-    return DocumentCorpus(SourceReader(read, node["_target_"]) if is_own else read, origin=origin_of_reader(node))
+    return FunctionCorpus(SourceReader(read, node["_target_"]) if is_own else read, origin=origin_of_reader(node))
 
 
 def origin_of_reader(node: Mapping[str, Any]) -> dict[str, Any]:

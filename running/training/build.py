@@ -35,7 +35,7 @@ from gpt_lightning.optimization_settings import OptimizationSettings
 from gpt_lightning.verified_checkpoint import checkpoint_fingerprint
 from running.config.run_config import RunConfig
 from running.sweeps.sweep_state import may_end_early
-from running.training import bus_error, run_summary
+from running.training import bus_error, start_and_end_messages
 from running.training.builders import check_same_optimizer
 from running.training.distributed_strategy import build_strategy, cluster_environment
 from running.training.external_logger import build_external_logger
@@ -68,23 +68,23 @@ class Run:
         groups, device = resolved.make_groups(self.lit.model), self.lit.trainer.strategy.root_device
         check_same_optimizer(config, point, resolved.make_optimizer, groups, device)
         changed = resolved.directory.begin(config, resolved.sources, point, self.lit.model, self.initial_weights)
-        arithmetic = f"{resolved.kernels.described}{run_summary.step_options_text(config.trainer)}"
-        self.console.note(run_summary.headline(config, self.lit.model, resolved.order, arithmetic), style="")
-        for note in run_summary.busy_machine_remark(resolved.kernels.device):
+        arithmetic = f"{resolved.kernels.described}{start_and_end_messages.step_options_text(config.trainer)}"
+        self.console.note(start_and_end_messages.headline(config, self.lit.model, resolved.order, arithmetic), style="")
+        for note in start_and_end_messages.busy_machine_remark(resolved.kernels.device):
             self.console.note(note, style="")
         lost = resolved.directory.last_step() - point.step
-        for note, style in run_summary.start_remarks(point, lost=lost, max_steps=config.max_steps):
+        for note, style in start_and_end_messages.start_remarks(point, lost=lost, max_steps=config.max_steps):
             self.console.note(note, style=style)
         if not config.curriculum.ado and is_first_rank():
             # of a run that used ADO until now
             JsonlFile(resolved.directory.weights).cut_back(step=point.step)
-        for note in run_summary.change_remarks(changed):
+        for note in start_and_end_messages.change_remarks(changed):
             self.console.note(note, style="")
         if self.initial_weights:
             self.console.note(f"starting from the weights of {config.init_from}", style="")
         of_sources = {f"val/loss/{source}": f"result/loss/{source}" for source in resolved.sources}
         of_mean = {f"val/{kind}/mean": f"result/{kind}" for kind in ("loss", "bits_per_byte")}
-        self.tensorboard.add_run(run_summary.hyperparameters(config.settings), curves=of_mean | of_sources)
+        self.tensorboard.add_run(start_and_end_messages.hyperparameters(config.settings), curves=of_mean | of_sources)
         self.tensorboard.add_layout(list(resolved.sources))
 
 
@@ -122,7 +122,7 @@ def build(resolved: ResolvedRun, ranks: RankAgreement) -> Run:
     directory.refuse_other_weights(config, point, initial_weights)
     ranks.compare({"the weights of init_from": initial_weights}, last=True)
     if isinstance(external, ExperimentTracker):
-        external.open(run_summary.hyperparameters(config.settings))
+        external.open(start_and_end_messages.hyperparameters(config.settings))
     return Run(
         resolved=resolved,
         lit=lit,

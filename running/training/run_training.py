@@ -11,7 +11,7 @@ from running.training.fit import fit
 from running.training.rank_agreement import RankAgreement
 from running.training.rank_processes import is_first_rank
 from running.training.resolve import ResolvedRun, resolve
-from running.training.run_summary import end_remarks
+from running.training.start_and_end_messages import end_remarks
 
 
 def run_training(config: RunConfig, ranks: RankAgreement) -> dict[str, float]:

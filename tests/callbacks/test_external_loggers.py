@@ -13,7 +13,7 @@ import pytest
 from gpt_lightning.jsonl import read_rows
 from running.commands.train import train
 from running.config.compose import compose_config
-from running.training.run_summary import hyperparameters
+from running.training.start_and_end_messages import hyperparameters
 from tests.conftest import start
 from tests.training_starts import killed
 

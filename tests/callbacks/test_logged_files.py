@@ -31,7 +31,7 @@ from gpt_lightning.loggers.tensorboard import TensorBoard
 from gpt_lightning.model import GPT
 from running.commands.train import train
 from running.config.compose import compose_config
-from running.training.run_summary import hyperparameters
+from running.training.start_and_end_messages import hyperparameters
 from tests.conftest import TINY
 from tests.training_starts import killed
 

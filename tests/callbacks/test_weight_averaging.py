@@ -13,7 +13,7 @@ from running.commands.train import train
 from running.config.compose import compose_config
 from running.sweeps.sweep_state import is_finished
 from running.training.callback_builders import build_callbacks
-from running.training.run_summary import hyperparameters
+from running.training.start_and_end_messages import hyperparameters
 from tests.conftest import TINY
 from tests.run_files import as_if_killed, contents, final_checkpoint, identical, metrics, same_bits
 from tests.synthetic_runs import finished

@@ -11,8 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from gpt_lightning.generation import Sampling, cuda_graph_step, generate, static_decoding
-from gpt_lightning.generation.continued_texts import ContinuedTexts
 from gpt_lightning.generation.generate import generate_batch
+from gpt_lightning.generation.rolling_kv_cache import RollingKVCache
 from gpt_lightning.generation.sampling import TokenSampler
 from gpt_lightning.generation.static_decoding import StaticDecoding
 from gpt_lightning.model import GPT
@@ -102,7 +102,7 @@ def static(
     vocab_size: int = VOCAB_SIZE,
 ) -> list[list[int]]:
     """What `generate` gives where the device is a GPU."""
-    reader = ContinuedTexts(model, prompts, n, vocab_size)
+    reader = RollingKVCache(model, prompts, n, vocab_size)
     decoding = StaticDecoding(reader, TokenSampler(sampling, prompts, vocab_size, reader.device), n)
     answers: list[list[int]] = [[] for _ in prompts]
     for row, token_id in generate_batch(model, decoding, n, stop_ids):
@@ -166,7 +166,7 @@ def test_a_graph_sees_weights_that_are_updated_in_place() -> None:
     ids = []
     for update in (False, True):
         model = spread(build())
-        reader = ContinuedTexts(model, [[1, 2, 3]], 12, VOCAB_SIZE)
+        reader = RollingKVCache(model, [[1, 2, 3]], 12, VOCAB_SIZE)
         decoding = StaticDecoding(reader, TokenSampler(GREEDY, [[1, 2, 3]], VOCAB_SIZE, reader.device), 12)
         tokens = generate_batch(model, decoding, 12, [])
         first = [next(tokens) for _ in range(7)]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import least_squares
 
-from benchmarks.mix_law import DRAWS, chosen_runs, scores
+from benchmarks.regmix_prediction import DRAWS, chosen_runs, scores
 from mix_laws import fit_mix_law, read_mix_runs
 from mix_laws.batched_exponential_fit import fit_exponentials
 from mix_laws.parameter_fit import LawForm, fit_samples

@@ -25,7 +25,7 @@ import numpy as np
 
 from data_modules.corpora import FileCorpus, file_formats, find_local_files
 from data_modules.corpora.corpus import Chunk
-from data_modules.preparation import PartSelection, PreparationSettings, SourceIdentity, resumable_part
+from data_modules.preparation import PartitionedPreparation, PreparationSettings, SourceInfo, resumable_part
 from data_modules.shard_files import read_source_json
 from data_modules.shard_integrity import find_damage
 from gpt_lightning.tokenizer import load_tokenizer
@@ -51,12 +51,12 @@ class Job:
     workers: int = 1
     pause: float = 0  # seconds after each chunk
 
-    def parts(self, **recipe: Any) -> PartSelection:
+    def parts(self, **recipe: Any) -> PartitionedPreparation:
         urls, origin = find_local_files(self.path), {"path": self.path}
         folder = Path(self.folder)
-        return PartSelection(
+        return PartitionedPreparation(
             FileCorpus(urls, fields=self.fields, origin=origin, max_record_mb=32),
-            SourceIdentity(name=folder.name, tokenizer=_tokenizer(self.tokenizer), folder=folder, licence="test"),
+            SourceInfo(name=folder.name, tokenizer=_tokenizer(self.tokenizer), folder=folder, licence="test"),
             PreparationSettings(**{"val_fraction": 0.1} | self.recipe | recipe),
             of=self.of,
             group_mb=self.group_mb,

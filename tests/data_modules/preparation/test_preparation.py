@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from data_modules import SourceShards, corpora
-from data_modules.corpora import Document, DocumentCorpus
+from data_modules.corpora import Document, FunctionCorpus
 from data_modules.corpora.corpus import document_text
-from data_modules.preparation import PreparationSettings, SourceIdentity, prepare_source
+from data_modules.preparation import PreparationSettings, SourceInfo, prepare_source
 from data_modules.preparation.validation_split import split_position
 from gpt_lightning.tokenizer import load_tokenizer
 from tests.conftest import CORPORA
@@ -27,8 +27,8 @@ def prepare(
     **recipe: Any,
 ) -> SourceShards:
     prepare_source(
-        DocumentCorpus(documents if callable(documents) else lambda: documents),
-        SourceIdentity(name=name or folder.name, tokenizer=load_tokenizer(tokenizer), folder=folder, licence="test"),
+        FunctionCorpus(documents if callable(documents) else lambda: documents),
+        SourceInfo(name=name or folder.name, tokenizer=load_tokenizer(tokenizer), folder=folder, licence="test"),
         PreparationSettings(**{"val_fraction": 0.1} | recipe),
     )
     return SourceShards(folder)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from data_modules import SourceShards
-from data_modules.corpora import BadRecord, Document, DocumentCorpus
+from data_modules.corpora import BadRecord, Document, FunctionCorpus
 from data_modules.corpora.corpus import document_text
-from data_modules.preparation import PreparationProgress, PreparationSettings, SourceIdentity, prepare_source
+from data_modules.preparation import PreparationProgress, PreparationSettings, SourceInfo, prepare_source
 from data_modules.preparation.validation_split import split_position
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
 from tests.conftest import CORPORA
@@ -28,8 +28,8 @@ def tokenizer() -> Tokenizer:
 
 def prepare(documents: Iterable[Document | BadRecord] | Callable[[], Any], folder: Path, **recipe: Any) -> SourceShards:
     prepare_source(
-        DocumentCorpus(documents if callable(documents) else lambda: documents),
-        SourceIdentity(name=folder.name, tokenizer=tokenizer(), folder=folder, licence="test"),
+        FunctionCorpus(documents if callable(documents) else lambda: documents),
+        SourceInfo(name=folder.name, tokenizer=tokenizer(), folder=folder, licence="test"),
         PreparationSettings(**{"val_fraction": 0.1, "shard_tokens": 5_000} | recipe),
     )
     return SourceShards(folder)
@@ -130,8 +130,8 @@ def test_one_may_begin_to_skip_but_not_cease(tmp_path: Path, monkeypatch: pytest
 
 def test_texts_and_conversations_are_not_mixed(tmp_path: Path) -> None:
     """Not in one chunk, and not in two."""
-    chat = list(CORPORA["docstrings"]())[: DocumentCorpus.CHUNK]
-    code = pieces_of_code(DocumentCorpus.CHUNK, characters=100)
+    chat = list(CORPORA["docstrings"]())[: FunctionCorpus.CHUNK]
+    code = pieces_of_code(FunctionCorpus.CHUNK, characters=100)
     for documents in (chat + code, code + chat, [chat[0], code[0]]):
         with pytest.raises(ValueError, match="the source has texts and conversations: it must have only one kind"):
             prepare(documents, tmp_path / "source")

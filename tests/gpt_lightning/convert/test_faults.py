@@ -17,7 +17,7 @@ from gpt_lightning.convert import (
     from_native,
     from_rangeflow,
     load_model,
-    model_folder,
+    model_folder_io,
     to_hf,
     to_native,
 )
@@ -30,13 +30,13 @@ from tests.gpt_lightning.tiny_models import LLAMA, build
 
 def save_hf(weights: dict[str, Tensor], folder: Path) -> Path:
     to_hf(build(**LLAMA), folder / "model", format="llama")
-    save_file(weights, folder / "model" / model_folder.WEIGHTS)
+    save_file(weights, folder / "model" / model_folder_io.WEIGHTS)
     return folder / "model"
 
 
 def save_native(weights: dict[str, Tensor], folder: Path) -> Path:
     to_native(build(**LLAMA), folder / "model")
-    save_file(weights, folder / "model" / model_folder.WEIGHTS)
+    save_file(weights, folder / "model" / model_folder_io.WEIGHTS)
     return folder / "model"
 
 
@@ -50,7 +50,7 @@ def save_pt(key: str) -> Callable[[dict[str, Tensor], Path], Path]:
 
 def hf_weights(tmp_path: Path) -> dict[str, Tensor]:
     to_hf(build(**LLAMA), tmp_path / "whole", format="llama")
-    return load_file(tmp_path / "whole" / model_folder.WEIGHTS)
+    return load_file(tmp_path / "whole" / model_folder_io.WEIGHTS)
 
 
 KINDS: dict[str, tuple[Callable[[Path], dict[str, Tensor]], Callable[[dict[str, Tensor], Path], Path], list[str]]] = {
@@ -166,7 +166,7 @@ def test_what_is_no_folder_of_a_model_is_refused(tmp_path: Path) -> None:
         ValueError, match=r"pytorch_model\.bin, which can execute code when loaded: it must have safetensors"
     ):
         from_hf(tmp_path)
-    (tmp_path / model_folder.WEIGHTS).write_bytes(b"rubbish" * 20)
+    (tmp_path / model_folder_io.WEIGHTS).write_bytes(b"rubbish" * 20)
     with pytest.raises(ValueError, match=r"model\.safetensors is damaged or not a safetensors file"):
         from_hf(tmp_path)
     with pytest.raises(ValueError, match=r"does not have model_type gpt_lightning: load models of other projects"):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from gpt_lightning.convert import from_hf, from_native, model_folder, to_hf, to_native
+from gpt_lightning.convert import from_hf, from_native, model_folder_io, to_hf, to_native
 from tests.gpt_lightning.convert.oracles import (
     CONVERTED,
     SMALL_GPT2,
@@ -87,16 +87,16 @@ def test_older_gpt2_files_hold_more_and_shorter_keys(transformers: Any, tmp_path
     theirs = shaken(transformers.GPT2LMHeadModel(transformers.GPT2Config(**SMALL_GPT2)))
     theirs.save_pretrained(tmp_path)
     weights = {
-        key.removeprefix("transformer."): value for key, value in load_file(tmp_path / model_folder.WEIGHTS).items()
+        key.removeprefix("transformer."): value for key, value in load_file(tmp_path / model_folder_io.WEIGHTS).items()
     }
     for number in range(2):
         weights[f"h.{number}.attn.bias"] = torch.ones(1, 1, 16, 16).tril()
         weights[f"h.{number}.attn.masked_bias"] = torch.tensor(-1e4)
-    save_file(weights, tmp_path / model_folder.WEIGHTS)
+    save_file(weights, tmp_path / model_folder_io.WEIGHTS)
     assert same(from_hf(tmp_path), theirs)
-    save_file(weights | {"lm_head.weight": weights["wte.weight"].clone()}, tmp_path / model_folder.WEIGHTS)
+    save_file(weights | {"lm_head.weight": weights["wte.weight"].clone()}, tmp_path / model_folder_io.WEIGHTS)
     assert same(from_hf(tmp_path), theirs)
-    save_file(weights | {"lm_head.weight": weights["wte.weight"] + 1}, tmp_path / model_folder.WEIGHTS)
+    save_file(weights | {"lm_head.weight": weights["wte.weight"] + 1}, tmp_path / model_folder_io.WEIGHTS)
     with pytest.raises(ValueError, match=r"lm_head\.weight differs from wte\.weight: they must be equal"):
         from_hf(tmp_path)
 
@@ -108,9 +108,9 @@ def test_older_llama_files_say_rope_theta(tmp_path: Path) -> None:
     options = json.loads(path.read_text())
     del options["rope_parameters"]
     path.write_text(json.dumps(options | {"rope_scaling": None}))
-    weights = load_file(tmp_path / "llama" / model_folder.WEIGHTS)
+    weights = load_file(tmp_path / "llama" / model_folder_io.WEIGHTS)
     weights |= {f"model.layers.{n}.self_attn.rotary_emb.inv_freq": torch.ones(4) for n in range(2)}
-    save_file(weights, tmp_path / "llama" / model_folder.WEIGHTS)
+    save_file(weights, tmp_path / "llama" / model_folder_io.WEIGHTS)
     assert same(from_hf(tmp_path / "llama"), model, tolerance=0)
 
 
@@ -179,7 +179,7 @@ def test_our_model_says_the_same_in_transformers(transformers: Any, tmp_path: Pa
     assert same(model, theirs)
     assert sum(p.numel() for p in theirs.parameters()) == model.n_parameters()
     assert (theirs.lm_head.weight is theirs.get_input_embeddings().weight) == model.config.tie_embeddings
-    assert ("lm_head.weight" in load_file(tmp_path / "out" / model_folder.WEIGHTS)) != model.config.tie_embeddings
+    assert ("lm_head.weight" in load_file(tmp_path / "out" / model_folder_io.WEIGHTS)) != model.config.tie_embeddings
     assert theirs.config.eos_token_id == theirs.config.bos_token_id == 7
     if format_of(choices) == "gpt2":
         assert theirs.config.resid_pdrop == theirs.config.embd_pdrop == theirs.config.attn_pdrop == 0.25
@@ -251,8 +251,8 @@ def test_round_trips_change_no_bit(tmp_path: Path, choices: dict[str, Any], dtyp
     assert same_bits(back.state_dict(), model.state_dict())
     assert json.loads((tmp_path / "hf" / "config.json").read_text())["torch_dtype"] == str(dtype).split(".")[1]
     to_hf(back, tmp_path / "again", format=format_of(choices))
-    assert (tmp_path / "hf" / model_folder.WEIGHTS).read_bytes() == (
-        tmp_path / "again" / model_folder.WEIGHTS
+    assert (tmp_path / "hf" / model_folder_io.WEIGHTS).read_bytes() == (
+        tmp_path / "again" / model_folder_io.WEIGHTS
     ).read_bytes()
 
 
@@ -265,8 +265,8 @@ def test_files_of_transformers_come_back_bit_for_bit(transformers: Any, tmp_path
         shaken(theirs).to(dtype).save_pretrained(tmp_path / format)
         to_hf(from_hf(tmp_path / format), tmp_path / f"{format} again", format=format)
         assert same_bits(
-            load_file(tmp_path / format / model_folder.WEIGHTS),
-            load_file(tmp_path / f"{format} again" / model_folder.WEIGHTS),
+            load_file(tmp_path / format / model_folder_io.WEIGHTS),
+            load_file(tmp_path / f"{format} again" / model_folder_io.WEIGHTS),
         )
 
 
@@ -281,6 +281,6 @@ def test_our_own_folder_holds_every_gpt(tmp_path: Path, choices: dict[str, Any],
         back.config == build(**choices, attention="auto", attend_across_documents=False, eot_id=3, dropout=0.1).config
     )
     assert (back.head.weight is back.embedding.weight) == model.config.tie_embeddings
-    assert ("head.weight" in load_file(tmp_path / "out" / model_folder.WEIGHTS)) != model.config.tie_embeddings
+    assert ("head.weight" in load_file(tmp_path / "out" / model_folder_io.WEIGHTS)) != model.config.tie_embeddings
     if dtype == torch.float32:
         assert same(back, model, tolerance=1e-5)

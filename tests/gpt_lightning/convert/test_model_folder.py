@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from gpt_lightning.convert import grow_vocabulary, load_model, model_folder, to_hf, to_native
+from gpt_lightning.convert import grow_vocabulary, load_model, model_folder_io, to_hf, to_native
 from gpt_lightning.model import GPT
 from tests.gpt_lightning.convert.foreign_models import GPT25, RangeFlow
 from tests.gpt_lightning.convert.oracles import foreign, same, same_bits, shaken
@@ -30,7 +30,7 @@ def test_an_empty_folder_and_an_interrupted_export_are_no_obstacle(tmp_path: Pat
     (tmp_path / ".out.tmp").mkdir()
     (tmp_path / ".out.tmp" / "old.json").touch()
     to_native(build(**GPT2), tmp_path / "out")
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"config.json", model_folder.WEIGHTS}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"config.json", model_folder_io.WEIGHTS}
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     modes = {path.stat().st_mode for path in (tmp_path / "out").iterdir()}
     assert len(modes) == 1  # whoever may read one file may read the other
@@ -38,7 +38,7 @@ def test_an_empty_folder_and_an_interrupted_export_are_no_obstacle(tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("function", "error"),
-    [("os.fsync", OSError), ("gpt_lightning.convert.model_folder.save_file", SafetensorError)],
+    [("os.fsync", OSError), ("gpt_lightning.convert.model_folder_io.save_file", SafetensorError)],
 )
 def test_a_write_that_fails_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, error: type[Exception]

@@ -1,4 +1,4 @@
-"""python -m benchmarks.gpu_day.wheels FOLDER: collect packages for a machine with torch but without a network.
+"""python -m benchmarks.gpu_day.download_wheels FOLDER: collect packages for a machine with torch but without a network.
 
 That machine has torch, lightning, numpy and transformers on Python 3.12. The versions come from constraints.txt. Of
 bitsandbytes' libraries, only those of one CUDA version are kept: 3.6 MB instead of 43.

@@ -1,4 +1,4 @@
-"""python -m benchmarks.mix_law <folder of RegMix's tables>: how well laws fitted to some runs predict others.
+"""python -m benchmarks.regmix_prediction <folder of RegMix's tables>: how well laws fitted to some runs predict others.
 
 Writes the table of docs/explanation/mix_laws.md.
 
@@ -19,7 +19,7 @@ from benchmarks.tables import ROOT, Lines, markdown_table, print_table, put_into
 from mix_laws import fit_mix_law, read_mix_runs
 from mix_laws.cross_validation import linear_fit, r_squared, rank_correlation
 
-BEGIN, END = "<!-- RegMix: made by python -m benchmarks.mix_law -->\n", "<!-- end of RegMix -->\n"
+BEGIN, END = "<!-- RegMix: made by python -m benchmarks.regmix_prediction -->\n", "<!-- end of RegMix -->\n"
 DRAWS = (0, 1, 2)
 FEW = 64
 Predictor = Callable[[np.ndarray], np.ndarray]
@@ -92,7 +92,7 @@ def measure(folder: str) -> Lines:
 def main() -> None:
     """Print the table and write it into docs/explanation/mix_laws.md."""
     if len(sys.argv) != 2:
-        sys.exit("python -m benchmarks.mix_law <folder with RegMix's train_… and test_… tables>")
+        sys.exit("python -m benchmarks.regmix_prediction <folder with RegMix's train_… and test_… tables>")
     lines = measure(sys.argv[1])
     print_table(lines)
     put_into(Path(ROOT / "docs" / "explanation" / "mix_laws.md"), BEGIN, END, markdown_table(lines, describe("cpu")))

@@ -1,9 +1,9 @@
-"""python -m benchmarks.recipes: the effect of optimizer and schedule, each at its own best learning rate.
+"""python -m benchmarks.optimizer_and_schedule_ablation: the effect of optimizer and schedule, each at its own best learning rate.
 
 Trains on the quickstart's data for fewer steps, with one thing changed at a time and all together, at every learning
 rate with every seed; each line has the same number of trials. Finished runs are not repeated, so it can be stopped and
-started again. `python -m benchmarks.recipes 1/2` trains every second run; without such a part, the table of
-docs/recipes/optimizers.md is written.
+started again. `python -m benchmarks.optimizer_and_schedule_ablation 1/2` trains every second run. Without such a part, the
+table of docs/recipes/optimizers.md is written.
 """
 
 import json
@@ -18,7 +18,7 @@ from benchmarks.tables import ROOT, Lines, markdown_table, put_into, read_result
 
 RUNS = ROOT / "runs" / "recipes"
 STEPS, SEEDS, RATES = 200, (1, 2), ("2e-3", "4e-3", "8e-3")
-BEGIN, END = "<!-- made by python -m benchmarks.recipes -->\n", "<!-- end of recipes -->\n"
+BEGIN, END = "<!-- made by python -m benchmarks.optimizer_and_schedule_ablation -->\n", "<!-- end of recipes -->\n"
 RECIPES: dict[str, list[str]] = {
     "micro, AdamW, cosine": [],
     "linear": ["schedule=linear"],

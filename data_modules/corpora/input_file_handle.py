@@ -9,7 +9,7 @@ from data_modules.corpora.corpus import BadRecord
 Row = tuple[int | str, Any]  # number of the line or row in the file, from 1, and its content
 
 
-class OpenInputFile(NamedTuple):
+class InputFileHandle(NamedTuple):
     """An open input file."""
 
     stream: io.BufferedReader  # decompressed

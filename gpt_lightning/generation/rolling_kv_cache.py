@@ -29,7 +29,7 @@ def _kept(max_seq_len: int) -> int:
     return max(1, max_seq_len // 2)
 
 
-class ContinuedTexts:
+class RollingKVCache:
     """Read texts into a KV cache that holds all tokens of the current window except the newest.
 
     Args:

@@ -13,7 +13,7 @@ _WHOLE = {"tokens_per_s", "elapsed_s"}  # whole numbers
 _TIME = len("2025-11-18 07:15:06")
 
 
-class StepColumns:
+class StepTable:
     """One entry per step. If several lines have the same step, the one with the latest timestamp counts.
 
     Events after a line belong to its entry, and are replaced with it.

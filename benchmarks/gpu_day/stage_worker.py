@@ -1,4 +1,4 @@
-"""The process of one stage: `python -m benchmarks.gpu_day.stage_process '<its Day as JSON>'`."""
+"""The process of one stage: `python -m benchmarks.gpu_day.stage_worker '<its Day as JSON>'`."""
 
 import importlib
 import json
