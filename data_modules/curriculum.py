@@ -61,8 +61,7 @@ class Curriculum:
     ado: AdoPolicy | None = None
     """How the weights follow the losses, starting from the only keyframe; None: they do not."""
     policy: Mapping[str, Any] | None = None
-    """`name` and settings of a registered function that changes the keyframes' weights over the run; None: no function.
-    See data_modules/curriculum_policies.py."""
+    """Name and settings of a curriculum policy; None: no policy. See data_modules/curriculum_policies.py."""
 
     def __post_init__(self) -> None:
         for key, kind in (("unit", Unit), ("interpolation", Interpolation), ("on_exhausted", OnExhausted)):
@@ -113,12 +112,7 @@ class Curriculum:
         if self.ado:
             self._check_ado(self.ado, named)
         if self.policy is not None:
-            check_policy(self.policy)
-            for other in ("ado", "replay"):
-                if getattr(self, other):
-                    raise ValueError(
-                        f"curriculum.policy cannot be combined with curriculum.{other}: remove one of them."
-                    )
+            check_policy(self.policy, {"ado": self.ado, "replay": self.replay})
         if sum(self.replay.values()) >= 1:
             raise ValueError(
                 f"curriculum.replay adds up to {sum(self.replay.values()):g}: it must add up to less than 1."

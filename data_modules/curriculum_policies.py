@@ -24,11 +24,15 @@ CURRICULUM_POLICIES: dict[str, CurriculumPolicy] = {}
 """Name -> policy. `running.registration.register_curriculum_policy` adds entries."""
 
 
-def check_policy(policy: Any) -> None:
+def check_policy(policy: Any, others: Mapping[str, Any]) -> None:
     """Check the section `curriculum.policy`.
 
+    Args:
+        policy: The section.
+        others: Name -> value of the curriculum's settings that cannot be combined with a policy.
+
     Raises:
-        ValueError: No policy of this name is registered, or it does not accept these settings.
+        ValueError: No policy of this name is registered, it does not accept these settings, or one of `others` is set.
     """
     if not isinstance(policy, Mapping) or "name" not in policy:
         raise ValueError(
@@ -42,6 +46,9 @@ def check_policy(policy: Any) -> None:
         signature(CURRICULUM_POLICIES[name]).bind(0.0, {}, **settings)
     except TypeError as error:
         raise ValueError(f"curriculum.policy: the settings of {name} do not fit: {error}.") from error
+    for other, value in others.items():
+        if value:
+            raise ValueError(f"curriculum.policy cannot be combined with curriculum.{other}: remove one of them.")
 
 
 class PolicyShares:

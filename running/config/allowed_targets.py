@@ -23,6 +23,7 @@ from yaml import YAMLError
 
 from running.config.compose import check_yaml_file
 from running.config.lightning_callbacks import check_lightning_callbacks, replaced_callback
+from running.config.own_imports import import_attribute
 from running.config.registered_targets import REGISTERED_TARGETS
 from running.config.renamed_targets import RENAMED_TARGETS
 
@@ -229,11 +230,11 @@ def _named(
     module, _, name = target.rpartition(".")
     found = (registered or {}).get(target)
     if found is None and fits is _is_callback and target in _typed.get():
-        found = _imported(module, name)
+        found = import_attribute(module, name)
         if found is None:
             raise ValueError(f"_target_={target}: the module {module} has no {name}.")
         if not fits(found):
-            raise ValueError(f"_target_={target}: {name} is no subclass of lightning.pytorch.callbacks.Callback.")
+            raise ValueError(f"_target_={target}: {name} is not a subclass of lightning.pytorch.callbacks.Callback.")
     elif found is None and target.startswith(tuple(f"{package}." for package in packages)) and name[:1] != "_":
         with suppress(ImportError):
             found = getattr(import_module(module), name, None)
@@ -254,21 +255,6 @@ def _named(
     for inner in _targets(list(arguments.values())):
         raise ValueError(f"an argument of {target} has _target_={inner}: arguments must be plain values.")
     return partial(found, **arguments)
-
-
-def _imported(module: str, name: str) -> Any:
-    """An attribute of a user's own module; None if the module has no such attribute.
-
-    Raises:
-        ValueError: the module cannot be imported.
-    """
-    try:
-        return getattr(import_module(module), name, None)
-    except Exception as error:  # user code may raise anything
-        why = f"{type(error).__name__}: {' '.join(str(error).split()).rstrip('.')}"
-        raise ValueError(
-            f"{module}.{name} cannot be imported ({why}): install its package, or add its folder to PYTHONPATH."
-        ) from error
 
 
 def _is_source_reader(target: Any) -> bool:

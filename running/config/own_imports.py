@@ -45,6 +45,25 @@ def import_parts(names: Iterable[str]) -> None:
         _imported.add(name)
 
 
+def import_attribute(module: str, name: str) -> Any:
+    """An attribute of a user's own module; None if the module has no such attribute.
+
+    Args:
+        module: dotted name.
+        name: of the attribute.
+
+    Raises:
+        ValueError: the module cannot be imported.
+    """
+    try:
+        return getattr(import_module(module), name, None)
+    except Exception as error:  # user code may raise anything
+        why = f"{type(error).__name__}: {' '.join(str(error).split()).rstrip('.')}"
+        raise ValueError(
+            f"{module}.{name} cannot be imported ({why}): install its package, or add its folder to PYTHONPATH."
+        ) from error
+
+
 def check_imports(config: Mapping[str, Any]) -> None:
     """Check that the user typed the imports of a config on the command line. A config file may not import code.
 
