@@ -3,11 +3,11 @@
 For each source, a power law L(n) = eps + beta n^-alpha is fitted to its training loss, where n is the number of tokens
 of the run so far. The source's learning speed, -dL/dn = alpha beta n^-alpha / n, determines its preference:
 
-    preference_k  ∝  prior_k · h_k^0.5 · speed_k        h: exponential mean (0.1 per step) of its recent mix weight, so
-    that a
-                                                          loss that falls because of other sources earns less credit
-    weights       =  0.1 preference + 0.9 mean of all weights since the first step,            and no source below its
-    floor
+    preference_k  ∝  prior_k · h_k^0.5 · speed_k
+    weights       =  0.1 preference + 0.9 mean of all weights since the first step
+
+h is the exponential mean (0.1 per step) of a source's recent mix weight: a loss that falls because of other sources earns
+less credit. No weight is below its floor.
 
 All functions are pure functions of recorded values.
 """

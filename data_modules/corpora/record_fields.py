@@ -1,9 +1,10 @@
 """Extract a document from the fields of a record.
 
 {text: …}                                a text
-{instruction: …, input: …, output: …}    an instruction in Alpaca's format: question and answer, as chat; input may be
-null {messages: …}                            a conversation: a list of {role, content}; an assistant message with
-`weight: 0` bears no loss
+{instruction: …, input: …, output: …}    an instruction in Alpaca's format, as chat: question and answer; input may be null
+{messages: …}                            a conversation: a list of {role, content}
+
+An assistant message with `weight: 0` bears no loss.
 """
 
 from collections.abc import Mapping
