@@ -1,8 +1,9 @@
 """Predict the best mix from runs with many mixes: fit a law per validation loss, estimate its errors, and search the
 best mix.
 
-runs of a sweep, or tables --read_mix_runs--> MixRuns --fit_mix_law--> MixLaw --find_best_mix--> BestMix --> page,
-best_mix.yaml caps --design_mixes--> the mixes to train first
+    limits --design_mixes--> the mixes to train first
+    runs of a sweep, or tables --read_mix_runs--> MixRuns --fit_mix_law--> MixLaw --find_best_mix--> BestMix
+    BestMix --> mix_law.html, best_mix.yaml
 """
 
 from mix_laws.best_mix_search import BestMix, SearchTarget, find_best_mix

@@ -21,6 +21,6 @@ profile.py       the kernels that take most of a step's time
 
 json_subprocess.py   processes that answer in JSON
 small_runs.py    small runs of the real train.py, and the callbacks that observe them
-wheels.py        collect the packages that a machine without a network lacks
+download_wheels.py   collect the packages that a machine without a network lacks
 table.py         the results as a table
 """

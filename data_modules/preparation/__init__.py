@@ -1,9 +1,8 @@
 """Convert documents to shards.
 
-    chunks ──(workers) split by a hash of the text, tokenize──> in order ──ShardWriter──> parts ──join──> shards +
-    source.json
+    chunks ──workers──> tokens, in order ──ShardWriter──> parts ──join──> shards + source.json
 
-A part is committed every few seconds, and an interrupted preparation continues after the last commit; the resulting
+The workers assign each document to a split by a hash of its text, and tokenize it. A part is committed every few seconds, and an interrupted preparation continues after the last commit; the resulting
 bytes are the same. The source appears under its name only when it is complete.
 """
 

@@ -1,10 +1,8 @@
-"""Evaluate a model: metrics with their confidence intervals, their number of examples and the data they were measured
-on.
+"""Evaluate a model: metrics with their confidence intervals, number of examples and data.
 
     records ──question_template──> questions ──multiple_choice──┐
-    streams of tokens ──sliding_window_perplexity───────────────┴─> requests ──log_likelihood──> scores ──> metrics,
-    intervals prompts ──generation──> texts ──generation_metrics────────────────────────────────────────────────────>
-    metrics, intervals
+    streams of tokens ──sliding_window_perplexity───────────────┴──> requests ──log_likelihood──> scores ──> metrics
+    prompts ──generation──> texts ──generated_text_quality─────────────────────────────────────────────────> metrics
 
 All results are pure functions of the model and the requests. Batch size, number of ranks and interruptions only affect
 rounding.

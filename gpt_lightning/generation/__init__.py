@@ -2,8 +2,7 @@
 
 ::
 
-    prompts --RollingKVCache--> KV cache, logits of the next token --TokenSampler--> an id per text, fed back as the
-    next token
+    prompts --RollingKVCache--> KV cache, logits of the next token --TokenSampler--> one id per text --> fed back
 
 Each prompt is read once into the cache; then each new token costs a forward pass over one token. `EagerDecoding` runs
 these passes one by one. On CUDA, where launching a pass costs more than computing it, `StaticDecoding` runs them with

@@ -5,7 +5,8 @@ resolve, build, fit                check everything; build model, data and Train
 builders, callback_builders        model config, optimizer, schedule and sample order; callbacks
 prepared_data, find_tokenizer      open data/<tokenizer>/<source>/, prepare missing sources; which tokenizer a model has
 resume, recorded_mix_weights       where a start continues: from step 0, a checkpoint, or another run
-run_directory, start_and_end_messages  the run's folder; what the run prints at its start and end
+run_directory                      the run's folder
+start_and_end_messages             what the run prints at its start and end
 rank_processes, rank_agreement     ranks: how they start, stop together and compare their settings
 distributed_strategy               Lightning's strategy for one device, DDP or FSDP
 code_revision                      git revision and digest of the training code
