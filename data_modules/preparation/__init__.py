@@ -2,8 +2,9 @@
 
     chunks ──workers──> tokens, in order ──ShardWriter──> parts ──join──> shards + source.json
 
-The workers assign each document to a split by a hash of its text, and tokenize it. A part is committed every few seconds, and an interrupted preparation continues after the last commit; the resulting
-bytes are the same. The source appears under its name only when it is complete.
+The workers assign each document to a split by a hash of its text, and tokenize it. A part is committed every few seconds,
+and an interrupted preparation continues after the last commit; the resulting bytes are the same. The source appears under
+its name only when it is complete.
 """
 
 from data_modules.preparation.preparation_settings import PreparationSettings
