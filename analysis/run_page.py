@@ -10,7 +10,7 @@ from pathlib import Path
 from analysis import standalone_html
 from analysis.comparison.read_runs import read_run
 from analysis.comparison.run import Run
-from analysis.comparison.run_settings import is_logging_setting, setting_text, shorten_setting_names
+from analysis.comparison.run_settings import leaves_results_unchanged, setting_text, shorten_setting_names
 from analysis.run_reader import LoggedRun
 from gpt_lightning.console import escape_control_characters
 
@@ -95,7 +95,7 @@ def _settings(run: LoggedRun) -> Iterator[str]:
     groups: dict[str, list[str]] = {}
     for key, value in _as_compared(run).settings.items():
         group, _, name = key.partition(".")
-        if not is_logging_setting(key):
+        if not leaves_results_unchanged(key):
             said = f"{name or group}={shorten_setting_names(setting_text(value), _LONGEST)}"
             groups.setdefault(group if name else "training", []).append(said)
     rows += [(group, ", ".join(said)) for group, said in groups.items()]

@@ -30,9 +30,10 @@ def compare_jobs(folder: Path, jobs: Sequence[Mapping[str, Any]]) -> Comparison:
     """Compare the runs of a sweep's jobs, in their order.
 
     Args:
-        folder: that contains the run directories.
-        jobs: by number, with: name, which is also that of the run directory; exit code (None: none yet); environment
-            variables; and `other_run`, why the directory contains another run, if it does.
+        folder: the folder that contains the run directories.
+        jobs: one mapping per job, in order, with the keys `job` (name of the job and of its run directory), `code`
+            (exit code, None while there is none), `environment` (environment variables), and `other_run` (only if the
+            directory holds a different run: why).
     """
     runs = read_runs([folder / job["job"] for job in jobs])
     return Comparison(

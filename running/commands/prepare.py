@@ -279,8 +279,8 @@ def _refuse_another(job: _Job, information: Mapping[str, Any]) -> None:
             same = information["files"] == (files if then["limit_tokens"] is None else files[:read])
             if path == then["path"] and not same:
                 raise ValueError(
-                    f"{job.folder} was made from other files than {path} holds now: delete the folder to prepare it "
-                    "again."
+                    f"the files in {path} have changed since {job.folder} was prepared: delete {job.folder} and run the "
+                    "same command again."
                 )
     for key, value in now.items():
         if key in then and then[key] != value:

@@ -174,9 +174,9 @@ class RunDirectory:
             for then in (begun.get(name, {}).get("fingerprint"), of_checkpoint.get(name)):
                 if then not in (None, source.fingerprint):
                     raise ValueError(
-                        f"{self.path if begun else beginning.checkpoint} was started with other tokens of source "
-                        f"{name} (fingerprint {then[:12]}, now {source.fingerprint[:12]}): choose another run with "
-                        "name=…."
+                        f"source {name} has changed since {self.path if begun else beginning.checkpoint} was started "
+                        f"(its fingerprint was {then[:12]} and is now {source.fingerprint[:12]}): restore or prepare "
+                        "again the original data, or start a new run with name=…."
                     )
 
     def states_of_data(self) -> dict[str, dict[str, str]]:

@@ -86,7 +86,8 @@ ROWS = (
     Row(
         "token shard with a flipped byte, truncated, of odd length, or with an id outside the vocabulary; a shard"
         " added, renamed or replaced since the checkpoint",
-        "error before step 0 with file and offset; `data.verify=false` skips the check",
+        "error before step 0 that names file and offset; `data.verify=false` skips the full check, but still "
+        "refuses shards that changed since the run started",
         ("tests/test_damaged_data.py::", "tests/data_modules/test_shard_integrity.py::"),
     ),
     Row(
