@@ -136,8 +136,8 @@ class Curriculum:
             )
         if self.max_epochs and self.on_exhausted not in ("redistribute", "repeat"):
             raise ValueError(
-                f"curriculum.on_exhausted is {self.on_exhausted}: it must be redistribute or repeat, because with "
-                "curriculum.ado the weights are not known in advance. Otherwise omit curriculum.max_epochs."
+                "with curriculum.ado and curriculum.max_epochs, curriculum.on_exhausted must be redistribute or repeat, not "
+                f"{self.on_exhausted}, because the weights are not known in advance. Or remove curriculum.max_epochs."
             )
         for name in ado.floor:
             if name not in named:

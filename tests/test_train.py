@@ -255,7 +255,7 @@ def test_load_model_refuses_checkpoints_that_do_not_verify(finished: Path, tmp_p
     checkpoints = tmp_path / "copy" / "checkpoints"
     for manifest in checkpoints.glob("*.json"):
         manifest.unlink()
-    with pytest.raises(ValueError, match="copy has no valid checkpoint in its folder checkpoints"):
+    with pytest.raises(ValueError, match="copy has no valid checkpoint in its checkpoints folder"):
         load_model(tmp_path / "copy")
     with pytest.raises(ValueError, match=r"lacks its manifest step_00000012\.json"):
         load_model(checkpoints / "step_00000012.pt")

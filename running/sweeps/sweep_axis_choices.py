@@ -96,8 +96,8 @@ def _choices(override: Override, folders: Sequence[Path]) -> list[str]:
     else:
         texts = [f"{key}={choice}" for choice in override.sweep_string_iterator()]
     if not texts:
-        there = f": conf/{key} has {', '.join(options)}" if isinstance(value, Glob) and options else ""
-        raise ValueError(f"{override.input_line} matches no choice, so there is no job{there}.")
+        there = f" Choose from conf/{key}: {', '.join(options)}." if isinstance(value, Glob) and options else ""
+        raise ValueError(f"{override.input_line} matches no choice, so the sweep has no jobs.{there}")
     for n, text in enumerate(texts):
         if text in texts[:n]:
             raise ValueError(

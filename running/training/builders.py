@@ -212,7 +212,7 @@ def check_same_optimizer(
         )
         raise ValueError(
             f"{now} cannot continue from {beginning.checkpoint}, which was trained with {was}: {error}. Set it back, "
-            "or choose another run with name=…."
+            "or start a new run with name=…."
         ) from error
 
 

@@ -52,9 +52,9 @@ def open_sources(config: RunConfig, *, earlier: Iterable[str] = ()) -> tuple[Tok
         _prepare(config, missing, folder)
     elif missing:
         commands = "".join(f"\n    python {shlex.join(_command(config, source))}" for source in missing)
-        either = "First" if unreadable else "Set data.prepare=missing, or first"
+        either = "Run first" if unreadable else "Set data.prepare=missing, or run first"
         raise ValueError(
-            f"not prepared with tokenizer {name} yet: {', '.join(missing)}. {either} run{commands}\n"
+            f"these sources are not prepared with tokenizer {name}: {', '.join(missing)}. {either}:{commands}\n"
             "or train on the corpora that need no download: python prepare.py && python train.py experiment=quickstart."
         )
     tokenizer = load_tokenizer_by_name(name, config.data_dir)

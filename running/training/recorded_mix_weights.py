@@ -88,6 +88,6 @@ def recorded_updates(
         if dict(updates).get(step) != weights:
             raise ValueError(
                 f"{where} has other weights for step {step:,} than this run, which has completed {beginning:,} steps: "
-                "choose another run with name=…, or leave the record out."
+                "start a new run with name=…, or leave the record out."
             )
     return updates

@@ -76,8 +76,8 @@ class RunDirectory:
         environment = json.loads(record.read_text())
         if initial_weights not in (None, environment["initial_weights"]):
             raise ValueError(
-                f"{self.path} was started with other weights than init_from={config.init_from} contains now: choose "
-                "another run with name=…."
+                f"{self.path} was started with other weights than init_from={config.init_from} contains now: start a "
+                "new run with name=…."
             )
         if beginning.branching and _branched_from(beginning)["sha256"] != environment["branched_from"]["sha256"]:
             raise ValueError(
