@@ -32,7 +32,7 @@ def write_run_page(run: LoggedRun, pictures: Mapping[str, Path], path: Path) -> 
     Args:
         run: the run.
         pictures: heading -> PNG file.
-        path: of the HTML file.
+        path: path of the HTML file.
     """
     sections = [
         ("Settings", _settings(run)),
@@ -67,7 +67,7 @@ def write_samples_markdown(run: LoggedRun, path: Path) -> None:
 
     Args:
         run: the run.
-        path: of the Markdown file.
+        path: path of the Markdown file.
     """
     lines = [f"# Samples of {escape_control_characters(run.path.name)}"]
     for number, (prompt, responses) in enumerate(run.responses.items(), start=1):
@@ -172,7 +172,7 @@ def table_html(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """An HTML table. Cells that start with a number are right-aligned.
 
     Args:
-        head: of the columns.
+        head: headings of the columns.
         rows: texts of the cells.
     """
 

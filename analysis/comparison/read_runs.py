@@ -91,7 +91,7 @@ def _trunk(settings: Mapping[str, Any], above: set[Path]) -> dict[str, Any] | No
     """Settings of the trunk of a branched run that decide its result; None if there is no trunk or it cannot be read.
 
     Args:
-        settings: of the branched run. The path of the trunk is relative to the working directory.
+        settings: settings of the branched run. The path of the trunk is relative to the working directory.
         above: the runs so far, which stops a run that is its own trunk.
     """
     path = settings.get(TRUNK)

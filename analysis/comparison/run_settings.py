@@ -37,8 +37,8 @@ def described_settings(settings: Mapping[str, Any], environment: Mapping[str, An
     """A run's settings, and the parts of its environment that its results may depend on.
 
     Args:
-        settings: of the run, by dotted name.
-        environment: of the run.
+        settings: settings of the run, by dotted name.
+        environment: environment of the run.
     """
     git, versions = environment.get("git"), environment.get("versions")
     around: dict[str, Any] = {
@@ -60,8 +60,8 @@ def result_settings(
     Runs that agree in them are repeats.
 
     Args:
-        settings: of the run, by dotted name.
-        environment: of the run.
+        settings: settings of the run, by dotted name.
+        environment: environment of the run.
         trunk: the same for the run that it branched off from; None: there is none, or it cannot be read. It replaces
             that run's path, so that branches of trunks that differ only in their seed are repeats too.
     """

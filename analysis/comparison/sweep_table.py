@@ -92,7 +92,7 @@ def write_sweep_table(folder: Path, rows: Sequence[SweepRow]) -> Path:
     """Write the rows to sweep.json in the folder that contains the run directories, and return its path.
 
     Args:
-        folder: of the sweep.
+        folder: folder of the sweep.
         rows: from `sweep_rows`.
     """
     path = folder / "sweep.json"

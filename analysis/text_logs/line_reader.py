@@ -28,7 +28,7 @@ def read_lines(path: Path) -> Iterator[bytes]:
     Of a line longer than `MAX_LINE_BYTES`, only the first bytes are returned, but more than `MAX_LINE_BYTES`.
 
     Args:
-        path: of the log.
+        path: path of the log.
     """
     with path.open("rb") as file:
         block = file.read(_BLOCK)

@@ -69,7 +69,7 @@ def errors(
         d_model: their width.
         vocab_size: rows of the weight.
         masked: whether every third token has no loss.
-        soft_cap: of the logits; None: no cap.
+        soft_cap: soft cap of the logits; None: no cap.
         z_loss: factor of the z-loss.
     """
     generator = torch.Generator().manual_seed(tokens)

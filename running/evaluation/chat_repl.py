@@ -28,7 +28,7 @@ class TextGenerator(Protocol):
         """Change a generation setting. Raises ValueError if there is no such setting or the value is invalid.
 
         Args:
-            name: of the setting.
+            name: name of the setting.
             value: as JSON; none stands for null.
         """
 

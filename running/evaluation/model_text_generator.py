@@ -45,7 +45,7 @@ class ModelTextGenerator:
         """Change a generation setting.
 
         Args:
-            name: of the setting.
+            name: name of the setting.
             value: as JSON; none stands for null.
 
         Raises:

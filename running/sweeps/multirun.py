@@ -86,8 +86,8 @@ class Multirun:
 
         Args:
             command: command line of the job.
-            name: of the job.
-            number: of the job.
+            name: name of the job.
+            number: number of the job.
             run: its run directory, if it is a training run.
             config: its settings, if it is a training run.
 
@@ -119,8 +119,8 @@ class Multirun:
         """Record a job whose run is already finished.
 
         Args:
-            name: of the job.
-            number: of the job.
+            name: name of the job.
+            number: number of the job.
             run: its run directory.
         """
         self._wait_until(lambda: not (self._is_alone and self._running()))  # so that its output comes first
@@ -135,7 +135,7 @@ class Multirun:
         Args:
             function: the command's function.
             config: settings of the job.
-            name: of the job.
+            name: name of the job.
         """
         try:
             self.answers[name] = function(config)
@@ -148,7 +148,7 @@ class Multirun:
         was killed.
 
         Args:
-            name: of the job.
+            name: name of the job.
             run: its run directory.
         """
         if is_locked(run):

@@ -38,7 +38,7 @@ def open_sources(config: RunConfig, *, earlier: Iterable[str] = ()) -> tuple[Tok
     `data.prepare` says whether missing sources are prepared first.
 
     Args:
-        config: the run's.
+        config: config of the run.
         earlier: further sources that the run was trained on before.
 
     Raises:
@@ -81,7 +81,7 @@ def check_undamaged(
     On each machine, only the first rank does this.
 
     Args:
-        config: the run's.
+        config: config of the run.
         sources: the sources that it is trained on.
         begun: source -> states of its files at the last start of the run, see `SourceShards.states_by_name`.
 
@@ -120,8 +120,8 @@ def source_sizes(config: RunConfig, names: Iterable[str]) -> dict[str, SourceSiz
     """The number of training sequences of each source: as prepared, else as conf/source estimates it.
 
     Args:
-        config: the run's.
-        names: of the sources.
+        config: config of the run.
+        names: names of the sources.
 
     Raises:
         ValueError: a source is unknown, or is not prepared and its size is unknown.

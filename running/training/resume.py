@@ -52,7 +52,7 @@ def find_resume_point(run: Path, config: RunConfig) -> ResumePoint:
 
     Args:
         run: the run's folder.
-        config: the run's.
+        config: config of the run.
 
     Raises:
         ValueError: the folder belongs to a run with other settings, all of its checkpoints are damaged, or the run
@@ -185,7 +185,7 @@ def branch_point(config: RunConfig) -> Path:
     """The checkpoint of another run (the trunk) where a run branches off.
 
     Args:
-        config: the run's.
+        config: config of the run.
 
     Raises:
         ValueError: the trunk has no checkpoint of that step, or its settings differ.

@@ -62,7 +62,7 @@ class RunDirectory:
         """Check that the initial weights are those that the run started with.
 
         Args:
-            config: the run's.
+            config: config of the run.
             beginning: where this start of the run begins.
             initial_weights: fingerprint of the weights from `init_from`; None: there is no `init_from`, or the run
                 starts from a checkpoint.
@@ -96,10 +96,10 @@ class RunDirectory:
         """Record what defines the run, once, and later what has changed. Move away damaged and superseded checkpoints.
 
         Args:
-            config: the run's.
-            sources: of the run.
+            config: config of the run.
+            sources: sources of the run.
             beginning: where this start begins.
-            model: of the run.
+            model: model of the run.
             initial_weights: fingerprint of the weights from `init_from`, if any.
 
         Returns:
@@ -162,7 +162,7 @@ class RunDirectory:
 
         Args:
             beginning: where this start of the run begins.
-            sources: of the run.
+            sources: sources of the run.
 
         Raises:
             ValueError: the tokens of a source differ.
