@@ -90,7 +90,7 @@ class Comparison:
     """A comparison of runs.
 
     Args:
-        runs: from `read_runs`.
+        runs: the runs, as returned by `read_runs`.
     """
 
     def __init__(self, runs: Sequence[Run]) -> None:

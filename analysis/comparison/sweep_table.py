@@ -48,7 +48,7 @@ def sweep_rows(comparison: Comparison, jobs: Sequence[Mapping[str, Any]]) -> lis
     """The state and results of each job.
 
     Args:
-        comparison: from `compare_jobs`.
+        comparison: the result of `compare_jobs`.
         jobs: as in `compare_jobs`.
 
     Returns:
@@ -93,7 +93,7 @@ def write_sweep_table(folder: Path, rows: Sequence[SweepRow]) -> Path:
 
     Args:
         folder: folder of the sweep.
-        rows: from `sweep_rows`.
+        rows: the rows from `sweep_rows`.
     """
     path = folder / "sweep.json"
     path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
@@ -104,7 +104,7 @@ def sweep_table(rows: Sequence[SweepRow]) -> Table:
     """The table for a terminal of 100 columns: one row per job, mean loss, as many sources as fit, a star for the best.
 
     Args:
-        rows: from `sweep_rows`.
+        rows: the rows from `sweep_rows`.
     """
     sources = list(dict.fromkeys(source for row in rows for source in row["val_loss"]))
     names = [

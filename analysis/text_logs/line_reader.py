@@ -54,7 +54,7 @@ def split_lines(line: bytes) -> list[bytes]:
     """The parts of a line that were each written at once; empty if nothing is left of it.
 
     Args:
-        line: from `read_lines`.
+        line: a line from `read_lines`.
     """
     if b"\0" not in line:
         pieces = [line]

@@ -36,7 +36,7 @@ class StepTable:
         """Add the line of a step.
 
         Args:
-            step: its number.
+            step: number of the step.
             time: YYYY-MM-DD hh:mm:ss.
             values: one for each of VALUES; nan: unknown.
 

@@ -62,7 +62,7 @@ def errors(
 
     Args:
         kernel: the loss kernel.
-        dtype: of hidden states and weight.
+        dtype: dtype of hidden states and weight.
         device: cpu or cuda.
         oracle: device of the fp64 computation.
         tokens: number of hidden states.

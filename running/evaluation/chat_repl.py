@@ -29,7 +29,7 @@ class TextGenerator(Protocol):
 
         Args:
             name: name of the setting.
-            value: as JSON; none stands for null.
+            value: the value as JSON; none stands for null.
         """
 
     def answer(self, conversation: list[Message]) -> Iterator[str]:

@@ -46,7 +46,7 @@ class ModelTextGenerator:
 
         Args:
             name: name of the setting.
-            value: as JSON; none stands for null.
+            value: the value as JSON; none stands for null.
 
         Raises:
             ValueError: there is no such setting, or the value is invalid. The settings then stay unchanged.

@@ -54,7 +54,7 @@ class Multirun:
     """The jobs of this process, their results, and the signals passed on to them.
 
     Each job has its own session, so Ctrl-C reaches it only once and only through this process, and it can save a
-    checkpoint before it ends. A job also stops when this process is gone, see `end_with_sweep`.
+    checkpoint before it ends. A job also stops when this process has ended, see `end_with_sweep`.
 
     Args:
         shares: environment variables for each job that may run at the same time. With several shares, the terminal
@@ -262,7 +262,7 @@ class Multirun:
 
 
 def end_with_sweep() -> None:
-    """In a job of a multirun: stop as on SIGTERM when the process of the multirun is gone, for any reason."""
+    """In a job of a multirun: stop as on SIGTERM when the process of the multirun has ended, for any reason."""
     if sweep := os.environ.pop(_OF_SWEEP, None):  # removed, because processes started by this one are not jobs
         threading.Thread(target=_watch, args=(int(sweep),), daemon=True, name="watch-sweep").start()
 

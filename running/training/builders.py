@@ -121,7 +121,7 @@ def _check_same_policy(then: ResolvedCurriculum, digest: str | None, checkpoint:
     if then.policy_shares and then.policy_shares.digest != digest:
         assert then.curriculum.policy is not None
         raise ValueError(
-            f"curriculum.policy {then.curriculum.policy['name']} returns other weights than when {checkpoint} was "
+            f"curriculum.policy {then.curriculum.policy['name']} returns different weights than when {checkpoint} was "
             "saved: restore the function. To change the weights of later steps, register a changed function under "
             "another name."
         )

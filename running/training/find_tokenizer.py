@@ -61,7 +61,7 @@ def check_same_tokenizer(path: Path, tokenizer: Tokenizer) -> bool:
         return False
     if not tokenizer.extends(theirs):
         raise ValueError(
-            f"init_from={path} was trained with other tokens than tokenizer {tokenizer.name} has: "
+            f"init_from={path} was trained with different tokens than tokenizer {tokenizer.name} has: "
             f"{_typed(path, theirs)}."
         )
     return True

@@ -23,7 +23,7 @@ from gpt_lightning.console import escape_control_characters, say
 # The longest that a rank waits for another: rank 0 may be sampling, or writing a checkpoint to a slow disk.
 PATIENCE = timedelta(minutes=30)
 _LOOK_EVERY = 1.0  # seconds
-_OWN_WORDS = 5.0  # seconds for a rank to end and print why, after its launcher is gone
+_OWN_WORDS = 5.0  # seconds for a rank to end and print why, after its launcher has ended
 # seconds for ranks to end after a signal: validation may take long, and the user can still kill them
 _TO_STOP = 24 * 3600
 _GOES_ON = "so this rank ends too. Run the same command again to resume from the newest checkpoint"

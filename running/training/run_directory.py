@@ -76,7 +76,7 @@ class RunDirectory:
         environment = json.loads(record.read_text())
         if initial_weights not in (None, environment["initial_weights"]):
             raise ValueError(
-                f"{self.path} was started with other weights than init_from={config.init_from} contains now: start a "
+                f"{self.path} was started with weights that differ from those in init_from={config.init_from} now: start a "
                 "new run with name=…."
             )
         if beginning.branching and _branched_from(beginning)["sha256"] != environment["branched_from"]["sha256"]:

@@ -89,7 +89,7 @@ def start_remarks(beginning: ResumePoint, *, lost: int, max_steps: int) -> Itera
     """Remarks on where this start begins, each with its style.
 
     Args:
-        beginning: of this start.
+        beginning: where this start begins.
         lost: number of logged steps after its checkpoint, which are repeated.
         max_steps: number of steps of the run.
     """
