@@ -256,7 +256,7 @@ def _said(settings: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _refuse_strangers(config: Mapping[str, Any], *, defaults: Mapping[str, Any]) -> None:
-    """Refuse settings that nothing reads, also with a `+`, and strings where a number belongs."""
+    """Refuse settings that nothing reads, even with a `+`, and strings where a number belongs."""
     for key in set(config) - set(defaults) - {"imports"}:
         near = difflib.get_close_matches(key, list(defaults), n=1)
         raise ValueError(f"there is no setting {key}" + (f": did you mean {near[0]}?" if near else "."))
