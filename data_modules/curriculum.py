@@ -107,12 +107,7 @@ class Curriculum:
                     least = "above 0" if key == "max_epochs" else "0 or more"
                     raise ValueError(f"curriculum.{key}.{name} is {value!r}: it must be a number, {least}.")
         if self.ado is not None and not isinstance(self.ado, AdoPolicy):
-            if not isinstance(self.ado, Mapping):
-                raise ValueError(
-                    f"curriculum.ado is {self.ado!r}: it must be null, or a mapping with the keys every and warmup and, "
-                    "optionally, floor and record."
-                )
-            object.__setattr__(self, "ado", AdoPolicy(**self.ado))
+            object.__setattr__(self, "ado", AdoPolicy.of(self.ado))
         if self.ado:
             self._check_ado(self.ado, named)
         if self.policy is not None:

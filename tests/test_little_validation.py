@@ -59,4 +59,4 @@ def test_of_chats_which_no_tail_is_cut_from(tmp_path: Path, capsys: pytest.Captu
     printed = said(
         tmp_path / "chats.jsonl", capsys, "source=alpaca", "tokenizer=gpt2_chatml", "sources.alpaca.fields.input=null"
     )
-    assert "prepare it again with sources.alpaca.val_fraction=0.5, or with more text" in printed
+    assert "prepare again with more text, or with sources.alpaca.val_fraction=0.5\n" in printed
