@@ -1,9 +1,10 @@
 """python report.py [run=runs/<name>]: plots and a summary of a run.
 
 python report.py runs=runs/lr_sweep [out_dir=…]: a page that compares many runs.
-python report.py mix_law=runs/mix_sweep [out_dir=…]: a law of how losses depend on the mix, and the best mix under it.
-python report.py log_dir=… [out_dir=… pattern='training_*.log']: text logs of training, merged into two JSON files and a
-plot.
+python report.py mix_law=runs/mix_sweep [out_dir=…]: fits a mix law (how losses depend on the mix) and prints
+the best mix that it predicts.
+python report.py log_dir=… [out_dir=… pattern='training_*.log']: merges text logs of training runs into two JSON
+files and a plot.
 
 python report.py run=runs/quickstart
 python report.py runs=runs/lr_sweep                                      # which differences are larger than the noise?

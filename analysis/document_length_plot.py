@@ -13,9 +13,9 @@ def draw_document_lengths(lengths: np.ndarray, path: Path, *, name: str, max_seq
     """Draw a histogram on a logarithmic axis, with the median and the sequence length marked.
 
     Args:
-        lengths: of the documents in tokens, (documents,).
-        path: of the PNG file.
-        name: of the source.
+        lengths: document lengths in tokens, (documents,).
+        path: the PNG file to write.
+        name: name of the source.
         max_seq_len: tokens per sequence.
     """
     figure = Figure(figsize=(9, 4.5), layout="constrained")

@@ -42,7 +42,7 @@ class LoggedMetrics:
         A last line without a newline is skipped: it is still being written.
 
         Args:
-            path: of metrics.jsonl.
+            path: path of metrics.jsonl.
             wanted: which metrics to keep, by name.
         """
         metrics = cls(wanted=wanted)

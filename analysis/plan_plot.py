@@ -33,7 +33,7 @@ def draw_plan(path: Path, curves: PlannedCurves, *, title: str) -> None:
     """Draw the mix, the epochs of each source and the learning rate over the run, one above the other.
 
     Args:
-        path: of the PNG file.
+        path: path of the PNG file.
         curves: the curves.
         title: heading of the plot.
     """

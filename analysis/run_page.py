@@ -10,7 +10,7 @@ from pathlib import Path
 from analysis import standalone_html
 from analysis.comparison.read_runs import read_run
 from analysis.comparison.run import Run
-from analysis.comparison.run_settings import is_logging_setting, setting_text, shorten_setting_names
+from analysis.comparison.run_settings import leaves_results_unchanged, setting_text, shorten_setting_names
 from analysis.run_reader import LoggedRun
 from gpt_lightning.console import escape_control_characters
 
@@ -32,7 +32,7 @@ def write_run_page(run: LoggedRun, pictures: Mapping[str, Path], path: Path) -> 
     Args:
         run: the run.
         pictures: heading -> PNG file.
-        path: of the HTML file.
+        path: path of the HTML file.
     """
     sections = [
         ("Settings", _settings(run)),
@@ -67,7 +67,7 @@ def write_samples_markdown(run: LoggedRun, path: Path) -> None:
 
     Args:
         run: the run.
-        path: of the Markdown file.
+        path: path of the Markdown file.
     """
     lines = [f"# Samples of {escape_control_characters(run.path.name)}"]
     for number, (prompt, responses) in enumerate(run.responses.items(), start=1):
@@ -95,7 +95,7 @@ def _settings(run: LoggedRun) -> Iterator[str]:
     groups: dict[str, list[str]] = {}
     for key, value in _as_compared(run).settings.items():
         group, _, name = key.partition(".")
-        if not is_logging_setting(key):
+        if not leaves_results_unchanged(key):
             said = f"{name or group}={shorten_setting_names(setting_text(value), _LONGEST)}"
             groups.setdefault(group if name else "training", []).append(said)
     rows += [(group, ", ".join(said)) for group, said in groups.items()]
@@ -172,7 +172,7 @@ def table_html(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """An HTML table. Cells that start with a number are right-aligned.
 
     Args:
-        head: of the columns.
+        head: headings of the columns.
         rows: texts of the cells.
     """
 

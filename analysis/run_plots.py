@@ -32,7 +32,7 @@ def draw_curves(curves: Curves, path: Path) -> Figure:
 
     Args:
         curves: what to draw.
-        path: of the PNG file.
+        path: path of the PNG file.
     """
     figure = Figure(figsize=(11, 7), layout="constrained")
     loss, rate, speed, memory = figure.subplots(2, 2, sharex=True).flat
@@ -96,7 +96,7 @@ def draw_mix(run: LoggedRun, path: Path) -> Figure:
 
     Args:
         run: the run.
-        path: of the PNG file.
+        path: path of the PNG file.
     """
     figure = Figure(figsize=(13, 8), layout="constrained")
     (mix, bearing), (epochs, drift) = figure.subplots(2, 2, sharex=True)
@@ -155,7 +155,7 @@ def draw_perplexity(run: LoggedRun, path: Path) -> Figure:
 
     Args:
         run: the run.
-        path: of the PNG file.
+        path: path of the PNG file.
     """
     figure = Figure(figsize=(11, 6.5), layout="constrained")
     axes = figure.subplots()

@@ -114,7 +114,7 @@ class LoggedRun:
         """(steps, values (sources, steps)) of a metric that every source has; 0 where a source has no value yet.
 
         Args:
-            prefix: of the metric's name, in front of "/<source>".
+            prefix: prefix of the metric's name, in front of "/<source>".
         """
         return self.metrics.table([f"{prefix}/{source}" for source in self.sources])
 

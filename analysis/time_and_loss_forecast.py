@@ -50,7 +50,7 @@ def find_device(name: str) -> Device | None:
     """The device of a name used here or by torch ("NVIDIA A100-SXM4-80GB"); None if it is not known for certain.
 
     Args:
-        name: of the device.
+        name: name of the device.
     """
     words = set(re.split(r"[\s-]+", name.upper()))
     of_known = {known: set(known.upper().split()) for known in DEVICES}
@@ -75,7 +75,7 @@ def training_hours(flops: float, device: str, *, precision: str, mfu: float, n_d
     """Hours for `flops` FLOPs.
 
     Args:
-        flops: of the whole run.
+        flops: FLOPs of the whole run.
         device: its name.
         precision: Lightning's name for it.
         mfu: fraction of the device's peak that is reached.

@@ -17,7 +17,7 @@ def measure(who: str, *, steps: int, global_batch: int, sources: int) -> dict[st
 
     Args:
         who: ours.
-        steps: of the run.
+        steps: number of steps of the run.
         global_batch: sequences per step.
         sources: number of sources.
     """

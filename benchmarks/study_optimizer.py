@@ -57,11 +57,9 @@ def spread(losses: Sequence[float]) -> str:
 def main() -> None:
     """Train missing runs, print the tables and write them into the page."""
     trials = sweep("rates", STEPS, f"experiment={','.join(RECIPES)}", f"optimizer.lr={','.join(RATES)}", "seed=1")
-    tuned: Lines = [
-        ["recipe", *(f"lr {rate}" for rate in RATES), "FLOPs per token", "FLOPs of the optimizer per token"]
-    ]
+    tuned: Lines = [["recipe", *(f"lr {rate}" for rate in RATES), "FLOPs per token", "extra optimizer FLOPs per token"]]
     results: Lines = [
-        ["recipe", "lr", "steps", "tokens", f"loss, {len(SEEDS)} seeds", "difference to AdamW, seed by seed"]
+        ["recipe", "lr", "steps", "tokens", f"loss, {len(SEEDS)} seeds", "difference from AdamW, seed by seed"]
     ]
     adamw: list[float] = []
     reached: list[tuple[int, list[float]]] = []  # (tokens, loss of each seed less AdamW's)

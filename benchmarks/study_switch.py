@@ -71,10 +71,10 @@ def final_of(*sources: str) -> Callable[[Switched], float]:
 METRICS: dict[str, Callable[[Switched], float]] = {
     "mean": final_of(*BASE, *TARGET),
     **{source: final_of(source) for source in (*BASE, *TARGET)},
-    "forgotten of readmes": lambda run: run.forgotten("readmes"),
-    "of stdlib": lambda run: run.forgotten("stdlib"),
-    "gradient's peak, 10 steps": lambda run: run.peak(10),
-    "100 steps": lambda run: run.peak(100),
+    "forgetting: readmes": lambda run: run.forgotten("readmes"),
+    "forgetting: stdlib": lambda run: run.forgotten("stdlib"),
+    "gradient peak within 10 steps": lambda run: run.peak(10),
+    "gradient peak within 100 steps": lambda run: run.peak(100),
 }
 LOSSES, REST = list(METRICS)[:5], list(METRICS)[5:]
 
@@ -115,9 +115,9 @@ def table(runs: Sequence[Switched], metrics: Sequence[str]) -> Lines:
 
 
 def told_of(lines: Lines, noise: AdditiveNoiseModel, other: str) -> None:
-    """Add a column with the difference to another curriculum."""
+    """Add a column with the difference from another curriculum."""
     k = list(SWITCHES).index(other)
-    lines[0].append(f"mean, to {other}")
+    lines[0].append(f"difference from {other} (mean)")
     for n, line in enumerate(lines[1:]):
         difference = noise.difference(n, k)
         line.append("" if n == k else f"{difference.value:+.3f} {'≠' if difference.beyond_noise else '≈'}")

@@ -15,7 +15,7 @@ All functions are pure functions of recorded values.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -58,6 +58,16 @@ class AdoPolicy:
             raise ValueError(
                 f"curriculum.ado.record is {self.record!r}: it must be the path of a weights.jsonl, or null."
             )
+
+    @staticmethod
+    def of(section: Any) -> "AdoPolicy":
+        """Read the section `curriculum.ado`. Raises ValueError if it is not a mapping, or a number is out of range."""
+        if not isinstance(section, Mapping):
+            raise ValueError(
+                f"curriculum.ado is {section!r}: it must be null, or a mapping with the keys every and warmup and, "
+                "optionally, floor and record."
+            )
+        return AdoPolicy(**section)
 
     def next_update(self, step: int, *, steps: int) -> int:
         """Return the first step after `step` with new weights; `steps`, the run's length, if there is none."""

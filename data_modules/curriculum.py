@@ -106,9 +106,7 @@ class Curriculum:
                     least = "above 0" if key == "max_epochs" else "0 or more"
                     raise ValueError(f"curriculum.{key}.{name} is {value!r}: it must be a number, {least}.")
         if self.ado is not None and not isinstance(self.ado, AdoPolicy):
-            if not isinstance(self.ado, Mapping):
-                raise ValueError(f"curriculum.ado is {self.ado!r}: it must have every, warmup and floor, or be null.")
-            object.__setattr__(self, "ado", AdoPolicy(**self.ado))
+            object.__setattr__(self, "ado", AdoPolicy.of(self.ado))
         if self.ado:
             self._check_ado(self.ado, named)
         if self.policy is not None:
@@ -127,8 +125,8 @@ class Curriculum:
             )
         if self.max_epochs and self.on_exhausted not in ("redistribute", "repeat"):
             raise ValueError(
-                f"curriculum.on_exhausted is {self.on_exhausted}: it must be redistribute or repeat, because with "
-                "curriculum.ado the weights are not known in advance. Otherwise omit curriculum.max_epochs."
+                "with curriculum.ado and curriculum.max_epochs, curriculum.on_exhausted must be redistribute or repeat, not "
+                f"{self.on_exhausted}, because the weights are not known in advance. Or remove curriculum.max_epochs."
             )
         for name in ado.floor:
             if name not in named:

@@ -26,7 +26,8 @@ def sequence_borders(
         max_seq_len: Sequence length in tokens.
         document_ends: Positions after the last token of each document, increasing, if documents must not be cut; None:
             they may be cut.
-        whole: Omit a last sequence with fewer than `max_seq_len` tokens. Padded sequences always count.
+        whole: Drop the last sequence if it has fewer than `max_seq_len` tokens. Ignored if `document_ends` is given, because
+            those sequences are padded.
     """
     if document_ends is None:
         starts = np.arange(0, n_tokens + 1, max_seq_len, dtype=np.int64)

@@ -21,8 +21,8 @@ _INTRODUCTIONS = {
     "hardware": "Micro-batch, precision and kernels for a GPU. [Choose a GPU](../../howto/hardware.md) compares them.",
     "logger": "Where metrics go in addition to TensorBoard and `metrics.jsonl`.",
     "model": "Architecture and sizes. [Choices of the model](../../explanation/model.md) measures the effect of each choice.",
-    "optimizer": "The optimizer and its settings. [Recipes](../../recipes/optimizers.md) compares them.",
-    "schedule": "The learning rate over the run. [Recipes](../../recipes/optimizers.md) compares the shapes.",
+    "optimizer": "The optimizer and its settings. The [optimizer recipes](../../recipes/optimizers.md) compare them.",
+    "schedule": "The learning rate over the run. The [optimizer recipes](../../recipes/optimizers.md) compare the shapes.",
     "source": "A corpus: its files and the fields with text. [Prepare corpora](../../howto/corpora.md) explains the keys.",
     "task": "What `evaluate.py` measures. [Evaluate a model](../../howto/evaluation.md) explains protocols and results.",
     "tokenizer": "Converts text to token ids. [Prepare corpora](../../howto/corpora.md#tokenizers) shows how to train one.",
@@ -51,7 +51,10 @@ def write_pages(folder: Path = PAGES) -> list[Path]:
 
 def command_page(command: str) -> str:
     """The help text of a command, its settings and its groups."""
-    parts = [f"# {command}.py\n", f"What `python {command}.py --help` prints, and every setting as a table.\n"]
+    parts = [
+        f"# {command}.py\n",
+        f"This page shows the output of `python {command}.py --help` and lists every setting.\n",
+    ]
     parts.append(f"```text\n{command_help(command).split('Settings of conf/')[0].rstrip()}\n```\n")
     for config in _configs(command):
         title = "Settings" if config == command else f"Settings shared with {config}.py"

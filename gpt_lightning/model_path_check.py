@@ -17,6 +17,6 @@ def check_model_path(path: Path) -> None:
         raise ValueError(f"{path} is the checkpoint folder of a run: use {path.parent}, or one of its step_….pt files.")
     if path.is_dir() and not (path / "checkpoints").is_dir() and not (path / "config.json").is_file():
         raise ValueError(
-            f"{path} is not a model: it must be a run directory with a folder checkpoints, or an exported model with "
+            f"{path} is not a model: it must be a run directory with a checkpoints folder, or an exported model with "
             "a config.json."
         )

@@ -44,7 +44,7 @@ def write_and_print_mix_law(patterns: Any, held_out: Any, settings: Mapping[str,
         console.print(f"  excluded: {said}")
     if runs.differences:
         console.print(
-            f"  the runs differ in more than their mix: {', '.join(runs.differences)}; this is assumed not to matter"
+            f"  warning: the runs differ not only in their mix, but also in {', '.join(runs.differences)}. The fit ignores this."
         )
     for rows in (errors_table(runs, law), held_out_table(runs, law), mixes_table(runs, law, best)):
         if rows:

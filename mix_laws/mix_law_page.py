@@ -151,7 +151,7 @@ def _left_out(runs: MixRuns) -> Iterator[str]:
     yield "".join(f"<p>{escape(said)}</p>" for said in runs.left_out) or "<p>None.</p>"
     if runs.differences:
         differences = ", ".join(runs.differences)
-        yield f"<p>The others differ in more than their mix: {escape(differences)}. This is assumed not to matter.</p>"
+        yield f"<p>The others differ not only in their mix, but also in {escape(differences)}. The fit ignores this.</p>"
 
 
 def _html(rows: Sequence[Sequence[str]]) -> str:

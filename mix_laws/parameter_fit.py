@@ -36,7 +36,7 @@ class LawForm:
 def fit_samples(
     ratios: np.ndarray, losses: np.ndarray, samples: np.ndarray, form: LawForm, *, start: np.ndarray | None = None
 ) -> np.ndarray:
-    """Fit every validation loss to every sample of the runs.
+    """Fit the law to every validation loss, once for each weighting of the runs, for example each bootstrap sample.
 
     Args:
         ratios: (runs, sources), shares.
@@ -46,7 +46,8 @@ def fit_samples(
         start: (validation, 1 + k), initial values; None: several guesses.
 
     Returns:
-        (samples, validation, 1 + k): c, then t.
+        (samples, validation, 1 + k): c, then the k coefficients t. With power 1 there is one for each source, otherwise
+            one more for the constant.
     """
     n_runs, n_sources = ratios.shape
     n_samples, n_validation = len(samples), losses.shape[1]

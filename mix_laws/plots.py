@@ -39,7 +39,10 @@ def draw_predictions(law: MixLaw, runs: MixRuns, path: Path) -> None:
 
 
 def draw_coefficients(law: MixLaw, runs: MixRuns, path: Path) -> None:
-    """Plot t of each source with its interval, per validation loss; further left means a lower loss."""
+    """For each validation loss, plot each source's coefficient t with its interval.
+
+    The smaller t, the more the source lowers that loss.
+    """
     figure, panels = _panels(len(runs.validation), height=0.8 + 0.24 * len(runs.sources), sharey=True)
     low, high = law.t_interval
     rows = np.arange(len(runs.sources))[::-1]

@@ -233,15 +233,18 @@ def test_a_limit_of_epochs_counts_what_the_trunk_has_drawn(trunk: Path, branch: 
         (["branch.run=null"], r"branch\.step is 8, but branch\.run is not set"),
         (["max_steps=8"], r"branch\.step is 8: it must be below max_steps=8"),
         (["init_from=anywhere"], r"init_from and branch\.run both set the initial weights"),
-        (["model.n_layers=3"], r"was trained with model\.n_layers=2, and now it is 3: a branch must keep the model"),
-        (["tokenizer.name=gpt2"], r"was trained with tokenizer\.name=bpe_512, and now it is gpt2"),
+        (
+            ["model.n_layers=3"],
+            r"model\.n_layers is 3, but .* was trained with 2: set it back, because a branch must keep the model",
+        ),
+        (["tokenizer.name=gpt2"], r"tokenizer\.name is gpt2, but .* was trained with bpe_512"),
         (
             ["base_width=64"],
-            r"was trained with base_width=None, and now it is 64: a branch must keep the model, the tokenizer",
+            r"base_width is 64, but .* was trained with None: set it back, because a branch must keep the model",
         ),
-        (["optimizer.lr=1e-4"], r"was trained with optimizer\.lr=0\.002, and now it is 0\.0001"),
-        (["seed=7"], r"was trained with seed=1337, and now it is 7"),
-        (["global_batch=4"], r"was trained with global_batch=8, and now it is 4"),
+        (["optimizer.lr=1e-4"], r"optimizer\.lr is 0\.0001, but .* was trained with 0\.002"),
+        (["seed=7"], r"seed is 7, but .* was trained with 1337"),
+        (["global_batch=4"], r"global_batch is 4, but .* was trained with 8"),
     ],
 )
 def test_what_is_no_branch_is_refused_before_anything_is_written(
@@ -275,7 +278,7 @@ def test_a_trunk_of_other_data_is_refused(branch: Branch, scarce_data: Path, tmp
     information["splits"]["train"]["shards"][0]["sha256"]["tokens_0000.npy"] = "0" * 64
     (folder / "source.json").write_text(json.dumps(with_checksum(information)))
     config = branch("name=refused", *OTHER, f"data_dir={data_dir}")
-    with pytest.raises(ValueError, match=r"step_00000008\.pt was started with other tokens of source stdlib"):
+    with pytest.raises(ValueError, match=r"source stdlib has changed since .*step_00000008\.pt was started"):
         train(config)
     assert not Path(config["run_dir"]).exists()
 

@@ -61,9 +61,9 @@ def test_a_setting_with_parts_is_set_part_by_part(source: str) -> None:
         (["-m", OPTUNA, "optimizer.lrr=interval(1e-3,1e-2)"], "there is no setting optimizer.lrr"),
         (
             ["-m", "model=glob(gpt3*)"],
-            "model=glob(gpt3*) matches no choice, so there is no job: conf/model has gpt2_124m, gpt2_1558m, ",
+            "model=glob(gpt3*) matches no choice, so the sweep has no jobs. Choose from conf/model: gpt2_124m, gpt2_1558m, ",
         ),
-        (["-m", "seed=range(3,1)"], "seed=range(3,1) matches no choice, so there is no job."),
+        (["-m", "seed=range(3,1)"], "seed=range(3,1) matches no choice, so the sweep has no jobs."),
         (
             ["-m", "gradient_clip=range(0.1,0.3,0.1)"],
             "gradient_clip=range(0.1,0.3,0.1) gives 2 values, 0.1, 0.2, without its stop 0.3: type the values that you mean",
@@ -72,7 +72,7 @@ def test_a_setting_with_parts_is_set_part_by_part(source: str) -> None:
             ["-m", "gradient_clip=range(0.1,0.9,0.2)"],
             "type the values that you mean, such as gradient_clip=0.1,0.3,0.5,0.7",
         ),
-        (["--experiment", "quickstart"], "settings have no -- in front: type experiment=quickstart."),
+        (["--experiment", "quickstart"], "settings are written without --, for example experiment=quickstart."),
         (["-m", "gradient_clip=range(0,1,1e-3)"], "gives 1000 values, 0, 0.001, …, 0.999, without its stop 1"),
     ],
 )

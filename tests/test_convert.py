@@ -66,7 +66,7 @@ def test_a_run_is_exported_with_its_tokenizer(
         convert(compose(f"input={source}", f"output='{output}'", "format=llama"))
         said = capsys.readouterr().out.splitlines()
         assert said[0].startswith(
-            f"{output}: {source} as llama, {model.n_parameters():,} parameters in float32, 2 layers"
+            f"wrote {output} in format llama, from {source}: {model.n_parameters():,} parameters in float32, 2 layers"
         )
         assert said[1] == "tokenizer bpe_512, 512 tokens"
         assert same_weights(from_hf(output), model)

@@ -118,7 +118,7 @@ def test_a_question_that_cannot_be_asked_is_named(
     assert chances == {"acc": 0.25, "acc_norm": 0.25, "acc_bytes": 0.25, "gold_bits_per_byte": None}
     assert figures["hellaswag", "acc"]["left_out"] == ["hellaswag.jsonl, line 4: answer 2 is empty"]
     said = capsys.readouterr().out
-    assert "1 skipped; the first: hellaswag.jsonl, line 4: answer 2 is empty" in said
+    assert "skipped records: 1, the first: hellaswag.jsonl, line 4: answer 2 is empty" in said
     assert re.search(r"acc_norm +0\.\d{4} .* 0\.2500\n", said)
     assert re.search(r"gold_bits_per_byte +\d+\.\d{4} +[\d.]+ to [\d.]+ *\n", said)
     assert "24 examples, data " in said

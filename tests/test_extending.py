@@ -119,7 +119,7 @@ def test_a_policy_that_gives_other_weights_is_not_resumed(overrides: list[str], 
     (modules / "my_policy.py").write_text(MODULES["my_policy"].replace("1 / (first", "2 / (first"))
     refused = sentence_of(start(options))
     assert re.match(
-        r"curriculum\.policy temperature returns other weights than when .*step_00000002\.pt was sav", refused
+        r"curriculum\.policy temperature returns different weights than when .*step_00000002\.pt was sav", refused
     )
     later = MODULES["my_policy"].replace("* progress", "* (progress if progress < 0.5 else 1)")
     later = later.replace("def temperature", "def sudden").replace('"temperature", temperature', '"sudden", sudden')

@@ -108,7 +108,7 @@ def test_a_prompt_is_taken_as_it_is_typed(text: str) -> None:
         ("run=null", "run is None: it must be a path"),
         ("run=README.md", r"README\.md cannot be read: it must be a torch\.save file"),
         ("run={}/checkpoints", r"is the checkpoint folder of a run: use .*/run, or one of its step_….pt"),
-        ("run=conf", "conf is not a model: it must be a run directory with a folder checkpoints"),
+        ("run=conf", "conf is not a model: it must be a run directory with a checkpoints folder"),
         ("temperature=null", "temperature is None: it must be a number"),
         ("top_k=true", "top_k is True: it must be a whole number"),
         ("tokenizer.name=gpt2", "has a vocabulary of 512, smaller than the 50257 tokens of tokenizer gpt2"),

@@ -120,7 +120,7 @@ def test_weights_of_other_tokens_are_refused(
     train(tiny_config("name=second", f"init_from={tmp_path / 'same'}", *SHORT))
     with pytest.raises(
         ValueError,
-        match=r"other tokens than tokenizer bpe_512 has: copy .*/strange/tokenizer\.json to data/<name>/, .* tokenizer",
+        match=r"different tokens than tokenizer bpe_512 has: copy .*/strange/tokenizer\.json to data/<name>/, .* tokenizer",
     ):
         train(tiny_config("name=third", f"init_from={tmp_path / 'strange'}", *SHORT))
     assert not (tmp_path / "runs" / "third").exists()
@@ -143,5 +143,5 @@ def test_a_run_begins_again_only_with_the_same_weights(
     train(again)
     shutil.rmtree(first)
     train(tiny_config("name=first", "seed=7", *SHORT))
-    with pytest.raises(ValueError, match="was started with other weights than"):
+    with pytest.raises(ValueError, match="was started with weights that differ from those in"):
         train(once_more)

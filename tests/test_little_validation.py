@@ -29,11 +29,14 @@ def test_of_few_tokens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     lines = [f'{{"text": "{n}: {"word " * 50}"}}' for n in range(2000)]
     (tmp_path / "texts.jsonl").write_text("\n".join(lines))
     printed = said(tmp_path / "texts.jsonl", capsys)
-    assert " tokens of " in printed
-    assert "are too few for validation: delete " in printed
-    assert "prepare it again with sources.local.val_fraction=0.07, or sources.local.split=tail" in printed
+    assert " tokens in " in printed
+    assert "the validation split has only " in printed
+    assert (
+        "prepare again with more text, or with sources.local.val_fraction=0.07, or (for a few long texts) with "
+        in printed
+    )
     again = said(tmp_path / "texts.jsonl", capsys, "name=again", "sources.local.val_fraction=0.07")
-    assert "too few for validation" not in again
+    assert "the validation split has only" not in again
 
 
 @pytest.mark.parametrize("ends", [1, 2])
@@ -46,7 +49,7 @@ def test_of_a_single_document(ends: int, tmp_path: Path, capsys: pytest.CaptureF
     ids.tofile(tmp_path / "theirs" / "train.bin")
     val.tofile(tmp_path / "theirs" / "val.bin")
     printed = said(tmp_path / "theirs", capsys, "format=nanogpt")
-    assert ("8,000 tokens of 1 document are too few for validation" in printed) == (ends == 1)
+    assert ("the validation split has only 8,000 tokens in 1 document: delete " in printed) == (ends == 1)
     assert "split=tail" not in printed
 
 
@@ -56,4 +59,4 @@ def test_of_chats_which_no_tail_is_cut_from(tmp_path: Path, capsys: pytest.Captu
     printed = said(
         tmp_path / "chats.jsonl", capsys, "source=alpaca", "tokenizer=gpt2_chatml", "sources.alpaca.fields.input=null"
     )
-    assert "prepare it again with sources.alpaca.val_fraction=0.5, or with more text" in printed
+    assert "prepare again with more text, or with sources.alpaca.val_fraction=0.5\n" in printed

@@ -159,7 +159,7 @@ def test_a_source_of_another_path_is_another_source(shared_data: Path, tmp_path:
     with pytest.raises(ValueError, match="was made with format=None, and now format=nanogpt"):
         run(*options, f"path={texts}", "format=nanogpt")
     (texts / "zz.txt").write_text("a further text, after all the others")
-    with pytest.raises(ValueError, match=r"was made from other files than .* holds now: delete the folder"):
+    with pytest.raises(ValueError, match=r"the files in .* have changed since .* was prepared: delete "):
         run(*options, f"path={texts}")
 
 

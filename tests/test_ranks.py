@@ -25,7 +25,7 @@ from tests.run_files import as_if_killed, metrics
 from tests.training_starts import begin, by_srun, end
 
 _SOON = 45.0  # seconds; a minute may pass until all ranks are gone
-GOES_ON = "this rank ends too; run the same command again to resume from the newest checkpoint."
+GOES_ON = "so this rank ends too. Run the same command again to resume from the newest checkpoint."
 KILLED = (
     "was killed by signal 9, and the others ended: run the same command again to resume from the newest checkpoint."
 )
@@ -98,7 +98,7 @@ def test_ranks_end_with_what_has_started_them(two_ranks: TwoRanks) -> None:
     pids = pids_of(main)
     main.kill()
     ends_within(pids, _SOON)
-    assert main.communicate()[1] == f"error: torchrun is gone: {GOES_ON}\n" * 2
+    assert main.communicate()[1] == f"error: torchrun has ended, {GOES_ON}\n" * 2
 
 
 def test_an_exit_code_of_all_ranks_is_that_of_the_run(two_ranks: TwoRanks) -> None:
@@ -125,7 +125,7 @@ def test_a_rank_that_is_ended_as_it_leaves_has_the_exit_code_of_the_run() -> Non
 def test_a_broken_connection_is_said_in_one_sentence(two_ranks: TwoRanks) -> None:
     main = two_ranks(_LOSING, _LOSING)
     out, err = main.communicate(timeout=_SOON)
-    assert (main.returncode, set(err.splitlines())) == (75, {f"error: another rank is gone: {GOES_ON}"})
+    assert (main.returncode, set(err.splitlines())) == (75, {f"error: another rank has ended, {GOES_ON}"})
     assert "done" not in out
 
 
@@ -151,7 +151,7 @@ def test_a_run_has_one_launcher_and_ends_with_it(tiny_data: Path, tmp_path: Path
     assert int(said[1]) in rank_processes
     main.kill()
     ends_within(rank_processes, _SOON)
-    assert f"error: torchrun is gone: {GOES_ON}\n" in end(main).stderr
+    assert f"error: torchrun has ended, {GOES_ON}\n" in end(main).stderr
 
 
 # ── ranks that would not train one run ───────────────────────────────────────────────────────────────────────────────

@@ -122,8 +122,8 @@ def test_compiling_without_a_compiler_is_refused_before_anything_is_written(
         ),
         (["trainer.compile=[true]"], "trainer.compile is [True]: it must be true or false; for a sweep, type -m"),
         (["-m", "optimizer.lr=[1,2],3"], "optimizer.lr is [1, 2]: it must be a number; for a sweep"),
-        (["-max_steps=60"], "settings have no - in front: type max_steps=60."),
-        (["--max_steps=60"], "settings have no - in front: type max_steps=60."),
+        (["-max_steps=60"], "settings are written without -: type max_steps=60."),
+        (["--max_steps=60"], "settings are written without -: type max_steps=60."),
         (
             ["source=oth"],
             "there is no setting source: the curriculum names the sources, for example +curriculum.mixes.base.oth=1.",

@@ -48,7 +48,7 @@ def straight(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_never_goes_on_with_nothing(straight: Path, tiny_data: Path) -> None:
     before = contents(straight)
-    with pytest.raises(ValueError, match=r"resume=never, but .*run has a checkpoint of step 12: choose another run"):
+    with pytest.raises(ValueError, match=r"resume=never, but .*run has a checkpoint of step 12: start a new run"):
         train(config_of(tiny_data, straight.parent, "resume=never"))
     assert contents(straight) == before
 
@@ -162,7 +162,7 @@ def test_what_defines_a_run_is_refused_by_name(
 ) -> None:
     run = as_if_killed(straight, tmp_path, after=4)
     before = contents(run)
-    with pytest.raises(ValueError, match=rf"was started with [\w.]+={then}, and now it is {now}: choose another run"):
+    with pytest.raises(ValueError, match=rf"was started with [\w.]+={then}, and now it is {now}: start a new run"):
         train(config_of(tiny_data, tmp_path, override))
     assert contents(run) == before
 

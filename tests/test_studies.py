@@ -93,7 +93,7 @@ def test_the_table_tells_a_difference_from_noise() -> None:
         for seed in (1, 2, 3)
     ]
     head, *body = table(runs, LOSSES)
-    assert head[:3] == ["curriculum", "mean", "mean, to static"]
+    assert head[:3] == ["curriculum", "mean", "difference from static (mean)"]
     by_name = {row[0]: row[1:] for row in body}
     assert by_name["ramp"][0] == "4.102 (-0.150 ≠)"
     assert by_name["ramp"][1].endswith("≠")

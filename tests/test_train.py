@@ -203,7 +203,7 @@ def test_other_data_is_not_mixed_in(finished: Path, tiny_overrides: list[str]) -
     path.write_text(json.dumps(environment))
     try:
         config = compose_config("train", [*tiny_overrides, "name=straight", f"runs_dir={finished.parent}"])
-        with pytest.raises(ValueError, match="was started with other tokens of source stdlib"):
+        with pytest.raises(ValueError, match=r"source stdlib has changed since .* was started"):
             train(config)
     finally:
         path.write_text(content)
@@ -255,7 +255,7 @@ def test_load_model_refuses_checkpoints_that_do_not_verify(finished: Path, tmp_p
     checkpoints = tmp_path / "copy" / "checkpoints"
     for manifest in checkpoints.glob("*.json"):
         manifest.unlink()
-    with pytest.raises(ValueError, match="copy has no valid checkpoint in its folder checkpoints"):
+    with pytest.raises(ValueError, match="copy has no valid checkpoint in its checkpoints folder"):
         load_model(tmp_path / "copy")
     with pytest.raises(ValueError, match=r"lacks its manifest step_00000012\.json"):
         load_model(checkpoints / "step_00000012.pt")

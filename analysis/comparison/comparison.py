@@ -90,7 +90,7 @@ class Comparison:
     """A comparison of runs.
 
     Args:
-        runs: from `read_runs`.
+        runs: the runs, as returned by `read_runs`.
     """
 
     def __init__(self, runs: Sequence[Run]) -> None:
@@ -183,7 +183,7 @@ class Comparison:
         """The noise model of a metric's final values, over candidates with a finite mean; None if there is none.
 
         Args:
-            key: of the metric, `val/<kind>/<source>`.
+            key: key of the metric, `val/<kind>/<source>`.
         """
         if key not in self._noises:
             groups = [group for group in self.candidates if math.isfinite(_mean(group.values(key)))]
@@ -199,7 +199,7 @@ class Comparison:
         """Name of a run -> effect of its seed on a final metric; empty if the effects of seeds cannot be estimated.
 
         Args:
-            key: of the metric, `val/<kind>/<source>`.
+            key: key of the metric, `val/<kind>/<source>`.
         """
         noise = self.noise(key)
         if noise is None or not noise.connected:
@@ -216,7 +216,7 @@ class Comparison:
         and differences of perplexities are those of their means.
 
         Args:
-            key: of the metric, `val/<kind>/<source>`.
+            key: key of the metric, `val/<kind>/<source>`.
         """
         tested = key.replace("val/perplexity/", "val/loss/")
         means = [_mean(group.values(key)) for group in self.candidates]

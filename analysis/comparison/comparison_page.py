@@ -27,8 +27,8 @@ def write_comparison_page(comparison: Comparison, path: Path, *, title: str) -> 
 
     Args:
         comparison: the compared runs.
-        path: of the HTML file.
-        title: of the page.
+        path: path of the HTML file.
+        title: title of the page.
     """
     figure, axes = loss_figure(comparison)
     surfaces = response_surface_figures(comparison)

@@ -67,6 +67,6 @@ def common_folder(paths: Iterable[Path]) -> Path:
     """The deepest folder that contains all runs.
 
     Args:
-        paths: of the runs.
+        paths: paths of the runs.
     """
     return Path(os.path.commonpath([path.absolute().parent for path in paths]))

@@ -13,7 +13,7 @@ from analysis.comparison.evaluation_section import read_evaluated_metrics
 from analysis.comparison.find_runs import common_folder
 from analysis.comparison.model_size import model_size
 from analysis.comparison.run import Run, RunState
-from analysis.comparison.run_settings import PATH_SETTINGS, TRUNK, flatten, is_logging_setting, result_settings
+from analysis.comparison.run_settings import PATH_SETTINGS, TRUNK, flatten, leaves_results_unchanged, result_settings
 from analysis.metrics_reader import LoggedMetrics
 from gpt_lightning.jsonl import read_objects
 
@@ -91,7 +91,7 @@ def _trunk(settings: Mapping[str, Any], above: set[Path]) -> dict[str, Any] | No
     """Settings of the trunk of a branched run that decide its result; None if there is no trunk or it cannot be read.
 
     Args:
-        settings: of the branched run. The path of the trunk is relative to the working directory.
+        settings: settings of the branched run. The path of the trunk is relative to the working directory.
         above: the runs so far, which stops a run that is its own trunk.
     """
     path = settings.get(TRUNK)
@@ -200,7 +200,7 @@ def _changes(path: Path, settings: Mapping[str, Any]) -> str:
     for row in read_objects(path):
         if row is not None and isinstance(row.get("changes"), dict):
             for key, pair in row["changes"].items():
-                decides = key in settings and key not in PATH_SETTINGS and not is_logging_setting(key, deciders)
+                decides = key in settings and key not in PATH_SETTINGS and not leaves_results_unchanged(key, deciders)
                 decides |= key.startswith(_AROUND)
                 if decides and isinstance(pair, list) and len(pair) == 2:
                     then, now = (str(value)[:10] if key == "git.revision" else value for value in pair)

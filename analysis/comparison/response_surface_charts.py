@@ -96,7 +96,7 @@ def tick_texts(values: Sequence[float]) -> list[str]:
     """The values with three digits, or with as many as distinguish all of them.
 
     Args:
-        values: of the ticks.
+        values: values of the ticks.
     """
     for digits in range(3, 18):
         texts = [f"{value:.{digits}g}" for value in values]

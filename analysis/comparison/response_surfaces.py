@@ -113,12 +113,12 @@ def _share_axes(runs: Sequence[Run], where: str, sources: Mapping[str, str]) -> 
 
 
 def loss_curves(comparison: Comparison, axis: SweptAxis, others: Sequence[SweptAxis]) -> list[LossCurve]:
-    """A curve for every group of runs that differ only in this axis and their seeds, with at least three values.
+    """One curve for each group of runs that differ only in `axis` and the seed, if it has at least three values of `axis`.
 
     Args:
         comparison: the compared runs.
-        axis: of the curves.
-        others: all axes.
+        axis: the axis to plot along.
+        others: all swept axes, `axis` included.
     """
     curves = []
     noise, effects = comparison.noise(_LOSS), comparison.seed_effects(_LOSS)
@@ -141,9 +141,9 @@ def loss_grids(
 
     Args:
         comparison: the compared runs.
-        x_axis: of the grid.
-        y_axis: of the grid.
-        others: all axes.
+        x_axis: horizontal axis of the grid.
+        y_axis: vertical axis of the grid.
+        others: all swept axes, `x_axis` and `y_axis` included.
     """
     grids = []
     for name, runs in _alike(comparison, [x_axis, y_axis], others):

@@ -18,7 +18,8 @@ class RunLabel(NamedTuple):
 
 
 def run_labels(comparison: Comparison) -> dict[str, RunLabel]:
-    """Name of a run -> its labels. A label is the name itself if the shortened settings would match another run's.
+    """Return the full and the short label of each run, by run name. If the shortened settings are not unique, the label
+    is the run's name.
 
     Args:
         comparison: the compared runs.

@@ -19,12 +19,14 @@ _PROCESSES = ("trainer.devices", "trainer.num_nodes", "trainer.strategy")  # the
 _COSMETIC = (*_WATCHING, *_MAKING, *_PROCESSES)
 
 
-def is_logging_setting(key: str, deciders: tuple[str, ...] = ()) -> bool:
-    """Whether a setting changes no result, apart from rounding.
+def leaves_results_unchanged(key: str, deciders: tuple[str, ...] = ()) -> bool:
+    """Whether results do not depend on a setting, except for rounding.
+
+    Such settings are those of logging, validation, data loading, micro-batch and number of processes.
 
     Args:
         key: dotted name of the setting.
-        deciders: prefixes of the settings of callbacks that may change weights.
+        deciders: prefixes of settings of callbacks that may change weights; these never count.
     """
     if key.startswith(deciders):
         return False
@@ -35,8 +37,8 @@ def described_settings(settings: Mapping[str, Any], environment: Mapping[str, An
     """A run's settings, and the parts of its environment that its results may depend on.
 
     Args:
-        settings: of the run, by dotted name.
-        environment: of the run.
+        settings: settings of the run, by dotted name.
+        environment: environment of the run.
     """
     git, versions = environment.get("git"), environment.get("versions")
     around: dict[str, Any] = {
@@ -58,14 +60,14 @@ def result_settings(
     Runs that agree in them are repeats.
 
     Args:
-        settings: of the run, by dotted name.
-        environment: of the run.
+        settings: settings of the run, by dotted name.
+        environment: environment of the run.
         trunk: the same for the run that it branched off from; None: there is none, or it cannot be read. It replaces
             that run's path, so that branches of trunks that differ only in their seed are repeats too.
     """
     every = described_settings(settings, environment) | ({} if trunk is None else {TRUNK: trunk})
     deciders = callback_setting_prefixes(settings, all_that_may=True)
-    return {key: value for key, value in every.items() if key != SEED and not is_logging_setting(key, deciders)}
+    return {key: value for key, value in every.items() if key != SEED and not leaves_results_unchanged(key, deciders)}
 
 
 def differing_settings(described: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -13,7 +13,7 @@ def sortable_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, name:
     """A table of texts, whose first column has names.
 
     Args:
-        heads: of the columns.
+        heads: column headings.
         rows: texts of the cells.
         name: part of the table's id.
     """
@@ -29,7 +29,7 @@ def table_head(heads: Sequence[str], *, numbers: Sequence[int], name: str) -> It
     """The HTML of a table up to its first row. `numbers` are the indices of columns with only numbers.
 
     Args:
-        heads: of the columns.
+        heads: column headings.
         numbers: indices of columns with only numbers.
         name: part of the table's id.
     """

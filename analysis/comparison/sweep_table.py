@@ -30,9 +30,10 @@ def compare_jobs(folder: Path, jobs: Sequence[Mapping[str, Any]]) -> Comparison:
     """Compare the runs of a sweep's jobs, in their order.
 
     Args:
-        folder: that contains the run directories.
-        jobs: by number, with: name, which is also that of the run directory; exit code (None: none yet); environment
-            variables; and `other_run`, why the directory contains another run, if it does.
+        folder: the folder that contains the run directories.
+        jobs: one mapping per job, in order, with the keys `job` (name of the job and of its run directory), `code`
+            (exit code, None while there is none), `environment` (environment variables), and `other_run` (only if the
+            directory holds a different run: why).
     """
     runs = read_runs([folder / job["job"] for job in jobs])
     return Comparison(
@@ -47,7 +48,7 @@ def sweep_rows(comparison: Comparison, jobs: Sequence[Mapping[str, Any]]) -> lis
     """The state and results of each job.
 
     Args:
-        comparison: from `compare_jobs`.
+        comparison: the result of `compare_jobs`.
         jobs: as in `compare_jobs`.
 
     Returns:
@@ -91,8 +92,8 @@ def write_sweep_table(folder: Path, rows: Sequence[SweepRow]) -> Path:
     """Write the rows to sweep.json in the folder that contains the run directories, and return its path.
 
     Args:
-        folder: of the sweep.
-        rows: from `sweep_rows`.
+        folder: folder of the sweep.
+        rows: the rows from `sweep_rows`.
     """
     path = folder / "sweep.json"
     path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
@@ -103,7 +104,7 @@ def sweep_table(rows: Sequence[SweepRow]) -> Table:
     """The table for a terminal of 100 columns: one row per job, mean loss, as many sources as fit, a star for the best.
 
     Args:
-        rows: from `sweep_rows`.
+        rows: the rows from `sweep_rows`.
     """
     sources = list(dict.fromkeys(source for row in rows for source in row["val_loss"]))
     names = [

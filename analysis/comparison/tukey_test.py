@@ -52,9 +52,9 @@ class AdditiveNoiseModel:
     """Least-squares model of the runs' values: effects of settings and seeds.
 
     Args:
-        values: of the runs, finite.
+        values: values of the runs, finite.
         settings: index of each run's setting, from 0 without gaps.
-        seeds: of the runs.
+        seeds: seeds of the runs.
     """
 
     values: Sequence[float]
@@ -129,7 +129,9 @@ class AdditiveNoiseModel:
         return PairDifference(value, in_errors, self.n_settings, self.degrees)
 
     def least_difference(self, n: int) -> float | None:
-        """The smallest significant difference of two settings with `n` runs each of the same seeds; None if unknown.
+        """The smallest difference between two settings that would be significant if each had `n` runs with the same seeds.
+
+        None: unknown.
 
         Args:
             n: runs per setting.

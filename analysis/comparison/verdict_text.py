@@ -100,7 +100,7 @@ def seed_noise_sentences(comparison: Comparison) -> list[str]:
 
 
 def significance_text(cell: MetricResult) -> str:
-    """Whether a candidate's difference to the lowest is significant.
+    """Text that says whether a candidate's difference from the lowest is significant, with its p-value.
 
     Args:
         cell: a metric of the candidate.
@@ -124,7 +124,7 @@ def format_metric(value: float, kind: str) -> str:
     """A metric as text.
 
     Args:
-        value: of the metric.
+        value: value of the metric.
         kind: one of `METRIC_KINDS`.
     """
     if not math.isfinite(value):

@@ -28,7 +28,7 @@ def read_lines(path: Path) -> Iterator[bytes]:
     Of a line longer than `MAX_LINE_BYTES`, only the first bytes are returned, but more than `MAX_LINE_BYTES`.
 
     Args:
-        path: of the log.
+        path: path of the log.
     """
     with path.open("rb") as file:
         block = file.read(_BLOCK)
@@ -54,7 +54,7 @@ def split_lines(line: bytes) -> list[bytes]:
     """The parts of a line that were each written at once; empty if nothing is left of it.
 
     Args:
-        line: from `read_lines`.
+        line: a line from `read_lines`.
     """
     if b"\0" not in line:
         pieces = [line]

@@ -30,7 +30,7 @@ def report_logs(log_dir: Path, out_dir: Path, *, pattern: str) -> LogReport:
     Args:
         log_dir: folder of the logs.
         out_dir: folder for the report.
-        pattern: of file names, such as training_*.log.
+        pattern: pattern of file names, such as training_*.log.
 
     Raises:
         ValueError: there is no such folder, no matching file in it, or no step in these files.

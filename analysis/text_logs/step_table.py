@@ -36,7 +36,7 @@ class StepTable:
         """Add the line of a step.
 
         Args:
-            step: its number.
+            step: number of the step.
             time: YYYY-MM-DD hh:mm:ss.
             values: one for each of VALUES; nan: unknown.
 
@@ -101,7 +101,7 @@ class StepTable:
                 self._interrupted.add(place)
 
     def series(self, name: str) -> Series:
-        """(steps, values), both (n,), of one of VALUES, where it is finite."""
+        """Return the steps and values, both (n,), of `name` (one of VALUES), without steps where it is not finite."""
         order = self._order()
         steps, values = self._steps()[order], self._table()[order, VALUES.index(name)]
         finite = np.isfinite(values)

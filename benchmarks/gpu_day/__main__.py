@@ -45,7 +45,7 @@ def run_day(
     Args:
         day: its stage and deadline are set for each stage.
         stages: stage -> seconds of a day of 540 seconds; a longer day gives each stage proportionally more.
-        seconds: for all stages together.
+        seconds: time for all stages together.
         environment: variables of their processes; None: those of this process.
     """
     end = time.time() + seconds

@@ -111,7 +111,7 @@ def dropped(backend: str, dtype: torch.dtype, *, batch: int, device: str) -> dic
 
     Args:
         backend: name of the backend.
-        dtype: of queries, keys and values.
+        dtype: dtype of queries, keys and values.
         batch: number of sequences.
         device: cpu or cuda.
     """

@@ -62,14 +62,14 @@ def errors(
 
     Args:
         kernel: the loss kernel.
-        dtype: of hidden states and weight.
+        dtype: dtype of hidden states and weight.
         device: cpu or cuda.
         oracle: device of the fp64 computation.
         tokens: number of hidden states.
         d_model: their width.
         vocab_size: rows of the weight.
         masked: whether every third token has no loss.
-        soft_cap: of the logits; None: no cap.
+        soft_cap: soft cap of the logits; None: no cap.
         z_loss: factor of the z-loss.
     """
     generator = torch.Generator().manual_seed(tokens)

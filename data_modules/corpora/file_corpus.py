@@ -70,7 +70,8 @@ class RecordReader:
                 yield from chunks
         except UnreadableFile as error:
             raise ValueError(
-                f"{name}, {error}: the rest of the file cannot be read, not even by skipping this record."
+                f"{name}, {error}. The file cannot be read beyond this point, so on_bad_record=skip does not help: repair "
+                "or replace the file."
             ) from error
         except BadRecord as error:  # applies to all records
             raise ValueError(f"{name}: {error}.") from error

@@ -178,13 +178,14 @@ def _chosen(path: str, root: Path, below: list[str], hub: Mapping[str, Any] | No
             by_split = files_by_split(config, below)
         except ValueError as error:
             raise ValueError(
-                f"path={path} {error}. To name the files yourself, use a pattern: path={path}/…."
+                f"path={path} {error}. To choose the files yourself, use a pattern such as path={path}/*.parquet."
             ) from error
         if by_split is not None:
             if not by_split.get(str(split)):
                 raise ValueError(
                     f"path={path} has no files of the split {split}: its README.md lists "
-                    f"{', '.join(by_split) or 'none'}. To name the files yourself, use a pattern: path={path}/…."
+                    f"{', '.join(by_split) or 'none'}. To choose the files yourself, use a pattern such as "
+                    f"path={path}/*.parquet."
                 )
             return by_split[str(split)]
         below = [name for name in below if PurePosixPath(name).is_relative_to(config.get("data_dir") or "")]
@@ -208,8 +209,8 @@ def _of_split(path: str, names: list[str], split: str | None) -> list[str]:
     chosen = by_split.get(wanted) or by_split.get("")
     if not chosen:
         raise ValueError(
-            f"path={path} has no files of the split {wanted}, only of {', '.join(sorted(by_split))}. To name the "
-            f"files yourself, use a pattern: path={path}/…."
+            f"path={path} has no files of the split {wanted}, only of {', '.join(sorted(by_split))}. To choose "
+            f"the files yourself, use a pattern such as path={path}/*.parquet."
         )
     return chosen
 

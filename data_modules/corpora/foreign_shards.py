@@ -49,7 +49,10 @@ def _flat(path: Path) -> ForeignFile:
         raise ValueError(f"{path} is {what}: it must be a flat file of uint16 ids.")
     size = path.stat().st_size
     if size % _DTYPE.itemsize or not size:
-        raise ValueError(f"{path} has {size:,} bytes: it must have a positive multiple of 2, because ids are uint16.")
+        raise ValueError(
+            f"{path} has {size:,} bytes: its size must be a positive, even number of bytes, because ids are uint16. The "
+            "file is damaged or has another format."
+        )
     return ForeignFile(path, 0, size // _DTYPE.itemsize)
 
 

@@ -29,7 +29,10 @@ _Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def readmes() -> Iterator[Document]:
-    """Yield the long description of each installed distribution, sorted by name, without this project."""
+    """Yield the long description of each installed distribution except this project, sorted by name.
+
+    Short and repeated descriptions are left out.
+    """
     seen: set[str] = set()
     # when setuptools is imported, it adds a folder with its own copies of distributions to sys.path
     installed = [folder for folder in sys.path if Path(folder).name != "_vendor"]

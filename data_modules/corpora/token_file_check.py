@@ -55,7 +55,10 @@ def recognize_other_format(path: Path) -> str | None:
 
 
 def recognize_by_neighbours(folder: Path) -> str | None:
-    """Return why the files of a folder hold no usable token ids, if other files in it say so."""
+    """Return why a folder's files cannot be used as token ids, judging by a meta.pkl or index.json next to them.
+
+    None: neither file indicates this.
+    """
     if (folder / "meta.pkl").is_file():
         return "its meta.pkl defines a separate vocabulary, such as nanoGPT's characters"
     try:

@@ -255,8 +255,8 @@ def check_bad_share(states: Sequence[Mapping[str, Any]], *, at_least: int = 0) -
     if count > BAD_SHARE * max(records, at_least):
         first = list(chain.from_iterable(state["bad"]["first"] for state in states))[:3]
         raise ValueError(
-            f"{count:,} of {records:,} records are bad: at most one in a thousand may be bad. The first: "
-            f"{'; '.join(first)}."
+            f"{count:,} of {records:,} records are bad, which is more than one in a thousand: repair the corpus, or "
+            f"check that the source's fields name the right columns. The first: {'; '.join(first)}."
         )
 
 

@@ -37,7 +37,7 @@ def load_model(path: str | Path) -> GPT:
     if (path / "checkpoints").is_dir():
         newest = newest_valid_checkpoint(path / "checkpoints")
         if newest is None:
-            raise ValueError(f"{path} has no valid checkpoint in its folder checkpoints: choose another run.")
+            raise ValueError(f"{path} has no valid checkpoint in its checkpoints folder: choose a different run.")
         return _from_checkpoint(read_torch_file(newest), newest)
     is_native = read_json(path / "config.json").get("model_type") == MODEL_TYPE
     return from_native(path) if is_native else from_hf(path)

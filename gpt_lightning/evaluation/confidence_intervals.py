@@ -62,7 +62,10 @@ def ratio_interval(numerators: Sequence[float] | np.ndarray, denominators: Seque
     above, below = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
     total = float(below.sum())
     if not total > 0:
-        raise ValueError(f"the sum of the denominators is {total:g}: it must be positive. No token is scored.")
+        raise ValueError(
+            "no token is scored, so there is nothing to average: use longer texts, or records with at least one "
+            "assistant message."
+        )
     value, n = float(above.sum()) / total, len(above)
     if n < 2:
         return Estimate(value, -math.inf, math.inf, n)

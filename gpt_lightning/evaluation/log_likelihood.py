@@ -187,8 +187,7 @@ def token_losses(model: GPT, requests: Sequence[Request]) -> tuple[np.ndarray, n
 
     Returns:
         Two arrays of shape (scored ids,), in the order of the requests: the loss in nats, fp32, and whether the id was
-            the
-        most likely one, bool.
+            the most likely one, bool.
 
     Raises:
         RequestTooLongError: A request is longer than the model's context.

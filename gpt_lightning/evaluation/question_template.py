@@ -43,10 +43,11 @@ class QuestionTemplate:
 
     @staticmethod
     def of(task: Mapping[str, Any]) -> "QuestionTemplate":
-        """Build the template of a conf/task/<name>.yaml.
+        """Build a template from the settings in conf/task/<name>.yaml.
 
         Raises:
             KeyError: A key is missing.
+            ValueError: `clean` is unknown, or a template is malformed.
         """
         return QuestionTemplate(**{field.name: task[field.name] for field in fields(QuestionTemplate)})
 

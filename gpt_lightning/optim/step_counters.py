@@ -5,8 +5,7 @@ from torch.optim import Optimizer
 
 
 def place_step_counters(optimizer: Optimizer) -> None:
-    """Move the step counters to the device that the optimizer's options require, after loading a state with other
-    options.
+    """After a state with other options was loaded, move the step counters to the device that this optimizer needs.
 
     A fused or capturable step reads the counter on the parameter's device. Any other step reads it on the CPU, without
     waiting for the device.

@@ -142,10 +142,10 @@ def _say_little_validation(job: _Job, information: Mapping[str, Any]) -> None:
     share = max(1.5 * _FEW_TOKENS / (train["tokens"] + tokens), 2 * job.source["val_fraction"])
     setting = f"sources.{job.key}.val_fraction={min(0.5, math.ceil(100 * share) / 100):g}"
     is_text = job.config.format is None and "text" in job.source.get("fields", {})  # tail cuts texts
-    either = f" or sources.{job.key}.split=tail, for a few long texts," if is_text else ""
+    either = f", or (for a few long texts) with sources.{job.key}.split=tail" if is_text else ""
     job.console.print(
-        f"{job.name}: {tokens:,} tokens of {documents:,} document{'s' * (documents != 1)} are too few for validation: "
-        f"delete {job.folder} and prepare it again with {setting},{either} or with more text"
+        f"{job.name}: the validation split has only {tokens:,} tokens in {documents:,} document{'s' * (documents != 1)}: "
+        f"delete {job.folder} and prepare again with more text, or with {setting}{either}"
     )
 
 
@@ -279,8 +279,8 @@ def _refuse_another(job: _Job, information: Mapping[str, Any]) -> None:
             same = information["files"] == (files if then["limit_tokens"] is None else files[:read])
             if path == then["path"] and not same:
                 raise ValueError(
-                    f"{job.folder} was made from other files than {path} holds now: delete the folder to prepare it "
-                    "again."
+                    f"the files in {path} have changed since {job.folder} was prepared: delete {job.folder} and run the "
+                    "same command again."
                 )
     for key, value in now.items():
         if key in then and then[key] != value:

@@ -48,7 +48,7 @@ def check_command_line(command: str, arguments: list[str]) -> DictConfig | None:
     """
     given = flags_and_settings(arguments)
     if given.experimental_rerun is not None and any(a.partition("=")[0] == "--experiment" for a in arguments):
-        raise ValueError("settings have no -- in front: type experiment=quickstart.")
+        raise ValueError("settings are written without --, for example experiment=quickstart.")
     if given.experimental_rerun is not None:
         raise ValueError(
             "--experimental-rerun reads a pickle, which can run code: run the original command again instead."
@@ -106,7 +106,7 @@ def flags_and_settings(arguments: list[str]) -> Namespace:
         name, equals, _ = argument.partition("=")
         is_abbreviated = name.startswith("--") and any(flag.startswith(name) for flag in flags)
         if equals and name.startswith("-") and name not in flags and not is_abbreviated:
-            raise ValueError(f"settings have no - in front: type {argument.lstrip('-')}.")
+            raise ValueError(f"settings are written without -: type {argument.lstrip('-')}.")
     for action in parser._actions:
         if "--version" in action.option_strings:
             vars(action)["version"] = version()
@@ -256,7 +256,7 @@ def _said(settings: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _refuse_strangers(config: Mapping[str, Any], *, defaults: Mapping[str, Any]) -> None:
-    """Refuse settings that nothing reads, also with a `+`, and strings where a number belongs."""
+    """Refuse settings that nothing reads, even with a `+`, and strings where a number belongs."""
     for key in set(config) - set(defaults) - {"imports"}:
         near = difflib.get_close_matches(key, list(defaults), n=1)
         raise ValueError(f"there is no setting {key}" + (f": did you mean {near[0]}?" if near else "."))

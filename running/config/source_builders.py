@@ -55,7 +55,7 @@ def open_corpus(
 
     Args:
         config: settings of prepare.py.
-        name: of the source's config.
+        name: name of the source's config.
         source: content of that config.
         begun_in: folder of an unfinished preparation. Its commit of the hub's repository is used again.
 
@@ -132,7 +132,7 @@ def is_commit_hash(revision: str | None) -> bool:
     Branches and tags can move.
 
     Args:
-        revision: of a repository on the hub; None: the default branch.
+        revision: revision of a repository on the hub; None: the default branch.
     """
     return revision is not None and re.fullmatch("[0-9a-f]{40}", revision) is not None
 
@@ -142,7 +142,7 @@ def training_sources(config: PrepareConfig, names: Iterable[str]) -> dict[str, M
 
     Args:
         config: settings of prepare.py.
-        names: of the sources.
+        names: names of the sources.
 
     Raises:
         ValueError: a source does not exist.

@@ -28,8 +28,8 @@ class TextGenerator(Protocol):
         """Change a generation setting. Raises ValueError if there is no such setting or the value is invalid.
 
         Args:
-            name: of the setting.
-            value: as JSON; none stands for null.
+            name: name of the setting.
+            value: the value as JSON; none stands for null.
         """
 
     def answer(self, conversation: list[Message]) -> Iterator[str]:

@@ -27,8 +27,8 @@ def convert_model(config: ConvertConfig) -> None:
     _WRITERS[config.format](model, target, tokenizer=tokenizer)
     sizes, dtype = model.config, str(model.head.weight.dtype).removeprefix("torch.")
     say(
-        f"{target}: {source} as {config.format}, {model.n_parameters():,} parameters in {dtype}, {sizes.n_layers} "
-        f"layers of {sizes.n_heads} heads, vocabulary of {sizes.vocab_size:,}\n{about_it}"
+        f"wrote {target} in format {config.format}, from {source}: {model.n_parameters():,} parameters in {dtype}, "
+        f"{sizes.n_layers} layers of {sizes.n_heads} heads, vocabulary of {sizes.vocab_size:,}\n{about_it}"
     )
 
 

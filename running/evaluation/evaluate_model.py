@@ -95,7 +95,7 @@ def evaluation_places(config: EvaluateConfig) -> tuple[Path, Path | None, Path]:
     if path.is_dir() and (path / "checkpoints").is_dir():
         newest = newest_valid_checkpoint(path / "checkpoints")
         if newest is None:
-            raise ValueError(f"{path} has no valid checkpoint in its folder checkpoints.")
+            raise ValueError(f"{path} has no valid checkpoint in its checkpoints folder.")
         path = newest
     run = next((folder for folder in path.parents if (folder / "environment.json").is_file()), None)
     of_run = run is not None and path.is_file()
@@ -182,8 +182,8 @@ def _print(results: Sequence[Mapping[str, Any]], console: Console) -> None:
             table.add_row(result["metric"], value, f"{low} to {high}", *([guessed] if any(chance) else []))
         console.print(table)
         for what, places in (
-            ("skipped", figures[0].get("left_out")),
-            ("truncated to the window", figures[0].get("cut")),
+            ("skipped records", figures[0].get("left_out")),
+            ("contexts truncated to fit the model", figures[0].get("cut")),
         ):
             if places:
-                console.print(f"{len(places):,} {what}; the first: {places[0]}", style="bold red")
+                console.print(f"{what}: {len(places):,}, the first: {places[0]}", style="bold red")

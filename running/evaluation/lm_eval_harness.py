@@ -148,8 +148,8 @@ class HarnessModel(TemplateLM):
         room = self.max_length - most
         if room < 1:
             raise ValueError(
-                f"{most} tokens are to be generated, but the model's context is {self.max_length} tokens: set fewer "
-                "with --gen_kwargs max_gen_toks=…."
+                f"the task asks for {most} new tokens, but the model's context is only {self.max_length}: lower it with "
+                "--gen_kwargs max_gen_toks=…."
             )
         special = self.tokenizer.special_ids
         (new,) = generate(

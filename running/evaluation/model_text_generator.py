@@ -45,8 +45,8 @@ class ModelTextGenerator:
         """Change a generation setting.
 
         Args:
-            name: of the setting.
-            value: as JSON; none stands for null.
+            name: name of the setting.
+            value: the value as JSON; none stands for null.
 
         Raises:
             ValueError: there is no such setting, or the value is invalid. The settings then stay unchanged.

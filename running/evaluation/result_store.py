@@ -74,7 +74,7 @@ class ResultStore:
         loaded: the model to evaluate.
         batch_tokens: tokens per forward pass.
         ranks: the processes that share the requests.
-        console: for the progress bar.
+        console: console of the progress bar.
     """
 
     def __init__(

@@ -32,7 +32,7 @@ def propose_mixes(config: RunConfig, n: Any) -> dict[str, dict[str, float]]:
     """Choose the mixes, write each as a choice of `curriculum`, and print them with the command that trains them all.
 
     Args:
-        config: of the run to train with each mix. Its sources are those of its curriculum and of its mixes. No source
+        config: config of the run to train with each mix. Its sources are those of its curriculum and of its mixes. No source
             is drawn for more epochs than the smallest `curriculum.max_epochs`, or four.
         n: number of mixes.
 

@@ -54,7 +54,7 @@ class Multirun:
     """The jobs of this process, their results, and the signals passed on to them.
 
     Each job has its own session, so Ctrl-C reaches it only once and only through this process, and it can save a
-    checkpoint before it ends. A job also stops when this process is gone, see `end_with_sweep`.
+    checkpoint before it ends. A job also stops when this process has ended, see `end_with_sweep`.
 
     Args:
         shares: environment variables for each job that may run at the same time. With several shares, the terminal
@@ -86,8 +86,8 @@ class Multirun:
 
         Args:
             command: command line of the job.
-            name: of the job.
-            number: of the job.
+            name: name of the job.
+            number: number of the job.
             run: its run directory, if it is a training run.
             config: its settings, if it is a training run.
 
@@ -119,8 +119,8 @@ class Multirun:
         """Record a job whose run is already finished.
 
         Args:
-            name: of the job.
-            number: of the job.
+            name: name of the job.
+            number: number of the job.
             run: its run directory.
         """
         self._wait_until(lambda: not (self._is_alone and self._running()))  # so that its output comes first
@@ -135,7 +135,7 @@ class Multirun:
         Args:
             function: the command's function.
             config: settings of the job.
-            name: of the job.
+            name: name of the job.
         """
         try:
             self.answers[name] = function(config)
@@ -148,7 +148,7 @@ class Multirun:
         was killed.
 
         Args:
-            name: of the job.
+            name: name of the job.
             run: its run directory.
         """
         if is_locked(run):
@@ -262,7 +262,7 @@ class Multirun:
 
 
 def end_with_sweep() -> None:
-    """In a job of a multirun: stop as on SIGTERM when the process of the multirun is gone, for any reason."""
+    """In a job of a multirun: stop as on SIGTERM when the process of the multirun has ended, for any reason."""
     if sweep := os.environ.pop(_OF_SWEEP, None):  # removed, because processes started by this one are not jobs
         threading.Thread(target=_watch, args=(int(sweep),), daemon=True, name="watch-sweep").start()
 

@@ -35,7 +35,7 @@ def count_jobs(config: DictConfig) -> int | None:
     """Number of jobs in a multirun; None if a search decides it.
 
     Args:
-        config: of the multirun as a whole, including `hydra`.
+        config: config of the multirun as a whole, including `hydra`.
     """
     if not _is_grid(config):
         return None
@@ -51,7 +51,7 @@ def has_no_axes(config: DictConfig) -> bool:
     """Whether no setting of a multirun has several choices, on the command line or in a config.
 
     Args:
-        config: of the multirun as a whole, including `hydra`.
+        config: config of the multirun as a whole, including `hydra`.
     """
     parsed = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
     return _is_grid(config) and not config.hydra.sweeper.params and not any(o.is_sweep_override() for o in parsed)
@@ -96,8 +96,8 @@ def _choices(override: Override, folders: Sequence[Path]) -> list[str]:
     else:
         texts = [f"{key}={choice}" for choice in override.sweep_string_iterator()]
     if not texts:
-        there = f": conf/{key} has {', '.join(options)}" if isinstance(value, Glob) and options else ""
-        raise ValueError(f"{override.input_line} matches no choice, so there is no job{there}.")
+        there = f" Choose from conf/{key}: {', '.join(options)}." if isinstance(value, Glob) and options else ""
+        raise ValueError(f"{override.input_line} matches no choice, so the sweep has no jobs.{there}")
     for n, text in enumerate(texts):
         if text in texts[:n]:
             raise ValueError(

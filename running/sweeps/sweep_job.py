@@ -29,7 +29,7 @@ def open_multirun(command: str, config: DictConfig) -> Iterator[multirun.Multiru
 
     Args:
         command: name of the command.
-        config: of the multirun as a whole, including `hydra`.
+        config: config of the multirun as a whole, including `hydra`.
 
     Raises:
         ValueError: another process runs this sweep; this process is one of several ranks; the launcher needs Slurm and
@@ -74,7 +74,7 @@ def answer_in_process(answer: Callable[[dict[str, Any]], dict[str, Any]], config
 
     Args:
         answer: the command's function.
-        config: of the job.
+        config: config of the job.
     """
     assert multirun.here
     name = job_name(HydraConfig.get())
@@ -85,7 +85,7 @@ def run_job_process(config: DictConfig) -> Any:
     """Run one job of a multirun in a new process. Its directory is named after its choices on the axes.
 
     Args:
-        config: of the job.
+        config: config of the job.
 
     Returns:
         For a training run the objective of a search, or a job that can be converted to it; otherwise None, also on

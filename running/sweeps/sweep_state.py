@@ -72,7 +72,7 @@ class SweepState:
         """Record that a job has started or ended.
 
         Args:
-            number: of the job.
+            number: number of the job.
             job: name of the job.
             code: exit code; None: the job has started.
             share: environment variables of its share of the machine.
@@ -163,7 +163,7 @@ def exit_code(returncode: int) -> int:
     """The exit code of a job. A job killed by SIGTERM or SIGINT before it could handle it has 143 or 130.
 
     Args:
-        returncode: of the process, as in `subprocess`.
+        returncode: exit code of the process, as in `subprocess`.
     """
     return 128 - returncode if -returncode in (signal.SIGTERM, signal.SIGINT) else returncode
 
@@ -174,7 +174,7 @@ def why_ended_early(run: Path, config: Mapping[str, Any], step: int) -> str | No
     Args:
         run: its directory.
         config: settings of the job, nested.
-        step: of the run's checkpoint.
+        step: step of the run's checkpoint.
     """
     try:
         ended = json.loads((run / ENDED_EARLY).read_bytes())

@@ -68,7 +68,7 @@ def activations_per_token(model: GPT, arithmetic: Arithmetic) -> Activations:
     """Activation memory per token of a model on the meta device.
 
     Args:
-        model: on the meta device.
+        model: the model, on the meta device.
         arithmetic: number formats and device.
     """
     config, number = model.config, arithmetic.number
@@ -93,7 +93,7 @@ def activation_bytes_per_token(model: GPT, arithmetic: Arithmetic) -> float:
     """Bytes per token that the forward pass keeps for the backward pass; on a CPU within 10 % of what torch saves.
 
     Args:
-        model: on the meta device.
+        model: the model, on the meta device.
         arithmetic: number formats and device.
     """
     kept = activations_per_token(model, arithmetic)

@@ -28,7 +28,7 @@ def build_schedule(config: RunConfig) -> Callable[[int], float]:
     """The learning rate schedule: step -> fraction of the peak learning rate.
 
     Args:
-        config: the run's.
+        config: config of the run.
 
     Raises:
         ValueError: the schedule does not fit into the run, or has an unknown setting.
@@ -43,7 +43,7 @@ def build_model_config(config: RunConfig, tokenizer: Tokenizer) -> GPTConfig:
     """Sizes and choices of the model.
 
     Args:
-        config: the run's.
+        config: config of the run.
         tokenizer: gives the end-of-text id.
 
     Raises:
@@ -64,7 +64,7 @@ def build_sample_order(
     """The order of the run's sequences. A resumed or branched run keeps the past that its checkpoint records.
 
     Args:
-        config: the run's.
+        config: config of the run.
         curriculum: the mix of the run.
         sequences: number of training sequences of each source.
         beginning: where this start of the run begins.
@@ -121,7 +121,7 @@ def _check_same_policy(then: ResolvedCurriculum, digest: str | None, checkpoint:
     if then.policy_shares and then.policy_shares.digest != digest:
         assert then.curriculum.policy is not None
         raise ValueError(
-            f"curriculum.policy {then.curriculum.policy['name']} returns other weights than when {checkpoint} was "
+            f"curriculum.policy {then.curriculum.policy['name']} returns different weights than when {checkpoint} was "
             "saved: restore the function. To change the weights of later steps, register a changed function under "
             "another name."
         )
@@ -187,11 +187,11 @@ def check_same_optimizer(
     """Try one step with the optimizer state of the checkpoint: some options need a state that only they create.
 
     Args:
-        config: the run's.
+        config: config of the run.
         beginning: where this start of the run begins.
         make_optimizer: parameter groups -> optimizer.
         groups: the model's parameter groups.
-        device: of the parameters.
+        device: device of the parameters.
 
     Raises:
         ValueError: the optimizer cannot continue from the checkpoint, or cannot make any step.
@@ -212,7 +212,7 @@ def check_same_optimizer(
         )
         raise ValueError(
             f"{now} cannot continue from {beginning.checkpoint}, which was trained with {was}: {error}. Set it back, "
-            "or choose another run with name=…."
+            "or start a new run with name=…."
         ) from error
 
 
@@ -220,7 +220,7 @@ def build_parameter_groups(config: RunConfig) -> Callable[[GPT], list[dict[str, 
     """The parameter groups that the config's optimizer needs, as a function of the model.
 
     Args:
-        config: the run's.
+        config: config of the run.
 
     Raises:
         ValueError: `base_width` is not a valid width.

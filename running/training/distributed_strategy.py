@@ -24,7 +24,7 @@ def check_ranks(config: RunConfig, device: str, precision: str) -> None:
     """Check that the run can be trained on these ranks.
 
     Args:
-        config: the run's.
+        config: config of the run.
         device: "cpu" or "cuda".
         precision: Lightning's name for it.
 
@@ -92,7 +92,7 @@ def build_strategy(config: RunConfig) -> str | Strategy:
     """The value for `L.Trainer(strategy=…)`. With a single rank, all strategies are the same.
 
     Args:
-        config: the run's.
+        config: config of the run.
     """
     n_ranks = config.trainer.devices * config.trainer.num_nodes
     if n_ranks == 1:

@@ -22,7 +22,7 @@ def build_external_logger(config: RunConfig) -> CsvMetrics | ExperimentTracker |
     branch.
 
     Args:
-        config: the run's.
+        config: config of the run.
 
     Returns:
         The logger; None if the config has none.

@@ -12,7 +12,7 @@ def load_tokenizer_by_name(name: str, data_dir: Path) -> Tokenizer:
     knows.
 
     Args:
-        name: of the tokenizer.
+        name: name of the tokenizer.
         data_dir: the data folder.
     """
     return load_tokenizer(data_dir / name if (data_dir / name / "tokenizer.json").is_file() else name)
@@ -47,7 +47,7 @@ def check_same_tokenizer(path: Path, tokenizer: Tokenizer) -> bool:
 
     Args:
         path: the model of `init_from`.
-        tokenizer: of the run.
+        tokenizer: tokenizer of the run.
 
     Returns:
         Whether the model's tokenizer is known. If not, nothing is checked.
@@ -61,7 +61,7 @@ def check_same_tokenizer(path: Path, tokenizer: Tokenizer) -> bool:
         return False
     if not tokenizer.extends(theirs):
         raise ValueError(
-            f"init_from={path} was trained with other tokens than tokenizer {tokenizer.name} has: "
+            f"init_from={path} was trained with different tokens than tokenizer {tokenizer.name} has: "
             f"{_typed(path, theirs)}."
         )
     return True

@@ -59,7 +59,7 @@ def checkpoint_bytes(model: GPT, optimizer: OptimizerTraits, *, precision: str) 
     """Bytes of a checkpoint file with weights and optimizer state, within 2 %.
 
     Args:
-        model: on the meta device.
+        model: the model, on the meta device.
         optimizer: traits of the optimizer.
         precision: Lightning's name for it.
     """
@@ -81,7 +81,7 @@ def peak_memory_bytes(model: GPT, optimizer: OptimizerTraits, setup: TrainingSet
     allocator on a real GPU has not been measured.
 
     Args:
-        model: on the meta device.
+        model: the model, on the meta device.
         optimizer: traits of the optimizer.
         setup: how the model is trained.
 

@@ -38,7 +38,7 @@ def open_sources(config: RunConfig, *, earlier: Iterable[str] = ()) -> tuple[Tok
     `data.prepare` says whether missing sources are prepared first.
 
     Args:
-        config: the run's.
+        config: config of the run.
         earlier: further sources that the run was trained on before.
 
     Raises:
@@ -52,9 +52,9 @@ def open_sources(config: RunConfig, *, earlier: Iterable[str] = ()) -> tuple[Tok
         _prepare(config, missing, folder)
     elif missing:
         commands = "".join(f"\n    python {shlex.join(_command(config, source))}" for source in missing)
-        either = "First" if unreadable else "Set data.prepare=missing, or first"
+        either = "Run first" if unreadable else "Set data.prepare=missing, or run first"
         raise ValueError(
-            f"not prepared with tokenizer {name} yet: {', '.join(missing)}. {either} run{commands}\n"
+            f"these sources are not prepared with tokenizer {name}: {', '.join(missing)}. {either}:{commands}\n"
             "or train on the corpora that need no download: python prepare.py && python train.py experiment=quickstart."
         )
     tokenizer = load_tokenizer_by_name(name, config.data_dir)
@@ -81,7 +81,7 @@ def check_undamaged(
     On each machine, only the first rank does this.
 
     Args:
-        config: the run's.
+        config: config of the run.
         sources: the sources that it is trained on.
         begun: source -> states of its files at the last start of the run, see `SourceShards.states_by_name`.
 
@@ -120,8 +120,8 @@ def source_sizes(config: RunConfig, names: Iterable[str]) -> dict[str, SourceSiz
     """The number of training sequences of each source: as prepared, else as conf/source estimates it.
 
     Args:
-        config: the run's.
-        names: of the sources.
+        config: config of the run.
+        names: names of the sources.
 
     Raises:
         ValueError: a source is unknown, or is not prepared and its size is unknown.

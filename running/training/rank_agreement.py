@@ -33,7 +33,7 @@ class RankAgreement:
 
     Args:
         store: torch.distributed's store that all ranks use; None: there is one rank.
-        rank: of this process.
+        rank: rank of this process.
         n_ranks: number of ranks.
     """
 

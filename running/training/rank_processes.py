@@ -23,10 +23,10 @@ from gpt_lightning.console import escape_control_characters, say
 # The longest that a rank waits for another: rank 0 may be sampling, or writing a checkpoint to a slow disk.
 PATIENCE = timedelta(minutes=30)
 _LOOK_EVERY = 1.0  # seconds
-_OWN_WORDS = 5.0  # seconds for a rank to end and print why, after its launcher is gone
+_OWN_WORDS = 5.0  # seconds for a rank to end and print why, after its launcher has ended
 # seconds for ranks to end after a signal: validation may take long, and the user can still kill them
 _TO_STOP = 24 * 3600
-_GOES_ON = "this rank ends too; run the same command again to resume from the newest checkpoint"
+_GOES_ON = "so this rank ends too. Run the same command again to resume from the newest checkpoint"
 
 
 def detect_launcher() -> str | None:
@@ -117,7 +117,7 @@ def fail_together() -> Iterator[None]:
     """Inside the context, a rank that loses another rank or its launcher ends with a message.
 
     Raises:
-        RankLostError: another rank is gone.
+        RankLostError: another rank has ended.
     """
     over = threading.Event()
     if detect_launcher() == "torchrun":
@@ -126,7 +126,7 @@ def fail_together() -> Iterator[None]:
         yield
     except Exception as error:
         if _says_lost(error):
-            raise RankLostError(f"another rank is gone: {_GOES_ON}.") from error
+            raise RankLostError(f"another rank has ended, {_GOES_ON}.") from error
         raise
     finally:
         over.set()
@@ -149,13 +149,13 @@ def exit_rank(code: int | str) -> NoReturn:
 
 
 def _watch(launcher: int, over: threading.Event) -> None:
-    """End this process when its launcher is gone.
+    """End this process when its launcher has ended.
 
     It may be waiting for other ranks in a call that no exception interrupts.
     """
     while not over.wait(_LOOK_EVERY):
         if os.getppid() != launcher and not over.wait(_OWN_WORDS):
-            say(f"error: torchrun is gone: {_GOES_ON}.", error=True)
+            say(f"error: torchrun has ended, {_GOES_ON}.", error=True)
             os._exit(os.EX_TEMPFAIL)
 
 

@@ -14,7 +14,7 @@ def check_no_prefetching(config: RunConfig) -> None:
     """Check that no worker prefetches batches whose mix weights are not known yet.
 
     Args:
-        config: the run's.
+        config: config of the run.
 
     Raises:
         ValueError: ADO updates the weights from losses, and there are workers.
@@ -28,10 +28,10 @@ def check_no_prefetching(config: RunConfig) -> None:
 
 
 def checkpoint_updates(checkpoint: Path | None, entry: Mapping[str, Any]) -> list[MixWeightUpdate]:
-    """Updates of one curriculum in the data state of a checkpoint.
+    """Return the mix-weight updates of one curriculum, as a checkpoint's data state stores them.
 
     Args:
-        checkpoint: its path, for messages.
+        checkpoint: path of the checkpoint, used in error messages.
         entry: the curriculum's entry in the data state.
 
     Raises:
@@ -88,6 +88,6 @@ def recorded_updates(
         if dict(updates).get(step) != weights:
             raise ValueError(
                 f"{where} has other weights for step {step:,} than this run, which has completed {beginning:,} steps: "
-                "choose another run with name=…, or leave the record out."
+                "start a new run with name=…, or leave the record out."
             )
     return updates

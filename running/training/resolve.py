@@ -67,7 +67,7 @@ def resolve(config: RunConfig, ranks: RankAgreement) -> ResolvedRun:
     """Check everything that can be checked before a model is built.
 
     Args:
-        config: the run's.
+        config: config of the run.
         ranks: compares settings, data and checkpoints of all ranks.
 
     Raises:

@@ -52,7 +52,7 @@ def find_resume_point(run: Path, config: RunConfig) -> ResumePoint:
 
     Args:
         run: the run's folder.
-        config: the run's.
+        config: config of the run.
 
     Raises:
         ValueError: the folder belongs to a run with other settings, all of its checkpoints are damaged, or the run
@@ -63,13 +63,13 @@ def find_resume_point(run: Path, config: RunConfig) -> ResumePoint:
     begun = (run / "environment.json").is_file()
     if own and resume == "never":
         raise ValueError(
-            f"resume=never, but {run} has a checkpoint of step {checkpoint_step(own[0])}: choose another run with "
+            f"resume=never, but {run} has a checkpoint of step {checkpoint_step(own[0])}: start a new run with "
             "name=…, or delete the run."
         )
     if own and not begun:
         raise ValueError(
-            f"{run} has checkpoints but no environment.json, which describes the run: restore that file, or choose "
-            "another run with name=…."
+            f"{run} has checkpoints but no environment.json, which describes the run: restore that file, or start a "
+            "new run with name=…."
         )
     settings = read_config(run / "config.yaml") if begun else config.settings
     changes = changed_since(settings, config.settings)
@@ -80,12 +80,12 @@ def find_resume_point(run: Path, config: RunConfig) -> ResumePoint:
     if newest is None and damaged:
         raise ValueError(
             f"all checkpoints in {run / 'checkpoints'} are damaged ({', '.join(path.name for path in damaged)}): "
-            "restore an undamaged copy, or choose another run with name=… to start from step 0."
+            "restore an undamaged copy, or start a new run with name=…."
         )
     if newest is None and (saved := _saved(run)) is not None:
         raise ValueError(
-            f"{run} has saved a checkpoint of step {saved}, but no checkpoint is left: restore a copy, or choose "
-            "another run with name=… to start from step 0."
+            f"{run} has saved a checkpoint of step {saved}, but no checkpoint is left: restore a copy, or start "
+            "a new run with name=…."
         )
     if newest is None and (last := _resumed_from(run)):
         raise ValueError(
@@ -99,8 +99,8 @@ def find_resume_point(run: Path, config: RunConfig) -> ResumePoint:
     for key, (then, now) in changes.items():
         if beginning.step == config.max_steps and not key.startswith(_WHERE_IT_RUNS + _HOW_IT_IS_WATCHED):
             raise ValueError(
-                f"{run} is done: {beginning.step} steps with {key}={then}, and no steps remain for {key}={now}: choose "
-                "another run with name=…, or set a larger max_steps."
+                f"{run} is done: {beginning.step} steps with {key}={then}, and no steps remain for {key}={now}: start "
+                "a new run with name=…, or set a larger max_steps."
             )
     return beginning
 
@@ -120,7 +120,7 @@ def _at(checkpoint: Path, config: RunConfig) -> ResumePoint:
     if passport.step > config.max_steps:
         raise ValueError(
             f"max_steps is {config.max_steps}, but {checkpoint} has {passport.step} steps: set a larger max_steps, or "
-            "choose another run with name=…."
+            "start a new run with name=…."
         )
     return ResumePoint(checkpoint, passport.step, passport.diet, False, averaged=passport.averaged)
 
@@ -144,9 +144,7 @@ def _named(path: Path, run: Path, config: RunConfig, changes: Mapping[str, tuple
         later = tuple(other for other in own if checkpoint_step(other) >= beginning.step and not other.samefile(path))
         return beginning._replace(changes=changes, given_up=later)
     if own:
-        raise ValueError(
-            f"resume={path} is outside {run}, which has its own checkpoints: choose another run with name=…."
-        )
+        raise ValueError(f"resume={path} is outside {run}, which has its own checkpoints: start a new run with name=….")
     settings = read_checkpoint_metadata(path).config
     if not settings:
         raise ValueError(
@@ -178,7 +176,7 @@ def _refuse_another_run(run: Path, changes: Mapping[str, tuple[Any, Any]], *, av
     ]
     if what:
         raise ValueError(
-            f"{run} was started with {'; with '.join(what)}: choose another run with name=…, or set it back to resume "
+            f"{run} was started with {'; with '.join(what)}: start a new run with name=…, or set it back to resume "
             "this run."
         )
 
@@ -187,7 +185,7 @@ def branch_point(config: RunConfig) -> Path:
     """The checkpoint of another run (the trunk) where a run branches off.
 
     Args:
-        config: the run's.
+        config: config of the run.
 
     Raises:
         ValueError: the trunk has no checkpoint of that step, or its settings differ.
@@ -212,8 +210,8 @@ def branch_point(config: RunConfig) -> Path:
     for key, (then, now) in changed_settings(settings, config.settings).items():
         if key.split(".")[0] in _OF_THE_TRUNK:
             raise ValueError(
-                f"branch.run={trunk} was trained with {key}={then}, and now it is {now}: a branch must keep the "
-                "model, the tokenizer, the optimizer, the global batch and the seed of its trunk."
+                f"{key} is {now}, but {trunk} was trained with {then}: set it back, because a branch must keep the model, "
+                "the tokenizer, the optimizer, the global batch and the seed of its trunk."
             )
     if "callbacks.mix_ledger._target_" in set(dict(flatten(config.settings))) - set(dict(flatten(settings))):
         raise ValueError(f"branch.run={trunk} was trained without callbacks.mix_ledger: remove it here too.")

@@ -62,7 +62,7 @@ class RunDirectory:
         """Check that the initial weights are those that the run started with.
 
         Args:
-            config: the run's.
+            config: config of the run.
             beginning: where this start of the run begins.
             initial_weights: fingerprint of the weights from `init_from`; None: there is no `init_from`, or the run
                 starts from a checkpoint.
@@ -76,8 +76,8 @@ class RunDirectory:
         environment = json.loads(record.read_text())
         if initial_weights not in (None, environment["initial_weights"]):
             raise ValueError(
-                f"{self.path} was started with other weights than init_from={config.init_from} contains now: choose "
-                "another run with name=…."
+                f"{self.path} was started with weights that differ from those in init_from={config.init_from} now: start a "
+                "new run with name=…."
             )
         if beginning.branching and _branched_from(beginning)["sha256"] != environment["branched_from"]["sha256"]:
             raise ValueError(
@@ -96,10 +96,10 @@ class RunDirectory:
         """Record what defines the run, once, and later what has changed. Move away damaged and superseded checkpoints.
 
         Args:
-            config: the run's.
-            sources: of the run.
+            config: config of the run.
+            sources: sources of the run.
             beginning: where this start begins.
-            model: of the run.
+            model: model of the run.
             initial_weights: fingerprint of the weights from `init_from`, if any.
 
         Returns:
@@ -162,7 +162,7 @@ class RunDirectory:
 
         Args:
             beginning: where this start of the run begins.
-            sources: of the run.
+            sources: sources of the run.
 
         Raises:
             ValueError: the tokens of a source differ.
@@ -174,9 +174,9 @@ class RunDirectory:
             for then in (begun.get(name, {}).get("fingerprint"), of_checkpoint.get(name)):
                 if then not in (None, source.fingerprint):
                     raise ValueError(
-                        f"{self.path if begun else beginning.checkpoint} was started with other tokens of source "
-                        f"{name} (fingerprint {then[:12]}, now {source.fingerprint[:12]}): choose another run with "
-                        "name=…."
+                        f"source {name} has changed since {self.path if begun else beginning.checkpoint} was started "
+                        f"(its fingerprint was {then[:12]} and is now {source.fingerprint[:12]}): restore or prepare "
+                        "again the original data, or start a new run with name=…."
                     )
 
     def states_of_data(self) -> dict[str, dict[str, str]]:

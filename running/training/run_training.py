@@ -18,7 +18,7 @@ def run_training(config: RunConfig, ranks: RankAgreement) -> dict[str, float]:
     """Train a run; see `running.commands.train.train`, which holds the lock of the run directory.
 
     Args:
-        config: the run's.
+        config: config of the run.
         ranks: compares the ranks of the run.
 
     Returns:

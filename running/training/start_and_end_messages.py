@@ -56,8 +56,8 @@ def headline(config: RunConfig, model: GPT, order: SampleOrder, arithmetic: str)
     """The first lines of a start: the model, the device, the steps and the planned epochs.
 
     Args:
-        config: the run's.
-        model: of the run.
+        config: config of the run.
+        model: model of the run.
         order: the sequences of the run.
         arithmetic: device, precision and kernels as text.
     """
@@ -89,9 +89,9 @@ def start_remarks(beginning: ResumePoint, *, lost: int, max_steps: int) -> Itera
     """Remarks on where this start begins, each with its style.
 
     Args:
-        beginning: of this start.
+        beginning: where this start begins.
         lost: number of logged steps after its checkpoint, which are repeated.
-        max_steps: of the run.
+        max_steps: number of steps of the run.
     """
     for path in beginning.damaged:
         yield (
@@ -134,7 +134,7 @@ def end_remarks(final: Mapping[str, float], *, tokens: int, seconds: float, run:
 
     Args:
         final: the last value of every metric.
-        tokens: of all steps, including padding.
+        tokens: tokens of all steps, including padding.
         seconds: duration of this start.
         run: its directory.
     """

@@ -13,7 +13,7 @@ import yaml
 from analysis.comparison import Comparison, read_runs
 from analysis.comparison.run import Run, RunState
 from analysis.comparison.run_labels import run_labels
-from analysis.comparison.run_settings import is_logging_setting, short_names
+from analysis.comparison.run_settings import leaves_results_unchanged, short_names
 from tests.synthetic_runs import finished
 
 
@@ -76,7 +76,7 @@ def test_what_changes_no_result_parts_no_repeats_and_is_in_no_name(key: str) -> 
 
 def test_what_sounds_alike_decides() -> None:
     for key in ("data.limit_tokens.c4", "trainer.precision", "log_everything", "loggers", "max_steps", "gradient_clip"):
-        assert not is_logging_setting(key)
+        assert not leaves_results_unchanged(key)
 
 
 def branch_in(folder: Path, trunk: Path, name: str, seed: int) -> Path:

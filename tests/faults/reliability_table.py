@@ -45,7 +45,7 @@ ROWS = (
     ),
     Row(
         "SIGKILL before each file operation of a save, in the middle of a write, and with `TMPDIR` on another "
-        "file system; renames undone as by a power failure",
+        "file system; renames undone, as a power failure could do",
         "a valid checkpoint always exists, temporary files are removed at the next start, and the final state is equal",
         ("tests/faults/test_saves.py::",),
     ),
@@ -56,7 +56,8 @@ ROWS = (
     ),
     Row(
         "SIGINT; SIGUSR1; a signal to the whole process group with workers; a second signal; `max_hours`",
-        "exit code 130; 143; 143; immediate exit; 75; the final state is equal",
+        "exit codes: SIGINT 130, SIGUSR1 143, process group with workers 143, `max_hours` 75; a second "
+        "signal ends the process at once; the final state is equal",
         (
             "tests/faults/test_stops.py::test_other_signals_",
             "tests/faults/test_stops.py::test_a_",
@@ -86,13 +87,14 @@ ROWS = (
     Row(
         "token shard with a flipped byte, truncated, of odd length, or with an id outside the vocabulary; a shard"
         " added, renamed or replaced since the checkpoint",
-        "error before step 0 with file and offset; `data.verify=false` skips the check",
+        "error before step 0 that names file and offset; `data.verify=false` skips the full check, but still "
+        "refuses shards that changed since the run started",
         ("tests/test_damaged_data.py::", "tests/data_modules/test_shard_integrity.py::"),
     ),
     Row(
         "NaN or infinity in a loss or a gradient at step 17, also on one of two ranks; a spike with `on_spike=skip`",
-        "all ranks stop before the update with exit code 65, the sequences are listed, and the final state is "
-        "equal without the fault; the step with the spike changes nothing",
+        "all ranks stop before the update with exit code 65, the step's sequences are listed, and a restart without the "
+        "fault ends in the same final state; a step with a spike changes no weights",
         ("tests/faults/test_not_finite.py::",),
     ),
     Row(

@@ -204,7 +204,7 @@ TWICE = {
     ".parquet": twice("parquet"),
     ".arrow": twice("arrow"),
 }
-TAIL = ": the rest of the file cannot be read, not even by skipping this record."
+TAIL = ". The file cannot be read beyond this point, so on_bad_record=skip does not help: repair or replace the file."
 CUT = " cannot be read completely: Truncated compressed stream."
 LINES = b"".join(b'{"text": "good %s"}\n' % sha256(b"%d" % n).hexdigest().encode() for n in range(30_000))
 

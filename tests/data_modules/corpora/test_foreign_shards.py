@@ -143,9 +143,14 @@ def test_what_became_of_the_files_is_noticed(documents: list[np.ndarray], tokeni
             "nanogpt",
             "a.bin",
             IDS.tobytes()[:-1],
-            "a.bin has 599 bytes: it must have a positive multiple of 2, because ids are uint16.",
+            "a.bin has 599 bytes: its size must be a positive, even number of bytes, because ids are uint16.",
         ),
-        ("gpt2_5", "a.bin", b"", "a.bin has 0 bytes: it must have a positive multiple of 2, because ids are uint16."),
+        (
+            "gpt2_5",
+            "a.bin",
+            b"",
+            "a.bin has 0 bytes: its size must be a positive, even number of bytes, because ids are uint16.",
+        ),
         (
             "llmc",
             "a.bin",

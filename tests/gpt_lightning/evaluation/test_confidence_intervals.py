@@ -38,7 +38,7 @@ def test_an_interval_of_a_ratio_covers_it() -> None:
 
 def test_what_is_not_known_is_not_claimed() -> None:
     assert ratio_interval([6.0], [2.0]) == Estimate(3.0, -math.inf, math.inf, 1)
-    with pytest.raises(ValueError, match="No token is scored"):
+    with pytest.raises(ValueError, match="no token is scored"):
         ratio_interval([0.0], [0.0])
 
 
