@@ -182,7 +182,8 @@ class LitGPT(L.LightningModule):
         if not self._reads_late():
             self.settle()
         if self.left_out is None:
-            scale = to_mean * (self._optimization.gradient_clip / (norm + 1e-6)).clamp(max=1)
+            limit = self._optimization.gradient_clip
+            scale = to_mean if limit is None else to_mean * (limit / (norm + 1e-6)).clamp(max=1)
             torch._foreach_mul_(local_shards(gradients), scale)
         else:
             for parameter in self.parameters():

@@ -3,19 +3,17 @@
 The number of loss-bearing tokens of a global batch is known only after its last micro-batch, on all ranks. Until then,
 sums are divided by a number that is known in advance: the number of targets. The state of the gradients at each hook:
 
-    forward pass of a micro-batch         first of a step: those that the previous step used; otherwise as after a
-    backward pass zero_grad                             None, before the backward pass of a step's first micro-batch
-    after each backward pass              sum over the micro-batches so far of the gradient of
-                                          (summed objective / targets of a micro-batch / micro-batches of a step),
-                                          in 16-mixed times the scale of the GradScaler;
-                                          averaged over the ranks, by FSDP each time, by DDP after the last micro-batch
-    on_before_optimizer_step              gradient of (summed objective / targets) of the global batch:
-                                          summed over micro-batches, reduced over ranks, unscaled by the GradScaler, not
-                                          clipped
-    after configure_gradient_clipping     gradient of (summed objective / loss-bearing tokens) of the global batch,
-    clipped;
-                                          None if the step is skipped
-    the optimizer's step                  the same
+    forward pass of a micro-batch   at the first of a step, those that the previous step used; then as after a backward pass
+    zero_grad                       None, before the backward pass of a step's first micro-batch
+    after each backward pass        sum over the micro-batches so far of the gradient of
+                                    (summed objective / targets of a micro-batch / micro-batches of a step);
+                                    in 16-mixed, times the scale of the GradScaler;
+                                    averaged over the ranks: by FSDP each time, by DDP after the last micro-batch
+    on_before_optimizer_step        gradient of (summed objective / targets) of the global batch: summed over
+                                    micro-batches, reduced over ranks, unscaled, not clipped
+    after                           gradient of (summed objective / loss-bearing tokens) of the global batch, clipped;
+    configure_gradient_clipping     None if the step is skipped
+    the optimizer's step            the same
 """
 
 from torch import Tensor

@@ -24,11 +24,11 @@ class OptimizationSettings:
     """Model -> its parameter groups."""
     schedule: Callable[[int], float]
     """Completed steps -> share of the peak learning rate, 0 to 1."""
-    gradient_clip: float
-    """Maximum global L2 norm of a step's gradient."""
+    gradient_clip: float | None
+    """Maximum global L2 norm of a step's gradient; None: no limit."""
     skip_spikes: bool = False
     """Skip steps whose loss or gradient norm is an outlier; see `SpikeDetector`."""
 
     def __post_init__(self) -> None:
-        if not self.gradient_clip > 0:
+        if self.gradient_clip is not None and not self.gradient_clip > 0:
             raise ValueError(f"gradient_clip is {self.gradient_clip}: it must be above 0.")

@@ -174,6 +174,9 @@ def test_a_disk_that_is_too_small_is_refused_with_what_fits(
     ("override", "message"),
     [
         ("plan.device=B52", r"plan\.device=B52 is not known: it must be one of cpu, B200, H200, H100, A100, "),
+        ("gradient_clip=-1", r"gradient_clip is -1: it must be a number above 0, or null"),
+        ("max_hours=-2", r"max_hours is -2: it must be a number above 0, or null"),
+        ("jobs_at_once=0", r"jobs_at_once is 0: it must be a whole number, 1 or more"),
         ("plan.device=null", r"plan\.device=None is not known"),
         ("plan.mfu=0", r"plan\.mfu is 0: it must be a fraction of the device's peak, above 0 and at most 1\."),
         ("plan.mfu=40", r"plan\.mfu is 40"),

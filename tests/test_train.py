@@ -128,6 +128,13 @@ def test_the_same_config_gives_the_same_bytes(finished: Path, tiny_config: Confi
     assert untimed(tmp_path / "runs" / "other" / "metrics.jsonl") != untimed(finished / "metrics.jsonl")
 
 
+def test_a_gradient_without_a_limit_is_that_of_one_it_never_reaches(tiny_config: Config, tmp_path: Path) -> None:
+    for name, limit in (("none", "null"), ("high", "1e9"), ("low", "1e-3")):
+        train(tiny_config(f"name={name}", f"gradient_clip={limit}", "max_steps=4"))
+    none, high, low = (untimed(tmp_path / "runs" / name / "metrics.jsonl") for name in ("none", "high", "low"))
+    assert none == high != low
+
+
 def test_watching_does_not_change_the_training(finished: Path, tiny_config: Config, tmp_path: Path) -> None:
     train(
         tiny_config(

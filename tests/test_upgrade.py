@@ -1,5 +1,6 @@
 """Runs of an older version, and optimizer options that need a state which the checkpoint does not have."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from omegaconf import OmegaConf
 from running.commands.train import train
 from running.config.changed_settings import BEFORE
 from running.config.compose import compose_config, flatten, read_config
+from running.config.renamed_targets import RENAMED_TARGETS
 from running.sweeps.sweep_state import is_finished
 from running.training.builders import build_optimizer
 from tests.conftest import TINY
@@ -144,3 +146,14 @@ def test_an_optimizer_that_cannot_make_a_step_is_refused(tiny_data: Path, tmp_pa
     with pytest.raises(ValueError, match=r"optimizer: torch\.optim\.AdamW cannot make a step: .*capturable"):
         train(config)
     assert not (tmp_path / "run" / "environment.json").exists()
+
+
+def test_callbacks_are_found_by_the_names_of_earlier_versions(tiny_data: Path, tmp_path: Path) -> None:
+    for old, new in RENAMED_TARGETS.items():
+        package, _, name = new.rpartition(".")
+        assert hasattr(import_module(package), name)
+        assert not hasattr(import_module(package), old.rpartition(".")[2])
+    config = compose_config("train", [*TINY, f"data_dir={tiny_data}", f"runs_dir={tmp_path}", "name=run"])
+    config["callbacks"]["table"] = {"_target_": "callbacks.MetricsTable"}
+    train(config)
+    assert (tmp_path / "run" / "metrics.csv").is_file()

@@ -13,7 +13,7 @@ from running.config import compose
 from running.config.callback_configs import check_known_callbacks
 from running.config.own_imports import check_imports
 from running.config.path_and_name_settings import check_names
-from running.config.settings_parser import Count, CountOrZero, build_section, parse
+from running.config.settings_parser import Count, CountOrZero, PositiveNumber, build_section, parse
 
 if TYPE_CHECKING:
     from gpt_lightning.model import GPTConfig
@@ -97,7 +97,7 @@ class RunConfig:
     runs_dir: Path
     run_dir: Path
     sweep_dir: Path
-    jobs_at_once: Any
+    jobs_at_once: Count
     data_dir: Path
     seed: CountOrZero
     max_steps: Count
@@ -105,9 +105,9 @@ class RunConfig:
     """Sequences in one optimizer step, over all ranks."""
     micro_batch: Count
     """Sequences in one forward pass on one rank."""
-    max_hours: Any
+    max_hours: PositiveNumber | None
     """Wall-clock limit in hours; None: no limit."""
-    gradient_clip: Any
+    gradient_clip: PositiveNumber | None
     """Maximum norm of the gradient; None: no limit."""
     on_spike: Literal["train", "skip"]
     base_width: Count | None
