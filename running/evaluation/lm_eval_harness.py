@@ -148,7 +148,7 @@ class HarnessModel(TemplateLM):
         room = self.max_length - most
         if room < 1:
             raise ValueError(
-                f"the task asks for {most} new tokens, but the model's context is only {self.max_length}: lower it with "
+                f"the task asks for {most} new tokens, but the model's context is only {self.max_length}: ask for fewer with "
                 "--gen_kwargs max_gen_toks=…."
             )
         special = self.tokenizer.special_ids
