@@ -157,7 +157,7 @@ def test_a_refusal_shows_no_traceback() -> None:
 def test_mixed_curriculum_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError,
-        match=r"gpt2_chatml yet: c4, cosmopedia, alpaca, python\. Set data\.prepare=missing, or first run",
+        match=r"gpt2_chatml: c4, cosmopedia, alpaca, python\. Set data\.prepare=missing, or run first",
     ) as refusal:
         train(
             compose_config("train", ["experiment=mixed_curriculum", f"runs_dir={tmp_path}", f"data_dir={tmp_path}/d"])

@@ -81,7 +81,8 @@ def _npy(path: Path) -> ForeignFile:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise ValueError(f"{path} is damaged or not a .npy file of numbers.") from error
-    if not isinstance(values, np.memmap):  # an archive of several arrays
+    if not isinstance(values, np.memmap):  # an archive of several arrays, whose file is still open
+        values.close()
         raise ValueError(f"{path} is not a .npy file of numbers.")
     if values.ndim != 1 or values.dtype != _DTYPE:
         raise ValueError(
