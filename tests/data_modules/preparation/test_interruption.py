@@ -199,11 +199,18 @@ def test_who_is_refused_takes_nothing_away(corpora_in_files: Path, tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
+def is_at_work(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:  # it has ended, and was waited for already
+        return False
+
+
 def test_a_source_appears_at_once(corpora_in_files: Path, tmp_path: Path) -> None:
     watched = replace(job(corpora_in_files, "texts", tmp_path / "source"), pause=0.02)
     looks = 0
     with begun(watched) as process:
-        while process.status() != psutil.STATUS_ZOMBIE:
+        while is_at_work(process):
             assert is_whole_or_absent(tmp_path / "source")
             looks += not (tmp_path / "source").exists()
     assert looks > 10
