@@ -21,6 +21,7 @@ from running.config.allowed_targets import allow_typed_targets, typed_targets
 from running.config.command_help import command_help
 from running.config.command_line_check import check_command_line, extra_hydra_settings, flags_and_settings
 from running.config.compose import to_dict
+from running.config.composed_run import run_composed
 from running.config.init_from_architecture import init_from_settings
 from running.config.own_imports import check_imports, import_parts, typed_imports
 from running.config.quote_for_hydra import quote_text_settings
@@ -47,17 +48,20 @@ def run_command_line(hydra_main: Callable[[], None], command: str, *, after_mult
             if flags_and_settings(arguments).help:
                 say(command_help(command))
                 return
-            config = check_command_line(command, arguments)
+            run, multirun = check_command_line(command, arguments)
             import_parts(typed_imports(flags_and_settings(arguments).overrides))
-            arguments += init_from_settings(flags_and_settings(arguments).overrides)
-            sys.argv[1:] = arguments
-            sweep = None if config is None else held.enter_context(open_multirun(command, config))
+            further = init_from_settings(flags_and_settings(arguments).overrides)
+            sys.argv[1:] = arguments = [*arguments, *further]
+            sweep = None if multirun is None else held.enter_context(open_multirun(command, multirun))
         except ValueError as error:
             sys.exit(escape_control_characters(f"error: {error}"))
-        if config is None or sweep is None:
+        if run is not None and not further:
+            run_composed(hydra_main.__wrapped__, command, run)
+            return
+        if multirun is None or sweep is None:
             hydra_main()
             return
-        sys.argv[1:] = [*arguments, *extra_hydra_settings(flags_and_settings(arguments).overrides, config)]
+        sys.argv[1:] = [*arguments, *extra_hydra_settings(flags_and_settings(arguments).overrides, multirun)]
         if after_multirun:
             held.callback(lambda: _function(after_multirun)(sweep))
         hydra_main()

@@ -95,8 +95,8 @@ def test_a_sweep_that_cannot_be_costs_one_sentence(arguments: list[str], message
     ],
 )
 def test_what_can_be_is_a_multirun_or_none(arguments: list[str]) -> None:
-    config = check_command_line("train", arguments)
-    assert (config is None) == (arguments[0] != "-m")
+    run, multirun = check_command_line("train", arguments)
+    assert (multirun is None) == (arguments[0] != "-m") == (run is not None)
 
 
 def test_each_choice_of_a_file_is_composed_before_the_first_job(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_each_choice_of_a_file_is_composed_before_the_first_job(tmp_path: Path) 
 
 def test_a_setting_that_is_typed_twice_is_an_axis_if_it_is_one_at_last() -> None:
     for settings, fixed in ((["seed=1", "seed=2,3"], "[]"), (["seed=2,3", "seed=1"], "['seed']")):
-        config = check_command_line("train", ["-m", *settings])
+        config = check_command_line("train", ["-m", *settings]).multirun
         assert config is not None
         assert extra_hydra_settings(settings, config) == [f"hydra.job.config.override_dirname.exclude_keys={fixed}"]
 
@@ -130,7 +130,7 @@ def test_a_setting_that_is_typed_twice_is_an_axis_if_it_is_one_at_last() -> None
 def test_the_axes_of_a_file_name_its_jobs_be_it_by_one_choice() -> None:
     """Else seed=2 after seed=1 would be called what that was."""
     settings = ["experiment=lr_sweep", "seed=2", "model.n_layers=3"]
-    config = check_command_line("train", ["-m", *settings])
+    config = check_command_line("train", ["-m", *settings]).multirun
     assert config is not None
     excluded = "hydra.job.config.override_dirname.exclude_keys=['experiment','model.n_layers']"
     assert extra_hydra_settings(settings, config) == [excluded]
@@ -138,7 +138,7 @@ def test_the_axes_of_a_file_name_its_jobs_be_it_by_one_choice() -> None:
 
 def test_a_search_is_told_what_makes_it_the_same_again() -> None:
     settings = [OPTUNA, "experiment=lr_search", "jobs_at_once=3", "seed=5"]
-    config = check_command_line("train", ["-m", *settings])
+    config = check_command_line("train", ["-m", *settings]).multirun
     assert config is not None
     besides = extra_hydra_settings(settings, config)
     assert besides[1:] == [
@@ -146,7 +146,7 @@ def test_a_search_is_told_what_makes_it_the_same_again() -> None:
         "hydra.sweeper.max_failure_rate=1.0",
         "hydra.sweeper.sampler.seed=${seed}",
     ]
-    again = check_command_line("train", ["-m", *settings, *besides])
+    again = check_command_line("train", ["-m", *settings, *besides]).multirun
     assert again is not None
     sweeper = again.hydra.sweeper
     assert (sweeper.n_jobs, sweeper.sampler.seed, sweeper.max_failure_rate) == (3, 5, 1.0)
@@ -156,7 +156,7 @@ def test_a_search_is_told_what_makes_it_the_same_again() -> None:
 
 def test_a_job_of_slurm_whose_time_is_over_is_queued_again() -> None:
     settings = ["hydra/launcher=submitit_slurm", "seed=1,2"]
-    config = check_command_line("train", ["-m", *settings])
+    config = check_command_line("train", ["-m", *settings]).multirun
     assert config is not None
     assert "hydra.launcher.max_num_timeout=100" in extra_hydra_settings(settings, config)
     typed = [*settings, "hydra.launcher.max_num_timeout=3"]
@@ -203,7 +203,7 @@ def test_the_path_of_a_sweeps_run_can_be_typed(key: str) -> None:
 def test_slurm_where_there_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     config = check_command_line(
         "train", ["-m", "hydra/launcher=submitit_slurm", "seed=1,2", f"runs_dir={tmp_path / 'runs'}"]
-    )
+    ).multirun
     assert config is not None
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ValueError, match="needs Slurm, but there is no srun here"), open_multirun("train", config):
@@ -217,7 +217,7 @@ def test_slurm_where_there_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, t
 def test_a_multirun_without_choices_says_so(
     arguments: list[str], is_said: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = check_command_line("train", ["-m", *arguments, f"sweep_dir={tmp_path}"])
+    config = check_command_line("train", ["-m", *arguments, f"sweep_dir={tmp_path}"]).multirun
     assert config is not None
     with open_multirun("train", config):
         assert ("no setting has several choices, so this is one job" in capsys.readouterr().err) is is_said
@@ -225,7 +225,7 @@ def test_a_multirun_without_choices_says_so(
 
 @pytest.mark.parametrize("command", ["convert", "evaluate", "generate", "plan", "prepare", "report", "train", "verify"])
 def test_what_hydra_writes_of_a_multirun_lies_in_a_folder_that_git_ignores(command: str) -> None:
-    config = check_command_line(command, ["-m"])
+    config = check_command_line(command, ["-m"]).multirun
     assert config is not None
     assert str(config.hydra.sweep.dir).startswith(("runs/", "data", "exported"))
 
@@ -240,7 +240,7 @@ def test_what_hydra_writes_of_a_multirun_lies_in_a_folder_that_git_ignores(comma
     ],
 )
 def test_the_jobs_of_a_sweep_are_counted_before_the_first(arguments: list[str], n_jobs: int | None) -> None:
-    config = check_command_line("train", ["-m", *arguments])
+    config = check_command_line("train", ["-m", *arguments]).multirun
     assert config is not None
     assert count_jobs(config) == n_jobs
 

@@ -4,9 +4,10 @@ import difflib
 import re
 from argparse import Namespace
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from hydra import compose
 from hydra._internal.utils import get_args_parser
@@ -15,11 +16,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from running.config.allowed_targets import check_hydra_settings_of_files, check_search_path, check_targets_of_files
 from running.config.command_help import version
 from running.config.compose import CONF, composing, flatten, hydra_quoted, to_dict
+from running.config.composed_run import compose_run, without_hydra
 from running.config.path_and_name_settings import check_names, expand_home
 from running.sweeps.job_names import excluded_keys
 from running.sweeps.sweep_axis_choices import check_exact_range, expand_jobs
@@ -29,7 +31,14 @@ _TIMEOUTS, _MOST_TIMEOUTS = "hydra.launcher.max_num_timeout", 100  # Hydra's def
 _SEARCHED = ("train", "plan")  # commands whose runs have a validation loss to minimise
 
 
-def check_command_line(command: str, arguments: list[str]) -> DictConfig | None:
+class CheckedCommandLine(NamedTuple):
+    """What a command line asks for. Both configs include `hydra`."""
+
+    run: DictConfig | None  # config of a single run; None: a multirun, or Hydra only prints something
+    multirun: DictConfig | None  # config of a multirun as a whole
+
+
+def check_command_line(command: str, arguments: list[str]) -> CheckedCommandLine:
     """Compose what the arguments ask for, as Hydra will, and check it; for a sweep, every choice of every axis.
 
     The axes of a sweep are the settings with several choices on the command line, and those of `hydra.sweeper.params`.
@@ -39,7 +48,7 @@ def check_command_line(command: str, arguments: list[str]) -> DictConfig | None:
         arguments: the command line after the script's name.
 
     Returns:
-        The config of the multirun as a whole; None: this is not a multirun.
+        The composed config.
 
     Raises:
         ValueError: as `compose_config`; or a setting does not exist, a number has the value of a string, an axis has a
@@ -55,7 +64,7 @@ def check_command_line(command: str, arguments: list[str]) -> DictConfig | None:
         )
     if given.shell_completion:
         _check_completion(given.overrides)
-        return None
+        return CheckedCommandLine(None, None)
     for argument in given.overrides:
         if "=" not in argument and not argument.startswith("~"):
             raise ValueError(f"'{argument}' is not a setting: settings have the form key=value.")
@@ -145,7 +154,7 @@ def extra_hydra_settings(settings: list[str], config: DictConfig) -> list[str]:
     return besides
 
 
-def _check_composed(command: str, given: Namespace, parsed: Sequence[Override]) -> DictConfig | None:
+def _check_composed(command: str, given: Namespace, parsed: Sequence[Override]) -> CheckedCommandLine:
     """Check what Hydra will compose for the multirun, if this is one, and for its jobs."""
     folders, name = _folders(given), given.config_name or command
     for folder in folders:
@@ -154,8 +163,7 @@ def _check_composed(command: str, given: Namespace, parsed: Sequence[Override]) 
             check_search_path(file)
     further = [f'hydra.searchpath=["file://{folder}"]' for folder in folders[1:]]
     typed = [str(o.input_line) for o in parsed if o.is_hydra_override() and o.key_or_group != "hydra.searchpath"]
-    with composing(CONF, command, command):
-        ours = _of_hydra(compose(None, typed, return_hydra_config=True))
+    ours = _hydra_without_files(command, *typed)
     with composing(folders[0], name, command):
         for o in parsed:
             if (o.is_add() or o.is_force_add()) and _is_group(o, folders) and not o.package:
@@ -170,21 +178,29 @@ def _check_composed(command: str, given: Namespace, parsed: Sequence[Override]) 
             check_targets_of_files([str(o.input_line) for o in of_files])
             parsed = [*of_files, *parsed]
             _refuse_sweeper(command, multirun, parsed)
-        defaults: dict[tuple[str, ...], dict[str, Any]] = {}
         for job in expand_jobs(parsed, folders):
-            whole = compose(name, [*job, *further], return_hydra_config=True)
+            whole, before_values = compose_run(name, [*job, *further])
             check_hydra_settings_of_files(_of_hydra(whole), ours, _said([*job, *further]))
             if not (given.cfg or given.info):  # these only print the config
                 _refuse_open_axes(whole, parsed, is_multirun=bool(given.multirun))
-            groups = tuple(text for text, o in zip(job, parsed, strict=True) if _is_group(o, folders))
-            if groups not in defaults:
-                defaults[groups] = to_dict(compose(name, [*groups, *further]))
-            with open_dict(whole):
-                del whole["hydra"]
-            settings = to_dict(whole)
-            _refuse_strangers(settings, defaults=defaults[groups])
+            settings = to_dict(without_hydra(whole))
+            _refuse_strangers(settings, defaults=to_dict(before_values))
             check_names(settings)
-    return multirun
+    prints_only = given.cfg or given.info or given.hydra_help or given.resolve
+    is_run = not (given.multirun or prints_only) and whole.hydra.mode != RunMode.MULTIRUN
+    return CheckedCommandLine(whole if is_run else None, multirun)
+
+
+@cache
+def _hydra_without_files(command: str, *typed: str) -> dict[str, Any]:
+    """Everything that Hydra sets under `hydra` without any config file, as `_of_hydra`.
+
+    Args:
+        command: name of the command.
+        typed: settings of `hydra` on the command line.
+    """
+    with composing(CONF, command, command):
+        return _of_hydra(compose(None, list(typed), return_hydra_config=True))
 
 
 def _axes_of_files(config: DictConfig, parsed: Sequence[Override]) -> list[Override]:
