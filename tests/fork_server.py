@@ -27,6 +27,7 @@ import sys
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -213,6 +214,23 @@ def _exit_code(end: SystemExit) -> int:
     return 1
 
 
+def _prepare() -> None:
+    """Do once what each fork would do again: import, compose a config, and clean up after the imported libraries."""
+    for module in _IMPORTED:
+        importlib.import_module(module)
+    from hydra.core.global_hydra import GlobalHydra
+    from torch._dynamo.utils import dump_compile_times
+
+    from running.config.compose import compose_config
+
+    compose_config("train", ["experiment=quickstart"])  # fills the caches of the parsers
+    GlobalHydra.instance().clear()
+    # a process ends without undoing what these libraries registered
+    atexit.unregister(dump_compile_times)
+    for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+        finalizer.atexit = False
+
+
 def _close(file: int) -> None:
     with suppress(OSError):  # the file was not open
         os.close(file)
@@ -227,8 +245,7 @@ def collect_garbage_seldom() -> None:
 
 if __name__ == "__main__":
     subprocess.Popen = Forking  # type: ignore[misc]  # before modules import it by name, as torchrun's launcher does
-    for module in _IMPORTED:
-        importlib.import_module(module)
+    _prepare()
     assert threading.active_count() == 1, "an import has started a thread, but a fork only has the thread that forks"
     collect_garbage_seldom()
     _serve(socket.socket(fileno=int(sys.argv[1])))()

@@ -17,7 +17,8 @@ from documentation.settings_pages import GROUPS, command_page, group_page
 from gpt_lightning.model import GPT, GPTConfig
 from running.config.command_help import list_settings, written_settings
 from running.config.command_line_check import check_command_line
-from running.config.compose import compose_config
+from running.config.compose import compose_config, to_dict
+from running.config.composed_run import without_hydra
 from running.config.quote_for_hydra import quote_text_settings
 from running.config.run_config import RunConfig
 
@@ -52,22 +53,25 @@ def test_a_command_composes(command: str) -> None:
         return
     arguments = [a for a in arguments if a not in ("--help", "--cfg", "job")]
     settings = quote_text_settings(arguments)
-    check_command_line(Path(script).stem, settings)
     # tests/test_extending.py has such modules and policies
-    settings = [s for s in settings if not s.startswith(("+imports=", "+curriculum.policy."))]
-    if script in ("train.py", "plan.py"):
-        first = settings[:1] == ["-m"]
-        one_job = [re.sub(r"=tag\(.*", "=1", o).split(",")[0] for o in settings[1:]] if first else settings
-        config = compose_config(Path(script).stem, one_job)
-        assert RunConfig.of(config).accumulation_steps > 0
+    own_parts = [s for s in settings if s.startswith(("+imports=", "+curriculum.policy."))]
+    run, multirun = check_command_line(Path(script).stem, settings)
+    if script not in ("train.py", "plan.py"):
+        return
+    if run and not own_parts:
+        config = to_dict(without_hydra(run))
+    else:
+        one_job = [re.sub(r"=tag\(.*", "=1", o).split(",")[0] for o in settings[1:]] if multirun else settings
+        config = compose_config(Path(script).stem, [s for s in one_job if s not in own_parts])
+    assert RunConfig.of(config).accumulation_steps > 0
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith(("torchrun ", "srun "))])
 def test_a_command_of_several_machines_composes(command: str) -> None:
     before, after = command.split("train.py ")
-    overrides = quote_text_settings(shlex.split(after))
-    check_command_line("train", overrides)
-    config = compose_config("train", overrides)
+    run = check_command_line("train", quote_text_settings(shlex.split(after))).run
+    assert run
+    config = to_dict(without_hydra(run))
     assert RunConfig.of(config).accumulation_steps > 0
     assert before.split()[0] == "srun" or f"--nproc-per-node={config['trainer']['devices']}" in before
 

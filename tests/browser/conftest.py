@@ -2,12 +2,14 @@
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
 
 _OWN = ("data", "about", "blob")  # schemes of what a page makes itself
+SIZE = ViewportSize(width=1400, height=1000)
 _HERE = ("127.0.0.1", "localhost")
 
 
@@ -55,18 +57,35 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture
-def unwatched(browser: Browser) -> Iterator[Visit]:
-    """A tab whose page may complain."""
-    context = browser.new_context(viewport={"width": 1400, "height": 1000})
+@contextmanager
+def opened_tab(browser: Browser) -> Iterator[Visit]:
+    """A new tab, with a cache of its own."""
+    context = browser.new_context(viewport=SIZE)
     context.set_default_timeout(15_000)
     yield Visit(context.new_page())
     context.close()
 
 
 @pytest.fixture
-def visit(unwatched: Visit) -> Iterator[Visit]:
+def unwatched(browser: Browser) -> Iterator[Visit]:
+    """A tab whose page may complain."""
+    with opened_tab(browser) as tab:
+        yield tab
+
+
+@pytest.fixture(scope="module")
+def tab(browser: Browser) -> Iterator[Visit]:
+    """The tab of `visit`. In a new one each script of a page would be compiled again, which takes seconds."""
+    with opened_tab(browser) as tab:
+        yield tab
+
+
+@pytest.fixture
+def visit(tab: Visit) -> Iterator[Visit]:
     """A tab; at the test's end its page must have asked nobody for anything, and complained of nothing."""
-    yield unwatched
-    assert unwatched.strangers == []
-    assert unwatched.complaints == []
+    tab.strangers.clear()
+    tab.complaints.clear()
+    tab.page.set_viewport_size(SIZE)
+    yield tab
+    assert tab.strangers == []
+    assert tab.complaints == []
