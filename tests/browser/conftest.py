@@ -26,16 +26,35 @@ class Visit:
         """Requests for anything but what was opened, data of the page's own, and the server on this machine that it is from."""
         self.complaints: list[str] = []
         """Errors and warnings of the console, and exceptions that nobody caught."""
+        self.failures: list[str] = []
+        """The same without the warnings."""
         self._address = ""
         page.on("request", lambda request: self._note(request.url))
-        page.on("console", lambda m: self.complaints.append(m.text) if m.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("console", lambda message: self._hear(message.text, message.type))
+        page.on("pageerror", lambda error: self._hear(str(error), "error"))
 
     def open(self, address: str) -> Page:
         """Load file:///… or http://127.0.0.1:…, and wait until it is there."""
         self._address = address
         self.page.goto(address, wait_until="load")
         return self.page
+
+    def forget(self, *, timeout: float) -> None:
+        """Forget what was noted, for the next test.
+
+        Args:
+            timeout: milliseconds that an action on the page may take.
+        """
+        for noted in (self.strangers, self.complaints, self.failures):
+            noted.clear()
+        self.page.set_viewport_size(SIZE)
+        self.page.set_default_timeout(timeout)
+
+    def _hear(self, text: str, kind: str) -> None:
+        if kind in ("error", "warning"):
+            self.complaints.append(text)
+        if kind == "error":
+            self.failures.append(text)
 
     def _note(self, url: str) -> None:
         asked, own = urlsplit(url), urlsplit(self._address)
@@ -83,9 +102,7 @@ def tab(browser: Browser) -> Iterator[Visit]:
 @pytest.fixture
 def visit(tab: Visit) -> Iterator[Visit]:
     """A tab; at the test's end its page must have asked nobody for anything, and complained of nothing."""
-    tab.strangers.clear()
-    tab.complaints.clear()
-    tab.page.set_viewport_size(SIZE)
+    tab.forget(timeout=15_000)
     yield tab
     assert tab.strangers == []
     assert tab.complaints == []

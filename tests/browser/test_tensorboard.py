@@ -57,15 +57,12 @@ def served(url: str) -> set[str]:
 
 
 @pytest.fixture
-def tensorboard(unwatched: Visit, address: str) -> Iterator[Visit]:
+def tensorboard(tab: Visit, address: str) -> Iterator[Visit]:
     """TensorBoard has warnings of its own; but it must ask nobody else, and no script may fail."""
-    unwatched.page.set_default_timeout(30_000)
-    failures: list[str] = []
-    unwatched.page.on("console", lambda m: failures.append(m.text) if m.type == "error" else None)
-    unwatched.page.on("pageerror", lambda error: failures.append(str(error)))
-    yield unwatched
-    assert unwatched.strangers == []
-    assert failures == []
+    tab.forget(timeout=30_000)
+    yield tab
+    assert tab.strangers == []
+    assert tab.failures == []
 
 
 def table_of(page: Page) -> dict[str, dict[str, str]]:
