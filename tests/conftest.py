@@ -1,5 +1,6 @@
 """Shared fixtures: small real texts, and a run that trains in seconds."""
 
+import hashlib
 import os
 
 # read when NumPy is imported; the matrices are small, and threads of several test workers would block one another
@@ -54,7 +55,7 @@ TINY = [
     "model.d_ff=64",
     "model.dropout=0.2",
     "global_batch=8",
-    "micro_batch=2",
+    "micro_batch=4",
     "max_steps=12",
     "schedule.warmup_steps=2",
     "log_every=2",
@@ -171,6 +172,28 @@ def tiny_overrides(tiny_data: Path, tmp_path: Path) -> list[str]:
 def tiny_config(tiny_overrides: list[str]) -> Callable[..., dict[str, Any]]:
     """`tiny_config("a=1", …)`: the config of that run with more settings."""
     return lambda *more: compose_config("train", [*tiny_overrides, *more])
+
+
+@pytest.fixture(scope="session")
+def trained(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`trained("a=1", …)`: the directory of the run of TINY with more settings, which is trained once for all tests.
+
+    A test that changes it must use a copy.
+    """
+
+    def trained(*more: str) -> Path:
+        settings = [*TINY, f"data_dir={tiny_data}", "name=run", *more]
+        digest = hashlib.sha256("\n".join(settings).encode()).hexdigest()[:12]
+        folder = made_once(tmp_path_factory, f"trained_{digest}", partial(_train, settings))
+        return folder / "run"
+
+    return trained
+
+
+def _train(settings: list[str], runs: Path) -> None:
+    from running.commands.train import train
+
+    train(compose_config("train", [*settings, f"runs_dir={runs}"]))
 
 
 @pytest.fixture(scope="session")

@@ -75,7 +75,7 @@ def test_the_recorded_losses_are_those_of_the_training(straight: Path) -> None:
 
 def test_a_killed_run_makes_the_same_updates(straight: Path, tiny_data: Path, tmp_path: Path) -> None:
     """SIGKILL in step 8: after the update of step 6, which the newest checkpoint, of step 4, does not know."""
-    killed([*places(tiny_data, tmp_path), WITH_DIET], at=7 * 4 + 2)
+    killed([*places(tiny_data, tmp_path), WITH_DIET], at=7 * 2 + 1)
     run = tmp_path / "run"
     assert [row["step"] for row in updates_of(run)] == [4, 6]
     train(config_of(tiny_data, tmp_path))

@@ -4,17 +4,16 @@ import json
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from gpt_lightning.console import escape_control_characters
-from running.commands.train import train
 from running.config.command_configs import GenerateConfig
 from running.config.compose import compose_config
 from running.config.settings_parser import parse
@@ -25,9 +24,10 @@ from tests.conftest import ROOT
 
 
 @pytest.fixture
-def run(tiny_config: Callable[..., dict[str, Any]], tmp_path: Path) -> Path:
-    train(tiny_config("name=run", "max_steps=4", "val_every=4", "model.max_seq_len=64"))
-    return tmp_path / "runs" / "run"
+def run(trained: Callable[..., Path], tmp_path: Path) -> Path:
+    """A copy, which a test may change."""
+    run = trained("max_steps=4", "val_every=4", "model.max_seq_len=64")
+    return shutil.copytree(run, tmp_path / "runs" / "run")
 
 
 def session_with(run: Path, mode: str) -> ReplSession:

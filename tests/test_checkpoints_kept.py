@@ -1,6 +1,7 @@
 """Which checkpoints a run keeps, which it goes on from, and what becomes of those that are damaged or gone."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,9 @@ def config_of(data_dir: Path, runs: Path, *more: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def straight(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def straight(trained: Callable[..., Path]) -> Path:
     """12 steps in one go, with checkpoints of 4, 8 and 12."""
-    runs = tmp_path_factory.mktemp("straight")
-    train(config_of(tiny_data, runs))
-    return runs / "run"
+    return trained()
 
 
 def test_the_best_and_permanent_ones_stay_besides_the_last_three(tiny_data: Path, tmp_path: Path) -> None:

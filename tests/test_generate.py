@@ -1,6 +1,7 @@
 """The verb that lets a model write: one prompt, a session, a chat, and what it refuses."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,16 +18,16 @@ from gpt_lightning.generation import Sampling
 from gpt_lightning.generation import generate as generate_ids
 from gpt_lightning.tokenizer import load_tokenizer
 from running.commands import generate as verb
-from running.commands.train import train
 from running.config.command_line_check import check_command_line
 from running.config.compose import compose_config
 from running.config.quote_for_hydra import quote_text_settings
 
 
 @pytest.fixture
-def run(tiny_config: Callable[..., dict[str, Any]], tmp_path: Path) -> Path:
-    train(tiny_config("name=run", "max_steps=4", "val_every=4", "model.max_seq_len=64"))
-    return tmp_path / "runs" / "run"
+def run(trained: Callable[..., Path], tmp_path: Path) -> Path:
+    """A copy, which a test may change."""
+    run = trained("max_steps=4", "val_every=4", "model.max_seq_len=64")
+    return shutil.copytree(run, tmp_path / "runs" / "run")
 
 
 def settings(run: Path, *more: str) -> dict[str, Any]:

@@ -31,10 +31,8 @@ def _nothing_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 @pytest.fixture(scope="module")
-def finished(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    runs = tmp_path_factory.mktemp("finished")
-    train(compose_config("train", [*TINY, f"data_dir={tiny_data}", f"runs_dir={runs}", "name=run"]))
-    return runs / "run"
+def finished(trained: Callable[..., Path]) -> Path:
+    return trained()
 
 
 def killed(finished: Path, folder: Path) -> Path:

@@ -13,7 +13,6 @@ import pytest
 
 from gpt_lightning.checkpoint_retention import SAVED_STEPS_FILE
 from gpt_lightning.durable_files import exclusive_lock, is_locked, lock_owner
-from running.commands.train import train
 from running.config.compose import compose_config
 from running.sweeps.multirun import Multirun
 from running.sweeps.sweep_state import SweepState, is_finished, objective
@@ -24,12 +23,10 @@ Change = Callable[[Path], Any]
 
 
 @pytest.fixture(scope="module")
-def done(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def done(trained: Callable[..., Path], tiny_data: Path) -> tuple[Path, dict[str, Any]]:
     """A run that is done, and its config as it is typed."""
-    runs = tmp_path_factory.mktemp("runs")
-    config = compose_config("train", [*TINY, f"data_dir={tiny_data}", f"runs_dir={runs}", "name=run"])
-    train(config)
-    return runs / "run", config
+    run = trained()
+    return run, compose_config("train", [*TINY, f"data_dir={tiny_data}", f"runs_dir={run.parent}", "name=run"])
 
 
 def stopped_at_8(run: Path) -> None:

@@ -20,7 +20,9 @@ from tests.faults.bit_equality import assert_equal
 from tests.run_files import untimed
 from tests.test_multirun import begun, until
 
-LONGER = [o for o in TINY if not o.startswith("max_steps=")] + ["max_steps=20", "data.verify=false"]
+# slow enough for a job to be killed between its first checkpoint and its end
+LONGER = [o for o in TINY if not o.startswith(("max_steps=", "micro_batch="))]
+LONGER += ["max_steps=20", "micro_batch=2", "data.verify=false"]
 GRID = ["experiment=lr_sweep", "optimizer.lr=1e-3,4e-3", "seed=1,2,3"]
 JOBS = [f"optimizer.lr={rate},seed={seed}" for rate in ("0.001", "0.004") for seed in (1, 2, 3)]
 SEARCH = ["experiment=lr_search", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "callbacks.pruning.startup=1"]

@@ -1,5 +1,7 @@
 """Runs of an older version, and optimizer options that need a state which the checkpoint does not have."""
 
+import shutil
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -50,11 +52,9 @@ def config_of(data_dir: Path, runs: Path, *more: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def straight(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def straight(trained: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 12 steps, with a config as an old version wrote it."""
-    runs = tmp_path_factory.mktemp("old")
-    train(config_of(tiny_data, runs))
-    run = runs / "run"
+    run = shutil.copytree(trained(), tmp_path_factory.mktemp("old") / "run")
     OmegaConf.save(OmegaConf.create(of_an_old_version(read_config(run / "config.yaml"))), run / "config.yaml")
     return run
 

@@ -25,7 +25,7 @@ STEPS = [2, 4, 6, 8, 10, 12]
 def killed_twice(tiny_overrides: list[str], *more: str) -> Path:
     """A run that was killed before its first checkpoint, and when it had logged a step behind one."""
     overrides = [*tiny_overrides, "name=run", *more]
-    for micro_batch in (9, 27):
+    for micro_batch in (5, 13):
         killed(overrides, at=micro_batch)
     train(compose_config("train", overrides))
     return Path(compose_config("train", overrides)["run_dir"])
@@ -44,14 +44,14 @@ def test_a_table_has_the_rows_of_the_metrics(tiny_overrides: list[str]) -> None:
 
 
 def test_a_killed_run_leaves_its_table(tiny_overrides: list[str], tmp_path: Path) -> None:
-    killed([*tiny_overrides, "name=run", "logger=csv"], at=27)
+    killed([*tiny_overrides, "name=run", "logger=csv"], at=13)
     run = tmp_path / "runs" / "run"
     assert [row["step"] for row in table_of(run)] == [2, 4, 6]
     assert table_of(run) == read_rows(run / "metrics.jsonl")
 
 
 def test_a_table_begun_late_has_all_rows(tiny_overrides: list[str], tiny_config: Config, tmp_path: Path) -> None:
-    killed([*tiny_overrides, "name=run"], at=27)
+    killed([*tiny_overrides, "name=run"], at=13)
     train(tiny_config("name=run", "logger=csv"))
     run = tmp_path / "runs" / "run"
     assert table_of(run) == read_rows(run / "metrics.jsonl")
@@ -157,7 +157,7 @@ def test_wandb_has_a_run_of_each_folder_and_each_step_once(
 def test_under_another_name_it_is_another_run(
     tiny_overrides: list[str], tiny_config: Config, offline: str, tmp_path: Path
 ) -> None:
-    killed([*tiny_overrides, "name=run", "logger=wandb", offline], at=27)
+    killed([*tiny_overrides, "name=run", "logger=wandb", offline], at=13)
     (tmp_path / "runs" / "run").rename(tmp_path / "runs" / "renamed")
     train(tiny_config("name=renamed", "logger=wandb", offline))
     before, after = sorted((tmp_path / "runs" / "renamed").glob("wandb/offline-run-*"))

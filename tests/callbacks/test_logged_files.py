@@ -43,7 +43,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Path:
     """It was killed three times: before its first checkpoint, after one, and inside the step after another."""
     runs = tmp_path_factory.mktemp("watched")
     overrides = [*TINY, f"data_dir={tiny_data}", f"runs_dir={runs}", "name=run"]
-    for micro_batch in (9, 27, 38):
+    for micro_batch in (5, 13, 19):
         killed(overrides, at=micro_batch)
         time.sleep(1.1)  # TensorBoard reads event files in the order of the seconds in their names
     train(compose_config("train", overrides))
@@ -95,7 +95,7 @@ def session_of(run: Path) -> dict[str, Any]:
 def test_the_hyperparameters_are_those_that_the_run_has_by_now(
     tiny_overrides: list[str], tiny_config: Config, tmp_path: Path
 ) -> None:
-    killed([*tiny_overrides, "name=run"], at=27)
+    killed([*tiny_overrides, "name=run"], at=13)
     run = tmp_path / "runs" / "run"
     assert session_of(run) == hyperparameters(tiny_config("name=run"))
     train(tiny_config("name=run", "optimizer.lr=1e-3"))

@@ -42,9 +42,9 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """A step of four micro-batches takes two seconds."""
+    """A step of two micro-batches takes two seconds."""
     clock = Clock(monkeypatch)
-    clock.passes(0.5, LitGPT, "training_step")
+    clock.passes(1, LitGPT, "training_step")
     return clock
 
 
@@ -67,7 +67,7 @@ def test_it_measures_training_alone_and_all_of_it(tiny_config: Config, tmp_path:
 
 
 def test_waiting_for_data_is_seen(tiny_config: Config, tmp_path: Path, clock: Clock) -> None:
-    clock.passes(1.5, training_batches.TrainingBatches, "__getitem__")
+    clock.passes(3, training_batches.TrainingBatches, "__getitem__")
     train(tiny_config("name=run", "max_steps=8"))
     rows = read_rows(tmp_path / "runs" / "run" / "metrics.jsonl")
     assert [row["speed/data_wait_share"] for row in rows] == pytest.approx([0.75] * 4)

@@ -62,7 +62,7 @@ def test_two_ranks_say_what_one_says_also_after_a_kill(records: Path, tiny_data:
     same += ["trainer.precision=32-true", "trainer.accelerator=cpu", "model.dropout=0"]
     train(compose_config("train", [*same, f"runs_dir={tmp_path / 'one'}"]))
     killed(
-        [*same, f"runs_dir={tmp_path / 'ddp'}"], at=22
+        [*same, f"runs_dir={tmp_path / 'ddp'}"], at=11
     )  # in step 6: after the first examination, and the checkpoint of its step
     shutil.copytree(tmp_path / "ddp", tmp_path / "fsdp")
     for trainer in ("ddp", "fsdp"):

@@ -130,7 +130,7 @@ def test_a_run_whose_reader_is_killed_goes_on_at_the_next_start(
     tiny_config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with monkeypatch.context() as once:
-        signal_a_reader(once, signal.SIGKILL, micro_batch=22)
+        signal_a_reader(once, signal.SIGKILL, micro_batch=11)
         with pytest.raises(ReaderLostError):
             train(tiny_config("name=run", "data.workers=2"))
     assert "reads data ahead, was killed by SIGKILL" in capsys.readouterr().out

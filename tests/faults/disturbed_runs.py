@@ -16,7 +16,7 @@ from tests.conftest import TINY
 from tests.faults.training_processes import PATIENCE, Fault, Nursery, Shell, Victim
 from tests.run_files import WITH_DIET
 
-STEPS, GLOBAL_BATCH, ACCUMULATION, SAVED_EVERY = 40, 8, 4, 5
+STEPS, GLOBAL_BATCH, ACCUMULATION, SAVED_EVERY = 40, 8, 2, 5
 MICRO_BATCHES = STEPS * ACCUMULATION
 SMALL_RUN = [
     *TINY,  # dropout

@@ -15,7 +15,7 @@ from running.commands.train import train
 from running.config.compose import compose_config
 from tests.conftest import TINY
 from tests.faults.bit_equality import assert_equal
-from tests.faults.disturbed_runs import Run
+from tests.faults.disturbed_runs import ACCUMULATION, Run
 from tests.run_files import as_if_killed, saved_steps
 
 Runs = Callable[..., Run]
@@ -72,7 +72,7 @@ def test_data_that_changes_ends_the_run_before_it_is_saved(
     change: Callable[[Path], object], config: Config, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as once:
-        change_at(once, 18, change, data / SHARD)
+        change_at(once, 9, change, data / SHARD)
         with pytest.raises(DataChangedError, match=f"data changed during training: .*{SHARD} ") as changed:
             train(config())
     assert changed.value.exit_code == 66
@@ -82,7 +82,7 @@ def test_data_that_changes_ends_the_run_before_it_is_saved(
 def test_data_that_is_written_anew_with_the_same_content_changes_nothing(
     config: Config, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    change_at(monkeypatch, 18, touched, data / SHARD)
+    change_at(monkeypatch, 9, touched, data / SHARD)
     train(config())
     assert saved_steps(tmp_path / "runs" / "run") == [4, 8, 12]
 
@@ -113,7 +113,7 @@ def test_shards_that_are_cut_off_end_the_run_with_a_sentence(
     new_run: Runs, straight: Runs, data: Path, tiny_data: Path, workers: int
 ) -> None:
     run = new_run(f"data_dir={data}", f"data.workers={workers}")
-    life = run.live(faults=[("cut_off", {"folder": str(data), "micro_batch": 30})])
+    life = run.live(faults=[("cut_off", {"folder": str(data), "micro_batch": 7 * ACCUMULATION + 1})])
     assert life.codes == [66], life.output[-4000:]
     said = life.output.splitlines()[-1]
     assert f"{data}/bpe_512/" in said

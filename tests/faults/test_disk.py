@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.bit_equality import assert_equal
-from tests.faults.disturbed_runs import Run, leftovers, newest, soak_only
+from tests.faults.disturbed_runs import ACCUMULATION, Run, leftovers, newest, soak_only
 from tests.faults.training_processes import Victim
 from tests.run_files import contents, saved_steps
 
@@ -171,7 +171,7 @@ def test_it_is_full_before_the_run_begins(on_small_disk: Run) -> None:
 def test_it_is_full_when_a_run_goes_on(on_small_disk: Run, straight: Runs) -> None:
     """It begins, as far as it gets; the checkpoints that there were are still there."""
     run = on_small_disk
-    run.live(faults=[("send", {"signal_name": "SIGKILL", "micro_batch": 70})])
+    run.live(faults=[("send", {"signal_name": "SIGKILL", "micro_batch": 17 * ACCUMULATION + 1})])
     fill(run)
     before = contents(run.checkpoints)
     life = run.live()

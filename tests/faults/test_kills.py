@@ -61,7 +61,7 @@ def test_random_numbers_that_others_draw_go_on_as_well(new_run: Runs) -> None:
     undisturbed, run = new_run(), new_run()
     drawing = ("draw_random_numbers", {})
     undisturbed.finish(faults=[drawing])
-    run.live(faults=[drawing, ("send", {"signal_name": "SIGKILL", "micro_batch": 93})])
+    run.live(faults=[drawing, ("send", {"signal_name": "SIGKILL", "micro_batch": 23 * ACCUMULATION + 1})])
     run.finish(faults=[drawing])
     assert_equal(run, undisturbed)
 

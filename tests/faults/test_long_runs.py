@@ -6,7 +6,7 @@ import pytest
 
 from gpt_lightning.verified_checkpoint import verify_checkpoint
 from tests.faults.bit_equality import assert_equal, differences
-from tests.faults.disturbed_runs import SOAK, Run, leftovers, soak_only
+from tests.faults.disturbed_runs import ACCUMULATION, SOAK, Run, leftovers, soak_only
 from tests.run_files import final_checkpoint, saved_steps
 
 Runs = Callable[..., Run]
@@ -50,7 +50,7 @@ def test_a_run_goes_on_from_its_oldest_and_is_killed(new_run: Runs, straight: Ru
     run.finish(timeout=600)
     resume = f"resume={run.checkpoints / f'step_{kept[0]:08d}.pt'}"
     run.lives[-1] = run.lives[-1].leaving(kept[0])
-    killed = ("send", {"signal_name": "SIGKILL", "micro_batch": (STEPS - 2) * 4})
+    killed = ("send", {"signal_name": "SIGKILL", "micro_batch": (STEPS - 2) * ACCUMULATION})
     assert run.live(resume, faults=[killed]).codes == [-9]
     assert f"going on after step {kept[1]}" in run.finish(resume).output
     exactly(run, kept)

@@ -73,7 +73,7 @@ def test_what_is_read_late_is_found_before_it_is_kept(new_run: Runs, straight: R
 def test_a_gradient_that_is_no_number(new_run: Runs, straight: Runs, factor: str) -> None:
     """Of which micro-batch it is nobody can say any more: all sequences of the step are named."""
     run = new_run()
-    row = stops_before_the_update(run, straight(), in_step(STEP, 2, of="gradient", factor=factor))
+    row = stops_before_the_update(run, straight(), in_step(STEP, ACCUMULATION - 1, of="gradient", factor=factor))
     places = [place for place, *_ in row["sequences"]]
     assert places == list(range((STEP - 1) * GLOBAL_BATCH, STEP * GLOBAL_BATCH))
 
@@ -115,8 +115,8 @@ def test_a_spike_is_left_out(new_run: Runs, straight: Runs) -> None:
         every,
         "callbacks.checkpoints.keep=2",
         faults=[
-            *in_step(150, 3, of="loss", factor="1e3"),
-            ("send", {"signal_name": "SIGTERM", "micro_batch": 149 * 4}),
+            *in_step(150, ACCUMULATION - 1, of="loss", factor="1e3"),
+            ("send", {"signal_name": "SIGTERM", "micro_batch": 149 * ACCUMULATION}),
         ],
     )
     assert life.codes == [143]
@@ -132,10 +132,10 @@ def test_a_spike_is_left_out(new_run: Runs, straight: Runs) -> None:
 
 
 @soak_only
-@pytest.mark.parametrize("killed_at", [151 * 4 + 1, 140 * 4, 159 * 4])
+@pytest.mark.parametrize("killed_at", [151 * ACCUMULATION + 1, 140 * ACCUMULATION, 159 * ACCUMULATION])
 def test_a_run_with_a_spike_is_killed(new_run: Runs, killed_at: int) -> None:
     """What the spikes are measured against is in the checkpoint: the resumed run leaves out what the other one does."""
-    spike = in_step(150, 3, of="loss", factor="1e3")
+    spike = in_step(150, ACCUMULATION - 1, of="loss", factor="1e3")
     straight = new_run("on_spike=skip", *LONG)
     straight.finish(faults=spike)
     run = new_run("on_spike=skip", *LONG)

@@ -59,7 +59,7 @@ def test_on_equally_many_ranks_it_goes_on_with_the_same_bits(new_run: Runs, stra
     """Dropout and all."""
     undisturbed, run = straight(ranks=2, strategy=strategy), new_run(ranks=2)
     run.strategy = strategy
-    assert run.live(faults=[killed(70)]).codes == [-signal.SIGKILL] * 2
+    assert run.live(faults=[killed(17 * ACCUMULATION + 1)]).codes == [-signal.SIGKILL] * 2
     run.finish()
     assert_equal(run, undisturbed)
 
@@ -85,7 +85,7 @@ def test_a_rank_that_dies_takes_the_other_down(new_run: Runs, straight: Runs, ra
     """Within a minute; and the run goes on from its newest checkpoint."""
     run = new_run(ranks=2)
     run.strategy = strategy
-    life = run.live(faults=[killed(50)], on_ranks=[rank], timeout=60)
+    life = run.live(faults=[killed(12 * ACCUMULATION + 1)], on_ranks=[rank], timeout=60)
     assert life.codes[rank] == -signal.SIGKILL
     assert life.codes[1 - rank] not in (0, 143, -signal.SIGKILL), life.output[-4000:]
     run.finish()
