@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
 from importlib import import_module
+from inspect import unwrap
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -56,7 +57,7 @@ def run_command_line(hydra_main: Callable[[], None], command: str, *, after_mult
         except ValueError as error:
             sys.exit(escape_control_characters(f"error: {error}"))
         if run is not None and not further:
-            run_composed(hydra_main.__wrapped__, command, run)
+            run_composed(unwrap(hydra_main), command, run)
             return
         if multirun is None or sweep is None:
             hydra_main()

@@ -3,14 +3,18 @@
 import re
 from pathlib import Path
 
+import hydra
 import pytest
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
 
+import cli
 from data_modules.corpora.record_fields import RecordFields
 from gpt_lightning.durable_files import exclusive_lock
 from running.config import command_line_check
 from running.config.command_line_check import check_command_line, extra_hydra_settings
-from running.config.compose import compose_config
+from running.config.compose import CONF, compose_config
 from running.config.quote_for_hydra import quote_text_settings
 from running.sweeps.sweep_axis_choices import count_jobs
 from running.sweeps.sweep_job import open_multirun
@@ -97,6 +101,28 @@ def test_a_sweep_that_cannot_be_costs_one_sentence(arguments: list[str], message
 def test_what_can_be_is_a_multirun_or_none(arguments: list[str]) -> None:
     run, multirun = check_command_line("train", arguments)
     assert (multirun is None) == (arguments[0] != "-m") == (run is not None)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--config-dir", "{}", "experiment=mine"]])
+def test_a_command_gets_what_hydra_composes(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although the checks of its command line have composed it."""
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\ndefaults: [quickstart]\nseed: 4\n")
+    settings = ["curriculum=gradual", "+curriculum.mixes.base.pydoc=1", "optimizer.lr=1e-3", "~callbacks.samples"]
+    got = []
+
+    @hydra.main(version_base=None, config_path=str(CONF), config_name="train")
+    def main(config: DictConfig) -> None:
+        task = OmegaConf.to_container(HydraConfig.get().overrides.task)
+        got.append((OmegaConf.to_yaml(config), task, HydraConfig.get().mode))
+
+    monkeypatch.setattr("sys.argv", ["train.py", *(part.format(tmp_path) for part in arguments), *settings])
+    main()
+    cli.run_command_line(main, "train")
+    assert got[0] == got[1]
+    assert set(settings) <= set(got[0][1])
 
 
 def test_each_choice_of_a_file_is_composed_before_the_first_job(tmp_path: Path) -> None:
