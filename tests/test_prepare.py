@@ -33,7 +33,8 @@ TEXT_SOURCES = {
 
 
 def run(*overrides: str) -> None:
-    prepare(compose_config("prepare", quote_text_settings(list(overrides))))
+    """Prepare in this process: others take seconds to start, and the shards do not depend on them."""
+    prepare(compose_config("prepare", ["workers=1", *quote_text_settings(list(overrides))]))
 
 
 def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -64,7 +65,7 @@ def hub_data(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     conversations = [{"messages": a + b, "source": "made here"} for a, b in pairwise(turns)]
     paths["smol_smoltalk"].write_text("".join(json.dumps(record) + "\n" for record in conversations))
     for name, path in paths.items():
-        run(f"source={name}", f"path={path}", "tokenizer=gpt2_chatml", f"data_dir={data_dir}", "workers=1")
+        run(f"source={name}", f"path={path}", "tokenizer=gpt2_chatml", f"data_dir={data_dir}")
     return data_dir / "gpt2_chatml"
 
 
@@ -174,7 +175,7 @@ def test_what_a_kill_left_behind_is_cleared_away(tmp_path: Path) -> None:
 
 def test_a_tokenizer_is_trained_first_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["tokenizer.name=small", "tokenizer.model_vocab_size=600", "tokenizer.train_on=[readmes]"]
-    options += ["tokenizer.train_mb=0.2", "limit_tokens=50000", "workers=1"]
+    options += ["tokenizer.train_mb=0.2", "limit_tokens=50000"]
     run("source=readmes", *options, f"data_dir={tmp_path}")
     printed = capsys.readouterr().out
     assert "small: trained" in printed
