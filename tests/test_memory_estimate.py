@@ -163,7 +163,7 @@ def test_the_documented_backend_is_planned_as_it_is(monkeypatch: pytest.MonkeyPa
         )
         assert own - manual == pytest.approx(number * 12 * 1024, rel=0.15)
     for precision in ("32-true", "bf16-mixed", "bf16-true"):
-        assert_activations_are_what_torch_saves({"attention": "soft_cap"}, precision, rel=0.02)
+        assert_activations_are_what_torch_saves({"attention": "soft_cap"}, precision, rel=0.1)
 
 
 def windowed(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: float) -> Tensor:
