@@ -132,7 +132,8 @@ def _measure_attention(model: GPT, arithmetic: Arithmetic) -> PartMemory:
     Raises:
         ValueError: the backend cannot be called on the meta device.
     """
-    config, block = model.config, model.blocks[0]
+    config = model.config
+    block: Any = model.blocks[0]
     example = _example(model, bytes_of_number=arithmetic.number)
     name = expected_backend(
         config.attention,
