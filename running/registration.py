@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 from data_modules.corpora import Document
-from data_modules.curriculum_policies import CURRICULUM_POLICIES
+from data_modules.order.curriculum_policies import CURRICULUM_POLICIES
 from running.config.registered_targets import register_target
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ def register_attention_backend(name: str, backend: "Backend") -> None:
 
     Args:
         name: the name in the config.
-        backend: its two functions; see `gpt_lightning.model.attention_backends`.
+        backend: its two functions, and its traits if it has requirements; see
+            `gpt_lightning.model.attention_backends.Backend`.
 
     Raises:
         ValueError: the name is already registered.

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -62,6 +63,12 @@ def test_the_page_has_an_example_of_each_part() -> None:
     calls = re.findall(r"^def (register_\w+)", (ROOT / "running" / "registration.py").read_text(), re.MULTILINE)
     used = [re.findall(r"^(register_\w+)\(", text, re.MULTILINE) for text in MODULES.values()]
     assert sorted(calls) == sorted(call for calls_of_module in used for call in calls_of_module)
+
+
+def test_the_page_names_the_settings_of_the_default_optimizer() -> None:
+    (named,) = re.findall(r"settings of the default optimizer, AdamW: (.*?)\.", PAGE)
+    settings = compose_config("train", [])["optimizer"]
+    assert re.findall(r"`(\w+)`", named) == [key for key in settings if key != "_target_"]
 
 
 def test_the_examples_train_and_generate(overrides: list[str], tmp_path: Path) -> None:
@@ -153,8 +160,11 @@ def test_the_source_reader_prepares_what_is_trained_on(overrides: list[str], tmp
     assert "was made with reader_digest=" in sentence_of(again())
     sizes = ["tokenizer=gpt2", "tokenizer.name=gpt2", "tokenizer.model_vocab_size=50304", f"data_dir={data}"]
     mix = ["curriculum.keyframes.start.weights={base:0,target:0}", "+curriculum.keyframes.start.weights.notebooks=1"]
-    trained = start([*overrides, *sizes, *mix])
+    shutil.rmtree(data / "gpt2" / "notebooks")
+    missing = [*overrides, *sizes, *mix, "+imports=[my_reader]", "data.prepare=missing"]
+    trained = start(missing, "--config-dir", str(configs.parent))
     assert trained.returncode == 0, trained.stderr
+    assert (data / "gpt2" / "notebooks" / "source.json").is_file()
 
 
 REGISTER = "import running.registration as r\n"

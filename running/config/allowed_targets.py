@@ -21,7 +21,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
-from running.config.compose import check_yaml_file
+from running.config.bounded_yaml_files import check_yaml_file
 from running.config.lightning_callbacks import check_lightning_callbacks, replaced_callback
 from running.config.own_imports import import_attribute
 from running.config.registered_targets import REGISTERED_TARGETS
@@ -30,11 +30,8 @@ from running.config.renamed_targets import RENAMED_TARGETS
 OPTIMIZERS: tuple[str, ...] = ("torch.optim", "bitsandbytes.optim", "gpt_lightning.optim")
 CALLBACKS: tuple[str, ...] = ("callbacks", "lightning.pytorch.callbacks")
 # class -> its name in conf/logger, which is also the extra that installs its package
-LOGGERS = {
-    "CsvMetrics": "csv",
-    "WandbLogger": "wandb",
-    "MLFlowLogger": "mlflow",
-}
+LOGGING_SERVICES = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow"}
+LOGGERS = {"CsvMetrics": "csv", **LOGGING_SERVICES}
 CORPORA: tuple[str, ...] = ("data_modules.corpora",)
 _PLUGINS = (
     "hydra._internal.core_plugins.",

@@ -22,9 +22,9 @@ from running.config.allowed_targets import check_hydra_settings_of_files, check_
 from running.config.command_help import version
 from running.config.compose import CONF, composing, flatten, hydra_quoted, to_dict
 from running.config.composed_run import compose_run, without_hydra
+from running.config.job_names import excluded_keys
 from running.config.path_and_name_settings import check_names, expand_home
-from running.sweeps.job_names import excluded_keys
-from running.sweeps.sweep_axis_choices import check_exact_range, expand_jobs
+from running.config.sweep_axis_choices import check_exact_range, expand_jobs
 
 _OPTUNA = "hydra_plugins.hydra_optuna_sweeper."
 _TIMEOUTS, _MOST_TIMEOUTS = "hydra.launcher.max_num_timeout", 100  # Hydra's default is 0: no job is requeued
@@ -179,8 +179,8 @@ def _check_composed(command: str, given: Namespace, parsed: Sequence[Override]) 
             parsed = [*of_files, *parsed]
             _refuse_sweeper(command, multirun, parsed)
         for job in expand_jobs(parsed, folders):
-            whole, before_values = compose_run(name, [*job, *further])
-            check_hydra_settings_of_files(_of_hydra(whole), ours, _said([*job, *further]))
+            whole, before_values = compose_run(name, job, folders)
+            check_hydra_settings_of_files(_of_hydra(whole), ours, _said(job))
             if not (given.cfg or given.info):  # these only print the config
                 _refuse_open_axes(whole, parsed, is_multirun=bool(given.multirun))
             settings = to_dict(without_hydra(whole))
@@ -243,6 +243,8 @@ def _folders(given: Namespace) -> list[Path]:
     """Folders where Hydra will look for configs, without its own. The first one holds the main config."""
     if "://" in f"{given.config_path} {given.config_dir}":
         raise ValueError("--config-path and --config-dir must be local folders, without ://.")
+    if given.config_dir and not Path(given.config_dir).is_dir():
+        raise ValueError(f"--config-dir {given.config_dir} does not exist: it must be a folder with configs.")
     main = CONF.parent / (given.config_path or CONF)  # relative to the script, as in Hydra
     return [main, *([Path(given.config_dir).absolute()] if given.config_dir else [])]
 

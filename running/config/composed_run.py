@@ -2,24 +2,27 @@
 
 import copy
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra import compose
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, run_and_report
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, open_dict
 
 from running.config.compose import CONF
 
 
-def compose_run(config_name: str, settings: Sequence[str]) -> tuple[DictConfig, DictConfig]:
-    """Compose a command line. Must be called inside `composing`.
+def compose_run(config_name: str, settings: Sequence[str], folders: Sequence[Path]) -> tuple[DictConfig, DictConfig]:
+    """Compose a command line as `@hydra.main` does. Must be called inside `composing`.
 
     Args:
         config_name: name of the main config.
         settings: `key=value` each.
+        folders: the folder of the main config, and that of `--config-dir`, if given.
 
     Returns:
         The config, including `hydra`; and the config before the values of `settings` are set, with the files that
@@ -27,7 +30,10 @@ def compose_run(config_name: str, settings: Sequence[str]) -> tuple[DictConfig, 
     """
     hydra = GlobalHydra.instance().hydra
     assert hydra is not None
-    loader = hydra.config_loader = _LoaderBeforeValues(hydra.config_loader.get_search_path())
+    search_path = create_config_search_path(str(folders[0]))
+    for folder in folders[1:]:
+        search_path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
+    loader = hydra.config_loader = _LoaderBeforeValues(search_path)
     config = compose(config_name, list(settings), return_hydra_config=True)
     return config, without_hydra(loader.before_values)
 
