@@ -16,7 +16,7 @@ from running.commands.plan import plan
 from running.commands.train import train
 from running.commands.verify import verify
 from running.config.compose import compose_config
-from tests.conftest import TINY
+from tests.conftest import TINY, composed
 from tests.faults.bit_equality import assert_equal
 from tests.run_files import WITH_DIET, as_if_killed, diet, final_checkpoint, metrics
 from tests.training_starts import begin, end, killed
@@ -32,7 +32,7 @@ def places(data_dir: Path, runs: Path) -> list[str]:
 
 
 def config_of(data_dir: Path, runs: Path, *more: str) -> dict[str, Any]:
-    return compose_config("train", [*places(data_dir, runs), WITH_DIET, *more])
+    return composed([*places(data_dir, runs), WITH_DIET, *more])
 
 
 def updates_of(run: Path) -> list[dict[str, Any]]:

@@ -11,13 +11,12 @@ from callbacks import RunStopped
 from gpt_lightning.checkpoint_retention import checkpoint_path
 from gpt_lightning.lit_gpt import NonFiniteLossError
 from running.commands.train import train
-from running.config.compose import compose_config
-from tests.conftest import TINY
+from tests.conftest import TINY, composed
 from tests.run_files import as_if_killed, assert_same_state, contents, final_checkpoint, metrics, saved_steps
 
 
 def config_of(data_dir: Path, runs: Path, *more: str) -> dict[str, Any]:
-    return compose_config("train", [*TINY, "name=run", f"data_dir={data_dir}", f"runs_dir={runs}", *more])
+    return composed([*TINY, "name=run", f"data_dir={data_dir}", f"runs_dir={runs}", *more])
 
 
 @pytest.fixture(scope="module")

@@ -76,6 +76,7 @@ def test_a_setting_with_parts_is_set_part_by_part(source: str) -> None:
             ["-m", "gradient_clip=range(0.1,0.9,0.2)"],
             "type the values that you mean, such as gradient_clip=0.1,0.3,0.5,0.7",
         ),
+        (["--config-dir", "nowhere"], "--config-dir nowhere does not exist: it must be a folder with configs."),
         (["--experiment", "quickstart"], "settings are written without --, for example experiment=quickstart."),
         (["-m", "gradient_clip=range(0,1,1e-3)"], "gives 1000 values, 0, 0.001, …, 0.999, without its stop 1"),
     ],

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from running.commands.train import train
-from running.config.compose import compose_config
-from tests.conftest import TINY, start
+from tests.conftest import TINY, composed, start
 from tests.run_files import (
     WITH_DIET,
     as_if_killed,
@@ -43,7 +42,7 @@ def overrides(data_dir: Path, runs: Path, *more: str) -> list[str]:
 
 
 def config_of(data_dir: Path, runs: Path, *more: str) -> dict[str, Any]:
-    return compose_config("train", overrides(data_dir, runs, *more))
+    return composed(overrides(data_dir, runs, *more))
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,10 @@ import pytest
 import torch
 
 from running.commands.train import train
-from running.config.compose import compose_config
 from running.config.run_config import RunConfig
 from running.training import prepared_data, rank_processes
 from running.training.distributed_strategy import check_ranks
-from tests.conftest import ROOT, TINY
+from tests.conftest import ROOT, TINY, composed
 from tests.run_files import as_if_killed, metrics
 from tests.training_starts import begin, by_srun, end
 
@@ -158,7 +157,7 @@ def test_a_run_has_one_launcher_and_ends_with_it(tiny_data: Path, tmp_path: Path
 
 
 def config_of(data_dir: Path, runs: Path, *more: str) -> dict[str, Any]:
-    return compose_config("train", [*RUN, f"data_dir={data_dir}", f"runs_dir={runs}", *more])
+    return composed([*RUN, f"data_dir={data_dir}", f"runs_dir={runs}", *more])
 
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}

@@ -9,7 +9,7 @@ import torch
 from gpt_lightning.optim import learning_rate_schedule
 from running.commands.train import train
 from running.config.compose import compose_config
-from tests.conftest import TINY, start
+from tests.conftest import TINY, composed, start
 from tests.run_files import (
     as_if_killed,
     assert_same_rows,
@@ -39,7 +39,7 @@ def overrides(data_dir: Path, runs: Path, *more: str) -> list[str]:
 
 
 def config_of(data_dir: Path, runs: Path, *more: str) -> dict[str, Any]:
-    return compose_config("train", overrides(data_dir, runs, *more))
+    return composed(overrides(data_dir, runs, *more))
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,7 @@ import pytest
 
 from gpt_lightning.checkpoint_retention import checkpoint_path
 from running.commands.train import train
-from running.config.compose import compose_config
-from tests.conftest import TINY
+from tests.conftest import TINY, composed
 from tests.run_files import (
     WITH_DIET,
     as_if_killed,
@@ -28,7 +27,7 @@ RUN = [*TINY, "name=run", WITH_DIET]
 
 
 def config_of(data_dir: Path, runs: Path, *more: str) -> dict[str, Any]:
-    return compose_config("train", [*RUN, f"data_dir={data_dir}", f"runs_dir={runs}", *more])
+    return composed([*RUN, f"data_dir={data_dir}", f"runs_dir={runs}", *more])
 
 
 def changes_of(run: Path) -> list[dict[str, Any]]:

@@ -10,8 +10,7 @@ from omegaconf import OmegaConf
 
 from data_modules import SourceShards
 from running.commands.train import train
-from running.config.compose import compose_config
-from tests.conftest import TINY
+from tests.conftest import TINY, composed
 from tests.run_files import (
     WITH_DIET,
     as_if_killed,
@@ -33,7 +32,7 @@ LATER = [f"{SETTLED}stdlib=2"]  # readmes 0.2, pydoc 0.3, docstrings 0.3; stdlib
 
 
 def config_of(data_dir: Path, runs: Path, *more: str) -> dict[str, Any]:
-    return compose_config("train", [*RUN, f"data_dir={data_dir}", f"runs_dir={runs}", *more])
+    return composed([*RUN, f"data_dir={data_dir}", f"runs_dir={runs}", *more])
 
 
 def changes_of(run: Path) -> list[dict[str, Any]]:

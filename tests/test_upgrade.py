@@ -15,7 +15,7 @@ from running.config.compose import compose_config, flatten, read_config
 from running.config.renamed_targets import RENAMED_TARGETS
 from running.sweeps.sweep_state import is_finished
 from running.training.builders import build_optimizer
-from tests.conftest import TINY
+from tests.conftest import TINY, composed
 from tests.run_files import as_if_killed, contents, final_checkpoint
 
 CONSTANT = ["curriculum=constant", "curriculum.mixes.base={stdlib:1}"]
@@ -48,7 +48,7 @@ def of_an_old_version(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def config_of(data_dir: Path, runs: Path, *more: str) -> dict[str, Any]:
-    return compose_config("train", [*TINY, "name=run", f"data_dir={data_dir}", f"runs_dir={runs}", *more])
+    return composed([*TINY, "name=run", f"data_dir={data_dir}", f"runs_dir={runs}", *more])
 
 
 @pytest.fixture(scope="module")

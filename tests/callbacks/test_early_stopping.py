@@ -9,9 +9,8 @@ import pytest
 from analysis.comparison import read_runs
 from gpt_lightning.early_end_files import ENDED_EARLY
 from running.commands.train import train
-from running.config.compose import compose_config
 from running.sweeps.sweep_state import SweepState, is_finished
-from tests.conftest import TINY
+from tests.conftest import TINY, composed
 from tests.run_files import as_if_killed, assert_same_state, final_checkpoint, metrics
 
 # a loss that is never better by 9 does not improve after the first validation
@@ -24,7 +23,7 @@ EARLY += ["+callbacks.early.min_delta=9", "+callbacks.early.patience=2", "val_ev
 
 def config_of(data_dir: Path, runs: Path, *more: str) -> dict[str, Any]:
     overrides = [*TINY, "name=run", "callbacks.samples.every=100", f"data_dir={data_dir}", f"runs_dir={runs}"]
-    return compose_config("train", [*overrides, *EARLY, *more])
+    return composed([*overrides, *EARLY, *more])
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,10 @@ from data_modules import SampleOrder, SourceShards
 from data_modules.batch import Batch
 from data_modules.mixed_data_module import MixedDataModule
 from running.commands.train import train
-from running.config.compose import compose_config
 from running.config.run_config import RunConfig
 from running.training.builders import build_sample_order
 from running.training.resume import ResumePoint
-from tests.conftest import TINY
+from tests.conftest import TINY, composed
 from tests.run_files import as_if_killed, final_checkpoint, final_weights, metrics, same_bits
 
 T, GLOBAL_BATCH, STEPS, EVERY = 32, 8, 12, 3
@@ -25,7 +24,7 @@ KINDS = {"planned", "realised", "planned_loss_bearing", "realised_loss_bearing",
 
 
 def config_of(data_dir: Path, runs: Path, *more: str) -> dict[str, Any]:
-    return compose_config("train", [*RUN, f"data_dir={data_dir}", f"runs_dir={runs}", *more])
+    return composed([*RUN, f"data_dir={data_dir}", f"runs_dir={runs}", *more])
 
 
 @pytest.fixture(scope="module")

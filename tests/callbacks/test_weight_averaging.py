@@ -10,11 +10,10 @@ import torch
 from analysis.comparison import Comparison, read_runs
 from gpt_lightning.checkpoint_retention import checkpoint_path
 from running.commands.train import train
-from running.config.compose import compose_config
 from running.sweeps.sweep_state import is_finished
 from running.training.callback_builders import build_callbacks
 from running.training.start_and_end_messages import hyperparameters
-from tests.conftest import TINY
+from tests.conftest import TINY, composed
 from tests.run_files import as_if_killed, contents, final_checkpoint, identical, metrics, same_bits
 from tests.synthetic_runs import finished
 
@@ -25,7 +24,7 @@ ENOUGH = ("state_dict", "current_model_state", "averaging_state", "optimizer_sta
 
 def config_of(data_dir: Path, runs: Path, *more: str, ema: bool = True) -> dict[str, Any]:
     overrides = [*TINY, "name=run", "callbacks.samples.every=100", f"data_dir={data_dir}", f"runs_dir={runs}"]
-    return compose_config("train", [*overrides, *CONSTANT, *(EMA if ema else []), *more])
+    return composed([*overrides, *CONSTANT, *(EMA if ema else []), *more])
 
 
 @pytest.fixture(scope="module")

@@ -9,16 +9,15 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from running.config.compose import compose_config
 from tests import fork_client
-from tests.conftest import ROOT
+from tests.conftest import ROOT, composed
 
 Fault = tuple[str, dict[str, Any]]  # a function of fault_injection.py, and its arguments
 MARK = "GPT_LIGHTNING_TEST_MARK"  # environment variable
@@ -73,19 +72,6 @@ class Shell(Nursery):
     def start(self, overrides: Sequence[str], faults: Iterable[Fault]) -> Callable[..., subprocess.Popen[bytes]]:
         assert not [*faults]
         return partial(fork_client.Process, [sys.executable, "train.py", *overrides])
-
-
-def composed(overrides: Sequence[str]) -> dict[str, Any]:
-    """The config of a command line; those that differ only in their paths are composed once."""
-    paths = dict(override.split("=", 1) for override in overrides if override.startswith(("runs_dir=", "resume=")))
-    config = _composed(tuple(override for override in overrides if override.split("=")[0] not in paths)) | paths
-    run = f"{config['runs_dir']}/{config['name']}"
-    return config | {"run_dir": run, "sweep_dir": f"{run}_sweep"}
-
-
-@cache
-def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
-    return compose_config("train", overrides)
 
 
 def marked(mark: str) -> list[str]:
