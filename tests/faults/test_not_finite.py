@@ -51,8 +51,9 @@ def test_a_loss_that_is_no_number(new_run: Runs, straight: Runs, micro: int, fac
     run = new_run()
     row = stops_before_the_update(run, straight(), in_step(STEP, micro, of="loss", factor=factor))
     assert row["micro_batches"] == [[0, micro]]
-    first = (STEP - 1) * GLOBAL_BATCH + micro * GLOBAL_BATCH // ACCUMULATION
-    given = [row for row in run.lives[0].diet if row[0] in (first, first + 1)]
+    micro_batch = GLOBAL_BATCH // ACCUMULATION
+    first = (STEP - 1) * GLOBAL_BATCH + micro * micro_batch
+    given = [row for row in run.lives[0].diet if row[0] in range(first, first + micro_batch)]
     assert [(place, source) for place, source, *_ in row["sequences"]] == [
         (place, source) for place, source, *_ in given
     ]
