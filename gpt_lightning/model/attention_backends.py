@@ -104,11 +104,10 @@ def _groups_queries(q: Tensor, mask: Tensor | None, kernel: SDPBackend | None) -
     return kernel in (None, SDPBackend.FLASH_ATTENTION)
 
 
-BACKENDS = {
-    "manual": Backend(AttentionMask.mask, _manual),
-    "sdpa": Backend(_plan_sdpa, _sdpa),
-    "sdpa_flash": Backend(_plan_sdpa_flash, partial(_sdpa, kernel=SDPBackend.FLASH_ATTENTION)),
-    "sdpa_cudnn": Backend(_plan_sdpa, partial(_sdpa, kernel=SDPBackend.CUDNN_ATTENTION)),
-    "sdpa_efficient": Backend(_plan_sdpa, partial(_sdpa, kernel=SDPBackend.EFFICIENT_ATTENTION)),
-    "flash": Backend(plan_flash, attend_flash),
-}
+# `part_registry.BACKENDS` gives them their names
+MANUAL = Backend(AttentionMask.mask, _manual)
+SDPA = Backend(_plan_sdpa, _sdpa)
+SDPA_FLASH = Backend(_plan_sdpa_flash, partial(_sdpa, kernel=SDPBackend.FLASH_ATTENTION))
+SDPA_CUDNN = Backend(_plan_sdpa, partial(_sdpa, kernel=SDPBackend.CUDNN_ATTENTION))
+SDPA_EFFICIENT = Backend(_plan_sdpa, partial(_sdpa, kernel=SDPBackend.EFFICIENT_ATTENTION))
+FLASH = Backend(plan_flash, attend_flash)

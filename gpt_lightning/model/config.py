@@ -1,11 +1,8 @@
-"""The configuration of a GPT."""
+"""The configuration of a GPT. Importing this module does not import torch."""
 
 from dataclasses import dataclass
 
-from gpt_lightning.model.attention_backends import BACKENDS
-from gpt_lightning.model.feed_forward import FEED_FORWARDS
-from gpt_lightning.model.norms import NORMS
-from gpt_lightning.model.positions import POSITIONS
+from gpt_lightning.model.part_registry import BACKENDS, FEED_FORWARDS, NORMS, POSITIONS
 
 RESIDUAL_INITS = ("scaled", "plain", "zero")
 
@@ -58,7 +55,7 @@ class GPTConfig:
         sizes = ["vocab_size", "max_seq_len", "d_model", "n_layers", "n_heads", "d_ff"]
         for size in [*sizes, *(["n_kv_heads"] if self.n_kv_heads is not None else [])]:
             value = getattr(self, size)
-            if not isinstance(value, int) or value < 1:
+            if type(value) is not int or value < 1:
                 raise ValueError(f"model.{size} is {value!r}: it must be a whole number, 1 or more.")
         if self.d_model % self.n_heads:
             raise ValueError(f"model.d_model is {self.d_model}: it must be a multiple of model.n_heads={self.n_heads}.")

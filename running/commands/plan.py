@@ -274,7 +274,7 @@ def _draw(path: Path, config: RunConfig, order: SampleOrder, schedule: Callable[
     drawn = np.array([list(order.due_between(begin, end).values()) for begin, end in zip(begins, ends, strict=True)])
     shares = drawn / drawn.sum(axis=1, keepdims=True)  # (intervals, sources)
     passes = order.drawn_before(steps) / np.array(list(order.sequences.values()))
-    rates = [config.optimizer["lr"] * schedule(min(step, order.steps - 1)) for step in steps.tolist()]
+    rates = [config.optimizer.lr * schedule(min(step, order.steps - 1)) for step in steps.tolist()]
     from analysis.plan_plot import PlannedCurves, draw_plan  # Matplotlib is slow to import
 
     tokens = order.steps * order.global_batch * config.model.max_seq_len

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from running.config.settings_parser import Count, PositiveNumber
+from running.config.settings_parser import Count, Fraction, NumberOrZero, PositiveNumber
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,10 +27,10 @@ class GenerateConfig:
     mode: Literal["text", "chat"]
     tokenizer: TokenizerChoice
     max_new_tokens: Count
-    temperature: float
+    temperature: NumberOrZero
     top_k: Count | None
-    top_p: float | None
-    repetition_penalty: float
+    top_p: Fraction | None
+    repetition_penalty: PositiveNumber
     stop: list[str]
     """Tokens at which generation stops, in addition to the special tokens."""
     seed: int
@@ -126,22 +126,31 @@ class InspectConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreparedTokenizer:
-    """The tokenizer of conf/tokenizer. One with `train_on` is trained before the sources are prepared."""
+class TokenizerConfig:
+    """The tokenizer. See conf/tokenizer. `prepare.py` trains one with `train_on` before it prepares the sources."""
 
     name: str
-    model_vocab_size: Any = None
-    train_on: Any = None
-    """Sources to train the tokenizer on; None: the tokenizer is not trained here."""
-    train_mb: Any = None
-    """Megabytes of text per source; None: all."""
+    """Name of its folder in data_dir, or gpt2, gpt2_chatml, or the path of a tokenizer.json."""
+    model_vocab_size: Count | None = None
+    """Rows of the model's embedding, at least the number of ids."""
+    train_on: list[str] | None = None
+    """Sources to train the tokenizer on; null: the tokenizer is not trained here."""
+    train_mb: PositiveNumber | None = None
+    """Megabytes from the beginning of each source's training documents; null: all."""
+
+    def __post_init__(self) -> None:
+        names: Any = self.train_on
+        if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+            raise ValueError(f"tokenizer.train_on is {names!r}: it must be a list of sources, or null.")
+        if names is not None and self.model_vocab_size is None:
+            raise ValueError("tokenizer.model_vocab_size is null: it must be the number of ids to train.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareConfig:
     """Settings of prepare.py."""
 
-    tokenizer: PreparedTokenizer
+    tokenizer: TokenizerConfig
     sources: dict[str, Any] = field(default_factory=dict)
     """Name -> content of conf/source/<name>.yaml, with the settings of the command line."""
     data_dir: Path

@@ -23,13 +23,20 @@ class AtLeast:
 
 
 @dataclass(frozen=True)
-class Positive:
-    """A number above 0."""
+class Range:
+    """Bounds of a number."""
+
+    contains: Callable[[float], bool]
+    described: str
+    """Completes "it must be …"."""
 
 
 Count = Annotated[int, AtLeast(1)]
 CountOrZero = Annotated[int, AtLeast(0)]
-PositiveNumber = Annotated[float, Positive()]
+PositiveNumber = Annotated[float, Range(lambda value: 0 < value < math.inf, "a number above 0")]
+NumberOrZero = Annotated[float, Range(lambda value: 0 <= value < math.inf, "a number, 0 or more")]
+Fraction = Annotated[float, Range(lambda value: 0 < value <= 1, "a number above 0 and at most 1")]
+Share = Annotated[float, Range(lambda value: 0 <= value < 1, "a number, 0 or more and below 1")]
 
 
 def parse(kind: type[T], settings: Any, *, name: str = "") -> T:
@@ -104,8 +111,8 @@ def _test(wanted: Any) -> tuple[Any, str]:
     """(predicate of valid values, description of them) for an annotation."""
     if get_origin(wanted) is Annotated:
         _, bound = get_args(wanted)
-        if isinstance(bound, Positive):
-            return lambda value: _is_number(value) and 0 < value < math.inf, "a number above 0"
+        if isinstance(bound, Range):
+            return lambda value: _is_number(value) and bound.contains(value), bound.described
         return lambda value: type(value) is int and value >= bound.lowest, f"a whole number, {bound.lowest} or more"
     if get_origin(wanted) is Literal:
         choices = get_args(wanted)

@@ -7,6 +7,7 @@ import lightning as L
 
 from callbacks import Checkpoints, ValidationPerplexity, WeightAveraging
 from running.config import allowed_targets
+from running.config.callback_configs import NO_VALIDATION
 from running.training.resume import ResumePoint
 
 
@@ -38,10 +39,7 @@ def build_callbacks(nodes: Mapping[str, Any]) -> list[L.Callback]:
         raise ValueError("callbacks.checkpoints is missing: a run without checkpoints could not be resumed.")
     checks = nodes["checkpoints"]
     if checks.get("best") and not any(isinstance(watcher, ValidationPerplexity) for watcher in watchers):
-        raise ValueError(
-            "callbacks.checkpoints.best is true, but callbacks.validation, which finds the best one, is missing: add "
-            "it."
-        )
+        raise ValueError(NO_VALIDATION)
     return watchers
 
 

@@ -17,8 +17,6 @@ from running.config.allowed_targets import resolve_optimizer
 from running.config.run_config import RunConfig
 from running.training.rank_processes import PATIENCE, detect_launcher
 
-STRATEGIES = ("auto", "ddp", "fsdp")
-
 
 def check_ranks(config: RunConfig, device: str, precision: str) -> None:
     """Check that the run can be trained on these ranks.
@@ -29,13 +27,11 @@ def check_ranks(config: RunConfig, device: str, precision: str) -> None:
         precision: Lightning's name for it.
 
     Raises:
-        ValueError: the number of started processes differs from the config, there are too few GPUs, or the strategy is
-            unknown or does not support the precision or the optimizer.
+        ValueError: the number of started processes differs from the config, there are too few GPUs, or the strategy
+            does not support the precision or the optimizer.
     """
     trainer = config.trainer
     strategy, devices, nodes = trainer.strategy, trainer.devices, trainer.num_nodes
-    if strategy not in STRATEGIES:
-        raise ValueError(f"trainer.strategy is {strategy!r}: it must be one of {', '.join(STRATEGIES)}.")
     _refuse_other_number(devices, nodes)
     n_gpus = torch.cuda.device_count()
     if device == "cuda" and devices > n_gpus:
@@ -52,9 +48,9 @@ def check_ranks(config: RunConfig, device: str, precision: str) -> None:
                 "trainer.precision is 16-mixed, whose gradient scaler does not support sharded weights: set "
                 "trainer=ddp, or trainer.precision to bf16-mixed or 32-true."
             )
-        if not optimizer_traits(resolve_optimizer(config.optimizer)).shardable:
+        if not optimizer_traits(resolve_optimizer(config.optimizer.node)).shardable:
             raise ValueError(
-                f"{config.optimizer_target} does not support sharded weights: set optimizer=adamw or trainer=ddp."
+                f"{config.optimizer.target} does not support sharded weights: set optimizer=adamw or trainer=ddp."
             )
     if devices * nodes > 1 and not detect_launcher():
         raise ValueError(

@@ -7,24 +7,6 @@ from typing import Any
 from data_modules import ResolvedCurriculum
 from data_modules.sample_order import MixWeightUpdate
 from gpt_lightning.jsonl import iterate_rows
-from running.config.run_config import RunConfig
-
-
-def check_no_prefetching(config: RunConfig) -> None:
-    """Check that no worker prefetches batches whose mix weights are not known yet.
-
-    Args:
-        config: config of the run.
-
-    Raises:
-        ValueError: ADO updates the weights from losses, and there are workers.
-    """
-    ado, workers = config.curriculum.ado, config.data.workers
-    if ado and not ado.record and workers:
-        raise ValueError(
-            f"data.workers is {workers}, but with curriculum.ado the next batch depends on the losses of this one: set "
-            "data.workers=0, or set curriculum.ado.record to the weights.jsonl of another run to repeat its updates."
-        )
 
 
 def checkpoint_updates(checkpoint: Path | None, entry: Mapping[str, Any]) -> list[MixWeightUpdate]:
