@@ -23,7 +23,7 @@ WRONG = {
     "gradient_clip=-1": "gradient_clip is -1",
     "on_spike=foo": "on_spike is 'foo'",
     "base_width=-5": "base_width is -5",
-    "micro_batch=7": "global_batch=32 sequences cannot be divided",
+    "micro_batch=7": "global_batch=8 sequences cannot be divided",
     "resume=foo": "resume=foo is not a checkpoint",
     "branch.step=abc": "branch.step is 'abc'",
     "branch.step=8": "branch.step is 8, but branch.run is not set",
