@@ -18,7 +18,6 @@ from gpt_lightning.model import GPTConfig
 from gpt_lightning.model.part_registry import check_loss_kernel
 from running.config import compose
 from running.config.callback_configs import check_known_callbacks
-from running.config.command_configs import TokenizerConfig
 from running.config.optimization_configs import OptimizerConfig, ScheduleConfig
 from running.config.own_imports import check_imports
 from running.config.path_and_name_settings import check_names
@@ -31,6 +30,7 @@ from running.config.settings_parser import (
     build_section,
     parse,
 )
+from running.config.tokenizer_config import TokenizerConfig
 
 _OF_PLAN_AND_VERIFY = ("plan", "mix_design", "verify")
 
