@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from data_modules.corpora import Document
-from data_modules.curriculum_policies import CURRICULUM_POLICIES
+from data_modules.order.curriculum_policies import CURRICULUM_POLICIES
 from gpt_lightning.learning_rate_schedules import FALLS
 from gpt_lightning.model.part_registry import BACKENDS, FEED_FORWARDS, NORMS, POSITIONS
 from running.config.registered_targets import register_target

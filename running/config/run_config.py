@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from analysis.time_and_loss_forecast import DEVICES, Device, find_device
-from data_modules.curriculum import Curriculum
+from data_modules.order.curriculum import Curriculum
 from gpt_lightning.device_settings import Accelerator, Precision
 from gpt_lightning.learning_rate_schedules import learning_rate_schedule
 from gpt_lightning.model import GPTConfig
@@ -266,7 +266,7 @@ class RunConfig:
         if ado and not ado.record and workers:
             raise ValueError(
                 f"data.workers is {workers}, but with curriculum.ado the next batch depends on the losses of this one: "
-                "set data.workers=0, or set curriculum.ado.record to the weights.jsonl of another run to repeat its "
+                "set data.workers=0, or set curriculum.ado.record to the mix_weights.jsonl of another run to repeat its "
                 "updates."
             )
 
