@@ -138,6 +138,7 @@ MAY_IMPORT = {
     "running.config": {
         "running.config",
         "analysis.callbacks_that_change_results",
+        "analysis.time_and_loss_forecast",
         "data_modules",
         "gpt_lightning",
         "torch",

@@ -1,7 +1,7 @@
 """Typed settings of the optimizer and of the learning rate schedule. A wrong setting is found before torch is imported."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from running.config import allowed_targets
@@ -11,18 +11,18 @@ from running.config.settings_parser import CountOrZero, NumberOrZero, PositiveNu
 
 @dataclass(frozen=True, kw_only=True)
 class AdamOptions:
-    """Options that AdamW and its variants share. Each optimizer has its own defaults."""
+    """Options that AdamW and its variants share."""
 
-    betas: list[float] | None = None
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     """Decay rates of the means of the gradient and of its square: two numbers, 0 or more and below 1."""
-    eps: NumberOrZero | None = None
+    eps: NumberOrZero = 1e-8
     """Added to the root of the mean square, so that it is never 0."""
-    weight_decay: NumberOrZero | None = None
+    weight_decay: NumberOrZero = 0.01
     """Decoupled weight decay of matrices and embeddings. Norms and biases have none."""
 
     def __post_init__(self) -> None:
         betas: Any = self.betas
-        if betas is not None and not (isinstance(betas, list) and len(betas) == 2 and all(map(_is_beta, betas))):
+        if not (isinstance(betas, list) and len(betas) == 2 and all(map(_is_beta, betas))):
             raise ValueError(f"optimizer.betas is {betas!r}: it must be a list of two numbers, 0 or more and below 1.")
 
 
@@ -48,11 +48,11 @@ class AdamWOptions(AdamOptions):
 class AdamW8bitOptions(AdamOptions):
     """Options of `bitsandbytes.optim.AdamW8bit`."""
 
-    min_8bit_size: CountOrZero | None = None
+    min_8bit_size: CountOrZero = 4096
     """Parameters with fewer elements keep a state in fp32."""
-    percentile_clipping: CountOrZero | None = None
+    percentile_clipping: CountOrZero = 100
     """Clip gradients at this percentile of the last 100 norms; 100: no clipping. Older versions only."""
-    block_wise: bool | None = None
+    block_wise: bool = True
     """Quantise blocks separately. Older versions only."""
     is_paged: bool = False
     """Whether the state may be moved to the memory of the CPU."""
@@ -62,9 +62,13 @@ class AdamW8bitOptions(AdamOptions):
 class MuonAdamWOptions(AdamOptions):
     """Options of `gpt_lightning.optim.MuonAdamW`."""
 
-    momentum: Share | None = None
+    momentum: Share = 0.95
     """Nesterov momentum of Muon."""
-    fused: bool | None = None
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
+    """As for AdamW, for the parameters that AdamW updates."""
+    weight_decay: NumberOrZero = 0.1
+    """Decoupled weight decay of all matrices and of embeddings. Norms and biases have none."""
+    fused: bool | None = False
     """Update all parameters of AdamW with one kernel; null: torch chooses."""
 
 

@@ -18,6 +18,7 @@ from gpt_lightning.model import GPTConfig
 from gpt_lightning.model.part_registry import check_loss_kernel
 from running.config import compose
 from running.config.callback_configs import check_known_callbacks
+from running.config.logger_configs import check_logger
 from running.config.optimization_configs import OptimizerConfig, ScheduleConfig
 from running.config.own_imports import check_imports
 from running.config.path_and_name_settings import check_names
@@ -152,7 +153,8 @@ class RunConfig:
     gradient_clip: PositiveNumber | None
     """Maximum norm of the gradient; null: no clipping."""
     on_spike: Literal["train", "skip"]
-    """What to do with a step whose loss or gradient norm is an outlier; skip: leave the weights as they are."""
+    """What to do with a step whose loss or gradient norm is more than 6 standard deviations above the mean of the last 128
+    steps; skip: leave the weights as they are."""
     base_width: Count | None
     """The model.d_model for which optimizer.lr was tuned; at another width the learning rates of the block matrices are
     scaled; null: model.d_model."""
@@ -179,7 +181,7 @@ class RunConfig:
     logger: Any = None
     """`_target_` and arguments of a logger in addition to metrics.jsonl and TensorBoard; empty: no further logger."""
     imports: list[str] = field(default_factory=list)
-    """The user's own modules, which register parts. They can be set on the command line only."""
+    """The user's own modules, which register parts, as `+imports=[my_package]`. A config file may not set them."""
     settings: Mapping[str, Any]
     """The composed settings as nested dicts, as config.yaml records them."""
 
@@ -218,6 +220,7 @@ class RunConfig:
         if "checkpoints" not in self.callbacks:
             raise ValueError("callbacks.checkpoints is missing: a run without checkpoints could not be resumed.")
         check_known_callbacks(self.callbacks)
+        check_logger(self.logger)
         learning_rate_schedule(**asdict(self.schedule), steps=self.max_steps)
         self._check_batch()
         self._check_workers()

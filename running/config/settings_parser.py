@@ -73,6 +73,17 @@ def parse(kind: type[T], settings: Any, *, name: str = "") -> T:
     return kind(**{key: _checked(kinds[key], settings[key], f"{prefix}{key}") for key in known if key in settings})
 
 
+def describe(annotation: Any) -> str:
+    """What a value must be, as error messages say it; "" if `parse` does not check it.
+
+    Args:
+        annotation: annotation of a field.
+    """
+    kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    described = " or ".join(filter(None, (_test(kind)[1] for kind in kinds if kind is not NoneType)))
+    return f"{described}, or null" if described and NoneType in kinds else described
+
+
 def build_section(build: Callable[..., T], name: str, section: Mapping[str, Any], **more: Any) -> T:
     """Call `build(**section, **more)`. `build` is a class or function that checks its own arguments.
 
@@ -100,10 +111,8 @@ def _checked(annotation: Any, value: Any, name: str) -> Any:
     (wanted,) = (one for one in allowed if one is not NoneType)
     if is_dataclass(wanted) and not isinstance(value, wanted):  # type: ignore[arg-type]
         return parse(wanted, value, name=name)  # type: ignore[arg-type]
-    fits, described = _test(wanted)
-    if not fits(value):
-        or_null = ", or null" if NoneType in allowed else ""
-        raise ValueError(f"{name} is {value!r}: it must be {described}{or_null}.")
+    if not _test(wanted)[0](value):
+        raise ValueError(f"{name} is {value!r}: it must be {describe(annotation)}.")
     return Path(expand_home(value)) if wanted is Path else value
 
 
