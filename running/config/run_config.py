@@ -161,7 +161,7 @@ class RunConfig:
     init_from: Path | None
     """Initial weights: a run, a checkpoint, or a format that convert.py reads. The architecture comes from there; null:
     random weights."""
-    resume: str
+    resume: Any
     """Where to start: auto (the newest checkpoint, if any), never (step 0), or the path of a checkpoint."""
     branch: BranchConfig
     data: DataConfig
@@ -213,6 +213,8 @@ class RunConfig:
                 raise ValueError(
                     f"curriculum.mixes.{mix}: {mix} is the name of a source; choose another name for the mix."
                 )
+        if not isinstance(self.resume, str):
+            raise ValueError(f"resume is {self.resume!r}: it must be auto, never, or the path of a checkpoint.")
         if self.resume not in ("auto", "never") and Path(self.resume).suffix != ".pt":
             raise not_a_checkpoint(self.resume, self.run_dir)
         if self.branch.run is None and self.branch.step is not None:
