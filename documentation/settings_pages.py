@@ -60,9 +60,9 @@ def command_page(command: str) -> str:
     if command == "train":
         parts += _only_typed("## Settings that are only typed", run_table(list_settings("train"), GROUPS))
         parts.append("## Callbacks\n\nSettings of `callbacks.<name>` for each class that ships.\n")
-        for target, config in CALLBACK_CONFIGS.items():
+        for target, kind in CALLBACK_CONFIGS.items():
             meaning = first_sentence(getattr(callbacks, target.removeprefix("callbacks.")))
-            parts.append(f"### {target}\n\n{escape(meaning)}.\n\n{callback_table(config)}")
+            parts.append(f"### {target}\n\n{escape(meaning)}.\n\n{callback_table(kind)}")
     return _joined(parts)
 
 
