@@ -41,6 +41,8 @@ class OptimizerTraits:
     """Whether it can update parameters that are sharded over ranks (FSDP2)."""
     fused: bool
     """Whether it has torch's option `fused`, with which its step unscales the gradients of 16-mixed itself."""
+    verify_tolerance: float = 1e-5
+    """Largest relative difference between the losses of two runs that split the global batch differently, in fp32."""
 
 
 def _adamw_state(parameter: Tensor, group: Mapping[str, Any]) -> StateSize:
@@ -59,7 +61,8 @@ def _adamw_8bit_state(parameter: Tensor, group: Mapping[str, Any]) -> StateSize:
 
 ADAMW = OptimizerTraits(state=_adamw_state, shardable=True, fused=True)
 ADAMW_8BIT = OptimizerTraits(state=_adamw_8bit_state, shardable=False, fused=False)
-MUON_ADAMW = OptimizerTraits(state=_muon_adamw_state, muon=True, shardable=True, fused=True)
+# Muon multiplies matrices in bf16
+MUON_ADAMW = OptimizerTraits(state=_muon_adamw_state, muon=True, shardable=True, fused=True, verify_tolerance=1e-3)
 OPTIMIZER_TRAITS = {
     "torch.optim.adamw.AdamW": ADAMW,
     "bitsandbytes.optim.adamw.AdamW8bit": ADAMW_8BIT,

@@ -1,7 +1,7 @@
 """Typed settings of the callbacks in conf/train.yaml. A wrong setting is found before Lightning is imported."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from running.config.renamed_targets import RENAMED_TARGETS
@@ -59,28 +59,54 @@ _TYPED: dict[str, type] = {
     "callbacks.MixLedger": EveryConfig,
     "callbacks.Samples": SamplesConfig,
     "callbacks.Checkpoints": CheckpointsConfig,
+    "callbacks.SampleOrderLog": NoSettings,
 }
 
 
-def check_known_callbacks(nodes: Mapping[str, Any]) -> bool:
+def check_known_callbacks(nodes: Mapping[str, Any]) -> None:
     """Check the settings of the callbacks whose types are known here.
 
     Args:
         nodes: name -> `_target_` and arguments.
 
-    Returns:
-        Whether all callbacks are known. Others can be checked only by building them.
-
     Raises:
         ValueError: a setting is unknown, missing or invalid.
     """
-    all_known = True
     for name, node in nodes.items():
-        target = node.get("_target_") if isinstance(node, Mapping) else None
-        kind = _TYPED.get(RENAMED_TARGETS.get(str(target), str(target)))
-        if kind is None:
-            all_known = False
-        else:
+        if kind := _TYPED.get(_target(node)):
             arguments = {key: value for key, value in node.items() if key != "_target_"}
             parse(kind, arguments, name=f"callbacks.{name}")
-    return all_known
+
+
+def are_fully_checked(nodes: Mapping[str, Any]) -> bool:
+    """Whether `check_known_callbacks` has found everything that building the callbacks could refuse.
+
+    Otherwise, a callback's type is not known here, or the callbacks may not fit together.
+
+    Args:
+        nodes: name -> `_target_` and arguments.
+    """
+    targets = [_target(node) for node in nodes.values()]
+    required = {"callbacks.Checkpoints"}
+    if any(isinstance(node, Mapping) and node.get("best") for node in nodes.values()):
+        required.add("callbacks.ValidationPerplexity")
+    return required <= set(targets) <= set(_TYPED) and len(set(targets)) == len(targets)
+
+
+def checkpoints_config(nodes: Mapping[str, Any]) -> CheckpointsConfig:
+    """The settings of `callbacks.checkpoints`. A subclass of `callbacks.Checkpoints` may have further ones.
+
+    Args:
+        nodes: name -> `_target_` and arguments.
+
+    Raises:
+        ValueError: a setting is missing or invalid.
+    """
+    known = {field.name for field in fields(CheckpointsConfig)}
+    arguments = {key: value for key, value in nodes["checkpoints"].items() if key in known}
+    return parse(CheckpointsConfig, arguments, name="callbacks.checkpoints")
+
+
+def _target(node: Any) -> str:
+    target = str(node.get("_target_")) if isinstance(node, Mapping) else ""
+    return RENAMED_TARGETS.get(target, target)

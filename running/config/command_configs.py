@@ -1,12 +1,56 @@
-"""Typed settings of the commands that do not train: prepare.py, generate.py, evaluate.py, convert.py and report.py."""
+"""Typed settings of the commands other than train.py; plan.py and verify.py also have the settings of a `RunConfig`."""
 
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from running.config.settings_parser import Count, PositiveNumber
+from running.config.run_config import PlanConfig
+from running.config.settings_parser import AtLeast, Count, CountOrZero, PositiveNumber
+
+
+@dataclass(frozen=True, kw_only=True)
+class HardwareConfig:
+    """The GPU of a choice of conf/hardware."""
+
+    device: Any = None
+    mfu: Any = None
+    """Model FLOPs utilisation, as a fraction of the device's peak."""
+    mfu_from: str = ""
+    """Where this value comes from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanCommandConfig:
+    """Settings of plan.py, in addition to those of the run."""
+
+    plan: PlanConfig
+    hardware: HardwareConfig | None = None
+    """None: no hardware was chosen."""
+    mix_design: Count | None = None
+    """Number of mixes to design for a mix law, instead of planning a run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyConfig:
+    """Settings of `verify`."""
+
+    steps: Annotated[int, AtLeast(4)]
+    """Steps of each of the three runs; two of them are killed halfway."""
+    devices: Count
+    """Ranks of the third run after it resumes."""
+    micro_batch: Count | None
+    """Micro-batch of the third run after it resumes; None: the next smaller one that divides the global batch."""
+    workers: CountOrZero
+    """Data-loading processes of both killed runs after they resume."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyCommandConfig:
+    """Settings of verify.py, in addition to those of the run."""
+
+    verify: VerifyConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,13 +12,19 @@ import torch
 from data_modules import Curriculum, ResolvedCurriculum, SampleOrder
 from data_modules.sample_order import MixWeightUpdate
 from gpt_lightning.model import GPT, GPTConfig
-from gpt_lightning.optim import learning_rate_schedule, optimizer_traits, parameter_groups, try_optimizer_step
+from gpt_lightning.optim import (
+    check_optimizer_settings,
+    learning_rate_schedule,
+    optimizer_traits,
+    parameter_groups,
+    try_optimizer_step,
+)
 from gpt_lightning.tokenizer import Tokenizer
 from gpt_lightning.verified_checkpoint import read_optimizer_state
 from running.config import allowed_targets
 from running.config.run_config import RunConfig
 from running.config.settings_parser import build_section
-from running.training.recorded_mix_weights import check_no_prefetching, checkpoint_updates, recorded_updates
+from running.training.recorded_mix_weights import checkpoint_updates, recorded_updates
 from running.training.resume import ResumePoint
 
 _AT_ONCE = 100_000  # steps
@@ -78,7 +84,6 @@ def build_sample_order(
         "global_batch": config.global_batch,
         "seed": config.seed,
     }
-    check_no_prefetching(config)
     order: SampleOrder | None = None
     before: SampleOrder | None = None
     for entry in beginning.diet["curricula"] if beginning.diet else ():
@@ -170,10 +175,7 @@ def build_optimizer(settings: Mapping[str, Any], precision: str) -> Any:
     if optimizer_traits(make_optimizer).fused and options.get("fused") and precision == "16-mixed":
         # a fused step unscales gradients itself, after our clipping, which would then clip scaled gradients
         make_optimizer = allowed_targets.resolve_optimizer({**options, "fused": None})
-    try:
-        make_optimizer([{"params": [torch.nn.Parameter(torch.zeros(1))]}])
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"optimizer: {str(error).rstrip('.')}.") from error
+    check_optimizer_settings(make_optimizer)
     return make_optimizer
 
 
