@@ -24,7 +24,7 @@ from running.config.run_config import RunConfig
 from running.config.settings_parser import parse
 from running.sweeps.multirun import Multirun
 from running.training.builders import build_sample_order
-from running.training.callback_builders import check_average_kept
+from running.training.callback_builders import build_callbacks, check_average_kept
 from running.training.check_settings import CheckedSettings, check_settings
 from running.training.cost_estimate import estimate_costs, planned_gpu
 from running.training.prepared_data import SourceSize, source_sizes
@@ -135,8 +135,10 @@ def _beginning(
 
 
 def _resume_point(checked: CheckedSettings) -> ResumePoint:
-    beginning = find_resume_point(checked.config.run_dir, checked.config)
-    check_average_kept(checked.callbacks or (), beginning)
+    config = checked.config
+    beginning = find_resume_point(config.run_dir, config)
+    if beginning.averaged:
+        check_average_kept(checked.callbacks or build_callbacks(config.callbacks), beginning)
     return beginning
 
 

@@ -37,7 +37,6 @@ from running.config.run_config import RunConfig
 from running.sweeps.sweep_state import may_end_early
 from running.training import bus_error, start_and_end_messages
 from running.training.builders import check_same_optimizer
-from running.training.callback_builders import build_callbacks
 from running.training.distributed_strategy import build_strategy, cluster_environment
 from running.training.external_logger import build_external_logger
 from running.training.find_tokenizer import check_same_tokenizer
@@ -193,8 +192,8 @@ def build_trainer(run: Run) -> tuple[L.Trainer, StartStepAgreement]:
     # errors in the set-up of a callback come before the run begins
     ado = [AdoUpdater(directory.weights)] if config.curriculum.ado else []
     writers = [*ado, step_log, *filter(None, [run.external]), run.ended_early]
-    of_config = run.resolved.callbacks or build_callbacks(config.callbacks)
-    callbacks = [run.graceful_stop, WriteMetricsAtStepEnd(step_log), *_in_order(of_config, writers), start]
+    of_config = _in_order(run.resolved.callbacks, writers)
+    callbacks = [run.graceful_stop, WriteMetricsAtStepEnd(step_log), *of_config, start]
     return _trainer(config, run.resolved.kernels.device, [run.tensorboard, run.metrics], callbacks), start
 
 

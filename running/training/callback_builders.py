@@ -53,17 +53,15 @@ def check_average_kept(callbacks: "Iterable[L.Callback]", beginning: ResumePoint
     """Check that a callback continues the average of a checkpoint, which stores the average in place of the weights.
 
     Args:
-        callbacks: the run's callbacks, at least those that `callback_configs` does not know.
+        callbacks: the run's callbacks.
         beginning: where this start of the run begins.
 
     Raises:
         ValueError: there is no such callback.
     """
-    if not beginning.averaged:
-        return
     from callbacks import WeightAveraging
 
-    if not any(isinstance(callback, WeightAveraging) for callback in callbacks):
+    if beginning.averaged and not any(isinstance(callback, WeightAveraging) for callback in callbacks):
         raise ValueError(
             f"{beginning.checkpoint} contains an average of the weights, but no callback of this run continues it: "
             "keep the callback (callbacks.<its name>._target_=callbacks.WeightAveraging or EMAWeightAveraging)."

@@ -52,7 +52,7 @@ class CheckedSettings:
     kernels: Kernels | None
     """None: the run is planned for a GPU that this machine need not have."""
     callbacks: "list[L.Callback] | None"
-    """The callbacks of the config; None: they are valid, but were not built."""
+    """The callbacks of the config; None: they are valid without having been built."""
 
 
 def check_settings(config: RunConfig, device: str, *, planned: Device | None = None) -> CheckedSettings:

@@ -10,7 +10,7 @@ from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.tokenizer import Tokenizer
 from running.config.run_config import RunConfig
 from running.training.builders import build_model_config, build_sample_order
-from running.training.callback_builders import check_average_kept
+from running.training.callback_builders import build_callbacks, check_average_kept
 from running.training.check_settings import Kernels, check_settings
 from running.training.prepared_data import check_undamaged, open_sources
 from running.training.rank_agreement import RankAgreement
@@ -39,8 +39,8 @@ class ResolvedRun:
     kernels: Kernels
     make_optimizer: Callable[..., Any]
     make_groups: Callable[[GPT], list[dict[str, Any]]]
-    callbacks: "list[L.Callback] | None"
-    """The callbacks of the config; None: they are valid, but were not built."""
+    callbacks: "list[L.Callback]"
+    """The callbacks of the config."""
 
 
 def resolve(config: RunConfig, ranks: RankAgreement) -> ResolvedRun:
@@ -71,7 +71,8 @@ def resolve(config: RunConfig, ranks: RankAgreement) -> ResolvedRun:
         check_undamaged(config, sources, begun=directory.states_of_data())
     sequences = {name: source.train.n_sequences(model_config.max_seq_len) for name, source in sources.items()}
     order = build_sample_order(config, config.curriculum, sequences, resume_point)
-    check_average_kept(checked.callbacks or (), resume_point)
+    callbacks = checked.callbacks or build_callbacks(config.callbacks)
+    check_average_kept(callbacks, resume_point)
     assert checked.kernels is not None  # the run is trained here
     return ResolvedRun(
         config=config,
@@ -85,5 +86,5 @@ def resolve(config: RunConfig, ranks: RankAgreement) -> ResolvedRun:
         kernels=checked.kernels,
         make_optimizer=checked.make_optimizer,
         make_groups=checked.make_groups,
-        callbacks=checked.callbacks,
+        callbacks=callbacks,
     )
