@@ -11,9 +11,9 @@ from typing import Any
 
 from analysis.number_formatting import format_bytes
 from data_modules import Curriculum, SampleOrder
-from data_modules.curriculum_repair import smallest_change
-from data_modules.sample_order import SourceExhaustedError
-from data_modules.source_plan import plan_sources
+from data_modules.order.curriculum_repair import smallest_change
+from data_modules.order.sample_order import SourceExhaustedError
+from data_modules.order.source_plan import plan_sources
 from gpt_lightning.checkpoint_retention import checkpoint_step, list_checkpoints
 from gpt_lightning.console import escape_control_characters, say
 from running.commands.plan_output import draw_plan_curves, print_plan

@@ -11,7 +11,7 @@ from rich.table import Table
 from analysis import time_and_loss_forecast
 from analysis.number_formatting import format_bytes, format_count, format_duration
 from data_modules import SampleOrder
-from data_modules.source_plan import SourcePlan
+from data_modules.order.source_plan import SourcePlan
 from gpt_lightning.console import Console
 from running.config.command_configs import PlanCommandConfig
 from running.config.run_config import RunConfig

@@ -18,10 +18,14 @@ from gpt_lightning.model.attention_selection import choose_backend
 from gpt_lightning.model.loss_kernels import choose_loss_kernel
 from running.config.callback_configs import are_fully_checked
 from running.config.run_config import RunConfig
-from running.training.builders import build_optimizer, build_parameter_groups, build_schedule
+from running.training.builders import (
+    build_optimizer,
+    build_parameter_groups,
+    build_schedule,
+    check_no_prefetching,
+)
 from running.training.callback_builders import build_callbacks
 from running.training.rank_checks import check_gpu_count, check_sharding
-from running.training.recorded_mix_weights import check_no_prefetching
 
 if TYPE_CHECKING:
     import lightning as L
