@@ -6,8 +6,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from running.config.run_config import PlanConfig
 from running.config.settings_parser import AtLeast, Count, CountOrZero, PositiveNumber
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanConfig:
+    """What plan.py assumes about the devices; see conf/plan.yaml. `estimate_costs` checks it."""
+
+    device: Any
+    mfu: Any
+    """Model FLOPs utilisation, as a fraction of the device's peak."""
+    price_per_hour: Any
+    """Price of one device per hour, in any currency; None: unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -78,18 +78,6 @@ class TrainerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanConfig:
-    """What plan.py assumes about the devices; see conf/plan.yaml. `estimate_costs` checks it."""
-
-    device: Any
-    mfu: Any
-    """Model FLOPs utilisation: the share of the device's peak."""
-    """Model FLOPs utilisation, as a fraction of the device's peak."""
-    price_per_hour: Any
-    """Price of one device per hour, in any currency; None: unknown."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """All settings of a training run. `RunConfig.of` parses them."""
 

@@ -80,6 +80,7 @@ def check_settings(config: RunConfig, device: str, *, planned: Device | None = N
         check_gpu_count(config.trainer.devices)
     check_sharding(config)
     check_no_prefetching(config)
+    _check_deterministic(config)
     schedule = build_schedule(config)
     make_optimizer = build_optimizer(config.optimizer, precision)
     kernels = _choose_kernels(config, device, why) if planned is None else None
@@ -93,6 +94,19 @@ def check_settings(config: RunConfig, device: str, *, planned: Device | None = N
     )
 
 
+def _check_deterministic(config: RunConfig) -> None:
+    """Check that the attention backend is deterministic if `trainer.deterministic` is set.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if config.model.attention == "sdpa_cudnn" and config.trainer.deterministic:
+        raise ValueError(
+            "model.attention=sdpa_cudnn cannot be used with trainer.deterministic=true: cuDNN's backward pass is not "
+            "known to be deterministic. Set model.attention=auto."
+        )
+
+
 def _planned_precision(wanted: str, planned: Device) -> str:
     """Lightning's name of the precision on a planned GPU."""
     if wanted == "auto":
@@ -104,7 +118,7 @@ def _choose_kernels(config: RunConfig, device: str, why_precision: str) -> Kerne
     """Attention backend and loss kernel for this device.
 
     Raises:
-        ValueError: a requested kernel cannot run here, or is not deterministic although `trainer.deterministic` is set.
+        ValueError: a requested kernel cannot run here, or the compiler is missing.
     """
     model, precision = config.model, config.trainer.precision
     documents = None if model.attend_across_documents else torch.zeros(1, model.max_seq_len, dtype=torch.int64)
@@ -118,11 +132,6 @@ def _choose_kernels(config: RunConfig, device: str, why_precision: str) -> Kerne
     )
     if model.attention not in (attention, "auto"):
         raise ValueError(f"model.attention={model.attention} cannot run: {because}. Set model.attention=auto.")
-    if attention == "sdpa_cudnn" and config.trainer.deterministic:
-        raise ValueError(
-            "model.attention=sdpa_cudnn cannot be used with trainer.deterministic=true: cuDNN's backward pass is not "
-            "known to be deterministic. Set model.attention=auto."
-        )
     loss, loss_because = choose_loss_kernel(config.trainer.loss_kernel, torch.device(device))
     if config.trainer.compile:
         check_compiler(device)

@@ -13,7 +13,8 @@ from gpt_lightning.model.model_size import build_meta_model, flops_per_token
 from gpt_lightning.optim import OptimizerTraits, optimizer_traits
 from running.config.allowed_targets import resolve_optimizer
 from running.config.callback_configs import checkpoints_config
-from running.config.run_config import PlanConfig, RunConfig
+from running.config.command_configs import PlanConfig
+from running.config.run_config import RunConfig
 from running.training.memory_estimate import TrainingSetup, checkpoint_bytes, peak_memory_bytes
 from running.training.resume import ResumePoint
 
