@@ -10,7 +10,7 @@ from gpt_lightning.optim.parameter_groups import apply_multipliers, parameter_gr
 from gpt_lightning.optim.schedules import learning_rate_schedule
 from gpt_lightning.optim.spike_detector import SpikeDetector
 from gpt_lightning.optim.step_counters import place_step_counters
-from gpt_lightning.optim.trial_step import check_optimizer_settings, try_optimizer_step
+from gpt_lightning.optim.trial_step import try_optimizer_step
 
 __all__ = [
     "OPTIMIZER_TRAITS",
@@ -18,7 +18,6 @@ __all__ = [
     "OptimizerTraits",
     "SpikeDetector",
     "apply_multipliers",
-    "check_optimizer_settings",
     "learning_rate_schedule",
     "optimizer_traits",
     "parameter_groups",

@@ -1,7 +1,6 @@
-"""Try an optimizer before a run depends on it: its settings, and a step on copies of parameters."""
+"""Try an optimizer step on copies of parameters before a run depends on it."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,8 +8,6 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gpt_lightning.optim.step_counters import place_step_counters
-
-_KEPT = "__dynamo_disable"  # name of the attribute in torch._compile
 
 
 def try_optimizer_step(
@@ -53,39 +50,6 @@ def try_optimizer_step(
         raise ValueError(f"its state lacks {error.args[0]}") from error
     except Exception as error:  # each optimizer raises different exceptions
         raise ValueError(" ".join(str(error).split()).rstrip(".") or type(error).__name__) from error
-
-
-def check_optimizer_settings(make_optimizer: Callable[[list[dict[str, Any]]], Optimizer]) -> None:
-    """Check the settings of an optimizer by making it for a single number.
-
-    Args:
-        make_optimizer: Parameter groups -> the optimizer.
-
-    Raises:
-        ValueError: The optimizer does not accept a setting.
-    """
-    try:
-        with _without_dynamo():
-            make_optimizer([{"params": [torch.nn.Parameter(torch.zeros(1))]}])
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"optimizer: {str(error).rstrip('.')}.") from error
-
-
-@contextmanager
-def _without_dynamo() -> Iterator[None]:
-    """Inside the context, making an optimizer does not import torch._dynamo, which takes more than a second.
-
-    torch imports it to exclude `add_param_group` from compiled code, and keeps the result in an attribute.
-    """
-    add: Any = getattr(Optimizer.add_param_group, "__wrapped__", None)
-    if add is None or hasattr(add, _KEPT):
-        yield
-        return
-    setattr(add, _KEPT, add)
-    try:
-        yield
-    finally:
-        delattr(add, _KEPT)
 
 
 def _copy(value: Any, device: torch.device) -> Any:

@@ -11,7 +11,6 @@ from data_modules import Curriculum, SampleOrder
 from data_modules.order.run_order import OrderSettings, order_of_run
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.optim import (
-    check_optimizer_settings,
     learning_rate_schedule,
     optimizer_traits,
     parameter_groups,
@@ -115,7 +114,10 @@ def build_optimizer(settings: Mapping[str, Any], precision: str) -> Any:
     if optimizer_traits(make_optimizer).fused and options.get("fused") and precision == "16-mixed":
         # a fused step unscales gradients itself, after our clipping, which would then clip scaled gradients
         make_optimizer = allowed_targets.resolve_optimizer({**options, "fused": None})
-    check_optimizer_settings(make_optimizer)
+    try:
+        make_optimizer([{"params": [torch.nn.Parameter(torch.zeros(1))]}])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"optimizer: {str(error).rstrip('.')}.") from error
     return make_optimizer
 
 
