@@ -89,7 +89,7 @@ def _check_repeatable(run: RunConfig) -> None:
     if (ado := run.curriculum.ado) and not ado.record:
         raise ValueError(
             "curriculum.ado depends on losses, whose last bits depend on how the batch is split: verify.py needs "
-            "curriculum.ado.record (the weights.jsonl of a run) or another curriculum."
+            "curriculum.ado.record (the mix_weights.jsonl of a run) or another curriculum."
         )
     if run.branch.run is not None:
         raise ValueError("verify.py always trains from step 0: leave out branch.run and branch.step.")
