@@ -10,12 +10,7 @@ import torch
 from data_modules import Curriculum, SampleOrder
 from data_modules.order.run_order import OrderSettings, order_of_run
 from gpt_lightning.model import GPT, GPTConfig
-from gpt_lightning.optim import (
-    learning_rate_schedule,
-    optimizer_traits,
-    parameter_groups,
-    try_optimizer_step,
-)
+from gpt_lightning.optim import learning_rate_schedule, optimizer_traits, parameter_groups, try_optimizer_step
 from gpt_lightning.tokenizer import Tokenizer
 from gpt_lightning.verified_checkpoint import read_optimizer_state
 from running.config import allowed_targets
