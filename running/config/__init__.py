@@ -13,4 +13,5 @@ lightning_callbacks                  Lightning's callbacks that do not work in a
 source_builders                      conf/source/*.yaml as corpora and preparation settings
 init_from_architecture               `init_from`: the architecture comes from the given weights
 changed_settings                     settings that differ between two starts of a run
+override_settings                    the same run with other values of some settings
 """
