@@ -217,6 +217,10 @@ def test_what_cannot_be_is_one_sentence_and_nothing_is_written(
             ["model.attention=sdpa_cudnn", "trainer.deterministic=true"],
             r"sdpa_cudnn cannot be used with trainer\.determi",
         ),
+        (
+            ["model.attention=flash", "trainer.precision=32-true"],
+            r"model\.attention=flash cannot run: flash needs float16 or",
+        ),
         (["optimizer.betas=[2,0.9]"], r"optimizer: Invalid beta parameter at index 0: 2"),
         (
             ["~callbacks.validation", "callbacks.checkpoints.best=true"],
@@ -240,7 +244,7 @@ def test_a_plan_for_a_gpu_does_not_depend_on_this_machine(folders: list[str], mo
     for device, precision in (("H100", "bf16-mixed"), ("T4", "16-mixed")):
         content = planned(*settings, f"plan.device={device}")
         assert (content["precision"], content["devices"]) == (precision, 16)
-    with pytest.raises(ValueError, match=r"model\.attention=flash cannot run: flash-attn needs a CUDA device"):
+    with pytest.raises(ValueError, match=r"model\.attention=flash cannot run: flash needs a CUDA device"):
         planned(*settings, "plan.device=cpu")
 
 

@@ -13,8 +13,9 @@ import torch
 from analysis.time_and_loss_forecast import Device
 from gpt_lightning.device_and_precision import check_compiler, choose_precision, precision_dtype
 from gpt_lightning.model import GPT
+from gpt_lightning.model.attention_backends import BACKENDS
 from gpt_lightning.model.attention_mask import AttentionMask
-from gpt_lightning.model.attention_selection import choose_backend
+from gpt_lightning.model.attention_selection import choose_backend, gpu_obstacle
 from gpt_lightning.model.loss_kernels import choose_loss_kernel
 from running.config.callback_configs import are_fully_checked
 from running.config.run_config import RunConfig
@@ -83,6 +84,8 @@ def check_settings(config: RunConfig, device: str, *, planned: Device | None = N
     _check_deterministic(config)
     schedule = build_schedule(config)
     make_optimizer = build_optimizer(config.optimizer, precision)
+    if planned is not None:
+        _check_attention(config)
     kernels = _choose_kernels(config, device, why) if planned is None else None
     return CheckedSettings(
         config=config,
@@ -100,9 +103,10 @@ def _check_deterministic(config: RunConfig) -> None:
     Raises:
         ValueError: it is not.
     """
-    if config.model.attention == "sdpa_cudnn" and config.trainer.deterministic:
+    attention = config.model.attention
+    if config.trainer.deterministic and attention != "auto" and not BACKENDS[attention].traits.deterministic:
         raise ValueError(
-            "model.attention=sdpa_cudnn cannot be used with trainer.deterministic=true: cuDNN's backward pass is not "
+            f"model.attention={attention} cannot be used with trainer.deterministic=true: its backward pass is not "
             "known to be deterministic. Set model.attention=auto."
         )
 
@@ -114,6 +118,26 @@ def _planned_precision(wanted: str, planned: Device) -> str:
     return choose_precision(wanted, device="cuda")[0]
 
 
+def _check_attention(config: RunConfig) -> None:
+    """Check that some GPU can compute the attention backend with the settings of the run.
+
+    Raises:
+        ValueError: no GPU can.
+    """
+    model, dtype = config.model, precision_dtype(config.trainer.precision)
+    if model.attention == "auto":
+        return
+    obstacle = gpu_obstacle(model.attention, dtype, model.d_head, _attention_mask(config), dropout=model.dropout)
+    if obstacle:
+        raise ValueError(f"model.attention={model.attention} cannot run: {obstacle}. Set model.attention=auto.")
+
+
+def _attention_mask(config: RunConfig) -> AttentionMask:
+    length = config.model.max_seq_len
+    documents = None if config.model.attend_across_documents else torch.zeros(1, length, dtype=torch.int64)
+    return AttentionMask(length, length, first=documents)
+
+
 def _choose_kernels(config: RunConfig, device: str, why_precision: str) -> Kernels:
     """Attention backend and loss kernel for this device.
 
@@ -121,13 +145,12 @@ def _choose_kernels(config: RunConfig, device: str, why_precision: str) -> Kerne
         ValueError: a requested kernel cannot run here, or the compiler is missing.
     """
     model, precision = config.model, config.trainer.precision
-    documents = None if model.attend_across_documents else torch.zeros(1, model.max_seq_len, dtype=torch.int64)
     attention, because = choose_backend(
         model.attention,
         torch.device(device),
         precision_dtype(precision),
         model.d_head,
-        AttentionMask(model.max_seq_len, model.max_seq_len, first=documents),
+        _attention_mask(config),
         dropout=model.dropout,
     )
     if model.attention not in (attention, "auto"):
