@@ -115,7 +115,11 @@ MAY_IMPORT = {
     "gpt_lightning.console": set(),
     "gpt_lightning.jsonl": set(),
     "gpt_lightning.durable_files": {"gpt_lightning.console"},
-    "gpt_lightning.optim": {"gpt_lightning.optim", "torch"},
+    "gpt_lightning.model.config": {"gpt_lightning.model.part_registry"},
+    "gpt_lightning.model.part_registry": set(),
+    "gpt_lightning.learning_rate_schedules": set(),
+    "gpt_lightning.device_settings": set(),
+    "gpt_lightning.optim": {"gpt_lightning.optim", "gpt_lightning.learning_rate_schedules", "torch"},
     "gpt_lightning.optimization_settings": {"gpt_lightning.model", "gpt_lightning.optim", "torch"},
     "gpt_lightning.tokenizer": {"gpt_lightning.tokenizer"},
     "analysis": {
@@ -134,6 +138,7 @@ MAY_IMPORT = {
     "running.config": {
         "running.config",
         "analysis.callbacks_that_change_results",
+        "analysis.time_and_loss_forecast",
         "data_modules",
         "gpt_lightning",
         "torch",

@@ -19,7 +19,7 @@ from data_modules.corpora import FunctionCorpus
 from data_modules.preparation import PreparationSettings, SourceInfo, prepare_source
 from gpt_lightning.checkpoint_retention import checkpoint_path
 from gpt_lightning.model import GPT, GPTConfig
-from gpt_lightning.model.feed_forward import FEED_FORWARDS
+from gpt_lightning.model.part_registry import FEED_FORWARDS
 from gpt_lightning.tokenizer import load_tokenizer
 from running.commands.plan import plan
 from running.commands.prepare import prepare

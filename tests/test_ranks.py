@@ -282,7 +282,7 @@ def test_rank_0_gives_a_sign_while_it_prepares(tmp_path: Path, monkeypatch: pyte
     touch = Path.touch
     monkeypatch.setattr(Path, "touch", lambda path: (signs.append(path), touch(path)))
     config = config_of(
-        tmp_path, tmp_path / "runs", "data.prepare=missing", "tokenizer.name=gpt2", "+data.limit_tokens.readmes=-1"
+        tmp_path, tmp_path / "runs", "data.prepare=missing", "tokenizer.name=gpt2", "+data.limit_tokens.readmes=1"
     )
     with pytest.raises(ValueError, match="readmes could not be prepared"):
         train(config)

@@ -3,17 +3,17 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import pytest
 
-from running.config.settings_parser import AtLeast, Count, Positive, parse
+from running.config.settings_parser import Count, CountOrZero, PositiveNumber, parse
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inner:
     steps: Count
-    share: Annotated[float, Positive()] | None = None
+    share: PositiveNumber | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class Outer:
     inner: Inner
     place: Path
     kind: Literal["a", "b", "c"]
-    seed: Annotated[int, AtLeast(0)] = 0
+    seed: CountOrZero = 0
     rest: Any = None
 
 

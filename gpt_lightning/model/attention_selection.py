@@ -9,8 +9,8 @@ from functools import cache
 
 import torch
 
-from gpt_lightning.model.attention_backends import BACKENDS
 from gpt_lightning.model.attention_mask import AttentionMask
+from gpt_lightning.model.part_registry import BACKENDS
 
 _AUTO_ON_CUDA = ("flash", "sdpa_flash", "sdpa_efficient")  # the first of these that is supported
 _log = logging.getLogger(__name__)

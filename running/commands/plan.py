@@ -18,15 +18,15 @@ from gpt_lightning.checkpoint_retention import checkpoint_step, list_checkpoints
 from gpt_lightning.console import escape_control_characters, say
 from running.commands.plan_output import draw_plan_curves, print_plan
 from running.config.callback_configs import checkpoints_config
-from running.config.command_configs import PlanCommandConfig
 from running.config.compose import read_config
+from running.config.plan_and_verify_configs import PlanCommandConfig
 from running.config.run_config import RunConfig
 from running.config.settings_parser import parse
 from running.sweeps.multirun import Multirun
 from running.training.builders import build_sample_order
 from running.training.callback_builders import build_callbacks, check_average_kept
 from running.training.check_settings import CheckedSettings, check_settings
-from running.training.cost_estimate import estimate_costs, planned_gpu
+from running.training.cost_estimate import estimate_costs
 from running.training.prepared_data import SourceSize, source_sizes
 from running.training.resume import ResumePoint, find_resume_point
 from running.training.run_directory import RunDirectory
@@ -53,7 +53,7 @@ def plan(config: Mapping[str, Any], *, silently: bool = False) -> dict[str, Any]
         from running.sweeps.mix_design import propose_mixes  # SciPy is slow to import
 
         return propose_mixes(run_config, settings.mix_design)
-    gpu = planned_gpu(settings.plan)
+    gpu = settings.plan.gpu
     checked = check_settings(_as_begun(run_config), "cuda" if gpu else "cpu", planned=gpu)
     return _plan(checked, settings, silently=silently)
 

@@ -13,7 +13,7 @@ from analysis.number_formatting import format_bytes, format_count, format_durati
 from data_modules import SampleOrder
 from data_modules.order.source_plan import SourcePlan
 from gpt_lightning.console import Console
-from running.config.command_configs import PlanCommandConfig
+from running.config.plan_and_verify_configs import PlanCommandConfig
 from running.config.run_config import RunConfig
 
 _POINTS = 200  # on each curve
@@ -135,7 +135,7 @@ def draw_plan_curves(
     drawn = np.array([list(order.due_between(begin, end).values()) for begin, end in zip(begins, ends, strict=True)])
     shares = drawn / drawn.sum(axis=1, keepdims=True)  # (intervals, sources)
     passes = order.drawn_before(steps) / np.array(list(order.sequences.values()))
-    rates = [config.optimizer["lr"] * schedule(min(step, order.steps - 1)) for step in steps.tolist()]
+    rates = [config.optimizer.lr * schedule(min(step, order.steps - 1)) for step in steps.tolist()]
     from analysis.plan_plot import PlannedCurves, draw_plan  # Matplotlib is slow to import
 
     tokens = order.steps * order.global_batch * config.model.max_seq_len

@@ -200,6 +200,7 @@ def _tokenizer(config: PrepareConfig, console: Console) -> Tokenizer:
     name, vocab_size = config.tokenizer.name, config.tokenizer.model_vocab_size
     if config.tokenizer.train_on is None:
         return load_tokenizer(name)
+    assert vocab_size is not None  # TokenizerConfig checks it
     path = config.data_dir / name / "tokenizer.json"
     if not path.is_file():
         if config.mode != "prepare":
@@ -221,7 +222,7 @@ def _tokenizer(config: PrepareConfig, console: Console) -> Tokenizer:
 
 def _trained_on(config: PrepareConfig) -> Iterator[tuple[str, Corpus, float]]:
     """(name, corpus, val_fraction) of each source that the tokenizer is trained on."""
-    for name, source in training_sources(config, config.tokenizer.train_on).items():
+    for name, source in training_sources(config, config.tokenizer.train_on or ()).items():
         yield name, open_corpus(config, name, source)[0], source["val_fraction"]
 
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from gpt_lightning.console import Console
-from running.config.command_configs import VerifyCommandConfig, VerifyConfig
 from running.config.compose import CONF, write_config
 from running.config.override_settings import override_settings
+from running.config.plan_and_verify_configs import VerifyCommandConfig, VerifyConfig
 from running.config.run_config import RunConfig
 from running.config.settings_parser import parse
 
@@ -70,7 +70,7 @@ def verify(config: Mapping[str, Any]) -> "dict[str, ReplayDifference]":
         results[name] = replay_evidence.compare_evidence(
             straight, replay_evidence.read_evidence(resumed.run_dir, sources)
         )
-    tolerance = optimizer_traits(resolve_optimizer(run.optimizer)).verify_tolerance
+    tolerance = optimizer_traits(resolve_optimizer(run.optimizer.node)).verify_tolerance
     _print(results, base, other, tolerance, console)
     for name, result in results.items():
         same = result.weights == 0 if name == "other workers" else result.losses <= tolerance
@@ -132,7 +132,7 @@ def _before_the_kill(run: RunConfig, steps: int, run_dir: str) -> RunConfig:
         "trainer.devices": 1,
         "trainer.num_nodes": 1,
         "trainer.strategy": "auto",
-        "schedule.warmup_steps": min(run.schedule["warmup_steps"], steps // 5),
+        "schedule.warmup_steps": min(run.schedule.warmup_steps, steps // 5),
         "callbacks": callbacks,
     }
     return override_settings(run, changes)

@@ -148,7 +148,7 @@ def training_sources(config: PrepareConfig, names: Iterable[str]) -> dict[str, M
         ValueError: a source does not exist.
     """
     known = compose.group_choices("source")
-    if isinstance(names, str) or not set(names) <= {*known, *config.sources}:
+    if not set(names) <= {*known, *config.sources}:
         raise ValueError(
             f"tokenizer.train_on={names}: it must be a list of sources; conf/source has {', '.join(known)}."
         )

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from running.config import allowed_targets
-from running.config.callback_configs import checkpoints_config
+from running.config.callback_configs import NO_VALIDATION, checkpoints_config
 from running.training.resume import ResumePoint
 
 if TYPE_CHECKING:
@@ -42,10 +42,7 @@ def build_callbacks(nodes: Mapping[str, Any]) -> "list[L.Callback]":
     if sum(isinstance(callback, Checkpoints) for callback in built) != 1:
         raise ValueError("callbacks.checkpoints is missing: a run without checkpoints could not be resumed.")
     if checkpoints_config(nodes).best and not any(isinstance(callback, ValidationPerplexity) for callback in built):
-        raise ValueError(
-            "callbacks.checkpoints.best is true, but callbacks.validation, which finds the best one, is missing: add "
-            "it."
-        )
+        raise ValueError(NO_VALIDATION)
     return built
 
 

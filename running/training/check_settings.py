@@ -13,17 +13,16 @@ import torch
 from analysis.time_and_loss_forecast import Device
 from gpt_lightning.device_and_precision import check_compiler, choose_precision, precision_dtype
 from gpt_lightning.model import GPT
-from gpt_lightning.model.attention_backends import BACKENDS
 from gpt_lightning.model.attention_mask import AttentionMask
 from gpt_lightning.model.attention_selection import choose_backend, gpu_obstacle
 from gpt_lightning.model.loss_kernels import choose_loss_kernel
+from gpt_lightning.model.part_registry import BACKENDS
 from running.config.callback_configs import are_fully_checked
 from running.config.run_config import RunConfig
 from running.training.builders import (
     build_optimizer,
     build_parameter_groups,
     build_schedule,
-    check_no_prefetching,
 )
 from running.training.callback_builders import build_callbacks
 from running.training.rank_checks import check_gpu_count, check_sharding
@@ -80,7 +79,6 @@ def check_settings(config: RunConfig, device: str, *, planned: Device | None = N
     if planned is None and device == "cuda":
         check_gpu_count(config.trainer.devices)
     check_sharding(config)
-    check_no_prefetching(config)
     _check_deterministic(config)
     schedule = build_schedule(config)
     make_optimizer = build_optimizer(config.optimizer, precision)

@@ -1,20 +1,18 @@
 """Estimated costs of a run: FLOPs, hours, memory, disk space; and its expected loss."""
 
-import math
 from dataclasses import asdict
 from typing import Any
 
 import psutil
 
-from analysis.time_and_loss_forecast import DEVICES, Device, chinchilla_loss, find_device, training_hours
+from analysis.time_and_loss_forecast import chinchilla_loss, training_hours
 from data_modules import SampleOrder
 from gpt_lightning.model import GPT
 from gpt_lightning.model.model_size import build_meta_model, flops_per_token
 from gpt_lightning.optim import OptimizerTraits, optimizer_traits
 from running.config.allowed_targets import resolve_optimizer
 from running.config.callback_configs import checkpoints_config
-from running.config.command_configs import PlanConfig
-from running.config.run_config import RunConfig
+from running.config.run_config import PlanConfig, RunConfig
 from running.training.memory_estimate import TrainingSetup, checkpoint_bytes, peak_memory_bytes
 from running.training.resume import ResumePoint
 
@@ -34,9 +32,9 @@ def estimate_costs(
         Bytes, hours, FLOPs, tokens and counts by name.
 
     Raises:
-        ValueError: the device or the size of the optimizer's state is unknown, or a setting of `plan` is out of range.
+        ValueError: the size of the optimizer's state is unknown.
     """
-    device, precision = planned_gpu(assumed), config.trainer.precision
+    device, precision = assumed.gpu, config.trainer.precision
     model, optimizer = planned_model(config), planned_optimizer(config)
     n_parameters, n_devices = model.n_parameters(), config.trainer.devices * config.trainer.num_nodes
     max_seq_len = model.config.max_seq_len
@@ -46,7 +44,7 @@ def estimate_costs(
     forecast = chinchilla_loss(
         n_parameters, {source: (n * max_seq_len, drawn[source]) for source, n in order.sequences.items()}
     )
-    share = {"precision": precision, "mfu": assumed.mfu, "n_devices": n_devices}
+    share: dict[str, Any] = {"precision": precision, "mfu": assumed.mfu, "n_devices": n_devices}
     # the peak of a CPU is unknown
     hours = training_hours(flops, assumed.device, **share) if device else None
     rate = assumed.price_per_hour
@@ -99,7 +97,7 @@ def planned_optimizer(config: RunConfig) -> OptimizerTraits:
     Args:
         config: settings of train.py.
     """
-    return optimizer_traits(resolve_optimizer(config.optimizer))
+    return optimizer_traits(resolve_optimizer(config.optimizer.node))
 
 
 def training_setup(config: RunConfig, *, precision: str, device_type: str) -> TrainingSetup:
@@ -123,31 +121,6 @@ def training_setup(config: RunConfig, *, precision: str, device_type: str) -> Tr
         recompute=trainer.recompute == "blocks",
         loss_kernel=trainer.loss_kernel,
     )
-
-
-def planned_gpu(assumed: PlanConfig) -> Device | None:
-    """The GPU of a plan; None: the CPU.
-
-    Args:
-        assumed: the settings of `plan`.
-
-    Raises:
-        ValueError: the device is unknown, or another setting is out of range.
-    """
-    device = find_device(str(assumed.device))
-    if device is None and assumed.device != "cpu":
-        known = ", ".join(DEVICES)
-        raise ValueError(f"plan.device={assumed.device} is not known: it must be one of cpu, {known}.")
-    if not isinstance(assumed.mfu, (int, float)) or not 0 < assumed.mfu <= 1:
-        raise ValueError(
-            f"plan.mfu is {assumed.mfu!r}: it must be a fraction of the device's peak, above 0 and at most 1."
-        )
-    rate = assumed.price_per_hour
-    if rate is not None and (type(rate) not in (int, float) or not 0 <= rate < math.inf):
-        raise ValueError(
-            f"plan.price_per_hour is {rate!r}: it must be the price of one device per hour, 0 or more, or null."
-        )
-    return device
 
 
 def _disk_costs(config: RunConfig, steps: int, checkpoint: int) -> dict[str, int]:

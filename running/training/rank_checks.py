@@ -85,7 +85,7 @@ def check_sharding(config: RunConfig) -> None:
             "trainer.precision is 16-mixed, whose gradient scaler does not support sharded weights: set "
             "trainer=ddp, or trainer.precision to bf16-mixed or 32-true."
         )
-    if not optimizer_traits(resolve_optimizer(config.optimizer)).shardable:
+    if not optimizer_traits(resolve_optimizer(config.optimizer.node)).shardable:
         raise ValueError(
-            f"{config.optimizer_target} does not support sharded weights: set optimizer=adamw or trainer=ddp."
+            f"{config.optimizer.target} does not support sharded weights: set optimizer=adamw or trainer=ddp."
         )

@@ -19,7 +19,7 @@ from gpt_lightning.checkpoint_retention import (
 from gpt_lightning.verified_checkpoint import read_checkpoint_metadata, verify_checkpoint
 from running.config.changed_settings import averaging_in, changed_settings
 from running.config.compose import flatten, read_config
-from running.config.run_config import RunConfig
+from running.config.run_config import RunConfig, not_a_checkpoint
 from running.config.settings_parser import build_section
 
 # Settings that define a run. Its past curriculum and its data do too, see `order_of_run` and `refuse_other_data`.
@@ -169,11 +169,7 @@ def _named(path: Path, run: Path, config: RunConfig, changes: Mapping[str, tuple
     if newest is not None and _resumed_from(run) == str(path) and "resume" not in changes:
         return _at(newest, config)._replace(changes=changes, damaged=tuple(damaged), went_back=True)
     if not path.is_file() or path.suffix != ".pt":
-        there = ", ".join(other.name for other in list_checkpoints(folder)) or "none"
-        raise ValueError(
-            f"resume={path} is not a checkpoint{'' if path.exists() else ', and the file does not exist'}: it must be "
-            f"auto, never, or the path of a file step_….pt; {folder} has {there}."
-        )
+        raise not_a_checkpoint(path, run)
     verify_checkpoint(path)
     own = [other for other in list_checkpoints(folder) if other.resolve() != path.resolve()]
     beginning = _at(path, config)._replace(named=True)
