@@ -205,6 +205,49 @@ def test_what_cannot_be_is_one_sentence_and_nothing_is_written(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["trainer=fsdp", "trainer.devices=2", "trainer.precision=16-mixed"],
+            r"whose gradient scaler does not support",
+        ),
+        (["trainer=fsdp", "trainer.devices=2", "plan.device=T4"], r"whose gradient scaler does not support"),
+        (
+            ["model.attention=sdpa_cudnn", "trainer.deterministic=true"],
+            r"sdpa_cudnn cannot be used with trainer\.determi",
+        ),
+        (
+            ["model.attention=flash", "trainer.precision=32-true"],
+            r"model\.attention=flash cannot run: flash needs float16 or",
+        ),
+        (["optimizer.betas=[2,0.9]"], r"optimizer: Invalid beta parameter at index 0: 2"),
+        (
+            ["~callbacks.validation", "callbacks.checkpoints.best=true"],
+            r"callbacks\.validation, which finds the best one",
+        ),
+    ],
+)
+def test_a_plan_for_a_gpu_refuses_what_no_machine_can_train(
+    overrides: list[str], message: str, folders: list[str], tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        planned(*folders, *MIXED, "global_batch=128", "micro_batch=8", "plan.device=H100", *overrides)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_plan_for_a_gpu_does_not_depend_on_this_machine(folders: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no_such_compiler")
+    of_a_gpu = ["model.attention=flash", "trainer.loss_kernel=triton", "trainer.compile=true", "trainer.precision=auto"]
+    machines = ["trainer=ddp", "trainer.devices=8", "trainer.num_nodes=2", "global_batch=128", "micro_batch=8"]
+    settings = [*folders, *MIXED, *of_a_gpu, *machines]
+    for device, precision in (("H100", "bf16-mixed"), ("T4", "16-mixed")):
+        content = planned(*settings, f"plan.device={device}")
+        assert (content["precision"], content["devices"]) == (precision, 16)
+    with pytest.raises(ValueError, match=r"model\.attention=flash cannot run: flash needs a CUDA device"):
+        planned(*settings, "plan.device=cpu")
+
+
 def test_the_command_line_prints_the_plan_and_then_one_sentence(folders: list[str]) -> None:
     command = [sys.executable, "plan.py", *folders, *MIXED, "curriculum.max_epochs.alpaca=3"]
     answer = subprocess.run(

@@ -1,7 +1,7 @@
 """Typed settings of the callbacks that ship. A wrong setting is found before Lightning is imported."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from running.config.lightning_callbacks import replaced_callback
@@ -164,14 +164,11 @@ CALLBACK_CONFIGS: dict[str, type] = {
 """Class -> its settings. Others, such as a user's own, can be checked only by building them."""
 
 
-def check_known_callbacks(nodes: Mapping[str, Any]) -> bool:
+def check_known_callbacks(nodes: Mapping[str, Any]) -> None:
     """Check the settings of the callbacks whose types are known here.
 
     Args:
         nodes: name -> `_target_` and arguments; `checkpoints` is among the names.
-
-    Returns:
-        Whether nothing remains to be checked: all callbacks are known, and no two are of the same class.
 
     Raises:
         ValueError: a setting is unknown, missing or invalid; or the best checkpoint is kept without a validation.
@@ -189,7 +186,32 @@ def check_known_callbacks(nodes: Mapping[str, Any]) -> bool:
     all_known = set(targets.values()) <= set(CALLBACK_CONFIGS)
     if all_known and "callbacks.ValidationPerplexity" not in targets.values() and nodes["checkpoints"].get("best"):
         raise ValueError(NO_VALIDATION)
-    return all_known and len(set(targets.values())) == len(targets)
+
+
+def are_fully_checked(nodes: Mapping[str, Any]) -> bool:
+    """Whether `check_known_callbacks` has found everything that building the callbacks could refuse.
+
+    Otherwise, a callback's type is not known here, or two callbacks may not fit together.
+
+    Args:
+        nodes: name -> `_target_` and arguments.
+    """
+    targets = [_class_name(node) for node in nodes.values()]
+    return {"callbacks.Checkpoints"} <= set(targets) <= set(CALLBACK_CONFIGS) and len(set(targets)) == len(targets)
+
+
+def checkpoints_config(nodes: Mapping[str, Any]) -> CheckpointsConfig:
+    """The settings of `callbacks.checkpoints`. A subclass of `callbacks.Checkpoints` may have further ones.
+
+    Args:
+        nodes: name -> `_target_` and arguments.
+
+    Raises:
+        ValueError: a setting is missing or invalid.
+    """
+    known = {field.name for field in fields(CheckpointsConfig)}
+    arguments = {key: value for key, value in nodes["checkpoints"].items() if key in known}
+    return parse(CheckpointsConfig, arguments, name="callbacks.checkpoints")
 
 
 def _class_name(node: Mapping[str, Any]) -> str:

@@ -5,13 +5,13 @@ from typing import Any
 
 import psutil
 
-from analysis.time_and_loss_forecast import Device, chinchilla_loss, training_hours
+from analysis.time_and_loss_forecast import chinchilla_loss, training_hours
 from data_modules import SampleOrder
-from gpt_lightning.device_and_precision import choose_precision
 from gpt_lightning.model import GPT
 from gpt_lightning.model.model_size import build_meta_model, flops_per_token
 from gpt_lightning.optim import OptimizerTraits, optimizer_traits
 from running.config.allowed_targets import resolve_optimizer
+from running.config.callback_configs import checkpoints_config
 from running.config.run_config import PlanConfig, RunConfig
 from running.training.memory_estimate import TrainingSetup, checkpoint_bytes, peak_memory_bytes
 from running.training.resume import ResumePoint
@@ -23,7 +23,7 @@ def estimate_costs(
     """Costs of the remaining steps and the expected loss, as plan.json has them.
 
     Args:
-        config: settings of train.py.
+        config: settings of train.py; the precision is not `auto`.
         assumed: the device, the fraction of its peak FLOP/s that is reached, and its price per hour.
         order: the sequences of the run.
         beginning: where the run would start.
@@ -34,8 +34,7 @@ def estimate_costs(
     Raises:
         ValueError: the size of the optimizer's state is unknown.
     """
-    device = assumed.gpu
-    precision = _precision(config, device)
+    device, precision = assumed.gpu, config.trainer.precision
     model, optimizer = planned_model(config), planned_optimizer(config)
     n_parameters, n_devices = model.n_parameters(), config.trainer.devices * config.trainer.num_nodes
     max_seq_len = model.config.max_seq_len
@@ -124,24 +123,13 @@ def training_setup(config: RunConfig, *, precision: str, device_type: str) -> Tr
     )
 
 
-def _precision(config: RunConfig, device: Device | None) -> str:
-    """Lightning's name of the precision, with `auto` resolved."""
-    precision: str = config.trainer.precision
-    if precision != "auto":
-        return precision
-    if device is None:
-        return choose_precision("auto", device="cpu")[0]
-    return "bf16-mixed" if device.has_bf16 else "16-mixed"
-
-
 def _disk_costs(config: RunConfig, steps: int, checkpoint: int) -> dict[str, int]:
     """Number of checkpoints in a run of `steps` steps, bytes of one, and the most bytes that they take at any time."""
-    saving = config.callbacks["checkpoints"]
-    written = -(-steps // saving["every"])
-    permanent = saving.get("permanent_every")
-    apart = bool(saving.get("best")) + (steps // permanent if permanent else 0)
+    saving = checkpoints_config(config.callbacks)
+    written = -(-steps // saving.every)
+    apart = saving.best + (steps // saving.permanent_every if saving.permanent_every else 0)
     return {
         "checkpoints": written,
         "checkpoint_bytes": checkpoint,
-        "disk_bytes": checkpoint * (min(written, saving["keep"] + 1) + apart),
+        "disk_bytes": checkpoint * (min(written, saving.keep + 1) + apart),
     }

@@ -1,0 +1,50 @@
+"""Typed settings of plan.py and verify.py, in addition to those of a run."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from running.config.run_config import PlanConfig
+from running.config.settings_parser import AtLeast, Count, CountOrZero
+
+
+@dataclass(frozen=True, kw_only=True)
+class HardwareConfig:
+    """The GPU of a choice of conf/hardware."""
+
+    device: Any = None
+    mfu: Any = None
+    """Model FLOPs utilisation, as a fraction of the device's peak."""
+    mfu_from: str = ""
+    """Where this value comes from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanCommandConfig:
+    """Settings of plan.py, in addition to those of the run."""
+
+    plan: PlanConfig
+    hardware: HardwareConfig | None = None
+    """None: no hardware was chosen."""
+    mix_design: Count | None = None
+    """Number of mixes to design for a mix law, instead of planning a run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyConfig:
+    """Settings of `verify`."""
+
+    steps: Annotated[int, AtLeast(4)]
+    """Steps of each of the three runs; two of them are killed halfway."""
+    devices: Count
+    """Ranks of the third run after it resumes."""
+    micro_batch: Count | None
+    """Micro-batch of the third run after it resumes; null: the next smaller one that divides the global batch."""
+    workers: CountOrZero
+    """Data-loading processes of both killed runs after they resume."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyCommandConfig:
+    """Settings of verify.py, in addition to those of the run."""
+
+    verify: VerifyConfig
