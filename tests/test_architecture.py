@@ -61,6 +61,7 @@ MAY_IMPORT = {
         "gpt_lightning.bounded_yaml",
         "gpt_lightning.console",
         "gpt_lightning.durable_files",
+        "gpt_lightning.hub_dataset",
         "gpt_lightning.tokenizer",
         "torch",
         "lightning",
@@ -86,6 +87,7 @@ MAY_IMPORT = {
     "gpt_lightning.evaluation": {
         "gpt_lightning.evaluation",
         "gpt_lightning.generation",
+        "gpt_lightning.hub_dataset",
         "gpt_lightning.model",
         "gpt_lightning.tokenizer",
         "torch",
@@ -102,6 +104,7 @@ MAY_IMPORT = {
     },
     "gpt_lightning.model": {"gpt_lightning.model", "torch"},
     "gpt_lightning.console": set(),
+    "gpt_lightning.hub_dataset": set(),
     "gpt_lightning.jsonl": set(),
     "gpt_lightning.durable_files": {"gpt_lightning.console"},
     "gpt_lightning.optim": {"gpt_lightning.optim", "torch"},

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from running.config.renamed_targets import RENAMED_TARGETS
+from running.config.renamed_targets import target_of
 from running.config.settings_parser import Count, parse
 
 
@@ -62,6 +62,18 @@ _TYPED: dict[str, type] = {
 }
 
 
+def checkpoint_settings(nodes: Mapping[str, Any]) -> CheckpointsConfig:
+    """The settings of `callbacks.checkpoints`, which every run has.
+
+    Args:
+        nodes: name -> `_target_` and arguments.
+
+    Raises:
+        ValueError: a setting is missing or invalid.
+    """
+    return parse(CheckpointsConfig, nodes["checkpoints"])
+
+
 def check_known_callbacks(nodes: Mapping[str, Any]) -> bool:
     """Check the settings of the callbacks whose types are known here.
 
@@ -76,8 +88,7 @@ def check_known_callbacks(nodes: Mapping[str, Any]) -> bool:
     """
     all_known = True
     for name, node in nodes.items():
-        target = node.get("_target_") if isinstance(node, Mapping) else None
-        kind = _TYPED.get(RENAMED_TARGETS.get(str(target), str(target)))
+        kind = _TYPED.get(target_of(node))
         if kind is None:
             all_known = False
         else:

@@ -37,8 +37,8 @@ def parse(kind: type[T], settings: Any, *, name: str = "") -> T:
 
     Args:
         kind: the dataclass. Annotations may be int, float, bool, str, Path, Literal, Annotated[int, AtLeast(…)], a
-            dataclass, or one of these and None. Values with other annotations are not checked here; the dataclass
-            checks them itself.
+            dataclass, or one or more of these and None. Values with other annotations are not checked here; the
+            dataclass checks them itself.
         settings: key -> value.
         name: dotted name of the group. "" means the settings of a command: unknown keys are then ignored, because the
             command line was checked before and a user's own config may have further keys.
@@ -90,13 +90,13 @@ def _checked(annotation: Any, value: Any, name: str) -> Any:
     allowed = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     if value is None and NoneType in allowed:
         return None
-    (wanted,) = (one for one in allowed if one is not NoneType)
+    wanted, *others = (one for one in allowed if one is not NoneType)
     if is_dataclass(wanted) and not isinstance(value, wanted):  # type: ignore[arg-type]
         return parse(wanted, value, name=name)  # type: ignore[arg-type]
-    fits, described = _test(wanted)
-    if not fits(value):
+    tests = [_test(one) for one in (wanted, *others)]
+    if not any(fits(value) for fits, _ in tests):
         or_null = ", or null" if NoneType in allowed else ""
-        raise ValueError(f"{name} is {value!r}: it must be {described}{or_null}.")
+        raise ValueError(f"{name} is {value!r}: it must be {' or '.join(said for _, said in tests)}{or_null}.")
     return Path(expand_home(value)) if wanted is Path else value
 
 

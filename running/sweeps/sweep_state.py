@@ -115,13 +115,13 @@ def is_finished(run: Path, config: Mapping[str, Any]) -> bool:
         config: settings of the job, nested.
     """
     try:
-        settings = read_config(run / "config.yaml")
+        recorded = read_config(run / "config.yaml")
         saved = json.loads((run / "saved.json").read_text())["step"]
     except (OSError, ValueError, KeyError):
         return False
-    if _differing(settings, config):
+    if _differing(recorded, config):
         return False
-    if saved == config["max_steps"]:
+    if saved == recorded.get("max_steps"):
         kept = any((run / "checkpoints").glob("step_*.pt"))
         return kept and _validated(run).get("step") == saved
     return (run / PRUNED).is_file() or why_ended_early(run, config, saved) is not None

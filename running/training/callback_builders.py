@@ -6,7 +6,11 @@ from typing import Any
 import lightning as L
 
 from callbacks import Checkpoints, ValidationPerplexity, WeightAveraging
+from gpt_lightning.evaluation import QuestionsConfig
 from running.config import allowed_targets
+from running.config.callback_configs import checkpoint_settings
+from running.config.renamed_targets import target_of
+from running.config.settings_parser import parse
 from running.training.resume import ResumePoint
 
 
@@ -23,7 +27,7 @@ def build_callbacks(nodes: Mapping[str, Any]) -> list[L.Callback]:
         ValueError: a callback cannot be built, two callbacks share one state in a checkpoint, or
             `callbacks.checkpoints` is missing.
     """
-    watchers = [allowed_targets.build_callback(node) for node in nodes.values()]
+    watchers = [allowed_targets.build_callback(_with_typed_task(name, node)) for name, node in nodes.items()]
     kept: dict[str, str] = {}  # key of a state in a checkpoint -> name of its callback
     for name, watcher in zip(nodes, watchers, strict=True):
         if (
@@ -36,13 +40,22 @@ def build_callbacks(nodes: Mapping[str, Any]) -> list[L.Callback]:
             )
     if sum(isinstance(watcher, Checkpoints) for watcher in watchers) != 1:
         raise ValueError("callbacks.checkpoints is missing: a run without checkpoints could not be resumed.")
-    checks = nodes["checkpoints"]
-    if checks.get("best") and not any(isinstance(watcher, ValidationPerplexity) for watcher in watchers):
+    if checkpoint_settings(nodes).best and not any(isinstance(watcher, ValidationPerplexity) for watcher in watchers):
         raise ValueError(
             "callbacks.checkpoints.best is true, but callbacks.validation, which finds the best one, is missing: add "
             "it."
         )
     return watchers
+
+
+def _with_typed_task(name: str, node: Any) -> Any:
+    """The node of a callback, with the task of a ZeroShotEvaluation as a dataclass."""
+    if target_of(node) != "callbacks.ZeroShotEvaluation":
+        return node
+    return {
+        key: parse(QuestionsConfig, value, name=f"callbacks.{name}.task") if key == "task" else value
+        for key, value in node.items()
+    }
 
 
 def check_average_kept(watchers: Iterable[L.Callback], beginning: ResumePoint) -> None:

@@ -13,6 +13,7 @@ from gpt_lightning.model import GPT
 from gpt_lightning.model.model_size import build_meta_model, flops_per_token
 from gpt_lightning.optim import OptimizerTraits, optimizer_traits
 from running.config.allowed_targets import resolve_optimizer
+from running.config.callback_configs import checkpoint_settings
 from running.config.run_config import PlanConfig, RunConfig
 from running.training.memory_estimate import TrainingSetup, checkpoint_bytes, peak_memory_bytes
 from running.training.resume import ResumePoint
@@ -155,12 +156,11 @@ def _precision(config: RunConfig, device: Device | None) -> str:
 
 def _disk_costs(config: RunConfig, steps: int, checkpoint: int) -> dict[str, int]:
     """Number of checkpoints in a run of `steps` steps, bytes of one, and the most bytes that they take at any time."""
-    saving = config.callbacks["checkpoints"]
-    written = -(-steps // saving["every"])
-    permanent = saving.get("permanent_every")
-    apart = bool(saving.get("best")) + (steps // permanent if permanent else 0)
+    saving = checkpoint_settings(config.callbacks)
+    written = -(-steps // saving.every)
+    apart = saving.best + (steps // saving.permanent_every if saving.permanent_every else 0)
     return {
         "checkpoints": written,
         "checkpoint_bytes": checkpoint,
-        "disk_bytes": checkpoint * (min(written, saving["keep"] + 1) + apart),
+        "disk_bytes": checkpoint * (min(written, saving.keep + 1) + apart),
     }

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from running.config.compose import flatten
-from running.config.own_imports import digests_of_imports
+from running.config.own_imports import digests_of_imports, imports_in
 from running.training.code_revision import digest_of_code, git
 from running.training.rank_processes import PATIENCE, RankLostError, detect_launcher
 
@@ -144,7 +144,7 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     return (
         settings
         | {"the git revision": git("rev-parse", "HEAD") or None, "the code": digest_of_code()}
-        | {f"the code of {name}": digest for name, digest in digests_of_imports(config.get("imports") or []).items()}
+        | {f"the code of {name}": digest for name, digest in digests_of_imports(imports_in(config)).items()}
     )
 
 
