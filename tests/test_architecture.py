@@ -147,6 +147,23 @@ MANY_PARAMETERS = {
     "gpt_lightning.optim.muon.MuonAdamW.__init__",
     "mix_laws.batched_exponential_fit._steps",
 }
+# Names of composed settings. What a run recorded is called `recorded`, and may be read by key.
+COMPOSED = {
+    *("base", "callbacks", "config", "logger", "node", "nodes", "optimizer", "schedule", "settings"),
+    *("source", "sources", "task", "tasks", "trainer"),
+}
+# modules that look up settings by key -> in which file
+READ_BY_KEY = {
+    "analysis.comparison.comparison": "config.yaml of a run of any version",
+    "analysis.comparison.read_runs": "config.yaml and environment.json of a run of any version",
+    "analysis.comparison.run": "config.yaml of a run of any version",
+    "analysis.run_page": "environment.json of a run of any version",
+    "data_modules.corpora.dataset_card": "README.md of a dataset",
+    "gpt_lightning.convert.tokenizer_files": "tokenizer_config.json of a model",
+    "mix_laws.fit_data": "config.yaml of a run of any version",
+    "running.commands.plan": "none: to be typed",
+    "running.commands.verify": "none: to be typed",
+}
 GUARDED = {*OURS, "torch", "lightning", "hydra", "omegaconf", "transformers"}
 
 
@@ -215,6 +232,39 @@ def test_functions_are_short_and_take_few_parameters() -> None:
                 if name not in MANY_PARAMETERS:
                     violations.append(f"{name} has {parameters} parameters")
     violations += [f"{name} is excused and needs it no more" for name in sorted(MANY_PARAMETERS - many)]
+    assert not violations, "\n".join(violations)
+
+
+def looked_up(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """(line, code) of every `settings["key"]` and `settings.get("key")` on a name of composed settings."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Subscript):
+            of, key = node.value, node.slice
+        elif (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr == "get"
+            and node.args
+        ):
+            of, key = node.func.value, node.args[0]
+        else:
+            continue
+        name = getattr(of, "id", getattr(of, "attr", "")).strip("_")  # of a name or an attribute
+        if isinstance(key, ast.Constant) and isinstance(key.value, str) and name in COMPOSED:
+            yield node.lineno, ast.unparse(node)
+
+
+def test_composed_settings_are_read_by_key_in_running_config_alone() -> None:
+    """Below it they are dataclasses. (Benchmarks compose settings, as a user does.)"""
+    violations, by_key = [], set()
+    for path in FILES:
+        module = module_name(path)
+        if not covered(module, {"running.config", "benchmarks"}) and (
+            found := list(looked_up(ast.parse(path.read_text())))
+        ):
+            by_key.add(module)
+            violations += [f"{module}:{line} {code}" for line, code in found if module not in READ_BY_KEY]
+    violations += [f"{module} is excused and needs it no more" for module in sorted(set(READ_BY_KEY) - by_key)]
     assert not violations, "\n".join(violations)
 
 
