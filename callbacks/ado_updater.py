@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 
 from callbacks.step_callback import StepCallback
-from data_modules.ado import CurveFit, LossCurve, fit_curve, update_mix_weights
+from data_modules.order.ado import CurveFit, LossCurve, fit_curve, update_mix_weights
 from gpt_lightning.loggers.console_logger import ConsoleLogger
 from gpt_lightning.loggers.jsonl_file import JsonlFile
 
 
 class AdoUpdater(StepCallback):
     """Record each source's training loss, and update the mix weights from it, as the curriculum's `ado` says
-    (data_modules/ado.py).
+    (data_modules/order/ado.py).
 
     The losses are those of training itself; no sequence is read again. At the end of an update's step, the data module
-    gets the order with the new weights, and weights.jsonl gets a row from which another run can repeat them: `step`,
+    gets the order with the new weights, and mix_weights.jsonl gets a row from which another run can repeat them: `step`,
     `weights`, and for each source the mean `loss` since the previous update and the power law, `fit`. If the updates
     are repeated from such a record, the losses have no effect.
 
@@ -27,7 +27,7 @@ class AdoUpdater(StepCallback):
     tokens.
 
     Args:
-        path: Path of weights.jsonl.
+        path: Path of mix_weights.jsonl.
     """
 
     def __init__(self, path: Path) -> None:
@@ -112,7 +112,7 @@ class AdoUpdater(StepCallback):
             data.go_on_with(order.updated(step, weights))
         if trainer.is_global_zero:
             row = self._row(step, weights, fits, order.sources, since=step - rules.ado.every)
-            ConsoleLogger.of(trainer).complain("weights.jsonl", self.lines.append_row(row))
+            ConsoleLogger.of(trainer).complain("mix_weights.jsonl", self.lines.append_row(row))
 
     def _row(
         self,

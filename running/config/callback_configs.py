@@ -62,6 +62,15 @@ _TYPED: dict[str, type] = {
 }
 
 
+def callbacks_in(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The callbacks of a config: name -> `_target_` and arguments.
+
+    Args:
+        config: nested settings of a run.
+    """
+    return dict(config.get("callbacks") or {})
+
+
 def checkpoint_settings(nodes: Mapping[str, Any]) -> CheckpointsConfig:
     """The settings of `callbacks.checkpoints`, which every run has.
 

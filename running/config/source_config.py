@@ -69,7 +69,7 @@ def parse_source(name: str, content: Mapping[str, Any]) -> SourceConfig:
 
 
 def read_source(name: str) -> SourceConfig:
-    """The config in conf/source/<name>.yaml, without settings of the command line.
+    """The config in conf/source/<name>.yaml or the user's config folder, without settings of the command line.
 
     Args:
         name: name of the source.
@@ -77,7 +77,8 @@ def read_source(name: str) -> SourceConfig:
     Raises:
         ValueError: a setting is unknown, missing or wrong.
     """
+    path = compose.choice_path("source", name)
     try:
         return parse_source(name, compose.read_choice("source", name))
     except ValueError as error:
-        raise ValueError(f"conf/source/{name}.yaml: {error}") from error
+        raise ValueError(f"{path}: {error}") from error

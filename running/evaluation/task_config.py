@@ -68,7 +68,7 @@ _KINDS: dict[str, type[TaskConfig]] = {
 
 
 def read_task(name: str) -> TaskConfig:
-    """The config of a task, conf/task/<name>.yaml.
+    """The config of a task, in conf/task/<name>.yaml or the user's config folder.
 
     Args:
         name: name of the task.
@@ -76,11 +76,11 @@ def read_task(name: str) -> TaskConfig:
     Raises:
         ValueError: a setting is unknown, missing or wrong.
     """
-    content = compose.read_choice("task", name)
+    path, content = compose.choice_path("task", name), compose.read_choice("task", name)
     kind = content.get("kind")
     try:
         if kind not in _KINDS:
             raise ValueError(f"kind is {kind!r}: it must be one of {', '.join(_KINDS)}.")
         return parse(_KINDS[kind], content, name="task")
     except ValueError as error:
-        raise ValueError(f"conf/task/{name}.yaml: {error}") from error
+        raise ValueError(f"{path}: {error}") from error

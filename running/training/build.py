@@ -34,10 +34,10 @@ from gpt_lightning.model import GPT
 from gpt_lightning.optimization_settings import OptimizationSettings
 from gpt_lightning.verified_checkpoint import checkpoint_fingerprint
 from running.config.run_config import RunConfig
-from running.sweeps.sweep_state import may_end_early
 from running.training import bus_error, start_and_end_messages
 from running.training.builders import check_same_optimizer
 from running.training.distributed_strategy import build_strategy, cluster_environment
+from running.training.early_end import may_end_early
 from running.training.external_logger import build_external_logger
 from running.training.find_tokenizer import check_same_tokenizer
 from running.training.rank_agreement import RankAgreement
@@ -77,7 +77,7 @@ class Run:
             self.console.note(note, style=style)
         if not config.curriculum.ado and is_first_rank():
             # of a run that used ADO until now
-            JsonlFile(resolved.directory.weights).cut_back(step=point.step)
+            JsonlFile(resolved.directory.mix_weights).cut_back(step=point.step)
         for note in start_and_end_messages.change_remarks(changed):
             self.console.note(note, style="")
         if self.initial_weights:
@@ -132,7 +132,7 @@ def build(resolved: ResolvedRun, ranks: RankAgreement) -> Run:
         tensorboard=tensorboard,
         external=external,
         graceful_stop=graceful_stop,
-        ended_early=EarlyEndRecorder(may_end_early(config.settings)),
+        ended_early=EarlyEndRecorder(may_end_early(config.callbacks)),
         initial_weights=initial_weights,
     )
 
@@ -190,7 +190,7 @@ def build_trainer(run: Run) -> tuple[L.Trainer, StartStepAgreement]:
     start = StartStepAgreement(run.resolved.resume_point.step, run.begin)
     step_log = StepLog(every=config.log_every, terminal=run.console, metrics_file=run.metrics)
     # errors in the set-up of a callback come before the run begins
-    ado = [AdoUpdater(directory.weights)] if config.curriculum.ado else []
+    ado = [AdoUpdater(directory.mix_weights)] if config.curriculum.ado else []
     writers = [*ado, step_log, *filter(None, [run.external]), run.ended_early]
     of_config = _in_order(run.resolved.callbacks, writers)
     callbacks = [run.graceful_stop, WriteMetricsAtStepEnd(step_log), *of_config, start]

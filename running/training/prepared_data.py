@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from data_modules import SourceShards
-from data_modules.shard_files import files_of_source
-from data_modules.shard_integrity import damage_message, find_damage
+from data_modules.shards.shard_files import files_of_source
+from data_modules.shards.shard_integrity import damage_message, find_damage
 from gpt_lightning.console import say
 from gpt_lightning.durable_files import wait_for_lock
 from gpt_lightning.tokenizer import Tokenizer
@@ -256,4 +256,8 @@ def _command(config: RunConfig, source: str) -> list[str]:
         chosen.append(f"limit_tokens={config.data.limit_tokens[source]:g}")
     if config.data_dir != Path("data"):
         chosen.append(f"data_dir={config.data_dir}")
-    return ["prepare.py", f"source={source}", *chosen]
+    if config.imports:
+        chosen.append(f"+imports=[{','.join(config.imports)}]")
+    folders = compose.user_folders()
+    flags = ["--config-dir", str(folders["--config-dir"])] if "--config-dir" in folders else []
+    return ["prepare.py", *flags, f"source={source}", *chosen]

@@ -2,11 +2,12 @@
 
 import time
 
-from callbacks import PRUNED, MedianPruning
+from callbacks import MedianPruning
 from gpt_lightning.console import say
+from gpt_lightning.early_end_files import PRUNED
 from running.config.run_config import RunConfig
-from running.sweeps.sweep_state import why_ended_early
 from running.training.build import Run, build
+from running.training.early_end import why_ended_early
 from running.training.fit import fit
 from running.training.rank_agreement import RankAgreement
 from running.training.rank_processes import is_first_rank
@@ -61,6 +62,6 @@ def _why_over(resolved: ResolvedRun) -> str | None:
         return f"is done: {step} steps, nothing to do."
     if (run / PRUNED).is_file() and any(isinstance(callback, MedianPruning) for callback in resolved.callbacks):
         return "was pruned: nothing to do. To continue it, remove callbacks.MedianPruning."
-    if (reason := why_ended_early(run, config.settings, step)) is not None:
+    if (reason := why_ended_early(run, config.callbacks, step)) is not None:
         return f"ended early after step {step}: {reason}. Nothing to do. To continue it, change the callbacks."
     return None
