@@ -81,4 +81,4 @@ def killed(overrides: Sequence[str], *, at: int) -> None:
     script = [sys.executable, "-m", "tests.faults.forked_training", asked]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(script, cwd=ROOT, check=False, capture_output=True, env=environment)
-    assert done.returncode == -signal.SIGKILL
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
