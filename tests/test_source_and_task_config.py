@@ -43,6 +43,10 @@ def test_the_limit_all_is_no_limit() -> None:
         ({"split": "head"}, "sources.x.split is 'head': it must be hash or tail."),
         ({"limit_tokens": "many"}, "sources.x.limit_tokens is 'many': it must be a number above 0, or null."),
         (
+            {"expected": {"loss_bearing": 1.5}},
+            "expected.loss_bearing is 1.5: it must be above 0 and at most 1.",
+        ),
+        (
             {"expected": {"token": 3}},
             "there is no setting sources.x.expected.token: did you mean sources.x.expected.tokens?",
         ),

@@ -18,6 +18,10 @@ class ExpectedSize:
     loss_bearing: PositiveNumber = 1.0
     """Share of the tokens that bear loss, above 0 and at most 1."""
 
+    def __post_init__(self) -> None:
+        if self.loss_bearing > 1:
+            raise ValueError(f"expected.loss_bearing is {self.loss_bearing}: it must be above 0 and at most 1.")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SourceConfig:
