@@ -30,11 +30,11 @@ class Description(NamedTuple):
     """Valid values, as error messages describe them; "" if the field allows any value."""
 
 
-def describe_setting(config: type, key: str) -> Description | None:
+def describe_setting(configs: Iterable[type], key: str) -> Description | None:
     """Describe a setting by the field that holds it.
 
     Args:
-        config: Dataclass of a command.
+        configs: Dataclasses that hold the settings of a command.
         key: Dotted name of the setting.
 
     Returns:
@@ -52,7 +52,7 @@ def describe_setting(config: type, key: str) -> Description | None:
         if len(names) > 1:
             return describe_in([CALLBACK_CONFIGS[target]], names[1:])
         return Description(first_sentence(getattr(callbacks, target.removeprefix("callbacks."))), "a callback")
-    return describe_in([config], [section, *names])
+    return describe_in(configs, [section, *names])
 
 
 def describe_in(configs: Iterable[type], names: list[str]) -> Description | None:
