@@ -12,6 +12,7 @@ from gpt_lightning.model import GPTConfig
 from running.config.command_configs import ConvertConfig, EvaluateConfig, GenerateConfig, PrepareConfig, ReportConfig
 from running.config.command_help import Setting
 from running.config.optimization_configs import OPTIMIZER_OPTIONS, ScheduleConfig
+from running.config.plan_and_verify_configs import PlanCommandConfig, VerifyCommandConfig
 from running.config.run_config import RunConfig, TrainerConfig
 from running.config.tokenizer_config import TokenizerConfig
 
@@ -22,8 +23,8 @@ _COMMANDS: dict[str, type] = {
     "prepare": PrepareConfig,
     "report": ReportConfig,
     "train": RunConfig,
-    "plan": RunConfig,
-    "verify": RunConfig,
+    "plan": PlanCommandConfig,
+    "verify": VerifyCommandConfig,
     "source": PrepareConfig,
 }
 """Command, or group of another command than train.py -> the dataclass that parses its settings."""

@@ -83,7 +83,14 @@ MAY_IMPORT = {
         "gpt_lightning.durable_files",
         "gpt_lightning.tokenizer",
     },
-    "documentation": {"documentation", "gpt_lightning.console", "gpt_lightning.model", "running.config"},
+    "documentation": {
+        "documentation",
+        "callbacks",
+        "data_modules.order.curriculum",
+        "gpt_lightning.console",
+        "gpt_lightning.model",
+        "running.config",
+    },
     "gpt_lightning": {"gpt_lightning", "torch", "lightning"},
     "gpt_lightning.convert": {
         "gpt_lightning.convert",
