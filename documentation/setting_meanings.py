@@ -16,6 +16,7 @@ from running.config.callback_configs import CALLBACK_CONFIGS
 from running.config.compose import CONF
 from running.config.logger_configs import LOGGER_CONFIGS
 from running.config.optimization_configs import OPTIMIZER_OPTIONS, OptimizerConfig
+from running.config.renamed_targets import target_of
 from running.config.settings_parser import describe
 
 _CONTAINERS = {dict: "a mapping", Mapping: "a mapping", list: "a list"}
@@ -118,5 +119,5 @@ def _callback_targets() -> dict[str, str]:
     found: dict[str, str] = {}
     for path in CONF.rglob("*.yaml"):
         nodes = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("callbacks", {})
-        found |= {name: node["_target_"] for name, node in nodes.items() if "_target_" in node}
+        found |= {name: target_of(node) for name, node in nodes.items() if target_of(node)}
     return found

@@ -217,7 +217,6 @@ READ_BY_KEY = {
     "gpt_lightning.convert.tokenizer_files": "tokenizer_config.json of a model",
     "mix_laws.fit_data": "config.yaml of a run of any version",
     "running.commands.plan": "none: to be typed",
-    "running.commands.verify": "none: to be typed",
 }
 GUARDED = {*OURS, "torch", "lightning", "hydra", "omegaconf", "transformers"}
 

@@ -74,8 +74,8 @@ _WITHOUT_DATA = [
     ("model.attention=sdpa_flash", r"model\.attention=sdpa_flash cannot run: sdpa_flash needs a CUDA device"),
     ("trainer.deterministic=1", r"trainer\.deterministic is 1: it must be true or false"),
     ("trainer.num_nodes=0", r"trainer\.num_nodes is 0"),
-    ("optimizer.betas=[2,0.9]", r"optimizer: Invalid beta parameter at index 0: 2"),
-    ("+optimizer.foo=1", r"optimizer: .*unexpected keyword argument 'foo'"),
+    ("optimizer.betas=[2,0.9]", r"optimizer\.betas is \[2, 0\.9\]: it must be a list"),
+    ("+optimizer.foo=1", r"there is no setting optimizer\.foo"),
     ("curriculum=ado data.workers=2", r"data\.workers is 2, but with curriculum\.ado the next batch depends"),
     ("trainer=fsdp trainer.precision=16-mixed", r"trainer\.precision is 16-mixed, whose gradient scaler does not"),
     (

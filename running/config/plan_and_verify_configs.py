@@ -25,9 +25,9 @@ class PlanCommandConfig:
 
     plan: PlanConfig
     hardware: HardwareConfig | None = None
-    """None: no hardware was chosen."""
+    """null: no hardware was chosen."""
     mix_design: Count | None = None
-    """Number of mixes to design for a mix law, instead of planning a run."""
+    """Number of mixes: design this many training runs for a mix law instead of planning a run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class VerifyConfig:
     """Settings of `verify`."""
 
     steps: Annotated[int, AtLeast(4)]
-    """Steps of each of the three runs; two of them are killed halfway."""
+    """Steps of each of the three runs; two of them are killed halfway and resumed."""
     devices: Count
     """Ranks of the third run after it resumes."""
     micro_batch: Count | None
