@@ -16,6 +16,7 @@ from running.config.callback_configs import CALLBACK_CONFIGS
 from running.config.compose import CONF
 from running.config.logger_configs import LOGGER_CONFIGS
 from running.config.optimization_configs import OPTIMIZER_OPTIONS, OptimizerConfig
+from running.config.renamed_targets import target_of
 from running.config.settings_parser import describe
 
 _CONTAINERS = {dict: "a mapping", Mapping: "a mapping", list: "a list"}
@@ -30,11 +31,11 @@ class Description(NamedTuple):
     """Valid values, as error messages describe them; "" if the field allows any value."""
 
 
-def describe_setting(config: type, key: str) -> Description | None:
+def describe_setting(configs: Iterable[type], key: str) -> Description | None:
     """Describe a setting by the field that holds it.
 
     Args:
-        config: Dataclass of a command.
+        configs: Dataclasses that hold the settings of a command.
         key: Dotted name of the setting.
 
     Returns:
@@ -52,7 +53,7 @@ def describe_setting(config: type, key: str) -> Description | None:
         if len(names) > 1:
             return describe_in([CALLBACK_CONFIGS[target]], names[1:])
         return Description(first_sentence(getattr(callbacks, target.removeprefix("callbacks."))), "a callback")
-    return describe_in([config], [section, *names])
+    return describe_in(configs, [section, *names])
 
 
 def describe_in(configs: Iterable[type], names: list[str]) -> Description | None:
@@ -118,5 +119,5 @@ def _callback_targets() -> dict[str, str]:
     found: dict[str, str] = {}
     for path in CONF.rglob("*.yaml"):
         nodes = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("callbacks", {})
-        found |= {name: node["_target_"] for name, node in nodes.items() if "_target_" in node}
+        found |= {name: target_of(node) for name, node in nodes.items() if target_of(node)}
     return found

@@ -11,23 +11,23 @@ from documentation.setting_meanings import Description, describe_in, describe_se
 from gpt_lightning.model import GPTConfig
 from running.config.command_configs import ConvertConfig, EvaluateConfig, GenerateConfig, PrepareConfig, ReportConfig
 from running.config.command_help import Setting
+from running.config.compose import CONF
 from running.config.optimization_configs import OPTIMIZER_OPTIONS, ScheduleConfig
 from running.config.plan_and_verify_configs import PlanCommandConfig, VerifyCommandConfig
 from running.config.run_config import RunConfig, TrainerConfig
 from running.config.tokenizer_config import TokenizerConfig
+from running.evaluation.task_config import TASK_KINDS
 
-_COMMANDS: dict[str, type] = {
-    "convert": ConvertConfig,
-    "evaluate": EvaluateConfig,
-    "generate": GenerateConfig,
-    "prepare": PrepareConfig,
-    "report": ReportConfig,
-    "train": RunConfig,
-    "plan": PlanCommandConfig,
-    "verify": VerifyCommandConfig,
-    "source": PrepareConfig,
+_OF_RUN: list[type] = [RunConfig, PlanCommandConfig, VerifyCommandConfig]
+_CONFIGS: dict[str, list[type]] = {
+    "convert": [ConvertConfig],
+    "evaluate": [EvaluateConfig],
+    "generate": [GenerateConfig],
+    "prepare": [PrepareConfig],
+    "report": [ReportConfig],
+    "source": [PrepareConfig],
 }
-"""Command, or group of another command than train.py -> the dataclass that parses its settings."""
+"""Command or group -> the dataclasses that hold its settings; for others, those of a run."""
 _GROUPS: dict[str, list[type]] = {
     "curriculum": [Curriculum],
     "model": [GPTConfig],
@@ -48,7 +48,7 @@ class Row(NamedTuple):
     kind: str
     meaning: str
     remark: str
-    """The comment in the file; "" for the file of a command, whose comments repeat the meanings."""
+    """The comment in the file; "" for the file of a command, whose comments repeat the meanings for --help."""
 
 
 def settings_table(name: str, settings: Iterable[Setting]) -> str:
@@ -58,12 +58,16 @@ def settings_table(name: str, settings: Iterable[Setting]) -> str:
         name: Command or group that has the file.
         settings: Its settings, with dotted names.
     """
-    config = _COMMANDS.get(name, RunConfig)
+    is_command = (CONF / f"{name}.yaml").is_file()
+    settings = list(settings)
+    configs = _CONFIGS.get(name, _OF_RUN)
+    if name == "task":
+        configs = [TASK_KINDS[setting.default] for setting in settings if setting.key == "kind"]
     rows = []
     for setting in settings:
-        found = describe_setting(config, setting.key)
+        found = describe_setting(configs, setting.key)
         described = found or Description(setting.meaning, "")
-        remark = setting.meaning if found and name not in _COMMANDS else ""
+        remark = setting.meaning if found and not is_command else ""
         rows.append(Row(setting.key, setting.default, described.kind, described.meaning, remark))
     return _table(rows)
 

@@ -23,6 +23,7 @@ class Outer:
     kind: Literal["a", "b", "c"]
     seed: CountOrZero = 0
     rest: Any = None
+    gold: int | str = 0
 
 
 RIGHT: dict[str, Any] = {"inner": {"steps": 3, "share": 0.5}, "place": "~/x", "kind": "b"}
@@ -47,6 +48,7 @@ def test_groups_become_dataclasses_and_texts_paths() -> None:
         ({"kind": "d"}, "kind is 'd': it must be one of a, b, c."),
         ({"kind": ["a"]}, "kind is ['a']: it must be one of a, b, c."),
         ({"seed": 1.5}, "seed is 1.5: it must be a whole number, 0 or more."),
+        ({"gold": None}, "gold is None: it must be a whole number or a string."),
     ],
 )
 def test_a_wrong_setting_is_one_sentence(wrong: dict[str, Any], sentence: str) -> None:

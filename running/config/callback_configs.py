@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from running.config.lightning_callbacks import replaced_callback
-from running.config.renamed_targets import RENAMED_TARGETS
+from running.config.renamed_targets import target_of
 from running.config.settings_parser import Count, CountOrZero, NumberOrZero, Share, parse
 
 NO_VALIDATION = (
@@ -164,6 +164,15 @@ CALLBACK_CONFIGS: dict[str, type] = {
 """Class -> its settings. Others, such as a user's own, can be checked only by building them."""
 
 
+def callbacks_in(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The callbacks of a config: name -> `_target_` and arguments.
+
+    Args:
+        config: nested settings of a run.
+    """
+    return dict(config.get("callbacks") or {})
+
+
 def check_known_callbacks(nodes: Mapping[str, Any]) -> None:
     """Check the settings of the callbacks whose types are known here.
 
@@ -216,5 +225,4 @@ def checkpoints_config(nodes: Mapping[str, Any]) -> CheckpointsConfig:
 
 def _class_name(node: Mapping[str, Any]) -> str:
     """The dotted name of the class that a node names, as this version has it."""
-    target = replaced_callback(str(node["_target_"]))
-    return RENAMED_TARGETS.get(target, target)
+    return replaced_callback(target_of(node))

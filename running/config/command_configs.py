@@ -1,12 +1,14 @@
 """Typed settings of the commands that do not train: prepare.py, generate.py, evaluate.py, convert.py and report.py."""
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from running.config.settings_parser import Count, Fraction, NumberOrZero, PositiveNumber
+from running.config.settings_parser import Count, Fraction, NumberOrZero, PositiveNumber, parse
+from running.config.source_config import SourceConfig, parse_source
 from running.config.tokenizer_config import TokenizerConfig
 
 
@@ -161,8 +163,8 @@ class PrepareConfig:
     """Settings of prepare.py."""
 
     tokenizer: TokenizerConfig
-    sources: dict[str, Any] = field(default_factory=dict)
-    """Name -> content of conf/source/<name>.yaml, with the settings of the command line."""
+    sources: dict[str, SourceConfig]
+    """Name -> the source, with the settings of the command line."""
     data_dir: Path
     """Each source is written to <data_dir>/<tokenizer>/<source>."""
     mode: Literal["prepare", "join", "inspect", "verify"]
@@ -171,7 +173,7 @@ class PrepareConfig:
     """Tokenizing processes; null: one per core."""
     name: Any
     """Name of the prepared source, if there is only one; null: the name of its config."""
-    path: Any
+    path: str | None
     """File, folder or pattern to read instead of the hub, if there is only one source; null: the source's own path."""
     format: Any
     """Format of existing shards to read in place: nanogpt, llmc, gpt2_5 or rangeflow; null: the source is text."""
@@ -194,14 +196,22 @@ class PrepareConfig:
     """Megabytes; input files are processed in groups of about this size. A part consists of whole groups."""
     inspect: InspectConfig
 
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> "PrepareConfig":
+        """Parse the composed settings of conf/prepare.yaml and a command line.
+
+        Args:
+            settings: nested dicts, as composed.
+
+        Raises:
+            ValueError: a setting is unknown, missing or wrong, or two settings contradict each other.
+        """
+        sources = settings.get("sources") or {}
+        return parse(cls, {**settings, "sources": {name: parse_source(name, sources[name]) for name in sources}})
+
     def __post_init__(self) -> None:
         if not self.sources:
             raise ValueError("there is no source to prepare: choose one with source=….")
-        for key, source in self.sources.items():
-            origin = () if "corpus" in source else ("hub", "fields")
-            for needed in (*origin, "licence", "val_fraction", "limit_tokens", "split"):
-                if needed not in source:
-                    raise ValueError(f"sources.{key}.{needed} has no value: conf/source has examples to copy.")
         for key in ("name", "path", "format", "revision"):
             if getattr(self, key) is not None and len(self.sources) > 1:
                 raise ValueError(
@@ -212,6 +222,6 @@ class PrepareConfig:
             raise ValueError(f"name is {str(self.name)!r}: it must consist of letters, digits, _, . and -.")
 
     @cached_property
-    def sources_with_path(self) -> dict[str, dict[str, Any]]:
+    def sources_with_path(self) -> dict[str, SourceConfig]:
         """The config of each source. The `path` on the command line applies to a single source."""
-        return {key: {**source, "path": self.path or source.get("path")} for key, source in self.sources.items()}
+        return {key: replace(source, path=self.path or source.path) for key, source in self.sources.items()}

@@ -12,8 +12,9 @@ class HardwareConfig:
     """The GPU of a choice of conf/hardware."""
 
     device: Any = None
+    """Name of the GPU, as plan.device."""
     mfu: Any = None
-    """Model FLOPs utilisation, as a fraction of the device's peak."""
+    """Model FLOPs utilization (MFU): the fraction of the GPU's peak FLOP/s that a run reaches, as plan.mfu."""
     mfu_from: str = ""
     """Where this value comes from."""
 

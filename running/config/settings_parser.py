@@ -44,8 +44,8 @@ def parse(kind: type[T], settings: Any, *, name: str = "") -> T:
 
     Args:
         kind: the dataclass. Annotations may be int, float, bool, str, Path, Literal, Annotated[int, AtLeast(…)], a
-            dataclass, or one of these and None. Values with other annotations are not checked here; the dataclass
-            checks them itself.
+            dataclass, or one or more of these and None. Values with other annotations are not checked here; the
+            dataclass checks them itself.
         settings: key -> value.
         name: dotted name of the group. "" means the settings of a command: unknown keys are then ignored, because the
             command line was checked before and a user's own config may have further keys.
@@ -108,10 +108,10 @@ def _checked(annotation: Any, value: Any, name: str) -> Any:
     allowed = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     if value is None and NoneType in allowed:
         return None
-    (wanted,) = (one for one in allowed if one is not NoneType)
+    wanted, *others = (one for one in allowed if one is not NoneType)
     if is_dataclass(wanted) and not isinstance(value, wanted):  # type: ignore[arg-type]
         return parse(wanted, value, name=name)  # type: ignore[arg-type]
-    if not _test(wanted)[0](value):
+    if not any(_test(one)[0](value) for one in (wanted, *others)):
         raise ValueError(f"{name} is {value!r}: it must be {describe(annotation)}.")
     return Path(expand_home(value)) if wanted is Path else value
 
@@ -125,7 +125,7 @@ def _test(wanted: Any) -> tuple[Any, str]:
         return lambda value: type(value) is int and value >= bound.lowest, f"a whole number, {bound.lowest} or more"
     if get_origin(wanted) is Literal:
         choices = get_args(wanted)
-        described = " or ".join(choices) if len(choices) == 2 else f"one of {', '.join(choices)}"
+        described = " or ".join(choices) if len(choices) <= 2 else f"one of {', '.join(choices)}"
         return lambda value: type(value) is str and value in choices, described
     if wanted is Path:
         return lambda value: isinstance(value, str) and bool(value), "a path"

@@ -3,8 +3,11 @@
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from gpt_lightning.evaluation import QuestionsConfig
 from running.config import allowed_targets
 from running.config.callback_configs import NO_VALIDATION, checkpoints_config
+from running.config.renamed_targets import target_of
+from running.config.settings_parser import parse
 from running.training.resume import ResumePoint
 
 if TYPE_CHECKING:
@@ -28,7 +31,7 @@ def build_callbacks(nodes: Mapping[str, Any]) -> "list[L.Callback]":
 
     from callbacks import Checkpoints, ValidationPerplexity
 
-    built = [allowed_targets.build_callback(node) for node in nodes.values()]
+    built = [allowed_targets.build_callback(_with_typed_task(name, node)) for name, node in nodes.items()]
     kept: dict[str, str] = {}  # key of a state in a checkpoint -> name of its callback
     for name, callback in zip(nodes, built, strict=True):
         if (
@@ -44,6 +47,16 @@ def build_callbacks(nodes: Mapping[str, Any]) -> "list[L.Callback]":
     if checkpoints_config(nodes).best and not any(isinstance(callback, ValidationPerplexity) for callback in built):
         raise ValueError(NO_VALIDATION)
     return built
+
+
+def _with_typed_task(name: str, node: Any) -> Any:
+    """The node of a callback, with the task of a ZeroShotEvaluation as a dataclass."""
+    if target_of(node) != "callbacks.ZeroShotEvaluation":
+        return node
+    return {
+        key: parse(QuestionsConfig, value, name=f"callbacks.{name}.task") if key == "task" else value
+        for key, value in node.items()
+    }
 
 
 def check_average_kept(callbacks: "Iterable[L.Callback]", beginning: ResumePoint) -> None:
