@@ -10,7 +10,6 @@ from running.config import allowed_targets
 from running.config.renamed_targets import target_of
 from running.config.run_config import RunConfig
 
-_SERVICES = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow"}
 _LONGEST = 50  # characters of an id without its unique suffix
 
 
@@ -32,7 +31,7 @@ def build_external_logger(config: RunConfig) -> CsvMetrics | ExperimentTracker |
         ValueError: the logger is not allowed, does not accept its settings, or its package is not installed.
     """
     settings = config.logger
-    kind = _SERVICES.get(target_of(settings).rpartition(".")[2])
+    kind = allowed_targets.LOGGING_SERVICES.get(target_of(settings).rpartition(".")[2])
     if kind is None:
         return allowed_targets.build_logger(settings)
     run = config.run_dir
