@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,7 +18,7 @@ from running.config.run_config import RunConfig
 from running.training import replay_evidence
 from running.training.prepared_data import open_sources
 from running.training.replay_evidence import ReplayEvidence, compare_evidence, read_evidence
-from tests.conftest import TINY
+from tests.conftest import ROOT, TINY
 from tests.run_files import saved_steps
 
 WORKERS, RANKS = "other workers", "other ranks, micro-batch and workers"
@@ -179,6 +181,22 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(
         verify.verify(config_of(tiny_data, tmp_path, override))
     assert len(str(refusal.value).splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_wrong_settings_are_refused_before_torch_is_imported() -> None:
+    program = (
+        "import sys; from running.commands.verify import verify; from running.config.compose import compose_config\n"
+        "for wrong in sys.argv[1:]:\n"
+        "    try: verify(compose_config('verify', ['experiment=quickstart', wrong]))\n"
+        "    except ValueError as error: assert wrong.partition('=')[0] in str(error), error\n"
+        "    else: raise AssertionError(wrong)\n"
+        "assert 'torch' not in sys.modules"
+    )
+    wrong = ["verify.steps=3", "verify.devices=0", "verify.workers=-1", "model.dropout=0.2", "micro_batch=7"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *wrong], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_more_ranks_than_gpus_are_refused(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
