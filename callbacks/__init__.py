@@ -29,10 +29,10 @@ end of the step, including its validation, and the checkpoint is saved when the 
 from callbacks.ado_updater import AdoUpdater
 from callbacks.checkpoints import Checkpoints, CheckpointWriteError
 from callbacks.csv_metrics import CsvMetrics
-from callbacks.early_stopping import ENDED_EARLY, EarlyEndRecorder, EarlyStopping
+from callbacks.early_stopping import EarlyEndRecorder, EarlyStopping
 from callbacks.experiment_tracker import ExperimentTracker
 from callbacks.graceful_stop import GracefulStop, RunStopped
-from callbacks.median_pruning import PRUNED, MedianPruning, RunPruned
+from callbacks.median_pruning import MedianPruning, RunPruned
 from callbacks.mix_ledger import MixLedger
 from callbacks.replay_probe import KillAtStep, SampleOrderLog
 from callbacks.samples import Samples
@@ -47,8 +47,6 @@ from gpt_lightning.loggers.jsonl_metrics import JsonlMetrics
 from gpt_lightning.loggers.tensorboard import TensorBoard
 
 __all__ = [
-    "ENDED_EARLY",
-    "PRUNED",
     "AdoUpdater",
     "CheckpointWriteError",
     "Checkpoints",

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from callbacks.step_callback import StepCallback
-from data_modules.ado import CurveFit, LossCurve, fit_curve, update_mix_weights
+from data_modules.order.ado import CurveFit, LossCurve, fit_curve, update_mix_weights
 from gpt_lightning.loggers.console_logger import ConsoleLogger
 from gpt_lightning.loggers.jsonl_file import JsonlFile
 
 
 class AdoUpdater(StepCallback):
     """Record each source's training loss, and update the mix weights from it, as the curriculum's `ado` says
-    (data_modules/ado.py).
+    (data_modules/order/ado.py).
 
     The losses are those of training itself; no sequence is read again. At the end of an update's step, the data module
     gets the order with the new weights, and weights.jsonl gets a row from which another run can repeat them: `step`,

@@ -9,8 +9,7 @@ from lightning.pytorch import callbacks as of_lightning
 
 from callbacks.validation_perplexity import ValidationPerplexity
 from gpt_lightning.durable_files import write_durably
-
-ENDED_EARLY = "ended_early.json"  # in the run directory: the step at which a callback ended the run, and the reason
+from gpt_lightning.early_end_files import ENDED_EARLY
 
 
 class EarlyStopping(of_lightning.EarlyStopping):

@@ -9,10 +9,9 @@ import lightning as L
 
 from callbacks.validation_perplexity import ValidationPerplexity
 from gpt_lightning.durable_files import write_durably
+from gpt_lightning.early_end_files import PRUNED
 from gpt_lightning.jsonl import iterate_rows
 from gpt_lightning.loggers.jsonl_metrics import JsonlMetrics
-
-PRUNED = "pruned.json"  # in the run directory: the step at which the run was pruned, and the reason
 
 
 class RunPruned(Exception):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from callbacks.step_callback import StepCallback, log_metrics
 
-_MOST_DRIFT = 2  # sequences; see data_modules/sample_order.py
+_MOST_DRIFT = 2  # sequences; see data_modules/order/sample_order.py
 
 
 class MixLedger(StepCallback):

@@ -4,6 +4,12 @@
                                                         │
                 curriculum.weights(step) ──> order.locate(i) = (source, epoch, sequence)
 
+    corpora/        documents from files, the Hub and Python code
+    preparation/    documents -> tokens -> shards
+    shards/         the prepared files, and sequences in them
+    order/          curriculum -> mix weights -> order of the sequences
+    here            batches: MixedDataModule and what it reads with
+
 Shards are written once and read by many runs. Everything after them is a pure function of the config and the seed. A
 run's position is therefore one integer, its completed steps; no other state is saved or restored.
 
@@ -11,8 +17,8 @@ Import `data_modules.mixed_data_module` separately: it is the only module that n
 not load.
 """
 
-from data_modules.curriculum import Curriculum, ResolvedCurriculum
-from data_modules.memory_mapped_shards import SourceShards
-from data_modules.sample_order import SampleOrder
+from data_modules.order.curriculum import Curriculum, ResolvedCurriculum
+from data_modules.order.sample_order import SampleOrder
+from data_modules.shards.memory_mapped_shards import SourceShards
 
 __all__ = ["Curriculum", "ResolvedCurriculum", "SampleOrder", "SourceShards"]

@@ -12,10 +12,10 @@ from torch.utils.data import DataLoader, Sampler
 
 from data_modules.batch import Batch, to_tensors
 from data_modules.batch_settings import BatchSettings
-from data_modules.memory_mapped_shards import SourceShards, TokenStream
+from data_modules.order.sample_order import SampleOrder
 from data_modules.read_ahead_processes import BatchPrefetcher
-from data_modules.sample_order import SampleOrder
-from data_modules.shard_integrity import DataChangedError, damage_message
+from data_modules.shards.memory_mapped_shards import SourceShards, TokenStream
+from data_modules.shards.shard_integrity import DataChangedError, damage_message
 from data_modules.training_batches import RankSlice, TrainingBatches, ValidationBatches
 from gpt_lightning.tokenizer import Tokenizer
 

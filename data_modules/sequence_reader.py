@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_modules.gather_windows import WindowGatherer
-from data_modules.memory_mapped_shards import TokenStream
+from data_modules.shards.gather_windows import WindowGatherer
+from data_modules.shards.memory_mapped_shards import TokenStream
 
 
 class RawBatch(NamedTuple):

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_modules.memory_mapped_shards import TokenStream
-from data_modules.sample_order import SampleOrder
+from data_modules.order.sample_order import SampleOrder
 from data_modules.sequence_reader import RawBatch, SequenceReader
+from data_modules.shards.memory_mapped_shards import TokenStream
 
 _LOCATED_AT_ONCE = 4096  # sequences; looking up a few at a time would take as long as reading them
 

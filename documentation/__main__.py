@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from documentation.settings_pages import write_pages
+from gpt_lightning.console import say
 
 ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / "site"
@@ -28,15 +29,15 @@ def main() -> int:
     done = subprocess.run(
         build, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
-    print(done.stdout, end="")
+    say(done.stdout.rstrip())
     if done.returncode:
         return done.returncode
     complaints = [line for line in done.stdout.splitlines() if line.startswith("griffe:")]  # warnings about docstrings
     complaints += stay_offline(SITE)
     for line in complaints:
-        print(f"error: {line}", file=sys.stderr)
+        say(f"error: {line}", error=True)
     if not complaints:
-        print("open site/index.html")
+        say("open site/index.html")
     return 1 if complaints else 0
 
 

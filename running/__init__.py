@@ -1,11 +1,13 @@
 """What the commands share, below cli.py.
 
-    commands/     what each command does, one module per command
-    config/       settings: composition, checks of the command line, `--help`, the allow-list of `_target_`
-    training/     one training run: its data, resume point, ranks and callbacks, from the first step to the last
-    sweeps/       multi-run sweeps: jobs as processes, job names, state files, proposed mixes
+    config/       settings: composition, checks of the command line, job names, `--help`, the allow-list of `_target_`
     registration  one function for each kind of custom component: norm, optimizer, source reader, curriculum policy, …
+    training/     one training run: its data, resume point, ranks and callbacks, from the first step to the last
     evaluation/   evaluate.py and generate.py: tasks, stored results, the interactive session
+    sweeps/       multi-run sweeps: jobs as processes, state files, proposed mixes
+    commands/     what each command does, one module per command
+
+Each may import those above it; evaluation and sweeps do not import each other.
 
 Only this package and the commands import Hydra and OmegaConf.
 """

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 from data_modules.corpora import Document
-from data_modules.curriculum_policies import CURRICULUM_POLICIES
+from data_modules.order.curriculum_policies import CURRICULUM_POLICIES
 from running.config.registered_targets import register_target
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from data_modules.ado import AdoPolicy
+from data_modules.order.ado import AdoPolicy
 from gpt_lightning.checkpoint_retention import checkpoint_path
 from running.commands.plan import plan
 from running.commands.train import train

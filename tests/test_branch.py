@@ -12,7 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from data_modules import SourceShards
-from data_modules.shard_files import read_source_json, with_checksum
+from data_modules.shards.shard_files import read_source_json, with_checksum
 from gpt_lightning.checkpoint_retention import SAVED_STEPS_FILE
 from gpt_lightning.optim import learning_rate_schedule
 from running.commands.train import train

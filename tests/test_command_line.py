@@ -12,7 +12,7 @@ from running.config import command_line_check
 from running.config.command_line_check import check_command_line, extra_hydra_settings
 from running.config.compose import compose_config
 from running.config.quote_for_hydra import quote_text_settings
-from running.sweeps.sweep_axis_choices import count_jobs
+from running.config.sweep_axis_choices import count_jobs
 from running.sweeps.sweep_job import open_multirun
 from tests.conftest import start, start_verb
 

@@ -15,9 +15,9 @@ from omegaconf import OmegaConf
 from running.commands.train import train
 from running.config.command_line_check import check_command_line
 from running.config.compose import compose_config, path_of, to_dict
+from running.config.job_names import excluded_keys, job_name
 from running.config.path_and_name_settings import check_name
 from running.config.quote_for_hydra import quote_text_settings, unquote_text_settings
-from running.sweeps.job_names import excluded_keys, job_name
 
 SETTINGS = ["name", "data_dir", "+revision", "run", "tokenizer.name", "logger.project", "sources.local.path", "output"]
 

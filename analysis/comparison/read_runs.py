@@ -15,6 +15,7 @@ from analysis.comparison.model_size import model_size
 from analysis.comparison.run import Run, RunState
 from analysis.comparison.run_settings import PATH_SETTINGS, TRUNK, flatten, leaves_results_unchanged, result_settings
 from analysis.metrics_reader import LoggedMetrics
+from gpt_lightning.early_end_files import ENDED_EARLY, PRUNED
 from gpt_lightning.jsonl import read_objects
 
 CHANGED = "changed during the run"
@@ -63,7 +64,7 @@ def _read(path: Path, name: str, metrics: LoggedMetrics | None) -> Run:
     samples = tuple(row for row in read_objects(path / "samples.jsonl") if row is not None and _is_sample(row))
     steps, at = int(settings["max_steps"]), metrics.last_step
     state, note = _state(metrics, steps, running)
-    if state is RunState.UNFINISHED and (path / "pruned.json").is_file():
+    if state is RunState.UNFINISHED and (path / PRUNED).is_file():
         state, note = RunState.PRUNED, f"at step {at:,} of {steps:,}, because other runs were better"
     if state is RunState.UNFINISHED and (why := _ended_early(path, at=at)):
         state, note = RunState.ENDED_EARLY, f"at step {at:,} of {steps:,}: {why}"
@@ -125,7 +126,7 @@ def _state(metrics: LoggedMetrics, steps: int, running: bool) -> tuple[RunState,
 def _ended_early(path: Path, *, at: int) -> str | None:
     """Why a callback ended the run after its last row; None if none did."""
     try:
-        ended = json.loads((path / "ended_early.json").read_bytes())
+        ended = json.loads((path / ENDED_EARLY).read_bytes())
         return str(ended["why"]) if ended["step"] == at else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

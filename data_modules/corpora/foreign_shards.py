@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_modules.corpora.token_file_check import recognize_by_neighbours, recognize_by_values, recognize_other_format
-from data_modules.shard_integrity import MIB, Checksums
+from data_modules.shards.shard_integrity import MIB, Checksums
 from gpt_lightning.tokenizer import Tokenizer
 
 _DTYPE = np.dtype("<u2")

@@ -12,7 +12,7 @@ from data_modules.preparation.duplicate_detection import count_distinct
 from data_modules.preparation.parallel_tokenization import MIXED
 from data_modules.preparation.resumable_part import BAD_NAMED
 from data_modules.preparation.validation_split import SPLITS
-from data_modules.shard_files import with_checksum
+from data_modules.shards.shard_files import with_checksum
 from gpt_lightning.durable_files import sync_folder, write_durably
 
 _AT_ONCE = 1 << 20  # tokens

@@ -18,7 +18,7 @@ from data_modules.preparation.progress import PreparationProgress
 from data_modules.preparation.resumable_part import PartFiles, ResumablePart, check_bad_share
 from data_modules.preparation.source_info import SourceInfo
 from data_modules.preparation.validation_split import SPLITS
-from data_modules.shard_files import read_source_json, with_checksum
+from data_modules.shards.shard_files import read_source_json, with_checksum
 from gpt_lightning.durable_files import exclusive_lock, write_durably
 
 GROUP_MB = 64.0

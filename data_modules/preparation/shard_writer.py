@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from data_modules.shard_files import HEADER_BYTES
-from data_modules.shard_integrity import MIB, Checksums
+from data_modules.shards.shard_files import HEADER_BYTES
+from data_modules.shards.shard_integrity import MIB, Checksums
 from gpt_lightning.durable_files import sync_folder
 
 

@@ -16,9 +16,9 @@ from rich.table import Table
 from analysis import time_and_loss_forecast
 from analysis.number_formatting import format_bytes, format_count, format_duration
 from data_modules import Curriculum, SampleOrder
-from data_modules.curriculum_repair import smallest_change
-from data_modules.sample_order import SourceExhaustedError
-from data_modules.source_plan import SourcePlan, plan_sources
+from data_modules.order.curriculum_repair import smallest_change
+from data_modules.order.sample_order import SourceExhaustedError
+from data_modules.order.source_plan import SourcePlan, plan_sources
 from gpt_lightning.checkpoint_retention import checkpoint_step, list_checkpoints
 from gpt_lightning.console import Console, escape_control_characters, say
 from running.config.callback_configs import check_known_callbacks

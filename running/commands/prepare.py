@@ -17,16 +17,16 @@ from analysis.document_length_plot import draw_document_lengths
 from data_modules import SourceShards
 from data_modules.corpora import Corpus
 from data_modules.preparation import PartitionedPreparation, SourceInfo, adopt_shards, show_progress
-from data_modules.shard_files import read_source_json
-from data_modules.shard_integrity import damage_message, find_damage
-from data_modules.source_inspection import (
+from data_modules.preparation.tokenizer_training_texts import bytes_per_token, training_texts
+from data_modules.shards.shard_files import read_source_json
+from data_modules.shards.shard_integrity import damage_message, find_damage
+from data_modules.shards.source_inspection import (
     describe_source,
     document_lengths,
     random_sequences,
     source_summary,
     token_texts,
 )
-from data_modules.tokenizer_training_texts import bytes_per_token, training_texts
 from gpt_lightning.console import Console, say
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer, train_bpe
 from running.config.command_configs import PrepareConfig

@@ -16,7 +16,7 @@ import torch
 from rich.table import Table
 
 from data_modules import SourceShards
-from data_modules.curriculum import Curriculum
+from data_modules.order.curriculum import Curriculum
 from gpt_lightning.checkpoint_retention import newest_valid_checkpoint
 from gpt_lightning.console import Console
 from gpt_lightning.device_and_precision import choose_device

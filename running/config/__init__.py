@@ -1,6 +1,7 @@
 """Settings: from the command line and conf/ to checked values.
 
 command_line_check, quote_for_hydra  what the user typed, checked before anything is imported or written
+job_names, sweep_axis_choices        the jobs of a sweep: which settings vary, the name of each job
 command_help                         `--help` and `--version`
 compose, path_and_name_settings      Hydra's composition as plain dicts; which settings are paths or names
 settings_parser                      composed settings to frozen dataclasses

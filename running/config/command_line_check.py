@@ -20,9 +20,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from running.config.allowed_targets import check_hydra_settings_of_files, check_search_path, check_targets_of_files
 from running.config.command_help import version
 from running.config.compose import CONF, composing, flatten, hydra_quoted, to_dict
+from running.config.job_names import excluded_keys
 from running.config.path_and_name_settings import check_names, expand_home
-from running.sweeps.job_names import excluded_keys
-from running.sweeps.sweep_axis_choices import check_exact_range, expand_jobs
+from running.config.sweep_axis_choices import check_exact_range, expand_jobs
 
 _OPTUNA = "hydra_plugins.hydra_optuna_sweeper."
 _TIMEOUTS, _MOST_TIMEOUTS = "hydra.launcher.max_num_timeout", 100  # Hydra's default is 0: no job is requeued

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from data_modules.curriculum import Curriculum
+from data_modules.order.curriculum import Curriculum
 from running.config import compose
 from running.config.callback_configs import check_known_callbacks
 from running.config.own_imports import check_imports

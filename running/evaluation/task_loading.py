@@ -14,7 +14,7 @@ from data_modules import SourceShards
 from data_modules.corpora import BadRecord, Document, open_task_records
 from data_modules.corpora.file_formats import FORMATS, WHOLE_TEXTS
 from data_modules.corpora.record_fields import RecordFields
-from data_modules.memory_mapped_shards import TokenStream
+from data_modules.shards.memory_mapped_shards import TokenStream
 from gpt_lightning.evaluation import QuestionTemplate, Request
 from gpt_lightning.evaluation.generated_text_quality import GenerationTask
 from gpt_lightning.evaluation.scored_tasks import (

@@ -1,8 +1,7 @@
 """Multi-run sweeps.
 
-sweep_axis_choices, job_names   which settings vary, and the name of each job
-multirun, sweep_job             jobs as processes, in order or several at once
-machine_shares                  GPUs or threads for each of several jobs
-sweep_state                     <sweep_dir>/.jobs/: the state of each job
-mix_design                      plan.py mix_design=20: which mixes to train for a mix law
+multirun, sweep_job   jobs as processes, in order or several at once
+machine_shares        GPUs or threads for each of several jobs
+sweep_state           <sweep_dir>/.jobs/: the state of each job
+mix_design            plan.py mix_design=20: which mixes to train for a mix law
 """

@@ -14,11 +14,11 @@ from omegaconf import DictConfig, OmegaConf
 from gpt_lightning.console import say
 from gpt_lightning.durable_files import exclusive_lock
 from running.config.compose import CONF, hydra_quoted, path_of, to_dict
+from running.config.job_names import job_name
 from running.config.quote_for_hydra import unquote_text_settings
+from running.config.sweep_axis_choices import count_jobs, has_no_axes
 from running.sweeps import multirun
-from running.sweeps.job_names import job_name
 from running.sweeps.machine_shares import machine_shares
-from running.sweeps.sweep_axis_choices import count_jobs, has_no_axes
 from running.sweeps.sweep_state import SweepState, describe_other_run, exit_code, is_finished, objective
 from running.training import rank_processes
 

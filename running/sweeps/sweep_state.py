@@ -10,16 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from analysis.callbacks_that_change_results import may_change_weights
 from gpt_lightning.durable_files import write_durably
+from gpt_lightning.early_end_files import ENDED_EARLY, PRUNED
 from gpt_lightning.jsonl import last_row
 from running.config.changed_settings import averaging_in, changed_settings
 from running.config.compose import read_config
+from running.training.early_end import why_ended_early
 
-PRUNED = "pruned.json"
-"""File in the directory of a run that `callbacks.MedianPruning` ended."""
-ENDED_EARLY = "ended_early.json"
-"""File in the directory of a run that another callback ended before its last step."""
 RESUMABLE_EXIT_CODES = (74, 75, 130, 143)
 """Exit codes after which the same command can resume: a full disk, a time limit, signals."""
 _NOT_FINITE = 65  # exit code of a run whose loss is not finite
@@ -166,35 +163,6 @@ def exit_code(returncode: int) -> int:
         returncode: exit code of the process, as in `subprocess`.
     """
     return 128 - returncode if -returncode in (signal.SIGTERM, signal.SIGINT) else returncode
-
-
-def why_ended_early(run: Path, config: Mapping[str, Any], step: int) -> str | None:
-    """Why a callback ended the run after its checkpoint of `step`; None: none did, or the callbacks have changed.
-
-    Args:
-        run: its directory.
-        config: settings of the job, nested.
-        step: step of the run's checkpoint.
-    """
-    try:
-        ended = json.loads((run / ENDED_EARLY).read_bytes())
-        return str(ended["why"]) if (ended["step"], ended["callbacks"]) == (step, may_end_early(config)) else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def may_end_early(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of the callbacks that may end a run before its last step, or that influence when this happens.
-
-    Args:
-        config: nested settings.
-    """
-    nodes = {name: (node, str(node.get("_target_"))) for name, node in config["callbacks"].items()}
-    return {
-        name: node
-        for name, (node, target) in nodes.items()
-        if target.endswith(".EarlyStopping") or may_change_weights(target)
-    }
 
 
 def objective(run: Path, code: int) -> float:

@@ -34,10 +34,10 @@ from gpt_lightning.model import GPT
 from gpt_lightning.optimization_settings import OptimizationSettings
 from gpt_lightning.verified_checkpoint import checkpoint_fingerprint
 from running.config.run_config import RunConfig
-from running.sweeps.sweep_state import may_end_early
 from running.training import bus_error, start_and_end_messages
 from running.training.builders import check_same_optimizer
 from running.training.distributed_strategy import build_strategy, cluster_environment
+from running.training.early_end import may_end_early
 from running.training.external_logger import build_external_logger
 from running.training.find_tokenizer import check_same_tokenizer
 from running.training.rank_agreement import RankAgreement

@@ -3,14 +3,12 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from data_modules import Curriculum, ResolvedCurriculum, SampleOrder
-from data_modules.sample_order import MixWeightUpdate
+from data_modules import Curriculum, SampleOrder
+from data_modules.order.run_order import OrderSettings, order_of_run
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.optim import learning_rate_schedule, optimizer_traits, parameter_groups, try_optimizer_step
 from gpt_lightning.tokenizer import Tokenizer
@@ -18,10 +16,7 @@ from gpt_lightning.verified_checkpoint import read_optimizer_state
 from running.config import allowed_targets
 from running.config.run_config import RunConfig
 from running.config.settings_parser import build_section
-from running.training.recorded_mix_weights import check_no_prefetching, checkpoint_updates, recorded_updates
 from running.training.resume import ResumePoint
-
-_AT_ONCE = 100_000  # steps
 
 
 def build_schedule(config: RunConfig) -> Callable[[int], float]:
@@ -72,87 +67,32 @@ def build_sample_order(
     Raises:
         ValueError: the curriculum draws more from a source than allowed, or changes the mix of completed steps.
     """
-    tokens_per_step = config.tokens_per_step
-    units: dict[str, Any] = {
-        "sequences": sequences,
-        "global_batch": config.global_batch,
-        "seed": config.seed,
-    }
     check_no_prefetching(config)
-    order: SampleOrder | None = None
-    before: SampleOrder | None = None
-    for entry in beginning.diet["curricula"] if beginning.diet else ():
-        was: Curriculum = build_section(Curriculum, str(beginning.checkpoint), entry["curriculum"])
-        then = was.resolve(steps=entry["steps"], tokens_per_step=tokens_per_step)
-        _check_same_policy(then, entry.get("policy_digest"), beginning.checkpoint)
-        before, updates = order, checkpoint_updates(beginning.checkpoint, entry)
-        order = SampleOrder(then, **units, after=(order, entry["from_step"]) if order else None, updates=updates)
-    resolved = curriculum.resolve(steps=config.max_steps, tokens_per_step=tokens_per_step)
-    done: list[MixWeightUpdate] = []
-    if order and (_settings(order.curriculum.curriculum), order.steps) == (_settings(curriculum), config.max_steps):
-        done = [update for update in order.updates if update[0] <= beginning.step]
-        if not curriculum.ado:
-            return order
-        after = (before, order.first_step) if before else None
-    else:
-        after = (order, beginning.step) if order else None
-        if order and not beginning.branching:
-            _refuse_other_past(order.curriculum, resolved, config.branch.step or 0, beginning.step)
-        if order and curriculum.ado and order.updates and order.curriculum.weights(0) == resolved.weights(0):
-            # same initial mix: the latest updated weights hold until the next update
-            done = [(beginning.step, weights) for step, weights in order.updates if step <= beginning.step][-1:]
-    if curriculum.ado and curriculum.ado.record:
-        first_step = after[1] if after else 0
-        done = recorded_updates(resolved, first_step=first_step, done=done, beginning=beginning.step)
-    return SampleOrder(resolved, **units, after=after, updates=done)
+    settings = OrderSettings(
+        steps=config.max_steps,
+        tokens_per_step=config.tokens_per_step,
+        global_batch=config.global_batch,
+        seed=config.seed,
+        sequences=sequences,
+    )
+    return order_of_run(curriculum, settings, beginning.past_order(first_step=config.branch.step or 0))
 
 
-def _settings(curriculum: Curriculum) -> Curriculum:
-    """The settings that decide the mix weights. A record of the same updates does not change them."""
-    return replace(curriculum, ado=replace(curriculum.ado, record=None)) if curriculum.ado else curriculum
+def check_no_prefetching(config: RunConfig) -> None:
+    """Check that no worker prefetches batches whose mix weights are not known yet.
 
-
-def _check_same_policy(then: ResolvedCurriculum, digest: str | None, checkpoint: Path | None) -> None:
-    """Check that a curriculum policy still returns the weights that the checkpoint was trained with.
+    Args:
+        config: config of the run.
 
     Raises:
-        ValueError: it returns other weights.
+        ValueError: ADO updates the weights from losses, and there are workers.
     """
-    if then.policy_shares and then.policy_shares.digest != digest:
-        assert then.curriculum.policy is not None
+    ado, workers = config.curriculum.ado, config.data.workers
+    if ado and not ado.record and workers:
         raise ValueError(
-            f"curriculum.policy {then.curriculum.policy['name']} returns different weights than when {checkpoint} was "
-            "saved: restore the function. To change the weights of later steps, register a changed function under "
-            "another name."
+            f"data.workers is {workers}, but with curriculum.ado the next batch depends on the losses of this one: set "
+            "data.workers=0, or set curriculum.ado.record to the weights.jsonl of another run to repeat its updates."
         )
-
-
-def _refuse_other_past(then: ResolvedCurriculum, now: ResolvedCurriculum, first_step: int, done: int) -> None:
-    """Refuse a curriculum that changes the mix of completed steps. Steps before a branch point belong to its trunk."""
-    names = tuple(dict.fromkeys(then.sources + now.sources))
-    for begin in range(first_step, done, _AT_ONCE):
-        steps = np.arange(begin, min(begin + _AT_ONCE, done))
-        old, new = (_columns(curriculum, names, steps) for curriculum in (then, now))
-        difference = np.abs(new - old)
-        changed = np.flatnonzero((difference > 1e-9).any(axis=1))
-        if len(changed):
-            step = int(changed[0])
-            k = int(difference[step].argmax())
-            by_fraction = then.curriculum.unit == "fraction" or then.curriculum.policy is not None
-            moved = then.steps != now.steps and by_fraction
-            raise ValueError(
-                f"curriculum: {done:,} steps are done, but at step {begin + step:,} ({now.place(begin + step)}) the "
-                f"weight of {names[k]} would be {new[step, k]:.4g} and was {old[step, k]:.4g}"
-                + (f", because max_steps was {then.steps:,} and the curriculum uses fractions of it" if moved else "")
-                + ": change later weights only, or start a new run with name=…."
-            )
-
-
-def _columns(curriculum: ResolvedCurriculum, names: tuple[str, ...], steps: np.ndarray) -> np.ndarray:
-    """Weights of the named sources, (steps, names)."""
-    columns = np.zeros((len(steps), len(names)))
-    columns[:, [names.index(source) for source in curriculum.sources]] = curriculum.weights_at(steps)
-    return columns
 
 
 def build_optimizer(settings: Mapping[str, Any], precision: str) -> Any:

@@ -5,7 +5,7 @@ import torch
 
 from callbacks import CheckpointWriteError, RunPruned, RunStopped
 from data_modules.read_ahead_processes import ReaderLostError
-from data_modules.shard_integrity import DataChangedError
+from data_modules.shards.shard_integrity import DataChangedError
 from gpt_lightning.console import say
 from gpt_lightning.device_and_precision import deterministic_algorithms
 from gpt_lightning.lit_gpt import NonFiniteLossError

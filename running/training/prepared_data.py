@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from data_modules import SourceShards
-from data_modules.shard_files import files_of_source
-from data_modules.shard_integrity import damage_message, find_damage
+from data_modules.shards.shard_files import files_of_source
+from data_modules.shards.shard_integrity import damage_message, find_damage
 from gpt_lightning.console import say
 from gpt_lightning.durable_files import wait_for_lock
 from gpt_lightning.tokenizer import Tokenizer

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from data_modules.order.curriculum import Curriculum
+from data_modules.order.run_order import PastCurriculum, PastOrder
 from gpt_lightning.checkpoint_retention import (
     SAVED_STEPS_FILE,
     checkpoint_step,
@@ -18,8 +20,9 @@ from gpt_lightning.verified_checkpoint import read_checkpoint_metadata, verify_c
 from running.config.changed_settings import averaging_in, changed_settings
 from running.config.compose import flatten, read_config
 from running.config.run_config import RunConfig
+from running.config.settings_parser import build_section
 
-# Settings that define a run. Its past curriculum and its data do too, see `build_sample_order` and `refuse_other_data`.
+# Settings that define a run. Its past curriculum and its data do too, see `order_of_run` and `refuse_other_data`.
 _DEFINES = {"imports", "model", "tokenizer", "seed", "global_batch", "init_from", "branch", "base_width"}
 _OF_THE_TRUNK = {"imports", "model", "tokenizer", "optimizer", "base_width", "global_batch", "seed"}
 _PLACES = {"runs_dir", "run_dir", "sweep_dir", "jobs_at_once"}
@@ -45,6 +48,40 @@ class ResumePoint(NamedTuple):
     def sources(self) -> tuple[str, ...]:
         """Sources that were trained on before."""
         return tuple(self.diet["sources"]) if self.diet else ()
+
+    def past_order(self, *, first_step: int) -> PastOrder:
+        """What the checkpoint records about the order of its steps.
+
+        Args:
+            first_step: first step of this run; earlier ones belong to its trunk.
+
+        Raises:
+            ValueError: a recorded curriculum cannot be read.
+        """
+        return PastOrder(
+            checkpoint=self.checkpoint,
+            step=self.step,
+            first_step=first_step,
+            branching=self.branching,
+            curricula=[_past_curriculum(self.checkpoint, entry) for entry in self.diet["curricula"]]
+            if self.diet
+            else (),
+        )
+
+
+def _past_curriculum(checkpoint: Path | None, entry: Mapping[str, Any]) -> PastCurriculum:
+    """Parse one curriculum of a checkpoint's data state."""
+    try:
+        updates = [(int(step), dict(weights)) for step, weights in entry.get("updates", [])]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{checkpoint}: its updates of the mix weights cannot be read.") from error
+    return PastCurriculum(
+        curriculum=build_section(Curriculum, str(checkpoint), entry["curriculum"]),
+        steps=entry["steps"],
+        from_step=entry["from_step"],
+        updates=updates,
+        policy_digest=entry.get("policy_digest"),
+    )
 
 
 def find_resume_point(run: Path, config: RunConfig) -> ResumePoint:

@@ -2,11 +2,12 @@
 
 import time
 
-from callbacks import PRUNED, MedianPruning
+from callbacks import MedianPruning
 from gpt_lightning.console import say
+from gpt_lightning.early_end_files import PRUNED
 from running.config.run_config import RunConfig
-from running.sweeps.sweep_state import why_ended_early
 from running.training.build import Run, build
+from running.training.early_end import why_ended_early
 from running.training.fit import fit
 from running.training.rank_agreement import RankAgreement
 from running.training.rank_processes import is_first_rank

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from analysis.comparison import read_runs
-from callbacks import ENDED_EARLY
+from gpt_lightning.early_end_files import ENDED_EARLY
 from running.commands.train import train
 from running.config.compose import compose_config
 from running.sweeps.sweep_state import SweepState, is_finished

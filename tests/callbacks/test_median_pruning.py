@@ -9,8 +9,9 @@ import pytest
 
 from analysis.comparison import read_runs
 from analysis.comparison.run import RunState
-from callbacks import PRUNED, MedianPruning
+from callbacks import MedianPruning
 from callbacks.median_pruning import RunPruned
+from gpt_lightning.early_end_files import PRUNED
 from running.commands.train import train
 from running.sweeps import sweep_state
 from tests.run_files import untimed

@@ -89,7 +89,7 @@ ROWS = (
         " added, renamed or replaced since the checkpoint",
         "error before step 0 that names file and offset; `data.verify=false` skips the full check, but still "
         "refuses shards that changed since the run started",
-        ("tests/test_damaged_data.py::", "tests/data_modules/test_shard_integrity.py::"),
+        ("tests/test_damaged_data.py::", "tests/data_modules/shards/test_shard_integrity.py::"),
     ),
     Row(
         "NaN or infinity in a loss or a gradient at step 17, also on one of two ranks; a spike with `on_spike=skip`",

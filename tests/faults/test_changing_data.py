@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from data_modules.shard_integrity import DataChangedError
+from data_modules.shards.shard_integrity import DataChangedError
 from gpt_lightning.lit_gpt import LitGPT
 from running.commands.train import train
 from running.config.compose import compose_config

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from data_modules import SourceShards
-from data_modules.shard_integrity import find_damage
+from data_modules.shards.shard_integrity import find_damage
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
 from tests.conftest import CORPORA
 from tests.data_modules.corpora.foreign_shard_files import EOT, IDS, adopt, llmc, write

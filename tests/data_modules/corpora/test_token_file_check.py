@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_modules.shard_integrity import find_damage
+from data_modules.shards.shard_integrity import find_damage
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
 from running.commands.prepare import prepare
 from running.config.compose import compose_config

@@ -26,8 +26,8 @@ import numpy as np
 from data_modules.corpora import FileCorpus, file_formats, find_local_files
 from data_modules.corpora.corpus import Chunk
 from data_modules.preparation import PartitionedPreparation, PreparationSettings, SourceInfo, resumable_part
-from data_modules.shard_files import read_source_json
-from data_modules.shard_integrity import find_damage
+from data_modules.shards.shard_files import read_source_json
+from data_modules.shards.shard_integrity import find_damage
 from gpt_lightning.tokenizer import load_tokenizer
 
 _EVENTS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "sqlite3.connect", "json.dumps"}

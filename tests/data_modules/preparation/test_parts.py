@@ -17,7 +17,7 @@ from data_modules import SourceShards
 from data_modules.corpora import Document
 from data_modules.preparation import PreparationProgress
 from data_modules.preparation.prepare_source import group_files
-from data_modules.shard_integrity import find_damage
+from data_modules.shards.shard_integrity import find_damage
 from tests.conftest import CORPORA
 from tests.data_modules.preparation.conftest import FIELDS, pieces_of_code, write_jsonl
 from tests.data_modules.preparation.preparation_process import Job, contents

@@ -14,7 +14,7 @@ it.
 
 import numpy as np
 
-from data_modules.exact_shares import ONE, SHARE_BITS, ExactShares
+from data_modules.order.exact_shares import ONE, SHARE_BITS, ExactShares
 
 _NEVER = np.iinfo(np.int64).max
 

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
-from data_modules import Curriculum, ResolvedCurriculum, SampleOrder, exact_shares
-from data_modules.keyed_permutation import permutation_key, permute
-from data_modules.sample_order import SourceExhaustedError
+from data_modules import Curriculum, ResolvedCurriculum, SampleOrder
+from data_modules.order import exact_shares
+from data_modules.order.keyed_permutation import permutation_key, permute
+from data_modules.order.sample_order import SourceExhaustedError
 
 
 @contextmanager

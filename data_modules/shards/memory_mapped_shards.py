@@ -4,9 +4,9 @@
     data/<tokenizer>/<source>/{train,val}/tokens_0000.npy …      1-D ids, each document followed by the end-of-text id
     data/<tokenizer>/<source>/{train,val}/mask_0000.npy …        only for masked sources: whether the token bears loss
 
-The shards of a split form one stream of tokens, which data_modules/cut_into_sequences.py cuts into sequences. The
+The shards of a split form one stream of tokens, which data_modules/shards/cut_into_sequences.py cuts into sequences. The
 inputs of a sequence are the tokens before its targets; the very first token is predicted from end-of-text. Shards made
-by other projects are elsewhere, and source.json says where. data_modules/shard_files.py describes source.json and the
+by other projects are elsewhere, and source.json says where. data_modules/shards/shard_files.py describes source.json and the
 checksums.
 """
 
@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from data_modules.cut_into_sequences import sequence_borders
-from data_modules.gather_windows import ConcatenatedArrays
-from data_modules.shard_files import ShardFile, files_of_source, files_of_split, read_source_json, unlisted_files
-from data_modules.shard_integrity import damage_message, find_source_damage
+from data_modules.shards.cut_into_sequences import sequence_borders
+from data_modules.shards.gather_windows import ConcatenatedArrays
+from data_modules.shards.shard_files import ShardFile, files_of_source, files_of_split, read_source_json, unlisted_files
+from data_modules.shards.shard_integrity import damage_message, find_source_damage
 
 
 class TokenStream:

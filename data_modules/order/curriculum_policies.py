@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from data_modules.mix_weights import check_weights, normalize_weights
+from data_modules.order.mix_weights import check_weights, normalize_weights
 
 CurriculumPolicy = Callable[..., Mapping[str, float]]
 CURRICULUM_POLICIES: dict[str, CurriculumPolicy] = {}

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_modules.shard_files import ShardFile, files_of_source, unlisted_files
+from data_modules.shards.shard_files import ShardFile, files_of_source, unlisted_files
 
 MIB = 1 << 20
 _AT_ONCE = 64 * MIB  # bytes that a thread checks at a time

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from data_modules import apportionment
-from data_modules.curriculum import ResolvedCurriculum
-from data_modules.exact_shares import ONE, SHARE_BITS, ExactShares, spread_over_sources
+from data_modules.order import apportionment
+from data_modules.order.curriculum import ResolvedCurriculum
+from data_modules.order.exact_shares import ONE, SHARE_BITS, ExactShares, spread_over_sources
 
 _BLOCKS_KEPT = 16
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_modules import Curriculum, SampleOrder
-from data_modules.sample_order import MixWeightUpdate, SourceExhaustedError
-from tests.data_modules.test_sample_order import located, replayed
+from data_modules.order.sample_order import MixWeightUpdate, SourceExhaustedError
+from tests.data_modules.order.test_sample_order import located, replayed
 
 
 def order_of(names: list[str], *, steps: int, every: int, global_batch: int, **more: Any) -> SampleOrder:

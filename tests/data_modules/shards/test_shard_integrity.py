@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from data_modules import SourceShards
 from data_modules.corpora import Document, FunctionCorpus
 from data_modules.preparation import PreparationSettings, SourceInfo, adopt_shards, prepare_source
-from data_modules.shard_files import read_source_json, with_checksum
-from data_modules.shard_integrity import MIB, find_damage
+from data_modules.shards.shard_files import read_source_json, with_checksum
+from data_modules.shards.shard_integrity import MIB, find_damage
 from gpt_lightning.tokenizer import load_tokenizer
 
 HEADER = 128  # of a .npy
@@ -196,7 +196,7 @@ def test_ranges_are_named_together_where_they_touch(tmp_path: Path) -> None:
 def test_large_files_are_compared_piece_by_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """So are they adopted: neither changes what is noted or found."""
     folder = of_others(tmp_path / "others")
-    monkeypatch.setattr("data_modules.shard_integrity._AT_ONCE", MIB)
+    monkeypatch.setattr("data_modules.shards.shard_integrity._AT_ONCE", MIB)
     monkeypatch.setattr("data_modules.corpora.foreign_shards._AT_ONCE", MIB // 2)
     path = tmp_path / "others" / "all.bin"
     again = adopted(path, tmp_path / "again", format="gpt2_5")

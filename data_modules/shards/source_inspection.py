@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from data_modules.memory_mapped_shards import SourceShards, TokenStream
+from data_modules.shards.memory_mapped_shards import SourceShards, TokenStream
 from gpt_lightning.tokenizer import Tokenizer
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_modules.sample_order import SampleOrder
+from data_modules.order.sample_order import SampleOrder
 
 TENTHS = 10
 

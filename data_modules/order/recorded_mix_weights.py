@@ -1,46 +1,11 @@
-"""Earlier updates of the mix weights: those in a checkpoint, and those that another run recorded."""
+"""Mix-weight updates that another run recorded in its weights.jsonl."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from data_modules import ResolvedCurriculum
-from data_modules.sample_order import MixWeightUpdate
+from data_modules.order.curriculum import ResolvedCurriculum
+from data_modules.order.sample_order import MixWeightUpdate
 from gpt_lightning.jsonl import iterate_rows
-from running.config.run_config import RunConfig
-
-
-def check_no_prefetching(config: RunConfig) -> None:
-    """Check that no worker prefetches batches whose mix weights are not known yet.
-
-    Args:
-        config: config of the run.
-
-    Raises:
-        ValueError: ADO updates the weights from losses, and there are workers.
-    """
-    ado, workers = config.curriculum.ado, config.data.workers
-    if ado and not ado.record and workers:
-        raise ValueError(
-            f"data.workers is {workers}, but with curriculum.ado the next batch depends on the losses of this one: set "
-            "data.workers=0, or set curriculum.ado.record to the weights.jsonl of another run to repeat its updates."
-        )
-
-
-def checkpoint_updates(checkpoint: Path | None, entry: Mapping[str, Any]) -> list[MixWeightUpdate]:
-    """Return the mix-weight updates of one curriculum, as a checkpoint's data state stores them.
-
-    Args:
-        checkpoint: path of the checkpoint, used in error messages.
-        entry: the curriculum's entry in the data state.
-
-    Raises:
-        ValueError: the updates cannot be read.
-    """
-    try:
-        return [(int(step), dict(weights)) for step, weights in entry.get("updates", [])]
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{checkpoint}: its updates of the mix weights cannot be read.") from error
 
 
 def recorded_updates(

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
-from data_modules import Curriculum, SampleOrder, exact_shares
-from data_modules.sample_order import SourceExhaustedError
-from tests.data_modules.test_sample_order import blocks, located, orders, resolved_curricula
+from data_modules import Curriculum, SampleOrder
+from data_modules.order import exact_shares
+from data_modules.order.sample_order import SourceExhaustedError
+from tests.data_modules.order.test_sample_order import blocks, located, orders, resolved_curricula
 
 
 def shares_with_limits(order: SampleOrder) -> list[list[Fraction]]:

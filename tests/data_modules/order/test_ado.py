@@ -6,7 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from data_modules import Curriculum
-from data_modules.ado import UNIT, AdoPolicy, CurveFit, LossCurve, fit_curve, fit_curves, update_mix_weights
+from data_modules.order.ado import UNIT, AdoPolicy, CurveFit, LossCurve, fit_curve, fit_curves, update_mix_weights
 
 NAMES = ("a", "b", "c", "d")
 TOKENS = np.linspace(2e4, 2e6, 40)

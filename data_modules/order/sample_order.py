@@ -2,8 +2,8 @@
 
 `locate(i)` maps the global index of a sequence to (source, epoch, sequence) without replaying anything before it:
 
-* Each step has whole numbers of sequences per source (data_modules/apportionment.py). After every step, each source is
-  within two sequences of its exact share of the run so far (data_modules/exact_shares.py), however the weights change.
+* Each step has whole numbers of sequences per source (data_modules/order/apportionment.py). After every step, each source is
+  within two sequences of its exact share of the run so far (data_modules/order/exact_shares.py), however the weights change.
   In runs of up to 4,096 steps, it is that share rounded down or up.
 * Within a step, the slots are permuted, keyed by (seed, step).
 * Within a source, each epoch is a permutation of its sequences, keyed by (seed, source, epoch).
@@ -12,7 +12,7 @@ World size, micro-batch size and worker count have no effect: ranks and micro-ba
 
 A run may continue with another curriculum, or branch off another run. Its order then keeps the first steps of the
 earlier order and continues from there, so that no sequence of an epoch comes twice. The same holds when weights are
-updated (data_modules/ado.py): the order is settled up to the next update, and assumes that there is none after it.
+updated (data_modules/order/ado.py): the order is settled up to the next update, and assumes that there is none after it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,10 +22,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_modules.curriculum import ResolvedCurriculum
-from data_modules.curriculum_segment import CurriculumSegment
-from data_modules.exact_shares import ONE, SourceRanOut
-from data_modules.keyed_permutation import permutation_key, permute
+from data_modules.order.curriculum import ResolvedCurriculum
+from data_modules.order.curriculum_segment import CurriculumSegment
+from data_modules.order.exact_shares import ONE, SourceRanOut
+from data_modules.order.keyed_permutation import permutation_key, permute
 
 
 class SampleLocation(NamedTuple):

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_modules.mix_weights import apply_floor, is_number, normalize_weights
+from data_modules.order.mix_weights import apply_floor, is_number, normalize_weights
 
 SMOOTHING = 0.1  # gamma of both means in the paper
 CREDIT = 0.5  # s in the paper

@@ -10,9 +10,9 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from data_modules import SampleOrder
-from data_modules.sample_order import SourceExhaustedError
-from data_modules.source_plan import plan_sources
-from tests.data_modules.test_sample_order import orders, replayed, resolved_curricula
+from data_modules.order.sample_order import SourceExhaustedError
+from data_modules.order.source_plan import plan_sources
+from tests.data_modules.order.test_sample_order import orders, replayed, resolved_curricula
 
 
 @st.composite

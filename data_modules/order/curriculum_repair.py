@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from data_modules.curriculum import Curriculum
-from data_modules.sample_order import SourceExhaustedError
+from data_modules.order.curriculum import Curriculum
+from data_modules.order.sample_order import SourceExhaustedError
 
 _Section = Mapping[str, Any]  # the section `curriculum` of the config
 _Change = tuple[_Section, dict[str, float]]  # the changed section, and the settings that change it

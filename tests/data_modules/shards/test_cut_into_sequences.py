@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_modules import SourceShards, source_inspection
-from data_modules.cut_into_sequences import sequence_borders
-from data_modules.memory_mapped_shards import TokenStream
+from data_modules import SourceShards
+from data_modules.shards import source_inspection
+from data_modules.shards.cut_into_sequences import sequence_borders
+from data_modules.shards.memory_mapped_shards import TokenStream
 from gpt_lightning.tokenizer import load_tokenizer
 
 LENGTHS = st.lists(st.integers(1, 30), max_size=40)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from data_modules.curriculum import ResolvedCurriculum
+from data_modules.order.curriculum import ResolvedCurriculum
 
 SHARE_BITS = 32
 ONE = 1 << SHARE_BITS

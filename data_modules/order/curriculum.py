@@ -17,10 +17,10 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from data_modules.ado import AdoPolicy
-from data_modules.curriculum_policies import PolicyShares, check_policy
-from data_modules.interpolation import EASINGS, Interpolation
-from data_modules.mix_weights import apply_floor, check_weights, is_number, normalize_weights
+from data_modules.order.ado import AdoPolicy
+from data_modules.order.curriculum_policies import PolicyShares, check_policy
+from data_modules.order.interpolation import EASINGS, Interpolation
+from data_modules.order.mix_weights import apply_floor, check_weights, is_number, normalize_weights
 
 Unit = Literal["fraction", "steps", "tokens"]
 OnExhausted = Literal["error", "repeat", "redistribute", "spread"]
@@ -61,7 +61,7 @@ class Curriculum:
     ado: AdoPolicy | None = None
     """How the weights follow the losses, starting from the only keyframe; None: they do not."""
     policy: Mapping[str, Any] | None = None
-    """Name and settings of a curriculum policy; None: no policy. See data_modules/curriculum_policies.py."""
+    """Name and settings of a curriculum policy; None: no policy. See data_modules/order/curriculum_policies.py."""
 
     def __post_init__(self) -> None:
         for key, kind in (("unit", Unit), ("interpolation", Interpolation), ("on_exhausted", OnExhausted)):
