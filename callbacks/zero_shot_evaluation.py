@@ -7,7 +7,6 @@ import lightning as L
 
 from callbacks.step_callback import StepCallback, log_metrics
 from callbacks.throughput import Throughput
-from data_modules.corpora import open_task_records
 from gpt_lightning.evaluation import QuestionTemplate, Score, batch_requests, score_requests
 from gpt_lightning.evaluation.scored_tasks import ScoredTask, TaskDescription, question_task, read_questions
 from gpt_lightning.loggers.console_logger import ConsoleLogger
@@ -57,6 +56,8 @@ class ZeroShotEvaluation(StepCallback):
         """
         if self._opened is not None or not trainer.is_global_zero:
             return
+        from data_modules.corpora import open_task_records  # pyarrow is slow to import
+
         rows, origin = open_task_records(self._path, self._task["hub"])
         questions, left_out = read_questions(rows, QuestionTemplate.of(self._task), limit=self._n_questions)
         protocol = self._task["protocol"]
