@@ -124,9 +124,8 @@ class Shell:
 
 def test_start(tiny_data: Path, tmp_path: Path) -> None:
     shell = Shell("start.md", tmp_path, tiny_data)
-    small = {"source": "[pydoc]", "tokenizer.train_on": "[pydoc]", "tokenizer.train_mb": "0.02"}
-    small |= {"limit_tokens": "5000", "data_dir": "own_data"}
-    assert "pydoc: prepared in own_data/bpe_512/pydoc" in shell.next("python prepare.py", **small)
+    small = {"source": "local", "path": "docs/*.md", "tokenizer.train_on": "[local]", "data_dir": "own_data"}
+    assert "local: prepared in own_data/bpe_512/local" in shell.next("python prepare.py", **small)
     assert "% of the sequences in tenth" in shell.next("python plan.py")
     assert "done: 12 steps in runs/quickstart" in shell.next("python train.py experiment=quickstart")
     shell.next("python report.py")
@@ -166,7 +165,10 @@ def test_sweep(tiny_data: Path, tmp_path: Path) -> None:
     assert "python report.py runs='runs/rates_sweep/*' compares them" in said
     shell.next("python report.py runs=runs/rates_sweep")
     assert (tmp_path / "runs" / "rates_sweep" / "comparison.html").is_file()
-    shell.next("python train.py -m experiment=quickstart", seed="1")
+    shell.next(
+        "python train.py -m experiment=quickstart",
+        **{"curriculum.keyframes.settled.weights.pydoc": "0.1,0.3", "seed": "1"},
+    )
     shell.next("python report.py runs=runs/quickstart_sweep")
     shell.end()
 
@@ -176,7 +178,9 @@ def test_curriculum(tiny_data: Path, tmp_path: Path) -> None:
     # the little data of the tests would be read too often by 1,500 steps of the quickstart
     shell.next("python plan.py experiment=quickstart plan.device=cpu", max_steps="60")
     assert (tmp_path / "runs" / "quickstart" / "plan.png").is_file()
-    said = shell.next("python plan.py experiment=quickstart plan.device=cpu max_steps=100000", code=1)
+    said = shell.next(
+        "python plan.py experiment=quickstart plan.device=cpu max_steps=100000", code=1, max_steps="10000"
+    )
     assert re.search(
         r"^error: the plan is not feasible: curriculum\.max_epochs\.pydoc is 4, and the plan draws [\d.]+ epochs of it",
         said,
