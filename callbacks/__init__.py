@@ -17,7 +17,7 @@ so, `MedianPruning` and `EarlyStopping` end a run, `KillAtStep` kills it for ver
     MedianPruning          pruned.json: ends a run of a sweep that is worse than the median of the others
     EarlyStopping          ends a run whose validation stops improving
     EarlyEndRecorder       ended_early.json
-    AdoUpdater             weights.jsonl: updates of the mix weights
+    AdoUpdater             mix_weights.jsonl: updates of the mix weights
     StartStepAgreement     all ranks start from the same step
     SampleOrderLog         diet/: every sequence, for verify.py
     KillAtStep             SIGKILL, for verify.py

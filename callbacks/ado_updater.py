@@ -19,7 +19,7 @@ class AdoUpdater(StepCallback):
     (data_modules/order/ado.py).
 
     The losses are those of training itself; no sequence is read again. At the end of an update's step, the data module
-    gets the order with the new weights, and weights.jsonl gets a row from which another run can repeat them: `step`,
+    gets the order with the new weights, and mix_weights.jsonl gets a row from which another run can repeat them: `step`,
     `weights`, and for each source the mean `loss` since the previous update and the power law, `fit`. If the updates
     are repeated from such a record, the losses have no effect.
 
@@ -27,7 +27,7 @@ class AdoUpdater(StepCallback):
     tokens.
 
     Args:
-        path: Path of weights.jsonl.
+        path: Path of mix_weights.jsonl.
     """
 
     def __init__(self, path: Path) -> None:
@@ -112,7 +112,7 @@ class AdoUpdater(StepCallback):
             data.go_on_with(order.updated(step, weights))
         if trainer.is_global_zero:
             row = self._row(step, weights, fits, order.sources, since=step - rules.ado.every)
-            ConsoleLogger.of(trainer).complain("weights.jsonl", self.lines.append_row(row))
+            ConsoleLogger.of(trainer).complain("mix_weights.jsonl", self.lines.append_row(row))
 
     def _row(
         self,

@@ -36,7 +36,7 @@ def config_of(data_dir: Path, runs: Path, *more: str) -> dict[str, Any]:
 
 
 def updates_of(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "weights.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (run / "mix_weights.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -74,18 +74,21 @@ def test_the_recorded_losses_are_those_of_the_training(straight: Path) -> None:
 
 
 def test_a_killed_run_makes_the_same_updates(straight: Path, tiny_data: Path, tmp_path: Path) -> None:
-    """SIGKILL in step 8: after the update of step 6, which the newest checkpoint, of step 4, does not know."""
+    """SIGKILL in step 8: after the update of step 6, which the newest checkpoint, of step 4, does not know. The file has
+    the name that earlier versions gave it."""
     killed([*places(tiny_data, tmp_path), WITH_DIET], at=7 * 4 + 2)
     run = tmp_path / "run"
     assert [row["step"] for row in updates_of(run)] == [4, 6]
+    (run / "mix_weights.jsonl").rename(run / "weights.jsonl")
     train(config_of(tiny_data, tmp_path))
-    assert (run / "weights.jsonl").read_bytes() == (straight / "weights.jsonl").read_bytes()
+    assert not (run / "mix_weights.jsonl").exists()
+    assert (run / "weights.jsonl").read_bytes() == (straight / "mix_weights.jsonl").read_bytes()
     assert_equal(SimpleNamespace(path=run), SimpleNamespace(path=straight), diet=False)  # type: ignore[arg-type]
 
 
 def test_a_run_repeated_from_the_record_trains_on_the_same(straight: Path, tiny_data: Path, tmp_path: Path) -> None:
     """With dropout and another micro-batch its losses are others, and so its own updates would be; and workers may read ahead."""
-    record = f"curriculum.ado.record={straight / 'weights.jsonl'}"
+    record = f"curriculum.ado.record={straight / 'mix_weights.jsonl'}"
     train(config_of(tiny_data, tmp_path, record, "micro_batch=8", "data.workers=1"))
     run = tmp_path / "run"
     assert diet(run) == diet(straight)
@@ -122,7 +125,7 @@ def test_a_half_gathered_point_outlives_a_kill(
     run = as_if_killed(whole, tmp_path, after=5)
     train(config_of(tiny_data, tmp_path, *more))
     assert [row["step"] for row in updates_of(run)] == [4, 8]
-    assert (run / "weights.jsonl").read_bytes() == (whole / "weights.jsonl").read_bytes()
+    assert (run / "mix_weights.jsonl").read_bytes() == (whole / "mix_weights.jsonl").read_bytes()
     assert_equal(SimpleNamespace(path=run), SimpleNamespace(path=whole), diet=False)  # type: ignore[arg-type]
 
 
@@ -176,7 +179,7 @@ def test_a_branch_goes_on_with_the_updates_of_its_trunk(straight: Path, tiny_dat
 def edited(straight: Path, folder: Path, edit: Any) -> str:
     rows = updates_of(straight)
     edit(rows)
-    path = folder / "weights.jsonl"
+    path = folder / "mix_weights.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return f"curriculum.ado.record={path}"
 
@@ -237,7 +240,7 @@ def test_plan_says_that_it_is_the_plan_of_the_prior(
         return capsys.readouterr().out
 
     assert "weights       ADO updates them every 2 steps from step 4; this plan uses the initial mix" in said()
-    assert "ADO updates them" not in said(f"curriculum.ado.record={straight / 'weights.jsonl'}")
+    assert "ADO updates them" not in said(f"curriculum.ado.record={straight / 'mix_weights.jsonl'}")
     planned = json.loads((tmp_path / "run" / "plan.json").read_text())["sources"]
     drawn = {name: row["sequences"] for name, row in planned.items()}
     assert drawn == dict(Counter(source for source, *_ in diet(straight).values()))  # of a record all is known

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -153,8 +154,11 @@ def test_the_source_reader_prepares_what_is_trained_on(overrides: list[str], tmp
     assert "was made with reader_digest=" in sentence_of(again())
     sizes = ["tokenizer=gpt2", "tokenizer.name=gpt2", "tokenizer.model_vocab_size=50304", f"data_dir={data}"]
     mix = ["curriculum.keyframes.start.weights={base:0,target:0}", "+curriculum.keyframes.start.weights.notebooks=1"]
-    trained = start([*overrides, *sizes, *mix])
+    shutil.rmtree(data / "gpt2" / "notebooks")
+    missing = [*overrides, *sizes, *mix, "+imports=[my_reader]", "data.prepare=missing"]
+    trained = start(missing, "--config-dir", str(configs.parent))
     assert trained.returncode == 0, trained.stderr
+    assert (data / "gpt2" / "notebooks" / "source.json").is_file()
 
 
 REGISTER = "import running.registration as r\n"

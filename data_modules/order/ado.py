@@ -43,7 +43,7 @@ class AdoPolicy:
     floor: Mapping[str, float] = field(default_factory=dict)
     """Minimum weight of a source, or of each source of a mix, after an update."""
     record: str | None = None
-    """Path of a run's weights.jsonl, whose updates are repeated regardless of the losses; None: the losses decide."""
+    """Path of a run's mix_weights.jsonl, whose updates are repeated regardless of the losses; None: the losses decide."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.every, int) or isinstance(self.every, bool) or self.every < 1:
@@ -56,7 +56,7 @@ class AdoPolicy:
             raise ValueError(f"curriculum.ado.floor is {self.floor!r}: it must map sources to numbers, 0 or more.")
         if self.record is not None and not isinstance(self.record, str):
             raise ValueError(
-                f"curriculum.ado.record is {self.record!r}: it must be the path of a weights.jsonl, or null."
+                f"curriculum.ado.record is {self.record!r}: it must be the path of a mix_weights.jsonl, or null."
             )
 
     @staticmethod

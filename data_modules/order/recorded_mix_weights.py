@@ -1,4 +1,4 @@
-"""Mix-weight updates that another run recorded in its weights.jsonl."""
+"""Mix-weight updates that another run recorded in its mix_weights.jsonl."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,7 +27,7 @@ def recorded_updates(
     where = f"curriculum.ado.record={ado.record}"
     path = Path(str(ado.record))
     if not path.is_file():
-        raise ValueError(f"{where}: the file does not exist; it must be the weights.jsonl of a run.")
+        raise ValueError(f"{where}: the file does not exist; it must be the mix_weights.jsonl of a run.")
     rows = {row["step"]: row.get("weights") for row in iterate_rows(path)}
     opened = [update for update in done if update[0] == first_step]
     updates: list[MixWeightUpdate] = list(opened)

@@ -113,7 +113,7 @@ def _runs(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     if (ado := build_section(Curriculum, "curriculum", config["curriculum"]).ado) and not ado.record:
         raise ValueError(
             "curriculum.ado depends on losses, whose last bits depend on how the batch is split: verify.py needs "
-            "curriculum.ado.record (the weights.jsonl of a run) or another curriculum."
+            "curriculum.ado.record (the mix_weights.jsonl of a run) or another curriculum."
         )
     if config["branch"]["run"] is not None:
         raise ValueError("verify.py always trains from step 0: leave out branch.run and branch.step.")

@@ -21,7 +21,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
-from running.config.compose import check_yaml_file
+from running.config.bounded_yaml_files import check_yaml_file
 from running.config.lightning_callbacks import check_lightning_callbacks, replaced_callback
 from running.config.own_imports import import_attribute
 from running.config.registered_targets import REGISTERED_TARGETS

@@ -10,20 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
-from hydra._internal.sources_registry import SourcesRegistry
-from hydra.core.plugins import Plugins
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from hydra.plugins.config_source import ConfigResult
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from gpt_lightning.bounded_yaml import check_yaml_bounds
+from running.config.bounded_yaml_files import CONF, bounded_files, check_yaml_file
 from running.config.init_from_architecture import init_from_settings
 from running.config.path_and_name_settings import PROMPTS, expand_home, is_name, is_path
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
 _WHOLE_CONFIG = """defaults: [override hydra/hydra_logging: disabled, override hydra/job_logging: disabled, _self_]
 hydra: {output_subdir: null, run: {dir: .}}
 """
@@ -57,28 +53,6 @@ def compose_config(config_name: str, overrides: Iterable[str] = ()) -> dict[str,
         return to_dict(compose(config_name, [*settings, *init_from_settings(settings)]))
 
 
-class _BoundedFiles(FileConfigSource):
-    """Reader of config folders that checks files outside conf/ first, because they may come from a stranger."""
-
-    def load_config(self, config_path: str) -> ConfigResult:
-        path = Path(self.path, self._normalize_file_name(config_path))
-        if path.is_file() and not path.is_relative_to(CONF):
-            check_yaml_file(path)
-        return super().load_config(config_path)
-
-
-@contextmanager
-def _bounded_files() -> Iterator[None]:
-    """Inside the context, Hydra reads files through `_BoundedFiles`. (Launchers pickle the registry afterwards.)"""
-    Plugins.instance()  # registers Hydra's own reader
-    types = SourcesRegistry.instance().types
-    types["file"] = _BoundedFiles
-    try:
-        yield
-    finally:
-        types["file"] = FileConfigSource
-
-
 @contextmanager
 def composing(folder: Path, config_name: str, command: str) -> Iterator[None]:
     """Let Hydra compose the config of a command from a folder.
@@ -91,25 +65,13 @@ def composing(folder: Path, config_name: str, command: str) -> Iterator[None]:
     Raises:
         ValueError: the config cannot be composed. The message is one sentence.
     """
-    with _bounded_files(), initialize_config_dir(str(folder), job_name=command, version_base=None):
+    with bounded_files(), initialize_config_dir(str(folder), job_name=command, version_base=None):
         try:
             yield
         except (HydraException, OmegaConfBaseException) as error:
             raise ValueError(_one_sentence(error, config_name)) from error
         except YAMLError as error:
             raise ValueError(f"a config is not YAML of plain values: {' '.join(str(error).split())}.") from error
-
-
-def check_yaml_file(path: Path) -> None:
-    """Check a YAML file before it is read.
-
-    Raises:
-        ValueError: it is not YAML of plain values, or it is too deep or too large.
-    """
-    try:
-        check_yaml_bounds(path.read_text("utf-8"))
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML of plain values: {' '.join(str(error).split()).rstrip('.')}.") from error
 
 
 def write_config(path: Path, config: Mapping[str, Any]) -> None:
@@ -144,14 +106,32 @@ def path_of(config: Mapping[str, Any], key: str) -> Path:
     return Path(expand_home(config[key]))
 
 
+def user_folders() -> dict[str, Path]:
+    """Config folders of the user, as typed on this process's command line: argument -> folder."""
+    if not HydraConfig.initialized():
+        return {}
+    arguments = {"main": "--config-path", "command-line": "--config-dir"}
+    sources = HydraConfig.get().runtime.config_sources
+    folders = {arguments[source.provider]: Path(source.path) for source in sources if source.provider in arguments}
+    return {argument: folder for argument, folder in folders.items() if folder != CONF}
+
+
+def _choices(group: str) -> dict[str, Path]:
+    """Name -> file of a group's configs. As in Hydra, --config-path comes before --config-dir."""
+    folders = [*user_folders().values(), CONF]
+    return {path.stem: path for folder in reversed(folders) for path in (folder / group).glob("*.yaml")}
+
+
 def group_choices(group: str) -> list[str]:
-    """The names of the configs in conf/<group>/."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    """The names of the configs in conf/<group>/ and in the user's config folders."""
+    return sorted(_choices(group))
 
 
 def read_choice(group: str, name: str) -> dict[str, Any]:
-    """Content of conf/<group>/<name>.yaml, for a choice that was not made on the command line."""
-    return to_dict(OmegaConf.load(CONF / group / f"{name}.yaml"))
+    """Content of <group>/<name>.yaml, for a choice that was not made on the command line."""
+    path = _choices(group)[name]
+    check_yaml_file(path)
+    return to_dict(OmegaConf.load(path))
 
 
 def to_dict(config: Any) -> dict[str, Any]:

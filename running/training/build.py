@@ -77,7 +77,7 @@ class Run:
             self.console.note(note, style=style)
         if not config.curriculum.ado and is_first_rank():
             # of a run that used ADO until now
-            JsonlFile(resolved.directory.weights).cut_back(step=point.step)
+            JsonlFile(resolved.directory.mix_weights).cut_back(step=point.step)
         for note in start_and_end_messages.change_remarks(changed):
             self.console.note(note, style="")
         if self.initial_weights:
@@ -190,7 +190,7 @@ def build_trainer(run: Run) -> tuple[L.Trainer, StartStepAgreement]:
     start = StartStepAgreement(run.resolved.resume_point.step, run.begin)
     step_log = StepLog(every=config.log_every, terminal=run.console, metrics_file=run.metrics)
     # errors in the set-up of a callback come before the run begins
-    ado = [AdoUpdater(directory.weights)] if config.curriculum.ado else []
+    ado = [AdoUpdater(directory.mix_weights)] if config.curriculum.ado else []
     writers = [*ado, step_log, *filter(None, [run.external]), run.ended_early]
     of_config = _in_order(run.resolved.callbacks, writers)
     callbacks = [run.graceful_stop, WriteMetricsAtStepEnd(step_log), *of_config, start]

@@ -91,7 +91,7 @@ def check_no_prefetching(config: RunConfig) -> None:
     if ado and not ado.record and workers:
         raise ValueError(
             f"data.workers is {workers}, but with curriculum.ado the next batch depends on the losses of this one: set "
-            "data.workers=0, or set curriculum.ado.record to the weights.jsonl of another run to repeat its updates."
+            "data.workers=0, or set curriculum.ado.record to the mix_weights.jsonl of another run to repeat its updates."
         )
 
 

@@ -253,4 +253,8 @@ def _command(config: RunConfig, source: str) -> list[str]:
         chosen.append(f"limit_tokens={config.data.limit_tokens[source]:g}")
     if config.data_dir != Path("data"):
         chosen.append(f"data_dir={config.data_dir}")
-    return ["prepare.py", f"source={source}", *chosen]
+    if config.imports:
+        chosen.append(f"+imports=[{','.join(config.imports)}]")
+    folders = compose.user_folders()
+    flags = ["--config-dir", str(folders["--config-dir"])] if "--config-dir" in folders else []
+    return ["prepare.py", *flags, f"source={source}", *chosen]

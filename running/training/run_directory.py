@@ -4,7 +4,7 @@ runs/<name>/config.yaml          resolved           environment.json    versions
 runs/<name>/checkpoints/         the newest three   tensorboard/
 runs/<name>/metrics.jsonl        one row per step   samples.jsonl       training_<time>.log     report/
 runs/<name>/plan.json plan.png   the plan           changes.jsonl       settings that changed between starts, if any
-runs/<name>/weights.jsonl        one row per update of the mix weights, of a run with ADO
+runs/<name>/mix_weights.jsonl    one row per update of the mix weights, of a run with ADO
 runs/<name>/faults.jsonl         skipped steps, if any                          lock, owner   while it is being trained
 runs/<name>/pruned.json          where and why a run of a sweep was pruned, if it was
 runs/<name>/ended_early.json     after which step a callback ended the run, and why, if one did
@@ -43,6 +43,7 @@ from running.training.code_revision import git
 from running.training.rank_processes import is_first_rank
 from running.training.resume import ResumePoint, changed_since
 
+_MIX_WEIGHTS_BEFORE = "weights.jsonl"  # name of mix_weights.jsonl in runs of earlier versions, which keep it
 _PACKAGES = ("torch", "lightning", "numpy", "tokenizers", "tiktoken", "hydra-core", "bitsandbytes")
 
 
@@ -56,7 +57,8 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.metrics = path / "metrics.jsonl"
-        self.weights = path / "weights.jsonl"
+        old = path / _MIX_WEIGHTS_BEFORE
+        self.mix_weights = old if old.is_file() else path / "mix_weights.jsonl"
 
     def refuse_other_weights(self, config: RunConfig, beginning: ResumePoint, initial_weights: str | None) -> None:
         """Check that the initial weights are those that the run started with.
