@@ -2,7 +2,7 @@
 
 Counts launches of a step, of the loss head, of Muon and of a generated token; waits and copies of the real Trainer;
 graph breaks; and compares memory with plan.py's estimate. Prints tables, writes benchmarks/results/null_gpu.json and
-the table of docs/howto/hardware.md, and exits with 1 if a value is above its limit. A limit given as a product is a
+the table of docs/speed.md, and exits with 1 if a value is above its limit. A limit given as a product is a
 fraction of what commit 19adf72, written without a GPU in mind, needed.
 """
 
@@ -233,7 +233,7 @@ def lines(rows: list[Row]) -> Lines:
 
 
 def markdown() -> str:
-    """The table of docs/howto/hardware.md: launches, waits and copies."""
+    """The table of docs/speed.md: launches, waits and copies."""
     results = read_results("null_gpu")
     told = [row for row in results["rows"] if "bytes" not in row and not row["what"].startswith("graph")]
     return markdown_table([line[:3] for line in lines(told)], results["machine"])
@@ -263,7 +263,7 @@ def main() -> None:
         rows += new
     machine = describe("cuda") | {"device": "a null GPU, which calls itself H200"}
     write_results("null_gpu", {"machine": machine, "rows": rows})
-    put_into(ROOT / "docs" / "howto" / "hardware.md", BEGIN, END, markdown())
+    put_into(ROOT / "docs" / "speed.md", BEGIN, END, markdown())
     if failed := [row["what"] for row in rows if too_high(row)]:
         sys.exit(f"error: above their limits: {'; '.join(failed)}.")
 

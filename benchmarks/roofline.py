@@ -3,7 +3,7 @@
 This is an estimate from counts, not a measurement. It assumes that matrix products reach a fraction of the data sheet's
 peak and everything else a fraction of its memory bandwidth, that nothing overlaps, and that the host costs nothing.
 Torch's inductor counts the bytes read and written by the fused kernels of compiled blocks on a null GPU (see
-`cuda_calls`); the rest is counted by hand below. Prints the table of docs/howto/hardware.md and writes it there.
+`cuda_calls`); the rest is counted by hand below. Prints the table of docs/speed.md and writes it there.
 """
 
 import logging
@@ -113,12 +113,12 @@ def lines(counts: Counts) -> Lines:
 
 
 def main() -> None:
-    """Print the table and write it into docs/howto/hardware.md."""
+    """Print the table and write it into docs/speed.md."""
     require_null_gpu()
     torch.backends.cuda.enable_cudnn_sdp(False)  # a null GPU has no cuDNN
     table = lines(count())
     print_table(table)
-    put_into(ROOT / "docs" / "howto" / "hardware.md", BEGIN, END, markdown_table(table, None))
+    put_into(ROOT / "docs" / "speed.md", BEGIN, END, markdown_table(table, None))
 
 
 if __name__ == "__main__":

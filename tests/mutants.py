@@ -53,11 +53,11 @@ MUTANTS = (
         f"{_ORDER}/test_sample_order.py::test_every_source_is_within_two_sequences_of_its_share_at_every_step",
     ),
     Mutant(
-        "a source at its limit leaves its share to the others",
-        "data_modules/order/exact_shares.py",
-        "part = min(part, int(self._limits[k]) - int(due[k]))",
-        "part = min(part, int(self._limits[k]))",
-        f"{_ORDER}/test_exhaustion.py",
+        "a limit of epochs counts what was drawn before",
+        "data_modules/order/curriculum_segment.py",
+        "max(0, n - drawn[names.index(s)].item())",
+        "max(0, n)",
+        f"{_ORDER}/test_mix_weight_updates.py::test_a_limit_holds_through_updates",
     ),
     Mutant(
         "an update of the mix weights carries over what each source is due",

@@ -17,7 +17,7 @@ def test_the_docs_show_the_results() -> None:
 
 
 def test_the_docs_show_what_was_counted_without_a_gpu() -> None:
-    assert null_gpu.markdown() in (ROOT / "docs" / "howto" / "hardware.md").read_text(encoding="utf-8")
+    assert null_gpu.markdown() in (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
 
 
 def test_the_docs_show_what_choices_are_worth() -> None:

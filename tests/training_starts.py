@@ -78,7 +78,7 @@ def on_ranks(module: str, n_ranks: int, folder: Path) -> None:
 def killed(overrides: Sequence[str], *, at: int) -> None:
     """A run that gets SIGKILL as it begins a micro-batch; 0 is the first of the whole run."""
     done = ended_by("SIGKILL", compose_config("train", overrides), micro_batch=at)
-    assert done.returncode == -signal.SIGKILL
+    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
 
 
 def ended_by(signal_name: str, config: Mapping[str, Any], *, micro_batch: int, folder: Path = ROOT) -> Answer:

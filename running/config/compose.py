@@ -108,10 +108,9 @@ def path_of(config: Mapping[str, Any], key: str) -> Path:
 
 def user_folders() -> dict[str, Path]:
     """Config folders of the user, as typed on this process's command line: argument -> folder."""
-    if not HydraConfig.initialized():
-        return {}
     arguments = {"main": "--config-path", "command-line": "--config-dir"}
-    sources = HydraConfig.get().runtime.config_sources
+    hydra: Any = HydraConfig.get() if HydraConfig.initialized() else OmegaConf.create()
+    sources = OmegaConf.select(hydra, "runtime.config_sources") or ()
     folders = {arguments[source.provider]: Path(source.path) for source in sources if source.provider in arguments}
     return {argument: folder for argument, folder in folders.items() if folder != CONF}
 
