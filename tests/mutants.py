@@ -99,14 +99,14 @@ MUTANTS = (
         "gpt_lightning/lit_gpt.py",
         "(limit / (norm + 1e-6)).clamp(max=1)",
         "(limit / (norm + 1e-6))",
-        "tests/gpt_lightning/test_lit_gpt.py::test_gradients_are_clipped_to_the_global_norm",
+        "tests/gpt_lightning/test_lit_gpt.py::test_the_gradient_is_that_of_the_mean_over_the_global_batch",
     ),
     Mutant(
         "dropout differs between the micro-batches of a step",
         "gpt_lightning/lit_gpt.py",
         "{self.trainer.global_step}/{micro}/",
         "{self.trainer.global_step}/",
-        "tests/gpt_lightning/test_lit_gpt.py::test_dropout_follows_from_seed_and_step_alone",
+        "tests/gpt_lightning/test_lit_gpt.py::test_dropout_differs_between_micro_batches_and_steps",
     ),
     Mutant(
         "a skipped step does not advance the schedule",
