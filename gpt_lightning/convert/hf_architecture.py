@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from gpt_lightning.convert.weight_renaming import RenamingTable
 from gpt_lightning.model import GPTConfig
+from gpt_lightning.model.attention_backends import BACKENDS
 
 
 class Architecture(NamedTuple):
@@ -65,7 +66,8 @@ def check_expressible(architecture: Architecture, config: GPTConfig, *, name: st
     Raises:
         ValueError: An option of the model has a value that the architecture does not support.
     """
-    for option, values in architecture.expressible(config).items():
+    standard = ["auto", *(key for key, backend in BACKENDS.items() if backend.traits.standard)]
+    for option, values in {**architecture.expressible(config), "attention": standard}.items():
         value = getattr(config, option)
         if value not in values:
             raise ValueError(

@@ -23,6 +23,7 @@ from gpt_lightning.convert.weight_renaming import (
     to_their_names,
 )
 from gpt_lightning.model import GPT, GPTConfig
+from gpt_lightning.model.attention_selection import portable_attention
 from gpt_lightning.tokenizer import Tokenizer
 
 MODEL_TYPE = "gpt_lightning"
@@ -67,8 +68,9 @@ def to_native(model: GPT, folder: str | Path, tokenizer: Tokenizer | None = None
 
 
 def read_config(fields: Mapping[str, Any], *, where: Path) -> GPTConfig:
-    """Build the config of a saved model. `attention` becomes "auto", because the device may differ from that of
-    training.
+    """Build the config of a saved model.
+
+    A standard attention backend becomes "auto", because the device may differ from that of training.
 
     Args:
         fields: Fields of GPTConfig.
@@ -78,7 +80,8 @@ def read_config(fields: Mapping[str, Any], *, where: Path) -> GPTConfig:
         ValueError: A field is unknown, missing or out of range.
     """
     try:
-        return GPTConfig(**{**fields, "attention": "auto"})
+        attention = portable_attention(str(fields.get("attention", "auto")))
+        return GPTConfig(**{**fields, "attention": attention})
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {str(error).rstrip('.')}.") from error
 
