@@ -159,9 +159,9 @@ MUTANTS = (
     ),
     Mutant(
         "verify.py fails if losses differ by more than rounding",
-        "running/commands/verify.py",
-        "LOSS_TOLERANCE = 1e-5",
-        "LOSS_TOLERANCE = 1e-3",
+        "gpt_lightning/optim/optimizer_traits.py",
+        "verify_tolerance: float = 1e-5",
+        "verify_tolerance: float = 1e-3",
         "tests/test_verify.py::test_a_run_that_is_another_fails",
     ),
     Mutant(
