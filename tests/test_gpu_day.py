@@ -25,7 +25,7 @@ from callbacks import RunStopped
 from gpt_lightning.generation import cuda_graph_step
 from gpt_lightning.lit_gpt import LitGPT
 from gpt_lightning.model import loss_kernels
-from gpt_lightning.model.attention_backends import BACKENDS
+from gpt_lightning.model.part_registry import BACKENDS, LOSS_KERNELS
 from running.commands.train import train
 from tests.conftest import TINY
 
@@ -103,7 +103,7 @@ def test_the_loss_head_is_right(kernel: str, dtype: torch.dtype, monkeypatch: py
 def test_a_kernel_that_forgets_the_mask_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     right = loss_kernels.torch_loss
     mutant = lambda logits, targets, mask, *rest: right(logits, targets, None, *rest)  # noqa: E731
-    monkeypatch.setitem(loss_kernels._LOSS_KERNELS, "torch", lambda: mutant)
+    monkeypatch.setitem(LOSS_KERNELS, "torch", mutant)
     assert not loss_head.errors(kernel="torch", dtype=torch.bfloat16, masked=True, **HEAD)["passed"]
 
 

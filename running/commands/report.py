@@ -29,7 +29,7 @@ def report(config: Mapping[str, Any]) -> None:
     if settings.mix_law is not None:
         from mix_laws import write_and_print_mix_law  # slow to import
 
-        write_and_print_mix_law(settings.mix_law, settings.held_out, vars(settings.mix), out_dir)
+        write_and_print_mix_law(settings.mix_law, settings.held_out, out_dir, **vars(settings.mix))
     elif settings.runs is not None:
         from analysis.comparison import write_and_print_comparison
 

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gpt_lightning.model import attention_selection
-from gpt_lightning.model.attention_backends import BACKENDS
 from gpt_lightning.model.attention_mask import AttentionMask
+from gpt_lightning.model.part_registry import BACKENDS
 from tests.gpt_lightning.tiny_models import FAMILIES, build, sequences
 
 EOT = 7
