@@ -6,7 +6,6 @@ import lightning as L
 
 from callbacks.step_callback import StepCallback, log_metrics
 from callbacks.throughput import Throughput
-from data_modules.corpora import open_task_records
 from gpt_lightning.evaluation import QuestionsConfig, Score, batch_requests, score_requests
 from gpt_lightning.evaluation.scored_tasks import ScoredTask, TaskDescription, question_task, read_questions
 from gpt_lightning.loggers.console_logger import ConsoleLogger
@@ -56,6 +55,8 @@ class ZeroShotEvaluation(StepCallback):
         """
         if self._opened is not None or not trainer.is_global_zero:
             return
+        from data_modules.corpora import open_task_records  # pyarrow is slow to import
+
         rows, origin = open_task_records(self._path, self._task.hub)
         questions, left_out = read_questions(rows, self._task, limit=self._n_questions)
         self._opened = question_task(

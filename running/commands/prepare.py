@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 from rich.table import Table
 from rich.text import Text
 
-from analysis.document_length_plot import draw_document_lengths
 from data_modules import SourceShards
 from data_modules.corpora import Corpus
 from data_modules.preparation import PartitionedPreparation, SourceInfo, adopt_shards, show_progress
@@ -158,6 +157,8 @@ def _verify(job: _Job) -> None:
 
 def _inspect(job: _Job) -> None:
     """Print counts and random sequences, with ⟦…⟧ around tokens without loss; plot the document lengths."""
+    from analysis.document_length_plot import draw_document_lengths  # Matplotlib is slow to import
+
     max_seq_len, n_sequences = job.config.inspect.max_seq_len, job.config.inspect.sequences
     source = SourceShards(job.folder)
     picture = job.folder / "document_lengths.png"

@@ -7,7 +7,6 @@ from typing import Any
 from rich.table import Table
 
 from analysis.run_page import progress_text, write_run_page, write_samples_markdown
-from analysis.run_plots import draw_curves, draw_mix, draw_perplexity
 from analysis.run_reader import LoggedRun
 from analysis.text_logs.log_report import LogReport, report_logs
 from gpt_lightning.console import Console, say
@@ -44,6 +43,8 @@ def report(config: Mapping[str, Any]) -> None:
 
 def _draw(run: LoggedRun, folder: Path) -> None:
     """Write the plots and the page of a run into a folder, and print a summary."""
+    from analysis.run_plots import draw_curves, draw_mix, draw_perplexity  # Matplotlib is slow to import
+
     draw_curves(run.curves, folder / "curves.png")
     draw_mix(run, folder / "mix.png")
     draw_perplexity(run, folder / "perplexity.png")
