@@ -124,7 +124,7 @@ MUTANTS = (
     ),
     Mutant(
         "the decay of the learning rate starts after the warm-up",
-        "gpt_lightning/optim/schedules.py",
+        "gpt_lightning/learning_rate_schedules.py",
         "(step - begin) / (steps - begin)",
         "(step - begin) / steps",
         "tests/gpt_lightning/test_schedules.py",
