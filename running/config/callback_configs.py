@@ -115,6 +115,13 @@ class MedianPruningConfig:
     against: list[str]
     """Names of the completed runs to compare with. A sweep fills them in."""
 
+    def __post_init__(self) -> None:
+        names: Any = self.against
+        if not isinstance(names, list) or not all(isinstance(name, str) and "/" not in name for name in names):
+            raise ValueError(
+                f"callbacks: against is {names!r} for MedianPruning: it must be a list of names of run directories."
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class WeightAveragingConfig:
