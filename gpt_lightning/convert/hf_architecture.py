@@ -54,18 +54,18 @@ def with_default_values(architecture: Architecture, options: Mapping[str, Any]) 
     return options
 
 
-def check_expressible(architecture: Architecture, config: GPTConfig, *, name: str) -> None:
-    """Check that a model written in this architecture would compute the same logits.
+def check_expressible(expressible: Mapping[str, tuple[Any, ...]], config: GPTConfig, *, name: str) -> None:
+    """Check that a model written in another format would compute the same logits.
 
     Args:
-        architecture: The target architecture.
+        expressible: Our options -> the values that the format supports.
         config: Configuration of the model.
         name: Name of the target format, for the error message.
 
     Raises:
-        ValueError: An option of the model has a value that the architecture does not support.
+        ValueError: An option of the model has a value that the format does not support.
     """
-    for option, values in architecture.expressible(config).items():
+    for option, values in expressible.items():
         value = getattr(config, option)
         if value not in values:
             raise ValueError(

@@ -78,10 +78,12 @@ class ConvertConfig:
 
     input: Path
     output: Path
-    format: Literal["gpt2", "llama", "gpt_lightning"]
+    format: Literal["gpt2", "llama", "gguf", "ollama", "gpt_lightning"]
     tokenizer: TokenizerChoice
     vocab_size: int | None
     """Rows of the embedding and the head, to enlarge them; None: unchanged."""
+    quantization: Literal["f32", "f16", "q8_0"]
+    """Type of the matrices in a GGUF file."""
 
 
 @dataclass(frozen=True, kw_only=True)
