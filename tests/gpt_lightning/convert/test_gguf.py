@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 import torch
 
@@ -15,7 +16,7 @@ from gpt_lightning.tokenizer import load_tokenizer
 from gpt_lightning.tokenizer.base import Message
 from gpt_lightning.tokenizer.byte_level_check import HARD_TEXTS
 from tests.gpt_lightning.convert.llama_cpp import LlamaCpp
-from tests.gpt_lightning.tiny_models import GPT2, LLAMA, build
+from tests.gpt_lightning.tiny_models import GPT2, LLAMA, MODERN, build
 
 TEXT = "def add(a, b):\n    return a + b  # the sum of two numbers, as in 2 + 3 = 5\n"
 FAMILIES = {"gpt2": GPT2, "llama": LLAMA | {"n_kv_heads": 2}, "llama tied": LLAMA | {"tie_embeddings": True}}
