@@ -75,7 +75,8 @@ def register_attention_backend(name: str, backend: "Backend") -> None:
 
     Args:
         name: the name in the config.
-        backend: its two functions; see `gpt_lightning.model.attention_backends`.
+        backend: its two functions, and its traits if it has requirements; see
+            `gpt_lightning.model.attention_backends.Backend`.
 
     Raises:
         ValueError: the name is already registered.

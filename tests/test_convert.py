@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from gpt_lightning import load_model
-from gpt_lightning.convert import from_hf, from_native, to_hf, to_native
+from gpt_lightning.convert import from_hf, from_native, grow_vocabulary, to_hf, to_native
+from gpt_lightning.model.attention_backends import BACKENDS, Backend
+from gpt_lightning.model.attention_mask import AttentionMask
 from gpt_lightning.tokenizer import load_tokenizer
 from running.commands.convert import convert
 from running.commands.generate import generate
@@ -92,6 +94,25 @@ def test_a_run_is_exported_with_its_tokenizer(
 def test_what_is_no_path_or_format_is_refused(override: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         convert(compose("input=nowhere", override))
+
+
+def test_only_a_standard_attention_backend_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that was trained with another computation of attention is loaded with it, or not at all."""
+    monkeypatch.setitem(
+        BACKENDS, "doubled", Backend(AttentionMask.mask, lambda *given: 2 * BACKENDS["manual"].attend(*given))
+    )
+    own = build(**GPT2 | {"attention": "doubled"})
+    to_native(own, tmp_path / "own")
+    to_native(build(**GPT2 | {"attention": "manual"}), tmp_path / "standard")
+    assert from_native(tmp_path / "standard").config.attention == "auto"
+    loaded, token_ids = from_native(tmp_path / "own"), torch.arange(8)[None]
+    assert loaded.config.attention == grow_vocabulary(loaded, 600).config.attention == "doubled"
+    torch.testing.assert_close(loaded(token_ids), own.eval()(token_ids))
+    with pytest.raises(ValueError, match=r"model\.attention is doubled: the format gpt2 supports only auto or manual"):
+        to_hf(own, tmp_path / "gpt2", format="gpt2")
+    monkeypatch.delitem(BACKENDS, "doubled")
+    with pytest.raises(ValueError, match=r"model\.attention is 'doubled': it must be one of "):
+        from_native(tmp_path / "own")
 
 
 def test_what_is_said_where_no_tokenizer_is_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -65,6 +65,12 @@ def test_the_page_has_an_example_of_each_part() -> None:
     assert sorted(calls) == sorted(call for calls_of_module in used for call in calls_of_module)
 
 
+def test_the_page_names_the_settings_of_the_default_optimizer() -> None:
+    (named,) = re.findall(r"settings of the default optimizer, AdamW: (.*?)\.", PAGE)
+    settings = compose_config("train", [])["optimizer"]
+    assert re.findall(r"`(\w+)`", named) == [key for key in settings if key != "_target_"]
+
+
 def test_the_examples_train_and_generate(overrides: list[str], tmp_path: Path) -> None:
     run = tmp_path / "runs" / "mine"
     done = start([*overrides, *PARTS, *CALLBACK])

@@ -41,7 +41,7 @@ Config = Callable[..., dict[str, Any]]
         ("~callbacks.checkpoints", r"callbacks\.checkpoints is missing"),
         (
             "model.attention=flash",
-            r"model\.attention=flash cannot run: flash-attn needs a CUDA device, and the device is cpu",
+            r"model\.attention=flash cannot run: flash needs a CUDA device, and the device is cpu",
         ),
         ("callbacks.samples.top_k=0", r"callbacks\.samples\.top_k is 0: it must be a whole number, 1 or more"),
         (

@@ -9,7 +9,8 @@
 
 Start reading in `weight_renaming.py`: one table per format maps weight names, and serves both directions. Weights keep
 their dtype and every bit. A folder is written completely or not at all. A loaded model is in eval mode, on the CPU,
-with attention="auto". What cannot be read or expressed raises a ValueError that names it.
+with attention="auto" unless it was trained with a user's own backend. What cannot be read or expressed raises a
+ValueError that names it.
 """
 
 from gpt_lightning.convert.gguf_format import to_gguf

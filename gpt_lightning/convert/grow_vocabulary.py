@@ -8,6 +8,7 @@ import torch
 from gpt_lightning.convert.native_format import build_model
 from gpt_lightning.convert.weight_renaming import EMBEDDING, HEAD
 from gpt_lightning.model import GPT
+from gpt_lightning.model.attention_selection import portable_attention
 
 
 def grow_vocabulary(model: GPT, vocab_size: int) -> GPT:
@@ -25,7 +26,7 @@ def grow_vocabulary(model: GPT, vocab_size: int) -> GPT:
     Raises:
         ValueError: vocab_size is smaller than that of the model.
     """
-    config = replace(model.config, vocab_size=vocab_size, attention="auto")
+    config = replace(model.config, vocab_size=vocab_size, attention=portable_attention(model.config.attention))
     n_new = vocab_size - model.config.vocab_size
     if n_new < 0:
         raise ValueError(

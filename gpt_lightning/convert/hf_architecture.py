@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from gpt_lightning.convert.weight_renaming import RenamingTable
 from gpt_lightning.model import GPTConfig
+from gpt_lightning.model.attention_backends import BACKENDS
 
 
 class Architecture(NamedTuple):
@@ -65,10 +66,15 @@ def check_expressible(expressible: Mapping[str, tuple[Any, ...]], config: GPTCon
     Raises:
         ValueError: An option of the model has a value that the format does not support.
     """
-    for option, values in expressible.items():
+    for option, values in {**expressible, "attention": standard_attention()}.items():
         value = getattr(config, option)
         if value not in values:
             raise ValueError(
                 f"model.{option} is {value}: the format {name} supports only {' or '.join(map(str, values))}. "
                 "Use the format gpt_lightning."
             )
+
+
+def standard_attention() -> tuple[str, ...]:
+    """Return the values of `model.attention` that compute softmax attention, as other projects do."""
+    return ("auto", *(name for name, backend in BACKENDS.items() if backend.traits.standard))

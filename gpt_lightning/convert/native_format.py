@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gpt_lightning.convert.hf_architecture import standard_attention
 from gpt_lightning.convert.model_folder_io import read_json, read_weights, to_json, write_model_folder
 from gpt_lightning.convert.tokenizer_files import check_vocabulary_size, tokenizer_files
 from gpt_lightning.convert.weight_renaming import (
@@ -26,6 +27,7 @@ from gpt_lightning.convert.weight_renaming import (
     to_their_names,
 )
 from gpt_lightning.model import GPT, GPTConfig
+from gpt_lightning.model.attention_selection import portable_attention
 from gpt_lightning.tokenizer import Tokenizer
 
 MODEL_TYPE = "gpt_lightning"
@@ -69,15 +71,18 @@ def to_native(model: GPT, folder: str | Path, tokenizer: Tokenizer | None = None
         ValueError: The folder exists and is not empty, or the tokenizer has more ids than the model.
     """
     check_vocabulary_size(tokenizer, model)
-    texts = {"config.json": to_json(_config_json(model, tokenizer)), _CODE.name: _CODE.read_text(encoding="utf-8")}
+    texts = {"config.json": to_json(_config_json(model, tokenizer))}
+    if _has_code(model.config):
+        texts[_CODE.name] = _CODE.read_text(encoding="utf-8")
     if tokenizer is not None:
         texts |= tokenizer_files(tokenizer, max_seq_len=model.config.max_seq_len)
     write_model_folder(Path(folder), weights=to_their_names(model, _own_names(model.config)), texts=texts)
 
 
 def read_config(fields: Mapping[str, Any], *, where: Path) -> GPTConfig:
-    """Build the config of a saved model. `attention` becomes "auto", because the device may differ from that of
-    training.
+    """Build the config of a saved model.
+
+    A standard attention backend becomes "auto", because the device may differ from that of training.
 
     Args:
         fields: Fields of GPTConfig.
@@ -87,7 +92,8 @@ def read_config(fields: Mapping[str, Any], *, where: Path) -> GPTConfig:
         ValueError: A field is unknown, missing or out of range.
     """
     try:
-        return GPTConfig(**{**fields, "attention": "auto"})
+        attention = portable_attention(str(fields.get("attention", "auto")))
+        return GPTConfig(**{**fields, "attention": attention})
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {str(error).rstrip('.')}.") from error
 
@@ -98,14 +104,26 @@ def build_model(config: GPTConfig, weights: Mapping[str, Tensor], *, where: Path
     return to_our_names(config, weights, _own_names(config), where=where)
 
 
+def _has_code(config: GPTConfig) -> bool:
+    """Whether modeling_gpt_lightning.py computes this model, which a user's own parts prevent."""
+    parts = {
+        "norm": ("layernorm", "rmsnorm"),
+        "feed_forward": ("gelu", "gelu_tanh", "relu2", "swiglu"),
+        "position": ("learned", "rope"),
+        "attention": standard_attention(),
+    }
+    return all(getattr(config, part) in names for part, names in parts.items())
+
+
 def _config_json(model: GPT, tokenizer: Tokenizer | None) -> dict[str, Any]:
     eot_id = model.config.eot_id if tokenizer is None else tokenizer.eot_id
     class_prefix = f"{_CODE.stem}.GPTLightning"
+    code = {"AutoConfig": f"{class_prefix}Config", "AutoModelForCausalLM": f"{class_prefix}ForCausalLM"}
     return {
         "model_type": MODEL_TYPE,
         **asdict(model.config),
         "architectures": ["GPTLightningForCausalLM"],
-        "auto_map": {"AutoConfig": f"{class_prefix}Config", "AutoModelForCausalLM": f"{class_prefix}ForCausalLM"},
+        **({"auto_map": code} if _has_code(model.config) else {}),
         "tie_word_embeddings": model.config.tie_embeddings,
         "bos_token_id": eot_id,
         "eos_token_id": eot_id,

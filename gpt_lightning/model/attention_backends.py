@@ -3,7 +3,7 @@
 Queries are (batch, time, heads, d_head). Keys and values are (batch, keys, kv_heads, d_head); each kv head serves
 heads / kv_heads consecutive query heads. `AttentionMask` states which keys a query attends to. A backend first converts
 the mask to the format of its kernel (`plan`, once for all layers), then computes attention layer by layer.
-`attention_selection.py` chooses the backend.
+`attention_selection.py` chooses the backend, by its traits.
 
 * `manual` computes every step explicitly; tests compare the others with it.
 * `sdpa` is torch's scaled_dot_product_attention, which chooses a kernel itself.
@@ -11,10 +11,12 @@ the mask to the format of its kernel (`plan`, once for all layers), then compute
 * `flash` is the package flash-attn.
 """
 
+import importlib.util
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -32,11 +34,39 @@ from gpt_lightning.model.attention_flash import (
 from gpt_lightning.model.attention_mask import AttentionMask
 
 
+@dataclass(frozen=True, kw_only=True)
+class BackendTraits:
+    """What a backend requires. The defaults are those of a backend of torch operations, which runs on any device."""
+
+    needs_cuda: bool = False
+    min_capability: tuple[int, int] | None = None
+    """Lowest compute capability of a CUDA device; None: any."""
+    dtypes: tuple[torch.dtype, ...] = ()
+    """Supported dtypes of queries, keys and values; empty: all."""
+    max_d_head: int | None = None
+    """Largest size of a head; None: no limit."""
+    head_alignment: int = 1
+    """Number of bytes of which a head must be a multiple."""
+    missing: Callable[[], str | None] = lambda: None
+    """Why this installation does not have the kernel, as a clause; None if it does."""
+    mask_obstacle: Callable[[AttentionMask, float], str | None] = lambda view, dropout: None
+    """(mask, dropout probability) -> why the kernel does not support them, as a clause; None if it does."""
+    standard: bool = False
+    """Whether it computes softmax(q k / sqrt(d_head)) v, so that another standard backend may replace it. A model with
+    another backend is always evaluated with that backend."""
+    deterministic: bool = True
+    """Whether its gradients are bit-identical when the computation is repeated with `trainer.deterministic`."""
+    fused: bool = False
+    """Whether it keeps no more for the backward pass than queries, keys, values, output and one number per query and
+    head. plan.py measures the memory of other backends by calling them on the meta device, so they must run there."""
+
+
 class Backend(NamedTuple):
     """`plan(view, device)` makes a plan; `attend(q, k, v, plan, dropout)` returns (batch, time, heads, d_head)."""
 
     plan: Callable[[AttentionMask, torch.device], Any]
     attend: Callable[[Tensor, Tensor, Tensor, Any, float], Tensor]
+    traits: BackendTraits = BackendTraits()
 
 
 def _manual(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: float) -> Tensor:
@@ -104,11 +134,62 @@ def _groups_queries(q: Tensor, mask: Tensor | None, kernel: SDPBackend | None) -
     return kernel in (None, SDPBackend.FLASH_ATTENTION)
 
 
+def _flash_is_missing() -> str | None:
+    if _is_installed("flash_attn"):
+        return None
+    return "the package flash-attn is not installed (pip install flash-attn)"
+
+
+def _cudnn_is_missing() -> str | None:
+    return None if torch.backends.cudnn.is_available() else "this installation of torch has no cuDNN"
+
+
+def _flash_obstacle(view: AttentionMask, dropout: float) -> str | None:
+    if view.first is not None and 1 < view.n_queries < view.n_keys:
+        return "flash does not support separate documents with several new tokens after cached ones"
+    return None
+
+
+def _sdpa_flash_obstacle(view: AttentionMask, dropout: float) -> str | None:
+    if view.has_documents and dropout:
+        return "sdpa_flash does not support dropout with separate documents"
+    return "sdpa_flash does not support an explicit mask" if view.needs_mask else None
+
+
+@cache  # called in every forward pass
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+_HALF = BackendTraits(
+    standard=True,
+    needs_cuda=True,
+    min_capability=(8, 0),
+    dtypes=(torch.float16, torch.bfloat16),
+    max_d_head=256,
+    head_alignment=16,
+)
 BACKENDS = {
-    "manual": Backend(AttentionMask.mask, _manual),
-    "sdpa": Backend(_plan_sdpa, _sdpa),
-    "sdpa_flash": Backend(_plan_sdpa_flash, partial(_sdpa, kernel=SDPBackend.FLASH_ATTENTION)),
-    "sdpa_cudnn": Backend(_plan_sdpa, partial(_sdpa, kernel=SDPBackend.CUDNN_ATTENTION)),
-    "sdpa_efficient": Backend(_plan_sdpa, partial(_sdpa, kernel=SDPBackend.EFFICIENT_ATTENTION)),
-    "flash": Backend(plan_flash, attend_flash),
+    "manual": Backend(AttentionMask.mask, _manual, BackendTraits(standard=True)),
+    "sdpa": Backend(_plan_sdpa, _sdpa, BackendTraits(standard=True)),
+    "sdpa_flash": Backend(
+        _plan_sdpa_flash,
+        partial(_sdpa, kernel=SDPBackend.FLASH_ATTENTION),
+        replace(_HALF, mask_obstacle=_sdpa_flash_obstacle, fused=True),
+    ),
+    "sdpa_cudnn": Backend(
+        _plan_sdpa,
+        partial(_sdpa, kernel=SDPBackend.CUDNN_ATTENTION),
+        replace(_HALF, max_d_head=128, missing=_cudnn_is_missing, deterministic=False),
+    ),
+    "sdpa_efficient": Backend(
+        _plan_sdpa,
+        partial(_sdpa, kernel=SDPBackend.EFFICIENT_ATTENTION),
+        BackendTraits(
+            standard=True, needs_cuda=True, dtypes=(torch.float16, torch.bfloat16, torch.float32), head_alignment=16
+        ),  # it reads 16 bytes at a time
+    ),
+    "flash": Backend(
+        plan_flash, attend_flash, replace(_HALF, missing=_flash_is_missing, mask_obstacle=_flash_obstacle, fused=True)
+    ),
 }

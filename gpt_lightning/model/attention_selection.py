@@ -4,17 +4,15 @@ On a CPU, `auto` means torch's `sdpa`. On CUDA, it names a kernel, because torch
 capability: cuDNN on 9.0 and 10.0 in half precision, and a T x T matrix on 7.5 with grouped queries.
 """
 
-import importlib.util
 import logging
 from functools import cache
 
 import torch
 
+from gpt_lightning.model.attention_backends import BACKENDS
 from gpt_lightning.model.attention_mask import AttentionMask
 
 _AUTO_ON_CUDA = ("flash", "sdpa_flash", "sdpa_efficient")  # the first of these that is supported
-_ON_CUDA = ("sdpa_flash", "sdpa_cudnn", "sdpa_efficient", "flash")  # the other backends run on any device
-_HALF = (torch.float16, torch.bfloat16)
 _log = logging.getLogger(__name__)
 
 
@@ -24,7 +22,7 @@ def choose_backend(
     """Choose a backend.
 
     If the configured kernel does not support the arguments, sdpa is used: a model that trains in bf16 under autocast
-    also generates samples in fp32 without autocast.
+    also generates samples in fp32 without autocast. Only a standard backend is replaced.
 
     Args:
         wanted: A key of BACKENDS, or auto.
@@ -36,9 +34,10 @@ def choose_backend(
 
     Returns:
         (name of the backend, reason for the choice)
+
+    Raises:
+        ValueError: The backend does not support the arguments and is not standard.
     """
-    if wanted not in (*_ON_CUDA, "auto"):
-        return wanted, "as configured"
     if wanted == "auto" and device.type != "cuda":
         return "sdpa", f"the device is {device.type}"
     obstacle = None
@@ -50,6 +49,8 @@ def choose_backend(
                 return name, "as configured"
             return name, f"auto for {_short(dtype)} on compute capability {_capability(device)}"
     assert obstacle is not None
+    if wanted != "auto" and not BACKENDS[wanted].traits.standard:
+        raise ValueError(f"model.attention={wanted} cannot run: {obstacle}.")
     _say_once(f"attention: sdpa ({obstacle})")
     return "sdpa", obstacle
 
@@ -58,54 +59,55 @@ def backend_obstacle(
     name: str, device: torch.device, dtype: torch.dtype, d_head: int, view: AttentionMask, *, dropout: float = 0.0
 ) -> str | None:
     """Return why a backend does not support these arguments, as a clause; None if it does."""
-    if name not in _ON_CUDA:
-        return None
-    return _hardware_obstacle(name, device, dtype, d_head) or _view_obstacle(name, view, dropout)
+    return _hardware_obstacle(name, device, dtype, d_head) or BACKENDS[name].traits.mask_obstacle(view, dropout)
+
+
+def portable_attention(name: str) -> str:
+    """Return the setting `attention` of a saved model for any device: auto instead of a standard backend."""
+    return "auto" if name in BACKENDS and BACKENDS[name].traits.standard else name
+
+
+def expected_backend(
+    wanted: str, device_type: str, dtype: torch.dtype, d_head: int, view: AttentionMask, *, dropout: float = 0.0
+) -> str:
+    """Return the backend that `choose_backend` will choose on another machine.
+
+    For `auto` on CUDA, it assumes compute capability 8.0 or newer and the packages of this installation. A configured
+    backend is returned unchanged.
+    """
+    if wanted != "auto" or device_type != "cuda":
+        return "sdpa" if wanted == "auto" else wanted
+    for name in _AUTO_ON_CUDA:
+        traits = BACKENDS[name].traits
+        if not (_kernel_obstacle(name, dtype, d_head) or traits.missing() or traits.mask_obstacle(view, dropout)):
+            return name
+    return "sdpa"
 
 
 def _hardware_obstacle(name: str, device: torch.device, dtype: torch.dtype, d_head: int) -> str | None:
-    if device.type != "cuda":
-        return f"{_title(name)} needs a CUDA device, and the device is {device.type}"
-    if name == "sdpa_efficient":
-        return _misalignment(dtype, d_head)
-    if dtype not in _HALF:
-        return f"{_title(name)} needs fp16 or bf16, and the dtype is {_short(dtype)}"
-    most = 128 if name == "sdpa_cudnn" else 256
-    if d_head > most or d_head % 8:
-        return f"{_title(name)} needs a head size of at most {most} that is a multiple of 8, and it is {d_head}"
-    if torch.cuda.get_device_capability(device) < (8, 0):
-        return f"{_title(name)} needs compute capability 8.0 or newer, and the device has {_capability(device)}"
-    if name == "sdpa_cudnn" and not torch.backends.cudnn.is_available():
-        return "this installation of torch has no cuDNN"
-    if name == "flash" and not _is_installed("flash_attn"):
-        return "the package flash-attn is not installed (pip install flash-attn)"
+    traits = BACKENDS[name].traits
+    if traits.needs_cuda and device.type != "cuda":
+        return f"{name} needs a CUDA device, and the device is {device.type}"
+    if obstacle := _kernel_obstacle(name, dtype, d_head):
+        return obstacle
+    least = traits.min_capability
+    if least and torch.cuda.get_device_capability(device) < least:
+        return (
+            f"{name} needs compute capability {least[0]}.{least[1]} or newer, and the device has {_capability(device)}"
+        )
+    return traits.missing()
+
+
+def _kernel_obstacle(name: str, dtype: torch.dtype, d_head: int) -> str | None:
+    """Return why the kernel does not support the dtype or the size of a head on any device."""
+    traits = BACKENDS[name].traits
+    if traits.dtypes and dtype not in traits.dtypes:
+        return f"{name} needs {' or '.join(map(_short, traits.dtypes))}, and the dtype is {_short(dtype)}"
+    multiple = max(1, traits.head_alignment // dtype.itemsize)
+    if d_head % multiple or d_head > (traits.max_d_head or d_head):
+        at_most = f" of at most {traits.max_d_head}" if traits.max_d_head else ""
+        return f"{name} needs a head size{at_most} that is a multiple of {multiple}, and it is {d_head}"
     return None
-
-
-def _misalignment(dtype: torch.dtype, d_head: int) -> str | None:
-    """Return why the memory-efficient kernel, which reads 16 bytes at a time, does not support the head size."""
-    if dtype == torch.float64:
-        return "sdpa_efficient does not support float64"
-    aligned = 16 // dtype.itemsize
-    return (
-        f"sdpa_efficient needs a head size that is a multiple of {aligned} for {_short(dtype)}"
-        if d_head % aligned
-        else None
-    )
-
-
-def _view_obstacle(name: str, view: AttentionMask, dropout: float) -> str | None:
-    if name == "sdpa_flash" and view.has_documents and dropout:
-        return "sdpa_flash does not support dropout with separate documents"
-    if name == "sdpa_flash" and view.needs_mask:
-        return "sdpa_flash does not support an explicit mask"
-    if name == "flash" and view.first is not None and 1 < view.n_queries < view.n_keys:
-        return "flash-attn does not support separate documents with several new tokens after cached ones"
-    return None
-
-
-def _title(name: str) -> str:
-    return "flash-attn" if name == "flash" else name
 
 
 def _short(dtype: torch.dtype) -> str:
@@ -114,11 +116,6 @@ def _short(dtype: torch.dtype) -> str:
 
 def _capability(device: torch.device) -> str:
     return ".".join(map(str, torch.cuda.get_device_capability(device)))
-
-
-@cache  # called in every forward pass
-def _is_installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
 
 
 @cache

@@ -1,7 +1,7 @@
 """Optimizers, parameter groups, learning-rate schedules and the detection of loss spikes.
 
-The optimizers are those of torch and bitsandbytes, and `MuonAdamW`, which combines two of torch. `OPTIMIZER_TRAITS`
-describes what each supports.
+The optimizers are those of torch and bitsandbytes, and `MuonAdamW`, which combines two of torch. `optimizer_traits`
+returns what each supports.
 """
 
 from gpt_lightning.optim.muon import MuonAdamW

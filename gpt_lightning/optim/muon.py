@@ -3,7 +3,7 @@
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -14,10 +14,15 @@ from torch.distributed import ProcessGroup
 from torch.optim import AdamW, Muon, Optimizer
 
 from gpt_lightning.optim.newton_schulz import orthogonalize
+from gpt_lightning.optim.optimizer_traits import OptimizerTraits, StateSize, adamw_state
 from gpt_lightning.optim.sharded_matrices import apply_to_full_matrices
 
 BATCH = 2**25
 """Number of matrix elements that a rank orthogonalises at a time. Larger: more memory, fewer kernel launches."""
+
+
+def _state(parameter: Tensor, group: Mapping[str, Any]) -> StateSize:
+    return StateSize(parameter.nbytes, 1) if group.get("muon") else adamw_state(parameter, group)
 
 
 class MuonAdamW(Optimizer):
@@ -45,6 +50,9 @@ class MuonAdamW(Optimizer):
         weight_decay: Of both.
         fused: Of AdamW; None: torch chooses.
     """
+
+    # Muon multiplies matrices in bf16, so runs that split the global batch differently differ more
+    traits = OptimizerTraits(state=_state, muon=True, shardable=True, fused=True, verify_tolerance=1e-3)
 
     def __init__(
         self,

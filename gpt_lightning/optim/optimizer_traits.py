@@ -1,7 +1,7 @@
 """Properties of optimizers: required parameter groups, whether they support sharding, and the size of their state.
 
-`OPTIMIZER_TRAITS` has an entry for each optimizer that ships. For other optimizers, the size of the state is measured
-with a trial step.
+`MuonAdamW` has its traits as an attribute. `OPTIMIZER_TRAITS` has those of the optimizers that are defined elsewhere. For
+other optimizers, the size of the state is measured with a trial step.
 """
 
 import math
@@ -41,14 +41,13 @@ class OptimizerTraits:
     """Whether it can update parameters that are sharded over ranks (FSDP2)."""
     fused: bool
     """Whether it has torch's option `fused`, with which its step unscales the gradients of 16-mixed itself."""
+    verify_tolerance: float = 1e-5
+    """Largest relative difference between the losses of two runs that split the global batch differently, in fp32."""
 
 
-def _adamw_state(parameter: Tensor, group: Mapping[str, Any]) -> StateSize:
+def adamw_state(parameter: Tensor, group: Mapping[str, Any]) -> StateSize:
+    """Return the size of both moments and the step counter."""
     return StateSize(2 * parameter.nbytes, 3)
-
-
-def _muon_adamw_state(parameter: Tensor, group: Mapping[str, Any]) -> StateSize:
-    return StateSize(parameter.nbytes, 1) if group.get("muon") else _adamw_state(parameter, group)
 
 
 def _adamw_8bit_state(parameter: Tensor, group: Mapping[str, Any]) -> StateSize:
@@ -57,28 +56,32 @@ def _adamw_8bit_state(parameter: Tensor, group: Mapping[str, Any]) -> StateSize:
     return StateSize(2 * (n + 4 * math.ceil(n / 256)) if n >= 4096 else 8 * n, 5)
 
 
-ADAMW = OptimizerTraits(state=_adamw_state, shardable=True, fused=True)
+ADAMW = OptimizerTraits(state=adamw_state, shardable=True, fused=True)
 ADAMW_8BIT = OptimizerTraits(state=_adamw_8bit_state, shardable=False, fused=False)
-MUON_ADAMW = OptimizerTraits(state=_muon_adamw_state, muon=True, shardable=True, fused=True)
 OPTIMIZER_TRAITS = {
     "torch.optim.adamw.AdamW": ADAMW,
     "bitsandbytes.optim.adamw.AdamW8bit": ADAMW_8BIT,
-    "gpt_lightning.optim.muon.MuonAdamW": MUON_ADAMW,
 }
 """Key: module and name of the class."""
 
 
 def optimizer_traits(make_optimizer: partial[Optimizer]) -> OptimizerTraits:
-    """Return the traits of an optimizer: its entry in OPTIMIZER_TRAITS, or what can be determined from its class.
+    """Return the traits of an optimizer: its entry in OPTIMIZER_TRAITS, its attribute `traits`, or what can be
+    determined from its class.
 
     Args:
         make_optimizer: The class with its settings; calling it with parameter groups makes the optimizer.
     """
     made: Any = make_optimizer.func
-    return OPTIMIZER_TRAITS.get(f"{made.__module__}.{made.__qualname__}") or OptimizerTraits(
-        state=partial(_state_after_trial, make_optimizer),
-        shardable=made.__module__.startswith("torch."),
-        fused="fused" in signature(made).parameters,
+    known = OPTIMIZER_TRAITS.get(f"{made.__module__}.{made.__qualname__}", getattr(made, "traits", None))
+    return (
+        known
+        if isinstance(known, OptimizerTraits)
+        else OptimizerTraits(
+            state=partial(_state_after_trial, make_optimizer),
+            shardable=made.__module__.startswith("torch."),
+            fused="fused" in signature(made).parameters,
+        )
     )
 
 

@@ -20,15 +20,14 @@ from data_modules.order.curriculum import Curriculum
 from gpt_lightning.checkpoint_retention import newest_valid_checkpoint
 from gpt_lightning.console import Console
 from gpt_lightning.device_and_precision import choose_device
+from gpt_lightning.optim import optimizer_traits
 from gpt_lightning.verified_checkpoint import read_checkpoint
+from running.config.allowed_targets import resolve_optimizer
 from running.config.compose import CONF, write_config
 from running.config.run_config import RunConfig
 from running.config.settings_parser import build_section
 from running.training.builders import build_schedule
 from running.training.prepared_data import open_sources
-
-LOSS_TOLERANCE = 1e-5  # relative; for runs that split the global batch differently
-MUON_TOLERANCE = 1e-3  # the same with Muon, which multiplies matrices in bf16
 
 # source, document, offset of the first target in the document, checksum of the model's input
 Served = tuple[str, int, int, int]
@@ -216,7 +215,7 @@ def _largest(differences: Iterable[float]) -> float:
 
 
 def _tolerance(config: Mapping[str, Any]) -> float:
-    return MUON_TOLERANCE if "Muon" in config["optimizer"]["_target_"] else LOSS_TOLERANCE
+    return optimizer_traits(resolve_optimizer(config["optimizer"])).verify_tolerance
 
 
 def _print(results: Mapping[str, Any], base: Mapping[str, Any], other: Mapping[str, Any], console: Console) -> None:

@@ -30,11 +30,8 @@ from running.config.renamed_targets import RENAMED_TARGETS
 OPTIMIZERS: tuple[str, ...] = ("torch.optim", "bitsandbytes.optim", "gpt_lightning.optim")
 CALLBACKS: tuple[str, ...] = ("callbacks", "lightning.pytorch.callbacks")
 # class -> its name in conf/logger, which is also the extra that installs its package
-LOGGERS = {
-    "CsvMetrics": "csv",
-    "WandbLogger": "wandb",
-    "MLFlowLogger": "mlflow",
-}
+LOGGING_SERVICES = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow"}
+LOGGERS = {"CsvMetrics": "csv", **LOGGING_SERVICES}
 CORPORA: tuple[str, ...] = ("data_modules.corpora",)
 _PLUGINS = (
     "hydra._internal.core_plugins.",

@@ -1,6 +1,6 @@
 """Bytes that the forward pass keeps for the backward pass.
 
-Attention, dropout and torch's own norms are counted by formula. The feed-forward and any other part are measured on the
+Dropout and torch's own norms are counted by formula. Attention, the feed-forward and any other part are measured on the
 meta device, so a part that a user registers is measured too.
 """
 
@@ -12,6 +12,11 @@ from torch import Tensor, nn
 
 from analysis.time_and_loss_forecast import matmul_number_format
 from gpt_lightning.model import GPT
+from gpt_lightning.model.attention import AttentionContext
+from gpt_lightning.model.attention_backends import BACKENDS, Backend
+from gpt_lightning.model.attention_mask import AttentionMask
+from gpt_lightning.model.attention_selection import expected_backend
+from gpt_lightning.model.kernel_stand_ins import KernelStandIns, attend_fused
 from gpt_lightning.model.part_memory import PartMemory, measure_part
 
 
@@ -60,8 +65,10 @@ class Activations:
     """Kept in each block."""
     ends: float
     """Kept before and after the blocks."""
+    attention: PartMemory
+    """Memory of the attention of one block; `block` includes what it keeps."""
     feed_forward: PartMemory
-    """Memory of the feed-forward of one block; `block` includes what it keeps."""
+    """The same for the feed-forward."""
 
 
 def activations_per_token(model: GPT, arithmetic: Arithmetic) -> Activations:
@@ -70,6 +77,9 @@ def activations_per_token(model: GPT, arithmetic: Arithmetic) -> Activations:
     Args:
         model: the model, on the meta device.
         arithmetic: number formats and device.
+
+    Raises:
+        ValueError: the attention backend cannot be measured.
     """
     config, number = model.config, arithmetic.number
     block: Any = model.blocks[0]
@@ -80,13 +90,15 @@ def activations_per_token(model: GPT, arithmetic: Arithmetic) -> Activations:
         _norm_bytes(block.norm_feed_forward, model, arithmetic),
     ]
     feed_forward = measure_part(block.feed_forward, _call, _example(model, bytes_of_number=number))
-    kept = sum(norms) + 2 * (number + mask) * config.d_model + _attention_bytes(model, arithmetic)
+    attention = _measure_attention(model, arithmetic)
+    kept = sum(norms) + 2 * (number + mask) * config.d_model + attention.kept
     kept += feed_forward.kept_compiled if compiled else feed_forward.kept
     if compiled:  # the stream between the halves is recomputed from attention's output, which is kept twice
         kept += (number - arithmetic.stream) * config.d_model
     positions = measure_part(model.positions, _embed, _example(model, bytes_of_number=arithmetic.stream))
     last_norm = _norm_bytes(model.norm, model, arithmetic)
-    return Activations(kept, last_norm + mask * config.d_model + positions.kept + positions.kept_input, feed_forward)
+    ends = last_norm + mask * config.d_model + positions.kept + positions.kept_input
+    return Activations(kept, ends, attention, feed_forward)
 
 
 def activation_bytes_per_token(model: GPT, arithmetic: Arithmetic) -> float:
@@ -114,40 +126,48 @@ def _norm_bytes(norm: nn.Module, model: GPT, arithmetic: Arithmetic) -> float:
     return (8 if isinstance(norm, nn.RMSNorm) else 4) * model.config.d_model
 
 
-def _attention_bytes(model: GPT, arithmetic: Arithmetic) -> float:
-    """Bytes that attention keeps per token, without its normalised input."""
-    config, number = model.config, arithmetic.number
-    d_model, keys, time = config.d_model, config.d_head * config.kv_heads, config.max_seq_len
-    mask = _mask_bytes(model, arithmetic)
-    qkv = number * (d_model + 2 * keys)
-    turned = config.qk_norm or model.positions.rotation(slice(0, 1)) is not None
-    masked = not config.attend_across_documents and not _takes_borders(model, arithmetic)
-    rows = 0.0  # bytes per key and head of T x T matrices
-    if config.attention == "manual":
-        takes_fp32 = arithmetic.is_mixed and not arithmetic.on_cpu and not arithmetic.compiled
-        softmax = 4 if takes_fp32 else number  # CUDA's autocast computes it in fp32
-        rows = softmax + mask + (number if mask or softmax != number else 0)
-        kept = 3 * number * d_model + (qkv if config.qk_norm and number == 4 else 0)
-    elif arithmetic.on_cpu and mask:  # no torch kernel has dropout there: T x T matrices in fp32
-        rows, kept = 3 * 4, 3 * 4 * d_model
-    else:
-        kept = qkv + 4 * config.n_heads + (number * time if masked else 0)
-        kept += number * (d_model + keys) if turned else 0  # queries and keys
-        repeated = keys < d_model and (masked or number == 4)  # keys and values are repeated for each query head
-        kept += 2 * number * d_model if repeated else 0
-    kept += (
-        4 * (d_model + keys) if config.qk_norm and number == 2 and arithmetic.on_cpu else 0
-    )  # queries and keys in fp32
-    return kept + rows * config.n_heads * time + number * d_model  # the output
+def _measure_attention(model: GPT, arithmetic: Arithmetic) -> PartMemory:
+    """Measure the attention of one block, with the backend that is expected on the device.
 
-
-def _takes_borders(model: GPT, arithmetic: Arithmetic) -> bool:
-    """Whether the kernel takes document borders instead of a mask to keep documents apart."""
+    Raises:
+        ValueError: the backend cannot be called on the meta device.
+    """
     config = model.config
-    if config.attention == "flash":
-        return True
-    is_half = arithmetic.number == 2 and not arithmetic.on_cpu
-    return config.attention in ("auto", "sdpa_flash") and is_half and config.dropout == 0
+    block: Any = model.blocks[0]
+    example = _example(model, bytes_of_number=arithmetic.number)
+    name = expected_backend(
+        config.attention,
+        arithmetic.device_type,
+        example.dtype,
+        config.d_head,
+        _attention_mask(model, example),
+        dropout=config.dropout,
+    )
+    backend = BACKENDS[name]
+    if backend.traits.fused:
+        backend = Backend(lambda view, device: None, lambda q, k, v, plan, dropout: attend_fused(q, k, v))
+    rotation = model.positions.rotation(slice(0, config.max_seq_len))
+    in_fp32 = arithmetic.is_mixed and not arithmetic.on_cpu and not arithmetic.compiled
+
+    def attend(part: Any, x: Tensor) -> Tensor:
+        plan = backend.plan(_attention_mask(model, x), x.device)
+        with KernelStandIns(on_cuda=not arithmetic.on_cpu, autocast=arithmetic.is_mixed, softmax_in_fp32=in_fp32):
+            result: Tensor = part(x, AttentionContext(backend, plan, rotation))
+        return result
+
+    try:
+        return measure_part(block.attention, attend, example)
+    except Exception as error:  # the backend may raise anything
+        raise ValueError(
+            f"the memory of model.attention={name} is unknown, because the backend cannot be called on the meta device "
+            f"({' '.join(str(error).split()).rstrip('.')}). If it is one fused kernel, declare fused=True in its traits."
+        ) from error
+
+
+def _attention_mask(model: GPT, x: Tensor) -> AttentionMask:
+    batch, time, _ = x.shape
+    first = None if model.config.attend_across_documents else x.new_zeros(batch, time, dtype=torch.int64)
+    return AttentionMask(time, time, first=first)
 
 
 def _mask_bytes(model: GPT, arithmetic: Arithmetic) -> int:

@@ -151,16 +151,14 @@ def _block_parameters(model: GPT) -> int:
 
 def _last_block_bytes_per_token(model: GPT, setup: TrainingSetup, activations: Activations) -> float:
     """Bytes per token in the backward pass of the last block, beyond what the forward pass keeps, on CUDA."""
-    config, arithmetic, feed_forward = model.config, setup.arithmetic, activations.feed_forward
-    stream = arithmetic.stream * config.d_model
+    feed_forward = activations.feed_forward
+    stream = setup.arithmetic.stream * model.config.d_model
     held: float = 2 * stream  # the residual stream's gradient before and after half a block
+    in_attention = activations.attention.in_backward - feed_forward.kept  # which is free again by then
     if setup.recompute:  # half of the feed-forward's memory is free again by then
-        held += activations.block - stream + max(0, feed_forward.in_backward - feed_forward.kept / 2)
-    else:
-        held += feed_forward.in_backward
-    if config.attention == "manual":  # gradients of T x T matrices: scores in fp32, and dropout
-        held += (4 + arithmetic.number + (1 if config.dropout else 0)) * config.n_heads * config.max_seq_len
-    return held
+        in_feed_forward = max(0, feed_forward.in_backward - feed_forward.kept / 2)
+        return held + activations.block - stream + max(in_feed_forward, in_attention)
+    return held + max(feed_forward.in_backward, in_attention)
 
 
 def _cpu_head_bytes(model: GPT, tokens: int, arithmetic: Arithmetic) -> float:

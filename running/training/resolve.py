@@ -10,6 +10,7 @@ import torch
 from data_modules import SampleOrder, SourceShards
 from gpt_lightning.device_and_precision import check_compiler, choose_device, choose_precision, precision_dtype
 from gpt_lightning.model import GPT, GPTConfig
+from gpt_lightning.model.attention_backends import BACKENDS
 from gpt_lightning.model.attention_mask import AttentionMask
 from gpt_lightning.model.attention_selection import choose_backend
 from gpt_lightning.model.loss_kernels import choose_loss_kernel
@@ -128,9 +129,9 @@ def _choose_kernels(config: RunConfig, model: GPTConfig, device: str, why_precis
     )
     if model.attention not in (attention, "auto"):
         raise ValueError(f"model.attention={model.attention} cannot run: {because}. Set model.attention=auto.")
-    if attention == "sdpa_cudnn" and config.trainer.deterministic:
+    if config.trainer.deterministic and not BACKENDS[attention].traits.deterministic:
         raise ValueError(
-            "model.attention=sdpa_cudnn cannot be used with trainer.deterministic=true: cuDNN's backward pass is not "
+            f"model.attention={attention} cannot be used with trainer.deterministic=true: its backward pass is not "
             "known to be deterministic. Set model.attention=auto."
         )
     loss, loss_because = choose_loss_kernel(config.trainer.loss_kernel, torch.device(device))

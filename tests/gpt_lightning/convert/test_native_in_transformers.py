@@ -9,6 +9,7 @@ import torch
 
 from gpt_lightning.convert import from_native, to_native
 from gpt_lightning.generation import Sampling, generate
+from gpt_lightning.model.norms import NORMS
 from gpt_lightning.tokenizer import load_tokenizer
 from tests.gpt_lightning.tiny_models import FAMILIES, GPT2, build
 
@@ -61,3 +62,13 @@ def test_the_model_file_stands_alone(tmp_path: Path) -> None:
     assert imported == {"torch", "transformers", "typing"}
     options = json.loads((tmp_path / "out" / "config.json").read_text())
     assert options["auto_map"]["AutoModelForCausalLM"] == "modeling_gpt_lightning.GPTLightningForCausalLM"
+
+
+def test_a_model_with_own_parts_has_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The code would compute something else, or nothing."""
+    monkeypatch.setitem(NORMS, "mine", NORMS["layernorm"])
+    model = build(**GPT2 | {"norm": "mine"})
+    to_native(model, tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["config.json", "model.safetensors"]
+    assert "auto_map" not in json.loads((tmp_path / "out" / "config.json").read_text())
+    assert from_native(tmp_path / "out").config.norm == "mine"
