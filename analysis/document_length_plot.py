@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from analysis.run_plots import COLOURS
+from analysis.plot_colours import COLOURS
 
 
 def draw_document_lengths(lengths: np.ndarray, path: Path, *, name: str, max_seq_len: int) -> None:

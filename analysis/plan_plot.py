@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.run_plots import COLOURS, label_steps, line_style
+from analysis.plot_colours import COLOURS
+from analysis.run_plots import label_steps, line_style
 
 
 @dataclass(frozen=True, kw_only=True)

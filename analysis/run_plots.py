@@ -14,11 +14,10 @@ from matplotlib.legend_handler import HandlerTuple
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from analysis.metrics_reader import Series
+from analysis.plot_colours import COLOURS
 from analysis.run_reader import Curves, LoggedRun
 from analysis.series_downsampling import band, extremes, finite, means, smooth, thin
 
-# From dark to light, so that they differ in greyscale too.
-COLOURS = ("#1b2a5c", "#b5361c", "#2f8f83", "#8a6fc1", "#e0a526", "#9cc7e8")
 STYLES: tuple[Any, ...] = ("-", (0, (6, 1.5)), (0, (2, 1)), (0, (6, 1.5, 1, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1, 1, 1)))
 _HATCHES = ("", "///", "...", "xxx")
 

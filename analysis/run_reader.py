@@ -13,6 +13,7 @@ import numpy as np
 
 from analysis.metrics_reader import LoggedMetrics, Series
 from gpt_lightning.jsonl import read_objects
+from gpt_lightning.setting_roles import Role, has_role
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,6 @@ class Curves:
     """Whether a run of ours measured this, so that the meaning of loss, speed and memory is known."""
 
 
-_WATCHERS = ("logger", "callbacks.", "log_every")
 _READ = ("train/loss", "train/lr", "memory/", "mix/", "val/")  # metrics that a report uses
 _READ_ALONE = ("tokens", "speed/tokens_per_s")
 _KINDS = ("loss", "perplexity", "bits_per_byte")  # of val/<kind>/<source>
@@ -76,7 +76,7 @@ class LoggedRun:
             (row["after_step"], key, pair)
             for row in self._read("changes.jsonl", after_step=int, changes=dict)
             for key, pair in row["changes"].items()
-            if not key.startswith(_WATCHERS)
+            if not has_role(key, Role.PLACE, Role.START, Role.OBSERVATION)
         ]
         """(after which step, setting, [then, now]) of changes at a resume, without settings that only observe."""
         self.faults = self._read("faults.jsonl", step=int, fault=str)

@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from analysis.comparison.tukey_test import AdditiveNoiseModel
-from analysis.run_plots import COLOURS
+from analysis.plot_colours import COLOURS
 from benchmarks.machine import trained_on
 from benchmarks.tables import ROOT, Lines, markdown_table, print_table, put_into
 from gpt_lightning.jsonl import read_rows

@@ -1,14 +1,12 @@
 """Evaluate a multiple-choice task, such as HellaSwag, at regular steps."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
 
 from callbacks.step_callback import StepCallback, log_metrics
 from callbacks.throughput import Throughput
-from data_modules.corpora import open_task_records
-from gpt_lightning.evaluation import QuestionTemplate, Score, batch_requests, score_requests
+from gpt_lightning.evaluation import QuestionsConfig, Score, batch_requests, score_requests
 from gpt_lightning.evaluation.scored_tasks import ScoredTask, TaskDescription, question_task, read_questions
 from gpt_lightning.loggers.console_logger import ConsoleLogger
 from gpt_lightning.sharding import unsharded_model
@@ -25,7 +23,7 @@ class ZeroShotEvaluation(StepCallback):
         every: Number of steps between evaluations.
         name: Name of the task.
         questions: Number of questions.
-        task: Content of conf/task/<name>.yaml.
+        task: The task; in a config, the content of conf/task/<name>.yaml.
         path: File with the task's records; None: read them from the hub.
 
     Raises:
@@ -38,7 +36,7 @@ class ZeroShotEvaluation(StepCallback):
         every: int,
         name: str,
         questions: int,
-        task: Mapping[str, Any],
+        task: QuestionsConfig,
         path: str | None = None,
     ) -> None:
         super().__init__(every=every)
@@ -57,11 +55,12 @@ class ZeroShotEvaluation(StepCallback):
         """
         if self._opened is not None or not trainer.is_global_zero:
             return
-        rows, origin = open_task_records(self._path, self._task["hub"])
-        questions, left_out = read_questions(rows, QuestionTemplate.of(self._task), limit=self._n_questions)
-        protocol = self._task["protocol"]
+        from data_modules.corpora import open_task_records  # pyarrow is slow to import
+
+        rows, origin = open_task_records(self._path, self._task.hub)
+        questions, left_out = read_questions(rows, self._task, limit=self._n_questions)
         self._opened = question_task(
-            TaskDescription(name=self._name, protocol=protocol, data=origin, left_out=left_out),
+            TaskDescription(name=self._name, protocol=self._task.protocol, data=origin, left_out=left_out),
             questions,
             trainer.datamodule.tokenizer,  # type: ignore[attr-defined]
             max_seq_len=pl_module.model.config.max_seq_len,
@@ -78,11 +77,11 @@ class ZeroShotEvaluation(StepCallback):
             for group in batch_requests(requests, batch_tokens=_BATCH_TOKENS):
                 scores |= zip(group, score_requests(model, [requests[n] for n in group]), strict=True)
             figures = self._opened.figures([scores[n] for n in range(len(requests))])
-            prefix = f"zero_shot/{self._name}_{self._task['protocol']}_{figures['acc'].n}_every_{self.every}"
+            prefix = f"zero_shot/{self._name}_{self._task.protocol}_{figures['acc'].n}_every_{self.every}"
             log_metrics(trainer, {f"{prefix}/{metric}": figure.value for metric, figure in figures.items()})
             accuracy = figures["acc"]
             ConsoleLogger.of(trainer).note(
-                f"  {self._name} ({self._task['protocol']}): acc {accuracy.value:.3f}, 95 % interval "
+                f"  {self._name} ({self._task.protocol}): acc {accuracy.value:.3f}, 95 % interval "
                 f"{accuracy.low:.3f} to {accuracy.high:.3f} ({accuracy.n:,} questions)",
                 style="green",
             )

@@ -1,15 +1,16 @@
 """Write docs/reference/settings/: one page for each command and one for each group of settings."""
 
-import ast
-import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
 
-from gpt_lightning.model import GPTConfig
-from running.config.command_help import Setting, command_help, list_settings, written_settings
+import callbacks
+from documentation.setting_meanings import first_sentence
+from documentation.setting_tables import callback_table, code, escape, run_table, settings_table, unwritten_table
+from running.config.callback_configs import CALLBACK_CONFIGS
+from running.config.command_help import command_help, list_settings, written_settings
 from running.config.compose import CONF
 
 PAGES = CONF.parent / "docs" / "reference" / "settings"
@@ -27,12 +28,6 @@ _INTRODUCTIONS = {
     "task": "What `evaluate.py` measures. [Evaluate a model](../../howto/evaluation.md) explains protocols and results.",
     "tokenizer": "Converts text to token ids. [Prepare corpora](../../howto/corpora.md#tokenizers) shows how to train one.",
     "trainer": "Processes, precision and kernels. [Several GPUs](../../howto/several_gpus.md) compares the strategies.",
-}
-_SIZES = {
-    "d_model": "Width of the residual stream.",
-    "n_layers": "Number of blocks.",
-    "n_heads": "Number of query heads in each attention layer.",
-    "dropout": "Probability that dropout sets an activation to zero.",
 }
 _NOT_HYDRA = ("task",)  # evaluate.py reads these files itself: their keys have no prefix
 
@@ -58,18 +53,29 @@ def command_page(command: str) -> str:
     parts.append(f"```text\n{command_help(command).split('Settings of conf/')[0].rstrip()}\n```\n")
     for config in _configs(command):
         title = "Settings" if config == command else f"Settings shared with {config}.py"
-        parts.append(f"## {title}\n\nFrom `conf/{config}.yaml`.\n\n{_table(list_settings(config))}")
+        parts.append(f"## {title}\n\nFrom `conf/{config}.yaml`.\n\n{settings_table(config, list_settings(config))}")
         if groups := [name for name in _group_names(config) if name in GROUPS]:
-            links = "\n".join(f"- [{name}]({name}.md): {', '.join(map(_code, _choices(name)))}" for name in groups)
+            links = "\n".join(f"- [{name}]({name}.md): {', '.join(map(code, _choices(name)))}" for name in groups)
             parts.append(f"Groups, chosen as `group=choice`:\n\n{links}\n")
+    if command == "train":
+        parts += _only_typed("## Settings that are only typed", run_table(list_settings("train"), GROUPS))
+        parts.append("## Callbacks\n\nSettings of `callbacks.<name>` for each class that ships.\n")
+        for target, kind in CALLBACK_CONFIGS.items():
+            meaning = first_sentence(getattr(callbacks, target.removeprefix("callbacks.")))
+            parts.append(f"### {target}\n\n{escape(meaning)}.\n\n{callback_table(kind)}")
     return _joined(parts)
+
+
+def _only_typed(heading: str, table: str) -> list[str]:
+    """A section for settings that no file in conf/ has; empty if there are none."""
+    return [f"{heading}\n\nType them with `+` in front, such as `+key=value`.\n\n{table}"] if table else []
 
 
 def group_page(group: str) -> str:
     """The choices of a group, each with its comment and its settings."""
     chosen = f"`tasks=[{_choices(group)[0]}]`" if group in _NOT_HYDRA else f"`{group}={_choices(group)[0]}`"
     introduction = _INTRODUCTIONS.get(group, "")
-    known = _meanings()
+    written: set[str] = set()
     parts = [
         f"# {group}\n",
         introduction and f"{introduction}\n",
@@ -80,62 +86,20 @@ def group_page(group: str) -> str:
         comment, package = _comment(text), _package(text, group)
         parts.append(f"{'###' if '/' in choice else '##'} {choice}\n")
         if comment:
-            parts.append(f"{_escape(comment)}\n")
+            parts.append(f"{escape(comment)}\n")
         if bases := _bases(text):
             parts.append(f"Starts from: {bases}.\n")
         prefix = f"{package}." if package else ""
         settings = [s._replace(key=prefix + s.key) for s in written_settings(f"{group}/{choice}")]
-        settings = [s._replace(meaning=s.meaning or known.get(s.key, "")) for s in settings]
+        written |= {s.key for s in settings}
         if settings:
-            parts.append(_table(settings))
+            parts.append(settings_table(group, settings))
+    parts += _only_typed("## Further settings", unwritten_table(group, written))
     return _joined(parts)
-
-
-def _meanings() -> dict[str, str]:
-    """Setting -> its comment, for files that set it without a comment."""
-    found = {s.key: s.meaning for s in list_settings("train") if s.meaning}
-    found |= {f"model.{name}": meaning for name, meaning in _model_fields().items()}
-    for group in (name for name in GROUPS if name not in ("experiment", "hardware", *_NOT_HYDRA)):
-        for choice in _choices(group):
-            package = _package((CONF / group / f"{choice}.yaml").read_text(encoding="utf-8"), group)
-            for setting in written_settings(f"{group}/{choice}"):
-                if setting.meaning:
-                    found.setdefault(f"{package}.{setting.key}", setting.meaning)
-    return found
-
-
-def _model_fields() -> dict[str, str]:
-    """Field of GPTConfig -> its docstring."""
-    body = ast.parse(inspect.getsource(GPTConfig)).body[0]
-    assert isinstance(body, ast.ClassDef)
-    found = dict(_SIZES)
-    for field, behind in zip(body.body, body.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(behind, ast.Expr):
-            found[field.target.id] = " ".join(ast.literal_eval(behind.value).split())
-    return {name: meaning.rstrip(".") for name, meaning in found.items()}
 
 
 def _joined(parts: list[str]) -> str:
     return "\n".join(part.rstrip() + "\n" for part in parts if part)
-
-
-def _table(settings: list[Setting]) -> str:
-    if not any(s.meaning for s in settings):
-        rows = (f"| `{s.key}` | {_code(s.default)} |\n" for s in settings)
-        return "| setting | value |\n| --- | --- |\n" + "".join(rows)
-    rows = (f"| `{s.key}` | {_code(s.default)} | {_escape(s.meaning)} |\n" for s in settings)
-    return "| setting | value | meaning |\n| --- | --- | --- |\n" + "".join(rows)
-
-
-def _code(text: str) -> str:
-    flat = " ".join(text.split()).replace("|", "\\|")
-    return f"`{flat}`" if flat else ""
-
-
-def _escape(text: str) -> str:
-    """Escape plain text for Markdown. Text in backticks stays code."""
-    parts = re.split(r"(`[^`]*`)", text)
-    return "".join(p if p.startswith("`") else re.sub(r"([\\*_\[\]<>|])", r"\\\1", p) for p in parts)
 
 
 def _comment(text: str) -> str:

@@ -6,12 +6,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import get_args
 
 import torch
 
+from gpt_lightning.device_settings import Accelerator, Precision
 from gpt_lightning.model.triton_check import why_triton_is_unavailable
-
-PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true")
 
 
 def choose_device(wanted: str) -> str:
@@ -23,7 +23,7 @@ def choose_device(wanted: str) -> str:
     Raises:
         ValueError: The setting is unknown, or torch finds no CUDA device.
     """
-    if wanted not in ("auto", "cpu", "cuda"):
+    if wanted not in get_args(Accelerator):
         raise ValueError(f"trainer.accelerator is {wanted!r}: it must be auto, cpu or cuda.")
     is_there = torch.cuda.is_available()
     if wanted == "cuda" and not is_there:
@@ -64,8 +64,8 @@ def choose_precision(wanted: str, *, device: str) -> tuple[str, str]:
     Raises:
         ValueError: The precision is unknown.
     """
-    if wanted not in PRECISIONS:
-        raise ValueError(f"trainer.precision is {wanted!r}: it must be one of {', '.join(PRECISIONS)}.")
+    if wanted not in (known := get_args(Precision)):
+        raise ValueError(f"trainer.precision is {wanted!r}: it must be one of {', '.join(known)}.")
     if wanted != "auto":
         return wanted, "as configured"
     if device != "cuda":

@@ -1,6 +1,5 @@
 """Print the report of report.py mix_law=, and write its files."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +19,23 @@ from mix_laws.verdict_text import best_mix_sentences, chosen_mix, law_sentences
 _WIDTH = 130  # width in characters of tables that are written to a file
 
 
-def write_and_print_mix_law(patterns: Any, held_out: Any, settings: Mapping[str, Any], out_dir: Path | None) -> None:
+def write_and_print_mix_law(
+    patterns: Any, held_out: Any, out_dir: Path | None, *, max_epochs: float | None, **search: Any
+) -> None:
     """Write mix_law.html and curriculum/best_mix.yaml, and print a summary.
 
     Args:
         patterns: The runs or tables to fit, see `read_mix_runs`.
         held_out: The runs to hold out; None: those that the tables mark.
-        settings: See `parse_search_target`.
         out_dir: Where to write the files; None: to the folder that contains the runs or tables.
+        max_epochs: Limit for each source in the search for the best mix; None: no limit.
+        search: Further settings of that search, see `parse_search_target`.
 
     Raises:
         ValueError: The runs do not exist, or runs or settings are unsuitable for a law.
     """
     runs = read_mix_runs(patterns, held_out=held_out)
-    aim = parse_search_target(runs, **settings)
+    aim = parse_search_target(runs, max_epochs=max_epochs, **search)
     law = fit_mix_law(runs.ratios, runs.losses)
     best = find_best_mix(law, aim)
     folder = out_dir or _folder_of(patterns)
@@ -50,7 +52,7 @@ def write_and_print_mix_law(patterns: Any, held_out: Any, settings: Mapping[str,
         if rows:
             Console(width=_WIDTH).print(_right_aligned(rows), "")
     console.print("\n".join(sentences))
-    path = _write_best_mix(folder, runs, law, best, sentences, settings["max_epochs"])
+    path = _write_best_mix(folder, runs, law, best, sentences, max_epochs)
     console.print(f"page:        {folder / 'mix_law.html'}")
     console.print(f"curriculum:  {path}: python train.py --config-dir {folder} experiment=… curriculum=best_mix")
 

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.run_plots import COLOURS
+from analysis.plot_colours import COLOURS
 from mix_laws.best_mix_search import BestMix
 from mix_laws.fit_data import MixRuns
 from mix_laws.mix_law import MixLaw

@@ -1,14 +1,16 @@
 """Register custom components under names that the config can use.
 
 Call these functions in a Python module and start a command with `+imports=[my_module]`. docs/extending.md has an example
-of each. Each function imports what it needs, so that a module which only reads a source does not import torch.
+of each. Importing this module does not import torch.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any
 
 from data_modules.corpora import Document
 from data_modules.order.curriculum_policies import CURRICULUM_POLICIES
+from gpt_lightning.learning_rate_schedules import FALLS
+from gpt_lightning.model.part_registry import BACKENDS, FEED_FORWARDS, NORMS, POSITIONS
 from running.config.registered_targets import register_target
 
 if TYPE_CHECKING:
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
     from gpt_lightning.model.attention_backends import Backend
     from gpt_lightning.model.positions import Positions
     from gpt_lightning.optim.optimizer_traits import OptimizerTraits
-
-Part = TypeVar("Part")
 
 
 def register_norm(name: str, build: "Callable[..., nn.Module]") -> None:
@@ -33,8 +33,6 @@ def register_norm(name: str, build: "Callable[..., nn.Module]") -> None:
     Raises:
         ValueError: the name is already registered.
     """
-    from gpt_lightning.model.norms import NORMS
-
     _register(NORMS, "norm", name, build)
 
 
@@ -49,8 +47,6 @@ def register_feed_forward(name: str, build: "Callable[..., nn.Module]") -> None:
     Raises:
         ValueError: the name is already registered.
     """
-    from gpt_lightning.model.feed_forward import FEED_FORWARDS
-
     _register(FEED_FORWARDS, "feed_forward", name, build)
 
 
@@ -65,8 +61,6 @@ def register_position(name: str, build: "Callable[..., Positions]") -> None:
     Raises:
         ValueError: the name is already registered.
     """
-    from gpt_lightning.model.positions import POSITIONS
-
     _register(POSITIONS, "position", name, build)
 
 
@@ -81,8 +75,6 @@ def register_attention_backend(name: str, backend: "Backend") -> None:
     Raises:
         ValueError: the name is already registered.
     """
-    from gpt_lightning.model.attention_backends import BACKENDS
-
     _register(BACKENDS, "attention", name, backend)
 
 
@@ -96,8 +88,6 @@ def register_schedule(name: str, fall: Callable[[float], float]) -> None:
     Raises:
         ValueError: the name is already registered.
     """
-    from gpt_lightning.optim.schedules import FALLS
-
     _register(FALLS, "schedule.shape", name, fall)
 
 
@@ -158,7 +148,7 @@ def register_curriculum_policy(name: str, policy: Callable[..., Mapping[str, flo
     _register(CURRICULUM_POLICIES, "curriculum.policy", name, policy)
 
 
-def _register(registry: dict[str, Part], kind: str, name: str, part: Part) -> None:
+def _register(registry: MutableMapping[str, Any], kind: str, name: str, part: Any) -> None:
     if name in registry and registry[name] is not part:
         raise ValueError(f"{kind} {name!r} is already registered: register yours under another name.")
     registry[name] = part

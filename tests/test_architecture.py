@@ -72,6 +72,7 @@ MAY_IMPORT = {
         "data_modules.corpora",
         "data_modules.shards",
         "gpt_lightning.bounded_yaml",
+        "gpt_lightning.hub_dataset",
         "gpt_lightning.tokenizer",
     },
     "data_modules.preparation": {
@@ -83,7 +84,15 @@ MAY_IMPORT = {
         "gpt_lightning.durable_files",
         "gpt_lightning.tokenizer",
     },
-    "documentation": {"documentation", "gpt_lightning.console", "gpt_lightning.model", "running.config"},
+    "documentation": {
+        "documentation",
+        "callbacks",
+        "data_modules.order.curriculum",
+        "gpt_lightning.console",
+        "gpt_lightning.model",
+        "running.config",
+        "running.evaluation.task_config",
+    },
     "gpt_lightning": {"gpt_lightning", "torch", "lightning"},
     "gpt_lightning.convert": {
         "gpt_lightning.convert",
@@ -98,6 +107,7 @@ MAY_IMPORT = {
     "gpt_lightning.evaluation": {
         "gpt_lightning.evaluation",
         "gpt_lightning.generation",
+        "gpt_lightning.hub_dataset",
         "gpt_lightning.model",
         "gpt_lightning.tokenizer",
         "torch",
@@ -114,9 +124,14 @@ MAY_IMPORT = {
     },
     "gpt_lightning.model": {"gpt_lightning.model", "torch"},
     "gpt_lightning.console": set(),
+    "gpt_lightning.hub_dataset": set(),
     "gpt_lightning.jsonl": set(),
     "gpt_lightning.durable_files": {"gpt_lightning.console"},
-    "gpt_lightning.optim": {"gpt_lightning.optim", "torch"},
+    "gpt_lightning.model.config": {"gpt_lightning.model.part_registry"},
+    "gpt_lightning.model.part_registry": set(),
+    "gpt_lightning.learning_rate_schedules": set(),
+    "gpt_lightning.device_settings": set(),
+    "gpt_lightning.optim": {"gpt_lightning.optim", "gpt_lightning.learning_rate_schedules", "torch"},
     "gpt_lightning.optimization_settings": {"gpt_lightning.model", "gpt_lightning.optim", "torch"},
     "gpt_lightning.tokenizer": {"gpt_lightning.tokenizer"},
     "analysis": {
@@ -125,16 +140,19 @@ MAY_IMPORT = {
         "gpt_lightning.console",
         "gpt_lightning.early_end_files",
         "gpt_lightning.jsonl",
+        "gpt_lightning.setting_roles",
     },
     "mix_laws": {"mix_laws", "analysis", "gpt_lightning.console"},
     "gpt_lightning.model_path_check": set(),
     "gpt_lightning.early_end_files": set(),
+    "gpt_lightning.setting_roles": set(),
     "analysis.comparison.model_size": {"gpt_lightning.model"},
     "running": {"running"},
     "running.registration": {"running.config", "data_modules", "gpt_lightning", "torch", "lightning"},
     "running.config": {
         "running.config",
         "analysis.callbacks_that_change_results",
+        "analysis.time_and_loss_forecast",
         "data_modules",
         "gpt_lightning",
         "torch",
@@ -186,6 +204,22 @@ MANY_PARAMETERS = {
     "gpt_lightning.model.loss_kernel_triton._row_loss",
     "gpt_lightning.optim.muon.MuonAdamW.__init__",
     "mix_laws.batched_exponential_fit._steps",
+}
+# Names of composed settings. What a run recorded is called `recorded`, and may be read by key.
+COMPOSED = {
+    *("base", "callbacks", "config", "logger", "node", "nodes", "optimizer", "schedule", "settings"),
+    *("source", "sources", "task", "tasks", "trainer"),
+}
+# modules that look up settings by key -> in which file
+READ_BY_KEY = {
+    "analysis.comparison.comparison": "config.yaml of a run of any version",
+    "analysis.comparison.read_runs": "config.yaml and environment.json of a run of any version",
+    "analysis.comparison.run": "config.yaml of a run of any version",
+    "analysis.run_page": "environment.json of a run of any version",
+    "data_modules.corpora.dataset_card": "README.md of a dataset",
+    "gpt_lightning.convert.tokenizer_files": "tokenizer_config.json of a model",
+    "mix_laws.fit_data": "config.yaml of a run of any version",
+    "running.commands.plan": "none: to be typed",
 }
 GUARDED = {*OURS, "torch", "lightning", "hydra", "omegaconf", "transformers"}
 
@@ -255,6 +289,39 @@ def test_functions_are_short_and_take_few_parameters() -> None:
                 if name not in MANY_PARAMETERS:
                     violations.append(f"{name} has {parameters} parameters")
     violations += [f"{name} is excused and needs it no more" for name in sorted(MANY_PARAMETERS - many)]
+    assert not violations, "\n".join(violations)
+
+
+def looked_up(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """(line, code) of every `settings["key"]` and `settings.get("key")` on a name of composed settings."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Subscript):
+            of, key = node.value, node.slice
+        elif (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr == "get"
+            and node.args
+        ):
+            of, key = node.func.value, node.args[0]
+        else:
+            continue
+        name = getattr(of, "id", getattr(of, "attr", "")).strip("_")  # of a name or an attribute
+        if isinstance(key, ast.Constant) and isinstance(key.value, str) and name in COMPOSED:
+            yield node.lineno, ast.unparse(node)
+
+
+def test_composed_settings_are_read_by_key_in_running_config_alone() -> None:
+    """Below it they are dataclasses. (Benchmarks compose settings, as a user does.)"""
+    violations, by_key = [], set()
+    for path in FILES:
+        module = module_name(path)
+        if not covered(module, {"running.config", "benchmarks"}) and (
+            found := list(looked_up(ast.parse(path.read_text())))
+        ):
+            by_key.add(module)
+            violations += [f"{module}:{line} {code}" for line, code in found if module not in READ_BY_KEY]
+    violations += [f"{module} is excused and needs it no more" for module in sorted(set(READ_BY_KEY) - by_key)]
     assert not violations, "\n".join(violations)
 
 

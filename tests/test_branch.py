@@ -228,7 +228,7 @@ def test_a_limit_of_epochs_counts_what_the_trunk_has_drawn(trunk: Path, branch: 
     [
         (["branch.run=nowhere"], r"branch\.run=nowhere is not a run: it must be the folder"),
         (["branch.step=7"], r"branch\.step is 7, but .*checkpoints has checkpoints of steps 4, 8, 12: choose one"),
-        (["branch.step=8.0"], r"branch\.step is 8\.0, but .* of steps 4, 8, 12"),
+        (["branch.step=8.0"], r"branch\.step is 8\.0: it must be a whole number, 0 or more, or null"),
         (["branch.step=null"], r"branch\.step is not given, but .* of steps 4, 8, 12"),
         (["branch.run=null"], r"branch\.step is 8, but branch\.run is not set"),
         (["max_steps=8"], r"branch\.step is 8: it must be below max_steps=8"),

@@ -7,7 +7,7 @@ import torch
 
 from data_modules import Curriculum
 from data_modules.corpora.record_fields import RecordFields
-from gpt_lightning.evaluation import QUESTION_PROTOCOLS, QuestionTemplate
+from gpt_lightning.evaluation import QUESTION_PROTOCOLS, QuestionsConfig
 from gpt_lightning.evaluation.generated_text_quality import GenerationTask
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.optim import learning_rate_schedule
@@ -17,6 +17,7 @@ from running.config.command_configs import EvaluateConfig
 from running.config.compose import CONF, compose_config, group_choices, read_choice
 from running.config.run_config import RunConfig
 from running.config.settings_parser import parse
+from running.evaluation.task_config import ConversationsConfig, WritingConfig, read_task
 from running.evaluation.task_loading import EvaluatedModel, load_tasks
 from running.training.builders import build_schedule
 
@@ -47,22 +48,19 @@ def test_every_choice_composes(group: str, choice: str) -> None:
 
 @pytest.mark.parametrize("name", group_choices("task"))
 def test_every_task_can_be_read(name: str) -> None:
-    task = read_choice("task", name)
-    if task["kind"] == "questions":
-        QuestionTemplate.of(task)
-        assert task["protocol"] in QUESTION_PROTOCOLS
-        assert task["hub"] is None or set(task["hub"]) == {"id", "config", "split"}
-    elif task["kind"] == "conversations":
-        assert RecordFields(task["fields"]).columns
-    elif task["kind"] == "writing":
+    task = read_task(name)
+    assert set(vars(task)) == set(read_choice("task", name))
+    if isinstance(task, QuestionsConfig):
+        assert task.protocol in QUESTION_PROTOCOLS
+    elif isinstance(task, ConversationsConfig):
+        assert RecordFields(task.fields).columns
+    elif isinstance(task, WritingConfig):
         config = compose_config("evaluate", [f"tasks=[{name}]"])
         (opened,) = load_tasks(
             parse(EvaluateConfig, config), EvaluatedModel(load_tokenizer("gpt2_chatml"), max_seq_len=1024, run=None)
         )
         assert isinstance(opened, GenerationTask)
-        assert len(opened) == task["samples"] * len(task["prompts"])
-    else:
-        assert task == {"kind": "text"}
+        assert len(opened) == task.samples * len(task.prompts)
 
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)

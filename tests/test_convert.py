@@ -9,8 +9,9 @@ import torch
 
 from gpt_lightning import load_model
 from gpt_lightning.convert import from_hf, from_native, grow_vocabulary, to_hf, to_native
-from gpt_lightning.model.attention_backends import BACKENDS, Backend
+from gpt_lightning.model.attention_backends import Backend
 from gpt_lightning.model.attention_mask import AttentionMask
+from gpt_lightning.model.part_registry import BACKENDS
 from gpt_lightning.tokenizer import load_tokenizer
 from running.commands.convert import convert
 from running.commands.generate import generate

@@ -4,7 +4,6 @@ import itertools
 import re
 import time
 import zipfile
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,22 +16,19 @@ from torch import Tensor
 
 from benchmarks.generation import random_model
 from benchmarks.gpu_day import __main__ as main
-from benchmarks.gpu_day import attention, download_wheels, faults, generation, loss_head, ranks, resume, speed, table
+from benchmarks.gpu_day import attention, download_wheels, faults, generation, loss_head, ranks, resume
 from benchmarks.gpu_day.attention import Case
 from benchmarks.gpu_day.json_subprocess import Child, ChildBroke
-from benchmarks.gpu_day.result_rows import Day, append, read_rows
+from benchmarks.gpu_day.result_rows import Day, read_rows
 from benchmarks.gpu_day.small_runs import config_of, fingerprint, fingerprints_of
-from benchmarks.gpu_day.speed_candidates import OURS, ROWS, TRANSFORMERS
-from benchmarks.gpu_day.speed_worker import Loop
 from callbacks import RunStopped
 from gpt_lightning.generation import cuda_graph_step
 from gpt_lightning.lit_gpt import LitGPT
 from gpt_lightning.model import loss_kernels
-from gpt_lightning.model.attention_backends import BACKENDS
+from gpt_lightning.model.part_registry import BACKENDS, LOSS_KERNELS
 from running.commands.train import train
 from tests.conftest import TINY
 
-SMALL = {"n_layers": 2, "d_model": 32, "n_heads": 2, "vocab_size": 64, "max_seq_len": 16, "batch": 2}
 HEAD = {"tokens": 70, "d_model": 32, "vocab_size": 97, "device": "cpu", "oracle": "cpu"}
 
 
@@ -107,7 +103,7 @@ def test_the_loss_head_is_right(kernel: str, dtype: torch.dtype, monkeypatch: py
 def test_a_kernel_that_forgets_the_mask_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     right = loss_kernels.torch_loss
     mutant = lambda logits, targets, mask, *rest: right(logits, targets, None, *rest)  # noqa: E731
-    monkeypatch.setitem(loss_kernels._LOSS_KERNELS, "torch", lambda: mutant)
+    monkeypatch.setitem(LOSS_KERNELS, "torch", mutant)
     assert not loss_head.errors(kernel="torch", dtype=torch.bfloat16, masked=True, **HEAD)["passed"]
 
 
@@ -241,59 +237,6 @@ def test_rows_survive_a_crash(day: Day) -> None:
     assert read_rows(Path(day.results)) == [{"stage": "stage", "row": "first", "value": 1.0, "unknown": "inf"}]
 
 
-@pytest.mark.parametrize("name", [OURS, TRANSFORMERS, "ours, modern_124m, compiled", "ours, Muon, compiled"])
-def test_a_contestant_trains(name: str) -> None:
-    shape = SMALL | ({"n_heads": 4} if "modern" in name else {})
-    loop = Loop(ROWS[name] | {"compile": False}, shape, device="cpu", nanogpt=None)
-    assert loop.run(2) > 0
-    first = loop.loss
-    loop.run(4)
-    assert loop.loss < first
-
-
-def test_nanogpt_is_read_from_a_folder(tmp_path: Path) -> None:
-    (tmp_path / "model.py").write_text(NANOGPT)
-    loop = Loop({"who": "nanogpt", "compile": False}, SMALL, device="cpu", nanogpt=str(tmp_path))
-    assert loop.run(1) > 0
-    with pytest.raises(ValueError, match="--nanogpt names no folder"):
-        Loop({"who": "nanogpt", "compile": False}, SMALL, device="cpu", nanogpt=None)
-
-
-NANOGPT = """
-from dataclasses import dataclass
-import torch
-@dataclass
-class GPTConfig:
-    block_size: int
-    vocab_size: int
-    n_layer: int
-    n_head: int
-    n_embd: int
-    dropout: float
-    bias: bool
-class GPT(torch.nn.Module):
-    def __init__(self, config):
-        super().__init__()
-        self.embedding = torch.nn.Embedding(config.vocab_size, config.n_embd)
-    def forward(self, ids, targets):
-        logits = self.embedding(ids) @ self.embedding.weight.T
-        return logits, torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
-"""
-
-
-def test_the_table_is_judged() -> None:
-    ours = {"tokens_per_second": 120.0, "mfu": 0.55, "mb": 50.0}
-    theirs = {"tokens_per_second": 100.0, "mfu": 0.45, "mb": 100.0}
-    judged: Callable[..., list[Any]] = lambda rows: [  # noqa: E731
-        values.get("passed") for values in speed.verdicts(rows, judged=True).values()
-    ]
-    assert judged({OURS: ours, TRANSFORMERS: theirs}) == [True, True, True, None]
-    assert judged({OURS: ours | {"mfu": 0.49}, TRANSFORMERS: theirs | {"mb": 80.0}}) == [False, True, False, None]
-    assert judged({OURS: ours, TRANSFORMERS: theirs, "litgpt, compiled": ours}) == [True, False, True, None]
-    assert judged({}) == [False, False, False, None]
-    assert all("passed" not in values for values in speed.verdicts({}, judged=False).values())
-
-
 def test_losses_of_ranks_are_compared() -> None:
     losses = [4.0] * ranks.STEPS
     assert ranks.compared(losses, losses)["passed"]
@@ -306,21 +249,6 @@ def test_a_child_that_breaks_says_why(tmp_path: Path) -> None:
     with pytest.raises(ChildBroke, match="KeyError"):
         child.answer(until=time.time() + 60)
     child.end()
-
-
-def test_the_rows_become_a_table(tmp_path: Path) -> None:
-    results = tmp_path / "gpu_day_x.jsonl"
-    said = {"mb": 9000.0, "first_step_seconds": 21.3}
-    append(results, {"stage": "environment", "row": "environment", "machine": {"device": "X"}})
-    append(results, {"stage": "speed", "row": OURS, "tokens_per_second": 1234.5, "mfu": 0.5, **said})
-    append(results, {"stage": "speed", "row": "litgpt, compiled", "error": "no litgpt"})
-    append(results, {"stage": "speed", "row": "MFU", "value": 0.5})
-    rows = read_rows(results)
-    assert table.lines(rows)[1:] == [
-        [OURS, "1,234", "50.0%", "9,000 MB", "21 s"],
-        ["litgpt, compiled", "no litgpt", "", "", ""],
-    ]
-    assert table.machine(rows) == {"device": "X"}
 
 
 def test_a_wheel_is_stripped_to_one_cuda(tmp_path: Path) -> None:

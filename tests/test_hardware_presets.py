@@ -126,7 +126,7 @@ def test_a_price_is_that_of_all_devices(folders: list[str], capsys: pytest.Captu
 
 @pytest.mark.parametrize("wrong", ["-1", "two", ".nan", "true"])
 def test_what_is_no_price(wrong: str, folders: list[str]) -> None:
-    with pytest.raises(ValueError, match=r"plan\.price_per_hour is .*: it must be the price of one device per hour"):
+    with pytest.raises(ValueError, match=r"plan\.price_per_hour is .*: it must be a number, 0 or more, or null"):
         plan(composed("plan", "experiment=rangeflow", f"plan.price_per_hour={wrong}", *folders))
 
 

@@ -15,11 +15,10 @@ from analysis.time_and_loss_forecast import NUMBER_FORMATS
 from benchmarks.__main__ import TRAINING
 from benchmarks.tables import read_results
 from gpt_lightning.model import GPT, GPTConfig
-from gpt_lightning.model.attention_backends import BACKENDS, Backend, BackendTraits
+from gpt_lightning.model.attention_backends import Backend, BackendTraits
 from gpt_lightning.model.attention_mask import AttentionMask
-from gpt_lightning.model.feed_forward import FEED_FORWARDS
 from gpt_lightning.model.model_size import build_meta_model
-from gpt_lightning.model.norms import NORMS
+from gpt_lightning.model.part_registry import BACKENDS, FEED_FORWARDS, NORMS
 from gpt_lightning.optim import MuonAdamW
 from gpt_lightning.optim.optimizer_traits import ADAMW, ADAMW_8BIT, OptimizerTraits
 from running import registration

@@ -19,7 +19,7 @@ from data_modules.corpora import FunctionCorpus
 from data_modules.preparation import PreparationSettings, SourceInfo, prepare_source
 from gpt_lightning.checkpoint_retention import checkpoint_path
 from gpt_lightning.model import GPT, GPTConfig
-from gpt_lightning.model.feed_forward import FEED_FORWARDS
+from gpt_lightning.model.part_registry import FEED_FORWARDS
 from gpt_lightning.tokenizer import load_tokenizer
 from running.commands.plan import plan
 from running.commands.prepare import prepare
@@ -205,10 +205,11 @@ def test_a_feed_forward_of_the_users_own_is_planned_as_it_is(
 
 def test_an_optimizer_without_an_entry_is_planned_by_a_trial_step(settings: list[str]) -> None:
     other = ["~optimizer.fused", "optimizer._target_=torch.optim.Adamax"]
-    adamw, adamax, lbfgs = (
-        [*settings, "experiment=quickstart", *more]
-        for more in ([], [*other, "name=adamax"], ["optimizer={_target_:torch.optim.LBFGS,lr:1.0}"])
-    )
+    last = [
+        *(f"~optimizer.{key}" for key in ("fused", "betas", "eps", "weight_decay")),
+        "optimizer._target_=torch.optim.LBFGS",
+    ]
+    adamw, adamax, lbfgs = ([*settings, "experiment=quickstart", *more] for more in ([], [*other, "name=adamax"], last))
     assert planned(*adamax)["checkpoint_bytes"] == pytest.approx(planned(*adamw)["checkpoint_bytes"], rel=1e-3)
     with pytest.raises(ValueError, match="the size of LBFGS's state is unknown, because a trial step"):
         planned(*lbfgs)

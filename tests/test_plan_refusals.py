@@ -177,8 +177,8 @@ def test_a_disk_that_is_too_small_is_refused_with_what_fits(
         ("gradient_clip=-1", r"gradient_clip is -1: it must be a number above 0, or null"),
         ("max_hours=-2", r"max_hours is -2: it must be a number above 0, or null"),
         ("jobs_at_once=0", r"jobs_at_once is 0: it must be a whole number, 1 or more"),
-        ("plan.device=null", r"plan\.device=None is not known"),
-        ("plan.mfu=0", r"plan\.mfu is 0: it must be a fraction of the device's peak, above 0 and at most 1\."),
+        ("plan.device=null", r"plan\.device is None: it must be a string"),
+        ("plan.mfu=0", r"plan\.mfu is 0: it must be a number above 0 and at most 1\."),
         ("plan.mfu=40", r"plan\.mfu is 40"),
         ("plan.mfu=null", r"plan\.mfu is None"),
         ("+model.foo=1", r"model: .*unexpected keyword argument 'foo'"),
@@ -203,6 +203,49 @@ def test_what_cannot_be_is_one_sentence_and_nothing_is_written(
         planned(*folders, *MIXED, override)
     assert len(str(refused.value).splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["trainer=fsdp", "trainer.devices=2", "trainer.precision=16-mixed"],
+            r"whose gradient scaler does not support",
+        ),
+        (["trainer=fsdp", "trainer.devices=2", "plan.device=T4"], r"whose gradient scaler does not support"),
+        (
+            ["model.attention=sdpa_cudnn", "trainer.deterministic=true"],
+            r"sdpa_cudnn cannot be used with trainer\.determi",
+        ),
+        (
+            ["model.attention=flash", "trainer.precision=32-true"],
+            r"model\.attention=flash cannot run: flash needs float16 or",
+        ),
+        (["optimizer._target_=torch.optim.SGD"], r"optimizer: SGD\.__init__\(\) got an unexpected keyword argument"),
+        (
+            ["~callbacks.validation", "callbacks.checkpoints.best=true"],
+            r"callbacks\.validation, which finds the best one",
+        ),
+    ],
+)
+def test_a_plan_for_a_gpu_refuses_what_no_machine_can_train(
+    overrides: list[str], message: str, folders: list[str], tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        planned(*folders, *MIXED, "global_batch=128", "micro_batch=8", "plan.device=H100", *overrides)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_plan_for_a_gpu_does_not_depend_on_this_machine(folders: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no_such_compiler")
+    of_a_gpu = ["model.attention=flash", "trainer.loss_kernel=triton", "trainer.compile=true", "trainer.precision=auto"]
+    machines = ["trainer=ddp", "trainer.devices=8", "trainer.num_nodes=2", "global_batch=128", "micro_batch=8"]
+    settings = [*folders, *MIXED, *of_a_gpu, *machines]
+    for device, precision in (("H100", "bf16-mixed"), ("T4", "16-mixed")):
+        content = planned(*settings, f"plan.device={device}")
+        assert (content["precision"], content["devices"]) == (precision, 16)
+    with pytest.raises(ValueError, match=r"model\.attention=flash cannot run: flash needs a CUDA device"):
+        planned(*settings, "plan.device=cpu")
 
 
 def test_the_command_line_prints_the_plan_and_then_one_sentence(folders: list[str]) -> None:

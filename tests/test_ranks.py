@@ -19,7 +19,7 @@ from running.commands.train import train
 from running.config.compose import compose_config
 from running.config.run_config import RunConfig
 from running.training import prepared_data, rank_processes
-from running.training.distributed_strategy import check_ranks
+from running.training.check_settings import check_settings
 from tests.conftest import ROOT, TINY
 from tests.run_files import as_if_killed, metrics
 from tests.training_starts import begin, by_srun, end
@@ -201,7 +201,7 @@ def test_more_ranks_than_gpus_are_refused(tiny_data: Path, tmp_path: Path) -> No
     n_gpus = torch.cuda.device_count()
     config = config_of(tiny_data, tmp_path, f"trainer.devices={n_gpus + 1}")
     with pytest.raises(ValueError, match=f"this process sees {n_gpus} CUDA devices: set .*trainer.accelerator=cpu"):
-        check_ranks(RunConfig.of(config), "cuda", "32-true")
+        check_settings(RunConfig.of(config), "cuda")
 
 
 def test_each_of_several_processes_would_run_the_whole_multirun(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,7 +282,7 @@ def test_rank_0_gives_a_sign_while_it_prepares(tmp_path: Path, monkeypatch: pyte
     touch = Path.touch
     monkeypatch.setattr(Path, "touch", lambda path: (signs.append(path), touch(path)))
     config = config_of(
-        tmp_path, tmp_path / "runs", "data.prepare=missing", "tokenizer.name=gpt2", "+data.limit_tokens.readmes=-1"
+        tmp_path, tmp_path / "runs", "data.prepare=missing", "tokenizer.name=gpt2", "+data.limit_tokens.readmes=1"
     )
     with pytest.raises(ValueError, match="readmes could not be prepared"):
         train(config)

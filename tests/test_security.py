@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from running.config import allowed_targets
 from running.config.command_line_check import check_command_line
 from running.config.compose import CONF, compose_config, write_config
 from running.config.source_builders import open_corpus
-from running.training.builders import build_optimizer
+from running.config.source_config import read_source
 from running.training.callback_builders import build_callbacks
 from tests.conftest import ROOT
 
@@ -158,7 +159,7 @@ def test_only_an_optimizer_stands_where_one_is_wanted(target: str) -> None:
     with pytest.raises(
         ValueError, match=rf"_target_={re.escape(target)} may not be called from a config: it must be an"
     ):
-        build_optimizer({"_target_": target}, "32-true")  # fmt: skip
+        allowed_targets.resolve_optimizer({"_target_": target})
 
 
 @pytest.mark.parametrize(
@@ -187,7 +188,7 @@ def test_only_a_corpus_stands_where_one_is_wanted(target: str) -> None:
     with pytest.raises(
         ValueError, match=rf"_target_={re.escape(target)} may not be called from a config: it must be a c"
     ):
-        open_corpus({}, "evil", {"corpus": {"_target_": target, "path": "/"}, "path": None})  # fmt: skip
+        open_corpus({}, "evil", replace(read_source("stdlib"), corpus={"_target_": target, "path": "/"}))  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -3,17 +3,17 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import pytest
 
-from running.config.settings_parser import AtLeast, Count, Positive, parse
+from running.config.settings_parser import Count, CountOrZero, PositiveNumber, parse
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inner:
     steps: Count
-    share: Annotated[float, Positive()] | None = None
+    share: PositiveNumber | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,8 +21,9 @@ class Outer:
     inner: Inner
     place: Path
     kind: Literal["a", "b", "c"]
-    seed: Annotated[int, AtLeast(0)] = 0
+    seed: CountOrZero = 0
     rest: Any = None
+    gold: int | str = 0
 
 
 RIGHT: dict[str, Any] = {"inner": {"steps": 3, "share": 0.5}, "place": "~/x", "kind": "b"}
@@ -47,6 +48,7 @@ def test_groups_become_dataclasses_and_texts_paths() -> None:
         ({"kind": "d"}, "kind is 'd': it must be one of a, b, c."),
         ({"kind": ["a"]}, "kind is ['a']: it must be one of a, b, c."),
         ({"seed": 1.5}, "seed is 1.5: it must be a whole number, 0 or more."),
+        ({"gold": None}, "gold is None: it must be a whole number or a string."),
     ],
 )
 def test_a_wrong_setting_is_one_sentence(wrong: dict[str, Any], sentence: str) -> None:

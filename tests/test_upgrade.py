@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from running.commands.train import train
 from running.config.changed_settings import BEFORE
 from running.config.compose import compose_config, flatten, read_config
+from running.config.optimization_configs import OptimizerConfig
 from running.config.renamed_targets import RENAMED_TARGETS
 from running.sweeps.sweep_state import is_finished
 from running.training.builders import build_optimizer
@@ -142,7 +143,7 @@ def test_an_option_that_moves_the_state_is_converted(tiny_data: Path, tmp_path: 
 
 def test_an_optimizer_that_cannot_make_a_step_is_refused(tiny_data: Path, tmp_path: Path) -> None:
     config = config_of(tiny_data, tmp_path, "+optimizer.capturable=true", "optimizer.fused=false")
-    assert build_optimizer(config["optimizer"], "32-true")
+    assert build_optimizer(OptimizerConfig.of(config["optimizer"]), "32-true")
     with pytest.raises(ValueError, match=r"optimizer: torch\.optim\.AdamW cannot make a step: .*capturable"):
         train(config)
     assert not (tmp_path / "run" / "environment.json").exists()

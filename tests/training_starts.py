@@ -5,8 +5,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from running.config.compose import compose_config
 from tests.conftest import ROOT
@@ -76,9 +77,13 @@ def on_ranks(module: str, n_ranks: int, folder: Path) -> None:
 
 def killed(overrides: Sequence[str], *, at: int) -> None:
     """A run that gets SIGKILL as it begins a micro-batch; 0 is the first of the whole run."""
-    faults = [["send", {"signal_name": "SIGKILL", "micro_batch": at}]]
-    asked = json.dumps({"config": compose_config("train", overrides), "faults": faults})
-    script = [sys.executable, "-m", "tests.faults.forked_training", asked]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(script, cwd=ROOT, check=False, capture_output=True, env=environment)
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
+    done = ended_by("SIGKILL", compose_config("train", overrides), micro_batch=at)
+    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+
+
+def ended_by(signal_name: str, config: Mapping[str, Any], *, micro_batch: int, folder: Path = ROOT) -> Answer:
+    """Train in a folder, and get a signal as a micro-batch begins; 0 is the first of the whole run."""
+    faults = [["send", {"signal_name": signal_name, "micro_batch": micro_batch}]]
+    script = [sys.executable, "-m", "tests.faults.forked_training", json.dumps({"config": config, "faults": faults})]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(script, cwd=folder, check=False, capture_output=True, text=True, env=environment)

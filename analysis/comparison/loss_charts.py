@@ -11,7 +11,7 @@ from analysis.comparison.comparison import Comparison
 from analysis.comparison.run import Run, RunState
 from analysis.comparison.run_labels import run_labels
 from analysis.metrics_reader import Series
-from analysis.run_plots import COLOURS
+from analysis.plot_colours import COLOURS
 from analysis.series_downsampling import finite, means, smooth
 
 Figure = dict[str, Any]

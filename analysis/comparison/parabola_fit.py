@@ -5,7 +5,6 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 import numpy as np
-from scipy import special
 
 from analysis.comparison.tukey_test import CONFIDENCE
 
@@ -69,6 +68,8 @@ def find_optimum(
     effects = np.linalg.lstsq(design, loss[chosen])[0]
     residual = math.sqrt(float(np.square(loss[chosen] - design @ effects).sum()) / degrees)
     error = residual * math.sqrt(float(np.linalg.inv(design.T @ design)[0, 0]))
+    from scipy import special  # slow to import
+
     a, slope, level = (float(effect) for effect in effects)
     if a <= special.stdtrit(degrees, (1 + CONFIDENCE) / 2) * error:
         return UnclearOptimum.NOISE

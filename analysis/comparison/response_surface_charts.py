@@ -12,7 +12,7 @@ from analysis.comparison.parabola_fit import Parabola, UnclearOptimum
 from analysis.comparison.response_surfaces import LossCurve, LossGrid, SweptAxis, loss_curves, loss_grids, swept_axes
 from analysis.comparison.run import Run
 from analysis.comparison.run_labels import RunLabel, run_labels
-from analysis.run_plots import COLOURS
+from analysis.plot_colours import COLOURS
 
 _MOST_TICKS = 9
 

@@ -6,17 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from analysis.callbacks_that_change_results import callback_setting_prefixes
+from gpt_lightning.setting_roles import SETTINGS, Role, has_role
 
 ABSENT = "—"
 """Text for a setting that a run does not have."""
-PATH_SETTINGS = frozenset({"name", "runs_dir", "run_dir", "sweep_dir", "jobs_at_once", "data_dir", "resume"})
-"""Settings for a run's name, its place, and how it was started."""
+PATH_SETTINGS = frozenset(
+    key
+    for key, setting in SETTINGS.items()
+    if setting.role is Role.PLACE or (setting.is_path and setting.role is not Role.RESULT)
+)
+"""Settings for a run's name, its place and its data, and the checkpoint where it was started."""
 SEED = "seed"
 TRUNK = "branch.run"
-_WATCHING = ("log_every", "val_every", "callbacks.", "logger.", "max_hours")
-_MAKING = ("data.workers", "data.prepare", "data.verify", "micro_batch", "hardware.")
-_PROCESSES = ("trainer.devices", "trainer.num_nodes", "trainer.strategy")  # they do not change batches or gradients
-_COSMETIC = (*_WATCHING, *_MAKING, *_PROCESSES)
 
 
 def leaves_results_unchanged(key: str, deciders: tuple[str, ...] = ()) -> bool:
@@ -28,9 +29,7 @@ def leaves_results_unchanged(key: str, deciders: tuple[str, ...] = ()) -> bool:
         key: dotted name of the setting.
         deciders: prefixes of settings of callbacks that may change weights; these never count.
     """
-    if key.startswith(deciders):
-        return False
-    return any(key == name.removesuffix(".") or (name.endswith(".") and key.startswith(name)) for name in _COSMETIC)
+    return not (key.startswith(deciders) or has_role(key, Role.RESULT, Role.ROUNDING))
 
 
 def described_settings(settings: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str, Any]:

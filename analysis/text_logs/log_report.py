@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from analysis.run_plots import draw_curves
 from analysis.run_reader import Curves
 from analysis.text_logs.log_parser import TextLog, read_logs
 from analysis.text_logs.step_table import StepTable
@@ -56,6 +55,8 @@ def report_logs(log_dir: Path, out_dir: Path, *, pattern: str) -> LogReport:
         _write_table(log.steps, unfinished / METRICS)
         samples = [log.samples[step] for step in sorted(log.samples)]
         (unfinished / SAMPLES).write_text(json.dumps(samples, ensure_ascii=False, indent=2), encoding="utf-8")
+        from analysis.run_plots import draw_curves  # Matplotlib is slow to import
+
         draw_curves(_curves(log, title=log_dir.resolve().name), unfinished / CURVES)
         written = tuple((unfinished / name).replace(out_dir / name) for name in (METRICS, SAMPLES, CURVES))
     return LogReport(log, written)

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from benchmarks.gpu_day.result_rows import Day
 from data_modules.sequence_reader import document_borders
-from gpt_lightning.model.attention_backends import BACKENDS
 from gpt_lightning.model.attention_mask import AttentionMask
 from gpt_lightning.model.attention_selection import backend_obstacle
+from gpt_lightning.model.part_registry import BACKENDS
 
 EOT = 0
 DROPOUT = 0.1

@@ -14,10 +14,9 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from glob import has_magic
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from data_modules.corpora.dataset_card import choose_config, files_by_split, read_card
 from data_modules.corpora.file_formats import COMPRESSIONS, FORMATS, WHOLE_TEXTS
@@ -42,7 +41,7 @@ _CACHE = "cache-"  # prefix of the files that Dataset.map leaves next to the dat
 def find_local_files(
     path: str,
     *,
-    hub: Mapping[str, Any] | None = None,
+    config: str | None = None,
     split: str | None = "train",
     tell: Callable[[str], object] = str,
 ) -> dict[str, str]:
@@ -50,8 +49,8 @@ def find_local_files(
 
     Args:
         path: A file, a folder or a glob pattern.
-        hub: id, config and split of the dataset of which a folder may be a copy.
-        split: The split to read if `hub` is None; None: all splits.
+        config: Configuration of the dataset, if the path is a copy of one; None: the only or the default one.
+        split: The split to read; None: all splits.
         tell: Called with one line that counts the skipped files, if there are any.
 
     Returns:
@@ -67,13 +66,12 @@ def find_local_files(
     passed_over: Counter[str] = Counter()
     if root.is_dir():
         below = _files_below(root, passed_over)
-        wanted = hub["split"] if hub else split
-        names = _chosen(path, root, below, hub, wanted)
+        names = _chosen(path, root, below, config, split)
         others = sorted(set(below).difference(names))
         passed_over.update(map(_kind_and_split, others))
         held_out = [name for name in others if suffixes(name)[0] in WHOLE_TEXTS and _split_of(name)]
-        titled = sorted(name for name in _titled(below).intersection(names) if _split_of(name) != wanted)
-        if titled and wanted:
+        titled = sorted(name for name in _titled(below).intersection(names) if _split_of(name) != split)
+        if titled and split:
             tell(f"{path}: read as ordinary texts, although their names look like a split: {_some(titled)}")
         found = {name: str((root / name).absolute()) for name in names}
     else:
@@ -165,17 +163,17 @@ def _saved_by_datasets(folder: Path, files: list[str]) -> set[str] | None:
     return named
 
 
-def _chosen(path: str, root: Path, below: list[str], hub: Mapping[str, Any] | None, split: str | None) -> list[str]:
+def _chosen(path: str, root: Path, below: list[str], config: str | None, split: str | None) -> list[str]:
     """Choose the files of a folder that are read.
 
     Raises:
         ValueError: There are none, the card cannot be read, or several configurations exist and none is chosen.
     """
     card = read_card(root) if split else None
-    if card or (card is not None and hub and hub["config"]):
+    if card or (card is not None and config):
         try:
-            config = choose_config(card, hub["config"] if hub else None)
-            by_split = files_by_split(config, below)
+            chosen = choose_config(card, config)
+            by_split = files_by_split(chosen, below)
         except ValueError as error:
             raise ValueError(
                 f"path={path} {error}. To choose the files yourself, use a pattern such as path={path}/*.parquet."
@@ -188,7 +186,7 @@ def _chosen(path: str, root: Path, below: list[str], hub: Mapping[str, Any] | No
                     f"path={path}/*.parquet."
                 )
             return by_split[str(split)]
-        below = [name for name in below if PurePosixPath(name).is_relative_to(config.get("data_dir") or "")]
+        below = [name for name in below if PurePosixPath(name).is_relative_to(chosen.get("data_dir") or "")]
     known = [name for name in below if suffixes(name)[0] in FORMATS]
     if not known:
         raise ValueError(f"path={path} has no file of a supported format ({known_formats()}).")

@@ -49,7 +49,9 @@ class Curriculum:
     mixes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Name -> weights of sources. The name can replace a source anywhere; `all` is every source in them, equally."""
     unit: Unit = "fraction"
+    """Unit of the keyframes' `at`: fraction of the run, steps or tokens."""
     interpolation: Interpolation = "linear"
+    """How the weights change between two keyframes; step: not until the later one."""
     replay: Mapping[str, float] = field(default_factory=dict)
     """Minimum share of a source, or of a mix as a whole, from the first keyframe on in which it has weight."""
     max_epochs: Mapping[str, float] = field(default_factory=dict)

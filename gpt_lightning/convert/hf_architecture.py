@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from gpt_lightning.convert.weight_renaming import RenamingTable
 from gpt_lightning.model import GPTConfig
-from gpt_lightning.model.attention_backends import BACKENDS
+from gpt_lightning.model.part_registry import BACKENDS
 
 
 class Architecture(NamedTuple):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gpt_lightning.model import GPT, GPTConfig
-from gpt_lightning.model.positions import POSITIONS
+from gpt_lightning.model.part_registry import POSITIONS
 
 EMBEDDING, HEAD = "embedding.weight", "head.weight"
 _MOST_POSITIONS = 2**22

@@ -12,6 +12,7 @@ from gpt_lightning.evaluation.confidence_intervals import Estimate, proportion_i
 from gpt_lightning.evaluation.log_likelihood import Request, RequestTooLongError, Score, batch_requests, score_requests
 from gpt_lightning.evaluation.multiple_choice import QUESTION_PROTOCOLS, Question, encode_question, score_question
 from gpt_lightning.evaluation.question_template import BadQuestionError, MissingFieldError, QuestionTemplate
+from gpt_lightning.evaluation.questions_config import QuestionsConfig
 
 __all__ = [
     "QUESTION_PROTOCOLS",
@@ -20,6 +21,7 @@ __all__ = [
     "MissingFieldError",
     "Question",
     "QuestionTemplate",
+    "QuestionsConfig",
     "Request",
     "RequestTooLongError",
     "Score",

@@ -8,7 +8,7 @@ of x, `{x!b}` is everything before the last word.
 import re
 import string
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from gpt_lightning.evaluation.multiple_choice import Question
@@ -27,7 +27,7 @@ class QuestionTemplate:
     """How to convert a record of a task to a question.
 
     Raises:
-        ValueError: `clean` is unknown, or a template is malformed.
+        ValueError: `clean` is unknown, or a template is malformed or not a string.
     """
 
     context: str
@@ -41,19 +41,11 @@ class QuestionTemplate:
     clean: str | None = None
     """How to clean context and answers. `wikihow` removes WikiHow's markup, as lm-evaluation-harness does."""
 
-    @staticmethod
-    def of(task: Mapping[str, Any]) -> "QuestionTemplate":
-        """Build a template from the settings in conf/task/<name>.yaml.
-
-        Raises:
-            KeyError: A key is missing.
-            ValueError: `clean` is unknown, or a template is malformed.
-        """
-        return QuestionTemplate(**{field.name: task[field.name] for field in fields(QuestionTemplate)})
-
     def __post_init__(self) -> None:
         if self.clean is not None and self.clean not in _CLEANINGS:
             raise ValueError(f"clean is {self.clean!r}: it must be null or {', '.join(_CLEANINGS)}.")
+        if not (isinstance(self.answers, Sequence) and all(isinstance(text, str) for text in self.answers)):
+            raise ValueError(f"answers is {self.answers!r}: it must be the name of a field, or a list of templates.")
         for template in [self.context, *([] if isinstance(self.answers, str) else self.answers)]:
             try:
                 strange = {c for _, _, _, c in _FORMATTER.parse(template)} - {None, *_CONVERSIONS}

@@ -169,27 +169,26 @@ _HALF = BackendTraits(
     max_d_head=256,
     head_alignment=16,
 )
-BACKENDS = {
-    "manual": Backend(AttentionMask.mask, _manual, BackendTraits(standard=True)),
-    "sdpa": Backend(_plan_sdpa, _sdpa, BackendTraits(standard=True)),
-    "sdpa_flash": Backend(
-        _plan_sdpa_flash,
-        partial(_sdpa, kernel=SDPBackend.FLASH_ATTENTION),
-        replace(_HALF, mask_obstacle=_sdpa_flash_obstacle, fused=True),
-    ),
-    "sdpa_cudnn": Backend(
-        _plan_sdpa,
-        partial(_sdpa, kernel=SDPBackend.CUDNN_ATTENTION),
-        replace(_HALF, max_d_head=128, missing=_cudnn_is_missing, deterministic=False),
-    ),
-    "sdpa_efficient": Backend(
-        _plan_sdpa,
-        partial(_sdpa, kernel=SDPBackend.EFFICIENT_ATTENTION),
-        BackendTraits(
-            standard=True, needs_cuda=True, dtypes=(torch.float16, torch.bfloat16, torch.float32), head_alignment=16
-        ),  # it reads 16 bytes at a time
-    ),
-    "flash": Backend(
-        plan_flash, attend_flash, replace(_HALF, missing=_flash_is_missing, mask_obstacle=_flash_obstacle, fused=True)
-    ),
-}
+# `part_registry.BACKENDS` gives them their names
+MANUAL = Backend(AttentionMask.mask, _manual, BackendTraits(standard=True))
+SDPA = Backend(_plan_sdpa, _sdpa, BackendTraits(standard=True))
+SDPA_FLASH = Backend(
+    _plan_sdpa_flash,
+    partial(_sdpa, kernel=SDPBackend.FLASH_ATTENTION),
+    replace(_HALF, mask_obstacle=_sdpa_flash_obstacle, fused=True),
+)
+SDPA_CUDNN = Backend(
+    _plan_sdpa,
+    partial(_sdpa, kernel=SDPBackend.CUDNN_ATTENTION),
+    replace(_HALF, max_d_head=128, missing=_cudnn_is_missing, deterministic=False),
+)
+SDPA_EFFICIENT = Backend(
+    _plan_sdpa,
+    partial(_sdpa, kernel=SDPBackend.EFFICIENT_ATTENTION),
+    BackendTraits(
+        standard=True, needs_cuda=True, dtypes=(torch.float16, torch.bfloat16, torch.float32), head_alignment=16
+    ),  # it reads 16 bytes at a time
+)
+FLASH = Backend(
+    plan_flash, attend_flash, replace(_HALF, missing=_flash_is_missing, mask_obstacle=_flash_obstacle, fused=True)
+)

@@ -9,8 +9,8 @@ from functools import cache
 
 import torch
 
-from gpt_lightning.model.attention_backends import BACKENDS
 from gpt_lightning.model.attention_mask import AttentionMask
+from gpt_lightning.model.part_registry import BACKENDS
 
 _AUTO_ON_CUDA = ("flash", "sdpa_flash", "sdpa_efficient")  # the first of these that is supported
 _log = logging.getLogger(__name__)
@@ -62,6 +62,13 @@ def backend_obstacle(
     return _hardware_obstacle(name, device, dtype, d_head) or BACKENDS[name].traits.mask_obstacle(view, dropout)
 
 
+def gpu_obstacle(
+    name: str, dtype: torch.dtype, d_head: int, view: AttentionMask, *, dropout: float = 0.0
+) -> str | None:
+    """Return why a backend does not support these arguments on any GPU, as a clause; None if some GPU does."""
+    return _kernel_obstacle(name, dtype, d_head) or BACKENDS[name].traits.mask_obstacle(view, dropout)
+
+
 def portable_attention(name: str) -> str:
     """Return the setting `attention` of a saved model for any device: auto instead of a standard backend."""
     return "auto" if name in BACKENDS and BACKENDS[name].traits.standard else name
@@ -78,8 +85,7 @@ def expected_backend(
     if wanted != "auto" or device_type != "cuda":
         return "sdpa" if wanted == "auto" else wanted
     for name in _AUTO_ON_CUDA:
-        traits = BACKENDS[name].traits
-        if not (_kernel_obstacle(name, dtype, d_head) or traits.missing() or traits.mask_obstacle(view, dropout)):
+        if not (gpu_obstacle(name, dtype, d_head, view, dropout=dropout) or BACKENDS[name].traits.missing()):
             return name
     return "sdpa"
 

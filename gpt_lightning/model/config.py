@@ -1,11 +1,8 @@
-"""The configuration of a GPT."""
+"""The configuration of a GPT. Importing this module does not import torch."""
 
 from dataclasses import dataclass
 
-from gpt_lightning.model.attention_backends import BACKENDS
-from gpt_lightning.model.feed_forward import FEED_FORWARDS
-from gpt_lightning.model.norms import NORMS
-from gpt_lightning.model.positions import POSITIONS
+from gpt_lightning.model.part_registry import BACKENDS, FEED_FORWARDS, NORMS, POSITIONS
 
 RESIDUAL_INITS = ("scaled", "plain", "zero")
 
@@ -23,16 +20,22 @@ class GPTConfig:
     max_seq_len: int
     """Context length: the maximum number of tokens in a forward pass."""
     d_model: int
+    """Width of the residual stream."""
     n_layers: int
+    """Number of blocks."""
     n_heads: int
+    """Number of query heads in each attention layer."""
     d_ff: int
     """Width of the hidden layer of the feed-forward."""
     n_kv_heads: int | None = None
     """Number of key/value heads, each shared by n_heads / n_kv_heads query heads (grouped-query attention,
     arXiv:2305.13245); None: n_heads."""
     norm: str = "layernorm"
+    """Normalisation layers: `layernorm` or `rmsnorm`."""
     feed_forward: str = "gelu"
+    """Feed-forward layers: `gelu`, `gelu_tanh` (GPT-2's), `swiglu` or `relu2`."""
     position: str = "learned"
+    """Position encoding: `learned` or `rope` (rotary)."""
     bias: bool = True
     """Whether linear layers and norms have biases."""
     qk_norm: bool = False
@@ -51,14 +54,16 @@ class GPTConfig:
     eot_id: int | None = None
     """The tokenizer's end-of-text id, which precedes each document. Required if attend_across_documents is False."""
     dropout: float = 0.0
+    """Probability that dropout sets an activation to zero."""
     attention: str = "auto"
-    """Attention backend, or `auto`; it does not affect the parameters."""
+    """Attention backend: `manual`, `sdpa`, `sdpa_flash`, `sdpa_cudnn`, `sdpa_efficient`, `flash`, or `auto`; it does not
+    affect the parameters."""
 
     def __post_init__(self) -> None:
         sizes = ["vocab_size", "max_seq_len", "d_model", "n_layers", "n_heads", "d_ff"]
         for size in [*sizes, *(["n_kv_heads"] if self.n_kv_heads is not None else [])]:
             value = getattr(self, size)
-            if not isinstance(value, int) or value < 1:
+            if type(value) is not int or value < 1:
                 raise ValueError(f"model.{size} is {value!r}: it must be a whole number, 1 or more.")
         if self.d_model % self.n_heads:
             raise ValueError(f"model.d_model is {self.d_model}: it must be a multiple of model.n_heads={self.n_heads}.")

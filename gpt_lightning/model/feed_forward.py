@@ -42,9 +42,6 @@ def relu2(x: Tensor) -> Tensor:
     return y * y  # on CUDA, autocast would compute a power in fp32
 
 
-FEED_FORWARDS: dict[str, Callable[..., nn.Module]] = {
-    "gelu": partial(FeedForward, activation=F.gelu),
-    "gelu_tanh": partial(FeedForward, activation=partial(F.gelu, approximate="tanh")),  # GPT-2's activation
-    "swiglu": SwiGLUFeedForward,
-    "relu2": partial(FeedForward, activation=relu2),
-}
+gelu = partial(FeedForward, activation=F.gelu)
+gelu_tanh = partial(FeedForward, activation=partial(F.gelu, approximate="tanh"))  # GPT-2's activation
+relu2_feed_forward = partial(FeedForward, activation=relu2)

@@ -18,16 +18,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from gpt_lightning.model.attention import AttentionContext, CausalSelfAttention
-from gpt_lightning.model.attention_backends import BACKENDS
 from gpt_lightning.model.attention_mask import AttentionMask
 from gpt_lightning.model.attention_selection import choose_backend
 from gpt_lightning.model.config import GPTConfig
 from gpt_lightning.model.cpu_linear import FastLinear, working_dtype
-from gpt_lightning.model.feed_forward import FEED_FORWARDS
 from gpt_lightning.model.kv_cache import KVCache, LayerCache, document_starts
 from gpt_lightning.model.loss_head import SummedLoss, cross_entropy_sum
-from gpt_lightning.model.norms import NORMS
-from gpt_lightning.model.positions import POSITIONS
+from gpt_lightning.model.part_registry import BACKENDS, FEED_FORWARDS, NORMS, POSITIONS
+from gpt_lightning.model.positions import Positions
 
 INIT_STD = 0.02
 
@@ -67,7 +65,7 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.d_model)
-        self.positions = POSITIONS[config.position](
+        self.positions: Positions = POSITIONS[config.position](
             max_seq_len=config.max_seq_len, d_model=config.d_model, d_head=config.d_head
         )
         self.dropout = nn.Dropout(config.dropout)

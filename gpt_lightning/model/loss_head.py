@@ -49,7 +49,7 @@ def cross_entropy_sum(
         mask: (tokens,) bool, whether each target bears loss; None: all do.
         soft_cap: Limits logits to (-soft_cap, soft_cap) with a tanh (Gemma 2, arXiv:2408.00118); None: no limit.
         z_loss: Adds z_loss * logsumexp(logits)^2 per token to the objective (PaLM, arXiv:2204.02311).
-        kernel: One of LOSS_KERNEL_CHOICES.
+        kernel: A key of LOSS_KERNELS, or auto.
     """
     if not torch.is_grad_enabled():
         x, weight = x.detach(), weight.detach()  # do not compute gradients that nobody uses

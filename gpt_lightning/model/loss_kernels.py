@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from gpt_lightning.model.part_registry import LOSS_KERNELS, check_loss_kernel
 from gpt_lightning.model.triton_check import why_triton_is_unavailable
 
 LossKernel = Callable[[Tensor, Tensor, Tensor | None, float | None, float, bool], tuple[Tensor, Tensor]]
@@ -66,24 +67,11 @@ def torch_loss(
     return objective[:, 0], nats[:, 0]
 
 
-def _triton_loss() -> LossKernel:
-    from gpt_lightning.model.loss_kernel_triton import triton_loss  # imported here because only CUDA has Triton
-
-    return triton_loss
-
-
-_LOSS_KERNELS: dict[str, Callable[[], LossKernel]] = {
-    "torch": lambda: torch_loss,
-    "triton": _triton_loss,
-}
-LOSS_KERNEL_CHOICES = (*_LOSS_KERNELS, "auto")
-
-
 def choose_loss_kernel(wanted: str, device: torch.device) -> tuple[str, str]:
     """Choose a kernel. `auto` means Triton on CUDA if it is available, otherwise torch.
 
     Args:
-        wanted: One of LOSS_KERNEL_CHOICES.
+        wanted: A key of LOSS_KERNELS, or auto.
         device: Where the loss is computed.
 
     Returns:
@@ -92,8 +80,7 @@ def choose_loss_kernel(wanted: str, device: torch.device) -> tuple[str, str]:
     Raises:
         ValueError: The kernel is unknown, or is triton and Triton is not available on this device.
     """
-    if wanted not in LOSS_KERNEL_CHOICES:
-        raise ValueError(f"trainer.loss_kernel is {wanted!r}: it must be one of {', '.join(LOSS_KERNEL_CHOICES)}.")
+    check_loss_kernel(wanted)
     obstacle = why_triton_is_unavailable(device)
     if wanted == "triton" and obstacle:
         raise ValueError(
@@ -107,4 +94,4 @@ def choose_loss_kernel(wanted: str, device: torch.device) -> tuple[str, str]:
 
 def loss_kernel(name: str, dtype: torch.dtype) -> LossKernel:
     """Return a kernel by name; for fp64, which only tests use, always that of torch."""
-    return torch_loss if dtype == torch.float64 else _LOSS_KERNELS[name]()
+    return torch_loss if dtype == torch.float64 else LOSS_KERNELS[name]

@@ -1,7 +1,5 @@
 """Normalisation layers over the last dimension."""
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,8 +20,11 @@ class LayerNorm(nn.LayerNorm):
         return F.layer_norm(x.float(), self.normalized_shape, self.weight.float(), bias, self.eps).to(x.dtype)
 
 
-NORMS: dict[str, Callable[..., nn.Module]] = {
-    "layernorm": lambda width, *, bias: LayerNorm(width, eps=EPS, bias=bias),
-    # Zhang & Sennrich, arXiv:1910.07467; it never has a bias
-    "rmsnorm": lambda width, *, bias: nn.RMSNorm(width, eps=EPS),
-}
+def layer_norm(width: int, *, bias: bool) -> nn.Module:
+    """Build a layer norm."""
+    return LayerNorm(width, eps=EPS, bias=bias)
+
+
+def rms_norm(width: int, *, bias: bool) -> nn.Module:
+    """Build an RMS norm (Zhang & Sennrich, arXiv:1910.07467). It never has a bias."""
+    return nn.RMSNorm(width, eps=EPS)

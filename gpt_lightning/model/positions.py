@@ -4,7 +4,6 @@
 (batch, time) int64.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -91,4 +90,3 @@ def rotate(x: Tensor, rotation: Rotation | None) -> Tensor:
 
 
 Positions = LearnedPositions | RotaryPositions
-POSITIONS: dict[str, Callable[..., Positions]] = {"learned": LearnedPositions, "rope": RotaryPositions}

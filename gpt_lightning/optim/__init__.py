@@ -4,10 +4,10 @@ The optimizers are those of torch and bitsandbytes, and `MuonAdamW`, which combi
 returns what each supports.
 """
 
+from gpt_lightning.learning_rate_schedules import learning_rate_schedule
 from gpt_lightning.optim.muon import MuonAdamW
 from gpt_lightning.optim.optimizer_traits import OPTIMIZER_TRAITS, OptimizerTraits, optimizer_traits
 from gpt_lightning.optim.parameter_groups import apply_multipliers, parameter_groups
-from gpt_lightning.optim.schedules import learning_rate_schedule
 from gpt_lightning.optim.spike_detector import SpikeDetector
 from gpt_lightning.optim.step_counters import place_step_counters
 from gpt_lightning.optim.trial_step import try_optimizer_step

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from gpt_lightning.tokenizer.base import Tokenizer
-from gpt_lightning.tokenizer.gpt2 import GPT2Tokenizer
 from gpt_lightning.tokenizer.trained_bpe import TrainedBPE
 
 
@@ -16,10 +15,10 @@ def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
     Raises:
         ValueError: The tokenizer does not exist, or the file is not a byte-level BPE.
     """
-    if name_or_path == "gpt2":
-        return GPT2Tokenizer(chat=False)
-    if name_or_path == "gpt2_chatml":
-        return GPT2Tokenizer(chat=True)
+    if name_or_path in ("gpt2", "gpt2_chatml"):
+        from gpt_lightning.tokenizer.gpt2 import GPT2Tokenizer  # tiktoken is slow to import
+
+        return GPT2Tokenizer(chat=name_or_path == "gpt2_chatml")
     path = Path(name_or_path)
     if path.is_dir():
         path = path / "tokenizer.json"

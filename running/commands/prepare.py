@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 from rich.table import Table
 from rich.text import Text
 
-from analysis.document_length_plot import draw_document_lengths
 from data_modules import SourceShards
 from data_modules.corpora import Corpus
 from data_modules.preparation import PartitionedPreparation, SourceInfo, adopt_shards, show_progress
@@ -30,8 +29,6 @@ from data_modules.shards.source_inspection import (
 from gpt_lightning.console import Console, say
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer, train_bpe
 from running.config.command_configs import PrepareConfig
-from running.config.compose import path_of, read_choice
-from running.config.settings_parser import parse
 from running.config.source_builders import (
     build_preparation_settings,
     is_commit_hash,
@@ -40,6 +37,7 @@ from running.config.source_builders import (
     path_corpus,
     training_sources,
 )
+from running.config.source_config import SourceConfig, read_source
 
 _FEW_TOKENS = 5_000
 _REPORT_MB = 5.0  # validation text per source in the report on a new tokenizer
@@ -51,7 +49,7 @@ class _Job(NamedTuple):
     config: PrepareConfig
     key: str  # name of its config
     name: str
-    source: Mapping[str, Any]  # content of its config
+    source: SourceConfig
     tokenizer: Tokenizer
     folder: Path
     console: Console
@@ -66,7 +64,7 @@ def prepare(config: Mapping[str, Any]) -> None:
     Raises:
         ValueError: a source or the tokenizer cannot be made. Sources that were complete before stay unchanged.
     """
-    settings = parse(PrepareConfig, config)
+    settings = PrepareConfig.of(config)
     try:
         _do(settings)
     except KeyboardInterrupt:
@@ -95,11 +93,13 @@ def _prepare(job: _Job) -> None:
         return
     if config.format is not None:
         _refuse_more_than_format(config)
+        if job.source.path is None:
+            raise ValueError(f"path is null: it must be the path of shards, because format={config.format}.")
         information = adopt_shards(
-            path_of(job.source, "path"),
+            Path(job.source.path).expanduser(),
             _identity(job, job.source),
             format=config.format,
-            val_fraction=job.source["val_fraction"],
+            val_fraction=job.source.val_fraction,
         )
         job.console.print(f"{name}: {folder}/source.json refers to the shards in place, {source_summary(information)}")
         for remark in information["remarks"]:
@@ -139,9 +139,9 @@ def _say_little_validation(job: _Job, information: Mapping[str, Any]) -> None:
     tokens, documents = val["tokens"], val["documents"]
     if tokens >= _FEW_TOKENS and documents > 1:
         return
-    share = max(1.5 * _FEW_TOKENS / (train["tokens"] + tokens), 2 * job.source["val_fraction"])
+    share = max(1.5 * _FEW_TOKENS / (train["tokens"] + tokens), 2 * job.source.val_fraction)
     setting = f"sources.{job.key}.val_fraction={min(0.5, math.ceil(100 * share) / 100):g}"
-    is_text = job.config.format is None and "text" in job.source.get("fields", {})  # tail cuts texts
+    is_text = job.config.format is None and "text" in (job.source.fields or {})  # tail cuts texts
     either = f", or (for a few long texts) with sources.{job.key}.split=tail" if is_text else ""
     job.console.print(
         f"{job.name}: the validation split has only {tokens:,} tokens in {documents:,} document{'s' * (documents != 1)}: "
@@ -157,6 +157,8 @@ def _verify(job: _Job) -> None:
 
 def _inspect(job: _Job) -> None:
     """Print counts and random sequences, with ⟦…⟧ around tokens without loss; plot the document lengths."""
+    from analysis.document_length_plot import draw_document_lengths  # Matplotlib is slow to import
+
     max_seq_len, n_sequences = job.config.inspect.max_seq_len, job.config.inspect.sequences
     source = SourceShards(job.folder)
     picture = job.folder / "document_lengths.png"
@@ -180,9 +182,9 @@ def _parts(job: _Job, of: int) -> PartitionedPreparation:
     return PartitionedPreparation(corpus, _identity(job, source), recipe, of=of, group_mb=job.config.group_mb)
 
 
-def _identity(job: _Job, source: Mapping[str, Any]) -> SourceInfo:
+def _identity(job: _Job, source: SourceConfig) -> SourceInfo:
     """Identity of the prepared source. `source` is its config, or the config of its fallback."""
-    return SourceInfo(name=job.name, tokenizer=job.tokenizer, folder=job.folder, licence=source["licence"])
+    return SourceInfo(name=job.name, tokenizer=job.tokenizer, folder=job.folder, licence=source.licence)
 
 
 def _part(part: str | None) -> tuple[int, int]:
@@ -200,6 +202,7 @@ def _tokenizer(config: PrepareConfig, console: Console) -> Tokenizer:
     name, vocab_size = config.tokenizer.name, config.tokenizer.model_vocab_size
     if config.tokenizer.train_on is None:
         return load_tokenizer(name)
+    assert vocab_size is not None  # TokenizerConfig checks it
     path = config.data_dir / name / "tokenizer.json"
     if not path.is_file():
         if config.mode != "prepare":
@@ -221,8 +224,8 @@ def _tokenizer(config: PrepareConfig, console: Console) -> Tokenizer:
 
 def _trained_on(config: PrepareConfig) -> Iterator[tuple[str, Corpus, float]]:
     """(name, corpus, val_fraction) of each source that the tokenizer is trained on."""
-    for name, source in training_sources(config, config.tokenizer.train_on).items():
-        yield name, open_corpus(config, name, source)[0], source["val_fraction"]
+    for name, source in training_sources(config, config.tokenizer.train_on or ()).items():
+        yield name, open_corpus(config, name, source)[0], source.val_fraction
 
 
 def _training_texts(config: PrepareConfig) -> Iterator[str]:
@@ -262,15 +265,14 @@ def _refuse_another(job: _Job, information: Mapping[str, Any]) -> None:
             f"{job.folder} was made with another tokenizer {job.tokenizer.name}: delete it and prepare it again."
         )
     then: dict[str, Any] = {"format": None} | information.get("request", {}) | information["origin"]
-    source = read_choice("source", job.source["fallback"]) if "instead_of" in then else job.source
+    source = read_source(job.source.fallback) if "instead_of" in then and job.source.fallback else job.source
     now = asdict(build_preparation_settings(job.config, source)) | {"format": job.config.format}
     del now["on_bad_record"]  # it decides whether the source can be made, and does not change its content
-    if "corpus" in job.source:
-        now |= origin_of_reader(job.source["corpus"])
+    if job.source.corpus is not None:
+        now |= origin_of_reader(job.source.corpus)
     if is_commit_hash(job.config.revision):
         now["revision"] = job.config.revision
-    if job.source["path"] is not None and "path" in then:
-        path = str(job.source["path"])
+    if (path := job.source.path) is not None and "path" in then:
         now["path"] = path if now["format"] is None else str(Path(path).resolve())
         if now["format"] is None:
             corpus = path_corpus(job.config, job.key, job.source)

@@ -7,7 +7,6 @@ from typing import Any
 from rich.table import Table
 
 from analysis.run_page import progress_text, write_run_page, write_samples_markdown
-from analysis.run_plots import draw_curves, draw_mix, draw_perplexity
 from analysis.run_reader import LoggedRun
 from analysis.text_logs.log_report import LogReport, report_logs
 from gpt_lightning.console import Console, say
@@ -30,7 +29,7 @@ def report(config: Mapping[str, Any]) -> None:
     if settings.mix_law is not None:
         from mix_laws import write_and_print_mix_law  # slow to import
 
-        write_and_print_mix_law(settings.mix_law, settings.held_out, vars(settings.mix), out_dir)
+        write_and_print_mix_law(settings.mix_law, settings.held_out, out_dir, **vars(settings.mix))
     elif settings.runs is not None:
         from analysis.comparison import write_and_print_comparison
 
@@ -44,6 +43,8 @@ def report(config: Mapping[str, Any]) -> None:
 
 def _draw(run: LoggedRun, folder: Path) -> None:
     """Write the plots and the page of a run into a folder, and print a summary."""
+    from analysis.run_plots import draw_curves, draw_mix, draw_perplexity  # Matplotlib is slow to import
+
     draw_curves(run.curves, folder / "curves.png")
     draw_mix(run, folder / "mix.png")
     draw_perplexity(run, folder / "perplexity.png")

@@ -1,164 +1,167 @@
 """verify.py: check that a run that is killed and resumed with other workers or ranks equals an uninterrupted run."""
 
-import json
-import math
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-import torch
 from rich.table import Table
 
-from data_modules import SourceShards
-from data_modules.order.curriculum import Curriculum
-from gpt_lightning.checkpoint_retention import newest_valid_checkpoint
 from gpt_lightning.console import Console
-from gpt_lightning.device_and_precision import choose_device
-from gpt_lightning.optim import optimizer_traits
-from gpt_lightning.verified_checkpoint import read_checkpoint
-from running.config.allowed_targets import resolve_optimizer
 from running.config.compose import CONF, write_config
+from running.config.override_settings import override_settings
+from running.config.plan_and_verify_configs import VerifyCommandConfig, VerifyConfig
 from running.config.run_config import RunConfig
-from running.config.settings_parser import build_section
-from running.training.builders import build_schedule
-from running.training.prepared_data import open_sources
+from running.config.settings_parser import parse
 
-# source, document, offset of the first target in the document, checksum of the model's input
-Served = tuple[str, int, int, int]
+if TYPE_CHECKING:
+    from running.training.replay_evidence import ReplayDifference
 
 
-@dataclass(frozen=True)
-class ReplayEvidence:
-    """What a run recorded and learned, for comparison with another run."""
-
-    diet: list[Served]
-    losses: list[float]
-    weights: dict[str, torch.Tensor]
-
-
-def verify(config: Mapping[str, Any]) -> dict[str, Any]:
+def verify(config: Mapping[str, Any]) -> "dict[str, ReplayDifference]":
     """Train one uninterrupted run and two that are killed and resumed: with other workers, and with other ranks too.
 
     Args:
         config: the composed settings of conf/verify.yaml and the command line.
 
     Returns:
-        For each resumed run the first sequence that differs (or None), the number of sequences, and the largest
-        relative differences of losses and weights.
+        The name of each resumed run -> how it differs from the uninterrupted one.
 
     Raises:
         ValueError: a setting is wrong, a run fails, or the resumed runs differ by more than the tolerance.
     """
-    console = Console(soft_wrap=True)
-    if not console.is_terminal:
-        console.width = 120
-    base, other = _runs(config)
-    _, sources = open_sources(RunConfig.of(base))
-    folder = Path(base["runs_dir"]) / f"{base['name']}_verify"
+    run, wanted = RunConfig.of(config), parse(VerifyCommandConfig, config).verify
+    _check_repeatable(run)
+    folder = run.runs_dir / f"{run.name}_verify"
+    base = _before_the_kill(run, wanted.steps, str(folder / "straight"))
+    other = _after_the_kill(base, run, wanted)
+    _check_here(other, wanted)
     if folder.exists() and not (folder / "straight.yaml").is_file():
         raise ValueError(f"{folder} exists and was not made by verify.py: choose another name with name=….")
     shutil.rmtree(folder, ignore_errors=True)
-    half = base["max_steps"] // 2
-    _train(folder / "straight", base, console)
-    straight = _evidence(folder / "straight", sources)
-    end = {"callbacks": base["callbacks"] | {"end": {"_target_": "callbacks.KillAtStep", "at": half + 1}}}
-    results: dict[str, Any] = {}
+    # torch is slow to import
+    from gpt_lightning.optim import optimizer_traits
+    from running.config.allowed_targets import resolve_optimizer
+    from running.training import replay_evidence
+    from running.training.rank_agreement import RankAgreement
+    from running.training.resolve import resolve
+
+    sources = resolve(base, RankAgreement()).sources
+    console = Console(soft_wrap=True)
+    if not console.is_terminal:
+        console.width = 120
+    _train(base, console)
+    straight = replay_evidence.read_evidence(base.run_dir, sources)
+    results: dict[str, ReplayDifference] = {}
     for name, later in (
-        ("other workers", base | {"data": other["data"]}),
+        ("other workers", override_settings(base, {"data.workers": wanted.workers})),
         ("other ranks, micro-batch and workers", other),
     ):
-        run = folder / name.replace(" ", "_").replace(",", "")
-        _train(run, base | end, console, dies=True)
-        _train(run, later | end, console)
-        results[name] = _compared(straight, _evidence(run, sources))
-    _print(results, base, other, console)
+        at = {
+            "run_dir": str(folder / name.replace(" ", "_").replace(",", "")),
+            "callbacks.end": {"_target_": "callbacks.KillAtStep", "at": base.max_steps // 2 + 1},
+        }
+        killed, resumed = override_settings(base, at), override_settings(later, at)
+        _train(killed, console, dies=True)
+        _train(resumed, console)
+        results[name] = replay_evidence.compare_evidence(
+            straight, replay_evidence.read_evidence(resumed.run_dir, sources)
+        )
+    tolerance = optimizer_traits(resolve_optimizer(run.optimizer.node)).verify_tolerance
+    _print(results, base, other, tolerance, console)
     for name, result in results.items():
-        same = result["weights"] == 0 if name == "other workers" else result["losses"] <= _tolerance(base)
-        if not same or result["diet"] is not None:
+        same = result.weights == 0 if name == "other workers" else result.losses <= tolerance
+        if not same or result.first_difference is not None:
             raise ValueError(f"a run that resumes with {name} differs from the uninterrupted run: see the table.")
     console.print("verified: the resumed runs equal the uninterrupted run.")
     return results
 
 
-def _runs(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Configs before and after the resume."""
-    wanted = config["verify"]
-    for key in ("steps", "devices"):
-        if not isinstance(wanted[key], int) or wanted[key] < 1:
-            raise ValueError(f"verify.{key} is {wanted[key]!r}: it must be a whole number, 1 or more.")
-    if wanted["steps"] < 4:
-        raise ValueError(
-            f"verify.steps is {wanted['steps']}: it must be 4 or more, so that the run can be killed half-way."
-        )
-    if not isinstance(wanted["workers"], int) or wanted["workers"] < 0:
-        raise ValueError(f"verify.workers is {wanted['workers']!r}: it must be a number of processes, 0 or more.")
-    n_gpus = torch.cuda.device_count()
-    if choose_device(config["trainer"]["accelerator"]) == "cuda" and wanted["devices"] > n_gpus:
-        raise ValueError(
-            f"verify.devices is {wanted['devices']}, but the number of GPUs here is {n_gpus}: set verify.devices={n_gpus} "
-            "or trainer.accelerator=cpu."
-        )
-    if config["model"]["dropout"]:
-        raise ValueError(
-            f"model.dropout is {config['model']['dropout']}: dropout draws depend on how the global batch is split, so "
-            "other ranks cannot repeat them. Set model.dropout=0."
-        )
-    if (ado := build_section(Curriculum, "curriculum", config["curriculum"]).ado) and not ado.record:
+def _check_repeatable(run: RunConfig) -> None:
+    """Check that a run with other ranks can repeat this one.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if (ado := run.curriculum.ado) and not ado.record:
         raise ValueError(
             "curriculum.ado depends on losses, whose last bits depend on how the batch is split: verify.py needs "
             "curriculum.ado.record (the mix_weights.jsonl of a run) or another curriculum."
         )
-    if config["branch"]["run"] is not None:
+    if run.branch.run is not None:
         raise ValueError("verify.py always trains from step 0: leave out branch.run and branch.step.")
-    steps, per_rank = wanted["steps"], config["global_batch"] // wanted["devices"]
-    base = {key: value for key, value in config.items() if key != "verify"}
-    base |= {"max_steps": steps, "log_every": 1, "val_every": steps}
-    base["trainer"] = config["trainer"] | {"devices": 1, "num_nodes": 1, "strategy": "auto"}
-    base["schedule"] = config["schedule"] | {"warmup_steps": min(config["schedule"]["warmup_steps"], steps // 5)}
-    base["callbacks"] = {
+    if run.model.dropout:
+        raise ValueError(
+            f"model.dropout is {run.model.dropout}: dropout draws depend on how the global batch is split, so "
+            "other ranks cannot repeat them. Set model.dropout=0."
+        )
+
+
+def _check_here(other: RunConfig, wanted: VerifyConfig) -> None:
+    """Check that this machine can train the third run after it resumes.
+
+    Raises:
+        ValueError: a setting is wrong, or this machine lacks what it needs.
+    """
+    # torch is slow to import
+    from gpt_lightning.device_and_precision import choose_device
+    from running.training.check_settings import check_settings
+    from running.training.rank_checks import check_gpu_count
+
+    device = choose_device(other.trainer.accelerator)
+    if device == "cuda":
+        check_gpu_count(wanted.devices, setting="verify.devices")
+    check_settings(other, device)
+
+
+def _before_the_kill(run: RunConfig, steps: int, run_dir: str) -> RunConfig:
+    """The uninterrupted run, and both others until they are killed: one rank, few steps."""
+    callbacks = {
         "diet_log": {"_target_": "callbacks.SampleOrderLog"},
         "mix_ledger": {"_target_": "callbacks.MixLedger", "every": 1},
         "checkpoints": {"_target_": "callbacks.Checkpoints", "every": steps // 2, "keep": 3},
     }
-    build_schedule(RunConfig.of(base))
-    smaller = (n for n in range(config["micro_batch"] - 1, 0, -1) if per_rank % n == 0)
-    micro_batch = wanted["micro_batch"] or next(smaller, 1)
-    other = base | {
-        "micro_batch": micro_batch,
-        "trainer": config["trainer"] | {"devices": wanted["devices"], "num_nodes": 1},
-        "data": config["data"] | {"workers": wanted["workers"]},
+    changes = {
+        "run_dir": run_dir,
+        "max_steps": steps,
+        "log_every": 1,
+        "val_every": steps,
+        "trainer.devices": 1,
+        "trainer.num_nodes": 1,
+        "trainer.strategy": "auto",
+        "schedule.warmup_steps": min(run.schedule.warmup_steps, steps // 5),
+        "callbacks": callbacks,
     }
-    RunConfig.of(other)  # checks that its micro-batch divides the global batch
-    return base, other
+    return override_settings(run, changes)
 
 
-def _train(run: Path, config: Mapping[str, Any], console: Console, *, dies: bool = False) -> None:
+def _after_the_kill(base: RunConfig, run: RunConfig, wanted: VerifyConfig) -> RunConfig:
+    """The third run after it resumes, with other ranks, workers and micro-batch."""
+    per_rank = run.global_batch // wanted.devices
+    smaller = (n for n in range(run.micro_batch - 1, 0, -1) if per_rank % n == 0)
+    changes: dict[str, Any] = {
+        "micro_batch": wanted.micro_batch or next(smaller, 1),
+        "trainer.devices": wanted.devices,
+        "trainer.strategy": run.trainer.strategy,
+        "data.workers": wanted.workers,
+    }
+    return override_settings(base, changes)
+
+
+def _train(config: RunConfig, console: Console, *, dies: bool = False) -> None:
     """Run train.py in a new process, through torchrun if there are several ranks."""
-    console.print(
-        f"{run}: {config['trainer']['devices']} ranks, micro-batch {config['micro_batch']}"
-        + " until it is killed" * dies
-    )
+    run, ranks = config.run_dir, config.trainer.devices
+    console.print(f"{run}: {ranks} ranks, micro-batch {config.micro_batch}" + " until it is killed" * dies)
     run.parent.mkdir(parents=True, exist_ok=True)
     path = run.with_suffix(".yaml")
-    write_config(path, {**config, "run_dir": str(run)})
-    ranks = config["trainer"]["devices"]
+    write_config(path, config.settings)
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
-    script = [
-        str(CONF.parent / "train.py"),
-        "--config-path",
-        str(path.parent.resolve()),
-        "--config-name",
-        path.stem,
-        *(
-            [f"imports=[{','.join(config['imports'])}]"] if config.get("imports") else []
-        ),  # a config file may not name modules
-    ]
+    script = [str(CONF.parent / "train.py"), "--config-path", str(path.parent.resolve()), "--config-name", path.stem]
+    if config.imports:  # a config file may not name modules
+        script.append(f"imports=[{','.join(config.imports)}]")
     environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}  # the same for all runs
     answer = subprocess.run(
         [sys.executable, *torchrun, *script], capture_output=True, text=True, check=False, env=environment
@@ -167,74 +170,28 @@ def _train(run: Path, config: Mapping[str, Any], console: Console, *, dies: bool
         raise ValueError(f"{run} failed:\n{answer.stdout[-2000:]}{answer.stderr[-4000:]}")
 
 
-def _evidence(run: Path, sources: Mapping[str, SourceShards]) -> ReplayEvidence:
-    checkpoint = newest_valid_checkpoint(run / "checkpoints")
-    assert checkpoint is not None
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return ReplayEvidence(
-        _diet(run, sources), [row["train/loss"] for row in rows], read_checkpoint(checkpoint)["state_dict"]
-    )
-
-
-def _diet(run: Path, sources: Mapping[str, SourceShards]) -> list[Served]:
-    """The training sequences in order. Steps that a killed run made after its last checkpoint were made again."""
-    at: dict[int, Served] = {}
-    for path in sorted((run / "diet").iterdir()):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            place, source, start, checksum = json.loads(line)
-            document, offset = sources[source].train.locate(start)
-            at[place] = (source, document, offset, checksum)
-    if sorted(at) != list(range(len(at))):
-        raise ValueError(f"{run}: the sample order log has gaps: {len(at)} sequences, the last with number {max(at)}.")
-    return [at[place] for place in sorted(at)]
-
-
-def _compared(straight: ReplayEvidence, other: ReplayEvidence) -> dict[str, Any]:
-    """The first sequence that differs (or None), and the largest relative differences of losses and weights."""
-    pairs = enumerate(zip(straight.diet, other.diet, strict=False))
-    first = next((place for place, (ours, theirs) in pairs if ours != theirs), None)
-    if first is None and len(straight.diet) != len(other.diet):
-        first = min(len(straight.diet), len(other.diet))
-    losses = _largest(abs(a - b) / abs(a) for a, b in zip(straight.losses, other.losses, strict=True))
-    weights = _largest(
-        float((ours - other.weights[name]).norm() / ours.norm().clamp(min=1e-30))
-        for name, ours in straight.weights.items()
-    )
-    identical = all(torch.equal(ours, other.weights[name]) for name, ours in straight.weights.items())
-    return {
-        "diet": first,
-        "sequences": len(other.diet),
-        "losses": losses,
-        "weights": 0.0 if identical else max(weights, sys.float_info.min),
-    }
-
-
-def _largest(differences: Iterable[float]) -> float:
-    """The largest difference; infinite if one is NaN, which `max` would ignore."""
-    return max(difference if math.isfinite(difference) else math.inf for difference in differences)
-
-
-def _tolerance(config: Mapping[str, Any]) -> float:
-    return optimizer_traits(resolve_optimizer(config["optimizer"])).verify_tolerance
-
-
-def _print(results: Mapping[str, Any], base: Mapping[str, Any], other: Mapping[str, Any], console: Console) -> None:
-    half = base["max_steps"] // 2
-    table = Table("killed in step " + f"{half + 2}, resumed after {half} with", box=None, pad_edge=False)
+def _print(
+    results: "Mapping[str, ReplayDifference]", base: RunConfig, other: RunConfig, tolerance: float, console: Console
+) -> None:
+    half = base.max_steps // 2
+    table = Table(f"killed in step {half + 2}, resumed after {half} with", box=None, pad_edge=False)
     for column in ("source, document, offset of every sequence", "losses", "weights"):
         table.add_column(column, justify="right")
     for name, result in results.items():
-        diet = (
-            f"the same {result['sequences']:,}"
-            if result["diet"] is None
-            else f"different from number {result['diet']:,} on"
+        served = (
+            f"the same {result.sequences:,}"
+            if result.first_difference is None
+            else f"different from number {result.first_difference:,} on"
         )
-        exact = ["bit-identical" if result[key] == 0 else f"within {result[key]:.1e}" for key in ("losses", "weights")]
-        table.add_row(name, diet, *exact)
+        exact = [
+            "bit-identical" if difference == 0 else f"within {difference:.1e}"
+            for difference in (result.losses, result.weights)
+        ]
+        table.add_row(name, served, *exact)
     console.print(table)
     console.print(
-        f"{base['max_steps']} steps of {base['global_batch']} sequences; before the kill 1 rank, micro-batch "
-        f"{base['micro_batch']} and {base['data']['workers']} workers, afterwards {other['trainer']['devices']} ranks, "
-        f"micro-batch {other['micro_batch']} and {other['data']['workers']} workers. Losses may differ by "
-        f"{_tolerance(base):g} if the batch is split differently; nothing else may differ."
+        f"{base.max_steps} steps of {base.global_batch} sequences; before the kill 1 rank, micro-batch "
+        f"{base.micro_batch} and {base.data.workers} workers, afterwards {other.trainer.devices} ranks, "
+        f"micro-batch {other.micro_batch} and {other.data.workers} workers. Losses may differ by "
+        f"{tolerance:g} if the batch is split differently; nothing else may differ."
     )

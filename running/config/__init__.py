@@ -5,7 +5,8 @@ job_names, sweep_axis_choices        the jobs of a sweep: which settings vary, t
 command_help                         `--help` and `--version`
 compose, path_and_name_settings      Hydra's composition as plain dicts; which settings are paths or names
 settings_parser                      composed settings to frozen dataclasses
-run_config, command_configs,         those dataclasses: of train.py, of the other commands, of the callbacks
+run_config, command_configs,         those dataclasses: of train.py, of the commands that do not train, of plan.py and
+plan_and_verify_configs,             verify.py, of the callbacks
 callback_configs
 allowed_targets, renamed_targets     allow-list for `_target_`; its names in earlier versions
 own_imports, registered_targets      `+imports=[my_package]`: the user's own modules; their classes and functions for `_target_`
@@ -13,4 +14,5 @@ lightning_callbacks                  Lightning's callbacks that do not work in a
 source_builders                      conf/source/*.yaml as corpora and preparation settings
 init_from_architecture               `init_from`: the architecture comes from the given weights
 changed_settings                     settings that differ between two starts of a run
+override_settings                    the same run with other values of some settings
 """

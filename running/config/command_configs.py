@@ -1,12 +1,15 @@
 """Typed settings of the commands that do not train: prepare.py, generate.py, evaluate.py, convert.py and report.py."""
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from running.config.settings_parser import Count, PositiveNumber
+from running.config.settings_parser import Count, Fraction, NumberOrZero, PositiveNumber, parse
+from running.config.source_config import SourceConfig, parse_source
+from running.config.tokenizer_config import TokenizerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +17,7 @@ class TokenizerChoice:
     """The tokenizer of an existing model."""
 
     name: str | None = None
-    """gpt2, gpt2_chatml or the path of a tokenizer.json; None: the tokenizer that the model was trained with."""
+    """gpt2, gpt2_chatml or the path of a tokenizer.json; null: the tokenizer that the model was trained with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,18 +25,26 @@ class GenerateConfig:
     """Settings of generate.py."""
 
     run: Path
+    """A run, a checkpoint, or an exported folder."""
     prompt: Any
-    """None: an interactive session."""
+    """Text to continue, or message to answer; null: an interactive session."""
     mode: Literal["text", "chat"]
+    """Continue a text, or answer in ChatML until <|im_end|>."""
     tokenizer: TokenizerChoice
     max_new_tokens: Count
-    temperature: float
+    """Maximum number of tokens to generate."""
+    temperature: NumberOrZero
+    """Divides the logits; 0: always take the most likely token."""
     top_k: Count | None
-    top_p: float | None
-    repetition_penalty: float
+    """Sample from this many of the most likely tokens; null: from all."""
+    top_p: Fraction | None
+    """Sample from the smallest set of tokens with at least this total probability; null: from all."""
+    repetition_penalty: PositiveNumber
+    """Above 1: tokens that already occurred become less likely."""
     stop: list[str]
     """Tokens at which generation stops, in addition to the special tokens."""
     seed: int
+    """The same seed gives the same text."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.stop, list) or not all(isinstance(text, str) for text in self.stop):
@@ -45,20 +56,27 @@ class EvaluateConfig:
     """Settings of evaluate.py."""
 
     run: Path | None
+    """A run, a folder exported by convert.py, or a Hugging Face folder."""
     checkpoint: Path | None
+    """Path of one checkpoint; null: the newest checkpoint of the run."""
     tasks: list[str]
+    """Names of files in conf/task."""
     tokenizer: TokenizerChoice
     path: Path | None
-    """File of records for the one task that needs one, or a folder with a file for each task."""
+    """File of records for the one task that needs one, or a folder with <task>.jsonl, .json, .parquet … for each task;
+    null: read the records from the hub."""
     data: Path | None
-    """Text for perplexity; None: the validation splits of the run's sources."""
+    """Text for perplexity: a file, a folder or a pattern; null: the validation splits of the run's sources."""
     stride: Count | None
-    """Tokens that each perplexity window scores; None: the whole window."""
+    """Tokens that each perplexity window scores; null: the whole window, as in validation during training."""
     limit: Count | None
-    """Examples per task; None: all."""
+    """Examples per task, spread evenly over the records. The name of the result includes it; null: all."""
     batch_tokens: Count
+    """Tokens per forward pass, including padding."""
     devices: Count
+    """Processes on this machine; each evaluates a share of the examples."""
     out_dir: Path | None
+    """Folder of the results; null: <run>/evaluation/<checkpoint>/, or evaluation/ in an exported folder."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.tasks, list) or not self.tasks:
@@ -77,13 +95,16 @@ class ConvertConfig:
     """Settings of convert.py."""
 
     input: Path
+    """A run, a checkpoint, an exported folder, or a .pt file of RangeFlow-GPT or GPT-2.5."""
     output: Path
+    """A folder that does not exist yet."""
     format: Literal["gpt2", "llama", "gguf", "ollama", "gpt_lightning"]
-    tokenizer: TokenizerChoice
-    vocab_size: int | None
-    """Rows of the embedding and the head, to enlarge them; None: unchanged."""
+    """gpt2 and llama are for transformers, gguf is for llama.cpp; gpt_lightning can hold every model."""
     quantization: Literal["f32", "f16", "q8_0"]
     """Type of the matrices in a GGUF file."""
+    tokenizer: TokenizerChoice
+    vocab_size: int | None
+    """Rows of the embedding and the head, to enlarge them; null: unchanged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,10 +112,15 @@ class SearchConfig:
     """Settings of the search for the best mix. `mix_laws.search_options.parse_search_target` explains them."""
 
     weights: dict[str, Any] = field(default_factory=dict)
+    """Weight of each validation loss in the mean to minimise; {}: equal weights."""
     prior: dict[str, Any] = field(default_factory=dict)
+    """Weights of the sources to stay close to; {}: the mean of the runs' mixes."""
     closeness: Any = 0.01
+    """How strongly the best mix is pulled towards the prior, in nats of loss per nat of KL divergence; 0: not at all."""
     max_epochs: Any = 4
+    """Maximum number of epochs of each source; null: no limit."""
     tokens: Any = None
+    """Length in tokens of the run that will use the mix, for max_epochs; null: the length of the fitted runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,14 +128,20 @@ class ReportConfig:
     """Settings of report.py. At most one of `runs`, `mix_law` and `log_dir` is set; without them, `run` is drawn."""
 
     run: Path = Path("runs/quickstart")
+    """The run to report on."""
     runs: Any = None
-    """A folder, a pattern, or a list of them."""
+    """Runs to compare: a folder such as runs/lr_sweep, a pattern such as runs/lr_sweep/*lr=0.003*, or a list of them."""
     mix_law: Any = None
+    """Runs with different mixes to fit a law to, in the same form; or a folder of RegMix or Olmix tables."""
     held_out: Any = None
+    """Runs of mix_law to leave out of the fit and use to test its predictions."""
     mix: SearchConfig = field(default_factory=SearchConfig)
     log_dir: Path | None = None
+    """Folder of text logs to read, also those of other training programs."""
     pattern: str = "training_*.log"
+    """Names of the log files in log_dir."""
     out_dir: Path | None = None
+    """Folder of the report; null: report/ in the run or in log_dir, or the folder that holds the runs."""
 
     def __post_init__(self) -> None:
         if self.out_dir is not None and self.out_dir.exists() and not self.out_dir.is_dir():
@@ -125,53 +157,63 @@ class InspectConfig:
     max_seq_len: Count
     """Tokens per sequence."""
     sequences: Count
-
-
-@dataclass(frozen=True, kw_only=True)
-class PreparedTokenizer:
-    """The tokenizer of conf/tokenizer. One with `train_on` is trained before the sources are prepared."""
-
-    name: str
-    model_vocab_size: Any = None
-    train_on: Any = None
-    """Sources to train the tokenizer on; None: the tokenizer is not trained here."""
-    train_mb: Any = None
-    """Megabytes of text per source; None: all."""
+    """Number of random sequences to show."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareConfig:
     """Settings of prepare.py."""
 
-    tokenizer: PreparedTokenizer
-    sources: dict[str, Any] = field(default_factory=dict)
-    """Name -> content of conf/source/<name>.yaml, with the settings of the command line."""
+    tokenizer: TokenizerConfig
+    sources: dict[str, SourceConfig]
+    """Name -> the source, with the settings of the command line."""
     data_dir: Path
+    """Each source is written to <data_dir>/<tokenizer>/<source>."""
     mode: Literal["prepare", "join", "inspect", "verify"]
+    """prepare; join: parts into one source; inspect: show contents; verify: check for damage."""
     workers: Count | None
+    """Tokenizing processes; null: one per core."""
     name: Any
-    path: Any
+    """Name of the prepared source, if there is only one; null: the name of its config."""
+    path: str | None
+    """File, folder or pattern to read instead of the hub, if there is only one source; null: the source's own path."""
     format: Any
+    """Format of existing shards to read in place: nanogpt, llmc, gpt2_5 or rangeflow; null: the source is text."""
     revision: Any
+    """Commit, branch or tag on the hub; null: the newest commit. source.json records the commit."""
     limit_tokens: Any
+    """Tokens of training and validation together; null: the limit of each source; all: no limit."""
     limit_files: Count | None
+    """Read only this many files; null: all."""
     on_bad_record: Any
+    """error; or skip: skip and count bad records, and fail above one in a thousand."""
     deduplicate: Any
+    """exact: keep only the first of documents with identical text; null: keep all."""
     max_record_mb: PositiveNumber
-    """Megabytes; a longer record counts as a bad record."""
+    """Megabytes; a longer record counts as a bad record. Memory grows with this limit."""
     part: Any
+    """k/n: prepare the k-th of n parts of the files, counted from 0, to share the work among machines; null: all
+    files."""
     group_mb: PositiveNumber
-    """Megabytes; input files are processed in groups of at least this size."""
+    """Megabytes; input files are processed in groups of about this size. A part consists of whole groups."""
     inspect: InspectConfig
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> "PrepareConfig":
+        """Parse the composed settings of conf/prepare.yaml and a command line.
+
+        Args:
+            settings: nested dicts, as composed.
+
+        Raises:
+            ValueError: a setting is unknown, missing or wrong, or two settings contradict each other.
+        """
+        sources = settings.get("sources") or {}
+        return parse(cls, {**settings, "sources": {name: parse_source(name, sources[name]) for name in sources}})
 
     def __post_init__(self) -> None:
         if not self.sources:
             raise ValueError("there is no source to prepare: choose one with source=….")
-        for key, source in self.sources.items():
-            origin = () if "corpus" in source else ("hub", "fields")
-            for needed in (*origin, "licence", "val_fraction", "limit_tokens", "split"):
-                if needed not in source:
-                    raise ValueError(f"sources.{key}.{needed} has no value: conf/source has examples to copy.")
         for key in ("name", "path", "format", "revision"):
             if getattr(self, key) is not None and len(self.sources) > 1:
                 raise ValueError(
@@ -182,6 +224,6 @@ class PrepareConfig:
             raise ValueError(f"name is {str(self.name)!r}: it must consist of letters, digits, _, . and -.")
 
     @cached_property
-    def sources_with_path(self) -> dict[str, dict[str, Any]]:
+    def sources_with_path(self) -> dict[str, SourceConfig]:
         """The config of each source. The `path` on the command line applies to a single source."""
-        return {key: {**source, "path": self.path or source.get("path")} for key, source in self.sources.items()}
+        return {key: replace(source, path=self.path or source.path) for key, source in self.sources.items()}

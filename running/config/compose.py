@@ -128,9 +128,21 @@ def group_choices(group: str) -> list[str]:
 
 def read_choice(group: str, name: str) -> dict[str, Any]:
     """Content of <group>/<name>.yaml, for a choice that was not made on the command line."""
-    path = _choices(group)[name]
+    path = choice_path(group, name)
     check_yaml_file(path)
     return to_dict(OmegaConf.load(path))
+
+
+def choice_path(group: str, name: str) -> Path:
+    """The file of a group's config, in conf/<group>/ or in the user's config folders.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    choices = _choices(group)
+    if name not in choices:
+        raise ValueError(f"there is no {group} {name}; conf/{group} has {', '.join(sorted(choices))}.")
+    return choices[name]
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -64,6 +64,18 @@ def import_attribute(module: str, name: str) -> Any:
         ) from error
 
 
+def imports_in(config: Mapping[str, Any]) -> list[str]:
+    """Names of the modules in `imports` of a config.
+
+    Args:
+        config: nested settings.
+
+    Raises:
+        ValueError: `imports` is not a list of names.
+    """
+    return _names(config.get("imports") or [])
+
+
 def check_imports(config: Mapping[str, Any]) -> None:
     """Check that the user typed the imports of a config on the command line. A config file may not import code.
 
@@ -73,7 +85,7 @@ def check_imports(config: Mapping[str, Any]) -> None:
     Raises:
         ValueError: a module was not imported by `import_parts`.
     """
-    for name in _names(config.get("imports") or []):
+    for name in imports_in(config):
         if name not in _imported:
             raise ValueError(
                 f"imports={name}: a config file may not import a module. Type +imports=[{name}] to allow it."

@@ -5,21 +5,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from gpt_lightning.setting_roles import SETTINGS
+
 _PATHS = {
-    *(
-        "run",
-        "checkpoint",
-        "log_dir",
-        "out_dir",
-        "runs",
-        "mix_law",
-        "held_out",
-        "input",
-        "output",
-        "init_from",
-        "resume",
-    ),
-    *("data", "data_dir", "runs_dir", "run_dir", "sweep_dir", "branch.run", "curriculum.ado.record", "tokenizer.name"),
+    *("run", "checkpoint", "log_dir", "out_dir", "runs", "mix_law", "held_out", "input", "output", "data"),
+    *(key for key, setting in SETTINGS.items() if setting.is_path),
 }
 PROMPTS = {"prompt", "pattern"}  # the value is the text exactly as typed
 _NAMES = {"name", "revision", "project", "experiment_name", "entity", "partition", "account", "qos"}  # in any section

@@ -10,11 +10,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, QuotedString
 from hydra.errors import HydraException
 
+from gpt_lightning.setting_roles import Role, has_role
 from running.config.compose import CONF, hydra_quoted
 from running.config.path_and_name_settings import PROMPTS, expand_home, is_name, is_path
 
 _LISTS = {"runs", "mix_law", "held_out"}  # several paths, with or without brackets
-_NO_AXES = {"name", "runs_dir", "run_dir", "sweep_dir"}  # a multirun has one of each
 # Runs of a sweep have = and , in their names. A text with = is one path, not several choices.
 _NO_CHOICES = re.compile(r"[^\w./,*?:+@%~-]")
 _SYNTAX = re.compile(r"[()\[\]{}$'\"\\]")  # Hydra's syntax, where the name of a config is expected
@@ -70,7 +70,8 @@ def _quoted(argument: str, *, is_multirun: bool) -> str:
             if set(inner) & set('=["') or inner.count("'") % 2 == 0 < inner.count("'")
             else f"{key}=[{_each(inner, is_path=True)}]"
         )
-    has_choices = is_multirun and setting not in _NO_AXES and last != "path" and not _NO_CHOICES.search(text)
+    # a multirun has one name and one of each folder
+    has_choices = is_multirun and not has_role(setting, Role.PLACE) and last != "path" and not _NO_CHOICES.search(text)
     return f"{key}={(_each if has_choices else _one)(text, is_path=is_path(setting))}"
 
 

@@ -1,4 +1,7 @@
-"""Names that `_target_` had in earlier versions. Configs and run directories that contain them keep working."""
+"""Names that `_target_` has, and had in earlier versions. Configs and run directories that contain them keep working."""
+
+from collections.abc import Mapping
+from typing import Any
 
 RENAMED_TARGETS = {
     "callbacks.DietLog": "callbacks.SampleOrderLog",
@@ -7,3 +10,13 @@ RENAMED_TARGETS = {
     "callbacks.ZeroShot": "callbacks.ZeroShotEvaluation",
 }
 """Old dotted name -> new dotted name."""
+
+
+def target_of(node: Any) -> str:
+    """Present dotted name of the class or function in `_target_`; empty if the node has no `_target_`.
+
+    Args:
+        node: `_target_` and keyword arguments.
+    """
+    target = str(node.get("_target_", "")) if isinstance(node, Mapping) else ""
+    return RENAMED_TARGETS.get(target, target)

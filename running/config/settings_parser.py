@@ -23,13 +23,20 @@ class AtLeast:
 
 
 @dataclass(frozen=True)
-class Positive:
-    """A number above 0."""
+class Range:
+    """Bounds of a number."""
+
+    contains: Callable[[float], bool]
+    described: str
+    """Completes "it must be …"."""
 
 
 Count = Annotated[int, AtLeast(1)]
 CountOrZero = Annotated[int, AtLeast(0)]
-PositiveNumber = Annotated[float, Positive()]
+PositiveNumber = Annotated[float, Range(lambda value: 0 < value < math.inf, "a number above 0")]
+NumberOrZero = Annotated[float, Range(lambda value: 0 <= value < math.inf, "a number, 0 or more")]
+Fraction = Annotated[float, Range(lambda value: 0 < value <= 1, "a number above 0 and at most 1")]
+Share = Annotated[float, Range(lambda value: 0 <= value < 1, "a number, 0 or more and below 1")]
 
 
 def parse(kind: type[T], settings: Any, *, name: str = "") -> T:
@@ -37,8 +44,8 @@ def parse(kind: type[T], settings: Any, *, name: str = "") -> T:
 
     Args:
         kind: the dataclass. Annotations may be int, float, bool, str, Path, Literal, Annotated[int, AtLeast(…)], a
-            dataclass, or one of these and None. Values with other annotations are not checked here; the dataclass
-            checks them itself.
+            dataclass, or one or more of these and None. Values with other annotations are not checked here; the
+            dataclass checks them itself.
         settings: key -> value.
         name: dotted name of the group. "" means the settings of a command: unknown keys are then ignored, because the
             command line was checked before and a user's own config may have further keys.
@@ -66,6 +73,17 @@ def parse(kind: type[T], settings: Any, *, name: str = "") -> T:
     return kind(**{key: _checked(kinds[key], settings[key], f"{prefix}{key}") for key in known if key in settings})
 
 
+def describe(annotation: Any) -> str:
+    """What a value must be, as error messages say it; "" if `parse` does not check it.
+
+    Args:
+        annotation: annotation of a field.
+    """
+    kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    described = " or ".join(filter(None, (_test(kind)[1] for kind in kinds if kind is not NoneType)))
+    return f"{described}, or null" if described and NoneType in kinds else described
+
+
 def build_section(build: Callable[..., T], name: str, section: Mapping[str, Any], **more: Any) -> T:
     """Call `build(**section, **more)`. `build` is a class or function that checks its own arguments.
 
@@ -90,13 +108,11 @@ def _checked(annotation: Any, value: Any, name: str) -> Any:
     allowed = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     if value is None and NoneType in allowed:
         return None
-    (wanted,) = (one for one in allowed if one is not NoneType)
+    wanted, *others = (one for one in allowed if one is not NoneType)
     if is_dataclass(wanted) and not isinstance(value, wanted):  # type: ignore[arg-type]
         return parse(wanted, value, name=name)  # type: ignore[arg-type]
-    fits, described = _test(wanted)
-    if not fits(value):
-        or_null = ", or null" if NoneType in allowed else ""
-        raise ValueError(f"{name} is {value!r}: it must be {described}{or_null}.")
+    if not any(_test(one)[0](value) for one in (wanted, *others)):
+        raise ValueError(f"{name} is {value!r}: it must be {describe(annotation)}.")
     return Path(expand_home(value)) if wanted is Path else value
 
 
@@ -104,12 +120,12 @@ def _test(wanted: Any) -> tuple[Any, str]:
     """(predicate of valid values, description of them) for an annotation."""
     if get_origin(wanted) is Annotated:
         _, bound = get_args(wanted)
-        if isinstance(bound, Positive):
-            return lambda value: _is_number(value) and 0 < value < math.inf, "a number above 0"
+        if isinstance(bound, Range):
+            return lambda value: _is_number(value) and bound.contains(value), bound.described
         return lambda value: type(value) is int and value >= bound.lowest, f"a whole number, {bound.lowest} or more"
     if get_origin(wanted) is Literal:
         choices = get_args(wanted)
-        described = " or ".join(choices) if len(choices) == 2 else f"one of {', '.join(choices)}"
+        described = " or ".join(choices) if len(choices) <= 2 else f"one of {', '.join(choices)}"
         return lambda value: type(value) is str and value in choices, described
     if wanted is Path:
         return lambda value: isinstance(value, str) and bool(value), "a path"

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 from gpt_lightning.convert import load_model
 from gpt_lightning.device_and_precision import choose_device
@@ -25,8 +26,7 @@ class ModelTextGenerator:
     """
 
     def __init__(self, config: GenerateConfig) -> None:
-        self.settings = {key: getattr(config, key) for key in _SETTINGS}
-        self._check()
+        self._use(**{key: getattr(config, key) for key in _SETTINGS})
         run = config.run
         self.model: GPT = load_model(run)
         self.tokenizer: Tokenizer = load_model_tokenizer(run, config.tokenizer.name)
@@ -53,14 +53,11 @@ class ModelTextGenerator:
         """
         if name not in self.settings:
             raise ValueError(f"there is no setting {name!r}: the settings are {', '.join(self.settings)}.")
-        before = dict(self.settings)
         try:
-            self.settings[name] = json.loads("null" if value == "none" else value)
-            self._check()
+            self._use(**{**self.settings, name: json.loads("null" if value == "none" else value)})
         except (ValueError, TypeError) as error:
-            self.settings = before
             reason = f"{value!r} is not a number" if isinstance(error, json.JSONDecodeError) else str(error)
-            raise ValueError(f"{name} stays {before[name]}: {reason}") from error
+            raise ValueError(f"{name} stays {self.settings[name]}: {reason}") from error
 
     def continue_text(self, prompt: str) -> Iterator[str]:
         """Yield the continuation of `prompt`, piece by piece.
@@ -83,19 +80,19 @@ class ModelTextGenerator:
             recent = recent[2:]  # drop the oldest question and its answer
         return self._stream(self._chat_ids(recent))
 
-    def _check(self) -> None:
-        """Check the settings and build the sampling settings from them.
+    def _use(self, *, max_new_tokens: Any, seed: Any, **others: Any) -> None:
+        """Check generation settings, and use them from now on.
 
         Raises:
             ValueError: a setting is out of range.
         """
-        most = self.settings["max_new_tokens"]
-        if type(most) is not int or most < 1:
-            raise ValueError(f"max_new_tokens is {most!r}: it must be a whole number, 1 or more.")
-        if type(self.settings["seed"]) is not int:
-            raise ValueError(f"seed is {self.settings['seed']!r}: it must be a whole number.")
-        self.sampling = Sampling(**{key: value for key, value in self.settings.items() if key != "max_new_tokens"})
-        self.max_new_tokens: int = most
+        if type(max_new_tokens) is not int or max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens is {max_new_tokens!r}: it must be a whole number, 1 or more.")
+        if type(seed) is not int:
+            raise ValueError(f"seed is {seed!r}: it must be a whole number.")
+        self.sampling = Sampling(seed=seed, **others)
+        self.max_new_tokens: int = max_new_tokens
+        self.settings: dict[str, Any] = {**others, "max_new_tokens": max_new_tokens, "seed": seed}
 
     def _chat_ids(self, conversation: list[Message]) -> list[int]:
         return [self.tokenizer.eot_id, *self.tokenizer.encode_chat_prompt(conversation)]

@@ -1,8 +1,7 @@
 """Load the tasks of an evaluation from conf/task, with their records, texts and prompts."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +14,7 @@ from data_modules.corpora import BadRecord, Document, open_task_records
 from data_modules.corpora.file_formats import FORMATS, WHOLE_TEXTS
 from data_modules.corpora.record_fields import RecordFields
 from data_modules.shards.memory_mapped_shards import TokenStream
-from gpt_lightning.evaluation import QuestionTemplate, Request
+from gpt_lightning.evaluation import QuestionsConfig, Request
 from gpt_lightning.evaluation.generated_text_quality import GenerationTask
 from gpt_lightning.evaluation.scored_tasks import (
     ScoredTask,
@@ -27,11 +26,14 @@ from gpt_lightning.evaluation.scored_tasks import (
 )
 from gpt_lightning.evaluation.sliding_window_perplexity import text_requests
 from gpt_lightning.generation import Sampling
+from gpt_lightning.hub_dataset import HubDataset
 from gpt_lightning.tokenizer import Tokenizer
 from running.config import compose
 from running.config.command_configs import EvaluateConfig
+from running.evaluation.task_config import ConversationsConfig, TaskConfig, TextConfig, WritingConfig, read_task
 
 Task = ScoredTask | GenerationTask
+_OfRecords = QuestionsConfig | ConversationsConfig
 
 
 class EvaluatedModel(NamedTuple):
@@ -57,45 +59,40 @@ def load_tasks(config: EvaluateConfig, examinee: EvaluatedModel) -> list[Task]:
     for name in names:
         if name not in known:
             raise ValueError(f"tasks: there is no task {name!r}; conf/task has {', '.join(known)}.")
-    settings = {name: compose.read_choice("task", name) for name in names}
-    kinds = {task.get("kind") for task in settings.values()}
-    if config.path is not None and not kinds & {"questions", "conversations"}:
+    chosen = {name: read_task(name) for name in names}
+    if config.path is not None and not any(isinstance(task, _OfRecords) for task in chosen.values()):
         raise ValueError(
             f"path is {config.path}, but none of the tasks reads records: for perplexity, set the text with data=…."
         )
-    if config.data is not None and "text" not in kinds:
+    if config.data is not None and not any(isinstance(task, TextConfig) for task in chosen.values()):
         raise ValueError(f"data is {config.data}, but none of the tasks reads a text: set records with path=….")
     tasks: list[Task] = []
-    for name, task in settings.items():
-        if task.get("kind") not in _KINDS:
-            raise ValueError(
-                f"conf/task/{name}.yaml: kind is {task.get('kind')!r}: it must be one of {', '.join(_KINDS)}."
-            )
-        with _named(name, task):
-            tasks += _KINDS[task["kind"]](name, task, config, examinee)
+    for name, task in chosen.items():
+        try:
+            tasks += _load(name, task, config, examinee)
+        except ValueError as error:
+            raise ValueError(f"task {name}: {error}") from error
     return tasks
 
 
-@contextmanager
-def _named(name: str, task: Mapping[str, Any]) -> Iterator[None]:
-    try:
-        yield
-    except KeyError as error:
-        raise ValueError(f"conf/task/{name}.yaml lacks {error}, which a task of kind {task['kind']} needs.") from error
-    except ValueError as error:
-        raise ValueError(f"task {name}: {error}") from error
+def _load(name: str, task: TaskConfig, config: EvaluateConfig, examinee: EvaluatedModel) -> Iterator[Task]:
+    if isinstance(task, QuestionsConfig):
+        return _questions(name, task, config, examinee)
+    if isinstance(task, ConversationsConfig):
+        return _conversations(name, task, config, examinee)
+    return _writing(name, task, examinee) if isinstance(task, WritingConfig) else _texts(name, config, examinee)
 
 
-def _questions(name: str, task: Mapping[str, Any], config: EvaluateConfig, examinee: EvaluatedModel) -> Iterator[Task]:
-    records, origin = open_task_records(_path(name, config), task["hub"], tell=print)
+def _questions(name: str, task: QuestionsConfig, config: EvaluateConfig, examinee: EvaluatedModel) -> Iterator[Task]:
+    records, origin = open_task_records(_path(name, config), task.hub, tell=print)
     rows = list(records)
     if rows and all(isinstance(row, str) for _, row in rows):
         others = " ".join(ending for ending in FORMATS if ending not in WHOLE_TEXTS)
         raise ValueError(f"path={config.path} contains texts: {name} needs records, in files of type {others}.")
-    questions, left_out = read_questions(rows, QuestionTemplate.of(task), limit=config.limit)
-    description = TaskDescription(name=name, protocol=task["protocol"], data=origin, left_out=left_out)
+    questions, left_out = read_questions(rows, task, limit=config.limit)
+    description = TaskDescription(name=name, protocol=task.protocol, data=origin, left_out=left_out)
     asked = question_task(description, questions, examinee.tokenizer, max_seq_len=examinee.max_seq_len)
-    yield replace(asked, protocol=_limited(task["protocol"], config, len(rows)))
+    yield replace(asked, protocol=_limited(task.protocol, config, len(rows)))
 
 
 def _limited(protocol: str, config: EvaluateConfig, n_examples: int) -> str:
@@ -104,7 +101,7 @@ def _limited(protocol: str, config: EvaluateConfig, n_examples: int) -> str:
     return protocol if limit is None or limit >= n_examples else f"{protocol}, limit {limit}"
 
 
-def _texts(name: str, task: Mapping[str, Any], config: EvaluateConfig, examinee: EvaluatedModel) -> Iterator[Task]:
+def _texts(name: str, config: EvaluateConfig, examinee: EvaluatedModel) -> Iterator[Task]:
     """One task for the validation split of each source of the run; or a single task for the text that `data` names."""
     max_seq_len, tokenizer = examinee.max_seq_len, examinee.tokenizer
     stride = max_seq_len if config.stride is None else config.stride
@@ -153,14 +150,14 @@ def _conversations_of(stream: TokenStream, max_seq_len: int) -> Iterator[Request
 
 
 def _conversations(
-    name: str, task: Mapping[str, Any], config: EvaluateConfig, examinee: EvaluatedModel
+    name: str, task: ConversationsConfig, config: EvaluateConfig, examinee: EvaluatedModel
 ) -> Iterator[Task]:
     """One request per conversation, starting with the end-of-text id.
 
     A conversation longer than the context is truncated.
     """
     tokenizer, max_seq_len = examinee.tokenizer, examinee.max_seq_len
-    documents, left_out, origin = _documents(_path(name, config), task["fields"], task["hub"])
+    documents, left_out, origin = _documents(_path(name, config), task.fields, task.hub)
     requests, cut = [], []
     for number, document in enumerate(sample_evenly(documents, config.limit)):
         assert not isinstance(document, str)  # the fields describe a conversation
@@ -180,35 +177,25 @@ def _conversations(
     yield text_task(description, requests, tokenizer, cut=cut)
 
 
-def _writing(name: str, task: Mapping[str, Any], config: EvaluateConfig, examinee: EvaluatedModel) -> Iterator[Task]:
+def _writing(name: str, task: WritingConfig, examinee: EvaluatedModel) -> Iterator[Task]:
     tokenizer = examinee.tokenizer
-    if task["mode"] not in ("text", "chat"):
-        raise ValueError(f"mode is {task['mode']!r}: it must be text or chat.")
     encoded = [
         tokenizer.encode_chat_prompt([{"role": "user", "content": prompt}])
-        if task["mode"] == "chat"
+        if task.mode == "chat"
         else tokenizer.encode(prompt)
-        for prompt in task["prompts"]
+        for prompt in task.prompts
     ]
     yield GenerationTask(
         name=name,
-        protocol=f"{task['mode']}, temperature {task['temperature']}, top_p {task['top_p']}, seed {task['seed']}",
-        prompts=task["prompts"],
+        protocol=f"{task.mode}, temperature {task.temperature}, top_p {task.top_p}, seed {task.seed}",
+        prompts=task.prompts,
         ids=[[tokenizer.eot_id, *ids] for ids in encoded],
-        samples=task["samples"],
-        max_new_tokens=task["max_new_tokens"],
-        sampling=Sampling(temperature=task["temperature"], top_p=task["top_p"], seed=task["seed"]),
-        language=task["language"],
-        data={"prompts": len(task["prompts"]), "samples of each": task["samples"]},
+        samples=task.samples,
+        max_new_tokens=task.max_new_tokens,
+        sampling=Sampling(temperature=task.temperature, top_p=task.top_p, seed=task.seed),
+        language=task.language,
+        data={"prompts": len(task.prompts), "samples of each": task.samples},
     )
-
-
-_KINDS: Mapping[str, Callable[[str, Mapping[str, Any], EvaluateConfig, EvaluatedModel], Iterable[Task]]] = {
-    "text": _texts,
-    "questions": _questions,
-    "conversations": _conversations,
-    "writing": _writing,
-}
 
 
 def _path(name: str, config: EvaluateConfig) -> str | None:
@@ -222,7 +209,7 @@ def _path(name: str, config: EvaluateConfig) -> str | None:
     path = config.path
     if path.is_dir() and (own := sorted(file for file in path.iterdir() if file.name.split(".")[0] == name)):
         return str(own[0])
-    others = [other for other in config.tasks if other != name and "hub" in compose.read_choice("task", other)]
+    others = [other for other in config.tasks if other != name and isinstance(read_task(other), _OfRecords)]
     if others:
         raise ValueError(
             f"path={path} would also be read by {', '.join(others)}: for several tasks, path must be a folder with "
@@ -232,7 +219,7 @@ def _path(name: str, config: EvaluateConfig) -> str | None:
 
 
 def _documents(
-    path: str | None, fields: Mapping[str, str], hub: Mapping[str, Any] | None = None
+    path: str | None, fields: Mapping[str, str | None], hub: HubDataset | None = None
 ) -> tuple[list[Document], list[str], dict[str, Any]]:
     """The documents in local files or on the hub; why records were skipped; and the origin of the data."""
     records, origin = open_task_records(path, hub, tell=print)
@@ -255,8 +242,8 @@ def _sources(run: Path) -> dict[str, SourceShards]:
     Raises:
         ValueError: a source has changed or is missing.
     """
-    config = compose.read_config(run / "config.yaml")
-    folder = Path(config["data_dir"]) / config["tokenizer"]["name"]
+    recorded = compose.read_config(run / "config.yaml")
+    folder = Path(recorded["data_dir"]) / recorded["tokenizer"]["name"]
     begun: dict[str, Any] = json.loads((run / "environment.json").read_text(encoding="utf-8"))["data"]
     sources = {name: SourceShards(folder / name) for name in begun}
     for name, shards in sources.items():

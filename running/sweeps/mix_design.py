@@ -4,7 +4,6 @@ import math
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from rich.table import Table
@@ -28,7 +27,7 @@ _NOT_THEIRS = (
 )
 
 
-def propose_mixes(config: RunConfig, n: Any) -> dict[str, dict[str, float]]:
+def propose_mixes(config: RunConfig, n: int) -> dict[str, dict[str, float]]:
     """Choose the mixes, write each as a choice of `curriculum`, and print them with the command that trains them all.
 
     Args:
@@ -40,10 +39,8 @@ def propose_mixes(config: RunConfig, n: Any) -> dict[str, dict[str, float]]:
         Name of the choice -> weights.
 
     Raises:
-        ValueError: `n` is not a number of runs, or the sources are too small.
+        ValueError: there is only one source, `n` is too small for a mix law, or the sources are too small.
     """
-    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-        raise ValueError(f"mix_design is {n!r}: it must be a number of runs, such as 20.")
     curriculum = config.curriculum
     sources = list(dict.fromkeys([*curriculum.sources, *(name for mix in curriculum.mixes.values() for name in mix)]))
     if len(sources) < 2:

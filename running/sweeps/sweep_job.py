@@ -16,6 +16,7 @@ from gpt_lightning.durable_files import exclusive_lock
 from running.config.compose import CONF, hydra_quoted, path_of, to_dict
 from running.config.job_names import job_name
 from running.config.quote_for_hydra import unquote_text_settings
+from running.config.renamed_targets import target_of
 from running.config.sweep_axis_choices import count_jobs, has_no_axes
 from running.sweeps import multirun
 from running.sweeps.machine_shares import machine_shares
@@ -142,7 +143,7 @@ def _pruned_by(config: DictConfig, hydra: Any, record: SweepState) -> list[str]:
 
     A batch is the jobs that run at the same time. So the runs that a job is compared with depend on its number only.
     """
-    keys = [key for key, node in config.callbacks.items() if str(node.get("_target_")).endswith(".MedianPruning")]
+    keys = [key for key, node in config.callbacks.items() if target_of(node).endswith(".MedianPruning")]
     if not keys:
         return []
     here = multirun.here

@@ -13,26 +13,17 @@ from typing import Any
 from gpt_lightning.durable_files import write_durably
 from gpt_lightning.early_end_files import ENDED_EARLY, PRUNED
 from gpt_lightning.jsonl import last_row
+from gpt_lightning.setting_roles import Role, has_role
+from running.config.callback_configs import callbacks_in
 from running.config.changed_settings import averaging_in, changed_settings
 from running.config.compose import read_config
 from running.training.early_end import why_ended_early
 
 RESUMABLE_EXIT_CODES = (74, 75, 130, 143)
 """Exit codes after which the same command can resume: a full disk, a time limit, signals."""
+_MACHINE = (Role.EXECUTION, Role.ROUNDING)  # settings that may differ between the machines of a sweep
 _NOT_FINITE = 65  # exit code of a run whose loss is not finite
-_DECIDES_NOTHING = (
-    "data_dir",
-    "data.",
-    "trainer.",
-    "hardware.",
-    "micro_batch",
-    "max_hours",
-    "logger",
-    "log_every",
-    "val_every",
-)
 _MOST_NAMED = 3  # settings in a message
-_PLACES = ("name", "runs_dir", "run_dir", "sweep_dir", "jobs_at_once", "resume", "callbacks.")
 
 
 class SweepState:
@@ -103,25 +94,26 @@ class SweepState:
 
 
 def is_finished(run: Path, config: Mapping[str, Any]) -> bool:
-    """Whether a run with exactly these settings is complete, pruned or ended early, so that nothing is left to do.
+    """Whether a run with these settings is complete, pruned or ended early, so that nothing is left to do.
 
-    A complete run with other settings is not finished; train.py then decides what to do.
+    Settings of the place, the start and the observation of a run may differ. A complete run with other settings is not
+    finished; train.py then decides what to do.
 
     Args:
         run: its directory.
         config: settings of the job, nested.
     """
     try:
-        settings = read_config(run / "config.yaml")
+        recorded = read_config(run / "config.yaml")
         saved = json.loads((run / "saved.json").read_text())["step"]
     except (OSError, ValueError, KeyError):
         return False
-    if _differing(settings, config):
+    if _differing(recorded, config):
         return False
-    if saved == config["max_steps"]:
+    if saved == recorded.get("max_steps"):
         kept = any((run / "checkpoints").glob("step_*.pt"))
         return kept and _validated(run).get("step") == saved
-    return (run / PRUNED).is_file() or why_ended_early(run, config, saved) is not None
+    return (run / PRUNED).is_file() or why_ended_early(run, callbacks_in(config), saved) is not None
 
 
 def describe_other_run(run: Path, config: Mapping[str, Any]) -> str | None:
@@ -137,7 +129,7 @@ def describe_other_run(run: Path, config: Mapping[str, Any]) -> str | None:
         settings = read_config(run / "config.yaml")
     except (OSError, ValueError):
         return None
-    pairs = {key: pair for key, pair in _differing(settings, config).items() if not key.startswith(_DECIDES_NOTHING)}
+    pairs = {key: pair for key, pair in _differing(settings, config).items() if not has_role(key, *_MACHINE)}
     if not pairs:
         return None
     named = [f"{key}={then}, not {now}" for key, (then, now) in pairs.items()]
@@ -146,13 +138,13 @@ def describe_other_run(run: Path, config: Mapping[str, Any]) -> str | None:
 
 
 def _differing(settings: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """(then, now) of the settings that differ, without paths and without callbacks that only observe."""
+    """(then, now) of the settings that differ, without those of the place, the start and the observation."""
     deciders = (*averaging_in(settings), *averaging_in(config))
     return {
         key: (then, now)
         for key, (then, now) in changed_settings(settings, config).items()
         if not (key == "trainer.precision" and now == "auto")  # auto stands for the recorded precision
-        and (not key.startswith(_PLACES) or key.startswith(deciders))
+        and (not has_role(key, Role.PLACE, Role.START, Role.OBSERVATION) or key.startswith(deciders))
     }
 
 

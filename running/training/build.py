@@ -132,7 +132,7 @@ def build(resolved: ResolvedRun, ranks: RankAgreement) -> Run:
         tensorboard=tensorboard,
         external=external,
         graceful_stop=graceful_stop,
-        ended_early=EarlyEndRecorder(may_end_early(config.settings)),
+        ended_early=EarlyEndRecorder(may_end_early(config.callbacks)),
         initial_weights=initial_weights,
     )
 

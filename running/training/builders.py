@@ -1,7 +1,7 @@
 """Build the parts of a run from its config, with checks. train.py, plan.py and verify.py share them."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -14,8 +14,8 @@ from gpt_lightning.optim import learning_rate_schedule, optimizer_traits, parame
 from gpt_lightning.tokenizer import Tokenizer
 from gpt_lightning.verified_checkpoint import read_optimizer_state
 from running.config import allowed_targets
+from running.config.optimization_configs import OptimizerConfig
 from running.config.run_config import RunConfig
-from running.config.settings_parser import build_section
 from running.training.resume import ResumePoint
 
 
@@ -24,14 +24,8 @@ def build_schedule(config: RunConfig) -> Callable[[int], float]:
 
     Args:
         config: config of the run.
-
-    Raises:
-        ValueError: the schedule does not fit into the run, or has an unknown setting.
     """
-    schedule: Callable[[int], float] = build_section(
-        learning_rate_schedule, "schedule", config.schedule, steps=config.max_steps
-    )
-    return schedule
+    return learning_rate_schedule(**asdict(config.schedule), steps=config.max_steps)
 
 
 def build_model_config(config: RunConfig, tokenizer: Tokenizer) -> GPTConfig:
@@ -67,7 +61,6 @@ def build_sample_order(
     Raises:
         ValueError: the curriculum draws more from a source than allowed, or changes the mix of completed steps.
     """
-    check_no_prefetching(config)
     settings = OrderSettings(
         steps=config.max_steps,
         tokens_per_step=config.tokens_per_step,
@@ -78,34 +71,17 @@ def build_sample_order(
     return order_of_run(curriculum, settings, beginning.past_order(first_step=config.branch.step or 0))
 
 
-def check_no_prefetching(config: RunConfig) -> None:
-    """Check that no worker prefetches batches whose mix weights are not known yet.
-
-    Args:
-        config: config of the run.
-
-    Raises:
-        ValueError: ADO updates the weights from losses, and there are workers.
-    """
-    ado, workers = config.curriculum.ado, config.data.workers
-    if ado and not ado.record and workers:
-        raise ValueError(
-            f"data.workers is {workers}, but with curriculum.ado the next batch depends on the losses of this one: set "
-            "data.workers=0, or set curriculum.ado.record to the mix_weights.jsonl of another run to repeat its updates."
-        )
-
-
-def build_optimizer(settings: Mapping[str, Any], precision: str) -> Any:
+def build_optimizer(optimizer: OptimizerConfig, precision: str) -> Any:
     """The optimizer as a function of the parameter groups.
 
     Args:
-        settings: section `optimizer` of the config.
+        optimizer: the class and its arguments.
         precision: Lightning's name for it.
 
     Raises:
         ValueError: the optimizer does not accept a setting.
     """
-    options = dict(settings)
+    options = optimizer.node
     make_optimizer = allowed_targets.resolve_optimizer(options)
     if optimizer_traits(make_optimizer).fused and options.get("fused") and precision == "16-mixed":
         # a fused step unscales gradients itself, after our clipping, which would then clip scaled gradients
@@ -142,7 +118,7 @@ def check_same_optimizer(
     except ValueError as error:
         changed = {key: then for key, (then, _) in beginning.changes.items() if key.startswith("optimizer.")}
         if not changed:
-            raise ValueError(f"optimizer: {config.optimizer_target} cannot make a step: {error}.") from error
+            raise ValueError(f"optimizer: {config.optimizer.target} cannot make a step: {error}.") from error
         now, was = (
             ", ".join(f"{key}={value}" for key, value in pairs.items())
             for pairs in (
@@ -165,5 +141,5 @@ def build_parameter_groups(config: RunConfig) -> Callable[[GPT], list[dict[str, 
     Raises:
         ValueError: `base_width` is not a valid width.
     """
-    traits = optimizer_traits(allowed_targets.resolve_optimizer(config.optimizer))
+    traits = optimizer_traits(allowed_targets.resolve_optimizer(config.optimizer.node))
     return partial(parameter_groups, muon=traits.muon, base_width=config.base_width)

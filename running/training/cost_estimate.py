@@ -1,18 +1,17 @@
 """Estimated costs of a run: FLOPs, hours, memory, disk space; and its expected loss."""
 
-import math
 from dataclasses import asdict
 from typing import Any
 
 import psutil
 
-from analysis.time_and_loss_forecast import DEVICES, Device, chinchilla_loss, find_device, training_hours
+from analysis.time_and_loss_forecast import chinchilla_loss, training_hours
 from data_modules import SampleOrder
-from gpt_lightning.device_and_precision import choose_precision
 from gpt_lightning.model import GPT
 from gpt_lightning.model.model_size import build_meta_model, flops_per_token
 from gpt_lightning.optim import OptimizerTraits, optimizer_traits
 from running.config.allowed_targets import resolve_optimizer
+from running.config.callback_configs import checkpoints_config
 from running.config.run_config import PlanConfig, RunConfig
 from running.training.memory_estimate import TrainingSetup, checkpoint_bytes, peak_memory_bytes
 from running.training.resume import ResumePoint
@@ -24,7 +23,7 @@ def estimate_costs(
     """Costs of the remaining steps and the expected loss, as plan.json has them.
 
     Args:
-        config: settings of train.py.
+        config: settings of train.py; the precision is not `auto`.
         assumed: the device, the fraction of its peak FLOP/s that is reached, and its price per hour.
         order: the sequences of the run.
         beginning: where the run would start.
@@ -33,10 +32,9 @@ def estimate_costs(
         Bytes, hours, FLOPs, tokens and counts by name.
 
     Raises:
-        ValueError: the device or the size of the optimizer's state is unknown, or a setting of `plan` is out of range.
+        ValueError: the size of the optimizer's state is unknown.
     """
-    device = _find_device(assumed)
-    precision = _precision(config, device)
+    device, precision = assumed.gpu, config.trainer.precision
     model, optimizer = planned_model(config), planned_optimizer(config)
     n_parameters, n_devices = model.n_parameters(), config.trainer.devices * config.trainer.num_nodes
     max_seq_len = model.config.max_seq_len
@@ -46,7 +44,7 @@ def estimate_costs(
     forecast = chinchilla_loss(
         n_parameters, {source: (n * max_seq_len, drawn[source]) for source, n in order.sequences.items()}
     )
-    share = {"precision": precision, "mfu": assumed.mfu, "n_devices": n_devices}
+    share: dict[str, Any] = {"precision": precision, "mfu": assumed.mfu, "n_devices": n_devices}
     # the peak of a CPU is unknown
     hours = training_hours(flops, assumed.device, **share) if device else None
     rate = assumed.price_per_hour
@@ -99,7 +97,7 @@ def planned_optimizer(config: RunConfig) -> OptimizerTraits:
     Args:
         config: settings of train.py.
     """
-    return optimizer_traits(resolve_optimizer(config.optimizer))
+    return optimizer_traits(resolve_optimizer(config.optimizer.node))
 
 
 def training_setup(config: RunConfig, *, precision: str, device_type: str) -> TrainingSetup:
@@ -125,42 +123,13 @@ def training_setup(config: RunConfig, *, precision: str, device_type: str) -> Tr
     )
 
 
-def _find_device(assumed: PlanConfig) -> Device | None:
-    """The device of the plan, after its settings are checked; None: the CPU."""
-    device = find_device(str(assumed.device))
-    if device is None and assumed.device != "cpu":
-        known = ", ".join(DEVICES)
-        raise ValueError(f"plan.device={assumed.device} is not known: it must be one of cpu, {known}.")
-    if not isinstance(assumed.mfu, (int, float)) or not 0 < assumed.mfu <= 1:
-        raise ValueError(
-            f"plan.mfu is {assumed.mfu!r}: it must be a fraction of the device's peak, above 0 and at most 1."
-        )
-    rate = assumed.price_per_hour
-    if rate is not None and (type(rate) not in (int, float) or not 0 <= rate < math.inf):
-        raise ValueError(
-            f"plan.price_per_hour is {rate!r}: it must be the price of one device per hour, 0 or more, or null."
-        )
-    return device
-
-
-def _precision(config: RunConfig, device: Device | None) -> str:
-    """Lightning's name of the precision, with `auto` resolved."""
-    precision: str = config.trainer.precision
-    if precision != "auto":
-        return precision
-    if device is None:
-        return choose_precision("auto", device="cpu")[0]
-    return "bf16-mixed" if device.has_bf16 else "16-mixed"
-
-
 def _disk_costs(config: RunConfig, steps: int, checkpoint: int) -> dict[str, int]:
     """Number of checkpoints in a run of `steps` steps, bytes of one, and the most bytes that they take at any time."""
-    saving = config.callbacks["checkpoints"]
-    written = -(-steps // saving["every"])
-    permanent = saving.get("permanent_every")
-    apart = bool(saving.get("best")) + (steps // permanent if permanent else 0)
+    saving = checkpoints_config(config.callbacks)
+    written = -(-steps // saving.every)
+    apart = saving.best + (steps // saving.permanent_every if saving.permanent_every else 0)
     return {
         "checkpoints": written,
         "checkpoint_bytes": checkpoint,
-        "disk_bytes": checkpoint * (min(written, saving["keep"] + 1) + apart),
+        "disk_bytes": checkpoint * (min(written, saving.keep + 1) + apart),
     }

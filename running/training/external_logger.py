@@ -7,6 +7,7 @@ from uuid import uuid4
 
 from callbacks import CsvMetrics, ExperimentTracker
 from running.config import allowed_targets
+from running.config.renamed_targets import target_of
 from running.config.run_config import RunConfig
 
 _LONGEST = 50  # characters of an id without its unique suffix
@@ -30,7 +31,7 @@ def build_external_logger(config: RunConfig) -> CsvMetrics | ExperimentTracker |
         ValueError: the logger is not allowed, does not accept its settings, or its package is not installed.
     """
     settings = config.logger
-    kind = allowed_targets.LOGGING_SERVICES.get(str(settings.get("_target_")).rpartition(".")[2]) if settings else None
+    kind = allowed_targets.LOGGING_SERVICES.get(target_of(settings).rpartition(".")[2])
     if kind is None:
         return allowed_targets.build_logger(settings)
     run = config.run_dir

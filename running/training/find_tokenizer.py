@@ -78,9 +78,9 @@ def _typed(path: Path, tokenizer: Tokenizer) -> str:
 
 def _tokenizer_of_run(run: Path) -> Tokenizer:
     try:
-        config = compose.read_config(run / "config.yaml")
-        name = config["tokenizer"]["name"]
-        data_dir = Path(config["data_dir"])
+        recorded = compose.read_config(run / "config.yaml")
+        name = recorded["tokenizer"]["name"]
+        data_dir = Path(recorded["data_dir"])
         fingerprint = json.loads((run / "environment.json").read_text())["tokenizer"]
     except Exception as error:  # OmegaConf may raise almost anything for a file that is not one of our configs
         raise ValueError(

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -21,6 +22,7 @@ from gpt_lightning.durable_files import wait_for_lock
 from gpt_lightning.tokenizer import Tokenizer
 from running.config import compose
 from running.config.run_config import RunConfig
+from running.config.source_config import read_source
 from running.training.find_tokenizer import load_tokenizer_by_name
 from running.training.rank_processes import is_first_rank
 
@@ -146,15 +148,15 @@ def _size(config: RunConfig, folder: Path) -> SourceSize:
 
 
 def _expected_size(config: RunConfig, source: str) -> SourceSize | None:
-    max_seq_len, said = config.model.max_seq_len, compose.read_choice("source", source)
-    expected = {"tokens": None, "loss_bearing": 1.0} | said.get("expected", {})
-    limit = config.data.limit_tokens.get(source, said.get("limit_tokens"))
-    tokens = min(filter(None, (expected["tokens"], limit)), default=None)
+    max_seq_len, settings = config.model.max_seq_len, read_source(source)
+    expected = settings.expected
+    limit = config.data.limit_tokens.get(source, settings.limit_tokens)
+    tokens = min(filter(None, (expected.tokens, limit)), default=None)
     if tokens is None:
         return None
-    filled = 1.0 if expected["loss_bearing"] == 1 else _FILLED
-    n_sequences = int(tokens * (1 - said["val_fraction"]) / (max_seq_len * filled))
-    return SourceSize(n_sequences, expected["loss_bearing"] * max_seq_len * filled, True)
+    filled = 1.0 if expected.loss_bearing == 1 else _FILLED
+    n_sequences = int(tokens * (1 - settings.val_fraction) / (max_seq_len * filled))
+    return SourceSize(n_sequences, expected.loss_bearing * max_seq_len * filled, True)
 
 
 def _missing(config: RunConfig, folder: Path) -> list[str]:
@@ -233,17 +235,18 @@ def _wait(sign: Path, files: Sequence[Path]) -> None:
 
 def _is_local(source: str) -> bool:
     """Whether only the user knows where the source's files are."""
-    return compose.read_choice("source", source).get("hub", "") is None
+    config = read_source(source)
+    return config.hub is None and config.corpus is None
 
 
 def _command(config: RunConfig, source: str) -> list[str]:
     """The command line that prepares a source for this run."""
-    name, tokenizer = config.tokenizer.name, config.settings["tokenizer"]
+    name = config.tokenizer.name
     known = name in compose.group_choices("tokenizer")
     # all trained tokenizers have the same settings
     shipped = compose.read_choice("tokenizer", name if known else "bpe_4096")
     chosen = [f"tokenizer={name}"] if known else []
-    for key, value in tokenizer.items():
+    for key, value in asdict(config.tokenizer).items():
         if value != shipped.get(key):
             said = f"[{','.join(value)}]" if isinstance(value, list) else "null" if value is None else value
             chosen.append(f"tokenizer.{key}={said}")

@@ -12,13 +12,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from gpt_lightning.setting_roles import find_setting
 from running.config.compose import flatten
-from running.config.own_imports import digests_of_imports
+from running.config.own_imports import digests_of_imports, imports_in
 from running.training.code_revision import digest_of_code, git
 from running.training.rank_processes import PATIENCE, RankLostError, detect_launcher
 
-# Settings that may differ between machines. The data and weights that they lead to are compared separately.
-_PLACES = ("data_dir", "runs_dir", "run_dir", "sweep_dir", "init_from")
 _REFUSED, _TOLD = "refused", "told"
 _LOOK_EVERY = 0.1  # seconds
 _FAREWELL = 30.0  # seconds that rank 0, which may host the store, waits until all others know why it ends
@@ -139,12 +138,12 @@ def _meet() -> RankAgreement:
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings, code and imports of a rank, without paths."""
-    settings = {key: value for key, value in flatten(config) if key not in _PLACES}
+    """The settings, code and imports of a rank, without folders that may differ between machines."""
+    settings = {key: value for key, value in flatten(config) if not find_setting(key).may_differ_by_rank}
     return (
         settings
         | {"the git revision": git("rev-parse", "HEAD") or None, "the code": digest_of_code()}
-        | {f"the code of {name}": digest for name, digest in digests_of_imports(config.get("imports") or []).items()}
+        | {f"the code of {name}": digest for name, digest in digests_of_imports(imports_in(config)).items()}
     )
 
 

@@ -16,18 +16,14 @@ from gpt_lightning.checkpoint_retention import (
     list_checkpoints,
     search_checkpoints,
 )
+from gpt_lightning.setting_roles import Role, find_setting, has_role
 from gpt_lightning.verified_checkpoint import read_checkpoint_metadata, verify_checkpoint
 from running.config.changed_settings import averaging_in, changed_settings
 from running.config.compose import flatten, read_config
-from running.config.run_config import RunConfig
+from running.config.run_config import RunConfig, not_a_checkpoint
 from running.config.settings_parser import build_section
 
-# Settings that define a run. Its past curriculum and its data do too, see `order_of_run` and `refuse_other_data`.
-_DEFINES = {"imports", "model", "tokenizer", "seed", "global_batch", "init_from", "branch", "base_width"}
-_OF_THE_TRUNK = {"imports", "model", "tokenizer", "optimizer", "base_width", "global_batch", "seed"}
-_PLACES = {"runs_dir", "run_dir", "sweep_dir", "jobs_at_once"}
-_WHERE_IT_RUNS = ("data_dir", "data.", "trainer.", "hardware.", "micro_batch", "max_hours", "resume")
-_HOW_IT_IS_WATCHED = ("logger", "callbacks.", "log_every", "val_every")
+_NOT_OF_THE_TRUNK = ("init_from", "branch")  # fixed settings of a run that its branches do not keep
 
 
 class ResumePoint(NamedTuple):
@@ -134,7 +130,7 @@ def find_resume_point(run: Path, config: RunConfig) -> ResumePoint:
         return ResumePoint(None, 0, None, False, changes)
     beginning = _at(newest, config)._replace(changes=changes, damaged=tuple(damaged))
     for key, (then, now) in changes.items():
-        if beginning.step == config.max_steps and not key.startswith(_WHERE_IT_RUNS + _HOW_IT_IS_WATCHED):
+        if beginning.step == config.max_steps and has_role(key, Role.RESULT):
             raise ValueError(
                 f"{run} is done: {beginning.step} steps with {key}={then}, and no steps remain for {key}={now}: start "
                 "a new run with name=…, or set a larger max_steps."
@@ -143,13 +139,13 @@ def find_resume_point(run: Path, config: RunConfig) -> ResumePoint:
 
 
 def changed_since(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """(then, now) of every setting that differs, except paths.
+    """(then, now) of every setting that differs, except names and folders of the run.
 
     Args:
         then: the earlier settings, nested.
         now: the later settings, nested.
     """
-    return {key: pair for key, pair in changed_settings(then, now).items() if key not in _PLACES}
+    return {key: pair for key, pair in changed_settings(then, now).items() if not has_role(key, Role.PLACE)}
 
 
 def _at(checkpoint: Path, config: RunConfig) -> ResumePoint:
@@ -169,11 +165,7 @@ def _named(path: Path, run: Path, config: RunConfig, changes: Mapping[str, tuple
     if newest is not None and _resumed_from(run) == str(path) and "resume" not in changes:
         return _at(newest, config)._replace(changes=changes, damaged=tuple(damaged), went_back=True)
     if not path.is_file() or path.suffix != ".pt":
-        there = ", ".join(other.name for other in list_checkpoints(folder)) or "none"
-        raise ValueError(
-            f"resume={path} is not a checkpoint{'' if path.exists() else ', and the file does not exist'}: it must be "
-            f"auto, never, or the path of a file step_….pt; {folder} has {there}."
-        )
+        raise not_a_checkpoint(path, run)
     verify_checkpoint(path)
     own = [other for other in list_checkpoints(folder) if other.resolve() != path.resolve()]
     beginning = _at(path, config)._replace(named=True)
@@ -209,7 +201,8 @@ def _refuse_another_run(run: Path, changes: Mapping[str, tuple[Any, Any]], *, av
     what = [
         f"{key}={then}, and now it is {now}"
         for key, (then, now) in changes.items()
-        if key.split(".")[0] in _DEFINES or key == "optimizer._target_" or key.startswith(averaging)
+        # the past curriculum and the data are fixed too, see `order_of_run` and `refuse_other_data`
+        if find_setting(key).is_fixed or key.startswith(averaging)
     ]
     if what:
         raise ValueError(
@@ -245,7 +238,8 @@ def branch_point(config: RunConfig) -> Path:
         raise ValueError(f"branch.step is {step}: it must be below max_steps={config.max_steps}.")
     settings = read_config(trunk / "config.yaml")
     for key, (then, now) in changed_settings(settings, config.settings).items():
-        if key.split(".")[0] in _OF_THE_TRUNK:
+        section = key.split(".")[0]
+        if (find_setting(key).is_fixed and section not in _NOT_OF_THE_TRUNK) or section == "optimizer":
             raise ValueError(
                 f"{key} is {now}, but {trunk} was trained with {then}: set it back, because a branch must keep the model, "
                 "the tokenizer, the optimizer, the global batch and the seed of its trunk."

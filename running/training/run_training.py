@@ -62,6 +62,6 @@ def _why_over(resolved: ResolvedRun) -> str | None:
         return f"is done: {step} steps, nothing to do."
     if (run / PRUNED).is_file() and any(isinstance(callback, MedianPruning) for callback in resolved.callbacks):
         return "was pruned: nothing to do. To continue it, remove callbacks.MedianPruning."
-    if (reason := why_ended_early(run, config.settings, step)) is not None:
+    if (reason := why_ended_early(run, config.callbacks, step)) is not None:
         return f"ended early after step {step}: {reason}. Nothing to do. To continue it, change the callbacks."
     return None

@@ -8,32 +8,15 @@ from typing import Any
 from callbacks.step_log import format_seconds
 from data_modules import SampleOrder
 from gpt_lightning.model import GPT
+from gpt_lightning.setting_roles import Role, has_role
 from running.config import compose
 from running.config.changed_settings import averaging_in
 from running.config.run_config import RunConfig, TrainerConfig
 from running.training.resume import ResumePoint
 
-# settings of where a run is made and how it is observed, which do not define it
-_NO_HYPERPARAMETERS = (
-    *(
-        "name",
-        "runs_dir",
-        "run_dir",
-        "sweep_dir",
-        "jobs_at_once",
-        "data_dir",
-        "data.",
-        "init_from",
-        "branch.",
-        "resume",
-        "max_hours",
-    ),
-    *("trainer.", "hardware.", "callbacks.", "logger.", "log_every", "val_every"),
-)
-
 
 def hyperparameters(settings: Mapping[str, Any]) -> dict[str, bool | float | str]:
-    """The settings that define a run, by dotted name.
+    """The settings that decide a run's result, by dotted name.
 
     Args:
         settings: nested settings of a run.
@@ -42,8 +25,7 @@ def hyperparameters(settings: Mapping[str, Any]) -> dict[str, bool | float | str
     return {
         key: value
         for key, value in compose.flatten(settings)
-        if isinstance(value, (bool, int, float, str))
-        and (key.startswith(averaging) or not key.startswith(_NO_HYPERPARAMETERS))
+        if isinstance(value, (bool, int, float, str)) and (key.startswith(averaging) or has_role(key, Role.RESULT))
     }
 
 
@@ -153,7 +135,7 @@ def change_remarks(changed: Mapping[str, tuple[Any, Any]]) -> Iterator[str]:
     Args:
         changed: dotted name -> (then, now).
     """
-    aside = [key for key in changed if f"{key}.".startswith(_NO_HYPERPARAMETERS)]
+    aside = [key for key in changed if not has_role(key, Role.RESULT)]
     for key, (then, now) in changed.items():
         if key not in aside:
             yield f"changed from here on: {key}={now}, was {then}"

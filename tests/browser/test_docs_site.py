@@ -61,7 +61,7 @@ def test_a_page_asks_nobody_and_complains_of_nothing(visit: Visit, address: str,
 def test_every_setting_of_train_is_in_the_reference(visit: Visit, address: str) -> None:
     page = visit.open(f"{address}/reference/settings/train.html")
     row = page.locator("tr", has_text="global_batch").first
-    assert "sequences per optimizer step" in row.inner_text()
+    assert "Sequences per optimizer step" in row.inner_text()
     page.locator("article a", has_text="curriculum").first.click()
     expect(page.locator("h1")).to_contain_text("curriculum")
 

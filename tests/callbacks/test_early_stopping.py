@@ -87,8 +87,8 @@ def test_with_other_callbacks_it_goes_on(ended: Path, tiny_data: Path, tmp_path:
             ["callbacks.early.monitor=val_loss"],
             r"monitor is 'val_loss' for EarlyStopping: it must be one of val/loss/mean, ",
         ),
-        (["callbacks.early.patience=0"], r"patience is 0 for EarlyStopping"),
-        (["+callbacks.early.mode=less"], r"EarlyStopping cannot be built: .*mode"),
+        (["callbacks.early.patience=0"], r"callbacks\.early\.patience is 0: it must be a whole number, 1 or more"),
+        (["+callbacks.early.mode=less"], r"callbacks\.early\.mode is 'less': it must be min or max"),
         (["~callbacks.validation"], r"EarlyStopping needs callbacks\.validation"),
     ],
 )

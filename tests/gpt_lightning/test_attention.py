@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gpt_lightning.model import attention_selection
-from gpt_lightning.model.attention_backends import BACKENDS
 from gpt_lightning.model.attention_mask import AttentionMask
+from gpt_lightning.model.part_registry import BACKENDS
 from tests.gpt_lightning.tiny_models import FAMILIES, build, sequences
 
 EOT = 7
@@ -33,65 +33,68 @@ def brute_force(q: Tensor, k: Tensor, v: Tensor, first: Tensor, last: Tensor) ->
     return out
 
 
+def flash_attn_func(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    dropout_p: float = 0.0,
+    causal: bool = False,
+    deterministic: bool = False,
+) -> Tensor:
+    assert causal
+    assert deterministic == torch.are_deterministic_algorithms_enabled()
+    batch, time, keys = q.shape[0], q.shape[1], k.shape[1]
+    last = torch.arange(keys - time, keys).expand(batch, time)
+    return brute_force(q, k, v, torch.zeros_like(last), last).to(q.dtype)
+
+
+def flash_attn_varlen_func(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    dropout_p: float = 0.0,
+    causal: bool = False,
+    deterministic: bool = False,
+) -> Tensor:
+    assert deterministic == torch.are_deterministic_algorithms_enabled()
+    assert cu_seqlens_q.dtype == torch.int32
+    assert torch.equal(cu_seqlens_q, cu_seqlens_k)
+    assert cu_seqlens_q[0] == 0
+    assert cu_seqlens_q[-1] == len(q)
+    parts = [(start, end) for start, end in pairwise(cu_seqlens_q.tolist()) if start != end]
+    assert max(end - start for start, end in parts) <= max_seqlen_q == max_seqlen_k
+    return torch.cat(
+        [
+            flash_attn_func(*(x[None, a:b] for x in (q, k, v)), causal=causal, deterministic=deterministic)[0]
+            for a, b in parts
+        ]
+    )
+
+
+def flash_attn_with_kvcache(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cache_seqlens: Tensor | None = None,
+    cache_leftpad: Tensor | None = None,
+    causal: bool = False,
+) -> Tensor:
+    assert causal
+    assert cache_seqlens is not None
+    assert cache_seqlens.dtype == torch.int32
+    time = q.shape[1]
+    last = cache_seqlens[:, None] - time + torch.arange(time)
+    first = torch.zeros_like(last) if cache_leftpad is None else cache_leftpad[:, None].expand_as(last)
+    return brute_force(q, k, v, first, last).to(q.dtype)
+
+
 @pytest.fixture
 def flash_attn(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stand-in with flash-attn's three signatures and documented meaning, so that our side of the border can be checked."""
-
-    def flash_attn_func(
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        dropout_p: float = 0.0,
-        causal: bool = False,
-        deterministic: bool = False,
-    ) -> Tensor:
-        assert causal
-        assert deterministic == torch.are_deterministic_algorithms_enabled()
-        batch, time, keys = q.shape[0], q.shape[1], k.shape[1]
-        last = torch.arange(keys - time, keys).expand(batch, time)
-        return brute_force(q, k, v, torch.zeros_like(last), last).to(q.dtype)
-
-    def flash_attn_varlen_func(
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        cu_seqlens_q: Tensor,
-        cu_seqlens_k: Tensor,
-        max_seqlen_q: int,
-        max_seqlen_k: int,
-        dropout_p: float = 0.0,
-        causal: bool = False,
-        deterministic: bool = False,
-    ) -> Tensor:
-        assert deterministic == torch.are_deterministic_algorithms_enabled()
-        assert cu_seqlens_q.dtype == torch.int32
-        assert torch.equal(cu_seqlens_q, cu_seqlens_k)
-        assert cu_seqlens_q[0] == 0
-        assert cu_seqlens_q[-1] == len(q)
-        parts = [(start, end) for start, end in pairwise(cu_seqlens_q.tolist()) if start != end]
-        assert max(end - start for start, end in parts) <= max_seqlen_q == max_seqlen_k
-        return torch.cat(
-            [
-                flash_attn_func(*(x[None, a:b] for x in (q, k, v)), causal=causal, deterministic=deterministic)[0]
-                for a, b in parts
-            ]
-        )
-
-    def flash_attn_with_kvcache(
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        cache_seqlens: Tensor | None = None,
-        cache_leftpad: Tensor | None = None,
-        causal: bool = False,
-    ) -> Tensor:
-        assert causal
-        assert cache_seqlens is not None
-        assert cache_seqlens.dtype == torch.int32
-        time = q.shape[1]
-        last = cache_seqlens[:, None] - time + torch.arange(time)
-        first = torch.zeros_like(last) if cache_leftpad is None else cache_leftpad[:, None].expand_as(last)
-        return brute_force(q, k, v, first, last).to(q.dtype)
 
     module = ModuleType("flash_attn")
     for function in (flash_attn_func, flash_attn_varlen_func, flash_attn_with_kvcache):

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from gpt_lightning.model import attention_backends
-from gpt_lightning.model.attention_backends import BACKENDS, Backend, BackendTraits
+from gpt_lightning.model.attention_backends import Backend, BackendTraits
 from gpt_lightning.model.attention_mask import AttentionMask
 from gpt_lightning.model.attention_selection import backend_obstacle, choose_backend, expected_backend
+from gpt_lightning.model.part_registry import BACKENDS
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 WHOLE, NEWEST, CHUNK = AttentionMask(64, 64), AttentionMask(1, 64), AttentionMask(8, 64)

@@ -111,6 +111,15 @@ def test_dropout_follows_from_seed_and_step_alone() -> None:
     assert not all(map(torch.equal, straight, other))
 
 
+def test_dropout_differs_between_micro_batches_and_steps() -> None:
+    """The same sequences in both micro-batches of two steps that change no weight."""
+    lit = LitGPT(model(dropout=0.3), steady(partial(torch.optim.SGD, lr=0.0)), seed=0)
+    nats: list[float] = []
+    lit.on_train_batch_end = lambda *args: nats.append(lit.sequence_nats.sum().item())  # type: ignore[method-assign]
+    fit(lit, [cut(global_batch(masked=False), 3)[0]] * 4, steps=2)
+    assert len(nats) == len(set(nats)) == 4
+
+
 def test_only_matrices_decay() -> None:
     decaying, others = parameter_groups(model())
     assert all(p.dim() >= 2 for p in decaying["params"])

@@ -8,10 +8,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from gpt_lightning.model import GPT
-from gpt_lightning.model.feed_forward import FEED_FORWARDS
 from gpt_lightning.model.model_size import build_meta_model, flops_per_token
-from gpt_lightning.model.norms import NORMS
-from gpt_lightning.model.positions import POSITIONS
+from gpt_lightning.model.part_registry import FEED_FORWARDS, NORMS, POSITIONS
 from running.config.compose import group_choices
 from tests.planned_models import SMALL, shipped_config, shipped_model, small_config, small_model
 

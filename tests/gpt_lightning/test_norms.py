@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gpt_lightning.model.norms import EPS, NORMS
+from gpt_lightning.model.norms import EPS
+from gpt_lightning.model.part_registry import NORMS
 
 
 def gradients(norm: torch.nn.Module, x: Tensor, grad: Tensor) -> list[Tensor]:

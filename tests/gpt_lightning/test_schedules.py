@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpt_lightning.learning_rate_schedules import FALLS
 from gpt_lightning.optim import learning_rate_schedule
-from gpt_lightning.optim.schedules import FALLS
 
 
 @st.composite

@@ -9,6 +9,7 @@ import torch
 
 from gpt_lightning.optim import place_step_counters
 from running.commands.train import train
+from running.config.optimization_configs import OptimizerConfig
 from running.training.builders import build_optimizer
 from tests.run_files import as_if_killed, final_checkpoint, final_weights
 
@@ -43,7 +44,7 @@ def test_fp16_takes_torchs_own_choice_and_no_fused_step(tiny_config: Callable[..
     """`fused=False` would be a loop over the parameters; left open, torch takes its foreach step on CUDA."""
     parameters = [{"params": [torch.nn.Parameter(torch.zeros(2))]}]
     chosen = {
-        kind: build_optimizer(tiny_config()["optimizer"], kind)(parameters).defaults
+        kind: build_optimizer(OptimizerConfig.of(tiny_config()["optimizer"]), kind)(parameters).defaults
         for kind in ("16-mixed", "bf16-mixed")
     }
     assert (chosen["16-mixed"]["fused"], chosen["16-mixed"]["foreach"]) == (None, None)

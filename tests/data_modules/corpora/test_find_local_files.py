@@ -148,12 +148,11 @@ def test_a_copy_of_a_dataset_gives_what_datasets_reads(
     files, config = LAYOUTS[name]
     root = make(tmp_path / "copy", files)
     theirs, _ = find_hub_files(str(root), config=config, split="train")
-    hub = {"id": "some/one", "config": config, "split": "train"} if config else None
-    assert find_local_files(str(root), hub=hub) == theirs
+    assert find_local_files(str(root), config=config) == theirs
 
 
 @pytest.mark.parametrize(
-    ("files", "hub", "said"),
+    ("files", "config", "said"),
     [
         ({"data/test-0.parquet": ""}, None, "has no files of the split train, only of test."),
         (
@@ -168,7 +167,7 @@ def test_a_copy_of_a_dataset_gives_what_datasets_reads(
         ),
         (
             {"README.md": TWO_CONFIGS, "en/a.jsonl": ""},
-            {"config": "fr", "split": "train"},
+            "fr",
             "has no configuration fr: its README.md lists en, de.",
         ),
         (
@@ -180,10 +179,10 @@ def test_a_copy_of_a_dataset_gives_what_datasets_reads(
     ],
 )
 def test_a_folder_without_the_split_is_refused(
-    files: dict[str, str], hub: dict[str, str] | None, said: str, tmp_path: Path
+    files: dict[str, str], config: str | None, said: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=re.escape(said)) as refused:
-        find_local_files(str(make(tmp_path, files)), hub=hub)
+        find_local_files(str(make(tmp_path, files)), config=config)
     assert str(refused.value).startswith(f"path={tmp_path} ")
 
 

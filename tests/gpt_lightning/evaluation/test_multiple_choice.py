@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gpt_lightning.evaluation import (
     Question,
+    QuestionsConfig,
     RequestTooLongError,
     Score,
     batch_requests,
@@ -24,10 +25,11 @@ from gpt_lightning.evaluation.scored_tasks import TaskDescription, question_task
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
 from running.config.compose import read_choice
+from running.config.settings_parser import parse
 
 
 def template(task: str) -> QuestionTemplate:
-    return QuestionTemplate.of(read_choice("task", task))
+    return parse(QuestionsConfig, read_choice("task", task), name="task")
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +192,7 @@ def test_records_of_another_kind_are_refused() -> None:
         ({"context": "{a"}, "is malformed"),
         ({"context": "{a!x}"}, r"has the conversion !x: it must be !c"),
         ({"clean": "soap"}, "clean is 'soap': it must be null or wikihow"),
+        ({"answers": 5}, "answers is 5: it must be the name of a field, or a list of templates"),
     ],
 )
 def test_a_template_that_means_nothing_is_refused(settings: dict[str, str], said: str) -> None:

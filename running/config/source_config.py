@@ -1,0 +1,88 @@
+"""Typed settings of a source: conf/source/<name>.yaml and, for prepare.py, the command line."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from gpt_lightning.hub_dataset import HubDataset
+from running.config import compose
+from running.config.settings_parser import PositiveNumber, parse
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpectedSize:
+    """Size of a source with GPT-2's tokenizer. plan.py uses it until the source is prepared."""
+
+    tokens: PositiveNumber | None = None
+    """Number of tokens; None: unknown."""
+    loss_bearing: PositiveNumber = 1.0
+    """Share of the tokens that bear loss, above 0 and at most 1."""
+
+    def __post_init__(self) -> None:
+        if self.loss_bearing > 1:
+            raise ValueError(f"expected.loss_bearing is {self.loss_bearing}: it must be above 0 and at most 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig:
+    """A corpus. Its documents come from `corpus`, or from files at `path` or, without a path, on the hub."""
+
+    hub: HubDataset | None = None
+    """The dataset on the Hugging Face hub; None: the files must be at `path`."""
+    path: str | None = None
+    """A file, a folder or a pattern to read instead of the hub; None: read from the hub."""
+    fields: dict[str, str | None] | None = None
+    """Field in our terms (text; or instruction, input, output; or messages) -> its name in the records; None as a name:
+    the records do not have it."""
+    corpus: dict[str, Any] | None = None
+    """`_target_` and arguments of a source reader, which replaces `hub`, `path` and `fields`; None: read files."""
+    licence: str
+    """Licence of the texts, as source.json records it."""
+    limit_tokens: PositiveNumber | None
+    """Use documents until they make this many tokens, training and validation together; None: all documents."""
+    val_fraction: float
+    """Share used for validation, above 0 and below 1: of the documents, or with `split: tail` of each text's
+    characters."""
+    split: Literal["hash", "tail"]
+    """`hash`: assign whole documents to validation by their hash; `tail`: the end of each text, for a few long texts."""
+    expected: ExpectedSize = field(default_factory=ExpectedSize)
+    """Size of the source before it is prepared, for plan.py."""
+    fallback: str | None = None
+    """Source to use if the hub does not provide this one; None: an error."""
+
+
+def parse_source(name: str, content: Mapping[str, Any]) -> SourceConfig:
+    """The config of a source.
+
+    Args:
+        name: name of the source.
+        content: its settings, nested.
+
+    Raises:
+        ValueError: a setting is unknown, missing or wrong.
+    """
+    section = f"sources.{name}"
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{section} is {content!r}: it must be a group of settings.")
+    origin = () if "corpus" in content else ("hub", "fields")
+    for needed in (*origin, "licence", "val_fraction", "limit_tokens", "split"):
+        if needed not in content:
+            raise ValueError(f"{section}.{needed} has no value: conf/source has examples to copy.")
+    limit = None if content["limit_tokens"] == "all" else content["limit_tokens"]
+    return parse(SourceConfig, {**content, "limit_tokens": limit}, name=section)
+
+
+def read_source(name: str) -> SourceConfig:
+    """The config in conf/source/<name>.yaml or the user's config folder, without settings of the command line.
+
+    Args:
+        name: name of the source.
+
+    Raises:
+        ValueError: a setting is unknown, missing or wrong.
+    """
+    path = compose.choice_path("source", name)
+    try:
+        return parse_source(name, compose.read_choice("source", name))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
