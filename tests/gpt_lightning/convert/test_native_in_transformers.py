@@ -9,7 +9,7 @@ import torch
 
 from gpt_lightning.convert import from_native, to_native
 from gpt_lightning.generation import Sampling, generate
-from gpt_lightning.model.norms import NORMS
+from gpt_lightning.model.part_registry import NORMS
 from gpt_lightning.tokenizer import load_tokenizer
 from tests.gpt_lightning.tiny_models import FAMILIES, GPT2, build
 
