@@ -124,7 +124,7 @@ MUTANTS = (
     ),
     Mutant(
         "the decay of the learning rate starts after the warm-up",
-        "gpt_lightning/optim/schedules.py",
+        "gpt_lightning/learning_rate_schedules.py",
         "(step - begin) / (steps - begin)",
         "(step - begin) / steps",
         "tests/gpt_lightning/test_schedules.py",
@@ -138,9 +138,9 @@ MUTANTS = (
     ),
     Mutant(
         "a run with another seed is another run",
-        "running/training/resume.py",
-        '_DEFINES = {"imports", "model", "tokenizer", "seed", ',
-        '_DEFINES = {"imports", "model", "tokenizer", ',
+        "gpt_lightning/setting_roles.py",
+        '"seed": Setting(Role.RESULT, is_fixed=True)',
+        '"seed": Setting(Role.RESULT)',
         "tests/test_resume.py::test_what_defines_a_run_is_refused_by_name",
     ),
     Mutant(

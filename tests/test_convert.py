@@ -89,7 +89,7 @@ def test_a_run_is_exported_with_its_tokenizer(
     [
         ("input=null", "input is None: it must be a path"),
         ("output=[a]", r"output is \['a'\]: it must be a path"),
-        ("format=[llama]", r"format is \['llama'\]: it must be one of gpt2, llama, gpt_lightning"),
+        ("format=[llama]", r"format is \['llama'\]: it must be one of gpt2, llama, gguf, ollama, gpt_lightning"),
     ],
 )
 def test_what_is_no_path_or_format_is_refused(override: str, message: str) -> None:
@@ -137,7 +137,9 @@ def test_a_tokenizer_can_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_mistakes_cost_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="format is 'onnx': it must be one of gpt2, llama, gpt_lightning"):
+    with pytest.raises(
+        ValueError, match="format is 'onnx': it must be one of gpt2, llama, gguf, ollama, gpt_lightning"
+    ):
         convert(compose("format=onnx"))
     with pytest.raises(ValueError, match=r".*nowhere does not exist"):
         convert(compose(f"input={tmp_path}/nowhere"))

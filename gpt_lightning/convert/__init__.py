@@ -4,7 +4,8 @@
     Hugging Face folder ────────┤                       │
     RangeFlow-GPT .pt ──────────┼── load_model ── GPT ──┤
     GPT-2.5 .pt ────────────────┤                       │
-    native folder ──────────────┘                       └── to_native  native folder: holds every GPT
+    native folder ──────────────┘                       ├── to_gguf    file for llama.cpp and Ollama
+                                                        └── to_native  native folder: holds every GPT
 
 Start reading in `weight_renaming.py`: one table per format maps weight names, and serves both directions. Weights keep
 their dtype and every bit. A folder is written completely or not at all. A loaded model is in eval mode, on the CPU,
@@ -12,6 +13,7 @@ with attention="auto" unless it was trained with a user's own backend. What cann
 ValueError that names it.
 """
 
+from gpt_lightning.convert.gguf_format import to_gguf
 from gpt_lightning.convert.gpt2_5 import from_gpt2_5
 from gpt_lightning.convert.grow_vocabulary import grow_vocabulary
 from gpt_lightning.convert.hugging_face import from_hf, to_hf
@@ -28,6 +30,7 @@ __all__ = [
     "grow_vocabulary",
     "load_initial_weights",
     "load_model",
+    "to_gguf",
     "to_hf",
     "to_native",
 ]

@@ -55,22 +55,26 @@ def with_default_values(architecture: Architecture, options: Mapping[str, Any]) 
     return options
 
 
-def check_expressible(architecture: Architecture, config: GPTConfig, *, name: str) -> None:
-    """Check that a model written in this architecture would compute the same logits.
+def check_expressible(expressible: Mapping[str, tuple[Any, ...]], config: GPTConfig, *, name: str) -> None:
+    """Check that a model written in another format would compute the same logits.
 
     Args:
-        architecture: The target architecture.
+        expressible: Our options -> the values that the format supports.
         config: Configuration of the model.
         name: Name of the target format, for the error message.
 
     Raises:
-        ValueError: An option of the model has a value that the architecture does not support.
+        ValueError: An option of the model has a value that the format does not support.
     """
-    standard = ["auto", *(key for key, backend in BACKENDS.items() if backend.traits.standard)]
-    for option, values in {**architecture.expressible(config), "attention": standard}.items():
+    for option, values in {**expressible, "attention": standard_attention()}.items():
         value = getattr(config, option)
         if value not in values:
             raise ValueError(
                 f"model.{option} is {value}: the format {name} supports only {' or '.join(map(str, values))}. "
                 "Use the format gpt_lightning."
             )
+
+
+def standard_attention() -> tuple[str, ...]:
+    """Return the values of `model.attention` that compute softmax attention, as other projects do."""
+    return ("auto", *(name for name, backend in BACKENDS.items() if backend.traits.standard))

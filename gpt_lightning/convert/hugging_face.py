@@ -73,7 +73,7 @@ def to_hf(model: GPT, folder: str | Path, *, tokenizer: Tokenizer | None = None,
     if format not in ARCHITECTURES:
         raise ValueError(f"format is {format!r}: it must be one of {', '.join(ARCHITECTURES)}.")
     architecture, config = ARCHITECTURES[format], model.config
-    check_expressible(architecture, config, name=format)
+    check_expressible(architecture.expressible(config), config, name=format)
     check_vocabulary_size(tokenizer, model)
     check_unoccupied(Path(folder))  # before the weights are copied, which takes time
     eot_id = config.eot_id if tokenizer is None else tokenizer.eot_id

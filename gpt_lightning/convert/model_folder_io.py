@@ -3,7 +3,8 @@
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -84,23 +85,37 @@ def write_model_folder(folder: Path, *, weights: Mapping[str, Tensor], texts: Ma
         ValueError: The folder exists and is not empty.
         OSError: The files cannot be written.
     """
+    with new_folder(folder) as temporary:
+        try:
+            save_file(dict(weights), temporary / WEIGHTS, metadata={"format": "pt"})  # transformers requires the format
+        except SafetensorError as error:  # safetensors raises this if the disk is full
+            raise OSError(f"{folder} cannot be written: {error}.") from error
+        for name, text in texts.items():
+            (temporary / name).write_text(text, encoding="utf-8")
+        (temporary / WEIGHTS).chmod(temporary.stat().st_mode & 0o666)  # safetensors makes it readable only by the owner
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Create a folder, completely or not at all.
+
+    Yields:
+        A temporary folder to fill. It becomes `folder` at the end, or is removed after an error.
+
+    Raises:
+        ValueError: The folder exists and is not empty.
+    """
     check_unoccupied(folder)
     folder = folder.resolve()
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)  # left by an export that was killed
     temporary.mkdir(parents=True)
     try:
-        save_file(dict(weights), temporary / WEIGHTS, metadata={"format": "pt"})  # transformers requires the format
-        for name, text in texts.items():
-            (temporary / name).write_text(text, encoding="utf-8")
-        (temporary / WEIGHTS).chmod(temporary.stat().st_mode & 0o666)  # safetensors makes it readable only by the owner
+        yield temporary
         for path in temporary.iterdir():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
         temporary.replace(folder)
-    except SafetensorError as error:  # safetensors raises this if the disk is full
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise OSError(f"{folder} cannot be written: {error}.") from error
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise

@@ -98,8 +98,10 @@ class ConvertConfig:
     """A run, a checkpoint, an exported folder, or a .pt file of RangeFlow-GPT or GPT-2.5."""
     output: Path
     """A folder that does not exist yet."""
-    format: Literal["gpt2", "llama", "gpt_lightning"]
-    """gpt2 and llama are for transformers; gpt_lightning can hold every model."""
+    format: Literal["gpt2", "llama", "gguf", "ollama", "gpt_lightning"]
+    """gpt2 and llama are for transformers, gguf is for llama.cpp; gpt_lightning can hold every model."""
+    quantization: Literal["f32", "f16", "q8_0"]
+    """Type of the matrices in a GGUF file."""
     tokenizer: TokenizerChoice
     vocab_size: int | None
     """Rows of the embedding and the head, to enlarge them; null: unchanged."""

@@ -1,20 +1,12 @@
 """Convert a model between formats, with its tokenizer."""
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from gpt_lightning.console import say
-from gpt_lightning.convert import grow_vocabulary, load_model, to_hf, to_native
+from gpt_lightning.convert import grow_vocabulary, load_model, to_gguf, to_hf, to_native
 from gpt_lightning.tokenizer import Tokenizer
 from running.config.command_configs import ConvertConfig
 from running.training.find_tokenizer import load_model_tokenizer
-
-_WRITERS: dict[str, Callable[..., None]] = {
-    "gpt2": partial(to_hf, format="gpt2"),
-    "llama": partial(to_hf, format="llama"),
-    "gpt_lightning": to_native,
-}
 
 
 def convert_model(config: ConvertConfig) -> None:
@@ -24,7 +16,21 @@ def convert_model(config: ConvertConfig) -> None:
     if config.vocab_size is not None:
         model = grow_vocabulary(model, config.vocab_size)
     tokenizer, about_it = _tokenizer(source, config.tokenizer.name)
-    _WRITERS[config.format](model, target, tokenizer=tokenizer)
+    if config.format in ("gguf", "ollama"):
+        if tokenizer is None:
+            raise ValueError(f"format={config.format} needs the tokenizer of the model, but {about_it}")
+        to_gguf(
+            model,
+            target,
+            tokenizer=tokenizer,
+            quantization=config.quantization,
+            metadata={"name": source.name},
+            ollama=config.format == "ollama",
+        )
+    elif config.format == "gpt_lightning":
+        to_native(model, target, tokenizer)
+    else:
+        to_hf(model, target, tokenizer=tokenizer, format=config.format)
     sizes, dtype = model.config, str(model.head.weight.dtype).removeprefix("torch.")
     say(
         f"wrote {target} in format {config.format}, from {source}: {model.n_parameters():,} parameters in {dtype}, "

@@ -30,7 +30,11 @@ def test_an_empty_folder_and_an_interrupted_export_are_no_obstacle(tmp_path: Pat
     (tmp_path / ".out.tmp").mkdir()
     (tmp_path / ".out.tmp" / "old.json").touch()
     to_native(build(**GPT2), tmp_path / "out")
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"config.json", model_folder_io.WEIGHTS}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "config.json",
+        "modeling_gpt_lightning.py",
+        model_folder_io.WEIGHTS,
+    }
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     modes = {path.stat().st_mode for path in (tmp_path / "out").iterdir()}
     assert len(modes) == 1  # whoever may read one file may read the other
