@@ -14,10 +14,11 @@ from gpt_lightning.loggers.console_logger import ConsoleLogger
 
 
 class ExperimentTracker(MetricsForwarder):
-    """Send each row once, however often the run is killed and resumed. The service states up to which step it has rows.
+    """Send each row once, however often the run is killed and resumed. The service reports the last step that it has a
+    row for.
 
-    Errors of the service do not stop the run: it continues without the service, and its next start sends the missing
-    rows.
+    Errors of the service do not stop the run: the run continues without the service, and sends the missing rows when the
+    run is next started.
 
     Args:
         logger: Lightning's logger, which creates or finds its run when it is opened.

@@ -47,9 +47,7 @@ class Samples(StepCallback):
         super().__init__(every=every)
         for name, texts in (("prompts", prompts), ("chat_prompts", chat_prompts)):
             if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
-                raise ValueError(
-                    f"callbacks.samples.{name} is {texts!r}: it must be a list of texts that are not empty."
-                )
+                raise ValueError(f"callbacks.samples.{name} is {texts!r}: it must be a list of non-empty strings.")
         if max_new_tokens < 1:
             raise ValueError(f"callbacks.samples.max_new_tokens is {max_new_tokens}: it must be 1 or more.")
         self._prompts = prompts

@@ -56,7 +56,7 @@ class CheckpointMetadata(NamedTuple):
 
 
 def read_checkpoint_metadata(path: Path) -> CheckpointMetadata:
-    """Read the metadata of a verified checkpoint; the tensors stay on disk.
+    """Read the metadata of a checkpoint that has already been verified, without loading its tensors.
 
     Raises:
         ValueError: The file holds objects that would execute code, or is not a checkpoint of a run.
@@ -70,7 +70,7 @@ def read_checkpoint_metadata(path: Path) -> CheckpointMetadata:
 
 
 def read_optimizer_state(path: Path) -> dict[str, Any]:
-    """Read the optimizer state of a verified checkpoint of a run; its tensors stay on disk."""
+    """Read the optimizer state from a run checkpoint that has already been verified. The tensors stay on disk."""
     (state,) = _load(path, map_location="cpu", mmap=True)["optimizer_states"]
     return dict(state)
 
@@ -83,7 +83,10 @@ def verify_checkpoint(path: Path) -> None:
     """
     manifest = path.with_suffix(".json")
     if not manifest.is_file():
-        raise ValueError(f"{path} lacks its manifest {manifest.name}, which is needed to verify it: copy both files.")
+        raise ValueError(
+            f"{path} lacks its manifest {manifest.name}, which is needed to verify it: put the manifest next to the "
+            "checkpoint. If you copied the checkpoint, copy both files."
+        )
     if not is_valid_checkpoint(path):
         named = _file_of(manifest)
         if named not in (None, path.name):
@@ -137,7 +140,7 @@ def _load(path: Path, **options: Any) -> dict[str, Any]:
         ) from error
     if not isinstance(content, dict):
         raise ValueError(
-            f"{path} holds {type(content).__name__}: it must hold a dict. It is not a gpt-lightning checkpoint."
+            f"{path} contains a {type(content).__name__}: it must contain a dict. It is not a gpt-lightning checkpoint."
         )
     return content
 

@@ -29,18 +29,19 @@ def design_mixes(n: int, caps: np.ndarray, *, seed: int = 0) -> np.ndarray:
         (n, sources) different mixes. The first is as uniform as the caps allow.
 
     Raises:
-        ValueError: There are fewer than two runs per source, or a cap is below the minimum share of the design.
+        ValueError: There are fewer than two runs per source, a cap is below `MIN_WEIGHT`, or the caps sum to less than 1.
     """
     k = len(caps)
     if n < 2 * k:
         raise ValueError(
             f"mix_design is {n}: it must be at least {2 * k} for a law of {k} sources; {4 * k} runs are recommended."
         )
-    if (caps < MIN_WEIGHT).any() or caps.sum() < 1:
+    if caps.min() < MIN_WEIGHT:
         raise ValueError(
-            f"the smallest cap of a source is {caps.min():.2%} of the run: it must be at least {MIN_WEIGHT:.0%}, and "
-            "all caps must sum to at least 100%."
+            f"the smallest maximum share of a source is {caps.min():.2%} of the run: it must be at least {MIN_WEIGHT:.0%}."
         )
+    if caps.sum() < 1:
+        raise ValueError(f"the maximum shares of the sources sum to {caps.sum():.2%}: they must sum to at least 100%.")
     centre = clip_to_caps(np.full(k, 1 / k), caps)
     candidates = np.vstack([_corners(caps), random_mixes(_CANDIDATES, caps, floor=MIN_WEIGHT, seed=seed)])
     chosen = _most_informative(candidates, n - 1, centre[None])

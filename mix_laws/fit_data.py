@@ -109,8 +109,9 @@ def _differences(runs: Sequence[Run]) -> list[str]:
         key = settings[0]
         values = sorted({setting_text(run.settings.get(key, ABSENT)) for run in runs})
         raise ValueError(
-            f"the runs differ in {key} ({', '.join(values[:4])}): they must differ only in their mix. Choose those of "
-            f"one value, such as mix_law='{runs[0].path.parent}/*{key}={values[0]}*', or list them."
+            f"the runs differ in {key} ({', '.join(values[:4])}): they must differ only in their mix. Choose the "
+            f"runs with a single value of {key}, for example mix_law='{runs[0].path.parent}/*{key}={values[0]}*', or list "
+            "the runs."
         )
     return unlike_in
 

@@ -54,10 +54,10 @@ def read_whole(folder: Path, text: str) -> None:
 
 
 READERS: dict[Callable[[Path, str], None], str] = {
-    read_run: "{}/config.yaml is not YAML of plain values: ",
+    read_run: "{}/config.yaml is not valid YAML, or contains something other than plain values: ",
     read_card: "{}/README.md: the text between its two --- lines is not valid YAML (",
-    read_by_hydra: "{}/curriculum/mine.yaml is not YAML of plain values: ",
-    read_whole: "{}/mine.yaml is not YAML of plain values: ",
+    read_by_hydra: "{}/curriculum/mine.yaml is not valid YAML, or contains something other than plain values: ",
+    read_whole: "{}/mine.yaml is not valid YAML, or contains something other than plain values: ",
 }
 
 

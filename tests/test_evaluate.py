@@ -260,7 +260,7 @@ def test_answers_alone_are_scored_of_a_chat(run: Path, shared_data: Path, tiny_d
         ),
         (
             ["path=README.md"],
-            "path is README.md, but none of the tasks reads records: for perplexity, set the text with data=",
+            "path is README.md, but none of the tasks reads records: to compute perplexity on a text of your own, use data=",
         ),
         (["tasks=[hellaswag]", "data=README.md"], "data is README.md, but none of the tasks reads a text"),
         (["limit=0"], "limit is 0: it must be a whole number"),

@@ -60,9 +60,9 @@ def test_a_run_takes_the_architecture_of_its_weights(exported: Path, tiny_data: 
     assert config["model"]["dropout"] == compose_config("train", ["experiment=quickstart"])["model"]["dropout"]
     train(config)
     assert load_model(tmp_path / "runs" / config["name"]).config.n_layers == 3
-    with pytest.raises(ValueError, match=r"has another architecture: set model.n_layers=3 to"):
+    with pytest.raises(ValueError, match=r"has a different architecture: set model.n_layers=3 to"):
         train(compose_config("train", [*settings, "name=other", "model.n_layers=2"]))
-    with pytest.raises(ValueError, match=r"has another architecture: set model\.max_seq_len=48 "):
+    with pytest.raises(ValueError, match=r"has a different architecture: set model\.max_seq_len=48 "):
         train(compose_config("train", [*settings, "name=other", "model=micro", "model.vocab_size=640"]))
     assert not (tmp_path / "runs" / "other" / "config.yaml").exists()
 
@@ -84,7 +84,7 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     config = model.config
     free = replace(config, dropout=0.5, attention="manual", residual_init="zero", vocab_size=VOCAB_SIZE + 3)
     assert load_initial_weights(tmp_path / "hf", free).config == free
-    with pytest.raises(ValueError, match=r"has another architecture: set model.n_heads=4 model.norm=layernorm"):
+    with pytest.raises(ValueError, match=r"has a different architecture: set model.n_heads=4 model.norm=layernorm"):
         load_initial_weights(tmp_path / "hf", replace(config, n_heads=2, norm="rmsnorm"))
     with pytest.raises(ValueError, match=r"model.vocab_size is 90: it must be at least 97"):
         load_initial_weights(tmp_path / "hf", replace(config, vocab_size=90))

@@ -109,7 +109,7 @@ def test_a_job_is_told_once_and_once_more(number: signal.Signals, code: int, tmp
     assert process.returncode == code
     assert told(tmp_path) == ["ready", str(int(number)), str(int(number))]
     assert stderr == (
-        f"stopped by {number.name}: no more jobs are started; run the same command again to continue the sweep.\n"
+        f"stopped by {number.name}: no more jobs will be started; run the same command again to continue the sweep.\n"
     )
     assert not (tmp_path / "second").exists()
 
@@ -131,7 +131,10 @@ def test_all_jobs_that_run_are_told(tmp_path: Path) -> None:
         _, stderr = process.communicate(timeout=30)
     assert process.returncode == 143
     assert told(tmp_path) == told(tmp_path, "second") == ["ready", "15"]
-    assert stderr == "stopped by SIGTERM: no more jobs are started; run the same command again to continue the sweep.\n"
+    assert (
+        stderr
+        == "stopped by SIGTERM: no more jobs will be started; run the same command again to continue the sweep.\n"
+    )
     assert not (tmp_path / "third").exists()
 
 
@@ -160,7 +163,7 @@ sys.exit("error: not this one" if sys.argv[1] == "second" else 0)
         check=False,
     )
     assert answer.returncode == 1
-    assert answer.stderr == "error: 1 of the jobs failed: second.\n"
+    assert answer.stderr == "error: 1 job failed: second.\n"
     logs = [(tmp_path / ".jobs" / f"000{n}.log").read_text().splitlines() for n in range(3)]
     assert logs == [["share 3"], ["share 4", "error: not this one"], ["share 4"]]
     lines = [line for line in answer.stdout.splitlines() if line.startswith("── ")]
@@ -189,7 +192,8 @@ def test_what_would_end_the_next_job_too_ends_all(end: str, code: int, tmp_path:
         _, stderr = process.communicate(timeout=30)
     assert process.returncode == code
     assert (
-        stderr == "job first was stopped: no more jobs are started; run the same command again to continue the sweep.\n"
+        stderr
+        == "job first was stopped: no more jobs will be started; run the same command again to continue the sweep.\n"
     )
     assert not (tmp_path / "second").exists()
 
@@ -219,7 +223,10 @@ def test_a_training_is_told_and_nothing_is_left(tiny_overrides: list[str], tmp_p
         process.send_signal(signal.SIGTERM)
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 143, stderr
-    assert "stopped by SIGTERM: no more jobs are started; run the same command again to continue the sweep.\n" in stderr
+    assert (
+        "stopped by SIGTERM: no more jobs will be started; run the same command again to continue the sweep.\n"
+        in stderr
+    )
     assert not [job for job in jobs if job.is_running()]
     assert len([*sweep.glob("[!.]*/")]) == 1
 
@@ -247,5 +254,5 @@ def test_the_jobs_read_the_configs_that_the_multirun_read(tmp_path: Path) -> Non
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert "error: x is not a run" in answer.stderr  # and not: there is no setting group.ours
     assert "error: y is not a run" in answer.stderr
-    assert answer.stderr.endswith("error: 2 of the jobs failed: run=x, run=y.\n")
+    assert answer.stderr.endswith("error: 2 jobs failed: run=x, run=y.\n")
     assert answer.returncode == 1

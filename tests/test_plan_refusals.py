@@ -188,7 +188,10 @@ def test_a_disk_that_is_too_small_is_refused_with_what_fits(
         ("callbacks.checkpoints.every=0", r"callbacks\.checkpoints\.every is 0"),
         ("callbacks.checkpoints.keep=0", r"callbacks\.checkpoints\.keep is 0"),
         ("~callbacks.checkpoints", r"callbacks\.checkpoints is missing"),
-        ("+curriculum.keyframes.settled.weights.wiki=1", r"weights\.wiki: there is no source wiki"),
+        (
+            "+curriculum.keyframes.settled.weights.wiki=1",
+            r"weights\.wiki names wiki, which is neither a source nor a mix",
+        ),
         (
             "+curriculum.keyframes.settled.weights.readmes=1",
             r"the size of readmes is unknown until it is prepared: run python pre",

@@ -37,7 +37,10 @@ from running.config.quote_for_hydra import quote_text_settings
             ["source=readmes", "limit_tokens=.inf"],
             "limit_tokens is .inf: it must be a number of tokens, 1 or more, or all.",
         ),
-        (["source=readmes", "name=a/b"], "name is 'a/b': it must consist of letters, digits, _, . and -."),
+        (
+            ["source=readmes", "name=a/b"],
+            "name is 'a/b': it must consist of letters, digits, _, . and -, and must not start",
+        ),
         (["source=[]"], "there is no source to prepare: choose one with source=…."),
         (["source=local", "path=x", "format=nanogpt", "part=0/2"], "format=nanogpt reads shards unchanged: part=0/2"),
         (

@@ -88,7 +88,10 @@ _WITHOUT_DATA = [
     ),
 ]
 _WITH_DATA = [
-    ("+curriculum.keyframes.start.weights.wiki=1", r"keyframes\.start\.weights\.wiki: there is no source wiki"),
+    (
+        "+curriculum.keyframes.start.weights.wiki=1",
+        r"keyframes\.start\.weights\.wiki names wiki, which is neither a source nor a mix",
+    ),
     ("model.vocab_size=500", r"model\.vocab_size is 500, smaller than the 512 tokens of tokenizer bpe_512"),
     ("curriculum.max_epochs.pydoc=0.001", r"curriculum\.max_epochs\.pydoc is 0\.001, and the plan draws"),
 ]

@@ -72,7 +72,7 @@ def test_a_sweep_that_is_killed_twice_comes_to_the_same(undisturbed: Path, tiny_
         child_of(process).kill()
         _, stderr = process.communicate(timeout=200)
     assert process.returncode == 1
-    assert stderr.endswith(f"error: 1 of the jobs failed: {JOBS[3]}.\n")
+    assert stderr.endswith(f"error: 1 job failed: {JOBS[3]}.\n")
     states = [row["state"] for row in json.loads((sweep / "sweep.json").read_text())]
     assert states == ["done", "done", "done", "failed", "done", "done"]
     assert re.search(r"lr=0\.004 seed=1 +failed +\d+ ", out.read_text())
@@ -95,7 +95,7 @@ def test_jobs_that_submitit_runs_are_the_same(undisturbed: Path, tiny_data: Path
     grid = ["experiment=lr_sweep", "optimizer.lr=4e-3,-1", "seed=1", f"data_dir={tiny_data}", f"runs_dir={tmp_path}"]
     answer = start([*LONGER, *grid, "hydra/launcher=submitit_local"], "-m")
     assert answer.returncode == 1
-    assert answer.stderr.endswith("error: 1 of the jobs failed: optimizer.lr=-1,seed=1.\n")
+    assert answer.stderr.endswith("error: 1 job failed: optimizer.lr=-1,seed=1.\n")
     assert_same_run(tmp_path / "lr_sweep" / JOBS[3], undisturbed / JOBS[3])
     rows = json.loads((tmp_path / "lr_sweep" / "sweep.json").read_text())
     assert [(row["job"], row["state"]) for row in rows] == [

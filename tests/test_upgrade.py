@@ -144,7 +144,7 @@ def test_an_option_that_moves_the_state_is_converted(tiny_data: Path, tmp_path: 
 def test_an_optimizer_that_cannot_make_a_step_is_refused(tiny_data: Path, tmp_path: Path) -> None:
     config = config_of(tiny_data, tmp_path, "+optimizer.capturable=true", "optimizer.fused=false")
     assert build_optimizer(OptimizerConfig.of(config["optimizer"]), "32-true")
-    with pytest.raises(ValueError, match=r"optimizer: torch\.optim\.AdamW cannot make a step: .*capturable"):
+    with pytest.raises(ValueError, match=r"optimizer: torch\.optim\.AdamW cannot take a step: .*capturable"):
         train(config)
     assert not (tmp_path / "run" / "environment.json").exists()
 

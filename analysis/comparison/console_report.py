@@ -67,7 +67,7 @@ def write_and_print_comparison(runs: Any, out_dir: Path | None) -> None:
 
 
 def reference_sentence(comparison: Comparison) -> str:
-    """Which run is the reference if some runs are excluded, and why.
+    """Say which run is the reference that the other runs must match, and why. Needed if some runs are excluded.
 
     Args:
         comparison: the compared runs.

@@ -37,7 +37,7 @@ class Run:
     """Its path below the folder that contains all runs of the comparison."""
     state: RunState
     note: str = ""
-    """Why it is in that state, and other remarks."""
+    """Why the run is in this state, and other remarks."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings by dotted name, without `PATH_SETTINGS`; empty if config.yaml could not be read."""
     environment: Mapping[str, Any] = field(default_factory=dict)
@@ -46,19 +46,19 @@ class Run:
     figures: tuple[EvaluatedMetric, ...] = ()
     """Results of evaluate.py."""
     trunk: Mapping[str, Any] | None = None
-    """Settings that decided the result of the run that this one branched off from; None if there is none or it is
+    """Settings that affect the result of the trunk, if this run is a branch; None if there is no trunk or it is
     unreadable."""
     n_parameters: int = 0
     flops_per_token: float = 0.0
 
     @cached_property
     def described(self) -> dict[str, Any]:
-        """Its settings, and the parts of its environment that its results may depend on."""
+        """The run's settings, and the parts of its environment that the results may depend on."""
         return described_settings(self.settings, self.environment)
 
     @cached_property
     def deciding(self) -> dict[str, Any]:
-        """The part of `described` that decides its result, without the seed."""
+        """The entries of `described` that affect the run's result, without the seed."""
         return result_settings(self.settings, self.environment, self.trunk)
 
     @property

@@ -124,10 +124,10 @@ class StepTable:
         return days[0].decode(), days[-1].decode()
 
     def columns(self, *, most: int) -> Iterator[dict[str, list[Any]]]:
-        """The entries by step in columns, at most `most` of them at a time. Unknown and infinite values are None.
+        """Yield the entries, ordered by step, as dicts of columns. Unknown and infinite values are None.
 
         Args:
-            most: entries at a time.
+            most: largest number of entries in one dict.
         """
         order, times, steps, table = self._order(), self._all_times(), self._steps(), self._table()
         for start in range(0, len(order), most):

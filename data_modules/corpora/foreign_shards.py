@@ -107,7 +107,7 @@ def foreign_splits(path: Path, format: str, tokenizer: Tokenizer, val_fraction: 
         path: A shard, or the folder that contains the shards.
         format: nanogpt, llmc, gpt2_5 or rangeflow.
         tokenizer: The tokenizer that the shards were made with.
-        val_fraction: Share of the tokens to use for validation if no file is named for it.
+        val_fraction: Share of the tokens used for validation if no file name marks validation data.
 
     Raises:
         ValueError: The format is unknown, there is no file, a file is damaged or of another format, or an id is not one

@@ -121,14 +121,14 @@ class Curriculum:
     def _check_ado(self, ado: AdoPolicy, named: Mapping[str, Any]) -> None:
         if len(self.keyframes) > 1 or self.replay:
             raise ValueError(
-                "curriculum.ado is set, but the curriculum has "
-                f"{', '.join(self.keyframes)}{', and replay' * bool(self.replay)}: it must have one keyframe and no replay. "
+                f"curriculum.ado is set, but the curriculum has the keyframes {', '.join(self.keyframes)}"
+                f"{' and has replay' * bool(self.replay)}: it must have one keyframe and no replay. "
                 "Use curriculum=ado, and curriculum.ado.floor instead of replay."
             )
         if self.max_epochs and self.on_exhausted not in ("redistribute", "repeat"):
             raise ValueError(
                 "with curriculum.ado and curriculum.max_epochs, curriculum.on_exhausted must be redistribute or repeat, not "
-                f"{self.on_exhausted}, because the weights are not known in advance. Or remove curriculum.max_epochs."
+                f"{self.on_exhausted}, because the weights are not known in advance. Alternatively, remove curriculum.max_epochs."
             )
         for name in ado.floor:
             if name not in named:
@@ -288,9 +288,11 @@ def _keyframe(name: str, entry: Keyframe | Mapping[str, Any]) -> Keyframe:
     where = f"curriculum.keyframes.{name}"
     if not isinstance(entry, Keyframe):
         if not isinstance(entry, Mapping):
-            raise ValueError(f"{where} is {entry!r}: it must have exactly the keys at and weights.")
+            raise ValueError(f"{where} is {entry!r}: its keys must be 'at' and 'weights'.")
         if set(entry) != {"at", "weights"}:
-            raise ValueError(f"{where} has the keys {', '.join(entry)}: it must have exactly at and weights.")
+            raise ValueError(
+                f"{where} has the keys {', '.join(repr(str(key)) for key in entry)}: its keys must be 'at' and 'weights'."
+            )
         entry = Keyframe(at=entry["at"], weights=entry["weights"])
     if not is_number(entry.at) or entry.at < 0:
         raise ValueError(f"{where}.at is {entry.at!r}: it must be a number, 0 or more.")

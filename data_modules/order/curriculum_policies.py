@@ -40,8 +40,12 @@ def check_policy(policy: Any, others: Mapping[str, Any]) -> None:
         )
     name, settings = _name_and_settings(policy)
     if name not in CURRICULUM_POLICIES:
-        known = ", ".join(CURRICULUM_POLICIES) or "those that a module registers; type +imports=[my_module]"
-        raise ValueError(f"curriculum.policy.name is {name!r}: it must be one of {known}.")
+        known = (
+            f"it must be one of {', '.join(CURRICULUM_POLICIES)}"
+            if CURRICULUM_POLICIES
+            else "no policy is registered. Import the module that registers it with +imports=[my_module]"
+        )
+        raise ValueError(f"curriculum.policy.name is {name!r}: {known}.")
     try:
         signature(CURRICULUM_POLICIES[name]).bind(0.0, {}, **settings)
     except TypeError as error:

@@ -79,7 +79,10 @@ class CurriculumSegment:
         return rows
 
     def due_before(self, step: int) -> np.ndarray:
-        """Return each source's exact share before a step, beyond `drawn`: (sources,) int64, in 2^-32 sequences."""
+        """Return the exact share of each source before a step: (sources,) int64, in units of 2^-32 sequences.
+
+        The share counts from the start of the segment, so it does not include `drawn`.
+        """
         block, within = divmod(step - self.first_step, self.shares.block)
         due = np.zeros(len(self.drawn), dtype=np.int64)
         due[self._columns] = self.shares.in_block(block)[within - 1] if within else self.shares.at_borders[block]

@@ -15,7 +15,7 @@ _AT_ONCE = 100_000  # steps
 
 @dataclass(frozen=True, kw_only=True)
 class OrderSettings:
-    """All that decides a run's order except its curriculum and its past."""
+    """Everything that determines a run's order, except its curriculum and the steps before its checkpoint."""
 
     steps: int
     """Length of the run."""

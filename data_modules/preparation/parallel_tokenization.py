@@ -128,7 +128,7 @@ def encode_in_order(
         (index of the file, chunk without its payload, tokens) of each chunk.
 
     Raises:
-        ValueError: A worker raised it, or was killed.
+        ValueError: A worker raised this error, or was killed.
     """
     if workers == 1:
         for file, chunk in chunks:

@@ -46,13 +46,13 @@ def prepare_source(
 
 
 def adopt_shards(path: Path, source: SourceInfo, *, format: str, val_fraction: float) -> dict[str, Any]:
-    """Make a source of another project's shards, which stay in place.
+    """Register another project's shards as a source, without moving or copying them.
 
     Args:
         path: The shards, or their folder.
         source: Name, folder and tokenizer of the new source.
         format: Format of the shards, by the name of the other project.
-        val_fraction: Share of the tokens used for validation if no file is named for it.
+        val_fraction: Share of the tokens used for validation if no file name marks validation data.
 
     Returns:
         The content of source.json.

@@ -24,8 +24,8 @@ def sequence_borders(
     Args:
         n_tokens: Length of the stream.
         max_seq_len: Sequence length in tokens.
-        document_ends: Positions after the last token of each document, increasing, if documents must not be cut; None:
-            they may be cut.
+        document_ends: Position after the last token of each document, in increasing order. Then only documents longer
+            than `max_seq_len` are cut. None: documents may be cut anywhere.
         whole: Drop the last sequence if it has fewer than `max_seq_len` tokens. Ignored if `document_ends` is given, because
             those sequences are padded.
     """

@@ -81,7 +81,7 @@ class TokenStream:
         return document, position - (int(self.document_ends[document - 1]) if document else 0)
 
     def sequences(self, max_seq_len: int, *, whole: bool) -> np.ndarray:
-        """Return the borders of its sequences, see `sequence_borders`."""
+        """Return the borders of the stream's sequences, see `sequence_borders`."""
         ends = self.document_ends.tolist() if self.masked else None
         return sequence_borders(len(self), max_seq_len, document_ends=ends, whole=whole)
 
@@ -110,7 +110,7 @@ class SourceShards:
 
     @property
     def states_by_name(self) -> dict[str, str]:
-        """The states by file name. Names are relative to the source's folder, so that it can be moved."""
+        """`ShardFile.state` of each file, by its path relative to the source's folder, so that the folder can be moved."""
         return {self._name_of(file): state for file, state in self.states.items()}
 
     def touched(self) -> list[ShardFile]:

@@ -105,7 +105,7 @@ def _take_tables(weights: dict[str, Tensor], config: GPTConfig, path: Path) -> N
             key = f"tblocks.{number}.mhsa.rope.{name}"
             if key not in weights:
                 raise ValueError(
-                    f"{path} lacks {key}: the file is incomplete or holds another architecture. Use a complete "
+                    f"{path} lacks {key}: the file is incomplete or contains a different architecture. Use a complete "
                     "GPT-2.5 checkpoint."
                 )
             table, expected = weights.pop(key), expected.squeeze(1)

@@ -27,7 +27,7 @@ def load_initial_weights(path: str | Path, config: GPTConfig, *, same_tokenizer:
         The model in training mode, on the CPU, in fp32.
 
     Raises:
-        ValueError: `load_model` raised it, or the weights have another architecture, tokenizer or a larger vocabulary
+        ValueError: As for `load_model`, or the weights have a different architecture or tokenizer, or a larger vocabulary
             than the config.
     """
     loaded = load_model(path)
@@ -35,7 +35,7 @@ def load_initial_weights(path: str | Path, config: GPTConfig, *, same_tokenizer:
     other = [name for name in names if _meant(loaded.config, name) != _meant(config, name)]
     if other:
         settings = " ".join(f"model.{name}={_spelled(getattr(loaded.config, name))}" for name in other)
-        raise ValueError(f"init_from={path} has another architecture: set {settings} to match its weights.")
+        raise ValueError(f"init_from={path} has a different architecture: set {settings} to match its weights.")
     ends = loaded.config.eot_id, config.eot_id
     if not same_tokenizer and None not in ends and ends[0] != ends[1]:
         raise ValueError(
@@ -53,7 +53,7 @@ def load_initial_weights(path: str | Path, config: GPTConfig, *, same_tokenizer:
 
 
 def read_architecture(path: str | Path) -> dict[str, str]:
-    """Return the `model.…` settings of a run that can start from the weights at `path`.
+    """Return the `model.…` settings that a run needs to start from the weights at `path`.
 
     Args:
         path: Any path that `load_model` accepts.
@@ -62,7 +62,7 @@ def read_architecture(path: str | Path) -> dict[str, str]:
         Setting name -> value in command-line syntax.
 
     Raises:
-        ValueError: `load_model` raised it.
+        ValueError: As for `load_model`.
     """
     config = load_model(path).config
     if config.kv_heads == config.n_heads:

@@ -54,7 +54,7 @@ def _from_file(path: Path) -> GPT:
         return read_gpt2_5(content, path)
     raise ValueError(
         f"{path} is not a supported checkpoint: it has none of the keys model_config (gpt-lightning), "
-        f"{RANGEFLOW_STATE} (RangeFlow-GPT) and {GPT2_5_STATE} (GPT-2.5). For an exported model, pass its folder."
+        f"{RANGEFLOW_STATE} (RangeFlow-GPT) or {GPT2_5_STATE} (GPT-2.5). For an exported model, pass its folder."
     )
 
 

@@ -27,7 +27,7 @@ def read_torch_file(path: Path) -> dict[str, Any]:
             f"{path} cannot be read: it must be a torch.save file that holds only tensors and plain values."
         ) from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds {type(content).__name__}: it must hold a dict.")
+        raise ValueError(f"{path} contains a {type(content).__name__}: it must contain a dict.")
     return content
 
 

@@ -146,7 +146,7 @@ def weight_shape(weights: Mapping[str, Tensor], key: str, *, where: Path) -> tup
         ValueError: There is no weight of this name, or it is not a matrix.
     """
     if key not in weights:
-        raise ValueError(f"{where} lacks {key}: it is incomplete or has another architecture.")
+        raise ValueError(f"{where} lacks {key}: it is incomplete or has a different architecture.")
     if weights[key].dim() != 2:
         raise ValueError(f"{where}: {key} has shape {tuple(weights[key].shape)}: it must be a matrix.")
     rows, columns = weights[key].shape
@@ -191,7 +191,9 @@ def _refuse_other_keys(weights: Mapping[str, Tensor], wanted: list[str], known: 
             f"{where} lacks {_some(missing)}: the model is incomplete, or its config has other sizes than its weights."
         )
     if strange := [key for key in weights if key not in known]:
-        raise ValueError(f"{where} has {_some(strange)}, which the model does not have: it has another architecture.")
+        raise ValueError(
+            f"{where} has {_some(strange)}, which the model does not have: it has a different architecture."
+        )
 
 
 def _check(weights: Mapping[str, Tensor], key: str, shape: tuple[int, ...], where: Path, *, same_dtype_as: str) -> None:

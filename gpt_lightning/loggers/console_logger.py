@@ -68,7 +68,7 @@ class ConsoleLogger:
             )
 
     def samples(self, step: int, responses: Iterable[tuple[str, str]]) -> None:
-        """Print generated samples between two rules."""
+        """Print generated samples between two horizontal lines."""
         self.note(f"── samples at step {step} ".ljust(_RULE, "─"), style="cyan")
         for prompt, response in responses:
             self.note(f"{prompt.strip()} → {response.strip()}".replace("\n", "\n    "), style="cyan")

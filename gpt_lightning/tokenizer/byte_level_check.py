@@ -24,7 +24,11 @@ HARD_TEXTS = (
 
 
 def why_not_byte_level_bpe(tokenizer: tokenizers.Tokenizer) -> str | None:
-    """Return why a text could decode to another text or encode differently each time; None if it cannot."""
+    """Return why the tokenizer is not a byte-level BPE that this project can use; None if it is one.
+
+    Possible reasons: decoding the ids of a text might not give back the text, the encoding of a text might vary, or the
+    ids are not exactly 0 to n - 1.
+    """
     said = json.loads(tokenizer.to_str())
     if reason := next(_obstacles(said), None):
         return reason

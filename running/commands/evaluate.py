@@ -40,7 +40,7 @@ def evaluate_on_ranks(config: Mapping[str, Any]) -> None:
         config: the composed settings of conf/evaluate.yaml and the command line.
 
     Raises:
-        ValueError: as `evaluate`.
+        ValueError: as for `evaluate`.
     """
     settings = _checked(config)
     if detect_launcher():

@@ -1,4 +1,4 @@
-"""plan.py: what a run would consume, cost and reach, computed before it starts; writes plan.png and plan.json."""
+"""plan.py: what data a run would use, what it would cost, and what loss it would reach. Writes plan.png and plan.json."""
 
 import json
 import shutil

@@ -123,10 +123,12 @@ def _prepare(job: _Job) -> None:
 
 def _join(job: _Job) -> None:
     begun = {folder.name.rpartition("_")[2] for folder in job.folder.parent.glob(f".{job.name}.unfinished/*_of_*")}
-    if len(begun) != 1:
+    if not begun:
+        raise ValueError(f"{job.name}: there are no parts to join: prepare part=0/n to part=n-1/n first.")
+    if len(begun) > 1:
         raise ValueError(
-            f"{job.name}: there are {'parts of ' + ' and of '.join(sorted(begun)) if begun else 'no parts'} to join: "
-            "prepare part=0/n to part=n-1/n with the same n, and delete parts with another n."
+            f"{job.name}: some parts belong to a division into {' parts, others to one into '.join(sorted(begun))} parts: "
+            f"choose one n, prepare part=0/n to part=n-1/n, and delete the others in {job.folder.parent}/.{job.name}.unfinished."
         )
     information = _parts(job, int(begun.pop())).join()
     job.console.print(f"{job.name}: joined in {job.folder}, {source_summary(information)}")

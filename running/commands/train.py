@@ -45,7 +45,7 @@ def train_on_ranks(config: Mapping[str, Any]) -> None:
         config: the composed settings of conf/train.yaml and the command line.
 
     Raises:
-        ValueError: as `train`.
+        ValueError: as for `train`.
     """
     settings = RunConfig.of(config)
     n_ranks, n_nodes = settings.trainer.devices, settings.trainer.num_nodes

@@ -91,7 +91,7 @@ def build_callback(node: Mapping[str, Any]) -> Any:
         node: `_target_` and keyword arguments.
 
     Raises:
-        ValueError: as `resolve_optimizer`; or the callback rejects its arguments or does not work in a run.
+        ValueError: as for `resolve_optimizer`; or the callback rejects its arguments or does not work in a run.
     """
     if isinstance(node, Mapping) and "_target_" in node:
         node = {**node, "_target_": replaced_callback(str(node["_target_"]))}
@@ -116,7 +116,7 @@ def build_logger(node: Mapping[str, Any], **given: Any) -> Any:
         The logger; None if `node` is empty.
 
     Raises:
-        ValueError: as `build_callback`; or the logger's package is not installed.
+        ValueError: as for `build_callback`; or the logger's package is not installed.
     """
     if not node:
         return None
@@ -139,7 +139,7 @@ def resolve_corpus(node: Mapping[str, Any]) -> Callable[[], Iterable[Any]]:
         node: `_target_` and keyword arguments.
 
     Raises:
-        ValueError: as `resolve_optimizer`; or the source reader does not accept these arguments.
+        ValueError: as for `resolve_optimizer`; or the source reader does not accept these arguments.
     """
     read = _named(node, "a corpus", CORPORA, _is_source_reader, REGISTERED_TARGETS["source reader"])
     try:
@@ -153,13 +153,15 @@ def check_search_path(config_file: Path) -> None:
     """Check that a config file does not set `hydra.searchpath`. A package on that path would be imported by Hydra.
 
     Raises:
-        ValueError: the file sets it, or is not YAML of plain values.
+        ValueError: the file sets it, is not YAML, or contains something other than plain values.
     """
     check_yaml_file(config_file)
     try:
         searched = OmegaConf.select(OmegaConf.create(OmegaConf.load(config_file)), "hydra.searchpath")
     except YAMLError as error:
-        raise ValueError(f"{config_file} is not YAML of plain values: {' '.join(str(error).split())}.") from error
+        raise ValueError(
+            f"{config_file} is not valid YAML, or contains something other than plain values: {' '.join(str(error).split())}."
+        ) from error
     if searched is not None:
         raise _of_the_command_line("hydra.searchpath")
 

@@ -44,9 +44,12 @@ def check_yaml_file(path: Path) -> None:
         path: the file.
 
     Raises:
-        ValueError: it is not YAML of plain values, or it is too deep or too large.
+        ValueError: the file is not YAML, contains something other than plain values, is nested too deeply, or is too large.
     """
     try:
         check_yaml_bounds(path.read_text("utf-8"))
     except (YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML of plain values: {' '.join(str(error).split()).rstrip('.')}.") from error
+        problem = " ".join(str(error).split()).rstrip(".")
+        raise ValueError(
+            f"{path} is not valid YAML, or contains something other than plain values: {problem}."
+        ) from error

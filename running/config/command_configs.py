@@ -221,7 +221,9 @@ class PrepareConfig:
                     "sources, set sources.<name>.path of each.)"
                 )
         if self.name is not None and not re.fullmatch(r"[\w-][\w.-]*", str(self.name)):
-            raise ValueError(f"name is {str(self.name)!r}: it must consist of letters, digits, _, . and -.")
+            raise ValueError(
+                f"name is {str(self.name)!r}: it must consist of letters, digits, _, . and -, and must not start with a dot."
+            )
 
     @cached_property
     def sources_with_path(self) -> dict[str, SourceConfig]:

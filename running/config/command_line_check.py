@@ -51,7 +51,7 @@ def check_command_line(command: str, arguments: list[str]) -> CheckedCommandLine
         The composed config.
 
     Raises:
-        ValueError: as `compose_config`; or a setting does not exist, a number has the value of a string, an axis has a
+        ValueError: as for `compose_config`; or a setting does not exist, a number has the value of a string, an axis has a
             choice twice, a config with axes is not started as a multirun, or a config file sets something of Hydra's
             own.
     """

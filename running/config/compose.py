@@ -71,7 +71,9 @@ def composing(folder: Path, config_name: str, command: str) -> Iterator[None]:
         except (HydraException, OmegaConfBaseException) as error:
             raise ValueError(_one_sentence(error, config_name)) from error
         except YAMLError as error:
-            raise ValueError(f"a config is not YAML of plain values: {' '.join(str(error).split())}.") from error
+            raise ValueError(
+                f"a config is not valid YAML, or contains something other than plain values: {' '.join(str(error).split())}."
+            ) from error
 
 
 def write_config(path: Path, config: Mapping[str, Any]) -> None:
@@ -83,15 +85,17 @@ def read_config(path: Path) -> dict[str, Any]:
     """The config that a run recorded, as plain dicts and lists. Interpolations stay unresolved.
 
     Raises:
-        ValueError: it is not YAML of plain values, or holds no settings.
+        ValueError: the file is not YAML, contains something other than plain values, or contains no settings.
     """
     check_yaml_file(path)
     try:
         content = OmegaConf.to_container(OmegaConf.load(path))
     except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML of plain values: {' '.join(str(error).split())}.") from error
+        raise ValueError(
+            f"{path} is not valid YAML, or contains something other than plain values: {' '.join(str(error).split())}."
+        ) from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}: it must hold settings.")
+        raise ValueError(f"{path} contains a {type(content).__name__}: it must contain settings.")
     return {str(key): value for key, value in content.items()}
 
 

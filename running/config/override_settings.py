@@ -14,7 +14,7 @@ def override_settings(config: RunConfig, changes: Mapping[str, Any]) -> RunConfi
         changes: dotted key -> value. The key may be new, but its group exists.
 
     Raises:
-        ValueError: as `RunConfig.of`.
+        ValueError: as for `RunConfig.of`.
     """
     settings = dict(config.settings)
     for key, value in changes.items():

@@ -1,6 +1,6 @@
 """Quote paths, names and prompts as Hydra needs.
 
-Unquoted, it would interpret numbers, commas, brackets and quotes in them.
+Without quotes, Hydra would interpret numbers, commas, brackets and quotes in them.
 """
 
 import re

@@ -15,10 +15,10 @@ def convert_model(config: ConvertConfig) -> None:
     model = load_model(source)
     if config.vocab_size is not None:
         model = grow_vocabulary(model, config.vocab_size)
-    tokenizer, about_it = _tokenizer(source, config.tokenizer.name)
+    tokenizer, why_none = _tokenizer(source, config.tokenizer.name)
     if config.format in ("gguf", "ollama"):
         if tokenizer is None:
-            raise ValueError(f"format={config.format} needs the tokenizer of the model, but {about_it}")
+            raise ValueError(f"format={config.format} needs the model's tokenizer: {why_none}")
         to_gguf(
             model,
             target,
@@ -31,19 +31,24 @@ def convert_model(config: ConvertConfig) -> None:
         to_native(model, target, tokenizer)
     else:
         to_hf(model, target, tokenizer=tokenizer, format=config.format)
+    written = (
+        f"no tokenizer was written: {why_none}"
+        if tokenizer is None
+        else f"tokenizer {tokenizer.name}, {tokenizer.vocab_size:,} tokens"
+    )
     sizes, dtype = model.config, str(model.head.weight.dtype).removeprefix("torch.")
     say(
         f"wrote {target} in format {config.format}, from {source}: {model.n_parameters():,} parameters in {dtype}, "
-        f"{sizes.n_layers} layers of {sizes.n_heads} heads, vocabulary of {sizes.vocab_size:,}\n{about_it}"
+        f"{sizes.n_layers} layers of {sizes.n_heads} heads, vocabulary of {sizes.vocab_size:,}\n{written}"
     )
 
 
 def _tokenizer(source: Path, name: str | None) -> tuple[Tokenizer | None, str]:
-    """The tokenizer to write with the model, and a sentence about it. A tokenizer requested by name must exist."""
+    """The tokenizer to write with the model, or None and the reason. A tokenizer requested by name must exist."""
     try:
         tokenizer = load_model_tokenizer(source, name)
     except ValueError as error:
         if name is not None:
             raise
-        return None, f"no tokenizer was written: {error}"  # the model is useful without it
-    return tokenizer, f"tokenizer {tokenizer.name}, {tokenizer.vocab_size:,} tokens"
+        return None, str(error)  # the model is useful without it
+    return tokenizer, ""

@@ -62,7 +62,8 @@ def load_tasks(config: EvaluateConfig, examinee: EvaluatedModel) -> list[Task]:
     chosen = {name: read_task(name) for name in names}
     if config.path is not None and not any(isinstance(task, _OfRecords) for task in chosen.values()):
         raise ValueError(
-            f"path is {config.path}, but none of the tasks reads records: for perplexity, set the text with data=…."
+            f"path is {config.path}, but none of the tasks reads records: to compute perplexity on a text of your "
+            "own, use data=…."
         )
     if config.data is not None and not any(isinstance(task, TextConfig) for task in chosen.values()):
         raise ValueError(f"data is {config.data}, but none of the tasks reads a text: set records with path=….")

@@ -170,9 +170,11 @@ class Multirun:
         if self.record:  # includes jobs on other machines
             failed = [row["job"] for row in self.record.ended(stopped=False)]
         if failed:
-            sys.exit(escape_control_characters(f"error: {len(failed)} of the jobs failed: {', '.join(failed)}."))
+            jobs = "1 job" if len(failed) == 1 else f"{len(failed)} jobs"
+            sys.exit(escape_control_characters(f"error: {jobs} failed: {', '.join(failed)}."))
         if self.record and (stopped := self.record.ended(stopped=True)):
-            say(f"{len(stopped)} of the jobs were stopped: {_GOES_ON}.", error=True)
+            jobs = "1 job was" if len(stopped) == 1 else f"{len(stopped)} jobs were"
+            say(f"{jobs} stopped: {_GOES_ON}.", error=True)
             sys.exit(stopped[0]["code"])
 
     @property
@@ -254,10 +256,10 @@ class Multirun:
             self._look()
         if self._signals:
             first = signal.Signals(self._signals[0][0])
-            say(f"stopped by {first.name}: no more jobs are started; {_GOES_ON}.", error=True)
+            say(f"stopped by {first.name}: no more jobs will be started; {_GOES_ON}.", error=True)
             sys.exit(130 if first == signal.SIGINT else 143)
         assert self._ended_all
-        say(f"job {self._ended_all.name} was stopped: no more jobs are started; {_GOES_ON}.", error=True)
+        say(f"job {self._ended_all.name} was stopped: no more jobs will be started; {_GOES_ON}.", error=True)
         sys.exit(self._ended_all.code)
 
 

@@ -110,7 +110,7 @@ def check_same_optimizer(
         device: device of the parameters.
 
     Raises:
-        ValueError: the optimizer cannot continue from the checkpoint, or cannot make any step.
+        ValueError: the optimizer cannot continue from the checkpoint, or cannot take a step.
     """
     saved = None if beginning.checkpoint is None else read_optimizer_state(beginning.checkpoint)
     try:
@@ -118,7 +118,7 @@ def check_same_optimizer(
     except ValueError as error:
         changed = {key: then for key, (then, _) in beginning.changes.items() if key.startswith("optimizer.")}
         if not changed:
-            raise ValueError(f"optimizer: {config.optimizer.target} cannot make a step: {error}.") from error
+            raise ValueError(f"optimizer: {config.optimizer.target} cannot take a step: {error}.") from error
         now, was = (
             ", ".join(f"{key}={value}" for key, value in pairs.items())
             for pairs in (

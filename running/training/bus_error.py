@@ -18,7 +18,7 @@ _handler: object = None  # keeps the handler alive, because the C library only h
 
 
 def install_bus_error_message(touched: Callable[[], list[str]]) -> None:
-    """Let SIGBUS end the program with a message and the exit code of changed data.
+    """On SIGBUS, print a message and exit with code 66, which means that a data file has changed.
 
     Args:
         touched: returns the memory-mapped files that have changed; empty if unknown.

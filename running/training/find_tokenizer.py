@@ -31,7 +31,7 @@ def load_model_tokenizer(path: Path, name: str | None) -> Tokenizer:
         ValueError: there is no tokenizer, or the run was trained with a different tokenizer of that name.
     """
     if not path.exists():
-        raise ValueError(f"{path} does not exist: give a run or a model.")
+        raise ValueError(f"{path} does not exist: pass the path of a run or a model.")
     if name is not None:
         return load_tokenizer(name)
     run = path.parent.parent if path.is_file() else path
@@ -43,7 +43,9 @@ def load_model_tokenizer(path: Path, name: str | None) -> Tokenizer:
 
 
 def check_same_tokenizer(path: Path, tokenizer: Tokenizer) -> bool:
-    """Check that initial weights were trained with the same tokens as the run, or with a subset of them.
+    """Check that the tokenizer of the initial weights has the same ids for its tokens as the run's tokenizer.
+
+    The run's tokenizer may have more tokens.
 
     Args:
         path: the model of `init_from`.

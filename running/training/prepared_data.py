@@ -78,7 +78,7 @@ def check_undamaged(
 ) -> None:
     """Verify the shards of the sources.
 
-    With data.verify=false, refuse only sources whose files changed since the last start.
+    With data.verify=false, only check that no file of the sources has changed since the last start of the run.
 
     On each machine, only the first rank does this.
 
@@ -97,8 +97,8 @@ def check_undamaged(
         for name, source in sources.items():
             if found := source.changed_since(begun.get(name, {})):
                 raise ValueError(
-                    f"changed since the run was started: {damage_message(source.folder, found)}. Or start a new run "
-                    "with name=…: this one would train on two different corpora."
+                    "the shards have changed since the run was started, so it would train on two different corpora: "
+                    f"{damage_message(source.folder, found)}, or start a new run with name=…."
                 )
         return
     files = (file for source in sources.values() for file in files_of_source(source.folder, source.information))
@@ -167,8 +167,9 @@ def _missing(config: RunConfig, folder: Path) -> list[str]:
         if source not in known:
             mixes = ", ".join(curriculum.mixes)
             raise ValueError(
-                f"{curriculum.setting_of(source)}: there is no source {source}; conf/source has {', '.join(known)}, "
-                f"and {folder} has no source of that name{f'; the mixes are {mixes}' if mixes else ''}."
+                f"{curriculum.setting_of(source)} names {source}, which is neither a source nor a mix. Sources in "
+                f"conf/source: {', '.join(known)}.{f' Mixes: {mixes}.' if mixes else ''} {folder} has no prepared source "
+                f"{source}."
             )
     return missing
 

@@ -32,7 +32,7 @@ def check_launch(devices: int, nodes: int) -> None:
     elif nodes > 1:
         raise ValueError(
             f"trainer.num_nodes is {nodes}, but the processes on the other machines were not started: start the run "
-            "with torchrun or srun, see docs/distributed.md."
+            "with torchrun or srun, see docs/howto/several_gpus.md."
         )
     elif devices > 1:
         raise ValueError(

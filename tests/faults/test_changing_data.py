@@ -93,7 +93,8 @@ def test_a_corpus_that_was_replaced_since_a_kill_is_refused(config: Config, data
     killed = as_if_killed(tmp_path / "runs" / "run", tmp_path / "killed", after=8)
     replaced(data / SHARD)
     with pytest.raises(
-        ValueError, match=f"changed since the run was started: .*{SHARD} differs .* on two different corpora"
+        ValueError,
+        match=f"changed since the run was started, so it would train on two different corpora: .*{SHARD} differs .* new run",
     ):
         train(config(f"runs_dir={killed.parent}"))
     assert saved_steps(killed) == [4, 8]

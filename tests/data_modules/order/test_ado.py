@@ -164,7 +164,10 @@ def test_a_floor_may_name_a_mix() -> None:
         ({"ado": {"floor": {"z": 0.1}}}, r"curriculum\.ado\.floor\.z is in no keyframe and no mix"),
         ({"ado": {"floor": {"all": 0.5}}}, r"curriculum\.ado\.floor adds up to 1: it must add up to less than 1"),
         ({"ado": {"record": 3}}, r"curriculum\.ado\.record is 3: it must be the path"),
-        ({"replay": {"a": 0.1}}, r"but the curriculum has start, and replay: it must have one keyframe"),
+        (
+            {"replay": {"a": 0.1}},
+            r"but the curriculum has the keyframes start and has replay: it must have one keyframe",
+        ),
         (
             {"keyframes": {n: {"at": int(n == "late"), "weights": {"a": 1, "b": 1}} for n in ("start", "late")}},
             r"but the curriculum has start, late: it must have one keyframe",

@@ -227,8 +227,8 @@ def changed(frame: str, key: str, value: Any) -> dict[str, Any]:
             {"keyframes": changed("settled", "at", 1.1)},
             "keyframes.settled.at is 1.1: it must be at most 1",
         ),
-        ({"keyframes": {"start": 3}}, "keyframes.start is 3: it must have exactly the keys at and weights"),
-        ({"keyframes": {"start": None}}, "keyframes.start is None: it must have exactly"),
+        ({"keyframes": {"start": 3}}, "keyframes.start is 3: its keys must be 'at' and 'weights'"),
+        ({"keyframes": {"start": None}}, "keyframes.start is None: its keys must be"),
         ({"keyframes": None}, "curriculum.keyframes is None: it must map names to at and weights"),
         ({"keyframes": changed("start", "at", -1)}, "keyframes.start.at is -1"),
         ({"keyframes": changed("start", "weights", {"c4": -0.1})}, "keyframes.start.weights.c4 is -0.1"),
@@ -252,7 +252,7 @@ def changed(frame: str, key: str, value: Any) -> dict[str, Any]:
         ({"keyframes": FRAMES, "mixes": {"web": 1}}, "curriculum.mixes.web is 1: it must map sources to weights"),
         (
             {"keyframes": {"start": {"weights": {"c4": 1}}}},
-            "keyframes.start has the keys weights: it must have exactly",
+            "keyframes.start has the keys 'weights': its keys must be",
         ),
     ],
 )
