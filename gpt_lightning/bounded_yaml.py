@@ -8,14 +8,17 @@ import yaml
 MAX_DEPTH = 50
 """Maximum nesting depth of lists and mappings."""
 MAX_SIZE = 100_000
-"""Maximum number of values. An alias counts as everything it refers to; a string counts once more per 64 characters."""
+"""Maximum number of values. An alias counts as many values as it refers to; a string counts once more per 64
+characters.
+"""
 
 
 def check_yaml_bounds(text: str) -> None:
-    """Check that a YAML text, once loaded, exceeds neither MAX_DEPTH nor MAX_SIZE. Nothing is loaded.
+    """Check that a YAML text, once loaded, exceeds neither MAX_DEPTH nor MAX_SIZE. The text is not loaded.
 
     Raises:
-        yaml.YAMLError: The text is malformed, too deep or too large, or an alias occurs inside the value it refers to.
+        yaml.YAMLError: The text is malformed, too deep or too large, or an alias occurs inside the value that the alias
+            refers to.
     """
     size = 0
     sizes: dict[str, int] = {}

@@ -1,10 +1,10 @@
 """The checkpoint folder of a run: which checkpoint to resume from, and which checkpoints to keep.
 
 checkpoints/step_00000200.pt .json     the newest few: see gpt_lightning/verified_checkpoint.py
-checkpoints/best/                      the one with the lowest mean validation loss, if enabled
+checkpoints/best/                      the checkpoint with the lowest mean validation loss, if enabled
 checkpoints/permanent/                 one every n steps, if enabled; these are never pruned
-checkpoints/given_up/                  superseded: those after the step that `resume` chose
-checkpoints/step_00000100.damaged      one that did not match its manifest
+checkpoints/given_up/                  superseded: checkpoints after the step that `resume` chose
+checkpoints/step_00000100.damaged      a checkpoint that did not match its manifest
 """
 
 import os
@@ -32,7 +32,9 @@ def checkpoint_step(path: Path) -> int:
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """List all checkpoints of a run, valid or not, newest first; of equal steps, the one in `folder` itself first."""
+    """List all checkpoints of a run, valid or not, newest first. For equal steps, the checkpoint in `folder` itself
+    comes first.
+    """
     found = [path for place in (".", *_UNPRUNED) for path in _files(folder / place, "pt")]
     return sorted(found, key=checkpoint_step, reverse=True)
 
@@ -51,7 +53,7 @@ class CheckpointSearch(NamedTuple):
 
 
 def search_checkpoints(folder: Path) -> CheckpointSearch:
-    """Find the newest checkpoint in `folder` that matches its manifest, and the damaged ones that are newer."""
+    """Find the newest checkpoint in `folder` that matches its manifest, and all newer, damaged checkpoints."""
     damaged: list[Path] = []
     for path in list_checkpoints(folder):
         if is_valid_checkpoint(path):

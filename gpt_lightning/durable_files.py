@@ -20,8 +20,8 @@ from gpt_lightning.console import say
 def exclusive_lock(folder: Path, *, doing: str = "prepared") -> Iterator[None]:
     """Context manager: be the only process that works in a folder.
 
-    The folder is created if necessary, and removed at the end if it is empty. The kernel releases the lock when its
-    owner exits, however that happens. The file `owner` in the folder names the owner.
+    The folder is created if necessary, and removed at the end if it is empty. The kernel releases the lock when the
+    process exits for any reason. The file `owner` in the folder names the process.
 
     Args:
         folder: The folder to lock.
@@ -59,8 +59,8 @@ def wait_for_lock(folder: Path, *, meanwhile: Callable[[], object]) -> Iterator[
     """As `exclusive_lock`, but wait until the lock is free.
 
     Args:
-        folder: The folder to lock; it lies in the folder that is prepared.
-        meanwhile: Called repeatedly while another process holds the lock; it should pause.
+        folder: The folder to lock, inside the folder that is prepared.
+        meanwhile: Called repeatedly while another process holds the lock; the function should sleep briefly.
     """
     with ExitStack() as held:
         for times in count():
@@ -110,7 +110,7 @@ def sync_file(file: IO[Any]) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder if it does not exist, so that it survives a power failure."""
+    """Create a folder if it does not exist, and sync the parent, so that the new folder survives a power failure."""
     if not folder.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
         sync_folder(folder.parent)

@@ -70,7 +70,7 @@ def _row(line: bytes) -> dict[str, Any] | None:
 
 
 def whole_lines(path: Path) -> Iterator[bytes]:
-    """Yield a file in blocks of complete lines. A last line without newline is omitted: it may be unfinished."""
+    """Yield a file in blocks of complete lines. A last line without newline is omitted, because it may be unfinished."""
     if not path.is_file():
         return
     with path.open("rb") as file:

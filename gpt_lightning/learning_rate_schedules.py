@@ -18,13 +18,13 @@ def learning_rate_schedule(
 ) -> Callable[[int], float]:
     """Return the schedule as a function from the step (0 is the first) to the share of the peak learning rate.
 
-    It rises linearly from 0 over `warmup_steps`, then decays to `final_ratio` at `steps` according to its shape:
+    The share rises linearly from 0 over `warmup_steps`, then decays to `final_ratio` at `steps`. `shape` is the decay:
 
     * `cosine`: half a cosine, starting after the warm-up.
     * `linear`: a line, starting after the warm-up.
     * `wsd`, warm-up, stable, decay (arXiv:2404.06395): only over the last `decay_share` of the run, as 1 - sqrt, the
-      best shape in arXiv:2405.18392. Before the decay, nothing depends on the run's length: the run can be extended, and
-      decaying branches can start at any step.
+      best shape in arXiv:2405.18392. Before the decay, nothing depends on the run's length: the run can be extended,
+      and decaying branches can start at any step.
     * `constant`: no decay; `final_ratio` has no effect.
 
     Args:

@@ -40,8 +40,8 @@ class _StepInFlight(NamedTuple):
 
 
 class NonFiniteLossError(FloatingPointError):
-    """The loss, the gradient or the update of a step is NaN or infinite. All ranks raise it; nothing of the step is
-    saved.
+    """The loss, the gradient or the update of a step is NaN or infinite. All ranks raise this
+    error; nothing of the step is saved.
 
     Attributes:
         step: Index of the step, from 0.
@@ -116,7 +116,7 @@ class LitGPT(L.LightningModule):
         self._losses_read: list[float] = []
 
     def configure_model(self) -> None:
-        """Shard the weights if the strategy shards, which it indicates by a device mesh."""
+        """Shard the weights if the strategy has a device mesh, which means that it shards."""
         if self.device_mesh is not None:
             gathered_in = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
             shard(self.model, self.device_mesh["data_parallel"], gathered_in=gathered_in)
@@ -139,8 +139,8 @@ class LitGPT(L.LightningModule):
         scheduler.base_lrs = [options["initial_lr"] for options in self._options]
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
-        """Compute the objective of a micro-batch, summed and divided by the number of its targets, masked ones
-        included.
+        """Compute the sum of the objective over a micro-batch, divided by its number of targets (masked targets
+        included).
 
         Gradients: summed over the micro-batches of this step so far, scaled by the GradScaler.
         """
@@ -169,7 +169,7 @@ class LitGPT(L.LightningModule):
         """Rescale the gradients to the mean over loss-bearing tokens and clip them, in one pass, unless the step is
         skipped.
 
-        Gradients afterwards: of the mean over the loss-bearing tokens of the global batch, clipped; None if it is
+        Gradients afterwards: of the mean over the loss-bearing tokens of the global batch, clipped; None if the step is
         skipped.
         """
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
@@ -195,13 +195,13 @@ class LitGPT(L.LightningModule):
             scheduler.step()
 
     def settle(self) -> None:
-        """Read the loss and gradient norm of the newest step, if they were not read yet. All ranks must call it
-        together.
+        """Read the loss and gradient norm of the newest step, if they were not read yet. All ranks must call this
+        method together.
 
-        Call it before anything that a step has changed is shown or saved.
+        Call this method before anything that a step has changed is shown or saved.
 
         Raises:
-            NonFiniteLossError: They are not finite.
+            NonFiniteLossError: The loss or the gradient norm is not finite.
         """
         if self._in_flight is None:
             return

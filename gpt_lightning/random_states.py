@@ -1,7 +1,8 @@
 """Save and restore the states of all random generators of a process, as values that a checkpoint can hold.
 
-Training itself does not depend on them: dropout is seeded by (seed, step, micro-batch, rank), and the order of the data
-is a function. They are saved for other code that draws random numbers during a run, such as a user's callback.
+Training itself does not depend on these states: dropout is seeded by (seed, step, micro-batch, rank), and the order of
+the data is a function. The states are saved for other code that draws random numbers during a run, such as a user's
+callback.
 """
 
 import random

@@ -1,4 +1,5 @@
-"""The role of every setting of a training run: whether it decides the result, or only where and how the run is made.
+"""The role of every setting of a training run: whether the setting affects the result, or only where and how the run is
+executed.
 
 Resuming, sweeps, TensorBoard, the comparison of ranks and the comparison of runs all read this one table.
 """

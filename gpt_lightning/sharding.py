@@ -24,14 +24,14 @@ from gpt_lightning.verified_checkpoint import read_checkpoint
 
 
 def shard(model: GPT, mesh: DeviceMesh, *, gathered_in: torch.dtype | None = None) -> None:
-    """Shard the weights of a model in place. Only its method `loss_sum` gathers them when needed.
+    """Shard the weights of a model in place. Only the model's method `loss_sum` gathers the weights when needed.
 
     Args:
         model: The same on every rank.
         mesh: The ranks, one-dimensional.
         gathered_in: Dtype in which autocast multiplies. The blocks' linear layers are gathered in this dtype, to which
-            autocast would convert them anyway. Their gradients have it too, and are summed over the ranks in fp32.
-            None: the dtype of the weights.
+            autocast would convert them anyway. Their gradients have this dtype too, and are summed over the ranks in
+            fp32. None: the dtype of the weights.
     """
     policy = MixedPrecisionPolicy(
         param_dtype=gathered_in, reduce_dtype=None if gathered_in is None else torch.float32, cast_forward_inputs=False
@@ -53,12 +53,14 @@ def is_sharded(model: GPT) -> bool:
 
 
 def local_shards(tensors: Iterable[Tensor]) -> list[Tensor]:
-    """Return this rank's part of each tensor, sharing its memory; a tensor that is not sharded is returned as it is."""
+    """Return this rank's part of each tensor, sharing its memory; a tensor that is not sharded is returned unchanged."""
     return [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
 
 
 def total_norm(tensors: list[Tensor]) -> Tensor:
-    """Return the joint norm of all tensors, a scalar. For sharded tensors it covers all ranks and is equal on each."""
+    """Return the joint norm of all tensors, a scalar. For sharded tensors, the norm covers all ranks and is equal on
+    each rank.
+    """
     norm = torch.nn.utils.get_total_norm(local_shards(tensors))
     if not tensors or not isinstance(tensors[0], DTensor):
         return norm
@@ -69,7 +71,7 @@ def total_norm(tensors: list[Tensor]) -> Tensor:
 
 @torch.no_grad()
 def unshard(tree: Any, *, keep: bool) -> Any:
-    """Gather all sharded tensors in nested dicts and lists, one by one, to the CPU. Every rank must call it.
+    """Gather all sharded tensors in nested dicts and lists, one by one, to the CPU. Every rank must call this function.
 
     Args:
         tree: Nested dicts and lists. A tensor that occurs twice is gathered once.
@@ -93,10 +95,11 @@ def unshard(tree: Any, *, keep: bool) -> Any:
 
 
 def unsharded_model(model: GPT, *, keep: bool) -> GPT | None:
-    """Return the model if it is not sharded, otherwise a whole copy on the same device. Every rank must call it.
+    """Return the model if it is not sharded, otherwise a whole copy on the same device. Every rank must call this
+    function.
 
     Args:
-        model: It is not changed.
+        model: The model, which is not changed.
         keep: False: this rank takes part but gets None.
     """
     if not is_sharded(model):
@@ -151,7 +154,7 @@ class ShardedStrategy(ModelParallelStrategy):
             torch.set_num_threads(max(1, torch.get_num_threads() // self.num_processes))
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read a checkpoint; its tensors stay on disk until each rank copies its rows."""
+        """Read a checkpoint. The tensors stay on disk until each rank copies its own rows."""
         return read_checkpoint(Path(checkpoint_path), mmap=True)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
@@ -162,7 +165,7 @@ class ShardedStrategy(ModelParallelStrategy):
         module.load_state_dict(state, strict=strict)
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        """Load the state. Parameters are identified by their places in the groups, as in torch's optimizers."""
+        """Load the state. Parameters are identified by their positions in the groups, as in torch's optimizers."""
         for optimizer, saved in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             numbers = [n for group in saved["param_groups"] for n in group["params"]]

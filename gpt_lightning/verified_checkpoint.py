@@ -3,8 +3,9 @@
     checkpoints/step_00000200.pt       tensors, numbers, strings: it loads with weights_only=True
     checkpoints/step_00000200.json     its manifest: sha256, size, step
 
-Both are staged in their final folder. The checkpoint exists from the moment the .pt is renamed, after its manifest is
-in place. A crash before that leaves at most hidden temporary files and a manifest without its checkpoint.
+Both files are written under temporary names in the final folder. The manifest is renamed first, then the .pt; from this
+moment on, the checkpoint exists. A crash before that leaves at most hidden temporary files and a manifest without its
+checkpoint.
 """
 
 import hashlib
@@ -25,7 +26,9 @@ _OF_A_RUN = {
     "model_config": dict,
     "diet": {"sources": dict, "curricula": [_CURRICULUM]},
 }
-"""Required keys and their types. They are checked because a checkpoint from elsewhere may contain anything."""
+"""Required keys and the types of their values. They are checked, because a checkpoint from elsewhere may contain
+anything.
+"""
 
 
 def read_checkpoint(path: Path, *, map_location: Any = "cpu", mmap: bool = False) -> dict[str, Any]:
@@ -37,8 +40,8 @@ def read_checkpoint(path: Path, *, map_location: Any = "cpu", mmap: bool = False
         mmap: Leave the tensors on disk until they are used.
 
     Raises:
-        ValueError: The file does not exist, has no manifest or does not match it, or holds objects that would execute
-            code.
+        ValueError: The file does not exist, has no manifest or does not match the manifest, or contains objects that
+            would execute code.
     """
     if not path.is_file():
         raise ValueError(f"checkpoint {path} does not exist: check the path.")
@@ -79,7 +82,7 @@ def verify_checkpoint(path: Path) -> None:
     """Compare a checkpoint with its manifest.
 
     Raises:
-        ValueError: They do not match, or the manifest is missing.
+        ValueError: The checkpoint does not match the manifest, or the manifest is missing.
     """
     manifest = path.with_suffix(".json")
     if not manifest.is_file():
@@ -107,7 +110,7 @@ def is_valid_checkpoint(path: Path) -> bool:
     """Return whether a checkpoint matches its manifest.
 
     Raises:
-        OSError: The file cannot be read. This does not mean that it is damaged.
+        OSError: The file cannot be read. This does not mean that the file is damaged.
     """
     try:
         manifest = json.loads(path.with_suffix(".json").read_text())

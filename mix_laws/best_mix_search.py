@@ -1,4 +1,6 @@
-"""Find the mix with the lowest predicted loss, under caps and near a prior, and test whether it is better."""
+"""Find the mix with the lowest predicted loss, under caps and near a prior, and test whether this mix is better than
+the prior.
+"""
 
 from dataclasses import dataclass
 
@@ -73,7 +75,7 @@ def find_best_mix(law: MixLaw, aim: SearchTarget) -> BestMix:
     """Find the mix under the caps that minimises the predicted loss plus closeness times divergence.
 
     If the exponent is linear in the shares, all terms are convex and there is one minimum. With square roots of shares
-    there may be several, so the search starts from the best of many mixes.
+    there may be several minima, so the search starts from the best of many mixes.
 
     Args:
         law: The fitted law.

@@ -26,10 +26,10 @@ def write_and_print_mix_law(
 
     Args:
         patterns: The runs or tables to fit, see `read_mix_runs`.
-        held_out: The runs to hold out; None: those that the tables mark.
+        held_out: The runs to hold out; None: the runs that the tables mark as held out.
         out_dir: Where to write the files; None: to the folder that contains the runs or tables.
         max_epochs: Limit for each source in the search for the best mix; None: no limit.
-        search: Further settings of that search, see `parse_search_target`.
+        search: Further settings of the search, see `parse_search_target`.
 
     Raises:
         ValueError: The runs do not exist, or runs or settings are unsuitable for a law.

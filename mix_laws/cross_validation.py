@@ -18,7 +18,7 @@ Predictor = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """Errors (predicted minus measured loss) of each run, predicted without it."""
+    """Errors (predicted minus measured loss) of each run, predicted from the other runs."""
 
     losses: np.ndarray  # (runs, validation), measured, in nats
     law: np.ndarray  # (runs, validation), errors of the law; of the linear fit and the mean below
@@ -58,7 +58,7 @@ class CrossValidation:
 
 @dataclass(frozen=True)
 class ErrorReduction:
-    """By how much one predictor's errors are smaller than another's."""
+    """By how much the errors of one predictor are smaller than those of another."""
 
     share: float
     """Relative reduction of the mean absolute error, in units of each loss's spread; negative: larger errors."""
@@ -129,7 +129,7 @@ def distinct_mixes(ratios: np.ndarray) -> list[np.ndarray]:
 
 
 def noise_between_repeats(ratios: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, int]:
-    """Return the standard deviation between repeats of a mix, (validation,), and its degrees of freedom, maybe 0."""
+    """Return the standard deviation between repeats of a mix, (validation,), and the degrees of freedom, maybe 0."""
     repeated = [losses[runs] for runs in distinct_mixes(ratios) if len(runs) > 1]
     degrees = sum(len(values) - 1 for values in repeated)
     squares = sum((((values - values.mean(axis=0)) ** 2).sum(axis=0) for values in repeated), np.zeros(losses.shape[1]))

@@ -2,8 +2,8 @@
 
 The law's exponent is linear in the shares or in their square roots. How well a set of mixes determines the law is
 measured by the determinant of the sum of outer products of these features. From many Dirichlet mixes under the caps,
-the set with the largest determinant is chosen, without repeats. Because both kinds of features are used, it includes
-mixes between the extremes, which determine the curvature.
+the set with the largest determinant is chosen, without repeats. Because both kinds of features are used, this set
+includes mixes between the extremes, which determine the curvature.
 """
 
 import numpy as np
@@ -49,7 +49,9 @@ def design_mixes(n: int, caps: np.ndarray, *, seed: int = 0) -> np.ndarray:
 
 
 def information(mixes: np.ndarray) -> float:
-    """Return the logarithm of the determinant for (mixes, sources); it grows as the parameters become more certain."""
+    """Return the logarithm of the determinant for (mixes, sources). The larger it is, the more certain are the
+    parameters.
+    """
     features = _features(mixes)
     return float(np.linalg.slogdet(features.T @ features)[1])
 

@@ -1,7 +1,7 @@
 """Read the data to fit a law to, from the runs of a sweep or from tables of other projects.
 
-The shares are those that a run really drew over all its steps, from its mix ledger. A changing curriculum counts with
-its totals, because a law does not depend on the order.
+The shares are the shares that a run really drew over all its steps, as the run's mix ledger counted them. If the
+curriculum changes during a run, only the totals count, because a law does not depend on the order.
 """
 
 import math
@@ -48,7 +48,7 @@ def read_mix_runs(patterns: Any, *, held_out: Any = None) -> MixRuns:
 
     Args:
         patterns: A folder with tables, or anything that `find_runs` takes.
-        held_out: Runs to set aside to test predictions, as `find_runs` takes them; None: those that the tables mark.
+        held_out: Runs to set aside to test predictions, as `find_runs` takes them; None: the runs that the tables mark.
 
     Raises:
         ValueError: There are no runs, they differ in more than their mix, or a table is malformed; the message gives

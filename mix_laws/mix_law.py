@@ -1,7 +1,7 @@
 """The mix law L_i(r) = c_i + exp(t_i . r), fitted, with its uncertainty (Data Mixing Laws, arXiv:2403.16952).
 
-The exponent uses the shares, as published, or their square roots if these predict left-out runs significantly better.
-Square roots express that the first percent of a source has more effect than the next.
+The exponent uses the shares, as published, or the square roots of the shares if these predict left-out runs
+significantly better. Square roots express that the first percent of a source has more effect than the next.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ _ENDS = 1e-2  # tolerance for the sum of the shares of a mix
 class MixLaw:
     """A fitted law, which predicts the validation losses after training on a mix.
 
-    It is valid for runs with the same model, length and schedule as those it was fitted to.
+    The law is valid for runs with the same model, length and schedule as the fitted runs.
     """
 
     form: LawForm
@@ -74,7 +74,7 @@ class MixLaw:
         """Return predictions of bootstrap laws, (draws, mixes, validation), in nats.
 
         Each law weights the runs randomly (Bayesian bootstrap), so that no sample lacks all runs of a source. The
-        spread around the fitted law is enlarged to account for the degrees of freedom that its parameters use.
+        spread around the fitted law is enlarged to account for the degrees of freedom that the law's parameters use.
         """
         centre = self._at(self.parameters, ratios).T
         n, k = len(self.ratios), self.parameters.shape[1]
@@ -112,7 +112,7 @@ class MixLaw:
 
     @cached_property
     def noise(self) -> tuple[np.ndarray, int]:
-        """Standard deviation between repeats of a mix, (validation,), and its degrees of freedom; 0: unknown."""
+        """Standard deviation between repeats of a mix, (validation,), and the degrees of freedom; 0: unknown."""
         return noise_between_repeats(self.ratios, self.losses)
 
     @cached_property

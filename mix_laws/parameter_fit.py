@@ -1,8 +1,9 @@
 """Fit the law's parameters to samples of the runs, robustly and regularised.
 
-If a source is rare in all runs, they do not determine c + exp(t . r) at mixes with much of it, and least squares can
-give arbitrary values. So a pseudo-run is added for each source: that source alone, with the mean loss, weighted as a
-small part of a run (`LawForm.evidence`). Where real runs are informative, they outweigh it.
+If a source is rare in all runs, the runs do not determine c + exp(t . r) at mixes with a large share of this source,
+and least squares can give arbitrary values. So a pseudo-run is added for each source: a mix of this source alone, with
+the mean loss, weighted as a small part of a run (`LawForm.evidence`). Where real runs are informative, they outweigh
+the pseudo-runs.
 """
 
 from dataclasses import dataclass
@@ -46,8 +47,8 @@ def fit_samples(
         start: (validation, 1 + k), initial values; None: several guesses.
 
     Returns:
-        (samples, validation, 1 + k): c, then the k coefficients t. With power 1 there is one for each source, otherwise
-            one more for the constant.
+        (samples, validation, 1 + k): c, then the k coefficients t. With power 1 there is one coefficient for each
+            source, otherwise one more for the constant.
     """
     n_runs, n_sources = ratios.shape
     n_samples, n_validation = len(samples), losses.shape[1]

@@ -18,7 +18,9 @@ _LOWEST = -8.0  # lower limit of exponents in plots; e^-8 nats is negligible
 
 
 def draw_predictions(law: MixLaw, runs: MixRuns, path: Path) -> None:
-    """Plot the loss of each run, predicted from the others, against its measured loss; held-out runs too."""
+    """Plot the predicted loss of each run against the measured loss. Runs are predicted from the other runs; held-out
+    runs are shown too.
+    """
     figure, panels = _panels(len(runs.validation), height=3.0)
     held_out = runs.held_out
     predicted = None if held_out is None else law.predict(held_out.ratios).reshape(held_out.losses.shape)

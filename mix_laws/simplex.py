@@ -6,7 +6,7 @@ import numpy as np
 
 
 def clip_to_caps(mix: np.ndarray, caps: np.ndarray) -> np.ndarray:
-    """Lower shares above their caps to the caps, and distribute the rest over the others in proportion to their shares.
+    """Lower shares above their caps to the caps, and distribute the rest over the other sources, by share.
 
     Args:
         mix: (sources,), summing to 1.
@@ -55,7 +55,7 @@ def caps_array(sequences: Mapping[str, int], total: int, max_epochs: float) -> n
 
 
 def weights_by_source(sources: Sequence[str], mix: np.ndarray, caps: np.ndarray) -> dict[str, float]:
-    """Round a mix for a config: to four decimals that sum to 1, none above its cap."""
+    """Round the shares of a mix to four decimals for a config. They sum to 1, and none exceeds its cap."""
     units = np.floor(np.minimum(mix, caps) * 10_000 + 1e-6).astype(int)
     room = np.floor(caps * 10_000 + 1e-6).astype(int) - units
     for n in np.argsort(-mix):

@@ -48,7 +48,7 @@ def law_sentences(law: MixLaw) -> list[str]:
 
 
 def is_trusted(check: CrossValidation) -> bool:
-    """Return whether the law is good enough to choose a mix by it."""
+    """Return whether the law is good enough to choose a mix."""
     return check.beats_mean
 
 

@@ -1,7 +1,7 @@
 """GGUF, the file format of llama.cpp, Ollama and LM Studio. One table per architecture maps weight names.
 
 llama.cpp has a fixed set of architectures. Two of them compute what some of our models compute: `gpt2` and `llama`.
-Its RoPE for `llama` pairs neighbouring dimensions, so the rows of queries and keys are reordered.
+llama.cpp's RoPE for `llama` pairs neighbouring dimensions, so the rows of queries and keys are reordered.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,13 +27,13 @@ QUANTIZATIONS = ("f32", "f16", "q8_0")
 
 
 class GGUFArchitecture(NamedTuple):
-    """How one of llama.cpp's architectures stores our weights, and what it can express."""
+    """How one of llama.cpp's architectures stores our weights, and which of our models it can represent."""
 
     table: RenamingTable
     expressible: Callable[[GPTConfig], Mapping[str, tuple[Any, ...]]]
     """Our options -> the values that the architecture supports."""
     swaps_rotary_pairs: bool
-    """Whether it pairs dimensions 2j and 2j + 1 of queries and keys, instead of j and j + d_head/2."""
+    """Whether RoPE pairs dimensions 2j and 2j + 1 of queries and keys, instead of j and j + d_head/2."""
 
 
 def _linear(ours: str, theirs: str, *, bias: bool) -> RenamingTable:

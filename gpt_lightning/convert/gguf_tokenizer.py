@@ -18,7 +18,7 @@ def add_tokenizer(writer: Any, tokenizer: Tokenizer) -> None:
         tokenizer: The tokenizer.
 
     Raises:
-        ValueError: It does not split text as GPT-2 does, and llama.cpp knows splitting rules by name only.
+        ValueError: The tokenizer does not split text as GPT-2 does. llama.cpp knows splitting rules by name only.
     """
     content = json.loads(tokenizer.to_hf_json())
     rule = content["pre_tokenizer"]

@@ -1,8 +1,8 @@
 """Read checkpoints of GPT-2.5.
 
-Its RoPE rotates neighbouring dimensions (0 with 1, 2 with 3, …); ours rotates dimension j with j + d_head/2. Attention
-scores are sums over the dimensions of a head, so their order is free. The rows of Wq and Wk are therefore reordered, in
-each head the even ones before the odd ones, so that the same pairs are rotated by the same angles.
+GPT-2.5's RoPE rotates neighbouring dimensions (0 with 1, 2 with 3, …); ours rotates dimension j with j + d_head/2.
+Attention scores are sums over the dimensions of a head, so their order is free. The rows of Wq and Wk are therefore
+reordered, in each head the even ones before the odd ones, so that the same pairs are rotated by the same angles.
 """
 
 from pathlib import Path

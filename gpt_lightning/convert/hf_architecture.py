@@ -14,15 +14,17 @@ class Architecture(NamedTuple):
 
     table: RenamingTable
     prefix: str
-    """Prefix of all keys except the head's. Files that hold only the body lack it."""
+    """Prefix of all keys except the head's. Files without a head have no prefix."""
     derived: re.Pattern[str]
-    """Keys of masks and frequencies in older files. They follow from the sizes and are dropped."""
+    """Keys of masks and frequencies in older files. These values follow from the sizes, so they are not read."""
     silent: Mapping[str, Any]
     """Defaults of transformers for options that config.json does not state."""
     only: Mapping[str, Any]
     """Options of config.json for which our model supports only this value."""
     read: Callable[[Mapping[str, Any]], GPTConfig]
-    """Converts config.json, completed and checked against `only`, to our config; raises ValueError if it cannot."""
+    """Converts config.json, completed and checked against `only`, to our config; raises ValueError if our model cannot
+    represent config.json.
+    """
     expressible: Callable[[GPTConfig], Mapping[str, tuple[Any, ...]]]
     """Our options -> the values that the architecture supports. Options not listed do not affect the logits."""
     write: Callable[[GPTConfig], dict[str, Any]]

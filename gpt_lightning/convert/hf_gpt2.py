@@ -1,4 +1,4 @@
-"""GPT-2 in `transformers`. Its linear layers (Conv1D) multiply from the right, so their weights are transposed."""
+"""GPT-2 in `transformers`, whose linear layers (Conv1D) have transposed weights."""
 
 import re
 from collections.abc import Mapping

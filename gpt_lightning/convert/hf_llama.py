@@ -1,4 +1,4 @@
-"""Llama in `transformers`. Its RoPE pairs dimension j with j + d_head/2, as ours does, so no rows are reordered."""
+"""Llama in `transformers`. RoPE pairs dimension j with j + d_head/2, as in our model, so no rows are reordered."""
 
 import re
 from collections.abc import Mapping

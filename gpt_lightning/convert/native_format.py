@@ -86,7 +86,7 @@ def read_config(fields: Mapping[str, Any], *, where: Path) -> GPTConfig:
 
     Args:
         fields: Fields of GPTConfig.
-        where: The file they come from, for error messages.
+        where: The file with the fields, for error messages.
 
     Raises:
         ValueError: A field is unknown, missing or out of range.

@@ -1,9 +1,9 @@
 """Rename weights between our state dict and other formats.
 
-A table has one entry per tensor of ours: our name, the name or names in the other format, and whether that format
-stores it transposed. If ours is a fused matrix, the other format has several matrices, which are its row blocks from
-top to bottom. `N` stands for the block number. `to_our_names` and `to_their_names` use the same table in opposite
-directions.
+A table has one entry per tensor of our model: our name, the name or names in the other format, and whether that format
+stores the tensor transposed. If our tensor is a fused matrix, the other format has several matrices: the row blocks of
+the fused matrix, from top to bottom. `N` stands for the block number. `to_our_names` and `to_their_names` use the same
+table in opposite directions.
 """
 
 from collections.abc import Iterable, Mapping
@@ -29,7 +29,7 @@ class WeightMapping(NamedTuple):
     transposed: bool = False
 
     def of_block(self, number: int) -> "WeightMapping":
-        """Return this mapping for one block, with its number in place of N."""
+        """Return this mapping for one block, with the block's number in place of N."""
         theirs = tuple(key.replace(".N.", f".{number}.") for key in self.theirs)
         return WeightMapping(self.ours.replace(".N.", f".{number}."), theirs, self.transposed)
 
@@ -49,10 +49,10 @@ def to_our_names(config: GPTConfig, weights: Mapping[str, Tensor], table: Renami
         config: Configuration of the model.
         weights: Name in the other format -> tensor on the CPU. A tied head may be included if it equals the embedding.
         table: The mapping of names.
-        where: The file or folder the weights come from, for error messages.
+        where: The file or folder with the weights, for error messages.
 
     Returns:
-        The model in eval mode, on the CPU, in the dtype of the weights. It shares no memory with them.
+        The model in eval mode, on the CPU, in the dtype of the weights. It shares no memory with `weights`.
 
     Raises:
         ValueError: A weight is missing, unknown, not finite, or has an unexpected shape or dtype; the message names it.
@@ -94,12 +94,12 @@ def to_our_names(config: GPTConfig, weights: Mapping[str, Tensor], table: Renami
 
 
 def check_sizes(config: GPTConfig, weights: Mapping[str, Tensor], *, where: Path) -> None:
-    """Check, before a model is built, that its sizes are not larger than its weights allow.
+    """Check, before a model is built, that the weights are large enough for the sizes in the config.
 
     Args:
         config: Configuration of the model.
         weights: All weights of the model.
-        where: The file or folder they come from, for error messages.
+        where: The file or folder with the weights, for error messages.
 
     Raises:
         ValueError: There are more layers than tensors, a size exceeds the number of all weights together, or
@@ -143,7 +143,7 @@ def weight_shape(weights: Mapping[str, Tensor], key: str, *, where: Path) -> tup
     """Return the number of rows and columns of a matrix that determines a size of the model.
 
     Raises:
-        ValueError: There is no weight of this name, or it is not a matrix.
+        ValueError: There is no weight of this name, or the weight is not a matrix.
     """
     if key not in weights:
         raise ValueError(f"{where} lacks {key}: it is incomplete or has a different architecture.")

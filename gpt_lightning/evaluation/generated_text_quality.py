@@ -106,8 +106,7 @@ def is_python(text: str, *, ended: bool) -> bool:
 
     Args:
         text: The source code.
-        ended: False if the text was cut off. Then its last line is ignored, and so is an incomplete statement at its
-            end.
+        ended: False if the text was cut off. Then the last line and an incomplete last statement are ignored.
     """
     if ended:
         return _is_whole(text)

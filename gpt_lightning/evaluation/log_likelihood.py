@@ -1,6 +1,6 @@
 """Compute log-likelihoods of texts under a model; all metrics are based on them.
 
-A request is a sequence of token ids, of which the last ones are scored, each given all ids before it. Requests of
+A request is a sequence of token ids. The last ids are scored, each given all ids before it. Requests of
 similar length are batched and padded on the right, which a causal model does not see, so batching only affects
 rounding. A context shared by several requests, such as a question with several answers, is read once into a KV cache.
 Logits are computed only for scored ids, in chunks.
@@ -24,7 +24,7 @@ _HELD = 4  # the cache may hold keys and values of this many times the tokens of
 
 @dataclass(frozen=True)
 class Request:
-    """Token ids, of which those from index `first` on are scored. The model can read max_seq_len + 1 of them."""
+    """Token ids; the ids from index `first` on are scored. A model accepts at most max_seq_len + 1 ids."""
 
     ids: Sequence[int] | np.ndarray
     first: int
@@ -91,9 +91,9 @@ class _Unit(NamedTuple):
     """Requests that are always read together."""
 
     n_shared: int
-    """Length of their common prefix, which is read once; 0 for a single request."""
+    """Length of the requests' common prefix, which is read once; 0 for a single request."""
     n_own: int
-    """Ids after the prefix in the longest of them, without the last id, which is never read."""
+    """Number of ids after the prefix in the longest request, without the last id, which is never read."""
     numbers: list[int]
 
     @property

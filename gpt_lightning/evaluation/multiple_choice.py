@@ -5,11 +5,11 @@ The protocol is part of the name of every metric:
     harness     as lm-evaluation-harness: context and answer are encoded as one text, and an empty context becomes an
                 end-of-text id. The model chooses the most likely answer (acc), normalised per character (acc_norm) or
                 per byte (acc_bytes).
-    completion  as llm.c: context and answer are encoded separately. The model chooses the most likely answer (acc), or
-    the
-                most likely per token (acc_norm).
+    completion  as llm.c: context and answer are encoded separately. The model chooses the most likely answer (acc),
+                or the answer that is most likely per token (acc_norm).
 
-A question with a single answer, such as LAMBADA's last word, is correct if each of its tokens is the most likely one.
+A question with a single answer, such as LAMBADA's last word, is correct if each token of the answer is the most likely
+token.
 """
 
 import math

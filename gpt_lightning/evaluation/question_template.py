@@ -35,9 +35,11 @@ class QuestionTemplate:
     answers: str | Sequence[str]
     """Name of the field that holds the list of answers, or one template per answer."""
     gold: str | int
-    """Name of the field that states the correct answer, or its index from 0 if all records have the same."""
+    """Name of the field that states the correct answer; or, if it is the same answer in all records, its index from 0."""
     labels: str | None = None
-    """Name of the field with the labels of the answers, one of which `gold` holds; None: `gold` is an index from 0."""
+    """Name of the field with the labels of the answers. The field `gold` then contains the label of the correct answer.
+    None: `gold` is an index from 0.
+    """
     clean: str | None = None
     """How to clean context and answers. `wikihow` removes WikiHow's markup, as lm-evaluation-harness does."""
 
@@ -107,7 +109,7 @@ class QuestionTemplate:
 
 
 def get_field(record: Mapping[str, Any], name: str) -> Any:
-    """Return a field of a record; `a.b` is the field b of its field a.
+    """Return a field of a record; `a.b` is the field b inside the field a.
 
     Raises:
         MissingFieldError: The field is missing.

@@ -1,4 +1,4 @@
-"""Evaluation tasks based on log-likelihoods: their requests, and how scores become metrics."""
+"""Evaluation tasks based on log-likelihoods: the requests of a task, and how scores become metrics."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ class TaskDescription:
     """A task's name, protocol and data."""
 
     name: str
-    """Name of the task; for perplexity it includes the name of the source or file."""
+    """Name of the task. For perplexity, the name includes the source or file."""
     protocol: str
     """How the task is presented to the model; part of the name of every metric."""
     data: Mapping[str, Any] = field(default_factory=dict)

@@ -19,7 +19,7 @@ from gpt_lightning.evaluation.multiple_choice import exp
 
 
 def sliding_windows(n_tokens: int, *, max_seq_len: int, stride: int) -> Iterator[tuple[int, int, int]]:
-    """Yield (start, first, stop) of each window: it reads tokens [start, stop) and scores tokens [first, stop).
+    """Yield (start, first, stop) of each window. The model reads tokens [start, stop) and scores tokens [first, stop).
 
     Together the windows score every token once.
 
@@ -58,7 +58,8 @@ def summarize_perplexity(
 ) -> dict[str, Estimate]:
     """Compute loss, perplexity and bits per byte.
 
-    The windows count as independent examples; `n` is their number. Special tokens contribute bits but no bytes.
+    The windows count as independent examples; `n` is the number of windows. Special tokens contribute bits but no
+    bytes.
 
     Args:
         requests: The windows.
@@ -84,7 +85,7 @@ def summarize_perplexity(
 
 
 def mean_over_sources(estimates: Sequence[Estimate]) -> Estimate:
-    """Return the unweighted mean of independent estimates; `n` is the sum of their examples."""
+    """Return the unweighted mean of independent estimates; `n` is the total number of examples."""
     value = sum(e.value for e in estimates) / len(estimates)
     half = math.sqrt(sum(((e.high - e.low) / 2) ** 2 for e in estimates)) / len(estimates)
     return Estimate(value, value - half, value + half, sum(e.n for e in estimates))

@@ -1,7 +1,7 @@
 """Capture a decoding step as a CUDA graph and replay it.
 
-The graph belongs to one call of `generate` or `stream_generated_text`. It reads the weights in place, so it sees
-updates by training, and it does not outlive a change of dtype, device or compilation.
+The graph belongs to one call of `generate` or `stream_generated_text`. The graph reads the weights in place, so
+updates by training take effect. It is not used after a change of dtype, device or compilation.
 """
 
 import logging

@@ -26,7 +26,7 @@ def generate(
     The global random state does not change. The same call gives the same ids on the same device.
 
     Args:
-        model: The model, in any mode; it is evaluated in eval mode.
+        model: The model; generation uses eval mode, whatever the model's mode.
         prompts: Token ids of each prompt, 1 to max_seq_len; the lengths may differ.
         max_new_tokens: Maximum number of new tokens per prompt.
         sampling: How to sample; None: temperature 1 over all ids.

@@ -1,4 +1,4 @@
-"""The texts being continued, and the KV cache of what the model has read of them.
+"""The texts being continued, and the KV cache of the tokens that the model has read.
 
 A text may grow beyond the model's context. When a window of max_seq_len tokens is full, a new window starts with the
 last half of the old one, which is read again from position 0, because no positions beyond max_seq_len were trained. So
@@ -35,7 +35,7 @@ class RollingKVCache:
     Args:
         model: The model.
         prompts: Token ids of each prompt.
-        max_new_tokens: Maximum number of new tokens per text; it bounds the size of the cache.
+        max_new_tokens: Maximum number of new tokens per text, which bounds the size of the cache.
         vocab_size: Logits of ids from vocab_size on are dropped.
     """
 
@@ -69,7 +69,7 @@ class RollingKVCache:
         return [place for place, length in enumerate(self.cache.lengths.tolist()) if length == self.max_seq_len]
 
     def renew(self, places: list[int], going: Container[int]) -> None:
-        """Start new windows at these places; they stay empty for texts that are not in `going`."""
+        """Start new windows at these places. Windows of texts that are not in `going` stay empty."""
         for place in places:
             row = self.rows[place]
             kept = (

@@ -25,8 +25,9 @@ class Sampling:
     repetition_penalty: float = 1.0
     """Divides positive and multiplies negative logits of ids already in the text (arXiv:1909.05858); 1: no effect."""
     seed: int = 0
-    """Each prompt draws from a generator seeded by (seed, its index), so in fp32 its answer does not depend on the
-    other prompts. In half precision, products of a batch round differently from those of a single row."""
+    """Each prompt has a random generator seeded by (seed, index of the prompt). So in fp32 an answer does not depend on
+    the other prompts. In half precision, products of a batch round differently from those of a single row.
+    """
 
     def __post_init__(self) -> None:
         for name in ("temperature", "top_p", "repetition_penalty"):

@@ -1,9 +1,9 @@
 """Decode with steps of fixed shapes, so that a CUDA graph can replay them.
 
-The newest ids, the lengths, the random numbers and the cache are on the device, and the step updates them there. It
+The newest ids, the lengths, the random numbers and the cache are on the device, and the step updates them there. A step
 reads the keys of a whole bucket; a mask hides keys that do not exist yet. A text that outgrows its bucket moves to the
 next one. The host launches a step and then reads the ids of the previous step, so that the device does not wait for the
-host. A text that has ended is therefore decoded for a few more steps, and the host drops those ids.
+host. A text that has ended is therefore decoded for a few more steps, and the host drops the ids of these steps.
 """
 
 from collections import deque

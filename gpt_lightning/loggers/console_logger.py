@@ -30,7 +30,7 @@ class ConsoleLogger:
     In a pipe, a file or a notebook the lines are plain text, regardless of environment variables.
 
     Args:
-        log_file: Every line is appended to it, with the time.
+        log_file: File to which every line is appended, with the time.
     """
 
     def __init__(self, log_file: Path) -> None:
@@ -43,7 +43,7 @@ class ConsoleLogger:
 
     @classmethod
     def of(cls, trainer: Any) -> "ConsoleLogger":
-        """Return the console of a run, which its StepLog callback holds."""
+        """Return the console of a run, from the run's StepLog callback."""
         return next(callback.terminal for callback in trainer.callbacks if hasattr(callback, "terminal"))
 
     @rank_zero_only

@@ -30,7 +30,7 @@ class JsonlFile:
         self._whole: int | None = None  # size of the complete lines in bytes, if a partial line may follow them
 
     def append(self, line: str) -> OSError | None:
-        """Append a line. Returns the error if it could not be written and is kept in memory."""
+        """Append a line. Returns the error if the line could not be written and is kept in memory."""
         self.waiting.append(line + "\n")
         return self._write()
 
@@ -42,7 +42,7 @@ class JsonlFile:
         """Write all lines to disk (fsync).
 
         Raises:
-            OSError: They cannot be written.
+            OSError: The lines cannot be written.
         """
         if failure := self._write():
             raise failure
@@ -57,7 +57,7 @@ class JsonlFile:
             step: The step from which the run resumes.
 
         Returns:
-            Number of unreadable lines before that. If there are any, the original file is kept as `….damaged`.
+            Number of unreadable lines up to `step`. If it is not 0, the original file is kept as `….damaged`.
         """
         if not self.path.exists():
             return 0
@@ -143,7 +143,7 @@ def _last_step_of_rows(block: bytes) -> int | None:
 
 
 def step_of_row(line: bytes) -> int | None:
-    """Return the step of a row; None if it cannot be read.
+    """Return the step of a row; None if the row cannot be read.
 
     A row as we write it, `{"step": 12, …}`, is not parsed, because there may be a million of them. Any other line, such
     as one that was torn or joined, is parsed.

@@ -27,7 +27,7 @@ class JsonlMetrics(Logger):
         super().__init__()
         self.lines = JsonlFile(path)
         self.row: dict[str, float] = {}
-        """Metrics logged so far in the current step, or in the last one if the next has not started."""
+        """Metrics logged so far in the current step, or, between two steps, in the last step."""
         self.step = done + 1
         """Number of the current step, from 1."""
 
@@ -53,7 +53,9 @@ class JsonlMetrics(Logger):
 
     @rank_zero_only
     def end_step(self, step: int) -> OSError | None:
-        """Write the row of the completed step and start the next. Returns the error if it cannot be written yet."""
+        """Write the row of the completed step and start the next row. Returns the error if the row cannot be written
+        yet.
+        """
         failure = self.lines.append_row(self.row) if self.row else None
         self.row, self.step = {}, step + 1
         return failure

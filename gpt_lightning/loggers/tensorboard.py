@@ -45,15 +45,16 @@ class TensorBoard(TensorBoardLogger):
     def add_run(self, settings: Mapping[str, bool | float | str], *, curves: Mapping[str, str]) -> None:
         """Add the run to the HPARAMS tab, in a separate folder result/.
 
-        TensorBoard then finds the columns itself: all settings of all runs, those that differ first, and only the
-        metrics stored next to such a row. (If the columns were written with the row, those of one run would apply to
-        all runs.) Each start of the run replaces the row, because TensorBoard would show the first of two. TensorBoard
-        reads the files of a folder in alphabetical order and never returns to an earlier one, so the file has a name
-        that sorts first.
+        TensorBoard then finds the columns itself: all settings of all runs (settings that differ come first), and the
+        metrics stored in the same folder as such a row. (If each run wrote its columns with its row, the columns of one
+        run would apply to all runs.) Each start of the run replaces the row, because TensorBoard shows only the first.
+        TensorBoard reads the files of a folder in alphabetical order and never returns to an earlier one, so the file
+        has a name that sorts first.
 
         Args:
             settings: Settings of the run.
-            curves: Metric -> its name in the row. TensorBoard shows the first five names in alphabetical order.
+            curves: Name of a metric -> its name in the row. TensorBoard shows the first five names in alphabetical
+                order.
         """
         texts = {
             key: escape_control_characters(value) if isinstance(value, str) else value

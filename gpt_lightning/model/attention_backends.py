@@ -5,9 +5,9 @@ heads / kv_heads consecutive query heads. `AttentionMask` states which keys a qu
 the mask to the format of its kernel (`plan`, once for all layers), then computes attention layer by layer.
 `attention_selection.py` chooses the backend, by its traits.
 
-* `manual` computes every step explicitly; tests compare the others with it.
+* `manual` computes every step explicitly; tests compare the other backends with `manual`.
 * `sdpa` is torch's scaled_dot_product_attention, which chooses a kernel itself.
-* `sdpa_flash`, `sdpa_cudnn` and `sdpa_efficient` each use one of its kernels, on CUDA.
+* `sdpa_flash`, `sdpa_cudnn` and `sdpa_efficient` each use one of torch's kernels, on CUDA.
 * `flash` is the package flash-attn.
 """
 
@@ -36,7 +36,7 @@ from gpt_lightning.model.attention_mask import AttentionMask
 
 @dataclass(frozen=True, kw_only=True)
 class BackendTraits:
-    """What a backend requires. The defaults are those of a backend of torch operations, which runs on any device."""
+    """What a backend requires. The defaults suit a backend that consists of torch operations and runs on any device."""
 
     needs_cuda: bool = False
     min_capability: tuple[int, int] | None = None
@@ -48,17 +48,22 @@ class BackendTraits:
     head_alignment: int = 1
     """Number of bytes of which a head must be a multiple."""
     missing: Callable[[], str | None] = lambda: None
-    """Why this installation does not have the kernel, as a clause; None if it does."""
+    """Why the kernel is not installed, as a clause; None if it is."""
     mask_obstacle: Callable[[AttentionMask, float], str | None] = lambda view, dropout: None
-    """(mask, dropout probability) -> why the kernel does not support them, as a clause; None if it does."""
+    """(mask, dropout probability) -> why the kernel does not support this mask or dropout, as a clause; None if it
+    does.
+    """
     standard: bool = False
-    """Whether it computes softmax(q k / sqrt(d_head)) v, so that another standard backend may replace it. A model with
-    another backend is always evaluated with that backend."""
+    """Whether the backend computes softmax(q k / sqrt(d_head)) v, so that another standard backend may replace it. A
+    model with another backend is always evaluated with that backend.
+    """
     deterministic: bool = True
-    """Whether its gradients are bit-identical when the computation is repeated with `trainer.deterministic`."""
+    """Whether the gradients are bit-identical when the computation is repeated with `trainer.deterministic`."""
     fused: bool = False
-    """Whether it keeps no more for the backward pass than queries, keys, values, output and one number per query and
-    head. plan.py measures the memory of other backends by calling them on the meta device, so they must run there."""
+    """Whether the backend keeps no more for the backward pass than queries, keys, values, output and one number per
+    query and head. plan.py measures the memory of other backends by calling them on the meta device, so these backends
+    must run there.
+    """
 
 
 class Backend(NamedTuple):

@@ -33,7 +33,9 @@ def plan_flash(view: AttentionMask, device: torch.device) -> FlashPlan:
 
 
 def find_document_borders(view: AttentionMask) -> Tensor:
-    """Return the borders of a mask's documents. If the data loader has not computed them, this waits for the device."""
+    """Return the borders of a mask's documents. If the data loader has not computed the borders, this function waits
+    for the device.
+    """
     if view.borders is not None:
         return view.borders
     assert view.first is not None
@@ -75,7 +77,7 @@ class DocumentsPlan(NamedTuple):
     borders: Tensor
     """(documents + 1,) int32, the start of each document in the flattened batch."""
     options: dict[str, Any]
-    """enable_gqa for torch versions that have this option; torch 2.11 groups queries without it."""
+    """enable_gqa for torch versions that have this option. torch 2.11 groups queries without the option."""
 
 
 def plan_documents(view: AttentionMask) -> DocumentsPlan:

@@ -14,7 +14,9 @@ class AttentionMask(NamedTuple):
     first: Tensor | None = None
     """(batch, queries) int64; None: key 0."""
     last: Tensor | None = None
-    """(batch, queries) int64; None: the last key for the last query, one less for the query before it, and so on."""
+    """(batch, queries) int64, the last key that each query attends to. None: the last query attends up to the last key,
+    the query before it up to the key before, and so on.
+    """
     borders: Tensor | None = None
     """(documents + 1,) int32, the start of each document in the flattened batch of whole sequences, padded with empty
     documents; None: computed from `first`."""

@@ -1,7 +1,7 @@
 """Choose the attention backend.
 
-On a CPU, `auto` means torch's `sdpa`. On CUDA, it names a kernel, because torch's own choice depends on the compute
-capability: cuDNN on 9.0 and 10.0 in half precision, and a T x T matrix on 7.5 with grouped queries.
+On a CPU, `auto` means torch's `sdpa`. On CUDA, `auto` selects a kernel explicitly, because torch's own choice depends
+on the compute capability: cuDNN on 9.0 and 10.0 in half precision, and a T x T matrix on 7.5 with grouped queries.
 """
 
 import logging
@@ -58,7 +58,7 @@ def choose_backend(
 def backend_obstacle(
     name: str, device: torch.device, dtype: torch.dtype, d_head: int, view: AttentionMask, *, dropout: float = 0.0
 ) -> str | None:
-    """Return why a backend does not support these arguments, as a clause; None if it does."""
+    """Return why a backend does not support these arguments, as a clause; None if it supports them."""
     return _hardware_obstacle(name, device, dtype, d_head) or BACKENDS[name].traits.mask_obstacle(view, dropout)
 
 
@@ -79,8 +79,8 @@ def expected_backend(
 ) -> str:
     """Return the backend that `choose_backend` will choose on another machine.
 
-    For `auto` on CUDA, it assumes compute capability 8.0 or newer and the packages of this installation. A configured
-    backend is returned unchanged.
+    For `auto` on CUDA, this function assumes compute capability 8.0 or newer and the packages of this installation. A
+    configured backend is returned unchanged.
     """
     if wanted != "auto" or device_type != "cuda":
         return "sdpa" if wanted == "auto" else wanted

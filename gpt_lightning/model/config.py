@@ -56,8 +56,9 @@ class GPTConfig:
     dropout: float = 0.0
     """Probability that dropout sets an activation to zero."""
     attention: str = "auto"
-    """Attention backend: `manual`, `sdpa`, `sdpa_flash`, `sdpa_cudnn`, `sdpa_efficient`, `flash`, or `auto`; it does not
-    affect the parameters."""
+    """Attention backend: `manual`, `sdpa`, `sdpa_flash`, `sdpa_cudnn`, `sdpa_efficient`, `flash`, or `auto`. The
+    backend does not affect the parameters.
+    """
 
     def __post_init__(self) -> None:
         sizes = ["vocab_size", "max_seq_len", "d_model", "n_layers", "n_heads", "d_ff"]

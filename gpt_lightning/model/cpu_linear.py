@@ -1,8 +1,8 @@
 """Matrix products that are faster than torch's on a CPU when no gradient is recorded.
 
 torch multiplies fp32 matrices with MKL, which uses only half of the vector width of AMD CPUs, and multiplies a single
-row on one core. oneDNN, which torch includes for bf16, is faster there; with a few rows, as in batched generation, it
-is faster on all CPUs. `python -m benchmarks linear` measures it.
+row on one core. oneDNN, which torch includes for bf16, is faster in these cases; with a few rows, as in batched
+generation, oneDNN is faster on all CPUs. `python -m benchmarks linear` measures both.
 """
 
 from functools import cache
@@ -21,7 +21,7 @@ class FastLinear(nn.Linear):
     """A linear layer that calls `fast_linear` when no gradient is recorded, outside autocast and torch.compile."""
 
     stacked: tuple[int, ...] = ()
-    """If the weight consists of several matrices stacked for one fused product: the number of rows of each."""
+    """Number of rows of each matrix, if the weight consists of several matrices that are stacked for one fused product."""
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type):
@@ -42,7 +42,9 @@ def fast_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
 
 
 def working_dtype(x: Tensor) -> torch.dtype:
-    """Return the dtype in which matrices are multiplied with x: autocast's if it is enabled, otherwise that of x."""
+    """Return the dtype in which matrices are multiplied with x: autocast's dtype if autocast is enabled, otherwise the
+    dtype of x.
+    """
     device = x.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 

@@ -6,7 +6,7 @@
 * Weights start as N(0, 0.02). Projections into the residual stream follow `residual_init`; the default divides their
   standard deviation by sqrt(2 n_layers), so that the variance of the stream does not grow with depth. Biases start at
   0, norms as the identity.
-* If documents are separate, the end-of-text id before each marks the border. Positions are not reset.
+* If documents are separate, the end-of-text id before each document marks the border. Positions are not reset.
 * The loss never stores the logits of a whole batch (`loss_head.py`).
 * With a `KVCache`, the given tokens follow the cached ones; the code is otherwise the same.
 """
@@ -57,7 +57,9 @@ class GPT(nn.Module):
     """A decoder-only transformer over token ids."""
 
     loss_kernel = "auto"
-    """How losses and their gradient are computed from logits, see `loss_kernels`; it does not affect the parameters."""
+    """How losses and their gradient are computed from logits, see `loss_kernels`. The kernel does not affect the
+    parameters.
+    """
     recompute = False
     """Whether training stores only the input of each block and recomputes the rest in the backward pass."""
 
@@ -154,8 +156,8 @@ class GPT(nn.Module):
         """Compile the blocks in place with torch.compile. Parameter names do not change, so checkpoints stay
         compatible.
 
-        Each block is compiled separately, because all blocks then share one compilation and sharded blocks are gathered
-        one by one. The loss head is not compiled; it consists of loops of matrix products.
+        Each block is compiled separately, because all blocks then share one compilation, and sharded blocks are
+        gathered one at a time. The loss head is not compiled; it consists of loops of matrix products.
         """
         for block in self.blocks:
             block.compile()

@@ -47,7 +47,7 @@ def attend_fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) ->
     """Stand in for a kernel that keeps queries, keys, values, mask, output and one number per query and head.
 
     Args:
-        q: Queries; the last dimension is that of a head.
+        q: Queries; the size of the last dimension is d_head.
         k: Keys.
         v: Values.
         mask: Added to the scores; None: no explicit mask.

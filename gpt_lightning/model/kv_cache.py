@@ -51,13 +51,13 @@ class KVCache:
         return int(self.lengths.max()) + time
 
     def reopen(self, rows: slice) -> "KVCache":
-        """Reset some of the sequences. Returns a cache of only these, which shares their memory."""
+        """Reset some of the sequences. Returns a cache of only these sequences, which shares memory with this cache."""
         part = KVCache(self.keys[:, rows], self.values[:, rows])
         part.lengths, part.document_starts = self.lengths[rows].zero_(), self.document_starts[rows].zero_()
         return part
 
     def keep(self, rows: list[int]) -> None:
-        """Keep only the given sequences; one that is listed twice is duplicated."""
+        """Keep only the given sequences. A sequence that is listed twice is duplicated."""
         self.keys, self.values = self.keys[:, rows], self.values[:, rows]
         self.lengths, self.document_starts = self.lengths[rows], self.document_starts[rows]
         self.rows = torch.arange(len(rows), device=self.keys.device)[:, None]
@@ -95,7 +95,7 @@ class KVCache:
 class StaticCache(KVCache):
     """The memory of a `KVCache`, for passes over one token per sequence with constant shapes.
 
-    The lengths are on the device and each pass increments them, so the host need not know them.
+    The lengths are on the device and each pass increments them, so the host need not know the lengths.
 
     Args:
         cache: Provides the memory.

@@ -1,7 +1,7 @@
 """Cross-entropy computed from hidden states without storing the logits of a whole batch.
 
 Logits are computed for a chunk of tokens at a time. If gradients are needed, the chunk's contribution to both gradients
-is computed while its logits exist. The backward pass then only scales them and recomputes nothing.
+is computed while its logits exist. The backward pass then only scales the gradients and recomputes nothing.
 """
 
 from typing import Any, NamedTuple
@@ -25,9 +25,9 @@ class SummedLoss(NamedTuple):
     objective: Tensor
     """What training minimises: the loss in nats, plus any z-loss."""
     nats: Tensor
-    """The loss that is reported, in nats; it carries no gradient."""
+    """The loss that is reported, in nats, without a gradient."""
     nats_of_tokens: Tensor
-    """(tokens,) loss of each target, 0 if it bears no loss; it carries no gradient."""
+    """(tokens,) loss of each target, 0 if the target bears no loss, without a gradient."""
 
 
 def cross_entropy_sum(

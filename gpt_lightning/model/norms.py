@@ -8,9 +8,9 @@ EPS = 1e-5
 
 
 class LayerNorm(nn.LayerNorm):
-    """torch's layer norm, except that on a CPU the gradients of its parameters are always summed in fp32.
+    """torch's layer norm, except that on a CPU the gradients of the parameters are always summed in fp32.
 
-    torch sums them in bf16 for bf16 inputs, and after a few hundred rows such a sum no longer grows.
+    torch sums these gradients in bf16 for bf16 inputs, and after a few hundred rows such a sum no longer grows.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -26,5 +26,5 @@ def layer_norm(width: int, *, bias: bool) -> nn.Module:
 
 
 def rms_norm(width: int, *, bias: bool) -> nn.Module:
-    """Build an RMS norm (Zhang & Sennrich, arXiv:1910.07467). It never has a bias."""
+    """Build an RMS norm (Zhang & Sennrich, arXiv:1910.07467). An RMS norm never has a bias."""
     return nn.RMSNorm(width, eps=EPS)

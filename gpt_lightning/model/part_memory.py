@@ -19,7 +19,7 @@ class PartMemory(NamedTuple):
     kept: float
     """Kept from the forward to the backward pass, without parameters and the part's input."""
     kept_input: float
-    """The part's input, if the backward pass needs it; otherwise 0."""
+    """Memory of the part's input, if the backward pass needs the input; otherwise 0."""
     kept_compiled: float
     """As `kept`, if the part is compiled and so keeps only inputs and outputs of matrix products."""
     in_backward: float

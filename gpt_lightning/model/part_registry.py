@@ -10,7 +10,7 @@ from typing import Any
 
 
 class PartRegistry(UserDict[str, Any]):
-    """Name -> part. A string `module:attribute` stands for a part that is imported when it is first looked up."""
+    """Name -> part. A string `module:attribute` stands for a part that is imported at the first look-up."""
 
     def __getitem__(self, name: str) -> Any:
         part = self.data[name]
@@ -50,7 +50,7 @@ def check_loss_kernel(name: str) -> None:
     """Check the setting trainer.loss_kernel.
 
     Raises:
-        ValueError: It is neither a key of LOSS_KERNELS nor auto.
+        ValueError: The setting is neither a key of LOSS_KERNELS nor auto.
     """
     if name not in (known := (*LOSS_KERNELS, "auto")):
         raise ValueError(f"trainer.loss_kernel is {name!r}: it must be one of {', '.join(known)}.")

@@ -1,6 +1,6 @@
 """Position encodings: learned ones are added to the embeddings, rotary ones act on queries and keys.
 
-`at` gives the positions of the current tokens: a slice if they are equal for all sequences of the batch, otherwise
+`at` gives the positions of the current tokens: a slice if all sequences of the batch have the same positions, otherwise
 (batch, time) int64.
 """
 

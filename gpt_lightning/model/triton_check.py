@@ -14,7 +14,7 @@ _OLDEST = (7, 0)  # compute capability
 
 @cache
 def why_triton_is_unavailable(device: torch.device | str) -> str | None:
-    """Return why Triton cannot compile for this device, and what to install, as a clause; None if it can.
+    """Return why Triton cannot compile for this device, and what to install, as a clause; None if Triton can compile.
 
     Triton compiles its launchers as C extensions of Python, so it needs a C compiler and Python's headers at run time.
     """

@@ -1,7 +1,7 @@
 """Optimizers, parameter groups, learning-rate schedules and the detection of loss spikes.
 
-The optimizers are those of torch and bitsandbytes, and `MuonAdamW`, which combines two of torch. `optimizer_traits`
-returns what each supports.
+The optimizers are those of torch and bitsandbytes, and `MuonAdamW`, which combines two of torch's optimizers.
+`optimizer_traits` returns what an optimizer supports.
 """
 
 from gpt_lightning.learning_rate_schedules import learning_rate_schedule

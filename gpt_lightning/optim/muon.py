@@ -34,8 +34,8 @@ class MuonAdamW(Optimizer):
     An update of Muon has the root mean square of an AdamW update (`adjust_lr_fn="match_rms_adamw"`), so both use the
     same learning rate and weight decay. In a group with `stacked`, a list of numbers of rows, each weight consists of
     several matrices stacked by rows: queries, keys and values, or gate and up. Each matrix is orthogonalised
-    separately. If they were orthogonalised together, the update of each would depend on the relative size of its
-    gradient.
+    separately. If they were orthogonalised together, the update of each matrix would depend on the relative size
+    of its gradient.
 
     Matrices of equal shape are orthogonalised together in batched products. If parameters are sharded (FSDP2), momentum
     is sharded in the same way, and the ranks exchange rows so that each rank orthogonalises its share of whole
@@ -43,11 +43,11 @@ class MuonAdamW(Optimizer):
 
     Args:
         params: Parameter groups.
-        lr: Peak learning rate of both.
+        lr: Peak learning rate of Muon and AdamW.
         momentum: Nesterov momentum of Muon.
         betas: Of AdamW.
         eps: Of AdamW.
-        weight_decay: Of both.
+        weight_decay: Of Muon and AdamW.
         fused: Of AdamW; None: torch chooses.
     """
 
@@ -109,9 +109,9 @@ class _Matrix(NamedTuple):
     gradient: Tensor
     momentum: Tensor
     n_rows: list[int]
-    """Number of rows on each rank; one entry if it is not sharded."""
+    """Number of rows on each rank; one entry if the matrix is not sharded."""
     ranks: ProcessGroup | None
-    """None if it is not sharded."""
+    """None if the matrix is not sharded."""
 
     @property
     def shape(self) -> tuple[int, int]:

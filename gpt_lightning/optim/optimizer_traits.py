@@ -1,7 +1,7 @@
-"""Properties of optimizers: required parameter groups, whether they support sharding, and the size of their state.
+"""Properties of optimizers: required parameter groups, support for sharding, and size of the state.
 
-`MuonAdamW` has its traits as an attribute. `OPTIMIZER_TRAITS` has those of the optimizers that are defined elsewhere. For
-other optimizers, the size of the state is measured with a trial step.
+`MuonAdamW` has its traits as an attribute. `OPTIMIZER_TRAITS` has those of the optimizers that are defined elsewhere.
+For other optimizers, the size of the state is measured with a trial step.
 """
 
 import math
@@ -34,13 +34,13 @@ class OptimizerTraits:
     """What an optimizer requires and supports."""
 
     state: Callable[[Tensor, Mapping[str, Any]], StateSize]
-    """(parameter, its group) -> size of the parameter's state. The parameter may be on the meta device."""
+    """(parameter, parameter group) -> size of the parameter's state. The parameter may be on the meta device."""
     muon: bool = False
     """Whether the matrices of the blocks form separate groups, marked `muon`; see `parameter_groups`."""
     shardable: bool
-    """Whether it can update parameters that are sharded over ranks (FSDP2)."""
+    """Whether the optimizer can update parameters that are sharded over ranks (FSDP2)."""
     fused: bool
-    """Whether it has torch's option `fused`, with which its step unscales the gradients of 16-mixed itself."""
+    """Whether the optimizer has torch's option `fused`. With this option, its step unscales the gradients of 16-mixed."""
     verify_tolerance: float = 1e-5
     """Largest relative difference between the losses of two runs that split the global batch differently, in fp32."""
 

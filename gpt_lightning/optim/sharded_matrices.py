@@ -13,7 +13,7 @@ Function = Callable[[list[Tensor]], list[Tensor]]
 def apply_to_full_matrices(
     function: Function, parts: Sequence[Tensor], n_rows: Sequence[Sequence[int]], ranks: ProcessGroup
 ) -> list[Tensor]:
-    """Return this rank's rows of `function(matrices)`. Each rank evaluates it for its share of the matrices.
+    """Return this rank's rows of `function(matrices)`. Each rank evaluates the function for a share of the matrices.
 
     Args:
         function: Processes each matrix independently.

@@ -18,7 +18,7 @@ class SpikeDetector:
         self._norms: deque[float] = deque(maxlen=WINDOW)
 
     def judge(self, loss: float, norm: float) -> str | None:
-        """Add a step. Returns why it is an outlier; None if it is not, or if the window has fewer than 128 steps."""
+        """Add a step. Returns why the step is an outlier; None if it is not, or if the window has fewer than 128 steps."""
         reasons = [
             f"its {what} {value:.4g} is {distance:.1f} standard deviations above the mean of the last {WINDOW}"
             for what, value, seen in (("loss", loss, self._losses), ("gradient norm", norm, self._norms))

@@ -17,14 +17,14 @@ class Message(TypedDict):
     role: str  # "system", "user" or "assistant"
     content: str
     weight: NotRequired[int]
-    """For an assistant's message: 0 removes it from the loss. By default it bears loss."""
+    """0 excludes an assistant's message from the loss. By default the message bears loss."""
 
 
 class Tokenizer(ABC):
     """Convert text to ids from 0 to vocab_size - 1. Special ids come only from `special_ids`, never from text."""
 
     name: str
-    """Name of the folder for its shards: `data/<name>/`."""
+    """Name of the tokenizer, and of the folder for its shards: `data/<name>/`."""
     vocab_size: int
     """Number of ids. A model's vocabulary may be padded to a larger size; padding ids are never sampled."""
     fingerprint: str
@@ -41,7 +41,9 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
-        """Return the bytes of ids, with special tokens spelled out. They may start or end inside a UTF-8 character."""
+        """Return the bytes of ids, with special tokens spelled out. The bytes may start or end inside a UTF-8
+        character.
+        """
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids, with special tokens spelled out. Bytes that are not valid UTF-8 become U+FFFD."""
@@ -70,7 +72,7 @@ class Tokenizer(ABC):
         """Encode a conversation in ChatML.
 
         Each message is `<|im_start|>role\\ncontent<|im_end|>\\n`. An assistant's content and its `<|im_end|>` bear
-        loss, unless its weight is 0. Roles, line breaks between messages, and other messages do not.
+        loss, unless its weight is 0. Roles, line breaks between messages, and other messages bear no loss.
 
         Args:
             messages: The conversation.

@@ -1,5 +1,5 @@
-"""Check that a tokenizer of the library `tokenizers` is a byte-level BPE, so that every text has one encoding and
-decodes to itself.
+"""Check that a tokenizer of the library `tokenizers` is a byte-level BPE, so that every text has one encoding,
+and decoding the encoding gives back the text.
 
 The file must have: no normalizer, a ByteLevel pre-tokenizer, a BPE with all 256 byte symbols, and a ByteLevel decoder.
 """

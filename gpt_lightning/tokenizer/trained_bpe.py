@@ -17,7 +17,8 @@ _SPECIAL_TOKENS = [END_OF_TEXT, CHAT_START, CHAT_END]
 
 
 class TrainedBPE(Tokenizer):
-    """A `tokenizer.json`; its folder's name is the tokenizer's name. Its truncation and padding settings are disabled.
+    """A tokenizer from a `tokenizer.json`, named after the file's folder. Truncation and padding in the file are
+    ignored.
 
     Raises:
         ValueError: The file is not a byte-level BPE, or lacks the end-of-text token.

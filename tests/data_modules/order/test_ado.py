@@ -170,7 +170,7 @@ def test_a_floor_may_name_a_mix() -> None:
         ),
         (
             {"keyframes": {n: {"at": int(n == "late"), "weights": {"a": 1, "b": 1}} for n in ("start", "late")}},
-            r"but the curriculum has start, late: it must have one keyframe",
+            r"but the curriculum has the keyframes start, late: it must have one keyframe",
         ),
         ({"max_epochs": {"a": 4}}, r"on_exhausted must be redistribute or repeat, not error"),
         (
