@@ -15,13 +15,13 @@ from gpt_lightning.loggers.jsonl_file import JsonlFile
 
 
 class AdoUpdater(StepCallback):
-    """Record each source's training loss, and update the mix weights from it, as the curriculum's `ado` says
-    (data_modules/order/ado.py).
+    """Record the training loss of each source, and update the mix weights from these losses, as the curriculum's `ado`
+    says (data_modules/order/ado.py).
 
     The losses are those of training itself; no sequence is read again. At the end of an update's step, the data module
-    gets the order with the new weights, and mix_weights.jsonl gets a row from which another run can repeat them: `step`,
-    `weights`, and for each source the mean `loss` since the previous update and the power law, `fit`. If the updates
-    are repeated from such a record, the losses have no effect.
+    gets the order with the new weights, and mix_weights.jsonl gets a row from which another run can repeat the update:
+    `step`, `weights`, and for each source the mean `loss` since the previous update and the power law, `fit`. If the
+    updates are repeated from such a record, the losses have no effect.
 
     The losses so far are saved in the checkpoint. So are all updates, as part of what determines the order of the
     tokens.

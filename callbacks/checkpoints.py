@@ -44,13 +44,15 @@ class Checkpoints(StepCallback):
     """Save a checkpoint every `every` steps and at the end, and keep the `keep` newest in the folder.
 
     A checkpoint is saved when the next step starts. The metrics, samples and validation of its own step are then on
-    disk. So it never falls inside an accumulation, and the logs of a resumed run are complete up to its checkpoint.
+    disk. So a checkpoint is never saved between two micro-batches of a step, and the logs of a resumed run are complete
+    up to its checkpoint.
 
     Args:
         every: Number of steps between checkpoints.
         keep: Number of checkpoints to keep.
-        best: Also keep, in best/, the one with the lowest mean validation loss.
-        permanent_every: Also keep, in permanent/, one every this many steps, permanently; None: none.
+        best: Also keep, in best/, the checkpoint with the lowest mean validation loss.
+        permanent_every: Also keep, in permanent/, one checkpoint every `permanent_every` steps, permanently; None:
+            none.
 
     Raises:
         CheckpointWriteError: During training, after three consecutive failures, or after a failure at the end.
@@ -123,11 +125,12 @@ class Checkpoints(StepCallback):
             checkpoint["random_states"] = states
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Set Lightning's count of micro-batches to that of the completed steps, for the current ranks and micro-batch
-        size.
+        """Set Lightning's count of micro-batches to the number in the completed steps, for the current ranks and
+        micro-batch size.
 
         Lightning would continue the count of the run that saved, which may have had other ranks or micro-batch sizes.
-        It also counts a micro-batch that was fetched but not processed, and would then validate the saved step again.
+        Lightning also counts a micro-batch that was fetched but not processed, and would then validate the saved step
+        again.
         """
         done = checkpoint["global_step"] * trainer.accumulate_grad_batches
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]

@@ -15,7 +15,8 @@ from gpt_lightning.loggers.jsonl_file import JsonlFile
 
 
 class CsvMetrics(MetricsForwarder):
-    """Write one row per row of metrics.jsonl and one column per metric. Metrics that a step does not have are empty.
+    """Write one row per row of metrics.jsonl and one column per metric. The cell of a metric that a step does not have
+    is empty.
 
     The whole file is rewritten at the first row after each start, and when a row has a new metric.
     """

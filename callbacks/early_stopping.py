@@ -1,4 +1,4 @@
-"""End a run that has stopped improving, and record that it has ended."""
+"""End a run that has stopped improving, and record the early end."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,8 +53,8 @@ class EarlyStopping(of_lightning.EarlyStopping):
 class EarlyEndRecorder(L.Callback):
     """Record that a callback has ended the run before its last step, before the checkpoint of that step is saved.
 
-    The run counts as ended if its newest checkpoint is of that step. If it is killed in between, it resumes and ends at
-    the same step.
+    The run counts as ended if its newest checkpoint is the checkpoint of that step. If the run is killed before this
+    checkpoint is saved, it resumes and ends at the same step.
 
     Args:
         settings: Settings of the run's callbacks. A run with other settings continues.
@@ -63,7 +63,7 @@ class EarlyEndRecorder(L.Callback):
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._settings = settings
         self.why: str | None = None
-        """Why the run was ended early; None if it was not."""
+        """Why the run was ended early; None if it was not ended early."""
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         if trainer.global_step >= trainer.max_steps:

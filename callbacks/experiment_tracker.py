@@ -17,11 +17,11 @@ class ExperimentTracker(MetricsForwarder):
     """Send each row once, however often the run is killed and resumed. The service reports the last step that it has a
     row for.
 
-    Errors of the service do not stop the run: the run continues without the service, and sends the missing rows when the
-    run is next started.
+    Errors of the service do not stop the run: the run continues without the service, and sends the missing rows when
+    the run is next started.
 
     Args:
-        logger: Lightning's logger, which creates or finds its run when it is opened.
+        logger: Lightning's logger, which creates or finds the service's run when the logger is opened.
         kind: Name of the service, as in `logger=<kind>`.
         record: File in the run directory that identifies the service's run.
         identity: Content of that file, except the run's id.
@@ -38,7 +38,7 @@ class ExperimentTracker(MetricsForwarder):
         self._gave_up = False
 
     def open(self, hyperparameters: dict[str, bool | float | str]) -> None:
-        """Create the run on the service, with its hyperparameters, or continue it.
+        """Create the run on the service, with its hyperparameters, or continue the existing run.
 
         Raises:
             ValueError: The service refuses.

@@ -41,8 +41,8 @@ def _began() -> float:
 class GracefulStop(L.Callback):
     """Decide, equally on all ranks, whether the current step is the last of this start of the run.
 
-    A signal only sets a flag. The ranks agree on it once per step, so that all stop at the same step. A second signal,
-    one second or more after the first, ends the process immediately.
+    A signal only sets a flag. The ranks agree on the flag once per step, so that all stop at the same step. A second
+    signal, one second or more after the first, ends the process immediately.
 
     Args:
         max_hours: Wall-clock limit in hours since the process started, or since torchrun's launcher, which restarts
@@ -64,7 +64,7 @@ class GracefulStop(L.Callback):
         self._step_began = 0.0
         self._longest_step = 0.0
         self.reason = 0
-        """Why the current step is the last; 0 if it is not."""
+        """Why the current step is the last; 0 if it is not the last."""
 
     @property
     def heard(self) -> int:

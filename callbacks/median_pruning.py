@@ -15,7 +15,7 @@ from gpt_lightning.loggers.jsonl_metrics import JsonlMetrics
 
 
 class RunPruned(Exception):
-    """The run was ended before its last step because other runs are better. It is complete."""
+    """The run was ended before its last step because other runs are better. A pruned run counts as complete."""
 
     def __init__(self, pruned: dict[str, Any]) -> None:
         n_runs = len(pruned["against"])
@@ -29,11 +29,11 @@ class MedianPruning(L.Callback):
     """End the run if its mean validation loss is above the median of other runs at the same step.
 
     This is the median rule of Vizier (Golovin et al. 2017) as in Optuna, but with the loss of the step instead of the
-    best loss so far. The decision depends only on the run directories, so an interrupted run makes the same one.
+    best loss so far. The decision depends only on the run directories, so an interrupted run makes the same decision.
 
     Args:
         startup: Minimum number of runs to compare with.
-        against: Names of their run directories, next to this run's. A sweep lists its completed runs.
+        against: Names of the other runs' directories, next to this run's. A sweep lists its completed runs.
 
     Raises:
         ValueError: `startup` is not a positive number, or `against` is not a list of names.

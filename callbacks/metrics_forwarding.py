@@ -13,8 +13,8 @@ from gpt_lightning.jsonl import iterate_rows
 
 
 class MetricsForwarder(L.Callback, ABC):
-    """Call `take` with all rows that a run has written, from the first one on. It must come after StepLog in the list
-    of callbacks.
+    """Call `take` with all rows that a run has written, from the first row on. This callback must come after StepLog in
+    the list of callbacks.
 
     Each start of the run first passes all existing rows, so that a resumed run or a new destination is complete.
     """

@@ -14,10 +14,16 @@ _MOST_DRIFT = 2  # sequences; see data_modules/order/sample_order.py
 class MixLedger(StepCallback):
     """Count the sequences and loss-bearing tokens of each source in the batches given to the model, on all ranks.
 
-    It logs for each source: `mix/planned/…`, its exact share of the sequences since the last logged step;
-    `mix/realised/…`, its actual share; the same for loss-bearing tokens, `mix/planned_loss_bearing/…` (from the mean of
-    its training sequences) and `mix/realised_loss_bearing/…`; `mix/epochs/…`, its epochs so far; `mix/drift/…`, by how
-    many sequences it is ahead of its exact share of the run; and `mix/tokens/…`, its tokens so far, padding included.
+    The ledger logs for each source:
+
+    * `mix/planned/…`: exact share of the sequences since the last logged step
+    * `mix/realised/…`: actual share of these sequences
+    * `mix/planned_loss_bearing/…`, `mix/realised_loss_bearing/…`: the same for loss-bearing tokens; the planned share
+      is computed from the mean of the source's training sequences
+    * `mix/epochs/…`: epochs so far
+    * `mix/drift/…`: number of sequences drawn so far minus the exact share since the start of the run
+    * `mix/tokens/…`: tokens so far, including padding
+
     `tokens` is the sum over sources.
 
     The totals are saved in the checkpoint. If the data differs from the sample order, the run stops with a

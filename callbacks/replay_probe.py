@@ -1,4 +1,4 @@
-"""Callbacks with which verify.py records the data of a run, and kills it."""
+"""Callbacks with which verify.py records the data of a run, and kills the run."""
 
 import json
 import os
@@ -16,8 +16,8 @@ class SampleOrderLog(L.Callback):
     """Write a line for every sequence given to the model, to `diet/<time>_rank<n>.jsonl` for each start and rank.
 
     A line is [index, source, start, crc32]: the index of the sequence in the run, computed from step, rank and
-    micro-batch; the position of its first target in the source's stream; and the checksum of its inputs, targets and
-    mask as the model got them.
+    micro-batch; the position of the sequence's first target in the source's stream; and the checksum of the inputs,
+    targets and mask that the model received.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Record skipped and failed steps, with the sequences of their batches."""
+"""Record skipped and failed steps, with the sequences of each step's batch."""
 
 import time
 from pathlib import Path
@@ -17,7 +17,7 @@ _NAMED = 4  # maximum number of sequences in the printed message; faults.jsonl h
 class SkippedStepLog(StepCallback):
     """Record skipped steps, and the sequences of a step that ended the run, on the console and in faults.jsonl.
 
-    A resume does not truncate this file, because a fault may not occur again, for example if a device caused it.
+    A resume does not truncate this file, because a fault may not occur again, for example if a device caused the fault.
     """
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ import torch
 
 
 class StartStepAgreement(L.Callback):
-    """Refuse a run whose ranks start from different steps. They would wait for each other forever, or train
+    """Refuse a run whose ranks start from different steps. Such ranks would wait for each other forever, or train
     inconsistently.
 
     Args:
@@ -16,7 +16,7 @@ class StartStepAgreement(L.Callback):
         begin: Called once the ranks agree and no rank reads the run directory any more.
 
     Raises:
-        ValueError: The steps differ. It is raised on all ranks, before anything is written or trained.
+        ValueError: The steps differ. This error is raised on all ranks, before anything is written or trained.
     """
 
     def __init__(self, step: int, begin: Callable[[], None]) -> None:

@@ -17,7 +17,8 @@ _COLUMNS = 100
 
 
 class StepLog(StepCallback):
-    """Log the metrics of LitGPT and print a line per logged step. It must come after all other callbacks that log.
+    """Log the metrics of LitGPT and print a line per logged step. This callback must come after all other callbacks
+    that log.
 
     The loss in brackets is smoothed: a weighted mean of all steps so far, in which each step weighs 2 % less than the
     next.
@@ -91,7 +92,7 @@ class StepLog(StepCallback):
 
 
 class WriteMetricsAtStepEnd(L.Callback):
-    """End the row of a step before any callback logs metrics of the next step. It must be the first callback.
+    """End the row of a step before any callback logs metrics of the next step. This callback must be the first.
 
     Args:
         run_log: The run's StepLog.
@@ -106,7 +107,7 @@ class WriteMetricsAtStepEnd(L.Callback):
 
 
 def format_step_line(row: Mapping[str, float], *, smoothed: float, left: float) -> str:
-    """Format the line of a logged step. It fits 100 columns; MFU is omitted if it would not.
+    """Format the line of a logged step, for 100 columns. If the line would be longer, MFU is omitted.
 
     Args:
         row: Metrics of the step.

@@ -14,17 +14,17 @@ from callbacks.step_callback import log_metrics
 class ValidationPerplexity(L.Callback):
     """Log loss, perplexity and bits per byte of each source's validation split, and their means.
 
-    `val/loss/<source>` is in nats per loss-bearing token. `val/perplexity/<source>` is its exponential.
+    `val/loss/<source>` is in nats per loss-bearing token. `val/perplexity/<source>` is the exponential of this loss.
     `val/bits_per_byte/<source>` is the loss in bits per UTF-8 byte of those tokens, which is comparable between
-    tokenizers. (End-of-text tokens contribute bits but no bytes.) `…/mean` weights every source equally: the mean of
-    losses, its exponential, and the mean of bits per byte.
+    tokenizers. (End-of-text tokens contribute bits but no bytes.) `…/mean` weights every source equally: the mean
+    of the losses, the exponential of this mean, and the mean of the bits per byte.
     """
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}  # source -> (nats, loss-bearing tokens, bytes)
         self._bytes_of_id: Tensor | None = None
         self.step, self.mean_loss = -1, math.inf
-        """Step of the last validation, and its mean loss; equal on all ranks."""
+        """Step and mean loss of the last validation; equal on all ranks."""
 
     @staticmethod
     def names(sources: Iterable[str]) -> list[str]:

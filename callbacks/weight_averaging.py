@@ -20,7 +20,7 @@ class WeightAveraging(of_lightning.WeightAveraging):
             and `use_buffers`, whether buffers are averaged too (default: True).
 
     Raises:
-        ValueError: At the start of a run, if its weights are sharded.
+        ValueError: At the start of a run, if the weights are sharded.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -37,7 +37,9 @@ class WeightAveraging(of_lightning.WeightAveraging):
         super().setup(trainer, pl_module, stage)
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
-        """Update after steps only. A run is one epoch, which would end a second time if the run is extended."""
+        """Update after steps only. (A run is one epoch of Lightning. The epoch would end a second time if the run is
+        extended.)
+        """
         return step_idx is not None and super().should_update(step_idx=step_idx)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:

@@ -10,11 +10,11 @@
     order/          curriculum -> mix weights -> order of the sequences
     here            batches: MixedDataModule and what it reads with
 
-Shards are written once and read by many runs. Everything after them is a pure function of the config and the seed. A
-run's position is therefore one integer, its completed steps; no other state is saved or restored.
+Shards are written once and read by many runs. Everything after them is a pure function of the config and the seed. So
+the position of a run is one integer, the number of completed steps; no other state is saved or restored.
 
-Import `data_modules.mixed_data_module` separately: it is the only module that needs torch, which preparation workers do
-not load.
+Import `data_modules.mixed_data_module` separately: only this module needs torch, which preparation workers do not
+load.
 """
 
 from data_modules.order.curriculum import Curriculum, ResolvedCurriculum

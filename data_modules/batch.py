@@ -10,7 +10,9 @@ from data_modules.sequence_reader import RawBatch
 
 
 class Batch(NamedTuple):
-    """Sequences of one micro-batch. All tensors are contiguous, because CUDA copies others page by page and blocks."""
+    """Sequences of one micro-batch. All tensors are contiguous, because CUDA copies other tensors page by page, and the
+    copy blocks.
+    """
 
     token_ids: Tensor  # (batch, time) int64
     targets: Tensor  # (batch, time) int64, the token after each

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class BatchSettings:
-    """How sequences are grouped into batches, and by how many processes they are read.
+    """How sequences are grouped into batches, and how many processes read the sequences.
 
     Raises:
         ValueError: A number is out of range.
@@ -16,11 +16,11 @@ class BatchSettings:
     micro_batch: int
     """Number of sequences in one forward pass on one rank."""
     val_sequences: int | None
-    """Maximum number of validation sequences per source, evenly spaced over its split; None: all."""
+    """Maximum number of validation sequences per source, evenly spaced over the split; None: all."""
     workers: int
     """Number of processes that read ahead; 0 reads in the training process. The batches are the same."""
     eot_id: int | None = None
-    """The id that starts a document, if batches contain document borders; None: they do not."""
+    """The id that starts a document, if batches contain document borders; None: no borders."""
 
     def __post_init__(self) -> None:
         workers, val_sequences = self.workers, self.val_sequences

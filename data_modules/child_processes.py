@@ -1,8 +1,8 @@
 """Child processes with one pipe each. Any of them can be killed at any time without blocking the parent.
 
-They share no lock, queue or memory. The start method is "spawn", so they inherit no locks and no open files. They
-ignore the signals that end a run, because a terminal and Slurm send them to every process. They exit when their parent
-exits, however that happens.
+The processes share no lock, queue or memory. The start method is "spawn", so they inherit no locks and no open files.
+They ignore the signals that end a run, because a terminal and Slurm send these signals to every process. They exit when
+the parent exits for any reason.
 """
 
 import multiprocessing
@@ -32,8 +32,8 @@ class ChildProcesses:
     """Several child processes that do the same work.
 
     Args:
-        work: A module-level function, called in each child with `argument` and the child's end of the pipe. It returns
-            when the pipe is closed.
+        work: A module-level function, called in each child with `argument` and the child's end of the pipe. The
+            function returns when the pipe is closed.
         argument: Passed to `work`. If a child cannot unpickle it, the child sends the exception.
         number: Number of child processes.
     """
@@ -43,7 +43,7 @@ class ChildProcesses:
         pickled = pickle.dumps((work, argument), protocol=pickle.HIGHEST_PROTOCOL)
         self.all: list[ChildProcess] = []
         self.end = Finalize(self, _kill, args=(self.all,), exitpriority=10)
-        """Kills all children. It also runs when this object is deleted or the program ends."""
+        """Kills all children when it is called, when this object is deleted, or when the program ends."""
         resource_tracker.ensure_running()  # now, because starting a child would do it and unblock the signals
         with _signals_wait():  # the children inherit the blocked signals
             for _ in range(number):

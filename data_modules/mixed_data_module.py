@@ -50,7 +50,7 @@ class MixedDataModule(L.LightningDataModule):
         self.tokenizer = tokenizer
         self.batches = batches
         self.told_to_stop: Callable[[], bool] = lambda: False
-        """Whether the run was asked to stop. It then does not wait long for processes that read ahead."""
+        """Whether the run was asked to stop. If so, the data module does not wait long for processes that read ahead."""
         self._training_batches: TrainingBatches | None = None
         self._read_ahead: BatchPrefetcher | None = None
         for name, source in self.sources.items():

@@ -30,13 +30,13 @@ class ReaderLostError(Exception):
 
 
 class BatchPrefetcher:
-    """Read the micro-batches of a `TrainingBatches` in order, starting at any of them.
+    """Read the micro-batches of a `TrainingBatches` in order, starting at any micro-batch.
 
     Args:
         batches: The micro-batches.
         workers: Number of reading processes.
         told_to_stop: Whether the run was asked to stop; then waiting for a reader is limited to ten seconds.
-        check_files: Raises an error if files that are read were changed, which may have crashed a process.
+        check_files: Raises an error if files were changed while they were being read, which may have crashed a process.
 
     Raises:
         ReaderLostError: A process has exited, or has not answered for five minutes.
@@ -99,7 +99,7 @@ class _Reader:
     def __init__(self, child: ChildProcess) -> None:
         self.child = child
         self.answers: SimpleQueue[RawBatch | Exception | None] = SimpleQueue()
-        """What it read, in the order of the requests; None: its pipe is closed."""
+        """What the process read, in the order of the requests; None: the pipe of the process is closed."""
         threading.Thread(target=self._listen, daemon=True, name="read-ahead").start()
 
     def ask(self, b: int) -> None:

@@ -1,4 +1,6 @@
-"""Read the sequences of a micro-batch from the shards. torch is not imported: processes that read ahead do not need it."""
+"""Read the sequences of a micro-batch from the shards. torch is not imported, because processes that read ahead do not
+need torch.
+"""
 
 from typing import NamedTuple
 
@@ -24,10 +26,11 @@ class SequenceReader:
     Args:
         streams: The token streams of the sources.
         sources: (sequences,) index of each sequence's stream.
-        windows: (sequences, 2) [start, stop) of its targets in the stream; shorter ones are padded to `max_seq_len`.
+        windows: (sequences, 2) [start, stop) of the sequence's targets in the stream; shorter sequences are padded to
+            `max_seq_len`.
         max_seq_len: Sequence length in tokens.
         masked: Whether batches have a mask.
-        eot_id: The id that starts a document, if batches have borders; None: they do not.
+        eot_id: The id that starts a document, if batches have document borders; None: no borders.
     """
 
     def __init__(

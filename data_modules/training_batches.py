@@ -1,6 +1,6 @@
 """Assign sequences to micro-batches: training sequences in the sample order for one rank, and validation sequences.
 
-torch is not imported, because processes that read ahead do not need it.
+torch is not imported, because processes that read ahead do not need torch.
 """
 
 from collections.abc import Sequence
@@ -87,8 +87,8 @@ class TrainingBatches:
 class ValidationBatches:
     """This rank's share of a source's validation sequences.
 
-    Every rank has the same number of batches, if necessary one without loss. Short sequences are padded with targets
-    that bear no loss.
+    Every rank has the same number of batches; if necessary, a rank gets a batch without loss. Short sequences are
+    padded with targets that bear no loss.
 
     Args:
         stream: The source's validation stream.

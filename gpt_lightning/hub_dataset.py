@@ -10,6 +10,6 @@ class HubDataset:
     id: str
     """Repository on the hub, such as allenai/c4, or a local folder with the same layout."""
     config: str | None
-    """Name of the configuration in the repository; None: it has only one."""
+    """Name of the configuration in the repository; None: the repository has only one."""
     split: str
     """Name of the split, such as train."""

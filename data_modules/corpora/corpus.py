@@ -1,4 +1,6 @@
-"""The interface of a corpus. It yields documents in chunks, so that a reader can continue where another stopped."""
+"""The interface of a corpus. A corpus yields documents in chunks, so that a reader can continue where another reader
+stopped.
+"""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +14,7 @@ Document = str | list[Message]
 
 
 class BadRecord(ValueError):
-    """The reason why a record is not a document. It is passed on in place of the record."""
+    """The reason why a record is not a document. This object is passed on in place of the record."""
 
 
 class UnreadableFile(ValueError):
@@ -37,7 +39,7 @@ class InputFile:
 
 
 class Corpus(Protocol):
-    """Documents in a fixed order, in files that can be read from any record on. It can be pickled, for workers."""
+    """Documents in a fixed order, in files that can be read from any record on. A corpus can be pickled, for workers."""
 
     files: list[InputFile]
     origin: dict[str, Any]
@@ -47,7 +49,7 @@ class Corpus(Protocol):
         """Yield the records of `files[file]` from number `first` on. Raises ValueError if the file cannot be read."""
 
     def documents(self, file: int, chunk: Chunk) -> Iterator[tuple[str, Document | BadRecord]]:
-        """Yield (location, document or BadRecord) of each record of a chunk. Workers do this, because it is slow."""
+        """Yield (location, document or BadRecord) of each record of a chunk. This is slow, so workers do it."""
 
 
 class FunctionCorpus:
@@ -73,7 +75,7 @@ class FunctionCorpus:
 
 
 def first_document(corpus: Corpus) -> Document | None:
-    """Return the first document of a corpus; None if it has none."""
+    """Return the first document of a corpus; None if there are no documents."""
     for file in range(len(corpus.files)):
         for chunk in corpus.chunks(file, 0):
             for _, document in corpus.documents(file, chunk):
@@ -83,7 +85,7 @@ def first_document(corpus: Corpus) -> Document | None:
 
 
 def corpus_identity(document: Document) -> str:
-    """Return a string that is equal only for equal documents; for conversations it includes the roles."""
+    """Return a string that is equal only for equal documents. For conversations, the string includes the roles."""
     return document if isinstance(document, str) else json.dumps(document)
 
 

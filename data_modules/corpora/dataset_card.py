@@ -15,7 +15,7 @@ def read_card(folder: Path) -> dict[str, dict[str, Any]] | None:
     """Read the configurations that a folder's card describes.
 
     Returns:
-        Name of the configuration -> its fields; None if there is no card.
+        Name of a configuration -> the fields of its entry; None if there is no card.
 
     Raises:
         ValueError: The card cannot be read.
@@ -43,7 +43,7 @@ def choose_config(card: Mapping[str, dict[str, Any]], name: str | None) -> dict[
     """Return the configuration with this name; for None, the only one or the default one.
 
     Raises:
-        ValueError: It does not exist, or there are several and none is the default.
+        ValueError: There is no such configuration, or there are several and none is the default.
     """
     if name is None and len(card) > 1:
         by_default = [config for key, config in card.items() if config.get("default") or key == "default"]
@@ -60,7 +60,7 @@ def files_by_split(config: Mapping[str, Any], names: Sequence[str]) -> dict[str,
 
     Args:
         config: The configuration, from the card.
-        names: Files in the card's folder, relative to it.
+        names: Files in the card's folder, relative to this folder.
 
     Returns:
         Split -> its files; None if the configuration does not list files.

@@ -25,9 +25,9 @@ class RecordReader:
     """Records in files of the supported formats, in the order of the files.
 
     Args:
-        urls: Name of each file -> its path, or an address that fsspec can open.
-        fields: Field to read -> advice on how to name another one, for error messages; None: read all fields.
-        max_record_mb: Maximum size of a record in MB; longer ones are BadRecords.
+        urls: Name of each file -> path of the file, or an address that fsspec can open.
+        fields: Field to read -> advice on how to name another field, for error messages; None: read all fields.
+        max_record_mb: Maximum size of a record in MB; longer records are BadRecords.
 
     Raises:
         ValueError: A file has no supported format, or does not exist.
@@ -35,7 +35,7 @@ class RecordReader:
 
     def __init__(self, urls: Mapping[str, str], *, fields: Mapping[str, str] | None, max_record_mb: float) -> None:
         self.limit = int(max_record_mb * 1e6)
-        """Maximum size of a record, in bytes, or in characters of its text."""
+        """Maximum size of a record, in bytes, or, for records read as text, in characters."""
         self._fields = fields
         self._urls = list(urls.values())
         self.files = [InputFile(name, _size(url)) for name, url in urls.items()]
@@ -106,10 +106,10 @@ class FileCorpus:
     """The documents in the records of files.
 
     Args:
-        urls: Name of each file -> its path, or an address that fsspec can open.
+        urls: Name of each file -> path of the file, or an address that fsspec can open.
         fields: See `RecordFields`.
         origin: Where the files come from, as written to source.json.
-        max_record_mb: Maximum size of a record in MB; longer ones are BadRecords.
+        max_record_mb: Maximum size of a record in MB; longer records are BadRecords.
         setting: Setting that names the fields on the command line, for error messages.
 
     Raises:

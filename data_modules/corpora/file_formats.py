@@ -5,8 +5,8 @@
     .parquet .arrow       one row per record
     .txt .md              the whole file is one text
 
-A row is a dict of fields, a text, or a BadRecord. A record longer than the limit is a BadRecord, and no more than the
-limit is read of it. If such a record is in an array, a .csv or an unreadable row group of a .parquet, reading of the
+A row is a dict of fields, a text, or a BadRecord. A record longer than the limit is a BadRecord, and is read
+only up to the limit. If such a record is in an array, a .csv or an unreadable row group of a .parquet, reading of the
 file stops, because the next record cannot be found. Other rows of .parquet and .arrow are measured after they are read.
 """
 

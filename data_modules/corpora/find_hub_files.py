@@ -1,4 +1,4 @@
-"""Find the files of a dataset on the Hugging Face hub. `datasets` lists them; they are then streamed one by one."""
+"""Find the files of a dataset on the Hugging Face hub. `datasets` lists the files, which are then streamed one by one."""
 
 import os
 import re
@@ -16,7 +16,7 @@ def find_hub_files(
 
     Args:
         id: Repository on the hub, or a local folder with the same layout.
-        config: Name of the configuration in the repository; None: it has only one.
+        config: Name of the configuration in the repository; None: the repository has only one.
         split: Name of the split.
         revision: Commit, branch or tag; None: the newest commit.
 

@@ -3,8 +3,8 @@
     hidden files and folders, __pycache__ and the like       skipped
     README.md, dataset_info.json, … that describe a dataset  skipped
     a folder written by save_to_disk                         only the files listed in its state.json
-    a copy of a dataset whose card lists its files           only those of one split
-    names such as test/ or validation-00000-of-00001         only those of the requested split
+    a copy of a dataset whose card lists the files           only the files of one split
+    names such as test/ or validation-00000-of-00001         only the files of the requested split
 
 A file that the path names directly is always read; a pattern ending in .md includes README.md. A text file whose own
 name sounds like a split (evaluation.md) is read if most text files have other names.
@@ -45,7 +45,7 @@ def find_local_files(
     split: str | None = "train",
     tell: Callable[[str], object] = str,
 ) -> dict[str, str]:
-    """List the files that a path means: the file itself, those below a folder, or those that match a pattern.
+    """List the files that a path means: the file itself, the files below a folder, or the files that match a pattern.
 
     Args:
         path: A file, a folder or a glob pattern.
@@ -57,7 +57,7 @@ def find_local_files(
         Name of each file -> its absolute path, in order.
 
     Raises:
-        ValueError: There are no such files, or none of the split.
+        ValueError: There are no such files, or no file of the split.
     """
     held_out: list[str] = []
     root = Path(path).expanduser()

@@ -29,7 +29,7 @@ class ForeignSplits(NamedTuple):
     """The splits of another project's shards."""
 
     entries: dict[str, tuple[dict[str, Any], np.ndarray]]
-    """Split -> (its entry in source.json, number of occurrences of each id as (vocab_size,) int64)."""
+    """Split -> (entry of the split in source.json, number of occurrences of each id as (vocab_size,) int64)."""
     left_out: list[Path]
     """Files that belong to neither split."""
     remarks: list[str]
@@ -101,7 +101,7 @@ _FORMATS: dict[str, tuple[str, Callable[[Path], ForeignFile]]] = {
 
 
 def foreign_splits(path: Path, format: str, tokenizer: Tokenizer, val_fraction: float) -> ForeignSplits:
-    """Describe the splits of another project's shards. All of them are read once, to check and count the ids.
+    """Describe the splits of another project's shards. Each shard is read once, to check and count the ids.
 
     Args:
         path: A shard, or the folder that contains the shards.
@@ -110,8 +110,8 @@ def foreign_splits(path: Path, format: str, tokenizer: Tokenizer, val_fraction: 
         val_fraction: Share of the tokens used for validation if no file name marks validation data.
 
     Raises:
-        ValueError: The format is unknown, there is no file, a file is damaged or of another format, or an id is not one
-            of the tokenizer's.
+        ValueError: The format is unknown, there is no file, a file is damaged or of another format, or the tokenizer
+            does not have an id.
     """
     if format not in _FORMATS:
         raise ValueError(f"format is {format}: it must be one of {', '.join(_FORMATS)}.")

@@ -23,11 +23,11 @@ JSON = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def array_elements(text: io.TextIOBase, *, limit: int, at_once: int) -> Iterator[tuple[int, Any, int]]:
-    """Yield (line where it starts, value, number of characters) of each element of a JSON array.
+    """Yield (number of the first line, value, number of characters) of each element of a JSON array.
 
     Args:
         text: The stream; the array is its whole content.
-        limit: Maximum number of characters of an element. Reading stops at a longer one.
+        limit: Maximum number of characters of an element. Reading stops at a longer element.
         at_once: Number of characters to read at a time.
 
     Raises:

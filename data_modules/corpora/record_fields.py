@@ -20,7 +20,7 @@ class RecordFields:
     """Convert records to documents.
 
     Args:
-        names: Field in our terms -> its name in the records; None: the records do not have it.
+        names: Field in our terms -> name of the field in the records; None: the records do not have this field.
         setting: Setting that names the fields on the command line, for error messages.
 
     Raises:
@@ -47,7 +47,7 @@ class RecordFields:
 
     @property
     def columns(self) -> dict[str, str]:
-        """Field to read -> advice on how to name another one."""
+        """Field to read -> advice on how to name another field."""
         return {name: self._advice(key) for key, name in self._names.items()}
 
     def document(self, row: Any) -> Document | BadRecord:

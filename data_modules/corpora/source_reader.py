@@ -1,4 +1,4 @@
-"""Checks of a registered source reader: each document is checked, and errors say at which document they occurred."""
+"""Checks of a registered source reader: each document is checked, and an error names the document at which it occurred."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -8,7 +8,8 @@ from data_modules.corpora.record_fields import check_document
 
 
 class SourceReader:
-    """A function that yields the checked documents of a source reader. It can be pickled if the reader can.
+    """A function that yields the checked documents of a source reader. This function can be pickled if the reader can
+    be pickled.
 
     Args:
         read: The reader. Each call yields all documents from the start.

@@ -1,4 +1,4 @@
-"""Open the records of an evaluation task, local or on the hub, and describe where they come from."""
+"""Open the records of an evaluation task, local or on the hub, and describe the origin of the records."""
 
 import hashlib
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """Recognise the real content of a file that should hold only little-endian uint16 token ids.
 
-A flat file does not describe its format; 4-byte ids, for example, can be read as twice as many 2-byte ids. Its first
-bytes, the other files in its folder, or values that only make sense in another format reveal what it is.
+A flat file does not describe its format; 4-byte ids, for example, can be read as twice as many 2-byte ids. But the
+first bytes, the other files in the folder, or values that only make sense in another format can reveal the format.
 """
 
 import codecs
@@ -39,7 +39,7 @@ _OTHER_DTYPES = {  # longest first, because their halves are plausible too
 
 
 def recognize_other_format(path: Path) -> str | None:
-    """Return a description of a file's format if its first bytes show that it does not hold token ids."""
+    """Return a description of a file's format if the first bytes show that the file does not contain token ids."""
     with path.open("rb") as file:
         first = file.read(16)
     for magic, what in _FIRST_BYTES.items():
@@ -57,7 +57,7 @@ def recognize_other_format(path: Path) -> str | None:
 def recognize_by_neighbours(folder: Path) -> str | None:
     """Return why a folder's files cannot be used as token ids, judging by a meta.pkl or index.json next to them.
 
-    None: neither file indicates this.
+    None: neither file indicates that they cannot.
     """
     if (folder / "meta.pkl").is_file():
         return "its meta.pkl defines a separate vocabulary, such as nanoGPT's characters"
@@ -71,7 +71,7 @@ def recognize_by_neighbours(folder: Path) -> str | None:
 
 
 def recognize_by_values(path: Path, offset: int, n_ids: int) -> str | None:
-    """Return what the values of a file are, if they are plausible as something other than uint16 ids below `n_ids`."""
+    """Return what the values of a file probably are, if this is something other than uint16 ids below `n_ids`."""
     with path.open("rb") as file:
         file.seek(offset)
         head = file.read(_HEAD)

@@ -2,5 +2,6 @@
 
     Curriculum ──resolve(steps)──> ResolvedCurriculum ──> SampleOrder ──locate(i)──> (source, epoch, sequence)
 
-`run_order` builds the order of one run, which keeps the past that its checkpoint records. Nothing here imports torch.
+`run_order` builds the order of one run. A resumed run keeps the order of the steps that its checkpoint records. Nothing
+here imports torch.
 """

@@ -37,9 +37,9 @@ class AdoPolicy:
     """
 
     every: int
-    """Steps between two updates; updates are made at multiples of it."""
+    """Number of steps between two updates; updates are made at multiples of this number."""
     warmup: float
-    """Fraction of the run in which the weights of the keyframe apply; the fits leave out the first half of it."""
+    """Fraction of the run in which the weights of the keyframe apply; the fits leave out the first half of this period."""
     floor: Mapping[str, float] = field(default_factory=dict)
     """Minimum weight of a source, or of each source of a mix, after an update."""
     record: str | None = None
@@ -61,7 +61,9 @@ class AdoPolicy:
 
     @staticmethod
     def of(section: Any) -> "AdoPolicy":
-        """Read the section `curriculum.ado`. Raises ValueError if it is not a mapping, or a number is out of range."""
+        """Read the section `curriculum.ado`. Raises ValueError if the section is not a mapping, or a number is out of
+        range.
+        """
         if not isinstance(section, Mapping):
             raise ValueError(
                 f"curriculum.ado is {section!r}: it must be null, or a mapping with the keys every and warmup and, "
@@ -82,7 +84,8 @@ class AdoPolicy:
         return found
 
     def ends_point(self, step: int, *, begun: int) -> bool:
-        """Return whether a point of the loss curves ends at `step` if it started after `begun`; ten per update."""
+        """Return whether a point of the loss curves that started after `begun` ends at `step`. There are ten points per
+        update."""
         return step - begun >= max(1, self.every // 10) or step % self.every == 0
 
 
@@ -137,7 +140,7 @@ def fit_curves(tokens: np.ndarray, losses: np.ndarray, importance: np.ndarray) -
 
 
 def fit_curve(curve: LossCurve, *, leave_out: float) -> CurveFit | None:
-    """Fit the power law of a source to its points after `leave_out` tokens; None if there are too few."""
+    """Fit the power law of a source to its points after `leave_out` tokens; None if there are too few points."""
     seen = (curve.bearing > 0) & (curve.tokens > leave_out)
     if seen.sum() < _LEAST_POINTS:
         return None
@@ -155,14 +158,14 @@ def update_mix_weights(
     """Compute the new mix weights.
 
     Args:
-        fits: Source -> its power law; a source without one yet has its prior as preference.
+        fits: Source -> power law. The preference of a source without a power law is its prior.
         tokens: Number of tokens of the run so far.
-        prior: Source -> mix weight at the start of the run; they sum to 1.
-        past: (number of steps, mix weights) of each period since then.
-        floors: Source -> minimum weight, for sources that have one.
+        prior: Source -> mix weight at the start of the run. The weights sum to 1.
+        past: (number of steps, mix weights) of each period since the start.
+        floors: Source -> minimum weight, for sources with a minimum weight.
 
     Returns:
-        Source -> mix weight, an integer multiple of 2^-20; they sum to 1.
+        Source -> mix weight, an integer multiple of 2^-20. The weights sum to 1.
     """
     steps = sum(n for n, _ in past)
     pull: dict[str, float] = {}

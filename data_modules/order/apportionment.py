@@ -1,15 +1,15 @@
 """Convert exact shares to whole sequences.
 
 Treat the n-th sequence of a source as a job that may be done from one interval on and must be done by the end of
-another. Drawing the fractions that the weights require satisfies all these windows, so whole sequences can satisfy them
-too (the transport polytope is integral). For jobs of equal length, "earliest deadline first" is known to find such a
-schedule. (Drawing from the source with the largest deficit, without deadlines, can fall behind by the logarithm of the
-number of sources.)
+another. Drawing the fractions that the weights require satisfies all these windows, so whole sequences can satisfy the
+windows too (the transport polytope is integral). For jobs of equal length, "earliest deadline first" is known to find
+such a schedule. (Drawing from the source with the largest deficit, without deadlines, can fall behind by the logarithm
+of the number of sources.)
 
 A long run is scheduled in two stages. First between blocks of steps: at the block borders, each source has its exact
-share, rounded down or up. Then, where needed, inside a block: each count lies between those at the block's borders and
-within 2 of the exact share. Such windows can always be satisfied, because the counts at both borders are within 1 of
-it.
+share, rounded down or up. Then, where needed, inside a block: each count lies between the counts at the block's
+borders, and within 2 of the exact share. Such windows can always be satisfied, because the counts at both borders are
+within 1 of the exact share.
 """
 
 import numpy as np

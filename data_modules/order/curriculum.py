@@ -47,21 +47,26 @@ class Curriculum:
     keyframes: Mapping[str, Keyframe | Mapping[str, Any]]
     """In order of time; a constant mix has one keyframe."""
     mixes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """Name -> weights of sources. The name can replace a source anywhere; `all` is every source in them, equally."""
+    """Name -> weights of sources. The name can replace a source anywhere. The mix `all` contains every source in
+    `mixes`, with equal weights.
+    """
     unit: Unit = "fraction"
     """Unit of the keyframes' `at`: fraction of the run, steps or tokens."""
     interpolation: Interpolation = "linear"
-    """How the weights change between two keyframes; step: not until the later one."""
+    """How the weights change between two keyframes; step: they change only at the later keyframe."""
     replay: Mapping[str, float] = field(default_factory=dict)
-    """Minimum share of a source, or of a mix as a whole, from the first keyframe on in which it has weight."""
+    """Minimum share of a source, or of a mix as a whole, from the first keyframe on in which the source or mix has
+    weight.
+    """
     max_epochs: Mapping[str, float] = field(default_factory=dict)
     """Maximum number of passes over the training data of a source, or of each source of a mix; no limit for others."""
     on_exhausted: OnExhausted = "error"
     """What to do if the weights require more than `max_epochs`. `error`: refuse to start. `repeat`: exceed the limit.
-    `redistribute`: when a source reaches its limit, give its share to the others by weight. `spread`: scale the weight
-    of the source down over the whole run, so that it lasts to the end."""
+    `redistribute`: when a source reaches its limit, give its share to the other sources by weight. `spread`: scale the
+    weight of the source down over the whole run, so that it lasts to the end.
+    """
     ado: AdoPolicy | None = None
-    """How the weights follow the losses, starting from the only keyframe; None: they do not."""
+    """How the weights follow the losses, starting from the only keyframe; None: the weights do not follow the losses."""
     policy: Mapping[str, Any] | None = None
     """Name and settings of a curriculum policy; None: no policy. See data_modules/order/curriculum_policies.py."""
 
@@ -169,12 +174,12 @@ class Curriculum:
 
     @cached_property
     def limits(self) -> dict[str, float]:
-        """Source -> maximum number of epochs, for sources with a limit of their own or of a mix."""
+        """Source -> maximum number of epochs, for sources that have a limit or are in a mix with a limit."""
         return self._each(self.max_epochs)
 
     @cached_property
     def floors(self) -> dict[str, float]:
-        """Source -> minimum weight after an update, for sources with a floor of their own or of a mix."""
+        """Source -> minimum weight after an update, for sources that have a floor or are in a mix with a floor."""
         return self._each(self.ado.floor) if self.ado else {}
 
     def _each(self, values: Mapping[str, float]) -> dict[str, float]:
@@ -242,10 +247,10 @@ class ResolvedCurriculum:
         return (1 - x) * self._pinned[left] + x * self._pinned[left + 1]
 
     def held(self, weights: Mapping[str, float] | None, steps: int) -> "ResolvedCurriculum":
-        """Return a constant curriculum of `steps` steps with the given weights, or its own for None.
+        """Return a constant curriculum of `steps` steps with the given weights; None: the weights of this curriculum.
 
         Raises:
-            ValueError: The weights are not those of its sources, or are negative, or do not sum to 1.
+            ValueError: The weights name other sources, or are negative, or do not sum to 1.
         """
         held = copy(self)
         held.steps = steps

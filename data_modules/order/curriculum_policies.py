@@ -3,7 +3,7 @@
 All calls are made before training, one per step: `policy(progress, weights, **settings)`.
 
     progress   float, completed fraction of the run: 0 at the first step, below 1 at the last
-    weights    {source: share}, shares that the keyframes give at this step; they sum to 1
+    weights    {source: share}, shares that the keyframes give at this step; the shares sum to 1
     settings   settings of `curriculum.policy` other than the name
 
 A policy returns {source or mix: weight}. Weights are relative, and a source that is not named has weight 0. The result
@@ -32,7 +32,8 @@ def check_policy(policy: Any, others: Mapping[str, Any]) -> None:
         others: Name -> value of the curriculum's settings that cannot be combined with a policy.
 
     Raises:
-        ValueError: No policy of this name is registered, it does not accept these settings, or one of `others` is set.
+        ValueError: No policy of this name is registered, the policy does not accept these settings, or one of `others`
+            is set.
     """
     if not isinstance(policy, Mapping) or "name" not in policy:
         raise ValueError(
@@ -58,7 +59,7 @@ def check_policy(policy: Any, others: Mapping[str, Any]) -> None:
 class PolicyShares:
     """Shares of the sources at each step of a run with a policy.
 
-    They are stored as float32. Its 24 bits leave out the last digits, which may differ between machines.
+    The shares are stored as float32, whose 24 bits leave out the last digits, which may differ between machines.
 
     Args:
         policy: `name` and settings, checked.
@@ -98,7 +99,9 @@ class PolicyShares:
         """12 hexadecimal digits that identify the shares."""
 
     def at(self, steps: np.ndarray) -> np.ndarray:
-        """Return shares: (n,) int -> (n, sources) float64. Each row sums to 1. After the last step its shares apply."""
+        """Return shares: (n,) int -> (n, sources) float64. Each row sums to 1. After the last step, the shares of the
+        last step apply.
+        """
         shares = self._shares[np.minimum(steps, len(self._shares) - 1)].astype(np.float64)
         total = np.asarray(sum(shares.T))  # one source after another, for the same sum on every machine
         return shares / total[:, None]

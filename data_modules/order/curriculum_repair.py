@@ -26,9 +26,9 @@ def smallest_change(
 
     Args:
         curriculum: The section of the config.
-        refused: The error that it caused.
-        plan: Makes an order from a curriculum. It raises SourceExhaustedError if infeasible, and another ValueError if
-            the curriculum would change steps that are already done.
+        refused: The error that the curriculum caused.
+        plan: Makes an order from a curriculum. Raises SourceExhaustedError if the curriculum is infeasible, and another
+            ValueError if the curriculum would change completed steps.
 
     Returns:
         Settings such as `curriculum.mixes.target.alpaca=0.0113`; empty if no such change is enough.

@@ -1,7 +1,8 @@
-"""A segment of a run in which one curriculum applies, and how much has been drawn from each source at any of its steps.
+"""A segment of a run in which one curriculum applies, and how much of each source has been drawn at any of the
+segment's steps.
 
-A run consists of segments: one for its first curriculum, and one more for each change of it, by the user or by an
-update of the mix weights. Each segment continues from the whole sequences drawn before it.
+A run consists of segments: one for its first curriculum, and one more for each change of the curriculum, by
+the user or by an update of the mix weights. Each segment continues from the whole sequences drawn before it.
 
 If frequent updates each started without a carry, a rare source would be rounded to nothing: 0.4 sequences per segment
 would be 0 in every segment. So an update carries over what each source is still due: its exact share minus the whole
@@ -32,8 +33,8 @@ class CurriculumSegment:
         sequences: Number of training sequences of each source that was drawn from before or is in the curriculum.
         global_batch: Number of sequences per step.
         drawn: (sources,) int64, sequences drawn before the first step, in the order of `sequences`.
-        owed: (sources,) int64, the carry: what each source was due by then but did not get, in 2^-32 sequences; its sum
-            is 0. None: no carry.
+        owed: (sources,) int64, the carry: what each source was due before the first step but did not get, in 2^-32
+            sequences; the sum is 0. None: no carry.
 
     Raises:
         SourceRanOut: At some step, no source with weight has sequences left.

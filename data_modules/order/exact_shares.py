@@ -1,7 +1,7 @@
 """Exact number of sequences of each source due by every step, as integer multiples of 2^-32 sequence.
 
-Integers make the schedule equal on every machine. Only the shares at the borders of blocks of steps are stored. Those
-in between are recomputed when needed, at the same cost anywhere in a run.
+Integers make the schedule equal on every machine. Only the shares at the borders of blocks of steps are stored. The
+shares in between are recomputed when needed, at the same cost anywhere in a run.
 """
 
 from collections.abc import Mapping
@@ -32,10 +32,10 @@ class ExactShares:
         curriculum: Resolved to the run's length.
         global_batch: Number of sequences per step.
         first_step: Where counting starts.
-        limits: Maximum number of sequences from then on, for sources with a limit. When a source reaches it, the rest
-            of its share goes to the others, by weight.
+        limits: Maximum number of sequences from `first_step` on, for sources with a limit. When a source reaches its
+            limit, the rest of its share goes to the other sources, by weight.
         factors: Constant factors of the weights of some sources.
-        owed: (sources,) int64, what each is due when counting starts; its sum is 0. None: nothing.
+        owed: (sources,) int64, what each source is due when counting starts; the sum is 0. None: nothing.
 
     Raises:
         SourceRanOut: At some step, nothing is left to draw.
@@ -140,8 +140,8 @@ def spread_over_sources(
 ) -> dict[str, float]:
     """Compute factors of the weights with which every limited source lasts to the end (UniMax, arXiv:2304.09151).
 
-    They are computed on a grid of steps and rounded to 24 bits, so that they are equal on every machine. Because of the
-    grid, a source may reach its limit slightly early or not quite; `ExactShares` handles both.
+    The factors are computed on a grid of steps and rounded to 24 bits, so that they are equal on every machine. Because
+    of the grid, a source may reach its limit slightly early or not quite; `ExactShares` handles both.
     """
     steps = np.unique(np.linspace(first_step, curriculum.steps - 1, 2048).astype(np.int64))
     weights = curriculum.weights_at(steps)

@@ -1,7 +1,7 @@
 """Keyed permutations of 0 .. n-1 that can be evaluated for single elements, equal on every machine and numpy version.
 
-A Feistel network permutes the numbers below the next power of four. Results outside 0 .. n-1 are passed through it
-again until they are inside (cycle walking: Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002).
+A Feistel network permutes the numbers below the next power of four. Results outside 0 .. n-1 are passed through the
+network again until they are inside (cycle walking: Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002).
 """
 
 from functools import lru_cache

@@ -12,7 +12,7 @@ def check_weights(where: str, weights: object) -> None:
         weights: The object.
 
     Raises:
-        ValueError: It does not.
+        ValueError: The object does not map sources to valid weights.
     """
     if not isinstance(weights, Mapping):
         raise ValueError(f"{where} is {weights!r}: it must map sources to weights.")
@@ -35,7 +35,7 @@ def normalize_weights(weights: Mapping[str, float]) -> dict[str, float]:
 
 
 def apply_floor(floors: Mapping[str, float], shares: Mapping[str, float]) -> dict[str, float]:
-    """Raise shares below their floor to it, and scale the others down by the same factor."""
+    """Raise shares below their floor to the floor, and scale all other shares down by one factor."""
     raised: dict[str, float] = {}
     while True:
         free = {source: share for source, share in shares.items() if source not in raised}

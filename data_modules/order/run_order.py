@@ -1,4 +1,4 @@
-"""The order of one run's sequences, which keeps the past that its checkpoint records."""
+"""The order of one run's sequences. A resumed run keeps the order of the steps that its checkpoint records."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -38,7 +38,7 @@ class PastCurriculum:
     """First step with this curriculum."""
     updates: Sequence[MixWeightUpdate] = ()
     policy_digest: str | None = None
-    """Digest of the weights of its curriculum policy; None: it has no policy."""
+    """Digest of the weights of the curriculum policy; None: the curriculum has no policy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class PastOrder:
     step: int = 0
     """Number of completed steps."""
     first_step: int = 0
-    """First step of this run; earlier ones belong to the run that it branched off."""
+    """First step of this run; earlier steps belong to the trunk that this run branched off."""
     branching: bool = False
     """The checkpoint belongs to another run, so this run may change the mix from `step` on."""
     curricula: Sequence[PastCurriculum] = ()
@@ -61,7 +61,7 @@ def order_of_run(curriculum: Curriculum, settings: OrderSettings, past: PastOrde
 
     Args:
         curriculum: the mix of the run.
-        settings: its length, batch, seed and data.
+        settings: length, batch, seed and data of the run.
         past: the steps that are already done.
 
     Raises:

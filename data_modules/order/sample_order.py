@@ -2,9 +2,9 @@
 
 `locate(i)` maps the global index of a sequence to (source, epoch, sequence) without replaying anything before it:
 
-* Each step has whole numbers of sequences per source (data_modules/order/apportionment.py). After every step, each source is
-  within two sequences of its exact share of the run so far (data_modules/order/exact_shares.py), however the weights change.
-  In runs of up to 4,096 steps, it is that share rounded down or up.
+* Each step has whole numbers of sequences per source (data_modules/order/apportionment.py). After every step, each
+  source is within two sequences of its exact share of the run so far (data_modules/order/exact_shares.py), however the
+  weights change. In runs of up to 4,096 steps, the number of sequences is the exact share rounded down or up.
 * Within a step, the slots are permuted, keyed by (seed, step).
 * Within a source, each epoch is a permutation of its sequences, keyed by (seed, source, epoch).
 
@@ -12,7 +12,7 @@ World size, micro-batch size and worker count have no effect: ranks and micro-ba
 
 A run may continue with another curriculum, or branch off another run. Its order then keeps the first steps of the
 earlier order and continues from there, so that no sequence of an epoch comes twice. The same holds when weights are
-updated (data_modules/order/ado.py): the order is settled up to the next update, and assumes that there is none after it.
+updated (data_modules/order/ado.py): the order is settled up to the next update, and assumes no further updates.
 """
 
 from collections.abc import Mapping, Sequence
@@ -56,15 +56,16 @@ class SampleOrder:
 
     Args:
         curriculum: Resolved to the run's length.
-        sequences: Number of training sequences of each source in the curriculum and in the order before.
+        sequences: Number of training sequences of each source in the curriculum and in the earlier order.
         global_batch: Number of sequences per step.
         seed: Seed of the run.
-        after: (earlier order, number of its steps to keep); it must have the same global batch and seed.
-        updates: For a curriculum that follows the losses: the weights that replace its own, in order of steps.
+        after: (earlier order, number of its steps to keep). Both orders must have the same global batch and seed.
+        updates: For a curriculum that follows the losses: the weights that replace the curriculum's, in order of steps.
 
     Raises:
-        ValueError: A source is unknown, empty or differs from that in the order before, or the updates do not fit.
-        SourceExhaustedError: The curriculum draws more epochs of a source than it allows.
+        ValueError: A source is unknown, empty or differs from the source in the earlier order, or the updates do not
+            fit.
+        SourceExhaustedError: The curriculum draws more epochs of a source than its limit.
     """
 
     def __init__(
@@ -94,9 +95,9 @@ class SampleOrder:
             if not same or (global_batch, seed) != (before.global_batch, before.seed):
                 raise ValueError("global batch, seed and sequences must equal those of the order that is continued.")
         self.history: tuple[SampleOrder, ...] = (*(before.history if before else ()), self)
-        """The orders that this one continues, oldest first, and itself."""
+        """The orders that this order continues, oldest first, and this order."""
         self.updates: tuple[MixWeightUpdate, ...] = ()
-        """Updates of its own curriculum so far."""
+        """Updates so far of the curriculum of this order."""
         drawn = np.zeros(len(self.sources), dtype=np.int64)  # before this order starts
         if before:
             assert self.first_step <= before.settled, "an order continues from settled steps"
@@ -113,7 +114,7 @@ class SampleOrder:
         """Return this order with other weights from step `step` on, which must equal `settled`.
 
         Raises:
-            ValueError: The weights are not those of its sources, or the step is another.
+            ValueError: The weights name other sources, or `step` is not `settled`.
         """
         order = copy(self)
         order.__dict__.pop("_ahead", None)
@@ -124,7 +125,7 @@ class SampleOrder:
 
     @property
     def settled(self) -> int:
-        """Number of steps that no update can change: those before the next update."""
+        """Number of steps before the next update, which no update can change."""
         return self._settled[-1].end
 
     def counts(self, step: int) -> dict[str, int]:
@@ -142,8 +143,9 @@ class SampleOrder:
         return rows
 
     def due(self, step: int) -> dict[str, float]:
-        """Return the exact share of each source before a step, in sequences. After a change of the curriculum it counts
-        from what was drawn by then; after an update, also from the carry."""
+        """Return the exact share of each source before a step, in sequences. After a change of the curriculum, the
+        share counts from the sequences drawn before the change; after an update, also from the carry.
+        """
         segment = self._at(int(self._numbers(np.array([step]))[0]))
         due = segment.drawn + segment.due_before(step) / ONE
         return dict.fromkeys(self.sources, 0.0) | dict(zip(self.sources, due.tolist(), strict=False))
@@ -160,7 +162,7 @@ class SampleOrder:
         return dict(zip(self.sources, (total / ONE).tolist(), strict=True))
 
     def stretches(self) -> list[tuple[int, dict[str, float]]]:
-        """Return (number of steps, mean share of each source) of each settled period of its curriculum, in order."""
+        """Return (number of steps, mean share of each source) of each settled period of the curriculum, in order."""
         own = [segment for segment in self._settled if segment.first_step >= self.first_step]
         ends = [*(segment.first_step for segment in own[1:]), self.settled]
         found = []

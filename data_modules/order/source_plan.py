@@ -1,4 +1,4 @@
-"""What the sample order draws from each source: how much, how often, when, and its share of the loss."""
+"""What the sample order draws from each source: how much, how often, when, and the source's share of the loss."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,15 +26,15 @@ class SourcePlan:
     limit_reached_after: int | None
     """Number of steps after which `max_epochs` are drawn; None: never, or there is no limit."""
     tenths: list[float]
-    """Its share of the sequences in each tenth of the run, 0 to 1."""
+    """The source's share of the sequences in each tenth of the run, 0 to 1."""
     loss_bearing: float
-    """Its share of the run's loss-bearing tokens, 0 to 1."""
+    """The source's share of the run's loss-bearing tokens, 0 to 1."""
     loss_bearing_last_tenth: float
-    """Its share of the loss-bearing tokens of the last tenth, 0 to 1."""
+    """The source's share of the loss-bearing tokens of the last tenth, 0 to 1."""
 
 
 def plan_sources(order: SampleOrder, loss_bearing: Mapping[str, np.ndarray | float]) -> dict[str, SourcePlan]:
-    """Compute what a run draws from each source; the mix ledger confirms it during training.
+    """Compute what a run draws from each source. The mix ledger checks this during training.
 
     Args:
         order: The order of the run.

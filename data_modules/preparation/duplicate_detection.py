@@ -9,14 +9,14 @@ _CACHE_KB = 64 * 1024
 
 
 class SeenDocuments:
-    """Digests of a source's documents so far, each with the number of the first document that has it.
+    """Digests of a source's documents so far, each with the number of the first document with this digest.
 
     Args:
         path: The SQLite file.
         documents: Number of documents at the last commit; entries of later documents are deleted.
 
     Raises:
-        OSError: The disk is full or fails; the methods raise it too.
+        OSError: The disk is full or fails. The methods raise this error too.
     """
 
     def __init__(self, path: Path, documents: int) -> None:
@@ -30,7 +30,7 @@ class SeenDocuments:
             undone.pop_all()
 
     def add(self, digest: bytes, document: int) -> bool:
-        """Add a digest. Returns whether it is new."""
+        """Add a digest. Returns whether the digest is new."""
         with _failing_as_files_do(self._path):
             cursor = self._connection.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (digest, document))
         return cursor.rowcount == 1

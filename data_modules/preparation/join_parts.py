@@ -125,7 +125,7 @@ def unigram_loss(train_counts: np.ndarray, val_counts: np.ndarray) -> float:
     """Return the validation loss of an add-one smoothed unigram model of the training tokens, in nats per loss-bearing
     token.
 
-    A model that only knows the frequency of each token has this loss; a trained model must be better.
+    This is the loss of a model that only knows the frequency of each token; a trained model must be better.
 
     Args:
         train_counts: (vocab_size,) occurrences of each id among the loss-bearing training tokens.

@@ -40,7 +40,7 @@ class EncodedChunk(NamedTuple):
 
 
 class ChunkEncoder:
-    """Convert chunks of one corpus to tokens. It can be pickled."""
+    """Convert chunks of one corpus to tokens. An encoder can be pickled."""
 
     def __init__(self, corpus: Corpus, tokenizer: Tokenizer, recipe: PreparationSettings) -> None:
         self._corpus = corpus

@@ -18,7 +18,7 @@ class PreparationSettings:
     split: str = "hash"
     """`hash` or `tail`, see data_modules/preparation/validation_split.py."""
     limit_tokens: int | None = None
-    """Use documents until they make this many tokens, training and validation together; None: all documents."""
+    """Use documents up to this total number of tokens, training and validation together; None: all documents."""
     on_bad_record: str = "error"
     """`error`, or `skip`: count bad records, and stop if more than one in a thousand is bad."""
     deduplicate: str | None = None

@@ -1,4 +1,4 @@
-"""Prepare one source: from its documents to the folder that training reads."""
+"""Prepare one source: write the folder that training reads, from the source's documents."""
 
 import platform
 import shutil
@@ -38,8 +38,8 @@ def prepare_source(
         The content of source.json.
 
     Raises:
-        ValueError: A record is bad, a file cannot be read, the source has fewer than two different documents, it
-            already exists, or another process works on it.
+        ValueError: A record is bad, a file cannot be read, the source has fewer than two different documents, the
+            source already exists, or another process works on it.
         OSError: The disk is full or fails. After any error, the same call continues where it stopped.
     """
     return PartitionedPreparation(corpus, source, recipe).prepare_all(workers=workers, progress=progress)
@@ -124,7 +124,7 @@ class PartitionedPreparation:
             raise ValueError("split is tail: it must be hash to prepare in parts. Prepare the source in one part.")
 
     def prepare(self, part: int, *, workers: int, progress: Callable[[PreparationProgress], None]) -> None:
-        """Prepare one part, numbered from 0, or continue it."""
+        """Prepare one part, numbered from 0, or continue its preparation."""
         with self._in_order():
             self._prepare(part, workers=workers, progress=progress)
 
@@ -256,7 +256,9 @@ class PartitionedPreparation:
 
 
 def group_files(sizes: list[int], group_mb: float) -> list[int]:
-    """Return the group of each file. A group ends with the file that brings it to at least `group_mb` megabytes."""
+    """Return the group of each file. A group ends with the file that makes the group at least `group_mb` megabytes
+    large.
+    """
     filled = list(accumulate(sizes, lambda total, size: (total if total < group_mb * 1e6 else 0) + size))
     ends = [total >= group_mb * 1e6 for total in filled]
     return [0, *accumulate(ends)][: len(sizes)]

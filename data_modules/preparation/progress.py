@@ -23,7 +23,9 @@ class PreparationProgress(NamedTuple):
 
 @contextmanager
 def show_progress(name: str, console: Console) -> Iterator[Callable[[PreparationProgress], None]]:
-    """Context manager: show documents, tokens, tokens per second and remaining time. It gives the function to call."""
+    """Context manager: show documents, tokens, tokens per second and remaining time. Yields the function to call with
+    the progress.
+    """
     begin = last_line = time.monotonic()
     first: PreparationProgress | None = None  # progress of earlier starts, which does not count for the speed
 

@@ -2,7 +2,7 @@
 continued.
 
     <part>/part.json               request, progress and content; "done" when the part is complete
-    <part>/{train,val}/            shards; the one being written ends in .unfinished
+    <part>/{train,val}/            shards; the name of an incomplete shard ends in .unfinished
     <part>/seen.sqlite             digests of the documents
     <part>/lock, owner             held by the process that works on the part
 
@@ -54,7 +54,7 @@ class PartFiles:
         return len(self.numbers) == len(self.corpus.files)
 
     def chunks(self, *, file: int, record: int) -> Iterator[tuple[int, Chunk]]:
-        """Yield (index of a file, chunk of it), starting at a record of a file."""
+        """Yield (index of a file, chunk of this file), starting at a record of a file."""
         for number in range(file, self.numbers.stop):
             for chunk in self.corpus.chunks(number, record if number == file else 0):
                 yield number, chunk

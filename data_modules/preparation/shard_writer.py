@@ -21,7 +21,7 @@ class ShardWriter:
         dtype: Type of the ids, uint16 or uint32.
         masked: Whether the source has masks.
         shard_tokens: A shard ends with the document that reaches this number of tokens.
-        state: What `commit` returned; everything written after it is removed. None: start.
+        state: What `commit` returned; everything written after that commit is removed. None: start.
     """
 
     def __init__(
@@ -46,8 +46,8 @@ class ShardWriter:
         Args:
             ids: (tokens,) ids of the documents, concatenated.
             mask: (tokens,) bool, whether each token bears loss; None for a source without masks.
-            lengths: (documents,) number of tokens of each.
-            n_bytes: Size of their text.
+            lengths: (documents,) number of tokens of each document.
+            n_bytes: Size of the documents' text in bytes.
         """
         self._state["documents"] += len(lengths)
         self._state["bytes"] += n_bytes

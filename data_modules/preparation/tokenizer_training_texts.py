@@ -1,4 +1,4 @@
-"""Texts to train a tokenizer on and to measure how well it compresses, separated by the validation split."""
+"""Texts to train a tokenizer on, and others to measure its compression, separated by the validation split."""
 
 from collections.abc import Iterator
 

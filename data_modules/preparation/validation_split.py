@@ -1,13 +1,12 @@
 """Assign documents to the training or validation split, as a pure function of their text and the corpus's first
 document.
 
-hash    A document is for validation if its position, a number computed only from its text, is below `val_fraction`. So
-is the
-        corpus's first document, so that there is always one. A document therefore keeps its split when more of the
-        corpus is used, and duplicates are never in both splits.
+hash    A document is for validation if its position, a number computed only from its text, is below `val_fraction`.
+        The corpus's first document is always for validation, so that there is at least one. A document keeps its
+        split when more of the corpus is used, and duplicates are never in both splits.
 tail    Each document is cut: the last `val_fraction` of its characters are for validation. For a few long texts, such
-as a book or
-        nanoGPT's Shakespeare. Both splits then come from the same text, and repetitions in it are in both.
+        as a book or nanoGPT's Shakespeare. Both splits then come from the same text, so a repeated passage can be in
+        both.
 """
 
 from hashlib import blake2b
@@ -27,13 +26,17 @@ def split_position(text: str) -> float:
 
 
 def first_position(corpus: Corpus) -> float:
-    """Return the position of a corpus's first document; if it has none, a number that is no text's position."""
+    """Return the position of a corpus's first document; for an empty corpus, a number that is not the position of any
+    text.
+    """
     document = first_document(corpus)
     return 1.0 if document is None else split_position(document_text(document))
 
 
 def is_validation(positions: np.ndarray, val_fraction: float, first: float) -> np.ndarray:
-    """Return whether documents are for validation, (n,) bool, given their positions and that of the first document."""
+    """Return whether documents are for validation, (n,) bool, given the positions of the documents and of the corpus's
+    first document.
+    """
     return (positions < val_fraction) | (positions == first)
 
 

@@ -1,7 +1,7 @@
 """Borders of the sequences in a token stream.
 
 A source without masks is one long text: sequence j has the targets `stream[j·T : (j+1)·T]`. In an epoch, each token is
-a target once, except those after the last complete sequence, which only validation reads.
+a target once, except the tokens after the last complete sequence, which only validation reads.
 
 In a masked source (chat), each sequence takes as many whole conversations as fit into T tokens, in order, and is padded
 to T. Only a conversation longer than T is cut: it starts a sequence, its remaining tokens start the next one, and other

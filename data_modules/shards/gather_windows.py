@@ -1,4 +1,4 @@
-"""Read windows of arrays that consist of parts, and join them to batches with as few operations as possible.
+"""Read windows of arrays that consist of parts, and join the windows to batches with as few operations as possible.
 
 The parts of a stream are its shards. The positions of thousands of windows are looked up at a time; a batch then takes
 one concatenation of slices.

@@ -76,7 +76,7 @@ class TokenStream:
         return np.concatenate([np.zeros(0, dtype=np.int64), *ends])
 
     def locate(self, position: int) -> tuple[int, int]:
-        """Return (document, offset in it) of a position of the stream."""
+        """Return (document, offset in the document) of a position of the stream."""
         document = int(np.searchsorted(self.document_ends, position, side="right"))
         return document, position - (int(self.document_ends[document - 1]) if document else 0)
 
@@ -90,8 +90,8 @@ class SourceShards:
     """One prepared source: its source.json and the token streams of its two splits.
 
     Raises:
-        ValueError: The folder is not a prepared source, its source.json is damaged, or a shard is missing or has
-            another length than stated there.
+        ValueError: The folder is not a prepared source, its source.json is damaged, or a shard is missing or
+            has a different length than source.json states.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -129,7 +129,7 @@ class SourceShards:
         return found
 
     def changed_since(self, states: Mapping[str, str]) -> list[str]:
-        """Return the same for files that changed since they had these states, given by file name."""
+        """Return the same clauses for files that have changed since they had the given states, by file name."""
         names = {file: self._name_of(file) for file in self.states}
         touched = [file for file, name in names.items() if states.get(name, self.states[file]) != self.states[file]]
         return find_source_damage(touched, self.information, with_sha256=False)

@@ -1,19 +1,17 @@
 """The files of a prepared source, as described in its source.json.
 
-For each shard of a split it states:
+For each shard of a split, source.json states:
 
     tokens                 number of tokens
     sha256                 file name -> sha256 of the whole file; the source's fingerprint is computed from these
     crc32_per_mib          file name -> crc32 of every 2^20 bytes (the last block may be shorter), 8 hex digits each;
-    they locate
-                           damage, and are faster to check than sha256
-    file, offset, dtype    for a shard made by another project: its path, the number of bytes before its first id, and
-    the type of
-                           an id; its checksums cover only the ids, under the name "ids", and its blocks are counted
-                           from the first
+                           a crc32 locates damage, and is faster to check than sha256
+    file, offset, dtype    for a shard made by another project: path of the shard, number of bytes before the first id,
+                           type of an id; the checksums of such a shard cover only the ids, under the name "ids", and
+                           blocks are counted from the first id
 
-and `sha256_of_the_rest` of source.json itself, see `with_checksum`. Sources prepared before crc32_per_mib existed have
-neither.
+source.json also contains a hash of itself, `sha256_of_the_rest`, see `with_checksum`. Sources that were prepared before
+crc32_per_mib existed have neither this hash nor crc32_per_mib.
 """
 
 import hashlib
@@ -36,7 +34,7 @@ class ShardFile:
 
     path: Path
     masks: bool
-    """True: it holds masks (whether each token bears loss) instead of ids."""
+    """True: the file contains masks (whether each token bears loss) instead of ids."""
     dtype: np.dtype
     tokens: int
     offset: int
@@ -59,7 +57,7 @@ class ShardFile:
 
     @property
     def state(self) -> str:
-        """Size, modification time in nanoseconds, and inode. If they are unchanged, so is the content."""
+        """Size, modification time in nanoseconds, and inode. If these are unchanged, so is the content."""
         try:
             found = self.path.stat()
         except OSError as error:
@@ -82,10 +80,10 @@ def files_of_split(folder: Path, entry: Mapping[str, Any]) -> Iterator[ShardFile
 
     Args:
         folder: The folder of the split.
-        entry: Its entry in source.json.
+        entry: The entry of the split in source.json.
 
     Raises:
-        ValueError: The entry was not written by a preparation: a name leads out of the folder, or ids are not integers.
+        ValueError: The entry was not written by prepare.py: a name leads out of the folder, or ids are not integers.
     """
     for shard in entry["shards"]:
         for name, sha256 in shard["sha256"].items():
@@ -134,7 +132,7 @@ def read_source_json(folder: Path) -> dict[str, Any]:
     """Read the source.json of a folder.
 
     Raises:
-        ValueError: It does not exist, is damaged, or was not written by a preparation.
+        ValueError: source.json does not exist, is damaged, or was not written by prepare.py.
     """
     path = folder / "source.json"
     if not path.is_file():

@@ -32,7 +32,7 @@ class Checksums:
 
     @property
     def values(self) -> dict[str, str]:
-        """The checksums under their names in source.json."""
+        """The checksums, by name as in source.json."""
         return {"sha256": self._sha256.hexdigest(), "crc32_per_mib": "".join(self._crc32_per_mib)}
 
 
@@ -50,9 +50,11 @@ class _Found(NamedTuple):
     damaged: list[tuple[int, int]]
     """[start, stop) of damaged ranges of the file, in bytes, in order."""
     unreadable: str | None
-    """Why the last range cannot be read; None if it can."""
+    """Why the last range cannot be read; None if it can be read."""
     stranger: tuple[int, int] | None
-    """(first id that is not one of the tokenizer's, its byte in the file); None if there is none."""
+    """(first id that the tokenizer does not have, position of this id in the file in bytes); None if there is no such
+    id.
+    """
 
 
 class DataChangedError(Exception):
@@ -67,8 +69,8 @@ def find_damage(folder: Path, information: Mapping[str, Any], *, with_sha256: bo
     Args:
         folder: The source's folder.
         information: The content of its source.json.
-        with_sha256: Also compare sha256. crc32 finds and locates all accidental damage in less than half the time. A
-            file without crc32 is always compared by its sha256.
+        with_sha256: Also compare sha256. crc32 finds and locates all accidental damage in less than half the time. The
+            sha256 of a file without crc32 is always compared.
 
     Returns:
         One clause per damaged file, with the file and the bytes.

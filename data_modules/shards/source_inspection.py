@@ -65,7 +65,7 @@ def random_sequences(stream: TokenStream, max_seq_len: int, n: int, *, seed: int
 
 
 def token_texts(stream: TokenStream, start: int, stop: int, tokenizer: Tokenizer) -> Iterator[tuple[str, bool]]:
-    """Yield (text, whether it bears loss) of the tokens `start` to `stop`, cut where the mask changes."""
+    """Yield (text, whether the text bears loss) of the tokens `start` to `stop`, cut where the mask changes."""
     ids, mask = stream.read(start, stop), stream.read_mask(start, stop)
     borders = [0, *(np.flatnonzero(np.diff(mask)) + 1).tolist(), len(ids)]
     for first, last in pairwise(borders):

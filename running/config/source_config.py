@@ -11,7 +11,7 @@ from running.config.settings_parser import PositiveNumber, parse
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectedSize:
-    """Size of a source with GPT-2's tokenizer. plan.py uses it until the source is prepared."""
+    """Size of a source with GPT-2's tokenizer. plan.py uses this size until the source is prepared."""
 
     tokens: PositiveNumber | None = None
     """Number of tokens; None: unknown."""
@@ -25,21 +25,21 @@ class ExpectedSize:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceConfig:
-    """A corpus. Its documents come from `corpus`, or from files at `path` or, without a path, on the hub."""
+    """A corpus. The documents come from `corpus`, from files at `path`, or, without either, from the hub."""
 
     hub: HubDataset | None = None
     """The dataset on the Hugging Face hub; None: the files must be at `path`."""
     path: str | None = None
     """A file, a folder or a pattern to read instead of the hub; None: read from the hub."""
     fields: dict[str, str | None] | None = None
-    """Field in our terms (text; or instruction, input, output; or messages) -> its name in the records; None as a name:
-    the records do not have it."""
+    """Field in our terms (text; or instruction, input, output; or messages) -> name of the field in the records; null:
+    the records do not have this field."""
     corpus: dict[str, Any] | None = None
     """`_target_` and arguments of a source reader, which replaces `hub`, `path` and `fields`; None: read files."""
     licence: str
     """Licence of the texts, as source.json records it."""
     limit_tokens: PositiveNumber | None
-    """Use documents until they make this many tokens, training and validation together; None: all documents."""
+    """Use documents up to this total number of tokens, training and validation together; None: all documents."""
     val_fraction: float
     """Share used for validation, above 0 and below 1: of the documents, or with `split: tail` of each text's
     characters."""
@@ -48,7 +48,7 @@ class SourceConfig:
     expected: ExpectedSize = field(default_factory=ExpectedSize)
     """Size of the source before it is prepared, for plan.py."""
     fallback: str | None = None
-    """Source to use if the hub does not provide this one; None: an error."""
+    """Source to use if the hub does not provide this source; null: an error."""
 
 
 def parse_source(name: str, content: Mapping[str, Any]) -> SourceConfig:
@@ -56,7 +56,7 @@ def parse_source(name: str, content: Mapping[str, Any]) -> SourceConfig:
 
     Args:
         name: name of the source.
-        content: its settings, nested.
+        content: settings of the source, nested.
 
     Raises:
         ValueError: a setting is unknown, missing or wrong.

@@ -26,8 +26,8 @@ class ConversationsConfig:
     hub: HubDataset | None
     """The dataset on the hub that holds the records; None: the hub has none, so set path=…."""
     fields: dict[str, str | None]
-    """Field in our terms (instruction, input, output; or messages) -> its name in the records; None as a name: the
-    records do not have it."""
+    """Field in our terms (instruction, input, output; or messages) -> name of the field in the records; null: the
+    records do not have this field."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class WritingConfig:
     language: Literal["python"] | None
     """`python`: measure whether prompt plus continuation is valid Python; None: do not."""
     mode: Literal["text", "chat"]
-    """`text`: continue each prompt; `chat`: answer it as the message of a user."""
+    """`text`: continue each prompt; `chat`: answer each prompt as a user's message."""
     prompts: list[str]
     """The prompts, in order."""
     samples: Count
