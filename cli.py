@@ -37,7 +37,7 @@ def run_command_line(hydra_main: Callable[[], None], command: str, *, after_mult
 
     Args:
         hydra_main: the script's `@hydra.main` function.
-        command: its name.
+        command: name of the command.
         after_multirun: "module:function" that is called with the Multirun at its end, however it ends, and prints a
             summary.
     """

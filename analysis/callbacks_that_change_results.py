@@ -1,4 +1,4 @@
-"""Which callbacks of a run change its result and do not only observe it, judged by their dotted names."""
+"""Which callbacks change the result of a run instead of only observing the run, judged by the callbacks' dotted names."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +18,7 @@ def averages_weights(target: str) -> bool:
 
 
 def may_change_weights(target: str) -> bool:
-    """Whether a callback of this dotted name may change weights: it averages them, or it is not one of ours.
+    """Whether a callback of this dotted name may change weights: it averages weights, or it is not one of ours.
 
     Args:
         target: dotted name of the class.

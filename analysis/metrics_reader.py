@@ -1,6 +1,6 @@
 """Read metrics.jsonl into arrays: the step of every row, and the steps and values of every requested metric.
 
-A long run writes half a million rows of forty metrics. As dicts they would take gigabytes, so no row is kept.
+A long run writes half a million rows of forty metrics. As dicts the rows would take gigabytes, so no row is kept.
 """
 
 from array import array
@@ -37,9 +37,9 @@ class LoggedMetrics:
 
     @classmethod
     def read(cls, path: Path, *, wanted: Callable[[str], bool] = bool) -> "LoggedMetrics":
-        """Read a file; empty if it does not exist.
+        """Read a file; empty if the file does not exist.
 
-        A last line without a newline is skipped: it is still being written.
+        A last line without a newline is skipped, because it is still being written.
 
         Args:
             path: path of metrics.jsonl.
@@ -64,11 +64,11 @@ class LoggedMetrics:
 
     @property
     def keys(self) -> list[str]:
-        """Names of the logged metrics, in the order of their first occurrence."""
+        """Names of the logged metrics, in order of first occurrence."""
         return [key for key, column in self._columns.items() if column.values]
 
     def series(self, key: str) -> Series:
-        """(steps, values) of a metric, by ascending step; empty if it was never logged.
+        """(steps, values) of a metric, by ascending step; empty if the metric was never logged.
 
         Args:
             key: name of the metric.
@@ -89,7 +89,7 @@ class LoggedMetrics:
         return steps[last], values[last]
 
     def last(self, key: str) -> float | None:
-        """The newest value of a metric; None if it was never logged."""
+        """The newest value of a metric; None if the metric was never logged."""
         values = self.series(key)[1]
         return float(values[-1]) if len(values) else None
 
@@ -171,7 +171,7 @@ class _Column(NamedTuple):
     """Arrays that grow in place. Joining many parts at the end would take twice the memory."""
 
     rows: "array[int]"
-    """Numbers of the rows that have a value; empty while all rows have one."""
+    """Numbers of the rows that have a value; empty while all rows have a value."""
     values: "array[float]"
 
 

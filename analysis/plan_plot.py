@@ -14,16 +14,16 @@ from analysis.run_plots import label_steps, line_style
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedCurves:
-    """The mix, the epochs and the learning rate of a planned run at some of its steps."""
+    """The mix, the epochs and the learning rate of a planned run at some steps."""
 
     steps: np.ndarray
     """(n,) int64, ascending: optimizer steps before each point."""
     shares: Mapping[str, np.ndarray]
-    """Source -> (n,): its fraction, 0 to 1, of the sequences from a point to the next."""
+    """Source -> (n,): fraction, 0 to 1, of the sequences between a point and the next point."""
     epochs: Mapping[str, np.ndarray]
-    """Source -> (n,): passes over its sequences before a point."""
+    """Source -> (n,): passes over the source's sequences before a point."""
     max_epochs: Mapping[str, float]
-    """Source -> limit of passes, for sources that have one."""
+    """Source -> limit of passes, for sources that have a limit."""
     learning_rates: np.ndarray
     """(n,): the learning rate of the step after a point; at the last point, of the last step."""
     from_step: int

@@ -1,4 +1,4 @@
-"""Write one run as a standalone HTML page, and its samples as Markdown."""
+"""Write one run as a standalone HTML page, and the samples as Markdown."""
 
 import json
 import re

@@ -1,6 +1,6 @@
 """Plots of one run, written to files and returned.
 
-A source has the same colour, line style and place in each of them.
+A source has the same colour, line style and place in each plot.
 """
 
 from collections.abc import Sequence
@@ -195,7 +195,7 @@ def _label_right(axes: Axes, x: float, labels: Sequence[tuple[float, str, str]])
 
 
 def label_steps(axes: Axes) -> None:
-    """Set so few step labels below a panel that they do not overlap."""
+    """Set so few step labels below a panel that the labels do not overlap."""
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 

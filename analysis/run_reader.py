@@ -105,7 +105,7 @@ class LoggedRun:
 
     @property
     def title(self) -> str:
-        """The run's name and its progress."""
+        """The run's name and progress."""
         tokens = self.metrics.last("tokens")
         said = "" if tokens is None else f", {tokens / 1e6:,.2f} million tokens"
         return f"{self.path.name}: {self.metrics.last_step:,} steps{said}"
@@ -119,12 +119,12 @@ class LoggedRun:
         return self.metrics.table([f"{prefix}/{source}" for source in self.sources])
 
     def unigram_perplexity(self, source: str) -> float:
-        """Of the unigram model of the source's training tokens, on its whole validation split."""
+        """Perplexity of the unigram model of the source's training tokens, on the source's whole validation split."""
         return float(np.exp(self.environment["data"][source]["unigram_loss"]))
 
     @property
     def validation(self) -> list[ValidationResult]:
-        """The newest validation of each validated source, and of their mean."""
+        """The newest validation of each validated source, and of the mean over sources."""
         validated = []
         for source in [*self.sources, "mean"]:
             loss, perplexity, bits = (self.metrics.last(f"val/{kind}/{source}") for kind in _KINDS)

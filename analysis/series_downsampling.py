@@ -1,4 +1,4 @@
-"""Shorten series to the width of a plot, and smooth them."""
+"""Shorten series to the width of a plot, and smooth series."""
 
 import math
 

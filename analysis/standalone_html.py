@@ -1,6 +1,6 @@
 """Write an HTML page as a single file with charts, data and scripts.
 
-Its security policy forbids it to load anything else.
+The page's security policy forbids the browser to load anything else.
 """
 
 import json
@@ -25,12 +25,13 @@ def write_html_page(
     script: str | None = None,
     data: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    """Write a page. Its script finds Plotly as `Plotly`, and each entry of `data` as JSON in the element of that id.
+    """Write a page. The script finds Plotly as `Plotly`, and each entry of `data` as JSON in the element with the
+    entry's name as id.
 
-    Control characters in its texts are escaped.
+    Control characters in the texts are escaped.
 
     Args:
-        path: the file; its folder is created.
+        path: the file, whose folder is created.
         title: plain text.
         body: HTML, with all foreign text escaped.
         style: CSS.
@@ -65,7 +66,7 @@ def _plotly() -> str:
 
 
 def script_safe_json(value: Any) -> str:
-    """JSON that cannot end the script element that contains it, whatever its strings are.
+    """JSON whose strings cannot end the script element that contains the JSON.
 
     Args:
         value: numbers, strings, lists and dicts.

@@ -1,4 +1,4 @@
-"""The cost of a whole sweep, as a table of its jobs and their sum."""
+"""The cost of a whole sweep, as a table of the jobs and the sum."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,7 +26,7 @@ def estimate_sweep_cost(plans: Mapping[str, Plan | ValueError]) -> dict[str, Any
 
 
 def print_sweep_cost(plans: Mapping[str, Plan | ValueError]) -> None:
-    """Print a row for each feasible job and one for their sum, in 100 columns.
+    """Print a row for each feasible job and a row for the sum, in 100 columns.
 
     Args:
         plans: job -> content of its plan.json, or the error of plan.py.

@@ -1,6 +1,6 @@
 """Forecast the hours and the final loss of a run from plain numbers.
 
-`precision` is Lightning's name for it; an unknown name raises ValueError.
+`precision` is Lightning's name for the precision. An unknown name raises ValueError.
 """
 
 import math
@@ -15,7 +15,7 @@ CHINCHILLA_TOKENS_PER_PARAMETER = 20  # compute-optimal (Hoffmann et al., arXiv:
 
 @dataclass(frozen=True)
 class Device:
-    """A type of GPU, from its maker's data sheet."""
+    """A type of GPU, from the maker's data sheet."""
 
     memory: float
     """Bytes, of which the driver, CUDA and fragmentation take one or two GB."""
@@ -47,7 +47,8 @@ _LESSER = {"PCIE", "NVL", "MIG", "LAPTOP", "D"}  # slower variants, and slices o
 
 
 def find_device(name: str) -> Device | None:
-    """The device of a name used here or by torch ("NVIDIA A100-SXM4-80GB"); None if it is not known for certain.
+    """The device of a name used here or by torch ("NVIDIA A100-SXM4-80GB"); None if the device is not known for
+    certain.
 
     Args:
         name: name of the device.
@@ -62,7 +63,7 @@ def peak_flops(device: str, number_format: str = "bf16") -> float | None:
     """Dense FLOP/s in bf16, fp16 or fp32; None if the device is unknown or does not support the format.
 
     Args:
-        device: its name.
+        device: name of the device.
         number_format: bf16, fp16 or fp32.
     """
     found = find_device(device)
@@ -76,8 +77,8 @@ def training_hours(flops: float, device: str, *, precision: str, mfu: float, n_d
 
     Args:
         flops: FLOPs of the whole run.
-        device: its name.
-        precision: Lightning's name for it.
+        device: name of the device.
+        precision: Lightning's name for the precision.
         mfu: fraction of the device's peak that is reached.
         n_devices: number of devices.
 
@@ -102,7 +103,7 @@ class LossForecast:
     low: float
     high: float
     note: str | None
-    """Why the forecast is unreliable; None if it is not."""
+    """Why the forecast is unreliable; None if it is reliable."""
 
 
 def effective_tokens(unique_tokens: float, epochs: float) -> float:
@@ -113,7 +114,7 @@ def effective_tokens(unique_tokens: float, epochs: float) -> float:
 
     Args:
         unique_tokens: U.
-        epochs: passes over them.
+        epochs: passes over the unique tokens.
 
     Raises:
         ValueError: a value is negative.
@@ -152,7 +153,7 @@ def matmul_number_format(precision: str) -> str:
     """Number format of matrix products: fp32, bf16 or fp16.
 
     Args:
-        precision: Lightning's name for it.
+        precision: Lightning's name for the precision.
 
     Raises:
         ValueError: the precision is unknown.

@@ -7,7 +7,7 @@
     sweeps/       multi-run sweeps: jobs as processes, state files, proposed mixes
     commands/     what each command does, one module per command
 
-Each may import those above it; evaluation and sweeps do not import each other.
+Each sub-package may import the entries above it; evaluation and sweeps do not import each other.
 
 Only this package and the commands import Hydra and OmegaConf.
 """

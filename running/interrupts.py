@@ -19,7 +19,7 @@ def exit_on_interrupt() -> None:
 def interrupt_message() -> Iterator[None]:
     """Inside the context, Ctrl-C raises KeyboardInterrupt, so that code can clean up.
 
-    If nothing catches it, the process ends.
+    If nothing catches this exception, the process ends.
     """
     if signal.getsignal(signal.SIGINT) is _end:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -31,7 +31,7 @@ def interrupt_message() -> Iterator[None]:
 
 
 def interrupt_sentence() -> str:
-    """The message about Ctrl-C. For a training run, it says that nothing is lost."""
+    """The message about Ctrl-C. For a training run, the message says that nothing is lost."""
     is_training = Path(sys.argv[0]).stem == "train"
     return f"error: stopped by SIGINT{' before there was anything to save' if is_training else ''}."
 

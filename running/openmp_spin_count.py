@@ -1,6 +1,6 @@
 """How long OpenMP threads on a CPU spin while they wait.
 
-It must be set before torch, which loads OpenMP, is imported.
+The setting takes effect only before torch, which loads OpenMP, is imported.
 """
 
 import os
@@ -9,7 +9,7 @@ _SPINS = "10000"  # about 10 µs, longer than the gap between two operations of 
 
 
 def set_openmp_spin_count() -> None:
-    """Let a waiting OpenMP thread sleep after about 10 µs of spinning, unless the environment sets it.
+    """Let a waiting OpenMP thread sleep after about 10 µs of spinning, unless the environment sets another time.
 
     GNU's OpenMP spins for milliseconds by default. If another program occupies a core, each operation then takes that
     long. The results stay bit-identical. Intel's and LLVM's OpenMP ignore the variable.

@@ -41,8 +41,9 @@ def register_feed_forward(name: str, build: "Callable[..., nn.Module]") -> None:
 
     Args:
         name: the name in the config.
-        build: `build(d_model, d_ff, bias=bool)` returns a module from (…, d_model) to (…, d_model). Its last linear
-            layer must be an attribute `out`. Use `gpt_lightning.model.cpu_linear.FastLinear` for linear layers.
+        build: `build(d_model, d_ff, bias=bool)` returns a module from (…, d_model) to (…, d_model). The last linear
+            layer of the module must be its attribute `out`. Use `gpt_lightning.model.cpu_linear.FastLinear` for linear
+            layers.
 
     Raises:
         ValueError: the name is already registered.
@@ -69,7 +70,7 @@ def register_attention_backend(name: str, backend: "Backend") -> None:
 
     Args:
         name: the name in the config.
-        backend: its two functions, and its traits if it has requirements; see
+        backend: the two functions of the backend, and its traits if it has requirements; see
             `gpt_lightning.model.attention_backends.Backend`.
 
     Raises:
@@ -92,11 +93,11 @@ def register_schedule(name: str, fall: Callable[[float], float]) -> None:
 
 
 def register_optimizer(optimizer: "type[Optimizer]", traits: "OptimizerTraits") -> None:
-    """Make an optimizer available as `optimizer._target_=<module>.<class>`, and declare its traits.
+    """Make an optimizer available as `optimizer._target_=<module>.<class>`, and declare the optimizer's traits.
 
     Args:
-        optimizer: the class; it takes parameter groups and keyword arguments.
-        traits: what plan.py and FSDP need to know about it.
+        optimizer: the class, called with parameter groups and keyword arguments.
+        traits: what plan.py and FSDP need to know about the optimizer.
 
     Raises:
         ValueError: the class is not at the top level of a module, or its name is already registered.
@@ -110,7 +111,7 @@ def register_callback(callback: "type[Callback]") -> None:
     """Make a callback available as `callbacks.<name>._target_=<module>.<class>`.
 
     Args:
-        callback: the class; it takes keyword arguments.
+        callback: the class, called with keyword arguments.
 
     Raises:
         ValueError: the class is not at the top level of a module, or its name is already registered.

@@ -1,6 +1,6 @@
 """Compare many runs: which is best, and is the difference larger than the noise?
 
-run directories --read_runs--> Runs, including broken ones --Comparison--> which are comparable, and their ranking
+run directories --read_runs--> Runs, including broken ones --Comparison--> comparable runs and their ranking
                                                                --write_comparison_page--> one HTML page
 """
 

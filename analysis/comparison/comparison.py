@@ -1,4 +1,4 @@
-"""Which runs can be compared, which settings differ between them, and how they rank."""
+"""Which runs can be compared, which settings differ between the runs, and how the runs rank."""
 
 import math
 import re
@@ -50,7 +50,8 @@ class Basis:
         )
 
     def differences(self, other: "Basis") -> list[str]:
-        """Why runs of this basis are not comparable with runs of another, as phrases; empty if they are.
+        """Why runs of this basis are not comparable with runs of another basis, as phrases; empty if they are
+        comparable.
 
         Args:
             other: the basis of other runs.
@@ -102,7 +103,7 @@ class Comparison:
         self.reasons: dict[str, list[str]] = {
             run.name: bases[run.name].differences(self.reference) for run in readable if self.reference is not None
         }
-        """Name of a readable run -> why it is not compared; empty if it is."""
+        """Name of a readable run -> why the run is not compared; empty if it is compared."""
         self._noises: dict[str, AdditiveNoiseModel | None] = {}
 
     @cached_property
@@ -113,14 +114,14 @@ class Comparison:
 
     @cached_property
     def ranked(self) -> list[Run]:
-        """Compared runs that are finished and were validated at their end."""
+        """Compared runs that are finished and were validated at the end."""
         return [run for run in self.comparable if "val/loss/mean" in run.final]
 
     @cached_property
     def differing(self) -> list[str]:
         """Settings and environment values that differ between compared runs.
 
-        Those that do not change results come last.
+        Settings that do not change results come last.
         """
         decide = {SEED, *self.deciding}
         return sorted(differing_settings([run.described for run in self.comparable]), key=lambda key: key not in decide)
@@ -132,7 +133,7 @@ class Comparison:
 
     @cached_property
     def short_names(self) -> dict[str, str]:
-        """Differing setting -> the shortest unique suffix of its dotted name."""
+        """Differing setting -> the shortest unique suffix of the dotted name."""
         return short_names(self.differing)
 
     @cached_property
@@ -196,7 +197,8 @@ class Comparison:
         return self._noises[key]
 
     def seed_effects(self, key: str) -> dict[str, float]:
-        """Name of a run -> effect of its seed on a final metric; empty if the effects of seeds cannot be estimated.
+        """Name of a run -> effect of the run's seed on a final metric; empty if the effects of seeds cannot be
+        estimated.
 
         Args:
             key: key of the metric, `val/<kind>/<source>`.
@@ -208,12 +210,13 @@ class Comparison:
         return {run.name: float(effect) for run, effect in zip(runs, noise.of_seeds, strict=True)}
 
     def column(self, key: str) -> list[MetricResult]:
-        """A final metric of each candidate, its difference to the lowest candidate, and the significance of that.
+        """A final metric of each candidate, its difference to the lowest candidate, and the significance of this
+        difference.
 
         Each mean is over the candidate's runs. Differences, p-values and the lowest candidate come from the additive
-        model, because with unequal seeds the candidate with the lowest mean may owe it to its seeds. In balanced
-        designs they are the differences of the means. A perplexity grows with its loss. Therefore the loss is tested,
-        and differences of perplexities are those of their means.
+        model, because with unequal seeds the candidate with the lowest mean may have the lowest mean only because of
+        its seeds. In balanced designs, the differences are the differences of the means. A perplexity grows with its
+        loss. Therefore the loss is tested, and a difference of perplexities is the difference of the mean perplexities.
 
         Args:
             key: key of the metric, `val/<kind>/<source>`.

@@ -28,10 +28,10 @@ MOST_SHOWN = 12
 
 
 def write_and_print_comparison(runs: Any, out_dir: Path | None) -> None:
-    """Write the page that compares runs, and print its path and the ranking.
+    """Write the page that compares runs, and print the ranking and the path of the page.
 
     Args:
-        runs: a path or a pattern, or a list of them.
+        runs: a path or a pattern, or a list of paths and patterns.
         out_dir: folder for comparison.html; None: the folder that contains the runs.
 
     Raises:
@@ -83,7 +83,7 @@ def reference_sentence(comparison: Comparison) -> str:
 
 
 def standings_table(comparison: Comparison) -> Table:
-    """A table of the candidates by mean loss, with the significance of their differences to the lowest.
+    """A table of the candidates by mean loss, with the significance of the differences to the lowest.
 
     Args:
         comparison: the compared runs.

@@ -23,7 +23,7 @@ class EvaluatedMetric(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Task, protocol and metric. Results are comparable if this name and their data are the same."""
+        """Task, protocol and metric. Two results are comparable if this name and the data are the same."""
         return "{task} ({protocol}), {metric}".format(**self.result)
 
     @property
@@ -38,10 +38,11 @@ def format_metric_value(data: object) -> str:
 
 
 def read_evaluated_metrics(run: Path) -> tuple[EvaluatedMetric, ...]:
-    """The results of a run; of each, the one of the newest checkpoint. Unreadable results are skipped.
+    """The results of a run. For each metric, the result of the newest checkpoint is used. Unreadable results are
+    skipped.
 
     Args:
-        run: its directory.
+        run: the run's directory.
     """
     newest: dict[tuple[str, str], EvaluatedMetric] = {}
     checkpoints = [path for path in run.glob("evaluation/step_*") if path.name.removeprefix("step_").isdecimal()]

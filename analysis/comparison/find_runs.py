@@ -23,7 +23,7 @@ def find_runs(patterns: Any) -> FoundRuns:
     kept as a missing run.
 
     Args:
-        patterns: a path or a pattern, or a list of them.
+        patterns: a path or a pattern, or a list of paths and patterns.
 
     Raises:
         ValueError: a pattern is not a string, or no run is found.

@@ -25,10 +25,10 @@ class MetricResult:
     mean: float
     """Mean over the candidate's runs."""
     deviation: float | None
-    """Standard deviation over its runs; None for a single run or a value that is not finite."""
+    """Standard deviation over the candidate's runs; None for a single run or a value that is not finite."""
     difference: float
-    """Difference to the lowest, see `Comparison.column`; not finite if the mean is not, NaN if it cannot be
-    estimated."""
+    """Difference to the lowest, see `Comparison.column`; not finite if the mean is not finite, NaN if the
+    difference cannot be estimated."""
     lowest: bool
     standing: Significance
     chance: PairDifference | None
@@ -50,7 +50,7 @@ SIGNIFICANCE_BY_TEST = {True: Significance.WORSE, False: Significance.TIED, None
 
 
 def significance_of_lowest(to_others: Sequence[PairDifference]) -> Significance:
-    """Significance of the lowest candidate, from the differences of the others to it.
+    """Significance of the lowest candidate, from the differences of the other candidates to the lowest.
 
     Args:
         to_others: differences of the other candidates to the lowest.

@@ -1,4 +1,4 @@
-"""Find the jobs of a sweep that have no run of their own, from <sweep_dir>/.jobs/."""
+"""Find the jobs of a sweep that have no run, from <sweep_dir>/.jobs/."""
 
 import json
 from collections.abc import Iterator

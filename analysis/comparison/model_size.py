@@ -11,7 +11,7 @@ def model_size(section: Mapping[str, Any], environment: Mapping[str, Any]) -> tu
 
     Args:
         section: `model` in the run's config.yaml.
-        environment: its environment.json. A run of an older version did not record sizes; they are then computed from
+        environment: the run's environment.json. Older versions did not record sizes; the sizes are then computed from
             `section`.
 
     Raises:

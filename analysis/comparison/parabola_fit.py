@@ -42,13 +42,13 @@ class Parabola(NamedTuple):
 def find_optimum(
     x: np.ndarray, loss: np.ndarray, *, noise: float | None, n_seeds: int = 1
 ) -> Parabola | UnclearOptimum:
-    """The parabola around the best value, if its minimum is significant.
+    """The parabola around the best value, if the minimum is significant.
 
     Args:
         x: (runs,), the values of the setting.
         loss: (runs,), without the effects of the seeds.
         noise: standard deviation of a run; None: unknown, and the residual of the fit is used.
-        n_seeds: number of seeds whose effects were removed; each but one costs a degree of freedom.
+        n_seeds: number of seeds whose effects were removed; each seed except one costs a degree of freedom.
 
     Returns:
         The parabola, or why there is none.

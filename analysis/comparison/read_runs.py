@@ -43,9 +43,9 @@ def read_run(path: Path, name: str, metrics: LoggedMetrics | None = None) -> Run
     """Read one run.
 
     Args:
-        path: its directory.
-        name: its name in the comparison.
-        metrics: its metrics, if they were read before.
+        path: the run's directory.
+        name: the run's name in the comparison.
+        metrics: the run's metrics, if they were read before.
     """
     if not path.is_dir():
         return Run(path, name, RunState.MISSING, "the folder does not exist")

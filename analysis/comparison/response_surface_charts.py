@@ -93,7 +93,7 @@ def _curve_figure(curves: Sequence[LossCurve], axis: SweptAxis, labels: Mapping[
 
 
 def tick_texts(values: Sequence[float]) -> list[str]:
-    """The values with three digits, or with as many as distinguish all of them.
+    """The values with three digits, or with as many digits as are needed to distinguish all values.
 
     Args:
         values: values of the ticks.

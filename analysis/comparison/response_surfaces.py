@@ -26,7 +26,7 @@ class SweptAxis:
 
     label: str
     keys: frozenset[str]
-    """Settings that change together with it: weights of one keyframe are shares of a whole."""
+    """Settings that change together with this axis, because the weights of one keyframe are shares of a whole."""
     values: Mapping[str, float]
     """Name of the run -> value."""
     logarithmic: bool
@@ -41,7 +41,7 @@ class SweptAxis:
 
 @dataclass(frozen=True)
 class LossCurve:
-    """Runs that differ in one axis and in their seeds only."""
+    """Runs that differ only in one axis and in the seed."""
 
     name: str  # what these runs have in common and runs of other curves do not
     runs: tuple[Run, ...]  # by ascending x
@@ -137,7 +137,8 @@ def loss_curves(comparison: Comparison, axis: SweptAxis, others: Sequence[SweptA
 def loss_grids(
     comparison: Comparison, x_axis: SweptAxis, y_axis: SweptAxis, others: Sequence[SweptAxis]
 ) -> list[LossGrid]:
-    """A grid for every group of runs that differ only in two axes and their seeds, if half of its cells have runs.
+    """A grid for every group of runs that differ only in two axes and in the seed, if half of the grid's cells have
+    runs.
 
     Args:
         comparison: the compared runs.

@@ -34,7 +34,7 @@ class Run:
 
     path: Path
     name: str
-    """Its path below the folder that contains all runs of the comparison."""
+    """Path of the run below the folder that contains all runs of the comparison."""
     state: RunState
     note: str = ""
     """Why the run is in this state, and other remarks."""

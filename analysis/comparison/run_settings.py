@@ -1,4 +1,4 @@
-"""A run's settings: which of them decide its result and which only describe its execution, and how they are written."""
+"""A run's settings: which settings affect the result and which only the execution, and how settings are written."""
 
 import json
 import math
@@ -15,7 +15,7 @@ PATH_SETTINGS = frozenset(
     for key, setting in SETTINGS.items()
     if setting.role is Role.PLACE or (setting.is_path and setting.role is not Role.RESULT)
 )
-"""Settings for a run's name, its place and its data, and the checkpoint where it was started."""
+"""Settings for the name, folder and data of a run, and for the checkpoint where the run was started."""
 SEED = "seed"
 TRUNK = "branch.run"
 
@@ -23,17 +23,17 @@ TRUNK = "branch.run"
 def leaves_results_unchanged(key: str, deciders: tuple[str, ...] = ()) -> bool:
     """Whether results do not depend on a setting, except for rounding.
 
-    Such settings are those of logging, validation, data loading, micro-batch and number of processes.
+    Such settings are the settings of logging, validation, data loading, micro-batch and number of processes.
 
     Args:
         key: dotted name of the setting.
-        deciders: prefixes of settings of callbacks that may change weights; these never count.
+        deciders: prefixes of settings of callbacks that may change weights; the result is False for these settings.
     """
     return not (key.startswith(deciders) or has_role(key, Role.RESULT, Role.ROUNDING))
 
 
 def described_settings(settings: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's settings, and the parts of its environment that its results may depend on.
+    """A run's settings, and the parts of the environment that the results may depend on.
 
     Args:
         settings: settings of the run, by dotted name.
@@ -54,15 +54,16 @@ def described_settings(settings: Mapping[str, Any], environment: Mapping[str, An
 def result_settings(
     settings: Mapping[str, Any], environment: Mapping[str, Any], trunk: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """The settings and environment of a run that decide its result, without the seed.
+    """The settings and environment of a run that affect the result, without the seed.
 
-    Runs that agree in them are repeats.
+    Runs in which these are equal are repeats.
 
     Args:
         settings: settings of the run, by dotted name.
         environment: environment of the run.
-        trunk: the same for the run that it branched off from; None: there is none, or it cannot be read. It replaces
-            that run's path, so that branches of trunks that differ only in their seed are repeats too.
+        trunk: the same for the run's trunk, if the run is a branch; None: there is no trunk, or it cannot be read.
+            These settings replace the trunk's path, so that branches of trunks that differ only in the seed are repeats
+            too.
     """
     every = described_settings(settings, environment) | ({} if trunk is None else {TRUNK: trunk})
     deciders = callback_setting_prefixes(settings, all_that_may=True)
@@ -80,7 +81,7 @@ def differing_settings(described: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """Dotted name -> its shortest unique suffix; the whole name if it is itself a suffix of another.
+    """Dotted name -> shortest unique suffix of the name; the whole name if it is a suffix of another name.
 
     Args:
         keys: dotted names.

@@ -1,4 +1,4 @@
-"""A sweep as a table with one row per job: its progress, its loss, and which settings are best."""
+"""A sweep as a table with one row per job: progress, loss, and which settings are best."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ SweepRow = dict[str, Any]
 
 
 def compare_jobs(folder: Path, jobs: Sequence[Mapping[str, Any]]) -> Comparison:
-    """Compare the runs of a sweep's jobs, in their order.
+    """Compare the runs of a sweep's jobs, in the order of the jobs.
 
     Args:
         folder: the folder that contains the run directories.
@@ -52,8 +52,8 @@ def sweep_rows(comparison: Comparison, jobs: Sequence[Mapping[str, Any]]) -> lis
         jobs: as in `compare_jobs`.
 
     Returns:
-        For each job: job, state, reason (None: the state says it all), code, step, steps, val_loss (by source, and
-        their mean), best (whether its settings are best or tied for best by the test; never for settings with a single
+        For each job: job, state, reason (None: the state says it all), code, step, steps, val_loss (by source, and the
+        mean), best (whether the job's settings are best or tied for best by the test; never for settings with a single
         run), environment.
     """
     starred = {
@@ -83,13 +83,13 @@ def is_refused(job: Mapping[str, Any]) -> bool:
     """Whether a job was refused because its directory contains another run.
 
     Args:
-        job: its state, see `SweepState.jobs`.
+        job: state of the job, see `SweepState.jobs`.
     """
     return job["code"] == _REFUSED and bool(job.get("other_run"))
 
 
 def write_sweep_table(folder: Path, rows: Sequence[SweepRow]) -> Path:
-    """Write the rows to sweep.json in the folder that contains the run directories, and return its path.
+    """Write the rows to sweep.json in the folder that contains the run directories, and return the path of sweep.json.
 
     Args:
         folder: folder of the sweep.

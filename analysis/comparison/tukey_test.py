@@ -1,11 +1,11 @@
 """Is a difference larger than the noise between seeds? An additive model, and Tukey's test of all pairs at once.
 
-loss of a run = its setting + its seed + residual     if settings share seeds
-loss of a run = its setting + residual                otherwise
+loss of a run = effect of the setting + effect of the seed + residual     if settings share seeds
+loss of a run = effect of the setting + residual                          otherwise
 
-A seed decides the data order and the initial weights, so its effect on different settings is similar.
-The best of many settings was selected because it looked best. Therefore a difference to it is compared with the largest
-difference between equal settings, the studentized range, and not with that of a single pair.
+A seed decides the data order and the initial weights, so its effect on different settings is similar. The best of many
+settings was selected because it looked best. Therefore a difference to the best setting is compared with the largest
+difference between equal settings, the studentized range, and not with the difference of a single pair.
 """
 
 import math
@@ -23,7 +23,7 @@ _UNEQUAL = 0.01  # significance level of Bartlett's test
 
 @dataclass(frozen=True)
 class PairDifference:
-    """By how much one setting is higher than another, and how significant that is."""
+    """By how much one setting is higher than another, and the significance of this difference."""
 
     value: float
     """In the metric's unit; NaN if the settings share no seeds, not even through other settings."""
@@ -111,7 +111,7 @@ class AdditiveNoiseModel:
     def difference(self, a: int, b: int) -> PairDifference:
         """By how much setting `a` is higher than setting `b`, comparing runs of the same seed.
 
-        In balanced designs this is the difference of the means of their runs.
+        In balanced designs this is the difference of the settings' means.
 
         Args:
             a: index of a setting.
@@ -142,7 +142,7 @@ class AdditiveNoiseModel:
 
     @cached_property
     def unequal_spread(self) -> bool:
-        """Whether the settings have so different variances that one noise for all is wrong, by Bartlett's test."""
+        """Whether the variances of the settings differ so much that a common noise is wrong, by Bartlett's test."""
         groups = [self.residuals[np.equal(self.settings, setting)] / self._scale for setting in range(self.n_settings)]
         several = [group for group in groups if len(group) > 1 and np.ptp(group) > 0]
         from scipy import stats  # slow to import

@@ -1,4 +1,4 @@
-"""The result of a comparison as text, for its page and for the terminal."""
+"""The result of a comparison as text, for the page and for the terminal."""
 
 import math
 import statistics
@@ -54,7 +54,7 @@ def verdict_sentence(comparison: Comparison) -> str:
 
 
 def seed_noise_sentences(comparison: Comparison) -> list[str]:
-    """Sentences on the size of the noise between seeds, the model behind it, and objections to it.
+    """Sentences on the size of the noise between seeds, the model of the noise, and reasons to doubt the model.
 
     Args:
         comparison: the compared runs.
@@ -100,7 +100,7 @@ def seed_noise_sentences(comparison: Comparison) -> list[str]:
 
 
 def significance_text(cell: MetricResult) -> str:
-    """Text that says whether a candidate's difference from the lowest is significant, with its p-value.
+    """Text that says whether a candidate's difference from the lowest is significant, with the p-value.
 
     Args:
         cell: a metric of the candidate.
@@ -133,7 +133,7 @@ def format_metric(value: float, kind: str) -> str:
 
 
 def difference_text(cell: MetricResult, kind: str) -> str:
-    """The signed difference to the lowest as text; empty if there is none.
+    """The signed difference to the lowest candidate as text; empty if there is no difference.
 
     Args:
         cell: a metric of a candidate.

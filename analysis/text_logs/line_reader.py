@@ -23,9 +23,9 @@ _WINDOWS = {0xDC00 + byte: bytes([byte]).decode("cp1252", "replace") for byte in
 
 
 def read_lines(path: Path) -> Iterator[bytes]:
-    """The lines of a file as UTF-8 where they are text, without line feeds.
+    """The lines of a file, without line feeds. Text is converted to UTF-8.
 
-    Of a line longer than `MAX_LINE_BYTES`, only the first bytes are returned, but more than `MAX_LINE_BYTES`.
+    A line longer than `MAX_LINE_BYTES` is cut, but more than `MAX_LINE_BYTES` bytes are returned.
 
     Args:
         path: path of the log.
@@ -51,7 +51,7 @@ def _as_utf8(line: bytes, encoding: str) -> bytes:
 
 
 def split_lines(line: bytes) -> list[bytes]:
-    """The parts of a line that were each written at once; empty if nothing is left of it.
+    """The parts of a line that were each written at once; empty if nothing is left of the line.
 
     Args:
         line: a line from `read_lines`.

@@ -10,8 +10,8 @@
     [2025-11-18 07:38:20] 🗑️  Removed old checkpoint: checkpoint_step_428.pt
     ⚠️  Interrupted! Saving...                              [2026-11-22 02:00:00] stopped by SIGTERM after step 612: …
 
-Lines about checkpoints and interruptions belong to the last step before them in their file, and so do samples without a
-step. "going on after step 610, from …" means an interruption at the last step logged up to that step. If several lines
+Lines about checkpoints and interruptions, and samples without a step, belong to the last step before them in the same
+file. "going on after step 610, from …" means an interruption at the last step logged up to that step. If several lines
 have the same step, the one with the latest timestamp counts; the same holds for blocks of samples. Lines that cannot be
 parsed are counted and skipped: half a line after a full disk, two writers in one line, bytes that are not text.
 """

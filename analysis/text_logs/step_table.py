@@ -16,7 +16,7 @@ _TIME = len("2025-11-18 07:15:06")
 class StepTable:
     """One entry per step. If several lines have the same step, the one with the latest timestamp counts.
 
-    Events after a line belong to its entry, and are replaced with it.
+    Events after a line belong to the line's entry, and are replaced together with the entry.
     """
 
     def __init__(self) -> None:
@@ -101,7 +101,9 @@ class StepTable:
                 self._interrupted.add(place)
 
     def series(self, name: str) -> Series:
-        """Return the steps and values, both (n,), of `name` (one of VALUES), without steps where it is not finite."""
+        """Return the steps and values, both (n,), of `name` (one of VALUES), without steps where the value is not
+        finite.
+        """
         order = self._order()
         steps, values = self._steps()[order], self._table()[order, VALUES.index(name)]
         finite = np.isfinite(values)

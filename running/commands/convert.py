@@ -9,7 +9,7 @@ from running.config.settings_parser import parse
 
 
 def convert(config: Mapping[str, Any]) -> None:
-    """Write the model at `input` to the new folder `output`, with its tokenizer if that is known.
+    """Write the model at `input` to the new folder `output`, with the model's tokenizer if it is known.
 
     Args:
         config: the composed settings of conf/convert.yaml and the command line.

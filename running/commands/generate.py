@@ -11,7 +11,7 @@ from running.config.settings_parser import parse
 
 
 def generate(config: Mapping[str, Any]) -> str | None:
-    """Continue one prompt. Without a prompt, run an interactive session until its input ends.
+    """Continue one prompt. Without a prompt, run an interactive session until the input ends.
 
     Args:
         config: the composed settings of conf/generate.yaml and the command line.

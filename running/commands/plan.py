@@ -33,7 +33,7 @@ from running.training.run_directory import RunDirectory
 
 
 def plan(config: Mapping[str, Any], *, silently: bool = False) -> dict[str, Any]:
-    """Compose what train.py would run, print its plan and draw it.
+    """Compose the run that train.py would train, and print and draw the plan of this run.
 
     This builds no model and reads only the sizes of the data.
 
@@ -46,7 +46,7 @@ def plan(config: Mapping[str, Any], *, silently: bool = False) -> dict[str, Any]
 
     Raises:
         ValueError: train.py would refuse the run; or, after everything is printed, the plan exceeds a limit, a source
-            or the disk. Then the message names the smallest change that makes it feasible.
+            or the disk. Then the message names the smallest change that makes the plan feasible.
     """
     run_config, settings = RunConfig.of(config), parse(PlanCommandConfig, config)
     if settings.mix_design is not None:

@@ -28,14 +28,14 @@ def print_plan(
     costs: Mapping[str, Any],
     expected: list[str],
 ) -> None:
-    """Print the plan of a run: a table of its sources, the mix over time, and its costs.
+    """Print the plan of a run: a table of the sources, the mix over time, and the costs.
 
     Args:
         config: config of the run.
         settings: settings of plan.py.
         sources: what the run draws from each source.
         costs: as `estimate_costs` returns them.
-        expected: sources that are not prepared, so that their size is an estimate.
+        expected: sources that are not prepared, whose sizes are estimates.
     """
     console = Console(soft_wrap=True)
     if not console.is_terminal:

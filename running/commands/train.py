@@ -27,7 +27,7 @@ def train(config: Mapping[str, Any]) -> dict[str, float]:
     Raises:
         ValueError: a setting is wrong, a source is not prepared, or another run or process owns the run directory.
         RunStopped, NonFiniteLossError, CheckpointWriteError: the run ended before its last step. The process exits with
-            their `exit_code`.
+            the `exit_code` of this error.
     """
     with fail_together(), build_rank_agreement(config) as ranks:
         settings = RunConfig.of(config)

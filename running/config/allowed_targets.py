@@ -1,10 +1,11 @@
 """Allow-list of `_target_`: which classes and functions a config file may call.
 
-A config file may come from a stranger. Therefore a `_target_` in it may name only a class or function of the kind that
-its place needs (an optimizer, a callback, a logger or a corpus), with plain values as arguments. The user can allow
-other parts with a module that registers them and is typed on the command line (`+imports=[my_module]`), and another
-callback also by typing its name there. Hydra's own settings (everything under `hydra`: callbacks, log handlers,
-launchers, environment variables) come from the command line only, except the axes of a sweep over other settings.
+A config file may come from a stranger. Therefore a `_target_` in a config file may name only a class or function of the
+kind that the section needs (an optimizer, a callback, a logger or a corpus), with plain values as arguments. The user
+can allow other parts by typing a module that registers them on the command line (`+imports=[my_module]`), and another
+callback also by typing the callback's name there. Hydra's own settings (everything under `hydra`: callbacks, log
+handlers, launchers, environment variables) come from the command line only, except the axes of a sweep over other
+settings.
 """
 
 import inspect
@@ -133,7 +134,7 @@ def build_logger(node: Mapping[str, Any], **given: Any) -> Any:
 
 
 def resolve_corpus(node: Mapping[str, Any]) -> Callable[[], Iterable[Any]]:
-    """The corpus that a config names, as a picklable function that yields its documents from the start.
+    """The corpus that a config names, as a picklable function that yields the documents from the start.
 
     Args:
         node: `_target_` and keyword arguments.
@@ -189,7 +190,8 @@ def check_hydra_settings_of_files(
 
     Args:
         composed: everything composed under `hydra`, interpolations unresolved, as dotted key -> value.
-        ours: the same without any config file, but with the command line's settings of `hydra`.
+        ours: everything composed under `hydra` without any config file, but with the command line's settings of
+            `hydra`.
         said: where Hydra repeats the command line: dotted key -> value.
 
     Raises:

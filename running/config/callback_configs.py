@@ -113,7 +113,7 @@ class MedianPruningConfig:
     startup: Count
     """Minimum number of runs to compare with."""
     against: list[str]
-    """Names of the completed runs to compare with. A sweep fills them in."""
+    """Names of the completed runs to compare with. A sweep fills in these names."""
 
     def __post_init__(self) -> None:
         names: Any = self.against
@@ -168,7 +168,7 @@ CALLBACK_CONFIGS: dict[str, type] = {
     "callbacks.SampleOrderLog": NoSettings,
     "callbacks.KillAtStep": KillAtStepConfig,
 }
-"""Class -> its settings. Others, such as a user's own, can be checked only by building them."""
+"""Class -> settings of the class. Other callbacks, such as a user's own, can be checked only by building them."""
 
 
 def callbacks_in(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,8 +23,8 @@ BEFORE: dict[str, Any] = {
     "trainer.recompute": "none",
     "callbacks.checkpoints.best": False,
 }
-"""Settings that the first version did not have -> the value with which a run is as it was then. For others it is
-null."""
+"""Settings that the first version did not have -> the value that gives the behaviour of the first version. For settings
+that are not listed, this value is null."""
 
 
 def changed_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -70,7 +70,7 @@ class EvaluateConfig:
     stride: Count | None
     """Tokens that each perplexity window scores; null: the whole window, as in validation during training."""
     limit: Count | None
-    """Examples per task, spread evenly over the records. The name of the result includes it; null: all."""
+    """Examples per task, spread evenly over the records. The name of the result includes this number. null: all."""
     batch_tokens: Count
     """Tokens per forward pass, including padding."""
     devices: Count
@@ -104,12 +104,12 @@ class ConvertConfig:
     """Type of the matrices in a GGUF file."""
     tokenizer: TokenizerChoice
     vocab_size: int | None
-    """Rows of the embedding and the head, to enlarge them; null: unchanged."""
+    """Number of rows to which the embedding and the head are enlarged; null: unchanged."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig:
-    """Settings of the search for the best mix. `mix_laws.search_options.parse_search_target` explains them."""
+    """Settings of the search for the best mix, see `mix_laws.search_options.parse_search_target`."""
 
     weights: dict[str, Any] = field(default_factory=dict)
     """Weight of each validation loss in the mean to minimise; {}: equal weights."""
@@ -125,19 +125,23 @@ class SearchConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportConfig:
-    """Settings of report.py. At most one of `runs`, `mix_law` and `log_dir` is set; without them, `run` is drawn."""
+    """Settings of report.py. At most one of `runs`, `mix_law` and `log_dir` is set; without these settings, the report
+    is about `run`.
+    """
 
     run: Path = Path("runs/quickstart")
     """The run to report on."""
     runs: Any = None
-    """Runs to compare: a folder such as runs/lr_sweep, a pattern such as runs/lr_sweep/*lr=0.003*, or a list of them."""
+    """Runs to compare: a folder such as runs/lr_sweep, a pattern such as runs/lr_sweep/*lr=0.003*, or a list of folders
+    and patterns.
+    """
     mix_law: Any = None
     """Runs with different mixes to fit a law to, in the same form; or a folder of RegMix or Olmix tables."""
     held_out: Any = None
-    """Runs of mix_law to leave out of the fit and use to test its predictions."""
+    """Runs of mix_law to leave out of the fit. The predictions of the law are tested on these runs."""
     mix: SearchConfig = field(default_factory=SearchConfig)
     log_dir: Path | None = None
-    """Folder of text logs to read, also those of other training programs."""
+    """Folder of text logs to read. Logs of other training programs can be read too."""
     pattern: str = "training_*.log"
     """Names of the log files in log_dir."""
     out_dir: Path | None = None
@@ -174,7 +178,7 @@ class PrepareConfig:
     workers: Count | None
     """Tokenizing processes; null: one per core."""
     name: Any
-    """Name of the prepared source, if there is only one; null: the name of its config."""
+    """Name of the prepared source, if there is only one source; null: the name of the source's config."""
     path: str | None
     """File, folder or pattern to read instead of the hub, if there is only one source; null: the source's own path."""
     format: Any

@@ -49,7 +49,7 @@ def version() -> str:
 
 
 def list_settings(config: str) -> list[Setting]:
-    """Every setting in conf/<config>.yaml, with its default after composition of all groups."""
+    """Every setting in conf/<config>.yaml, with the default after composition of all groups."""
     composed = _composed(config)[0]
     return [s._replace(default=_default(s, composed)) for s in written_settings(config)]
 

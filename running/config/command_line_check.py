@@ -39,7 +39,8 @@ class CheckedCommandLine(NamedTuple):
 
 
 def check_command_line(command: str, arguments: list[str]) -> CheckedCommandLine:
-    """Compose what the arguments ask for, as Hydra will, and check it; for a sweep, every choice of every axis.
+    """Compose the config that the arguments ask for, as Hydra will, and check the config; for a sweep, check every
+    choice of every axis.
 
     The axes of a sweep are the settings with several choices on the command line, and those of `hydra.sweeper.params`.
 
@@ -51,9 +52,9 @@ def check_command_line(command: str, arguments: list[str]) -> CheckedCommandLine
         The composed config.
 
     Raises:
-        ValueError: as for `compose_config`; or a setting does not exist, a number has the value of a string, an axis has a
-            choice twice, a config with axes is not started as a multirun, or a config file sets something of Hydra's
-            own.
+        ValueError: as for `compose_config`; or a setting does not exist, a number has the value of a string, an axis
+            has a choice twice, a config with axes is not started as a multirun, or a config file sets one of Hydra's
+            own settings.
     """
     given = flags_and_settings(arguments)
     if given.experimental_rerun is not None and any(a.partition("=")[0] == "--experiment" for a in arguments):
@@ -123,11 +124,11 @@ def flags_and_settings(arguments: list[str]) -> Namespace:
 
 
 def extra_hydra_settings(settings: list[str], config: DictConfig) -> list[str]:
-    """Settings that Hydra needs for a multirun in addition to those typed.
+    """Settings that Hydra needs for a multirun in addition to the typed settings.
 
-    They exclude settings that are not axes from job names. For a search, so that it can be restarted: its
-    sampler uses the run's seed, it asks for as many trials as run at the same time, and a failed job does not end the
-    others. For submitit on Slurm: a job that reaches its time limit is queued again.
+    These settings exclude settings that are not axes from job names. With a search, the sampler uses the run's seed,
+    the search asks for as many trials as run at the same time, and a failed job does not end the other jobs, so that
+    the search can be restarted. With submitit on Slurm, a job that reaches its time limit is queued again.
 
     Args:
         settings: typed settings, `key=value` each.

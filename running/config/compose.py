@@ -1,4 +1,4 @@
-"""Compose conf/ and a command line to plain dicts, with a one-sentence error if that fails."""
+"""Compose conf/ and a command line to plain dicts. If this fails, the error is one sentence."""
 
 import difflib
 import math
@@ -59,7 +59,7 @@ def composing(folder: Path, config_name: str, command: str) -> Iterator[None]:
 
     Args:
         folder: absolute path of the folder with the main config.
-        config_name: its name, without .yaml.
+        config_name: name of the main config, without .yaml.
         command: name of the command.
 
     Raises:
@@ -153,8 +153,8 @@ def to_dict(config: Any) -> dict[str, Any]:
     """Resolve a composed config into plain dicts and lists.
 
     A config may use the resolvers `micro_batch_up_to` (`micro_batch: ${micro_batch_up_to:64}`) and
-    `vocab_size_at_least`. A `schedule.warmup_steps` between 0 and 1 is a fraction of `max_steps`; it is converted to
-    steps.
+    `vocab_size_at_least`. A `schedule.warmup_steps` between 0 and 1 is a fraction of `max_steps` and is converted
+    to steps.
 
     Raises:
         ValueError: a value is missing, or refers to a setting that does not exist.
@@ -225,7 +225,7 @@ def hydra_quoted(text: str) -> str:
 
 
 def typed(key: str, path: str | Path) -> str:
-    """A setting with a path as its value, quoted for a shell."""
+    """A setting whose value is a path, quoted for a shell."""
     text = str(path)
     # a path with = stays as it is, because quote_for_hydra.quote_text_settings quotes it
     as_it_is = re.fullmatch(r"[\w./~+*-]+", text) or ("=" in text and text[0] not in "\"'[")

@@ -1,4 +1,5 @@
-"""Compose a command line once, for its checks and for the command itself; `@hydra.main` would compose it twice more."""
+"""Compose a command line once, for the checks and for the command. (`@hydra.main` would compose the command line twice
+more.)"""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -39,7 +40,7 @@ def compose_run(config_name: str, settings: Sequence[str], folders: Sequence[Pat
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
-    """A copy of a composed config without its section `hydra`."""
+    """A copy of a composed config without the section `hydra`."""
     config = copy.deepcopy(config)
     with open_dict(config):
         del config["hydra"]
@@ -50,8 +51,8 @@ def run_composed(task: Callable[[DictConfig], Any], command: str, config: DictCo
     """Run a command as `@hydra.main` does, with a config that is already composed.
 
     Args:
-        task: the command's function, without its decorator.
-        command: its name.
+        task: the command's function, without a decorator.
+        command: name of the command.
         config: the config, including `hydra`.
     """
     hydra = Hydra(task_name=command, config_loader=_ComposedConfig(config))

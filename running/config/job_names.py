@@ -1,4 +1,4 @@
-"""Names of the jobs of a multirun, and of their folders: their settings on the axes."""
+"""Names of the jobs of a multirun and of the jobs' folders: the settings on the axes."""
 
 import hashlib
 import re
@@ -16,7 +16,7 @@ _ALIKE = "~"
 
 
 def job_name(hydra: Any) -> str:
-    """Name of a job: its settings on the axes.
+    """Name of a job: the job's settings on the axes.
 
     Invalid characters become _, and the end of a long name becomes a digest.
 
@@ -35,7 +35,7 @@ def job_name(hydra: Any) -> str:
 def excluded_keys(fixed: Sequence[Override], axes: Sequence[Override]) -> str:
     """A setting for `job_name` that says which settings are not part of job names, and which axes need digests.
 
-    It is part of the config, so it also holds where a launcher runs the job on another machine.
+    This setting is part of the config, so it also applies if a launcher runs the job on another machine.
 
     Args:
         fixed: settings that are the same in all jobs.

@@ -1,4 +1,4 @@
-"""Lightning's callbacks in a run: those that our classes replace, and those that do not work in a run."""
+"""Lightning's callbacks in a run: callbacks that our classes replace, and callbacks that do not work in a run."""
 
 _PACKAGE = "lightning.pytorch.callbacks"
 _OURS = ("EarlyStopping", "EMAWeightAveraging", "WeightAveraging")
@@ -35,7 +35,7 @@ def replaced_callback(target: str) -> str:
 
 
 def check_lightning_callbacks(callback: type) -> None:
-    """Refuse one of Lightning's callbacks that conflicts with what a run does itself.
+    """Refuse a callback of Lightning that conflicts with a function of the run.
 
     Args:
         callback: the class.

@@ -28,7 +28,7 @@ class MLFlowConfig:
 
 
 LOGGER_CONFIGS: dict[str, type] = {"WandbLogger": WandbConfig, "MLFlowLogger": MLFlowConfig}
-"""Name of the class -> its settings."""
+"""Name of the class -> settings of the class."""
 
 
 def check_logger(node: Any) -> None:

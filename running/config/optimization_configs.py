@@ -14,9 +14,9 @@ class AdamOptions:
     """Options that AdamW and its variants share."""
 
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
-    """Decay rates of the means of the gradient and of its square: two numbers, 0 or more and below 1."""
+    """Decay rates of the means of the gradient and of the squared gradient: two numbers, 0 or more and below 1."""
     eps: NumberOrZero = 1e-8
-    """Added to the root of the mean square, so that it is never 0."""
+    """Added to the root of the mean square, so that the denominator is never 0."""
     weight_decay: NumberOrZero = 0.01
     """Decoupled weight decay of matrices and embeddings. Norms and biases have none."""
 
@@ -77,7 +77,9 @@ OPTIMIZER_OPTIONS: dict[str, type[AdamOptions]] = {
     "bitsandbytes.optim.AdamW8bit": AdamW8bitOptions,
     "gpt_lightning.optim.MuonAdamW": MuonAdamWOptions,
 }
-"""Class -> its options, for the optimizers in conf/optimizer. Other optimizers check theirs when they are built."""
+"""Class -> options of the class, for the optimizers in conf/optimizer. The options of other optimizers are checked when
+the optimizer is built.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,11 +126,11 @@ class ScheduleConfig:
     """The learning rate over the run. `learning_rate_schedule` checks the values against max_steps."""
 
     shape: str
-    """Shape of the decay: cosine, linear, wsd (warm-up, stable, decay), constant, or one that a module registers."""
+    """Shape of the decay: cosine, linear, wsd (warm-up, stable, decay), constant, or a shape that a module registers."""
     warmup_steps: Any
     """Number of steps in which the learning rate rises from 0; below 1: a fraction of max_steps."""
     final_ratio: float = 1.0
-    """Learning rate at the end as a fraction of its peak."""
+    """Learning rate at the end as a fraction of the peak learning rate."""
     decay_share: float | None = None
     """Fraction of the run in which the learning rate of `wsd` decays; null for the other shapes."""
 

@@ -58,11 +58,11 @@ def check_names(config: Mapping[str, Any]) -> None:
 
 
 def check_name(key: str, name: Any) -> None:
-    """Check a name that becomes a folder. With "/" in it, it becomes nested folders.
+    """Check a name that becomes a folder, or, if it contains "/", nested folders.
 
     Args:
         key: dotted name of the setting.
-        name: its value.
+        name: value of the setting.
 
     Raises:
         ValueError: the name is empty or not a string, leads outside the parent folder, or is too long.

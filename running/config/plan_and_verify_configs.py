@@ -1,4 +1,4 @@
-"""Typed settings of plan.py and verify.py, in addition to those of a run."""
+"""Typed settings of plan.py and verify.py, in addition to the settings of a run."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -21,7 +21,7 @@ class HardwareConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanCommandConfig:
-    """Settings of plan.py, in addition to those of the run."""
+    """Settings of plan.py, in addition to the settings of the run."""
 
     plan: PlanConfig
     hardware: HardwareConfig | None = None
@@ -39,13 +39,13 @@ class VerifyConfig:
     devices: Count
     """Ranks of the third run after it resumes."""
     micro_batch: Count | None
-    """Micro-batch of the third run after it resumes; null: the next smaller one that divides the global batch."""
+    """Micro-batch of the third run after it resumes; null: the next smaller number that divides the global batch."""
     workers: CountOrZero
     """Data-loading processes of both killed runs after they resume."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyCommandConfig:
-    """Settings of verify.py, in addition to those of the run."""
+    """Settings of verify.py, in addition to the settings of the run."""
 
     verify: VerifyConfig

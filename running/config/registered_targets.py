@@ -14,10 +14,11 @@ def register_target(kind: str, part: Any) -> str:
         part: the class or function.
 
     Returns:
-        Its dotted name.
+        The dotted name of `part`.
 
     Raises:
-        ValueError: it is not at the top level of a module (a lambda, for example), or the name is already registered.
+        ValueError: `part` is not at the top level of a module (a lambda, for example), or the name is already
+            registered.
     """
     name, registered = f"{part.__module__}.{part.__qualname__}", REGISTERED_TARGETS[kind]
     if "<" in name:

@@ -1,4 +1,6 @@
-"""Names that `_target_` has, and had in earlier versions. Configs and run directories that contain them keep working."""
+"""Names for `_target_` in this version and in earlier versions. Configs and run directories with old names keep
+working.
+"""
 
 from collections.abc import Mapping
 from typing import Any

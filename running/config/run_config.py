@@ -43,7 +43,7 @@ class BranchConfig:
     run: Path | None = None
     """Folder of the other run; null: this run does not branch off."""
     step: CountOrZero | None = None
-    """Step of one of its checkpoints, from which weights, optimizer state and the position in every source come."""
+    """Step of a checkpoint of the trunk, from which weights, optimizer state and the position in every source come."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class DataConfig:
     limit_tokens: dict[str, Any] = field(default_factory=dict)
     """Tokens to prepare, by source; other sources use the limit in conf/source."""
     workers: CountOrZero = 0
-    """Number of processes that load data; the batches do not depend on it."""
+    """Number of processes that load data. The batches do not depend on this number."""
     val_sequences: Count | None = None
     """Maximum number of validation sequences per source; null: all."""
 
@@ -120,16 +120,16 @@ class PlanConfig:
 
     @property
     def gpu(self) -> Device | None:
-        """The device's data sheet; None: it is the CPU."""
+        """The device's data sheet; None: the device is the CPU."""
         return find_device(self.device)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """All settings of a training run. `RunConfig.of` parses them."""
+    """All settings of a training run, parsed by `RunConfig.of`."""
 
     name: str
-    """Name of the run and of its directory."""
+    """Name of the run and of the run directory."""
     runs_dir: Path
     """Folder of all runs."""
     run_dir: Path
@@ -137,7 +137,7 @@ class RunConfig:
     sweep_dir: Path
     """Folder of a sweep (-m), with one subfolder per job."""
     jobs_at_once: Count
-    """Jobs of a sweep that run at the same time on this machine; they share its GPUs or CPU threads."""
+    """Jobs of a sweep that run at the same time on this machine; these jobs share the machine's GPUs or CPU threads."""
     data_dir: Path
     """Folder of the prepared sources, as for prepare.py."""
     seed: CountOrZero
@@ -173,7 +173,7 @@ class RunConfig:
     """Name -> `_target_` and arguments; see `callback_configs`."""
     tokenizer: TokenizerConfig
     model: GPTConfig
-    """Sizes and choices of the model; its `eot_id` is not known yet."""
+    """Sizes and choices of the model. `eot_id` is not known yet."""
     optimizer: OptimizerConfig
     schedule: ScheduleConfig
     curriculum: Curriculum
@@ -181,7 +181,7 @@ class RunConfig:
     logger: Any = None
     """`_target_` and arguments of a logger in addition to metrics.jsonl and TensorBoard; empty: no further logger."""
     imports: list[str] = field(default_factory=list)
-    """The user's own modules, which register parts, as `+imports=[my_package]`. A config file may not set them."""
+    """The user's own modules, which register parts, as `+imports=[my_package]`. A config file may not set `imports`."""
     settings: Mapping[str, Any]
     """The composed settings as nested dicts, as config.yaml records them."""
 
@@ -241,7 +241,7 @@ class RunConfig:
         """The same run with `auto` replaced by the precision that was chosen, as config.yaml records it.
 
         Args:
-            precision: Lightning's name for it.
+            precision: Lightning's name for the precision.
         """
         settings = {**self.settings, "trainer": {**self.settings["trainer"], "precision": precision}}
         trainer = replace(self.trainer, precision=cast(Precision, precision))

@@ -40,12 +40,12 @@ Share = Annotated[float, Range(lambda value: 0 <= value < 1, "a number, 0 or mor
 
 
 def parse(kind: type[T], settings: Any, *, name: str = "") -> T:
-    """Build a frozen dataclass, and those nested in it, from a group of settings.
+    """Build a frozen dataclass, and the dataclasses nested in it, from a group of settings.
 
     Args:
         kind: the dataclass. Annotations may be int, float, bool, str, Path, Literal, Annotated[int, AtLeast(…)], a
-            dataclass, or one or more of these and None. Values with other annotations are not checked here; the
-            dataclass checks them itself.
+            dataclass, or one or more of these and None. Values with other annotations are not checked here, but by
+            the dataclass.
         settings: key -> value.
         name: dotted name of the group. "" means the settings of a command: unknown keys are then ignored, because the
             command line was checked before and a user's own config may have further keys.
@@ -55,7 +55,7 @@ def parse(kind: type[T], settings: Any, *, name: str = "") -> T:
 
     Raises:
         ValueError: a setting is unknown or missing, its value does not match its annotation, or the dataclass rejects
-            it.
+            the value.
     """
     if not isinstance(settings, Mapping):
         raise ValueError(f"{name} is {settings!r}: it must be a group of settings.")
@@ -74,7 +74,7 @@ def parse(kind: type[T], settings: Any, *, name: str = "") -> T:
 
 
 def describe(annotation: Any) -> str:
-    """What a value must be, as error messages say it; "" if `parse` does not check it.
+    """What a value must be, as in error messages; "" if `parse` does not check the value.
 
     Args:
         annotation: annotation of a field.
@@ -90,11 +90,11 @@ def build_section(build: Callable[..., T], name: str, section: Mapping[str, Any]
     Args:
         build: the class or function.
         name: dotted name of the section, for messages.
-        section: its settings.
+        section: settings of the section.
         more: further keyword arguments.
 
     Raises:
-        ValueError: the section has an unknown key; or `build` raises it.
+        ValueError: the section has an unknown key, or `build` raises a ValueError.
     """
     try:
         return build(**section, **more)

@@ -65,12 +65,13 @@ def open_corpus(
     Args:
         config: settings of prepare.py.
         name: name of the source's config.
-        source: that config.
-        begun_in: folder of an unfinished preparation. Its commit of the hub's repository is used again.
+        source: config of the source.
+        begun_in: folder of an unfinished preparation. The commit of the hub's repository that it started with is used
+            again.
         instead_of: the dataset that the hub does not provide, if `source` is its fallback.
 
     Returns:
-        The corpus, and `source` or the config of its fallback.
+        The corpus, and `source` or the config of the source's fallback.
 
     Raises:
         ValueError: there is nothing to read, or the hub is unreachable and the source has no `fallback`.
@@ -103,7 +104,8 @@ def _corpus_of_reader(node: Mapping[str, Any]) -> Corpus:
 
 
 def origin_of_reader(node: Mapping[str, Any]) -> dict[str, Any]:
-    """What source.json records about `corpus` in a source's config; for a registered reader, with a hash of its module.
+    """What source.json records about `corpus` in a source's config; for a registered reader, with a hash of the
+    reader's module.
 
     Args:
         node: `_target_` and keyword arguments.
@@ -124,7 +126,7 @@ def path_corpus(
     Args:
         config: settings of prepare.py.
         key: name of the source's config.
-        source: that config. It has a path.
+        source: config of the source, with a path.
         tell: called with one line that counts the skipped files, if any.
 
     Raises:

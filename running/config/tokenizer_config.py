@@ -8,10 +8,11 @@ from running.config.settings_parser import Count, PositiveNumber
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerConfig:
-    """The tokenizer. See conf/tokenizer. `prepare.py` trains one with `train_on` before it prepares the sources."""
+    """The tokenizer, see conf/tokenizer. If `train_on` is set, `prepare.py` trains the tokenizer before it prepares the
+    sources."""
 
     name: str
-    """Name of its folder in data_dir, or gpt2, gpt2_chatml, or the path of a tokenizer.json."""
+    """Name of the tokenizer's folder in data_dir, or gpt2, gpt2_chatml, or the path of a tokenizer.json."""
     model_vocab_size: Count | None = None
     """Rows of the model's embedding, at least the number of ids."""
     train_on: list[str] | None = None

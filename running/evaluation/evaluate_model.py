@@ -40,7 +40,7 @@ def evaluate_model(config: EvaluateConfig) -> dict[str, Any]:
         The content of evaluation.json.
 
     Raises:
-        ValueError: the model cannot be read, a task is unknown, or its records cannot be used.
+        ValueError: the model cannot be read, a task is unknown, or a task's records cannot be used.
     """
     path, run, folder = evaluation_places(config)
     tokenizer = load_model_tokenizer(path, config.tokenizer.name)
@@ -82,7 +82,8 @@ def evaluate_model(config: EvaluateConfig) -> dict[str, Any]:
 
 
 def evaluation_places(config: EvaluateConfig) -> tuple[Path, Path | None, Path]:
-    """Path of the model, its run directory (None if it does not belong to a run), and the folder for the results.
+    """Path of the model, the run directory (None if the model does not belong to a run), and the folder for the
+    results.
 
     Args:
         config: settings of evaluate.py.

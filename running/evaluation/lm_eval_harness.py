@@ -1,11 +1,11 @@
-"""Run a model of ours under lm-evaluation-harness (the extra `harness`), which asks its own tasks.
+"""Run a model of ours under lm-evaluation-harness (the extra `harness`), which has its own tasks.
 
     python -m running.evaluation.lm_eval_harness run --model gpt_lightning \\
         --model_args run=runs/quickstart --tasks lambada_openai
 
 This is the harness's own command line with our models registered. gpt_lightning.evaluation computes all scores.
-`--apply_chat_template` writes prompts in ChatML. Of `--gen_kwargs`, those in `_GENERATION` are applied and others are
-refused.
+`--apply_chat_template` writes prompts in ChatML. The `--gen_kwargs` in `_GENERATION` are applied. Other
+`--gen_kwargs` are refused.
 """
 
 import logging
@@ -50,7 +50,7 @@ class HarnessModel(TemplateLM):
         device: cpu or cuda; None: chosen automatically.
 
     Raises:
-        ValueError: the model does not exist, or its tokenizer is not known.
+        ValueError: the model does not exist, or the model's tokenizer is not known.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class HarnessModel(TemplateLM):
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """A conversation in ChatML.
 
-        It ends with the start of an assistant's turn, or without the end mark of the last turn.
+        The text ends with the start of an assistant's turn, or without the end mark of the last turn.
         """
         self.chat_template(True)
         turns = (f"{CHAT_START}{turn['role']}\n{turn['content']}{CHAT_END}\n" for turn in chat_history)

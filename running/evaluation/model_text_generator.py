@@ -16,7 +16,7 @@ _SETTINGS = ("temperature", "top_k", "top_p", "repetition_penalty", "max_new_tok
 
 
 class ModelTextGenerator:
-    """A model, its tokenizer and its generation settings.
+    """A model with tokenizer and generation settings.
 
     Args:
         config: settings of generate.py.

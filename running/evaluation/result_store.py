@@ -1,8 +1,8 @@
-"""The results of an evaluation in a folder. A restart keeps all finished work, whichever rank did it.
+"""The results of an evaluation in a folder. A restart keeps all finished work of all ranks.
 
     <folder>/<task>.scores.<rank>.jsonl   while a task runs: a key, then (number, result) of each request
     <folder>/<task>.jsonl                 the result of each example
-    <folder>/evaluation.json              every metric, with its interval and what it was measured on
+    <folder>/evaluation.json              every metric, with interval, and the data it was measured on
 
 The key is a hash of the model and of every request, so results of another evaluation are never reused.
 """
@@ -35,7 +35,7 @@ from running.training.rank_processes import detect_launcher
 class EvaluationRanks:
     """The processes of an evaluation.
 
-    Each scores its share of the requests; they exchange results through the folder only.
+    Each process scores a share of the requests. The processes exchange results only through the folder.
     """
 
     def __init__(self) -> None:

@@ -53,7 +53,7 @@ def load_tasks(config: EvaluateConfig, examinee: EvaluatedModel) -> list[Task]:
         examinee: the model to evaluate.
 
     Raises:
-        ValueError: a task is unknown, its records cannot be read or used, or something that it needs is missing.
+        ValueError: a task is unknown, its records cannot be read or used, or something that a task needs is missing.
     """
     names, known = config.tasks, compose.group_choices("task")
     for name in names:

@@ -11,8 +11,8 @@ def machine_shares(jobs_at_once: Any, *, devices: int, accelerator: str) -> list
     """Environment variables for each of `jobs_at_once` jobs; none for a single job, which has the whole machine.
 
     The GPUs visible to this process are divided equally. If there are more jobs than GPUs, several jobs share one. The
-    number of threads is OMP_NUM_THREADS, or the number of cores that the process may use; on a CPU it is divided among
-    all ranks of all jobs.
+    number of threads is OMP_NUM_THREADS, or the number of cores that the process may use. On a CPU, the threads are
+    divided among all ranks of all jobs.
 
     Args:
         jobs_at_once: number of jobs that run at the same time.

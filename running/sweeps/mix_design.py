@@ -28,11 +28,12 @@ _NOT_THEIRS = (
 
 
 def propose_mixes(config: RunConfig, n: int) -> dict[str, dict[str, float]]:
-    """Choose the mixes, write each as a choice of `curriculum`, and print them with the command that trains them all.
+    """Choose the mixes, write each mix as a choice of `curriculum`, and print the mixes and the command that trains all
+    of them.
 
     Args:
-        config: config of the run to train with each mix. Its sources are those of its curriculum and of its mixes. No source
-            is drawn for more epochs than the smallest `curriculum.max_epochs`, or four.
+        config: config of the run to train with each mix. The sources are the sources of the run's curriculum and of its
+            mixes. No source is drawn for more epochs than the smallest `curriculum.max_epochs`, or four.
         n: number of mixes.
 
     Returns:

@@ -28,7 +28,8 @@ _OF_SWEEP = "GPT_LIGHTNING_SWEEP"  # environment variable of a job: process id o
 class Job:
     """One job of a multirun.
 
-    As a float, for a sweeper that searches, it is its objective; the conversion waits for its end.
+    A sweeper that searches converts the job to a float: the job's objective. The conversion waits for the end of the
+    job.
     """
 
     number: int
@@ -51,14 +52,14 @@ class Job:
 
 
 class Multirun:
-    """The jobs of this process, their results, and the signals passed on to them.
+    """The jobs of this process, the results of the jobs, and the signals passed on to them.
 
-    Each job has its own session, so Ctrl-C reaches it only once and only through this process, and it can save a
-    checkpoint before it ends. A job also stops when this process has ended, see `end_with_sweep`.
+    Each job has its own session, so Ctrl-C reaches the job only once and only through this process, and the job can
+    save a checkpoint before it ends. A job also stops when this process has ended, see `end_with_sweep`.
 
     Args:
         shares: environment variables for each job that may run at the same time. With several shares, the terminal
-            shows only the start and end of jobs, and the output of each goes to <sweep_dir>/.jobs/<number>.log.
+            shows only the start and end of jobs, and the output of each job goes to <sweep_dir>/.jobs/<number>.log.
         record: where the state of the jobs is written; None: the jobs are not training runs, and run one after the
             other.
     """
@@ -67,7 +68,7 @@ class Multirun:
         self.shares = shares
         self.record = record
         self.answers: dict[str, dict[str, Any] | ValueError] = {}
-        """Job -> result of a command that needs no process for it; see `answer`."""
+        """Job -> result of a command that needs no process for the job; see `answer`."""
         self._jobs: list[Job] = []
         self._listens = False
         self._signals: list[tuple[int, float]] = []  # received so far, with their times
@@ -88,8 +89,8 @@ class Multirun:
             command: command line of the job.
             name: name of the job.
             number: number of the job.
-            run: its run directory, if it is a training run.
-            config: its settings, if it is a training run.
+            run: the job's run directory, if the job is a training run.
+            config: the job's settings, if the job is a training run.
 
         Returns:
             The job, which is still running.
@@ -121,7 +122,7 @@ class Multirun:
         Args:
             name: name of the job.
             number: number of the job.
-            run: its run directory.
+            run: the job's run directory.
         """
         self._wait_until(lambda: not (self._is_alone and self._running()))  # so that its output comes first
         say(f"── job {number}: {name} is already finished")
@@ -130,7 +131,7 @@ class Multirun:
         return self._jobs[-1]
 
     def answer(self, function: Callable[[dict[str, Any]], dict[str, Any]], config: dict[str, Any], name: str) -> float:
-        """Call a command that needs no process for the job, and keep its result.
+        """Call a command that needs no process for the job, and keep the result.
 
         Args:
             function: the command's function.
@@ -144,12 +145,12 @@ class Multirun:
         return 0.0
 
     def wait_for_owner(self, name: str, run: Path) -> None:
-        """Wait for a process that still trains in a run directory, left over from an earlier start of the sweep that
-        was killed.
+        """Wait for a process that still trains in a run directory, left over from an earlier, killed start of the
+        sweep.
 
         Args:
             name: name of the job.
-            run: its run directory.
+            run: the job's run directory.
         """
         if is_locked(run):
             say(f"── {name} is still running ({lock_owner(run)}); waiting for it")
@@ -164,7 +165,7 @@ class Multirun:
         self._wait_until(lambda: all(job.number >= than for job in self._running()))
 
     def end(self) -> None:
-        """Wait for all jobs. Exit with an error code if one failed or was stopped."""
+        """Wait for all jobs. Exit with an error code if a job failed or was stopped."""
         self._wait_until(lambda: not self._running())
         failed = [job.name for job in self._jobs if job.code]
         if self.record:  # includes jobs on other machines

@@ -1,4 +1,4 @@
-"""Run one job of Hydra's multirun, in its own process unless its run is already finished."""
+"""Run one job of Hydra's multirun, in a new process unless the job's run is already finished."""
 
 import shutil
 import signal
@@ -33,9 +33,9 @@ def open_multirun(command: str, config: DictConfig) -> Iterator[multirun.Multiru
         config: config of the multirun as a whole, including `hydra`.
 
     Raises:
-        ValueError: another process runs this sweep; this process is one of several ranks; the launcher needs Slurm and
-            there is none; `jobs_at_once` do not fit on this machine; or a command that needs no processes is given a
-            launcher.
+        ValueError: another process runs this sweep; this process is one of several ranks; the launcher needs Slurm,
+            which is not available; `jobs_at_once` do not fit on this machine; or a command that needs no processes is
+            given a launcher.
     """
     rank_processes.check_no_multirun()
     launcher = str(config.hydra.launcher._target_)
@@ -83,14 +83,14 @@ def answer_in_process(answer: Callable[[dict[str, Any]], dict[str, Any]], config
 
 
 def run_job_process(config: DictConfig) -> Any:
-    """Run one job of a multirun in a new process. Its directory is named after its choices on the axes.
+    """Run one job of a multirun in a new process. The job's directory is named after its choices on the axes.
 
     Args:
         config: config of the job.
 
     Returns:
-        For a training run the objective of a search, or a job that can be converted to it; otherwise None, also on
-        failure.
+        For a training run the objective of a search, or a job that can be converted to the objective; otherwise None,
+        also on failure.
     """
     hydra, here = HydraConfig.get(), multirun.here
     name, number = job_name(hydra), int(hydra.job.num)

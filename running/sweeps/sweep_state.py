@@ -1,6 +1,6 @@
-"""The state of the jobs of a sweep: <sweep_dir>/.jobs/<number>.json, written for each job on whatever machine it runs.
+"""The state of the jobs of a sweep: <sweep_dir>/.jobs/<number>.json, written on the machine that runs the job.
 
-How far a run is and what it reached is recorded in its run directory.
+The progress and the results of a run are recorded in the run directory.
 """
 
 import json
@@ -30,7 +30,7 @@ class SweepState:
     """The jobs of one start of a sweep.
 
     Args:
-        sweep_dir: folder of its runs.
+        sweep_dir: folder of the sweep's runs.
     """
 
     def __init__(self, sweep_dir: Path) -> None:
@@ -63,8 +63,8 @@ class SweepState:
             number: number of the job.
             job: name of the job.
             code: exit code; None: the job has started.
-            share: environment variables of its share of the machine.
-            other_run: why its folder holds another run, see `describe_other_run`.
+            share: environment variables of the job's share of the machine.
+            other_run: why the job's folder holds another run, see `describe_other_run`.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         row = {"number": number, "job": job, "code": code, "environment": dict(share or {}), "other_run": other_run}
@@ -75,10 +75,10 @@ class SweepState:
         return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(self.folder.glob("*.json"))]
 
     def ended(self, *, stopped: bool) -> list[dict[str, Any]]:
-        """Jobs that were stopped before their end, or else jobs that failed.
+        """Jobs that were stopped before their last step, or jobs that failed.
 
         Args:
-            stopped: which of the two.
+            stopped: True: the stopped jobs; False: the failed jobs.
         """
         return [row for row in self.jobs() if row["code"] and (row["code"] in RESUMABLE_EXIT_CODES) is stopped]
 
@@ -100,7 +100,7 @@ def is_finished(run: Path, config: Mapping[str, Any]) -> bool:
     finished; train.py then decides what to do.
 
     Args:
-        run: its directory.
+        run: the run's directory.
         config: settings of the job, nested.
     """
     try:
@@ -117,7 +117,7 @@ def is_finished(run: Path, config: Mapping[str, Any]) -> bool:
 
 
 def describe_other_run(run: Path, config: Mapping[str, Any]) -> str | None:
-    """Why a folder holds another run than that of these settings; None: it holds this run, or no run.
+    """Why the run in a folder does not have these settings; None: it has these settings, or the folder holds no run.
 
     Settings that do not change results, such as log_every, are ignored.
 
@@ -149,7 +149,7 @@ def _differing(settings: Mapping[str, Any], config: Mapping[str, Any]) -> dict[s
 
 
 def exit_code(returncode: int) -> int:
-    """The exit code of a job. A job killed by SIGTERM or SIGINT before it could handle it has 143 or 130.
+    """The exit code of a job. For a job killed by SIGTERM or SIGINT before it could handle the signal: 143 or 130.
 
     Args:
         returncode: exit code of the process, as in `subprocess`.
@@ -158,11 +158,11 @@ def exit_code(returncode: int) -> int:
 
 
 def objective(run: Path, code: int) -> float:
-    """What a search minimises: the last mean validation loss of a run, or infinity if its loss was not finite.
+    """What a search minimises: the last mean validation loss of a run, or infinity if the loss was not finite.
 
     Args:
-        run: its directory.
-        code: its exit code.
+        run: the run's directory.
+        code: exit code of the run.
 
     Raises:
         ValueError: the run failed, or was never validated.

@@ -30,7 +30,7 @@ class Arithmetic:
     """
 
     precision: str
-    """Lightning's name for it."""
+    """Lightning's name for the precision."""
     device_type: str
     """cpu or cuda."""
     compiled: bool = False
@@ -67,7 +67,7 @@ class Activations:
     ends: float
     """Kept before and after the blocks."""
     attention: PartMemory
-    """Memory of the attention of one block; `block` includes what it keeps."""
+    """Memory of the attention of one block, which is included in `block`."""
     feed_forward: PartMemory
     """The same for the feed-forward."""
 

@@ -63,7 +63,7 @@ class Run:
     checkpoint."""
 
     def begin(self) -> None:
-        """Record in the run directory what defines the run, and print it. All ranks have agreed on where it starts."""
+        """Record in the run directory what defines the run, and print this. All ranks have agreed on the first step."""
         resolved, config, point = self.resolved, self.resolved.config, self.resolved.resume_point
         groups, device = resolved.make_groups(self.lit.model), self.lit.trainer.strategy.root_device
         check_same_optimizer(config, point, resolved.make_optimizer, groups, device)
@@ -96,8 +96,8 @@ def build(resolved: ResolvedRun, ranks: RankAgreement) -> Run:
         ranks: compares the initial weights of all ranks.
 
     Raises:
-        ValueError: the initial weights do not fit or differ from those that the run started with, or a logger cannot be
-            built.
+        ValueError: the initial weights do not fit or differ from the weights that the run started with, or a logger
+            cannot be built.
     """
     config, directory, point = resolved.config, resolved.directory, resolved.resume_point
     external = build_external_logger(config) if is_first_rank() else None

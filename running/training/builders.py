@@ -1,4 +1,4 @@
-"""Build the parts of a run from its config, with checks. train.py, plan.py and verify.py share them."""
+"""Build the parts of a run from the config, with checks. train.py, plan.py and verify.py share them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
@@ -50,7 +50,8 @@ def build_model_config(config: RunConfig, tokenizer: Tokenizer) -> GPTConfig:
 def build_sample_order(
     config: RunConfig, curriculum: Curriculum, sequences: Mapping[str, int], beginning: ResumePoint
 ) -> SampleOrder:
-    """The order of the run's sequences. A resumed or branched run keeps the past that its checkpoint records.
+    """The order of the run's sequences. A resumed or branched run keeps the order of the steps that its checkpoint
+    records.
 
     Args:
         config: config of the run.
@@ -76,7 +77,7 @@ def build_optimizer(optimizer: OptimizerConfig, precision: str) -> Any:
 
     Args:
         optimizer: the class and its arguments.
-        precision: Lightning's name for it.
+        precision: Lightning's name for the precision.
 
     Raises:
         ValueError: the optimizer does not accept a setting.
@@ -100,7 +101,8 @@ def check_same_optimizer(
     groups: list[dict[str, Any]],
     device: torch.device,
 ) -> None:
-    """Try one step with the optimizer state of the checkpoint: some options need a state that only they create.
+    """Try one step with the optimizer state of the checkpoint: some options need state that an optimizer without the
+    option does not create.
 
     Args:
         config: config of the run.

@@ -1,10 +1,10 @@
 """Message for SIGBUS, which the kernel sends when a memory-mapped file was truncated.
 
-Without it, the program ends silently.
+Without this message, the program ends silently.
 
 Python's own signal handlers run only after the failed instruction, which would fail again and again. Therefore the
-handler is registered with the C library. It runs in the thread that read the file, prints what is wrong, and ends the
-program.
+handler is registered with the C library. The handler runs in the thread that read the file, prints what is wrong, and
+ends the program.
 """
 
 import ctypes

@@ -1,4 +1,4 @@
-"""Build a run's callbacks from its config. Only this imports Lightning, which takes seconds."""
+"""Build a run's callbacks from the config. Only this module imports Lightning, which takes seconds."""
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""Check everything about a run that its settings and its device decide. train.py, plan.py and verify.py share this.
+"""Check everything about a run that the settings and the device determine, for train.py, plan.py and verify.py.
 
 No data is read, nothing is written and no model is built. Lightning is imported only to build callbacks whose settings
 cannot be checked otherwise.
@@ -45,10 +45,10 @@ class Kernels:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedSettings:
-    """Settings that are valid and fit together, and what follows from them alone."""
+    """Settings that are valid and fit together, and values that follow from the settings alone."""
 
     config: RunConfig
-    """Its precision is no longer `auto`."""
+    """Settings of the run. The precision is not `auto` any more."""
     schedule: Callable[[int], float]
     """Step -> fraction of the peak learning rate."""
     make_optimizer: Callable[..., Any]
@@ -56,7 +56,7 @@ class CheckedSettings:
     kernels: Kernels | None
     """None: the run is planned for a GPU that this machine need not have."""
     callbacks: "list[L.Callback] | None"
-    """The callbacks of the config; None: they are valid without having been built."""
+    """The callbacks of the config; None: the callbacks are valid without having been built."""
 
 
 def check_settings(config: RunConfig, device: str, *, planned: Device | None = None) -> CheckedSettings:
@@ -69,7 +69,7 @@ def check_settings(config: RunConfig, device: str, *, planned: Device | None = N
             not matter. None: the run is trained on this machine.
 
     Raises:
-        ValueError: a setting is wrong, settings contradict each other, or this machine lacks what they need.
+        ValueError: a setting is wrong, settings contradict each other, or this machine lacks what the settings need.
     """
     if planned is None:
         precision, why = choose_precision(config.trainer.precision, device=device)
@@ -110,7 +110,7 @@ def _check_deterministic(config: RunConfig) -> None:
 
 
 def _planned_precision(wanted: str, planned: Device) -> str:
-    """Lightning's name of the precision on a planned GPU."""
+    """Lightning's name for the precision on a planned GPU."""
     if wanted == "auto":
         return "bf16-mixed" if planned.has_bf16 else "16-mixed"
     return choose_precision(wanted, device="cuda")[0]

@@ -1,4 +1,4 @@
-"""Estimated costs of a run: FLOPs, hours, memory, disk space; and its expected loss."""
+"""Estimated costs of a run: FLOPs, hours, memory, disk space; and the expected loss."""
 
 from dataclasses import asdict
 from typing import Any
@@ -24,7 +24,7 @@ def estimate_costs(
 
     Args:
         config: settings of train.py; the precision is not `auto`.
-        assumed: the device, the fraction of its peak FLOP/s that is reached, and its price per hour.
+        assumed: the device, the fraction of the device's peak FLOP/s that is reached, and the device's price per hour.
         order: the sequences of the run.
         beginning: where the run would start.
 
@@ -72,7 +72,7 @@ def estimate_peak_memory(config: RunConfig, *, precision: str, device_type: str)
 
     Args:
         config: settings of train.py.
-        precision: Lightning's name for it, not auto.
+        precision: Lightning's name for the precision, not auto.
         device_type: cpu or cuda.
 
     Raises:
@@ -101,11 +101,11 @@ def planned_optimizer(config: RunConfig) -> OptimizerTraits:
 
 
 def training_setup(config: RunConfig, *, precision: str, device_type: str) -> TrainingSetup:
-    """The settings of a run that its memory depends on.
+    """The settings that the memory of a run depends on.
 
     Args:
         config: settings of train.py.
-        precision: Lightning's name for it, not auto.
+        precision: Lightning's name for the precision, not auto.
         device_type: cpu or cuda.
     """
     trainer = config.trainer

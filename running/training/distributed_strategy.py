@@ -1,4 +1,4 @@
-"""How a run is distributed over its ranks: the settings of Lightning."""
+"""Lightning's settings for distributing a run over ranks."""
 
 from lightning.fabric.plugins.environments import (
     ClusterEnvironment,
@@ -30,7 +30,7 @@ def build_strategy(config: RunConfig) -> str | Strategy:
 def cluster_environment() -> ClusterEnvironment:
     """Plugin for `L.Trainer(plugins=[…])` that tells Lightning which rank this process is.
 
-    By default, Lightning would wait for the tasks of any Slurm job that it runs in, and requeue the job itself.
+    In a Slurm job, Lightning would by default wait for the job's tasks, and requeue the job itself.
     """
     starter = detect_launcher()
     if starter == "torchrun":

@@ -11,10 +11,11 @@ from running.config.renamed_targets import target_of
 
 
 def why_ended_early(run: Path, callbacks: Mapping[str, Any], step: int) -> str | None:
-    """Why a callback ended the run after its checkpoint of `step`; None: none did, or the callbacks have changed.
+    """Why a callback ended the run after the checkpoint of `step`; None: no callback did, or the callbacks have
+    changed.
 
     Args:
-        run: its directory.
+        run: the run's directory.
         callbacks: name -> `_target_` and arguments of this start.
         step: step of the run's checkpoint.
     """

@@ -18,8 +18,8 @@ def build_external_logger(config: RunConfig) -> CsvMetrics | ExperimentTracker |
 
     A service gets a name and an id, both derived from the run's path below runs_dir. The id has a unique suffix and is
     stored in the run directory, in wandb.json or mlflow.json, so a run that is moved stays the same run at the service.
-    If the folder's name or the logger's settings change, it is a new run there; so is a copy with another name, or a
-    branch.
+    If the folder's name or the logger's settings change, the service gets a new run. The same holds for a copy with
+    another name, and for a branch.
 
     Args:
         config: config of the run.

@@ -8,7 +8,7 @@ from running.config import compose
 
 
 def load_tokenizer_by_name(name: str, data_dir: Path) -> Tokenizer:
-    """The tokenizer of that name in a data folder, if one was trained there; else the one that `load_tokenizer`
+    """The tokenizer of this name: a tokenizer trained in the data folder, or else a tokenizer that `load_tokenizer`
     knows.
 
     Args:
@@ -52,7 +52,7 @@ def check_same_tokenizer(path: Path, tokenizer: Tokenizer) -> bool:
         tokenizer: tokenizer of the run.
 
     Returns:
-        Whether the model's tokenizer is known. If not, nothing is checked.
+        Whether the model's tokenizer is known. If it is unknown, nothing is checked.
 
     Raises:
         ValueError: an id stands for different tokens in the two tokenizers.

@@ -1,4 +1,4 @@
-"""Train a built run, and handle what ends it."""
+"""Train a built run, and handle everything that ends the run."""
 
 import lightning as L
 import torch

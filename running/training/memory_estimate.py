@@ -1,4 +1,4 @@
-"""Bytes that a run takes: its checkpoints on disk, and its memory on each device.
+"""Number of bytes of a run: of the checkpoints on disk, and of the memory on each device.
 
 All estimates use the model on the meta device (`build_meta_model`) and the optimizer's traits.
 """
@@ -32,14 +32,16 @@ class TrainingSetup:
     micro_batch: int
     """Sequences in one forward pass."""
     precision: str
-    """Lightning's name for it."""
+    """Lightning's name for the precision."""
     device_type: str = "cuda"
     n_devices: int = 1
     sharded: bool = False
     accumulates: bool = True
-    """Whether a step has several micro-batches. The gradients of a single one are freed before its backward pass."""
+    """Whether a step has several micro-batches. With a single micro-batch, the gradients are freed before the backward
+    pass.
+    """
     compiled: bool = False
-    """This and the next two are settings of the section `trainer`; they matter on CUDA only."""
+    """This and the next two fields are settings of the section `trainer`. They matter only on CUDA."""
     recompute: bool = False
     loss_kernel: str = "auto"
 
@@ -61,7 +63,7 @@ def checkpoint_bytes(model: GPT, optimizer: OptimizerTraits, *, precision: str) 
     Args:
         model: the model, on the meta device.
         optimizer: traits of the optimizer.
-        precision: Lightning's name for it.
+        precision: Lightning's name for the precision.
     """
     states = [optimizer.state(parameter, group) for parameter, group in _parameters(model, optimizer, precision)]
     n_tensors = len(states) + sum(state.n_tensors for state in states)
@@ -73,12 +75,12 @@ def checkpoint_bytes(model: GPT, optimizer: OptimizerTraits, *, precision: str) 
 def peak_memory_bytes(model: GPT, optimizer: OptimizerTraits, setup: TrainingSetup) -> int:
     """Bytes that training takes on each device at its peak.
 
-    The peak is at the end of a forward pass, when the blocks hold what their backward pass needs, the gradients of the
+    The peak is at the end of a forward pass, when the blocks hold what the backward pass needs, the gradients of the
     previous step still exist, and the head is being computed; or at the start of the backward pass, in the last block.
     For "cpu" the result is the growth of the process, within 5 % on the six rows of benchmarks/results/cpu.json and 15
-    % on fifteen other runs. For "cuda" it is what torch allocates, within 5 % of torch's own count for every shipped
-    model (benchmarks/results/null_gpu.json), without the GB or so that CUDA itself takes. Fragmentation of the
-    allocator on a real GPU has not been measured.
+    % on fifteen other runs. For "cuda" the result is the memory that torch allocates, within 5 % of torch's own count
+    for every shipped model (benchmarks/results/null_gpu.json), without the GB or so that CUDA itself takes.
+    Fragmentation of the allocator on a real GPU has not been measured.
 
     Args:
         model: the model, on the meta device.

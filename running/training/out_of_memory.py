@@ -12,7 +12,7 @@ def out_of_memory(config: RunConfig, step: int) -> str:
     """One sentence with the micro-batch, plan.py's estimate, the GPU's memory, and what to set.
 
     Args:
-        config: the run's, with its precision resolved.
+        config: config of the run, with resolved precision.
         step: number of completed steps.
     """
     micro_batch, trainer = config.micro_batch, config.trainer

@@ -84,8 +84,8 @@ def check_undamaged(
 
     Args:
         config: config of the run.
-        sources: the sources that it is trained on.
-        begun: source -> states of its files at the last start of the run, see `SourceShards.states_by_name`.
+        sources: the sources that the run is trained on.
+        begun: source -> states of the source's files at the last start of the run, see `SourceShards.states_by_name`.
 
     Raises:
         ValueError: a shard is damaged or was added, or has an id that the tokenizer does not have. The message says
@@ -110,7 +110,7 @@ def check_undamaged(
 
 
 class SourceSize(NamedTuple):
-    """The size of a source, as a plan needs it."""
+    """The size of a source, for a plan."""
 
     sequences: int
     # loss-bearing targets of each training sequence, (sequences,); or their expected mean
@@ -126,7 +126,7 @@ def source_sizes(config: RunConfig, names: Iterable[str]) -> dict[str, SourceSiz
         names: names of the sources.
 
     Raises:
-        ValueError: a source is unknown, or is not prepared and its size is unknown.
+        ValueError: a source is unknown, or a source of unknown size is not prepared.
     """
     folder = config.data_dir / config.tokenizer.name
     missing = _missing(config, folder)

@@ -1,7 +1,7 @@
 """Compare the settings, code, data and resume point of all ranks before the first step.
 
-The ranks use the store through which torch.distributed connects them a little later. A rank that refuses the run tells
-the others through it, because they would wait for it.
+The ranks communicate through the store that torch.distributed uses later. A rank that refuses the run tells the other
+ranks through the store, because they would wait for this rank.
 """
 
 import json
@@ -27,8 +27,8 @@ _ABSENT = "not there"
 class RankAgreement:
     """Compares values between the ranks of a run. A single rank always agrees.
 
-    It is a context manager. An exception inside it, before the last comparison, is sent to the other ranks, which then
-    end too.
+    This class is a context manager. An exception inside the context, before the last comparison, is sent to the other
+    ranks, which then end too.
 
     Args:
         store: torch.distributed's store that all ranks use; None: there is one rank.
@@ -100,13 +100,13 @@ class RankAgreement:
 
 @contextmanager
 def build_rank_agreement(config: Mapping[str, Any]) -> Iterator[RankAgreement]:
-    """Yield the comparison between the ranks of a run, after it has compared their settings and code.
+    """Yield the comparison between the ranks of a run, after comparing the ranks' settings and code.
 
     Args:
         config: the composed settings.
 
     Raises:
-        ValueError, RankLostError: as `RankAgreement.compare`.
+        ValueError, RankLostError: as for `RankAgreement.compare`.
     """
     with _meet() as ranks:
         if ranks.n_ranks > 1:

@@ -1,4 +1,4 @@
-"""Check that a run can be trained on its ranks: the processes that were started, the GPUs, and sharding."""
+"""Check that a run can be trained on the given ranks: the processes that were started, the GPUs, and sharding."""
 
 import os
 
@@ -11,7 +11,7 @@ from running.training.rank_processes import detect_launcher
 
 
 def check_launch(devices: int, nodes: int) -> None:
-    """Check that the processes of a run were started as its config says.
+    """Check that the processes of a run were started as the config says.
 
     Args:
         devices: the setting trainer.devices.
@@ -57,7 +57,7 @@ def check_gpu_count(devices: int, *, setting: str = "trainer.devices") -> None:
         setting: the setting that gives this number, for the message.
 
     Raises:
-        ValueError: there are fewer GPUs.
+        ValueError: this process sees fewer GPUs than `devices`.
     """
     n_gpus = torch.cuda.device_count()
     if devices <= n_gpus:
@@ -70,13 +70,13 @@ def check_gpu_count(devices: int, *, setting: str = "trainer.devices") -> None:
 
 
 def check_sharding(config: RunConfig) -> None:
-    """Check that the precision and the optimizer of a run work with sharded weights, if its weights are sharded.
+    """If the weights of a run are sharded, check that the precision and the optimizer work with sharded weights.
 
     Args:
         config: config of the run, whose precision is not `auto`.
 
     Raises:
-        ValueError: one of them does not.
+        ValueError: the precision or the optimizer does not work with sharded weights.
     """
     if config.trainer.strategy != "fsdp" or config.trainer.world_size == 1:
         return

@@ -1,9 +1,9 @@
-"""The processes that train one run together (ranks): how they are started, and how they end.
+"""The processes that train one run together (ranks): how the ranks start and end.
 
-    python train.py trainer=ddp trainer.devices=4    this process becomes torchrun's launcher and starts four local ranks
-    torchrun, srun                                   start all ranks, on one machine or on many
+    python train.py trainer=ddp trainer.devices=4    this process becomes torchrun's launcher and starts four local
+    ranks torchrun, srun                                   start all ranks, on one machine or on many
 
-If one rank ends, the others must end too: torchrun's launcher does this, and `srun --kill-on-bad-exit=1`.
+If one rank ends, the others must end too. torchrun's launcher and `srun --kill-on-bad-exit=1` do this.
 """
 
 import logging
@@ -49,7 +49,7 @@ def is_first_rank() -> bool:
 
 
 def check_no_multirun() -> None:
-    """Check that this process is not one of several ranks: each of them would run all jobs of a multirun.
+    """Check that this process is not one of several ranks, because each rank would run all jobs of a multirun.
 
     Raises:
         ValueError: a launcher started this process.

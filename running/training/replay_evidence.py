@@ -1,4 +1,4 @@
-"""What a run served and learned, read from its folder and compared with another run. verify.py uses it."""
+"""Read the data and the results of a run from its folder, and compare two runs, for verify.py."""
 
 import json
 import math
@@ -46,7 +46,7 @@ def read_evidence(run: Path, sources: Mapping[str, SourceShards]) -> ReplayEvide
 
     Args:
         run: folder of the run.
-        sources: the sources that it was trained on.
+        sources: the sources that the run was trained on.
 
     Raises:
         ValueError: sequences are missing from the sample order log.

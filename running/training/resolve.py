@@ -1,4 +1,4 @@
-"""Resolve a training run from its settings and its data. Nothing is written and no model is built."""
+"""Resolve a training run from the settings and the data. Nothing is written and no model is built."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class ResolvedRun:
     """A run whose settings, data and resume point are known to fit together."""
 
     config: RunConfig
-    """Its precision is no longer `auto`."""
+    """Settings of the run. The precision is not `auto` any more."""
     directory: RunDirectory
     resume_point: ResumePoint
     tokenizer: Tokenizer

@@ -1,4 +1,4 @@
-"""Where a start of a run begins: at step 0, at one of its checkpoints, at `resume`, or at its branch point.
+"""Where a start of a run begins: at step 0, at a checkpoint of the run, at `resume`, or at the branch point.
 
 This module writes nothing; `RunDirectory.begin` does.
 """
@@ -46,10 +46,10 @@ class ResumePoint(NamedTuple):
         return tuple(self.diet["sources"]) if self.diet else ()
 
     def past_order(self, *, first_step: int) -> PastOrder:
-        """What the checkpoint records about the order of its steps.
+        """What the checkpoint records about the order of the completed steps.
 
         Args:
-            first_step: first step of this run; earlier ones belong to its trunk.
+            first_step: first step of this run; earlier steps belong to the run's trunk.
 
         Raises:
             ValueError: a recorded curriculum cannot be read.
@@ -88,7 +88,7 @@ def find_resume_point(run: Path, config: RunConfig) -> ResumePoint:
         config: config of the run.
 
     Raises:
-        ValueError: the folder belongs to a run with other settings, all of its checkpoints are damaged, or the run
+        ValueError: the folder belongs to a run with other settings, all checkpoints of the run are damaged, or the run
             cannot start where `resume` or `branch` says.
     """
     resume, trunk = config.resume, config.branch.run
@@ -218,7 +218,7 @@ def branch_point(config: RunConfig) -> Path:
         config: config of the run.
 
     Raises:
-        ValueError: the trunk has no checkpoint of that step, or its settings differ.
+        ValueError: the trunk has no checkpoint of that step, or the trunk's settings differ.
     """
     trunk, step = config.branch.run, config.branch.step
     assert trunk is not None

@@ -5,9 +5,9 @@ runs/<name>/checkpoints/         the newest three   tensorboard/
 runs/<name>/metrics.jsonl        one row per step   samples.jsonl       training_<time>.log     report/
 runs/<name>/plan.json plan.png   the plan           changes.jsonl       settings that changed between starts, if any
 runs/<name>/mix_weights.jsonl    one row per update of the mix weights, of a run with ADO
-runs/<name>/faults.jsonl         skipped steps, if any                          lock, owner   while it is being trained
-runs/<name>/pruned.json          where and why a run of a sweep was pruned, if it was
-runs/<name>/ended_early.json     after which step a callback ended the run, and why, if one did
+runs/<name>/faults.jsonl         skipped steps, if any                          lock, owner   during training
+runs/<name>/pruned.json          where and why a run of a sweep was pruned, if it was pruned
+runs/<name>/ended_early.json     after which step a callback ended the run early, and why, if a callback did
 runs/<name>/saved.json           step of the last saved checkpoint; if none is left, the run does not restart
 """
 
@@ -51,7 +51,7 @@ class RunDirectory:
     """The folder of a run, new or existing.
 
     Args:
-        path: the folder; it need not exist yet.
+        path: the folder, which need not exist yet.
     """
 
     def __init__(self, path: Path) -> None:
@@ -61,7 +61,7 @@ class RunDirectory:
         self.mix_weights = old if old.is_file() else path / "mix_weights.jsonl"
 
     def refuse_other_weights(self, config: RunConfig, beginning: ResumePoint, initial_weights: str | None) -> None:
-        """Check that the initial weights are those that the run started with.
+        """Check that the initial weights equal the weights that the run started with.
 
         Args:
             config: config of the run.
@@ -160,7 +160,7 @@ class RunDirectory:
         return self.path / f"training_{time.strftime('%Y%m%d_%H%M%S')}.log"
 
     def refuse_other_data(self, beginning: ResumePoint, sources: Mapping[str, SourceShards]) -> None:
-        """Check that the sources are those that the run, or its trunk, was trained on.
+        """Check that the sources are the sources that the run, or its trunk, was trained on.
 
         Args:
             beginning: where this start of the run begins.
@@ -182,7 +182,7 @@ class RunDirectory:
                     )
 
     def states_of_data(self) -> dict[str, dict[str, str]]:
-        """Source -> states of its files at the last start of the run, see `SourceShards.states_by_name`."""
+        """Source -> states of the source's files at the last start of the run, see `SourceShards.states_by_name`."""
         record = self.path / "environment.json"
         data = json.loads(record.read_text())["data"] if record.is_file() else {}
         return {name: of_source.get("files", {}) for name, of_source in data.items()}

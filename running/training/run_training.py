@@ -1,4 +1,4 @@
-"""A training run from its settings to its last step: resolve, build, fit, summarise."""
+"""A training run from the settings to the last step: resolve, build, fit, summarise."""
 
 import time
 

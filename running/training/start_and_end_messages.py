@@ -1,4 +1,4 @@
-"""What a run prints at its start and end, and its hyperparameters for TensorBoard."""
+"""What a run prints at the start and end, and the run's hyperparameters for TensorBoard."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -68,11 +68,11 @@ def step_options_text(trainer: TrainerConfig) -> str:
 
 
 def start_remarks(beginning: ResumePoint, *, lost: int, max_steps: int) -> Iterator[tuple[str, str]]:
-    """Remarks on where this start begins, each with its style.
+    """Remarks on where this start begins, each with a text style.
 
     Args:
         beginning: where this start begins.
-        lost: number of logged steps after its checkpoint, which are repeated.
+        lost: number of logged steps after the checkpoint, which are repeated.
         max_steps: number of steps of the run.
     """
     for path in beginning.damaged:
@@ -98,7 +98,7 @@ def start_remarks(beginning: ResumePoint, *, lost: int, max_steps: int) -> Itera
 def busy_machine_remark(device: str) -> Iterator[str]:
     """A remark if other programs use the cores of a run on the CPU.
 
-    The run does not lower its number of threads itself, because the last bits of results depend on it.
+    The run does not lower its number of threads, because the last bits of the results depend on the number of threads.
 
     Args:
         device: cpu or cuda.
@@ -118,7 +118,7 @@ def end_remarks(final: Mapping[str, float], *, tokens: int, seconds: float, run:
         final: the last value of every metric.
         tokens: tokens of all steps, including padding.
         seconds: duration of this start.
-        run: its directory.
+        run: the run's directory.
     """
     yield f"{_amount(tokens)} tokens; this start took {format_seconds(seconds)}"
     if "val/loss/mean" in final:
