@@ -95,8 +95,8 @@ class ExperimentTracker(MetricsForwarder):
     def _give_up(self, trainer: L.Trainer, error: Exception) -> None:
         if not self._gave_up:
             ConsoleLogger.of(trainer).note(
-                f"logger={self._kind} failed ({_sentence(error)}): this run continues without it, and its next start "
-                "sends the missing rows",
+                f"logger={self._kind} failed ({_sentence(error)}): this run continues without it. The missing rows are "
+                "sent when the run is next started",
                 style="bold red",
             )
         self._gave_up = True

@@ -68,10 +68,10 @@ def best_mix_sentences(best: BestMix, law: MixLaw, sources: Sequence[str]) -> li
             f"differs from that of the prior by {_difference(best.to_prior)} nats.",
             bound,
         ]
-    claim = "it is significantly better" if best.beats_best_run else "the difference is not significant"
+    claim = "the best mix is significantly better" if best.beats_best_run else "the difference is not significant"
     return [
         f"The loss predicted for the best mix differs from that of the prior by {_difference(best.to_prior)} nats.",
-        f"It differs from that of the mix of the best run by {_difference(best.to_best_run)} nats: {claim}.",
+        f"Its difference to the loss predicted for the mix of the best run is {_difference(best.to_best_run)} nats: {claim}.",
         bound,
     ]
 

@@ -188,7 +188,7 @@ def _shapes_of_parts(line: WeightMapping, shape: tuple[int, ...], config: GPTCon
 def _refuse_other_keys(weights: Mapping[str, Tensor], wanted: list[str], known: set[str], where: Path) -> None:
     if missing := [key for key in wanted if key not in weights]:
         raise ValueError(
-            f"{where} lacks {_some(missing)}: the model is incomplete, or its config has other sizes than its weights."
+            f"{where} lacks {_some(missing)}: the model is incomplete, or the sizes in its config differ from its weights."
         )
     if strange := [key for key in weights if key not in known]:
         raise ValueError(

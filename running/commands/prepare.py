@@ -122,13 +122,15 @@ def _prepare(job: _Job) -> None:
 
 
 def _join(job: _Job) -> None:
-    begun = {folder.name.rpartition("_")[2] for folder in job.folder.parent.glob(f".{job.name}.unfinished/*_of_*")}
+    work = job.folder.with_name(f".{job.name}.unfinished")
+    begun = {folder.name.rpartition("_")[2] for folder in work.glob("*_of_*")}
     if not begun:
         raise ValueError(f"{job.name}: there are no parts to join: prepare part=0/n to part=n-1/n first.")
     if len(begun) > 1:
+        divisions = ", ".join(f"{n} parts" for n in sorted(begun))
         raise ValueError(
-            f"{job.name}: some parts belong to a division into {' parts, others to one into '.join(sorted(begun))} parts: "
-            f"choose one n, prepare part=0/n to part=n-1/n, and delete the others in {job.folder.parent}/.{job.name}.unfinished."
+            f"{job.name}: the unfinished parts belong to different divisions ({divisions}): "
+            f"choose one n, prepare part=0/n to part=n-1/n, and delete the other parts in {work}."
         )
     information = _parts(job, int(begun.pop())).join()
     job.console.print(f"{job.name}: joined in {job.folder}, {source_summary(information)}")
@@ -255,8 +257,8 @@ def _refuse_more_than_format(config: PrepareConfig) -> None:
     for key in ("limit_tokens", "limit_files", "deduplicate", "part"):
         if getattr(config, key) is not None:
             raise ValueError(
-                f"format={config.format} reads shards unchanged: {key}={getattr(config, key)} has no effect on it; "
-                "leave it out."
+                f"format={config.format} reads shards unchanged: {key}={getattr(config, key)} has no effect. "
+                "Remove this setting."
             )
 
 

@@ -270,7 +270,7 @@ class RunConfig:
         ado, workers = self.curriculum.ado, self.data.workers
         if ado and not ado.record and workers:
             raise ValueError(
-                f"data.workers is {workers}, but with curriculum.ado the next batch depends on the losses of this one: "
+                f"data.workers is {workers}, but with curriculum.ado the next batch depends on the losses of the current batch: "
                 "set data.workers=0, or set curriculum.ado.record to the mix_weights.jsonl of another run to repeat its "
                 "updates."
             )

@@ -245,6 +245,9 @@ def branch_point(config: RunConfig) -> Path:
                 "the tokenizer, the optimizer, the global batch and the seed of its trunk."
             )
     if "callbacks.mix_ledger._target_" in set(dict(flatten(config.settings))) - set(dict(flatten(settings))):
-        raise ValueError(f"branch.run={trunk} was trained without callbacks.mix_ledger: remove it here too.")
+        raise ValueError(
+            f"branch.run={trunk} was trained without callbacks.mix_ledger: remove this callback here too, with "
+            "~callbacks.mix_ledger."
+        )
     verify_checkpoint(at[step])
     return at[step]
