@@ -124,9 +124,10 @@ class Curriculum:
             )
 
     def _check_ado(self, ado: AdoPolicy, named: Mapping[str, Any]) -> None:
-        if len(self.keyframes) > 1 or self.replay:
+        more = len(self.keyframes) > 1
+        if more or self.replay:
             raise ValueError(
-                f"curriculum.ado is set, but the curriculum has the keyframes {', '.join(self.keyframes)}"
+                f"curriculum.ado is set, but the curriculum has the keyframe{'s' * more} {', '.join(self.keyframes)}"
                 f"{' and has replay' * bool(self.replay)}: it must have one keyframe and no replay. "
                 "Use curriculum=ado, and curriculum.ado.floor instead of replay."
             )

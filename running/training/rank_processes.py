@@ -57,7 +57,7 @@ def check_no_multirun() -> None:
     if starter := detect_launcher():
         raise ValueError(
             f"a multirun needs one process, but {starter} started several: start it with python; trainer.devices sets "
-            "how many ranks each of its jobs has."
+            "the number of ranks of each job."
         )
 
 

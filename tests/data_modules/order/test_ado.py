@@ -166,7 +166,7 @@ def test_a_floor_may_name_a_mix() -> None:
         ({"ado": {"record": 3}}, r"curriculum\.ado\.record is 3: it must be the path"),
         (
             {"replay": {"a": 0.1}},
-            r"but the curriculum has the keyframes start and has replay: it must have one keyframe",
+            r"but the curriculum has the keyframe start and has replay: it must have one keyframe",
         ),
         (
             {"keyframes": {n: {"at": int(n == "late"), "weights": {"a": 1, "b": 1}} for n in ("start", "late")}},
