@@ -231,11 +231,11 @@ def sweep(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def start(overrides: list[str], *flags: str) -> subprocess.CompletedProcess[str]:
     """Run train.py as a user does."""
-    return start_verb("train.py", overrides, *flags)
+    return start_command("train.py", overrides, *flags)
 
 
-def start_verb(verb: str, overrides: list[str], *flags: str) -> subprocess.CompletedProcess[str]:
+def start_command(program: str, overrides: list[str], *flags: str) -> subprocess.CompletedProcess[str]:
     """Run one of the scripts as a user does."""
-    command = [sys.executable, verb, *flags, *overrides]
+    command = [sys.executable, program, *flags, *overrides]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-VERBS = {
+COMMANDS = {
     "cli",
     "convert",
     "evaluate",
@@ -34,11 +34,11 @@ PACKAGES = (
 )
 FILES = sorted(
     [
-        *(ROOT / f"{verb}.py" for verb in VERBS),
+        *(ROOT / f"{command}.py" for command in COMMANDS),
         *(path for package in PACKAGES for path in (ROOT / package).rglob("*.py")),
     ]
 )
-OURS = {*VERBS, *PACKAGES}
+OURS = {*COMMANDS, *PACKAGES}
 CALLED_BY_NOBODY = ("utils", "common", "helpers", "misc")
 # The longest prefix decides: what a part of the house may import of the house, and which heavy libraries.
 MAY_IMPORT = {
@@ -246,7 +246,7 @@ def covered(name: str, allowed: set[str]) -> bool:
 def test_imports_follow_the_directions() -> None:
     violations = []
     for path in FILES:
-        if (module := module_name(path)) in VERBS:
+        if (module := module_name(path)) in COMMANDS:
             continue
         allowed = MAY_IMPORT[max((part for part in MAY_IMPORT if covered(module, {part})), key=len)]
         guarded = {name for name in imported_modules(path) if name.split(".")[0] in GUARDED}
@@ -355,7 +355,7 @@ def test_one_module_alone_prints() -> None:
 
 
 def test_every_part_of_the_house_has_a_rule() -> None:
-    assert {module_name(path).split(".")[0] for path in FILES} <= {*MAY_IMPORT, *VERBS}
+    assert {module_name(path).split(".")[0] for path in FILES} <= {*MAY_IMPORT, *COMMANDS}
 
 
 def test_importing_does_no_work() -> None:

@@ -29,8 +29,8 @@ RECIPES = {"mixed_curriculum": ON_ONE, "rangeflow": ON_ONE, "gpt2_5": ON_FOUR}
 CHOSEN = {"micro_batch", "trainer.precision", "trainer.compile", "model.attention"}
 
 
-def composed(verb: str, *overrides: str) -> dict[str, Any]:
-    return compose_config(verb, overrides)
+def composed(command: str, *overrides: str) -> dict[str, Any]:
+    return compose_config(command, overrides)
 
 
 @cache
