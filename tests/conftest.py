@@ -23,8 +23,8 @@ from filelock import FileLock
 
 from data_modules import corpora
 from data_modules.corpora import FunctionCorpus
-from data_modules.corpora.corpus import Document, document_text
-from data_modules.preparation import PreparationSettings, SourceInfo, prepare_source
+from data_modules.corpora.corpus import TextOrConversation, document_text
+from data_modules.preparation import PreparationSettings, SourceIdentity, prepare_source
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer, train_bpe
 from running.config.compose import compose_config
 from tests import fork_client, fork_server
@@ -149,17 +149,17 @@ def _prepare_scarce(tiny_data: Path, data_dir: Path) -> None:
 def _prepare(
     data_dir: Path,
     name: str,
-    documents: Callable[[], Iterable[Document]],
+    documents: Callable[[], Iterable[TextOrConversation]],
     tokenizer: Tokenizer,
     recipe: PreparationSettings,
 ) -> None:
     corpus = FunctionCorpus(documents, origin={"corpus": name})
     folder = data_dir / "bpe_512" / name
-    source = SourceInfo(name=name, tokenizer=tokenizer, folder=folder, licence="test")
+    source = SourceIdentity(name=name, tokenizer=tokenizer, folder=folder, licence="test")
     prepare_source(corpus, source, recipe)
 
 
-def _beginnings(documents: Callable[[], Iterable[Document]]) -> Iterator[Document]:
+def _beginnings(documents: Callable[[], Iterable[TextOrConversation]]) -> Iterator[TextOrConversation]:
     """Beginnings of documents, so short that some fit into both splits. Chats are not shortened."""
     return (document[:300] if isinstance(document, str) else document for document in documents())
 

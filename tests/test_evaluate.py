@@ -20,7 +20,7 @@ from running.commands import evaluate as command
 from running.commands.train import train
 from running.config.compose import compose_config
 from running.config.quote_for_hydra import quote_text_settings
-from running.evaluation import result_store
+from running.evaluation import resumable_task_runner
 from tests.conftest import TINY, start_command
 
 
@@ -140,7 +140,7 @@ def test_the_size_of_a_batch_changes_nothing(run: Path, questions: Path, batch_t
 def test_stopped_it_goes_on_where_it_was(run: Path, questions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = ["tasks=[hellaswag]", f"path={questions}", "batch_tokens=100"]
     straight = judged(run, *asked, f"out_dir={run / 'straight'}")
-    real, calls = log_likelihood.score_requests, []
+    real, calls = log_likelihood.score_batch, []
 
     def dying(model: Any, requests: Any) -> Any:
         calls.append(len(requests))
@@ -148,7 +148,7 @@ def test_stopped_it_goes_on_where_it_was(run: Path, questions: Path, monkeypatch
             raise KeyboardInterrupt
         return real(model, requests)
 
-    monkeypatch.setattr(result_store, "score_requests", dying)
+    monkeypatch.setattr(resumable_task_runner, "score_batch", dying)
     with pytest.raises(KeyboardInterrupt):
         judged(run, *asked)
     assert not (run / "evaluation" / "step_00000012" / "evaluation.json").exists()
@@ -169,7 +169,7 @@ def test_nothing_is_taken_over_from_another_model(run: Path, questions: Path, mo
     asked = ["tasks=[hellaswag]", f"path={questions}", "batch_tokens=100"]
     straight = judged(run, *asked, f"checkpoint={late}", f"out_dir={run / 'straight'}")
     judged(run, "limit=3", f"checkpoint={early}", f"out_dir={run / 'shared'}")
-    real, calls = log_likelihood.score_requests, []
+    real, calls = log_likelihood.score_batch, []
 
     def dying(model: Any, requests: Any) -> Any:
         calls.append(requests)
@@ -177,7 +177,7 @@ def test_nothing_is_taken_over_from_another_model(run: Path, questions: Path, mo
             raise KeyboardInterrupt
         return real(model, requests)
 
-    monkeypatch.setattr(result_store, "score_requests", dying)
+    monkeypatch.setattr(resumable_task_runner, "score_batch", dying)
     with pytest.raises(KeyboardInterrupt):
         judged(run, *asked, f"checkpoint={early}", f"out_dir={run / 'shared'}")
     figures = judged(run, *asked, f"checkpoint={late}", f"out_dir={run / 'shared'}")

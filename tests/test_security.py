@@ -167,7 +167,7 @@ def test_only_an_optimizer_stands_where_one_is_wanted(target: str) -> None:
     [
         "torch.optim.AdamW",
         "callbacks.checkpoints.Path.touch",
-        "gpt_lightning.loggers.console_logger.ConsoleLogger",
+        "gpt_lightning.loggers.terminal_and_log_file.ConsoleLogger",
         "lightning.pytorch.callbacks.os.mkdir",
         "lightning.pytorch.loggers.TensorBoardLogger",
         "data_modules.MixedDataModule",

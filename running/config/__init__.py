@@ -10,9 +10,9 @@ plan_and_verify_configs,             verify.py, of the callbacks
 callback_configs
 allowed_targets, renamed_targets     allow-list for `_target_`; its names in earlier versions
 own_imports, registered_targets      `+imports=[my_package]`: the user's own modules; their classes and functions for `_target_`
-lightning_callbacks                  Lightning's callbacks that do not work in a run, and our replacements
+refused_lightning_callbacks          Lightning's callbacks that do not work in a run, and our replacements
 source_builders                      conf/source/*.yaml as corpora and preparation settings
 init_from_architecture               `init_from`: the architecture comes from the given weights
 changed_settings                     settings that differ between two starts of a run
-override_settings                    the same run with other values of some settings
+copy_with_changes                    the same run with other values of some settings
 """

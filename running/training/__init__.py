@@ -5,7 +5,7 @@ check_settings, resolve            what settings and device decide, also for pla
 build, fit                         build model, data and Trainer; train
 builders, callback_builders        model config, optimizer, schedule and sample order; callbacks
 prepared_data, find_tokenizer      open data/<tokenizer>/<source>/, prepare missing sources; which tokenizer a model has
-resume, early_end                  where a start continues: step 0, a checkpoint or another run; whether it has ended
+resume, why_ended_early            where a start continues: step 0, a checkpoint or another run; whether it has ended
 run_directory                      the run's folder
 start_and_end_messages             what the run prints at its start and end
 rank_processes, rank_agreement     ranks: how they start, stop together and compare their settings

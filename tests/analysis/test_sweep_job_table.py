@@ -10,8 +10,15 @@ from rich.console import Console
 
 from analysis.comparison import Comparison, verdict_sentence
 from analysis.comparison.run_settings import short_job_names
-from analysis.comparison.sweep_table import WIDTH, SweepRow, compare_jobs, sweep_rows, sweep_table, write_sweep_table
-from analysis.sweep_cost import estimate_sweep_cost, print_sweep_cost, sweep_problems
+from analysis.comparison.sweep_job_table import (
+    WIDTH,
+    SweepRow,
+    compare_jobs,
+    sweep_rows,
+    sweep_table,
+    write_sweep_table,
+)
+from analysis.planned_sweep_cost import estimate_sweep_cost, print_sweep_cost, sweep_problems
 from running.commands.plan import plan
 from running.config.compose import compose_config
 from tests.conftest import TINY, start_command
