@@ -69,7 +69,7 @@ bench: $(READY_DEV)
 	$(BIN)/python prepare.py source=stdlib tokenizer=bpe_4096
 	$(BIN)/python prepare.py source=stdlib tokenizer=gpt2
 	$(BIN)/python -m benchmarks
-	$(BIN)/python -m benchmarks.report
+	$(BIN)/python -m benchmarks.write_docs_tables
 
 # torch first and exactly, so that pip takes the build for this machine; then the rest at the versions that are tested
 $(READY): pyproject.toml constraints.txt

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import describe
-from benchmarks.report import lines
 from benchmarks.tables import print_table, read_results, write_results
+from benchmarks.write_docs_tables import lines
 
 ROUNDS = 3
 
@@ -146,7 +146,7 @@ def main(arguments: list[str]) -> None:
         print_table(lines(benchmark, table))
     results = {benchmark: {"machine": describe("cpu"), "rows": table} for benchmark, table in tables.items()}
     path = write_results("cpu", read_results("cpu") | results)
-    print(f"written to {path}; python -m benchmarks.report updates docs/speed.md")
+    print(f"written to {path}; python -m benchmarks.write_docs_tables updates docs/speed.md")
 
 
 if __name__ == "__main__":

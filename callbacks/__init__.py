@@ -8,7 +8,7 @@ so, `MedianPruning` and `EarlyStopping` end a run, `KillAtStep` kills it for ver
     ZeroShotEvaluation     zero_shot/…
     Samples                samples.jsonl
     StepLog                train/…, a line for the console and the log file
-    WriteMetricsAtStepEnd  the end of each row of metrics.jsonl
+    EndMetricsRow          the end of each row of metrics.jsonl
     CsvMetrics             metrics.csv
     ExperimentTracker      Weights & Biases, MLflow
     SkippedStepLog         faults.jsonl: skipped steps, losses that are not finite
@@ -38,13 +38,11 @@ from callbacks.replay_probe import KillAtStep, SampleOrderLog
 from callbacks.samples import Samples
 from callbacks.skipped_step_log import SkippedStepLog
 from callbacks.start_step_agreement import StartStepAgreement
-from callbacks.step_log import StepLog, WriteMetricsAtStepEnd
+from callbacks.step_log import EndMetricsRow, StepLog
 from callbacks.throughput import Throughput
 from callbacks.validation_perplexity import ValidationPerplexity
 from callbacks.weight_averaging import EMAWeightAveraging, WeightAveraging
 from callbacks.zero_shot_evaluation import ZeroShotEvaluation
-from gpt_lightning.loggers.jsonl_metrics import JsonlMetrics
-from gpt_lightning.loggers.tensorboard import TensorBoard
 
 __all__ = [
     "AdoUpdater",
@@ -54,9 +52,9 @@ __all__ = [
     "EMAWeightAveraging",
     "EarlyEndRecorder",
     "EarlyStopping",
+    "EndMetricsRow",
     "ExperimentTracker",
     "GracefulStop",
-    "JsonlMetrics",
     "KillAtStep",
     "MedianPruning",
     "MixLedger",
@@ -67,10 +65,8 @@ __all__ = [
     "SkippedStepLog",
     "StartStepAgreement",
     "StepLog",
-    "TensorBoard",
     "Throughput",
     "ValidationPerplexity",
     "WeightAveraging",
-    "WriteMetricsAtStepEnd",
     "ZeroShotEvaluation",
 ]

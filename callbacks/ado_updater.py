@@ -10,8 +10,8 @@ from torch import Tensor
 
 from callbacks.step_callback import StepCallback
 from data_modules.order.ado import CurveFit, LossCurve, fit_curve, update_mix_weights
-from gpt_lightning.loggers.console_logger import ConsoleLogger
 from gpt_lightning.loggers.jsonl_file import JsonlFile
+from gpt_lightning.loggers.terminal_and_log_file import ConsoleLogger
 
 
 class AdoUpdater(StepCallback):

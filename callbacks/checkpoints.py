@@ -17,7 +17,7 @@ from callbacks.step_callback import StepCallback
 from callbacks.throughput import Throughput
 from callbacks.validation_perplexity import ValidationPerplexity
 from gpt_lightning import random_states
-from gpt_lightning.checkpoint_retention import (
+from gpt_lightning.checkpoint_folder import (
     SAVED_STEPS_FILE,
     checkpoint_path,
     checkpoint_step,
@@ -28,8 +28,8 @@ from gpt_lightning.checkpoint_retention import (
     prune_checkpoints,
 )
 from gpt_lightning.durable_files import write_durably
-from gpt_lightning.loggers.console_logger import ConsoleLogger
 from gpt_lightning.loggers.jsonl_metrics import JsonlMetrics
+from gpt_lightning.loggers.terminal_and_log_file import ConsoleLogger
 
 _FAILURES = 3  # consecutive failures after which the run stops
 

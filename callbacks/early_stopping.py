@@ -9,7 +9,7 @@ from lightning.pytorch import callbacks as of_lightning
 
 from callbacks.validation_perplexity import ValidationPerplexity
 from gpt_lightning.durable_files import write_durably
-from gpt_lightning.early_end_files import ENDED_EARLY
+from gpt_lightning.early_end_file_names import ENDED_EARLY
 
 
 class EarlyStopping(of_lightning.EarlyStopping):

@@ -12,7 +12,7 @@ import lightning as L
 import psutil
 import torch
 
-from gpt_lightning.loggers.console_logger import ConsoleLogger
+from gpt_lightning.loggers.terminal_and_log_file import ConsoleLogger
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 _TIME_IS_UP = int(signal.NSIG)  # a number above those of signals

@@ -10,9 +10,9 @@ from callbacks.step_callback import StepCallback
 from callbacks.throughput import Throughput
 from gpt_lightning.console import escape_control_characters
 from gpt_lightning.generation import Sampling, generate
-from gpt_lightning.loggers.console_logger import ConsoleLogger
 from gpt_lightning.loggers.jsonl_file import JsonlFile
 from gpt_lightning.loggers.tensorboard import TensorBoard
+from gpt_lightning.loggers.terminal_and_log_file import ConsoleLogger
 from gpt_lightning.model import GPT
 from gpt_lightning.sharding import unsharded_model
 from gpt_lightning.tokenizer import Message

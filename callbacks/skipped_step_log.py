@@ -8,8 +8,8 @@ import lightning as L
 
 from callbacks.step_callback import StepCallback
 from gpt_lightning.lit_gpt import NonFiniteLossError
-from gpt_lightning.loggers.console_logger import ConsoleLogger
 from gpt_lightning.loggers.jsonl_file import JsonlFile
+from gpt_lightning.loggers.terminal_and_log_file import ConsoleLogger
 
 _NAMED = 4  # maximum number of sequences in the printed message; faults.jsonl has all
 

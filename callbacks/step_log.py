@@ -7,8 +7,8 @@ from typing import Any
 import lightning as L
 
 from callbacks.step_callback import StepCallback, log_metrics
-from gpt_lightning.loggers.console_logger import ConsoleLogger
 from gpt_lightning.loggers.jsonl_metrics import JsonlMetrics
+from gpt_lightning.loggers.terminal_and_log_file import ConsoleLogger
 
 _MEMORY = (
     0.98  # factor by which a step's weight in the smoothed loss decays per step; roughly the mean of the last 50 steps
@@ -91,7 +91,7 @@ class StepLog(StepCallback):
         self.terminal.complain("metrics.jsonl", self._metrics_file.end_step(trainer.global_step))
 
 
-class WriteMetricsAtStepEnd(L.Callback):
+class EndMetricsRow(L.Callback):
     """End the row of a step before any callback logs metrics of the next step. This callback must be the first.
 
     Args:

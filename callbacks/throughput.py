@@ -9,7 +9,7 @@ import lightning as L
 import psutil
 import torch
 
-from analysis.time_and_loss_forecast import NUMBER_FORMATS, peak_flops
+from analysis.hours_and_loss_from_sizes import NUMBER_FORMATS, peak_flops
 from callbacks.step_callback import StepCallback, log_metrics
 from gpt_lightning.data_wait_profiler import DataWaitProfiler
 from gpt_lightning.model.model_size import flops_per_token

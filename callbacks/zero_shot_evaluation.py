@@ -6,9 +6,9 @@ import lightning as L
 
 from callbacks.step_callback import StepCallback, log_metrics
 from callbacks.throughput import Throughput
-from gpt_lightning.evaluation import QuestionsConfig, Score, batch_requests, score_requests
-from gpt_lightning.evaluation.scored_tasks import ScoredTask, TaskDescription, question_task, read_questions
-from gpt_lightning.loggers.console_logger import ConsoleLogger
+from gpt_lightning.evaluation import QuestionsConfig, Score, group_request_indices, score_batch
+from gpt_lightning.evaluation.log_likelihood_tasks import ScoredTask, TaskDescription, question_task, read_questions
+from gpt_lightning.loggers.terminal_and_log_file import ConsoleLogger
 from gpt_lightning.sharding import unsharded_model
 
 _BATCH_TOKENS = 8192  # tokens per batch
@@ -74,8 +74,8 @@ class ZeroShotEvaluation(StepCallback):
                 return
             requests = self._opened.requests
             scores: dict[int, Score] = {}
-            for group in batch_requests(requests, batch_tokens=_BATCH_TOKENS):
-                scores |= zip(group, score_requests(model, [requests[n] for n in group]), strict=True)
+            for group in group_request_indices(requests, batch_tokens=_BATCH_TOKENS):
+                scores |= zip(group, score_batch(model, [requests[n] for n in group]), strict=True)
             figures = self._opened.figures([scores[n] for n in range(len(requests))])
             prefix = f"zero_shot/{self._name}_{self._task.protocol}_{figures['acc'].n}_every_{self.every}"
             log_metrics(trainer, {f"{prefix}/{metric}": figure.value for metric, figure in figures.items()})

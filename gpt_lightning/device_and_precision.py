@@ -10,7 +10,7 @@ from typing import get_args
 
 import torch
 
-from gpt_lightning.device_settings import Accelerator, Precision
+from gpt_lightning.accelerator_and_precision_names import Accelerator, Precision
 from gpt_lightning.model.triton_check import why_triton_is_unavailable
 
 

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from gpt_lightning.async_device_scalars import AsyncDeviceScalars
 from gpt_lightning.loss_normalization import loss_normalization
 from gpt_lightning.model import GPT
-from gpt_lightning.optim import SpikeDetector, apply_multipliers, place_step_counters
+from gpt_lightning.optim import SpikeDetector, apply_lr_multipliers_once, place_step_counters
 from gpt_lightning.optimization_settings import OptimizationSettings
 from gpt_lightning.sharding import local_shards, shard, total_norm
 
@@ -123,7 +123,7 @@ class LitGPT(L.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         optimizer = self._optimization.make_optimizer(self._optimization.make_groups(self.model))
-        apply_multipliers(optimizer)
+        apply_lr_multipliers_once(optimizer)
         scheduler = LambdaLR(optimizer, self._optimization.schedule)
         self._options = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from mix_laws.cross_validation import CONFIDENCE
-from mix_laws.mix_law import MixLaw
+from mix_laws.fitted_mix_law import MixLaw
 from mix_laws.simplex import clip_to_caps, random_mixes
 
 _CANDIDATES = 2000

@@ -11,7 +11,7 @@ from analysis.run_page import PAGE_CSS, image_html, table_html
 from mix_laws.best_mix_search import BestMix
 from mix_laws.cross_validation import linear_fit, r_squared, rank_correlation
 from mix_laws.fit_data import MixRuns
-from mix_laws.mix_law import MixLaw
+from mix_laws.fitted_mix_law import MixLaw
 from mix_laws.plots import draw_coefficients, draw_mixes, draw_predictions
 from mix_laws.verdict_text import best_mix_sentences, chosen_mix, law_sentences
 

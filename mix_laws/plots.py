@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from analysis.plot_colours import COLOURS
 from mix_laws.best_mix_search import BestMix
 from mix_laws.fit_data import MixRuns
-from mix_laws.mix_law import MixLaw
+from mix_laws.fitted_mix_law import MixLaw
 
 _COLUMNS = 4
 _LOWEST = -8.0  # lower limit of exponents in plots; e^-8 nats is negligible

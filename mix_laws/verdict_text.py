@@ -6,7 +6,7 @@ import numpy as np
 
 from mix_laws.best_mix_search import BestMix, PredictedLoss
 from mix_laws.cross_validation import CrossValidation, ErrorReduction
-from mix_laws.mix_law import MixLaw
+from mix_laws.fitted_mix_law import MixLaw
 
 
 def law_sentences(law: MixLaw) -> list[str]:

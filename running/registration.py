@@ -7,8 +7,8 @@ of each. Importing this module does not import torch.
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from data_modules.corpora import Document
-from data_modules.order.curriculum_policies import CURRICULUM_POLICIES
+from data_modules.corpora import TextOrConversation
+from data_modules.order.curriculum_policy_registry import CURRICULUM_POLICIES
 from gpt_lightning.learning_rate_schedules import FALLS
 from gpt_lightning.model.part_registry import BACKENDS, FEED_FORWARDS, NORMS, POSITIONS
 from running.config.registered_targets import register_target
@@ -119,7 +119,7 @@ def register_callback(callback: "type[Callback]") -> None:
     register_target("callback", callback)
 
 
-def register_source_reader(read: Callable[..., Iterable[Document]]) -> None:
+def register_source_reader(read: Callable[..., Iterable[TextOrConversation]]) -> None:
     """Make a source reader available as `corpus: {_target_: <module>.<function>}` in the config of a source.
 
     Args:

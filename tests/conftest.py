@@ -23,8 +23,8 @@ from filelock import FileLock
 
 from data_modules import corpora
 from data_modules.corpora import FunctionCorpus
-from data_modules.corpora.corpus import Document, document_text
-from data_modules.preparation import PreparationSettings, SourceInfo, prepare_source
+from data_modules.corpora.corpus import TextOrConversation, document_text
+from data_modules.preparation import PreparationSettings, SourceIdentity, prepare_source
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer, train_bpe
 from running.config.compose import compose_config
 from tests import fork_client, fork_server
@@ -149,17 +149,17 @@ def _prepare_scarce(tiny_data: Path, data_dir: Path) -> None:
 def _prepare(
     data_dir: Path,
     name: str,
-    documents: Callable[[], Iterable[Document]],
+    documents: Callable[[], Iterable[TextOrConversation]],
     tokenizer: Tokenizer,
     recipe: PreparationSettings,
 ) -> None:
     corpus = FunctionCorpus(documents, origin={"corpus": name})
     folder = data_dir / "bpe_512" / name
-    source = SourceInfo(name=name, tokenizer=tokenizer, folder=folder, licence="test")
+    source = SourceIdentity(name=name, tokenizer=tokenizer, folder=folder, licence="test")
     prepare_source(corpus, source, recipe)
 
 
-def _beginnings(documents: Callable[[], Iterable[Document]]) -> Iterator[Document]:
+def _beginnings(documents: Callable[[], Iterable[TextOrConversation]]) -> Iterator[TextOrConversation]:
     """Beginnings of documents, so short that some fit into both splits. Chats are not shortened."""
     return (document[:300] if isinstance(document, str) else document for document in documents())
 
@@ -231,11 +231,11 @@ def sweep(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def start(overrides: list[str], *flags: str) -> subprocess.CompletedProcess[str]:
     """Run train.py as a user does."""
-    return start_verb("train.py", overrides, *flags)
+    return start_command("train.py", overrides, *flags)
 
 
-def start_verb(verb: str, overrides: list[str], *flags: str) -> subprocess.CompletedProcess[str]:
+def start_command(program: str, overrides: list[str], *flags: str) -> subprocess.CompletedProcess[str]:
     """Run one of the scripts as a user does."""
-    command = [sys.executable, verb, *flags, *overrides]
+    command = [sys.executable, program, *flags, *overrides]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)

@@ -54,7 +54,7 @@ _IMPORTED = (
     "analysis.plan_plot",
     "mix_laws",
     "running.training.run_training",
-    "analysis.comparison.sweep_table",
+    "analysis.comparison.sweep_job_table",
     "torch.distributed.launcher.api",
 )
 

@@ -1,4 +1,4 @@
-"""A pickle that would run something, and what a verb says to what it is in."""
+"""A pickle that would run something, and what a command says to what it is in."""
 
 import os
 import pickle
@@ -35,9 +35,9 @@ def nothing_run_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     assert not (folder / MARKER).exists()
 
 
-def refusal(verb: Callable[[dict[str, Any]], object], name: str, *overrides: str) -> str:
-    """The one sentence with which a verb refuses."""
+def refusal(command: Callable[[dict[str, Any]], object], name: str, *overrides: str) -> str:
+    """The one sentence with which a command refuses."""
     with pytest.raises(ValueError, match=r"\S") as error:
-        verb(compose_config(name, quote_text_settings(list(overrides))))
+        command(compose_config(name, quote_text_settings(list(overrides))))
     assert len(str(error.value).splitlines()) == 1
     return str(error.value)

@@ -54,14 +54,14 @@ MUTANTS = (
     ),
     Mutant(
         "a limit of epochs counts what was drawn before",
-        "data_modules/order/curriculum_segment.py",
+        "data_modules/order/draw_counts_per_segment.py",
         "max(0, n - drawn[names.index(s)].item())",
         "max(0, n)",
         f"{_ORDER}/test_mix_weight_updates.py::test_a_limit_holds_through_updates",
     ),
     Mutant(
         "an update of the mix weights carries over what each source is due",
-        "data_modules/order/curriculum_segment.py",
+        "data_modules/order/draw_counts_per_segment.py",
         "return self.due_before(self.end) - (drawn << SHARE_BITS)",
         "return 0 * (self.due_before(self.end) - (drawn << SHARE_BITS))",
         f"{_ORDER}/test_mix_weight_updates.py::test_a_rare_source_is_not_rounded_away_by_many_updates",

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from gpt_lightning.checkpoint_retention import SAVED_STEPS_FILE, newest_valid_checkpoint
+from gpt_lightning.checkpoint_folder import SAVED_STEPS_FILE, newest_valid_checkpoint
 from gpt_lightning.verified_checkpoint import read_checkpoint
 
 WITH_DIET = "+callbacks.diet_log._target_=callbacks.SampleOrderLog"

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from data_modules.order.ado import AdoPolicy
-from gpt_lightning.checkpoint_retention import checkpoint_path
+from gpt_lightning.checkpoint_folder import checkpoint_path
 from running.commands.plan import plan
 from running.commands.train import train
 from running.commands.verify import verify

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-VERBS = {
+COMMANDS = {
     "cli",
     "convert",
     "evaluate",
@@ -34,11 +34,11 @@ PACKAGES = (
 )
 FILES = sorted(
     [
-        *(ROOT / f"{verb}.py" for verb in VERBS),
+        *(ROOT / f"{command}.py" for command in COMMANDS),
         *(path for package in PACKAGES for path in (ROOT / package).rglob("*.py")),
     ]
 )
-OURS = {*VERBS, *PACKAGES}
+OURS = {*COMMANDS, *PACKAGES}
 CALLED_BY_NOBODY = ("utils", "common", "helpers", "misc")
 # The longest prefix decides: what a part of the house may import of the house, and which heavy libraries.
 MAY_IMPORT = {
@@ -59,7 +59,7 @@ MAY_IMPORT = {
     },
     "callbacks": {
         "callbacks",
-        "analysis.time_and_loss_forecast",
+        "analysis.hours_and_loss_from_sizes",
         "gpt_lightning",
         "data_modules",
         "torch",
@@ -97,7 +97,7 @@ MAY_IMPORT = {
     "gpt_lightning.convert": {
         "gpt_lightning.convert",
         "gpt_lightning.verified_checkpoint",
-        "gpt_lightning.checkpoint_retention",
+        "gpt_lightning.checkpoint_folder",
         "gpt_lightning.model",
         "gpt_lightning.model_path_check",
         "gpt_lightning.tokenizer",
@@ -130,7 +130,7 @@ MAY_IMPORT = {
     "gpt_lightning.model.config": {"gpt_lightning.model.part_registry"},
     "gpt_lightning.model.part_registry": set(),
     "gpt_lightning.learning_rate_schedules": set(),
-    "gpt_lightning.device_settings": set(),
+    "gpt_lightning.accelerator_and_precision_names": set(),
     "gpt_lightning.optim": {"gpt_lightning.optim", "gpt_lightning.learning_rate_schedules", "torch"},
     "gpt_lightning.optimization_settings": {"gpt_lightning.model", "gpt_lightning.optim", "torch"},
     "gpt_lightning.tokenizer": {"gpt_lightning.tokenizer"},
@@ -138,13 +138,13 @@ MAY_IMPORT = {
         "analysis",
         "data_modules.order.curriculum",
         "gpt_lightning.console",
-        "gpt_lightning.early_end_files",
+        "gpt_lightning.early_end_file_names",
         "gpt_lightning.jsonl",
         "gpt_lightning.setting_roles",
     },
     "mix_laws": {"mix_laws", "analysis", "gpt_lightning.console"},
     "gpt_lightning.model_path_check": set(),
-    "gpt_lightning.early_end_files": set(),
+    "gpt_lightning.early_end_file_names": set(),
     "gpt_lightning.setting_roles": set(),
     "analysis.comparison.model_size": {"gpt_lightning.model"},
     "running": {"running"},
@@ -152,7 +152,7 @@ MAY_IMPORT = {
     "running.config": {
         "running.config",
         "analysis.callbacks_that_change_results",
-        "analysis.time_and_loss_forecast",
+        "analysis.hours_and_loss_from_sizes",
         "data_modules",
         "gpt_lightning",
         "torch",
@@ -164,7 +164,7 @@ MAY_IMPORT = {
         "running.config",
         "running.training",
         "analysis.callbacks_that_change_results",
-        "analysis.time_and_loss_forecast",
+        "analysis.hours_and_loss_from_sizes",
         "callbacks",
         "data_modules",
         "gpt_lightning",
@@ -246,7 +246,7 @@ def covered(name: str, allowed: set[str]) -> bool:
 def test_imports_follow_the_directions() -> None:
     violations = []
     for path in FILES:
-        if (module := module_name(path)) in VERBS:
+        if (module := module_name(path)) in COMMANDS:
             continue
         allowed = MAY_IMPORT[max((part for part in MAY_IMPORT if covered(module, {part})), key=len)]
         guarded = {name for name in imported_modules(path) if name.split(".")[0] in GUARDED}
@@ -355,7 +355,7 @@ def test_one_module_alone_prints() -> None:
 
 
 def test_every_part_of_the_house_has_a_rule() -> None:
-    assert {module_name(path).split(".")[0] for path in FILES} <= {*MAY_IMPORT, *VERBS}
+    assert {module_name(path).split(".")[0] for path in FILES} <= {*MAY_IMPORT, *COMMANDS}
 
 
 def test_importing_does_no_work() -> None:

@@ -4,8 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from analysis.time_and_loss_forecast import peak_flops
-from benchmarks import architecture_ablation, loading, null_gpu, optimizer_and_schedule_ablation, report, width
+from analysis.hours_and_loss_from_sizes import peak_flops
+from benchmarks import (
+    architecture_ablation,
+    loading,
+    null_gpu,
+    optimizer_and_schedule_ablation,
+    width,
+    write_docs_tables,
+)
 from benchmarks.gpu_day.speed_candidates import SHAPE, model_config
 from gpt_lightning.model.model_size import build_meta_model, flops_per_token
 
@@ -13,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_the_docs_show_the_results() -> None:
-    assert report.markdown() in (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
+    assert write_docs_tables.markdown() in (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
 
 
 def test_the_docs_show_what_was_counted_without_a_gpu() -> None:

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from data_modules import SourceShards
 from data_modules.shards.shard_files import read_source_json, with_checksum
-from gpt_lightning.checkpoint_retention import SAVED_STEPS_FILE
+from gpt_lightning.checkpoint_folder import SAVED_STEPS_FILE
 from gpt_lightning.optim import learning_rate_schedule
 from running.commands.train import train
 from running.config.compose import compose_config

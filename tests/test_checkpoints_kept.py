@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from callbacks import RunStopped
-from gpt_lightning.checkpoint_retention import checkpoint_path
+from gpt_lightning.checkpoint_folder import checkpoint_path
 from gpt_lightning.lit_gpt import NonFiniteLossError
 from running.commands.train import train
 from tests.conftest import TINY, composed

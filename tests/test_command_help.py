@@ -15,7 +15,7 @@ from running.config.command_line_check import check_command_line
 from running.config.compose import compose_config, flatten
 from running.config.quote_for_hydra import quote_text_settings
 from running.config.settings_parser import build_section
-from tests.conftest import ROOT, start_verb
+from tests.conftest import ROOT, start_command
 
 COMMANDS = ["convert", "evaluate", "generate", "plan", "prepare", "report", "train", "verify"]
 
@@ -82,7 +82,7 @@ def test_the_version_is_ours(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 def test_the_tab_key_completes_settings_and_choices(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a process of its own, as a shell asks Hydra."""
     monkeypatch.setenv("COMP_LINE", "python train.py experiment=mod")
-    answer = start_verb("train.py", ["query=bash"], "-sc")
+    answer = start_command("train.py", ["query=bash"], "-sc")
     assert (answer.stdout, answer.stderr) == ("experiment=modern experiment=modern_micro\n", "")
 
 

@@ -18,7 +18,7 @@ from running.config.compose import CONF, compose_config
 from running.config.quote_for_hydra import quote_text_settings
 from running.config.sweep_axis_choices import count_jobs
 from running.sweeps.sweep_job import open_multirun
-from tests.conftest import start, start_verb
+from tests.conftest import start, start_command
 
 OPTUNA = "hydra/sweeper=optuna"
 
@@ -214,7 +214,7 @@ def test_one_process_works_on_a_sweep(tiny_overrides: list[str], tmp_path: Path)
 
 def test_what_is_typed_is_quoted_for_the_program_itself(tmp_path: Path) -> None:
     """In a process of its own, as it is the program's arguments that Hydra reads."""
-    answer = start_verb("report.py", [f"runs={tmp_path}/lr=0.1,seed=1"])
+    answer = start_command("report.py", [f"runs={tmp_path}/lr=0.1,seed=1"])
     assert answer.stderr.startswith(f"error: runs={tmp_path}/lr=0.1,seed=1 matches no run: ")
     assert answer.stderr.count("\n") == 1
 

@@ -24,15 +24,15 @@ from running.training.builders import build_schedule
 CHOICES = [
     (group.name, path.stem)
     for group in sorted(CONF.iterdir())
-    if group.is_dir() and group.name != "task"  # of no verb's defaults: evaluate.py reads them by name
+    if group.is_dir() and group.name != "task"  # of no command's defaults: evaluate.py reads them by name
     for path in sorted(group.glob("*.yaml"))
 ]
-VERB = {"source": "prepare"}  # the verb whose config has the group; train for all others
+COMMAND = {"source": "prepare"}  # the command whose config has the group; train for all others
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids=map("/".join, CHOICES))
 def test_every_choice_composes(group: str, choice: str) -> None:
-    config = compose_config(VERB.get(group, "train"), [f"{group}={choice}"])
+    config = compose_config(COMMAND.get(group, "train"), [f"{group}={choice}"])
     if group == "source":
         source = config["sources"][choice]
         assert {"licence", "val_fraction"} < set(source)
@@ -64,7 +64,7 @@ def test_every_task_can_be_read(name: str) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_verb_composes(path: Path) -> None:
+def test_every_command_composes(path: Path) -> None:
     assert compose_config(path.stem)
 
 

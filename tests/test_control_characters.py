@@ -16,9 +16,9 @@ import train
 from analysis.run_page import write_samples_markdown
 from analysis.standalone_html import write_html_page
 from gpt_lightning.console import Console, say
-from gpt_lightning.loggers.console_logger import ConsoleLogger
 from gpt_lightning.loggers.jsonl_metrics import JsonlMetrics
 from gpt_lightning.loggers.tensorboard import TensorBoard
+from gpt_lightning.loggers.terminal_and_log_file import ConsoleLogger
 from mix_laws.curriculum_yaml import write_constant_mix
 from running.sweeps.multirun import Multirun
 from running.training import rank_processes

@@ -1,4 +1,4 @@
-"""The verb that converts: from a run to what other libraries load, and back."""
+"""The command that converts: from a run to what other libraries load, and back."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -33,9 +33,9 @@ def same_weights(one: torch.nn.Module, other: torch.nn.Module) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
-@pytest.mark.parametrize("verb", ["convert", "generate", "train"])
+@pytest.mark.parametrize("command", ["convert", "generate", "train"])
 def test_ruined_weights_are_refused(
-    verb: str, tiny_config: Callable[..., dict[str, Any]], tiny_data: Path, tmp_path: Path
+    command: str, tiny_config: Callable[..., dict[str, Any]], tiny_data: Path, tmp_path: Path
 ) -> None:
     config = tiny_config("name=run", f"init_from={tmp_path / 'ruined'}", *SHORT)
     model = build(**{key: value for key, value in config["model"].items() if key != "attention"})
@@ -48,7 +48,7 @@ def test_ruined_weights_are_refused(
         "train": lambda: train(config),
     }
     with pytest.raises(ValueError, match=r"ruined: blocks\.1\.\S+ contains NaN or infinity"):
-        do[verb]()
+        do[command]()
     assert not (tmp_path / "out").exists()
 
 

@@ -1,4 +1,4 @@
-"""The verb that judges: figures against those of training and of another library, interrupted, on two ranks, and refused."""
+"""The command that judges: figures against those of training and of another library, interrupted, on two ranks, and refused."""
 
 import json
 import math
@@ -16,12 +16,12 @@ from gpt_lightning.convert import to_hf
 from gpt_lightning.evaluation import log_likelihood
 from gpt_lightning.jsonl import read_rows
 from gpt_lightning.tokenizer import load_tokenizer
-from running.commands import evaluate as verb
+from running.commands import evaluate as command
 from running.commands.train import train
 from running.config.compose import compose_config
 from running.config.quote_for_hydra import quote_text_settings
-from running.evaluation import result_store
-from tests.conftest import TINY, start_verb
+from running.evaluation import resumable_task_runner
+from tests.conftest import TINY, start_command
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def run(trained: Path, tmp_path: Path) -> Path:
 
 def judged(run: Path, *more: str) -> dict[tuple[str, str], dict[str, Any]]:
     """The figures by (task, metric), as they stand in evaluation.json."""
-    report = verb.evaluate(compose_config("evaluate", quote_text_settings([f"run={run}", *more])))
+    report = command.evaluate(compose_config("evaluate", quote_text_settings([f"run={run}", *more])))
     return {(result["task"], result["metric"]): result for result in report["results"]}
 
 
@@ -85,7 +85,7 @@ def test_perplexity_is_the_one_of_training(run: Path) -> None:
 def test_perplexity_is_the_one_of_transformers(run: Path, tiny_data: Path, tmp_path: Path, stride: int) -> None:
     transformers = pytest.importorskip("transformers")
     text = tmp_path / "text.txt"
-    text.write_text((Path(verb.__file__).read_text() + "ünïcödé → ok\n") * 2, encoding="utf-8")
+    text.write_text((Path(command.__file__).read_text() + "ünïcödé → ok\n") * 2, encoding="utf-8")
     figures = judged(run, f"data={text}", f"stride={stride}")
     tokenizer = load_tokenizer(tiny_data / "bpe_512")
     to_hf(load_model(run), tmp_path / "hf", format="llama", tokenizer=tokenizer)
@@ -140,7 +140,7 @@ def test_the_size_of_a_batch_changes_nothing(run: Path, questions: Path, batch_t
 def test_stopped_it_goes_on_where_it_was(run: Path, questions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = ["tasks=[hellaswag]", f"path={questions}", "batch_tokens=100"]
     straight = judged(run, *asked, f"out_dir={run / 'straight'}")
-    real, calls = log_likelihood.score_requests, []
+    real, calls = log_likelihood.score_batch, []
 
     def dying(model: Any, requests: Any) -> Any:
         calls.append(len(requests))
@@ -148,7 +148,7 @@ def test_stopped_it_goes_on_where_it_was(run: Path, questions: Path, monkeypatch
             raise KeyboardInterrupt
         return real(model, requests)
 
-    monkeypatch.setattr(result_store, "score_requests", dying)
+    monkeypatch.setattr(resumable_task_runner, "score_batch", dying)
     with pytest.raises(KeyboardInterrupt):
         judged(run, *asked)
     assert not (run / "evaluation" / "step_00000012" / "evaluation.json").exists()
@@ -169,7 +169,7 @@ def test_nothing_is_taken_over_from_another_model(run: Path, questions: Path, mo
     asked = ["tasks=[hellaswag]", f"path={questions}", "batch_tokens=100"]
     straight = judged(run, *asked, f"checkpoint={late}", f"out_dir={run / 'straight'}")
     judged(run, "limit=3", f"checkpoint={early}", f"out_dir={run / 'shared'}")
-    real, calls = log_likelihood.score_requests, []
+    real, calls = log_likelihood.score_batch, []
 
     def dying(model: Any, requests: Any) -> Any:
         calls.append(requests)
@@ -177,7 +177,7 @@ def test_nothing_is_taken_over_from_another_model(run: Path, questions: Path, mo
             raise KeyboardInterrupt
         return real(model, requests)
 
-    monkeypatch.setattr(result_store, "score_requests", dying)
+    monkeypatch.setattr(resumable_task_runner, "score_batch", dying)
     with pytest.raises(KeyboardInterrupt):
         judged(run, *asked, f"checkpoint={early}", f"out_dir={run / 'shared'}")
     figures = judged(run, *asked, f"checkpoint={late}", f"out_dir={run / 'shared'}")
@@ -190,7 +190,7 @@ def test_nothing_is_taken_over_from_another_model(run: Path, questions: Path, mo
 
 def test_two_ranks_judge_as_one(run: Path, questions: Path) -> None:
     asked = [f"run={run}", "tasks=[hellaswag,perplexity]", f"path={questions}", "batch_tokens=200"]
-    done = start_verb("evaluate.py", [*asked, "devices=2", f"out_dir={run / 'two'}"])
+    done = start_command("evaluate.py", [*asked, "devices=2", f"out_dir={run / 'two'}"])
     assert done.returncode == 0, done.stderr
     one = judged(run, *asked[1:])
     two = json.loads((run / "two" / "evaluation.json").read_text())["results"]

@@ -17,7 +17,7 @@ from running.config.compose import compose_config
 from running.config.own_imports import check_imports, import_parts
 from running.config.registered_targets import REGISTERED_TARGETS
 from running.config.run_config import RunConfig
-from tests.conftest import ROOT, TINY, start, start_verb
+from tests.conftest import ROOT, TINY, start, start_command
 
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 MODULES = dict(re.findall(r"```py\n# (\w+)\.py\n(.*?)```", PAGE, re.DOTALL))
@@ -83,13 +83,13 @@ def test_the_examples_train_and_generate(overrides: list[str], tmp_path: Path) -
     digests = json.loads((run / "environment.json").read_text())["imports"]
     assert len(digests) == 8
     assert all(re.fullmatch("[0-9a-f]{12}", digest) for digest in digests.values())
-    said = start_verb("generate.py", [f"run={run}", "prompt=class", "max_new_tokens=3", NAMED])
+    said = start_command("generate.py", [f"run={run}", "prompt=class", "max_new_tokens=3", NAMED])
     assert said.returncode == 0, said.stderr
-    assert "must be one of" in start_verb("generate.py", [f"run={run}", "prompt=class"]).stderr
+    assert "must be one of" in start_command("generate.py", [f"run={run}", "prompt=class"]).stderr
 
 
 def test_a_run_is_planned_with_its_own_parts(overrides: list[str], tmp_path: Path) -> None:
-    planned = start_verb("plan.py", [*overrides, *PARTS, "max_steps=40", "plan.device=cpu"])
+    planned = start_command("plan.py", [*overrides, *PARTS, "max_steps=40", "plan.device=cpu"])
     assert planned.returncode == 0, planned.stderr
     trained = start([*overrides, *PARTS])
     plan = json.loads((tmp_path / "runs" / "mine" / "plan.json").read_text())
@@ -100,7 +100,7 @@ def test_a_run_is_planned_with_its_own_parts(overrides: list[str], tmp_path: Pat
 
 def test_a_run_with_its_own_parts_resumes_exactly(overrides: list[str]) -> None:
     options = ["model.dropout=0", "verify.steps=4", "verify.workers=1", "verify.devices=1", "trainer.accelerator=cpu"]
-    verified = start_verb("verify.py", [*overrides, *PARTS, *options])
+    verified = start_command("verify.py", [*overrides, *PARTS, *options])
     assert verified.returncode == 0, verified.stderr
     assert "verified: the resumed runs equal the uninterrupted run." in verified.stdout
 
@@ -146,7 +146,7 @@ def test_the_source_reader_prepares_what_is_trained_on(overrides: list[str], tmp
     command = ["source=notebooks", "tokenizer=gpt2", f"data_dir={data}", "+imports=[my_reader]"]
 
     def again(*more: str) -> "subprocess.CompletedProcess[str]":
-        return start_verb("prepare.py", [*command, *more], "--config-dir", str(configs.parent))
+        return start_command("prepare.py", [*command, *more], "--config-dir", str(configs.parent))
 
     assert "prepared in" in (done := again("workers=2")).stdout, done.stderr
     information = json.loads((data / "gpt2" / "notebooks" / "source.json").read_text())

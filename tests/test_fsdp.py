@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gpt_lightning import load_model
-from gpt_lightning.checkpoint_retention import checkpoint_path
+from gpt_lightning.checkpoint_folder import checkpoint_path
 from gpt_lightning.convert import to_hf
 from gpt_lightning.sharding import ShardedStrategy
 from running.commands.train import train

@@ -1,4 +1,4 @@
-"""The verb that lets a model write: one prompt, a session, a chat, and what it refuses."""
+"""The command that lets a model write: one prompt, a session, a chat, and what it refuses."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ from gpt_lightning.convert import to_native
 from gpt_lightning.generation import Sampling
 from gpt_lightning.generation import generate as generate_ids
 from gpt_lightning.tokenizer import load_tokenizer
-from running.commands import generate as verb
+from running.commands import generate as command
 from running.config.command_line_check import check_command_line
 from running.config.compose import compose_config
 from running.config.quote_for_hydra import quote_text_settings
@@ -61,24 +61,24 @@ def test_writing(
         return f"class {escape_control_characters(text)}\n"
 
     text = expected([tokenizer.eot_id, *tokenizer.encode("class ")])
-    assert verb.generate(settings(run, "prompt='class '")) == text
+    assert command.generate(settings(run, "prompt='class '")) == text
     assert capsys.readouterr().out == shown(text)
     to_native(model, run / "exported", tokenizer)  # a folder knows its tokenizer, as a run and its checkpoints do
     for place in ("exported", "checkpoints/step_00000004.pt"):
-        assert verb.generate(settings(run / place, "prompt='class '")) == text
+        assert command.generate(settings(run / place, "prompt='class '")) == text
     capsys.readouterr()
 
     typed(["class "], monkeypatch)
-    verb.generate(settings(run))
+    command.generate(settings(run))
     assert shown(text) in capsys.readouterr().out
 
     chat = expected([tokenizer.eot_id, *tokenizer.encode_chat_prompt([{"role": "user", "content": "Why?"}])])
-    assert verb.generate(settings(run, "prompt=Why?", "mode=chat")) == chat
+    assert command.generate(settings(run, "prompt=Why?", "mode=chat")) == chat
     capsys.readouterr()
     typed(
         ["Why?", "And then?", "And " * 9, "x" * 900, "Well?"], monkeypatch
     )  # longer than the context, in turns and at once
-    verb.generate(settings(run, "mode=chat"))
+    command.generate(settings(run, "mode=chat"))
     said = capsys.readouterr().out
     assert said.split("\n")[0] == escape_control_characters(chat).split("\n")[0]
     assert said.count("error: the prompt has ") == 1
@@ -118,21 +118,21 @@ def test_a_prompt_is_taken_as_it_is_typed(text: str) -> None:
 )
 def test_refusals(run: Path, setting: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        verb.generate(settings(run, "prompt=x", setting.replace("{}", str(run))))
+        command.generate(settings(run, "prompt=x", setting.replace("{}", str(run))))
 
 
 def test_a_tokenizer_that_was_made_anew_is_noticed(run: Path) -> None:
     environment = json.loads((run / "environment.json").read_text())
     (run / "environment.json").write_text(json.dumps(environment | {"tokenizer": "0" * 64}))
     with pytest.raises(ValueError, match="was trained with a tokenizer bpe_512 that differs from "):
-        verb.generate(settings(run, "prompt=x"))
+        command.generate(settings(run, "prompt=x"))
 
 
 @pytest.mark.parametrize("content", ["{", "tokenizer: 3"])
 def test_a_config_that_is_not_of_a_run_is_named(run: Path, content: str) -> None:
     (run / "config.yaml").write_text(content)
     with pytest.raises(ValueError, match=r"its config\.yaml and environment\.json are not those of a run"):
-        verb.generate(settings(run, "prompt=x"))
+        command.generate(settings(run, "prompt=x"))
 
 
 def test_the_folder_of_a_sweeps_run_can_be_typed(run: Path) -> None:

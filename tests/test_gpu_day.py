@@ -20,7 +20,7 @@ from benchmarks.gpu_day import attention, download_wheels, faults, generation, l
 from benchmarks.gpu_day.attention import Case
 from benchmarks.gpu_day.json_subprocess import Child, ChildBroke
 from benchmarks.gpu_day.result_rows import Day, read_rows
-from benchmarks.gpu_day.small_runs import config_of, fingerprint, fingerprints_of
+from benchmarks.gpu_day.small_run_config import config_of, fingerprint, fingerprints_of
 from callbacks import RunStopped
 from gpt_lightning.generation import cuda_graph_step
 from gpt_lightning.lit_gpt import LitGPT

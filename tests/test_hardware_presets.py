@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from analysis.time_and_loss_forecast import DEVICES, find_device
+from analysis.hours_and_loss_from_sizes import DEVICES, find_device
 from running.commands.plan import plan
 from running.commands.train import train
 from running.config.compose import compose_config, flatten, group_choices, micro_batch_up_to
@@ -29,8 +29,8 @@ RECIPES = {"mixed_curriculum": ON_ONE, "rangeflow": ON_ONE, "gpt2_5": ON_FOUR}
 CHOSEN = {"micro_batch", "trainer.precision", "trainer.compile", "model.attention"}
 
 
-def composed(verb: str, *overrides: str) -> dict[str, Any]:
-    return compose_config(verb, overrides)
+def composed(command: str, *overrides: str) -> dict[str, Any]:
+    return compose_config(command, overrides)
 
 
 @cache

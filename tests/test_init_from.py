@@ -13,7 +13,7 @@ import torch
 
 import cli
 from gpt_lightning import load_model
-from gpt_lightning.convert import load_initial_weights, to_hf, to_native
+from gpt_lightning.convert import model_from_initial_weights, to_hf, to_native
 from gpt_lightning.tokenizer import load_tokenizer, train_bpe
 from running.commands.train import train
 from running.config.compose import compose_config
@@ -83,16 +83,16 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     to_hf(model, tmp_path / "hf", format="gpt2")
     config = model.config
     free = replace(config, dropout=0.5, attention="manual", residual_init="zero", vocab_size=VOCAB_SIZE + 3)
-    assert load_initial_weights(tmp_path / "hf", free).config == free
+    assert model_from_initial_weights(tmp_path / "hf", free).config == free
     with pytest.raises(ValueError, match=r"has a different architecture: set model.n_heads=4 model.norm=layernorm"):
-        load_initial_weights(tmp_path / "hf", replace(config, n_heads=2, norm="rmsnorm"))
+        model_from_initial_weights(tmp_path / "hf", replace(config, n_heads=2, norm="rmsnorm"))
     with pytest.raises(ValueError, match=r"model.vocab_size is 90: it must be at least 97"):
-        load_initial_weights(tmp_path / "hf", replace(config, vocab_size=90))
+        model_from_initial_weights(tmp_path / "hf", replace(config, vocab_size=90))
     to_hf(build(**GPT2, eot_id=3), tmp_path / "other", format="gpt2")
     with pytest.raises(ValueError, match="its end-of-text id is 3, and that of this run is 90"):
-        load_initial_weights(tmp_path / "other", replace(config, eot_id=90))
+        model_from_initial_weights(tmp_path / "other", replace(config, eot_id=90))
     with pytest.raises(ValueError, match="nowhere does not exist"):
-        load_initial_weights(tmp_path / "nowhere", config)
+        model_from_initial_weights(tmp_path / "nowhere", config)
 
 
 def test_the_id_at_which_generating_ends_is_no_tokenizer(

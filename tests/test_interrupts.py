@@ -18,14 +18,14 @@ from tests.conftest import ROOT
 # As if somebody had pressed Ctrl-C while a module was being imported.
 INTERRUPTED = """
 import os, runpy, signal, sys
-verb, at, *sys.argv[1:] = sys.argv[1:]
+program, at, *sys.argv[1:] = sys.argv[1:]
 class Finder:
     def find_spec(self, name, path=None, target=None):
         if name == at:
             os.kill(os.getpid(), signal.SIGINT)
 sys.meta_path.insert(0, Finder())
-sys.argv[0] = verb
-runpy.run_path(verb, run_name="__main__")
+sys.argv[0] = program
+runpy.run_path(program, run_name="__main__")
 """
 
 
@@ -67,23 +67,23 @@ def test_a_machine_without_git_trains(
 
 
 @pytest.mark.parametrize(
-    ("verb", "at"),
+    ("program", "at"),
     [
         *(
-            (verb, "hydra")
-            for verb in ("convert", "evaluate", "generate", "plan", "prepare", "report", "train", "verify")
+            (program, "hydra")
+            for program in ("convert", "evaluate", "generate", "plan", "prepare", "report", "train", "verify")
         ),
         ("train", "hydra.core.override_parser.overrides_parser"),
         ("train", "torch"),
-        ("report", "matplotlib"),
+        ("report", "numpy"),
     ],
 )
 def test_ctrl_c_in_the_first_seconds_is_a_sentence(
-    verb: str, at: str, tiny_overrides: list[str], tmp_path: Path
+    program: str, at: str, tiny_overrides: list[str], tmp_path: Path
 ) -> None:
-    settings = tiny_overrides if verb == "train" else []
-    command = [sys.executable, "-c", INTERRUPTED, f"{verb}.py", at, *settings]
+    settings = tiny_overrides if program == "train" else []
+    command = [sys.executable, "-c", INTERRUPTED, f"{program}.py", at, *settings]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    of_training = " before there was anything to save" if verb == "train" else ""
+    of_training = " before there was anything to save" if program == "train" else ""
     assert (done.returncode, done.stderr) == (130, f"error: stopped by SIGINT{of_training}.\n")
     assert not (tmp_path / "runs").exists()

@@ -17,7 +17,7 @@ from gpt_lightning.convert import to_hf, to_native
 from gpt_lightning.jsonl import read_rows
 from gpt_lightning.model import GPT
 from gpt_lightning.tokenizer import load_tokenizer
-from running.commands import evaluate as verb
+from running.commands import evaluate as command
 from running.commands.train import train
 from running.config.compose import compose_config
 from tests.conftest import ROOT, TINY
@@ -101,7 +101,7 @@ def test_hellaswag_is_theirs_example_by_example(
     }
     done = evaluated_by_theirs(theirs, task)
     overrides = [f"run={folder}", "tasks=[hellaswag]", f"path={records}"]
-    report = verb.evaluate(compose_config("evaluate", overrides))
+    report = command.evaluate(compose_config("evaluate", overrides))
     for figure in report["results"]:
         if figure["metric"].startswith("acc"):
             assert figure["value"] == done["results"]["hellaswag_here"][f"{figure['metric']},none"]
@@ -177,7 +177,7 @@ def test_other_tasks_are_those_of_its_own_definitions(
     done = evaluated_by_theirs(theirs, defined | local | {asked_split: "here"})
     ((name, samples),) = done["samples"].items()
     overrides = [f"run={folder}", f"tasks=[{task}]", f"path={records}"]
-    report = verb.evaluate(compose_config("evaluate", overrides))
+    report = command.evaluate(compose_config("evaluate", overrides))
     compared = 0
     for figure in report["results"]:
         if (key := f"{figure['metric']},none") in done["results"][name]:
@@ -215,7 +215,7 @@ def test_its_own_command_line_asks_our_models(folder: Path, shared_data: Path, t
     assert done.returncode == 0, done.stderr
     ((result,),) = [list((tmp_path / "out").rglob("results_*.json"))]
     said = json.loads(result.read_text())["results"]["words_here"]
-    report = verb.evaluate(compose_config("evaluate", [f"run={folder}", "tasks=[lambada]", f"path={records}"]))
+    report = command.evaluate(compose_config("evaluate", [f"run={folder}", "tasks=[lambada]", f"path={records}"]))
     ours = {figure["metric"]: figure["value"] for figure in report["results"]}
     assert said["acc,none"] == ours["acc"]
     assert said["perplexity,none"] == pytest.approx(ours["perplexity"], rel=1e-4)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from analysis.time_and_loss_forecast import NUMBER_FORMATS
+from analysis.hours_and_loss_from_sizes import NUMBER_FORMATS
 from benchmarks.__main__ import TRAINING
 from benchmarks.tables import read_results
 from gpt_lightning.model import GPT, GPTConfig

@@ -33,9 +33,9 @@ def test_what_the_environment_says_stays(
 
 
 def test_it_is_said_before_torch_is_imported() -> None:
-    """Of each verb that computes, as far as its first import that takes seconds."""
-    for verb in COMPUTING:
-        begin = Path(ROOT, f"{verb}.py").read_text().split("set_openmp_spin_count()\n")
-        assert len(begin) == 2, verb
+    """Of each command that computes, as far as its first import that takes seconds."""
+    for command in COMPUTING:
+        begin = Path(ROOT, f"{command}.py").read_text().split("set_openmp_spin_count()\n")
+        assert len(begin) == 2, command
         program = begin[0] + "import sys; assert 'torch' not in sys.modules"
         subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

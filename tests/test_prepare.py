@@ -1,4 +1,4 @@
-"""The verb that makes shards: the Python installation, files in the schema of every corpus of the hub, parts, tokenizers."""
+"""prepare.py: the Python installation, files in the schema of every corpus of the hub, parts, tokenizers."""
 
 import json
 import os

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gpt_lightning.checkpoint_retention import checkpoint_path
+from gpt_lightning.checkpoint_folder import checkpoint_path
 from running.commands.train import train
 from tests.conftest import TINY, composed
 from tests.run_files import (

@@ -57,7 +57,7 @@ def test_a_branch_that_is_as_long_as_its_trunk_says_nothing_of_it(steps: int, sa
     ],
 )
 def test_what_is_printed_can_be_typed(path: str) -> None:
-    """Into a shell, whose words come to a verb."""
+    """Into a shell, whose words come to a program."""
     command = quote_text_settings(shlex.split(typed("run", path)))
     assert compose_config("report", command)["run"] == path
 

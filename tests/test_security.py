@@ -69,9 +69,9 @@ def marker(config: Path) -> Path:
     return config.with_name("marker")
 
 
-def sentence(verb: str, *arguments: str) -> str:
-    """What a verb that refuses says."""
-    command = [sys.executable, str(ROOT / f"{verb}.py"), *arguments]
+def sentence(program: str, *arguments: str) -> str:
+    """What a program that refuses says."""
+    command = [sys.executable, str(ROOT / f"{program}.py"), *arguments]
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
     assert answer.returncode == 1, answer.stdout + answer.stderr
     assert answer.stderr.startswith("error: "), answer.stderr
@@ -167,7 +167,7 @@ def test_only_an_optimizer_stands_where_one_is_wanted(target: str) -> None:
     [
         "torch.optim.AdamW",
         "callbacks.checkpoints.Path.touch",
-        "gpt_lightning.loggers.console_logger.ConsoleLogger",
+        "gpt_lightning.loggers.terminal_and_log_file.ConsoleLogger",
         "lightning.pytorch.callbacks.os.mkdir",
         "lightning.pytorch.loggers.TensorBoardLogger",
         "data_modules.MixedDataModule",

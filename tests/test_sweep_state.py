@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gpt_lightning.checkpoint_retention import SAVED_STEPS_FILE
+from gpt_lightning.checkpoint_folder import SAVED_STEPS_FILE
 from gpt_lightning.durable_files import exclusive_lock, is_locked, lock_owner
 from running.config.compose import compose_config
 from running.sweeps.multirun import Multirun

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.comparison.metric_significance import (
+from analysis.comparison.metric_result import (
     SIGNIFICANCE_BY_TEST,
     MetricResult,
     Significance,

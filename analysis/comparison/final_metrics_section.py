@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from analysis.comparison.comparison import METRIC_KINDS, Comparison
-from analysis.comparison.metric_significance import MetricResult, Significance
+from analysis.comparison.metric_result import MetricResult, Significance
 from analysis.comparison.sortable_html_tables import TABLE_END, breakable, sort_keys, table_head
 from analysis.comparison.verdict_text import (
     difference_text,

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 
 from analysis.comparison.comparison import Candidate, Comparison
-from analysis.comparison.metric_significance import MetricResult, Significance
+from analysis.comparison.metric_result import MetricResult, Significance
 from analysis.comparison.tukey_test import CONFIDENCE, AdditiveNoiseModel
 
 LOSS = "val/loss/mean"

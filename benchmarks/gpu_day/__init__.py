@@ -20,7 +20,7 @@ ranks.py         DDP and FSDP on one rank
 profile.py       the kernels that take most of a step's time
 
 json_subprocess.py   processes that answer in JSON
-small_runs.py    small runs of the real train.py, and the callbacks that observe them
+small_run_config.py  small runs of the real train.py, and the callbacks that observe them
 download_wheels.py   collect the packages that a machine without a network lacks
 table.py         the results as a table
 """

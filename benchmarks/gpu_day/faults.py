@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu_day.result_rows import Day
-from benchmarks.gpu_day.small_runs import REHEARSED, SMALL, Overflow, config_of, rehearse
-from gpt_lightning.checkpoint_retention import newest_valid_checkpoint
+from benchmarks.gpu_day.small_run_config import REHEARSED, SMALL, Overflow, config_of, rehearse
+from gpt_lightning.checkpoint_folder import newest_valid_checkpoint
 from gpt_lightning.lit_gpt import NonFiniteLossError
 from gpt_lightning.verified_checkpoint import read_checkpoint
 from running.commands.train import train

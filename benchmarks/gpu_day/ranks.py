@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.gpu_day.json_subprocess import Child
 from benchmarks.gpu_day.result_rows import Day
-from benchmarks.gpu_day.small_runs import REHEARSED, SMALL
+from benchmarks.gpu_day.small_run_config import REHEARSED, SMALL
 
 _TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1")
 STEPS = 10

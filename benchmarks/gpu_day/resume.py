@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.gpu_day.json_subprocess import Child
 from benchmarks.gpu_day.result_rows import Day
-from benchmarks.gpu_day.small_runs import REHEARSED, SMALL, Fingerprints, fingerprints_of
+from benchmarks.gpu_day.small_run_config import REHEARSED, SMALL, Fingerprints, fingerprints_of
 
 STEPS = 20
 MODERN = [*("model.norm=rmsnorm", "model.position=rope", "model.feed_forward=relu2", "model.bias=false")]

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from analysis.time_and_loss_forecast import peak_flops
+from analysis.hours_and_loss_from_sizes import peak_flops
 from benchmarks.gpu_day.json_subprocess import Child, ChildBroke
 from benchmarks.gpu_day.result_rows import Day
 from benchmarks.gpu_day.speed_candidates import OURS, PEERS, REHEARSED, ROWS, SHAPE, TRANSFORMERS

@@ -9,7 +9,7 @@ import lightning as L
 import torch
 
 from benchmarks.gpu_day.result_rows import Day, read_rows
-from benchmarks.gpu_day.small_runs import UNJUDGED, config_of, rehearse
+from benchmarks.gpu_day.small_run_config import UNJUDGED, config_of, rehearse
 from benchmarks.gpu_day.speed_candidates import OURS, REHEARSED, SHAPE, model_config
 from gpt_lightning.model.model_size import build_meta_model
 from gpt_lightning.optim.optimizer_traits import ADAMW

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from benchmarks.gpu_day.json_subprocess import argument, give
-from benchmarks.gpu_day.small_runs import config_of, rehearse
+from benchmarks.gpu_day.small_run_config import config_of, rehearse
 from callbacks.graceful_stop import RunStopped
 from gpt_lightning.sharding import ShardedStrategy
 from running.commands.train import train

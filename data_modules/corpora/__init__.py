@@ -7,23 +7,23 @@ A document is a text, or a conversation (a list of messages) in which only the a
 can start at any record of any file, so interrupted work can continue where it stopped.
 """
 
-from data_modules.corpora.corpus import BadRecord, Corpus, Document, FunctionCorpus
-from data_modules.corpora.file_corpus import FileCorpus, RecordReader
+from data_modules.corpora.corpus import BadRecord, Corpus, FunctionCorpus, TextOrConversation
+from data_modules.corpora.custom_reader_corpus import CustomReaderCorpus
+from data_modules.corpora.file_corpus import FileCorpus, FileRecords
 from data_modules.corpora.find_hub_files import HubUnreachableError, find_hub_files
 from data_modules.corpora.find_local_files import find_local_files
 from data_modules.corpora.python_installation import docstrings, pydoc, readmes, stdlib
-from data_modules.corpora.source_reader import SourceReader
 from data_modules.corpora.task_records import open_task_records
 
 __all__ = [
     "BadRecord",
     "Corpus",
-    "Document",
+    "CustomReaderCorpus",
     "FileCorpus",
+    "FileRecords",
     "FunctionCorpus",
     "HubUnreachableError",
-    "RecordReader",
-    "SourceReader",
+    "TextOrConversation",
     "docstrings",
     "find_hub_files",
     "find_local_files",

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 from gpt_lightning.tokenizer import Message
 
-Document = str | list[Message]
+TextOrConversation = str | list[Message]
 
 
 class BadRecord(ValueError):
@@ -48,7 +48,7 @@ class Corpus(Protocol):
     def chunks(self, file: int, first: int) -> Iterator[Chunk]:
         """Yield the records of `files[file]` from number `first` on. Raises ValueError if the file cannot be read."""
 
-    def documents(self, file: int, chunk: Chunk) -> Iterator[tuple[str, Document | BadRecord]]:
+    def documents(self, file: int, chunk: Chunk) -> Iterator[tuple[str, TextOrConversation | BadRecord]]:
         """Yield (location, document or BadRecord) of each record of a chunk. This is slow, so workers do it."""
 
 
@@ -58,7 +58,7 @@ class FunctionCorpus:
     CHUNK = 256  # documents
 
     def __init__(
-        self, documents: Callable[[], Iterable[Document | BadRecord]], *, origin: dict[str, Any] | None = None
+        self, documents: Callable[[], Iterable[TextOrConversation | BadRecord]], *, origin: dict[str, Any] | None = None
     ) -> None:
         self._documents = documents
         self.origin = origin or {}
@@ -70,11 +70,11 @@ class FunctionCorpus:
             yield Chunk(documents, first, first + len(documents), 0)
             first += len(documents)
 
-    def documents(self, file: int, chunk: Chunk) -> Iterator[tuple[str, Document | BadRecord]]:
+    def documents(self, file: int, chunk: Chunk) -> Iterator[tuple[str, TextOrConversation | BadRecord]]:
         return ((f"document {chunk.first + n + 1}", document) for n, document in enumerate(chunk.payload))
 
 
-def first_document(corpus: Corpus) -> Document | None:
+def first_document(corpus: Corpus) -> TextOrConversation | None:
     """Return the first document of a corpus; None if there are no documents."""
     for file in range(len(corpus.files)):
         for chunk in corpus.chunks(file, 0):
@@ -84,12 +84,12 @@ def first_document(corpus: Corpus) -> Document | None:
     return None
 
 
-def corpus_identity(document: Document) -> str:
+def corpus_identity(document: TextOrConversation) -> str:
     """Return a string that is equal only for equal documents. For conversations, the string includes the roles."""
     return document if isinstance(document, str) else json.dumps(document)
 
 
-def document_text(document: Document) -> str:
+def document_text(document: TextOrConversation) -> str:
     """Return a document's whole text, which determines its split and its number of bytes, and trains tokenizers."""
     if isinstance(document, str):
         return document

@@ -14,14 +14,14 @@ import fsspec
 import pyarrow as pa
 
 from data_modules.corpora import file_formats
-from data_modules.corpora.corpus import BadRecord, Chunk, Document, InputFile, UnreadableFile, document_text
+from data_modules.corpora.corpus import BadRecord, Chunk, InputFile, TextOrConversation, UnreadableFile, document_text
 from data_modules.corpora.file_formats import COMPRESSIONS, FORMATS, SEEKABLE_FORMATS, Format
 from data_modules.corpora.find_local_files import known_formats, suffixes
 from data_modules.corpora.input_file_handle import InputFileHandle, record_too_long
 from data_modules.corpora.record_fields import RecordFields
 
 
-class RecordReader:
+class FileRecords:
     """Records in files of the supported formats, in the order of the files.
 
     Args:
@@ -126,14 +126,14 @@ class FileCorpus:
         setting: str = "fields",
     ) -> None:
         self._fields = RecordFields(fields, setting=setting)
-        self._records = RecordReader(urls, fields=self._fields.columns, max_record_mb=max_record_mb)
+        self._records = FileRecords(urls, fields=self._fields.columns, max_record_mb=max_record_mb)
         self.origin = dict(origin) | {"fields": dict(fields), "max_record_mb": max_record_mb}
         self.files = self._records.files
 
     def chunks(self, file: int, first: int) -> Iterator[Chunk]:
         return self._records.chunks(file, first)
 
-    def documents(self, file: int, chunk: Chunk) -> Iterator[tuple[str, Document | BadRecord]]:
+    def documents(self, file: int, chunk: Chunk) -> Iterator[tuple[str, TextOrConversation | BadRecord]]:
         for where, row in self._records.rows(file, chunk):
             document = self._fields.document(row)
             if not isinstance(document, BadRecord) and len(document_text(document)) > self._records.limit:

@@ -20,7 +20,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 from textwrap import indent
 
-from data_modules.corpora.corpus import Document
+from data_modules.corpora.corpus import TextOrConversation
 
 _LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}  # not part of the library
 _GENERATED = {"encodings", "pydoc_data", "entities.py"}  # generated tables
@@ -28,7 +28,7 @@ _Function = ast.FunctionDef | ast.AsyncFunctionDef
 _Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def readmes() -> Iterator[Document]:
+def readmes() -> Iterator[TextOrConversation]:
     """Yield the long description of each installed distribution except this project, sorted by name.
 
     Short and repeated descriptions are left out.
@@ -44,7 +44,7 @@ def readmes() -> Iterator[Document]:
             yield text + "\n"
 
 
-def pydoc() -> Iterator[Document]:
+def pydoc() -> Iterator[TextOrConversation]:
     """Yield Python's help topics, then a page for each module and for each documented class."""
     from pydoc_data.topics import topics  # imported here because it holds 700 kB of text
 
@@ -54,7 +54,7 @@ def pydoc() -> Iterator[Document]:
         yield from _pages(name, tree)
 
 
-def docstrings() -> Iterator[Document]:
+def docstrings() -> Iterator[TextOrConversation]:
     """Yield a conversation for each documented function: the question has its signature, the answer is its docstring."""
     for name, _, tree in _modules():
         for qualified_name, function in _functions(tree, prefix=name):
@@ -67,7 +67,7 @@ def docstrings() -> Iterator[Document]:
                 ]
 
 
-def stdlib() -> Iterator[Document]:
+def stdlib() -> Iterator[TextOrConversation]:
     """Yield the source of each module of the standard library, without docstrings."""
     for _, source, tree in _modules():
         text = _without_docstrings(source, tree).strip()

@@ -10,7 +10,7 @@ An assistant message with `weight: 0` bears no loss.
 from collections.abc import Mapping
 from typing import Any
 
-from data_modules.corpora.corpus import BadRecord, Document
+from data_modules.corpora.corpus import BadRecord, TextOrConversation
 from gpt_lightning.tokenizer import Message
 
 _ROLES = ("system", "user", "assistant")
@@ -50,7 +50,7 @@ class RecordFields:
         """Field to read -> advice on how to name another field."""
         return {name: self._advice(key) for key, name in self._names.items()}
 
-    def document(self, row: Any) -> Document | BadRecord:
+    def document(self, row: Any) -> TextOrConversation | BadRecord:
         """Return the document of a record, or a BadRecord. A row that is a text (from a .txt file) is the document."""
         try:
             if isinstance(row, BadRecord):
@@ -65,10 +65,10 @@ class RecordFields:
         except BadRecord as error:
             return error
 
-    def _text_document(self, row: Mapping[str, Any]) -> Document:
+    def _text_document(self, row: Mapping[str, Any]) -> TextOrConversation:
         return _checked(self._string(row, "text"), f"the field '{self._names['text']}'")
 
-    def _instruction(self, row: Mapping[str, Any]) -> Document:
+    def _instruction(self, row: Mapping[str, Any]) -> TextOrConversation:
         instruction, output = self._string(row, "instruction"), self._string(row, "output")
         given = self._string(row, "input") if "input" in self._names else ""
         return [
@@ -76,7 +76,7 @@ class RecordFields:
             {"role": "assistant", "content": output},
         ]
 
-    def _conversation(self, row: Mapping[str, Any]) -> Document:
+    def _conversation(self, row: Mapping[str, Any]) -> TextOrConversation:
         name = self._names["messages"]
         turns = self._value(row, "messages")
         if not isinstance(turns, list):
@@ -124,7 +124,7 @@ class RecordFields:
         return _unicode(value, f"the field '{self._names[key]}'")
 
 
-def check_document(value: Any) -> Document | BadRecord:
+def check_document(value: Any) -> TextOrConversation | BadRecord:
     """Return a text or a conversation unchanged, or a BadRecord if the value is neither."""
     if isinstance(value, list):
         return RecordFields({"messages": "messages"}).document({"messages": value})

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from data_modules.corpora.file_corpus import RecordReader
+from data_modules.corpora.file_corpus import FileRecords
 from data_modules.corpora.find_hub_files import find_hub_files
 from data_modules.corpora.find_local_files import find_local_files
 from gpt_lightning.hub_dataset import HubDataset
@@ -16,7 +16,7 @@ _LONGEST_MB = 32
 
 def open_task_records(
     path: str | None, hub: HubDataset | None, *, tell: Callable[[str], object] = str
-) -> tuple[RecordReader, dict[str, Any]]:
+) -> tuple[FileRecords, dict[str, Any]]:
     """Open the records of a task.
 
     Args:
@@ -44,4 +44,4 @@ def open_task_records(
         origin = {**asdict(hub), "revision": commit}
     else:
         raise ValueError("path is null: it must be a file, a folder or a pattern.")
-    return RecordReader(urls, fields=None, max_record_mb=_LONGEST_MB), origin
+    return FileRecords(urls, fields=None, max_record_mb=_LONGEST_MB), origin

@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from data_modules.order.ado import AdoPolicy
-from data_modules.order.curriculum_policies import PolicyShares, check_policy
+from data_modules.order.curriculum_policy_registry import PolicyShares, check_policy
 from data_modules.order.interpolation import EASINGS, Interpolation
 from data_modules.order.mix_weights import apply_floor, check_weights, is_number, normalize_weights
 
@@ -68,7 +68,7 @@ class Curriculum:
     ado: AdoPolicy | None = None
     """How the weights follow the losses, starting from the only keyframe; None: the weights do not follow the losses."""
     policy: Mapping[str, Any] | None = None
-    """Name and settings of a curriculum policy; None: no policy. See data_modules/order/curriculum_policies.py."""
+    """Name and settings of a curriculum policy; None: no policy. See data_modules/order/curriculum_policy_registry.py."""
 
     def __post_init__(self) -> None:
         for key, kind in (("unit", Unit), ("interpolation", Interpolation), ("on_exhausted", OnExhausted)):

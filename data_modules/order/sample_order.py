@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data_modules.order.curriculum import ResolvedCurriculum
-from data_modules.order.curriculum_segment import CurriculumSegment
+from data_modules.order.draw_counts_per_segment import CurriculumSegment
 from data_modules.order.exact_shares import ONE, SourceRanOut
 from data_modules.order.keyed_permutation import permutation_key, permute
 

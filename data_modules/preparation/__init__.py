@@ -9,15 +9,15 @@ its name only when it is complete.
 
 from data_modules.preparation.preparation_settings import PreparationSettings
 from data_modules.preparation.prepare_source import PartitionedPreparation, adopt_shards, prepare_source
-from data_modules.preparation.progress import PreparationProgress, show_progress
-from data_modules.preparation.source_info import SourceInfo
+from data_modules.preparation.progress import PreparationProgress, progress_display
+from data_modules.preparation.source_identity import SourceIdentity
 
 __all__ = [
     "PartitionedPreparation",
     "PreparationProgress",
     "PreparationSettings",
-    "SourceInfo",
+    "SourceIdentity",
     "adopt_shards",
     "prepare_source",
-    "show_progress",
+    "progress_display",
 ]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data_modules.child_processes import ChildProcesses
-from data_modules.corpora.corpus import BadRecord, Chunk, Corpus, Document, corpus_identity, document_text
+from data_modules.corpora.corpus import BadRecord, Chunk, Corpus, TextOrConversation, corpus_identity, document_text
 from data_modules.preparation.preparation_settings import PreparationSettings
 from data_modules.preparation.validation_split import (
     cut_tail,
@@ -50,7 +50,7 @@ class ChunkEncoder:
 
     def encode(self, file: int, chunk: Chunk) -> EncodedChunk:
         """Raises ValueError if texts and conversations are mixed, or the tokenizer lacks chat tokens for chat."""
-        documents: list[Document] = []
+        documents: list[TextOrConversation] = []
         bad: list[tuple[int, str]] = []
         for where, document in self._corpus.documents(file, chunk):
             if isinstance(document, BadRecord):
@@ -88,7 +88,7 @@ class ChunkEncoder:
     def _dtype(self) -> np.dtype:
         return np.dtype(np.uint16 if self._tokenizer.vocab_size <= 2**16 else np.uint32)
 
-    def _tokens(self, documents: list[Document], is_chat: bool) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    def _tokens(self, documents: list[TextOrConversation], is_chat: bool) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Return the ids of each document with its end-of-text id and, for chat, loss masks, which exclude that id."""
         end = np.array([self._tokenizer.eot_id], dtype=self._dtype)
         if is_chat:
@@ -100,7 +100,7 @@ class ChunkEncoder:
             return [np.concatenate([end, ids.astype(self._dtype)]) for ids in encoded], []
         return [np.concatenate([ids.astype(self._dtype), end]) for ids in encoded], []
 
-    def _refuse_mixtures(self, documents: list[Document]) -> None:
+    def _refuse_mixtures(self, documents: list[TextOrConversation]) -> None:
         if not all(isinstance(document, list) for document in documents):
             raise ValueError(MIXED)
         if CHAT_START not in self._tokenizer.special_ids:

@@ -16,7 +16,7 @@ from data_modules.preparation.join_parts import join_parts, unigram_loss
 from data_modules.preparation.preparation_settings import PreparationSettings
 from data_modules.preparation.progress import PreparationProgress
 from data_modules.preparation.resumable_part import PartFiles, ResumablePart, check_bad_share
-from data_modules.preparation.source_info import SourceInfo
+from data_modules.preparation.source_identity import SourceIdentity
 from data_modules.preparation.validation_split import SPLITS
 from data_modules.shards.shard_files import read_source_json, with_checksum
 from gpt_lightning.durable_files import exclusive_lock, write_durably
@@ -26,7 +26,7 @@ GROUP_MB = 64.0
 
 def prepare_source(
     corpus: Corpus,
-    source: SourceInfo,
+    source: SourceIdentity,
     recipe: PreparationSettings,
     *,
     workers: int = 1,
@@ -45,7 +45,7 @@ def prepare_source(
     return PartitionedPreparation(corpus, source, recipe).prepare_all(workers=workers, progress=progress)
 
 
-def adopt_shards(path: Path, source: SourceInfo, *, format: str, val_fraction: float) -> dict[str, Any]:
+def adopt_shards(path: Path, source: SourceIdentity, *, format: str, val_fraction: float) -> dict[str, Any]:
     """Register another project's shards as a source, without moving or copying them.
 
     Args:
@@ -96,7 +96,7 @@ class PartitionedPreparation:
     def __init__(
         self,
         corpus: Corpus,
-        source: SourceInfo,
+        source: SourceIdentity,
         recipe: PreparationSettings,
         *,
         of: int = 1,
@@ -264,7 +264,7 @@ def group_files(sizes: list[int], group_mb: float) -> list[int]:
     return [0, *accumulate(ends)][: len(sizes)]
 
 
-def _common(source: SourceInfo, origin: Mapping[str, Any]) -> dict[str, Any]:
+def _common(source: SourceIdentity, origin: Mapping[str, Any]) -> dict[str, Any]:
     """Return the entries of source.json that every source has."""
     tokenizer = source.tokenizer
     return {

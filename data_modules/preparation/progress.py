@@ -22,7 +22,7 @@ class PreparationProgress(NamedTuple):
 
 
 @contextmanager
-def show_progress(name: str, console: Console) -> Iterator[Callable[[PreparationProgress], None]]:
+def progress_display(name: str, console: Console) -> Iterator[Callable[[PreparationProgress], None]]:
     """Context manager: show documents, tokens, tokens per second and remaining time. Yields the function to call with
     the progress.
     """

@@ -17,7 +17,7 @@ from gpt_lightning.convert.gguf_format import to_gguf
 from gpt_lightning.convert.gpt2_5 import from_gpt2_5
 from gpt_lightning.convert.grow_vocabulary import grow_vocabulary
 from gpt_lightning.convert.hugging_face import from_hf, to_hf
-from gpt_lightning.convert.init_from import load_initial_weights
+from gpt_lightning.convert.init_from import model_from_initial_weights
 from gpt_lightning.convert.load_model import load_model
 from gpt_lightning.convert.native_format import from_native, to_native
 from gpt_lightning.convert.rangeflow import from_rangeflow
@@ -28,8 +28,8 @@ __all__ = [
     "from_native",
     "from_rangeflow",
     "grow_vocabulary",
-    "load_initial_weights",
     "load_model",
+    "model_from_initial_weights",
     "to_gguf",
     "to_hf",
     "to_native",

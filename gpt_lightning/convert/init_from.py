@@ -12,7 +12,7 @@ from gpt_lightning.model import GPT, GPTConfig
 FREE_SETTINGS = {"vocab_size", "dropout", "attention", "residual_init", "z_loss", "attend_across_documents", "eot_id"}
 
 
-def load_initial_weights(path: str | Path, config: GPTConfig, *, same_tokenizer: bool = False) -> GPT:
+def model_from_initial_weights(path: str | Path, config: GPTConfig, *, same_tokenizer: bool = False) -> GPT:
     """Build a GPT with the architecture of `config` and load existing weights into it.
 
     If the config has a larger vocab_size than the weights, each new row is the mean of the old rows.

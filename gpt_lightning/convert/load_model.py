@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from gpt_lightning.checkpoint_retention import newest_valid_checkpoint
+from gpt_lightning.checkpoint_folder import newest_valid_checkpoint
 from gpt_lightning.convert.gpt2_5 import STATE as GPT2_5_STATE
 from gpt_lightning.convert.gpt2_5 import read_gpt2_5
 from gpt_lightning.convert.hugging_face import from_hf

@@ -9,7 +9,13 @@ rounding.
 """
 
 from gpt_lightning.evaluation.confidence_intervals import Estimate, proportion_interval, ratio_interval
-from gpt_lightning.evaluation.log_likelihood import Request, RequestTooLongError, Score, batch_requests, score_requests
+from gpt_lightning.evaluation.log_likelihood import (
+    Request,
+    RequestTooLongError,
+    Score,
+    group_request_indices,
+    score_batch,
+)
 from gpt_lightning.evaluation.multiple_choice import QUESTION_PROTOCOLS, Question, encode_question, score_question
 from gpt_lightning.evaluation.question_template import BadQuestionError, MissingFieldError, QuestionTemplate
 from gpt_lightning.evaluation.questions_config import QuestionsConfig
@@ -25,10 +31,10 @@ __all__ = [
     "Request",
     "RequestTooLongError",
     "Score",
-    "batch_requests",
     "encode_question",
+    "group_request_indices",
     "proportion_interval",
     "ratio_interval",
+    "score_batch",
     "score_question",
-    "score_requests",
 ]

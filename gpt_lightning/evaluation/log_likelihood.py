@@ -107,7 +107,7 @@ class _Unit(NamedTuple):
         return len(self.numbers) * (self.n_shared + self.n_own)
 
 
-def batch_requests(requests: Sequence[Request], *, batch_tokens: int) -> list[list[int]]:
+def group_request_indices(requests: Sequence[Request], *, batch_tokens: int) -> list[list[int]]:
     """Group requests into batches, largest batch first, so that running out of memory shows at once.
 
     Args:
@@ -158,7 +158,7 @@ def _context(request: Request) -> bytes:
     return np.asarray(request.ids[: request.first], dtype=np.int64).tobytes()
 
 
-def score_requests(model: GPT, requests: Sequence[Request]) -> list[Score]:
+def score_batch(model: GPT, requests: Sequence[Request]) -> list[Score]:
     """Score requests as one batch.
 
     Returns:

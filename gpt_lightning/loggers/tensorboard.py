@@ -14,8 +14,8 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from gpt_lightning.console import escape_control_characters
-from gpt_lightning.loggers.console_logger import ConsoleLogger
 from gpt_lightning.loggers.jsonl_metrics import JsonlMetrics, metrics_logger_only
+from gpt_lightning.loggers.terminal_and_log_file import ConsoleLogger
 
 _ROW, _TEMPORARY = "events.out.tfevents.0.hparams", ".hparams.tmp"
 

@@ -6,21 +6,21 @@ The optimizers are those of torch and bitsandbytes, and `MuonAdamW`, which combi
 
 from gpt_lightning.learning_rate_schedules import learning_rate_schedule
 from gpt_lightning.optim.muon import MuonAdamW
+from gpt_lightning.optim.optimizer_rehearsal import rehearse_optimizer_step
 from gpt_lightning.optim.optimizer_traits import OPTIMIZER_TRAITS, OptimizerTraits, optimizer_traits
-from gpt_lightning.optim.parameter_groups import apply_multipliers, parameter_groups
+from gpt_lightning.optim.parameter_groups import apply_lr_multipliers_once, parameter_groups
 from gpt_lightning.optim.spike_detector import SpikeDetector
 from gpt_lightning.optim.step_counters import place_step_counters
-from gpt_lightning.optim.trial_step import try_optimizer_step
 
 __all__ = [
     "OPTIMIZER_TRAITS",
     "MuonAdamW",
     "OptimizerTraits",
     "SpikeDetector",
-    "apply_multipliers",
+    "apply_lr_multipliers_once",
     "learning_rate_schedule",
     "optimizer_traits",
     "parameter_groups",
     "place_step_counters",
-    "try_optimizer_step",
+    "rehearse_optimizer_step",
 ]

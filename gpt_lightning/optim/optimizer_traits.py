@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gpt_lightning.optim.trial_step import try_optimizer_step
+from gpt_lightning.optim.optimizer_rehearsal import rehearse_optimizer_step
 
 _TRIAL_SIZE = 256  # maximum size of each dimension of the parameter in a trial step
 
@@ -102,7 +102,7 @@ def _trial_state(make_optimizer: partial[Optimizer], shape: tuple[int, ...], dty
     parameter = torch.empty(shape, dtype=dtype, device="meta")
     made: Any = make_optimizer.func
     try:
-        optimizer = try_optimizer_step(make_optimizer, [{"params": [parameter]}], None, torch.device("cpu"))
+        optimizer = rehearse_optimizer_step(make_optimizer, [{"params": [parameter]}], None, torch.device("cpu"))
     except ValueError as error:
         raise ValueError(
             f"the size of {made.__name__}'s state is unknown, because a trial step on a parameter of shape {shape} "

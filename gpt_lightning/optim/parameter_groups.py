@@ -17,7 +17,7 @@ def parameter_groups(model: nn.Module, *, muon: bool = False, base_width: int | 
         model: A GPT.
         muon: Put the matrices of the blocks into separate groups, marked for `MuonAdamW`, one group per `stacked`.
         base_width: The d_model for which the learning rate was tuned. The matrices of the blocks then form separate
-            groups with an `lr_multiplier`; see `apply_multipliers`. None: no multipliers.
+            groups with an `lr_multiplier`; see `apply_lr_multipliers_once`. None: no multipliers.
 
     Returns:
         Parameter groups as torch.optim takes them.
@@ -31,7 +31,7 @@ def parameter_groups(model: nn.Module, *, muon: bool = False, base_width: int | 
     return list(groups.values())
 
 
-def apply_multipliers(optimizer: Optimizer) -> None:
+def apply_lr_multipliers_once(optimizer: Optimizer) -> None:
     """Apply each `lr_multiplier` to the learning rate of its group, without changing the weight decay per step."""
     for group in optimizer.param_groups:
         if "lr_multiplier" in group:

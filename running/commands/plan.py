@@ -14,7 +14,7 @@ from data_modules import Curriculum, SampleOrder
 from data_modules.order.curriculum_repair import smallest_change
 from data_modules.order.sample_order import SourceExhaustedError
 from data_modules.order.source_plan import plan_sources
-from gpt_lightning.checkpoint_retention import checkpoint_step, list_checkpoints
+from gpt_lightning.checkpoint_folder import checkpoint_step, list_checkpoints
 from gpt_lightning.console import escape_control_characters, say
 from running.commands.plan_output import draw_plan_curves, print_plan
 from running.config.callback_configs import checkpoints_config
@@ -181,7 +181,7 @@ def _disk_problems(config: RunConfig, run: Path, costs: Mapping[str, Any]) -> li
 
 def price(sweep: Multirun) -> None:
     """Print what a whole sweep would cost. Exit with an error if some job is not feasible."""
-    from analysis.sweep_cost import print_sweep_cost, sweep_problems  # slow to import
+    from analysis.planned_sweep_cost import print_sweep_cost, sweep_problems  # slow to import
 
     print_sweep_cost(sweep.answers)
     if problems := sweep_problems(sweep.answers, free=shutil.disk_usage(".").free):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from analysis import time_and_loss_forecast
+from analysis import hours_and_loss_from_sizes
 from analysis.number_formatting import format_bytes, format_count, format_duration
 from data_modules import SampleOrder
 from data_modules.order.source_plan import SourcePlan
@@ -89,7 +89,7 @@ def _lines(config: RunConfig, settings: PlanCommandConfig, costs: Mapping[str, A
             else "ADO would update them, but this run ends before the first update: lower curriculum.ado.every or warmup",
         )
     loss, memory, there = costs["loss"], costs["peak_memory_bytes"], costs["device_memory_bytes"]
-    best = time_and_loss_forecast.CHINCHILLA_TOKENS_PER_PARAMETER
+    best = hours_and_loss_from_sizes.CHINCHILLA_TOKENS_PER_PARAMETER
     yield (
         "parameters",
         f"{costs['parameters']:,}; {costs['tokens_per_parameter']:.1f} tokens per parameter (Chinchilla: {best})",

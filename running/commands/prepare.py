@@ -15,7 +15,7 @@ from rich.text import Text
 
 from data_modules import SourceShards
 from data_modules.corpora import Corpus
-from data_modules.preparation import PartitionedPreparation, SourceInfo, adopt_shards, show_progress
+from data_modules.preparation import PartitionedPreparation, SourceIdentity, adopt_shards, progress_display
 from data_modules.preparation.tokenizer_training_texts import bytes_per_token, training_texts
 from data_modules.shards.shard_files import read_source_json
 from data_modules.shards.shard_integrity import damage_message, find_damage
@@ -111,7 +111,7 @@ def _prepare(job: _Job) -> None:
     workers = config.workers or (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    with show_progress(name, job.console) as progress:
+    with progress_display(name, job.console) as progress:
         if config.part is not None:
             parts.prepare(number, workers=workers, progress=progress)
             job.console.print(f"{name}: part {number}/{of} is prepared; mode=join joins all {of} parts into a source")
@@ -186,9 +186,9 @@ def _parts(job: _Job, of: int) -> PartitionedPreparation:
     return PartitionedPreparation(corpus, _identity(job, source), recipe, of=of, group_mb=job.config.group_mb)
 
 
-def _identity(job: _Job, source: SourceConfig) -> SourceInfo:
+def _identity(job: _Job, source: SourceConfig) -> SourceIdentity:
     """Identity of the prepared source. `source` is its config, or the config of its fallback."""
-    return SourceInfo(name=job.name, tokenizer=job.tokenizer, folder=job.folder, licence=source.licence)
+    return SourceIdentity(name=job.name, tokenizer=job.tokenizer, folder=job.folder, licence=source.licence)
 
 
 def _part(part: str | None) -> tuple[int, int]:

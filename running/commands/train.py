@@ -66,7 +66,7 @@ def print_outcome(sweep: Multirun) -> None:
     if not (sweep.record and (jobs := sweep.record.jobs())):
         return
     from analysis.comparison import verdict_sentence
-    from analysis.comparison.sweep_table import (  # as above
+    from analysis.comparison.sweep_job_table import (  # as above
         WIDTH,
         compare_jobs,
         sweep_rows,

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from gpt_lightning.console import Console
 from running.config.compose import CONF, write_config
-from running.config.override_settings import override_settings
+from running.config.copy_with_changes import copy_with_changes
 from running.config.plan_and_verify_configs import VerifyCommandConfig, VerifyConfig
 from running.config.run_config import RunConfig
 from running.config.settings_parser import parse
@@ -57,14 +57,14 @@ def verify(config: Mapping[str, Any]) -> "dict[str, ReplayDifference]":
     straight = replay_evidence.read_evidence(base.run_dir, sources)
     results: dict[str, ReplayDifference] = {}
     for name, later in (
-        ("other workers", override_settings(base, {"data.workers": wanted.workers})),
+        ("other workers", copy_with_changes(base, {"data.workers": wanted.workers})),
         ("other ranks, micro-batch and workers", other),
     ):
         at = {
             "run_dir": str(folder / name.replace(" ", "_").replace(",", "")),
             "callbacks.end": {"_target_": "callbacks.KillAtStep", "at": base.max_steps // 2 + 1},
         }
-        killed, resumed = override_settings(base, at), override_settings(later, at)
+        killed, resumed = copy_with_changes(base, at), copy_with_changes(later, at)
         _train(killed, console, dies=True)
         _train(resumed, console)
         results[name] = replay_evidence.compare_evidence(
@@ -135,7 +135,7 @@ def _before_the_kill(run: RunConfig, steps: int, run_dir: str) -> RunConfig:
         "schedule.warmup_steps": min(run.schedule.warmup_steps, steps // 5),
         "callbacks": callbacks,
     }
-    return override_settings(run, changes)
+    return copy_with_changes(run, changes)
 
 
 def _after_the_kill(base: RunConfig, run: RunConfig, wanted: VerifyConfig) -> RunConfig:
@@ -148,7 +148,7 @@ def _after_the_kill(base: RunConfig, run: RunConfig, wanted: VerifyConfig) -> Ru
         "trainer.strategy": run.trainer.strategy,
         "data.workers": wanted.workers,
     }
-    return override_settings(base, changes)
+    return copy_with_changes(base, changes)
 
 
 def _train(config: RunConfig, console: Console, *, dies: bool = False) -> None:

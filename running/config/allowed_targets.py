@@ -23,8 +23,8 @@ from omegaconf import OmegaConf
 from yaml import YAMLError
 
 from running.config.bounded_yaml_files import check_yaml_file
-from running.config.lightning_callbacks import check_lightning_callbacks, replaced_callback
 from running.config.own_imports import import_attribute
+from running.config.refused_lightning_callbacks import check_lightning_callbacks, replaced_callback
 from running.config.registered_targets import REGISTERED_TARGETS
 from running.config.renamed_targets import RENAMED_TARGETS
 

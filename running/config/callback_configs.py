@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from running.config.lightning_callbacks import replaced_callback
+from running.config.refused_lightning_callbacks import replaced_callback
 from running.config.renamed_targets import target_of
 from running.config.settings_parser import Count, CountOrZero, NumberOrZero, Share, parse
 

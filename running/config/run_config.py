@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from analysis.time_and_loss_forecast import DEVICES, Device, find_device
+from analysis.hours_and_loss_from_sizes import DEVICES, Device, find_device
 from data_modules.order.curriculum import Curriculum
-from gpt_lightning.device_settings import Accelerator, Precision
+from gpt_lightning.accelerator_and_precision_names import Accelerator, Precision
 from gpt_lightning.learning_rate_schedules import learning_rate_schedule
 from gpt_lightning.model import GPTConfig
 from gpt_lightning.model.part_registry import check_loss_kernel

@@ -10,10 +10,10 @@ from typing import Any
 
 from data_modules.corpora import (
     Corpus,
+    CustomReaderCorpus,
     FileCorpus,
     FunctionCorpus,
     HubUnreachableError,
-    SourceReader,
     find_hub_files,
     find_local_files,
 )
@@ -100,7 +100,7 @@ def open_corpus(
 def _corpus_of_reader(node: Mapping[str, Any]) -> Corpus:
     read, target = allowed_targets.resolve_corpus(node), target_of(node)
     is_own = target in REGISTERED_TARGETS["source reader"]
-    return FunctionCorpus(SourceReader(read, target) if is_own else read, origin=origin_of_reader(node))
+    return FunctionCorpus(CustomReaderCorpus(read, target) if is_own else read, origin=origin_of_reader(node))
 
 
 def origin_of_reader(node: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from analysis.comparison.evaluation_section import format_metric_value as digits_of
-from gpt_lightning.checkpoint_retention import newest_valid_checkpoint
+from gpt_lightning.checkpoint_folder import newest_valid_checkpoint
 from gpt_lightning.console import Console
 from gpt_lightning.convert import load_model
 from gpt_lightning.device_and_precision import choose_device
@@ -21,7 +21,7 @@ from gpt_lightning.evaluation.multiple_choice import exp
 from gpt_lightning.evaluation.sliding_window_perplexity import mean_over_sources
 from gpt_lightning.verified_checkpoint import checkpoint_fingerprint
 from running.config.command_configs import EvaluateConfig
-from running.evaluation.result_store import EvaluationRanks, LoadedModel, ResultStore
+from running.evaluation.resumable_task_runner import EvaluationRanks, LoadedModel, ResumableTaskRunner
 from running.evaluation.task_loading import EvaluatedModel, load_tasks
 from running.training.find_tokenizer import load_model_tokenizer
 
@@ -54,7 +54,7 @@ def evaluate_model(config: EvaluateConfig) -> dict[str, Any]:
     console = Console(soft_wrap=True)
     weights, device = checkpoint_fingerprint(model.state_dict()), choose_device("auto")
     ranks = EvaluationRanks()
-    examination = ResultStore(
+    examination = ResumableTaskRunner(
         folder,
         LoadedModel(model=model.to(device), tokenizer=tokenizer, weights=weights),
         batch_tokens=config.batch_tokens,

@@ -27,7 +27,7 @@ from gpt_lightning.console import say
 from gpt_lightning.convert import load_model
 from gpt_lightning.convert.tokenizer_files import CHATML
 from gpt_lightning.device_and_precision import choose_device
-from gpt_lightning.evaluation import Request, Score, batch_requests, score_requests
+from gpt_lightning.evaluation import Request, Score, group_request_indices, score_batch
 from gpt_lightning.evaluation.log_likelihood import truncate_to_context
 from gpt_lightning.generation import Sampling, generate
 from gpt_lightning.tokenizer.base import CHAT_END, CHAT_START
@@ -182,9 +182,9 @@ class HarnessModel(TemplateLM):
     def _score(self, requests: list[Request], disable_tqdm: bool) -> list[Score]:
         scores: dict[int, Score] = {}
         for group in tqdm(
-            batch_requests(requests, batch_tokens=self._batch_tokens), disable=disable_tqdm, desc="scoring"
+            group_request_indices(requests, batch_tokens=self._batch_tokens), disable=disable_tqdm, desc="scoring"
         ):
-            scores |= zip(group, score_requests(self.model, [requests[n] for n in group]), strict=True)
+            scores |= zip(group, score_batch(self.model, [requests[n] for n in group]), strict=True)
         return [scores[n] for n in range(len(requests))]
 
 

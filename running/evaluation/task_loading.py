@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_modules import SourceShards
-from data_modules.corpora import BadRecord, Document, open_task_records
+from data_modules.corpora import BadRecord, TextOrConversation, open_task_records
 from data_modules.corpora.file_formats import FORMATS, WHOLE_TEXTS
 from data_modules.corpora.record_fields import RecordFields
 from data_modules.shards.memory_mapped_shards import TokenStream
 from gpt_lightning.evaluation import QuestionsConfig, Request
 from gpt_lightning.evaluation.generated_text_quality import GenerationTask
-from gpt_lightning.evaluation.scored_tasks import (
+from gpt_lightning.evaluation.log_likelihood_tasks import (
     ScoredTask,
     TaskDescription,
     question_task,
@@ -221,7 +221,7 @@ def _path(name: str, config: EvaluateConfig) -> str | None:
 
 def _documents(
     path: str | None, fields: Mapping[str, str | None], hub: HubDataset | None = None
-) -> tuple[list[Document], list[str], dict[str, Any]]:
+) -> tuple[list[TextOrConversation], list[str], dict[str, Any]]:
     """The documents in local files or on the hub; why records were skipped; and the origin of the data."""
     records, origin = open_task_records(path, hub, tell=print)
     made_of = RecordFields(fields)

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from gpt_lightning.durable_files import write_durably
-from gpt_lightning.early_end_files import ENDED_EARLY, PRUNED
+from gpt_lightning.early_end_file_names import ENDED_EARLY, PRUNED
 from gpt_lightning.jsonl import last_row
 from gpt_lightning.setting_roles import Role, has_role
 from running.config.callback_configs import callbacks_in
 from running.config.changed_settings import averaging_in, changed_settings
 from running.config.compose import read_config
-from running.training.early_end import why_ended_early
+from running.training.why_ended_early import why_ended_early
 
 RESUMABLE_EXIT_CODES = (74, 75, 130, 143)
 """Exit codes after which the same command can resume: a full disk, a time limit, signals."""

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from analysis.time_and_loss_forecast import matmul_number_format
+from analysis.hours_and_loss_from_sizes import matmul_number_format
 from gpt_lightning.model import GPT
 from gpt_lightning.model.attention import AttentionContext
 from gpt_lightning.model.attention_backends import Backend
 from gpt_lightning.model.attention_mask import AttentionMask
 from gpt_lightning.model.attention_selection import expected_backend
-from gpt_lightning.model.kernel_stand_ins import KernelStandIns, attend_fused
+from gpt_lightning.model.meta_device_kernels import KernelStandIns, attend_fused
 from gpt_lightning.model.part_memory import PartMemory, measure_part
 from gpt_lightning.model.part_registry import BACKENDS
 

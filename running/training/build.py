@@ -11,25 +11,25 @@ from callbacks import (
     Checkpoints,
     CsvMetrics,
     EarlyEndRecorder,
+    EndMetricsRow,
     ExperimentTracker,
     GracefulStop,
     MedianPruning,
     SkippedStepLog,
     StartStepAgreement,
     StepLog,
-    WriteMetricsAtStepEnd,
 )
 from data_modules.batch_settings import BatchSettings
 from data_modules.mixed_data_module import MixedDataModule
 from gpt_lightning import random_states
 from gpt_lightning.checkpoint_io import VerifiedCheckpointIO
-from gpt_lightning.convert import load_initial_weights
+from gpt_lightning.convert import model_from_initial_weights
 from gpt_lightning.data_wait_profiler import DataWaitProfiler
 from gpt_lightning.lit_gpt import LitGPT
-from gpt_lightning.loggers.console_logger import ConsoleLogger
 from gpt_lightning.loggers.jsonl_file import JsonlFile
 from gpt_lightning.loggers.jsonl_metrics import JsonlMetrics
 from gpt_lightning.loggers.tensorboard import TensorBoard
+from gpt_lightning.loggers.terminal_and_log_file import ConsoleLogger
 from gpt_lightning.model import GPT
 from gpt_lightning.optimization_settings import OptimizationSettings
 from gpt_lightning.verified_checkpoint import checkpoint_fingerprint
@@ -37,12 +37,12 @@ from running.config.run_config import RunConfig
 from running.training import bus_error, start_and_end_messages
 from running.training.builders import check_same_optimizer
 from running.training.distributed_strategy import build_strategy, cluster_environment
-from running.training.early_end import may_end_early
 from running.training.external_logger import build_external_logger
 from running.training.find_tokenizer import check_same_tokenizer
 from running.training.rank_agreement import RankAgreement
 from running.training.rank_processes import is_first_rank
 from running.training.resolve import ResolvedRun
+from running.training.why_ended_early import may_end_early
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +158,7 @@ def _build_model(resolved: ResolvedRun) -> tuple[GPT, str | None]:
     if initialised:
         assert config.init_from is not None
         same = check_same_tokenizer(config.init_from, resolved.tokenizer)
-        model = load_initial_weights(config.init_from, resolved.model_config, same_tokenizer=same)
+        model = model_from_initial_weights(config.init_from, resolved.model_config, same_tokenizer=same)
     else:
         model = GPT(resolved.model_config)
     model.loss_kernel, model.recompute = resolved.kernels.loss, config.trainer.recompute == "blocks"
@@ -193,7 +193,7 @@ def build_trainer(run: Run) -> tuple[L.Trainer, StartStepAgreement]:
     ado = [AdoUpdater(directory.mix_weights)] if config.curriculum.ado else []
     writers = [*ado, step_log, *filter(None, [run.external]), run.ended_early]
     of_config = _in_order(run.resolved.callbacks, writers)
-    callbacks = [run.graceful_stop, WriteMetricsAtStepEnd(step_log), *of_config, start]
+    callbacks = [run.graceful_stop, EndMetricsRow(step_log), *of_config, start]
     return _trainer(config, run.resolved.kernels.device, [run.tensorboard, run.metrics], callbacks), start
 
 

@@ -10,7 +10,7 @@ import torch
 from data_modules import Curriculum, SampleOrder
 from data_modules.order.run_order import OrderSettings, order_of_run
 from gpt_lightning.model import GPT, GPTConfig
-from gpt_lightning.optim import learning_rate_schedule, optimizer_traits, parameter_groups, try_optimizer_step
+from gpt_lightning.optim import learning_rate_schedule, optimizer_traits, parameter_groups, rehearse_optimizer_step
 from gpt_lightning.tokenizer import Tokenizer
 from gpt_lightning.verified_checkpoint import read_optimizer_state
 from running.config import allowed_targets
@@ -116,7 +116,7 @@ def check_same_optimizer(
     """
     saved = None if beginning.checkpoint is None else read_optimizer_state(beginning.checkpoint)
     try:
-        try_optimizer_step(make_optimizer, groups, saved, device)
+        rehearse_optimizer_step(make_optimizer, groups, saved, device)
     except ValueError as error:
         changed = {key: then for key, (then, _) in beginning.changes.items() if key.startswith("optimizer.")}
         if not changed:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from analysis.time_and_loss_forecast import Device
+from analysis.hours_and_loss_from_sizes import Device
 from gpt_lightning.device_and_precision import check_compiler, choose_precision, precision_dtype
 from gpt_lightning.model import GPT
 from gpt_lightning.model.attention_mask import AttentionMask

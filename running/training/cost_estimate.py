@@ -5,7 +5,7 @@ from typing import Any
 
 import psutil
 
-from analysis.time_and_loss_forecast import chinchilla_loss, training_hours
+from analysis.hours_and_loss_from_sizes import chinchilla_loss, training_hours
 from data_modules import SampleOrder
 from gpt_lightning.model import GPT
 from gpt_lightning.model.model_size import build_meta_model, flops_per_token

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from analysis.time_and_loss_forecast import matmul_number_format
+from analysis.hours_and_loss_from_sizes import matmul_number_format
 from gpt_lightning.model import GPT
 from gpt_lightning.model.loss_head import CHUNK_BYTES, CHUNK_TOKENS, CUDA_CHUNK_TOKENS
 from gpt_lightning.optim import OptimizerTraits, parameter_groups

@@ -1,7 +1,7 @@
 """The processes that train one run together (ranks): how the ranks start and end.
 
-    python train.py trainer=ddp trainer.devices=4    this process becomes torchrun's launcher and starts four local
-    ranks torchrun, srun                                   start all ranks, on one machine or on many
+    python train.py trainer=ddp trainer.devices=4    this process becomes torchrun's launcher and starts four local ranks
+    torchrun, srun                                   start all ranks, on one machine or on many
 
 If one rank ends, the others must end too. torchrun's launcher and `srun --kill-on-bad-exit=1` do this.
 """

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from data_modules import SourceShards
-from gpt_lightning.checkpoint_retention import newest_valid_checkpoint
+from gpt_lightning.checkpoint_folder import newest_valid_checkpoint
 from gpt_lightning.verified_checkpoint import read_checkpoint
 
 # source, document, offset of the first target in the document, checksum of the model's input

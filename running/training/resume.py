@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from data_modules.order.curriculum import Curriculum
 from data_modules.order.run_order import PastCurriculum, PastOrder
-from gpt_lightning.checkpoint_retention import (
+from gpt_lightning.checkpoint_folder import (
     SAVED_STEPS_FILE,
     checkpoint_step,
     list_checkpoints,

@@ -26,7 +26,7 @@ import torch
 from omegaconf import OmegaConf
 
 from data_modules import SourceShards
-from gpt_lightning.checkpoint_retention import (
+from gpt_lightning.checkpoint_folder import (
     copy_to_permanent,
     mark_superseded,
     remove_partial_files,

@@ -4,15 +4,15 @@ import time
 
 from callbacks import MedianPruning
 from gpt_lightning.console import say
-from gpt_lightning.early_end_files import PRUNED
+from gpt_lightning.early_end_file_names import PRUNED
 from running.config.run_config import RunConfig
 from running.training.build import Run, build
-from running.training.early_end import why_ended_early
 from running.training.fit import fit
 from running.training.rank_agreement import RankAgreement
 from running.training.rank_processes import is_first_rank
 from running.training.resolve import ResolvedRun, resolve
 from running.training.start_and_end_messages import end_remarks
+from running.training.why_ended_early import why_ended_early
 
 
 def run_training(config: RunConfig, ranks: RankAgreement) -> dict[str, float]:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis.text_logs.log_parser import read_logs
-from gpt_lightning.loggers.console_logger import escape_control_characters
+from gpt_lightning.loggers.terminal_and_log_file import escape_control_characters
 from running.commands.train import train
 from tests.analysis.text_log_files import account_of, read
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.time_and_loss_forecast import (
+from analysis.hours_and_loss_from_sizes import (
     DEVICES,
     chinchilla_loss,
     effective_tokens,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from analysis.comparison import read_runs
-from gpt_lightning.early_end_files import ENDED_EARLY
+from gpt_lightning.early_end_file_names import ENDED_EARLY
 from running.commands.train import train
 from running.sweeps.sweep_state import SweepState, is_finished
 from tests.conftest import TINY, composed

@@ -11,7 +11,7 @@ from analysis.comparison import read_runs
 from analysis.comparison.run import RunState
 from callbacks import MedianPruning
 from callbacks.median_pruning import RunPruned
-from gpt_lightning.early_end_files import PRUNED
+from gpt_lightning.early_end_file_names import PRUNED
 from running.commands.train import train
 from running.sweeps import sweep_state
 from tests.run_files import untimed

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from analysis.comparison import Comparison, read_runs
-from gpt_lightning.checkpoint_retention import checkpoint_path
+from gpt_lightning.checkpoint_folder import checkpoint_path
 from running.commands.train import train
 from running.sweeps.sweep_state import is_finished
 from running.training.callback_builders import build_callbacks

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gpt_lightning.jsonl import read_rows
-from running.commands import evaluate as verb
+from running.commands import evaluate as command
 from running.commands.train import train
 from running.config.compose import compose_config, read_choice
 from tests.conftest import TINY, start
@@ -49,7 +49,7 @@ def test_it_is_what_evaluate_says_of_that_step(
     for step in (4, 12):
         checkpoint = tmp_path / "runs" / "run" / "checkpoints" / f"step_{step:08}.pt"
         overrides = [f"checkpoint={checkpoint}", "tasks=[piqa]", f"path={records}", "limit=10"]
-        report = verb.evaluate(compose_config("evaluate", overrides))
+        report = command.evaluate(compose_config("evaluate", overrides))
         for figure in report["results"]:
             assert rows[step][f"{NAME}/{figure['metric']}"] == pytest.approx(figure["value"], rel=1e-5)
     assert "piqa (harness): acc 0." in capsys.readouterr().out

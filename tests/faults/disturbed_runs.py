@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gpt_lightning.checkpoint_retention import newest_valid_checkpoint
+from gpt_lightning.checkpoint_folder import newest_valid_checkpoint
 from tests.conftest import TINY
 from tests.faults.training_processes import PATIENCE, Fault, Nursery, Shell, Victim
 from tests.run_files import WITH_DIET

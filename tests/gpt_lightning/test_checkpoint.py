@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from gpt_lightning.checkpoint_io import VerifiedCheckpointIO
-from gpt_lightning.checkpoint_retention import (
+from gpt_lightning.checkpoint_folder import (
     checkpoint_path,
     newest_valid_checkpoint,
     prune_checkpoints,
     set_aside_invalid,
 )
+from gpt_lightning.checkpoint_io import VerifiedCheckpointIO
 from gpt_lightning.verified_checkpoint import read_checkpoint
 
 

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gpt_lightning.model import GPT, GPTConfig
-from gpt_lightning.optim import MuonAdamW, apply_multipliers, muon, parameter_groups
+from gpt_lightning.optim import MuonAdamW, apply_lr_multipliers_once, muon, parameter_groups
 from running.config.compose import compose_config, group_choices
 from tests.gpt_lightning.tiny_models import FAMILIES, build, sequences
 
@@ -221,7 +221,7 @@ def test_a_wider_model_moves_its_matrices_less(muon: bool, multiplier: float) ->
     make: Callable[..., torch.optim.Optimizer] = MuonAdamW if muon else torch.optim.AdamW
     model = build(d_model=32)
     optimizer = make(parameter_groups(model, muon=muon, base_width=8), lr=LR, weight_decay=DECAY)
-    apply_multipliers(optimizer)
+    apply_lr_multipliers_once(optimizer)
     for group in optimizer.param_groups:
         hidden = "lr_multiplier" in group
         assert group["lr"] == LR * (multiplier if hidden else 1)

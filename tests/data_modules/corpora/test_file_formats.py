@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_modules.corpora import BadRecord, Document, FileCorpus, file_formats, find_local_files
+from data_modules.corpora import BadRecord, FileCorpus, TextOrConversation, file_formats, find_local_files
 from tests.conftest import CORPORA
 
 Records = list[dict[str, Any]]
@@ -93,9 +93,9 @@ def corpus_of(path: Path, fields: Mapping[str, str] | None = None) -> FileCorpus
     return FileCorpus(find_local_files(str(path)), fields=fields or {"text": "body"}, origin={}, max_record_mb=32)
 
 
-def read(corpus: FileCorpus, *, file: int = 0, first: int = 0) -> list[Document | BadRecord]:
+def read(corpus: FileCorpus, *, file: int = 0, first: int = 0) -> list[TextOrConversation | BadRecord]:
     """The documents of a file from a record on; chunks follow each other without a gap and can go to another process."""
-    found: list[Document | BadRecord] = []
+    found: list[TextOrConversation | BadRecord] = []
     reached = first
     for chunk in corpus.chunks(file, first):
         assert chunk.first == reached < chunk.stop

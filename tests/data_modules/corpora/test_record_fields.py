@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_modules import SourceShards
-from data_modules.corpora import BadRecord, Document, FileCorpus
+from data_modules.corpora import BadRecord, FileCorpus, TextOrConversation
 from data_modules.corpora.record_fields import RecordFields
-from data_modules.preparation import PreparationSettings, SourceInfo, prepare_source
+from data_modules.preparation import PreparationSettings, SourceIdentity, prepare_source
 from gpt_lightning.tokenizer import Message, Tokenizer, load_tokenizer
 
 TEXT = {"text": "body"}
@@ -76,7 +76,7 @@ def turn(role: str, content: str) -> Message:
         ),
     ],
 )
-def test_what_a_record_says(fields: dict[str, str | None], row: Any, document: Document) -> None:
+def test_what_a_record_says(fields: dict[str, str | None], row: Any, document: TextOrConversation) -> None:
     assert RecordFields(fields).document(row) == document
 
 
@@ -262,7 +262,7 @@ def test_no_source_holds_a_special_id_that_a_text_spelled(kind: str, tokenizer: 
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     prepare_source(
         FileCorpus({path.name: str(path)}, fields=fields, origin={}, max_record_mb=1),
-        SourceInfo(name="hostile", tokenizer=tokenizer, folder=tmp_path / "hostile", licence="test"),
+        SourceIdentity(name="hostile", tokenizer=tokenizer, folder=tmp_path / "hostile", licence="test"),
         PreparationSettings(val_fraction=0.3),
     )
     source = SourceShards(tmp_path / "hostile")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data_modules import Curriculum, ResolvedCurriculum, SampleOrder
-from data_modules.order.curriculum_policies import CURRICULUM_POLICIES
+from data_modules.order.curriculum_policy_registry import CURRICULUM_POLICIES
 
 FRAMES = {"start": {"at": 0, "weights": {"a": 3, "b": 1}}, "end": {"at": 0.5, "weights": {"both": 1}}}
 MIXES = {"both": {"a": 1, "b": 1}}

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_modules.corpora import Document
+from data_modules.corpora import TextOrConversation
 from tests.conftest import CORPORA
 
 FIELDS = {"texts": {"text": "text"}, "chat": {"messages": "messages"}}
@@ -26,15 +26,15 @@ def pieces_of_code(n: int, *, characters: int = 3000) -> list[str]:
     return list(pieces)[:n]
 
 
-def write_jsonl(path: Path, documents: Sequence[Document]) -> None:
+def write_jsonl(path: Path, documents: Sequence[TextOrConversation]) -> None:
     path.write_text("".join(json.dumps(row(document)) + "\n" for document in documents), encoding="utf-8")
 
 
-def row(document: Document) -> dict[str, Document]:
+def row(document: TextOrConversation) -> dict[str, TextOrConversation]:
     return {"text" if isinstance(document, str) else "messages": document}
 
 
-def write_four_files(folder: Path, documents: Sequence[Document]) -> Path:
+def write_four_files(folder: Path, documents: Sequence[TextOrConversation]) -> Path:
     """A quarter in each, in order; each begins with the first three documents once more."""
     folder.mkdir(parents=True)
     size = len(documents) // 4

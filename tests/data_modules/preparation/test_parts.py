@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_modules import SourceShards
-from data_modules.corpora import Document
+from data_modules.corpora import TextOrConversation
 from data_modules.preparation import PreparationProgress
 from data_modules.preparation.prepare_source import group_files
 from data_modules.shards.shard_integrity import find_damage
@@ -30,7 +30,7 @@ GROUP_MB = 0.012
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`texts` and `chat` in eight files; the first two documents of all are also the last two of each."""
     root: Path = tmp_path_factory.mktemp("files")
-    documents: Sequence[Document]
+    documents: Sequence[TextOrConversation]
     for name, documents in (
         ("texts", pieces_of_code(sum(SIZES), characters=1500)),
         ("chat", list(CORPORA["docstrings"]())[: sum(SIZES)]),

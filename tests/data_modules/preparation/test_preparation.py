@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 
 from data_modules import SourceShards, corpora
-from data_modules.corpora import Document, FunctionCorpus
+from data_modules.corpora import FunctionCorpus, TextOrConversation
 from data_modules.corpora.corpus import document_text
-from data_modules.preparation import PreparationSettings, SourceInfo, prepare_source
+from data_modules.preparation import PreparationSettings, SourceIdentity, prepare_source
 from data_modules.preparation.validation_split import split_position
 from gpt_lightning.tokenizer import load_tokenizer
 from tests.conftest import CORPORA
 
 
 def prepare(
-    documents: Iterable[Document] | Callable[[], Iterable[Document]],
+    documents: Iterable[TextOrConversation] | Callable[[], Iterable[TextOrConversation]],
     folder: Path,
     *,
     name: str | None = None,
@@ -28,7 +28,7 @@ def prepare(
 ) -> SourceShards:
     prepare_source(
         FunctionCorpus(documents if callable(documents) else lambda: documents),
-        SourceInfo(name=name or folder.name, tokenizer=load_tokenizer(tokenizer), folder=folder, licence="test"),
+        SourceIdentity(name=name or folder.name, tokenizer=load_tokenizer(tokenizer), folder=folder, licence="test"),
         PreparationSettings(**{"val_fraction": 0.1} | recipe),
     )
     return SourceShards(folder)
@@ -136,7 +136,7 @@ def test_a_source_is_complete_or_absent(tmp_path: Path) -> None:
 
 
 def test_a_source_is_of_one_kind(tmp_path: Path) -> None:
-    chat: Document = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+    chat: TextOrConversation = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
     with pytest.raises(ValueError, match="the source has texts and conversations: it must have only one kind"):
         prepare(["a text", "another", chat], tmp_path / "mixed")
 

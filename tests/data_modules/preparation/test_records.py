@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from data_modules import SourceShards
-from data_modules.corpora import BadRecord, Document, FunctionCorpus
+from data_modules.corpora import BadRecord, FunctionCorpus, TextOrConversation
 from data_modules.corpora.corpus import document_text
-from data_modules.preparation import PreparationProgress, PreparationSettings, SourceInfo, prepare_source
+from data_modules.preparation import PreparationProgress, PreparationSettings, SourceIdentity, prepare_source
 from data_modules.preparation.validation_split import split_position
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
 from tests.conftest import CORPORA
@@ -26,10 +26,12 @@ def tokenizer() -> Tokenizer:
     return load_tokenizer("gpt2_chatml")
 
 
-def prepare(documents: Iterable[Document | BadRecord] | Callable[[], Any], folder: Path, **recipe: Any) -> SourceShards:
+def prepare(
+    documents: Iterable[TextOrConversation | BadRecord] | Callable[[], Any], folder: Path, **recipe: Any
+) -> SourceShards:
     prepare_source(
         FunctionCorpus(documents if callable(documents) else lambda: documents),
-        SourceInfo(name=folder.name, tokenizer=tokenizer(), folder=folder, licence="test"),
+        SourceIdentity(name=folder.name, tokenizer=tokenizer(), folder=folder, licence="test"),
         PreparationSettings(**{"val_fraction": 0.1, "shard_tokens": 5_000} | recipe),
     )
     return SourceShards(folder)
@@ -91,7 +93,7 @@ def test_only_the_first_bad_records_are_named(tmp_path: Path) -> None:
 def test_a_corpus_that_is_hopeless_is_given_up_early(tmp_path: Path) -> None:
     read = 0
 
-    def documents() -> Iterator[Document | BadRecord]:
+    def documents() -> Iterator[TextOrConversation | BadRecord]:
         nonlocal read
         for read in range(100_000):
             yield BadRecord("is nothing") if read % 20 == 0 else f"text {read}"

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data_modules import SourceShards
-from data_modules.corpora import Document, FunctionCorpus
-from data_modules.preparation import PreparationSettings, SourceInfo, adopt_shards, prepare_source
+from data_modules.corpora import FunctionCorpus, TextOrConversation
+from data_modules.preparation import PreparationSettings, SourceIdentity, adopt_shards, prepare_source
 from data_modules.shards.shard_files import read_source_json, with_checksum
 from data_modules.shards.shard_integrity import MIB, find_damage
 from gpt_lightning.tokenizer import load_tokenizer
@@ -35,19 +35,19 @@ def large_chat(folder: Path) -> Path:
     """A shard of ids and one of masks, both larger than a MiB."""
     prepare_source(
         FunctionCorpus(lambda: (_conversation(n) for n in range(300))),
-        SourceInfo(name="chat", tokenizer=load_tokenizer("gpt2_chatml"), folder=folder, licence="test"),
+        SourceIdentity(name="chat", tokenizer=load_tokenizer("gpt2_chatml"), folder=folder, licence="test"),
         PreparationSettings(val_fraction=0.1),
     )
     assert all(path.stat().st_size > MIB for path in (folder / "train").iterdir())
     return folder
 
 
-def _conversation(n: int) -> Document:
+def _conversation(n: int) -> TextOrConversation:
     return [{"role": "user", "content": f"say it {n} times"}, {"role": "assistant", "content": " it" * 4200}]
 
 
 def adopted(path: Path, folder: Path, **more: Any) -> Path:
-    source = SourceInfo(name="foreign", tokenizer=load_tokenizer("gpt2"), folder=folder, licence="test")
+    source = SourceIdentity(name="foreign", tokenizer=load_tokenizer("gpt2"), folder=folder, licence="test")
     adopt_shards(path, source, **{"val_fraction": 0.1} | more)
     return folder
 

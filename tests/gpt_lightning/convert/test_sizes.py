@@ -8,7 +8,7 @@ import pytest
 
 from gpt_lightning import load_model
 from gpt_lightning.convert import to_hf, to_native
-from gpt_lightning.convert.init_from import load_initial_weights
+from gpt_lightning.convert.init_from import model_from_initial_weights
 from gpt_lightning.model import GPT, GPTConfig
 
 SIZES: dict[str, Any] = {"vocab_size": 64, "max_seq_len": 16, "d_model": 16, "n_layers": 2, "n_heads": 2, "d_ff": 32}
@@ -44,7 +44,7 @@ def test_sizes_that_the_weights_do_not_bear_out_are_refused(
     options = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(options | {NAMES[format][name]: value}))
     monkeypatch.setattr(GPT, "__init__", lambda *_: pytest.fail("a model is built"))
-    for read in (load_model, lambda path: load_initial_weights(path, config)):
+    for read in (load_model, lambda path: model_from_initial_weights(path, config)):
         with pytest.raises(
             ValueError, match=f"{name} is {value:,}: it must be at most .*The config is damaged or belongs to another"
         ):

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt_lightning.evaluation import Request, RequestTooLongError, batch_requests, score_requests
+from gpt_lightning.evaluation import Request, RequestTooLongError, group_request_indices, score_batch
 from gpt_lightning.evaluation.log_likelihood import NonFiniteScoreError, truncate_to_context
 from gpt_lightning.model import GPT
 from gpt_lightning.model.kv_cache import KVCache
@@ -56,9 +56,9 @@ def questions(draw: st.DrawFn) -> list[Request]:
 )
 def test_a_score_does_not_depend_on_its_neighbours(model: GPT, asked: list[Request], batch_tokens: int) -> None:
     scores = {}
-    for group in batch_requests(asked, batch_tokens=batch_tokens):
+    for group in group_request_indices(asked, batch_tokens=batch_tokens):
         model.train()  # as in the middle of a training
-        scores |= zip(group, score_requests(model, [asked[n] for n in group]), strict=True)
+        scores |= zip(group, score_batch(model, [asked[n] for n in group]), strict=True)
         assert model.training
     assert sorted(scores) == list(range(len(asked)))
     for n, request in enumerate(asked):
@@ -69,7 +69,7 @@ def test_a_score_does_not_depend_on_its_neighbours(model: GPT, asked: list[Reque
 
 @given(questions(), st.integers(1, 300))
 def test_answers_stay_with_their_context_where_that_saves_reading(asked: list[Request], batch_tokens: int) -> None:
-    together = {n: group for group in batch_requests(asked, batch_tokens=batch_tokens) for n in group}
+    together = {n: group for group in group_request_indices(asked, batch_tokens=batch_tokens) for n in group}
     assert sorted(together) == list(range(len(asked)))
     for n, request in enumerate(asked):
         same = [
@@ -99,20 +99,20 @@ def test_a_context_is_read_once_and_the_cache_stays_small(model: GPT, monkeypatc
 
     monkeypatch.setattr(GPT, "hidden", hidden)
     asked = [Request([*range(40), n, n], 40) for n in range(4)]
-    ((group),) = batch_requests(asked, batch_tokens=100)
-    score_requests(model, [asked[n] for n in group])
+    ((group),) = group_request_indices(asked, batch_tokens=100)
+    score_batch(model, [asked[n] for n in group])
     assert sum(read) == 39 + 4 * 2
     read.clear()
     many = [Request([*range(40), n], 40) for n in range(400)]
-    for group in batch_requests(many, batch_tokens=100):
-        score_requests(model, [many[n] for n in group])
+    for group in group_request_indices(many, batch_tokens=100):
+        score_batch(model, [many[n] for n in group])
     assert max(held) <= 400
     assert sum(read) <= 400 + 39 * 41
 
 
 def test_the_largest_batch_comes_first() -> None:
     asked = [Request([*range(30), 7], 30 - n % 3) for n in range(20)] + [Request([1] * 49, 1)]
-    sizes = [sum(len(asked[n].ids) - 1 for n in group) for group in batch_requests(asked, batch_tokens=60)]
+    sizes = [sum(len(asked[n].ids) - 1 for n in group) for group in group_request_indices(asked, batch_tokens=60)]
     assert sizes == sorted(sizes, reverse=True)
 
 
@@ -125,7 +125,7 @@ def test_a_request_in_which_nothing_can_be_scored_is_none(first: int) -> None:
 @given(st.lists(st.integers(2, 60), max_size=40), st.integers(1, 300))
 def test_batches_hold_every_request_once_and_stay_small(lengths: list[int], batch_tokens: int) -> None:
     asked = [Request([0] * length, 1) for length in lengths]
-    groups = batch_requests(asked, batch_tokens=batch_tokens)
+    groups = group_request_indices(asked, batch_tokens=batch_tokens)
     assert sorted(n for group in groups for n in group) == list(range(len(asked)))
     for group in groups:
         assert len(group) * max(lengths[n] - 1 for n in group) <= max(batch_tokens, max(lengths[n] - 1 for n in group))
@@ -147,7 +147,7 @@ def test_what_does_not_fit_loses_its_beginning_alone(length: int, data: st.DataO
 
 def test_a_request_that_is_too_long_is_refused(model: GPT) -> None:
     with pytest.raises(RequestTooLongError, match="a request has 50 tokens: it must have at most 49"):
-        score_requests(model, [Request([1] * 50, 1)])
+        score_batch(model, [Request([1] * 50, 1)])
 
 
 def test_a_ruined_model_is_not_scored(model: GPT) -> None:
@@ -155,4 +155,4 @@ def test_a_ruined_model_is_not_scored(model: GPT) -> None:
     with torch.no_grad():
         ruined.head.weight[3, 3] = float("nan")
     with pytest.raises(NonFiniteScoreError, match="its weights are damaged"):
-        score_requests(ruined, [Request([1, 2, 3], 1)])
+        score_batch(ruined, [Request([1, 2, 3], 1)])

@@ -15,13 +15,13 @@ from gpt_lightning.evaluation import (
     QuestionsConfig,
     RequestTooLongError,
     Score,
-    batch_requests,
     encode_question,
+    group_request_indices,
+    score_batch,
     score_question,
-    score_requests,
 )
+from gpt_lightning.evaluation.log_likelihood_tasks import TaskDescription, question_task, read_questions, sample_evenly
 from gpt_lightning.evaluation.question_template import BadQuestionError, MissingFieldError, QuestionTemplate
-from gpt_lightning.evaluation.scored_tasks import TaskDescription, question_task, read_questions, sample_evenly
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
 from running.config.compose import read_choice
@@ -64,8 +64,8 @@ def test_completion_is_what_one_record_at_a_time_gives(shared_data: Path, tiny_d
     assert left_out == []
     task = question_task(TaskDescription(name="h", protocol="completion"), questions, tokenizer, max_seq_len=512)
     scores: dict[int, Score] = {}
-    for group in batch_requests(task.requests, batch_tokens=4096):
-        scores |= zip(group, score_requests(model, [task.requests[n] for n in group]), strict=True)
+    for group in group_request_indices(task.requests, batch_tokens=4096):
+        scores |= zip(group, score_batch(model, [task.requests[n] for n in group]), strict=True)
     figures = task.figures([scores[n] for n in range(len(task.requests))])
     assert {metric: figures[metric].value for metric in right} == {k: n / 1000 for k, n in right.items()}
     chosen = [example["chosen"] for example in task.examples([scores[n] for n in range(len(task.requests))])]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt_lightning.evaluation import score_requests
+from gpt_lightning.evaluation import score_batch
 from gpt_lightning.evaluation.sliding_window_perplexity import sliding_windows, summarize_perplexity, text_requests
 from gpt_lightning.model import GPT
 
@@ -35,7 +35,7 @@ def test_figures_are_those_of_all_tokens_together(model: GPT) -> None:
     ids = np.random.default_rng(3).integers(0, 512, size=500)
     bytes_per_id = np.random.default_rng(4).integers(0, 6, size=512)
     requests = text_requests(ids, max_seq_len=48, stride=20)
-    scores = score_requests(model, requests)
+    scores = score_batch(model, requests)
     figures = summarize_perplexity(requests, scores, bytes_per_id)
     nats = sum(s.nats for s in scores)
     assert figures["loss"].value == pytest.approx(nats / 499)

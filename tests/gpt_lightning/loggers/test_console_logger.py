@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt_lightning.loggers.console_logger import ConsoleLogger, escape_control_characters
+from gpt_lightning.loggers.terminal_and_log_file import ConsoleLogger, escape_control_characters
 from tests.conftest import ROOT
 
 SHOWN = """
 import sys
 from pathlib import Path
-from gpt_lightning.loggers.console_logger import ConsoleLogger
+from gpt_lightning.loggers.terminal_and_log_file import ConsoleLogger
 terminal = ConsoleLogger(Path(sys.argv[1]))
 terminal.start_progress(done=3, total=9)
 terminal.note("step 3 | loss 3.1", style="bold red")

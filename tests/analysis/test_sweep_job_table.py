@@ -10,11 +10,18 @@ from rich.console import Console
 
 from analysis.comparison import Comparison, verdict_sentence
 from analysis.comparison.run_settings import short_job_names
-from analysis.comparison.sweep_table import WIDTH, SweepRow, compare_jobs, sweep_rows, sweep_table, write_sweep_table
-from analysis.sweep_cost import estimate_sweep_cost, print_sweep_cost, sweep_problems
+from analysis.comparison.sweep_job_table import (
+    WIDTH,
+    SweepRow,
+    compare_jobs,
+    sweep_rows,
+    sweep_table,
+    write_sweep_table,
+)
+from analysis.planned_sweep_cost import estimate_sweep_cost, print_sweep_cost, sweep_problems
 from running.commands.plan import plan
 from running.config.compose import compose_config
-from tests.conftest import TINY, start_verb
+from tests.conftest import TINY, start_command
 from tests.run_files import untimed
 from tests.synthetic_runs import finished
 
@@ -172,7 +179,7 @@ def test_hours_of_several_devices_stand_in_one_column(capsys: pytest.CaptureFixt
 
 def test_plan_prices_a_sweep_and_writes_no_run(tiny_data: Path, tmp_path: Path) -> None:
     settings = [*TINY, f"data_dir={tiny_data}", f"runs_dir={tmp_path}", "experiment=lr_sweep", "plan.device=T4"]
-    answer = start_verb("plan.py", [*settings, "optimizer.lr=0.001,0.016", "seed=1", "max_steps=12,20000"], "-m")
+    answer = start_command("plan.py", [*settings, "optimizer.lr=0.001,0.016", "seed=1", "max_steps=12,20000"], "-m")
     assert answer.returncode == 1
     lines = answer.stdout.splitlines()
     assert lines[0].split() == ["job", "tokens", "FLOPs", "left", "on", "T4", "memory", "disk"]
@@ -182,5 +189,5 @@ def test_plan_prices_a_sweep_and_writes_no_run(tiny_data: Path, tmp_path: Path) 
     assert lines[-1].startswith("all 4 ")
     assert "error: the plan is not feasible:\n  optimizer.lr=0.001,seed=1,max_steps=20000 and 1 more: " in answer.stderr
     assert [path.name for path in (tmp_path / "lr_sweep").iterdir()] == [".jobs"]
-    answer = start_verb("plan.py", [*settings, "hydra/launcher=submitit_local"], "-m")
+    answer = start_command("plan.py", [*settings, "hydra/launcher=submitit_local"], "-m")
     assert answer.stderr == "error: plan.py plans a sweep in this process: leave out hydra/launcher=….\n"

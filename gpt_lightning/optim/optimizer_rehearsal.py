@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from gpt_lightning.optim.step_counters import place_step_counters
 
 
-def try_optimizer_step(
+def rehearse_optimizer_step(
     make_optimizer: Callable[[list[dict[str, Any]]], Optimizer],
     groups: Sequence[Mapping[str, Any]],
     saved: Mapping[str, Any] | None,

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from data_modules.corpora.corpus import BadRecord, Document
+from data_modules.corpora.corpus import BadRecord, TextOrConversation
 from data_modules.corpora.record_fields import check_document
 
 
-class SourceReader:
+class CustomReaderCorpus:
     """A function that yields the checked documents of a source reader. This function can be pickled if the reader can
     be pickled.
 
@@ -20,7 +20,7 @@ class SourceReader:
         self._read = read
         self._name = name
 
-    def __call__(self) -> Iterator[Document | BadRecord]:
+    def __call__(self) -> Iterator[TextOrConversation | BadRecord]:
         """Yield the documents from the start. A document of the wrong type is replaced by a BadRecord.
 
         Raises:

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.comparison.comparison import Comparison
-from analysis.comparison.metric_significance import Significance
+from analysis.comparison.metric_result import Significance
 from analysis.comparison.read_runs import read_runs
 from analysis.comparison.run import Run, RunState
 from analysis.comparison.run_settings import short_job_names

@@ -51,7 +51,7 @@ def config_of(overrides: Sequence[str], *, probe: Mapping[str, Any] | None = Non
     config["curriculum"] = STDLIB_ALONE
     if probe:
         node = {key: value for key, value in probe.items() if key != "kind"}
-        node["_target_"] = f"benchmarks.gpu_day.small_runs.{probe['kind']}"
+        node["_target_"] = f"benchmarks.gpu_day.small_run_config.{probe['kind']}"
         config["callbacks"] = {"probe": node} | config["callbacks"]
     return config
 

@@ -6,7 +6,7 @@ from typing import Any
 from running.config.run_config import RunConfig
 
 
-def override_settings(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
+def copy_with_changes(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
     """The same run with other values of some settings, parsed and checked again.
 
     Args:

@@ -1,4 +1,4 @@
-"""python -m benchmarks.report: write the results as tables into docs/speed.md."""
+"""python -m benchmarks.write_docs_tables: write the results as tables into docs/speed.md."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from benchmarks.gpu_day import table as gpu_day
 from benchmarks.gpu_day.result_rows import read_rows
 from benchmarks.tables import RESULTS, ROOT, Lines, markdown_table, put_into, read_results
 
-BEGIN, END = "<!-- benchmarks: made by python -m benchmarks.report -->\n", "<!-- end of benchmarks -->\n"
+BEGIN, END = "<!-- benchmarks: made by python -m benchmarks.write_docs_tables -->\n", "<!-- end of benchmarks -->\n"
 TITLES = {
     "linear": "matrix product without gradients, fp32",
     "loss_head": "loss head, forward and backward",

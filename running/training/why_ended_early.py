@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.callbacks_that_change_results import may_change_weights
-from gpt_lightning.early_end_files import ENDED_EARLY
+from gpt_lightning.early_end_file_names import ENDED_EARLY
 from running.config.renamed_targets import target_of
 
 

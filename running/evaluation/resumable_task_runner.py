@@ -23,9 +23,9 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gpt_lightning.console import Console
-from gpt_lightning.evaluation import Score, batch_requests, generated_text_quality, score_requests
+from gpt_lightning.evaluation import Score, generated_text_quality, group_request_indices, score_batch
 from gpt_lightning.evaluation.generated_text_quality import GenerationTask
-from gpt_lightning.evaluation.scored_tasks import ScoredTask
+from gpt_lightning.evaluation.log_likelihood_tasks import ScoredTask
 from gpt_lightning.model import GPT
 from gpt_lightning.tokenizer import Tokenizer
 from running.evaluation.task_loading import Task
@@ -66,7 +66,7 @@ class LoadedModel:
     """Fingerprint of the model's weights."""
 
 
-class ResultStore:
+class ResumableTaskRunner:
     """Runs tasks one after the other. A task that was stopped continues where it stopped.
 
     Args:
@@ -98,9 +98,9 @@ class ResultStore:
         ledger = _Ledger(self._folder / f"{_file_name(task.name)}.scores", key=key)
         if isinstance(task, ScoredTask):
             requests = task.requests
-            groups = batch_requests(requests, batch_tokens=self._batch_tokens)
+            groups = group_request_indices(requests, batch_tokens=self._batch_tokens)
             done = self._work(
-                task.name, ledger, groups, lambda group: score_requests(self._model, [requests[n] for n in group])
+                task.name, ledger, groups, lambda group: score_batch(self._model, [requests[n] for n in group])
             )
             scores = [Score(*result) for result in done]
             figures, examples = task.figures(scores), task.examples(scores)
