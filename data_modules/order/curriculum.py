@@ -20,20 +20,11 @@ import numpy as np
 from data_modules.order.ado import AdoPolicy
 from data_modules.order.curriculum_policy_registry import PolicyShares, check_policy
 from data_modules.order.interpolation import EASINGS, Interpolation
+from data_modules.order.keyframe import Keyframe, parse_keyframe
 from data_modules.order.mix_weights import apply_floor, check_weights, is_number, normalize_weights
 
 Unit = Literal["fraction", "steps", "tokens"]
 OnExhausted = Literal["error", "repeat", "redistribute", "spread"]
-
-
-@dataclass(frozen=True)
-class Keyframe:
-    """Mix weights at one point of the run."""
-
-    at: float
-    """In the curriculum's unit: fraction of the run, steps or tokens."""
-    weights: Mapping[str, float]
-    """Source or mix -> relative weight, 0 or more; sources not listed have weight 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +75,9 @@ class Curriculum:
             raise ValueError("curriculum.keyframes is empty: it must have at least one keyframe.")
         for name, mix in self.mixes.items():
             check_weights(f"curriculum.mixes.{name}", mix)
-        object.__setattr__(self, "keyframes", {name: _keyframe(name, entry) for name, entry in self.keyframes.items()})
+        object.__setattr__(
+            self, "keyframes", {name: parse_keyframe(name, entry) for name, entry in self.keyframes.items()}
+        )
         previous = -math.inf
         for name, keyframe in self._frames.items():
             if keyframe.at <= previous:
@@ -288,19 +281,3 @@ def _pinned(curriculum: Curriculum) -> list[list[float]]:
         shares = apply_floor({source: floor for source, floor in floors.items() if source in seen}, shares)
         rows.append([shares.get(source, 0.0) for source in curriculum.sources])
     return rows
-
-
-def _keyframe(name: str, entry: Keyframe | Mapping[str, Any]) -> Keyframe:
-    where = f"curriculum.keyframes.{name}"
-    if not isinstance(entry, Keyframe):
-        if not isinstance(entry, Mapping):
-            raise ValueError(f"{where} is {entry!r}: its keys must be 'at' and 'weights'.")
-        if set(entry) != {"at", "weights"}:
-            raise ValueError(
-                f"{where} has the keys {', '.join(repr(str(key)) for key in entry)}: its keys must be 'at' and 'weights'."
-            )
-        entry = Keyframe(at=entry["at"], weights=entry["weights"])
-    if not is_number(entry.at) or entry.at < 0:
-        raise ValueError(f"{where}.at is {entry.at!r}: it must be a number, 0 or more.")
-    check_weights(f"{where}.weights", entry.weights)
-    return entry

@@ -143,9 +143,7 @@ class SampleOrder:
         return rows
 
     def due(self, step: int) -> dict[str, float]:
-        """Return the exact share of each source before a step, in sequences. After a change of the curriculum, the
-        share counts from the sequences drawn before the change; after an update, also from the carry.
-        """
+        """Return the exact share of each source before a step, in sequences, counted from the last change or update."""
         segment = self._at(int(self._numbers(np.array([step]))[0]))
         due = segment.drawn + segment.due_before(step) / ONE
         return dict.fromkeys(self.sources, 0.0) | dict(zip(self.sources, due.tolist(), strict=False))
