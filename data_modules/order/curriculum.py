@@ -38,24 +38,19 @@ class Curriculum:
     keyframes: Mapping[str, Keyframe | Mapping[str, Any]]
     """In order of time; a constant mix has one keyframe."""
     mixes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """Name -> weights of sources. The name can replace a source anywhere. The mix `all` contains every source in
-    `mixes`, with equal weights.
-    """
+    """Name -> weights of sources. The name can replace a source anywhere. The mix `all` has every source, equally weighted."""
     unit: Unit = "fraction"
     """Unit of the keyframes' `at`: fraction of the run, steps or tokens."""
     interpolation: Interpolation = "linear"
     """How the weights change between two keyframes; step: they change only at the later keyframe."""
     replay: Mapping[str, float] = field(default_factory=dict)
-    """Minimum share of a source, or of a mix as a whole, from the first keyframe on in which the source or mix has
-    weight.
-    """
+    """Minimum share of a source, or of a mix as a whole, once a keyframe has given it weight."""
     max_epochs: Mapping[str, float] = field(default_factory=dict)
     """Maximum number of passes over the training data of a source, or of each source of a mix; no limit for others."""
     on_exhausted: OnExhausted = "error"
     """What to do if the weights require more than `max_epochs`. `error`: refuse to start. `repeat`: exceed the limit.
     `redistribute`: when a source reaches its limit, give its share to the other sources by weight. `spread`: scale the
-    weight of the source down over the whole run, so that it lasts to the end.
-    """
+    weight of the source down over the whole run, so that it lasts to the end."""
     ado: AdoPolicy | None = None
     """How the weights follow the losses, starting from the only keyframe; None: the weights do not follow the losses."""
     policy: Mapping[str, Any] | None = None
@@ -117,8 +112,7 @@ class Curriculum:
             )
 
     def _check_ado(self, ado: AdoPolicy, named: Mapping[str, Any]) -> None:
-        more = len(self.keyframes) > 1
-        if more or self.replay:
+        if (more := len(self.keyframes) > 1) or self.replay:
             raise ValueError(
                 f"curriculum.ado is set, but the curriculum has the keyframe{'s' * more} {', '.join(self.keyframes)}"
                 f"{' and has replay' * bool(self.replay)}: it must have one keyframe and no replay. "
