@@ -187,6 +187,15 @@ def test_compiling_without_a_compiler_is_refused(tiny_config: Config, monkeypatc
         (["+maxsteps=10"], "there is no setting maxsteps: did you mean max_steps?"),
         (["trainer.devices=auto"], "trainer.devices is 'auto': it must be a number like 1."),
         (["max_steps=[1"], "the command line cannot be read"),
+        (
+            ["callbacks.sample.every=3"],
+            "there is no setting callbacks.sample.every: did you mean callbacks.samples.every?",
+        ),
+        (
+            ["callbacks.weight_norm._target_=my.Norm"],
+            "callbacks has no weight_norm yet: add it with +callbacks.weight_norm._target_=….",
+        ),
+        (["imports=[my_norm]"], "the config has no imports yet: add it with +imports=…."),
     ],
 )
 def test_a_typo_costs_one_sentence(arguments: list[str], message: str) -> None:

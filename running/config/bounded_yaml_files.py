@@ -1,4 +1,5 @@
-"""Check YAML files for depth and size before they are read, because they may come from a stranger."""
+"""Check YAML files for depth and size before they are read, because they may come from a stranger. Check also that a
+user's config names the right package."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
 class _BoundedFiles(FileConfigSource):
-    """Reader of config folders that checks files outside conf/ first."""
+    """Reader of config folders that checks files outside conf/."""
 
     def load_config(self, config_path: str) -> ConfigResult:
         path = Path(self.path, self._normalize_file_name(config_path))

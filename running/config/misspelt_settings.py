@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-_SAME_MEANING = 0.9  # similarity of a misspelt key to the missing key
+_SAME_MEANING = 0.8  # similarity of a misspelt key to the missing key
 
 
 def nearest_key(key: str, keys: Iterable[str]) -> str | None:
@@ -39,13 +39,13 @@ def misspelling(config: Mapping[str, Any], folders: Iterable[Path]) -> str | Non
         folders: the user's config folders. The message names the file if only one file contains the key.
     """
     for missing in (key for key, value in config.items() if value == "???"):
-        parent = missing.rpartition(".")[0]
-        siblings = [key for key in config if key != missing and key.rpartition(".")[0] == parent]
-        if near := difflib.get_close_matches(missing, siblings, n=1, cutoff=_SAME_MEANING):
-            name = near[0].rpartition(".")[2]
-            pattern = re.compile(rf"(^|[\s{{,]){re.escape(name)}\s*:", flags=re.MULTILINE)
+        parent, dot, name = missing.rpartition(".")
+        parts = [key.rpartition(".") for key in config if key != missing]
+        siblings = [sibling for of, _, sibling in parts if of == parent]
+        if near := difflib.get_close_matches(name, siblings, n=1, cutoff=_SAME_MEANING):
+            pattern = re.compile(rf"(^|[\s{{,]){re.escape(near[0])}\s*:", flags=re.MULTILINE)
             files = {file for folder in folders for depth in ("*.yaml", "*/*.yaml") for file in folder.glob(depth)}
             found = [file for file in files if pattern.search(file.read_text("utf-8", errors="replace"))]
             place = f"{found[0]}: " if len(found) == 1 else ""
-            return f"{place}there is no setting {near[0]}: did you mean {missing}?"
+            return f"{place}there is no setting {parent}{dot}{near[0]}: did you mean {missing}?"
     return None

@@ -74,7 +74,15 @@ def parse_source(name: str, content: Mapping[str, Any]) -> SourceConfig:
 
 
 def parse_composed_source(name: str, content: Mapping[str, Any]) -> SourceConfig:
-    """As `parse_source`. The message of an error names the source's file if it is in the user's config folder."""
+    """The config of a source that Hydra composed.
+
+    Args:
+        name: name of the source.
+        content: settings of the source, nested.
+
+    Raises:
+        ValueError: as for `parse_source`; the message names the source's file if it is in the user's config folder.
+    """
     try:
         return parse_source(name, content)
     except ValueError as error:
