@@ -1,5 +1,5 @@
-"""Check YAML files for depth and size before they are read, because they may come from a stranger. Check also that a
-user's config names the right package."""
+"""Check the user's YAML files: their depth and size before they are read, because they may come from a stranger; and the
+`# @package` line of a config."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,7 +55,7 @@ def _check_package(path: Path, config_path: str, package: str | None) -> None:
         ValueError: the line is missing or wrong.
     """
     group, _, name = config_path.removesuffix(".yaml").partition("/")
-    needed = _PACKAGES.get(group, "").format(name=name)
+    needed = _PACKAGES.get(group, "").format(name=Path(name).name)
     if name and needed and package != needed:
         there = f", not '# @package {package}'" if package else ", which is missing"
         raise ValueError(f"{path}: the first line must be '# @package {needed}'{there}.")
