@@ -15,7 +15,12 @@ def check_model_path(path: Path) -> None:
         )
     if path.is_dir() and any(path.glob("step_*.pt")):
         raise ValueError(f"{path} is the checkpoint folder of a run: use {path.parent}, or one of its step_….pt files.")
-    if path.is_dir() and not (path / "checkpoints").is_dir() and not (path / "config.json").is_file():
+    is_model = path.is_file() or (path / "checkpoints").is_dir() or (path / "config.json").is_file()
+    if not is_model and (path / "plan.json").is_file():
+        raise ValueError(
+            f"{path} contains a plan but no checkpoint: train the run first, with the settings of the plan."
+        )
+    if not is_model:
         raise ValueError(
             f"{path} is not a model: it must be a run directory with a checkpoints folder, or an exported model with "
             "a config.json."

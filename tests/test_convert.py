@@ -89,6 +89,7 @@ def test_a_run_is_exported_with_its_tokenizer(
     [
         ("input=null", "input is None: it must be a path"),
         ("output=[a]", r"output is \['a'\]: it must be a path"),
+        ("quantization=q8_0", "quantization=q8_0 has no effect on format=llama: remove it, or set format=gguf"),
         ("format=[llama]", r"format is \['llama'\]: it must be one of gpt2, llama, gguf, ollama, gpt_lightning"),
     ],
 )

@@ -221,7 +221,7 @@ def test_a_module_that_cannot_be_imported_is_one_sentence(
         ),
         (
             ["+imports=[my_norm]", "model.norm=scales"],
-            "model.norm is 'scales': it must be one of layernorm, rmsnorm, scale.",
+            "model.norm is 'scales': it must be one of layernorm, rmsnorm, scale; a part of your own needs +imports=",
         ),
         (
             ["+imports=[my_schedule]", "schedule.shape=square"],

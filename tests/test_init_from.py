@@ -15,6 +15,7 @@ import cli
 from gpt_lightning import load_model
 from gpt_lightning.convert import model_from_initial_weights, to_hf, to_native
 from gpt_lightning.tokenizer import load_tokenizer, train_bpe
+from running.commands.plan import plan
 from running.commands.train import train
 from running.config.compose import compose_config
 from tests.conftest import TINY
@@ -76,6 +77,17 @@ def test_a_command_line_with_init_from_says_the_architecture(exported: Path, mon
     assert said[: len(typed)] == typed
     assert {"model.d_model=32", "model.norm=layernorm", "model.n_kv_heads=null"} < set(said)
     assert sum(setting.startswith("model.n_layers=") for setting in said) == 1
+
+
+def test_a_missing_model_is_refused_by_plan_and_train(tiny_overrides: list[str], tmp_path: Path) -> None:
+    settings = [*tiny_overrides, "name=run", f"init_from={tmp_path}/nowhere"]
+    for command in (plan, train):
+        name = command.__name__
+        with pytest.raises(
+            ValueError, match="nowhere does not exist: it must be a run directory, a checkpoint, or the"
+        ):
+            command(compose_config(name, settings))
+    assert not list(tmp_path.rglob("run"))
 
 
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """lm-evaluation-harness itself, on the same models: the same choices, example by example."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from gpt_lightning.convert import to_hf, to_native
 from gpt_lightning.jsonl import read_rows
 from gpt_lightning.model import GPT
 from gpt_lightning.tokenizer import load_tokenizer
-from running.commands import evaluate as command
+from running.commands.evaluate import evaluate
 from running.commands.train import train
 from running.config.compose import compose_config
 from tests.conftest import ROOT, TINY
@@ -101,7 +102,7 @@ def test_hellaswag_is_theirs_example_by_example(
     }
     done = evaluated_by_theirs(theirs, task)
     overrides = [f"run={folder}", "tasks=[hellaswag]", f"path={records}"]
-    report = command.evaluate(compose_config("evaluate", overrides))
+    report = evaluate(compose_config("evaluate", overrides))
     for figure in report["results"]:
         if figure["metric"].startswith("acc"):
             assert figure["value"] == done["results"]["hellaswag_here"][f"{figure['metric']},none"]
@@ -177,7 +178,7 @@ def test_other_tasks_are_those_of_its_own_definitions(
     done = evaluated_by_theirs(theirs, defined | local | {asked_split: "here"})
     ((name, samples),) = done["samples"].items()
     overrides = [f"run={folder}", f"tasks=[{task}]", f"path={records}"]
-    report = command.evaluate(compose_config("evaluate", overrides))
+    report = evaluate(compose_config("evaluate", overrides))
     compared = 0
     for figure in report["results"]:
         if (key := f"{figure['metric']},none") in done["results"][name]:
@@ -215,7 +216,7 @@ def test_its_own_command_line_asks_our_models(folder: Path, shared_data: Path, t
     assert done.returncode == 0, done.stderr
     ((result,),) = [list((tmp_path / "out").rglob("results_*.json"))]
     said = json.loads(result.read_text())["results"]["words_here"]
-    report = command.evaluate(compose_config("evaluate", [f"run={folder}", "tasks=[lambada]", f"path={records}"]))
+    report = evaluate(compose_config("evaluate", [f"run={folder}", "tasks=[lambada]", f"path={records}"]))
     ours = {figure["metric"]: figure["value"] for figure in report["results"]}
     assert said["acc,none"] == ours["acc"]
     assert said["perplexity,none"] == pytest.approx(ours["perplexity"], rel=1e-4)
@@ -291,8 +292,12 @@ def test_a_chat_that_cannot_be_written_is_refused(ours: Any) -> None:
             call()
 
 
-def test_what_no_figure_can_be_of_gets_none(ours: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_no_figure_can_be_of_gets_none(
+    ours: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """White space is no context; an empty answer is refused, as their model does; a context that is cut is said."""
+    # a command that Hydra ran in this process has switched the loggers off
+    monkeypatch.setattr(logging.getLogger("running.evaluation.lm_eval_harness"), "disabled", False)
     pairs = (("\n", " hello"), ("", "\n hello"))
     blank, none = (ours.loglikelihood([asked(*pair)])[0] for pair in pairs)
     assert blank == pytest.approx(none)

@@ -50,7 +50,7 @@ def test_checkpoints_are_as_large_as_foretold(
             "model.d_model=96",
             "max_steps=3",
         ),
-        *("val_every=100", "callbacks.samples.every=100", "global_batch=2"),
+        *("val_every=100", "callbacks.samples.every=100", "global_batch=2", "micro_batch=2"),
     )
     train(config)
     written = (tmp_path / "runs" / "weighed" / "checkpoints" / "step_00000003.pt").stat().st_size

@@ -47,6 +47,10 @@ from running.config.quote_for_hydra import quote_text_settings
             ["source=readmes", "tokenizer=bpe_4096", "mode=verify"],
             "tokenizer.json does not exist: run mode=prepare, which trains",
         ),
+        (
+            ["source=local", "path=nowhere", "tokenizer=bpe_4096"],  # before the tokenizer is trained
+            "path=nowhere does not exist: it must be a file, a folder or a pattern that matches files.",
+        ),
         (["source=readmes", "tokenizer=bpe_4096", "tokenizer.train_on=[no]"], "train_on=['no']: it must be a list of"),
     ],
 )

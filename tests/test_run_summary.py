@@ -9,8 +9,14 @@ import pytest
 
 from running.config.compose import compose_config, typed
 from running.config.quote_for_hydra import quote_text_settings
+from running.config.run_config import RunConfig
 from running.training.resume import ResumePoint
-from running.training.start_and_end_messages import busy_machine_remark, change_remarks, start_remarks
+from running.training.start_and_end_messages import (
+    busy_machine_remark,
+    change_remarks,
+    no_gpu_remark,
+    start_remarks,
+)
 
 Config = Callable[..., dict[str, Any]]
 
@@ -60,6 +66,15 @@ def test_what_is_printed_can_be_typed(path: str) -> None:
     """Into a shell, whose words come to a program."""
     command = quote_text_settings(shlex.split(typed("run", path)))
     assert compose_config("report", command)["run"] == path
+
+
+@pytest.mark.parametrize(("settings", "is_said"), [(["hardware=t4"], True), ([], False)])
+def test_a_gpu_that_is_not_there_is_told(settings: list[str], is_said: bool) -> None:
+    config = RunConfig.of(compose_config("train", ["experiment=quickstart", *settings]))
+    said = list(no_gpu_remark(config, "cpu"))
+    assert len(said) == is_said
+    assert all("the settings of a T4 were chosen, but torch sees no GPU" in line for line in said)
+    assert not list(no_gpu_remark(config, "cuda"))
 
 
 @pytest.mark.parametrize(

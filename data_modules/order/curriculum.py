@@ -20,20 +20,11 @@ import numpy as np
 from data_modules.order.ado import AdoPolicy
 from data_modules.order.curriculum_policy_registry import PolicyShares, check_policy
 from data_modules.order.interpolation import EASINGS, Interpolation
+from data_modules.order.keyframe import Keyframe, parse_keyframe
 from data_modules.order.mix_weights import apply_floor, check_weights, is_number, normalize_weights
 
 Unit = Literal["fraction", "steps", "tokens"]
 OnExhausted = Literal["error", "repeat", "redistribute", "spread"]
-
-
-@dataclass(frozen=True)
-class Keyframe:
-    """Mix weights at one point of the run."""
-
-    at: float
-    """In the curriculum's unit: fraction of the run, steps or tokens."""
-    weights: Mapping[str, float]
-    """Source or mix -> relative weight, 0 or more; sources not listed have weight 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,24 +38,19 @@ class Curriculum:
     keyframes: Mapping[str, Keyframe | Mapping[str, Any]]
     """In order of time; a constant mix has one keyframe."""
     mixes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """Name -> weights of sources. The name can replace a source anywhere. The mix `all` contains every source in
-    `mixes`, with equal weights.
-    """
+    """Name -> weights of sources. The name can replace a source anywhere. The mix `all` has every source, equally weighted."""
     unit: Unit = "fraction"
     """Unit of the keyframes' `at`: fraction of the run, steps or tokens."""
     interpolation: Interpolation = "linear"
     """How the weights change between two keyframes; step: they change only at the later keyframe."""
     replay: Mapping[str, float] = field(default_factory=dict)
-    """Minimum share of a source, or of a mix as a whole, from the first keyframe on in which the source or mix has
-    weight.
-    """
+    """Minimum share of a source, or of a mix as a whole, once a keyframe has given it weight."""
     max_epochs: Mapping[str, float] = field(default_factory=dict)
     """Maximum number of passes over the training data of a source, or of each source of a mix; no limit for others."""
     on_exhausted: OnExhausted = "error"
     """What to do if the weights require more than `max_epochs`. `error`: refuse to start. `repeat`: exceed the limit.
     `redistribute`: when a source reaches its limit, give its share to the other sources by weight. `spread`: scale the
-    weight of the source down over the whole run, so that it lasts to the end.
-    """
+    weight of the source down over the whole run, so that it lasts to the end."""
     ado: AdoPolicy | None = None
     """How the weights follow the losses, starting from the only keyframe; None: the weights do not follow the losses."""
     policy: Mapping[str, Any] | None = None
@@ -84,7 +70,9 @@ class Curriculum:
             raise ValueError("curriculum.keyframes is empty: it must have at least one keyframe.")
         for name, mix in self.mixes.items():
             check_weights(f"curriculum.mixes.{name}", mix)
-        object.__setattr__(self, "keyframes", {name: _keyframe(name, entry) for name, entry in self.keyframes.items()})
+        object.__setattr__(
+            self, "keyframes", {name: parse_keyframe(name, entry) for name, entry in self.keyframes.items()}
+        )
         previous = -math.inf
         for name, keyframe in self._frames.items():
             if keyframe.at <= previous:
@@ -124,8 +112,7 @@ class Curriculum:
             )
 
     def _check_ado(self, ado: AdoPolicy, named: Mapping[str, Any]) -> None:
-        more = len(self.keyframes) > 1
-        if more or self.replay:
+        if (more := len(self.keyframes) > 1) or self.replay:
             raise ValueError(
                 f"curriculum.ado is set, but the curriculum has the keyframe{'s' * more} {', '.join(self.keyframes)}"
                 f"{' and has replay' * bool(self.replay)}: it must have one keyframe and no replay. "
@@ -288,19 +275,3 @@ def _pinned(curriculum: Curriculum) -> list[list[float]]:
         shares = apply_floor({source: floor for source, floor in floors.items() if source in seen}, shares)
         rows.append([shares.get(source, 0.0) for source in curriculum.sources])
     return rows
-
-
-def _keyframe(name: str, entry: Keyframe | Mapping[str, Any]) -> Keyframe:
-    where = f"curriculum.keyframes.{name}"
-    if not isinstance(entry, Keyframe):
-        if not isinstance(entry, Mapping):
-            raise ValueError(f"{where} is {entry!r}: its keys must be 'at' and 'weights'.")
-        if set(entry) != {"at", "weights"}:
-            raise ValueError(
-                f"{where} has the keys {', '.join(repr(str(key)) for key in entry)}: its keys must be 'at' and 'weights'."
-            )
-        entry = Keyframe(at=entry["at"], weights=entry["weights"])
-    if not is_number(entry.at) or entry.at < 0:
-        raise ValueError(f"{where}.at is {entry.at!r}: it must be a number, 0 or more.")
-    check_weights(f"{where}.weights", entry.weights)
-    return entry

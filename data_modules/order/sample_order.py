@@ -63,8 +63,7 @@ class SampleOrder:
         updates: For a curriculum that follows the losses: the weights that replace the curriculum's, in order of steps.
 
     Raises:
-        ValueError: A source is unknown, empty or differs from the source in the earlier order, or the updates do not
-            fit.
+        ValueError: A source is unknown or empty, its size differs in the earlier order, or the updates do not fit.
         SourceExhaustedError: The curriculum draws more epochs of a source than its limit.
     """
 
@@ -144,8 +143,7 @@ class SampleOrder:
 
     def due(self, step: int) -> dict[str, float]:
         """Return the exact share of each source before a step, in sequences. After a change of the curriculum, the
-        share counts from the sequences drawn before the change; after an update, also from the carry.
-        """
+        share counts from the sequences drawn before the change; after an update, also from the carry."""
         segment = self._at(int(self._numbers(np.array([step]))[0]))
         due = segment.drawn + segment.due_before(step) / ONE
         return dict.fromkeys(self.sources, 0.0) | dict(zip(self.sources, due.tolist(), strict=False))

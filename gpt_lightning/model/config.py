@@ -92,7 +92,10 @@ class GPTConfig:
             ("attention", (*BACKENDS, "auto")),
         ):
             if getattr(self, choice) not in list(known):
-                raise ValueError(f"model.{choice} is {getattr(self, choice)!r}: it must be one of {', '.join(known)}.")
+                own = "" if choice == "residual_init" else "; a part of your own needs +imports=[its_module]"
+                raise ValueError(
+                    f"model.{choice} is {getattr(self, choice)!r}: it must be one of {', '.join(known)}{own}."
+                )
         if self.eot_id is not None and not isinstance(self.eot_id, int):
             raise ValueError(f"model.eot_id is {self.eot_id!r}: it must be a whole number, or null.")
         if not self.attend_across_documents and self.eot_id is None:

@@ -211,6 +211,9 @@ def _tokenizer(config: PrepareConfig, console: Console) -> Tokenizer:
     if not path.is_file():
         if config.mode != "prepare":
             raise ValueError(f"{path} does not exist: run mode=prepare, which trains the tokenizer.")
+        for key, source in config.sources_with_path.items():
+            if source.path is not None and config.format is None:
+                path_corpus(config, key, source)  # a wrong path is reported before the tokenizer is trained
         console.print(
             f"{name}: training a vocabulary of {vocab_size:,} tokens on {', '.join(config.tokenizer.train_on)}"
         )

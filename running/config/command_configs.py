@@ -96,15 +96,21 @@ class ConvertConfig:
 
     input: Path
     """A run, a checkpoint, an exported folder, or a .pt file of RangeFlow-GPT or GPT-2.5."""
-    output: Path
-    """A folder that does not exist yet."""
+    output: Path | None
+    """A folder that does not exist yet; null: exported/<name of the input>_<format>."""
     format: Literal["gpt2", "llama", "gguf", "ollama", "gpt_lightning"]
     """gpt2 and llama are for transformers, gguf is for llama.cpp; gpt_lightning can hold every model."""
-    quantization: Literal["f32", "f16", "q8_0"]
-    """Type of the matrices in a GGUF file."""
+    quantization: Literal["f32", "f16", "q8_0"] | None
+    """Type of the matrices in a GGUF file, for gguf and ollama; null: f32."""
     tokenizer: TokenizerChoice
     vocab_size: int | None
     """Number of rows to which the embedding and the head are enlarged; null: unchanged."""
+
+    def __post_init__(self) -> None:
+        if self.quantization is not None and self.format not in ("gguf", "ollama"):
+            raise ValueError(
+                f"quantization={self.quantization} has no effect on format={self.format}: remove it, or set format=gguf."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -228,6 +228,12 @@ class RunConfig:
         self._check_workers()
 
     @property
+    def chosen_gpu(self) -> str | None:
+        """The GPU of `hardware=…`; None: no hardware was chosen."""
+        hardware = self.settings.get("hardware")
+        return str(hardware["device"]) if hardware else None
+
+    @property
     def accumulation_steps(self) -> int:
         """Micro-batches per optimizer step on each rank."""
         return self.global_batch // (self.micro_batch * self.trainer.world_size)
@@ -256,7 +262,7 @@ class RunConfig:
         of_rank, uneven = divmod(self.global_batch, n_ranks)
         divides = not uneven and of_rank
         mend = (
-            f"micro_batch={math.gcd(of_rank, self.micro_batch)}"
+            f"micro_batch={max(n for n in range(1, min(of_rank, self.micro_batch) + 1) if of_rank % n == 0)}"
             if divides
             else f"global_batch={self.micro_batch * n_ranks}"
         )

@@ -11,7 +11,8 @@ from running.training.find_tokenizer import load_model_tokenizer
 
 def convert_model(config: ConvertConfig) -> None:
     """Convert a model; see `running.commands.convert.convert`."""
-    source, target = config.input, config.output
+    source, target = config.input, config.output or Path("exported") / f"{config.input.stem}_{config.format}"
+    quantization = config.quantization or "f32"
     model = load_model(source)
     if config.vocab_size is not None:
         model = grow_vocabulary(model, config.vocab_size)
@@ -19,11 +20,11 @@ def convert_model(config: ConvertConfig) -> None:
     if config.format in ("gguf", "ollama"):
         if tokenizer is None:
             raise ValueError(f"format={config.format} needs the model's tokenizer: {why_none}")
-        to_gguf(
+        target = to_gguf(
             model,
             target,
             tokenizer=tokenizer,
-            quantization=config.quantization,
+            quantization=quantization,
             metadata={"name": source.name},
             ollama=config.format == "ollama",
         )
@@ -36,7 +37,8 @@ def convert_model(config: ConvertConfig) -> None:
         if tokenizer is None
         else f"tokenizer {tokenizer.name}, {tokenizer.vocab_size:,} tokens"
     )
-    sizes, dtype = model.config, str(model.head.weight.dtype).removeprefix("torch.")
+    is_gguf = config.format in ("gguf", "ollama")
+    sizes, dtype = model.config, quantization if is_gguf else str(model.head.weight.dtype).removeprefix("torch.")
     say(
         f"wrote {target} in format {config.format}, from {source}: {model.n_parameters():,} parameters in {dtype}, "
         f"{sizes.n_layers} layers of {sizes.n_heads} heads, vocabulary of {sizes.vocab_size:,}\n{written}"

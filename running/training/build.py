@@ -70,7 +70,12 @@ class Run:
         changed = resolved.directory.begin(config, resolved.sources, point, self.lit.model, self.initial_weights)
         arithmetic = f"{resolved.kernels.described}{start_and_end_messages.step_options_text(config.trainer)}"
         self.console.note(start_and_end_messages.headline(config, self.lit.model, resolved.order, arithmetic), style="")
-        for note in start_and_end_messages.busy_machine_remark(resolved.kernels.device):
+        device_name = resolved.kernels.device
+        notes = (
+            *start_and_end_messages.no_gpu_remark(config, device_name),
+            *start_and_end_messages.busy_machine_remark(device_name),
+        )
+        for note in notes:
             self.console.note(note, style="")
         lost = resolved.directory.last_step() - point.step
         for note, style in start_and_end_messages.start_remarks(point, lost=lost, max_steps=config.max_steps):

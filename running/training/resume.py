@@ -16,6 +16,7 @@ from gpt_lightning.checkpoint_folder import (
     list_checkpoints,
     search_checkpoints,
 )
+from gpt_lightning.model_path_check import check_model_path
 from gpt_lightning.setting_roles import Role, find_setting, has_role
 from gpt_lightning.verified_checkpoint import read_checkpoint_metadata, verify_checkpoint
 from running.config.changed_settings import averaging_in, changed_settings
@@ -127,6 +128,8 @@ def find_resume_point(run: Path, config: RunConfig) -> ResumePoint:
     if newest is None and trunk is not None:
         return _at(branch_point(config), config)._replace(branching=True, changes=changes)
     if newest is None:
+        if config.init_from is not None:
+            check_model_path(config.init_from)
         return ResumePoint(None, 0, None, False, changes)
     beginning = _at(newest, config)._replace(changes=changes, damaged=tuple(damaged))
     for key, (then, now) in changes.items():

@@ -95,6 +95,20 @@ def start_remarks(beginning: ResumePoint, *, lost: int, max_steps: int) -> Itera
             yield f"a branch: its trunk was planned with {was:,} steps, this run has {max_steps:,}", ""
 
 
+def no_gpu_remark(config: RunConfig, device: str) -> Iterator[str]:
+    """A remark if the settings of a GPU are used on the CPU.
+
+    Args:
+        config: config of the run.
+        device: cpu or cuda.
+    """
+    if device == "cpu" and config.chosen_gpu is not None:
+        yield (
+            f"the settings of a {config.chosen_gpu} were chosen, but torch sees no GPU: this run trains on the CPU. With "
+            "trainer.accelerator=cuda it ends with an error instead"
+        )
+
+
 def busy_machine_remark(device: str) -> Iterator[str]:
     """A remark if other programs use the cores of a run on the CPU.
 
