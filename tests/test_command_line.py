@@ -272,6 +272,14 @@ def test_the_jobs_of_a_sweep_are_counted_before_the_first(arguments: list[str], 
     assert count_jobs(config) == n_jobs
 
 
+@pytest.mark.parametrize("typed", ["sources.local.splitt", "sources.loca.split"])
+@pytest.mark.parametrize("flags", [[], ["-m"]])
+def test_a_setting_of_the_chosen_source_is_suggested(typed: str, flags: list[str]) -> None:
+    sentence = f"there is no setting {typed}: did you mean sources.local.split?"
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        check_command_line("prepare", [*flags, "source=local", f"{typed}=tail"])
+
+
 def test_what_is_a_group_elsewhere_is_not_suggested() -> None:
     with pytest.raises(ValueError, match=r"^there is no setting task: did you mean tasks\?$"):
         check_command_line("evaluate", ["task=hellaswag"])

@@ -15,7 +15,8 @@ from omegaconf import OmegaConf
 from analysis.hours_and_loss_from_sizes import DEVICES, find_device
 from running.commands.plan import plan
 from running.commands.train import train
-from running.config.compose import compose_config, flatten, group_choices, micro_batch_up_to
+from running.config.compose import compose_config, flatten, group_choices
+from running.config.resolvers import micro_batch_up_to
 from running.config.run_config import RunConfig
 from running.training.cost_estimate import estimate_peak_memory, planned_model, planned_optimizer, training_setup
 from running.training.memory_estimate import peak_memory_bytes

@@ -179,7 +179,7 @@ def test_compiling_without_a_compiler_is_refused(tiny_config: Config, monkeypatc
         ),
         (["task=perplexity"], "there is no setting task in conf/train.yaml."),
         (["optimizer.lr=fast"], "optimizer.lr is 'fast': it must be a number like 0.002."),
-        (["optimizer.lr=1,2"], "need a multirun: add -m after the script's name"),
+        (["optimizer.lr=1,2"], "optimizer.lr=1,2 has several values: add -m after the script's name."),
         (["max_steps"], "'max_steps' is not a setting: settings have the form key=value."),
         (["-m", "optimizer.lr=1,2", "sed=3"], "there is no setting sed: did you mean seed?"),
         (["-m", "model=micro,macro"], "model=macro: there is no such choice; conf/model has gpt2_124m, "),
@@ -187,6 +187,15 @@ def test_compiling_without_a_compiler_is_refused(tiny_config: Config, monkeypatc
         (["+maxsteps=10"], "there is no setting maxsteps: did you mean max_steps?"),
         (["trainer.devices=auto"], "trainer.devices is 'auto': it must be a number like 1."),
         (["max_steps=[1"], "the command line cannot be read"),
+        (
+            ["callbacks.sample.every=3"],
+            "there is no setting callbacks.sample.every: did you mean callbacks.samples.every?",
+        ),
+        (
+            ["callbacks.weight_norm._target_=my.Norm"],
+            "callbacks has no weight_norm yet: add it with +callbacks.weight_norm._target_=….",
+        ),
+        (["imports=[my_norm]"], "the config has no imports yet: add it with +imports=…."),
     ],
 )
 def test_a_typo_costs_one_sentence(arguments: list[str], message: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from running.config import compose
 from running.config.compose import group_choices, read_choice
-from running.config.source_config import SourceConfig, parse_source, read_source
+from running.config.source_config import SourceConfig, parse_composed_source, parse_source, read_source
 from running.evaluation.task_config import read_task
 from running.training.callback_builders import build_callbacks
 
@@ -38,6 +38,7 @@ def test_the_limit_all_is_no_limit() -> None:
     ("wrong", "sentence"),
     [
         ({"licenze": "MIT"}, "there is no setting sources.x.licenze: did you mean sources.x.licence?"),
+        ({"field": {"text": "text"}}, "there is no setting sources.x.field: did you mean sources.x.fields?"),
         ({"hub": {"id": "a/b", "split": "train"}}, "the setting sources.x.hub.config has no value."),
         ({"hub": "a/b"}, "sources.x.hub is 'a/b': it must be a group of settings."),
         ({"split": "head"}, "sources.x.split is 'head': it must be hash or tail."),
@@ -55,6 +56,18 @@ def test_the_limit_all_is_no_limit() -> None:
 def test_a_wrong_setting_of_a_source_is_named(wrong: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
         parse_source("x", SOURCE | wrong)
+
+
+def test_an_unknown_setting_is_named_before_a_missing_one_with_the_users_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "x.yaml").touch()
+    monkeypatch.setattr(compose, "user_folders", lambda: {"--config-dir": tmp_path})
+    content = {"license" if key == "licence" else key: value for key, value in SOURCE.items()}
+    sentence = f"{tmp_path}/source/x.yaml: there is no setting sources.x.license: did you mean sources.x.licence?"
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        parse_composed_source("x", content)
 
 
 @pytest.mark.parametrize("key", sorted(SOURCE))

@@ -1,4 +1,5 @@
-"""Check YAML files for depth and size before they are read, because they may come from a stranger."""
+"""Check the user's YAML files: their depth and size before they are read, because they may come from a stranger; and the
+`# @package` line of a config."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,16 +13,21 @@ from yaml import YAMLError
 
 from gpt_lightning.bounded_yaml import check_yaml_bounds
 
+# package of each file in these groups; the others have Hydra's default
+_PACKAGES = {"experiment": "_global_", "hardware": "_global_", "source": "sources.{name}"}
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
 class _BoundedFiles(FileConfigSource):
-    """Reader of config folders that checks files outside conf/ first."""
+    """Reader of config folders that checks files outside conf/."""
 
     def load_config(self, config_path: str) -> ConfigResult:
         path = Path(self.path, self._normalize_file_name(config_path))
         if path.is_file() and not path.is_relative_to(CONF):
             check_yaml_file(path)
+            result = super().load_config(config_path)
+            _check_package(path, config_path, result.header["package"])
+            return result
         return super().load_config(config_path)
 
 
@@ -35,6 +41,24 @@ def bounded_files() -> Iterator[None]:
         yield
     finally:
         types["file"] = FileConfigSource
+
+
+def _check_package(path: Path, config_path: str, package: str | None) -> None:
+    """Check where a file of a group puts its settings.
+
+    Args:
+        path: the file.
+        config_path: group and name of the config.
+        package: what the file's `# @package` line says; None: the file has no such line.
+
+    Raises:
+        ValueError: the line is missing or wrong.
+    """
+    group, _, name = config_path.removesuffix(".yaml").partition("/")
+    needed = _PACKAGES.get(group, "").format(name=Path(name).name)
+    if name and needed and package != needed:
+        there = f", not '# @package {package}'" if package else ", which is missing"
+        raise ValueError(f"{path}: the first line must be '# @package {needed}'{there}.")
 
 
 def check_yaml_file(path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from running.config.settings_parser import Count, Fraction, NumberOrZero, PositiveNumber, parse
-from running.config.source_config import SourceConfig, parse_source
+from running.config.source_config import SourceConfig, parse_composed_source
 from running.config.tokenizer_config import TokenizerConfig
 
 
@@ -219,7 +219,8 @@ class PrepareConfig:
             ValueError: a setting is unknown, missing or wrong, or two settings contradict each other.
         """
         sources = settings.get("sources") or {}
-        return parse(cls, {**settings, "sources": {name: parse_source(name, sources[name]) for name in sources}})
+        parsed = {name: parse_composed_source(name, content) for name, content in sources.items()}
+        return parse(cls, {**settings, "sources": parsed})
 
     def __post_init__(self) -> None:
         if not self.sources:

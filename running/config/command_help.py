@@ -67,7 +67,7 @@ def written_settings(config: str) -> list[Setting]:
 @cache
 def _composed(config: str) -> tuple[dict[str, Any], dict[str, str]]:
     """(composed settings, group -> choice) of a config without any command-line setting."""
-    with composing(CONF, config, config):
+    with composing([CONF], config, config):
         whole = compose(config, return_hydra_config=True)
         choices = {key: choice for key, choice in whole.hydra.runtime.choices.items() if isinstance(choice, str)}
         return to_dict(compose(config)), choices

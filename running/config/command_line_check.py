@@ -79,7 +79,7 @@ def check_command_line(command: str, arguments: list[str]) -> CheckedCommandLine
         ) from error
     swept = [o for o in parsed if o.is_sweep_override()]
     if swept and not given.multirun:
-        raise ValueError("several values of a setting (a=1,2) need a multirun: add -m after the script's name.")
+        raise ValueError(f"{swept[0].input_line} has several values: add -m after the script's name.")
     if any(o.is_hydra_override() for o in swept):
         raise ValueError(
             "settings of Hydra itself (hydra.…) apply to the whole multirun: only other settings can have several "
@@ -162,16 +162,15 @@ def _check_composed(command: str, given: Namespace, parsed: Sequence[Override]) 
         file = folder / f"{name.removesuffix('.yaml')}.yaml"
         if (folder, name) != (CONF, command) and file.is_file():
             check_search_path(file)
-    further = [f'hydra.searchpath=["file://{folder}"]' for folder in folders[1:]]
     typed = [str(o.input_line) for o in parsed if o.is_hydra_override() and o.key_or_group != "hydra.searchpath"]
     ours = _hydra_without_files(command, *typed)
-    with composing(folders[0], name, command):
+    with composing(folders, name, command):
         for o in parsed:
             if (o.is_add() or o.is_force_add()) and _is_group(o, folders) and not o.package:
-                _refuse_second_choice(o, compose(name, further, return_hydra_config=True))
+                _refuse_second_choice(o, compose(name, return_hydra_config=True))
         multirun = None
         if given.multirun:
-            said = [*given.overrides, *further]
+            said = given.overrides
             loader = GlobalHydra.instance().config_loader()
             multirun = loader.load_configuration(name, said, run_mode=RunMode.MULTIRUN, from_shell=False)
             check_hydra_settings_of_files(_of_hydra(multirun), ours, _said(said))
@@ -180,7 +179,7 @@ def _check_composed(command: str, given: Namespace, parsed: Sequence[Override]) 
             parsed = [*of_files, *parsed]
             _refuse_sweeper(command, multirun, parsed)
         for job in expand_jobs(parsed, folders):
-            whole, before_values = compose_run(name, job, folders)
+            whole, before_values = compose_run(name, job)
             check_hydra_settings_of_files(_of_hydra(whole), ours, _said(job))
             if not (given.cfg or given.info):  # these only print the config
                 _refuse_open_axes(whole, parsed, is_multirun=bool(given.multirun))
@@ -200,7 +199,7 @@ def _hydra_without_files(command: str, *typed: str) -> dict[str, Any]:
         command: name of the command.
         typed: settings of `hydra` on the command line.
     """
-    with composing(CONF, command, command):
+    with composing([CONF], command, command):
         return _of_hydra(compose(None, list(typed), return_hydra_config=True))
 
 

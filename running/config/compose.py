@@ -1,24 +1,27 @@
 """Compose conf/ and a command line to plain dicts. If this fails, the error is one sentence."""
 
 import difflib
-import math
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
 from running.config.bounded_yaml_files import CONF, bounded_files, check_yaml_file
+from running.config.composed_run import chosen_config, read_configs_from
 from running.config.init_from_architecture import init_from_settings
+from running.config.misspelt_settings import misspelling, nearest_key
 from running.config.path_and_name_settings import PROMPTS, expand_home, is_name, is_path
+from running.config.resolvers import micro_batch_up_to, vocab_size_at_least
 
 _WHOLE_CONFIG = """defaults: [override hydra/hydra_logging: disabled, override hydra/job_logging: disabled, _self_]
 hydra: {output_subdir: null, run: {dir: .}}
@@ -49,23 +52,24 @@ def compose_config(config_name: str, overrides: Iterable[str] = ()) -> dict[str,
         ValueError: an override names no setting or choice, or cannot be parsed.
     """
     settings = list(overrides)
-    with composing(CONF, config_name, config_name):
+    with composing([CONF], config_name, config_name):
         return to_dict(compose(config_name, [*settings, *init_from_settings(settings)]))
 
 
 @contextmanager
-def composing(folder: Path, config_name: str, command: str) -> Iterator[None]:
-    """Let Hydra compose the config of a command from a folder.
+def composing(folders: Sequence[Path], config_name: str, command: str) -> Iterator[None]:
+    """Let Hydra compose the config of a command from folders.
 
     Args:
-        folder: absolute path of the folder with the main config.
+        folders: absolute paths of the folder with the main config, and of that of `--config-dir`, if given.
         config_name: name of the main config, without .yaml.
         command: name of the command.
 
     Raises:
         ValueError: the config cannot be composed. The message is one sentence.
     """
-    with bounded_files(), initialize_config_dir(str(folder), job_name=command, version_base=None):
+    with bounded_files(), initialize_config_dir(str(folders[0]), job_name=command, version_base=None):
+        read_configs_from(folders)
         try:
             yield
         except (HydraException, OmegaConfBaseException) as error:
@@ -113,9 +117,13 @@ def path_of(config: Mapping[str, Any], key: str) -> Path:
 def user_folders() -> dict[str, Path]:
     """Config folders of the user, as typed on this process's command line: argument -> folder."""
     arguments = {"main": "--config-path", "command-line": "--config-dir"}
-    hydra: Any = HydraConfig.get() if HydraConfig.initialized() else OmegaConf.create()
-    sources = OmegaConf.select(hydra, "runtime.config_sources") or ()
-    folders = {arguments[source.provider]: Path(source.path) for source in sources if source.provider in arguments}
+    sources: Sequence[Any] = ()
+    if HydraConfig.initialized():
+        sources = HydraConfig.get().runtime.config_sources
+    elif GlobalHydra.instance().is_initialized():  # the command line is being checked
+        sources = GlobalHydra.instance().config_loader().get_search_path().get_path()
+    paths = {arguments[source.provider]: source.path for source in sources if source.provider in arguments}
+    folders = {argument: Path(path.removeprefix("file://")) for argument, path in paths.items()}
     return {argument: folder for argument, folder in folders.items() if folder != CONF}
 
 
@@ -128,6 +136,17 @@ def _choices(group: str) -> dict[str, Path]:
 def group_choices(group: str) -> list[str]:
     """The names of the configs in conf/<group>/ and in the user's config folders."""
     return sorted(_choices(group))
+
+
+def list_choices(group: str) -> str:
+    """For messages: each folder with configs of a group, and their names."""
+    found = []
+    for name, folder in {"conf": CONF, **{str(own): own for own in user_folders().values()}}.items():
+        files = sorted(path.stem for path in (folder / group).glob("*.yaml"))
+        further = sorted(f"{path.name}/…" for path in (folder / group).glob("*") if path.is_dir())
+        if files or further:
+            found.append(f"{name}/{group} has {', '.join([*files, *further])}")
+    return "; ".join(found)
 
 
 def read_choice(group: str, name: str) -> dict[str, Any]:
@@ -145,7 +164,7 @@ def choice_path(group: str, name: str) -> Path:
     """
     choices = _choices(group)
     if name not in choices:
-        raise ValueError(f"there is no {group} {name}; conf/{group} has {', '.join(sorted(choices))}.")
+        raise ValueError(f"there is no {group} {name}; {list_choices(group)}.")
     return choices[name]
 
 
@@ -163,6 +182,11 @@ def to_dict(config: Any) -> dict[str, Any]:
     OmegaConf.register_new_resolver("vocab_size_at_least", vocab_size_at_least, replace=True)
     try:
         content = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise ValueError(
+            misspelling(dict(flatten(OmegaConf.to_container(config))), user_folders().values())
+            or f"the setting {error.full_key} has no value."
+        ) from error
     except OmegaConfBaseException as error:
         raise ValueError(f"the setting {error.full_key} has no value: {str(error).splitlines()[0]}.") from error
     assert isinstance(content, dict)
@@ -186,27 +210,6 @@ def _meant(value: Any, key: str) -> Any:
         return expand_home(value)
     is_number = _NUMBER.fullmatch(value) and not (is_name(key) or key in PROMPTS)
     return float(value) if is_number else value
-
-
-def micro_batch_up_to(most: int, *, _root_: Any) -> int:
-    """The largest micro-batch, at most `most`, that divides each rank's share of the global batch.
-
-    If the ranks cannot share the global batch evenly, return `most`; `RunConfig` then raises the error.
-
-    Args:
-        most: limit, in sequences.
-    """
-    batch, trainer = _root_.global_batch, _root_.trainer
-    ranks = trainer.devices, trainer.num_nodes
-    if not all(isinstance(n, int) and n > 0 for n in (batch, *ranks)) or batch % math.prod(ranks):
-        return most
-    of_rank = batch // math.prod(ranks)
-    return next(n for n in range(min(most, of_rank), 0, -1) if of_rank % n == 0)
-
-
-def vocab_size_at_least(rows: int, *, _root_: Any) -> int:
-    """Rows of the embedding: the larger of the tokenizer's size and `rows`, the size of the weights to start from."""
-    return max(rows, int(_root_.tokenizer.model_vocab_size))
 
 
 def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -267,24 +270,24 @@ def _one_sentence(error: Exception, config_name: str) -> str:
                 f"there is no setting source: the curriculum names the sources, "
                 f"for example +curriculum.{place}.{typed_name[1]}=1."
             )
-        near = difflib.get_close_matches(key, [other for other in _all_keys(config_name) if other != key], n=1)
-        return f"there is no setting {key}" + (
-            f": did you mean {near[0]}?" if near else f" in conf/{config_name}.yaml."
-        )
+        if near := nearest_key(key, _all_keys(config_name)):
+            return f"there is no setting {key}: did you mean {near}?"
+        if new := re.match(r"callbacks\.(\w+)|imports$", key):
+            return f"{'callbacks' if new[1] else 'the config'} has no {new[1] or key} yet: add it with +{key}=…."
+        return f"there is no setting {key} in conf/{config_name}.yaml."
     if no_such_choice := re.search(r"Could not find '(.+)/(.+?)'", lines[0]):
         group, choice = no_such_choice.groups()
         if group.startswith("hydra/"):
             others = ", ".join(re.findall(r"^\t(\S+)$", str(error), flags=re.MULTILINE))
             return f"{group}={choice}: there is no such choice; the choices are {others}{_PACKAGES.get(group, '')}."
-        further = sorted(f"{folder.name}/…" for folder in (CONF / group).glob("*") if folder.is_dir())
-        there = ", ".join([*group_choices(group), *further])
         own = f"; for your own texts, type source=local name={choice} path=…" if group == "source" else ""
-        return f"{group}={choice}: there is no such choice; conf/{group} has {there}{own}."
+        return f"{group}={choice}: there is no such choice; {list_choices(group)}{own}."
     return " ".join(lines[:2]).rstrip(".") + "."
 
 
 def _all_keys(config_name: str) -> list[str]:
-    """Every setting and every group that a command line can set."""
-    keys = [key for key, _ in flatten(OmegaConf.to_container(compose(config_name)))]
+    """Every setting of the files that the command line chose, and every group."""
+    chosen = chosen_config() or compose(config_name)
+    keys = [key for key, _ in flatten(OmegaConf.to_container(chosen))]
     parents = {key.rpartition(".")[0] for key in keys}
     return [*(path.name for path in CONF.iterdir() if path.is_dir()), *keys, *sorted(parents)]

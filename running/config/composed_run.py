@@ -14,29 +14,48 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, open_dict
 
-from running.config.compose import CONF
+from running.config.bounded_yaml_files import CONF
 
 
-def compose_run(config_name: str, settings: Sequence[str], folders: Sequence[Path]) -> tuple[DictConfig, DictConfig]:
-    """Compose a command line as `@hydra.main` does. Must be called inside `composing`.
+def read_configs_from(folders: Sequence[Path]) -> None:
+    """Let Hydra read configs from these folders, as `@hydra.main` does. Hydra must be initialized.
 
     Args:
-        config_name: name of the main config.
-        settings: `key=value` each.
         folders: the folder of the main config, and that of `--config-dir`, if given.
-
-    Returns:
-        The config, including `hydra`; and the config before the values of `settings` are set, with the files that
-        `settings` choose and without `hydra`.
     """
     hydra = GlobalHydra.instance().hydra
     assert hydra is not None
     search_path = create_config_search_path(str(folders[0]))
     for folder in folders[1:]:
         search_path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
-    loader = hydra.config_loader = _LoaderBeforeValues(search_path)
+    hydra.config_loader = _LoaderBeforeValues(search_path)
+
+
+def chosen_config() -> DictConfig | None:
+    """The last composed config before the values of the command line were set, without `hydra`.
+
+    None: no config has been composed. Must be called inside `composing`.
+    """
+    loader = GlobalHydra.instance().config_loader()
+    assert isinstance(loader, _LoaderBeforeValues)
+    return None if loader.before_values is None else without_hydra(loader.before_values)
+
+
+def compose_run(config_name: str, settings: Sequence[str]) -> tuple[DictConfig, DictConfig]:
+    """Compose a command line as `@hydra.main` does. Must be called inside `composing`.
+
+    Args:
+        config_name: name of the main config.
+        settings: `key=value` each.
+
+    Returns:
+        The config, including `hydra`; and the config before the values of `settings` are set, with the files that
+        `settings` choose and without `hydra`.
+    """
     config = compose(config_name, list(settings), return_hydra_config=True)
-    return config, without_hydra(loader.before_values)
+    before_values = chosen_config()
+    assert before_values is not None
+    return config, before_values
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
@@ -66,7 +85,7 @@ def run_composed(task: Callable[[DictConfig], Any], command: str, config: DictCo
 class _LoaderBeforeValues(ConfigLoaderImpl):
     """Hydra's loader. It keeps a copy of the config before it sets the values of the command line."""
 
-    before_values: DictConfig
+    before_values: DictConfig | None = None
 
     def _compose_config_from_defaults_list(self, *args: Any, **options: Any) -> DictConfig:
         config = super()._compose_config_from_defaults_list(*args, **options)

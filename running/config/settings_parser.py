@@ -3,7 +3,7 @@
 import difflib
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from inspect import signature
 from pathlib import Path
@@ -61,16 +61,32 @@ def parse(kind: type[T], settings: Any, *, name: str = "") -> T:
         raise ValueError(f"{name} is {settings!r}: it must be a group of settings.")
     kinds, known = get_type_hints(kind, include_extras=True), {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
     prefix = f"{name}." if name else ""
-    for key in settings if name else ():
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            raise ValueError(
-                f"there is no setting {prefix}{key}" + (f": did you mean {prefix}{near[0]}?" if near else ".")
-            )
+    if name:
+        check_keys(kind, settings, name=name)
     for key, field in known.items():
         if key not in settings and field.default is MISSING and field.default_factory is MISSING:
             raise ValueError(f"the setting {prefix}{key} has no value.")
     return kind(**{key: _checked(kinds[key], settings[key], f"{prefix}{key}") for key in known if key in settings})
+
+
+def check_keys(kind: type, settings: Iterable[Any], *, name: str) -> None:
+    """Check that every key of a group of settings is a field of a dataclass.
+
+    Args:
+        kind: the dataclass.
+        settings: the keys.
+        name: dotted name of the group.
+
+    Raises:
+        ValueError: a setting is unknown.
+    """
+    known = [field.name for field in fields(kind)]
+    for key in settings:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            raise ValueError(
+                f"there is no setting {name}.{key}" + (f": did you mean {name}.{near[0]}?" if near else ".")
+            )
 
 
 def describe(annotation: Any) -> str:

@@ -165,9 +165,7 @@ def training_sources(config: PrepareConfig, names: Iterable[str]) -> dict[str, S
     """
     known = compose.group_choices("source")
     if not set(names) <= {*known, *config.sources}:
-        raise ValueError(
-            f"tokenizer.train_on={names}: it must be a list of sources; conf/source has {', '.join(known)}."
-        )
+        raise ValueError(f"tokenizer.train_on={names}: it must be a list of sources; {compose.list_choices('source')}.")
     return {name: config.sources_with_path.get(name) or read_source(name) for name in names}
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from gpt_lightning.hub_dataset import HubDataset
 from running.config import compose
-from running.config.settings_parser import PositiveNumber, parse
+from running.config.settings_parser import PositiveNumber, check_keys, parse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,12 +64,31 @@ def parse_source(name: str, content: Mapping[str, Any]) -> SourceConfig:
     section = f"sources.{name}"
     if not isinstance(content, Mapping):
         raise ValueError(f"{section} is {content!r}: it must be a group of settings.")
+    check_keys(SourceConfig, content, name=section)
     origin = () if "corpus" in content else ("hub", "fields")
     for needed in (*origin, "licence", "val_fraction", "limit_tokens", "split"):
         if needed not in content:
             raise ValueError(f"{section}.{needed} has no value: conf/source has examples to copy.")
     limit = None if content["limit_tokens"] == "all" else content["limit_tokens"]
     return parse(SourceConfig, {**content, "limit_tokens": limit}, name=section)
+
+
+def parse_composed_source(name: str, content: Mapping[str, Any]) -> SourceConfig:
+    """The config of a source that Hydra composed.
+
+    Args:
+        name: name of the source.
+        content: settings of the source, nested.
+
+    Raises:
+        ValueError: as for `parse_source`; the message names the source's file if it is in the user's config folder.
+    """
+    try:
+        return parse_source(name, content)
+    except ValueError as error:
+        files = [folder / "source" / f"{name}.yaml" for folder in compose.user_folders().values()]
+        own = next((file for file in files if file.is_file()), None)
+        raise ValueError(f"{own}: {error}" if own else str(error)) from error
 
 
 def read_source(name: str) -> SourceConfig:

@@ -58,7 +58,7 @@ def load_tasks(config: EvaluateConfig, examinee: EvaluatedModel) -> list[Task]:
     names, known = config.tasks, compose.group_choices("task")
     for name in names:
         if name not in known:
-            raise ValueError(f"tasks: there is no task {name!r}; conf/task has {', '.join(known)}.")
+            raise ValueError(f"tasks: there is no task {name!r}; {compose.list_choices('task')}.")
     chosen = {name: read_task(name) for name in names}
     if config.path is not None and not any(isinstance(task, _OfRecords) for task in chosen.values()):
         raise ValueError(

@@ -167,8 +167,8 @@ def _missing(config: RunConfig, folder: Path) -> list[str]:
         if source not in known:
             mixes = ", ".join(curriculum.mixes)
             raise ValueError(
-                f"{curriculum.setting_of(source)} names {source}, which is neither a source nor a mix. Sources in "
-                f"conf/source: {', '.join(known)}.{f' Mixes: {mixes}.' if mixes else ''} {folder} has no prepared source "
+                f"{curriculum.setting_of(source)} names {source}, which is neither a source nor a mix: "
+                f"{compose.list_choices('source')}.{f' Mixes: {mixes}.' if mixes else ''} {folder} has no prepared source "
                 f"{source}."
             )
     return missing
