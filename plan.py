@@ -15,15 +15,15 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-import cli
+import command_runner
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="plan")
 def main(config: DictConfig) -> Any:
-    return cli.run_command(
+    return command_runner.run_command(
         "running.commands.plan:plan", config, in_multirun="running.commands.plan:plan_silently", prints_result=True
     )
 
 
 if __name__ == "__main__":
-    cli.run_command_line(main, "plan", after_multirun="running.commands.plan:price")
+    command_runner.run_command_line(main, "plan", after_multirun="running.commands.plan:price")

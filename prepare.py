@@ -13,13 +13,13 @@ if __name__ == "__main__":  # before slow imports
 import hydra
 from omegaconf import DictConfig
 
-import cli
+import command_runner
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="prepare")
 def main(config: DictConfig) -> None:
-    cli.run_command("running.commands.prepare:prepare", config)
+    command_runner.run_command("running.commands.prepare:prepare", config)
 
 
 if __name__ == "__main__":
-    cli.run_command_line(main, "prepare")
+    command_runner.run_command_line(main, "prepare")

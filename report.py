@@ -19,13 +19,13 @@ if __name__ == "__main__":  # before slow imports
 import hydra
 from omegaconf import DictConfig
 
-import cli
+import command_runner
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="report")
 def main(config: DictConfig) -> None:
-    cli.run_command("running.commands.report:report", config, prints_result=True)
+    command_runner.run_command("running.commands.report:report", config, prints_result=True)
 
 
 if __name__ == "__main__":
-    cli.run_command_line(main, "report")
+    command_runner.run_command_line(main, "report")

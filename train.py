@@ -19,12 +19,12 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-import cli
+import command_runner
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="train")
 def main(config: DictConfig) -> Any:
-    return cli.run_command("running.commands.train:train_on_ranks", config)
+    return command_runner.run_command("running.commands.train:train_on_ranks", config)
 
 
 if __name__ == "__main__":
@@ -34,4 +34,4 @@ if __name__ == "__main__":
     ):  # until training handles them: exit with a code that means "resumable"
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda *_: os._exit(143))
-    cli.run_command_line(main, "train", after_multirun="running.commands.train:print_outcome")
+    command_runner.run_command_line(main, "train", after_multirun="running.commands.train:print_outcome")

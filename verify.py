@@ -15,13 +15,13 @@ if __name__ == "__main__":  # before slow imports
 import hydra
 from omegaconf import DictConfig
 
-import cli
+import command_runner
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="verify")
 def main(config: DictConfig) -> None:
-    cli.run_command("running.commands.verify:verify", config, prints_result=True)
+    command_runner.run_command("running.commands.verify:verify", config, prints_result=True)
 
 
 if __name__ == "__main__":
-    cli.run_command_line(main, "verify")
+    command_runner.run_command_line(main, "verify")

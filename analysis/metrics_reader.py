@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
-from gpt_lightning.jsonl import parse_objects, whole_lines
+from gpt_lightning.jsonl_reader import parse_objects, whole_lines
 
 Series = tuple[np.ndarray, np.ndarray]
 """(steps, values), both (n,)."""

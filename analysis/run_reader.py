@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from analysis.metrics_reader import LoggedMetrics, Series
-from gpt_lightning.jsonl import read_objects
+from gpt_lightning.jsonl_reader import read_objects
 from gpt_lightning.setting_roles import Role, has_role
 
 

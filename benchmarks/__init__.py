@@ -7,11 +7,11 @@ loss_head.py     the loss head alone against cross-entropy on whole logits
 callback_overhead.py  what the callbacks add to a step
 linear.py        matrix products without gradients against torch's own
 gpu_day/         what needs a GPU, within nine minutes: correctness, resume, speed, MFU, memory
-null_gpu.py      launches, waits and copies of training, counted without a GPU by cuda_calls.py
+count_cuda_calls.py  launches, waits and copies of training, counted without a GPU by cuda_call_counter.py
 roofline.py      an upper bound of the MFU
 mix_law.py       mix laws on RegMix's runs: the table of docs/explanation/mix_laws.md
 architecture_ablation.py  the effect of each choice of model=modern_124m: the table of docs/explanation/model.md
 machine.py       description of the machine, and measurement of memory
 tables.py        tables for a terminal and for the docs
-report.py        results/*.json as tables, and the tables in docs/speed.md
+write_docs_tables.py  results/*.json as tables, and the tables in docs/speed.md
 """

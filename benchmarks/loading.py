@@ -22,7 +22,7 @@ import torch
 from data_modules import Curriculum, SampleOrder, SourceShards
 from data_modules.batch_settings import BatchSettings
 from data_modules.mixed_data_module import MixedDataModule
-from data_modules.preparation import SourceIdentity, adopt_shards
+from data_modules.preparation import PreparationTarget, adopt_shards
 from gpt_lightning.tokenizer import load_tokenizer
 
 WEIGHTS = {"first": 0.7, "second": 0.3}  # of the sources
@@ -109,7 +109,7 @@ def _write_ours(folder: Path, sequences: np.ndarray) -> None:
     _write_flat(folder, sequences)
     adopt_shards(
         folder / "ids.bin",
-        SourceIdentity(name=folder.name, tokenizer=load_tokenizer("gpt2"), folder=folder, licence=""),
+        PreparationTarget(name=folder.name, tokenizer=load_tokenizer("gpt2"), folder=folder, licence=""),
         format="nanogpt",
         val_fraction=0.001,
     )

@@ -20,7 +20,7 @@ import numpy as np
 import psutil
 
 from data_modules.corpora import FileCorpus, find_local_files
-from data_modules.preparation import PreparationSettings, SourceIdentity, prepare_source
+from data_modules.preparation import PreparationSettings, PreparationTarget, prepare_source
 from gpt_lightning.tokenizer import load_tokenizer
 from gpt_lightning.tokenizer.gpt2 import GPT2Tokenizer
 
@@ -46,7 +46,7 @@ def _ours(path: Path, workers: int) -> tuple[int, float]:
     begin = time.perf_counter()
     information = prepare_source(
         FileCorpus(find_local_files(str(path)), fields={"text": "text"}, origin={}, max_record_mb=32),
-        SourceIdentity(
+        PreparationTarget(
             name="texts", tokenizer=load_tokenizer("gpt2"), folder=path.parent / "gpt2" / "texts", licence=""
         ),
         PreparationSettings(),

@@ -3,7 +3,7 @@
 This is an estimate from counts, not a measurement. It assumes that matrix products reach a fraction of the data sheet's
 peak and everything else a fraction of its memory bandwidth, that nothing overlaps, and that the host costs nothing.
 Torch's inductor counts the bytes read and written by the fused kernels of compiled blocks on a null GPU (see
-`cuda_calls`); the rest is counted by hand below. Prints the table of docs/speed.md and writes it there.
+`cuda_call_counter`); the rest is counted by hand below. Prints the table of docs/speed.md and writes it there.
 """
 
 import logging
@@ -13,8 +13,8 @@ import torch
 from torch._inductor import compile_fx
 from torch._inductor.graph import GraphLowering
 
-from benchmarks.cuda_calls import require_null_gpu
-from benchmarks.null_gpu import BATCH, on_gpu, one_pass, shipped
+from benchmarks.count_cuda_calls import BATCH, on_gpu, one_pass, shipped
+from benchmarks.cuda_call_counter import require_null_gpu
 from benchmarks.tables import ROOT, Lines, markdown_table, print_table, put_into
 from gpt_lightning.model import GPTConfig
 from gpt_lightning.model.model_size import build_meta_model, flops_per_token

@@ -20,7 +20,7 @@ from analysis.comparison.tukey_test import AdditiveNoiseModel
 from analysis.plot_colours import COLOURS
 from benchmarks.machine import trained_on
 from benchmarks.tables import ROOT, Lines, markdown_table, print_table, put_into
-from gpt_lightning.jsonl import read_rows
+from gpt_lightning.jsonl_reader import read_rows
 
 RUNS, PAGE = ROOT / "runs" / "study_switch", ROOT / "docs" / "explanation" / "study.md"
 BEGIN, END = "<!-- made by python -m benchmarks.study_switch -->\n", "<!-- end of study_switch -->\n"

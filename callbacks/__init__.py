@@ -34,13 +34,13 @@ from callbacks.experiment_tracker import ExperimentTracker
 from callbacks.graceful_stop import GracefulStop, RunStopped
 from callbacks.median_pruning import MedianPruning, RunPruned
 from callbacks.mix_ledger import MixLedger
-from callbacks.replay_probe import KillAtStep, SampleOrderLog
 from callbacks.samples import Samples
 from callbacks.skipped_step_log import SkippedStepLog
 from callbacks.start_step_agreement import StartStepAgreement
 from callbacks.step_log import EndMetricsRow, StepLog
 from callbacks.throughput import Throughput
 from callbacks.validation_perplexity import ValidationPerplexity
+from callbacks.verify_callbacks import KillAtStep, SampleOrderLog
 from callbacks.weight_averaging import EMAWeightAveraging, WeightAveraging
 from callbacks.zero_shot_evaluation import ZeroShotEvaluation
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import lightning as L
 
-from callbacks.metrics_jsonl_forwarder import MetricsForwarder
-from gpt_lightning.jsonl import iterate_rows
+from callbacks.metrics_row_forwarder import MetricsForwarder
+from gpt_lightning.jsonl_reader import iterate_rows
 from gpt_lightning.loggers.jsonl_file import JsonlFile
 from gpt_lightning.loggers.terminal_and_log_file import ConsoleLogger
 

@@ -8,7 +8,7 @@ import lightning as L
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from callbacks.metrics_jsonl_forwarder import MetricsForwarder
+from callbacks.metrics_row_forwarder import MetricsForwarder
 from gpt_lightning.durable_files import write_durably
 from gpt_lightning.loggers.terminal_and_log_file import ConsoleLogger
 

@@ -10,7 +10,7 @@ import lightning as L
 from callbacks.validation_perplexity import ValidationPerplexity
 from gpt_lightning.durable_files import write_durably
 from gpt_lightning.early_end_file_names import PRUNED
-from gpt_lightning.jsonl import iterate_rows
+from gpt_lightning.jsonl_reader import iterate_rows
 from gpt_lightning.loggers.jsonl_metrics import JsonlMetrics
 
 

@@ -7,12 +7,12 @@ best mix.
 """
 
 from mix_laws.best_mix_search import BestMix, SearchTarget, find_best_mix
-from mix_laws.console_report import write_and_print_mix_law
 from mix_laws.curriculum_yaml import write_constant_mix
 from mix_laws.experiment_design import design_mixes
 from mix_laws.fit_data import MixRuns, read_mix_runs
 from mix_laws.fitted_mix_law import MixLaw, fit_mix_law
 from mix_laws.mix_law_page import write_mix_law_page
+from mix_laws.mix_law_report import write_and_print_mix_law
 
 __all__ = [
     "BestMix",

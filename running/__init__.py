@@ -1,4 +1,4 @@
-"""What the commands share, below cli.py.
+"""What the commands share, below command_runner.py.
 
     config/       settings: composition, checks of the command line, job names, `--help`, the allow-list of `_target_`
     registration  one function for each kind of custom component: norm, optimizer, source reader, curriculum policy, …

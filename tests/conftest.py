@@ -24,7 +24,7 @@ from filelock import FileLock
 from data_modules import corpora
 from data_modules.corpora import FunctionCorpus
 from data_modules.corpora.corpus import TextOrConversation, document_text
-from data_modules.preparation import PreparationSettings, SourceIdentity, prepare_source
+from data_modules.preparation import PreparationSettings, PreparationTarget, prepare_source
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer, train_bpe
 from running.config.compose import compose_config
 from tests import fork_client, fork_server
@@ -155,7 +155,7 @@ def _prepare(
 ) -> None:
     corpus = FunctionCorpus(documents, origin={"corpus": name})
     folder = data_dir / "bpe_512" / name
-    source = SourceIdentity(name=name, tokenizer=tokenizer, folder=folder, licence="test")
+    source = PreparationTarget(name=name, tokenizer=tokenizer, folder=folder, licence="test")
     prepare_source(corpus, source, recipe)
 
 

@@ -48,7 +48,7 @@ _IMPORTED = (
         f"running.evaluation.{module}"
         for module in ("chat_repl", "convert_model", "evaluate_model", "model_text_generator")
     ),
-    "running.sweeps.mix_design",
+    "running.sweeps.propose_mixes",
     "running.training.callback_builders",
     "analysis.comparison",
     "analysis.plan_plot",

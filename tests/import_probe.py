@@ -55,7 +55,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
     hook = Forbidden([package for package in asked[0][1] if all(package in packages for _, packages in asked)])
     sys.meta_path.insert(0, hook)  # type: ignore[arg-type]
-    import cli  # noqa: F401  # once for all commands
+    import command_runner  # noqa: F401  # once for all commands
 
     sys.meta_path.remove(hook)  # type: ignore[arg-type]
     print(json.dumps([run(command, packages) for command, packages in asked]))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-import cli
+import command_runner
 from data_modules import Curriculum
 from running.config.command_help import command_help, list_settings, version
 from running.config.command_line_check import check_command_line
@@ -25,7 +25,7 @@ def asked(
 ) -> str:
     """What a command prints for flags such as --help."""
     monkeypatch.setattr(sys, "argv", [f"{command}.py", *arguments])
-    cli.run_command_line(lambda: pytest.fail("Hydra was started"), command)
+    command_runner.run_command_line(lambda: pytest.fail("Hydra was started"), command)
     return capsys.readouterr().out
 
 

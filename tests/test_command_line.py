@@ -9,9 +9,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-import cli
+import command_runner
 from data_modules.corpora.record_fields import RecordFields
-from gpt_lightning.durable_files import exclusive_lock
+from gpt_lightning.file_locks import exclusive_lock
 from running.config import command_line_check
 from running.config.command_line_check import check_command_line, extra_hydra_settings
 from running.config.compose import CONF, compose_config
@@ -121,7 +121,7 @@ def test_a_command_gets_what_hydra_composes(
 
     monkeypatch.setattr("sys.argv", ["train.py", *(part.format(tmp_path) for part in arguments), *settings])
     main()
-    cli.run_command_line(main, "train")
+    command_runner.run_command_line(main, "train")
     assert got[0] == got[1]
     assert set(settings) <= set(got[0][1])
 

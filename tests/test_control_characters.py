@@ -11,7 +11,7 @@ import yaml
 from rich.table import Table
 from rich.text import Text
 
-import cli
+import command_runner
 import train
 from analysis.run_page import write_samples_markdown
 from analysis.standalone_html import write_html_page
@@ -102,7 +102,7 @@ def test_markup_and_emoji_names_are_shown_as_they_are(capfd: pytest.CaptureFixtu
 def test_an_error_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["train.py", HOSTILE])
     with pytest.raises(SystemExit) as refused:
-        cli.run_command_line(train.main, "train")
+        command_runner.run_command_line(train.main, "train")
     with pytest.raises(SystemExit) as left:
         rank_processes.exit_rank(f"error: {HOSTILE}")
     for end in (refused, left):

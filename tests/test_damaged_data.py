@@ -11,7 +11,7 @@ import pytest
 
 from data_modules import SourceShards
 from data_modules.corpora import FunctionCorpus
-from data_modules.preparation import PreparationSettings, SourceIdentity, adopt_shards, prepare_source
+from data_modules.preparation import PreparationSettings, PreparationTarget, adopt_shards, prepare_source
 from gpt_lightning.tokenizer import load_tokenizer
 from running.commands.train import train
 from running.config.compose import compose_config
@@ -146,7 +146,7 @@ def test_shards_of_others_are_verified_too(
     shutil.rmtree(folder)
     adopt_shards(
         theirs,
-        SourceIdentity(name="stdlib", tokenizer=load_tokenizer(data_dir / "bpe_512"), folder=folder, licence="test"),
+        PreparationTarget(name="stdlib", tokenizer=load_tokenizer(data_dir / "bpe_512"), folder=folder, licence="test"),
         format="nanogpt",
         val_fraction=0.1,
     )
@@ -204,7 +204,7 @@ def test_a_shard_that_was_replaced_together_with_its_source_json_is_other_data(
     shutil.rmtree(folder)
     prepare_source(
         FunctionCorpus(lambda: (f"text number {n} " * 50 for n in range(100))),
-        SourceIdentity(name="stdlib", tokenizer=load_tokenizer(data_dir / "bpe_512"), folder=folder, licence="test"),
+        PreparationTarget(name="stdlib", tokenizer=load_tokenizer(data_dir / "bpe_512"), folder=folder, licence="test"),
         PreparationSettings(val_fraction=0.1),
     )
     for verify in ("true", "false"):

@@ -14,7 +14,7 @@ import torch
 from gpt_lightning import load_model
 from gpt_lightning.convert import to_hf
 from gpt_lightning.evaluation import log_likelihood
-from gpt_lightning.jsonl import read_rows
+from gpt_lightning.jsonl_reader import read_rows
 from gpt_lightning.tokenizer import load_tokenizer
 from running.commands import evaluate as command
 from running.commands.train import train

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt_lightning.jsonl import read_rows
+from gpt_lightning.jsonl_reader import read_rows
 from running.commands.prepare import prepare
 from running.config.compose import compose_config
 from running.config.own_imports import check_imports, import_parts

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-import cli
+import command_runner
 from gpt_lightning import load_model
 from gpt_lightning.convert import model_from_initial_weights, to_hf, to_native
 from gpt_lightning.tokenizer import load_tokenizer, train_bpe
@@ -73,7 +73,7 @@ def test_a_command_line_with_init_from_says_the_architecture(exported: Path, mon
     typed = [f"init_from={exported}", "model.dropout=0.3", "model.n_layers=3"]
     said: list[str] = []
     monkeypatch.setattr("sys.argv", ["train.py", *typed])
-    cli.run_command_line(lambda: said.extend(sys.argv[1:]), "train")
+    command_runner.run_command_line(lambda: said.extend(sys.argv[1:]), "train")
     assert said[: len(typed)] == typed
     assert {"model.d_model=32", "model.norm=layernorm", "model.n_kv_heads=null"} < set(said)
     assert sum(setting.startswith("model.n_layers=") for setting in said) == 1

@@ -15,7 +15,7 @@ import torch
 
 from gpt_lightning import load_model
 from gpt_lightning.convert import to_hf, to_native
-from gpt_lightning.jsonl import read_rows
+from gpt_lightning.jsonl_reader import read_rows
 from gpt_lightning.model import GPT
 from gpt_lightning.tokenizer import load_tokenizer
 from running.commands.evaluate import evaluate

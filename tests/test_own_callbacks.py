@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from gpt_lightning.jsonl import read_rows
+from gpt_lightning.jsonl_reader import read_rows
 from running.commands.train import train
 from running.config import allowed_targets
 from running.config.allowed_targets import allow_typed_targets, typed_targets

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from data_modules import corpora
 from data_modules.corpora import FunctionCorpus
-from data_modules.preparation import PreparationSettings, SourceIdentity, prepare_source
+from data_modules.preparation import PreparationSettings, PreparationTarget, prepare_source
 from gpt_lightning.checkpoint_folder import checkpoint_path
 from gpt_lightning.model import GPT, GPTConfig
 from gpt_lightning.model.part_registry import FEED_FORWARDS
@@ -58,7 +58,7 @@ def data_dir(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         documents = [d[:300] if isinstance(d, str) else d for d in islice(corpus(), 60)]
         prepare_source(
             FunctionCorpus(partial(iter, documents), origin={"corpus": name}),
-            SourceIdentity(name=name, tokenizer=tokenizer, folder=folder / "bpe_512" / name, licence="test"),
+            PreparationTarget(name=name, tokenizer=tokenizer, folder=folder / "bpe_512" / name, licence="test"),
             PreparationSettings(val_fraction=0.1, limit_tokens=tokens),
         )
     return folder

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from callbacks import GracefulStop
-from gpt_lightning.durable_files import exclusive_lock
+from gpt_lightning.file_locks import exclusive_lock
 from running.training import prepared_data, rank_processes
 
 OF_AN_ALLOCATION = {"SLURM_STEP_ID": "0", "SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "2"}

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gpt_lightning.checkpoint_folder import SAVED_STEPS_FILE
-from gpt_lightning.durable_files import exclusive_lock, is_locked, lock_owner
+from gpt_lightning.file_locks import exclusive_lock, is_locked, lock_owner
 from running.config.compose import compose_config
 from running.sweeps.multirun import Multirun
 from running.sweeps.sweep_state import SweepState, is_finished, objective

@@ -6,7 +6,7 @@ run directories --read_runs--> Runs, including broken ones --Comparison--> compa
 
 from analysis.comparison.comparison import Comparison
 from analysis.comparison.comparison_page import write_comparison_page
-from analysis.comparison.console_report import standings_table, write_and_print_comparison
+from analysis.comparison.comparison_report import standings_table, write_and_print_comparison
 from analysis.comparison.find_runs import common_folder, find_runs
 from analysis.comparison.read_runs import read_runs
 from analysis.comparison.verdict_text import seed_noise_sentences, verdict_sentence

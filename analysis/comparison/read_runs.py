@@ -16,7 +16,7 @@ from analysis.comparison.run import Run, RunState
 from analysis.comparison.run_settings import PATH_SETTINGS, TRUNK, flatten, leaves_results_unchanged, result_settings
 from analysis.metrics_reader import LoggedMetrics
 from gpt_lightning.early_end_file_names import ENDED_EARLY, PRUNED
-from gpt_lightning.jsonl import read_objects
+from gpt_lightning.jsonl_reader import read_objects
 
 CHANGED = "changed during the run"
 _AROUND = ("device", "git.revision", "versions.")  # parts of a run's environment that its result may depend on

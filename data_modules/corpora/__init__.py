@@ -12,8 +12,8 @@ from data_modules.corpora.custom_reader_corpus import CustomReaderCorpus
 from data_modules.corpora.file_corpus import FileCorpus, FileRecords
 from data_modules.corpora.find_hub_files import HubUnreachableError, find_hub_files
 from data_modules.corpora.find_local_files import find_local_files
-from data_modules.corpora.python_installation import docstrings, pydoc, readmes, stdlib
-from data_modules.corpora.task_records import open_task_records
+from data_modules.corpora.open_evaluation_records import open_task_records
+from data_modules.corpora.python_installation_texts import docstrings, pydoc, readmes, stdlib
 
 __all__ = [
     "BadRecord",

@@ -18,8 +18,8 @@ from collections.abc import Callable
 from glob import has_magic
 from pathlib import Path, PurePosixPath
 
-from data_modules.corpora.dataset_card import choose_config, files_by_split, read_card
 from data_modules.corpora.file_formats import COMPRESSIONS, FORMATS, WHOLE_TEXTS
+from data_modules.corpora.splits_from_dataset_card import choose_config, files_by_split, read_card
 
 _DESCRIPTIONS = (
     "README.md",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from data_modules.order.curriculum import ResolvedCurriculum
 from data_modules.order.sample_order import MixWeightUpdate
-from gpt_lightning.jsonl import iterate_rows
+from gpt_lightning.jsonl_reader import iterate_rows
 
 
 def recorded_updates(

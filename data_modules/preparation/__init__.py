@@ -8,15 +8,15 @@ its name only when it is complete.
 """
 
 from data_modules.preparation.preparation_settings import PreparationSettings
+from data_modules.preparation.preparation_target import PreparationTarget
 from data_modules.preparation.prepare_source import PartitionedPreparation, adopt_shards, prepare_source
 from data_modules.preparation.progress import PreparationProgress, progress_display
-from data_modules.preparation.source_identity import SourceIdentity
 
 __all__ = [
     "PartitionedPreparation",
     "PreparationProgress",
     "PreparationSettings",
-    "SourceIdentity",
+    "PreparationTarget",
     "adopt_shards",
     "prepare_source",
     "progress_display",

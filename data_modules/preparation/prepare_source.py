@@ -14,19 +14,20 @@ from data_modules.corpora.corpus import Corpus
 from data_modules.corpora.foreign_shards import foreign_splits
 from data_modules.preparation.join_parts import join_parts, unigram_loss
 from data_modules.preparation.preparation_settings import PreparationSettings
+from data_modules.preparation.preparation_target import PreparationTarget
 from data_modules.preparation.progress import PreparationProgress
 from data_modules.preparation.resumable_part import PartFiles, ResumablePart, check_bad_share
-from data_modules.preparation.source_identity import SourceIdentity
 from data_modules.preparation.validation_split import SPLITS
 from data_modules.shards.shard_files import read_source_json, with_checksum
-from gpt_lightning.durable_files import exclusive_lock, write_durably
+from gpt_lightning.durable_files import write_durably
+from gpt_lightning.file_locks import exclusive_lock
 
 GROUP_MB = 64.0
 
 
 def prepare_source(
     corpus: Corpus,
-    source: SourceIdentity,
+    source: PreparationTarget,
     recipe: PreparationSettings,
     *,
     workers: int = 1,
@@ -45,7 +46,7 @@ def prepare_source(
     return PartitionedPreparation(corpus, source, recipe).prepare_all(workers=workers, progress=progress)
 
 
-def adopt_shards(path: Path, source: SourceIdentity, *, format: str, val_fraction: float) -> dict[str, Any]:
+def adopt_shards(path: Path, source: PreparationTarget, *, format: str, val_fraction: float) -> dict[str, Any]:
     """Register another project's shards as a source, without moving or copying them.
 
     Args:
@@ -96,7 +97,7 @@ class PartitionedPreparation:
     def __init__(
         self,
         corpus: Corpus,
-        source: SourceIdentity,
+        source: PreparationTarget,
         recipe: PreparationSettings,
         *,
         of: int = 1,
@@ -264,7 +265,7 @@ def group_files(sizes: list[int], group_mb: float) -> list[int]:
     return [0, *accumulate(ends)][: len(sizes)]
 
 
-def _common(source: SourceIdentity, origin: Mapping[str, Any]) -> dict[str, Any]:
+def _common(source: PreparationTarget, origin: Mapping[str, Any]) -> dict[str, Any]:
     """Return the entries of source.json that every source has."""
     tokenizer = source.tokenizer
     return {

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gpt_lightning.evaluation.question_template import QuestionTemplate
-from gpt_lightning.hub_dataset import HubDataset
+from gpt_lightning.hub_dataset_config import HubDataset
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from gpt_lightning.optim.optimizer_rehearsal import rehearse_optimizer_step
 from gpt_lightning.optim.optimizer_traits import OPTIMIZER_TRAITS, OptimizerTraits, optimizer_traits
 from gpt_lightning.optim.parameter_groups import apply_lr_multipliers_once, parameter_groups
 from gpt_lightning.optim.spike_detector import SpikeDetector
-from gpt_lightning.optim.step_counters import place_step_counters
+from gpt_lightning.optim.step_counter_device import place_step_counters
 
 __all__ = [
     "OPTIMIZER_TRAITS",

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gpt_lightning.optim.step_counters import place_step_counters
+from gpt_lightning.optim.step_counter_device import place_step_counters
 
 
 def rehearse_optimizer_step(

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gpt_lightning.console import say
-from gpt_lightning.durable_files import exclusive_lock
+from gpt_lightning.file_locks import exclusive_lock
 from gpt_lightning.model_path_check import check_model_path
 from running.config.command_configs import EvaluateConfig
 from running.config.settings_parser import parse

@@ -11,8 +11,8 @@ from typing import Any
 
 from analysis.number_formatting import format_bytes
 from data_modules import Curriculum, SampleOrder
-from data_modules.order.curriculum_repair import smallest_change
 from data_modules.order.sample_order import SourceExhaustedError
+from data_modules.order.smallest_feasible_change import smallest_change
 from data_modules.order.source_plan import plan_sources
 from gpt_lightning.checkpoint_folder import checkpoint_step, list_checkpoints
 from gpt_lightning.console import escape_control_characters, say
@@ -50,7 +50,7 @@ def plan(config: Mapping[str, Any], *, silently: bool = False) -> dict[str, Any]
     """
     run_config, settings = RunConfig.of(config), parse(PlanCommandConfig, config)
     if settings.mix_design is not None:
-        from running.sweeps.mix_design import propose_mixes  # SciPy is slow to import
+        from running.sweeps.propose_mixes import propose_mixes  # SciPy is slow to import
 
         return propose_mixes(run_config, settings.mix_design)
     gpu = settings.plan.gpu

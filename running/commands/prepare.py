@@ -15,7 +15,7 @@ from rich.text import Text
 
 from data_modules import SourceShards
 from data_modules.corpora import Corpus
-from data_modules.preparation import PartitionedPreparation, SourceIdentity, adopt_shards, progress_display
+from data_modules.preparation import PartitionedPreparation, PreparationTarget, adopt_shards, progress_display
 from data_modules.preparation.tokenizer_training_texts import bytes_per_token, training_texts
 from data_modules.shards.shard_files import read_source_json
 from data_modules.shards.shard_integrity import damage_message, find_damage
@@ -186,9 +186,9 @@ def _parts(job: _Job, of: int) -> PartitionedPreparation:
     return PartitionedPreparation(corpus, _identity(job, source), recipe, of=of, group_mb=job.config.group_mb)
 
 
-def _identity(job: _Job, source: SourceConfig) -> SourceIdentity:
+def _identity(job: _Job, source: SourceConfig) -> PreparationTarget:
     """Identity of the prepared source. `source` is its config, or the config of its fallback."""
-    return SourceIdentity(name=job.name, tokenizer=job.tokenizer, folder=job.folder, licence=source.licence)
+    return PreparationTarget(name=job.name, tokenizer=job.tokenizer, folder=job.folder, licence=source.licence)
 
 
 def _part(part: str | None) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 from typing import Any
 
 from gpt_lightning.console import Console, say
-from gpt_lightning.durable_files import exclusive_lock
+from gpt_lightning.file_locks import exclusive_lock
 from running.config.compose import typed
 from running.config.run_config import RunConfig
 from running.sweeps.multirun import Multirun

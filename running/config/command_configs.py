@@ -115,7 +115,7 @@ class ConvertConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig:
-    """Settings of the search for the best mix, see `mix_laws.search_options.parse_search_target`."""
+    """Settings of the search for the best mix, see `mix_laws.parse_search_target.parse_search_target`."""
 
     weights: dict[str, Any] = field(default_factory=dict)
     """Weight of each validation loss in the mean to minimise; {}: equal weights."""

@@ -19,7 +19,7 @@ from data_modules.corpora import (
 )
 from data_modules.preparation import PreparationSettings
 from gpt_lightning.console import say
-from gpt_lightning.hub_dataset import HubDataset
+from gpt_lightning.hub_dataset_config import HubDataset
 from running.config import allowed_targets, compose
 from running.config.command_configs import PrepareConfig
 from running.config.own_imports import digests_of_imports

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from gpt_lightning.hub_dataset import HubDataset
+from gpt_lightning.hub_dataset_config import HubDataset
 from running.config import compose
 from running.config.settings_parser import PositiveNumber, check_keys, parse
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gpt_lightning.evaluation import QuestionsConfig
-from gpt_lightning.hub_dataset import HubDataset
+from gpt_lightning.hub_dataset_config import HubDataset
 from running.config import compose
 from running.config.settings_parser import Count, parse
 

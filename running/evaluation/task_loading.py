@@ -26,7 +26,7 @@ from gpt_lightning.evaluation.log_likelihood_tasks import (
 )
 from gpt_lightning.evaluation.sliding_window_perplexity import text_requests
 from gpt_lightning.generation import Sampling
-from gpt_lightning.hub_dataset import HubDataset
+from gpt_lightning.hub_dataset_config import HubDataset
 from gpt_lightning.tokenizer import Tokenizer
 from running.config import compose
 from running.config.command_configs import EvaluateConfig

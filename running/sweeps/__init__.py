@@ -3,5 +3,5 @@
 multirun, sweep_job   jobs as processes, in order or several at once
 machine_shares        GPUs or threads for each of several jobs
 sweep_state           <sweep_dir>/.jobs/: the state of each job
-mix_design            plan.py mix_design=20: which mixes to train for a mix law
+propose_mixes         plan.py mix_design=20: which mixes to train for a mix law
 """

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import IO, Any
 
 from gpt_lightning.console import escape_control_characters, say
-from gpt_lightning.durable_files import is_locked, lock_owner
+from gpt_lightning.file_locks import is_locked, lock_owner
 from running.sweeps.machine_shares import describe_shares
 from running.sweeps.sweep_state import RESUMABLE_EXIT_CODES, SweepState, describe_other_run, exit_code, objective
 

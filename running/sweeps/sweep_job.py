@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from gpt_lightning.console import say
-from gpt_lightning.durable_files import exclusive_lock
+from gpt_lightning.file_locks import exclusive_lock
 from running.config.compose import CONF, hydra_quoted, path_of, to_dict
 from running.config.job_names import job_name
 from running.config.quote_for_hydra import unquote_text_settings

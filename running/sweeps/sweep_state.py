@@ -12,7 +12,7 @@ from typing import Any
 
 from gpt_lightning.durable_files import write_durably
 from gpt_lightning.early_end_file_names import ENDED_EARLY, PRUNED
-from gpt_lightning.jsonl import last_row
+from gpt_lightning.jsonl_reader import last_row
 from gpt_lightning.setting_roles import Role, has_role
 from running.config.callback_configs import callbacks_in
 from running.config.changed_settings import averaging_in, changed_settings

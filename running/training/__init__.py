@@ -11,7 +11,7 @@ start_and_end_messages             what the run prints at its start and end
 rank_processes, rank_agreement     ranks: how they start, stop together and compare their settings
 rank_checks                        whether a run can be trained on its ranks
 distributed_strategy               Lightning's strategy for one device, DDP or FSDP
-code_revision                      git revision and digest of the training code
+code_identity                      git revision and digest of the training code
 cost_estimate                      FLOPs, hours, memory and disk space of a run
 memory_estimate, activation_memory bytes of checkpoints, of training, and of activations
 replay_evidence                    what verify.py compares between two runs

@@ -18,7 +18,7 @@ from data_modules import SourceShards
 from data_modules.shards.shard_files import files_of_source
 from data_modules.shards.shard_integrity import damage_message, find_damage
 from gpt_lightning.console import say
-from gpt_lightning.durable_files import wait_for_lock
+from gpt_lightning.file_locks import wait_for_lock
 from gpt_lightning.tokenizer import Tokenizer
 from running.config import compose
 from running.config.run_config import RunConfig

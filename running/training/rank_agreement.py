@@ -15,7 +15,7 @@ from typing import Any
 from gpt_lightning.setting_roles import find_setting
 from running.config.compose import flatten
 from running.config.own_imports import digests_of_imports, imports_in
-from running.training.code_revision import digest_of_code, git
+from running.training.code_identity import digest_of_code, git
 from running.training.rank_processes import PATIENCE, RankLostError, detect_launcher
 
 _REFUSED, _TOLD = "refused", "told"

@@ -34,12 +34,12 @@ from gpt_lightning.checkpoint_folder import (
 )
 from gpt_lightning.device_and_precision import arithmetic_settings
 from gpt_lightning.durable_files import sync_file, sync_folder
-from gpt_lightning.jsonl import last_row
+from gpt_lightning.jsonl_reader import last_row
 from gpt_lightning.model import GPT
 from gpt_lightning.model.model_size import flops_per_token
 from running.config.own_imports import digests_of_imports
 from running.config.run_config import RunConfig
-from running.training.code_revision import git
+from running.training.code_identity import git
 from running.training.rank_processes import is_first_rank
 from running.training.resume import ResumePoint, changed_since
 

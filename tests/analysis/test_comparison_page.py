@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from analysis.comparison import Comparison, standings_table, verdict_sentence, write_comparison_page
-from analysis.comparison.console_report import MOST_SHOWN
+from analysis.comparison.comparison_report import MOST_SHOWN
 from analysis.comparison.missing_sweep_jobs import missing_jobs
 from analysis.comparison.run import Run
 from analysis.comparison.sortable_html_tables import sort_keys

@@ -21,7 +21,7 @@ from analysis.run_reader import LoggedRun
 from analysis.series_downsampling import smooth
 from callbacks import RunStopped
 from gpt_lightning.console import escape_control_characters
-from gpt_lightning.jsonl import read_rows
+from gpt_lightning.jsonl_reader import read_rows
 from gpt_lightning.loggers.jsonl_file import JsonlFile
 from running.commands.report import report
 from running.commands.train import train

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gpt_lightning.jsonl import read_rows
+from gpt_lightning.jsonl_reader import read_rows
 from running.commands.train import train
 from running.config.compose import compose_config
 from running.training.start_and_end_messages import hyperparameters

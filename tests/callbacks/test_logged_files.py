@@ -24,7 +24,7 @@ from analysis.run_reader import LoggedRun
 from analysis.text_logs.log_parser import read_logs
 from callbacks.samples import Samples
 from callbacks.step_log import format_step_line
-from gpt_lightning.jsonl import read_rows
+from gpt_lightning.jsonl_reader import read_rows
 from gpt_lightning.loggers.jsonl_metrics import JsonlMetrics
 from gpt_lightning.loggers.tensorboard import TensorBoard
 from gpt_lightning.loggers.terminal_and_log_file import ConsoleLogger

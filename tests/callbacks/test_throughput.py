@@ -10,7 +10,7 @@ import pytest
 from callbacks import Checkpoints, ValidationPerplexity, samples, throughput
 from data_modules import training_batches
 from gpt_lightning import data_wait_profiler
-from gpt_lightning.jsonl import read_rows
+from gpt_lightning.jsonl_reader import read_rows
 from gpt_lightning.lit_gpt import LitGPT
 from gpt_lightning.model import GPTConfig
 from gpt_lightning.model.model_size import build_meta_model, flops_per_token

@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-import cli
+import command_runner
 from tests.faults import fault_injection
 
 if __name__ == "__main__":
@@ -27,4 +27,4 @@ if __name__ == "__main__":
     this.__spec__ = None  # processes that it starts anew need nothing of this module
     vars(this).pop("__file__", None)
     HydraConfig.instance().set_config(OmegaConf.create({"hydra": HydraConf(mode=RunMode.RUN)}))
-    cli.run_command("running.commands.train:train", OmegaConf.create(asked["config"]))
+    command_runner.run_command("running.commands.train:train", OmegaConf.create(asked["config"]))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from data_modules import SourceShards
-from data_modules.preparation import SourceIdentity, adopt_shards
+from data_modules.preparation import PreparationTarget, adopt_shards
 from gpt_lightning.tokenizer import Tokenizer
 
 EOT = 50256
@@ -20,7 +20,7 @@ def llmc(ids: np.ndarray) -> bytes:
 
 
 def adopt(path: Path, format: str, folder: Path, tokenizer: Tokenizer, val_fraction: float = 0.1) -> SourceShards:
-    source = SourceIdentity(name="foreign", tokenizer=tokenizer, folder=folder, licence="test")
+    source = PreparationTarget(name="foreign", tokenizer=tokenizer, folder=folder, licence="test")
     adopt_shards(path, source, format=format, val_fraction=val_fraction)
     return SourceShards(folder)
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from data_modules import SourceShards
 from data_modules.corpora import BadRecord, FileCorpus, TextOrConversation
 from data_modules.corpora.record_fields import RecordFields
-from data_modules.preparation import PreparationSettings, SourceIdentity, prepare_source
+from data_modules.preparation import PreparationSettings, PreparationTarget, prepare_source
 from gpt_lightning.tokenizer import Message, Tokenizer, load_tokenizer
 
 TEXT = {"text": "body"}
@@ -262,7 +262,7 @@ def test_no_source_holds_a_special_id_that_a_text_spelled(kind: str, tokenizer: 
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     prepare_source(
         FileCorpus({path.name: str(path)}, fields=fields, origin={}, max_record_mb=1),
-        SourceIdentity(name="hostile", tokenizer=tokenizer, folder=tmp_path / "hostile", licence="test"),
+        PreparationTarget(name="hostile", tokenizer=tokenizer, folder=tmp_path / "hostile", licence="test"),
         PreparationSettings(val_fraction=0.3),
     )
     source = SourceShards(tmp_path / "hostile")

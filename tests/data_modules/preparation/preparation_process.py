@@ -25,7 +25,7 @@ import numpy as np
 
 from data_modules.corpora import FileCorpus, file_formats, find_local_files
 from data_modules.corpora.corpus import Chunk
-from data_modules.preparation import PartitionedPreparation, PreparationSettings, SourceIdentity, resumable_part
+from data_modules.preparation import PartitionedPreparation, PreparationSettings, PreparationTarget, resumable_part
 from data_modules.shards.shard_files import read_source_json
 from data_modules.shards.shard_integrity import find_damage
 from gpt_lightning.tokenizer import load_tokenizer
@@ -56,7 +56,7 @@ class Job:
         folder = Path(self.folder)
         return PartitionedPreparation(
             FileCorpus(urls, fields=self.fields, origin=origin, max_record_mb=32),
-            SourceIdentity(name=folder.name, tokenizer=_tokenizer(self.tokenizer), folder=folder, licence="test"),
+            PreparationTarget(name=folder.name, tokenizer=_tokenizer(self.tokenizer), folder=folder, licence="test"),
             PreparationSettings(**{"val_fraction": 0.1} | self.recipe | recipe),
             of=self.of,
             group_mb=self.group_mb,

@@ -12,7 +12,7 @@ import pytest
 from data_modules import SourceShards, corpora
 from data_modules.corpora import FunctionCorpus, TextOrConversation
 from data_modules.corpora.corpus import document_text
-from data_modules.preparation import PreparationSettings, SourceIdentity, prepare_source
+from data_modules.preparation import PreparationSettings, PreparationTarget, prepare_source
 from data_modules.preparation.validation_split import split_position
 from gpt_lightning.tokenizer import load_tokenizer
 from tests.conftest import CORPORA
@@ -28,7 +28,7 @@ def prepare(
 ) -> SourceShards:
     prepare_source(
         FunctionCorpus(documents if callable(documents) else lambda: documents),
-        SourceIdentity(name=name or folder.name, tokenizer=load_tokenizer(tokenizer), folder=folder, licence="test"),
+        PreparationTarget(name=name or folder.name, tokenizer=load_tokenizer(tokenizer), folder=folder, licence="test"),
         PreparationSettings(**{"val_fraction": 0.1} | recipe),
     )
     return SourceShards(folder)

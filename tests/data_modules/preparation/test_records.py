@@ -13,7 +13,7 @@ import pytest
 from data_modules import SourceShards
 from data_modules.corpora import BadRecord, FunctionCorpus, TextOrConversation
 from data_modules.corpora.corpus import document_text
-from data_modules.preparation import PreparationProgress, PreparationSettings, SourceIdentity, prepare_source
+from data_modules.preparation import PreparationProgress, PreparationSettings, PreparationTarget, prepare_source
 from data_modules.preparation.validation_split import split_position
 from gpt_lightning.tokenizer import Tokenizer, load_tokenizer
 from tests.conftest import CORPORA
@@ -31,7 +31,7 @@ def prepare(
 ) -> SourceShards:
     prepare_source(
         FunctionCorpus(documents if callable(documents) else lambda: documents),
-        SourceIdentity(name=folder.name, tokenizer=tokenizer(), folder=folder, licence="test"),
+        PreparationTarget(name=folder.name, tokenizer=tokenizer(), folder=folder, licence="test"),
         PreparationSettings(**{"val_fraction": 0.1, "shard_tokens": 5_000} | recipe),
     )
     return SourceShards(folder)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from data_modules import SourceShards
 from data_modules.corpora import FunctionCorpus, TextOrConversation
-from data_modules.preparation import PreparationSettings, SourceIdentity, adopt_shards, prepare_source
+from data_modules.preparation import PreparationSettings, PreparationTarget, adopt_shards, prepare_source
 from data_modules.shards.shard_files import read_source_json, with_checksum
 from data_modules.shards.shard_integrity import MIB, find_damage
 from gpt_lightning.tokenizer import load_tokenizer
@@ -35,7 +35,7 @@ def large_chat(folder: Path) -> Path:
     """A shard of ids and one of masks, both larger than a MiB."""
     prepare_source(
         FunctionCorpus(lambda: (_conversation(n) for n in range(300))),
-        SourceIdentity(name="chat", tokenizer=load_tokenizer("gpt2_chatml"), folder=folder, licence="test"),
+        PreparationTarget(name="chat", tokenizer=load_tokenizer("gpt2_chatml"), folder=folder, licence="test"),
         PreparationSettings(val_fraction=0.1),
     )
     assert all(path.stat().st_size > MIB for path in (folder / "train").iterdir())
@@ -47,7 +47,7 @@ def _conversation(n: int) -> TextOrConversation:
 
 
 def adopted(path: Path, folder: Path, **more: Any) -> Path:
-    source = SourceIdentity(name="foreign", tokenizer=load_tokenizer("gpt2"), folder=folder, licence="test")
+    source = PreparationTarget(name="foreign", tokenizer=load_tokenizer("gpt2"), folder=folder, licence="test")
     adopt_shards(path, source, **{"val_fraction": 0.1} | more)
     return folder
 

@@ -7,7 +7,7 @@ from gpt_lightning.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceIdentity:
+class PreparationTarget:
     """The identity of a source. A corpus provides the documents; `PreparationSettings` define how documents become
     shards.
     """

@@ -12,7 +12,7 @@ from mix_laws.curriculum_yaml import write_constant_mix
 from mix_laws.fit_data import MixRuns, read_mix_runs
 from mix_laws.fitted_mix_law import MixLaw, fit_mix_law
 from mix_laws.mix_law_page import TableRows, errors_table, held_out_table, mixes_table, write_mix_law_page
-from mix_laws.search_options import parse_search_target
+from mix_laws.parse_search_target import parse_search_target
 from mix_laws.simplex import weights_by_source
 from mix_laws.verdict_text import best_mix_sentences, chosen_mix, law_sentences
 

@@ -10,8 +10,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from data_modules import Curriculum, SampleOrder
-from data_modules.order.curriculum_repair import smallest_change
 from data_modules.order.sample_order import SourceExhaustedError
+from data_modules.order.smallest_feasible_change import smallest_change
 
 STEPS, BATCH, SEQUENCES = 300, 64, 1000  # of each source
 Section = dict[str, Any]

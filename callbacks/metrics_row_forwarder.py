@@ -9,7 +9,7 @@ import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
 
 from callbacks.throughput import Throughput
-from gpt_lightning.jsonl import iterate_rows
+from gpt_lightning.jsonl_reader import iterate_rows
 
 
 class MetricsForwarder(L.Callback, ABC):

@@ -9,7 +9,7 @@ from typing import Any
 from data_modules.corpora.file_corpus import FileRecords
 from data_modules.corpora.find_hub_files import find_hub_files
 from data_modules.corpora.find_local_files import find_local_files
-from gpt_lightning.hub_dataset import HubDataset
+from gpt_lightning.hub_dataset_config import HubDataset
 
 _LONGEST_MB = 32
 

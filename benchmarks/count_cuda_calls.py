@@ -1,4 +1,4 @@
-"""python -m benchmarks.null_gpu: calls of CUDA in training and generation, counted without a GPU; see `cuda_calls`.
+"""python -m benchmarks.count_cuda_calls: calls of CUDA in training and generation, counted without a GPU.
 
 Counts launches of a step, of the loss head, of Muon and of a generated token; waits and copies of the real Trainer;
 graph breaks; and compares memory with plan.py's estimate. Prints tables, writes benchmarks/results/null_gpu.json and
@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.cuda_calls import COUNTED_STEPS, CountedSteps, CudaCalls, GraphStandIn, require_null_gpu
+from benchmarks.cuda_call_counter import COUNTED_STEPS, CountedSteps, CudaCalls, GraphStandIn, require_null_gpu
 from benchmarks.machine import describe
 from benchmarks.tables import ROOT, Lines, markdown_table, print_table, put_into, read_results, write_results
 from callbacks.mix_ledger import MixLedger
@@ -30,7 +30,7 @@ from running.config import allowed_targets
 from running.config.compose import compose_config, group_choices
 from running.training.memory_estimate import TrainingSetup, peak_memory_bytes
 
-BEGIN, END = "<!-- made by python -m benchmarks.null_gpu -->", "<!-- end of what was counted -->"
+BEGIN, END = "<!-- made by python -m benchmarks.count_cuda_calls -->", "<!-- end of what was counted -->"
 BATCH = 32
 # sequences of a micro-batch in the rows of memory, if not BATCH
 MICRO_BATCH = {"gpt2_350m": 16, "gpt2_774m": 8, "gpt2_1558m": 4, "rangeflow_124m": 8}
@@ -158,7 +158,9 @@ def trainer_rows() -> Iterator[Row]:
         )
         keyframes = {"start": {"at": 0.0, "weights": {"stdlib": 1.0}}}
         config["curriculum"] |= {"unit": "fraction", "on_exhausted": "repeat", "max_epochs": {}, "keyframes": keyframes}
-        config["callbacks"] = {"counted": {"_target_": "benchmarks.cuda_calls.CountedSteps"}} | config["callbacks"]
+        config["callbacks"] = {"counted": {"_target_": "benchmarks.cuda_call_counter.CountedSteps"}} | config[
+            "callbacks"
+        ]
         with suppress(ZeroDivisionError, FloatingPointError):  # caused by garbage values after the counted steps
             train(config)
     calls = CountedSteps.calls
