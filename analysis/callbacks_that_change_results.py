@@ -18,7 +18,7 @@ def averages_weights(target: str) -> bool:
 
 
 def may_change_weights(target: str) -> bool:
-    """Whether a callback of this dotted name may change weights: it averages weights, or it is not one of ours.
+    """Whether a callback of this dotted name may change weights: true if it averages weights or is not a known callback.
 
     Args:
         target: dotted name of the class.
@@ -33,7 +33,7 @@ def callback_setting_prefixes(callbacks: Mapping[str, Any], *, all_that_may: boo
 
     Args:
         callbacks: settings by dotted name; settings of other sections are ignored.
-        all_that_may: include all callbacks that may change weights.
+        all_that_may: also include unknown callbacks, because they may change weights.
     """
     decides = may_change_weights if all_that_may else averages_weights
     end = "._target_"

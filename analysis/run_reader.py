@@ -141,7 +141,7 @@ class LoggedRun:
     @property
     def resumed_steps(self) -> list[int]:
         """Steps after which the run was interrupted and resumed."""
-        return self._steps_in_logs(r"going on after step (\d+), from")
+        return self._steps_in_logs(r"(?:continuing|going on) after step (\d+), from")
 
     @property
     def curves(self) -> Curves:

@@ -22,18 +22,18 @@ RELU2 = ["feed_forward=relu2", "d_ff=576"]
 CHOICES: dict[str, list[str]] = {
     "micro: RMSNorm, SwiGLU, RoPE, scaled residual initialisation": [],
     "QK-norm": ["qk_norm=true"],
-    "ReLU² for SwiGLU": RELU2,
-    "zero for scaled residual initialisation": ["residual_init=zero"],
-    "plain for scaled residual initialisation": ["residual_init=plain"],
+    "ReLU² instead of SwiGLU": RELU2,
+    "zero instead of scaled residual initialisation": ["residual_init=zero"],
+    "plain instead of scaled residual initialisation": ["residual_init=plain"],
     "logits soft-capped at 15": ["logit_soft_cap=15"],
     "z-loss 1e-4": ["z_loss=1e-4"],
-    "one head of keys and values for two of queries": QUERIES,
+    "one key-value head per two query heads": QUERIES,
     "documents apart": ["attend_across_documents=false"],
     "all of modern_124m": [
         *("qk_norm=true", "residual_init=zero", "logit_soft_cap=15", "z_loss=1e-4", "attend_across_documents=false"),
         *("feed_forward=relu2", "n_kv_heads=1", "d_ff=640"),
     ],
-    "all of them, but scaled residual initialisation": [
+    "all of modern_124m, but with scaled residual initialisation": [
         *("qk_norm=true", "logit_soft_cap=15", "z_loss=1e-4", "attend_across_documents=false"),
         *("feed_forward=relu2", "n_kv_heads=1", "d_ff=640"),
     ],
@@ -84,7 +84,7 @@ def markdown() -> str:
 
 def _lines(results: dict[str, list[dict[str, Any]]]) -> Lines:
     plain, *_ = results.values()
-    lines = [["choice", "validation loss", "difference to the first row, seed by seed", "tokens/s"]]
+    lines = [["choice", "validation loss", "difference from the first row, seed by seed", "tokens/s"]]
     for choice, runs in results.items():
         differences = [run["loss"] - other["loss"] for run, other in zip(runs, plain, strict=True)]
         spread = statistics.stdev(differences) / len(differences) ** 0.5

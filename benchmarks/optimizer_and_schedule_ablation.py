@@ -65,7 +65,7 @@ def markdown() -> str:
 
 def _lines(results: dict[str, Any]) -> Lines:
     plain, *_ = (losses for _, losses in map(_best, results.values()))
-    lines = [["recipe", *(f"lr {rate}" for rate in RATES), "best, difference to the first row, seed by seed"]]
+    lines = [["recipe", *(f"lr {rate}" for rate in RATES), "best, difference from the first row, seed by seed"]]
     for recipe, of_rates in results.items():
         best, losses = _best(of_rates)
         means = {rate: statistics.mean(of_rate) for rate, of_rate in of_rates.items()}

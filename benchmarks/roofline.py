@@ -97,8 +97,10 @@ def _bytes_of_fused_kernels(config: GPTConfig) -> int:
 
 def lines(counts: Counts) -> Lines:
     """Milliseconds of each part, and the resulting MFU."""
-    parts = ("products", "attention", "fused kernels of blocks", "loss kernel", "around", "update")
-    table = [["at most, of GPT-2 124M, 32 x 1,024 tokens, bf16, compiled", *(f"{part}, ms" for part in parts), "MFU"]]
+    outside = "embedding, positions and last norm"
+    parts = ("products", "attention", "fused kernels of blocks", "loss kernel", outside, "update")
+    head = "estimated for GPT-2 124M, 32 x 1,024 tokens, bf16, compiled"
+    table = [[head, *(f"{part}, ms" for part in parts), "MFU, at most"]]
     model = build_meta_model(shipped("gpt2_124m"))
     for name, ceiling in CEILINGS.items():
         milliseconds = [

@@ -59,7 +59,7 @@ def _generation(rows: list[dict[str, Any]]) -> Lines:
                 ),
                 f"{row['ours']['tokens_per_second'] / row['transformers']['tokens_per_second']:.2f} x",
                 f"{row['ours']['share_of_bandwidth']:.2f}",
-                f"{'yes' if row['same_ids'] else 'no'}, {row['different_ids']} different",
+                f"{'yes' if row['same_ids'] else 'no'} ({row['different_ids']} distinct ids)",
             ]
             for row in rows
         ),

@@ -16,15 +16,15 @@ class MixLedger(StepCallback):
 
     The ledger logs for each source:
 
-    * `mix/planned/…`: exact share of the sequences since the last logged step
-    * `mix/realised/…`: actual share of these sequences
-    * `mix/planned_loss_bearing/…`, `mix/realised_loss_bearing/…`: the same for loss-bearing tokens; the planned share
-      is computed from the mean of the source's training sequences
+    * `mix/planned/…`: planned share of the sequences since the last logged step, before rounding to whole sequences
+    * `mix/realised/…`: share of these sequences that the model received
+    * `mix/planned_loss_bearing/…`, `mix/realised_loss_bearing/…`: the same for loss-bearing tokens; the planned share is
+      computed from the mean number of loss-bearing tokens in the source's training sequences
     * `mix/epochs/…`: epochs so far
-    * `mix/drift/…`: number of sequences drawn so far minus the exact share since the start of the run
+    * `mix/drift/…`: number of sequences drawn so far minus the planned number, before rounding
     * `mix/tokens/…`: tokens so far, including padding
 
-    `tokens` is the sum over sources.
+    The metric `tokens` is the sum of `mix/tokens/…` over the sources.
 
     The totals are saved in the checkpoint. If the data differs from the sample order, the run stops with a
     RuntimeError.

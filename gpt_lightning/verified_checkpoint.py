@@ -94,7 +94,7 @@ def verify_checkpoint(path: Path) -> None:
         named = _file_of(manifest)
         if named not in (None, path.name):
             raise ValueError(
-                f"{manifest} is the manifest of {named}: a checkpoint and its manifest must keep their names."
+                f"{manifest} was written for {named}: a checkpoint and its manifest must keep their original names."
             )
         raise ValueError(f"{path} does not match its manifest {manifest.name}: it is damaged. Use an older checkpoint.")
 

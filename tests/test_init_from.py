@@ -132,7 +132,7 @@ def test_weights_of_other_tokens_are_refused(
     train(tiny_config("name=second", f"init_from={tmp_path / 'same'}", *SHORT))
     with pytest.raises(
         ValueError,
-        match=r"different tokens than tokenizer bpe_512 has: copy .*/strange/tokenizer\.json to data/<name>/, .* tokenizer",
+        match=r"ids differ from those of bpe_512: copy .*/strange/tokenizer\.json to data/<name>/, .* tokenizer",
     ):
         train(tiny_config("name=third", f"init_from={tmp_path / 'strange'}", *SHORT))
     assert not (tmp_path / "runs" / "third").exists()

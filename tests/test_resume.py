@@ -200,5 +200,5 @@ def test_a_run_may_be_made_longer(straight: Path, tiny_data: Path, tmp_path: Pat
     assert [row["step"] for row in rows] == [2, 4, 6, 8, 10, 12, 14, 16]
     share = 0.5 * (1 + math.cos(math.pi * (15 - 2) / (16 - 2)))
     assert rows[-1]["train/lr"] == pytest.approx(0.002 * share)
-    with pytest.raises(ValueError, match=r"max_steps is 14, but .* has 16 steps"):
+    with pytest.raises(ValueError, match=r"max_steps is 14, but .* has already trained for 16 steps"):
         train(config_of(tiny_data, tmp_path, *constant, "max_steps=14"))

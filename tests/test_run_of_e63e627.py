@@ -88,7 +88,7 @@ def test_the_run_is_resumed_and_ends_as_it_did_then(case: Path) -> None:
     run = case / "runs" / "run"
     then = environment(run)
     said = start(*command(run))
-    assert "going on after step 8" in said
+    assert "continuing after step 8" in said
     assert "done: 12 steps in runs/run" in said
     changes = json.loads((run / "changes.jsonl").read_text(encoding="utf-8"))["changes"]
     assert not [key for key in changes if not key.startswith(("git.", "versions.", "device", "arithmetic."))]

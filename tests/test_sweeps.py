@@ -78,7 +78,7 @@ def test_a_sweep_that_is_killed_twice_comes_to_the_same(undisturbed: Path, tiny_
     assert re.search(r"lr=0\.004 seed=1 +failed +\d+ ", out.read_text())
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert answer.stdout.count(" is already finished\n") == 5
-    assert re.search(r"going on after step \d+, from .*step_0000", answer.stdout)
+    assert re.search(r"continuing after step \d+, from .*step_0000", answer.stdout)
     assert [starts_of(run) for run in runs] == [1, 2, 1, 2, 1, 1]
     for run in runs:
         assert_same_run(run, undisturbed / run.name)

@@ -195,15 +195,15 @@ def test_resume(tiny_data: Path, tmp_path: Path) -> None:
     shell = Shell("tutorials/resume.md", tmp_path, tiny_data)
     short = next(shell.commands)
     assert "stopped by SIGTERM after step 41" in shell.stop(short, after=41)
-    assert "going on after step 41, from runs/short/checkpoints/step_00000041.pt" in shell.run(short)
+    assert "continuing after step 41, from runs/short/checkpoints/step_00000041.pt" in shell.run(short)
     assert "runs/short is done: 60 steps, nothing to do." in shell.run(short)
     said = shell.next("python verify.py experiment=quickstart")
     assert re.search(r"other workers +the same 32 +bit-identical +bit-identical", said)
     shell.stop(next(shell.commands), after=41)
     said = shell.next("python train.py experiment=quickstart name=moved", micro_batch="4")
-    assert "going on after step 41" in said
+    assert "continuing after step 41" in said
     assert (tmp_path / "runs" / "moved" / "changes.jsonl").is_file()
-    assert "going on after step 41" in shell.next("python train.py experiment=quickstart name=short")
+    assert "continuing after step 41" in shell.next("python train.py experiment=quickstart name=short")
     said = shell.next("python train.py experiment=quickstart name=short", code=1)
     page = (ROOT / "docs" / "tutorials" / "resume.md").read_text(encoding="utf-8")
     assert said.splitlines()[-1] in page

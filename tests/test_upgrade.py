@@ -89,7 +89,7 @@ def test_a_run_of_an_old_version_goes_on_and_nothing_has_changed(
     run = as_if_killed(straight, tmp_path, after=8)
     train(config_of(tiny_data, tmp_path))
     said = capsys.readouterr().out
-    assert "going on after step 8" in said
+    assert "continuing after step 8" in said
     assert "changed" not in said
     assert "was None" not in said
     assert not (run / "changes.jsonl").exists()

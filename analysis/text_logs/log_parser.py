@@ -11,9 +11,10 @@
     ⚠️  Interrupted! Saving...                              [2026-11-22 02:00:00] stopped by SIGTERM after step 612: …
 
 Lines about checkpoints and interruptions, and samples without a step, belong to the last step before them in the same
-file. "going on after step 610, from …" means an interruption at the last step logged up to that step. If several lines
-have the same step, the one with the latest timestamp counts; the same holds for blocks of samples. Lines that cannot be
-parsed are counted and skipped: half a line after a full disk, two writers in one line, bytes that are not text.
+file. "continuing after step 610, from …" (earlier versions: "going on after …") means an interruption at the last step
+logged up to that step. If several lines have the same step, the one with the latest timestamp counts; the same holds
+for blocks of samples. Lines that cannot be parsed are counted and skipped: half a line after a full disk, two writers
+in one line, bytes that are not text.
 """
 
 import math
@@ -47,7 +48,7 @@ _EVENT = re.compile(
     r"|(?:\S{1,8} +Checkpoint saved:|saved) (?P<saved>\S.*\.pt)\s*"
     r"|\S{1,8} +Removed old checkpoint: (?P<removed>\S.*\.pt)\s*"
     r"|(?P<interrupted>\S{1,8} +Interrupted!.*|stopped (?:by \S+ )?after step \d.*)"
-    r"|going on after step (?P<gone_on>\d{1,15}), from .*"
+    r"|(?:continuing|going on) after step (?P<gone_on>\d{1,15}), from .*"
 )
 # two writers in one line, or a part of a step's line
 _TORN = re.compile(rf"\[{_TIME}\]|\| (?:LR:|lr) \d|[Ss]tep +\d+ \|")

@@ -80,7 +80,7 @@ class RollingKVCache:
                 self.read(self.on_device(torch.tensor([kept])), cache)
 
     def keep(self, places: list[int]) -> None:
-        """Keep only the texts at these places."""
+        """Keep only the texts at these indices."""
         self.rows = [self.rows[place] for place in places]
         self.cache.keep(places)
 

@@ -32,7 +32,7 @@ _SEARCHED = ("train", "plan")  # commands whose runs have a validation loss to m
 
 
 class CheckedCommandLine(NamedTuple):
-    """What a command line asks for. Both configs include `hydra`."""
+    """What a command line asks for. Both `run` and `multirun` include the `hydra` settings."""
 
     run: DictConfig | None  # config of a single run; None: a multirun, or Hydra only prints something
     multirun: DictConfig | None  # config of a multirun as a whole

@@ -99,7 +99,7 @@ def read_config(path: Path) -> dict[str, Any]:
             f"{path} is not valid YAML, or contains something other than plain values: {' '.join(str(error).split())}."
         ) from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} contains a {type(content).__name__}: it must contain settings.")
+        raise ValueError(f"{path} contains {type(content).__name__}: it must contain settings (key: value).")
     return {str(key): value for key, value in content.items()}
 
 

@@ -71,7 +71,7 @@ class SweepState:
         write_durably(self.folder / f"{number:04}.json", row)
 
     def jobs(self) -> list[dict[str, Any]]:
-        """The jobs that have started, by number: number, job, code, environment, other_run."""
+        """The jobs that have started, sorted by number. The keys of each are number, job, code, environment, other_run."""
         return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(self.folder.glob("*.json"))]
 
     def ended(self, *, stopped: bool) -> list[dict[str, Any]]:

@@ -63,7 +63,7 @@ def check_same_tokenizer(path: Path, tokenizer: Tokenizer) -> bool:
         return False
     if not tokenizer.extends(theirs):
         raise ValueError(
-            f"init_from={path} was trained with different tokens than tokenizer {tokenizer.name} has: "
+            f"init_from={path} was trained with a tokenizer whose ids differ from those of {tokenizer.name}: "
             f"{_typed(path, theirs)}."
         )
     return True

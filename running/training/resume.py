@@ -155,7 +155,8 @@ def _at(checkpoint: Path, config: RunConfig) -> ResumePoint:
     passport = read_checkpoint_metadata(checkpoint)
     if passport.step > config.max_steps:
         raise ValueError(
-            f"max_steps is {config.max_steps}, but {checkpoint} has {passport.step} steps: set a larger max_steps, or "
+            f"max_steps is {config.max_steps}, but {checkpoint} has already trained for {passport.step} steps: set a larger "
+            "max_steps, or "
             "start a new run with name=…."
         )
     return ResumePoint(checkpoint, passport.step, passport.diet, False, averaged=passport.averaged)
@@ -180,7 +181,8 @@ def _named(path: Path, run: Path, config: RunConfig, changes: Mapping[str, tuple
     settings = read_checkpoint_metadata(path).config
     if not settings:
         raise ValueError(
-            f"resume={path} does not record its settings, because an older version wrote it: resume it in its own run."
+            f"resume={path} does not record its settings, because an older version wrote it: it can only be resumed in the "
+            "run that wrote it. Set that run's name with name=…."
         )
     changes = changed_since(settings, config.settings)
     _refuse_another_run(path, changes, averaging=(*averaging_in(settings), *averaging_in(config.settings)))

@@ -86,7 +86,7 @@ def start_remarks(beginning: ResumePoint, *, lost: int, max_steps: int) -> Itera
     if beginning.went_back:
         yield "an earlier start went back to the checkpoint in resume; this start continues from the newest one", ""
     if beginning.checkpoint:
-        yield f"going on after step {beginning.step}, from {beginning.checkpoint}" + f"; {again}" * (lost > 0), ""
+        yield f"continuing after step {beginning.step}, from {beginning.checkpoint}" + f"; {again}" * (lost > 0), ""
     elif lost > 0:
         yield f"starting again at step 0, because no checkpoint was saved; {again}", ""
     if beginning.branching and beginning.diet:

@@ -41,7 +41,7 @@ def test_our_own_log_is_read_too(tmp_path: Path) -> None:
 [2026-11-22 03:00:05] saved checkpoints/permanent/step_00000113.pt
 [2026-11-22 03:00:05] stopped by SIGTERM after step 113: the same command goes on there.
 """
-    last = "[2026-11-22 04:00:00] going on after step 113, from checkpoints/step_00000113.pt\n"
+    last = "[2026-11-22 04:00:00] continuing after step 113, from checkpoints/step_00000113.pt\n"
     for contents in ([first, again, last], [last, again, first]):
         log = read(tmp_path, *contents)
         assert log.n_not_understood == 0, log.first_not_understood

@@ -135,7 +135,7 @@ def test_a_run_whose_reader_is_killed_goes_on_at_the_next_start(
             train(tiny_config("name=run", "data.workers=2"))
     assert "reads data ahead, was killed by SIGKILL" in capsys.readouterr().out
     train(tiny_config("name=run", "data.workers=2"))
-    assert "going on after step 4" in capsys.readouterr().out
+    assert "continuing after step 4" in capsys.readouterr().out
     assert readers() == []
 
 

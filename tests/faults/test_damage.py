@@ -85,7 +85,7 @@ def test_the_newest_is_damaged(begun: Run, new_run: Runs, straight: Runs, damage
     content = newest.read_bytes()
     life = run.finish()
     assert f"{newest} does not match its manifest, or has none: skipped, and renamed to .damaged" in life.output
-    assert "going on after step 20" in life.output
+    assert "continuing after step 20" in life.output
     assert newest.with_suffix(".damaged").read_bytes() == content
     assert saved_steps(run.path) == [30, 35, 40]
     assert_equal(run, straight())
@@ -98,7 +98,7 @@ def test_the_two_newest_are_damaged(begun: Run, new_run: Runs, straight: Runs) -
         flipped_at(0.3)(run.checkpoints / f"step_{step:08d}.pt")
     life = run.finish()
     assert life.output.count("or has none: skipped") == 2
-    assert "going on after step 15" in life.output
+    assert "continuing after step 15" in life.output
     assert_equal(run, straight())
 
 
@@ -127,7 +127,7 @@ def test_an_undamaged_copy_put_back_is_gone_on_from(begun: Run, new_run: Runs, s
     assert run.live().codes == [1]
     shutil.copy(begun.checkpoints / "step_00000020.pt", run.checkpoints)
     run.lives[-1] = run.lives[-1].leaving(20)
-    assert "going on after step 20" in run.finish().output
+    assert "continuing after step 20" in run.finish().output
     assert_equal(run, straight())
 
 

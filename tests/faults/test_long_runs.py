@@ -38,7 +38,7 @@ def test_the_oldest_that_is_kept_is_gone_on_from(new_run: Runs, straight: Runs) 
     exactly(run, kept)
     run.lives[-1] = run.lives[-1].leaving(kept[0])
     life = run.finish(f"resume={run.checkpoints / f'step_{kept[0]:08d}.pt'}")
-    assert f"going on after step {kept[0]}" in life.output
+    assert f"continuing after step {kept[0]}" in life.output
     exactly(run, kept)
     assert_equal(run, straight(*LONG))
 
@@ -52,7 +52,7 @@ def test_a_run_goes_on_from_its_oldest_and_is_killed(new_run: Runs, straight: Ru
     run.lives[-1] = run.lives[-1].leaving(kept[0])
     killed = ("send", {"signal_name": "SIGKILL", "micro_batch": (STEPS - 2) * ACCUMULATION})
     assert run.live(resume, faults=[killed]).codes == [-9]
-    assert f"going on after step {kept[1]}" in run.finish(resume).output
+    assert f"continuing after step {kept[1]}" in run.finish(resume).output
     exactly(run, kept)
     assert_equal(run, straight(*LONG))
 

@@ -139,7 +139,7 @@ def test_the_program_as_a_user_starts_it_stops_at_a_signal(new_run: Runs, straig
     )
     assert "Traceback" not in life.output
     assert micro_batches_lost(life) == 1
-    assert f"going on after step {life.saved}" in run.finish().output
+    assert f"continuing after step {life.saved}" in run.finish().output
     assert_equal(run, straight())
 
 

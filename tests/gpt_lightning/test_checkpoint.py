@@ -75,7 +75,7 @@ def test_a_copy_with_a_name_of_its_own_is_neither_counted_nor_removed(folder: Pa
 def test_a_manifest_of_another_name_is_said_to_be_one(folder: Path) -> None:
     for end in ("pt", "json"):
         checkpoint_path(folder, 40).with_suffix(f".{end}").rename(folder / f"mine.{end}")
-    with pytest.raises(ValueError, match=r"mine\.json is the manifest of step_00000040\.pt: .* keep their names"):
+    with pytest.raises(ValueError, match=r"mine\.json was written for step_00000040\.pt: .* keep their original names"):
         read_checkpoint(folder / "mine.pt")
 
 
