@@ -174,7 +174,7 @@ IN_A_BATCH_SCRIPT = {"SLURM_JOB_ID": "1", "SLURM_NTASKS": "4", "SLURM_PROCID": "
         (TORCHRUN, ["trainer=ddp", "trainer.devices=4"], r"set trainer\.devices=2 trainer\.num_nodes=2\."),
         (SRUN, ["trainer=fsdp"], r"srun has started 4 processes, 2 per machine, but .* set trainer\.devices=2 trainer\.num_nod"),
         (WITHOUT_A_MACHINES_TASKS, ["trainer=fsdp"], r"use --ntasks-per-node, not --ntasks\."),
-        (IN_A_BATCH_SCRIPT, ["trainer=ddp", "trainer.num_nodes=2"], r"start the run with torchrun or srun, see docs/distrib"),
+        (IN_A_BATCH_SCRIPT, ["trainer=ddp", "trainer.num_nodes=2"], r"with torchrun or srun, see docs/howto/several_gpus"),
         ({}, ["trainer.num_nodes=2"], r"the processes on the other machines were not started: start the run with torch"),
         ({}, ["trainer.strategy=deepspeed"], r"trainer\.strategy is 'deepspeed': it must be one of auto, ddp, fsdp\."),
     ],

@@ -119,7 +119,8 @@ def user_folders() -> dict[str, Path]:
     arguments = {"main": "--config-path", "command-line": "--config-dir"}
     sources: Sequence[Any] = ()
     if HydraConfig.initialized():
-        sources = HydraConfig.get().runtime.config_sources
+        hydra: Any = HydraConfig.get()
+        sources = OmegaConf.select(hydra, "runtime.config_sources") or ()  # a process may have set a part of it only
     elif GlobalHydra.instance().is_initialized():  # the command line is being checked
         sources = GlobalHydra.instance().config_loader().get_search_path().get_path()
     paths = {arguments[source.provider]: source.path for source in sources if source.provider in arguments}
