@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gpt_lightning.convert.gguf_tokenizer import add_tokenizer
 from gpt_lightning.convert.hf_architecture import check_expressible
+from gpt_lightning.convert.hf_llama import LLAMA
 from gpt_lightning.convert.model_folder_io import check_unoccupied, new_folder
 from gpt_lightning.convert.ollama_modelfile import ollama_modelfile
 from gpt_lightning.convert.tokenizer_files import check_vocabulary_size
@@ -80,14 +81,7 @@ ARCHITECTURES = {
             WeightMapping("norm.weight", ("output_norm.weight",)),
             WeightMapping(HEAD, ("output.weight",)),
         ),
-        expressible=lambda _: {
-            "norm": ("rmsnorm",),
-            "feed_forward": ("swiglu",),
-            "position": ("rope",),
-            "bias": (False,),
-            "qk_norm": (False,),
-            "logit_soft_cap": (None,),
-        },
+        expressible=LLAMA.expressible,
         swaps_rotary_pairs=True,
     ),
 }
