@@ -1,5 +1,6 @@
 """benchmarks.gpu_day: its checks pass on the CPU where they should, fail for mutants, and a day loses no row."""
 
+import importlib
 import itertools
 import re
 import time
@@ -171,6 +172,11 @@ def test_a_loss_that_is_not_finite(overrides: list[str], day: Day, monkeypatch: 
     monkeypatch.setattr(LitGPT, "refuse_ruined_weights", lambda self: None)
     day.check("not finite", partial(faults.not_finite, [*overrides, f"runs_dir={day.folder}/mutants"]))
     assert main.report(day) == 1
+
+
+def test_each_stage_is_a_module_that_runs() -> None:
+    for stage in main.STAGES:
+        assert callable(importlib.import_module(f"benchmarks.gpu_day.{stage}").run), stage
 
 
 def test_a_child_is_started_by_the_name_of_its_module() -> None:

@@ -21,7 +21,7 @@ from benchmarks.gpu_day.result_rows import Day, append, failures, read_rows
 
 # Seconds per stage of a day of 540 seconds.
 STAGES = {
-    "environment": 35,
+    "gpu_environment": 35,
     "attention": 40,
     "loss_head": 30,
     "resume": 85,
